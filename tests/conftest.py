@@ -1,0 +1,31 @@
+"""How every test runs: one thread per process, no hidden randomness, one budget of examples."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the commands that tests start
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+
+# `CI=true` would silently select hypothesis's own profile, so the choice is made here: a
+# developer's run explores, CI's run is the same every time, and the nightly one digs.
+settings.register_profile("dev", max_examples=25, deadline=None, print_blob=True)
+settings.register_profile(
+    "ci", max_examples=25, deadline=None, print_blob=True, derandomize=True, database=None
+)
+settings.register_profile("nightly", max_examples=5000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(autouse=True)
+def _global_rng_is_untouched(request: pytest.FixtureRequest):
+    """Randomness comes from a generator or a seed; torch's global state belongs to the user."""
+    before = torch.get_rng_state()
+    yield
+    if request.node.get_closest_marker("global_rng") is None:
+        assert torch.equal(before, torch.get_rng_state()), "the test moved torch's global RNG"
+    else:
+        torch.set_rng_state(before)

@@ -1,0 +1,151 @@
+"""The package's shape: imports go down, importing it is light, public names explain themselves."""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scoresde
+
+ROOT = Path(scoresde.__file__).parent
+# A module imports only from floors below its own; a package counts as one module.
+FLOORS = [
+    {"errors"},
+    {"grids", "noise", "ode", "divergence", "checkpoint", "nn"},
+    {"sde", "data"},
+    {"score", "targets", "ema"},
+    {"samplers", "objectives", "metrics", "plot"},
+    {"guidance", "likelihood", "sampling"},
+    {"training", "check", "arena", "interop"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+ALONE = {"nn"}  # knows nothing of scoresde, so it may not even borrow the errors
+HEAVY = {"torchvision", "torchsde", "matplotlib", "scipy", "sklearn", "tyro"}
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def names_imported(source: str, path: str) -> Iterator[str]:
+    """The modules of scoresde that `source`, the text of scoresde/`path`, needs at run time."""
+
+    def walk(node: ast.AST) -> Iterator[ast.AST]:
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            children: list[ast.AST] = list(node.orelse)
+        else:
+            children = list(ast.iter_child_nodes(node))
+        for child in children:
+            yield from walk(child)
+
+    for node in walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = ["scoresde", *Path(path).parent.parts]
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            targets = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            package, _, rest = target.partition(".")
+            if package == "scoresde":
+                yield rest.split(".")[0]
+
+
+def violations(source: str, path: str) -> list[str]:
+    """One sentence for every import of scoresde/`path` that does not go down."""
+    own = Path(path).parts[0].removesuffix(".py")
+    if own not in FLOOR:
+        return [f"{own} has no floor"]
+    found = []
+    for name in names_imported(source, path):
+        if name == own:
+            continue
+        if own in ALONE:
+            found.append(f"{own} stands alone and imports {name}")
+        elif name not in FLOOR:
+            found.append(f"{own} imports scoresde.{name}, which has no floor")
+        elif FLOOR[name] >= FLOOR[own]:
+            found.append(f"{own} (floor {FLOOR[own]}) imports {name} (floor {FLOOR[name]})")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_imports_only_from_floors_below(path):
+    assert violations(path.read_text(), path.relative_to(ROOT).as_posix()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("sde/base.py", "from scoresde.samplers import PC"),
+        ("sde/base.py", "import scoresde.sampling as s"),
+        ("sde/base.py", "from ..score import ScoreModel"),
+        ("sde/base.py", "from .. import score"),
+        ("sde/base.py", "from scoresde import data"),
+        ("sde/base.py", "from scoresde import VESDE"),
+        ("sde/base.py", "import scoresde"),
+        ("sde/base.py", "def f():\n    from scoresde.training import Trainer"),
+        ("sde/base.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import scoresde.cli"),
+        ("score.py", "from scoresde.targets import Gaussian"),
+        ("nn/unet.py", "from scoresde.errors import ShapeError"),
+        ("misc.py", "import torch"),
+    ],
+)
+def test_the_checker_sees_a_wrong_import(path, source):
+    assert len(violations(source, path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("sde/base.py", "from scoresde.grids import uniform"),
+        ("sde/base.py", "from scoresde import errors, grids"),
+        ("sde/base.py", "from scoresde.sde.reverse import ReverseSDE"),
+        ("sde/base.py", "from .reverse import ReverseSDE"),
+        ("sde/base.py", "if TYPE_CHECKING:\n    from scoresde.score import ScoreModel"),
+        ("sde/base.py", "if typing.TYPE_CHECKING:\n    from scoresde.score import ScoreModel"),
+        ("nn/unet.py", "import torch\nfrom scoresde.nn.blocks import Block"),
+        ("__main__.py", "from scoresde.cli import main"),
+    ],
+)
+def test_the_checker_lets_a_right_import_pass(path, source):
+    assert violations(source, path) == []
+
+
+def test_importing_scoresde_is_light():
+    code = f"import sys, scoresde; print(sorted({HEAVY!r} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_is_one_idea_of_at_most_350_lines(path):
+    assert len(path.read_text().splitlines()) <= 350
+
+
+def public_objects() -> list[tuple[str, object]]:
+    """Every class and function that scoresde or one of its modules exports, by its dotted name."""
+    found = {f"scoresde.{name}": getattr(scoresde, name) for name in scoresde.__all__}
+    for name in sorted(FLOOR.keys() - {"__main__"}):
+        if importlib.util.find_spec(f"scoresde.{name}"):
+            module = importlib.import_module(f"scoresde.{name}")
+            exported = getattr(module, "__all__", [])
+            found |= {f"scoresde.{name}.{word}": getattr(module, word) for word in exported}
+    return [(n, o) for n, o in found.items() if inspect.isclass(o) or inspect.isroutine(o)]
+
+
+@pytest.mark.parametrize(("name", "thing"), public_objects(), ids=lambda value: str(value))
+def test_a_public_name_has_a_docstring_of_its_own(name, thing):
+    doc = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__
+    assert doc, f"{name} has no docstring"
+    # A dataclass without a docstring is given its signature for one.
+    assert not doc.startswith(f"{thing.__name__}("), f"{name} has no docstring"
