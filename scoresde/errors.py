@@ -1,0 +1,84 @@
+"""Every error that scoresde raises on purpose.
+
+Each is a `ScoreSDEError` and also the builtin that it resembles, so that both
+`except ScoreSDEError` and `except ValueError` do what they say.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DeviceError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "ScoreSDEError",
+    "ShapeError",
+    "TrainingError",
+    "UnknownNameError",
+]
+
+
+class ScoreSDEError(Exception):
+    """Base of all errors raised by scoresde."""
+
+
+class InvalidValueError(ScoreSDEError, ValueError):
+    """An argument has the right type and an impossible value."""
+
+
+class InvalidTypeError(ScoreSDEError, TypeError):
+    """An argument has the wrong type or dtype."""
+
+
+class ShapeError(ScoreSDEError, ValueError):
+    """A tensor has another shape than the problem says."""
+
+
+class DeviceError(ScoreSDEError, RuntimeError):
+    """Tensors that must meet live on different devices."""
+
+
+class NonFiniteError(ScoreSDEError, RuntimeError):
+    """A NaN or an infinity where only finite numbers make sense."""
+
+
+class CheckpointError(ScoreSDEError, RuntimeError):
+    """A checkpoint that is missing, damaged, foreign or cannot be written."""
+
+
+class DataError(ScoreSDEError, ValueError):
+    """Training data that cannot be found, read or used."""
+
+
+class TrainingError(ScoreSDEError, RuntimeError):
+    """Training that cannot go on."""
+
+
+class MissingExtraError(ScoreSDEError, ImportError):
+    """An optional dependency that is not installed."""
+
+    @classmethod
+    def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
+        """The error for `purpose`, which needs `package` from the extra `extra`."""
+        return cls(
+            f"{purpose} needs the package {package!r}, which is not installed; "
+            f"run `pip install 'scoresde[{extra}]'`"
+        )
+
+
+class UnknownNameError(ScoreSDEError, ValueError):
+    """A name that is not among the choices."""
+
+    @classmethod
+    def of(cls, kind: str, name: object, choices: Iterable[str]) -> UnknownNameError:
+        """The error for the `kind` called `name`, with the nearest of the `choices`."""
+        names = sorted(choices)
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        return cls(f"unknown {kind} {name!r}{hint} choose from {', '.join(names)}")

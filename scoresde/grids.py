@@ -1,0 +1,144 @@
+r"""Time grids: where a sampler evaluates the score.
+
+A spacing maps an SDE and a number of steps $N$ to $N + 1$ times from $T$ down to
+`eps`, in float64. It is a small frozen object, so that `sde.times(20,
+spacing=Karras(rho=5))` and `sde.times(20, spacing="karras")` say the same kind of thing.
+The user's own grid is a tensor, given to `sample(times=...)`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError, UnknownNameError
+
+if TYPE_CHECKING:
+    from scoresde.sde import SDE
+
+__all__ = [
+    "SPACINGS",
+    "Geometric",
+    "Karras",
+    "LogSNR",
+    "Spacing",
+    "Uniform",
+    "ladder",
+    "spacing_of",
+]
+
+
+class Spacing(abc.ABC):
+    """How the times of a grid are spaced between `sde.T` and `sde.eps`."""
+
+    @abc.abstractmethod
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+
+
+@dataclass(frozen=True)
+class Uniform(Spacing):
+    r"""Equal steps in time: $t_i = T + \frac{i}{N} (\epsilon - T)$."""
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        return torch.linspace(sde.T, sde.eps, steps + 1, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Geometric(Spacing):
+    r"""Equal ratios of times: $t_i = T (\epsilon / T)^{i/N}$. Needs `eps` > 0."""
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        if sde.eps <= 0:
+            raise InvalidValueError(
+                f"a geometric grid ends at eps > 0, but {type(sde).__name__} has eps = {sde.eps}; "
+                "use spacing='log_snr', which is geometric in the noise"
+            )
+        return _span(sde.T, sde.eps, steps, power=0.0)
+
+
+@dataclass(frozen=True)
+class Karras(Spacing):
+    r"""Equal steps in $\tilde\sigma^{1/\rho}$, with $\tilde\sigma = \sigma_t / \alpha_t$.
+
+    Karras et al. (2022), eq. 5, arXiv:2206.00364; there $\alpha = 1$.
+
+    Args:
+        rho: The exponent, positive; 1 is uniform in $\tilde\sigma$, 7 the paper's choice.
+    """
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
+            raise InvalidValueError(f"rho must be positive, got {self.rho}")
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        high, low = _ratio(sde, sde.T), _ratio(sde, sde.eps)
+        return sde.time(-2 * _span(high, low, steps, power=1 / self.rho).log())
+
+
+@dataclass(frozen=True)
+class LogSNR(Spacing):
+    r"""Equal steps in $\lambda = \log(\alpha_t^2 / \sigma_t^2)$: geometric in $\sigma_t / \alpha_t$.
+
+    Lu et al. (2022), section 4.1, arXiv:2206.00927.
+    """
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        high, low = _ratio(sde, sde.T), _ratio(sde, sde.eps)
+        return sde.time(-2 * _span(high, low, steps, power=0.0).log())
+
+
+SPACINGS: Mapping[str, Spacing] = MappingProxyType(
+    {"uniform": Uniform(), "geometric": Geometric(), "karras": Karras(), "log_snr": LogSNR()}
+)
+
+
+def spacing_of(spacing: Spacing | str) -> Spacing:
+    """The spacing of that name, or the object itself.
+
+    Raises:
+        UnknownNameError: The name is not in `SPACINGS`.
+    """
+    if isinstance(spacing, str):
+        if spacing not in SPACINGS:
+            raise UnknownNameError.of("spacing", spacing, SPACINGS)
+        return SPACINGS[spacing]
+    return spacing
+
+
+def ladder(levels: int, steps: int) -> Tensor:
+    """Level indices `(steps + 1,)` from `levels - 1` down to 0, both ends kept."""
+    return torch.linspace(levels - 1, 0, steps + 1, dtype=torch.float64).round().long()
+
+
+def _span(high: float, low: float, steps: int, *, power: float) -> Tensor:
+    """From `high` to `low` in equal steps of `x ** power` (of `log x` at power 0)."""
+    ends = torch.tensor([high, low], dtype=torch.float64)
+    u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    if power == 0:
+        return torch.lerp(ends[0].log(), ends[1].log(), u).exp()
+    return torch.lerp(ends[0] ** power, ends[1] ** power, u) ** (1 / power)
+
+
+def _ratio(sde: SDE, t: float) -> float:
+    """The noise-to-signal ratio sigma / alpha at time t, which must be positive."""
+    time = torch.tensor(t, dtype=torch.float64)
+    ratio = float(sde.sigma(time) / sde.alpha(time))
+    if not ratio > 0:
+        raise InvalidValueError(
+            f"{type(sde).__name__} has no noise at t = {t}, so this grid has no end; "
+            "choose eps > 0 or spacing='uniform'"
+        )
+    return ratio

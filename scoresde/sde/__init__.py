@@ -1,0 +1,28 @@
+"""Stochastic differential equations: perturbation kernels, ladders, and their reversal."""
+
+from scoresde.sde.base import SDE, expand
+from scoresde.sde.ladder import BetaLadder, NCSNLadder
+from scoresde.sde.laws import Importance, LogNormal, TimeLaw, Uniform
+from scoresde.sde.moments import Moments
+from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.sde.reverse import ReverseSDE, ScoreFunction
+
+__all__ = [
+    "EDMSDE",
+    "SDE",
+    "VESDE",
+    "VPSDE",
+    "BetaLadder",
+    "CosineSDE",
+    "FlowSDE",
+    "Importance",
+    "LogNormal",
+    "Moments",
+    "NCSNLadder",
+    "ReverseSDE",
+    "ScoreFunction",
+    "SubVPSDE",
+    "TimeLaw",
+    "Uniform",
+    "expand",
+]

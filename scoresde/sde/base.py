@@ -1,0 +1,323 @@
+r"""The abstract SDE: a Gaussian perturbation kernel from which everything else follows.
+
+$$ p(x_t \mid x_0) = \mathcal N(\alpha_t x_0, \sigma_t^2 I), \qquad dx = f(t) x\,dt + g(t)\,dw $$
+
+on $[0, T]$, with $f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f \sigma^2$
+(Song et al. 2021, arXiv:2011.13456, section 3; Kingma et al. 2021, arXiv:2107.00630). A subclass
+gives `alpha` and `sigma`; drift, diffusion, the transition between any two times, the prior and
+the time grids are derived here, and may be overridden by closed forms.
+
+Schedules are computed on the CPU in float64 and cast once, to the dtype of the state.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde import grids
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.sde import laws
+from scoresde.sde.moments import Moments
+
+if TYPE_CHECKING:
+    from scoresde.sde.reverse import ReverseSDE, ScoreFunction
+
+__all__ = ["SDE", "expand"]
+
+
+def expand(c: Tensor, x: Tensor) -> Tensor:
+    """The coefficient `c` of shape `()`, `(1,)` or `(B,)`, in the dtype of `x` and ready to multiply it.
+
+    Args:
+        c: A coefficient, computed in float64.
+        x: A state `(B, *)`.
+
+    Raises:
+        ShapeError: `c` has another shape.
+    """
+    if c.ndim == 0:
+        return c.to(x.dtype)
+    if c.ndim != 1 or c.shape[0] not in (1, x.shape[0]):
+        raise ShapeError(
+            f"time must have shape () or (B,) = ({x.shape[0]},), got {tuple(c.shape)} "
+            f"for x of shape {tuple(x.shape)}"
+        )
+    return c.to(x).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDE(abc.ABC):
+    r"""A linear SDE $dx = f(t) x\,dt + g(t)\,dw$ with kernel $\mathcal N(\alpha_t x_0, \sigma_t^2 I)$.
+
+    Times are floats or tensors of shape `()` or `(B,)` in `[0, T]`; states are `(B, *)` of any rank.
+
+    Args:
+        T: The last time; $\alpha_T$ should be at least 1e-3, since samplers divide by it.
+        eps: The smallest time trained on and sampled down to, in `[0, T)`.
+        levels: `None` for continuous time; `L` keeps only the times `linspace(eps, T, L)`.
+
+    Raises:
+        InvalidValueError: A field has an impossible value.
+    """
+
+    T: float = 1.0
+    eps: float = 1e-3
+    levels: int | None = None
+
+    spacing: ClassVar[grids.Spacing] = grids.Uniform()
+    time_law: ClassVar[laws.TimeLaw] = laws.Uniform()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InvalidValueError(f"{field.name} must be finite, got {value}")
+        if not 0 <= self.eps < self.T:
+            raise InvalidValueError(f"need 0 <= eps < T, got eps = {self.eps}, T = {self.T}")
+        if self.levels is not None and (not isinstance(self.levels, int) or self.levels < 2):
+            raise InvalidValueError(f"levels must be an integer >= 2 or None, got {self.levels!r}")
+
+    @abc.abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""The signal scale $\alpha_t > 0$; any shape in, the same shape out."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""The noise scale $\sigma_t \ge 0$; any shape in, the same shape out."""
+
+    # The kernel and the process
+
+    def marginal(self, x0: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        r"""Mean $\alpha_t x_0$ of shape `(B, *)` and std $\sigma_t$ (broadcastable to it) of $p(x_t | x_0)$."""
+        t = self._times(t)
+        return expand(self.alpha(t), x0) * x0, expand(self.sigma(t), x0)
+
+    def perturb(self, x0: Tensor, t: Tensor | float, noise: Tensor) -> Tensor:
+        r"""A draw $x_t = \alpha_t x_0 + \sigma_t z$ of $p(x_t | x_0)$ from standard normal `noise`."""
+        if noise.shape != x0.shape:
+            raise ShapeError(
+                f"noise must have the shape of x0, {tuple(x0.shape)}; got {tuple(noise.shape)}"
+            )
+        mean, std = self.marginal(x0, t)
+        return mean + std * noise
+
+    def transition(self, s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        r"""Scale $a$ and variance $v$ of $p(x_t | x_s) = \mathcal N(a x_s, v I)$, for $s \le t$, in float64.
+
+        $$ a = \alpha_t / \alpha_s, \qquad v = -\sigma_t^2 \operatorname{expm1}(\lambda_t - \lambda_s) $$
+
+        with $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. No difference of squares
+        is taken, so it composes over intermediate times to rounding.
+
+        Raises:
+            InvalidValueError: `s > t` somewhere.
+        """
+        s, t = self._times(s), self._times(t)
+        if (s > t).any():
+            raise InvalidValueError(f"transition goes forward: need s <= t, got s = {s}, t = {t}")
+        a = self.alpha(t) / self.alpha(s)
+        v = -(self.sigma(t) ** 2) * torch.expm1(self.log_snr(t) - self.log_snr(s))
+        same = s == t
+        return torch.where(same, 1.0, a), torch.where(same, 0.0, v)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f(t) = \frac{d}{dt}\log\alpha$ and $g(t)^2 = \frac{d\sigma^2}{dt} - 2 f \sigma^2$, by autograd.
+
+        Any shape in, the same shape out; override with closed forms where they are known.
+        """
+        with torch.enable_grad():
+            u = t.detach().clone().requires_grad_()
+            # 0 * u keeps a constant alpha or sigma in the graph
+            log_alpha, var = self.alpha(u).log() + 0 * u, self.sigma(u) ** 2 + 0 * u
+            (f,) = torch.autograd.grad(log_alpha.sum(), u)
+            (dvar,) = torch.autograd.grad(var.sum(), u)
+        return f, dvar - 2 * f * var.detach()
+
+    def drift(self, x: Tensor, t: Tensor | float) -> Tensor:
+        r"""$f(t)\,x$, of the shape of `x`."""
+        f, _ = self._finite_coefficients(t)
+        return expand(f, x) * x
+
+    def diffusion(self, t: Tensor | float) -> Tensor:
+        r"""$g(t)$, of the shape of `t`, in float64."""
+        _, g2 = self._finite_coefficients(t)
+        return g2.sqrt()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""$\lambda_t = \log(\alpha_t^2 / \sigma_t^2)$, decreasing in `t`; any shape."""
+        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        r"""The time at which $\lambda_t$ is `log_snr`: the inverse of `log_snr`, by bisection in float64."""
+        target = log_snr.to(torch.float64)
+        low, high = torch.zeros_like(target), torch.full_like(target, self.T)
+        for _ in range(64):
+            middle = (low + high) / 2
+            later = self.log_snr(middle) > target
+            low, high = torch.where(later, middle, low), torch.where(later, high, middle)
+        return (low + high) / 2
+
+    # The prior
+
+    @property
+    def prior_mean(self) -> float:
+        """Mean of the prior at `T`, where nothing is known of the data."""
+        return 0.0
+
+    @property
+    def prior_std(self) -> float:
+        r"""Standard deviation of the prior at `T`, where nothing is known of the data: $\sigma_T$."""
+        return float(self.sigma(torch.tensor(self.T, dtype=torch.float64)))
+
+    def prior(self, data: Moments | None = None) -> Moments:
+        r"""The Gaussian that stands for $p_T$.
+
+        With the data's moments it is $\mathcal N(\alpha_T \mu, \alpha_T^2 \Sigma + \sigma_T^2 I)$,
+        the best Gaussian there is; without them $\mathcal N(0, \text{prior\_std}^2 I)$.
+        """
+        if data is None:
+            return Moments(self.prior_mean, var=self.prior_std**2)
+        end = torch.tensor(self.T, dtype=torch.float64)
+        return data.at(self.alpha(end), self.sigma(end))
+
+    def prior_sample(
+        self,
+        shape: Sequence[int],
+        *,
+        n: int = 1,
+        data: Moments | None = None,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """`n` draws of the prior, `(n, *shape)`; `shape` is one event's."""
+        z = torch.randn(n, *shape, generator=generator, dtype=dtype, device=device)
+        return self.prior(data).sample(z)
+
+    def prior_log_prob(self, z: Tensor, *, data: Moments | None = None) -> Tensor:
+        """Log-density of the prior at `z` of shape `(B, *)`; returns `(B,)` in nats."""
+        return self.prior(data).log_prob(z)
+
+    def prior_mismatch(self, mean: Tensor, var: Tensor | float) -> float:
+        r"""The Wasserstein-2 distance between $p_T$ (to second order) and the prior of unknown data.
+
+        $$ W_2^2 = \|\alpha_T \mu - \mu_\text{prior}\|^2
+           + \sum_j \big(\sqrt{\alpha_T^2 v_j + \sigma_T^2} - \sigma_\text{prior}\big)^2 $$
+
+        Args:
+            mean: The data's mean, of one event's shape.
+            var: The data's variance, a number or per dimension.
+        """
+        end = torch.tensor(self.T, dtype=torch.float64)
+        alpha, sigma = self.alpha(end), self.sigma(end)
+        mean = mean.double()
+        var = torch.as_tensor(var, dtype=torch.float64).expand_as(mean)
+        # the difference of the two standard deviations, without their cancellation
+        gap = (alpha**2 * var + sigma**2 - self.prior_std**2) / (
+            (alpha**2 * var + sigma**2).sqrt() + self.prior_std
+        )
+        return float(((alpha * mean - self.prior_mean) ** 2 + gap**2).sum().sqrt())
+
+    # Time grids
+
+    def times(
+        self, steps: int | None = None, *, spacing: grids.Spacing | str | None = None
+    ) -> Tensor:
+        """The grid `(steps + 1,)` from `T` down to `eps`, in float64, both ends exact.
+
+        Args:
+            steps: The number of steps; `None` is every level of an SDE with levels.
+            spacing: How the times are spaced, an object or a name of `scoresde.grids.SPACINGS`;
+                `None` is this SDE's own. An SDE with levels has its levels and no other times.
+
+        Raises:
+            InvalidValueError: `steps` is missing, below 1, or more than the levels allow.
+        """
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
+            raise InvalidTypeError(f"steps must be an integer, got {steps!r}")
+        if steps is not None and steps < 1:
+            raise InvalidValueError(f"steps must be at least 1, got {steps}")
+        if self.levels is not None:
+            if spacing is not None:
+                raise InvalidValueError(
+                    f"spacing={spacing!r} has no meaning for an SDE with levels={self.levels}, "
+                    "whose times are its levels; leave spacing out"
+                )
+            steps = self.levels - 1 if steps is None else steps
+            if steps > self.levels - 1:
+                raise InvalidValueError(
+                    f"{steps} steps need {steps + 1} levels, but this SDE has levels={self.levels}; "
+                    f"use at most {self.levels - 1} steps or an SDE with more levels"
+                )
+            grid = torch.linspace(self.eps, self.T, self.levels, dtype=torch.float64)
+            t = grid[grids.ladder(self.levels, steps)]
+        elif steps is None:
+            raise InvalidValueError("a continuous SDE needs the number of steps: times(steps)")
+        else:
+            t = grids.spacing_of(self.spacing if spacing is None else spacing)(self, steps)
+        t[0], t[-1] = self.T, self.eps
+        return t
+
+    def index(self, t: Tensor | float) -> Tensor:
+        """The level nearest to `t`, 0 at `eps` and `levels - 1` at `T`; int64 of the shape of `t`.
+
+        Raises:
+            InvalidValueError: The SDE has no levels.
+        """
+        if self.levels is None:
+            raise InvalidValueError(f"{type(self).__name__} is continuous: it has no levels")
+        position = (self._times(t) - self.eps) / (self.T - self.eps) * (self.levels - 1)
+        return position.round().long().clamp(0, self.levels - 1)
+
+    def sample_times(
+        self,
+        n: int,
+        *,
+        law: laws.TimeLaw | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Times `(n,)` to train at, and their importance weights `(n,)`, in float64.
+
+        Args:
+            n: How many.
+            law: Their law; `None` is this SDE's own.
+            generator: Source of randomness, on the CPU; `None` is torch's global one.
+            device: Where the results go.
+        """
+        u = torch.rand(n, generator=generator, dtype=torch.float64)
+        t, weight = (self.time_law if law is None else law)(self, u)
+        return t.to(device), weight.to(device)
+
+    def reverse(
+        self, score: ScoreFunction, *, data: Moments | None = None, check_finite: bool = True
+    ) -> ReverseSDE:
+        """The reverse-time SDE under `score`: what samplers receive. See `ReverseSDE`."""
+        from scoresde.sde.reverse import ReverseSDE
+
+        return ReverseSDE(self, score, data=data, check_finite=check_finite)
+
+    def _times(self, t: Tensor | float) -> Tensor:
+        """The time as a float64 tensor on the CPU, checked to lie in [0, T]."""
+        t = torch.as_tensor(t, device="cpu").to(torch.float64)
+        # a time that was rounded to float32 may stand just above T
+        if t.numel() and not ((t >= 0) & (t <= self.T * (1 + 1e-6))).all():
+            raise InvalidValueError(f"time must lie in [0, {self.T}], got {t}")
+        return t
+
+    def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        t = self._times(t)
+        f, g2 = self.coefficients(t)
+        if not (f.isfinite() & g2.isfinite()).all():
+            raise InvalidValueError(
+                f"the drift or diffusion of {type(self).__name__} is singular at t = {t}; "
+                f"stay within [eps, T] = [{self.eps}, {self.T}]"
+            )
+        return f, g2

@@ -1,0 +1,155 @@
+r"""Discrete ladders of noise levels, as SDEs that are restricted to their levels.
+
+A ladder with levels at $t_i = i T / (L - 1)$ interpolates its table between them, linearly in the
+logarithm of the noise, so that everything which an SDE can do a ladder can do too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.sde.base import SDE
+
+__all__ = ["BetaLadder", "NCSNLadder"]
+
+
+@dataclass(frozen=True)
+class _Table(SDE):
+    """An SDE given by values of its log signal-to-noise ratio at L levels."""
+
+    eps: float = field(default=0.0, kw_only=True)
+    levels: int | None = field(default=None, init=False)
+
+    def _knots(self) -> Tensor:
+        """The log signal-to-noise ratio at the levels, decreasing, float64 `(L,)`."""
+        raise InvalidTypeError(f"{type(self).__name__} has no table")
+
+    def _set_levels(self, values: Sequence[float], name: str) -> None:
+        if len(values) < 2:
+            raise InvalidValueError(f"a ladder needs at least 2 levels, got {len(values)} {name}")
+        object.__setattr__(self, "levels", len(values))
+        super().__post_init__()
+        if self.eps != 0:
+            raise InvalidValueError(f"a ladder ends at its first level, eps = 0; got {self.eps}")
+
+    def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The log signal-to-noise ratio at t, and its slope in t, in the dtype of t."""
+        knots = self._knots().to(t)
+        last = len(knots) - 1
+        position = t / self.T * last
+        i = position.detach().floor().long().clamp(0, last - 1)
+        rise = knots[i + 1] - knots[i]
+        return knots[i] + (position - i) * rise, rise * last / self.T
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The table's value, interpolated linearly; any shape."""
+        return self._interpolate(t)[0]
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`."""
+        knots = self._knots().to(log_snr)
+        last = len(knots) - 1
+        i = torch.searchsorted(-knots, -log_snr.contiguous(), right=True).sub(1).clamp(0, last - 1)
+        return self.T * (i + (log_snr - knots[i]) / (knots[i + 1] - knots[i])) / last
+
+
+@dataclass(frozen=True)
+class NCSNLadder(_Table):
+    r"""The noise levels of a noise-conditional score network: any increasing $\sigma_0 < \dots < \sigma_{L-1}$.
+
+    $\alpha = 1$ and $\log\sigma_t$ is linear between the levels, which stand at $t_i = iT/(L-1)$
+    (Song & Ermon 2019, arXiv:1907.05600, who count from the largest level down). A geometric ladder
+    is `VESDE(levels=L)`: equal times, marginals and transitions.
+
+    Args:
+        sigmas: The levels, positive and increasing; at least two.
+    """
+
+    sigmas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", tuple(float(sigma) for sigma in self.sigmas))
+        self._set_levels(self.sigmas, "sigmas")
+        rising = all(
+            a < b < float("inf") for a, b in zip(self.sigmas, self.sigmas[1:], strict=False)
+        )
+        if not (self.sigmas[0] > 0 and rising):
+            raise InvalidValueError(
+                f"sigmas must be positive, finite and strictly increasing, got {self.sigmas}"
+            )
+
+    @classmethod
+    def geometric(cls, sigma_min: float, sigma_max: float, levels: int) -> NCSNLadder:
+        r"""$\sigma_i = \sigma_\min (\sigma_\max / \sigma_\min)^{i/(L-1)}$."""
+        if not 0 < sigma_min < sigma_max:
+            raise InvalidValueError(
+                f"need 0 < sigma_min < sigma_max, got sigma_min = {sigma_min}, sigma_max = {sigma_max}"
+            )
+        if not isinstance(levels, int) or levels < 2:
+            raise InvalidValueError(f"levels must be an integer >= 2, got {levels!r}")
+        ratio = sigma_max / sigma_min
+        return cls(tuple(sigma_min * ratio ** (i / (levels - 1)) for i in range(levels)))
+
+    def _knots(self) -> Tensor:
+        return -2 * torch.tensor(self.sigmas, dtype=torch.float64).log()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""$\alpha_t = 1$."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""$\sigma_t$, log-linear between the levels."""
+        return torch.exp(-self.log_snr(t) / 2)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f = 0$, $g^2 = -\sigma_t^2 \frac{d\lambda}{dt}$."""
+        log_snr, slope = self._interpolate(t)
+        return torch.zeros_like(t), -slope * torch.exp(-log_snr)
+
+
+@dataclass(frozen=True)
+class BetaLadder(_Table):
+    r"""DDPM's table of $\beta$: $\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)$, variance preserving.
+
+    $\alpha^2 = \bar\alpha$, $\sigma^2 = 1 - \bar\alpha$ at the levels, linear in log-SNR between
+    them (Ho et al. 2020, arXiv:2006.11239). With $\beta_i = \beta(i/N)/N$ it equals `VPSDE` up to
+    $O(1/N)$. Made by `VPSDE.from_betas(betas)`.
+
+    Args:
+        betas: The variances added at each level, in (0, 1); at least two.
+    """
+
+    betas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        self._set_levels(self.betas, "betas")
+        if not all(0 < beta < 1 for beta in self.betas):
+            raise InvalidValueError(f"betas must lie in (0, 1), got {self.betas}")
+
+    @property
+    def prior_std(self) -> float:
+        """1: the standard normal to which the process converges."""
+        return 1.0
+
+    def _knots(self) -> Tensor:
+        log_alpha_bar = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)).cumsum(0)
+        return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
+
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""$\alpha_t = \sqrt{\bar\alpha_t}$."""
+        return torch.sigmoid(self.log_snr(t)).sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""$\sigma_t = \sqrt{1 - \bar\alpha_t}$."""
+        return torch.sigmoid(-self.log_snr(t)).sqrt()
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f = \tfrac12 \sigma_t^2 \frac{d\lambda}{dt}$, $g^2 = -\sigma_t^2 \frac{d\lambda}{dt}$."""
+        log_snr, slope = self._interpolate(t)
+        g2 = -slope * torch.sigmoid(-log_snr)
+        return -0.5 * g2, g2

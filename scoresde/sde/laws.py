@@ -1,0 +1,100 @@
+r"""Laws of the training time: at which noise levels an objective is estimated.
+
+A law maps uniform numbers $u \in [0, 1)$ to times and to the weights that make an
+importance-sampled average an average over uniform time again:
+$\mathbb E_{t \sim p}[w(t) \ell(t)] = \mathbb E_{t \sim U(\epsilon, T)}[\ell(t)]$.
+Where the law is itself part of the objective's definition, the weights are one.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from scoresde.sde.base import SDE
+
+__all__ = ["Importance", "LogNormal", "TimeLaw", "Uniform"]
+
+
+class TimeLaw(abc.ABC):
+    """A distribution of times on `[sde.eps, sde.T]`, or on the levels of an SDE that has them."""
+
+    @abc.abstractmethod
+    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Times and weights, both `(n,)` in float64, from uniform numbers `u` of shape `(n,)`."""
+
+
+@dataclass(frozen=True)
+class Uniform(TimeLaw):
+    r"""$t \sim U(\epsilon, T)$, or every level with the same probability."""
+
+    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Times and unit weights."""
+        if sde.levels is None:
+            return sde.eps + (sde.T - sde.eps) * u, torch.ones_like(u)
+        grid = sde.times().flip(0)
+        return grid[(u * sde.levels).long()], torch.ones_like(u)
+
+
+@dataclass(frozen=True)
+class LogNormal(TimeLaw):
+    r"""$\log(\sigma_t / \alpha_t) \sim \mathcal N(\text{mean}, \text{std}^2)$, clipped to the SDE's range.
+
+    Karras et al. (2022), table 1, arXiv:2206.00364; part of the objective, so the weights are one.
+
+    Args:
+        mean: $P_\text{mean}$ of the paper.
+        std: $P_\text{std}$ of the paper, positive.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise InvalidValueError(f"the std of LogNormal must be positive, got {self.std}")
+
+    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Times and unit weights."""
+        low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
+        log_ratio = self.mean + self.std * torch.special.ndtri(u)
+        t = sde.time((-2 * log_ratio).clamp(low, high)).clamp(sde.eps, sde.T)
+        if sde.levels is not None:
+            t = sde.times().flip(0)[sde.index(t)]
+        return t, torch.ones_like(u)
+
+
+@dataclass(frozen=True)
+class Importance(TimeLaw):
+    r"""$p(t) \propto g(t)^2 / \sigma_t^2$: least variance for the likelihood weight $\lambda = g^2$.
+
+    Since $g^2 / \sigma^2 = -\frac{d}{dt} \log(\alpha^2 / \sigma^2)$, this is the uniform law in the
+    log signal-to-noise ratio (Song et al. 2021, section 4.1, arXiv:2101.09258; Kingma et al. 2021,
+    arXiv:2107.00630). Needs $\sigma_\epsilon > 0$.
+    """
+
+    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Times, and the weights $1 / (p(t) (T - \epsilon))$."""
+        if sde.levels is not None:
+            grid = sde.times().flip(0)
+            _, g2 = sde.coefficients(grid)
+            p = g2 / sde.sigma(grid) ** 2
+            p = p / p.sum()
+            i = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=sde.levels - 1)
+            return grid[i], 1 / (sde.levels * p[i])
+        low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
+        if not high.isfinite():
+            raise InvalidValueError(
+                f"importance sampling of times needs noise at eps, but sigma(eps = {sde.eps}) "
+                f"is 0 for {type(sde).__name__}; choose eps > 0"
+            )
+        t = sde.time(torch.lerp(low, high, u)).clamp(sde.eps, sde.T)
+        _, g2 = sde.coefficients(t)
+        return t, (high - low) / (sde.T - sde.eps) * sde.sigma(t) ** 2 / g2

@@ -1,0 +1,283 @@
+r"""The continuous SDEs of the field, each a closed-form pair $(\alpha_t, \sigma_t)$."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde import grids
+from scoresde.errors import InvalidValueError
+from scoresde.sde import laws
+from scoresde.sde.base import SDE
+from scoresde.sde.ladder import BetaLadder
+
+__all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE"]
+
+
+@dataclass(frozen=True)
+class VESDE(SDE):
+    r"""Variance exploding: $\alpha = 1$, $\sigma_t = \sigma_\min (\sigma_\max / \sigma_\min)^{t/T}$.
+
+    Song et al. (2021), eq. 30, arXiv:2011.13456. The noise $\sigma_\min$ at $t = 0$ belongs to the
+    kernel (data seen through the smallest level), not to the process. `levels=L` makes it the
+    geometric NCSN ladder of Song & Ermon (2019), arXiv:1907.05600.
+
+    Args:
+        sigma_min: The smallest noise level, positive.
+        sigma_max: The largest noise level, above `sigma_min`; about the largest distance between
+            two data points (Song & Ermon 2020, technique 1, arXiv:2006.09011).
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    eps: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise InvalidValueError(
+                "need 0 < sigma_min < sigma_max (sigma_min must be > 0), "
+                f"got sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}"
+            )
+
+    @property
+    def _rate(self) -> float:
+        return math.log(self.sigma_max / self.sigma_min) / self.T
+
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""$\alpha_t = 1$."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""$\sigma_t = \sigma_\min (\sigma_\max / \sigma_\min)^{t/T}$."""
+        return self.sigma_min * torch.exp(self._rate * t)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f = 0$, $g^2 = 2 \sigma_t^2 \log(\sigma_\max / \sigma_\min) / T$."""
+        return torch.zeros_like(t), 2 * self._rate * self.sigma(t) ** 2
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""$-2 \log \sigma_t$, linear in time."""
+        return -2 * (math.log(self.sigma_min) + self._rate * t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`."""
+        return (-log_snr / 2 - math.log(self.sigma_min)) / self._rate
+
+
+@dataclass(frozen=True)
+class VPSDE(SDE):
+    r"""Variance preserving: $\alpha_t = e^{-B/2}$, $\sigma_t^2 = 1 - e^{-B}$.
+
+    $$ dx = -\tfrac12 \beta(t) x\,dt + \sqrt{\beta(t)}\,dw, \qquad
+       \beta(t) = \beta_\min + t\,(\beta_\max - \beta_\min), \qquad B(t) = \int_0^t \beta $$
+
+    Song et al. (2021), eqs. 32-33, arXiv:2011.13456; the limit of DDPM (Ho et al. 2020,
+    arXiv:2006.11239), whose own table is `VPSDE.from_betas`. The prior is $\mathcal N(0, I)$.
+
+    Args:
+        beta_min: $\beta(0)$, positive.
+        beta_max: $\beta(1)$, at least `beta_min`.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta_min <= self.beta_max:
+            raise InvalidValueError(
+                "need 0 < beta_min <= beta_max (beta_min must be > 0), "
+                f"got beta_min = {self.beta_min}, beta_max = {self.beta_max}"
+            )
+
+    @classmethod
+    def from_betas(cls, betas: Sequence[float] | Tensor) -> BetaLadder:
+        r"""DDPM's table: $\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)$ at N discrete levels."""
+        return BetaLadder(tuple(float(beta) for beta in betas))
+
+    @property
+    def prior_std(self) -> float:
+        """1: the standard normal to which the process converges."""
+        return 1.0
+
+    def beta(self, t: Tensor) -> Tensor:
+        r"""$\beta(t)$, the rate at which variance is added."""
+        return self.beta_min + t * (self.beta_max - self.beta_min)
+
+    def beta_integral(self, t: Tensor) -> Tensor:
+        r"""$B(t) = \int_0^t \beta = \beta_\min t + \tfrac12 (\beta_\max - \beta_\min) t^2$."""
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""$\alpha_t = e^{-B/2}$."""
+        return torch.exp(-0.5 * self.beta_integral(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""$\sigma_t = \sqrt{1 - e^{-B}}$."""
+        return torch.sqrt(-torch.expm1(-self.beta_integral(t)))
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f = -\beta / 2$, $g^2 = \beta$."""
+        beta = self.beta(t)
+        return -0.5 * beta, beta
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""$-\log(e^{B} - 1)$."""
+        return -torch.log(torch.expm1(self.beta_integral(t)))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        r"""The inverse of `log_snr`, through $B = \log(1 + e^{-\lambda})$."""
+        return self._time_of(torch.nn.functional.softplus(-log_snr))
+
+    def _time_of(self, integral: Tensor) -> Tensor:
+        """The root of B(t) = integral, in the form that does not cancel."""
+        slope = self.beta_max - self.beta_min
+        return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
+
+
+@dataclass(frozen=True)
+class SubVPSDE(VPSDE):
+    r"""Sub-variance preserving: $\alpha_t = e^{-B/2}$, $\sigma_t = 1 - e^{-B}$.
+
+    $dx = -\tfrac12 \beta x\,dt + \sqrt{\beta (1 - e^{-2B})}\,dw$ (Song et al. 2021, eq. 34,
+    arXiv:2011.13456): the mean of VP with a variance that is its square, so never larger. Its noise
+    vanishes like $t$ where VP's does like $\sqrt t$, hence the larger `eps`.
+    """
+
+    eps: float = field(default=0.027, kw_only=True)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""$\sigma_t = 1 - e^{-B}$."""
+        return -torch.expm1(-self.beta_integral(t))
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f = -\beta / 2$, $g^2 = \beta (1 - e^{-2B})$."""
+        beta = self.beta(t)
+        return -0.5 * beta, -beta * torch.expm1(-2 * self.beta_integral(t))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""$-2 \log(2 \sinh(B / 2))$."""
+        return -2 * torch.log(2 * torch.sinh(self.beta_integral(t) / 2))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        r"""The inverse of `log_snr`, through $B = 2 \sinh^{-1}(e^{-\lambda/2} / 2)$."""
+        return self._time_of(2 * torch.asinh(torch.exp(-log_snr / 2) / 2))
+
+
+@dataclass(frozen=True)
+class CosineSDE(SDE):
+    r"""Cosine: $\alpha_t = \cos(\pi t / 2)$, $\sigma_t = \sin(\pi t / 2)$, variance preserving.
+
+    Nichol & Dhariwal (2021), arXiv:2102.09672, in the form of Salimans & Ho (2022),
+    arXiv:2202.00512. It stops at `T` = 0.992, since samplers divide by $\alpha_T$.
+    """
+
+    T: float = field(default=0.992, kw_only=True)
+    eps: float = field(default=0.0064, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.T < 1:
+            raise InvalidValueError(f"CosineSDE needs T < 1, where alpha is positive; got {self.T}")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""$\alpha_t = \cos(\pi t / 2)$."""
+        return torch.cos(math.pi / 2 * t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""$\sigma_t = \sin(\pi t / 2)$."""
+        return torch.sin(math.pi / 2 * t)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f = -\frac\pi2 \tan(\pi t / 2)$, $g^2 = \pi \tan(\pi t / 2)$."""
+        tan = torch.tan(math.pi / 2 * t)
+        return -math.pi / 2 * tan, math.pi * tan
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""$-2 \log \tan(\pi t / 2)$."""
+        return -2 * torch.log(torch.tan(math.pi / 2 * t))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`."""
+        return 2 / math.pi * torch.atan(torch.exp(-log_snr / 2))
+
+
+@dataclass(frozen=True)
+class EDMSDE(SDE):
+    r"""EDM: $\alpha_t = 1$, $\sigma_t = t$, so that $dx = \sqrt{2t}\,dw$ on $[.002, 80]$.
+
+    Karras et al. (2022), table 1, arXiv:2206.00364: the grid is theirs ($\rho = 7$) and so is the
+    law of the training times ($\log\sigma \sim \mathcal N(-1.2, 1.2^2)$).
+    """
+
+    T: float = field(default=80.0, kw_only=True)
+    eps: float = field(default=0.002, kw_only=True)
+
+    spacing: ClassVar[grids.Spacing] = grids.Karras()
+    time_law: ClassVar[laws.TimeLaw] = laws.LogNormal()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""$\alpha_t = 1$."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""$\sigma_t = t$."""
+        return t.clone()
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f = 0$, $g^2 = 2 t$."""
+        return torch.zeros_like(t), 2 * t
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""$-2 \log t$."""
+        return -2 * torch.log(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`."""
+        return torch.exp(-log_snr / 2)
+
+
+@dataclass(frozen=True)
+class FlowSDE(SDE):
+    r"""Flow matching's straight path: $\alpha_t = 1 - t$, $\sigma_t = t$.
+
+    Lipman et al. (2023), arXiv:2210.02747; Liu et al. (2023), arXiv:2209.03003, as a diffusion:
+    $f = -1/(1 - t)$, $g^2 = 2t/(1 - t)$. It stops at `T` = 0.999, since samplers divide by
+    $\alpha_T$; its grid is uniform in log-SNR.
+    """
+
+    T: float = field(default=0.999, kw_only=True)
+    eps: float = field(default=0.01, kw_only=True)
+
+    spacing: ClassVar[grids.Spacing] = grids.LogSNR()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.T < 1:
+            raise InvalidValueError(f"FlowSDE needs T < 1, where alpha is positive; got {self.T}")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""$\alpha_t = 1 - t$."""
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""$\sigma_t = t$."""
+        return t.clone()
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$f = -1 / (1 - t)$, $g^2 = 2 t / (1 - t)$."""
+        return -1 / (1 - t), 2 * t / (1 - t)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""$2 \log((1 - t) / t)$."""
+        return 2 * (torch.log1p(-t) - torch.log(t))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`."""
+        return torch.sigmoid(-log_snr / 2)

@@ -1,0 +1,126 @@
+r"""The reverse-time SDE: the one door between samplers and a score.
+
+$$ dx = \big[f x - \tfrac12 (1 + \eta^2) g^2 \nabla \log p_t(x)\big] dt + \eta\, g\, d\bar w $$
+
+has the marginals of the forward process for every $\eta \ge 0$: $\eta = 1$ is Anderson's reverse
+SDE (1982), $\eta = 0$ the probability-flow ODE (Song et al. 2021, eqs. 6 and 13, arXiv:2011.13456).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import DeviceError, InvalidTypeError, NonFiniteError, ShapeError
+from scoresde.sde.base import SDE, expand
+from scoresde.sde.moments import Moments
+
+__all__ = ["ReverseSDE", "ScoreFunction"]
+
+ScoreFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class ReverseSDE:
+    """An SDE, reversed under a score. It has no kernel and no prior; those are the SDE's.
+
+    Args:
+        sde: The forward process.
+        score: A callable `(x, t) -> score`, with `x` and its result `(B, *)` and `t` `(B,)`.
+        data: The data's moments, where known.
+        check_finite: Whether a NaN or an infinity from the score is an error.
+    """
+
+    def __init__(
+        self,
+        sde: SDE,
+        score: ScoreFunction,
+        *,
+        data: Moments | None = None,
+        check_finite: bool = True,
+    ) -> None:
+        if not callable(score):
+            raise InvalidTypeError(f"a score is a callable (x, t) -> score, got {score!r}")
+        self.sde = sde
+        self.data = data
+        self.check_finite = check_finite
+        self.nfe = 0
+        self._score = score
+        self._denoise: ScoreFunction | None = getattr(score, "denoise", None)
+
+    def score(self, x: Tensor, t: Tensor | float) -> Tensor:
+        r"""$\nabla \log p_t(x)$ of shape `(B, *)`: one evaluation, counted in `nfe`.
+
+        Args:
+            x: States `(B, *)`.
+            t: Time `()` or `(B,)`, handed on as `(B,)` in the dtype of `x`.
+
+        Raises:
+            ShapeError: The score returned another shape.
+            NonFiniteError: It returned a NaN or an infinity, and `check_finite` holds.
+        """
+        return self._evaluate(self._score, x, t)
+
+    def denoise(self, x: Tensor, t: Tensor | float) -> Tensor:
+        r"""$E[x_0 | x_t] = (x + \sigma_t^2 \nabla\log p_t(x)) / \alpha_t$ (Tweedie), one evaluation.
+
+        A score with a `denoise` of its own is asked for that, which does not cancel at large noise.
+        """
+        if self._denoise is not None:
+            return self._evaluate(self._denoise, x, t)
+        score = self.score(x, t)
+        time = self.sde._times(t)
+        sigma, alpha = expand(self.sde.sigma(time), x), expand(self.sde.alpha(time), x)
+        return (x + sigma**2 * score) / alpha
+
+    def drift(self, x: Tensor, t: Tensor | float, eta: float = 1.0) -> Tensor:
+        r"""$f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)$, of the shape of `x`; one evaluation."""
+        g = expand(self.sde.diffusion(t), x)
+        return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * g**2 * self.score(x, t)
+
+    def diffusion(self, t: Tensor | float, eta: float = 1.0) -> Tensor:
+        r"""$\eta\, g(t)$, of the shape of `t`, in float64."""
+        return eta * self.sde.diffusion(t)
+
+    def _evaluate(self, function: ScoreFunction, x: Tensor, t: Tensor | float) -> Tensor:
+        if x.shape[0] == 0:
+            return torch.zeros_like(x)
+        time = torch.as_tensor(t)
+        expand(time, x)  # the shape of t is checked before the network sees it
+        # half precision cannot tell the times of a fine grid apart
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        try:
+            out: Any = function(x, time.to(x.device, dtype).expand(x.shape[0]))
+        except RuntimeError as error:
+            if "same device" in str(error):
+                raise DeviceError(
+                    f"the state is on {x.device} and the score on another device; "
+                    "move the model, or give device="
+                ) from error
+            raise
+        self.nfe += 1
+        self._check(out, x, time)
+        return out.to(x.dtype)
+
+    def _check(self, out: Any, x: Tensor, t: Tensor) -> None:
+        if not isinstance(out, Tensor):
+            raise InvalidTypeError(
+                f"the score must return a tensor, got {type(out).__name__}; "
+                "wrap it, for example `lambda x, t: model(x, t).sample`"
+            )
+        if out.shape != x.shape:
+            raise ShapeError(
+                f"the score must return the shape of its input, expected {tuple(x.shape)}, "
+                f"got {tuple(out.shape)}; drop extra outputs such as a learned variance, and "
+                "broadcast nothing"
+            )
+        if self.check_finite and not out.isfinite().all():
+            bad = (~out.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+            where = "although its input was finite" if x.isfinite().all() else "as did its input"
+            raise NonFiniteError(
+                f"the score returned NaN or infinity at evaluation {self.nfe}, "
+                f"t = {t.flatten()[0].item():.6g}, in samples {bad[:8]}, {where}; "
+                "try more steps, a smaller corrector step, or float32"
+            )
