@@ -1,0 +1,282 @@
+r"""What a target is: a distribution whose $p_t$ is known exactly at every time of every SDE."""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.sde import expand
+from scoresde.targets.mixture import Components, Marginal
+
+if TYPE_CHECKING:
+    from scoresde.sde import SDE, Moments
+
+__all__ = ["Target", "TargetScore"]
+
+
+class Target(abc.ABC):
+    r"""A distribution with exact `sample`, `log_prob`, `score` and `denoise` at every time.
+
+    Every method takes `sde` and `t` together and then speaks of $p_t$; without them it speaks of
+    the data before any noise, $p_0$. `x` is `(B, *)` with the target's event shape; `t` is a
+    number, `()` or `(B,)`. All is computed in float64 and returned in the dtype of `x`. Where a
+    score is asked for, pass `target.at(sde)`.
+
+    Each target is a finite mixture of Gaussians: a new one is a class whose `__init__` hands its
+    components to this one's.
+
+    Args:
+        components: the Gaussians, in spectral form.
+    """
+
+    @abc.abstractmethod
+    def __init__(self, components: Components) -> None:
+        self.components = components
+        self._singular = bool((components.variances == 0).any())
+
+    def __repr__(self) -> str:
+        k = len(self.weights)
+        parts = "1 component" if k == 1 else f"{k} components"
+        return f"{type(self).__name__}({parts}, event_shape={self.event_shape})"
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one draw, without the batch."""
+        return tuple(self.components.means.shape[1:])
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights of the components, `(K,)`, float64."""
+        return self.components.weights
+
+    @property
+    def means(self) -> Tensor:
+        """The means of the components, `(K, *)`, float64."""
+        return self.components.means
+
+    def at(self, sde: SDE) -> TargetScore:
+        """The score of every $p_t$ of `sde`, as `scoresde.sample` and every objective take it."""
+        return TargetScore(self, sde)
+
+    def moments(self) -> Moments:
+        """The exact moments of the data, float64.
+
+        Returns:
+            The mean, of the event's shape, and the covariance over the flattened event, `(D, D)`;
+            for one Gaussian with a diagonal covariance its variances, of the event's shape.
+        """
+        return self.components.moments()
+
+    def sample(
+        self,
+        n: int,
+        sde: SDE | None = None,
+        t: Tensor | float | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        r"""Draws `n` independent points of the data, or of $p_t$.
+
+        Args:
+            n: how many, at least 0.
+            sde: the SDE whose $p_t$ is meant.
+            t: its time, a number, `()` or `(n,)`.
+            generator: where the randomness comes from; torch's global generator without it.
+            dtype: of the result, torch's default dtype without it; the numbers drawn are the same.
+            device: of the result; without it that of `generator`, or the CPU.
+
+        Returns:
+            The draws, `(n, *)`.
+
+        Raises:
+            InvalidValueError: `n` is negative, or a time lies outside the SDE.
+            InvalidTypeError: `n` is no integer, or only one of `sde` and `t` is given.
+            ShapeError: `t` has another shape than `()` or `(n,)`.
+        """
+        if not isinstance(n, int) or isinstance(n, bool):
+            raise InvalidTypeError(f"n is a number of samples, got {n!r}; pass an integer")
+        if n < 0:
+            raise InvalidValueError(f"cannot draw n={n} samples; pass n >= 0")
+        _check_times(sde, t)
+        source = torch.device("cpu") if generator is None else generator.device
+        c = self.components.to(source)
+        z = torch.randn(
+            n, math.prod(self.event_shape), generator=generator, dtype=torch.float64, device=source
+        )
+        u = torch.rand(n, generator=generator, dtype=torch.float64, device=source)
+        # The last sum may round to less than one.
+        k = torch.searchsorted(c.weights.cumsum(0)[:-1].contiguous(), u, right=True)
+        alpha, sigma = _scales(sde, t, z)
+        z = (alpha**2 * c.variances[k] + sigma**2).sqrt() * z
+        if c.basis is not None:
+            for i, basis in enumerate(c.basis):
+                z[k == i] = z[k == i] @ basis.mT
+        x = (alpha * c.flat_means[k] + z).reshape(n, *self.event_shape)
+        return x.to(device=device or source, dtype=dtype or torch.get_default_dtype())
+
+    def log_prob(
+        self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None
+    ) -> Tensor:
+        r"""The logarithm of the density, $\log p_t(x)$.
+
+        Args:
+            x: where, `(B, *)`.
+            sde: the SDE whose $p_t$ is meant.
+            t: its time, a number, `()` or `(B,)`.
+
+        Returns:
+            One number per point, `(B,)`, in the dtype of `x`.
+
+        Raises:
+            ShapeError: `x` or `t` has the wrong shape.
+            InvalidTypeError: `x` is not of floating point, or only one of `sde` and `t` is given.
+            InvalidValueError: a time lies outside the SDE, or $p_t$ has no density there.
+            NonFiniteError: `x` holds a NaN or an infinity.
+        """
+        return self._seen_from(x, sde, t).log_prob().to(x.dtype)
+
+    def score(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
+        r"""The score, $\nabla_x \log p_t(x)$.
+
+        Arguments and errors are those of `log_prob`.
+
+        Returns:
+            The score, of the shape and dtype of `x`.
+        """
+        return self._seen_from(x, sde, t).score().reshape(x.shape).to(x.dtype)
+
+    def denoise(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
+        r"""The mean of the data given its noisy version, $E[x_0 | x_t = x]$.
+
+        It equals Tweedie's $(x + \sigma_t^2 \nabla \log p_t(x)) / \alpha_t$ (Efron 2011, "Tweedie's
+        formula and selection bias") and is computed without that division. Arguments and errors
+        are those of `log_prob`.
+
+        Returns:
+            The posterior mean, of the shape and dtype of `x`.
+        """
+        return self._seen_from(x, sde, t).denoise().reshape(x.shape).to(x.dtype)
+
+    def responsibilities(
+        self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None
+    ) -> Tensor:
+        r"""The probability that `x` came from each component, $p_t(k | x)$.
+
+        Arguments and errors are those of `log_prob`.
+
+        Returns:
+            Non-negative numbers that sum to one over the components, `(B, K)`.
+        """
+        return self._seen_from(x, sde, t).responsibilities().to(x.dtype)
+
+    def assign(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
+        """The component that `x` most probably came from.
+
+        `target.assign(x).bincount(minlength=len(target.weights)) / len(x)` estimates the weights.
+        Arguments and errors are those of `log_prob`.
+
+        Returns:
+            Indices into `weights` and `means`, `(B,)`, int64.
+        """
+        return self.responsibilities(x, sde, t).argmax(1)
+
+    def _seen_from(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
+        """The door: checks all that came in."""
+        self._check_points(x)
+        if not x.isfinite().all():
+            raise NonFiniteError("x holds NaN or infinite numbers; look where they come from")
+        _check_times(sde, t)
+        return self._marginal(x, sde, t)
+
+    def _check_points(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"{type(x).__name__}"
+            raise InvalidTypeError(
+                f"x must be a tensor of floating point, got {got}; pass x.float()"
+            )
+        if x.ndim == 0 or tuple(x.shape[1:]) != self.event_shape:
+            want = ", ".join(["B", *map(str, self.event_shape)])
+            raise ShapeError(f"this target takes x of shape ({want}), got {tuple(x.shape)}")
+
+    def _marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
+        points = x.double().reshape(len(x), 1, math.prod(self.event_shape))
+        c = self.components.to(x.device)
+        alpha, sigma = _scales(sde, t, points)
+        marginal = Marginal(c, points, alpha, sigma)
+        if self._singular and not (marginal.v > 0).all():
+            raise InvalidValueError(
+                "without noise this target has no density, because a covariance is singular; "
+                "pass an SDE and a time where sigma(t) > 0"
+            )
+        return marginal
+
+
+@dataclass(frozen=True, eq=False)
+class TargetScore:
+    r"""The score $\nabla \log p_t$ of a target under one SDE, made by `target.at(sde)`.
+
+    It is what a trained `ScoreModel` tries to become, and stands wherever one can.
+    """
+
+    target: Target
+    sde: SDE
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one draw, without the batch."""
+        return self.target.event_shape
+
+    @cached_property
+    def data(self) -> Moments:
+        """The exact moments of the data."""
+        return self.target.moments()
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""$\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
+
+        It looks at shapes alone and not at values, so that `torch.func` can transform it.
+
+        Raises:
+            ShapeError: `x` or `t` has the wrong shape.
+            InvalidTypeError: `x` is not of floating point.
+        """
+        self.target._check_points(x)
+        return self.target._marginal(x, self.sde, t).score().reshape(x.shape).to(x.dtype)
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        """$E[x_0 | x_t = x]$; arguments and errors are those of the score."""
+        self.target._check_points(x)
+        return self.target._marginal(x, self.sde, t).denoise().reshape(x.shape).to(x.dtype)
+
+
+def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
+    """Both or neither, and times at which the SDE lives."""
+    if (sde is None) != (t is None):
+        given, missing = ("t", "sde") if sde is None else ("sde", "t")
+        raise InvalidTypeError(
+            f"{given} was given without {missing}; pass both for p_t, or neither for the data"
+        )
+    if sde is None:
+        return
+    time = torch.as_tensor(t, dtype=torch.float64).flatten()
+    # A T that was rounded to float32 may lie a little later.
+    outside = time[~((time >= 0) & (time <= sde.T * (1 + 1e-6)))]
+    if len(outside) > 0:
+        raise InvalidValueError(f"t must lie in [0, {sde.T}], got {outside[0].item()}")
+
+
+def _scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha(t) and sigma(t), ready to multiply `x`; one and zero for the data themselves."""
+    if sde is None or t is None:
+        return x.new_ones(()), x.new_zeros(())
+    time = torch.as_tensor(t, dtype=torch.float64)
+    return expand(sde.alpha(time), x), expand(sde.sigma(time), x)

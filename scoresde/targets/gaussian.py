@@ -1,0 +1,173 @@
+"""Targets that are given by their parameters: one Gaussian, or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.targets.base import Target
+from scoresde.targets.mixture import Components
+
+__all__ = ["Gaussian", "GaussianMixture"]
+
+# What torch.as_tensor understands.
+Numbers = Tensor | float | Sequence[Any]
+
+
+class Gaussian(Target):
+    r"""The normal distribution $N(\mu, C)$ over events of any shape.
+
+    Its score is affine in `x`, and elementwise where the covariance is diagonal. A variance may be
+    zero (a point mass, or data on a plane): $p_t$ has a density as soon as there is noise.
+
+    Args:
+        mean: $\mu$, of the event's shape.
+        cov: $C$ over the flattened event, `(D, D)`, symmetric, without negative eigenvalues.
+        var: the variances of independent entries, a number or of the event's shape.
+        std: their standard deviations, likewise. Exactly one of `cov`, `var` and `std` is given.
+
+    Raises:
+        InvalidTypeError: an argument is not made of real numbers.
+        InvalidValueError: none or several of `cov`, `var` and `std`, a negative variance, a
+            matrix that is no covariance, or a number that is not finite.
+        ShapeError: shapes that do not belong together.
+    """
+
+    def __init__(
+        self,
+        mean: Numbers,
+        cov: Numbers | None = None,
+        *,
+        var: Numbers | None = None,
+        std: Numbers | None = None,
+    ) -> None:
+        means = _numbers("mean", mean)[None]
+        name, spread = _only(cov=cov, var=var, std=std)
+        if name == "cov":
+            variances, basis = _spectrum(name, spread[None], means)
+        else:
+            _check_not_negative(name, spread)
+            if spread.shape not in {(), means.shape[1:]}:
+                raise ShapeError(
+                    f"{name} must be a number or of the mean's shape {tuple(means.shape[1:])}, got "
+                    f"{tuple(spread.shape)}; pass a covariance matrix as cov="
+                )
+            variances = (spread if name == "var" else spread**2).reshape(1, -1)
+            basis = None
+        super().__init__(Components(means.new_ones(1), means, variances, basis))
+
+
+class GaussianMixture(Target):
+    r"""The mixture $\sum_k w_k N(\mu_k, C_k)$ over events of any shape.
+
+    Args:
+        weights: $w$, `(K,)`, non-negative, of sum one.
+        means: $\mu_k$, `(K, *)`.
+        covs: $C_k$ over the flattened event, `(K, D, D)`.
+        stds: the standard deviations of isotropic components, a number or `(K,)`; or those of
+            independent entries, `(K, *)`. Exactly one of `covs` and `stds` is given.
+
+    Raises:
+        InvalidTypeError: an argument is not made of real numbers.
+        InvalidValueError: weights that are negative or do not sum to one, both or neither of `covs`
+            and `stds`, a negative one, a matrix that is no covariance, or a number that is not
+            finite.
+        ShapeError: shapes that do not belong together.
+    """
+
+    def __init__(
+        self,
+        weights: Numbers,
+        means: Numbers,
+        covs: Numbers | None = None,
+        *,
+        stds: Numbers | None = None,
+    ) -> None:
+        w, mu = _numbers("weights", weights), _numbers("means", means)
+        if w.ndim != 1 or mu.ndim == 0 or len(w) == 0 or len(w) != len(mu):
+            raise ShapeError(
+                "a mixture of K components needs weights (K,) and means (K, *), K >= 1, got "
+                f"{tuple(w.shape)} and {tuple(mu.shape)}"
+            )
+        _check_not_negative("weights", w)
+        if abs(float(w.sum()) - 1) > 1e-5:
+            raise InvalidValueError(
+                f"weights must sum to one, got a sum of {w.sum():.6g}; pass weights / weights.sum()"
+            )
+        name, spread = _only(covs=covs, stds=stds)
+        if name == "covs":
+            variances, basis = _spectrum(name, spread, mu)
+        else:
+            _check_not_negative(name, spread)
+            if spread.shape not in {(), w.shape, mu.shape}:
+                raise ShapeError(
+                    f"stds must be a number, ({len(w)},) or of the means' shape "
+                    f"{tuple(mu.shape)}, got {tuple(spread.shape)}; pass matrices as covs="
+                )
+            per_component = spread.expand(len(w)) if spread.ndim == 0 else spread
+            variances, basis = per_component.reshape(len(w), -1) ** 2, None
+        super().__init__(Components(w / w.sum(), mu, variances, basis))
+
+
+def _numbers(name: str, value: Numbers) -> Tensor:
+    """`value` as a float64 tensor of finite numbers on the CPU, that nobody else writes to."""
+    try:
+        tensor = torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidTypeError(f"{name} must be made of numbers, got {value!r}") from error
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise InvalidTypeError(f"{name} must be made of real numbers, got {tensor.dtype}")
+    if not tensor.isfinite().all():
+        raise InvalidValueError(f"{name} must be finite, got {value}")
+    if not isinstance(value, Tensor):
+        # A list of decimals means those decimals, not their float32 neighbours.
+        tensor = torch.as_tensor(value, dtype=torch.float64)
+    return tensor.to(device="cpu", dtype=torch.float64, copy=True)
+
+
+def _only(**choices: Numbers | None) -> tuple[str, Tensor]:
+    """The one choice that was made."""
+    made = {name: value for name, value in choices.items() if value is not None}
+    if len(made) != 1:
+        raise InvalidValueError(
+            f"pass exactly one of {', '.join(choices)}, got {' and '.join(made) or 'none'}"
+        )
+    ((name, value),) = made.items()
+    return name, _numbers(name, value)
+
+
+def _check_not_negative(name: str, value: Tensor) -> None:
+    if (value < 0).any():
+        raise InvalidValueError(f"{name} must not be negative, got {value.min().item():.6g}")
+
+
+def _spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Eigenvalues `(K, D)` of the covariances, and eigenvectors unless all are diagonal."""
+    k, d = len(means), means[0].numel()
+    if covs.shape != (k, d, d):
+        want, got = ((d, d), covs.shape[1:]) if name == "cov" else ((k, d, d), covs.shape)
+        raise ShapeError(
+            f"{name} must be of shape {want}, over the flattened event, got {tuple(got)}"
+        )
+    scale = covs.abs().amax((1, 2), keepdim=True)
+    # Matrices that were computed in float32 are symmetric and positive to its rounding only.
+    tolerance = 1e-5 * scale
+    if ((covs - covs.mT).abs() > tolerance).any():
+        raise InvalidValueError(f"{name} is not symmetric; pass (C + C.T) / 2")
+    covs = (covs + covs.mT) / 2
+    if (covs == torch.diag_embed(covs.diagonal(dim1=1, dim2=2))).all():
+        variances, basis = covs.diagonal(dim1=1, dim2=2), None
+    else:
+        variances, basis = torch.linalg.eigh(covs)
+        # What is zero comes out as rounding, of either sign.
+        rounding = d * torch.finfo(covs.dtype).eps * scale[..., 0]
+        variances = torch.where(variances.abs() > rounding, variances, 0.0)
+    if (variances < -tolerance[..., 0]).any():
+        raise InvalidValueError(
+            f"{name} is no covariance: it has the negative eigenvalue {variances.min().item():.6g}"
+        )
+    return variances.clamp(min=0), basis

@@ -1,0 +1,126 @@
+r"""The mathematics of every target: a mixture of Gaussians stays one under every SDE.
+
+If $p_0 = \sum_k w_k N(\mu_k, C_k)$ and $p(x_t | x_0) = N(\alpha_t x_0, \sigma_t^2 I)$ then
+
+$$p_t = \sum_k w_k N(\alpha_t \mu_k,\; \alpha_t^2 C_k + \sigma_t^2 I).$$
+
+With $C_k = Q_k \,\mathrm{diag}(l_k)\, Q_k^T$ the covariance of $p_t$ keeps the eigenvectors and has
+the eigenvalues $v_k = \alpha_t^2 l_k + \sigma_t^2$, so that with $y_k = Q_k^T (x - \alpha_t \mu_k)$
+and the responsibilities $r_k \propto w_k N(y_k; 0, \mathrm{diag}(v_k))$
+
+$$\nabla \log p_t(x) = -\sum_k r_k Q_k \frac{y_k}{v_k}, \qquad
+E[x_0 | x_t = x] = \sum_k r_k \Big(\mu_k + Q_k \frac{\alpha_t l_k}{v_k} y_k\Big).$$
+
+Neither is formed from the other, so neither loses digits at a small or a large $\sigma_t$. Diagonal
+covariances meet no matrix product: their results do not depend on the rest of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.sde import Moments
+
+__all__ = ["Components", "Marginal"]
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The Gaussians that make up a target, in spectral form and in float64.
+
+    Args:
+        weights: `(K,)`, non-negative, of sum one.
+        means: `(K, *)`, one event per component.
+        variances: eigenvalues of the covariances, `(K, D)`, or `(K, 1)` where they are isotropic.
+        basis: their eigenvectors as columns, `(K, D, D)`; `None` for the coordinate axes.
+    """
+
+    weights: Tensor
+    means: Tensor
+    variances: Tensor
+    basis: Tensor | None = None
+
+    @property
+    def flat_means(self) -> Tensor:
+        """The means over the flattened event, `(K, D)`."""
+        return self.means.reshape(len(self.weights), math.prod(self.means.shape[1:]))
+
+    def to(self, device: torch.device) -> Components:
+        """The same components on `device`."""
+        return Components(
+            self.weights.to(device),
+            self.means.to(device),
+            self.variances.to(device),
+            None if self.basis is None else self.basis.to(device),
+        )
+
+    def moments(self) -> Moments:
+        r"""Mean $\mu$ and covariance $\sum_k w_k (C_k + (\mu_k - \mu)(\mu_k - \mu)^T)$."""
+        mean = self.weights @ self.flat_means
+        event = self.means.shape[1:]
+        variances = self.variances.expand_as(self.flat_means)
+        if len(self.weights) == 1 and self.basis is None:
+            return Moments(mean.reshape(event), var=variances[0].reshape(event))
+        if self.basis is None:
+            within = (self.weights @ variances).diag()
+        else:
+            scaled = self.basis * (self.weights[:, None] * variances)[:, None]
+            within = torch.einsum("kdi,kei->de", scaled, self.basis)
+        offset = self.flat_means - mean
+        return Moments(mean.reshape(event), cov=within + (self.weights * offset.mT) @ offset)
+
+
+class Marginal:
+    r"""The mixture $p_t$ seen from the points `x`.
+
+    Args:
+        components: the mixture $p_0$.
+        x: the points, `(B, 1, D)`, float64.
+        alpha: signal scale, broadcasting against `x`.
+        sigma: noise scale, likewise.
+    """
+
+    def __init__(self, components: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> None:
+        self.components = components
+        self.alpha = alpha
+        y = x - alpha * components.flat_means
+        if components.basis is not None:
+            y = torch.einsum("bkd,kde->bke", y, components.basis)
+        self.y = y
+        self.v = alpha**2 * components.variances + sigma**2
+
+    def log_joint(self) -> Tensor:
+        r"""$\log w_k N(x; \alpha_t \mu_k, C_{k,t})$, `(B, K)`."""
+        quadratic = self.y**2 / self.v + self.v.log() + math.log(2 * math.pi)
+        return self.components.weights.log() - 0.5 * quadratic.sum(-1)
+
+    def log_prob(self) -> Tensor:
+        r"""$\log p_t(x)$, `(B,)`."""
+        return self.log_joint().logsumexp(1)
+
+    def responsibilities(self) -> Tensor:
+        r"""$r_k$, `(B, K)`."""
+        # One component owns every point, however far away: no exponential, and affine scores.
+        if len(self.components.weights) == 1:
+            return torch.ones_like(self.y[..., 0])
+        return self.log_joint().softmax(1)
+
+    def score(self) -> Tensor:
+        r"""$\nabla \log p_t(x)$, `(B, D)`."""
+        return -self._lift(self.responsibilities()[..., None] * self.y / self.v)
+
+    def denoise(self) -> Tensor:
+        r"""$E[x_0 | x_t = x]$, `(B, D)`."""
+        r = self.responsibilities()[..., None]
+        gain = self.alpha * self.components.variances / self.v
+        return (r * self.components.flat_means).sum(1) + self._lift(r * gain * self.y)
+
+    def _lift(self, y: Tensor) -> Tensor:
+        """Sums over the components what is given in their own axes, `(B, K, D)` to `(B, D)`."""
+        if self.components.basis is None:
+            return y.sum(1)
+        return torch.einsum("bke,kde->bd", y, self.components.basis)

@@ -1,0 +1,95 @@
+"""Familiar densities in the plane, each a mixture of Gaussians and so exact at every time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+from scoresde.targets.base import Target
+from scoresde.targets.mixture import Components
+
+__all__ = ["EightGaussians", "Rings", "SongMixture", "Spiral", "TwoMoons"]
+
+
+class SongMixture(Target):
+    r"""$\frac45 N((5, 5), I) + \frac15 N((-5, -5), I)$: two modes with a desert between them.
+
+    The example on which Song & Ermon (2019, section 3.2.2, arXiv:1907.05600) show that Langevin
+    dynamics gets the weights of the modes wrong.
+    """
+
+    def __init__(self) -> None:
+        weights = torch.tensor([0.8, 0.2], dtype=torch.float64)
+        means = torch.tensor([[5.0, 5.0], [-5.0, -5.0]], dtype=torch.float64)
+        super().__init__(Components(weights, means, means.new_ones(2, 1)))
+
+
+class EightGaussians(Target):
+    """Eight equal Gaussians on a circle.
+
+    Args:
+        radius: of the circle.
+        std: of each Gaussian, positive.
+    """
+
+    def __init__(self, radius: float = 2.0, std: float = 0.2) -> None:
+        super().__init__(_thread(radius * _circle(8), std))
+
+
+class TwoMoons(Target):
+    """Two interleaved half circles of radius one, centred at the origin.
+
+    Args:
+        std: half the width of the moons, at least 0.05.
+    """
+
+    def __init__(self, std: float = 0.1) -> None:
+        angle = _midpoints(32) * math.pi
+        upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1)
+        super().__init__(_thread(torch.cat([upper, -upper]), std, 0.05))
+
+
+class Rings(Target):
+    """Two concentric circles, of radii one and two, with the same weight per length.
+
+    Args:
+        std: half the width of the rings, at least 0.1.
+    """
+
+    def __init__(self, std: float = 0.1) -> None:
+        super().__init__(_thread(torch.cat([_circle(40), 2 * _circle(80)]), std, 0.1))
+
+
+class Spiral(Target):
+    """One arm that winds twice around the origin, with the same weight per length.
+
+    Args:
+        std: half the width of the arm, at least 0.1.
+    """
+
+    def __init__(self, std: float = 0.1) -> None:
+        # Archimedes' r = c angle has an arc length of about c angle^2 / 2.
+        angle = 4 * math.pi * _midpoints(80).sqrt()
+        points = torch.stack([angle.cos(), angle.sin()], 1) * angle[:, None] / (2 * math.pi)
+        super().__init__(_thread(points, std, 0.1))
+
+
+def _midpoints(n: int) -> Tensor:
+    return (torch.arange(n, dtype=torch.float64) + 0.5) / n
+
+
+def _circle(n: int) -> Tensor:
+    angle = 2 * math.pi * torch.arange(n, dtype=torch.float64) / n
+    return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def _thread(means: Tensor, std: float, least: float = 0.0) -> Components:
+    """Equal isotropic Gaussians at `means`; thinner than `least` they would show as beads."""
+    if not (math.isfinite(std) and std > 0 and std >= least):
+        bound = f"at least {least}" if least else "positive"
+        raise InvalidValueError(f"std must be a number {bound}, got {std!r}")
+    n = len(means)
+    return Components(means.new_full((n,), 1 / n), means, means.new_full((n, 1), std**2))
