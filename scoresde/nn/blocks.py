@@ -1,0 +1,128 @@
+r"""The parts of a U-Net in 1, 2 or 3 dimensions: convolution, residual block, attention, patches.
+
+Every part maps `(B, C, *spatial)` to the same layout and treats each sample alone (GroupNorm, not
+BatchNorm), so that a sample never depends on its neighbours in the batch.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+Padding = Literal["zeros", "circular"]
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def conv(
+    inputs: int,
+    outputs: int,
+    spatial: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: Padding = "zeros",
+    zero: bool = False,
+) -> nn.Module:
+    """A convolution in `spatial` dimensions that keeps the size (divided by `stride`, rounded up).
+
+    `zero=True` starts it at zero: a residual branch begins as the identity, an output as 0.
+    """
+    layer: nn.Module = CONV[spatial](
+        inputs, outputs, kernel, stride=stride, padding=kernel // 2, padding_mode=padding
+    )
+    if zero:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+    return layer
+
+
+def norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    """GroupNorm (Wu & He 2018, arXiv 1803.08494) of any number of channels, in at most 8 groups."""
+    groups = max(g for g in range(1, 9) if channels % g == 0)
+    return nn.GroupNorm(groups, channels, affine=affine)
+
+
+class ResidualBlock(nn.Module):
+    r"""Two convolutions around which the input passes unchanged.
+
+    With $f = \mathrm{conv} \circ \mathrm{silu}$ it is $x + f(\mathrm{film}(f(\mathrm{norm}\,x)))$;
+    film is a norm scaled and shifted by the embedding $e$: $(1 + a(e))\,\mathrm{norm}(h) + b(e)$
+    (Perez et al. 2017, arXiv 1709.07871; in diffusion Dhariwal & Nichol 2021, 2105.05233).
+
+    Args:
+        channels: Number of channels in and out.
+        features: Length of the embedding.
+        spatial: 1, 2 or 3.
+        dropout: Probability of dropping an activation before the second convolution.
+        padding: `"zeros"` or `"circular"`.
+    """
+
+    def __init__(
+        self, channels: int, features: int, spatial: int, *, dropout: float, padding: Padding
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm(channels)
+        self.conv1 = conv(channels, channels, spatial, padding=padding)
+        self.film = nn.Linear(features, 2 * channels)
+        self.norm2 = norm(channels, affine=False)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = conv(channels, channels, spatial, padding=padding, zero=True)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Map `x` `(B, C, *)` and `e` `(B, features)` to `(B, C, *)`."""
+        scale, shift = self.film(e)[(..., *(None,) * (x.ndim - 2))].chunk(2, dim=1)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        out: Tensor = x + self.conv2(self.dropout(F.silu(h)))
+        return out
+
+
+class Attention(nn.Module):
+    """Residual self-attention over all positions (Vaswani et al. 2017, arXiv 1706.03762).
+
+    Args:
+        channels: Number of channels in and out; heads have about 32 channels each.
+        spatial: 1, 2 or 3.
+    """
+
+    def __init__(self, channels: int, spatial: int) -> None:
+        super().__init__()
+        self.heads = max(h for h in range(1, max(1, channels // 32) + 1) if channels % h == 0)
+        self.norm = norm(channels)
+        self.qkv = conv(channels, 3 * channels, spatial, kernel=1)
+        self.out = conv(channels, channels, spatial, kernel=1, zero=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, *)` to `(B, C, *)`."""
+        tokens = self.qkv(self.norm(x)).flatten(2)
+        q, k, v = rearrange(tokens, "b (n h d) l -> n b h l d", n=3, h=self.heads)
+        y = rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> b (h d) l")
+        out: Tensor = x + self.out(y.reshape(x.shape))
+        return out
+
+
+def to_patches(x: Tensor, patch: int) -> Tensor:
+    """`(B, C, *S)` to `(B, C patch^n, *(S / patch))`: every patch becomes one position."""
+    axes = [f"x{i}" for i in range(x.ndim - 2)]
+    return rearrange(x, _fine(axes) + " -> " + _coarse(axes), **_sizes(axes, patch))
+
+
+def from_patches(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `to_patches`."""
+    axes = [f"x{i}" for i in range(x.ndim - 2)]
+    return rearrange(x, _coarse(axes) + " -> " + _fine(axes), **_sizes(axes, patch))
+
+
+def _fine(axes: Sequence[str]) -> str:
+    return "b c " + " ".join(f"({a} p{a})" for a in axes)
+
+
+def _coarse(axes: Sequence[str]) -> str:
+    return "b (c " + " ".join(f"p{a}" for a in axes) + ") " + " ".join(axes)
+
+
+def _sizes(axes: Sequence[str], patch: int) -> dict[str, int]:
+    return {f"p{a}": patch for a in axes}

@@ -1,0 +1,26 @@
+"""What every network refuses, and how it says so."""
+
+import torch
+from torch import Tensor
+
+
+def check_dtype(x: Tensor, weights: torch.dtype) -> None:
+    """Refuse integers, and floats that the weights cannot meet."""
+    if not x.is_floating_point():
+        raise TypeError(
+            f"expected a floating-point x, got {x.dtype}; "
+            "scale images first, for instance x.float() / 127.5 - 1"
+        )
+    if x.dtype != weights and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(
+            f"x is {x.dtype} but the weights are {weights}; "
+            f"pass x.to({weights}) or convert the network with net.to({x.dtype})"
+        )
+
+
+def check_level(x: Tensor, c: Tensor) -> None:
+    """One noise level per sample."""
+    if c.shape != x.shape[:1]:
+        raise ValueError(
+            f"expected one noise level c per sample, shape ({x.shape[0]},), got {tuple(c.shape)}"
+        )

@@ -1,0 +1,162 @@
+r"""How a network hears which noise level it is looking at.
+
+A network receives $c = \tfrac14 \log(\sigma/\alpha)$, one number per sample in about $[-2, 2]$
+(the `c_noise` of Karras et al. 2022, table 1, arXiv 2206.00364). One number is a poor input: an
+embedding turns it into many smooth functions of itself, and a small MLP mixes them, with the class
+label where there is one, into the vector that modulates every block.
+
+All frequencies are evaluated in float32 at least, whatever the precision of the network: a phase of
+several turns has no correct digit left in bfloat16.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Fourier(nn.Module):
+    r"""Random Fourier features, $[\cos 2\pi f c,\ \sin 2\pi f c]$ with $f \sim N(0, s^2)$ fixed.
+
+    Source: Tancik et al. 2020 (arXiv 2006.10739); in diffusion Song et al. 2021 (2011.13456).
+    The frequencies come from a generator of their own, so that building a network neither reads nor
+    moves them with the global random state.
+
+    Args:
+        features: Length of the embedding; even.
+        scale: Standard deviation $s$ of the frequencies. The range of $c$ is about 4 units wide.
+        seed: Seed of the frequencies.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer(
+            "frequencies", scale * torch.randn(_half(features), generator=generator)
+        )
+
+    def forward(self, c: Tensor) -> Tensor:
+        """Map `(B,)` to `(B, features)`."""
+        return _waves(2 * math.pi * _precise(c)[:, None] * _precise(self.frequencies))
+
+
+class Sinusoidal(nn.Module):
+    r"""Sines and cosines on a geometric ladder of frequencies, $\tfrac12$ to 50 radians a unit.
+
+    Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762), which Ho et al. 2020 (2006.11239)
+    feed with the step number 0 ... 1000; here the ladder is rescaled to the range of $c$: the
+    slowest wave is monotone over all of it, the fastest resolves 1/50.
+
+    Args:
+        features: Length of the embedding; even.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        ladder = torch.logspace(math.log10(0.5), math.log10(50.0), _half(features))
+        self.register_buffer("frequencies", ladder)
+
+    def forward(self, c: Tensor) -> Tensor:
+        """Map `(B,)` to `(B, features)`."""
+        return _waves(_precise(c)[:, None] * _precise(self.frequencies))
+
+
+class LogSNR(nn.Module):
+    r"""The number itself: $c = -\tfrac18 \log \mathrm{SNR}$ as the one feature, left to the MLP.
+
+    Source: Kingma et al. 2021 (arXiv 2107.00630), who condition on the log-SNR.
+    """
+
+    def forward(self, c: Tensor) -> Tensor:
+        """Map `(B,)` to `(B, 1)`."""
+        return _precise(c)[:, None]
+
+
+class Embedding(nn.Module):
+    r"""The vector that modulates a network: an MLP of the embedded $c$, plus the label's vector.
+
+    Args:
+        kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
+        features: Length of the vector.
+        num_classes: Number $K$ of classes, or None. Label $K$ (and no label at all) is the null
+            label of the unconditional score, trained by dropping labels at random
+            (Ho & Salimans 2022, arXiv 2207.12598).
+        seed: Seed of the random frequencies of `"fourier"`.
+
+    Raises:
+        ValueError: On an unknown `kind`, or labels outside $0 \ldots K$.
+        TypeError: On labels that are not integers.
+    """
+
+    def __init__(
+        self, kind: str, features: int, *, num_classes: int | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        waves = 64
+        self.wave: nn.Module
+        if kind == "fourier":
+            self.wave = Fourier(waves, seed=seed)
+        elif kind == "sinusoidal":
+            self.wave = Sinusoidal(waves)
+        elif kind == "log_snr":
+            self.wave, waves = LogSNR(), 1
+        else:
+            raise ValueError(
+                f"unknown embedding {kind!r}; choose from 'fourier', 'sinusoidal', 'log_snr'"
+            )
+        self.mix = nn.Sequential(
+            nn.Linear(waves, features), nn.SiLU(), nn.Linear(features, features)
+        )
+        self.num_classes = num_classes
+        self.label = None if num_classes is None else nn.Embedding(num_classes + 1, features)
+
+    def forward(self, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """Map `c` `(B,)` and `label` `(B,)` to `(B, features)`."""
+        first = self.mix[0]
+        assert isinstance(first, nn.Linear)
+        y: Tensor = self.mix(self.wave(c).to(first.weight.dtype))
+        if self.label is not None:
+            y = y + self.label(self._checked(label, c))
+        elif label is not None:
+            raise ValueError(
+                "got a label, but this network was built without classes; "
+                "pass num_classes= when building it, or leave the label out"
+            )
+        return nn.functional.silu(y)
+
+    def _checked(self, label: Tensor | None, c: Tensor) -> Tensor:
+        """The labels as valid int64 indices; the null label where there is none."""
+        k = self.num_classes
+        assert k is not None
+        if label is None:
+            return torch.full(c.shape, k, dtype=torch.long, device=c.device)
+        if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
+            raise TypeError(f"labels must be integers, got {label.dtype}; pass label.long()")
+        if label.shape != c.shape:
+            raise ValueError(
+                f"expected one label per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
+            )
+        if label.numel() and not (0 <= int(label.min()) and int(label.max()) <= k):
+            raise ValueError(
+                f"labels must lie in 0 ... {k - 1} ({k} is the null label of {k} classes), "
+                f"got values from {int(label.min())} to {int(label.max())}"
+            )
+        return label.long()
+
+
+def _half(features: int) -> int:
+    if features < 2 or features % 2:
+        raise ValueError(f"an embedding of waves needs an even number of features, got {features}")
+    return features // 2
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _waves(phase: Tensor) -> Tensor:
+    return torch.cat([phase.cos(), phase.sin()], dim=-1)

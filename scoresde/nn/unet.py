@@ -1,0 +1,213 @@
+r"""A time-conditioned U-Net for signals, images and volumes.
+
+The network is a recursion. A level runs residual blocks, hands a half-size copy to the level below,
+adds what comes back, and runs residual blocks again:
+
+$$
+\mathrm{level}_i(x)
+  = \mathrm{up}_i\big(h + \mathrm{grow}(\mathrm{level}_{i+1}(\mathrm{shrink}(h)))\big),
+\qquad h = \mathrm{down}_i(x),
+$$
+
+so the whole lower part is one residual branch of the upper one (Ronneberger et al. 2015, arXiv
+1505.04597, with a sum for the concatenation). With `patch=2` the first thing that happens is a
+pixel-unshuffle: the finest and most expensive level then works on a quarter of the positions.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import CONV, Attention, Padding, ResidualBlock, conv, from_patches, norm, to_patches
+from .checks import check_dtype, check_level
+from .embedding import Embedding
+
+
+class Level(nn.Module):
+    """One resolution of the U-Net, with all the coarser ones inside it as `below`."""
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        attention: tuple[bool, ...],
+        *,
+        features: int,
+        spatial: int,
+        dropout: float,
+        padding: Padding,
+    ) -> None:
+        super().__init__()
+        width, *coarser = channels
+
+        def run() -> nn.ModuleList:
+            return nn.ModuleList(
+                ResidualBlock(width, features, spatial, dropout=dropout, padding=padding)
+                for _ in range(blocks[0])
+            )
+
+        self.down = run()
+        self.attention = Attention(width, spatial) if attention[0] else nn.Identity()
+        self.below: Level | None = None
+        if coarser:
+            self.shrink = conv(width, coarser[0], spatial, stride=2, padding=padding)
+            self.below = Level(
+                channels[1:],
+                blocks[1:],
+                attention[1:],
+                features=features,
+                spatial=spatial,
+                dropout=dropout,
+                padding=padding,
+            )
+            self.grow = conv(coarser[0], width, spatial, kernel=1)
+        self.up = run()
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Map `x` `(B, C, *)` and the embedding `e` to `(B, C, *)`."""
+        for block in self.down:
+            x = block(x, e)
+        x = self.attention(x)
+        if self.below is not None:
+            y = self.grow(self.below(self.shrink(x), e))
+            x = x + F.interpolate(y, size=x.shape[2:], mode="nearest")
+        for block in self.up:
+            x = block(x, e)
+        return x
+
+
+class UNet(nn.Module):
+    r"""A U-Net `net(x, c, label=None)` for `x` of shape `(B, C, *spatial)`, of any size.
+
+    Args:
+        in_channels: Number of channels of `x`.
+        out_channels: Number of channels of the output; those of `x` by default.
+        channels: Width of each level, finest first; each level has half the positions of the last
+            along every axis (rounded up, so odd sizes work and return their own shape).
+        blocks: Residual blocks of each level on the way down, and as many on the way up; one number
+            stands for all levels.
+        spatial: Number of spatial dimensions: 1, 2 or 3.
+        patch: Side of the patches that the first layer folds into channels; 1 for none. Sizes that
+            it does not divide are padded and cropped.
+        attention: Levels with self-attention, 0 being the finest.
+        embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
+        features: Length of the embedding.
+        seed: Seed of the random frequencies of `"fourier"`.
+        num_classes: Number of classes, or None for an unconditional network. The label
+            `num_classes`, like no label at all, asks for the unconditional output.
+        dropout: Dropout probability inside the residual blocks.
+        padding: `"zeros"`, or `"circular"` for periodic data: then the network commutes with cyclic
+            shifts by `patch * 2 ** (len(channels) - 1)` when that divides the size.
+
+    Raises:
+        ValueError: On a rank or a number of channels other than the network's, a `c` that is not
+            `(B,)`, or a label out of range.
+        TypeError: On integer inputs, or inputs of another precision than the weights.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        out_channels: int | None = None,
+        channels: tuple[int, ...] = (64, 128),
+        blocks: int | tuple[int, ...] = 2,
+        spatial: int = 2,
+        patch: int = 1,
+        attention: tuple[int, ...] = (),
+        embedding: str = "fourier",
+        features: int = 128,
+        seed: int = 0,
+        num_classes: int | None = None,
+        dropout: float = 0.0,
+        padding: Padding = "zeros",
+    ) -> None:
+        super().__init__()
+        channels, attention = tuple(channels), tuple(attention)
+        out_channels = in_channels if out_channels is None else out_channels
+        blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
+        if spatial not in CONV:
+            raise ValueError(f"spatial must be 1, 2 or 3, got {spatial}")
+        if padding not in ("zeros", "circular"):
+            raise ValueError(f"padding must be 'zeros' or 'circular', got {padding!r}")
+        if not channels or min(in_channels, out_channels, patch, features, *channels) < 1:
+            raise ValueError(
+                "in_channels, out_channels, patch, features and every entry of channels must be at "
+                f"least 1, got {in_channels}, {out_channels}, {patch}, {features}, {channels}"
+            )
+        if len(blocks) != len(channels) or min(blocks) < 1:
+            raise ValueError(
+                f"blocks must be one positive number per level ({len(channels)}), got {blocks}"
+            )
+        if not set(attention) <= set(range(len(channels))):
+            raise ValueError(f"attention names levels 0 ... {len(channels) - 1}, got {attention}")
+        self._config: dict[str, Any] = dict(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            channels=list(channels),
+            blocks=list(blocks),
+            spatial=spatial,
+            patch=patch,
+            attention=list(attention),
+            embedding=embedding,
+            features=features,
+            seed=seed,
+            num_classes=num_classes,
+            dropout=dropout,
+            padding=padding,
+        )
+        self.in_channels, self.spatial, self.patch, self.padding = (
+            in_channels,
+            spatial,
+            patch,
+            padding,
+        )
+        fold = patch**spatial
+        self.embedding = Embedding(embedding, features, num_classes=num_classes, seed=seed)
+        self.stem = conv(fold * in_channels, channels[0], spatial, padding=padding)
+        self.body = Level(
+            channels,
+            blocks,
+            tuple(i in attention for i in range(len(channels))),
+            features=features,
+            spatial=spatial,
+            dropout=dropout,
+            padding=padding,
+        )
+        self.head = nn.Sequential(
+            norm(channels[0]),
+            nn.SiLU(),
+            conv(channels[0], fold * out_channels, spatial, padding=padding, zero=True),
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as JSON values: `UNet(**net.config)` rebuilds the network."""
+        return dict(self._config)
+
+    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """Map `x` `(B, C, *spatial)`, `c` and `label` `(B,)` to `(B, out_channels, *spatial)`."""
+        self._check(x, c)
+        size = x.shape[2:]
+        h = self.body(self.stem(self._patches(x)), self.embedding(c, label))
+        y = from_patches(self.head(h), self.patch)
+        crop: tuple[Any, ...] = (..., *(slice(n) for n in size))
+        return y[crop]
+
+    def _patches(self, x: Tensor) -> Tensor:
+        lack = [-n % self.patch for n in x.shape[2:]]
+        if any(lack):
+            mode = "circular" if self.padding == "circular" else "constant"
+            x = F.pad(x, [m for n in reversed(lack) for m in (0, n)], mode=mode)
+        return to_patches(x, self.patch)
+
+    def _check(self, x: Tensor, c: Tensor) -> None:
+        expected = f"(B, {self.in_channels}{', L' * self.spatial})"
+        if x.ndim != self.spatial + 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"expected x of shape {expected}, got {tuple(x.shape)}; "
+                "build the network for these channels with in_channels=, these axes with spatial="
+            )
+        check_dtype(x, next(self.parameters()).dtype)
+        check_level(x, c)
