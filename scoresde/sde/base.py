@@ -306,7 +306,8 @@ class SDE(abc.ABC):
 
     def _times(self, t: Tensor | float) -> Tensor:
         """The time as a float64 tensor on the CPU, checked to lie in [0, T]."""
-        t = torch.as_tensor(t, device="cpu").to(torch.float64)
+        # dtype is given at once, since a Python float alone would become a float32
+        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         # a time that was rounded to float32 may stand just above T
         if t.numel() and not ((t >= 0) & (t <= self.T * (1 + 1e-6))).all():
             raise InvalidValueError(f"time must lie in [0, {self.T}], got {t}")
