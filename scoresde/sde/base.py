@@ -40,8 +40,16 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
         x: A state `(B, *)`.
 
     Raises:
-        ShapeError: `c` has another shape.
+        InvalidTypeError: `x` is not floating-point: the coefficient would be rounded to 0 or 1.
+        ShapeError: `c` has another shape, or `x` has no batch.
     """
+    if not x.is_floating_point():
+        raise InvalidTypeError(
+            f"a state must be floating-point, got {x.dtype}; "
+            "for images of bytes use x.float() / 127.5 - 1"
+        )
+    if x.ndim == 0:
+        raise ShapeError("a state has shape (B, *), got a tensor of shape ()")
     if c.ndim == 0:
         return c.to(x.dtype)
     if c.ndim != 1 or c.shape[0] not in (1, x.shape[0]):
