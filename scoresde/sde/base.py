@@ -125,14 +125,18 @@ class SDE(abc.ABC):
         is taken, so it composes over intermediate times to rounding.
 
         Raises:
-            InvalidValueError: `s > t` somewhere.
+            InvalidValueError: `s > t` somewhere, or the signal-to-noise ratio rises from s to t.
         """
         s, t = self._times(s), self._times(t)
         if (s > t).any():
             raise InvalidValueError(f"transition goes forward: need s <= t, got s = {s}, t = {t}")
-        a = self.alpha(t) / self.alpha(s)
-        v = -(self.sigma(t) ** 2) * torch.expm1(self.log_snr(t) - self.log_snr(s))
         same = s == t
+        rise = (self.log_snr(t) - self.log_snr(s)).masked_fill(same, 0.0)
+        # rounding may lift the ratio between two neighbouring times, a schedule may not
+        if not (rise <= 1e-9).all():
+            raise InvalidValueError(self._not_a_diffusion(t))
+        a = self.alpha(t) / self.alpha(s)
+        v = -(self.sigma(t) ** 2) * torch.expm1(rise.clamp(max=0))
         return torch.where(same, 1.0, a), torch.where(same, 0.0, v)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -329,4 +333,12 @@ class SDE(abc.ABC):
                 f"the drift or diffusion of {type(self).__name__} is singular at t = {t}; "
                 f"stay within [eps, T] = [{self.eps}, {self.T}]"
             )
+        if (g2 < 0).any():
+            raise InvalidValueError(self._not_a_diffusion(t))
         return f, g2
+
+    def _not_a_diffusion(self, t: Tensor) -> str:
+        return (
+            f"the signal-to-noise ratio alpha / sigma of {type(self).__name__} must fall with time, "
+            f"but does not at t = {t}: no process has this kernel; correct alpha or sigma"
+        )
