@@ -219,8 +219,8 @@ def _torchvision(
         raise InvalidValueError(f"cannot load {name!r}: {error}") from error
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise DataError(
-            f"cannot download {name!r} ({' '.join(str(error).split())}); connect this machine to the network once, or copy "
-            f"torchvision's files into {folder}"
+            f"cannot download {name!r} ({' '.join(str(error).split())}); connect this machine to "
+            f"the network once, or copy torchvision's files into {folder}"
         ) from error
     images, targets = zip(*((_pixels(image, size), target) for image, target in found), strict=True)
     x = _stack(images, lambda i: f"number {i}")

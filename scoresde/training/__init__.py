@@ -1,0 +1,6 @@
+"""Training of a score model: the loop, its configuration, its checkpoints."""
+
+from scoresde.training.config import TrainConfig
+from scoresde.training.trainer import Trainer
+
+__all__ = ["TrainConfig", "Trainer"]

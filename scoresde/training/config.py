@@ -1,0 +1,126 @@
+"""What a training run is, as plain numbers that JSON and a command line can hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scoresde.errors import InvalidValueError, UnknownNameError
+
+__all__ = ["TrainConfig"]
+
+# These change what is kept and shown of a run, never its weights.
+_FREE = {"save_every", "keep", "log_every"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    r"""The numbers of a training run.
+
+    The learning rate of step $k$ of $K$ is
+
+    $$ \text{lr} \cdot \min(1, (k + 1) / \text{warmup}) \cdot \tfrac12 (1 + \cos \pi k / K) $$
+
+    or, with `decay="constant"`, the same without the cosine. The cosine (Loshchilov & Hutter 2017,
+    arXiv:1608.03983) is worth more the shorter the run; only the constant one can be prolonged
+    into exactly the run that would have been longer from the start.
+
+    Attributes:
+        steps: Updates in all. May grow when a run is taken up again.
+        batch_size: Samples of one update.
+        lr: The largest learning rate of Adam.
+        betas: Adam's decay rates.
+        warmup: Steps over which the learning rate rises.
+        decay: `"cosine"` (to zero) or `"constant"`.
+        clip: The largest norm of the gradient; longer ones are scaled down to it.
+        ema: The decay of the averaged weights, which are the result; see `scoresde.ema`.
+        seed: All randomness of step k is a pure function of (seed, k).
+        weight: The weight of the noise levels: `"edm"`, `"sigma2"` or `"g2"`.
+        times: The law of the training times: `"sde"` (the SDE's own), `"uniform"`, `"lognormal"`
+            or `"importance"`.
+        log_sigma: Mean and std of log(sigma / alpha) under `"lognormal"`.
+        label_dropout: The share of labels that is hidden, for classifier-free guidance.
+        bf16: Whether the network runs in bfloat16 (weights and optimiser stay in float32).
+        save_every: Steps between checkpoints.
+        keep: How many checkpoints are kept; at least 2, so that a damaged one has a predecessor.
+        log_every: Steps between looks at the loss.
+
+    Raises:
+        InvalidValueError: A number is impossible; the message names the field.
+        UnknownNameError: A name is unknown.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 128
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 100
+    decay: str = "cosine"
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    weight: str = "edm"
+    times: str = "sde"
+    log_sigma: tuple[float, float] = (0.0, 1.2)
+    label_dropout: float = 0.1
+    bf16: bool = False
+    save_every: int = 1000
+    keep: int = 3
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        least = dict(steps=1, batch_size=1, warmup=0, seed=0, save_every=1, keep=2, log_every=1)
+        for name, low in least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise InvalidValueError(f"{name} must be an integer >= {low}, got {value!r}")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise InvalidValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for name, value in (("ema", self.ema), *(("betas", b) for b in self.betas)):
+            if not 0 <= value < 1:
+                raise InvalidValueError(f"{name} must lie in [0, 1), got {value!r}")
+        if not 0 <= self.label_dropout <= 1:
+            raise InvalidValueError(f"label_dropout must lie in [0, 1], got {self.label_dropout!r}")
+        for kind, name, choices in (
+            ("weight", self.weight, ("edm", "sigma2", "g2")),
+            ("law of times", self.times, ("sde", "uniform", "lognormal", "importance")),
+            ("decay", self.decay, ("cosine", "constant")),
+        ):
+            if name not in choices:
+                raise UnknownNameError.of(kind, name, choices)
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of update number `step`, counted from 0."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        fall = (
+            1.0 if self.decay == "constant" else 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        )
+        return self.lr * rise * fall
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, with lists in place of tuples as JSON has them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def check_continues(self, stored: Mapping[str, Any], source: str) -> None:
+        """Refuse to go on with a run that was another one.
+
+        Args:
+            stored: What `as_json` gave when the run was saved.
+            source: Where that was read, for the message.
+
+        Raises:
+            InvalidValueError: A field differs; names it with both values.
+        """
+        own = self.as_json()
+        names = [k for k in own if k not in _FREE and own[k] != stored.get(k)]
+        if "steps" in names and own["steps"] > stored.get("steps", 0):
+            names.remove("steps")
+        if names:
+            changes = ", ".join(f"{k} was {stored.get(k)!r} and is {own[k]!r}" for k in names)
+            raise InvalidValueError(
+                f"{source} belongs to another configuration: {changes}; take the old values, or "
+                "another folder"
+            )
