@@ -127,6 +127,7 @@ class BetaLadder(_Table):
     betas: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
         self._set_levels(self.betas, "betas")
         if not all(0 < beta < 1 for beta in self.betas):
             raise InvalidValueError(f"betas must lie in (0, 1), got {self.betas}")
