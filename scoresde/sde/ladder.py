@@ -37,6 +37,12 @@ class _Table(SDE):
         if self.eps != 0:
             raise InvalidValueError(f"a ladder ends at its first level, eps = 0; got {self.eps}")
 
+    def _check_levels(self, name: str) -> None:
+        if not (self._knots().diff() < 0).all():
+            raise InvalidValueError(
+                f"two levels are not far enough apart to differ in float64; thin out {name}"
+            )
+
     def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The log signal-to-noise ratio at t, and its slope in t, in the dtype of t."""
         knots = self._knots().to(t)
@@ -82,6 +88,7 @@ class NCSNLadder(_Table):
             raise InvalidValueError(
                 f"sigmas must be positive, finite and strictly increasing, got {self.sigmas}"
             )
+        self._check_levels("sigmas")
 
     @classmethod
     def geometric(cls, sigma_min: float, sigma_max: float, levels: int) -> NCSNLadder:
@@ -131,6 +138,7 @@ class BetaLadder(_Table):
         self._set_levels(self.betas, "betas")
         if not all(0 < beta < 1 for beta in self.betas):
             raise InvalidValueError(f"betas must lie in (0, 1), got {self.betas}")
+        self._check_levels("betas")
 
     @property
     def prior_std(self) -> float:
