@@ -82,6 +82,12 @@ class Importance(TimeLaw):
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         r"""Times, and the weights $1 / (p(t) (T - \epsilon))$."""
+        low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
+        if not high.isfinite():
+            raise InvalidValueError(
+                f"importance sampling of times needs noise at eps, but sigma(eps = {sde.eps}) "
+                f"is 0 for {type(sde).__name__}; choose eps > 0"
+            )
         if sde.levels is not None:
             grid = sde.times().flip(0)
             _, g2 = sde.coefficients(grid)
@@ -89,12 +95,6 @@ class Importance(TimeLaw):
             p = p / p.sum()
             i = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=sde.levels - 1)
             return grid[i], 1 / (sde.levels * p[i])
-        low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-        if not high.isfinite():
-            raise InvalidValueError(
-                f"importance sampling of times needs noise at eps, but sigma(eps = {sde.eps}) "
-                f"is 0 for {type(sde).__name__}; choose eps > 0"
-            )
         t = sde.time(torch.lerp(low, high, u)).clamp(sde.eps, sde.T)
         _, g2 = sde.coefficients(t)
         return t, (high - low) / (sde.T - sde.eps) * sde.sigma(t) ** 2 / g2
