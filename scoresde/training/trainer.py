@@ -128,7 +128,8 @@ class Trainer:
                 recent.append(self._update())
                 self.step += 1
                 bar.update()
-                last = self.step == end or stop.received is not None
+                told = stop.received  # read once: a signal may come while this step is saved
+                last = self.step == end or told is not None
                 save = last or self.step % self.config.save_every == 0
                 if save or self.step % self.config.log_every == 0:
                     loss = self._log(recent, time.perf_counter() - start)
@@ -136,9 +137,9 @@ class Trainer:
                     recent.clear()
                 if save:
                     self._save(last=last)
-                if stop.received is not None:
+                if told is not None:
                     kept = f"saved in {self.folder}" if self.folder else "not saved"
-                    stop.end(f"{stop.received.name} at step {self.step}, {kept}")
+                    stop.end(f"{told.name} at step {self.step}, {kept}")
         return self.ema.model
 
     def _update(self) -> Tensor:
@@ -257,6 +258,8 @@ class Trainer:
         found = checkpoint.latest(folder)
         if found is not None:
             path, tensors, meta = found
+            if not {"step", "config"} <= meta.keys():
+                raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
             self._check_same(meta, str(path))
             unpack(tensors, self.model, self.ema, self.optimizer, source=str(path))
             self.step = meta["step"]
@@ -265,14 +268,14 @@ class Trainer:
     def _check_same(self, meta: dict[str, Any], source: str) -> None:
         self.config.check_continues(meta["config"], source)
         for name, value in self._identity.items():
-            if meta[name] != value:
+            if meta.get(name) != value:
                 raise InvalidValueError(
-                    f"{source} belongs to another {name}: it was {meta[name]} and is {value}; "
+                    f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
                     "take the old one, or another folder"
                 )
-        if meta["threads"] != torch.get_num_threads():
+        if meta.get("threads") != torch.get_num_threads():
             warnings.warn(
-                f"{source} was written with {meta['threads']} threads and goes on with "
+                f"{source} was written with {meta.get('threads')} threads and goes on with "
                 f"{torch.get_num_threads()}: the weights will differ in the last bits from those "
                 "of an uninterrupted run",
                 RuntimeWarning,
@@ -310,11 +313,12 @@ def _check_fit(model: ScoreModel, data: Data) -> None:
             f"the data's events have shape {data.event_shape}, the model's {model.event_shape}; "
             "build the model with event_shape=data.event_shape"
         )
-    config = getattr(model.net, "config", {})
-    if data.label is not None and config.get("num_classes", data.classes) != data.classes:
+    config = getattr(model.net, "config", None)
+    known = config if isinstance(config, dict) else {}
+    if data.label is not None and known.get("num_classes", data.classes) != data.classes:
         raise InvalidValueError(
             f"the data have {data.classes} classes and the network num_classes="
-            f"{config['num_classes']}; build it with num_classes={data.classes}, or train on "
+            f"{known['num_classes']}; build it with num_classes={data.classes}, or train on "
             "`data.unlabelled()`"
         )
 

@@ -1,0 +1,278 @@
+"""Checkpoints: what is written is read bit for bit, what is damaged is refused."""
+
+import errno
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from scoresde import checkpoint
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    # A lone surrogate is no text.
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=3), inner),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def bits(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def tensors_of(seed, dtype, shape):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randint(-100, 100, shape, generator=g).to(dtype)
+    return {"x": x, "view": x.T if x.ndim == 2 else x, "none": x.new_empty(0, 3)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def good(folder):
+    path = folder / "good.safetensors"
+    checkpoint.save_tensors(path, tensors_of(0, torch.float32, (3, 2)), {"step": 7, "lr": 0.1})
+    return path.read_bytes()
+
+
+def step_files(path):
+    return [file.name for file in sorted(path.glob("step-*"))]
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    dtype=st.sampled_from(DTYPES),
+    shape=st.lists(st.integers(1, 4), max_size=3).map(tuple),
+    meta=st.dictionaries(st.text("xyz", max_size=4), JSON, max_size=3),
+)
+def test_what_is_saved_is_loaded_bit_for_bit(folder, seed, dtype, shape, meta):
+    path = folder / "round_trip.safetensors"
+    saved = tensors_of(seed, dtype, shape)
+    checkpoint.save_tensors(path, saved, meta)
+    loaded, found = checkpoint.load_tensors(path)
+    assert found == meta
+    assert loaded.keys() == saved.keys()
+    for name, value in saved.items():
+        assert loaded[name].dtype == value.dtype
+        assert loaded[name].shape == value.shape
+        assert torch.equal(bits(loaded[name]), bits(value))
+
+
+def test_nan_tensors_keep_their_bits(folder):
+    nan = torch.tensor([math.nan, -math.inf, -0.0])
+    checkpoint.save_tensors(folder / "nan.safetensors", {"x": nan})
+    assert torch.equal(bits(checkpoint.load_tensors(folder / "nan.safetensors")[0]["x"]), bits(nan))
+
+
+@given(cut=st.floats(0, 1, exclude_max=True))
+def test_every_truncation_is_detected(folder, good, cut):
+    path = folder / "cut.safetensors"
+    path.write_bytes(good[: int(cut * len(good))])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors is truncated: it has"):
+        checkpoint.load_tensors(path)
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_every_flipped_bit_is_detected(folder, good, place, bit):
+    path = folder / "flipped.safetensors"
+    damaged = bytearray(good)
+    damaged[int(place * len(good))] ^= 1 << bit
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"flipped\.safetensors"):
+        checkpoint.load_tensors(path)
+
+
+def test_a_truncated_file_is_reported_with_its_size_and_the_expected_one(folder, good):
+    path = folder / "short.safetensors"
+    path.write_bytes(good[:-5])
+    with pytest.raises(CheckpointError, match=f"has {len(good) - 5} bytes, expected {len(good)};"):
+        checkpoint.load_tensors(path)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.ckpt", "pytorch_model.bin"])
+def test_a_pickle_is_refused_by_its_name(tmp_path, name):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(CheckpointError, match=f"{name} is a pickle, which can run any code"):
+        checkpoint.load_tensors(tmp_path / name)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x80\x02}q", b"\x80\x04\x95"])
+def test_a_pickle_is_refused_by_its_content(tmp_path, start):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(start + bytes(100))
+    with pytest.raises(CheckpointError, match="if you trust the file, convert it"):
+        checkpoint.load_tensors(path)
+
+
+def test_a_file_of_another_library_is_refused_and_named(tmp_path):
+    path = tmp_path / "unet.safetensors"
+    safetensors.torch.save_file({"down_blocks.0.weight": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match=r"did not write .* those of diffusers"):
+        checkpoint.load_tensors(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no file .*nowhere\.safetensors"):
+        checkpoint.load_tensors(tmp_path / "nowhere.safetensors")
+    with pytest.raises(CheckpointError, match=r"cannot read .*: Is a directory"):
+        checkpoint.load_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_lacks_is_refused(tmp_path, value):
+    with pytest.raises(InvalidValueError, match="cannot be stored as JSON"):
+        checkpoint.write_json(tmp_path / "a.json", {"a": value})
+    with pytest.raises(InvalidValueError, match="cannot be stored as JSON"):
+        checkpoint.save_tensors(tmp_path / "a.safetensors", {}, {"a": value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numpy_scalars_become_plain_numbers(tmp_path):
+    path = tmp_path / "a.json"
+    checkpoint.write_json(path, {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True)})
+    assert checkpoint.read_json(path) == {"a": 0.5, "b": 3, "c": True}
+
+
+def test_an_object_that_json_lacks_is_refused(tmp_path):
+    with pytest.raises(InvalidTypeError, match=r"cannot store .* \(PosixPath\) as JSON"):
+        checkpoint.write_json(tmp_path / "a.json", {"a": tmp_path})
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"a": NaN}', "", "\xff"])
+def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=r"a\.json (is no valid JSON|holds a JSON list)"):
+        checkpoint.read_json(tmp_path / "a.json")
+
+
+def test_a_crash_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    checkpoint.save_tensors(path, {"x": torch.zeros(2)})
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save_tensors(path, {"x": torch.ones(2)})
+    assert torch.equal(checkpoint.load_tensors(path)[0]["x"], torch.zeros(2))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_file_is_complete_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda f: (events.append("fsync"), fsync(f)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("replace"), replace(a, b)))
+    checkpoint.write_json(tmp_path / "a.json", {})
+    assert events == ["fsync", "replace", "fsync"]
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save_step(tmp_path, 1, {"x": torch.zeros(2)}, {}, keep=2)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left on device; what was there before"):
+        checkpoint.save_step(tmp_path, 2, {"x": torch.ones(2)}, {}, keep=2)
+    path, tensors, _ = checkpoint.latest(tmp_path)
+    assert path.name == "step-00000001.safetensors"
+    assert torch.equal(tensors["x"], torch.zeros(2))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are those of POSIX")
+def test_a_replaced_file_keeps_its_mode(tmp_path):
+    path = tmp_path / "a.json"
+    checkpoint.write_json(path, {})
+    path.chmod(0o640)
+    checkpoint.write_json(path, {"a": 1})
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    checkpoint.write_json(tmp_path / "a.json", {})
+    (tmp_path / ".a.json.123.tmp").write_text("half")
+    checkpoint.clean(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_last_checkpoints_are_kept(tmp_path):
+    for step in (5, 10, 15, 100000000):
+        checkpoint.save_step(tmp_path, step, {}, {"step": step}, keep=2)
+    assert step_files(tmp_path) == ["step-00000015.safetensors", "step-100000000.safetensors"]
+    assert checkpoint.latest(tmp_path)[2] == {"step": 100000000}
+
+
+def test_a_folder_without_checkpoints_has_no_latest(tmp_path):
+    assert checkpoint.latest(tmp_path / "nowhere") is None
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+    for step in (1, 2):
+        checkpoint.save_step(tmp_path, step, {"x": torch.ones(4)}, {"step": step}, keep=2)
+    newest = tmp_path / "step-00000002.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(RuntimeWarning, match="step-00000002.* is truncated.*going on from step-.*1"):
+        path, _, meta = checkpoint.latest(tmp_path)
+    assert (path.name, meta) == ("step-00000001.safetensors", {"step": 1})
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_a_good_one(tmp_path):
+    for step in (1, 2, 9):
+        checkpoint.save_step(tmp_path, step, {}, {}, keep=3)
+    (tmp_path / "step-00000009.safetensors").write_bytes(b"")
+    checkpoint.save_step(tmp_path, 3, {}, {}, keep=2)
+    names = [f"step-{step:08d}.safetensors" for step in (2, 3, 9)]
+    assert step_files(tmp_path) == names
+
+
+def test_training_does_not_start_again_in_silence_when_all_checkpoints_are_damaged(tmp_path):
+    checkpoint.save_step(tmp_path, 1, {}, {}, keep=2)
+    (tmp_path / "step-00000001.safetensors").write_bytes(b"junk")
+    with pytest.raises(CheckpointError, match="no good checkpoint is left"):
+        checkpoint.latest(tmp_path)
+
+
+def test_a_state_with_other_names_is_refused_and_at_most_five_are_listed():
+    module = nn.Sequential(*(nn.LayerNorm(2) for _ in range(4)))
+    foreign = {f"module.all_modules.{i}.W": torch.zeros(1) for i in range(7)}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_state(module, foreign, source="x.safetensors")
+    message = str(caught.value)
+    assert "8 missing: 0.weight, 0.bias, 1.weight, 1.bias, 2.weight, and 3 more" in message
+    assert "7 unexpected: module.all_modules.0.W" in message
+    assert "and 2 more" in message
+    assert "score_sde_pytorch" in message
+
+
+def test_a_partial_state_leaves_the_module_alone():
+    module = nn.LayerNorm(2)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"1 missing: bias$"):
+        checkpoint.load_state(module, {"weight": torch.zeros(2)}, source="x")
+    with pytest.raises(CheckpointError, match=r"bias is \(1,\), expected \(2,\)"):
+        checkpoint.load_state(
+            module, {"weight": torch.zeros(2), "bias": torch.zeros(1)}, source="x"
+        )
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def test_the_header_of_a_checkpoint_is_plain_safetensors(folder, good):
+    with safetensors.safe_open(folder / "good.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["meta"]) == {"step": 7, "lr": 0.1}
