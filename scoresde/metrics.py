@@ -171,4 +171,4 @@ def _finite(name: str, x: Tensor) -> Tensor:
         raise InvalidTypeError(f"{name} must be a tensor of real numbers, got {got}")
     if not x.isfinite().all():
         raise NonFiniteError(f"{name} holds NaN or infinite numbers; look where they come from")
-    return x.double()
+    return x.detach().double()

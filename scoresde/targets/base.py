@@ -109,13 +109,13 @@ class Target(abc.ABC):
         _check_times(sde, t)
         source = torch.device("cpu") if generator is None else generator.device
         c = self.components.to(source)
-        z = torch.randn(
-            n, math.prod(self.event_shape), generator=generator, dtype=torch.float64, device=source
-        )
+        shape = (n, math.prod(self.event_shape))
+        # Before the first draw, so that an error leaves the generator where it was.
+        alpha, sigma = _scales(sde, t, torch.empty(shape, dtype=torch.float64, device=source))
+        z = torch.randn(shape, generator=generator, dtype=torch.float64, device=source)
         u = torch.rand(n, generator=generator, dtype=torch.float64, device=source)
         # The last sum may round to less than one.
         k = torch.searchsorted(c.weights.cumsum(0)[:-1].contiguous(), u, right=True)
-        alpha, sigma = _scales(sde, t, z)
         z = (alpha**2 * c.variances[k] + sigma**2).sqrt() * z
         if c.basis is not None:
             for i, basis in enumerate(c.basis):

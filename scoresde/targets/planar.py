@@ -90,6 +90,6 @@ def _thread(means: Tensor, std: float, least: float = 0.0) -> Components:
     """Equal isotropic Gaussians at `means`; thinner than `least` they would show as beads."""
     if not (math.isfinite(std) and std > 0 and std >= least):
         bound = f"at least {least}" if least else "positive"
-        raise InvalidValueError(f"std must be a number {bound}, got {std!r}")
+        raise InvalidValueError(f"std must be {bound}, got {std!r}")
     n = len(means)
     return Components(means.new_full((n,), 1 / n), means, means.new_full((n, 1), std**2))
