@@ -151,14 +151,15 @@ class BetaLadder(_Table):
 
     def alpha(self, t: Tensor) -> Tensor:
         r"""$\alpha_t = \sqrt{\bar\alpha_t}$."""
-        return torch.sigmoid(self.log_snr(t)).sqrt()
+        # torch.sigmoid rounds an entry by its place in the vector; exp does not
+        return (1 + torch.exp(-self.log_snr(t))).rsqrt()
 
     def sigma(self, t: Tensor) -> Tensor:
         r"""$\sigma_t = \sqrt{1 - \bar\alpha_t}$."""
-        return torch.sigmoid(-self.log_snr(t)).sqrt()
+        return (1 + torch.exp(self.log_snr(t))).rsqrt()
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""$f = \tfrac12 \sigma_t^2 \frac{d\lambda}{dt}$, $g^2 = -\sigma_t^2 \frac{d\lambda}{dt}$."""
         log_snr, slope = self._interpolate(t)
-        g2 = -slope * torch.sigmoid(-log_snr)
+        g2 = -slope / (1 + torch.exp(log_snr))
         return -0.5 * g2, g2
