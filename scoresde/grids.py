@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 
 if TYPE_CHECKING:
     from scoresde.sde import SDE
@@ -110,11 +110,17 @@ def spacing_of(spacing: Spacing | str) -> Spacing:
 
     Raises:
         UnknownNameError: The name is not in `SPACINGS`.
+        InvalidTypeError: It is neither a name nor a spacing.
     """
     if isinstance(spacing, str):
         if spacing not in SPACINGS:
             raise UnknownNameError.of("spacing", spacing, SPACINGS)
         return SPACINGS[spacing]
+    if not callable(spacing):
+        raise InvalidTypeError(
+            f"a spacing is a name ({', '.join(SPACINGS)}) or an object such as Karras(rho=7), "
+            f"got {spacing!r}"
+        )
     return spacing
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import abc
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
@@ -252,10 +253,12 @@ class SDE(abc.ABC):
         Raises:
             InvalidValueError: `steps` is missing, below 1, or more than the levels allow.
         """
-        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
-            raise InvalidTypeError(f"steps must be an integer, got {steps!r}")
-        if steps is not None and steps < 1:
-            raise InvalidValueError(f"steps must be at least 1, got {steps}")
+        if steps is not None:
+            if isinstance(steps, bool) or not hasattr(steps, "__index__"):
+                raise InvalidTypeError(f"steps must be an integer, got {steps!r}")
+            steps = operator.index(steps)
+            if steps < 1:
+                raise InvalidValueError(f"steps must be at least 1, got {steps}")
         if self.levels is not None:
             if spacing is not None:
                 raise InvalidValueError(
@@ -304,6 +307,8 @@ class SDE(abc.ABC):
             generator: Source of randomness, on the CPU; `None` is torch's global one.
             device: Where the results go.
         """
+        if n < 0:
+            raise InvalidValueError(f"the number of times must be at least 0, got {n}")
         u = torch.rand(n, generator=generator, dtype=torch.float64)
         t, weight = (self.time_law if law is None else law)(self, u)
         return t.to(device), weight.to(device)

@@ -9,6 +9,7 @@ Where the law is itself part of the objective's definition, the weights are one.
 from __future__ import annotations
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ class LogNormal(TimeLaw):
     def __post_init__(self) -> None:
         if not self.std > 0:
             raise InvalidValueError(f"the std of LogNormal must be positive, got {self.std}")
+        if not math.isfinite(self.mean + self.std):
+            raise InvalidValueError(
+                f"LogNormal must be finite, got mean = {self.mean}, std = {self.std}"
+            )
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """Times and unit weights."""
