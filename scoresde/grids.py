@@ -103,6 +103,7 @@ class LogSNR(Spacing):
 SPACINGS: Mapping[str, Spacing] = MappingProxyType(
     {"uniform": Uniform(), "geometric": Geometric(), "karras": Karras(), "log_snr": LogSNR()}
 )
+"""The names that `spacing=` accepts."""
 
 
 def spacing_of(spacing: Spacing | str) -> Spacing:

@@ -21,6 +21,7 @@ from scoresde.sde.moments import Moments
 __all__ = ["ReverseSDE", "ScoreFunction"]
 
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
+"""A score or a denoiser: `(x, t)`, of shapes `(B, *)` and `(B,)`, to a tensor of the shape of `x`."""
 
 
 class ReverseSDE:
