@@ -21,7 +21,7 @@ from scoresde.sde.moments import Moments
 __all__ = ["ReverseSDE", "ScoreFunction"]
 
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
-"""A score or a denoiser: `(x, t)`, of shapes `(B, *)` and `(B,)`, to a tensor of the shape of `x`."""
+"""A score or a denoiser of `(x, t)`, `(B, *)` and `(B,)`; its value has the shape of `x`."""
 
 
 class ReverseSDE:
