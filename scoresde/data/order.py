@@ -28,7 +28,9 @@ def order(n: int, *, seed: int, epoch: int) -> Tensor:
     """
     if not (0 <= seed < 2**64 and n >= 1):
         raise InvalidValueError(f"need 0 <= seed < 2**64 and n >= 1, got seed = {seed}, n = {n}")
-    words = np.random.Philox(key=[seed, epoch]).random_raw(n)
+    # a list would pass through float64 where a number has 64 bits, and lose the last eleven
+    key = np.array([seed, epoch], dtype=np.uint64)
+    words = np.random.Philox(key=key).random_raw(n)
     return torch.from_numpy(np.argsort(words, kind="stable"))
 
 

@@ -83,13 +83,14 @@ def load(
     if label is not None:
         raise InvalidValueError("label= goes with a tensor; files and data sets bring their own")
     name = os.fspath(source)
-    if isinstance(source, str) and not set(name) & {".", "/", os.sep} and name.lower() != "digits":
+    is_name = isinstance(source, str) and not set(name) & {".", "/", os.sep}
+    if is_name and name.lower() != "digits":
         return _torchvision(name, split or "train", size, root)
     if split is not None:
         raise InvalidValueError(
             f"{name!r} comes whole, it has no split {split!r}; use `data.split(fraction)`"
         )
-    if name.lower() == "digits":
+    if is_name:
         return _digits()
     path = Path(name).expanduser()
     return _folder(path, size, skip=on_bad_image == "skip") if path.is_dir() else _file(path)
@@ -111,8 +112,10 @@ def _file(path: Path) -> Data:
         what = "has a suffix that is not read" if path.exists() else "does not exist"
         raise DataError(f"{path} {what}; pass a .npy or .npz file, or a folder of images")
     try:
-        content = np.load(path, allow_pickle=False)
-        arrays = {"x": content} if isinstance(content, np.ndarray) else dict(content)
+        # opened here, since numpy forgets to close a file that is broken
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            arrays = {"x": content} if isinstance(content, np.ndarray) else dict(content)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
