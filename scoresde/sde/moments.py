@@ -23,7 +23,9 @@ class Moments:
         cov: The full covariance `(D, D)` over the flattened event, in place of `var`.
 
     Raises:
-        InvalidValueError: Both or neither of `var` and `cov`, or a negative variance.
+        InvalidValueError: Both or neither of `var` and `cov`, a negative variance, a covariance
+            that is not symmetric, or a NaN or an infinity.
+        ShapeError: `cov` is not a square matrix.
     """
 
     mean: Tensor | float
@@ -33,17 +35,21 @@ class Moments:
     def __post_init__(self) -> None:
         if (self.var is None) == (self.cov is None):
             raise InvalidValueError("Moments takes either var= or cov=, and not both")
-        if self.cov is not None and (self.cov.ndim != 2 or self.cov.shape[0] != self.cov.shape[1]):
-            raise ShapeError(f"cov must be a square matrix, got shape {tuple(self.cov.shape)}")
-        spread = self.var if self.cov is None else self.cov.diagonal()
-        for name, value in (("mean", self.mean), ("variance", spread)):
-            if not torch.as_tensor(value).isfinite().all():
+        spread = torch.as_tensor(self.var if self.cov is None else self.cov)
+        for name, value in (("mean", torch.as_tensor(self.mean)), ("variance", spread)):
+            if not value.isfinite().all():
                 raise InvalidValueError(f"the {name} in Moments must be finite, got {value}")
-        if (torch.as_tensor(spread) < 0).any():
+        if self.cov is not None:
+            if self.cov.ndim != 2 or self.cov.shape[0] != self.cov.shape[1]:
+                raise ShapeError(f"cov must be a square matrix, got shape {tuple(self.cov.shape)}")
+            if (self.cov - self.cov.T).abs().max() > 1e-5 * self.cov.abs().max():
+                raise InvalidValueError(f"cov must be symmetric, got {self.cov}")
+            spread = self.cov.diagonal()
+        if (spread < 0).any():
             raise InvalidValueError(f"a variance in Moments is negative: {spread}")
 
     def at(self, alpha: Tensor, sigma: Tensor) -> Moments:
-        r"""The moments of $\alpha x_0 + \sigma z$: mean $\alpha\mu$, covariance $\alpha^2\Sigma + \sigma^2 I$."""
+        r"""Those of $\alpha x_0 + \sigma z$: $\alpha\mu$ and $\alpha^2\Sigma + \sigma^2 I$."""
         a, v = float(alpha), float(sigma) ** 2
         if self.cov is None:
             assert self.var is not None
@@ -52,23 +58,68 @@ class Moments:
         return Moments(a * self.mean, cov=a**2 * self.cov + v * eye)
 
     def sample(self, z: Tensor) -> Tensor:
-        r"""$\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`."""
+        r"""$\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
+
+        Raises:
+            ShapeError: The moments are those of another event.
+            InvalidValueError: The covariance has a negative eigenvalue.
+        """
+        self._check_event(z)
         mean = torch.as_tensor(self.mean, dtype=torch.float64).to(z)
         if self.cov is None:
             return mean + torch.as_tensor(self.var, dtype=torch.float64).sqrt().to(z) * z
-        value, basis = torch.linalg.eigh(self.cov.double())
-        root = basis * value.clamp(min=0).sqrt() @ basis.T
-        return mean + (z.flatten(1) @ root.to(z)).reshape(z.shape)
+        var, basis = self._principal()
+        root = (basis * var.sqrt() @ basis.T).to(z)
+        return mean + (_rows(z) @ root).reshape(z.shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        r"""$\log \mathcal N(x; \mu, \Sigma)$ for `x` of shape `(B, *)`; returns `(B,)`."""
-        gap = (x - torch.as_tensor(self.mean).to(x)).flatten(1).double()
+        r"""$\log \mathcal N(x; \mu, \Sigma)$ for `x` of shape `(B, *)`; returns `(B,)`.
+
+        Raises:
+            ShapeError: The moments are those of another event.
+            InvalidValueError: The law has no density, since a variance is 0 or an eigenvalue of
+                the covariance is not positive.
+        """
+        self._check_event(x)
+        gap = _rows(x.double() - torch.as_tensor(self.mean, dtype=torch.float64).to(x.device))
         if self.cov is None:
-            event = x.shape[1:]
-            var = torch.as_tensor(self.var, dtype=torch.float64).to(x.device).expand(event)
-            var = var.flatten()
+            var = torch.as_tensor(self.var, dtype=torch.float64).expand(x.shape[1:]).flatten()
         else:
-            var, basis = torch.linalg.eigh(self.cov.double().to(x.device))
-            gap = gap @ basis
+            var, basis = self._principal()
+            gap = gap @ basis.to(x.device)
+        if not (var > 0).all():
+            raise InvalidValueError(f"a density needs positive variances, got {var}")
+        var = var.to(x.device)
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
         return (-0.5 * terms.sum(1)).to(x.dtype)
+
+    def _principal(self) -> tuple[Tensor, Tensor]:
+        """Principal variances `(D,)` and axes `(D, D)` of the covariance, in float64."""
+        assert self.cov is not None
+        var: Tensor
+        var, basis = torch.linalg.eigh(self.cov.double())
+        # rounding makes a zero eigenvalue slightly negative, an error in the input largely so
+        if var[0] < -1e-5 * var[-1]:
+            raise InvalidValueError(
+                f"cov must be positive semi-definite, but has the eigenvalue {float(var[0]):.3g}"
+            )
+        return var.clamp(min=0), basis
+
+    def _check_event(self, x: Tensor) -> None:
+        event = tuple(x.shape[1:])
+        for name, value in (("mean", self.mean), ("var", self.var)):
+            shape = tuple(torch.as_tensor(0.0 if value is None else value).shape)
+            if shape not in ((), event):
+                raise ShapeError(
+                    f"the {name} in Moments has shape {shape}, but one event has shape {event}"
+                )
+        if self.cov is not None and len(self.cov) != math.prod(event):
+            raise ShapeError(
+                f"the cov in Moments has shape {tuple(self.cov.shape)}, "
+                f"but one event has shape {event}, {math.prod(event)} dimensions"
+            )
+
+
+def _rows(x: Tensor) -> Tensor:
+    """`(B, *)` as a matrix `(B, D)`, also where B is 0 or the event has no dimension."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
