@@ -1,0 +1,539 @@
+"""Training: bit-exact resume, whatever ended the run, and reports instead of NaNs."""
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from scoresde import checkpoint
+from scoresde.data import Data
+from scoresde.errors import (
+    CheckpointError,
+    InvalidValueError,
+    ShapeError,
+    TrainingError,
+    UnknownNameError,
+)
+from scoresde.nn import MLP
+from scoresde.score import ScoreModel
+from scoresde.sde import EDMSDE, VESDE, Moments
+from scoresde.training import TrainConfig, Trainer
+from scoresde.training.state import pack
+
+# 37 samples in batches of 8: the epochs end within a batch, at steps 4, 9, 13 ...
+CONFIG = TrainConfig(steps=13, batch_size=8, warmup=3, save_every=5, log_every=2)
+
+
+def data(labels=True):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(37, 2, generator=g)
+    return Data(x, (x[:, 0] > 0).long() if labels else None)
+
+
+def make(sde=None, **options):
+    """A tiny conditional model with dropout, always of the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        net = MLP(2, **{"hidden": (8,), "num_classes": 2, "dropout": 0.2, **options})
+    return ScoreModel(net, sde or VESDE(), (2,), data=Moments(0.0, var=1.0))
+
+
+class Hook(nn.Module):
+    """A network that calls `act` at its n-th evaluation."""
+
+    def __init__(self, n, act):
+        super().__init__()
+        self.net, self.n, self.act = make().net, n, act
+
+    def __deepcopy__(self, memo):
+        return Hook(0, None)
+
+    def forward(self, x, c, label=None):
+        self.n -= 1
+        out = self.net(x, c, label)
+        return self.act(out) if self.n == 0 else out
+
+
+def hooked(n, act):
+    return ScoreModel(Hook(n, act), VESDE(), (2,))
+
+
+def assert_same(a, b):
+    """The two runs have the same tensors: weights, averages and the optimiser's."""
+    one, other = (pack(trainer.model, trainer.ema, trainer.optimizer) for trainer in (a, b))
+    assert a.step == b.step
+    assert one.keys() == other.keys()
+    assert [k for k in one if not torch.equal(one[k], other[k])] == []
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The run that nothing disturbed."""
+    trainer = Trainer(make(), data(), CONFIG)
+    trainer.train()
+    return trainer
+
+
+# Resuming
+
+
+@given(parts=st.lists(st.integers(1, 6), max_size=3))
+@settings(max_examples=10)
+def test_a_run_in_parts_is_the_run_in_one_piece_bit_for_bit(tmp_path_factory, whole, parts):
+    folder = tmp_path_factory.mktemp("run")
+    for steps in parts:
+        Trainer(make(), data(), CONFIG, folder=folder).train(steps)
+    last = Trainer(make(), data(), CONFIG, folder=folder)
+    assert last.step == min(sum(parts), 13)
+    last.train()
+    assert_same(last, whole)
+
+
+def test_a_checkpoint_holds_the_whole_state_bit_for_bit(tmp_path):
+    first = Trainer(make(), data(), CONFIG, folder=tmp_path)
+    first.train(7)
+    assert_same(Trainer(make(), data(), CONFIG, folder=tmp_path), first)
+
+
+def test_training_leaves_the_weights_where_they_are_saved_or_not(tmp_path, whole):
+    often = Trainer(make(), data(), replace(CONFIG, save_every=1, log_every=1), folder=tmp_path)
+    often.train()
+    assert_same(often, whole)
+
+
+KILLED = """
+import os, random, signal, sys, time
+from test_training import CONFIG, Trainer, data, make, replace
+import torch
+torch.set_num_threads(1)
+folder, clock = sys.argv[1], random.Random(0)
+config = replace(CONFIG, steps=150, save_every=3)
+ends = []
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        Trainer(make(), data(), config, folder=folder).train()
+        os._exit(0)
+    time.sleep(clock.uniform(0.05, 0.3))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    ends.append(Trainer(make(), data(), config, folder=folder).step)
+trainer = Trainer(make(), data(), config, folder=folder)
+trainer.train()
+print(*ends)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path):
+    here = Path(__file__).parent
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "killed")],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    ends = [int(word) for word in run.stdout.split()]
+    assert any(0 < end < 150 for end in ends), ends
+    undisturbed = Trainer(make(), data(), replace(CONFIG, steps=150), folder=tmp_path / "whole")
+    undisturbed.train()
+    for name in ("model.safetensors", "step-00000150.safetensors"):
+        killed, good = (
+            checkpoint.load_tensors(tmp_path / r / name)[0] for r in ("killed", "whole")
+        )
+        assert killed.keys() == good.keys()
+        assert all(torch.equal(killed[k], good[k]) for k in good)
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(tmp_path, whole):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train(12)
+    newest = tmp_path / "step-00000012.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(RuntimeWarning, match=r"step-00000012\S* is truncated: it has 1,000 bytes"):
+        trainer = Trainer(make(), data(), CONFIG, folder=tmp_path)
+    assert trainer.step == 10
+    trainer.train()
+    assert_same(trainer, whole)
+
+
+def test_what_a_killed_writer_left_is_removed_at_the_start(tmp_path):
+    (tmp_path / ".step-00000005.safetensors.99.tmp").write_text("half")
+    Trainer(make(), data(), CONFIG, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_number_of_threads_is_warned_of(tmp_path):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
+    torch.set_num_threads(2)
+    try:
+        with pytest.warns(RuntimeWarning, match="written with 1 threads and goes on with 2"):
+            Trainer(make(), data(), CONFIG, folder=tmp_path)
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(lr=0.5), "lr was 0.001 and is 0.5"),
+        (
+            dict(seed=1, betas=(0.5, 0.5)),
+            r"betas was \[0.9, 0.99\] and is \[0.5, 0.5\], seed was 0",
+        ),
+        (dict(steps=8), "steps was 13 and is 8"),
+    ],
+)
+def test_another_configuration_in_the_same_folder_is_refused_by_field(tmp_path, change, message):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
+    with pytest.raises(
+        InvalidValueError, match=f"another configuration: {message}.*another folder"
+    ):
+        Trainer(make(), data(), replace(CONFIG, **change), folder=tmp_path)
+
+
+def test_another_model_or_data_set_in_the_same_folder_is_refused(tmp_path):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
+    with pytest.raises(InvalidValueError, match=r"another sde: it was VESDE\(.* and is EDMSDE\("):
+        Trainer(make(EDMSDE()), data(), CONFIG, folder=tmp_path)
+    with pytest.raises(InvalidValueError, match="another network: it was MLP"):
+        Trainer(make(hidden=(9,)), data(), CONFIG, folder=tmp_path)
+    with pytest.raises(InvalidValueError, match=r"another data set: it was 37 x 2, SHA-256"):
+        Trainer(make(), data(labels=False), CONFIG, folder=tmp_path)
+
+
+def test_steps_may_grow_and_what_is_kept_may_change(tmp_path):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train()
+    longer = replace(CONFIG, steps=20, save_every=4, keep=2, log_every=3)
+    trainer = Trainer(make(), data(), longer, folder=tmp_path)
+    assert (trainer.step, trainer.finished) == (13, False)
+    trainer.train()
+    assert (trainer.step, trainer.finished) == (20, True)
+
+
+def test_a_constant_rate_can_be_prolonged_into_the_longer_run(tmp_path):
+    short, long = (replace(CONFIG, decay="constant", steps=steps) for steps in (6, 11))
+    Trainer(make(), data(), short, folder=tmp_path).train()
+    prolonged = Trainer(make(), data(), long, folder=tmp_path)
+    prolonged.train()
+    at_once = Trainer(make(), data(), long)
+    at_once.train()
+    assert_same(prolonged, at_once)
+
+
+def test_a_finished_run_does_nothing_but_write_its_model(tmp_path, whole):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train()
+    (tmp_path / "model.safetensors").unlink()
+    again = Trainer(make(), data(), CONFIG, folder=tmp_path)
+    assert again.finished
+    model = again.train()
+    assert_same(again, whole)
+    stored, _ = checkpoint.load_tensors(tmp_path / "model.safetensors")
+    assert all(torch.equal(v, stored[k]) for k, v in model.state_dict().items())
+
+
+def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):
+    checkpoint.save_step(tmp_path, 1, {}, {}, keep=2)
+    with pytest.raises(CheckpointError, match="is no checkpoint of a run"):
+        Trainer(make(), data(), CONFIG, folder=tmp_path)
+
+
+# The result
+
+
+def test_training_lowers_the_loss(tmp_path):
+    config = TrainConfig(steps=200, batch_size=64, warmup=20, log_every=20, lr=3e-3)
+    x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0)) * 0.1 + 1
+    Trainer(make(dropout=0.0, num_classes=None), x, config, folder=tmp_path).train()
+    losses = [row["loss"] for row in rows(tmp_path)]
+    assert len(losses) == 10
+    assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
+
+
+def test_the_result_is_the_averaged_model_in_eval_mode(whole):
+    model = whole.train()
+    assert model is whole.ema.model
+    assert not model.training
+    assert not torch.equal(model.net.head.weight, whole.model.net.head.weight)
+
+
+def test_the_folder_holds_the_averaged_model_and_the_run(tmp_path, whole):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train()
+    stored, _ = checkpoint.load_tensors(tmp_path / "model.safetensors")
+    expected = whole.ema.model.state_dict()
+    assert stored.keys() == expected.keys()
+    assert all(torch.equal(v, expected[k]) for k, v in stored.items())
+    config = checkpoint.read_json(tmp_path / "config.json")
+    assert config["training"] == {**CONFIG.as_json(), "done": 13}
+
+
+def test_the_loss_is_that_of_dsm_at_the_times_of_the_law():
+    from scoresde.objectives import dsm_loss, g2
+    from scoresde.sde import Importance
+
+    trainer = Trainer(
+        make(dropout=0.0), data(False), replace(CONFIG, weight="g2", times="importance")
+    )
+    sde = trainer.model.sde
+    found = [float(trainer._loss(k).detach()) for k in range(400)]
+    t, importance = sde.sample_times(
+        20000, law=Importance(), generator=torch.Generator().manual_seed(0)
+    )
+    x = trainer.data.x[torch.arange(20000) % 37]
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        losses = importance * dsm_loss(trainer.model, sde, x, t=t, weight=g2, generator=g) / 2
+    found = torch.tensor(found, dtype=torch.float64)
+    error = math.hypot(found.std() / 400**0.5, losses.std() / 20000**0.5)
+    assert abs(found.mean() - losses.mean()) < 5 * error
+
+
+@pytest.mark.parametrize("weight", ["edm", "sigma2", "g2"])
+@pytest.mark.parametrize("times", ["sde", "uniform", "lognormal", "importance"])
+def test_every_weight_and_law_of_times_trains(weight, times):
+    trainer = Trainer(make(), data(), replace(CONFIG, steps=2, weight=weight, times=times))
+    before = trainer.model.net.head.weight.detach().clone()
+    trainer.train()
+    assert not torch.equal(before, trainer.model.net.head.weight)
+
+
+def test_labels_are_hidden_as_often_as_asked():
+    seen = []
+
+    class Eye(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x, c, label):
+            seen.append(label)
+            return self.scale * x
+
+    model = ScoreModel(Eye(), VESDE(), (2,))
+    Trainer(model, data(), replace(CONFIG, steps=200, label_dropout=0.25)).train()
+    hidden = (torch.cat(seen) == 2).double().mean()
+    assert abs(hidden - 0.25) < 5 * (0.25 * 0.75 / 1600) ** 0.5
+    assert set(torch.cat(seen).tolist()) == {0, 1, 2}
+
+
+def test_bfloat16_is_for_the_network_alone_and_for_training_alone():
+    trainer = Trainer(make(), data(), replace(CONFIG, bf16=True, steps=3))
+    seen = []
+    trainer.model.net.head.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    trainer.train()
+    assert set(seen) == {torch.bfloat16}
+    assert trainer.model.autocast is None
+    assert {v.dtype for v in trainer.model.parameters()} == {torch.float32}
+
+
+def test_training_mode_is_on_within_and_restored_after():
+    modes = []
+    model = make().eval()
+    model.net.register_forward_hook(lambda m, i, out: modes.append(m.training))
+    Trainer(model, data(), replace(CONFIG, steps=2)).train()
+    assert modes == [True, True]
+    assert not model.training
+
+
+def test_a_bar_with_the_loss_is_shown_when_asked_for(capfd):
+    Trainer(make(), data(), replace(CONFIG, steps=4)).train(progress=True)
+    assert "4/4" in (shown := capfd.readouterr().err)
+    assert "loss=" in shown
+    Trainer(make(), data(), replace(CONFIG, steps=4)).train()  # this is no terminal
+    assert capfd.readouterr().err == ""
+
+
+def test_the_log_has_one_line_for_every_look_and_none_twice(tmp_path):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train(12)
+    (tmp_path / "step-00000012.safetensors").unlink()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 12, "los')
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train()
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == [2, 4, 5, 6, 8, 10, 12, 13]
+    assert found[0].keys() == {"step", "loss", "grad_norm", "lr", "seconds"}
+
+
+def test_the_learning_rate_rises_and_falls_as_documented():
+    config = TrainConfig(steps=100, lr=0.1, warmup=10)
+    assert config.lr_at(0) == pytest.approx(0.1 * 0.1 * 1)
+    assert config.lr_at(50) == pytest.approx(0.1 * 0.5)
+    assert config.lr_at(100) == pytest.approx(0)
+    constant = replace(config, decay="constant")
+    assert [constant.lr_at(k) for k in (4, 9, 99)] == pytest.approx([0.05, 0.1, 0.1])
+
+
+# What ends a run
+
+
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "code"),
+    [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)],
+)
+def test_a_signal_ends_the_run_after_its_step_and_a_checkpoint(
+    tmp_path, whole, number, error, code
+):
+    def send(out):
+        signal.raise_signal(number)
+        return out
+
+    before = handlers()
+    trainer = Trainer(hooked(4, send), data(), CONFIG, folder=tmp_path)
+    with pytest.raises(error) as caught:
+        trainer.train()
+    assert trainer.step == 4
+    assert checkpoint.latest(tmp_path)[2]["step"] == 4
+    assert handlers() == before
+    if code is None:
+        assert str(caught.value) == f"SIGINT at step 4, saved in {tmp_path}"
+    else:
+        assert caught.value.code == code
+    trainer.train()  # and the same trainer goes on
+    ends = [trainer.model.state_dict()[f"net.net.{k}"] for k in whole.model.net.state_dict()]
+    assert all(
+        torch.equal(a, b) for a, b in zip(ends, whole.model.net.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_second_signal_ends_the_run_at_once(tmp_path, number, error):
+    def send(out):
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        raise AssertionError("went on after the second signal")
+
+    before = handlers()
+    with pytest.raises(error):
+        Trainer(hooked(4, send), data(), CONFIG, folder=tmp_path).train()
+    assert list(tmp_path.glob("step-*")) == []
+    assert handlers() == before
+
+
+def test_a_run_in_another_thread_leaves_signals_alone(whole):
+    trainer = Trainer(make(), data(), CONFIG)
+    thread = threading.Thread(target=trainer.train)
+    thread.start()
+    thread.join()
+    assert_same(trainer, whole)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_reported_and_never_saved(tmp_path, bad):
+    trainer = Trainer(hooked(9, lambda out: out * bad), data(), CONFIG, folder=tmp_path)
+    with pytest.raises(TrainingError) as caught:
+        trainer.train()
+    message = str(caught.value)
+    assert message.startswith(f"training broke down at step 8: the loss is {bad} and its grad")
+    assert f"at learning rate {CONFIG.lr_at(8):.3g}, times in [0." in message
+    assert "and sigma in [" in message
+    assert f"the last good checkpoint is {tmp_path / 'step-00000005.safetensors'}; try" in message
+    assert checkpoint.latest(tmp_path)[2]["step"] == 5
+
+
+def test_a_gradient_that_is_not_finite_is_reported_though_the_loss_is_fine(tmp_path):
+    class Cliff(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * math.inf
+
+    trainer = Trainer(hooked(13, Cliff.apply), data(), CONFIG, folder=tmp_path)
+    with pytest.raises(TrainingError, match=r"step 12: the loss is [\d.]+ and its gradient's norm"):
+        trainer.train()
+    assert checkpoint.latest(tmp_path)[2]["step"] == 10
+
+
+def test_a_full_disk_is_outlived_once_and_keeps_what_there_was(tmp_path, monkeypatch):
+    config = replace(CONFIG, steps=30, save_every=5)
+    trainer = Trainer(make(), data(), config, folder=tmp_path)
+    trainer.train(5)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.warns(RuntimeWarning, match="No space left on device.*training goes on"),
+        pytest.raises(CheckpointError, match="No space left on device"),
+    ):
+        trainer.train()
+    assert trainer.step == 15
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path)[2]["step"] == 5
+    resumed = Trainer(make(), data(), config, folder=tmp_path)
+    resumed.train()
+    undisturbed = Trainer(make(), data(), config)
+    undisturbed.train()
+    assert_same(resumed, undisturbed)
+
+
+# Bad input
+
+
+def test_data_that_do_not_fit_the_model_are_refused():
+    with pytest.raises(ShapeError, match=r"events have shape \(3,\), the model's \(2,\); build"):
+        Trainer(make(), torch.zeros(4, 3))
+    with pytest.raises(InvalidValueError, match="2 classes and the network num_classes=None; buil"):
+        Trainer(make(num_classes=None), data())
+    with pytest.raises(InvalidValueError, match=r"num_classes=5; build .* `data.unlabelled\(\)`"):
+        Trainer(make(num_classes=5), data())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("steps", 0, "steps must be an integer >= 1, got 0"),
+        ("batch_size", 2.5, "batch_size must be an integer >= 1, got 2.5"),
+        ("seed", -1, "seed must be an integer >= 0, got -1"),
+        ("keep", 1, "keep must be an integer >= 2, got 1"),
+        ("lr", 0.0, "lr must be positive, got 0.0"),
+        ("lr", math.nan, "lr must be positive, got nan"),
+        ("clip", -1.0, "clip must be positive, got -1.0"),
+        ("ema", 1.0, r"ema must lie in \[0, 1\), got 1.0"),
+        ("betas", (0.9, 1.0), r"betas must lie in \[0, 1\), got 1.0"),
+        ("label_dropout", 1.5, r"label_dropout must lie in \[0, 1\], got 1.5"),
+    ],
+)
+def test_impossible_numbers_are_refused_by_field(field, value, message):
+    with pytest.raises(InvalidValueError, match=message):
+        TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("weight", "sigma", "unknown weight 'sigma'; did you mean 'sigma2'"),
+        ("times", "log_normal", "unknown law of times 'log_normal'; did you mean 'lognormal'"),
+        ("decay", "cosin", "unknown decay 'cosin'; did you mean 'cosine'"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(field, value, message):
+    with pytest.raises(UnknownNameError, match=message):
+        TrainConfig(**{field: value})
