@@ -40,8 +40,8 @@ def conv(
 
 
 def norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
-    """GroupNorm (Wu & He 2018, arXiv 1803.08494) of any number of channels, in at most 8 groups."""
-    groups = max(g for g in range(1, 9) if channels % g == 0)
+    """GroupNorm (Wu & He 2018, arXiv 1803.08494) in at most 8 groups of at least 2 channels."""
+    groups = max(g for g in range(1, 9) if channels % g == 0 and channels >= 2 * g)
     return nn.GroupNorm(groups, channels, affine=affine)
 
 

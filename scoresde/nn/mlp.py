@@ -84,7 +84,7 @@ class MLP(nn.Module):
         check_dtype(x, self.head.weight.dtype)
         check_level(x, c)
         e = self.embedding(c, label)
-        h = self.stem(x.flatten(1))
+        h = self.stem(x.reshape(len(x), self.stem.in_features))
         for layer in self.layers:
             h = layer(h, e)
         y: Tensor = self.head(F.silu(self.norm(h)))

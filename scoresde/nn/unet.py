@@ -16,6 +16,7 @@ pixel-unshuffle: the finest and most expensive level then works on a quarter of 
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -131,11 +132,13 @@ class UNet(nn.Module):
             raise ValueError(f"spatial must be 1, 2 or 3, got {spatial}")
         if padding not in ("zeros", "circular"):
             raise ValueError(f"padding must be 'zeros' or 'circular', got {padding!r}")
-        if not channels or min(in_channels, out_channels, patch, features, *channels) < 1:
+        if min(in_channels, out_channels, patch, features) < 1:
             raise ValueError(
-                "in_channels, out_channels, patch, features and every entry of channels must be at "
-                f"least 1, got {in_channels}, {out_channels}, {patch}, {features}, {channels}"
+                "in_channels, out_channels, patch and features must be at least 1, "
+                f"got {in_channels}, {out_channels}, {patch} and {features}"
             )
+        if not channels or min(channels) < 2:
+            raise ValueError(f"channels must be one width, 2 or more, per level, got {channels}")
         if len(blocks) != len(channels) or min(blocks) < 1:
             raise ValueError(
                 f"blocks must be one positive number per level ({len(channels)}), got {blocks}"
@@ -196,10 +199,12 @@ class UNet(nn.Module):
         return y[crop]
 
     def _patches(self, x: Tensor) -> Tensor:
-        lack = [-n % self.patch for n in x.shape[2:]]
-        if any(lack):
-            mode = "circular" if self.padding == "circular" else "constant"
-            x = F.pad(x, [m for n in reversed(lack) for m in (0, n)], mode=mode)
+        for axis, n in enumerate(x.shape[2:], 2):
+            lack = -n % self.patch
+            if lack and self.padding == "circular":
+                x = x.index_select(axis, torch.arange(n + lack, device=x.device) % n)
+            elif lack:
+                x = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, lack])
         return to_patches(x, self.patch)
 
     def _check(self, x: Tensor, c: Tensor) -> None:

@@ -1,0 +1,388 @@
+"""The networks: what they may depend on, what they commute with, and what they refuse."""
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from scoresde.nn import MLP, Fourier, LogSNR, Sinusoidal, UNet
+from scoresde.nn.blocks import from_patches, to_patches
+
+SEEDS = st.integers(0, 2**32 - 1)
+EMBEDDINGS = ["fourier", "sinusoidal", "log_snr"]
+
+
+def built(build: Callable[[], nn.Module], *, zeros: bool = False) -> nn.Module:
+    """A network in eval mode; unless `zeros`, what starts at zero gets values, so that it matters."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        net = build()
+        for p in net.parameters():
+            if not zeros and not p.any():
+                p.copy_(0.1 * torch.randn(p.shape, generator=generator))
+    return net.eval()
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@st.composite
+def unets(
+    draw: st.DrawFn, spatials: st.SearchStrategy[int] = st.integers(1, 3)
+) -> tuple[nn.Module, Tensor, Tensor, Tensor | None]:
+    """A U-Net of any kind, with an input that suits it."""
+    seed, spatial, in_channels = draw(SEEDS), draw(spatials), draw(st.integers(1, 3))
+    levels = draw(st.integers(1, 3))
+    options: dict[str, object] = dict(
+        channels=tuple(draw(st.integers(2, 9)) for _ in range(levels)),
+        blocks=draw(st.integers(1, 2)),
+        patch=draw(st.integers(1, 3)),
+        attention=tuple(sorted(draw(st.sets(st.integers(0, levels - 1))))),
+        embedding=draw(st.sampled_from(EMBEDDINGS)),
+        num_classes=draw(st.none() | st.integers(1, 4)),
+        padding=draw(st.sampled_from(["zeros", "circular"])),
+        features=8,
+        spatial=spatial,
+    )
+    net = built(lambda: UNet(in_channels, **options))
+    size = [draw(st.integers(1, 9 if spatial < 3 else 5)) for _ in range(spatial)]
+    batch, classes = draw(st.integers(1, 3)), options["num_classes"]
+    label = None
+    if isinstance(classes, int) and draw(st.booleans()):
+        label = torch.tensor(
+            draw(st.lists(st.integers(0, classes), min_size=batch, max_size=batch))
+        )
+    return net, normal(seed, batch, in_channels, *size), normal(seed + 1, batch), label
+
+
+def small(**options: object) -> nn.Module:
+    return built(lambda: UNet(1, channels=(8, 8), blocks=1, features=8, **options))
+
+
+# --- shapes -------------------------------------------------------------------------------------
+
+
+@given(unets())
+def test_a_unet_of_any_kind_returns_the_shape_of_its_input_and_finite_values(drawn):
+    net, x, c, label = drawn
+    y = net(x, c, label)
+    assert y.shape == x.shape
+    assert y.dtype == x.dtype
+    assert y.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(28, 28), (15, 18), (9, 1), (27, 28), (7, 13)])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_odd_and_oblong_images_keep_their_own_shape(size, patch):
+    net = built(lambda: UNet(3, channels=(8, 8, 8), blocks=1, patch=patch, out_channels=5))
+    assert net(normal(0, 2, 3, *size), normal(1, 2)).shape == (2, 5, *size)
+
+
+@given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
+def test_patches_are_one_position_each_and_unfold_to_the_same_image(seed, spatial, patch, channels):
+    x = normal(seed, 2, channels, *(patch * n for n in (3, 2, 1)[:spatial]))
+    y = to_patches(x, patch)
+    assert y.shape == (2, channels * patch**spatial, *(3, 2, 1)[:spatial])
+    corner = (slice(None), slice(None), *(slice(0, patch) for _ in range(spatial)))
+    torch.testing.assert_close(y[(..., *(0,) * spatial)], x[corner].flatten(1), rtol=0, atol=0)
+    torch.testing.assert_close(from_patches(y, patch), x, rtol=0, atol=0)
+
+
+def test_an_empty_batch_gives_an_empty_output():
+    assert small(patch=2)(torch.zeros(0, 1, 8, 8), torch.zeros(0)).shape == (0, 1, 8, 8)
+    assert built(lambda: MLP(3))(torch.zeros(0, 3), torch.zeros(0)).shape == (0, 3)
+
+
+# --- what an output depends on ------------------------------------------------------------------
+
+
+@settings(max_examples=10)
+@given(unets(st.just(2)))
+def test_the_gradient_of_one_sample_in_another_is_exactly_zero(drawn):
+    net, x, c, _ = drawn
+    x, c = torch.cat([x, x + 1])[:2].requires_grad_(), torch.cat([c, c + 1])[:2].requires_grad_()
+    by_x, by_c = torch.autograd.grad(net(x, c)[0].square().sum(), (x, c))
+    assert by_x[0].any()
+    assert by_c[0] != 0
+    assert not by_x[1].any()
+    assert by_c[1] == 0
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_the_noise_level_matters_after_a_few_steps_of_training(embedding):
+    net = built(
+        lambda: UNet(1, channels=(8, 8), blocks=1, features=8, embedding=embedding), zeros=True
+    )
+    x, target, c = normal(0, 8, 1, 8, 8), normal(1, 8, 1, 8, 8), torch.linspace(-2, 1.5, 8)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(4):
+        optimiser.zero_grad()
+        (net(x, c) - c[:, None, None, None] * target).square().mean().backward()
+        optimiser.step()
+    low, high = net(x, torch.full((8,), -2.0)), net(x, torch.full((8,), 1.5))
+    assert (low - high).abs().max() > 1e-3
+
+
+def test_a_new_network_returns_zero_and_learns_all_the_same():
+    for net, x in [
+        (built(lambda: UNet(1, channels=(8, 8), blocks=1, attention=(1,)), zeros=True), (1, 8, 8)),
+        (built(lambda: MLP(3, hidden=(8, 8)), zeros=True), (3,)),
+    ]:
+        optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+        assert not net(normal(0, 4, *x), normal(1, 4)).any()
+        for step in range(4):
+            optimiser.zero_grad()
+            (net(normal(0, 4, *x), normal(1, 4)) - 1).square().mean().backward()
+            if step == 0:
+                assert any(p.grad is not None and p.grad.any() for p in net.parameters())
+            optimiser.step()
+        assert all(p.grad.any() for p in net.parameters()), "a weight that never learns"
+
+
+# --- symmetries ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=15)
+@given(SEEDS, st.integers(1, 3), st.integers(1, 2), st.integers(1, 2), st.integers(1, 3), st.data())
+def test_a_circular_unet_commutes_with_shifts_by_its_coarsest_cell(
+    seed, spatial, patch, levels, cells, data
+):
+    unit = patch * 2 ** (levels - 1)
+    net = built(
+        lambda: UNet(
+            2, channels=(6, 5)[:levels], blocks=1, spatial=spatial, patch=patch,
+            attention=(levels - 1,), padding="circular", features=8,
+        )
+    )  # fmt: skip
+    axes = tuple(range(2, 2 + spatial))
+    x, c = normal(seed, 2, 2, *(cells * unit,) * spatial), normal(seed + 1, 2)
+    shift = tuple(unit * data.draw(st.integers(0, cells)) for _ in axes)
+    torch.testing.assert_close(
+        net(x.roll(shift, axes), c), net(x, c).roll(shift, axes), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_zero_padded_unet_commutes_with_shifts_away_from_the_border():
+    net = small(patch=2).double()
+    net.body.down[0].norm1 = net.body.down[0].norm2 = nn.Identity()
+    for block in (net.body.up[0], net.body.below.down[0], net.body.below.up[0]):
+        block.norm1 = block.norm2 = nn.Identity()  # a norm sees the whole image, borders included
+    net.head[0] = nn.Identity()
+    x, c = normal(0, 1, 1, 96, 96).double(), torch.zeros(1).double()
+    moved, still = net(x.roll((4, 8), (2, 3)), c), net(x, c).roll((4, 8), (2, 3))
+    torch.testing.assert_close(moved[..., 44:56, 44:56], still[..., 44:56, 44:56])
+    assert (moved - still).abs().max() > 1e-3
+
+
+@given(SEEDS, st.integers(1, 2))
+def test_a_unet_with_mirrored_kernels_commutes_with_flips_of_odd_images(seed, levels):
+    net = small() if levels == 2 else built(lambda: UNet(1, channels=(8,), blocks=1, features=8))
+    with torch.no_grad():
+        for p in net.parameters():
+            if p.ndim == 4:
+                p.copy_((p + p.flip(3)) / 2)
+    # stride 2 on 8n + 1 points keeps both ends, so the coarse grid is symmetric too; nearest
+    # upsampling is not, and is left out
+    if levels == 2:
+        with torch.no_grad():
+            net.body.grow.weight.zero_()
+    x, c = normal(seed, 1, 1, 9, 17), normal(seed, 1)
+    torch.testing.assert_close(net(x.flip(3), c), net(x, c).flip(3), rtol=1e-4, atol=1e-4)
+
+
+# --- precision and modes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_half_precision_is_finite_and_near_single(dtype, embedding):
+    net = small(embedding=embedding, patch=2, attention=(1,), num_classes=3)
+    x, c = normal(0, 4, 1, 12, 12), torch.tensor([-2.0, -1.0, 0.0, 1.5])
+    expected = net(x, c)
+    half = net.to(dtype)(x.to(dtype), c)
+    assert half.dtype == dtype
+    assert half.isfinite().all()
+    torch.testing.assert_close(half.float(), expected, rtol=0.1, atol=0.1 * expected.std().item())
+    assert net(1e3 * x.to(dtype), c).isfinite().all()
+
+
+def test_autocast_is_near_single_precision():
+    net = small(patch=2, attention=(0, 1))
+    x, c = normal(0, 4, 1, 12, 12), normal(1, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = net(x, c)
+    expected = net(x, c)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected, rtol=0.1, atol=0.1 * expected.std().item())
+
+
+@pytest.mark.parametrize("wave", [Fourier(64), Sinusoidal(64), LogSNR()])
+def test_noise_levels_are_embedded_in_single_precision_under_autocast_and_in_half(wave):
+    c = torch.linspace(-2, 1.5, 1000)
+    expected = wave(c)
+    assert expected.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(wave(c), expected, rtol=0, atol=0)
+    assert wave(c.half()).dtype == torch.float32
+    assert wave(c.double()).dtype == torch.float64
+    assert (expected[1:] - expected[:-1]).abs().amax(1).min() > 1e-4, "two levels look the same"
+
+
+@given(SEEDS)
+def test_evaluation_is_deterministic_and_dropout_acts_in_training_only(seed):
+    x, c = normal(seed, 2, 1, 8, 8), normal(seed, 2)
+    for net, like in [
+        (small(dropout=0.5), x),
+        (built(lambda: MLP((1, 8, 8), hidden=(32,), dropout=0.5)), x),
+    ]:
+        before = torch.get_rng_state()
+        assert torch.equal(net(like, c), net(like, c))
+        assert torch.equal(before, torch.get_rng_state())
+        with torch.random.fork_rng(devices=[]):
+            assert not torch.equal(net.train()(like, c), net(like, c))
+
+
+@given(unets(st.just(2)))
+def test_strides_of_the_input_do_not_change_the_output(drawn):
+    net, x, c, label = drawn
+    expected = net(x, c, label)
+    strided = torch.stack([x, x], dim=-1)[..., 0]
+    for same in (x.to(memory_format=torch.channels_last), strided, x.mT.contiguous().mT):
+        torch.testing.assert_close(net(same, c, label), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(SEEDS)
+def test_random_frequencies_are_a_function_of_their_seed_alone(seed):
+    assert torch.equal(Fourier(8, seed=seed).frequencies, Fourier(8, seed=seed).frequencies)
+    other = Fourier(8, seed=seed ^ 1).frequencies
+    assert not torch.equal(Fourier(8, seed=seed).frequencies, other)
+
+
+# --- labels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", [lambda: UNet(1, channels=(8,), num_classes=3), lambda: MLP((1, 4, 4), num_classes=3)])  # fmt: skip
+def test_no_label_is_the_null_label_and_every_label_matters(build):
+    net = built(build)
+    x, c = normal(0, 2, 1, 4, 4), normal(1, 2)
+    outputs = [net(x, c, torch.full((2,), k)) for k in range(4)]
+    assert torch.equal(net(x, c), outputs[3])
+    assert torch.equal(net(x, c, label=None), outputs[3])
+    for i in range(4):
+        for j in range(i):
+            assert (outputs[i] - outputs[j]).abs().max() > 1e-4
+
+
+def test_bad_labels_are_refused_with_the_range_and_what_came_in():
+    net, x, c = small(num_classes=3), normal(0, 2, 1, 4, 4), normal(1, 2)
+    with pytest.raises(ValueError, match=r"0 \.\.\. 2 .* got values from 0 to 4"):
+        net(x, c, torch.tensor([0, 4]))
+    with pytest.raises(ValueError, match="got values from -1 to 1"):
+        net(x, c, torch.tensor([-1, 1]))
+    with pytest.raises(TypeError, match="integers, got torch.float32"):
+        net(x, c, torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"shape \(2,\), got \(3,\)"):
+        net(x, c, torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match="built without classes"):
+        small()(x, c, torch.tensor([0, 1]))
+
+
+# --- configuration ------------------------------------------------------------------------------
+
+
+@given(unets())
+@example((built(lambda: MLP((2, 3), hidden=(8, 4), num_classes=2, seed=5)), normal(0, 1, 2, 3), normal(1, 1), None))  # fmt: skip
+@example((built(lambda: MLP(3, embedding="log_snr")), normal(0, 1, 3), normal(1, 1), None))
+def test_the_config_survives_json_and_rebuilds_the_network(drawn):
+    net, x, c, label = drawn
+    config = json.loads(json.dumps(net.config))
+    assert config == net.config
+    copy = built(lambda: type(net)(**config))
+    assert copy.config == net.config
+    copy.load_state_dict(net.state_dict())
+    torch.testing.assert_close(copy(x, c, label), net(x, c, label), rtol=0, atol=0)
+
+
+# --- the MLP ------------------------------------------------------------------------------------
+
+
+@given(
+    SEEDS,
+    st.lists(st.integers(1, 4), max_size=3).map(tuple),
+    st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple),
+    st.sampled_from(EMBEDDINGS),
+)
+def test_an_mlp_maps_any_event_to_its_own_shape_sample_by_sample(seed, event, hidden, embedding):
+    net = built(lambda: MLP(event, hidden=hidden, embedding=embedding))
+    x, c = normal(seed, 3, *event), normal(seed + 1, 3)
+    y = net(x, c)
+    assert y.shape == x.shape
+    torch.testing.assert_close(net(x[1:2], c[1:2]), y[1:2], rtol=1e-5, atol=1e-5)
+    neighbours = torch.cat([x[:1] + 1, x[1:2], x[2:] - 1])
+    torch.testing.assert_close(net(neighbours, c)[1], y[1], rtol=0, atol=0)
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def says(*words: str) -> str:
+    return "(?s)" + ".*".join(re.escape(word) for word in words)
+
+
+def test_inputs_of_another_shape_are_refused_with_expected_and_got():
+    net, c = small(), normal(1, 2)
+    with pytest.raises(ValueError, match=says("(B, 1, L, L)", "(2, 3, 8, 8)", "in_channels")):
+        net(normal(0, 2, 3, 8, 8), c)
+    for shape in [(2, 1, 8), (1, 8, 8), (2, 1, 8, 8, 8)]:
+        with pytest.raises(ValueError, match=says("(B, 1, L, L)", str(shape), "spatial")):
+            net(normal(0, *shape), c)
+    for bad in (normal(1, 3), normal(1, 2, 1), torch.tensor(0.5)):
+        with pytest.raises(ValueError, match=says("shape (2,)", str(tuple(bad.shape)))):
+            net(normal(0, 2, 1, 8, 8), bad)
+    with pytest.raises(ValueError, match=says("(B, 2, 3)", "(2, 3, 2)", "features=(3, 2)")):
+        built(lambda: MLP((2, 3)))(normal(0, 2, 3, 2), c)
+
+
+def test_inputs_of_another_type_are_refused_with_the_fix():
+    c = normal(1, 2)
+    for net, x in [(small(), normal(0, 2, 1, 8, 8)), (built(lambda: MLP(3)), normal(0, 2, 3))]:
+        for dtype in (torch.uint8, torch.int64, torch.bool):
+            with pytest.raises(TypeError, match=says(str(dtype), "x.float() / 127.5 - 1")):
+                net(x.to(dtype), c)
+        with pytest.raises(TypeError, match=says("float64", "float32", "x.to(torch.float32)")):
+            net(x.double(), c)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(spatial=4), says("spatial", "1, 2 or 3", "4")),
+        (dict(padding="reflect"), says("'zeros' or 'circular'", "'reflect'")),
+        (dict(embedding="fourrier"), says("'fourrier'", "'fourier'", "'log_snr'")),
+        (dict(channels=()), says("2 or more", "()")),
+        (dict(channels=(8, 1)), says("2 or more", "(8, 1)")),
+        (dict(patch=0), says("at least 1", "0")),
+        (dict(channels=(8, 8), blocks=(1,)), says("one positive number per level (2)", "(1,)")),
+        (dict(blocks=0), says("positive number", "(0, 0)")),
+        (dict(attention=(2,)), says("0 ... 1", "(2,)")),
+    ],
+)
+def test_impossible_architectures_are_refused_at_construction(options, message):
+    with pytest.raises(ValueError, match=message):
+        built(lambda: UNet(1, **options))
+
+
+def test_impossible_perceptrons_and_embeddings_are_refused_at_construction():
+    with pytest.raises(ValueError, match=says("positive", "()")):
+        built(lambda: MLP(3, hidden=()))
+    with pytest.raises(ValueError, match=says("positive", "(3, 0)")):
+        built(lambda: MLP((3, 0)))
+    with pytest.raises(ValueError, match=says("even", "7")):
+        Fourier(7)
