@@ -131,10 +131,14 @@ def scatter(
         x = torch.linspace(extent[0], extent[1], 240, dtype=torch.float64)
         y = torch.linspace(extent[2], extent[3], 240, dtype=torch.float64)
         values = density.log_prob(torch.cartesian_prod(x, y)).exp().reshape(240, 240)
-        axes.imshow(values.T.numpy(), extent=extent, origin="lower", cmap="Blues")
-    size = min(10.0, max(1.0, 8_000 / len(points)))
+        # Never the darkest blue: the samples must stay visible where there are most of them.
+        pale = 1.7 * float(values.max())
+        axes.imshow(
+            values.T.numpy(), extent=extent, origin="lower", cmap="Blues", vmin=0, vmax=pale
+        )
+    size = min(12.0, max(1.0, 8_000 / len(points)))
     axes.scatter(
-        points[:, 0].numpy(), points[:, 1].numpy(), s=size, c="#d1495b", alpha=0.5, linewidths=0
+        points[:, 0].numpy(), points[:, 1].numpy(), s=size, c="#d1495b", alpha=0.7, linewidths=0
     )
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", title=title)
     outside = int(((points < low) | (points > high)).any(1).sum())
