@@ -315,6 +315,58 @@ def test_every_weight_and_law_of_times_trains(weight, times):
     assert not torch.equal(before, trainer.model.net.head.weight)
 
 
+def test_the_global_random_state_decides_nothing(whole):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(123)
+        trainer = Trainer(make(), data(), CONFIG)
+        trainer.train()
+    assert_same(trainer, whole)
+
+
+def test_another_seed_is_another_run(whole):
+    trainer = Trainer(make(), data(), replace(CONFIG, seed=1))
+    trainer.train()
+    assert not torch.equal(trainer.model.net.head.weight, whole.model.net.head.weight)
+
+
+def test_every_step_has_times_noise_and_dropout_of_its_own():
+    trainer = Trainer(make(), Data(torch.zeros(8, 2)), CONFIG)
+    torch.nn.init.ones_(trainer.model.net.head.weight)
+    trainer.model.train()
+    assert len({float(trainer._loss(k).detach()) for k in range(20)}) == 20
+    dropped = []
+    trainer.model.net.layers[0].register_forward_hook(lambda m, i, out: dropped.append(out))
+    trainer.model.net.stem.register_forward_hook(lambda m, i, out: torch.ones_like(out))
+    trainer.model.net.embedding.register_forward_hook(lambda m, i, out: torch.ones_like(out))
+    for k in (0, 1):
+        trainer._loss(k)
+    assert not torch.equal(*dropped)
+
+
+def test_a_long_gradient_is_scaled_down_to_the_clip():
+    trainer = Trainer(make(), data(), replace(CONFIG, clip=1e-3))
+    trainer.train(1)
+    grads = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+    assert float(torch.cat(grads).norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_frozen_parameters_stay_as_they_are(tmp_path):
+    def frozen():
+        model = make()
+        model.net.stem.requires_grad_(False)
+        return model
+
+    start = frozen().net.stem.weight
+    Trainer(frozen(), data(), CONFIG, folder=tmp_path).train(7)
+    last = Trainer(frozen(), data(), CONFIG, folder=tmp_path)
+    last.train()
+    assert torch.equal(last.model.net.stem.weight, start)
+    assert torch.equal(last.ema.model.net.stem.weight, start)
+    at_once = Trainer(frozen(), data(), CONFIG)
+    at_once.train()
+    assert_same(last, at_once)
+
+
 def test_labels_are_hidden_as_often_as_asked():
     seen = []
 
