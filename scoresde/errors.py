@@ -15,6 +15,7 @@ __all__ = [
     "DeviceError",
     "InvalidTypeError",
     "InvalidValueError",
+    "MemoryLimitError",
     "MissingExtraError",
     "NonFiniteError",
     "ScoreSDEError",
@@ -46,6 +47,10 @@ class DeviceError(ScoreSDEError, RuntimeError):
 
 class NonFiniteError(ScoreSDEError, RuntimeError):
     """A NaN or an infinity where only finite numbers make sense."""
+
+
+class MemoryLimitError(ScoreSDEError, MemoryError):
+    """A batch that does not fit into memory."""
 
 
 class CheckpointError(ScoreSDEError, RuntimeError):

@@ -1,0 +1,56 @@
+r"""Predictor-corrector sampling: a step down in time, then steps that repair its error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+from scoresde.samplers.base import NoiseLike, Sampler
+from scoresde.samplers.langevin import Langevin, correct
+from scoresde.samplers.predictors import ReverseDiffusion
+from scoresde.sde import ReverseSDE
+
+__all__ = ["PC"]
+
+
+@dataclass(frozen=True)
+class PC(Sampler):
+    """A predictor from t to s, then `k` corrector steps at s: 1 + k evaluations.
+
+    Song et al. (2021), algorithm 1, arXiv:2011.13456. The predictor's `step` is called, so a
+    multistep method is first order here.
+
+    Args:
+        predictor: Any sampler; `None` leaves the work to the corrector.
+        corrector: Any sampler that reads its last time only.
+        k: Corrector steps after each predictor step, at least 0.
+    """
+
+    steps: ClassVar[int] = 500
+    predictor: Sampler | None = field(default_factory=ReverseDiffusion)
+    corrector: Sampler = field(default_factory=Langevin)
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        if self.k < 0:
+            raise InvalidValueError(f"k must be at least 0, got {self.k}")
+        if self.predictor is None and self.k == 0:
+            raise InvalidValueError("PC without a predictor needs k >= 1 corrector steps")
+
+    def steps_for(self, nfe: int) -> int:
+        """Each step costs the predictor's evaluations and k of the corrector's."""
+        return nfe // self._cost
+
+    @property
+    def _cost(self) -> int:
+        predictor = 0 if self.predictor is None else self.predictor.nfe_per_step
+        return predictor + self.k * self.corrector.nfe_per_step
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """A draw of p_t becomes a draw of p_s."""
+        if self.predictor is not None:
+            x = self.predictor.step(rsde, x, t, s, noise)
+        return correct(self.corrector, self.k, rsde, x, s, noise)
