@@ -132,7 +132,7 @@ def test_a_file_is_one_idea_of_at_most_350_lines(path):
     assert len(path.read_text().splitlines()) <= 350
 
 
-def public_objects() -> list[tuple[str, object]]:
+def public_objects() -> dict[str, object]:
     """Every class and function that scoresde or one of its modules exports, by its dotted name."""
     found = {f"scoresde.{name}": getattr(scoresde, name) for name in scoresde.__all__}
     for name in sorted(FLOOR.keys() - {"__main__"}):
@@ -140,11 +140,15 @@ def public_objects() -> list[tuple[str, object]]:
             module = importlib.import_module(f"scoresde.{name}")
             exported = getattr(module, "__all__", [])
             found |= {f"scoresde.{name}.{word}": getattr(module, word) for word in exported}
-    return [(n, o) for n, o in found.items() if inspect.isclass(o) or inspect.isroutine(o)]
+    return {n: o for n, o in found.items() if inspect.isclass(o) or inspect.isroutine(o)}
 
 
-@pytest.mark.parametrize(("name", "thing"), public_objects(), ids=lambda value: str(value))
-def test_a_public_name_has_a_docstring_of_its_own(name, thing):
+PUBLIC = public_objects()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_has_a_docstring_of_its_own(name):
+    thing = PUBLIC[name]
     doc = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__
     assert doc, f"{name} has no docstring"
     # A dataclass without a docstring is given its signature for one.
