@@ -363,8 +363,12 @@ def test_inputs_of_another_type_are_refused_with_the_fix():
         for dtype in (torch.uint8, torch.int64, torch.bool):
             with pytest.raises(TypeError, match=says(str(dtype), "x.float() / 127.5 - 1")):
                 net(x.to(dtype), c)
-        with pytest.raises(TypeError, match=says("float64", "float32", "x.to(torch.float32)")):
-            net(x.double(), c)
+        for mixed in (False, True):
+            with (
+                torch.autocast("cpu", torch.bfloat16, enabled=mixed),
+                pytest.raises(TypeError, match=says("float64", "float32", "x.to(torch.float32)")),
+            ):
+                net(x.double(), c)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ def check_dtype(x: Tensor, weights: torch.dtype) -> None:
             f"expected a floating-point x, got {x.dtype}; "
             "scale images first, for instance x.float() / 127.5 - 1"
         )
-    if x.dtype != weights and not torch.is_autocast_enabled(x.device.type):
+    casts = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    if x.dtype != weights and not casts:
         raise TypeError(
             f"x is {x.dtype} but the weights are {weights}; "
             f"pass x.to({weights}) or convert the network with net.to({x.dtype})"

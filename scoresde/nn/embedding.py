@@ -111,16 +111,14 @@ class Embedding(nn.Module):
         self.mix = nn.Sequential(
             nn.Linear(waves, features), nn.SiLU(), nn.Linear(features, features)
         )
-        self.num_classes = num_classes
         self.label = None if num_classes is None else nn.Embedding(num_classes + 1, features)
 
     def forward(self, c: Tensor, label: Tensor | None = None) -> Tensor:
         """Map `c` `(B,)` and `label` `(B,)` to `(B, features)`."""
-        first = self.mix[0]
-        assert isinstance(first, nn.Linear)
-        y: Tensor = self.mix(self.wave(c).to(first.weight.dtype))
+        with torch.autocast(c.device.type, enabled=False):
+            y: Tensor = self.mix(self.wave(c).to(next(self.mix.parameters()).dtype))
         if self.label is not None:
-            y = y + self.label(self._checked(label, c))
+            y = y + self.label(_indices(label, c, self.label.num_embeddings - 1))
         elif label is not None:
             raise ValueError(
                 "got a label, but this network was built without classes; "
@@ -128,24 +126,23 @@ class Embedding(nn.Module):
             )
         return nn.functional.silu(y)
 
-    def _checked(self, label: Tensor | None, c: Tensor) -> Tensor:
-        """The labels as valid int64 indices; the null label where there is none."""
-        k = self.num_classes
-        assert k is not None
-        if label is None:
-            return torch.full(c.shape, k, dtype=torch.long, device=c.device)
-        if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-            raise TypeError(f"labels must be integers, got {label.dtype}; pass label.long()")
-        if label.shape != c.shape:
-            raise ValueError(
-                f"expected one label per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
-            )
-        if label.numel() and not (0 <= int(label.min()) and int(label.max()) <= k):
-            raise ValueError(
-                f"labels must lie in 0 ... {k - 1} ({k} is the null label of {k} classes), "
-                f"got values from {int(label.min())} to {int(label.max())}"
-            )
-        return label.long()
+
+def _indices(label: Tensor | None, c: Tensor, null: int) -> Tensor:
+    """The labels, checked, as int64 indices; the null label where there are none."""
+    if label is None:
+        return torch.full(c.shape, null, dtype=torch.long, device=c.device)
+    if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
+        raise TypeError(f"labels must be integers, got {label.dtype}; pass label.long()")
+    if label.shape != c.shape:
+        raise ValueError(
+            f"expected one label per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
+        )
+    if label.numel() and not (0 <= int(label.min()) and int(label.max()) <= null):
+        raise ValueError(
+            f"labels must lie in 0 ... {null - 1} ({null} is the null label of {null} classes), "
+            f"got values from {int(label.min())} to {int(label.max())}"
+        )
+    return label.long()
 
 
 def _half(features: int) -> int:
