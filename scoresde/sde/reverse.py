@@ -59,7 +59,9 @@ class ReverseSDE:
             t: Time `()` or `(B,)`, handed on as `(B,)` in the dtype of `x`.
 
         Raises:
-            ShapeError: The score returned another shape.
+            ShapeError: The score returned another shape, or `t` has one.
+            InvalidTypeError: It returned no tensor, or `x` is not floating-point.
+            InvalidValueError: `t` is outside [0, T].
             NonFiniteError: It returned a NaN or an infinity, and `check_finite` holds.
         """
         return self._evaluate(self._score, x, t)
@@ -86,10 +88,10 @@ class ReverseSDE:
         return eta * self.sde.diffusion(t)
 
     def _evaluate(self, function: ScoreFunction, x: Tensor, t: Tensor | float) -> Tensor:
+        time = self.sde._times(t)
+        expand(time, x)  # x and the shape of t are checked before the network sees them
         if x.shape[0] == 0:
             return torch.zeros_like(x)
-        time = torch.as_tensor(t)
-        expand(time, x)  # the shape of t is checked before the network sees it
         # half precision cannot tell the times of a fine grid apart
         dtype = torch.promote_types(x.dtype, torch.float32)
         try:
@@ -102,10 +104,10 @@ class ReverseSDE:
                 ) from error
             raise
         self.nfe += 1
-        self._check(out, x, time)
-        return out.to(x.dtype)
+        return self._checked(out, x, time)
 
-    def _check(self, out: Any, x: Tensor, t: Tensor) -> None:
+    def _checked(self, out: Any, x: Tensor, t: Tensor) -> Tensor:
+        """The output in the dtype of `x`, where it may still overflow."""
         if not isinstance(out, Tensor):
             raise InvalidTypeError(
                 f"the score must return a tensor, got {type(out).__name__}; "
@@ -117,11 +119,13 @@ class ReverseSDE:
                 f"got {tuple(out.shape)}; drop extra outputs such as a learned variance, and "
                 "broadcast nothing"
             )
-        if self.check_finite and not out.isfinite().all():
-            bad = (~out.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        score: Tensor = out.to(x.dtype)
+        if self.check_finite and not score.isfinite().all():
+            bad = (~score.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
             where = "although its input was finite" if x.isfinite().all() else "as did its input"
             raise NonFiniteError(
                 f"the score returned NaN or infinity at evaluation {self.nfe}, "
                 f"t = {t.flatten()[0].item():.6g}, in samples {bad[:8]}, {where}; "
                 "try more steps, a smaller corrector step, or float32"
             )
+        return score
