@@ -34,6 +34,7 @@ __all__ = [
     "save_step",
     "save_tensors",
     "steps_in",
+    "write_bytes",
     "write_json",
 ]
 
@@ -67,7 +68,7 @@ def save_tensors(
     text = _dump(meta or {})
     owned = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     header = {"format": _FORMAT, "meta": text, "sha256": _digest(owned, text)}
-    _write(Path(path), safetensors.torch.save(owned, header))
+    write_bytes(path, safetensors.torch.save(owned, header))
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -104,7 +105,7 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
         CheckpointError: the file cannot be written; an older file is untouched.
         InvalidTypeError, InvalidValueError: `value` is no JSON.
     """
-    _write(Path(path), (_dump(value, indent=2) + "\n").encode())
+    write_bytes(path, (_dump(value, indent=2) + "\n").encode())
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -292,7 +293,13 @@ def _read(path: Path) -> bytes:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file atomically; its folder is made if need be.
+
+    Raises:
+        CheckpointError: the file cannot be written; an older file is untouched.
+    """
+    path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,7 @@ __all__ = [
     "ScoreModel",
     "from_denoiser",
     "load",
+    "locate",
 ]
 
 _MODELS = Path(__file__).parent / "models"
@@ -278,16 +279,7 @@ class ScoreModel(nn.Module):
         Raises:
             CheckpointError: There is no such model, or it is damaged or foreign.
         """
-        path = Path(folder)
-        if not path.exists():
-            packaged = sorted(p.name for p in _MODELS.glob("*") if p.is_dir())
-            if str(folder) not in packaged:
-                raise CheckpointError(
-                    f"there is no folder {str(folder)!r} and no packaged model of that name; "
-                    f"packaged are {', '.join(packaged) or 'none'}"
-                )
-            path = _MODELS / str(folder)
-        path = path / "model.safetensors" if path.is_dir() else path
+        path = locate(folder)
         tensors, config = checkpoint.load_tensors(path)
         try:
             net = _build(_NETS, "net", config["net"].get("config"), config) if net is None else net
@@ -302,13 +294,34 @@ class ScoreModel(nn.Module):
         return model.eval()
 
 
+def locate(folder: str | Path) -> Path:
+    """The file of a model: in a folder, itself a file, or one of the package's own by name.
+
+    Raises:
+        CheckpointError: There is no such model.
+    """
+    path = Path(folder)
+    path = path if path.exists() else _packaged(str(folder))
+    return path / "model.safetensors" if path.is_dir() else path
+
+
 def load(name: str) -> ScoreModel:
     """A model that the package carries: `load("mnist")` draws 28x28 handwritten digits.
 
     Raises:
         CheckpointError: There is none of that name.
     """
-    return ScoreModel.from_pretrained(name)
+    return ScoreModel.from_pretrained(_packaged(name))
+
+
+def _packaged(name: str) -> Path:
+    names = sorted(p.name for p in _MODELS.glob("*") if p.is_dir())
+    if name not in names:
+        raise CheckpointError(
+            f"there is no folder {name!r} and no packaged model of that name; "
+            f"packaged are {', '.join(names) or 'none'}"
+        )
+    return _MODELS / name
 
 
 class Conditional:
@@ -339,7 +352,7 @@ class DenoiserScore:
     """
 
     def __init__(self, denoiser: ScoreFunction, sde: SDE) -> None:
-        self.denoise = denoiser
+        self.model = self.denoise = denoiser
         self.sde = sde
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
@@ -395,14 +408,16 @@ class Bridge:
     def _matched(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The ratio of the signal scales, and the time of the model's own SDE."""
         own, time = self.model.sde, self.sde._times(t)
-        log_snr = self.sde.log_snr(time)
-        u = own.time(log_snr)
-        if not ((u >= own.eps * (1 - 1e-6)) & (u <= own.T * (1 + 1e-6))).all():
+        u = own.time(self.sde.log_snr(time))
+        # t may have been rounded to float32
+        room = 1e-6 * own.T
+        if not ((u >= own.eps - room) & (u <= own.T + room)).all():
             raise InvalidValueError(
                 f"t = {time} of {type(self.sde).__name__} has a noise level outside "
                 f"[eps, T] = [{own.eps}, {own.T}] of the model's {type(own).__name__}; "
                 "give the SDE an eps and a T within the model's noise levels"
             )
+        u = u.clamp(own.eps, own.T)
         return own.alpha(u) / self.sde.alpha(time), u
 
 
