@@ -122,7 +122,7 @@ def dsm_loss(
     # sigma s + z is of order one at every noise level, so nothing large is subtracted
     residual = expand(sigma, x) * score + z
     scale = importance * weight(sde, time) / sigma**2
-    return scale.to(x) * residual.flatten(1).pow(2).sum(1)
+    return scale.to(x) * residual.reshape(len(x), x.shape[1:].numel()).pow(2).sum(1)
 
 
 def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) -> Tensor:
