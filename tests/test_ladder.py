@@ -1,6 +1,7 @@
 """Ladders of noise levels: the NCSN ladder is the VE SDE, restricted to its levels."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,11 +9,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
-from strategies import SDES, UserSDE, generators, ladders, log_floats, times_of
+from strategies import SDES, UserSDE, generators, ladders, log_floats, shapes, times_of
 from torch.testing import assert_close
 
 from scoresde.errors import InvalidValueError, ScoreSDEError
-from scoresde.sde import VESDE, VPSDE, BetaLadder, CosineSDE, Importance, LogNormal, NCSNLadder
+from scoresde.objectives import dsm_loss
+from scoresde.sde import (
+    VESDE,
+    VPSDE,
+    BetaLadder,
+    CosineSDE,
+    Importance,
+    LogNormal,
+    NCSNLadder,
+    expand,
+)
 
 
 @st.composite
@@ -184,6 +195,38 @@ def test_an_sde_with_levels_is_trained_at_its_levels_only(name, law):
         p = 1 / sde.levels
         assert (abs(counts / 4000 - p) < 6 * math.sqrt(p * (1 - p) / 4000)).all()
         assert (weights == 1).all()
+
+
+@given(st.data())
+def test_denoising_on_a_ladder_is_continuous_denoising_at_its_levels(data):
+    """The loss of NCSN, sigma_i^2 |s(x + sigma_i z) + z / sigma_i|^2 at a random level i."""
+    ve, ladder = data.draw(twins())
+    shape, generator = data.draw(shapes()), data.draw(generators())
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    seen = []
+
+    def score(x_t, t):
+        seen.append((x_t, t))
+        return torch.sin(x_t) + expand(t, x_t)
+
+    state = generator.get_state()
+    loss = dsm_loss(score, ladder, x, generator=generator)
+    x_t, t = seen[0]
+    assert loss.shape == shape[:1]
+    assert torch.isin(t, ladder.times()).all()
+    sigma = expand(torch.tensor(ladder.sigmas, dtype=torch.float64)[ladder.index(t)], x)
+    z = (x_t - x) / sigma
+    by_hand = sigma**2 * (torch.sin(x_t) + expand(t, x) + z / sigma) ** 2
+    assert_close(loss, by_hand.reshape(shape[0], -1).sum(1), rtol=1e-6, atol=1e-6)
+
+    twin = dsm_loss(score, ve, x, generator=generator.set_state(state))
+    if torch.equal(seen[1][1], t):
+        assert_close(loss, twin, rtol=1e-10, atol=1e-12)
+    continuous = replace(ve, levels=None)
+    state = generator.get_state()
+    ours = dsm_loss(score, ladder, x, t=t, generator=generator)
+    theirs = dsm_loss(score, continuous, x, t=t, generator=generator.set_state(state))
+    assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_ddpm_approaches_vp_at_first_order():
