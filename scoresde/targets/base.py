@@ -208,7 +208,7 @@ class Target(abc.ABC):
             raise ShapeError(f"this target takes x of shape ({want}), got {tuple(x.shape)}")
 
     def _marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
-        points = x.double().reshape(len(x), 1, math.prod(self.event_shape))
+        points = x.double().reshape(len(x), math.prod(self.event_shape), 1)
         c = self.components.to(x.device)
         alpha, sigma = _scales(sde, t, points)
         marginal = Marginal(c, points, alpha, sigma)

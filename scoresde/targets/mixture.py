@@ -77,26 +77,30 @@ class Components:
 class Marginal:
     r"""The mixture $p_t$ seen from the points `x`.
 
+    Tables are `(B, D, K)`: with many components in few dimensions, as in the plane, a long last
+    dimension makes them two to three times faster than `(B, K, D)`.
+
     Args:
         components: the mixture $p_0$.
-        x: the points, `(B, 1, D)`, float64.
+        x: the points, `(B, D, 1)`, float64.
         alpha: signal scale, broadcasting against `x`.
         sigma: noise scale, likewise.
     """
 
     def __init__(self, components: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> None:
-        self.components = components
-        self.alpha = alpha
-        y = x - alpha * components.flat_means
-        if components.basis is not None:
-            y = torch.einsum("bkd,kde->bke", y, components.basis)
+        self.weights, self.basis, self.alpha = components.weights, components.basis, alpha
+        self.means = components.flat_means.T.contiguous()
+        self.variances = components.variances.T.contiguous()
+        y = x - alpha * self.means
+        if self.basis is not None:
+            y = torch.einsum("bdk,kde->bek", y, self.basis)
         self.y = y
-        self.v = alpha**2 * components.variances + sigma**2
+        self.v = alpha**2 * self.variances + sigma**2
 
     def log_joint(self) -> Tensor:
         r"""$\log w_k N(x; \alpha_t \mu_k, C_{k,t})$, `(B, K)`."""
         quadratic = self.y**2 / self.v + self.v.log() + math.log(2 * math.pi)
-        return self.components.weights.log() - 0.5 * quadratic.sum(-1)
+        return self.weights.log() - 0.5 * quadratic.sum(1)
 
     def log_prob(self) -> Tensor:
         r"""$\log p_t(x)$, `(B,)`."""
@@ -105,22 +109,22 @@ class Marginal:
     def responsibilities(self) -> Tensor:
         r"""$r_k$, `(B, K)`."""
         # One component owns every point, however far away: no exponential, and affine scores.
-        if len(self.components.weights) == 1:
-            return torch.ones_like(self.y[..., 0])
+        if len(self.weights) == 1:
+            return torch.ones_like(self.y[:, 0])
         return self.log_joint().softmax(1)
 
     def score(self) -> Tensor:
         r"""$\nabla \log p_t(x)$, `(B, D)`."""
-        return -self._lift(self.responsibilities()[..., None] * self.y / self.v)
+        return -self._lift(self.responsibilities()[:, None] * self.y / self.v)
 
     def denoise(self) -> Tensor:
         r"""$E[x_0 | x_t = x]$, `(B, D)`."""
-        r = self.responsibilities()[..., None]
-        gain = self.alpha * self.components.variances / self.v
-        return (r * self.components.flat_means).sum(1) + self._lift(r * gain * self.y)
+        r = self.responsibilities()[:, None]
+        gain = self.alpha * self.variances / self.v
+        return (r * self.means).sum(2) + self._lift(r * gain * self.y)
 
     def _lift(self, y: Tensor) -> Tensor:
-        """Sums over the components what is given in their own axes, `(B, K, D)` to `(B, D)`."""
-        if self.components.basis is None:
-            return y.sum(1)
-        return torch.einsum("bke,kde->bd", y, self.components.basis)
+        """Sums over the components what is given in their own axes, `(B, D, K)` to `(B, D)`."""
+        if self.basis is None:
+            return y.sum(2)
+        return torch.einsum("bek,kde->bd", y, self.basis)
