@@ -147,6 +147,7 @@ def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) ->
         var = torch.linalg.eigvalsh(data.cov.double()).clamp(min=0)
     else:
         var = torch.as_tensor(data.var, dtype=torch.float64).flatten()
-    alpha2, sigma2 = sde.alpha(time)[..., None] ** 2, sde.sigma(time)[..., None] ** 2
-    share = alpha2 * var / (alpha2 * var + sigma2)
-    return weight(sde, time) / sigma2[..., 0] * share.sum(-1)
+    noise = sde.sigma(time) ** 2
+    signal = sde.alpha(time)[..., None] ** 2 * var
+    floor: Tensor = (signal / (signal + noise[..., None])).sum(-1)
+    return weight(sde, time) / noise * floor

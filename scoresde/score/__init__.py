@@ -1,0 +1,19 @@
+r"""Scores: any callable `(x, t)` that returns $\nabla\log p_t(x)$, and networks that learn one."""
+
+from scoresde.score.model import ScoreModel, load
+from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
+from scoresde.score.store import locate
+from scoresde.score.wrappers import Bridge, Conditional, DenoiserScore, check_sde, from_denoiser
+
+__all__ = [
+    "PARAMETERIZATIONS",
+    "Affine",
+    "Bridge",
+    "Conditional",
+    "DenoiserScore",
+    "ScoreModel",
+    "check_sde",
+    "from_denoiser",
+    "load",
+    "locate",
+]

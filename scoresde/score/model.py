@@ -1,0 +1,196 @@
+r"""A network with its preconditioning: a score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from scoresde import checkpoint
+from scoresde.errors import CheckpointError, InvalidValueError, ShapeError, UnknownNameError
+from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
+from scoresde.score.store import locate, packaged, rebuild_net, rebuild_sde, sde_fields
+from scoresde.sde import SDE, Moments, expand
+
+__all__ = ["ScoreModel", "load"]
+
+
+class ScoreModel(nn.Module):
+    r"""A network with its preconditioning: a score that knows its SDE and its data.
+
+    The network sees the centred state scaled to unit variance,
+    $(x - \alpha\mu) / \sqrt{\alpha^2 v + \sigma^2}$, and the number
+    $c = \tfrac14 \log(\sigma / \alpha)$ of shape `(B,)`.
+
+    Args:
+        net: A module `net(x, c, **condition)` with output of the shape of `x`.
+        sde: The process it is a score of.
+        event_shape: The shape of one sample, without the batch.
+        parameterization: What the output means, a key of `PARAMETERIZATIONS`.
+        data: Mean and variance of the data; standardised data is assumed by default.
+
+    Attributes:
+        autocast: A dtype under which the network (and nothing else) runs in autocast, or `None`.
+        steps: The number of sampling steps that suits this model, or `None`; saved with it.
+
+    Raises:
+        UnknownNameError: The parameterisation is unknown.
+    """
+
+    data_mean: Tensor
+    data_var: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        sde: SDE,
+        event_shape: Sequence[int],
+        parameterization: str = "edm",
+        data: Moments | None = None,
+    ) -> None:
+        super().__init__()
+        if parameterization not in PARAMETERIZATIONS:
+            raise UnknownNameError.of("parameterization", parameterization, PARAMETERIZATIONS)
+        data = Moments(0.0, var=1.0) if data is None else data
+        self.net = net
+        self.sde = sde
+        self.event_shape = tuple(event_shape)
+        self.parameterization = parameterization
+        self.autocast: torch.dtype | None = None
+        self.steps: int | None = None
+        var = data.var if data.cov is None else data.cov.diagonal().reshape(self.event_shape)
+        for name, value in (("data_mean", data.mean), ("data_var", var)):
+            value = torch.as_tensor(value, dtype=torch.float32).clone()
+            if value.ndim and value.shape != self.event_shape:
+                raise ShapeError(
+                    f"{name} must be a number or have the event shape {self.event_shape}, "
+                    f"got {tuple(value.shape)}"
+                )
+            self.register_buffer(name, value)
+        self._scale = float(self.data_var.double().mean())
+        if not self._scale > 0:
+            raise InvalidValueError("the data's variance must be positive")
+
+    @property
+    def data(self) -> Moments:
+        """The data's moments: mean, and variance per dimension."""
+        return Moments(self.data_mean, var=self.data_var)
+
+    def forward(
+        self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        r"""The score $\nabla\log p_t(x)$ of shape `(B, *)`.
+
+        Args:
+            x: States `(B, *event_shape)`.
+            t: Time `()` or `(B,)`, with $\sigma_t > 0$.
+            condition: What the network takes beside them, such as `{"label": labels}`.
+        """
+        coefficients, centred, out = self._network(x, t, condition)
+        score = expand(coefficients.score_x, out) * centred
+        return (score + expand(coefficients.score_f, out) * out).to(x.dtype)
+
+    def denoise(
+        self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        r"""$E[x_0 | x_t]$ of shape `(B, *)`; the arguments are those of `forward`."""
+        coefficients, centred, out = self._network(x, t, condition)
+        x0 = expand(coefficients.denoise_x, out) * centred
+        return (self.data_mean + x0 + expand(coefficients.denoise_f, out) * out).to(x.dtype)
+
+    def _network(
+        self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None
+    ) -> tuple[Affine, Tensor, Tensor]:
+        """The coefficients at t, the centred state, and the network's output."""
+        if x.shape[1:] != self.event_shape:
+            raise ShapeError(
+                f"this model takes states (B, {', '.join(map(str, self.event_shape))}), "
+                f"got shape {tuple(x.shape)}"
+            )
+        time = self.sde._times(t)
+        sigma = self.sde.sigma(time)
+        if not (sigma > 0).all():
+            raise InvalidValueError(
+                f"the score is singular where sigma is 0, as at t = {time}; "
+                f"stay at or above eps = {self.sde.eps}"
+            )
+        alpha = self.sde.alpha(time)
+        var = self._scale
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        centred = wide - expand(alpha, wide) * self.data_mean
+        scaled = expand((alpha**2 * var + sigma**2).rsqrt(), wide) * centred
+        c = expand(0.25 * (sigma / alpha).log(), wide).flatten().expand(len(x))
+        dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
+        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+            out = self.net(scaled.to(dtype), c.to(dtype), **(condition or {}))
+        return PARAMETERIZATIONS[self.parameterization](self.sde, time, var), centred, out.to(wide)
+
+    # Persistence
+
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: torch.dtype | None = None, **meta: Any
+    ) -> None:
+        """Write `model.safetensors`, which holds the whole model, and `config.json`, for people.
+
+        Args:
+            folder: Made if it is missing.
+            dtype: The dtype of the stored network; `None` keeps its own.
+            meta: Anything JSON can hold that should travel with the model.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        config = {
+            "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
+            "net": {"type": type(self.net).__name__, "config": getattr(self.net, "config", None)},
+            "event_shape": list(self.event_shape),
+            "parameterization": self.parameterization,
+            "steps": self.steps,
+            **meta,
+        }
+        tensors = {
+            name: value.to(dtype) if dtype and name.startswith("net.") else value
+            for name, value in self.state_dict().items()
+        }
+        folder = Path(folder)
+        checkpoint.save_tensors(folder / "model.safetensors", tensors, config)
+        checkpoint.write_json(folder / "config.json", config)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, net: nn.Module | None = None, sde: SDE | None = None
+    ) -> Self:
+        """Read a model that `save_pretrained` wrote, or one of the package's own by name.
+
+        Args:
+            folder: The folder, or a name such as `"mnist"`.
+            net: The network, where it is of a class of your own; its weights are overwritten.
+            sde: The SDE, where it is of a class of your own.
+
+        Raises:
+            CheckpointError: There is no such model, or it is damaged or foreign.
+        """
+        path = locate(folder)
+        tensors, config = checkpoint.load_tensors(path)
+        try:
+            net = rebuild_net(config) if net is None else net
+            sde = rebuild_sde(config) if sde is None else sde
+            data = Moments(tensors["data_mean"], var=tensors["data_var"])
+            model = cls(net, sde, config["event_shape"], config["parameterization"], data)
+            model.steps = config["steps"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is no model of scoresde: {error!r}") from error
+        checkpoint.load_state(model, tensors, source=str(path))
+        return model.eval()
+
+
+def load(name: str) -> ScoreModel:
+    """A model that the package carries: `load("mnist")` draws 28x28 handwritten digits.
+
+    Raises:
+        CheckpointError: There is none of that name.
+    """
+    return ScoreModel.from_pretrained(packaged(name))

@@ -1,0 +1,88 @@
+"""Where models are kept: the files, the packaged ones, and how a model is described in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from scoresde import nn as networks
+from scoresde import sde as sdes
+from scoresde.errors import CheckpointError
+from scoresde.sde import SDE
+
+__all__ = ["locate", "packaged", "rebuild_net", "rebuild_sde", "sde_fields"]
+
+_MODELS = Path(__file__).parents[1] / "models"
+_SDES = {
+    kind.__name__: kind
+    for kind in (
+        sdes.VESDE,
+        sdes.VPSDE,
+        sdes.SubVPSDE,
+        sdes.NCSNLadder,
+        sdes.BetaLadder,
+        sdes.CosineSDE,
+        sdes.EDMSDE,
+        sdes.FlowSDE,
+    )
+}
+_NETS = {kind.__name__: kind for kind in (networks.UNet, networks.MLP)}
+
+
+def locate(folder: str | Path) -> Path:
+    """The file of a model: in a folder, itself a file, or one of the package's own by name.
+
+    Raises:
+        CheckpointError: There is no such model.
+    """
+    path = Path(folder)
+    path = path if path.exists() else packaged(str(folder))
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def packaged(name: str) -> Path:
+    """The folder of a model that the package carries.
+
+    Raises:
+        CheckpointError: There is none of that name.
+    """
+    names = sorted(p.name for p in _MODELS.glob("*") if p.is_dir())
+    if name not in names:
+        raise CheckpointError(
+            f"there is no folder {name!r} and no packaged model of that name; "
+            f"packaged are {', '.join(names) or 'none'}"
+        )
+    return _MODELS / name
+
+
+def sde_fields(sde: SDE) -> dict[str, Any]:
+    """The constructor's arguments of an SDE."""
+    init = {name for name, field in sde.__dataclass_fields__.items() if field.init}
+    return {name: value for name, value in asdict(sde).items() if name in init}
+
+
+def rebuild_sde(config: Mapping[str, Any]) -> SDE:
+    """The SDE of a stored model, of a class of ours."""
+    fields = {name: value for name, value in config["sde"].items() if name != "type"}
+    sde: SDE = _kind(_SDES, "sde", config)(**fields)
+    return sde
+
+
+def rebuild_net(config: Mapping[str, Any]) -> nn.Module:
+    """The network of a stored model, of a class of ours, with its first weights."""
+    net: nn.Module = _kind(_NETS, "net", config)(**config["net"]["config"])
+    return net
+
+
+def _kind(table: Mapping[str, Any], what: str, config: Mapping[str, Any]) -> Any:
+    kind = config[what]["type"]
+    if kind not in table:
+        raise CheckpointError(
+            f"this model has a {what} of the class {kind}, which is not scoresde's; "
+            f"pass it: from_pretrained(folder, {what}=...)"
+        )
+    return table[kind]
