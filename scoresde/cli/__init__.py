@@ -1,0 +1,82 @@
+"""The command line: `scoresde demo`, `train`, `sample` and `info`, in the words of the Python API.
+
+Whatever goes wrong is one line on stderr. The exit code is 0 on success alone, 1 after an error,
+2 for options that cannot be understood, and 128 + the number of a signal that ended the command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from scoresde.errors import ScoreSDEError
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Command(Protocol):
+        """What is to be done, with its options."""
+
+        def run(self) -> None:
+            """Do it."""
+
+
+__all__ = ["main"]
+
+_DESCRIPTION = """Score-based generative models through stochastic differential equations.
+Start with `scoresde demo`; every command has a --help of its own."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: Its words; by default those that the shell gave.
+
+    Returns:
+        The exit code. Options that cannot be understood end in `SystemExit(2)`, and SIGTERM during
+        training in `SystemExit(143)`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+            _parse(args).run()
+            sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        _say(str(error) or "interrupted")
+        return 130
+    except BrokenPipeError:
+        # whoever read our output has gone; nor can the interpreter flush it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("SCORESDE_DEBUG") == "1":
+            raise
+        kind = "" if isinstance(error, ScoreSDEError) else f"{type(error).__name__}: "
+        _say(f"error: {kind}{error}")
+        return 1
+    return 0
+
+
+def _parse(args: Sequence[str] | None) -> Command:
+    import tyro
+
+    from scoresde.cli.demo import Demo
+    from scoresde.cli.info import Info
+    from scoresde.cli.sample import Sample
+    from scoresde.cli.train import Train
+
+    command: Command = tyro.extras.subcommand_cli_from_dict(
+        {"demo": Demo, "train": Train, "sample": Sample, "info": Info},
+        prog="scoresde",
+        description=_DESCRIPTION,
+        args=args,
+    )
+    return command
+
+
+def _say(message: str) -> None:
+    print("scoresde:", " ".join(message.split()), file=sys.stderr)

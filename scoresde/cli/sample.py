@@ -1,0 +1,183 @@
+"""`scoresde sample`: draws of a trained model, into a picture or an array file."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from scoresde import checkpoint, plot
+from scoresde.errors import InvalidValueError
+from scoresde.sampling import SAMPLERS, sample
+from scoresde.score import ScoreModel
+
+__all__ = ["Drawn", "Sample", "draw"]
+
+_SUFFIXES = (".png", ".npy", ".npz", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a trained model. Sample i of a seed is the same whatever --n is."""
+
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
+    out: Path
+    """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors."""
+    n: int = 64
+    """How many samples, at least 1."""
+    sampler: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")] = "pc"
+    """The sampling method."""
+    steps: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's or the sampler's)"),
+    ] = None
+    """Steps from noise to data, at least 1; more are slower and better."""
+    seed: int = 0
+    """The randomness, an integer from 0 to 2**64 - 1."""
+    class_: Annotated[
+        int | None,
+        tyro.conf.arg(name="class", metavar="INT", help_behavior_hint="(default: all in turn)"),
+    ] = None
+    """Draw this class only, counted from 0; for models that were trained with labels."""
+    first: int = 0
+    """The number of the first sample: --first 64 goes on where --n 64 ended."""
+    batch_size: int = 64
+    """Samples at once, at least 1: less needs less memory and changes the last digits."""
+
+    def run(self) -> None:
+        """Draw and write."""
+        model = ScoreModel.from_pretrained(self.checkpoint)
+        _check_out(self.out, model.event_shape)
+        drawn = draw(
+            model,
+            self.sampler,
+            n=self.n,
+            steps=self.steps,
+            seed=self.seed,
+            label=self.class_,
+            first=self.first,
+            batch_size=self.batch_size,
+        )
+        _write(self.out, drawn)
+        print(
+            f"{self.n} samples of shape {model.event_shape} in {drawn.seconds:.1f} s, "
+            f"{drawn.nfe} evaluations of the network each: {self.out}"
+        )
+
+
+class Drawn(NamedTuple):
+    """Samples and what they cost."""
+
+    x: Tensor
+    label: Tensor | None
+    nfe: int
+    seconds: float
+
+
+def draw(
+    model: ScoreModel,
+    sampler: str,
+    *,
+    n: int,
+    steps: int | None,
+    seed: int,
+    label: int | None,
+    first: int = 0,
+    batch_size: int = 64,
+) -> Drawn:
+    """Samples `first ... first + n - 1` of a seed.
+
+    Args:
+        model: A score model; where it knows classes, sample i is of class i modulo their number.
+        sampler: A name of `SAMPLERS`.
+        n: How many, at least 1.
+        steps: Steps of the sampler; None for the default.
+        seed: Their seed.
+        label: The class of all of them; None for all classes in turn.
+        first: The number of the first.
+        batch_size: Samples per batch; the last batch is padded.
+
+    Raises:
+        InvalidValueError: `n` is below 1, or the model has no such class.
+    """
+    if n < 1:
+        raise InvalidValueError(f"n must be at least 1, got {n}")
+    labels = _labels(model, label, torch.arange(first, first + n))
+    start = time.perf_counter()
+    with _counted(model) as calls:
+        x = sample(
+            model,
+            model.sde,
+            sampler,
+            n=n,
+            steps=steps,
+            seed=seed,
+            first=first,
+            batch_size=batch_size,
+            condition=None if labels is None else {"label": labels},
+        )
+    batches = -(-n // batch_size)
+    return Drawn(x, labels, len(calls) // batches, time.perf_counter() - start)
+
+
+def _labels(model: ScoreModel, label: int | None, index: Tensor) -> Tensor | None:
+    """The classes of the samples of these numbers, where the model knows any."""
+    classes: int | None = getattr(model.net, "config", {}).get("num_classes")
+    if classes is None:
+        if label is None:
+            return None
+        raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
+    if label is None:
+        return index % classes
+    if not 0 <= label < classes:
+        raise InvalidValueError(f"class must lie in [0, {classes - 1}], got {label}")
+    return torch.full_like(index, label)
+
+
+@contextmanager
+def _counted(model: ScoreModel) -> Iterator[list[None]]:
+    """A list that grows by one with every evaluation of the network."""
+    calls: list[None] = []
+    handle = model.net.register_forward_hook(lambda *_: calls.append(None))
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _check_out(path: Path, event_shape: tuple[int, ...]) -> None:
+    """Refuse, before the work, what could not be written after it."""
+    if path.suffix not in _SUFFIXES:
+        raise InvalidValueError(f"out must end in {', '.join(_SUFFIXES)}; got {str(path)!r}")
+    if path.suffix == ".png" and (len(event_shape) != 3 or event_shape[0] not in (1, 3)):
+        raise InvalidValueError(
+            f"a .png shows images of shape (1, H, W) or (3, H, W), but this model's samples have "
+            f"shape {event_shape}; write them to a .npy, .npz or .safetensors file"
+        )
+
+
+def _write(path: Path, drawn: Drawn) -> None:
+    if path.suffix == ".png":
+        plot.grid(drawn.x, path)
+        return
+    tensors = {"x": drawn.x} if drawn.label is None else {"x": drawn.x, "y": drawn.label}
+    if path.suffix == ".safetensors":
+        checkpoint.save_tensors(path, tensors)
+        return
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in tensors.items()}
+    buffer = io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(buffer, arrays["x"])
+    else:
+        np.savez(buffer, **arrays)
+    checkpoint.write_bytes(path, buffer.getvalue())
