@@ -153,8 +153,13 @@ class Noise:
         for start, stop in self._runs:
             # sample i owns the counters [i blocks, (i + 1) blocks): a run of samples is one call
             counter = [self.indices[start] * blocks % _WORD, k % _WORD, place, self.stream]
-            philox = np.random.Philox(key=[self.seeds[start], 0], counter=counter)
-            raw[start:stop].flat = philox.random_raw((stop - start) * blocks * _BLOCK)
+            # a list of large and small integers would become floating point
+            philox = np.random.Philox(
+                key=np.array([self.seeds[start], 0], dtype=np.uint64),
+                counter=np.array(counter, dtype=np.uint64),
+            )
+            numbers = philox.random_raw((stop - start) * blocks * _BLOCK)
+            raw[start:stop] = numbers.reshape(stop - start, blocks * _BLOCK)
         # the middles of 2**53 cells of (0, 1), then Box & Muller (1958): two numbers make two
         uniform = torch.from_numpy(((raw >> 11) + 0.5) * 2.0**-53)
         u, v = uniform.chunk(2, dim=1)
@@ -171,7 +176,7 @@ class Noise:
             for i, (seed, index) in enumerate(names)
             if i == 0 or names[i - 1] != (seed, index - 1)
         ]
-        return list(zip(starts, [*starts[1:], len(names)], strict=True))
+        return list(zip(starts, [*starts, len(names)][1:], strict=True))
 
 
 def seeds_of(
@@ -199,10 +204,15 @@ def seeds_of(
     if isinstance(generator, torch.Generator):
         draws = torch.randint(2**63 - 1, (n,), generator=generator, device=generator.device)
         return [int(draw) for draw in draws], [first] * n
+    if not isinstance(generator, Sequence):
+        raise InvalidTypeError(
+            f"generator= takes a torch.Generator or a list of them, got {generator!r}; "
+            "an integer is a seed="
+        )
     if len(generator) != n:
         raise InvalidValueError(f"a list of {len(generator)} generators for n = {n} samples")
-    draws = [torch.randint(2**63 - 1, (), generator=g, device=g.device) for g in generator]
-    return [int(draw) for draw in draws], [first] * n
+    own = [int(torch.randint(2**63 - 1, (), generator=g, device=g.device)) for g in generator]
+    return own, [first] * n
 
 
 def _bits(t: float) -> int:

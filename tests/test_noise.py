@@ -1,0 +1,337 @@
+"""Randomness: a pure function of seed, index, stream and place, standard normal everywhere."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.noise import Noise, seeds_of
+
+SEEDS = st.integers(0, 2**64 - 1)
+EVENTS = st.lists(st.integers(1, 9), max_size=3).map(tuple)
+N = 4000
+# two-sided at 1e-6
+Z = 4.9
+
+
+def like(n, *event, dtype=torch.float64):
+    return torch.empty(n, *event, dtype=dtype)
+
+
+def uncorrelated(a, b):
+    r = (a.flatten() * b.flatten()).mean() * math.sqrt(a.numel())
+    return abs(float(r)) < Z
+
+
+def standard_normal(z):
+    """Moments one to four and the tails, each within its own standard error."""
+    n = z.numel()
+    for power, (mean, var) in {1: (0, 1), 2: (1, 2), 3: (0, 15), 4: (3, 96)}.items():
+        assert abs(float((z**power).mean()) - mean) < Z * math.sqrt(var / n), power
+    tail = math.erfc(2.5 / math.sqrt(2))
+    outside = float((z.abs() > 2.5).double().mean())
+    assert abs(outside - tail) < Z * math.sqrt(tail / n)
+
+
+# Independence
+
+
+@given(SEEDS, st.floats(0, 100), st.integers(0, 50))
+def test_draws_are_standard_normal_and_independent_across_samples_and_entries(seed, t, k):
+    z = Noise.of(seed, N).normal(like(N, 5), t, k)
+    standard_normal(z)
+    assert uncorrelated(z[:-1], z[1:])
+    for i in range(5):
+        for j in range(i):
+            assert uncorrelated(z[:, i], z[:, j]), (i, j)
+            assert uncorrelated(z[:, i] ** 2 - 1, (z[:, j] ** 2 - 1) / 2), (i, j)
+
+
+DRAWS = {
+    "another time": lambda n, x: n.normal(x, 0.5 + 1e-15),
+    "the start": lambda n, x: n.normal(x, math.inf),
+    "time zero": lambda n, x: n.normal(x, 0.0),
+    "another number": lambda n, x: n.normal(x, 0.5, 1),
+    "a fork": lambda n, x: n.fork(0).normal(x, 0.5),
+    "another fork": lambda n, x: n.fork(1).normal(x, 0.5),
+    "a fork of a fork": lambda n, x: n.fork(0).fork(0).normal(x, 0.5),
+    "forks in another order": lambda n, x: n.fork(1).fork(0).normal(x, 0.5),
+    "a path": lambda n, x: n.increment(x, 0.0, 0.5),
+    "the path up to there": lambda n, x: n.increment(x, 0.25, 0.5),
+    "the path of a fork": lambda n, x: n.fork(0).increment(x, 0.0, 0.5),
+    "the next samples": lambda n, x: Noise.of(n.seeds[0], N, first=N).normal(x, 0.5),
+    "the next seed": lambda n, x: Noise.of(n.seeds[0] + 1, N).normal(x, 0.5),
+    "a seed that 32 bits cannot tell": lambda n, x: Noise.of(n.seeds[0] + 2**32, N).normal(x, 0.5),
+}
+
+
+@pytest.mark.parametrize("other", DRAWS)
+def test_noise_asked_for_elsewhere_is_independent(other):
+    noise, x = Noise.of(7, N), like(N, 4)
+    z, w = noise.normal(x, 0.5), DRAWS[other](noise, x)
+    assert not (z == w).any()
+    assert uncorrelated(z, w)
+    assert uncorrelated(z[:-1], w[1:])
+    # nor is it the same numbers in another order
+    assert not torch.isin(z, w).any()
+
+
+@given(SEEDS, st.integers(0, 2**40), EVENTS, st.floats(0, 1))
+def test_no_two_samples_share_a_number(seed, first, event, t):
+    event = event or (1,)
+    z = Noise.of(seed, 40, first=first).normal(like(40, *event), t)
+    assert len(z.unique()) == z.numel()
+
+
+@given(SEEDS, st.integers(0, 5), st.integers(0, 5), st.integers(1, 3))
+@example(0, 0, 0, 1)
+@example(0, 2, 1, 2)
+def test_forks_of_forks_differ_from_each_other(seed, j, k, step):
+    """Their streams pass 2**63, where a list of integers once became floating point."""
+    noise, x = Noise.of(seed, 2), like(2, 4)
+    draws = [noise.fork(j).fork(k), noise.fork(j).fork(k + step), noise.fork(j + step).fork(k)]
+    numbers = torch.cat([draw.normal(x, 0.5) for draw in draws])
+    assert len(numbers.unique()) == numbers.numel()
+
+
+@given(st.integers(0, 63), st.integers(0, 2**64 - 1), st.integers(0, 63))
+@example(63, 0, 0)
+@example(0, 2**63 + 1, 63)
+def test_seeds_that_differ_in_one_bit_or_by_one_have_other_noise(bit, seed, shift):
+    others = {seed ^ 2**bit, (seed + 1) % 2**64, (seed + 2**shift) % 2**64} - {seed}
+    x = like(1, 4)
+    numbers = torch.cat([Noise.of(s, 1).normal(x, 0.5) for s in {seed, *others}])
+    assert len(numbers.unique()) == numbers.numel()
+
+
+# A pure function
+
+
+@given(SEEDS, st.integers(0, 2**40), EVENTS, st.data())
+def test_a_sample_is_the_same_bit_for_bit_in_any_batch(seed, first, event, data):
+    n = data.draw(st.integers(1, 40))
+    whole = Noise.of(seed, n, first=first)
+    i = data.draw(st.integers(0, n - 1))
+    j = data.draw(st.integers(i + 1, n))
+    low, high = sorted(data.draw(st.lists(st.floats(0, 1), min_size=2, max_size=2)))
+    parts = [whole[i:j], Noise.of(seed, j - i, first=first + i)]
+    # any order, with repetitions, as padding and permutation make them
+    order = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=9))
+    mixed = Noise([seed] * len(order), [first + k for k in order])
+    draws = [lambda noise, x: noise.normal(x, low, 3), lambda noise, x: noise.fork(2).normal(x, 1)]
+    if high - low > 1e-6:
+        draws.append(lambda noise, x: noise.increment(x, low, high))
+    for draw in draws:
+        z = draw(whole, like(n, *event))
+        for part in parts:
+            assert torch.equal(draw(part, like(j - i, *event)), z[i:j])
+        assert torch.equal(draw(mixed, like(len(order), *event)), z[order])
+
+
+@given(SEEDS, EVENTS)
+def test_nothing_is_remembered_between_draws(seed, event):
+    fresh, used = Noise.of(seed, 3), Noise.of(seed, 3)
+    x = like(3, *event)
+    for t in (0.1, 0.9, 0.3):
+        used.normal(x, t)
+        used.increment(x, 0.01, t)
+        used.fork(1).normal(x, t)
+    assert torch.equal(used.normal(x, 0.5), fresh.normal(x, 0.5))
+    assert torch.equal(used.increment(x, 0.2, 0.5), fresh.increment(x, 0.2, 0.5))
+
+
+def test_the_path_of_one_noise_serves_events_of_several_shapes():
+    noise = Noise.of(0, 3)
+    for event in ((2,), (5,), (2,)):
+        x = like(3, *event)
+        assert torch.equal(noise.increment(x, 0.2, 0.5), Noise.of(0, 3).increment(x, 0.2, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_one_stream_serves_every_dtype(dtype):
+    noise = Noise.of(0, 5)
+    x = like(5, 3, dtype=dtype)
+    for draw in (lambda x: noise.normal(x, 0.5), lambda x: noise.increment(x, 0.2, 0.5)):
+        assert draw(x).dtype == dtype
+        assert torch.equal(draw(x), draw(x.double()).to(dtype))
+
+
+def test_times_are_named_by_value_and_not_by_type_or_sign_of_zero():
+    noise, x = Noise.of(0, 5), like(5, 3)
+    assert torch.equal(noise.normal(x, 0.0), noise.normal(x, -0.0))
+    assert torch.equal(
+        noise.normal(x, 0.1), noise.normal(x, torch.tensor(0.1, dtype=torch.float64))
+    )
+
+
+def test_draws_reach_far_into_the_tail_and_are_finite():
+    z = Noise.of(1, 2**18).normal(like(2**18, 4), 0.5)
+    assert z.isfinite().all()
+    assert 4.7 < z.max() < 6.5
+    assert -6.5 < z.min() < -4.7
+
+
+def test_torch_generators_are_left_alone():
+    before = torch.get_rng_state()
+    Noise.of(0, 5).normal(like(5, 3), 0.5)
+    Noise.of(0, 5).increment(like(5, 3), 0.2, 0.5)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# The Brownian path
+
+
+@given(SEEDS, st.lists(st.integers(0, 2**24), min_size=3, max_size=6, unique=True), st.data())
+@example(0, [0, 1, 2, 2**24], None)
+@example(0, [0, 2**23, 2**24 - 1, 2**24], None)
+def test_increments_add_up_over_any_intervals_in_any_order(seed, cells, data):
+    horizon = 1.0 if data is None else data.draw(st.floats(0.1, 100))
+    cells = sorted(cells)
+    t = [horizon * (cell / 2**24) for cell in cells]
+    noise, x = Noise.of(seed, 4, horizon=horizon), like(4, 3)
+    pieces = list(pairwise(t))
+    order = range(len(pieces)) if data is None else data.draw(st.permutations(range(len(pieces))))
+    walk = sum(math.sqrt(t[i + 1] - t[i]) * noise.increment(x, *pieces[i]) for i in order)
+    whole = math.sqrt(t[-1] - t[0]) * noise.increment(x, t[0], t[-1])
+    assert_close(walk, whole, rtol=1e-12, atol=1e-12 * math.sqrt(horizon))
+
+
+@given(SEEDS, st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 100))
+def test_increments_are_standard_normal_over_any_interval(seed, a, b, horizon):
+    low, high = sorted((a, b))
+    if high - low > 1e-6:
+        z = Noise.of(seed, N, horizon=horizon).increment(like(N, 3), low * horizon, high * horizon)
+        standard_normal(z)
+
+
+@given(SEEDS, st.lists(st.floats(0, 1), min_size=4, max_size=4, unique=True))
+@example(0, [0.0, 0.5, 0.5, 1.0])
+@example(0, [0.0, 1e-6, 1e-6, 2e-6])
+def test_increments_over_disjoint_intervals_are_uncorrelated(seed, t):
+    t = sorted(t)
+    if min(t[1] - t[0], t[3] - t[2]) >= 1e-6:
+        noise, x = Noise.of(seed, N), like(N, 4)
+        assert uncorrelated(noise.increment(x, t[0], t[1]), noise.increment(x, t[2], t[3]))
+
+
+@given(SEEDS, st.floats(0.05, 0.95), st.floats(0.1, 0.9))
+def test_overlapping_increments_correlate_as_their_overlap_says(seed, t, u):
+    s = t * u
+    z = Noise.of(seed, N)
+    part, whole = z.increment(like(N, 4), s, t), z.increment(like(N, 4), 0, t)
+    expected = math.sqrt(1 - u)
+    assert abs(float((part * whole).mean()) - expected) < Z * math.sqrt((1 + expected**2) / (4 * N))
+
+
+def test_a_path_has_no_interval_below_its_resolution_and_says_so():
+    noise, x = Noise.of(0, 2, horizon=80.0), like(2, 3)
+    with pytest.raises(InvalidValueError, match=r"below the resolution .* use fewer steps"):
+        noise.increment(x, 1.0, 1.0 + 1e-7)
+    assert noise.increment(x, 1.0, 1.0 + 1e-5).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("s", "t"), [(0.5, 0.5), (0.6, 0.5), (-0.1, 0.5), (0.5, 1.1), (math.nan, 0.5), (0.1, math.nan)]
+)
+def test_an_increment_outside_the_path_is_refused(s, t):
+    with pytest.raises(InvalidValueError, match=r"needs 0 <= s < t <= 1\.0, got s = "):
+        Noise.of(0, 2).increment(like(2, 3), s, t)
+
+
+def test_a_time_rounded_up_to_single_precision_is_still_the_end_of_the_path():
+    noise, x = Noise.of(0, 2, horizon=0.999), like(2, 3)
+    late = float(torch.tensor(0.999))
+    assert late > 0.999
+    assert torch.equal(noise.increment(x, 0.1, late), noise.increment(x, 0.1, 0.999))
+
+
+# Batches and seeds
+
+
+def test_noise_for_another_number_of_samples_is_refused():
+    with pytest.raises(ShapeError, match="noise for 3 samples was asked for a batch of 2"):
+        Noise.of(0, 3).normal(like(2, 5), 0.5)
+
+
+@pytest.mark.parametrize("event", [(), (0,), (2, 0), (7,)])
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_empty_batches_and_events_have_noise_of_their_shape(n, event):
+    noise = Noise.of(0, n)
+    assert noise.normal(like(n, *event), 0.5).shape == (n, *event)
+    assert noise.increment(like(n, *event), 0.25, 0.5).shape == (n, *event)
+    assert len(noise) == n
+
+
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        (-1, InvalidValueError, r"must lie in \[0, 2\*\*64\), got -1"),
+        (2**64, InvalidValueError, r"must lie in \[0, 2\*\*64\), got 18446744073709551616"),
+        (1.0, InvalidTypeError, "a seed is an integer, got 1.0"),
+        (True, InvalidTypeError, "a seed is an integer, got True"),
+        ("0", InvalidTypeError, "a seed is an integer, got '0'"),
+    ],
+)
+def test_what_is_no_seed_is_refused(seed, error, message):
+    with pytest.raises(error, match=message):
+        Noise.of(seed, 1)
+
+
+def test_seeds_and_indices_come_in_equal_number():
+    with pytest.raises(InvalidValueError, match="2 seeds for 1 indices"):
+        Noise([0, 1], [0])
+
+
+@given(SEEDS, st.integers(0, 9), st.integers(0, 100))
+def test_a_seed_numbers_its_samples_from_the_first(seed, n, first):
+    assert seeds_of(n, seed, None, first) == ([seed] * n, list(range(first, first + n)))
+
+
+def test_a_generator_gives_every_sample_a_seed_of_its_own():
+    seeds, indices = seeds_of(5, None, torch.Generator().manual_seed(1), 0)
+    assert len(set(seeds)) == 5
+    assert indices == [0] * 5
+    assert seeds == seeds_of(5, None, torch.Generator().manual_seed(1), 0)[0]
+    # more samples do not change those that were there
+    assert seeds == seeds_of(8, None, torch.Generator().manual_seed(1), 0)[0][:5]
+    used = torch.Generator().manual_seed(1)
+    assert seeds_of(5, None, used, 0) != seeds_of(5, None, used, 0)
+
+
+def test_a_list_of_generators_gives_one_seed_each():
+    def generators():
+        return [torch.Generator().manual_seed(i) for i in range(3)]
+
+    seeds, indices = seeds_of(3, None, generators(), 4)
+    assert len(set(seeds)) == 3
+    assert indices == [4] * 3
+    assert seeds_of(3, None, generators()[::-1], 4)[0] == seeds[::-1]
+
+
+@pytest.mark.global_rng
+def test_without_seed_or_generator_the_global_generator_governs():
+    state = torch.get_rng_state()
+    first = seeds_of(3, None, None, 0)
+    assert first != seeds_of(3, None, None, 0)
+    torch.set_rng_state(state)
+    assert seeds_of(3, None, None, 0) == first
+    assert first[1] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((2, 1, torch.Generator(), 0), InvalidValueError, "seed= or generator=, not both"),
+        ((2, 1, None, -1), InvalidValueError, "first must be >= 0, got -1"),
+        ((2, None, [torch.Generator()], 0), InvalidValueError, "1 generators for n = 2 samples"),
+        ((2, None, 5, 0), InvalidTypeError, "generator= takes a torch.Generator .* got 5"),
+    ],
+)
+def test_seeds_that_cannot_be_had_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        seeds_of(*arguments)
