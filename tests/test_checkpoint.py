@@ -95,6 +95,14 @@ def test_every_flipped_bit_is_detected(folder, good, place, bit):
         checkpoint.load_tensors(path)
 
 
+def test_numbers_that_are_read_as_another_type_are_detected(folder, good):
+    path = folder / "retyped.safetensors"
+    assert good.count(b'"F32"') > 0
+    path.write_bytes(good.replace(b'"F32"', b'"I32"'))
+    with pytest.raises(CheckpointError, match="is damaged: its SHA-256 is"):
+        checkpoint.load_tensors(path)
+
+
 def test_a_truncated_file_is_reported_with_its_size_and_the_expected_one(folder, good):
     path = folder / "short.safetensors"
     path.write_bytes(good[:-5])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -51,6 +51,7 @@ def test_the_order_is_the_same_on_every_machine():
 
 
 @given(seed=st.integers(0, 2**63), epoch=st.integers(0, 1000))
+@example(seed=2**63, epoch=0)  # float64 has no room for the seed next to it
 def test_seeds_and_epochs_have_orders_of_their_own(seed, epoch):
     here = order(100, seed=seed, epoch=epoch)
     assert not torch.equal(here, order(100, seed=seed, epoch=epoch + 1))

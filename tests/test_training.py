@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from scoresde import checkpoint
+from scoresde import checkpoint, objectives
 from scoresde.data import Data
 from scoresde.errors import (
     CheckpointError,
@@ -27,8 +27,9 @@ from scoresde.errors import (
     UnknownNameError,
 )
 from scoresde.nn import MLP
+from scoresde.objectives import dsm_loss, g2
 from scoresde.score import ScoreModel
-from scoresde.sde import EDMSDE, VESDE, Moments
+from scoresde.sde import EDMSDE, VESDE, VPSDE, Importance, Moments
 from scoresde.training import TrainConfig, Trainer
 from scoresde.training.state import pack
 
@@ -122,17 +123,24 @@ import os, random, signal, sys, time
 from test_training import CONFIG, Trainer, data, make, replace
 import torch
 torch.set_num_threads(1)
-folder, clock = sys.argv[1], random.Random(0)
+folder, moments = sys.argv[1], random.Random(0)
 config = replace(CONFIG, steps=150, save_every=3)
 ends = []
-for _ in range(10):
+for _ in range(6):
+    before = set(os.listdir(folder))
     child = os.fork()
     if child == 0:
         Trainer(make(), data(), config, folder=folder).train()
         os._exit(0)
-    time.sleep(clock.uniform(0.05, 0.3))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    # on a busy machine the child may take long to get anywhere
+    while set(os.listdir(folder)) <= before and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.001)
+    time.sleep(moments.uniform(0, 0.05))
+    try:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # it had come to its end
     ends.append(Trainer(make(), data(), config, folder=folder).step)
 trainer = Trainer(make(), data(), config, folder=folder)
 trainer.train()
@@ -143,6 +151,7 @@ print(*ends)
 @pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path):
     here = Path(__file__).parent
+    (tmp_path / "killed").mkdir()
     run = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path / "killed")],
         cwd=here,
@@ -275,6 +284,35 @@ def test_the_result_is_the_averaged_model_in_eval_mode(whole):
     assert not torch.equal(model.net.head.weight, whole.model.net.head.weight)
 
 
+def test_the_average_follows_the_weights_of_every_step():
+    config = replace(CONFIG, ema=0.5, steps=6)
+    trainer = Trainer(make(), data(), config)
+    expected = trainer.model.net.stem.weight.detach().clone()
+    for k in range(6):
+        trainer.train(1)
+        decay = min(0.5, (1 + k) / (10 + k))
+        expected = decay * expected + (1 - decay) * trainer.model.net.stem.weight.detach()
+    torch.testing.assert_close(trainer.ema.model.net.stem.weight.detach(), expected)
+
+
+def test_training_sees_every_sample_once_an_epoch_with_its_label(monkeypatch):
+    x = torch.arange(37.0)[:, None].expand(37, 2) / 37
+    seen = []
+
+    def spy(model, sde, x, **options):
+        seen.extend(
+            zip((37 * x[:, 0]).round().tolist(), options["condition"]["label"], strict=True)
+        )
+        return dsm_loss(model, sde, x, **options)
+
+    monkeypatch.setattr(objectives, "dsm_loss", spy)
+    config = replace(CONFIG, steps=14, label_dropout=0.0)
+    Trainer(make(num_classes=37), Data(x, torch.arange(37)), config).train()
+    assert all(sample == label for sample, label in seen)
+    for epoch in range(3):
+        assert sorted(sample for sample, _ in seen[37 * epoch :][:37]) == list(range(37))
+
+
 def test_the_folder_holds_the_averaged_model_and_the_run(tmp_path, whole):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train()
     stored, _ = checkpoint.load_tensors(tmp_path / "model.safetensors")
@@ -286,13 +324,10 @@ def test_the_folder_holds_the_averaged_model_and_the_run(tmp_path, whole):
 
 
 def test_the_loss_is_that_of_dsm_at_the_times_of_the_law():
-    from scoresde.objectives import dsm_loss, g2
-    from scoresde.sde import Importance
-
+    sde = VPSDE()  # of the variance-exploding one the importance weights are all one
     trainer = Trainer(
-        make(dropout=0.0), data(False), replace(CONFIG, weight="g2", times="importance")
+        make(sde, dropout=0.0), data(False), replace(CONFIG, weight="g2", times="importance")
     )
-    sde = trainer.model.sde
     found = [float(trainer._loss(k).detach()) for k in range(400)]
     t, importance = sde.sample_times(
         20000, law=Importance(), generator=torch.Generator().manual_seed(0)
