@@ -89,7 +89,7 @@ class Karras(Spacing):
 
 @dataclass(frozen=True)
 class LogSNR(Spacing):
-    r"""Equal steps in $\lambda = \log(\alpha_t^2 / \sigma_t^2)$: geometric in $\sigma_t / \alpha_t$.
+    r"""Equal steps in $\lambda = \log(\alpha_t^2 / \sigma_t^2)$, so geometric in the noise.
 
     Lu et al. (2022), section 4.1, arXiv:2206.00927.
     """

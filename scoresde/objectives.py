@@ -23,7 +23,7 @@ r"""A weight $\lambda(t)$ of the objective, from `(sde, t)`."""
 
 
 def sigma2(sde: SDE, t: Tensor) -> Tensor:
-    r"""$\lambda = \sigma_t^2$: every level counts the same (Song & Ermon 2019, arXiv:1907.05600)."""
+    r"""$\lambda = \sigma_t^2$: all levels count the same (Song & Ermon 2019, arXiv:1907.05600)."""
     return sde.sigma(t) ** 2
 
 
@@ -35,8 +35,8 @@ def g2(sde: SDE, t: Tensor) -> Tensor:
 def edm(data_var: float = 1.0) -> Weight:
     r"""EDM's weight, under which the target of its preconditioned network has unit variance.
 
-    $\lambda = \sigma^2 (1 + \tilde\sigma^2 / v)$ with $\tilde\sigma = \sigma/\alpha$ and $v$ the data's
-    variance; on the denoiser's error it reads $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$
+    $\lambda = \sigma^2 (1 + \tilde\sigma^2 / v)$ with $\tilde\sigma = \sigma/\alpha$ and $v$ the
+    data's variance; on the denoiser's error it reads $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$
     (Karras et al. 2022, table 1, arXiv:2206.00364).
 
     Args:
@@ -68,7 +68,8 @@ def dsm_loss(
 ) -> Tensor:
     r"""Denoising score matching, one value for each sample.
 
-    $$ \lambda(t)\,\big\| s_\theta(x_t, t) + z / \sigma_t \big\|^2, \qquad x_t = \alpha_t x_0 + \sigma_t z $$
+    $$ \lambda(t)\,\big\| s_\theta(x_t, t) + z / \sigma_t \big\|^2, \qquad
+       x_t = \alpha_t x_0 + \sigma_t z $$
 
     Vincent (2011), *A connection between score matching and denoising autoencoders*; in continuous
     time Song et al. (2021), eq. 7, arXiv:2011.13456. On an SDE with levels it is the ladder's

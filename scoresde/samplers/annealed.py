@@ -21,8 +21,8 @@ class AnnealedLangevin(Sampler):
     r"""`k` Langevin steps $\epsilon_i = \kappa\,\sigma_i^2$ at every level, the first included.
 
     With NCSN's step $c\,\sigma_i^2 / \sigma_\min^2$, $\sigma_\min$ the smallest level, this is
-    $\kappa = c / \sigma_\min^2$. Neighbouring levels must overlap, or the walk does not settle: a ladder
-    needs about 28 levels in 64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1,
+    $\kappa = c / \sigma_\min^2$. Neighbouring levels must overlap, or the walk does not settle: a
+    ladder needs about 28 levels in 64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1,
     arXiv:1907.05600; (2020), techniques 2 and 4, arXiv:2006.09011.
 
     Args:

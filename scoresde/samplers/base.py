@@ -7,6 +7,7 @@ time grid is `trajectory`, shared by all but the methods with memory or steps of
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -82,6 +83,6 @@ class Sampler(abc.ABC):
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
         """The states at `times[1:]`, from `x` at `times[0]`."""
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        for t, s in itertools.pairwise(times):
             x = self.step(rsde, x, t, s, noise)
             yield State(s, x, None, rsde.nfe)

@@ -60,9 +60,9 @@ class FixedLangevin(Corrector):
 class Langevin(Corrector):
     r"""Langevin corrector whose step is set by a signal-to-noise ratio $r$.
 
-    Song et al. (2021), algorithm 4, arXiv:2011.13456, take $\epsilon = 2 (r \|z\| / \|s\|)^2$ with norms
-    averaged over the batch, which makes a sample depend on its neighbours. The default is that
-    rule in expectation,
+    Song et al. (2021), algorithm 4, arXiv:2011.13456, take
+    $\epsilon = 2 (r \|z\| / \|s\|)^2$ with norms averaged over the batch, which makes a sample depend
+    on its neighbours. The default is that rule in expectation,
 
     $$ \epsilon = 2 r^2 \sigma_t^2, $$
 
@@ -91,9 +91,9 @@ class Langevin(Corrector):
         sigma = expand(sde.sigma(s), score)
         if self.norm == "expected":
             return 2 * (self.snr * sigma) ** 2
-        if score[0].numel() < 64:
+        if (dimensions := score.shape[1:].numel()) < 64:
             warnings.warn(
-                f"norm={self.norm!r} is far from Langevin dynamics in {score[0].numel()} "
+                f"norm={self.norm!r} is far from Langevin dynamics in {dimensions} "
                 "dimensions; use norm='expected'",
                 stacklevel=2,
             )
@@ -108,7 +108,7 @@ class Langevin(Corrector):
 
 @dataclass(frozen=True)
 class ScaledLangevin(Corrector):
-    r"""Langevin corrector with a step in units of the noise's variance: $\epsilon = \kappa\,\sigma_s^2$.
+    r"""Langevin corrector with a step in the noise's units: $\epsilon = \kappa\,\sigma_s^2$.
 
     `Langevin(snr=r)` is $\kappa = 2 r^2$.
 

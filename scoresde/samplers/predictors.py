@@ -73,8 +73,8 @@ class Ancestral(Sampler):
 
     $$ x_s = \frac{x_t + v \nabla\log p_t(x_t)}{a} + \sqrt v\, r\, z $$
 
-    with $r = \sigma_s / \sigma_t$, the variance of $p(x_s | x_t, x_0)$ (exact for data at one point), or
-    $r = 1$, `large` (under VP exact for standard normal data). Ho et al. (2020), algorithm 2,
+    with $r = \sigma_s / \sigma_t$, the variance of $p(x_s | x_t, x_0)$ (exact for data at a point),
+    or $r = 1$, `large` (under VP exact for standard normal data). Ho et al. (2020), algorithm 2,
     arXiv:2006.11239; Song et al. (2021), eq. 47, arXiv:2011.13456.
 
     Args:

@@ -71,8 +71,8 @@ class Bridge:
     r"""A score of one SDE as a score of another: the same noise level, rescaled.
 
     If $\sigma'_u / \alpha'_u = \sigma_t / \alpha_t$, then $y = x\,\alpha'_u / \alpha_t$ has the law
-    $p'_u$, so $\nabla\log p_t(x) = \frac{\alpha'_u}{\alpha_t} \nabla\log p'_u(y)$ (Karras et al. 2022,
-    eq. 20, arXiv:2206.00364). The model's noise levels must cover those it is asked for.
+    $p'_u$, so $\nabla\log p_t(x) = \frac{\alpha'_u}{\alpha_t} \nabla\log p'_u(y)$ (Karras et al.
+    2022, eq. 20, arXiv:2206.00364). The model's noise levels must cover those it is asked for.
 
     Args:
         model: A score that knows its own SDE.

@@ -34,7 +34,7 @@ __all__ = ["SDE", "expand"]
 
 
 def expand(c: Tensor, x: Tensor) -> Tensor:
-    """The coefficient `c` of shape `()`, `(1,)` or `(B,)`, in the dtype of `x` and ready to multiply it.
+    """A coefficient `()`, `(1,)` or `(B,)`, in the dtype of `x` and ready to multiply it.
 
     Args:
         c: A coefficient, computed in float64.
@@ -63,9 +63,9 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class SDE(abc.ABC):
-    r"""A linear SDE $dx = f(t) x\,dt + g(t)\,dw$ with kernel $\mathcal N(\alpha_t x_0, \sigma_t^2 I)$.
+    r"""A linear SDE $dx = f(t) x\,dt + g(t)\,dw$ with kernel $N(\alpha_t x_0, \sigma_t^2 I)$.
 
-    Times are floats or tensors of shape `()` or `(B,)` in `[0, T]`; states are `(B, *)` of any rank.
+    Times are floats or tensors `()` or `(B,)` in `[0, T]`; states are `(B, *)` of any rank.
 
     Args:
         T: The last time; $\alpha_T$ should be at least 1e-3, since samplers divide by it.
@@ -104,12 +104,12 @@ class SDE(abc.ABC):
     # The kernel and the process
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        r"""Mean $\alpha_t x_0$ of shape `(B, *)` and std $\sigma_t$ (broadcastable to it) of $p(x_t | x_0)$."""
+        r"""Mean $\alpha_t x_0$ and std $\sigma_t$ of $p(x_t | x_0)$, both ready for `(B, *)`."""
         t = self._times(t)
         return expand(self.alpha(t), x0) * x0, expand(self.sigma(t), x0)
 
     def perturb(self, x0: Tensor, t: Tensor | float, noise: Tensor) -> Tensor:
-        r"""A draw $x_t = \alpha_t x_0 + \sigma_t z$ of $p(x_t | x_0)$ from standard normal `noise`."""
+        r"""A draw $x_t = \alpha_t x_0 + \sigma_t z$ of $p(x_t | x_0)$ with `noise` for z."""
         if noise.shape != x0.shape:
             raise ShapeError(
                 f"noise must have the shape of x0, {tuple(x0.shape)}; got {tuple(noise.shape)}"
@@ -118,9 +118,10 @@ class SDE(abc.ABC):
         return mean + std * noise
 
     def transition(self, s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        r"""Scale $a$ and variance $v$ of $p(x_t | x_s) = \mathcal N(a x_s, v I)$, for $s \le t$, in float64.
+        r"""Scale $a$ and variance $v$ of $p(x_t | x_s) = N(a x_s, v I)$ for $s \le t$, in float64.
 
-        $$ a = \alpha_t / \alpha_s, \qquad v = -\sigma_t^2 \operatorname{expm1}(\lambda_t - \lambda_s) $$
+        $$ a = \alpha_t / \alpha_s, \qquad
+           v = -\sigma_t^2 \operatorname{expm1}(\lambda_t - \lambda_s) $$
 
         with $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. No difference of squares
         is taken, so it composes over intermediate times to rounding.
@@ -141,7 +142,7 @@ class SDE(abc.ABC):
         return torch.where(same, 1.0, a), torch.where(same, 0.0, v)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""$f(t) = \frac{d}{dt}\log\alpha$ and $g(t)^2 = \frac{d\sigma^2}{dt} - 2 f \sigma^2$, by autograd.
+        r"""$f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f\sigma^2$ by autograd.
 
         Any shape in, the same shape out; override with closed forms where they are known.
         """
@@ -168,7 +169,7 @@ class SDE(abc.ABC):
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time(self, log_snr: Tensor) -> Tensor:
-        r"""The time at which $\lambda_t$ is `log_snr`: the inverse of `log_snr`, by bisection in float64."""
+        r"""The time at which $\lambda_t$ has this value: the inverse of `log_snr`, by bisection."""
         target = log_snr.to(torch.float64)
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
         for _ in range(64):
@@ -186,7 +187,7 @@ class SDE(abc.ABC):
 
     @property
     def prior_std(self) -> float:
-        r"""Standard deviation of the prior at `T`, where nothing is known of the data: $\sigma_T$."""
+        r"""$\sigma_T$, the prior's standard deviation where nothing is known of the data."""
         return float(self.sigma(torch.tensor(self.T, dtype=torch.float64)))
 
     def prior(self, data: Moments | None = None) -> Moments:
@@ -219,7 +220,7 @@ class SDE(abc.ABC):
         return self.prior(data).log_prob(z)
 
     def prior_mismatch(self, mean: Tensor, var: Tensor | float) -> float:
-        r"""The Wasserstein-2 distance between $p_T$ (to second order) and the prior of unknown data.
+        r"""The Wasserstein-2 distance from $p_T$, to second order, to the prior of unknown data.
 
         $$ W_2^2 = \|\alpha_T \mu - \mu_\text{prior}\|^2
            + \sum_j \big(\sqrt{\alpha_T^2 v_j + \sigma_T^2} - \sigma_\text{prior}\big)^2 $$
@@ -268,8 +269,8 @@ class SDE(abc.ABC):
             steps = self.levels - 1 if steps is None else steps
             if steps > self.levels - 1:
                 raise InvalidValueError(
-                    f"{steps} steps need {steps + 1} levels, but this SDE has levels={self.levels}; "
-                    f"use at most {self.levels - 1} steps or an SDE with more levels"
+                    f"{steps} steps need {steps + 1} levels, but this SDE has "
+                    f"levels={self.levels}; use at most {self.levels - 1} steps, or more levels"
                 )
             grid = torch.linspace(self.eps, self.T, self.levels, dtype=torch.float64)
             t = grid[grids.ladder(self.levels, steps)]
@@ -344,6 +345,6 @@ class SDE(abc.ABC):
 
     def _not_a_diffusion(self, t: Tensor) -> str:
         return (
-            f"the signal-to-noise ratio alpha / sigma of {type(self).__name__} must fall with time, "
+            f"the signal-to-noise ratio alpha / sigma of {type(self).__name__} must fall in time, "
             f"but does not at t = {t}: no process has this kernel; correct alpha or sigma"
         )

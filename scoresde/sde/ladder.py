@@ -66,7 +66,7 @@ class _Table(SDE):
 
 @dataclass(frozen=True)
 class NCSNLadder(_Table):
-    r"""The noise levels of a noise-conditional score network: any increasing $\sigma_0 < \dots < \sigma_{L-1}$.
+    r"""The levels of a noise-conditional score network: any $\sigma_0 < \dots < \sigma_{L-1}$.
 
     $\alpha = 1$ and $\log\sigma_t$ is linear between the levels, which stand at $t_i = iT/(L-1)$
     (Song & Ermon 2019, arXiv:1907.05600, who count from the largest level down). A geometric ladder
@@ -95,7 +95,8 @@ class NCSNLadder(_Table):
         r"""$\sigma_i = \sigma_\min (\sigma_\max / \sigma_\min)^{i/(L-1)}$."""
         if not 0 < sigma_min < sigma_max:
             raise InvalidValueError(
-                f"need 0 < sigma_min < sigma_max, got sigma_min = {sigma_min}, sigma_max = {sigma_max}"
+                f"need 0 < sigma_min < sigma_max, got sigma_min = {sigma_min}, "
+                f"sigma_max = {sigma_max}"
             )
         if not isinstance(levels, int) or levels < 2:
             raise InvalidValueError(f"levels must be an integer >= 2, got {levels!r}")
@@ -121,7 +122,7 @@ class NCSNLadder(_Table):
 
 @dataclass(frozen=True)
 class BetaLadder(_Table):
-    r"""DDPM's table of $\beta$: $\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)$, variance preserving.
+    r"""DDPM's table of betas, variance preserving: $\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)$.
 
     $\alpha^2 = \bar\alpha$, $\sigma^2 = 1 - \bar\alpha$ at the levels, linear in log-SNR between
     them (Ho et al. 2020, arXiv:2006.11239). With $\beta_i = \beta(i/N)/N$ it equals `VPSDE` up to
@@ -159,7 +160,7 @@ class BetaLadder(_Table):
         return (1 + torch.exp(self.log_snr(t))).rsqrt()
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""$f = \tfrac12 \sigma_t^2 \frac{d\lambda}{dt}$, $g^2 = -\sigma_t^2 \frac{d\lambda}{dt}$."""
+        r"""$f = -g^2 / 2$, $g^2 = -\sigma_t^2 \frac{d\lambda}{dt}$."""
         log_snr, slope = self._interpolate(t)
         g2 = -slope / (1 + torch.exp(log_snr))
         return -0.5 * g2, g2

@@ -46,7 +46,7 @@ class Uniform(TimeLaw):
 
 @dataclass(frozen=True)
 class LogNormal(TimeLaw):
-    r"""$\log(\sigma_t / \alpha_t) \sim \mathcal N(\text{mean}, \text{std}^2)$, clipped to the SDE's range.
+    r"""$\log(\sigma_t / \alpha_t) \sim N(\text{mean}, \text{std}^2)$, clipped to the SDE's range.
 
     Karras et al. (2022), table 1, arXiv:2206.00364; part of the objective, so the weights are one.
 
@@ -78,7 +78,7 @@ class LogNormal(TimeLaw):
 
 @dataclass(frozen=True)
 class Importance(TimeLaw):
-    r"""$p(t) \propto g(t)^2 / \sigma_t^2$: least variance for the likelihood weight $\lambda = g^2$.
+    r"""$p(t) \propto g(t)^2 / \sigma_t^2$: little variance for the likelihood weight $g^2$.
 
     Since $g^2 / \sigma^2 = -\frac{d}{dt} \log(\alpha^2 / \sigma^2)$, this is the uniform law in the
     log signal-to-noise ratio (Song et al. 2021, section 4.1, arXiv:2101.09258; Kingma et al. 2021,

@@ -21,7 +21,7 @@ __all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE"]
 
 @dataclass(frozen=True)
 class VESDE(SDE):
-    r"""Variance exploding: $\alpha = 1$, $\sigma_t = \sigma_\min (\sigma_\max / \sigma_\min)^{t/T}$.
+    r"""Variance exploding: $\alpha = 1$, $\sigma_t = \sigma_\min (\sigma_\max/\sigma_\min)^{t/T}$.
 
     Song et al. (2021), eq. 30, arXiv:2011.13456. The noise $\sigma_\min$ at $t = 0$ belongs to the
     kernel (data seen through the smallest level), not to the process. `levels=L` makes it the

@@ -67,7 +67,7 @@ class ReverseSDE:
         return self._evaluate(self._score, x, t)
 
     def denoise(self, x: Tensor, t: Tensor | float) -> Tensor:
-        r"""$E[x_0 | x_t] = (x + \sigma_t^2 \nabla\log p_t(x)) / \alpha_t$ (Tweedie), one evaluation.
+        r"""$E[x_0 | x_t] = (x + \sigma_t^2 \nabla\log p_t(x)) / \alpha_t$, by one evaluation.
 
         A score with a `denoise` of its own is asked for that, which does not cancel at large noise.
         """
@@ -79,7 +79,7 @@ class ReverseSDE:
         return (x + sigma**2 * score) / alpha
 
     def drift(self, x: Tensor, t: Tensor | float, eta: float = 1.0) -> Tensor:
-        r"""$f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)$, of the shape of `x`; one evaluation."""
+        r"""$f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)$, like `x`; one evaluation."""
         g = expand(self.sde.diffusion(t), x)
         return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * g**2 * self.score(x, t)
 
