@@ -61,7 +61,7 @@ class Langevin(Corrector):
     r"""Langevin corrector whose step is set by a signal-to-noise ratio $r$.
 
     Song et al. (2021), algorithm 4, arXiv:2011.13456, take
-    $\epsilon = 2 (r \|z\| / \|s\|)^2$ with norms averaged over the batch, which makes a sample depend
+    $\epsilon = 2 (r \|z\| / \|s\|)^2$ with norms averaged over the batch: a sample then depends
     on its neighbours. The default is that rule in expectation,
 
     $$ \epsilon = 2 r^2 \sigma_t^2, $$
