@@ -20,7 +20,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.sampling import SAMPLERS, sample
 from scoresde.score import ScoreModel
 
-__all__ = ["Drawn", "Sample", "draw"]
+__all__ = ["Drawn", "Sample", "check_out", "draw"]
 
 _SUFFIXES = (".png", ".npy", ".npz", ".safetensors")
 
@@ -56,8 +56,9 @@ class Sample:
 
     def run(self) -> None:
         """Draw and write."""
+        check_out(self.out)
         model = ScoreModel.from_pretrained(self.checkpoint)
-        _check_out(self.out, model.event_shape)
+        _check_picture(self.out, model.event_shape)
         drawn = draw(
             model,
             self.sampler,
@@ -155,13 +156,16 @@ def _counted(model: ScoreModel) -> Iterator[list[None]]:
         handle.remove()
 
 
-def _check_out(path: Path, event_shape: tuple[int, ...]) -> None:
-    """Refuse, before the work, what could not be written after it."""
-    if path.suffix not in _SUFFIXES:
-        raise InvalidValueError(f"out must end in {', '.join(_SUFFIXES)}; got {str(path)!r}")
+def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
+    """Refuse, before the work, a file of another kind than can be written after it."""
+    if path.suffix not in suffixes:
+        raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
+
+
+def _check_picture(path: Path, event_shape: tuple[int, ...]) -> None:
     if path.suffix == ".png" and (len(event_shape) != 3 or event_shape[0] not in (1, 3)):
         raise InvalidValueError(
-            f"a .png shows images of shape (1, H, W) or (3, H, W), but this model's samples have "
+            "a .png shows images of shape (1, H, W) or (3, H, W), but this model's samples have "
             f"shape {event_shape}; write them to a .npy, .npz or .safetensors file"
         )
 

@@ -74,10 +74,11 @@ class Train:
         except SystemExit:
             _say(f"stopped by SIGTERM at step {trainer.step:,}; the same command resumes")
             raise
+        seconds = time.perf_counter() - start
+        suffix = ".png" if len(data.event_shape) == 3 else ".npy"
         _say(
-            f"done: {steps} steps, the last {trainer.step - first:,} in {time.perf_counter() - start:.1f} s; "
-            f"see the result with `scoresde sample {self.out} --out samples"
-            f"{'.png' if len(data.event_shape) == 3 else '.npy'}`"
+            f"done: {steps} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
+            f"see the result with `scoresde sample {self.out} --out samples{suffix}`"
         )
 
     def _model(self, data: Data) -> ScoreModel:
