@@ -10,12 +10,37 @@ several turns has no correct digit left in bfloat16.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 
-class Fourier(nn.Module):
+class Waves(nn.Module):
+    """Cosines and sines of fixed frequencies, which keep float32 when a network is made half."""
+
+    frequencies: Tensor
+
+    def __init__(self, frequencies: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", frequencies)
+
+    def forward(self, c: Tensor) -> Tensor:
+        """Map `(B,)` to `(B, features)`."""
+        phase = _precise(c)[:, None] * self.frequencies
+        return torch.cat([phase.cos(), phase.sin()], dim=-1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        precise = self.frequencies
+        convert: Any = super()._apply  # untyped in some releases of torch
+        convert(fn, recurse)
+        if self.frequencies.dtype != precise.dtype:
+            self.frequencies = precise.to(self.frequencies.device)
+        return self
+
+
+class Fourier(Waves):
     r"""Random Fourier features, $[\cos 2\pi f c,\ \sin 2\pi f c]$ with $f \sim N(0, s^2)$ fixed.
 
     Source: Tancik et al. 2020 (arXiv 2006.10739); in diffusion Song et al. 2021 (2011.13456).
@@ -28,41 +53,28 @@ class Fourier(nn.Module):
         seed: Seed of the frequencies.
     """
 
-    frequencies: Tensor
-
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
-        super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer(
-            "frequencies", scale * torch.randn(_half(features), generator=generator)
-        )
+        super().__init__(scale * torch.randn(_half(features), generator=generator))
 
     def forward(self, c: Tensor) -> Tensor:
         """Map `(B,)` to `(B, features)`."""
-        return _waves(2 * math.pi * _precise(c)[:, None] * _precise(self.frequencies))
+        return super().forward(2 * math.pi * _precise(c))
 
 
-class Sinusoidal(nn.Module):
+class Sinusoidal(Waves):
     r"""Sines and cosines on a geometric ladder of frequencies, $\tfrac12$ to 50 radians a unit.
 
     Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762), which Ho et al. 2020 (2006.11239)
     feed with the step number 0 ... 1000; here the ladder is rescaled to the range of $c$: the
-    slowest wave is monotone over all of it, the fastest resolves 1/50.
+    slowest wave is monotone over most of it, the fastest resolves 1/50.
 
     Args:
         features: Length of the embedding; even.
     """
 
-    frequencies: Tensor
-
     def __init__(self, features: int) -> None:
-        super().__init__()
-        ladder = torch.logspace(math.log10(0.5), math.log10(50.0), _half(features))
-        self.register_buffer("frequencies", ladder)
-
-    def forward(self, c: Tensor) -> Tensor:
-        """Map `(B,)` to `(B, features)`."""
-        return _waves(_precise(c)[:, None] * _precise(self.frequencies))
+        super().__init__(torch.logspace(math.log10(0.5), math.log10(50.0), _half(features)))
 
 
 class LogSNR(nn.Module):
@@ -153,7 +165,3 @@ def _half(features: int) -> int:
 
 def _precise(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _waves(phase: Tensor) -> Tensor:
-    return torch.cat([phase.cos(), phase.sin()], dim=-1)
