@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from scoresde import nn as networks
@@ -74,7 +75,11 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 
 def rebuild_net(config: Mapping[str, Any]) -> nn.Module:
     """The network of a stored model, of a class of ours, with its first weights."""
-    net: nn.Module = _kind(_NETS, "net", config)(**config["net"]["config"])
+    kind = _kind(_NETS, "net", config)
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the first weights are overwritten
+        net: nn.Module = kind(**config["net"]["config"])
     return net
 
 

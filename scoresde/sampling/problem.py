@@ -1,0 +1,227 @@
+"""The arguments of `sample`, checked before the first evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    UnknownNameError,
+)
+from scoresde.noise import seeds_of
+from scoresde.samplers import (
+    PC,
+    Ancestral,
+    AnnealedLangevin,
+    EulerMaruyama,
+    ReverseDiffusion,
+    Sampler,
+)
+from scoresde.sampling.run import Run, Score, layers
+from scoresde.score import check_sde
+from scoresde.sde import SDE, Moments
+
+__all__ = ["SAMPLERS", "Generators", "check_integer", "prepare"]
+
+SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
+    {
+        "pc": PC(),
+        "em": EulerMaruyama(),
+        "reverse_diffusion": ReverseDiffusion(),
+        "ancestral": Ancestral(),
+        "ald": AnnealedLangevin(),
+    }
+)
+"""The names that `sampler=` accepts."""
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+def prepare(
+    model: Score,
+    sde: SDE,
+    sampler: str | Sampler,
+    n: int | None,
+    shape: Sequence[int] | None,
+    steps: int | None,
+    nfe: int | None,
+    times: Tensor | None,
+    x: Tensor | None,
+    seed: int | None,
+    generator: Generators | None,
+    first: int,
+    denoise: bool,
+    condition: Mapping[str, Tensor] | None,
+    data: Moments | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> Run:
+    """Check everything before the first evaluation."""
+    if not callable(model):
+        raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
+    if isinstance(sde, type) or not hasattr(sde, "transition"):
+        raise InvalidTypeError(f"the second argument is an SDE such as `VESDE()`, got {sde!r}")
+    method = _sampler(sampler)
+    check_sde(model, sde)
+    if x is not None:
+        if not isinstance(x, Tensor):
+            raise InvalidTypeError(f"x must be a tensor (n, *shape), got {type(x).__name__}")
+        _check_floating("x", x.dtype)
+        if not x.isfinite().all():
+            raise NonFiniteError("the start x holds NaN or infinity")
+    event = _event_shape(model, shape, x)
+    n = _count(n, x)
+    check_integer("first", first, 0)
+    data = getattr(model, "data", None) if data is None else data
+    grid = _times(model, sde, method, steps, nfe, times, denoise)
+    if x is None and data is None and not math.isclose(grid[0], sde.T, rel_tol=1e-6):
+        raise InvalidValueError(
+            f"times starts at {float(grid[0]):.6g}, below T = {sde.T}, where the prior is no draw; "
+            "give the start as x=, or the data's moments as data="
+        )
+    dtype = dtype or (torch.float32 if x is None else x.dtype)
+    _check_floating("dtype", dtype)
+    where = torch.device(device) if device is not None else _device(model, x)
+    for name, value in (condition or {}).items():
+        if not isinstance(value, Tensor):
+            raise InvalidTypeError(f"condition {name!r} must be a tensor, got {value!r}")
+        if value.shape[:1] != (n,):
+            raise ShapeError(
+                f"condition {name!r} of shape {tuple(value.shape)} needs one row for each of the "
+                f"n = {n} samples; repeat its rows, or change n"
+            )
+    seeds, indices = seeds_of(n, seed, generator, first)
+    return Run(
+        model=model,
+        sde=sde,
+        sampler=method,
+        shape=event,
+        times=grid,
+        start=x,
+        seeds=seeds,
+        indices=indices,
+        denoise=denoise,
+        condition=condition and {name: value.to(where) for name, value in condition.items()},
+        data=data,
+        device=where,
+        dtype=dtype,
+    )
+
+
+def _sampler(sampler: str | Sampler) -> Sampler:
+    if isinstance(sampler, str):
+        if sampler not in SAMPLERS:
+            raise UnknownNameError.of("sampler", sampler, SAMPLERS)
+        return SAMPLERS[sampler]
+    if isinstance(sampler, type) or not hasattr(sampler, "trajectory"):
+        raise InvalidTypeError(
+            f"sampler must be a name ({', '.join(SAMPLERS)}) or a sampler object such as "
+            f"`PC(k=2)`, got {sampler!r}"
+        )
+    return sampler
+
+
+def check_integer(what: str, value: int, least: int) -> None:
+    """Raise InvalidValueError unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidValueError(f"{what} must be an integer >= {least}, got {value!r}")
+
+
+def _check_floating(what: str, dtype: torch.dtype) -> None:
+    if not dtype.is_floating_point:
+        raise InvalidTypeError(
+            f"{what} must be floating point, got {dtype}; for 8-bit images: x.float() / 127.5 - 1"
+        )
+
+
+def _event_shape(model: Score, shape: Sequence[int] | None, x: Tensor | None) -> tuple[int, ...]:
+    """The one event shape on which the model, `shape` and `x` agree."""
+    if x is not None and x.ndim == 0:
+        raise ShapeError("the start x needs a batch dimension: (n, *shape)")
+    if shape is not None and not (
+        isinstance(shape, Sequence) and all(isinstance(d, int) and d >= 0 for d in shape)
+    ):
+        raise InvalidValueError(
+            f"shape= is the shape of one sample, such as (2,) or (1, 28, 28), got {shape!r}"
+        )
+    own = getattr(model, "event_shape", None)
+    given = {
+        "the model": None if own is None else tuple(own),
+        "shape=": None if shape is None else tuple(shape),
+        "x": None if x is None else tuple(x.shape[1:]),
+    }
+    known = {who: value for who, value in given.items() if value is not None}
+    if not known:
+        raise InvalidValueError(
+            "a bare score does not know its event shape; give shape=, the shape of one sample "
+            "without the batch, for example shape=(2,)"
+        )
+    if len(set(known.values())) > 1:
+        said = ", ".join(f"{who} says {value}" for who, value in known.items())
+        raise ShapeError(f"the event shapes disagree: {said}; shape= is without the batch")
+    return next(iter(known.values()))
+
+
+def _count(n: int | None, x: Tensor | None) -> int:
+    if n is None:
+        return 1 if x is None else len(x)
+    check_integer("n", n, 0)
+    if x is not None and len(x) != n:
+        raise ShapeError(f"x holds {len(x)} samples, but n = {n}")
+    return n
+
+
+def _times(
+    model: Score,
+    sde: SDE,
+    sampler: Sampler,
+    steps: int | None,
+    nfe: int | None,
+    times: Tensor | None,
+    denoise: bool,
+) -> Tensor:
+    """The grid that `steps`, `nfe` or `times` asks for."""
+    if sum(choice is not None for choice in (steps, nfe, times)) > 1:
+        raise InvalidValueError("steps=, nfe= and times= exclude each other; give one")
+    if times is not None:
+        return _check_times(sde, times)
+    if nfe is not None:
+        steps = sampler.steps_for(nfe - denoise)
+        if steps < 1:
+            raise InvalidValueError(f"nfe = {nfe} does not pay for one step of {sampler}")
+    if steps is None and sde.levels is None:
+        steps = getattr(model, "steps", None) or sampler.steps
+    return sde.times(steps)
+
+
+def _check_times(sde: SDE, times: Tensor) -> Tensor:
+    grid = sde._times(times)
+    if grid.ndim != 1 or len(grid) == 0:
+        raise ShapeError(f"times must be one-dimensional and not empty, got {tuple(grid.shape)}")
+    if not (grid.diff() < 0).all():
+        raise InvalidValueError(f"times must decrease strictly, from noise to data; got {times}")
+    if sde.levels is not None:
+        nearest = sde.times().flip(0)[sde.index(grid)]
+        if not torch.allclose(nearest, grid, rtol=1e-6, atol=1e-6 * sde.T):
+            raise InvalidValueError(
+                f"this SDE has levels={sde.levels} and exists only there; take times from "
+                "sde.times()"
+            )
+        return nearest
+    return grid
+
+
+def _device(model: Score, x: Tensor | None) -> torch.device:
+    if x is not None:
+        return x.device
+    parameters = (p for layer in layers(model) for p in getattr(layer, "parameters", tuple)())
+    found = next(parameters, None)
+    return torch.device("cpu") if found is None else found.device
