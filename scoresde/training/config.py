@@ -28,24 +28,24 @@ class TrainConfig:
     into exactly the run that would have been longer from the start.
 
     Attributes:
-        steps: Updates in all. May grow when a run is taken up again.
-        batch_size: Samples of one update.
-        lr: The largest learning rate of Adam.
-        betas: Adam's decay rates.
-        warmup: Steps over which the learning rate rises.
-        decay: `"cosine"` (to zero) or `"constant"`.
-        clip: The largest norm of the gradient; longer ones are scaled down to it.
-        ema: The decay of the averaged weights, which are the result; see `scoresde.ema`.
-        seed: All randomness of step k is a pure function of (seed, k).
-        weight: The weight of the noise levels: `"edm"`, `"sigma2"` or `"g2"`.
-        times: The law of the training times: `"sde"` (the SDE's own), `"uniform"`, `"lognormal"`
-            or `"importance"`.
-        log_sigma: Mean and std of log(sigma / alpha) under `"lognormal"`.
-        label_dropout: The share of labels that is hidden, for classifier-free guidance.
+        steps: Updates in all, at least 1. May grow when a run is taken up again.
+        batch_size: Samples of one update, at least 1.
+        lr: The largest learning rate of Adam, above 0.
+        betas: Adam's two decay rates, each in [0, 1).
+        warmup: Steps over which the learning rate rises, 0 for none.
+        decay: How the learning rate falls: "cosine" (to zero) or "constant" (not at all).
+        clip: The largest norm of the gradient, above 0; longer ones are scaled down to it.
+        ema: The decay of the averaged weights, which are the result; in [0, 1).
+        seed: An integer, at least 0: all randomness of step k is a pure function of (seed, k).
+        weight: The weight of the noise levels: "edm", "sigma2" or "g2".
+        times: The law of the training times: "sde" (the SDE's own), "uniform", "lognormal" or
+            "importance".
+        log_sigma: Mean and std of log(sigma / alpha) under "lognormal".
+        label_dropout: The share of labels that is hidden, in [0, 1], for classifier-free guidance.
         bf16: Whether the network runs in bfloat16 (weights and optimiser stay in float32).
-        save_every: Steps between checkpoints.
-        keep: How many checkpoints are kept; at least 2, so that a damaged one has a predecessor.
-        log_every: Steps between looks at the loss.
+        save_every: Steps between checkpoints, at least 1.
+        keep: How many checkpoints are kept, at least 2: a damaged one needs a predecessor.
+        log_every: Steps between looks at the loss, at least 1.
 
     Raises:
         InvalidValueError: A number is impossible; the message names the field.
