@@ -1,0 +1,552 @@
+"""The command line: every command, what it says, and the exit code it ends with."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import nn
+
+from scoresde import checkpoint, data
+from scoresde.cli import main
+from scoresde.cli.sample import draw
+from scoresde.nn import MLP, UNet
+from scoresde.score import ScoreModel, store
+from scoresde.sde import VESDE
+from scoresde.training import Trainer
+
+SMALL = ["--channels", "4", "--batch-size", "8"]
+
+
+def built(make, *args, **options):
+    """A network whose weights are a function of nothing but its options."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return make(*args, **options)
+
+
+def train(folder, *options, source="digits", steps=4):
+    """The exit code of a tiny run."""
+    words = ["--data", str(source), "--out", str(folder), "--steps", str(steps)]
+    return main(["train", *words, *SMALL, *options])
+
+
+def said(capsys):
+    """The one line on stderr."""
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, f"not one line: {err!r}"
+    assert "Traceback" not in err
+    return err.strip()
+
+
+def edited(path, offset, value=b"\xff"):
+    """Write into the middle of a file."""
+    raw = bytearray(path.read_bytes())
+    raw[offset : offset + len(value)] = value
+    path.write_bytes(raw)
+
+
+def without(path, prefix):
+    """Drop some of a model's tensors."""
+    tensors, meta = checkpoint.load_tensors(path)
+    kept = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+    checkpoint.save_tensors(path, kept, meta)
+
+
+def different(path, other):
+    """The names of the tensors in which two files differ."""
+    one, two = checkpoint.load_tensors(path)[0], checkpoint.load_tensors(other)[0]
+    assert one.keys() == two.keys()
+    return [name for name in one if not torch.equal(one[name], two[name])]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of four steps on the 8x8 digits."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert train(folder, "--save-every", "2") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """A run of two steps on points of the plane, and its data."""
+    folder = tmp_path_factory.mktemp("cli")
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    np.save(folder / "points.npy", x.numpy())
+    assert train(folder / "run", source=folder / "points.npy", steps=2) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """A stand-in for the packaged model: random, and quick."""
+    net = built(UNet, 1, channels=(4,), blocks=1, patch=2, num_classes=10)
+    model = ScoreModel(net, VESDE(), (1, 28, 28))
+    generator = torch.Generator().manual_seed(1)
+    for p in model.parameters():  # the last layer begins at zero, and would hide the label
+        nn.init.normal_(p, std=0.3, generator=generator)
+    model.steps = 3
+    model.save_pretrained(tmp_path / "models" / "mnist")
+    monkeypatch.setattr(store, "_MODELS", tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+
+
+# What everybody sees first
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("demo", "class n out seed steps"),
+        ("train", "data out sde channels split size on-bad-image steps batch-size lr betas warmup"),
+        ("train", "decay clip ema seed weight times log-sigma label-dropout bf16 save-every keep"),
+        ("sample", "out n sampler steps seed class first batch-size"),
+        ("info", "help"),
+    ],
+)
+def test_help_explains_every_option(command, options, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    parts = [part.split() for part in re.split(r" (?=--)", text)]
+    for name in options.split():
+        words = next(part for part in parts if part[0].rstrip(",") == f"--{name}")
+        explained = [word for word in words if re.fullmatch(r"[a-z]{2,}[.,:;]?", word)]
+        assert len(explained) >= 3, f"--{name} is not explained: {words}"
+
+
+def test_help_names_the_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"• {name} " in text for name in ("demo", "train", "sample", "info"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["paint"], ["demo", "--clas", "7"], ["demo", "--n", "many"], ["train"], ["info"]],
+)
+def test_options_that_cannot_be_understood_end_in_2(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_python_m_scoresde_is_the_command():
+    words = [sys.executable, "-m", "scoresde", "info", "nowhere/at-all"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("scoresde: error: there is no folder 'nowhere/at-all' and no ")
+    assert ended.stderr.count("\n") == 1
+
+
+# demo
+
+
+def test_demo_draws_digits_into_an_enlarged_picture(packaged, capsys):
+    assert main(["demo", "--n", "4"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("4 digits in ")
+    assert " 7 evaluations " in out  # 3 predictors, 3 correctors, and the last denoising
+    assert f"the picture is {Path('digits.png').absolute()}" in out
+    with Image.open("digits.png") as picture:
+        assert min(picture.size) > 4 * 28
+
+
+def test_demo_draws_one_class_and_as_many_steps_as_told(packaged, capsys):
+    assert main(["demo", "--class", "7", "--n", "1", "--steps", "2", "--out", "seven.png"]) == 0
+    assert " 5 evaluations " in capsys.readouterr().out
+    assert main(["demo", "--n", "1", "--steps", "2", "--out", "zero.png"]) == 0
+    assert Path("seven.png").read_bytes() != Path("zero.png").read_bytes()
+
+
+def test_demo_refuses_what_is_no_digit_before_it_draws(packaged, capsys):
+    assert main(["demo", "--class", "10"]) == 1
+    assert said(capsys) == "scoresde: error: class must lie in [0, 9], got 10"
+    assert main(["demo", "--out", "digits.jpg"]) == 1
+    assert said(capsys) == "scoresde: error: out must end in .png; got 'digits.jpg'"
+
+
+def test_demo_finds_its_model_beside_a_folder_of_the_same_name(packaged):
+    Path("mnist").mkdir()
+    assert main(["demo", "--n", "1", "--steps", "1"]) == 0
+
+
+# sample
+
+
+class Recorder(nn.Module):
+    """A network that remembers the labels that it was given."""
+
+    config = {"num_classes": 3}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x, c, label):
+        self.seen.append(label)
+        return 0 * x
+
+
+def test_sample_i_is_of_class_i_modulo_their_number():
+    model = ScoreModel(Recorder(), VESDE(), (2,))
+    options = dict(n=4, steps=1, seed=0, batch_size=4)
+    drawn = draw(model, "pc", label=None, first=2, **options)
+    assert drawn.label.tolist() == [2, 0, 1, 2]
+    assert [label.tolist() for label in model.net.seen] == 3 * [[2, 0, 1, 2]]
+    assert draw(model, "pc", label=1, first=2, **options).label.tolist() == [1, 1, 1, 1]
+    assert drawn.nfe == 3
+
+
+def test_evaluations_are_counted_for_one_sample_and_not_for_the_chunks():
+    model = ScoreModel(Recorder(), VESDE(), (2,))
+    drawn = draw(model, "em", n=5, steps=4, seed=0, label=None, batch_size=2)
+    assert drawn.nfe == 5
+    assert len(model.net.seen) == 15
+
+
+def test_a_sample_is_the_same_in_every_file(run, tmp_path):
+    def drawn(name, *options):
+        words = ["sample", str(run), "--steps", "3", "--batch-size", "4", "--out"]
+        assert main([*words, str(tmp_path / name), *options]) == 0
+        return np.load(tmp_path / name)
+
+    six = drawn("six.npy", "--n", "6")
+    assert six.shape == (6, 1, 8, 8)
+    assert np.isfinite(six).all()
+    assert np.array_equal(drawn("two.npy", "--n", "2"), six[:2])
+    assert np.array_equal(drawn("later.npy", "--n", "2", "--first", "4"), six[4:])
+    assert not np.array_equal(drawn("other.npy", "--n", "6", "--seed", "1"), six)
+    assert not np.array_equal(drawn("em.npy", "--n", "6", "--sampler", "em"), six)
+
+
+def test_samples_can_be_read_back_with_their_classes(run, tmp_path, capsys):
+    words = ["sample", str(run), "--n", "12", "--steps", "2", "--batch-size", "12", "--out"]
+    for suffix in ("npz", "safetensors", "png"):
+        assert main([*words, str(tmp_path / f"x.{suffix}")]) == 0
+    assert "12 samples of shape (1, 8, 8) in " in capsys.readouterr().out
+    found = data.load(tmp_path / "x.npz")
+    assert found.label.tolist() == [*range(10), 0, 1]
+    tensors, _ = checkpoint.load_tensors(tmp_path / "x.safetensors")
+    assert torch.equal(tensors["x"], found.x)
+    assert torch.equal(tensors["y"], found.label)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size[0] > 4 * 8
+
+
+def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp_path):
+    out = tmp_path / "points.npz"
+    assert main(["sample", str(vectors), "--n", "3", "--steps", "2", "--out", str(out)]) == 0
+    assert np.load(out)["x"].shape == (3, 2)
+    assert "y" not in np.load(out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--sampler pcc", "unknown sampler 'pcc'; did you mean 'pc'? choose from ald, ancestral, "),
+        ("--n 0", "n must be at least 1, got 0"),
+        ("--steps 0", "steps must be at least 1, got 0"),
+        ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
+        ("--first -1", "first must be an integer >= 0, got -1"),
+        ("--batch-size 0", "batch_size must be an integer >= 1, got 0"),
+        ("--class -1", "class must lie in [0, 9], got -1"),
+        ("--out x.gif", "out must end in .png, .npy, .npz, .safetensors; got 'x.gif'"),
+    ],
+)
+def test_wrong_options_of_sample_are_told_in_one_line(options, message, run, capsys, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    before = sorted(run.parent.iterdir())
+    assert main(["sample", "run", "--out", "x.npy", *options.split()]) == 1
+    assert said(capsys).startswith(f"scoresde: error: {message}")
+    assert sorted(run.parent.iterdir()) == before
+
+
+def test_a_picture_of_vectors_is_refused_before_the_work(vectors, tmp_path, capsys):
+    assert main(["sample", str(vectors), "--out", str(tmp_path / "x.png")]) == 1
+    assert "this model's samples have shape (2,); write them to a .npy, " in said(capsys)
+    assert main(["sample", str(vectors), "--out", str(tmp_path / "x.npy"), "--class", "0"]) == 1
+    assert "this model was trained without classes; leave out class 0" in said(capsys)
+
+
+# info
+
+
+def test_info_says_what_a_run_is(run, capsys):
+    assert main(["info", str(run)]) == 0
+    rows = dict(
+        re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
+    )
+    parameters = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
+    assert rows["SDE"].startswith("VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=")
+    assert rows["parameterization"] == "edm"
+    assert rows["event shape"] == "(1, 8, 8), 64 dimensions"
+    assert rows["network"].startswith("UNet(in_channels=1, out_channels=1, channels=[4], ")
+    assert rows["parameters"] == f"{parameters:,}, stored as float32"
+    assert rows["data"] == "mean -0.3895, std 0.5416"
+    assert rows["trained"] == "4 of 4 steps"
+    assert rows["model"].endswith("checksum verified")
+    assert [name for name in rows if name.startswith("step ")] == ["step 2", "step 4"]
+
+
+def test_info_knows_packaged_models_by_name(packaged, capsys):
+    assert main(["info", "mnist"]) == 0
+    assert "sampling steps    3\n" in capsys.readouterr().out
+
+
+def test_info_describes_a_network_of_a_foreign_class(tmp_path, capsys):
+    ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).save_pretrained(tmp_path)
+    assert main(["info", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "network           Linear()\n" in out
+    assert "parameters        6, stored as float32\n" in out
+
+
+def test_info_points_at_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
+    assert train(tmp_path, "--save-every", "1", steps=2) == 0
+    edited(tmp_path / "step-00000001.safetensors", -9)
+    assert main(["info", str(tmp_path)]) == 1
+    found = capsys.readouterr()
+    assert re.search(r"step 1 .*step-00000001.safetensors, 0.\d\d MB, DAMAGED\n", found.out)
+    assert found.err == f"scoresde: error: 1 file(s) of {tmp_path} are damaged\n"
+
+
+@pytest.mark.parametrize("command", [["info"], ["sample", "--out", "x.npy"]])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "there is no file "),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), " is truncated: it has "),
+        (lambda path: edited(path, -9), " is damaged: its SHA-256 is "),
+        (lambda path: path.write_bytes(b"\x80\x04K\x01."), " is a pickle, which can run any code"),
+        (lambda path: path.write_text("hello, world"), " is no safetensors file, or its header is"),
+        (
+            lambda path: safetensors.torch.save_file({"module.a": torch.zeros(2)}, path),
+            "that scoresde did not write (format None, expected 'scoresde-1'); its names are those "
+            "of a network saved under DataParallel",
+        ),
+        (
+            lambda path: checkpoint.save_tensors(path, {"a": torch.zeros(2)}, {"b": 1}),
+            " is no model of scoresde",
+        ),
+        (
+            lambda path: without(path, "net.stem."),
+            "does not fit ScoreModel; 2 missing: net.stem.weight, net.stem.bias",
+        ),
+    ],
+    ids=["gone", "truncated", "flipped", "pickle", "text", "foreign", "stranger", "partial"],
+)
+def test_a_bad_checkpoint_is_told_in_one_line(
+    command, spoil, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained("model")
+    spoil(Path("model/model.safetensors"))
+    assert main([command[0], "model", *command[1:]]) == 1
+    line = said(capsys)
+    assert line.startswith("scoresde: error: ")
+    assert message in line
+    assert not Path("x.npy").exists()
+
+
+# train
+
+
+def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsys):
+    assert train(tmp_path, steps=2) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("data: digits, 1,797 samples of shape (1, 8, 8), 10 classes\n")
+    assert re.search(r"\nmodel: UNet, [\d,]+ parameters, VESDE\(", out)
+    assert "\nstarting at step 0 of 2\n" in out
+    assert f"see the result with `scoresde sample {tmp_path} --out samples.png`" in out
+    assert train(tmp_path, steps=2) == 0
+    assert capsys.readouterr().out.endswith(
+        "\nfinished: all 2 steps are done; a larger --steps goes on\n"
+    )
+    assert train(tmp_path, steps=3) == 0
+    out = capsys.readouterr().out
+    assert "\nresuming at step 2 of 3\n" in out
+    assert "\ndone: 3 steps, the last 1 in " in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--lr 0.5", "belongs to another configuration: lr was 0.001 and is 0.5; take the old "),
+        ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
+        ("--batch-size 9", "belongs to another configuration: batch_size was 8 and is 9; "),
+        ("--steps 3", "belongs to another configuration: steps was 4 and is 3; "),
+        ("--sde VPSDE", "belongs to another sde: it was VESDE("),
+        ("--channels 6", "belongs to another network: it was UNet("),
+    ],
+)
+def test_another_configuration_in_the_folder_is_an_error_that_names_it(
+    options, message, run, capsys
+):
+    before = {p: p.read_bytes() for p in run.iterdir()}
+    assert train(run, "--save-every", "2", *options.split()) == 1
+    assert message in said(capsys)
+    assert {p: p.read_bytes() for p in run.iterdir()} == before
+
+
+def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, capsys):
+    x = data.load("digits")
+    np.savez(tmp_path / "x.npz", x=x.x[:100].numpy(), y=x.label[:100].numpy())
+    assert train(run, "--save-every", "2", source=tmp_path / "x.npz") == 1
+    assert "belongs to another data set: it was 1797 x 1 x 8 x 8, SHA-256 " in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("digits", "--lr 0", "lr must be positive, got 0.0"),
+        ("digits", "--steps -1", "steps must be an integer >= 1, got -1"),
+        ("digits", "--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
+        ("digits", "--channels 1", "ValueError: channels must be one width, 2 or more, per level"),
+        ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
+        ("./nothing.npy", "", "nothing.npy does not exist"),
+        ("./nothing.csv", "", "nothing.csv does not exist; pass a .npy or .npz file, or a folder"),
+    ],
+)
+def test_wrong_options_of_train_are_told_in_one_line(
+    source, options, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert train("run", *options.split(), source=source) == 1
+    assert said(capsys).startswith(f"scoresde: error: {message}")
+    assert not Path("run").exists()
+
+
+def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert train(tmp_path / "file") == 1
+    assert f"cannot make the folder {tmp_path / 'file'}: File exists" in said(capsys)
+    ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path / "model")
+    assert train(tmp_path / "model") == 1
+    assert "holds a model, but no checkpoint from which its training could go on" in said(capsys)
+
+
+def test_images_get_a_u_net_and_anything_else_an_mlp(vectors, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (21, 18), (80 * i, 0, 255)).save(folder / f"{i}.png")
+    assert train(tmp_path / "a", "--size", "17", source=folder, steps=1) == 0
+    assert "3 samples of shape (3, 17, 17)\n" in capsys.readouterr().out
+    assert ScoreModel.from_pretrained(tmp_path / "a").net.config["patch"] == 2
+    assert ScoreModel.from_pretrained(vectors).net.config["hidden"] == [4]
+
+
+def test_the_first_weights_are_a_function_of_the_seed(tmp_path):
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        assert train(tmp_path / name, "--seed", seed, steps=1) == 0
+    a, b, c = (tmp_path / name / "model.safetensors" for name in "abc")
+    assert different(a, b) == []
+    assert different(a, c) != []
+
+
+# Signals and faults
+
+
+class Told:
+    """A trainer's update that sends its own process a signal in the second step."""
+
+    def __init__(self, number):
+        self.number, self.update = number, Trainer._update
+
+    def __call__(self, trainer):
+        if trainer.step == 1:
+            signal.raise_signal(self.number)
+        return self.update(trainer)
+
+
+def told(monkeypatch, number):
+    act = Told(number)
+    monkeypatch.setattr(Trainer, "_update", lambda trainer: act(trainer))
+
+
+def test_ctrl_c_saves_and_ends_in_130(tmp_path, capsys, monkeypatch):
+    told(monkeypatch, signal.SIGINT)
+    assert train(tmp_path) == 130
+    assert said(capsys) == f"scoresde: SIGINT at step 2, saved in {tmp_path}"
+    monkeypatch.undo()
+    assert train(tmp_path) == 0
+    assert "resuming at step 2 of 4" in capsys.readouterr().out
+
+
+def test_sigterm_saves_and_ends_in_143(tmp_path, capsys, monkeypatch):
+    told(monkeypatch, signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        train(tmp_path)
+    assert ended.value.code == 143
+    assert "stopped by SIGTERM at step 2; the same command resumes" in capsys.readouterr().out
+    assert [step for step, _ in checkpoint.steps_in(tmp_path)] == [2]
+
+
+def test_ctrl_c_while_drawing_ends_in_130(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(UNet, "forward", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert main(["sample", str(run), "--out", str(tmp_path / "x.npy")]) == 130
+    assert said(capsys) == "scoresde: interrupted"
+
+
+def test_a_traceback_is_shown_to_those_who_ask_for_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCORESDE_DEBUG", "1")
+    with pytest.raises(ValueError, match="lr must be positive"):
+        train(tmp_path, "--lr", "0")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line_too(tmp_path, capsys):
+    assert train(tmp_path, "--save-every", "1", steps=2) == 0
+    capsys.readouterr()
+    edited(tmp_path / "step-00000002.safetensors", -9)
+    assert train(tmp_path, "--save-every", "1", steps=2) == 0
+    line = said(capsys)
+    assert line.startswith("scoresde: warning: ")
+    assert line.endswith("going on from step-00000001.safetensors")
+
+
+def test_a_reader_that_leaves_early_is_no_accident():
+    words = [sys.executable, "-m", "scoresde", "info", "--help"]
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_run_killed_by_kill_9_ends_in_the_weights_of_one_that_never_was(tmp_path, capsys):
+    options = ["--save-every", "7"]
+    assert train(tmp_path / "whole", *options, steps=60) == 0
+    folder = tmp_path / "killed"
+    words = ["train", "--data", "digits", "--out", str(folder), "--steps", "60", *SMALL, *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scoresde", *words], stdout=subprocess.DEVNULL
+    )
+    try:
+        while len(checkpoint.steps_in(folder)) < 2:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    step = checkpoint.steps_in(folder)[-1][0]
+    assert step < 60
+    capsys.readouterr()
+    assert main(words) == 0
+    assert f"\nresuming at step {step} of 60\n" in capsys.readouterr().out
+    for name in ("step-00000060.safetensors", "model.safetensors"):
+        assert different(folder / name, tmp_path / "whole" / name) == []
