@@ -117,7 +117,7 @@ def test_help_explains_every_option(command, options, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     text = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
-    parts = [part.split() for part in re.split(r" (?=--)", text)]
+    parts = [part.split() for part in re.split(r" (?=--(?!no-))", text)]
     for name in options.split():
         words = next(part for part in parts if part[0].rstrip(",") == f"--{name}")
         explained = [word for word in words if re.fullmatch(r"[a-z]{2,}[.,:;]?", word)]

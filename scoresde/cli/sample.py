@@ -36,7 +36,7 @@ class Sample:
     n: int = 64
     """How many samples, at least 1."""
     sampler: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")] = "pc"
-    """pc predicts and corrects; em, reverse_diffusion, ancestral only predict; ald only corrects."""
+    """pc predicts and corrects; em, reverse_diffusion and ancestral predict; ald corrects."""
     steps: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's or the sampler's)"),
