@@ -52,6 +52,7 @@ def unets(draw: st.DrawFn, *spatials: int) -> tuple[nn.Module, Tensor, Tensor, T
         num_classes=draw(st.none() | st.integers(1, 4)),
         padding=draw(st.sampled_from(["zeros", "circular"])),
         features=8,
+        seed=seed,
         spatial=spatial,
     )
     net = built(lambda: UNet(in_channels, **options))
@@ -160,6 +161,17 @@ def test_a_new_network_returns_zero_and_learns_all_the_same():
                 assert any(p.grad is not None and p.grad.any() for p in net.parameters())
             optimiser.step()
         assert all(p.grad.any() for p in net.parameters()), "a weight that never learns"
+
+
+def test_the_input_reaches_the_output_past_residual_branches_that_return_nothing():
+    for net in (small(attention=(1,)), built(lambda: MLP((1, 8, 8)))):
+        with torch.no_grad():
+            for name, p in net.named_parameters():
+                if any(f".{last}." in name for last in ("conv2", "linear2", "out", "grow")):
+                    p.zero_()
+        x, c = normal(0, 2, 1, 8, 8), normal(1, 2)
+        assert (net(x, c) - net(x + 1, c)).abs().max() > 1e-3
+        torch.testing.assert_close(net(x, c), net(x, c + 1), rtol=0, atol=0)
 
 
 # --- symmetries ---------------------------------------------------------------------------------
@@ -323,6 +335,8 @@ def test_the_config_survives_json_and_rebuilds_the_network(drawn):
     assert config == net.config
     copy = built(lambda: type(net)(**config))
     assert copy.config == net.config
+    for ours, theirs in zip(copy.buffers(), net.buffers(), strict=True):
+        assert torch.equal(ours, theirs), "random frequencies are part of the architecture"
     copy.load_state_dict(net.state_dict())
     torch.testing.assert_close(copy(x, c, label), net(x, c, label), rtol=0, atol=0)
 
@@ -354,9 +368,10 @@ def test_inputs_of_another_shape_are_refused_with_expected_and_got():
     for shape in [(2, 1, 8), (1, 8, 8), (2, 1, 8, 8, 8)]:
         with pytest.raises(ValueError, match=says("(B, 1, L, L)", str(shape), "spatial")):
             net(normal(0, *shape), c)
-    for bad in (normal(1, 3), normal(1, 2, 1), torch.tensor(0.5)):
-        with pytest.raises(ValueError, match=says("shape (2,)", str(tuple(bad.shape)))):
-            net(normal(0, 2, 1, 8, 8), bad)
+    for any_net in (net, built(lambda: MLP((1, 8, 8)))):
+        for bad in (normal(1, 3), normal(1, 2, 1), torch.tensor(0.5)):
+            with pytest.raises(ValueError, match=says("shape (2,)", str(tuple(bad.shape)))):
+                any_net(normal(0, 2, 1, 8, 8), bad)
     with pytest.raises(ValueError, match=says("(B, 2, 3)", "(2, 3, 2)", "features=(3, 2)")):
         built(lambda: MLP((2, 3)))(normal(0, 2, 3, 2), c)
 
