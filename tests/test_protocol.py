@@ -1,0 +1,112 @@
+"""One contract for every name in SAMPLERS under every SDE."""
+
+from dataclasses import fields, is_dataclass
+from itertools import product
+
+import pytest
+import torch
+from strategies import SDES, UserSDE
+
+from scoresde import SAMPLERS, sample, samplers, sde, trajectory
+from scoresde.samplers import Corrector, Sampler
+from scoresde.targets import Gaussian
+
+TARGET = Gaussian([[0.5, -1.0], [0.0, 2.0]], var=[[0.3, 1.0], [0.1, 2.0]])
+STEPS = 4
+EVALUATIONS = {
+    "pc": 2 * STEPS,
+    "em": STEPS,
+    "reverse_diffusion": STEPS,
+    "ancestral": STEPS,
+    "ald": 5 * (STEPS + 1),
+}
+PAIRS = pytest.mark.parametrize(("name", "process"), list(product(SAMPLERS, SDES)))
+
+
+class Spy:
+    """The exact score, without a denoiser, that notes what it is given."""
+
+    def __init__(self, score):
+        self.score, self.event_shape, self.data = score, score.event_shape, score.data
+        self.sde, self.calls = score.sde, []
+
+    def __call__(self, x, t):
+        assert not torch.is_grad_enabled()
+        assert t.shape == (len(x),)
+        assert (t == t[0]).all()
+        self.calls.append((float(t[0]), tuple(x.shape), x.dtype, t.dtype))
+        return self.score(x, t)
+
+
+@PAIRS
+def test_every_sampler_keeps_the_contract_under_every_sde(name, process):
+    path = SDES[process]
+    spy, grid = Spy(TARGET.at(path)), path.times(STEPS)
+    arguments = dict(n=3, steps=STEPS, seed=5, dtype=torch.float64)
+    states = list(trajectory(spy, path, name, **arguments))
+    # evaluations: counted, reported and documented
+    assert len(spy.calls) == states[-1].nfe == EVALUATIONS[name] + 1
+    assert [s.nfe for s in states] == sorted(s.nfe for s in states)
+    assert states[0].nfe == 0
+    # what the score was given
+    assert {call[1:] for call in spy.calls} == {((3, 2, 2), torch.float64, torch.float64)}
+    assert {call[0] for call in spy.calls} <= set(grid.tolist())
+    # the grid
+    assert sorted({float(s.t) for s in states}, reverse=True) == grid.tolist()
+    assert all(s.t.dtype == torch.float64 and s.t.shape == () for s in states)
+    # the states: finite, whole, and each its own tensor
+    for state in states:
+        assert state.x.isfinite().all()
+        assert (state.x.shape, state.x.dtype) == ((3, 2, 2), torch.float64)
+        assert not state.x.requires_grad
+    assert len({s.x.data_ptr() for s in states[:-1]}) == len(states) - 1
+    assert all(s.denoised is None for s in states[:-1])
+    # the front door is the last state, and denoising is Tweedie's formula
+    end, t = states[-1], grid[-1]
+    out = sample(spy, path, name, **arguments)
+    assert torch.equal(out, end.denoised)
+    x0 = (end.x + path.sigma(t) ** 2 * TARGET.score(end.x, path, t)) / path.alpha(t)
+    torch.testing.assert_close(end.denoised, x0, rtol=1e-9, atol=1e-9)
+
+
+@PAIRS
+def test_every_sample_is_its_own_under_every_sde(name, process):
+    path = SDES[process]
+    score, arguments = TARGET.at(path), dict(steps=3, seed=2**63 + 5)
+    whole = sample(score, path, name, n=5, **arguments)
+    assert whole.dtype == torch.float32
+    assert len(whole.unique()) == whole.numel()
+    assert torch.equal(whole[3:], sample(score, path, name, n=2, first=3, **arguments))
+    assert torch.equal(whole, sample(score, path, name, n=5, batch_size=2, **arguments))
+    assert not (whole == sample(score, path, name, n=5, steps=3, seed=1)).any()
+
+
+@PAIRS
+def test_one_step_is_enough_for_every_sampler_under_every_sde(name, process):
+    path = SDES[process]
+    for denoise in (False, True):
+        out = sample(TARGET.at(path), path, name, n=2, steps=1, seed=0, denoise=denoise)
+        assert out.shape == (2, 2, 2)
+        assert out.isfinite().all()
+    *_, end = trajectory(TARGET.at(path), path, name, steps=1, seed=0, denoise=False)
+    assert float(end.t) == path.eps
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_name_is_a_frozen_dataclass_with_documented_defaults(name):
+    sampler = SAMPLERS[name]
+    assert is_dataclass(sampler)
+    assert sampler == type(sampler)(**{f.name: getattr(sampler, f.name) for f in fields(sampler)})
+    assert type(sampler).__doc__
+    assert type(sampler).steps >= 1
+    assert eval(repr(sampler), vars(samplers)) == sampler
+
+
+def test_every_exported_sde_and_sampler_is_run_here():
+    kinds = {getattr(sde, name) for name in sde.__all__}
+    exported = {k for k in kinds if isinstance(k, type) and issubclass(k, sde.SDE)} - {sde.SDE}
+    assert exported | {UserSDE} == {type(path) for path in SDES.values()}
+    kinds = {getattr(samplers, name) for name in samplers.__all__}
+    methods = {k for k in kinds if isinstance(k, type) and issubclass(k, Sampler)} - {Sampler}
+    methods = {k for k in methods if not issubclass(k, Corrector)}
+    assert methods == {type(sampler) for sampler in SAMPLERS.values()}

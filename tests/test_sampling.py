@@ -1,0 +1,784 @@
+"""The front door: what goes into `sample` and `trajectory`, and what comes out."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import gaussian, tweedie
+from torch import nn
+from torch.testing import assert_close
+
+import scoresde
+from scoresde import SAMPLERS, Bridge, ScoreModel, from_denoiser, sample, trajectory
+from scoresde.errors import (
+    DeviceError,
+    InvalidTypeError,
+    InvalidValueError,
+    MemoryLimitError,
+    NonFiniteError,
+    ScoreSDEError,
+    ShapeError,
+    UnknownNameError,
+)
+from scoresde.noise import Noise
+from scoresde.samplers import PC, Ancestral, AnnealedLangevin, Langevin, ReverseDiffusion
+from scoresde.sde import EDMSDE, VESDE, VPSDE, FlowSDE, Moments, NCSNLadder, SubVPSDE
+from scoresde.targets import Gaussian, GaussianMixture
+
+SDE = VPSDE()
+DIAGONAL = Gaussian([0.5, -1.0, 2.0], std=[0.3, 1.0, 2.0])
+MIXING = Gaussian([0.5, -1.0], cov=[[1.0, 0.6], [0.6, 0.5]])
+
+
+def unet(sde):
+    net = scoresde.nn.UNet(1, channels=(8, 8), blocks=1, features=16, seed=0)
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # the zero-initialised output would hide the network
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=g))
+    return ScoreModel(net, sde, (1, 6, 6))
+
+
+UNET = unet(SDE)
+
+
+class Net(nn.Module):
+    """A network with a layer that tells training from evaluation, and a record of its mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(-0.5))
+        self.drop = nn.Dropout(0.5)
+        self.frozen = nn.Dropout(0.5).eval()
+        self.modes = []
+
+    def forward(self, x, c, **condition):
+        self.modes.append((self.training, self.drop.training))
+        return self.scale * self.drop(x)
+
+
+# A sample depends on its seed and its number alone
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    ("score", "tolerance"), [(DIAGONAL, 0), (MIXING, 1e-12)], ids=["elementwise", "matrix"]
+)
+def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
+    def draw(n, **options):
+        return sample(
+            score.at(SDE), SDE, name, n=n, seed=0, steps=6, dtype=torch.float64, **options
+        )
+
+    whole, near = draw(64), dict(rtol=tolerance, atol=tolerance)
+    assert_close(whole[:16], draw(16), **near)
+    assert_close(whole[8:16], draw(8, first=8), **near)
+    for batch_size in (1, 5, 64, 100):
+        assert_close(whole[:16], draw(16, batch_size=batch_size), **near)
+    assert not torch.isin(whole[:16], whole[16:]).any()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_with_a_network_too(name):
+    def draw(n, **options):
+        return sample(UNET, SDE, name, n=n, seed=0, steps=3, **options)
+
+    whole = draw(20)
+    assert whole.std() > 0.1
+    assert_close(whole[:6], draw(6), rtol=1e-5, atol=1e-5)
+    assert_close(whole[4:6], draw(2, first=4), rtol=1e-5, atol=1e-5)
+    # at one fixed chunk shape bit for bit, the padded last chunk included
+    assert torch.equal(draw(20, batch_size=8), draw(30, batch_size=8)[:20])
+
+
+@given(
+    st.sampled_from(list(SAMPLERS)), st.integers(0, 2**64 - 1), st.integers(0, 10**12), st.data()
+)
+def test_any_part_of_any_seed_can_be_drawn_in_any_chunks(name, seed, first, data):
+    n = data.draw(st.integers(1, 12))
+    i = data.draw(st.integers(0, n - 1))
+    part = data.draw(st.integers(1, n - i))
+    size = data.draw(st.none() | st.integers(1, 15))
+    arguments = dict(steps=2, seed=seed, denoise=data.draw(st.booleans()))
+    score = DIAGONAL.at(SDE)
+    whole = sample(score, SDE, name, n=n, first=first, **arguments)
+    some = sample(score, SDE, name, n=part, first=first + i, batch_size=size, **arguments)
+    assert torch.equal(whole[i : i + part], some)
+
+
+def test_a_chunk_has_exactly_its_size_and_the_last_is_padded():
+    sizes = []
+
+    def score(x, t):
+        sizes.append(len(x))
+        return -x
+
+    out = sample(score, SDE, "em", n=10, shape=(2,), steps=1, batch_size=4, seed=0)
+    assert out.shape == (10, 2)
+    assert sizes == [4] * 6
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_two_seeds_give_other_samples_and_one_seed_the_same(name):
+    def draw(seed):
+        return sample(DIAGONAL.at(SDE), SDE, name, n=4, seed=seed, steps=3)
+
+    assert torch.equal(draw(3), draw(3))
+    assert not (draw(3) == draw(4)).any()
+
+
+def test_a_sample_is_the_prior_then_the_trajectory_then_tweedie():
+    score, x = DIAGONAL.at(SDE), torch.empty(5, 3, dtype=torch.float64)
+    for name, sampler in SAMPLERS.items():
+        noise, rsde = Noise.of(9, 5, first=2), SDE.reverse(score)
+        state = SDE.prior(score.data).sample(noise.normal(x, math.inf))
+        for at in sampler.trajectory(rsde, state, SDE.times(4), noise):
+            state = at.x
+        arguments = dict(n=5, seed=9, first=2, steps=4, dtype=torch.float64)
+        assert torch.equal(sample(score, SDE, name, denoise=False, **arguments), state)
+        end = rsde.denoise(state, SDE.eps)
+        assert torch.equal(sample(score, SDE, name, **arguments), end)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_given_start_takes_the_place_of_the_prior(name):
+    x = torch.full((4, 3), 0.7)
+    one, two = (sample(DIAGONAL.at(SDE), SDE, name, x=x, seed=s, times=[0.5, 0.3]) for s in (0, 1))
+    assert one.shape == (4, 3)
+    assert not torch.equal(one, two)
+    first = next(trajectory(DIAGONAL.at(SDE), SDE, name, x=x, seed=0, times=[0.5, 0.3]))
+    assert torch.equal(first.x, x)
+    assert torch.equal(x, torch.full((4, 3), 0.7))
+
+
+# Where the randomness comes from
+
+
+def test_a_seed_or_a_generator_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    arguments = dict(n=2, steps=2)
+    sample(DIAGONAL.at(SDE), SDE, seed=0, **arguments)
+    sample(DIAGONAL.at(SDE), SDE, generator=torch.Generator().manual_seed(0), **arguments)
+    sample(DIAGONAL.at(SDE), SDE, generator=[torch.Generator() for _ in range(2)], **arguments)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.global_rng
+def test_with_neither_the_global_generator_governs_as_everybody_expects():
+    def draw():
+        return sample(DIAGONAL.at(SDE), SDE, n=3, steps=2)
+
+    state = torch.get_rng_state()
+    one = draw()
+    assert not torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(draw(), one)
+    torch.set_rng_state(state)
+    assert torch.equal(draw(), one)
+    # one integer is all that is taken, whatever n is
+    after = torch.get_rng_state()
+    torch.set_rng_state(state)
+    sample(DIAGONAL.at(SDE), SDE, n=9, steps=4)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_a_generator_determines_the_samples_and_a_list_one_each():
+    def draw(generator, n=3):
+        return sample(DIAGONAL.at(SDE), SDE, n=n, steps=2, generator=generator)
+
+    one = draw(torch.Generator().manual_seed(5))
+    assert torch.equal(one, draw(torch.Generator().manual_seed(5)))
+    assert torch.equal(one, draw(torch.Generator().manual_seed(5), n=7)[:3])
+    assert len(one.unique()) == one.numel()
+    many = draw([torch.Generator().manual_seed(i) for i in range(3)])
+    mixed = draw([torch.Generator().manual_seed(i) for i in (2, 0, 1)])
+    assert torch.equal(mixed, many[[2, 0, 1]])
+    assert torch.equal(draw([torch.Generator().manual_seed(1)], n=1), many[1:2])
+
+
+# Evaluations, steps and times
+
+
+class Counted:
+    def __init__(self, score):
+        self.score, self.calls, self.times = score, 0, []
+
+    def __call__(self, x, t):
+        self.calls += 1
+        self.times.append(float(t[0]))
+        return self.score(x, t)
+
+
+COST = {"pc": lambda n: 2 * n, "ald": lambda n: 5 * (n + 1)}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("denoise", [False, True])
+@given(n=st.integers(1, 12))
+def test_evaluations_reported_counted_and_documented_agree(name, denoise, n):
+    score = Counted(DIAGONAL.at(SDE))
+    *_, end = trajectory(
+        score, SDE, name, shape=(3,), n=2, steps=n, denoise=denoise, seed=0, data=Moments(0.0, 1.0)
+    )
+    documented = COST.get(name, lambda n: n)(n) + denoise
+    assert (end.nfe, score.calls) == (documented, documented)
+    # and this is what the budget of that size buys
+    spent = Counted(DIAGONAL.at(SDE))
+    sample(spent, SDE, name, shape=(3,), nfe=documented, denoise=denoise, seed=0)
+    assert spent.calls == documented
+
+
+def test_evaluations_are_per_sample_and_do_not_add_up_over_chunks():
+    score = Counted(DIAGONAL.at(SDE))
+    sample(score, SDE, "em", shape=(3,), n=6, steps=4, batch_size=2, seed=0)
+    assert score.calls == 3 * 5
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "sde", [VPSDE(), EDMSDE(), VPSDE(T=0.7, eps=0.02), VESDE(levels=9)], ids=repr
+)
+def test_the_grid_goes_from_T_to_eps_exactly_and_the_score_is_asked_within_it(name, sde):
+    score = Counted(DIAGONAL.at(sde))
+    states = list(trajectory(score, sde, name, shape=(3,), steps=8, seed=0, dtype=torch.float64))
+    t = [float(state.t) for state in states]
+    assert (t[0], t[-1]) == (sde.T, sde.eps)
+    assert all(a >= b for a, b in pairwise(t))
+    assert sum(a - b for a, b in pairwise(t)) == pytest.approx(sde.T - sde.eps, rel=1e-12)
+    assert sorted(set(t), reverse=True) == sde.times(8).tolist()
+    assert sde.eps <= min(score.times) <= max(score.times) <= sde.T
+    assert score.times[-1] == sde.eps
+
+
+def test_the_first_state_is_the_start_and_the_last_repeats_its_time_and_adds_the_denoised():
+    score = DIAGONAL.at(SDE)
+    states = list(trajectory(score, SDE, "pc", n=2, steps=3, seed=0))
+    assert len(states) == 1 + 3 + 1
+    assert [state.nfe for state in states] == [0, 2, 4, 6, 7]
+    assert all(state.denoised is None for state in states[:-1])
+    assert torch.equal(states[-1].x, states[-2].x)
+    assert states[-1].t == states[-2].t
+    assert torch.equal(states[-1].denoised, sample(score, SDE, "pc", n=2, steps=3, seed=0))
+    plain = list(trajectory(score, SDE, "pc", n=2, steps=3, seed=0, denoise=False))
+    assert len(plain) == 1 + 3
+    assert torch.equal(plain[-1].x, states[-2].x)
+
+
+def test_the_number_of_steps_is_the_models_own_then_the_levels_then_the_samplers():
+    def length(model, sde, sampler="em", **options):
+        return len(list(trajectory(model, sde, sampler, seed=0, denoise=False, **options))) - 1
+
+    model = ScoreModel(Net(), SDE, (3,))
+    assert length(model, SDE, Short()) == 3
+    model.steps = 7
+    assert length(model, SDE, Short()) == 7
+    assert length(model, SDE, steps=2) == 2
+    ladder = VESDE(levels=12)
+    assert length(DIAGONAL.at(ladder), ladder) == 11
+    assert length(DIAGONAL.at(ladder), ladder, steps=4) == 4
+
+
+@dataclass(frozen=True)
+class Short(ReverseDiffusion):
+    """A sampler with a small default."""
+
+    steps = 3
+
+
+@pytest.mark.parametrize("pair", [("steps", "nfe"), ("steps", "times"), ("nfe", "times")])
+def test_steps_nfe_and_times_exclude_each_other(pair):
+    values = dict(steps=5, nfe=20, times=torch.tensor([1.0, 0.001]))
+    with pytest.raises(InvalidValueError, match="steps=, nfe= and times= exclude each other"):
+        sample(DIAGONAL.at(SDE), SDE, seed=0, **{name: values[name] for name in pair})
+
+
+def test_times_of_ones_own_are_used_as_they_are():
+    times = torch.tensor([1.0, 0.37, 0.2, 0.05], dtype=torch.float64)
+    states = list(trajectory(DIAGONAL.at(SDE), SDE, "em", times=times, seed=0, denoise=False))
+    assert torch.equal(torch.stack([state.t for state in states]), times)
+
+
+@pytest.mark.parametrize("sde", [VESDE(), VPSDE()], ids=repr)
+def test_a_start_below_T_is_drawn_from_the_law_there_and_not_from_the_prior(sde):
+    """With times that start early, a draw of the prior at T would be far too wide."""
+    start = 0.4
+    x = next(trajectory(DIAGONAL.at(sde), sde, times=[start, sde.eps], n=20000, seed=0)).x.double()
+    t = torch.tensor(start)
+    alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
+    var = alpha**2 * DIAGONAL.moments().var + sigma**2
+    assert ((x.var(0) / var - 1).abs() < 4.9 * math.sqrt(2 / len(x))).all()
+    gap = x.mean(0) - alpha * DIAGONAL.moments().mean
+    assert (gap.abs() < 4.9 * (var / len(x)).sqrt()).all()
+
+
+def test_a_start_below_T_that_nobody_knows_is_asked_for():
+    with pytest.raises(InvalidValueError, match=r"times starts at 0\.4, below T = 1\.0.*x=.*data="):
+        sample(lambda x, t: -x, SDE, shape=(2,), times=[0.4, 0.1], seed=0)
+    sample(lambda x, t: -x, SDE, x=torch.ones(1, 2), times=[0.4, 0.1], seed=0)
+
+
+# Shape, dtype, memory and gradients
+
+
+@given(
+    st.sampled_from(list(SAMPLERS)),
+    st.lists(st.integers(0, 3), max_size=4).map(tuple),
+    st.integers(0, 3),
+    st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+)
+def test_any_shape_and_floating_dtype_comes_out_as_it_was_asked_for(name, shape, n, dtype):
+    out = sample(lambda x, t: -x, SDE, name, shape=shape, n=n, steps=2, seed=0, dtype=dtype)
+    assert (out.shape, out.dtype) == ((n, *shape), dtype)
+    assert out.isfinite().all()
+    assert out.is_contiguous()
+    assert not out.requires_grad
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_strides_change_nothing_and_the_start_is_left_alone(name):
+    target = Gaussian(torch.zeros(2, 3, 4), std=0.5)
+    plain = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    strided = plain.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert not strided.is_contiguous()
+    copy = strided.clone()
+    one, two = (sample(target.at(SDE), SDE, name, x=x, seed=0, steps=2) for x in (plain, strided))
+    assert torch.equal(one, two)
+    assert torch.equal(strided, copy)
+
+
+def test_no_gradient_is_kept_and_the_samples_can_be_used_in_autograd():
+    x = torch.ones(2, 3, requires_grad=True)
+    for state in trajectory(DIAGONAL.at(SDE), SDE, x=x, steps=2, seed=0):
+        assert torch.is_grad_enabled()
+        assert state is not None
+    out = sample(DIAGONAL.at(SDE), SDE, x=x, steps=2, seed=0)
+    assert not out.requires_grad
+    weight = torch.ones(3, requires_grad=True)
+    (out * weight).sum().backward()
+    assert torch.equal(weight.grad, out.sum(0))
+
+
+def test_a_score_is_evaluated_without_gradients_but_may_turn_them_on():
+    def score(x, t):
+        assert not torch.is_grad_enabled()
+        with torch.enable_grad():
+            u = x.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(-0.5 * (u**2).sum(), u)
+        return grad
+
+    assert sample(score, SDE, "em", shape=(2,), steps=2, seed=0).shape == (1, 2)
+
+
+def test_half_precision_states_are_computed_in_single_precision():
+    out = sample(DIAGONAL.at(SDE), SDE, n=4, seed=0, steps=5, dtype=torch.float16)
+    assert torch.equal(out, sample(DIAGONAL.at(SDE), SDE, n=4, seed=0, steps=5).half())
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_single_and_double_precision_follow_one_path(name):
+    one, two = (
+        sample(DIAGONAL.at(SDE), SDE, name, n=4, seed=0, steps=20, dtype=dtype)
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert_close(one.double(), two, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_samples_are_where_the_model_is_however_it_is_wrapped(depth):
+    score = nn.Linear(3, 3, device="meta")
+    for _ in range(depth):
+        score = Holder(score)
+    start = next(trajectory(score, SDE, shape=(3,), seed=0, steps=1))
+    assert start.x.device.type == "meta"
+    there = next(trajectory(score, SDE, shape=(3,), seed=0, steps=1, device="cpu"))
+    assert there.x.device.type == "cpu"
+
+
+def test_no_samples_are_an_empty_tensor_at_no_cost():
+    target = Gaussian(torch.zeros(8, 8), std=0.5)
+    for sampler in [*SAMPLERS, PC(corrector=Langevin(norm="sample"))]:
+        score = Counted(target.at(SDE))
+        for batch_size in (None, 4):
+            out = sample(
+                score, SDE, sampler, n=0, shape=(8, 8), steps=3, batch_size=batch_size, seed=0
+            )
+            assert out.shape == (0, 8, 8)
+        assert score.calls == 0
+        *_, end = trajectory(score, SDE, sampler, n=0, shape=(8, 8), steps=3, seed=0)
+        assert end.nfe == 0
+    assert sample(target.at(SDE), SDE, x=torch.empty(0, 8, 8), steps=3, seed=0).shape == (0, 8, 8)
+
+
+def test_one_sample_is_the_default():
+    assert sample(DIAGONAL.at(SDE), SDE, seed=0, steps=1).shape == (1, 3)
+
+
+# The law at the end
+
+
+@pytest.mark.parametrize("name", ["pc", "ancestral"])
+def test_denoise_ends_with_tweedie_and_without_it_with_a_draw_of_the_last_marginal(name):
+    """The variances are m^2 v^2 / V and V: here 4.5 times apart."""
+    sde, n = VESDE(0.5, 20.0), 2000
+    score = gaussian(sde, 0.3, 0.1)
+    arguments = dict(n=n, seed=1, steps=100, dtype=torch.float64)
+    noisy, clean = (sample(score, sde, name, denoise=d, **arguments) for d in (False, True))
+    assert float(noisy.var()) == pytest.approx(0.1 + 0.25, rel=0.2)
+    mean, var = tweedie(score, torch.tensor(0.0))
+    assert float(clean.var()) == pytest.approx(float(var), rel=0.2)
+    assert float(clean.mean()) == pytest.approx(float(mean), abs=0.02)
+    # one is the other, denoised
+    assert_close(clean, (noisy + 0.25 * score(noisy, torch.tensor(0.0))), rtol=1e-9, atol=1e-9)
+
+
+# Models and what wraps them
+
+
+def test_a_model_is_evaluated_and_each_of_its_modules_gets_its_own_mode_back():
+    model = ScoreModel(Net(), SDE, (3,)).train()
+    model.net.frozen.eval()
+    sample(model, SDE, "em", steps=2, seed=0)
+    assert model.net.modes == [(False, False)] * 3
+    assert (model.training, model.net.drop.training, model.net.frozen.training) == (1, 1, 0)
+
+
+def test_the_mode_is_restored_on_an_early_break_and_after_an_error():
+    model = ScoreModel(Net(), SDE, (3,)).train()
+    for state in trajectory(model, SDE, "em", steps=5, seed=0):
+        if state.nfe == 2:
+            assert not model.training
+            break
+    assert model.training
+    assert model.net.drop.training
+    with torch.no_grad():
+        model.net.scale.fill_(math.nan)
+    with pytest.raises(NonFiniteError):
+        sample(model, SDE, "em", steps=5, seed=0)
+    assert model.training
+    assert model.net.drop.training
+    unused = trajectory(model, SDE, "em", steps=5, seed=0)
+    assert model.training
+    del unused
+
+
+class Wrapper(nn.Module):
+    """A module with a model inside and layers of its own."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.drop = model, nn.Dropout(0.5)
+
+    def forward(self, x, t):
+        assert not self.drop.training
+        return self.drop(self.model(x, t))
+
+
+class Holder:
+    """A score that holds a module as `model`, as guidance and bridges do."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, x, t):
+        return self.model(x, t)
+
+
+class Denoiser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x, t):
+        assert not self.training
+        assert not self.drop.training
+        return 0.5 * x
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        Wrapper(ScoreModel(Net(), SDE, (3,))),
+        Holder(Wrapper(ScoreModel(Net(), SDE, (3,)))),
+        from_denoiser(Denoiser(), SDE),
+        Holder(from_denoiser(Denoiser(), SDE)),
+    ],
+    ids=["module", "held module", "denoiser", "held denoiser"],
+)
+def test_every_layer_around_a_model_is_evaluated_too(score):
+    sample(score, SDE, "em", shape=(3,), steps=2, seed=0)
+    inner = score
+    while not isinstance(inner, nn.Module):
+        inner = inner.model
+    assert inner.training
+    assert inner.drop.training
+
+
+def test_a_condition_goes_with_its_samples_into_their_chunks():
+    class Shift:
+        event_shape = (1,)
+
+        def __call__(self, x, t, condition):
+            return condition["mean"] - x
+
+    means = torch.arange(10.0)[:, None]
+    arguments = dict(n=10, seed=0, steps=3)
+    whole = sample(Shift(), SDE, condition={"mean": means}, **arguments)
+    assert torch.equal(
+        sample(Shift(), SDE, condition={"mean": means}, batch_size=3, **arguments), whole
+    )
+    other = sample(Shift(), SDE, condition={"mean": means + 1}, **arguments)
+    assert not (other == whole).any()
+
+
+def test_an_empty_condition_is_none():
+    empty = sample(DIAGONAL.at(SDE), SDE, condition={}, seed=0, steps=2)
+    assert torch.equal(empty, sample(DIAGONAL.at(SDE), SDE, seed=0, steps=2))
+
+
+def test_a_conditional_score_uses_its_denoiser_only_where_it_has_one():
+    class Denoising:
+        event_shape = (1,)
+
+        def __call__(self, x, t, condition):
+            return -x
+
+        def denoise(self, x, t, condition):
+            return condition["value"]
+
+    value = torch.full((2, 1), 42.0)
+    assert torch.equal(
+        sample(Denoising(), SDE, condition={"value": value}, n=2, seed=0, steps=1), value
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "sde",
+    [EDMSDE(T=50.0, eps=0.01), EDMSDE(T=49.0, eps=0.02), NCSNLadder.geometric(0.01, 50.0, 20)],
+    ids=["edm", "edm within", "ladder"],
+)
+def test_a_bridge_reaches_both_ends_of_the_noise_levels_of_its_model(sde, dtype):
+    """Single precision rounds the time of the smallest level below it."""
+    model = ScoreModel(Net(), VESDE(), (3,))
+    out = sample(Bridge(model, sde), sde, "ancestral", steps=4, n=2, seed=0, dtype=dtype)
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("other", [FlowSDE(T=0.98), VESDE(0.01, 50.0, T=2.0), SubVPSDE()], ids=repr)
+def test_a_bridge_to_another_sde_samples_the_same_data(other):
+    own = VESDE(0.001, 2000.0)
+    target = Gaussian([0.5, -1.0], std=[0.3, 1.0])
+    model = target.at(own)
+    model = type("Model", (), dict(
+        sde=own, event_shape=(2,), data=target.moments(), steps=None,
+        __call__=lambda self, x, t, c=None: model_score(x, t), denoise=None,
+    ))()  # fmt: skip
+    model_score = target.at(own)
+    bridge = Bridge(model, other)
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for t in (other.eps, other.T / 2, other.T):
+        t = torch.full((5,), t, dtype=torch.float64)
+        assert_close(bridge(x, t), target.at(other)(x, t), rtol=1e-6, atol=1e-6)
+
+
+def test_a_model_is_sampled_with_its_own_sde_levels_and_eps_excepted():
+    model = ScoreModel(Net(), VESDE(), (3,))
+    for sde in (VESDE(levels=5), VESDE(eps=0.1), VESDE(levels=5, eps=0.1)):
+        assert sample(model, sde, steps=4, seed=0).shape == (1, 3)
+    for sde in (VESDE(sigma_max=49.0), VESDE(T=2.0), VPSDE(), NCSNLadder.geometric(0.01, 50.0, 5)):
+        with pytest.raises(
+            InvalidValueError, match=r"belongs to VESDE.*, not to .*Bridge\(model, sde"
+        ):
+            sample(model, sde, steps=4, seed=0)
+
+
+def test_the_prior_takes_the_moments_of_the_data_that_are_known():
+    sde = VESDE(0.01, 2.0)
+    starts = [
+        next(trajectory(score, sde, n=4000, seed=0, steps=1, **options)).x
+        for score, options in (
+            (Gaussian([3.0], std=4.0).at(sde), {}),
+            (lambda x, t: -x, dict(shape=(1,))),
+            (lambda x, t: -x, dict(shape=(1,), data=Moments(3.0, var=16.0))),
+        )
+    ]
+    assert float(starts[0].std()) == pytest.approx(math.sqrt(20), rel=0.06)
+    assert float(starts[0].mean()) == pytest.approx(3, abs=0.4)
+    assert float(starts[1].std()) == pytest.approx(2, rel=0.06)
+    assert torch.equal(starts[0], starts[2])
+
+
+# What is refused, and how
+
+
+def plain(x, t):
+    return -x
+
+
+OK = dict(shape=(2,), steps=2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(sampler="pcc"), UnknownNameError, r"unknown sampler 'pcc'; did you mean 'pc'\? "),
+        (dict(sampler="zzz"), UnknownNameError, "unknown sampler 'zzz'; choose from ald, "),
+        (dict(sampler=PC), InvalidTypeError, r"a sampler object such as `PC\(k=2\)`, got <class"),
+        (dict(sampler=None), InvalidTypeError, "sampler must be a name .* got None"),
+        (dict(model=None), InvalidTypeError, "the model must be a callable .* got None"),
+        (dict(sde=VPSDE), InvalidTypeError, r"an SDE such as `VESDE\(\)`, got <class"),
+        (dict(sde="vp"), InvalidTypeError, r"an SDE such as `VESDE\(\)`, got 'vp'"),
+        (dict(shape=None), InvalidValueError, "does not know its event shape; give shape="),
+        (dict(shape=2), InvalidValueError, r"such as \(2,\) or \(1, 28, 28\), got 2"),
+        (dict(shape=(-1,)), InvalidValueError, r"such as \(2,\) or .* got \(-1,\)"),
+        (dict(model=DIAGONAL.at(SDE)), ShapeError, r"model says \(3,\), shape= says \(2,\)"),
+        (dict(x=torch.ones(4, 3)), ShapeError, r"shape= says \(2,\), x says \(3,\)"),
+        (dict(x=torch.tensor(1.0)), ShapeError, "needs a batch dimension"),
+        (dict(x=[[1.0, 2.0]]), InvalidTypeError, "x must be a tensor .* got list"),
+        (dict(x=torch.ones(4, 2).int()), InvalidTypeError, r"torch.int32; .*x.float\(\) / 127.5"),
+        (dict(x=torch.ones(4, 2).byte()), InvalidTypeError, r"torch.uint8; .*x.float\(\) / 127.5"),
+        (dict(x=torch.ones(4, 2).bool()), InvalidTypeError, "floating point, got torch.bool"),
+        (dict(x=torch.full((4, 2), math.nan)), NonFiniteError, "the start x holds NaN or infinity"),
+        (dict(x=torch.full((4, 2), math.inf)), NonFiniteError, "the start x holds NaN or inf"),
+        (dict(x=torch.ones(4, 2), n=3), ShapeError, "x holds 4 samples, but n = 3"),
+        (dict(dtype=torch.int64), InvalidTypeError, "dtype must be floating point, got torch.int"),
+        (dict(n=-1), InvalidValueError, "n must be an integer >= 0, got -1"),
+        (dict(n=2.0), InvalidValueError, "n must be an integer >= 0, got 2.0"),
+        (dict(n=True), InvalidValueError, "n must be an integer >= 0, got True"),
+        (dict(first=-1), InvalidValueError, "first must be an integer >= 0, got -1"),
+        (dict(first=1.5), InvalidValueError, "first must be an integer >= 0, got 1.5"),
+        (dict(batch_size=0), InvalidValueError, "batch_size must be an integer >= 1, got 0"),
+        (dict(batch_size=2.0), InvalidValueError, "batch_size must be an integer >= 1, got 2.0"),
+        (dict(steps=0), InvalidValueError, "steps must be at least 1, got 0"),
+        (dict(steps=1.5), InvalidTypeError, "steps must be an integer, got 1.5"),
+        (dict(steps=None, nfe=2), InvalidValueError, r"nfe = 2 does not pay for one step of PC\("),
+        (dict(steps=None, nfe=0), InvalidValueError, "nfe = 0 does not pay for one step"),
+        (dict(steps=9, sde=VESDE(levels=9)), InvalidValueError, "levels=9; use at most 8 steps"),
+        (dict(steps=None, times=[0.1, 0.5]), InvalidValueError, "times must decrease strictly"),
+        (dict(steps=None, times=[0.5, 0.5]), InvalidValueError, "times must decrease strictly"),
+        (dict(steps=None, times=[1.5, 0.5]), InvalidValueError, r"must lie in \[0, 1.0\]"),
+        (dict(steps=None, times=[1.0, -0.5]), InvalidValueError, r"must lie in \[0, 1.0\]"),
+        (dict(steps=None, times=[1.0, math.nan]), InvalidValueError, r"must lie in \[0, 1.0\]"),
+        (dict(steps=None, times=[]), ShapeError, r"one-dimensional and not empty, got \(0,\)"),
+        (dict(steps=None, times=[[1.0, 0.5]]), ShapeError, r"one-dimensional .* got \(1, 2\)"),
+        (
+            dict(steps=None, times=[1.0, 0.3], sde=VESDE(levels=5)),
+            InvalidValueError,
+            "levels=5 and exists only there; take times from sde.times()",
+        ),
+        (dict(seed=-1), InvalidValueError, r"\[0, 2\*\*64\), got -1"),
+        (dict(seed=0.5), InvalidTypeError, "a seed is an integer, got 0.5"),
+        (dict(generator=torch.Generator()), InvalidValueError, "seed= or generator=, not both"),
+        (dict(seed=None, generator=7), InvalidTypeError, "generator= takes .* got 7; an integer"),
+        (
+            dict(seed=None, generator=[torch.Generator()] * 3, n=2),
+            InvalidValueError,
+            "a list of 3 generators for n = 2 samples",
+        ),
+        (dict(condition={"a": torch.ones(3)}), ShapeError, r"'a' of shape \(3,\) .* n = 1 sam"),
+        (dict(condition={"a": torch.tensor(3)}), ShapeError, r"'a' of shape \(\) .* n = 1 samples"),
+        (dict(condition={"a": [1]}), InvalidTypeError, r"'a' must be a tensor, got \[1\]"),
+        # what only the first evaluation shows
+        (dict(model=lambda x, t: x[:, :1]), ShapeError, r"expected \(1, 2\), got \(1, 1\)"),
+        (dict(model=lambda x, t: torch.cat([x, x], 1)), ShapeError, "such as a learned variance"),
+        (dict(model=lambda x, t: (x,)), InvalidTypeError, "return a tensor, got tuple; wrap it"),
+        (dict(model=lambda x, t: x * math.nan), NonFiniteError, r"evaluation 1, t = 1, in samples"),
+        (dict(model=lambda x, t: x / 0), NonFiniteError, "although its input was finite; try more"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_words(arguments, error, message):
+    arguments = dict(model=plain, sde=SDE, sampler="pc") | OK | arguments
+    model, sde, sampler = (arguments.pop(name) for name in ("model", "sde", "sampler"))
+    with pytest.raises(error, match=message) as caught:
+        sample(model, sde, sampler, **arguments)
+    assert isinstance(caught.value, ScoreSDEError)
+    arguments.pop("batch_size", None)
+    if "batch_size" not in message:
+        with pytest.raises(error, match=message):
+            list(trajectory(model, sde, sampler, **arguments))
+
+
+def test_wrong_arguments_of_a_trajectory_are_refused_before_it_is_iterated():
+    with pytest.raises(UnknownNameError):
+        trajectory(plain, SDE, "pcc", shape=(2,))
+
+
+def test_a_nan_in_one_sample_is_located():
+    def score(x, t):
+        out = -x
+        out[2] = torch.where(t[2] < 0.5, math.nan, out[2])
+        return out
+
+    with pytest.raises(NonFiniteError, match=r"t = 0\.4.*, in samples \[2\]"):
+        sample(score, SDE, "em", shape=(2,), n=4, steps=10, seed=0)
+
+
+@pytest.mark.parametrize("denoise", [False, True])
+def test_samples_that_overflow_in_the_last_step_are_refused(denoise):
+    def score(x, t):
+        return torch.full_like(x, 3e38)
+
+    times = [1.0, 0.0] if not denoise else [1.0]
+    with pytest.raises(
+        NonFiniteError, match=r"the last step left NaN or infinity in samples \[0\]"
+    ):
+        sample(score, VESDE(), "reverse_diffusion" if not denoise else PC(), shape=(2,), seed=0,
+               times=times, denoise=denoise)  # fmt: skip
+
+
+def test_a_batch_beyond_memory_is_explained():
+    def score(x, t):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(
+        MemoryLimitError, match=r"10 samples of shape \(2,\).*batch_size.* example 5"
+    ):
+        sample(score, SDE, shape=(2,), n=10, steps=1, seed=0)
+
+
+def test_other_errors_of_a_model_are_its_own():
+    def score(x, t):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        sample(score, SDE, shape=(2,), steps=1, seed=0)
+
+
+def test_a_model_elsewhere_is_explained():
+    def score(x, t):
+        raise RuntimeError("Expected all tensors to be on the same device, but found two")
+
+    with pytest.raises(DeviceError, match="the state is on cpu and the score on another device"):
+        sample(score, SDE, shape=(2,), steps=1, seed=0)
+
+
+def test_the_bar_is_shown_on_request_and_on_no_other_occasion(capsys):
+    for progress, shown in ((None, False), (False, False), (True, True)):
+        sample(plain, SDE, progress=progress, **OK)
+        assert ("sampling" in capsys.readouterr().err) == shown
+    list(trajectory(plain, SDE, progress=True, **OK))
+    assert "sampling" in capsys.readouterr().err
+
+
+def test_names_and_objects_are_the_same_samplers():
+    assert set(SAMPLERS) == {"pc", "em", "reverse_diffusion", "ancestral", "ald"}
+    objects = dict(pc=PC(), reverse_diffusion=ReverseDiffusion(), ancestral=Ancestral())
+    objects["ald"] = AnnealedLangevin()
+    for name, sampler in objects.items():
+        assert SAMPLERS[name] == sampler
+        one, two = (sample(plain, SDE, s, **OK) for s in (name, sampler))
+        assert torch.equal(one, two)
+    with pytest.raises(TypeError):
+        SAMPLERS["mine"] = PC()
+
+
+def test_mixtures_of_any_shape_are_sampled():
+    target = GaussianMixture(
+        [0.5, 0.5], torch.stack([torch.ones(1, 4, 4), -torch.ones(1, 4, 4)]), stds=0.1
+    )
+    out = sample(target.at(SDE), SDE, n=20, seed=0, steps=50)
+    assert out.shape == (20, 1, 4, 4)
+    assert ((out.abs() - 1).abs() < 0.8).all()
