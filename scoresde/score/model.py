@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde.errors import CheckpointError, InvalidValueError, ShapeError, UnknownNameError
+from scoresde.errors import (
+    CheckpointError,
+    InvalidTypeError,
+    InvalidValueError,
+    ShapeError,
+    UnknownNameError,
+)
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
 from scoresde.score.store import locate, packaged, rebuild_net, rebuild_sde, sde_fields
 from scoresde.sde import SDE, Moments, expand
@@ -88,6 +94,11 @@ class ScoreModel(nn.Module):
             x: States `(B, *event_shape)`.
             t: Time `()` or `(B,)`, with $\sigma_t > 0$.
             condition: What the network takes beside them, such as `{"label": labels}`.
+
+        Raises:
+            ShapeError: `x` has another event shape.
+            InvalidTypeError: `x` is not of floating point.
+            InvalidValueError: There is no noise at `t`, or it lies outside of the SDE.
         """
         coefficients, centred, out = self._network(x, t, condition)
         score = expand(coefficients.score_x, out) * centred
@@ -105,6 +116,11 @@ class ScoreModel(nn.Module):
         self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None
     ) -> tuple[Affine, Tensor, Tensor]:
         """The coefficients at t, the centred state, and the network's output."""
+        if not x.is_floating_point():
+            raise InvalidTypeError(
+                f"a state must be floating point, got {x.dtype}; "
+                "for images of bytes use x.float() / 127.5 - 1"
+            )
         if x.shape[1:] != self.event_shape:
             raise ShapeError(
                 f"this model takes states (B, {', '.join(map(str, self.event_shape))}), "

@@ -76,9 +76,7 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 def rebuild_net(config: Mapping[str, Any]) -> nn.Module:
     """The network of a stored model, of a class of ours, with its first weights."""
     kind = _kind(_NETS, "net", config)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the first weights are overwritten
+    with torch.random.fork_rng(devices=[]):  # the first weights are overwritten
         net: nn.Module = kind(**config["net"]["config"])
     return net
 
