@@ -89,7 +89,8 @@ def dsm_loss(
         The loss `(B,)`, summed over the event.
 
     Raises:
-        InvalidTypeError: `x` is no floating-point tensor.
+        InvalidTypeError: `x` is not of floating point, or the score is no tensor.
+        ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
         NonFiniteError: `x` holds a NaN or an infinity.
         InvalidValueError: There is no noise at `t`, or the model belongs to another SDE.
     """
@@ -115,6 +116,11 @@ def dsm_loss(
     xt = sde.perturb(x, time, z)
     at = time.to(x.device, torch.promote_types(x.dtype, torch.float32)).expand(len(x))
     score = model(xt, at) if condition is None else model(xt, at, condition)
+    if not isinstance(score, Tensor):
+        raise InvalidTypeError(
+            f"the score must return a tensor, got {type(score).__name__}; "
+            "wrap it, for example `lambda x, t: model(x, t).sample`"
+        )
     if score.shape != x.shape:
         raise ShapeError(
             f"the score must return the shape of its input, expected {tuple(x.shape)}, "
