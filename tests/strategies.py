@@ -22,6 +22,7 @@ from scoresde.sde import (
     Moments,
     NCSNLadder,
     SubVPSDE,
+    expand,
 )
 
 
@@ -53,6 +54,23 @@ SDES: dict[str, SDE] = {
     "user": UserSDE(),
     "user_levels": UserSDE(levels=5),
 }
+
+
+class Exact:
+    """The score of data N(mean, var) in every dimension, and a record of the times it was asked."""
+
+    def __init__(self, sde: SDE, mean: float, var: float) -> None:
+        self.sde, self.mean, self.var, self.asked = sde, mean, var, []
+
+    def law(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of x_t."""
+        alpha = self.sde.alpha(t)
+        return alpha * self.mean, alpha**2 * self.var + self.sde.sigma(t) ** 2
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.asked.append(t)
+        mean, var = self.law(t.double())
+        return -(x - expand(mean, x)) / expand(var, x)
 
 
 def log_floats(low: float, high: float) -> st.SearchStrategy[float]:
@@ -156,3 +174,9 @@ def gaussians(draw, event: tuple[int, ...], full: bool | None = None) -> Moments
     basis, _ = torch.linalg.qr(basis)
     cov = (basis * spread) @ basis.T
     return Moments(mean, cov=(cov + cov.T) / 2)
+
+
+@st.composite
+def exact_scores(draw, sde: SDE) -> Exact:
+    """The exact score of data with a mean in [-3, 3] and a variance in [1e-3, 10]."""
+    return Exact(sde, draw(st.floats(-3, 3)), draw(log_floats(1e-3, 10)))

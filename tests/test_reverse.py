@@ -1,56 +1,24 @@
-"""The reverse SDE: Bayes' rule, the marginals it keeps, and the one door to a score."""
+"""The reverse SDE: Bayes' rule, and the marginals that it keeps."""
 
 import math
-from types import SimpleNamespace
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
-from strategies import SDES, dtypes, generators, log_floats, sdes, shapes, times_of, vp_sdes
+from strategies import (
+    SDES,
+    exact_scores,
+    generators,
+    sdes,
+    shapes,
+    times_of,
+    vp_sdes,
+)
 from torch import Tensor
 from torch.testing import assert_close
 
-from scoresde.errors import (
-    DeviceError,
-    InvalidTypeError,
-    InvalidValueError,
-    NonFiniteError,
-    ScoreSDEError,
-    ShapeError,
-)
-from scoresde.sde import SDE, VESDE, VPSDE, CosineSDE, FlowSDE, Moments, ReverseSDE, expand
-
-
-class Exact:
-    """The score of data N(mean, var) in every dimension, and a record of the times it was asked."""
-
-    def __init__(self, sde: SDE, mean: float, var: float) -> None:
-        self.sde, self.mean, self.var, self.asked = sde, mean, var, []
-
-    def law(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of x_t."""
-        alpha = self.sde.alpha(t)
-        return alpha * self.mean, alpha**2 * self.var + self.sde.sigma(t) ** 2
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        self.asked.append(t)
-        mean, var = self.law(t.double())
-        return -(x - expand(mean, x)) / expand(var, x)
-
-
-class WithDenoiser(Exact):
-    """A score whose denoiser says that it was asked."""
-
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        self.asked.append(t)
-        return torch.full_like(x, 7.0)
-
-
-@st.composite
-def exact_scores(draw, sde: SDE) -> Exact:
-    return Exact(sde, draw(st.floats(-3, 3)), draw(log_floats(1e-3, 10)))
+from scoresde.sde import VPSDE, expand
 
 
 def affine(function, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,218 +141,3 @@ def test_denoising_is_the_posterior_mean(data):
     # Tweedie subtracts numbers of size x / alpha
     scale = float(var.sqrt() / alpha) * 4
     assert_close(sde.reverse(score).denoise(x, t), posterior, rtol=1e-9, atol=1e-12 * scale)
-
-
-def test_a_score_with_a_denoiser_is_asked_for_it():
-    score = WithDenoiser(VPSDE(), 0.0, 1.0)
-    rsde = VPSDE().reverse(score)
-    assert (rsde.denoise(torch.ones(2, 3), 0.5) == 7).all()
-    assert rsde.nfe == 1
-    assert [tuple(t.shape) for t in score.asked] == [(2,)]
-
-
-@given(st.data())
-def test_the_score_is_asked_at_one_time_for_each_sample(data):
-    sde, shape, dtype = data.draw(sdes()), data.draw(shapes()), data.draw(dtypes())
-    t = data.draw(times_of(sde))
-    x = torch.ones(shape, dtype=dtype)
-    batch = t.expand(shape[0])
-    outs = []
-    for form in (float(t), t, t.reshape(1), batch):
-        score = Exact(sde, 0.3, 0.7)
-        rsde = sde.reverse(score)
-        outs.append((rsde.score(x, form), rsde.drift(x, form), rsde.denoise(x, form)))
-        assert rsde.nfe == 3
-        for asked in score.asked:
-            assert asked.shape == (shape[0],)
-            assert asked.dtype == dtype
-            assert torch.equal(asked, batch.to(dtype))
-        for out in outs[-1]:
-            assert out.shape == shape
-            assert out.dtype == dtype
-    for other in outs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(outs[0], other, strict=True))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_states_are_asked_at_single_precision_times(dtype):
-    score = Exact(VESDE(), 0.0, 1.0)
-    rsde = VESDE().reverse(score)
-    out = rsde.score(torch.ones(2, 3, dtype=dtype), 0.123456)
-    assert out.dtype == dtype
-    assert score.asked[0].dtype == torch.float32
-    assert score.asked[0][0] == torch.tensor(0.123456)
-
-
-@given(shapes(), st.sampled_from(sorted(SDES)))
-def test_an_empty_batch_costs_no_evaluation(shape, name):
-    sde = SDES[name]
-
-    def never(x, t):
-        raise AssertionError("the network was asked about nothing")
-
-    rsde = sde.reverse(never)
-    x = torch.ones(0, *shape[1:])
-    for t in (sde.T / 2, torch.full((0,), sde.T / 2)):
-        for out in (rsde.score(x, t), rsde.drift(x, t), rsde.denoise(x, t)):
-            assert out.shape == x.shape
-    assert rsde.nfe == 0
-
-
-def test_evaluations_are_counted_once_each():
-    calls = []
-    rsde = VPSDE().reverse(lambda x, t: calls.append(1) or -x)
-    x = torch.ones(5, 2)
-    for expected, ask in enumerate([rsde.score, rsde.drift, rsde.denoise, rsde.drift], start=1):
-        ask(x, 0.5)
-        assert rsde.nfe == expected == len(calls)
-    rsde.diffusion(0.5)
-    assert rsde.nfe == 4
-    assert VPSDE().reverse(lambda x, t: -x).nfe == 0
-
-
-def test_the_reverse_sde_knows_its_process_and_data():
-    sde, data = VESDE(), Moments(0.5, var=2.0)
-    rsde = sde.reverse(lambda x, t: -x, data=data)
-    assert isinstance(rsde, ReverseSDE)
-    assert rsde.sde is sde
-    assert rsde.data is data
-    assert sde.reverse(lambda x, t: -x).data is None
-    assert not hasattr(rsde, "transition")
-    assert not hasattr(rsde, "prior_sample")
-
-
-def test_gradients_pass_through_the_door():
-    x = torch.ones(2, 3, requires_grad=True)
-    VPSDE().reverse(lambda x, t: -(x**3)).score(x, 0.5).sum().backward()
-    assert_close(x.grad, torch.full((2, 3), -3.0))
-
-
-def test_the_state_is_left_as_it_was():
-    x = torch.ones(2, 3)
-    rsde = VPSDE().reverse(lambda x, t: -x)
-    rsde.score(x, 0.5), rsde.drift(x, 0.5), rsde.denoise(x, 0.5)
-    assert (x == 1).all()
-
-
-def nan_in_second(x, t):
-    return torch.where(torch.arange(len(x)).reshape(-1, *(1,) * (x.ndim - 1)) == 1, math.nan, -x)
-
-
-@pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 1, 4, 4)])
-def test_a_score_that_is_not_finite_is_located(shape):
-    x = torch.ones(shape)
-    rsde = VPSDE().reverse(nan_in_second)
-    message = r"NaN or infinity at evaluation 1, t = 0.25, in samples \[1\], although its input"
-    with pytest.raises(NonFiniteError, match=message) as caught:
-        rsde.score(x, 0.25)
-    assert isinstance(caught.value, RuntimeError)
-    for ask in (rsde.drift, rsde.denoise):
-        with pytest.raises(NonFiniteError, match=r"in samples \[1\]"):
-            ask(x, 0.25)
-    with pytest.raises(NonFiniteError, match="as did its input"):
-        VPSDE().reverse(lambda x, t: x).score(x * math.nan, 0.25)
-
-
-def test_finiteness_is_checked_unless_it_is_switched_off():
-    x = torch.ones(3, 2)
-    rsde = VPSDE().reverse(nan_in_second, check_finite=False)
-    assert rsde.score(x, 0.25)[1].isnan().all()
-    assert rsde.score(x, 0.25)[[0, 2]].isfinite().all()
-
-
-def test_a_score_that_overflows_half_precision_is_not_finite():
-    rsde = VPSDE().reverse(lambda x, t: -1e6 * x.float())
-    with pytest.raises(NonFiniteError, match="float32"):
-        rsde.score(torch.ones(2, 3, dtype=torch.float16), 0.5)
-
-
-WRONG_SHAPES = {
-    "one channel": lambda x, t: x[:, :1],
-    "twice the channels": lambda x, t: torch.cat([x, x], 1),
-    "no batch": lambda x, t: x[0],
-    "one sample": lambda x, t: x[:1],
-    "a number for each sample": lambda x, t: t,
-}
-
-
-@pytest.mark.parametrize("name", WRONG_SHAPES)
-@pytest.mark.parametrize("ask", ["score", "drift", "denoise"])
-def test_a_score_of_another_shape_is_refused_and_not_broadcast(name, ask):
-    x = torch.ones(2, 3, 4)
-    got = tuple(WRONG_SHAPES[name](x, torch.full((2,), 0.5)).shape)
-    with pytest.raises(ShapeError) as caught:
-        getattr(VPSDE().reverse(WRONG_SHAPES[name]), ask)(x, 0.5)
-    assert f"expected (2, 3, 4), got {got}" in str(caught.value)
-    assert "learned variance" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("out", "kind"),
-    [
-        (lambda x: (x, x), "tuple"),
-        (lambda x: SimpleNamespace(sample=x), "SimpleNamespace"),
-        (lambda x: None, "NoneType"),
-        (lambda x: x.numpy(), "ndarray"),
-    ],
-)
-def test_a_score_that_is_no_tensor_is_refused_with_an_adapter(out, kind):
-    rsde = VPSDE().reverse(lambda x, t: out(x))
-    with pytest.raises(InvalidTypeError, match=rf"tensor, got {kind}.*model\(x, t\).sample"):
-        rsde.score(torch.ones(2, 3), 0.5)
-
-
-def test_what_cannot_be_called_is_no_score():
-    with pytest.raises(InvalidTypeError, match=r"a callable \(x, t\) -> score, got 3"):
-        VPSDE().reverse(3)
-
-
-def test_a_model_on_another_device_is_named():
-    def elsewhere(x, t):
-        raise RuntimeError("Expected all tensors to be on the same device, but found two")
-
-    with pytest.raises(DeviceError, match="the state is on cpu and the score on another device"):
-        VPSDE().reverse(elsewhere).score(torch.ones(2, 3), 0.5)
-
-    def broken(x, t):
-        raise RuntimeError("an error of the network's own")
-
-    with pytest.raises(RuntimeError, match="of the network's own") as caught:
-        VPSDE().reverse(broken).score(torch.ones(2, 3), 0.5)
-    assert not isinstance(caught.value, ScoreSDEError)
-
-
-BAD_TIMES = {
-    "nan": (math.nan, r"time must lie in \[0, 1.0\], got nan"),
-    "a nan among them": (torch.tensor([0.5, math.nan]), r"time must lie in \[0, 1.0\]"),
-    "before": (-0.5, r"time must lie in \[0, 1.0\], got -0.5"),
-    "after": (1.5, r"time must lie in \[0, 1.0\], got 1.5"),
-    "three for two": (torch.full((3,), 0.5), r"\(B,\) = \(2,\), got \(3,\)"),
-    "a matrix": (torch.full((2, 1), 0.5), r"\(B,\) = \(2,\), got \(2, 1\)"),
-}
-
-
-@pytest.mark.parametrize("ask", ["score", "drift", "denoise"])
-@pytest.mark.parametrize("name", BAD_TIMES)
-def test_the_network_never_sees_an_impossible_time(name, ask):
-    t, message = BAD_TIMES[name]
-    rsde = VPSDE().reverse(lambda x, t: pytest.fail("the network was asked"))
-    with pytest.raises(ScoreSDEError, match=message) as caught:
-        getattr(rsde, ask)(torch.ones(2, 3), t)
-    assert isinstance(caught.value, ValueError)
-    assert rsde.nfe == 0
-
-
-@pytest.mark.parametrize("ask", ["score", "drift", "denoise"])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
-def test_integer_states_are_refused_at_the_door(ask, dtype):
-    rsde = VPSDE().reverse(lambda x, t: pytest.fail("the network was asked"))
-    with pytest.raises(InvalidTypeError, match=r"floating-point.*x.float\(\) / 127.5 - 1"):
-        getattr(rsde, ask)(torch.ones(2, 3, dtype=dtype), 0.5)
-
-
-def test_a_singular_end_is_named():
-    with pytest.raises(InvalidValueError, match="T < 1"):
-        FlowSDE(T=1.0)
-    with pytest.raises(InvalidValueError, match="T < 1"):
-        CosineSDE(T=1.0)
