@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scoresde.data.order import order
+from scoresde.data.batches import order
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 
 __all__ = ["Data", "Range", "to_uint8"]
