@@ -95,7 +95,8 @@ def _network(data: Data, channels: tuple[int, ...]) -> nn.Module:
     if len(shape) != 3:
         return MLP(shape, hidden=channels or (128, 128, 128), num_classes=data.classes)
     patch = 2 if min(shape[1:]) >= 16 else 1
-    return UNet(shape[0], channels=channels or (32, 64), patch=patch, num_classes=data.classes)
+    widths = channels or (32, 64)
+    return UNet(shape[0], channels=widths, blocks=1, patch=patch, num_classes=data.classes)
 
 
 def _check_folder(folder: Path) -> None:
