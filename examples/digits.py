@@ -38,7 +38,7 @@ def main(options: Options) -> None:
     train, held = load("digits").split(1 / 3)
 
     sde = VESDE(sigma_min=0.01, sigma_max=20.0)
-    net = nn.UNet(1, channels=(32, 64), blocks=(1, 2), num_classes=10)
+    net = nn.UNet(1, channels=(32, 64), blocks=1, num_classes=10)
     model = ScoreModel(net, sde, train.event_shape, data=Moments(*train.moments()))
     config = TrainConfig(
         steps=30 if options.short else options.steps,
