@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracle import Probe, affine, gaussian, law, run, step, tweedie
 from strategies import SDES, generators, log_floats, sdes, times_of, ve_sdes, vp_sdes
@@ -47,6 +47,10 @@ ALL = PREDICTORS | {
     "scaled": ScaledLangevin(),
     "fixed": FixedLangevin(1e-5),
 }
+
+
+# for tests that hypothesis runs once for each name
+FEWER = settings(max_examples=8)
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ def times_near(data, sde):
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
+@FEWER
 @given(st.data())
 def test_one_step_of_a_predictor_is_the_kernel_of_bayes_up_to_the_second_order(name, data):
     sde = data.draw(sdes(continuous=True))
@@ -716,6 +721,7 @@ class Turned:
 
 
 @pytest.mark.parametrize("name", ALL)
+@FEWER
 @given(st.data())
 def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data):
     sde = data.draw(sdes())
@@ -734,6 +740,7 @@ def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data)
 
 
 @pytest.mark.parametrize("name", ALL)
+@FEWER
 @given(st.data(), st.floats(-5, 5))
 def test_shifted_data_gives_shifted_samples(name, data, c):
     """Exactly where alpha is 1, and for ancestral steps everywhere."""
@@ -753,6 +760,7 @@ def test_shifted_data_gives_shifted_samples(name, data, c):
 
 
 @pytest.mark.parametrize("name", ALL)
+@FEWER
 @given(st.data(), log_floats(0.1, 10))
 def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
     sde = data.draw(ve_sdes())

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import gaussian, tweedie
 from torch import nn
@@ -217,6 +217,7 @@ COST = {"pc": lambda n: 2 * n, "ald": lambda n: 5 * (n + 1)}
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("denoise", [False, True])
+@settings(max_examples=4)
 @given(n=st.integers(1, 12))
 def test_evaluations_reported_counted_and_documented_agree(name, denoise, n):
     score = Counted(DIAGONAL.at(SDE))
