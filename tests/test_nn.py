@@ -398,10 +398,11 @@ def test_inputs_of_another_type_are_refused_with_the_fix():
         (dict(embedding="fourrier"), says("'fourrier'", "'fourier'", "'log_snr'")),
         (dict(channels=()), says("2 or more", "()")),
         (dict(channels=(8, 1)), says("2 or more", "(8, 1)")),
-        (dict(patch=0), says("at least 1", "0")),
+        (dict(patch=0), says("at least 1", "'patch': 0")),
+        (dict(num_classes=0), says("num_classes", "at least 1", "0")),
         (dict(channels=(8, 8), blocks=(1,)), says("one positive number per level (2)", "(1,)")),
-        (dict(blocks=0), says("positive number", "(0, 0)")),
-        (dict(attention=(2,)), says("0 ... 1", "(2,)")),
+        (dict(blocks=0), says("positive number", "(0, 0, 0)")),
+        (dict(attention=(3,)), says("0 ... 2", "(3,)")),
     ],
 )
 def test_impossible_architectures_are_refused_at_construction(options, message):

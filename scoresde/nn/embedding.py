@@ -108,6 +108,8 @@ class Embedding(nn.Module):
         self, kind: str, features: int, *, num_classes: int | None = None, seed: int = 0
     ) -> None:
         super().__init__()
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be None or at least 1, got {num_classes}")
         waves = 64
         self.wave: nn.Module
         if kind == "fourier":

@@ -85,7 +85,8 @@ class UNet(nn.Module):
         in_channels: Number of channels of `x`.
         out_channels: Number of channels of the output; those of `x` by default.
         channels: Width of each level, finest first; each level has half the positions of the last
-            along every axis (rounded up, so odd sizes work and return their own shape).
+            along every axis (rounded up, so odd sizes work and return their own shape). Levels
+            are cheap: go down to about 4 positions a side before making one level deeper.
         blocks: Residual blocks of each level on the way down, and as many on the way up; one number
             stands for all levels.
         spatial: Number of spatial dimensions: 1, 2 or 3.
@@ -112,8 +113,8 @@ class UNet(nn.Module):
         in_channels: int,
         *,
         out_channels: int | None = None,
-        channels: tuple[int, ...] = (64, 128),
-        blocks: int | tuple[int, ...] = 2,
+        channels: tuple[int, ...] = (64, 96, 128),
+        blocks: int | tuple[int, ...] = 1,
         spatial: int = 2,
         patch: int = 1,
         attention: tuple[int, ...] = (),
@@ -132,11 +133,11 @@ class UNet(nn.Module):
             raise ValueError(f"spatial must be 1, 2 or 3, got {spatial}")
         if padding not in ("zeros", "circular"):
             raise ValueError(f"padding must be 'zeros' or 'circular', got {padding!r}")
-        if min(in_channels, out_channels, patch, features) < 1:
-            raise ValueError(
-                "in_channels, out_channels, patch and features must be at least 1, "
-                f"got {in_channels}, {out_channels}, {patch} and {features}"
-            )
+        sizes = dict(
+            in_channels=in_channels, out_channels=out_channels, patch=patch, features=features
+        )
+        if min(sizes.values()) < 1:
+            raise ValueError(f"{', '.join(sizes)} must be at least 1, got {sizes}")
         if not channels or min(channels) < 2:
             raise ValueError(f"channels must be one width, 2 or more, per level, got {channels}")
         if len(blocks) != len(channels) or min(blocks) < 1:
@@ -160,12 +161,8 @@ class UNet(nn.Module):
             dropout=dropout,
             padding=padding,
         )
-        self.in_channels, self.spatial, self.patch, self.padding = (
-            in_channels,
-            spatial,
-            patch,
-            padding,
-        )
+        self.in_channels, self.spatial = in_channels, spatial
+        self.patch, self.padding = patch, padding
         fold = patch**spatial
         self.embedding = Embedding(embedding, features, num_classes=num_classes, seed=seed)
         self.stem = conv(fold * in_channels, channels[0], spatial, padding=padding)
