@@ -12,9 +12,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from scoresde.score import check_sde
-from scoresde.sde import SDE, Moments, expand
+from scoresde.sde import SDE, Moments, as_score, expand
 
 __all__ = ["WEIGHTS", "Weight", "dsm_floor", "dsm_loss", "edm", "g2", "sigma2"]
 
@@ -115,17 +115,7 @@ def dsm_loss(
     z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
     xt = sde.perturb(x, time, z)
     at = time.to(x.device, torch.promote_types(x.dtype, torch.float32)).expand(len(x))
-    score = model(xt, at) if condition is None else model(xt, at, condition)
-    if not isinstance(score, Tensor):
-        raise InvalidTypeError(
-            f"the score must return a tensor, got {type(score).__name__}; "
-            "wrap it, for example `lambda x, t: model(x, t).sample`"
-        )
-    if score.shape != x.shape:
-        raise ShapeError(
-            f"the score must return the shape of its input, expected {tuple(x.shape)}, "
-            f"got {tuple(score.shape)}"
-        )
+    score = as_score(model(xt, at) if condition is None else model(xt, at, condition), x)
     # sigma s + z is of order one at every noise level, so nothing large is subtracted
     residual = expand(sigma, x) * score + z
     scale = importance * weight(sde, time) / sigma**2

@@ -5,7 +5,7 @@ from scoresde.sde.ladder import BetaLadder, NCSNLadder
 from scoresde.sde.laws import Importance, LogNormal, TimeLaw, Uniform
 from scoresde.sde.moments import Moments
 from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
-from scoresde.sde.reverse import ReverseSDE, ScoreFunction
+from scoresde.sde.reverse import ReverseSDE, ScoreFunction, as_score
 
 __all__ = [
     "EDMSDE",
@@ -24,5 +24,6 @@ __all__ = [
     "SubVPSDE",
     "TimeLaw",
     "Uniform",
+    "as_score",
     "expand",
 ]

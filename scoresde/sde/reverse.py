@@ -18,9 +18,32 @@ from scoresde.errors import DeviceError, InvalidTypeError, NonFiniteError, Shape
 from scoresde.sde.base import SDE, expand
 from scoresde.sde.moments import Moments
 
-__all__ = ["ReverseSDE", "ScoreFunction"]
+__all__ = ["ReverseSDE", "ScoreFunction", "as_score"]
 
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def as_score(out: Any, x: Tensor) -> Tensor:
+    """What a score returned for the states `x` `(B, *)`, once it is seen to be of their shape.
+
+    Raises:
+        InvalidTypeError: It is no tensor.
+        ShapeError: It has another shape.
+    """
+    if not isinstance(out, Tensor):
+        raise InvalidTypeError(
+            f"the score must return a tensor, got {type(out).__name__}; "
+            "wrap it, for example `lambda x, t: model(x, t).sample`"
+        )
+    if out.shape != x.shape:
+        raise ShapeError(
+            f"the score must return the shape of its input, expected {tuple(x.shape)}, "
+            f"got {tuple(out.shape)}; drop extra outputs such as a learned variance, and "
+            "broadcast nothing"
+        )
+    return out
+
+
 """A score or a denoiser of `(x, t)`, `(B, *)` and `(B,)`; its value has the shape of `x`."""
 
 
@@ -108,18 +131,7 @@ class ReverseSDE:
 
     def _checked(self, out: Any, x: Tensor, t: Tensor) -> Tensor:
         """The output in the dtype of `x`, where it may still overflow."""
-        if not isinstance(out, Tensor):
-            raise InvalidTypeError(
-                f"the score must return a tensor, got {type(out).__name__}; "
-                "wrap it, for example `lambda x, t: model(x, t).sample`"
-            )
-        if out.shape != x.shape:
-            raise ShapeError(
-                f"the score must return the shape of its input, expected {tuple(x.shape)}, "
-                f"got {tuple(out.shape)}; drop extra outputs such as a learned variance, and "
-                "broadcast nothing"
-            )
-        score: Tensor = out.to(x.dtype)
+        score = as_score(out, x).to(x.dtype)
         if self.check_finite and not score.isfinite().all():
             bad = (~score.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
             where = "although its input was finite" if x.isfinite().all() else "as did its input"
