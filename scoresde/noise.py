@@ -57,7 +57,7 @@ class Noise:
         self.horizon = horizon
         self.stream = stream
         # the nodes of the Brownian tree on the way to the last times asked for
-        self._node = lru_cache(maxsize=4 * _DEPTH)(self._draw_node)
+        self._node = lru_cache(maxsize=2 * _DEPTH)(self._draw_node)
 
     @classmethod
     def of(cls, seed: int, n: int, *, first: int = 0, horizon: float = 1.0) -> Noise:

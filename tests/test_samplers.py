@@ -881,3 +881,27 @@ def test_the_map_of_a_function_is_read_off_exactly():
     assert (found.b == 3).all()
     assert found.c.tolist() == [[5, 5], [-7, -7]]
     assert (found.variance == 74).all()
+
+
+class _Recorder:
+    """Noise that writes down where each draw was asked for."""
+
+    def __init__(self, draws, stream=()):
+        self.draws, self.stream = draws, stream
+
+    def normal(self, like, t, k=0):
+        self.draws.append((self.stream, float(t), k))
+        return torch.zeros_like(like)
+
+    increment = None
+
+    def fork(self, k):
+        return _Recorder(self.draws, (*self.stream, k))
+
+
+@pytest.mark.parametrize("inner", [PC(k=2), AnnealedLangevin(k=2)], ids=["pc", "ald"])
+def test_correctors_inside_a_predictor_share_no_noise_with_those_outside(inner):
+    sde, draws = VPSDE(), []
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    list(PC(inner, k=2).trajectory(sde.reverse(lambda x, t: -x), x, sde.times(3), _Recorder(draws)))
+    assert len(draws) == len(set(draws)) > 0

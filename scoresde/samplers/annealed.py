@@ -31,7 +31,7 @@ class AnnealedLangevin(Sampler):
     """
 
     steps: ClassVar[int] = 200
-    kappa: float = 0.1
+    kappa: float = 0.5
     k: int = 5
 
     def __post_init__(self) -> None:

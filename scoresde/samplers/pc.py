@@ -52,5 +52,7 @@ class PC(Sampler):
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """A draw of p_t becomes a draw of p_s."""
         if self.predictor is not None:
-            x = self.predictor.step(rsde, x, t, s, noise)
+            # a predictor that has correctors inside must not meet the noise of those outside
+            own = noise.fork(0) if self.k else noise
+            x = self.predictor.step(rsde, x, t, s, own)
         return correct(self.corrector, self.k, rsde, x, s, noise)
