@@ -48,12 +48,12 @@ class Noise:
         if len(seeds) != len(indices):
             raise InvalidValueError(f"{len(seeds)} seeds for {len(indices)} indices")
         for seed in seeds:
-            if isinstance(seed, bool) or not isinstance(seed, int):
+            if isinstance(seed, bool) or not hasattr(seed, "__index__"):
                 raise InvalidTypeError(f"a seed is an integer, got {seed!r}")
             if not 0 <= seed < _WORD:
                 raise InvalidValueError(f"a seed must lie in [0, 2**64), got {seed}")
-        self.seeds = tuple(seeds)
-        self.indices = tuple(indices)
+        self.seeds = tuple(int(seed) for seed in seeds)
+        self.indices = tuple(int(index) for index in indices)
         self.horizon = horizon
         self.stream = stream
         # the nodes of the Brownian tree on the way to the last times asked for

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.score import check_sde
 from scoresde.sde import SDE, Moments, as_score, expand
 
@@ -94,6 +94,11 @@ def dsm_loss(
         NonFiniteError: `x` holds a NaN or an infinity.
         InvalidValueError: There is no noise at `t`, or the model belongs to another SDE.
     """
+    if not callable(weight):
+        raise InvalidTypeError(
+            f"weight is a function (sde, t) -> Tensor such as sigma2, got {weight!r}; "
+            "those with a name are in scoresde.objectives.WEIGHTS"
+        )
     if not x.is_floating_point():
         raise InvalidTypeError(
             f"data must be floating point, got {x.dtype}; for 8-bit images: x.float() / 127.5 - 1"
@@ -118,7 +123,12 @@ def dsm_loss(
     score = as_score(model(xt, at) if condition is None else model(xt, at, condition), x)
     # sigma s + z is of order one at every noise level, so nothing large is subtracted
     residual = expand(sigma, x) * score + z
-    scale = importance * weight(sde, time) / sigma**2
+    lam = weight(sde, time)
+    if lam.shape != time.shape:
+        raise ShapeError(
+            f"a weight has the shape of its times, {tuple(time.shape)}, got {tuple(lam.shape)}"
+        )
+    scale = importance * lam / sigma**2
     return scale.to(x) * residual.reshape(len(x), x.shape[1:].numel()).pow(2).sum(1)
 
 

@@ -389,3 +389,17 @@ def test_every_sde_can_be_trained_at_its_own_times():
         losses = run(sde=sde, model=lambda x, t: 0 * x, x=torch.zeros(50, 3))
         assert losses.isfinite().all()
         assert (losses > 0).all()
+
+
+def test_a_weight_is_a_function_and_has_the_shape_of_its_times():
+    x = torch.zeros(3, 2)
+    with pytest.raises(InvalidTypeError, match="weight is a function"):
+        dsm_loss(lambda x, t: -x, VPSDE(), x, weight="edm", generator=torch.Generator())
+    with pytest.raises(ShapeError, match=r"the shape of its times, \(3,\), got \(3, 1\)"):
+        dsm_loss(
+            lambda x, t: -x,
+            VPSDE(),
+            x,
+            weight=lambda sde, t: sde.sigma(t)[:, None],
+            generator=torch.Generator(),
+        )

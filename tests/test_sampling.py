@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -783,3 +784,39 @@ def test_mixtures_of_any_shape_are_sampled():
     out = sample(target.at(SDE), SDE, n=20, seed=0, steps=50)
     assert out.shape == (20, 1, 4, 4)
     assert ((out.abs() - 1).abs() < 0.8).all()
+
+
+def test_a_condition_that_maps_no_names_is_refused_whatever_it_holds():
+    for condition in (torch.tensor([0]), torch.tensor([7]), torch.tensor([1, 2])):
+        with pytest.raises(InvalidTypeError, match="condition= maps names to tensors"):
+            sample(lambda x, t: -x, VPSDE(), shape=(2,), n=1, steps=2, seed=0, condition=condition)
+
+
+def test_a_score_that_is_its_own_model_does_not_hang():
+    def score(x, t):
+        return -x
+
+    score.model = score
+    assert sample(score, VPSDE(), shape=(2,), steps=2, seed=0).shape == (1, 2)
+
+
+@pytest.mark.parametrize("norm", ["batch_mean", "sample"])
+def test_events_without_dimensions_have_norms_too(norm):
+    corrector = PC(corrector=Langevin(norm=norm))
+    with pytest.warns(UserWarning, match="0 dimensions|1 dimensions"):
+        x = sample(lambda x, t: -x, VPSDE(), corrector, shape=(), n=4, steps=3, seed=0)
+    assert x.shape == (4,)
+    assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("inner", [PC(k=2), AnnealedLangevin(k=5)], ids=["pc", "ald"])
+def test_a_budget_counts_what_nested_samplers_spend(inner):
+    *_, last = trajectory(lambda x, t: -x, VPSDE(), PC(inner), shape=(2,), nfe=40, seed=0)
+    assert 0 < last.nfe <= 40
+
+
+def test_numbers_of_numpy_are_numbers():
+    four = np.int64(4)
+    own = sample(lambda x, t: -x, VPSDE(), shape=(2,), n=4, steps=4, seed=4, first=4)
+    numpy = sample(lambda x, t: -x, VPSDE(), shape=(2,), n=four, steps=four, seed=four, first=four)
+    assert torch.equal(own, numpy)

@@ -82,7 +82,7 @@ def test_every_parameterisation_recovers_the_score_and_the_data_from_its_own_out
     x = alpha * model.data_mean + centred
     rounding = 1e-12 * (1 + (x.abs() + centred.abs()).max())
     # a result is as exact as the largest term in it
-    affine = PARAMETERIZATIONS[name](sde, t, model._scale)
+    affine = PARAMETERIZATIONS[name](sde, t, model._var)
     a, b = abs(float(affine.score_x)), abs(float(affine.score_f))
     error = (model(x, t) + noise / sigma).abs()
     assert (error <= a * rounding + 1e-12 * b * (size + 1)).all()
@@ -145,7 +145,7 @@ def test_the_network_sees_unit_variance_and_a_quarter_of_the_log_noise_level(pro
     sde, t, data, u, _ = problem
     model = ScoreModel(Output(), sde, u.shape[1:], data=data).double()
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
-    spread = math.sqrt(alpha**2 * model._scale + sigma**2)
+    spread = math.sqrt(alpha**2 * model._var + sigma**2)
     model(alpha * model.data_mean + spread * u, t)
     ((seen, c, _),) = model.net.asked
     assert_close(seen, u, rtol=1e-11, atol=1e-11 * (1 + 10 * alpha / spread))
@@ -160,7 +160,7 @@ def test_the_target_of_an_edm_network_has_unit_variance_and_knows_nothing_of_its
     """Var F = 1 and Cov(F, x) = 0, exactly, for data of variance v."""
     t = data.draw(times_of(sde))
     model = ScoreModel(Output(torch.zeros(())), sde, (1,), data=Moments(0.0, var=var)).double()
-    var, one = model._scale, torch.ones(1, 1, dtype=torch.float64)
+    var, one = model._var, torch.ones(1, 1, dtype=torch.float64)
     skip = float(model.denoise(one, t))
     model.net.out = one
     scale = float(model.denoise(0 * one, t))
@@ -503,3 +503,17 @@ def test_a_function_goes_with_every_sde():
     check_sde(score, replace(score.sde, levels=5))
     with pytest.raises(InvalidValueError, match="this score belongs to VESDE"):
         check_sde(score, VPSDE())
+
+
+def test_loading_a_state_brings_the_preconditioning_with_it():
+    net = built(MLP, 2)
+    ours = ScoreModel(net, VPSDE(), (2,), data=Moments(0.0, var=0.25))
+    fresh = ScoreModel(net, VPSDE(), (2,))
+    fresh.load_state_dict(ours.state_dict())
+    x = torch.ones(3, 2)
+    assert torch.equal(fresh(x, 0.5), ours(x, 0.5))
+
+
+def test_moments_are_no_pair_of_numbers():
+    with pytest.raises(InvalidTypeError, match=r"takes Moments\(.*\), got tuple"):
+        ScoreModel(built(MLP, 2), VPSDE(), (2,), data=(0.0, 1.0))

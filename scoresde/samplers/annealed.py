@@ -20,10 +20,12 @@ __all__ = ["AnnealedLangevin"]
 class AnnealedLangevin(Sampler):
     r"""`k` Langevin steps $\epsilon_i = \kappa\,\sigma_i^2$ at every level, the first included.
 
-    With NCSN's step $c\,\sigma_i^2 / \sigma_\min^2$, $\sigma_\min$ the smallest level, this is
-    $\kappa = c / \sigma_\min^2$. Neighbouring levels must overlap, or the walk does not settle: a
-    ladder needs about 28 levels in 64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1,
-    arXiv:1907.05600; (2020), techniques 2 and 4, arXiv:2006.09011.
+    The step $c\,\sigma_i^2 / \sigma_\min^2$ of the paper of 2020, with the smallest level
+    $\sigma_\min$, is $\kappa = c / \sigma_\min^2$; that of 2019 writes twice the step, so there
+    $\kappa$ is half of it.
+    Neighbouring levels must overlap, or the walk does not settle: a ladder needs about 28 levels in
+    64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1, arXiv:1907.05600; (2020),
+    techniques 2 and 4, arXiv:2006.09011.
 
     Args:
         kappa: The step in units of the noise's variance, in (0, 2).
@@ -38,6 +40,11 @@ class AnnealedLangevin(Sampler):
         ScaledLangevin(self.kappa)
         if self.k < 1:
             raise InvalidValueError(f"k must be at least 1, got {self.k}")
+
+    @property
+    def nfe_per_step(self) -> int:  # type: ignore[override]  # the class attribute of most samplers
+        """The k evaluations of a level."""
+        return self.k
 
     def steps_for(self, nfe: int) -> int:
         """N steps visit N + 1 levels, with k evaluations at each."""

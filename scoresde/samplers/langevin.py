@@ -62,7 +62,8 @@ class Langevin(Corrector):
 
     Song et al. (2021), algorithm 4, arXiv:2011.13456, take
     $\epsilon = 2 (r \|z\| / \|s\|)^2$ with norms averaged over the batch: a sample then depends
-    on its neighbours. The default is that rule in expectation,
+    on its neighbours, and under VP a further factor $\alpha_t^2$ (algorithm 5), which is left out
+    here. The default is that rule in expectation,
 
     $$ \epsilon = 2 r^2 \sigma_t^2, $$
 
@@ -97,7 +98,7 @@ class Langevin(Corrector):
                 "dimensions; use norm='expected'",
                 stacklevel=2,
             )
-        noise_norm, score_norm = (v.flatten(1).norm(dim=1) for v in (z, score))
+        noise_norm, score_norm = (v.reshape(len(v), dimensions).norm(dim=1) for v in (z, score))
         if self.norm == "batch_mean":
             noise_norm, score_norm = noise_norm.mean(), score_norm.mean()
         # where the score vanishes the rule would step without bound: at most 10 times the expected

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.samplers.base import NoiseLike, Sampler
 from scoresde.samplers.langevin import Langevin, correct
 from scoresde.samplers.predictors import ReverseDiffusion
@@ -35,6 +35,11 @@ class PC(Sampler):
     k: int = 1
 
     def __post_init__(self) -> None:
+        for part in (self.predictor, self.corrector):
+            if part is not None and (isinstance(part, type) or not hasattr(part, "step")):
+                raise InvalidTypeError(
+                    f"PC takes sampler objects such as `Ancestral()` and `Langevin()`, got {part!r}"
+                )
         if self.k < 0:
             raise InvalidValueError(f"k must be at least 0, got {self.k}")
         if self.predictor is None and self.k == 0:
@@ -42,10 +47,11 @@ class PC(Sampler):
 
     def steps_for(self, nfe: int) -> int:
         """Each step costs the predictor's evaluations and k of the corrector's."""
-        return nfe // self._cost
+        return nfe // self.nfe_per_step
 
     @property
-    def _cost(self) -> int:
+    def nfe_per_step(self) -> int:  # type: ignore[override]  # the class attribute of most samplers
+        """The predictor's evaluations and k of the corrector's."""
         predictor = 0 if self.predictor is None else self.predictor.nfe_per_step
         return predictor + self.k * self.corrector.nfe_per_step
 

@@ -27,7 +27,8 @@ class EulerMaruyama(Sampler):
        + \eta\, g \sqrt{t - s}\, z $$
 
     The path belongs to the seed, so the same seed gives the same sample at 100 and at 1,000 steps,
-    up to the error of discretisation. Song et al. (2021), appendix D, arXiv:2011.13456.
+    up to the error of discretisation. Song et al. (2021), section 4.1,
+    arXiv:2011.13456.
 
     Args:
         eta: 1 for the reverse SDE, 0 for Euler's method on the probability-flow ODE; >= 0.

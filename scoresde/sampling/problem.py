@@ -81,6 +81,12 @@ def prepare(
     n = _count(n, x)
     check_integer("first", first, 0)
     data = getattr(model, "data", None) if data is None else data
+    if data is not None and not hasattr(data, "at"):
+        raise InvalidTypeError(f"data= takes Moments(mean, var=...), got {type(data).__name__}")
+    if condition is not None and not isinstance(condition, Mapping):
+        raise InvalidTypeError(
+            f"condition= maps names to tensors, such as {{'label': labels}}, got {condition!r}"
+        )
     grid = _times(model, sde, method, steps, nfe, times, denoise)
     if x is None and data is None and not math.isclose(grid[0], sde.T, rel_tol=1e-6):
         raise InvalidValueError(
@@ -131,7 +137,7 @@ def _sampler(sampler: str | Sampler) -> Sampler:
 
 def check_integer(what: str, value: int, least: int) -> None:
     """Raise InvalidValueError unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
         raise InvalidValueError(f"{what} must be an integer >= {least}, got {value!r}")
 
 

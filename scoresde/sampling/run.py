@@ -126,14 +126,16 @@ def evaluating(model: Score) -> Iterator[None]:
 
 def layers(score: Any) -> Iterator[Any]:
     """A score, what it wraps as its `model`, and so on inwards."""
-    while score is not None:
+    seen: set[int] = set()
+    while score is not None and id(score) not in seen:
+        seen.add(id(score))
         yield score
         score = getattr(score, "model", None)
 
 
 def _check_end(x: Tensor) -> None:
     if not x.isfinite().all():
-        bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
         raise NonFiniteError(
             f"the last step left NaN or infinity in samples {bad[:8]}; "
             "try more steps, or look at the size of the score"

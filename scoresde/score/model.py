@@ -61,6 +61,8 @@ class ScoreModel(nn.Module):
         if parameterization not in PARAMETERIZATIONS:
             raise UnknownNameError.of("parameterization", parameterization, PARAMETERIZATIONS)
         data = Moments(0.0, var=1.0) if data is None else data
+        if not hasattr(data, "at"):
+            raise InvalidTypeError(f"data= takes Moments(mean, var=...), got {type(data).__name__}")
         self.net = net
         self.sde = sde
         self.event_shape = tuple(event_shape)
@@ -76,9 +78,13 @@ class ScoreModel(nn.Module):
                     f"got {tuple(value.shape)}"
                 )
             self.register_buffer(name, value)
-        self._scale = float(self.data_var.double().mean())
-        if not self._scale > 0:
+        if not self._var > 0:
             raise InvalidValueError("the data's variance must be positive")
+
+    @property
+    def _var(self) -> float:
+        """The data's mean variance, with which the network is preconditioned."""
+        return float(self.data_var.double().mean())
 
     @property
     def data(self) -> Moments:
@@ -134,7 +140,7 @@ class ScoreModel(nn.Module):
                 f"stay at or above eps = {self.sde.eps}"
             )
         alpha = self.sde.alpha(time)
-        var = self._scale
+        var = self._var
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         centred = wide - expand(alpha, wide) * self.data_mean
         scaled = expand((alpha**2 * var + sigma**2).rsqrt(), wide) * centred

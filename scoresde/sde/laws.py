@@ -81,7 +81,7 @@ class Importance(TimeLaw):
     r"""$p(t) \propto g(t)^2 / \sigma_t^2$: little variance for the likelihood weight $g^2$.
 
     Since $g^2 / \sigma^2 = -\frac{d}{dt} \log(\alpha^2 / \sigma^2)$, this is the uniform law in the
-    log signal-to-noise ratio (Song et al. 2021, section 4.1, arXiv:2101.09258; Kingma et al. 2021,
+    log signal-to-noise ratio (Song et al. 2021, arXiv:2101.09258; Kingma et al. 2021,
     arXiv:2107.00630). Needs $\sigma_\epsilon > 0$.
     """
 
