@@ -22,7 +22,6 @@ __all__ = ["ReverseSDE", "ScoreFunction", "as_score"]
 
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 """A score or a denoiser of `(x, t)`, `(B, *)` and `(B,)`; its value has the shape of `x`."""
-"""A score, or a denoiser: states `(B, *)` and times `(B,)` in, `(B, *)` out."""
 
 
 def as_score(out: Any, x: Tensor) -> Tensor:
