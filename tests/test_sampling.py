@@ -820,3 +820,9 @@ def test_numbers_of_numpy_are_numbers():
     own = sample(lambda x, t: -x, VPSDE(), shape=(2,), n=4, steps=4, seed=4, first=4)
     numpy = sample(lambda x, t: -x, VPSDE(), shape=(2,), n=four, steps=four, seed=four, first=four)
     assert torch.equal(own, numpy)
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:999"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(DeviceError, match=f"device='{device}' cannot be used here"):
+        sample(lambda x, t: -x, VPSDE(), shape=(2,), steps=2, seed=0, device=device)

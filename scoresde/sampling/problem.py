@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import (
+    DeviceError,
     InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
@@ -95,7 +96,7 @@ def prepare(
         )
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     _check_floating("dtype", dtype)
-    where = torch.device(device) if device is not None else _device(model, x)
+    where = _device(model, x) if device is None else _named_device(device)
     for name, value in (condition or {}).items():
         if not isinstance(value, Tensor):
             raise InvalidTypeError(f"condition {name!r} must be a tensor, got {value!r}")
@@ -223,6 +224,14 @@ def _check_times(sde: SDE, times: Tensor) -> Tensor:
             )
         return nearest
     return grid
+
+
+def _named_device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device={device!r} cannot be used here: {reason}; try 'cpu'") from error
 
 
 def _device(model: Score, x: Tensor | None) -> torch.device:
