@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from methods import evaluations
 from strategies import SDES, UserSDE
 
 from scoresde import SAMPLERS, sample, samplers, sde, trajectory
@@ -13,13 +14,6 @@ from scoresde.targets import Gaussian
 
 TARGET = Gaussian([[0.5, -1.0], [0.0, 2.0]], var=[[0.3, 1.0], [0.1, 2.0]])
 STEPS = 4
-EVALUATIONS = {
-    "pc": 2 * STEPS,
-    "em": STEPS,
-    "reverse_diffusion": STEPS,
-    "ancestral": STEPS,
-    "ald": 5 * (STEPS + 1),
-}
 PAIRS = pytest.mark.parametrize(("name", "process"), list(product(SAMPLERS, SDES)))
 
 
@@ -45,7 +39,7 @@ def test_every_sampler_keeps_the_contract_under_every_sde(name, process):
     arguments = dict(n=3, steps=STEPS, seed=5, dtype=torch.float64)
     states = list(trajectory(spy, path, name, **arguments))
     # evaluations: counted, reported and documented
-    assert len(spy.calls) == states[-1].nfe == EVALUATIONS[name] + 1
+    assert len(spy.calls) == states[-1].nfe == evaluations(name, STEPS) + 1
     assert [s.nfe for s in states] == sorted(s.nfe for s in states)
     assert states[0].nfe == 0
     # what the score was given

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from methods import ALL, PREDICTORS, evaluations
 from oracle import Probe, affine, gaussian, law, run, step, tweedie
 from strategies import SDES, generators, log_floats, sdes, times_of, ve_sdes, vp_sdes
 from torch import Tensor
@@ -30,24 +31,6 @@ from scoresde.samplers import (
 )
 from scoresde.sde import EDMSDE, VESDE, VPSDE, CosineSDE, NCSNLadder, ReverseSDE, SubVPSDE
 from scoresde.targets import Gaussian, GaussianMixture
-
-PREDICTORS = {
-    "euler_maruyama": EulerMaruyama(),
-    "reverse_diffusion": ReverseDiffusion(),
-    "ancestral": Ancestral(),
-    "ancestral_large": Ancestral(large=True),
-}
-ALL = PREDICTORS | {
-    "flow": EulerMaruyama(eta=0.0),
-    "pc": PC(),
-    "pc_2": PC(Ancestral(), Langevin(0.1), k=2),
-    "pc_none": PC(None, ScaledLangevin(0.3), k=2),
-    "ald": AnnealedLangevin(),
-    "langevin": Langevin(),
-    "scaled": ScaledLangevin(),
-    "fixed": FixedLangevin(1e-5),
-}
-
 
 # for tests that hypothesis runs once for each name
 FEWER = settings(max_examples=8)
@@ -778,15 +761,6 @@ def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
 # What a sampler is
 
 
-def evaluations(sampler, steps):
-    """As documented: N for each of a step; k at all N + 1 levels for annealed Langevin."""
-    if isinstance(sampler, AnnealedLangevin):
-        return (steps + 1) * sampler.k
-    if isinstance(sampler, PC):
-        return steps * ((sampler.predictor is not None) + sampler.k)
-    return steps
-
-
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("n", [1, 7])
 def test_evaluations_are_counted_documented_and_budgeted(name, n):
@@ -794,10 +768,10 @@ def test_evaluations_are_counted_documented_and_budgeted(name, n):
     score, calls = gaussian(sde, 0.0, 0.5), []
     rsde = ReverseSDE(sde, lambda x, t: calls.append(len(x)) or score(x, t))
     states = list(sampler.trajectory(rsde, torch.ones(2, 1), sde.times(n), Noise.of(0, 2)))
-    cost = evaluations(sampler, n)
+    cost = evaluations(name, n)
     assert (states[-1].nfe, rsde.nfe, len(calls)) == (cost, cost, cost)
     assert sampler.steps_for(cost) == n
-    assert sampler.steps_for(evaluations(sampler, n + 1) - 1) == n
+    assert sampler.steps_for(evaluations(name, n + 1) - 1) == n
     assert sampler.steps_for(cost - 1) == n - 1
     assert sampler.steps_for(0) == 0
 

@@ -1,6 +1,6 @@
 """Sampling: every method behind `sample` and `trajectory`."""
 
 from scoresde.sampling.front import sample, trajectory
-from scoresde.sampling.problem import SAMPLERS
+from scoresde.sampling.names import SAMPLERS
 
 __all__ = ["SAMPLERS", "sample", "trajectory"]

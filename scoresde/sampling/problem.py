@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -18,30 +17,13 @@ from scoresde.errors import (
     UnknownNameError,
 )
 from scoresde.noise import seeds_of
-from scoresde.samplers import (
-    PC,
-    Ancestral,
-    AnnealedLangevin,
-    EulerMaruyama,
-    ReverseDiffusion,
-    Sampler,
-)
+from scoresde.samplers import Sampler
+from scoresde.sampling.names import SAMPLERS
 from scoresde.sampling.run import Run, Score, layers
 from scoresde.score import check_sde
 from scoresde.sde import SDE, Moments
 
-__all__ = ["SAMPLERS", "Generators", "check_integer", "prepare"]
-
-SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
-    {
-        "pc": PC(),
-        "em": EulerMaruyama(),
-        "reverse_diffusion": ReverseDiffusion(),
-        "ancestral": Ancestral(),
-        "ald": AnnealedLangevin(),
-    }
-)
-"""The names that `sampler=` accepts."""
+__all__ = ["Generators", "check_integer", "prepare"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
