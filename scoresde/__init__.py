@@ -3,10 +3,10 @@
 from scoresde import nn, samplers, targets
 from scoresde.errors import ScoreSDEError
 from scoresde.noise import Noise
-from scoresde.objectives import dsm_loss
+from scoresde.objectives import dsm_loss, fd_ssm_loss, ism_loss, ssm_loss
 from scoresde.samplers import State
 from scoresde.sampling import SAMPLERS, sample, trajectory
-from scoresde.score import Bridge, ScoreModel, from_denoiser, load
+from scoresde.score import Bridge, EnergyScore, PerLevelScore, ScoreModel, from_denoiser, load
 from scoresde.sde import (
     EDMSDE,
     SDE,
@@ -30,21 +30,26 @@ __all__ = [
     "VPSDE",
     "Bridge",
     "CosineSDE",
+    "EnergyScore",
     "FlowSDE",
     "Moments",
     "NCSNLadder",
     "Noise",
+    "PerLevelScore",
     "ReverseSDE",
     "ScoreModel",
     "ScoreSDEError",
     "State",
     "SubVPSDE",
     "dsm_loss",
+    "fd_ssm_loss",
     "from_denoiser",
+    "ism_loss",
     "load",
     "nn",
     "sample",
     "samplers",
+    "ssm_loss",
     "targets",
     "trajectory",
 ]

@@ -22,7 +22,7 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.objectives import WEIGHTS, dsm_floor, dsm_loss, edm, g2, sigma2
+from scoresde.objectives import WEIGHTS, dsm_floor, dsm_loss, edm, g2, min_snr, power, sigma2
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, VPSDE, Importance, LogNormal, Moments, NCSNLadder, TimeLaw, expand
 
@@ -231,12 +231,17 @@ def test_each_parameterisation_has_a_weight_under_which_the_loss_is_its_own_erro
 @given(sde=sdes(), data=st.data())
 def test_weights_by_name_are_what_they_say(sde, data):
     t = data.draw(times_of(sde))
-    assert set(WEIGHTS) == {"sigma2", "g2", "edm"}
+    assert set(WEIGHTS) == {"sigma2", "g2", "edm", "min_snr"}
     sigma, g, alpha = sde.sigma(t), sde.diffusion(t), sde.alpha(t)
     assert_close(WEIGHTS["sigma2"](sde, t), sigma**2, rtol=1e-14, atol=0)
     assert_close(WEIGHTS["g2"](sde, t), g**2, rtol=1e-12, atol=0)
     noise = sigma / alpha
     assert_close(WEIGHTS["edm"](sde, t), sigma**2 * (1 + noise**2), rtol=1e-12, atol=0)
+    # on the denoiser's error, (alpha / sigma^2)^2 of it, the lesser of SNR and 5
+    of_denoiser = WEIGHTS["min_snr"](sde, t) / noise**2 / sigma**2
+    assert_close(of_denoiser, (1 / noise**2).clamp(max=5), rtol=1e-12, atol=0)
+    for p in (0.0, 1.0, 2.5):
+        assert_close(power(p)(sde, t), sigma**p, rtol=1e-12, atol=0)
 
 
 @given(sde=sdes(), data=st.data())
@@ -373,10 +378,16 @@ def test_a_score_that_is_no_tensor_is_refused():
         run(model=lambda x, t: (x, t))
 
 
-def test_edms_weight_needs_a_variance():
-    for var in (0.0, -1.0, math.nan):
-        with pytest.raises(InvalidValueError, match="data_var must be positive, got "):
-            edm(var)
+def test_weights_refuse_impossible_numbers():
+    for value in (0.0, -1.0, math.nan):
+        for weight in (edm, lambda var: min_snr(5.0, var)):
+            with pytest.raises(InvalidValueError, match="data_var must be positive, got "):
+                weight(value)
+        with pytest.raises(InvalidValueError, match="gamma must be positive, got "):
+            min_snr(value)
+    for value in (-1.0, math.nan):
+        with pytest.raises(InvalidValueError, match="the power must be at least 0, got "):
+            power(value)
 
 
 def test_importance_sampling_needs_noise_at_eps():

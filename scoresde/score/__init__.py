@@ -1,7 +1,9 @@
 r"""Scores: any callable `(x, t)` that returns $\nabla\log p_t(x)$, and networks that learn one."""
 
+from scoresde.score.energy import EnergyScore
 from scoresde.score.model import ScoreModel, load
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
+from scoresde.score.per_level import PerLevelScore
 from scoresde.score.store import locate
 from scoresde.score.wrappers import Bridge, Conditional, DenoiserScore, check_sde, from_denoiser
 
@@ -11,6 +13,8 @@ __all__ = [
     "Bridge",
     "Conditional",
     "DenoiserScore",
+    "EnergyScore",
+    "PerLevelScore",
     "ScoreModel",
     "check_sde",
     "from_denoiser",

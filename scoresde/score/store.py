@@ -31,7 +31,11 @@ _SDES = {
         sdes.FlowSDE,
     )
 }
-_NETS = {kind.__name__: kind for kind in (networks.UNet, networks.MLP)}
+_NETS = {
+    "UNet": networks.UNet,
+    "MLP": networks.MLP,
+    "PerLevel": lambda nets, levels: networks.PerLevel(map(_rebuild, nets), levels),
+}
 
 
 def locate(folder: str | Path) -> Path:
@@ -69,20 +73,22 @@ def sde_fields(sde: SDE) -> dict[str, Any]:
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:
     """The SDE of a stored model, of a class of ours."""
     fields = {name: value for name, value in config["sde"].items() if name != "type"}
-    sde: SDE = _kind(_SDES, "sde", config)(**fields)
+    sde: SDE = _kind(_SDES, "sde", config["sde"]["type"])(**fields)
     return sde
 
 
 def rebuild_net(config: Mapping[str, Any]) -> nn.Module:
     """The network of a stored model, of a class of ours, with its first weights."""
-    kind = _kind(_NETS, "net", config)
     with torch.random.fork_rng(devices=[]):  # the first weights are overwritten
-        net: nn.Module = kind(**config["net"]["config"])
+        return _rebuild(config["net"])
+
+
+def _rebuild(config: Mapping[str, Any]) -> nn.Module:
+    net: nn.Module = _kind(_NETS, "net", config["type"])(**config["config"])
     return net
 
 
-def _kind(table: Mapping[str, Any], what: str, config: Mapping[str, Any]) -> Any:
-    kind = config[what]["type"]
+def _kind(table: Mapping[str, Any], what: str, kind: str) -> Any:
     if kind not in table:
         raise CheckpointError(
             f"this model has a {what} of the class {kind}, which is not scoresde's; "

@@ -1,0 +1,85 @@
+r"""A scalar energy as a score: $\nabla\log p_t = -\nabla_x E$, whatever the normaliser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.sde import SDE, Moments
+
+__all__ = ["EnergyScore"]
+
+
+class EnergyScore(nn.Module):
+    r"""The score $-\nabla_x E(x, t)$ of the density $p_t \propto e^{-E(\cdot, t)}$.
+
+    It is trained by every objective and stands in every sampler. Unlike a network that says any
+    vector field, it is a gradient by construction and knows $\log p_t$ up to a constant in x.
+
+    Args:
+        energy: A module or a function `(x, t) -> (B,)` of `x` `(B, *)` and `t` `(B,)`; with a
+            condition, `(x, t, condition)`.
+        sde: The process, where it belongs to one.
+        event_shape: The shape of one sample, where it is known.
+        data: The data's moments, where known.
+    """
+
+    def __init__(
+        self,
+        energy: Callable[..., Tensor],
+        sde: SDE | None = None,
+        event_shape: Sequence[int] | None = None,
+        *,
+        data: Moments | None = None,
+    ) -> None:
+        super().__init__()
+        self.energy = energy
+        self.sde = sde
+        self.event_shape = None if event_shape is None else tuple(event_shape)
+        self.data = data
+
+    def forward(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        r"""$-\nabla_x E(x, t)$, `(B, *)`; also under `no_grad`.
+
+        Where gradients are recorded it can be differentiated again, in x and in the weights.
+
+        Raises:
+            InvalidTypeError: The energy is no tensor.
+            ShapeError: It has another shape than `(B,)`.
+            InvalidValueError: It does not depend on x.
+        """
+        recording = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = x if recording and x.requires_grad else x.detach().requires_grad_()
+            energy = self._energy(at, t, condition)
+            if not energy.requires_grad:
+                raise InvalidValueError(
+                    "the energy does not depend on x in a way that can be differentiated; "
+                    "take no_grad and detach out of it"
+                )
+            (gradient,) = torch.autograd.grad(
+                energy.sum(), at, create_graph=recording, materialize_grads=True
+            )
+        return -gradient
+
+    def log_prob(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        r"""$-E(x, t)$, `(B,)`: $\log p_t(x)$ up to a constant in x, as Metropolis's rule needs."""
+        return -self._energy(x, t, condition)
+
+    def _energy(self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        energy = self.energy(x, t) if condition is None else self.energy(x, t, condition)
+        if not isinstance(energy, Tensor):
+            raise InvalidTypeError(f"an energy is a tensor (B,), got {type(energy).__name__}")
+        if energy.shape != x.shape[:1]:
+            raise ShapeError(
+                f"an energy is one number a sample, expected ({len(x)},), got "
+                f"{tuple(energy.shape)}; sum over the event, or squeeze"
+            )
+        return energy

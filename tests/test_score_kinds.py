@@ -1,0 +1,234 @@
+"""Scores from scalar energies, and from one network for each level."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import dtypes, exact_scores, generators, sdes, shapes, times_of
+from torch import nn
+from torch.testing import assert_close
+
+from scoresde import sample
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.nn import MLP, PerLevel
+from scoresde.objectives import dsm_loss, ism_loss
+from scoresde.score import EnergyScore, PerLevelScore, ScoreModel
+from scoresde.sde import VESDE, VPSDE, Moments, NCSNLadder, expand
+from scoresde.targets import Gaussian, GaussianMixture
+
+TARGET = GaussianMixture([0.8, 0.2], [[1.0, 1.0], [-1.0, -1.0]], stds=0.5)
+
+
+def energy_of(target, sde):
+    """-log p_t: an energy whose normaliser is one."""
+    return lambda x, t: -target.log_prob(x, sde, t)
+
+
+# Energies
+
+
+@given(sde=sdes(), shape=shapes(1, 4), dtype=dtypes(), constant=st.floats(-9, 9), data=st.data())
+def test_an_energy_has_the_score_of_its_density_whatever_the_constant(
+    sde, shape, dtype, constant, data
+):
+    exact = data.draw(exact_scores(sde))
+    t = data.draw(times_of(sde))
+    x = torch.randn(shape, generator=data.draw(generators()), dtype=dtype)
+
+    def energy(x, t):
+        mean, var = exact.law(t.double())
+        gap = (x - expand(mean, x)) ** 2 / expand(2 * var, x)
+        return gap.reshape(len(x), -1).sum(1) + constant * t.to(x)
+
+    times = t.to(dtype).expand(shape[0])
+    scores = []
+    for recording in (True, False):
+        with torch.set_grad_enabled(recording):
+            scores.append(EnergyScore(energy)(x, times))
+        assert scores[-1].requires_grad == recording
+    assert scores[0].dtype == dtype
+    expected = exact(x, times)
+    assert_close(scores[0], expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max() + 1e-6))
+    assert torch.equal(*scores)
+    assert not x.requires_grad
+
+
+def test_an_energy_is_differentiated_again_in_x_and_in_its_weights():
+    """E = a x^4 / 4: s = -a x^3, ds/dx = -3 a x^2, ds/da = -x^3."""
+    a = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    class Quartic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = a
+
+        def forward(self, x, t):
+            return self.a * (x**4).sum(1) / 4
+
+    model = EnergyScore(Quartic())
+    assert list(model.parameters()) == [a]
+    x = torch.tensor([[0.5], [-1.5]], dtype=torch.float64, requires_grad=True)
+    score = model(2 * x / 2, torch.zeros(2))  # no leaf
+    assert_close(score, -2 * x**3)
+    in_x, in_a = torch.autograd.grad(score.sum(), (x, a))
+    assert_close(in_x, -6 * x**2)
+    assert_close(in_a, -(x**3).sum())
+
+
+def test_an_energy_knows_its_log_density_up_to_a_constant():
+    sde, t = VPSDE(), torch.full((4,), 0.3, dtype=torch.float64)
+    model = EnergyScore(energy_of(TARGET, sde), sde, (2,), data=TARGET.moments())
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert_close(model.log_prob(x, t), TARGET.log_prob(x, sde, t))
+    assert (model.sde, model.event_shape, model.data.mean.shape) == (sde, (2,), (2,))
+
+
+@pytest.mark.parametrize("sampler", ["pc", "em", "ald"])
+def test_an_energy_is_sampled_like_the_score_that_it_has(sampler):
+    sde = VESDE(0.05, 5.0)
+    model = EnergyScore(energy_of(TARGET, sde), sde, (2,), data=TARGET.moments())
+    arguments = dict(n=8, steps=10, seed=0, dtype=torch.float64)
+    found = sample(model, sde, sampler, **arguments)
+    assert not found.requires_grad
+    assert_close(found, sample(TARGET.at(sde), sde, sampler, **arguments), rtol=1e-9, atol=1e-9)
+    with pytest.raises(InvalidValueError, match=r"this score belongs to VESDE"):
+        sample(model, VPSDE(), sampler)
+
+
+def test_a_condition_reaches_the_energy():
+    model = EnergyScore(lambda x, t, c: c["scale"] * (x**2).sum(1) / 2)
+    x, scale = torch.ones(3, 2), torch.tensor([0.0, 1.0, 2.0])
+    score = model(x, torch.zeros(3), {"scale": scale})
+    assert_close(score, -x * scale[:, None])
+    assert_close(model.log_prob(x, torch.zeros(3), {"scale": scale}), -scale)
+
+
+@pytest.mark.global_rng  # the first weights
+def test_the_weights_of_an_energy_learn_from_every_objective():
+    net = MLP(2, hidden=(8,))
+    model = EnergyScore(lambda x, t: ((x - net(x, t)) ** 2).sum(1))
+    nn.init.normal_(net.head.weight)
+    for loss in (dsm_loss, ism_loss):
+        net.zero_grad()
+        x, generator = torch.ones(5, 2), torch.Generator().manual_seed(0)
+        loss(model, VPSDE(), x, generator=generator).mean().backward()
+        assert (net.stem.weight.grad != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("energy", "error", "message"),
+    [
+        (lambda x, t: x, ShapeError, r"one number a sample, expected \(3,\), got \(3, 2\)"),
+        (lambda x, t: x.sum(), ShapeError, r"expected \(3,\), got \(\)"),
+        (lambda x, t: 1.0, InvalidTypeError, "an energy is a tensor"),
+        (lambda x, t: t, InvalidValueError, "does not depend on x"),
+        (lambda x, t: x.detach().sum(1), InvalidValueError, "take no_grad and detach out of it"),
+    ],
+)
+def test_what_is_no_energy_is_refused(energy, error, message):
+    with pytest.raises(error, match=message):
+        EnergyScore(energy)(torch.ones(3, 2), torch.zeros(3))
+
+
+# One network for each level
+
+
+class Constant(nn.Module):
+    """A network that says one number, and counts what it is asked."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(float(value)))
+        self.rows = 0
+
+    def forward(self, x, c, **condition):
+        self.rows += len(x)
+        return self.value * torch.ones_like(x) + condition.get("shift", torch.zeros(1))[:, None]
+
+
+LADDER = NCSNLadder((0.01, 0.03, 0.2, 0.7, 1.0, 5.0))
+
+
+def test_each_level_is_answered_by_its_own_network():
+    model = PerLevelScore([Constant(i) for i in range(6)], LADDER, (2,), "score")
+    t = LADDER.times()[[2, 0, 5, 5, 3]]
+    level = LADDER.index(t)
+    score = model(torch.zeros(5, 2), t)
+    assert_close(
+        score * LADDER.sigma(t)[:, None], level[:, None].expand(5, 2).double(), check_dtype=False
+    )
+    assert [net.rows for net in model.net] == [2, 0, 1, 1, 0, 1]
+    shift = torch.arange(5.0)
+    shifted = model(torch.zeros(5, 2), t, {"shift": shift})
+    moved = (shifted - score).double() * LADDER.sigma(t)[:, None]
+    assert_close(moved, shift[:, None].expand(5, 2).double(), atol=1e-5, rtol=0)
+    assert model(torch.zeros(0, 2), torch.zeros(0)).shape == (0, 2)
+
+
+@given(data=st.data(), levels=st.integers(2, 40))
+def test_the_network_asked_is_that_of_the_nearest_level(data, levels):
+    sde = VESDE(0.01, 10.0, levels=levels)
+    model = PerLevelScore([Constant(i) for i in range(levels)], sde, (1,), "score")
+    t = data.draw(times_of(sde, 4))
+    score = model(torch.zeros(4, 1, dtype=torch.float64), t)
+    asked = (score[:, 0] * sde.sigma(t)).detach()
+    place = t / sde.T * (levels - 1)
+    assert ((asked - place).abs() <= 0.5 + 1e-4).all()
+    exact = model(torch.zeros(levels, 1, dtype=torch.float64), sde.times())
+    assert_close(exact[:, 0] * sde.sigma(sde.times()), torch.arange(levels).flip(0).double())
+
+
+def test_a_network_learns_from_its_own_level_alone():
+    nets = [Constant(0.3) for _ in range(6)]
+    model = PerLevelScore(nets, LADDER, (2,))
+    x, generator = torch.ones(4, 2), torch.Generator().manual_seed(0)
+    t = LADDER.times()[[1, 1, 4, 4]]
+    dsm_loss(model, LADDER, x, t=t, generator=generator).mean().backward()
+    assert [net.value.grad is not None for net in nets] == [False, True, False, False, True, False]
+
+
+@pytest.mark.global_rng  # the first weights
+def test_a_model_of_several_networks_is_saved_read_and_sampled_like_any_other(tmp_path):
+    nets = [MLP(2, hidden=(8,), num_classes=3) for _ in range(6)]
+    for net in nets:
+        nn.init.normal_(net.head.weight)
+    model = PerLevelScore(nets, LADDER, (2,), data=Moments(0.5, var=2.0)).eval()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert [n["type"] for n in config["net"]["config"]["nets"]] == ["MLP"] * 6
+    condition = {"label": torch.tensor([0, 1, 2, 0])}
+    arguments = dict(n=4, seed=0, sampler="ald", condition=condition)
+    expected = sample(model, LADDER, **arguments)
+    for kind in (ScoreModel, PerLevelScore):
+        found = kind.from_pretrained(tmp_path)
+        assert isinstance(found, kind)
+        assert isinstance(found.net, PerLevel)
+        assert torch.equal(sample(found, LADDER, **arguments), expected)
+
+
+def test_as_many_networks_as_levels_are_asked_for():
+    with pytest.raises(InvalidValueError, match=r"3 networks need as many levels.*levels=6"):
+        PerLevelScore([Constant(0)] * 3, LADDER, (2,))
+    with pytest.raises(InvalidValueError, match=r"levels=None; give the SDE levels=2"):
+        PerLevelScore([Constant(0)] * 2, VESDE(), (2,))
+    for nets, levels in (([], []), ([Constant(0)], [0.1, 0.2])):
+        with pytest.raises(ValueError, match="one network for each level"):
+            PerLevel(nets, levels)
+
+
+def test_one_gaussian_for_each_level_is_the_exact_score():
+    """The EDM network of Gaussian data says nothing, on every level."""
+    target = Gaussian([0.3, -1.0], std=1.5)
+    model = PerLevelScore(
+        [Constant(0.0) for _ in range(6)],
+        LADDER,
+        (2,),
+        data=Moments(target.moments().mean, var=1.5**2),
+    )
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    t = LADDER.times()
+    assert_close(model(x, t), target.score(x, LADDER, t), rtol=1e-5, atol=1e-5)
+    assert math.isclose(float(model.data_var), 2.25)
