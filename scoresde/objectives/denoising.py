@@ -1,59 +1,18 @@
-r"""Objectives that teach a score: denoising score matching, its weights and its times.
-
-All are on one scale: no ½, summed over the event, so that the mean estimates
-$\mathbb E\,\lambda(t)\,\|s_\theta - \nabla\log p_t\|^2$ up to a constant.
-"""
+r"""Denoising score matching: a score is asked for the noise that was added, which is known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
-from scoresde.score import check_sde
-from scoresde.sde import SDE, Moments, as_score, expand
+from scoresde.errors import InvalidValueError
+from scoresde.objectives.perturbed import event_sum, perturb
+from scoresde.objectives.weights import Weight, sigma2
+from scoresde.sde import SDE, Moments, TimeLaw, expand
 
-__all__ = ["WEIGHTS", "Weight", "dsm_floor", "dsm_loss", "edm", "g2", "sigma2"]
-
-Weight = Callable[[SDE, Tensor], Tensor]
-r"""A weight $\lambda(t)$ of the objective, from `(sde, t)`."""
-
-
-def sigma2(sde: SDE, t: Tensor) -> Tensor:
-    r"""$\lambda = \sigma_t^2$: all levels count the same (Song & Ermon 2019, arXiv:1907.05600)."""
-    return sde.sigma(t) ** 2
-
-
-def g2(sde: SDE, t: Tensor) -> Tensor:
-    r"""$\lambda = g(t)^2$: the likelihood weight (Song et al. 2021, arXiv:2101.09258)."""
-    return sde.coefficients(t)[1]
-
-
-def edm(data_var: float = 1.0) -> Weight:
-    r"""EDM's weight, under which the target of its preconditioned network has unit variance.
-
-    $\lambda = \sigma^2 (1 + \tilde\sigma^2 / v)$ with $\tilde\sigma = \sigma/\alpha$ and $v$ the
-    data's variance; on the denoiser's error it reads $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$
-    (Karras et al. 2022, table 1, arXiv:2206.00364).
-
-    Args:
-        data_var: $v$, positive.
-    """
-    if not data_var > 0:
-        raise InvalidValueError(f"data_var must be positive, got {data_var}")
-
-    def weight(sde: SDE, t: Tensor) -> Tensor:
-        var = sde.sigma(t) ** 2
-        return var * (1 + var / sde.alpha(t) ** 2 / data_var)
-
-    return weight
-
-
-WEIGHTS: Mapping[str, Weight] = MappingProxyType({"sigma2": sigma2, "g2": g2, "edm": edm()})
-"""Weights by name; `edm` for data of unit variance."""
+__all__ = ["dsm_floor", "dsm_loss"]
 
 
 def dsm_loss(
@@ -62,8 +21,10 @@ def dsm_loss(
     x: Tensor,
     *,
     t: Tensor | float | None = None,
+    law: TimeLaw | None = None,
     condition: Mapping[str, Tensor] | None = None,
     weight: Weight = sigma2,
+    control_variate: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Denoising score matching, one value for each sample.
@@ -75,14 +36,26 @@ def dsm_loss(
     time Song et al. (2021), eq. 7, arXiv:2011.13456. On an SDE with levels it is the ladder's
     discrete objective. Its minimum is not 0: see `dsm_floor`.
 
+    Where $\sigma$ is small beside the data its gradient is mostly noise, since $z / \sigma$ is
+    large and tells little. The control variate subtracts what is known to have the mean 0,
+
+    $$ \lambda(t)\,\Big(\|s_\theta(x_t)\|^2 +
+       \tfrac{2}{\sigma_t} z^T \big(s_\theta(x_t) - s_\theta(\alpha_t x_0)\big)
+       + \tfrac{D}{\sigma_t^2}\Big), $$
+
+    so that the gradient's variance stays bounded as $\sigma \to 0$, for a second evaluation of the
+    score (Wang et al. 2020, arXiv:2002.07501). A single value may then be negative.
+
     Args:
         model: A score `(x, t) -> (B, *)`; with a `condition`, `(x, t, condition)`.
         sde: The process.
         x: Clean data `(B, *)`, floating point.
-        t: Times `()` or `(B,)` in `[0, T]` with noise; `None` draws them by the SDE's own law,
-            whose importance weights are then part of the result.
+        t: Times `()` or `(B,)` in `[0, T]` with noise; `None` draws them.
+        law: By which law times are drawn, `None` being the SDE's own; its importance weights are
+            part of the result.
         condition: Handed to the model.
         weight: $\lambda$, a function of `(sde, t)`.
+        control_variate: Whether the second form is used; same mean, two evaluations.
         generator: Source of times and noise; on the CPU, or on the device of `x` if `t` is given.
 
     Returns:
@@ -94,42 +67,19 @@ def dsm_loss(
         NonFiniteError: `x` holds a NaN or an infinity.
         InvalidValueError: There is no noise at `t`, or the model belongs to another SDE.
     """
-    if not callable(weight):
-        raise InvalidTypeError(
-            f"weight is a function (sde, t) -> Tensor such as sigma2, got {weight!r}; "
-            "those with a name are in scoresde.objectives.WEIGHTS"
-        )
-    if not x.is_floating_point():
-        raise InvalidTypeError(
-            f"data must be floating point, got {x.dtype}; for 8-bit images: x.float() / 127.5 - 1"
-        )
-    if not x.isfinite().all():
-        raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
-    check_sde(model, sde)
-    if t is None:
-        time, importance = sde.sample_times(len(x), generator=generator)
-    else:
-        time = sde._times(t)
-        importance = torch.ones_like(time)
-    sigma = sde.sigma(time)
-    if not (sigma > 0).all():
+    p = perturb(model, sde, x, t, law, condition, weight, generator)
+    if not (p.sigma > 0).all():
         raise InvalidValueError(
-            f"denoising needs noise, but sigma is 0 at t = {time}; stay at or above eps = {sde.eps}"
+            f"denoising needs noise, but sigma is 0 at t = {p.time}; stay at or above "
+            f"eps = {sde.eps}, or use ism_loss, ssm_loss or fd_ssm_loss"
         )
-    device = x.device if generator is None else generator.device
-    z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-    xt = sde.perturb(x, time, z)
-    at = time.to(x.device, torch.promote_types(x.dtype, torch.float32)).expand(len(x))
-    score = as_score(model(xt, at) if condition is None else model(xt, at, condition), x)
     # sigma s + z is of order one at every noise level, so nothing large is subtracted
-    residual = expand(sigma, x) * score + z
-    lam = weight(sde, time)
-    if lam.shape != time.shape:
-        raise ShapeError(
-            f"a weight has the shape of its times, {tuple(time.shape)}, got {tuple(lam.shape)}"
-        )
-    scale = importance * lam / sigma**2
-    return scale.to(x) * residual.reshape(len(x), x.shape[1:].numel()).pow(2).sum(1)
+    said = expand(p.sigma, x) * p.score(p.x)
+    scale = (p.scale / p.sigma**2).to(x)
+    if not control_variate:
+        return scale * event_sum((said + p.z) ** 2)
+    change = said - expand(p.sigma, x) * p.score(p.clean)
+    return scale * (event_sum(said**2 + 2 * p.z * change) + x.shape[1:].numel())
 
 
 def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) -> Tensor:

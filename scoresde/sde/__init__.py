@@ -2,7 +2,7 @@
 
 from scoresde.sde.base import SDE, expand
 from scoresde.sde.ladder import BetaLadder, NCSNLadder
-from scoresde.sde.laws import Importance, LogNormal, TimeLaw, Uniform
+from scoresde.sde.laws import Importance, LogNormal, Stratified, TimeLaw, Uniform
 from scoresde.sde.moments import Moments
 from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.sde.reverse import ReverseSDE, ScoreFunction, as_score
@@ -21,6 +21,7 @@ __all__ = [
     "NCSNLadder",
     "ReverseSDE",
     "ScoreFunction",
+    "Stratified",
     "SubVPSDE",
     "TimeLaw",
     "Uniform",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +21,7 @@ from scoresde.errors import InvalidValueError
 if TYPE_CHECKING:
     from scoresde.sde.base import SDE
 
-__all__ = ["Importance", "LogNormal", "TimeLaw", "Uniform"]
+__all__ = ["Importance", "LogNormal", "Stratified", "TimeLaw", "Uniform"]
 
 
 class TimeLaw(abc.ABC):
@@ -103,3 +103,24 @@ class Importance(TimeLaw):
         t = sde.time(torch.lerp(low, high, u)).clamp(sde.eps, sde.T)
         _, g2 = sde.coefficients(t)
         return t, (high - low) / (sde.T - sde.eps) * sde.sigma(t) ** 2 / g2
+
+
+@dataclass(frozen=True)
+class Stratified(TimeLaw):
+    r"""Another law, spread over the batch: one time in each of its n-quantiles.
+
+    The n uniform numbers become $(r_i + w_i) / n$ with $r_i$ their ranks and $w_i$ what their
+    digits below $2^{-20}$ say, again uniform. Each time alone follows the law, so the mean is the
+    same; its variance from batch to batch loses what is due to the levels (Kingma et al. 2021,
+    appendix I.1, arXiv:2107.00630, space the times evenly instead).
+
+    Args:
+        law: The law of one time.
+    """
+
+    law: TimeLaw = field(default_factory=Uniform)
+
+    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Times and weights of the law."""
+        rank = u.argsort().argsort()
+        return self.law(sde, (rank + (u * 2**20).frac()) / max(len(u), 1))

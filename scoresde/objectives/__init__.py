@@ -1,0 +1,35 @@
+r"""Objectives that teach a score, their weights and their times.
+
+All estimate the Fisher divergence $\mathbb E\,\lambda(t)\,\|s_\theta - \nabla\log p_t\|^2$ up to a
+constant, on one scale: no ½, summed over the event. `dsm_loss` knows the noise that it added;
+`ism_loss`, `ssm_loss` and `fd_ssm_loss` ask the score alone, and need no noise at all.
+"""
+
+from scoresde.objectives.denoising import dsm_floor, dsm_loss
+from scoresde.objectives.implicit import fd_ssm_loss, ism_loss, ssm_loss
+from scoresde.objectives.weights import (
+    WEIGHTS,
+    LearnedWeight,
+    Weight,
+    edm,
+    g2,
+    min_snr,
+    power,
+    sigma2,
+)
+
+__all__ = [
+    "WEIGHTS",
+    "LearnedWeight",
+    "Weight",
+    "dsm_floor",
+    "dsm_loss",
+    "edm",
+    "fd_ssm_loss",
+    "g2",
+    "ism_loss",
+    "min_snr",
+    "power",
+    "sigma2",
+    "ssm_loss",
+]

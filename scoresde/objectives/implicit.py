@@ -1,0 +1,248 @@
+r"""Score matching without the target: the score's own divergence takes its place.
+
+Partial integration turns the unknown $\nabla\log p_t$ of the Fisher divergence into a derivative of
+the score that is learned (Hyvärinen 2005, *Estimation of non-normalized statistical models by score
+matching*),
+
+$$ \mathbb E\|s_\theta - \nabla\log p_t\|^2 = \mathbb E\big[2\,\mathrm{tr}\,\nabla s_\theta +
+   \|s_\theta\|^2\big] + \text{const}, $$
+
+for any score that grows slower than $p_t$ falls. The trace is computed exactly, or with random $v$,
+$\mathbb E\,v v^T = I$, as $\mathbb E\,v^T \nabla s_\theta\,v$, or from two values of the score.
+
+No noise is needed: at $t = 0$ of a VP, EDM or flow SDE these objectives see the data themselves.
+The weight $\sigma_t^2$ is 0 there; `power(0)` is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.objectives.perturbed import Perturbed, draw, event_sum, perturb
+from scoresde.objectives.weights import Weight, sigma2
+from scoresde.sde import SDE, TimeLaw, expand
+
+__all__ = ["Projection", "fd_ssm_loss", "ism_loss", "ssm_loss"]
+
+Projection = Literal["rademacher", "gaussian", "sphere"]
+r"""The law of the random $v$, all with $\mathbb E\,v v^T = I$; signs have the least variance."""
+
+
+def ism_loss(
+    model: Callable[..., Tensor],
+    sde: SDE,
+    x: Tensor,
+    *,
+    t: Tensor | float | None = None,
+    law: TimeLaw | None = None,
+    condition: Mapping[str, Tensor] | None = None,
+    weight: Weight = sigma2,
+    exact: int = 16,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Implicit score matching, one value for each sample.
+
+    $$ \lambda(t)\,\big(2\,\mathrm{tr}\,\nabla s_\theta(x_t, t) + \|s_\theta(x_t, t)\|^2\big) $$
+
+    Hyvärinen (2005). The exact trace costs as many derivatives as an event has numbers; above
+    `exact` of them it is estimated with one vector of random signs (Hutchinson 1990), which is
+    `ssm_loss`.
+
+    Args:
+        model: A score `(x, t) -> (B, *)`, differentiable in `x`; with a `condition`,
+            `(x, t, condition)`.
+        sde: The process.
+        x: Clean data `(B, *)`, floating point.
+        t: Times `()` or `(B,)` in `[0, T]`, noiseless ones too; `None` draws them.
+        law: By which law times are drawn, `None` being the SDE's own.
+        condition: Handed to the model.
+        weight: $\lambda$, a function of `(sde, t)`, positive at the times given.
+        exact: The largest event whose trace is exact.
+        generator: Source of times, noise and signs; on the CPU, or on the device of `x` if `t` is
+            given.
+
+    Returns:
+        The loss `(B,)`, summed over the event; negative for a good score.
+
+    Raises:
+        InvalidTypeError: `x` is not of floating point, or the score is no tensor.
+        ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
+        NonFiniteError: `x` holds a NaN or an infinity.
+        InvalidValueError: The weight is 0 for lack of noise, the score is not differentiable, or
+            the model belongs to another SDE.
+    """
+    if x.shape[1:].numel() > exact:
+        return ssm_loss(
+            model, sde, x, t=t, law=law, condition=condition, weight=weight, generator=generator
+        )
+    p = _informed(perturb(model, sde, x, t, law, condition, weight, generator))
+    score, trace = _differentiate(p, _trace)
+    return p.scale.to(x) * (2 * trace + event_sum(score**2))
+
+
+def ssm_loss(
+    model: Callable[..., Tensor],
+    sde: SDE,
+    x: Tensor,
+    *,
+    t: Tensor | float | None = None,
+    law: TimeLaw | None = None,
+    condition: Mapping[str, Tensor] | None = None,
+    weight: Weight = sigma2,
+    projection: Projection = "rademacher",
+    variance_reduced: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Sliced score matching, one value for each sample, from one random direction each.
+
+    $$ \lambda(t)\,\big(2\,v^T \nabla s_\theta(x_t, t)\,v + \|s_\theta(x_t, t)\|^2\big) $$
+
+    is the variance-reduced form; without it the last term is $(v^T s_\theta)^2$, of the same mean.
+    Song et al. (2019), eqs. 7 and 8, arXiv:1905.07088. One derivative in any dimension.
+
+    Args:
+        model: As in `ism_loss`, like all arguments that are not named here.
+        sde: The process.
+        x: Clean data `(B, *)`.
+        t: Times.
+        law: Their law.
+        condition: Handed to the model.
+        weight: $\lambda$.
+        projection: The law of v: random signs, normal numbers, or points on the sphere of radius
+            $\sqrt D$.
+        variance_reduced: Which of the two forms.
+        generator: Source of times, noise and directions.
+
+    Returns:
+        The loss `(B,)`, as of `ism_loss`.
+
+    Raises:
+        UnknownNameError: The projection is unknown; else the errors of `ism_loss`.
+    """
+    _check_projection(projection)
+    p = _informed(perturb(model, sde, x, t, law, condition, weight, generator))
+    v = _direction(x, projection, generator)
+
+    def slope(score: Tensor, state: Tensor) -> Tensor:
+        return event_sum(v * _vjp(score, state, v))
+
+    score, trace = _differentiate(p, slope)
+    norm = event_sum(score**2) if variance_reduced else event_sum(v * score) ** 2
+    return p.scale.to(x) * (2 * trace + norm)
+
+
+def fd_ssm_loss(
+    model: Callable[..., Tensor],
+    sde: SDE,
+    x: Tensor,
+    *,
+    t: Tensor | float | None = None,
+    law: TimeLaw | None = None,
+    condition: Mapping[str, Tensor] | None = None,
+    weight: Weight = sigma2,
+    projection: Projection = "rademacher",
+    step: float = 0.05,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Sliced score matching by finite differences, one value for each sample.
+
+    $$ \lambda(t)\,\Big(\frac{v^T (s_+ - s_-)}{h} + \Big\|\frac{s_+ + s_-}{2}\Big\|^2\Big),
+       \qquad s_\pm = s_\theta(x_t \pm h v, t), $$
+
+    is the variance-reduced `ssm_loss` up to $O(h^2)$, without any derivative in x: two evaluations
+    and an ordinary backward pass (Pang et al. 2020, arXiv:2007.03317).
+
+    Args:
+        model: As in `ism_loss`, like all arguments that are not named here; it need not be
+            differentiable in `x`.
+        sde: The process.
+        x: Clean data `(B, *)`.
+        t: Times.
+        law: Their law.
+        condition: Handed to the model.
+        weight: $\lambda$.
+        projection: The law of v, as in `ssm_loss`.
+        step: $h / \sigma_t$, positive; where there is no noise, h itself. In single precision the
+            difference loses digits below about 1e-3.
+        generator: Source of times, noise and directions.
+
+    Returns:
+        The loss `(B,)`, as of `ism_loss`.
+
+    Raises:
+        UnknownNameError: The projection is unknown.
+        InvalidValueError: The step is not positive; else the errors of `ism_loss`.
+    """
+    _check_projection(projection)
+    if not 0 < step < float("inf"):
+        raise InvalidValueError(f"step must be positive and finite, got {step}")
+    p = _informed(perturb(model, sde, x, t, law, condition, weight, generator))
+    h = expand(step * torch.where(p.sigma > 0, p.sigma, 1.0), x)
+    v = _direction(x, projection, generator)
+    plus, minus = p.score(p.x + h * v), p.score(p.x - h * v)
+    slope = event_sum(v * (plus - minus) / h)
+    return p.scale.to(x) * (slope + event_sum(((plus + minus) / 2) ** 2))
+
+
+def _informed(p: Perturbed) -> Perturbed:
+    """A batch whose weight is not 0 for lack of noise: its loss would be 0 whatever the score."""
+    if ((p.sigma == 0) & (p.scale == 0)).any():
+        raise InvalidValueError(
+            f"without noise, at t = {p.time}, the weight is 0 and nothing would be learned; "
+            "pass weight=power(0)"
+        )
+    return p
+
+
+def _differentiate(
+    p: Perturbed, derivative: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The score at the states, and a derivative of it in them, `(B,)`; under no_grad too."""
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        state = p.x.detach().requires_grad_()
+        score = p.score(state)
+        if not score.requires_grad:
+            raise InvalidValueError(
+                "the score does not depend on x in a way that can be differentiated; take "
+                "no_grad and detach out of it, or use fd_ssm_loss"
+            )
+        result = derivative(score, state)
+    return (score, result) if recording else (score.detach(), result.detach())
+
+
+def _vjp(score: Tensor, x: Tensor, v: Tensor) -> Tensor:
+    r"""$v^T \nabla s$, `(B, *)`, itself differentiable."""
+    (row,) = torch.autograd.grad(score, x, v, create_graph=True, materialize_grads=True)
+    return row
+
+
+def _trace(score: Tensor, x: Tensor) -> Tensor:
+    r"""$\mathrm{tr}\,\nabla s$, `(B,)`, from the gradient of each entry of the score."""
+    shape = len(x), x.shape[1:].numel()
+    trace = x.new_zeros(len(x))
+    for i, entry in enumerate(score.reshape(shape).unbind(1)):
+        trace = trace + _vjp(entry, x, torch.ones_like(entry)).reshape(shape)[:, i]
+    return trace
+
+
+def _direction(x: Tensor, projection: Projection, generator: torch.Generator | None) -> Tensor:
+    r"""Random vectors like `x` with $\mathbb E\,v v^T = I$."""
+    v = draw(x, generator)
+    if projection == "rademacher":
+        return torch.where(v < 0, -1.0, 1.0).to(x)
+    if projection == "sphere":
+        radius = event_sum(v**2).sqrt()
+        return expand((x.shape[1:].numel() ** 0.5 / radius), v) * v
+    return v
+
+
+def _check_projection(projection: str) -> None:
+    choices = ("rademacher", "gaussian", "sphere")
+    if projection not in choices:
+        raise UnknownNameError.of("projection", projection, choices)
