@@ -31,6 +31,7 @@ __all__ = [
     "Uniform",
     "ladder",
     "spacing_of",
+    "span",
 ]
 
 
@@ -62,7 +63,7 @@ class Geometric(Spacing):
                 f"a geometric grid ends at eps > 0, but {type(sde).__name__} has eps = {sde.eps}; "
                 "use spacing='log_snr', which is geometric in the noise"
             )
-        return _span(sde.T, sde.eps, steps, power=0.0)
+        return span(sde.T, sde.eps, steps, power=0.0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Karras(Spacing):
     def __call__(self, sde: SDE, steps: int) -> Tensor:
         """Times `(steps + 1,)`, decreasing, float64."""
         high, low = _ratio(sde, sde.T), _ratio(sde, sde.eps)
-        return sde.time(-2 * _span(high, low, steps, power=1 / self.rho).log())
+        return sde.time(-2 * span(high, low, steps, power=1 / self.rho).log())
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class LogSNR(Spacing):
     def __call__(self, sde: SDE, steps: int) -> Tensor:
         """Times `(steps + 1,)`, decreasing, float64."""
         high, low = _ratio(sde, sde.T), _ratio(sde, sde.eps)
-        return sde.time(-2 * _span(high, low, steps, power=0.0).log())
+        return sde.time(-2 * span(high, low, steps, power=0.0).log())
 
 
 SPACINGS: Mapping[str, Spacing] = MappingProxyType(
@@ -130,7 +131,7 @@ def ladder(levels: int, steps: int) -> Tensor:
     return torch.linspace(levels - 1, 0, steps + 1, dtype=torch.float64).round().long()
 
 
-def _span(high: float, low: float, steps: int, *, power: float) -> Tensor:
+def span(high: float, low: float, steps: int, *, power: float) -> Tensor:
     """From `high` to `low` in equal steps of `x ** power` (of `log x` at power 0)."""
     ends = torch.tensor([high, low], dtype=torch.float64)
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)

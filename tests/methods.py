@@ -4,14 +4,24 @@ A new sampler is added here and to `SAMPLERS`, and is then held to all laws of `
 and to the contract of `test_protocol.py`.
 """
 
+from dataclasses import replace
+
 from scoresde.samplers import (
+    DDIM,
+    DPM2,
+    IPNDM,
+    LMS,
     PC,
     Ancestral,
     AnnealedLangevin,
+    ConsistentAnnealed,
     EulerMaruyama,
     FixedLangevin,
+    Heun,
     Langevin,
+    Restart,
     ReverseDiffusion,
+    Sampler,
     ScaledLangevin,
 )
 
@@ -20,17 +30,45 @@ PREDICTORS = {
     "reverse_diffusion": ReverseDiffusion(),
     "ancestral": Ancestral(),
     "ancestral_large": Ancestral(large=True),
+    "ddim_1": DDIM(1.0),
 }
-ALL = PREDICTORS | {
+# Without noise: what follows the probability flow.
+FLOWS = {
     "flow": EulerMaruyama(eta=0.0),
-    "pc": PC(),
-    "pc_2": PC(Ancestral(), Langevin(0.1), k=2),
-    "pc_none": PC(None, ScaledLangevin(0.3), k=2),
-    "ald": AnnealedLangevin(),
-    "langevin": Langevin(),
-    "scaled": ScaledLangevin(),
-    "fixed": FixedLangevin(1e-5),
+    "ddim": DDIM(),
+    "heun": Heun(),
+    "dpm2": DPM2(),
+    "lms": LMS(),
+    "ipndm": IPNDM(),
 }
+ALL = (
+    PREDICTORS
+    | FLOWS
+    | {
+        "ddim_half": DDIM(0.5),
+        "heun_churn": Heun(churn=3.0, s_noise=1.007),
+        "restart": Restart(),
+        "cas": ConsistentAnnealed(0.5),
+        "pc": PC(),
+        "pc_2": PC(Ancestral(), Langevin(0.1), k=2),
+        "pc_none": PC(None, ScaledLangevin(0.3), k=2),
+        "ald": AnnealedLangevin(),
+        "langevin": Langevin(),
+        "scaled": ScaledLangevin(),
+        "fixed": FixedLangevin(1e-5),
+    }
+)
+
+# Whose step may add no noise.
+SILENT = FLOWS.keys() | {"heun_churn", "restart"}
+# Whose run is more than its steps.
+OWN_LOOP = {"ald", "heun_churn", "ipndm", "lms", "restart"}
+# Whose evaluations are not all at times of the grid.
+BETWEEN = {"dpm2", "heun_churn", "restart"}
+# Which see the sample as x / alpha at the noise sigma / alpha alone, whatever the SDE.
+RESCALED = FLOWS.keys() - {"flow"} | {
+    "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "heun_churn", "restart",
+}  # fmt: skip
 
 # Evaluations of N steps, as documented; what is not listed takes one for each step.
 EVALUATIONS = {
@@ -38,9 +76,23 @@ EVALUATIONS = {
     "pc_2": lambda n: 3 * n,
     "pc_none": lambda n: 2 * n,
     "ald": lambda n: 5 * (n + 1),
+    "heun": lambda n: 2 * n,
+    "heun_churn": lambda n: 2 * n,
+    "dpm2": lambda n: 2 * n,
+    "restart": lambda n: 2 * n + 12,
 }
 
 
 def evaluations(name: str, steps: int) -> int:
     """What `steps` steps of the sampler of that name cost."""
     return EVALUATIONS.get(name, lambda n: n)(steps)
+
+
+def scaled(name: str, c: float) -> Sampler:
+    """The sampler for noise and data `c` times as large."""
+    sampler = ALL[name]
+    if name == "fixed":
+        return replace(sampler, epsilon=sampler.epsilon * c**2)
+    if name == "restart":
+        return replace(sampler, sigma_min=sampler.sigma_min * c, sigma_max=sampler.sigma_max * c)
+    return sampler

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from methods import ALL, PREDICTORS, evaluations
+from methods import ALL, FLOWS, OWN_LOOP, PREDICTORS, RESCALED, SILENT, evaluations, scaled
 from oracle import Probe, affine, gaussian, law, run, step, tweedie
 from strategies import SDES, generators, log_floats, sdes, times_of, ve_sdes, vp_sdes
 from torch import Tensor
@@ -18,13 +18,19 @@ from scoresde import samplers
 from scoresde.errors import InvalidValueError
 from scoresde.noise import Noise
 from scoresde.samplers import (
+    DDIM,
+    IPNDM,
+    LMS,
     PC,
     Ancestral,
     AnnealedLangevin,
+    ConsistentAnnealed,
     Corrector,
     EulerMaruyama,
     FixedLangevin,
+    Heun,
     Langevin,
+    Restart,
     ReverseDiffusion,
     Sampler,
     ScaledLangevin,
@@ -181,16 +187,18 @@ def test_one_step_of_euler_maruyama_keeps_the_law_up_to_the_second_order_for_eve
     assert_order(error, 2, "moments")
 
 
+@pytest.mark.parametrize("name", FLOWS)
+@FEWER
 @given(st.data())
-def test_one_step_without_noise_is_the_flow_map_up_to_the_second_order(data):
+def test_one_step_without_noise_is_the_flow_map_up_to_one_order_more_than_its_own(name, data):
     sde = data.draw(sdes(continuous=True))
     score, t, h = times_near(data, sde)
 
     def error(u):
-        a = step(EulerMaruyama(0.0), sde.reverse(score), t, t - u * h).a
+        a = step(FLOWS[name], sde.reverse(score), t, t - u * h).a
         return a - (law(score, t - u * h)[1] / law(score, t)[1]).sqrt()
 
-    assert_order(error, 2, "A")
+    assert_order(error, 3 if name in {"heun", "dpm2"} else 2, "A")
 
 
 @given(st.data())
@@ -324,6 +332,10 @@ def test_euler_on_the_probability_flow_leaves_standard_normal_data_under_vp_alon
         (Ancestral(), 50.0, -0.0562),
         (ReverseDiffusion(), 5.0, 0.0544),
         (ReverseDiffusion(), 50.0, 0.0801),
+        (DDIM(), 5.0, -0.0229),
+        (DDIM(), 50.0, -0.0311),
+        (Heun(), 5.0, 0.0024),
+        (Heun(), 50.0, 0.0048),
     ],
 )
 def test_the_errors_of_variance_at_32_steps_are_the_known_ones(sampler, sigma_max, error):
@@ -353,7 +365,7 @@ def test_tweedie_at_the_end_is_the_only_move_without_noise(data):
     assert_close(mean, m, rtol=1e-8, atol=1e-8 * float(law(score, times[0])[1].max().sqrt()))
 
 
-@pytest.mark.parametrize("name", sorted(ALL.keys() - {"flow"}))
+@pytest.mark.parametrize("name", sorted(ALL.keys() - SILENT))
 def test_every_step_adds_its_noise_the_last_one_too(name):
     sde = VESDE(0.1, 5)
     rsde = sde.reverse(gaussian(sde, 1.3, 0.25))
@@ -724,8 +736,8 @@ def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data)
 @FEWER
 @given(st.data(), st.floats(-5, 5))
 def test_shifted_data_gives_shifted_samples(name, data, c):
-    """Exactly where alpha is 1, and for ancestral steps everywhere."""
-    sde = data.draw(sdes() if "ancestral" in name else ve_sdes())
+    """Exactly where alpha is 1, and for what sees x / alpha alone everywhere."""
+    sde = data.draw(sdes() if name in RESCALED else ve_sdes())
     times = data.draw(grids_of(sde, 4))
     assume(times.diff().abs().min() > 1e-6 * sde.T)
     score, moved = (gaussian(sde, m, 0.5) for m in (0.3, 0.3 + c))
@@ -749,11 +761,10 @@ def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
     times = data.draw(grids_of(sde, 4))
     assume(times.diff().abs().min() > 1e-6 * sde.T)
     sampler = ALL[name]
-    wider = FixedLangevin(sampler.epsilon * c**2) if name == "fixed" else sampler
-    score, scaled = gaussian(sde, 0.3, 0.5), gaussian(large, 0.3 * c, 0.5 * c**2)
+    score, larger = gaussian(sde, 0.3, 0.5), gaussian(large, 0.3 * c, 0.5 * c**2)
     x, noise = sde.sigma_max * randn(data.draw(generators()), 4, 1), Noise.of(1, 4, horizon=sde.T)
     one = last(sampler, sde.reverse(score), x, times, noise)
-    two = last(wider, large.reverse(scaled), c * x, times, noise)
+    two = last(scaled(name, c), large.reverse(larger), c * x, times, noise)
     scale = max(float(one.abs().max()), sde.sigma_max)
     assert_close(two / c, one, rtol=1e-9, atol=1e-9 * scale)
 
@@ -776,7 +787,7 @@ def test_evaluations_are_counted_documented_and_budgeted(name, n):
     assert sampler.steps_for(0) == 0
 
 
-@pytest.mark.parametrize("name", sorted(ALL.keys() - {"ald"}))
+@pytest.mark.parametrize("name", sorted(ALL.keys() - OWN_LOOP))
 def test_a_trajectory_is_its_steps_at_the_times_of_the_grid(name):
     sampler, sde = ALL[name], VPSDE()
     rsde, noise, times = sde.reverse(gaussian(sde, 0.3, 0.5)), Noise.of(0, 2), sde.times(5)
@@ -839,6 +850,19 @@ def test_every_exported_sampler_is_tested_here():
         (lambda: AnnealedLangevin(k=0), "k must be at least 1, got 0"),
         (lambda: PC(k=-1), "k must be at least 0, got -1"),
         (lambda: PC(None, k=0), "PC without a predictor needs k >= 1"),
+        (lambda: DDIM(1.1), r"eta must lie in \[0, 1\], got 1.1"),
+        (lambda: Heun(churn=-1.0), "churn must be finite and >= 0, got -1.0"),
+        (lambda: Heun(sigma_min=2.0, sigma_max=1.0), "need 0 <= sigma_min < sigma_max, got sigma_"),
+        (lambda: Heun(s_noise=0.0), "s_noise must be positive and finite, got 0.0"),
+        (lambda: LMS(0), "order must be an integer from 1 to 8, got 0"),
+        (lambda: IPNDM(2.5), "order must be an integer from 1 to 8, got 2.5"),
+        (lambda: ConsistentAnnealed(0.0), r"kappa must lie in \(0, 1\], got 0.0"),
+        (
+            lambda: Restart(sigma_min=0.0),
+            "need 0 < sigma_min < sigma_max, both finite, got sigma_m",
+        ),
+        (lambda: Restart(sigma_max=math.inf), "both finite, got sigma_min = 0.06, sigma_max = inf"),
+        (lambda: Restart(inner=0), "need k >= 0 and inner >= 1, got k = 2, inner = 0"),
     ],
 )
 def test_impossible_hyperparameters_are_refused(make, message):

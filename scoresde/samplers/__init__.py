@@ -1,20 +1,31 @@
 """Samplers: predictors, correctors, and what is made of them."""
 
-from scoresde.samplers.annealed import AnnealedLangevin
+from scoresde.samplers.adams import IPNDM, LMS
+from scoresde.samplers.annealed import AnnealedLangevin, ConsistentAnnealed
 from scoresde.samplers.base import NoiseLike, Sampler, State
+from scoresde.samplers.flow import DDIM
+from scoresde.samplers.heun import DPM2, Heun
 from scoresde.samplers.langevin import Corrector, FixedLangevin, Langevin, ScaledLangevin, correct
 from scoresde.samplers.pc import PC
 from scoresde.samplers.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
+from scoresde.samplers.restart import Restart
 
 __all__ = [
+    "DDIM",
+    "DPM2",
+    "IPNDM",
+    "LMS",
     "PC",
     "Ancestral",
     "AnnealedLangevin",
+    "ConsistentAnnealed",
     "Corrector",
     "EulerMaruyama",
     "FixedLangevin",
+    "Heun",
     "Langevin",
     "NoiseLike",
+    "Restart",
     "ReverseDiffusion",
     "Sampler",
     "ScaledLangevin",

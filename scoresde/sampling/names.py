@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from scoresde.samplers import (
+    DDIM,
+    DPM2,
+    IPNDM,
+    LMS,
     PC,
     Ancestral,
     AnnealedLangevin,
+    ConsistentAnnealed,
     EulerMaruyama,
+    Heun,
+    Restart,
     ReverseDiffusion,
     Sampler,
 )
@@ -23,6 +30,14 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "reverse_diffusion": ReverseDiffusion(),
         "ancestral": Ancestral(),
         "ald": AnnealedLangevin(),
+        "cas": ConsistentAnnealed(),
+        "ddim": DDIM(),
+        "euler": DDIM(),
+        "heun": Heun(),
+        "dpm2": DPM2(),
+        "lms": LMS(),
+        "ipndm": IPNDM(),
+        "restart": Restart(),
     }
 )
-"""The names that `sampler=` accepts."""
+"""The names that `sampler=` accepts; "euler" is Euler's method on the flow, which is DDIM."""
