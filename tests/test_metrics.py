@@ -127,7 +127,7 @@ def test_the_nearest_distance_is_the_minimum_over_all_pairs(n, m, d, seed):
 
 def test_a_copy_is_at_distance_zero_exactly(monkeypatch):
     y = 100 + torch.randn(50, 7, generator=generator(1))
-    monkeypatch.setattr("scoresde.metrics._ENTRIES", 120)  # chunks of two rows
+    monkeypatch.setattr("scoresde.metrics.distances._ENTRIES", 120)  # chunks of two rows
     assert torch.equal(nearest_distance(y[10:25], y), torch.zeros(15, dtype=torch.float64))
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.metrics.checks import finite, flat
 
 __all__ = ["frechet_distance", "nearest_distance", "total_variation"]
 
@@ -88,7 +89,7 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
         raise ShapeError(
             f"x and y must hold events of one shape, got {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    points, others = _flat("x", x), _flat("y", y).to(x.device)
+    points, others = flat("x", x), flat("y", y).to(x.device)
     if len(others) == 0:
         raise ShapeError("y holds no sample to be near to; pass at least one")
     norms = others.square().sum(1)
@@ -119,7 +120,7 @@ def total_variation(p: Tensor, q: Tensor) -> float:
     """
     fractions = []
     for name, value in (("p", p), ("q", q)):
-        counts = _finite(name, value)
+        counts = finite(name, value)
         if (counts < 0).any() or counts.sum() == 0:
             raise InvalidValueError(
                 f"{name} must be a histogram, no entry negative and the sum positive, got {value}"
@@ -148,27 +149,11 @@ def _features(name: str, x: Tensor, features: Callable[[Tensor], Tensor] | None)
             f"a covariance needs at least 2 samples, got {name} of shape {tuple(x.shape)}"
         )
     if features is None:
-        return _flat(name, x)
-    parts = [_flat(f"features({name})", features(part)) for part in torch.split(x, _ROWS)]
+        return flat(name, x)
+    parts = [flat(f"features({name})", features(part)) for part in torch.split(x, _ROWS)]
     result = torch.cat(parts)
     if len(result) != len(x):
         raise ShapeError(
             f"features must return one row per sample, got {len(result)} rows for {len(x)} samples"
         )
     return result
-
-
-def _flat(name: str, x: Tensor) -> Tensor:
-    x = _finite(name, x)
-    if x.ndim == 0:
-        raise ShapeError(f"{name} must be a batch (B, *), got a single number")
-    return x.reshape(len(x), x.shape[1:].numel())
-
-
-def _finite(name: str, x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor) or x.is_complex():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InvalidTypeError(f"{name} must be a tensor of real numbers, got {got}")
-    if not x.isfinite().all():
-        raise NonFiniteError(f"{name} holds NaN or infinite numbers; look where they come from")
-    return x.detach().double()

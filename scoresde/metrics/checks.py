@@ -1,0 +1,27 @@
+"""What every metric asks of its samples."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
+
+__all__ = ["finite", "flat"]
+
+
+def flat(name: str, x: Tensor) -> Tensor:
+    """Samples `(N, *)` as a finite float64 matrix `(N, D)`, out of any graph."""
+    x = finite(name, x)
+    if x.ndim == 0:
+        raise ShapeError(f"{name} must be a batch (B, *), got a single number")
+    return x.reshape(len(x), x.shape[1:].numel())
+
+
+def finite(name: str, x: Tensor) -> Tensor:
+    """`x` as float64 and out of any graph, once it is seen to be real and finite."""
+    if not isinstance(x, Tensor) or x.is_complex():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise InvalidTypeError(f"{name} must be a tensor of real numbers, got {got}")
+    if not x.isfinite().all():
+        raise NonFiniteError(f"{name} holds NaN or infinite numbers; look where they come from")
+    return x.detach().double()
