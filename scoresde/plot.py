@@ -1,4 +1,4 @@
-"""Pictures: image grids, samples over their density, loss curves. Each writes one PNG file.
+"""Pictures: image grids, samples over their density, curves. Each writes one PNG file.
 
 A grid needs nothing but Pillow, which comes with torchvision; the others need matplotlib, the extra
 `plot`. Nothing here touches matplotlib's global state or opens a window.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     from scoresde.targets import Target
 
-__all__ = ["curve", "grid", "scatter"]
+__all__ = ["Series", "curve", "grid", "pareto", "scatter"]
+
+Series = Sequence[tuple[float, float, float, float]]
+"""Points of a curve with intervals: `(x, y, low, high)` each."""
 
 # Pixels between the images of a grid, their grey level, and the height that small images get.
 _GAP, _GREY, _HEIGHT = 2, 80, 84
@@ -194,6 +197,60 @@ def curve(
     return _save(figure, path)
 
 
+def pareto(
+    panels: Mapping[str, Mapping[str, Series]],
+    path: str | os.PathLike[str],
+    *,
+    x: str = "evaluations",
+    y: str = "error",
+) -> Path:
+    """Writes price against error, one panel beside the other, with shaded intervals.
+
+    Both axes are logarithmic: points without a positive error are left out.
+
+    Args:
+        panels: for each title the curves, by the names of the legend; one name has one colour.
+        path: the file, ending in `.png`.
+        x: what the prices are, written below the axes.
+        y: what the errors are, written beside them.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidValueError: there is no panel, or the file cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not panels:
+        raise InvalidValueError("there is nothing to show; give at least one panel")
+    columns = min(4, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure("a plot of errors", (3.4 * columns + 1.6, 3 * rows))
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    grid_of_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (title, curves) in zip(grid_of_axes, panels.items(), strict=False):
+        for name, points in curves.items():
+            shown = [point for point in points if point[1] > 0 and math.isfinite(point[1])]
+            at, values, lows, highs = zip(*shown, strict=True) if shown else ((),) * 4
+            # a dash pattern for every ten colours
+            tens, units = divmod(names.index(name), 10)
+            colour, dashes = f"C{units}", ("-", "--", ":", "-.")[tens % 4]
+            axes.plot(at, values, marker=".", label=name, color=colour, linestyle=dashes)
+            least = [max(low, value / 100) for low, value in zip(lows, values, strict=True)]
+            axes.fill_between(at, least, highs, color=colour, alpha=0.2, linewidth=0)
+        axes.set(title=title, xlabel=x, ylabel=y, xscale="log", yscale="log")
+        axes.grid(alpha=0.3)
+    for axes in grid_of_axes[len(panels) :]:
+        axes.remove()
+    handles = {
+        label: handle
+        for axes in grid_of_axes[: len(panels)]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize="small")
+    return _save(figure, path)
+
+
 def _frame(points: Tensor, density: Target | None) -> tuple[Tensor, Tensor]:
     """Centre `(2,)` and half the side of the square that is shown."""
     if density is not None:
@@ -232,12 +289,16 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _axes(purpose: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+def _figure(purpose: str, size: tuple[float, float]) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError.of("matplotlib", "plot", purpose) from error
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    return Figure(figsize=size, dpi=120, layout="constrained")
+
+
+def _axes(purpose: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = _figure(purpose, size)
     return figure, figure.subplots()
 
 

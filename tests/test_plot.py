@@ -181,6 +181,7 @@ IMAGES = torch.zeros(2, 1, 4, 4)
         (lambda p: plot.curve([1.0, math.inf], p), NonFiniteError, "1 of the 2 numbers in values"),
         (lambda p: plot.curve(["a"], p), InvalidTypeError, "values must be numbers"),
         (lambda p: plot.curve([1.0], p, steps=[1, 2]), ShapeError, "got 2 and 1"),
+        (lambda p: plot.pareto({}, p), InvalidValueError, "nothing to show"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(tmp_path, call, error, message):
