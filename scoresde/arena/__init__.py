@@ -1,0 +1,28 @@
+r"""The referee for samplers: exact problems, equal budgets, and errors with their intervals."""
+
+from scoresde.arena.contender import Contender, contenders
+from scoresde.arena.judges import LAW
+from scoresde.arena.picture import pareto
+from scoresde.arena.problems import HELD_OUT, TUNING, Problem, digits
+from scoresde.arena.referee import BUDGETS, compare
+from scoresde.arena.reference import DOP853, FlowMap, RungeKutta4
+from scoresde.arena.results import Ratio, Results, Row
+
+__all__ = [
+    "BUDGETS",
+    "DOP853",
+    "HELD_OUT",
+    "LAW",
+    "TUNING",
+    "Contender",
+    "FlowMap",
+    "Problem",
+    "Ratio",
+    "Results",
+    "Row",
+    "RungeKutta4",
+    "compare",
+    "contenders",
+    "digits",
+    "pareto",
+]

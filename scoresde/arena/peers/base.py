@@ -1,0 +1,136 @@
+r"""How another library's sampler competes: the same denoiser, the same start, the same end.
+
+A peer sees the problem as $y = x / \alpha$ with the noise $\rho = \sigma / \alpha$, in which every
+SDE is the variance-exploding one, and an exact denoiser of it. It takes its own steps from
+$\rho_T$ to $\rho_\epsilon$ on one of several published grids; Tweedie's estimate at the end is made
+and counted as for everybody. Libraries that go on to $\rho = 0$ do the same: their last step is
+that estimate.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde import grids
+
+if TYPE_CHECKING:
+    from scoresde.arena.problems import Problem
+    from scoresde.sde import SDE
+
+__all__ = ["GRIDS", "Beta", "Denoiser", "Method", "Peer", "on_all_grids"]
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+r"""$E[x_0 | y]$ of `(y, rho)`, `(B, *)` and `()`."""
+
+
+@dataclass(frozen=True)
+class Beta(grids.Spacing):
+    r"""Noise levels at the quantiles of a Beta(a, a) distribution, between both ends.
+
+    Lee et al. (2024), *Beta sampling is all you need*, arXiv:2407.12173, as diffusers has it, with
+    quantiles taken in $\sigma / \alpha$.
+
+    Args:
+        a: both parameters of the distribution, positive.
+    """
+
+    a: float = 0.6
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        from scipy.stats import beta
+
+        ends = torch.tensor([sde.T, sde.eps], dtype=torch.float64)
+        high, low = torch.exp(-0.5 * sde.log_snr(ends))
+        u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        rho = low + torch.from_numpy(beta.ppf(u.numpy(), self.a, self.a)) * (high - low)
+        return sde.time(-2 * rho.log())
+
+
+GRIDS: Mapping[str, grids.Spacing] = MappingProxyType(
+    {
+        "karras": grids.Karras(),
+        "exp": grids.LogSNR(),
+        "time": grids.Uniform(),
+        "beta": Beta(),
+    }
+)
+"""The grids that libraries publish: Karras's with rho = 7, geometric noise, equal times, Beta."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a library.
+
+    Args:
+        run: a function `(denoiser, rho, y)`: noise levels `(steps + 1,)`, decreasing, and a state
+            `(B, *)` at the first; it returns the state at the last one. Its noise comes from
+            torch's global generator.
+        steps: how many steps a number of evaluations buys.
+        grids: the names of the grids that it can take, of `GRIDS`.
+    """
+
+    run: Callable[[Denoiser, Tensor, Tensor], Tensor]
+    steps: Callable[[int], int] = int
+    grids: tuple[str, ...] = tuple(GRIDS)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A contender: a method of another library on one grid."""
+
+    method: Method
+    spacing: grids.Spacing
+
+    def __call__(
+        self, problem: Problem, x: Tensor, budget: int, seed: int
+    ) -> tuple[Tensor, int] | None:
+        """The samples and what they cost; `None` where the budget does not pay for a step."""
+        steps = self.method.steps(budget - 1)
+        if steps < 1:
+            return None
+        sde = problem.sde
+        times = sde.times(steps, spacing=self.spacing)
+        alpha = sde.alpha(times[[0, -1]])
+        calls = 0
+
+        def denoiser(y: Tensor, rho: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return problem.denoise(y, rho)
+
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _quiet():
+            torch.default_generator.manual_seed(seed)
+            y = self.method.run(denoiser, problem.rho(times), x.double() / alpha[0])
+        return problem.finish((alpha[1] * y).to(problem.dtype)), calls + 1
+
+
+def on_all_grids(library: str, methods: Mapping[str, Method]) -> dict[str, Peer]:
+    """Each method on each of its grids, called `library:method@grid`."""
+    return {
+        f"{library}:{name}@{grid}": Peer(method, GRIDS[grid])
+        for name, method in methods.items()
+        for grid in method.grids
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What other libraries warn of, such as times off by a rounding, is not the user's concern."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

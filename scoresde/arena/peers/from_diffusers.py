@@ -1,0 +1,143 @@
+r"""The schedulers of diffusers (https://github.com/huggingface/diffusers).
+
+Most of them know noise as a table $\bar\alpha_0 > \bar\alpha_1 > \dots$ of a model's training. A
+table whose levels are the grid, $\bar\alpha = 1 / (1 + \rho^2)$, all of them visited, makes each
+take exactly the steps that are wanted. Those made for EDM are given the noise levels themselves.
+Several keep the state in float32, whatever it was: their errors end near 1e-7.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.arena.peers.base import Denoiser, Method
+
+__all__ = ["methods"]
+
+
+def methods() -> dict[str, Method]:
+    """Every scheduler that can be given a grid, in its published orders, by name."""
+    importlib.import_module("diffusers")
+    found = {
+        "DDIM": _table("DDIMScheduler", vp=True, clip_sample=False),
+        "DDIM-eta1": _table("DDIMScheduler", vp=True, clip_sample=False, step={"eta": 1.0}),
+        "DDPM": _table("DDPMScheduler", vp=True, clip_sample=False),
+        "DDPM-large": _table(
+            "DDPMScheduler", vp=True, clip_sample=False, variance_type="fixed_large"
+        ),
+        "PNDM": _table("PNDMScheduler", vp=True, epsilon=True, extra=1, skip_prk_steps=True),
+        "Euler": _table("EulerDiscreteScheduler", epsilon=True),
+        "EulerAncestral": _table("EulerAncestralDiscreteScheduler", epsilon=True),
+        "Heun": _table("HeunDiscreteScheduler", epsilon=True, cost=2),
+        "KDPM2": _table("KDPM2DiscreteScheduler", epsilon=True, cost=2),
+        "KDPM2Ancestral": _table("KDPM2AncestralDiscreteScheduler", epsilon=True, cost=2),
+        "LMS": _table("LMSDiscreteScheduler", epsilon=True),
+        "EDMEuler": _edm("EDMEulerScheduler"),
+    }
+    multistep = "DPMSolverMultistepScheduler"
+    for order in (2, 3):
+        full: dict[str, Any] = {"vp": True, "solver_order": order}
+        found |= {
+            f"DPM++{order}M": _table(multistep, **full),
+            f"DPM++{order}S": _table(
+                "DPMSolverSinglestepScheduler", **full, spacing=None,
+                final_sigmas_type="sigma_min",
+            ),
+            f"UniPC-{order}": _table("UniPCMultistepScheduler", **full),
+            f"UniPC-{order}-bh1": _table("UniPCMultistepScheduler", **full, solver_type="bh1"),
+            f"DEIS-{order}": _table("DEISMultistepScheduler", **full),
+            f"EDM-DPM++{order}M": _edm("EDMDPMSolverMultistepScheduler", solver_order=order),
+        }  # fmt: skip
+    # at the end of a run of fewer than 15 steps those of order 3 fall back to order 2
+    full = {"vp": True, "solver_order": 3, "lower_order_final": False}
+    found["DPM++3M-full"] = _table(multistep, **full)
+    found["UniPC-3-full"] = _table("UniPCMultistepScheduler", **full)
+    sde: dict[str, Any] = {"vp": True, "algorithm_type": "sde-dpmsolver++"}
+    found |= {
+        "SDE-DPM++2M": _table(multistep, **sde),
+        "SDE-DPM++2M-heun": _table(multistep, **sde, solver_type="heun"),
+        "EDM-SDE-DPM++2M": _edm("EDMDPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"),
+    }
+    for tau in (0.0, 0.5, 1.0):
+        found[f"SA-tau{tau:g}"] = _table(
+            "SASolverScheduler", vp=True, tau_func=lambda t, tau=tau: tau
+        )
+    return found
+
+
+def _table(
+    name: str,
+    *,
+    vp: bool = False,
+    epsilon: bool = False,
+    cost: int = 1,
+    extra: int = 0,
+    spacing: str | None = "trailing",
+    step: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Method:
+    """A scheduler with a table of noise levels.
+
+    Args:
+        name: its class.
+        vp: whether its state is y / sqrt(1 + rho^2).
+        epsilon: whether it is given the noise (y - D) / rho, and not the denoised D.
+        cost: evaluations of a step.
+        extra: evaluations of a run besides.
+        spacing: "trailing" visits all levels; one that has no choice leaves out the lowest, where
+            it ends.
+        step: what its `step` takes.
+        settings: what its constructor takes.
+    """
+
+    def run(denoiser: Denoiser, rho: Tensor, y: Tensor) -> Tensor:
+        steps, table = len(rho) - 1, rho.flip(0)
+        bar = 1 / (1 + table**2)
+        betas = 1 - bar / torch.cat([bar.new_ones(1), bar[:-1]])
+        chosen = settings | ({} if spacing is None else {"timestep_spacing": spacing})
+        scheduler = getattr(importlib.import_module("diffusers"), name)(
+            num_train_timesteps=steps + 1, trained_betas=betas.numpy(),
+            prediction_type="epsilon" if epsilon else "sample", **chosen,
+        )  # fmt: skip
+        # tables and levels in float64: near the data a float32 table would be off by 1e-4
+        scheduler.alphas_cumprod = bar
+        scheduler.set_timesteps(steps if spacing is None else steps + 1)
+        if hasattr(scheduler, "sigmas"):
+            exact = torch.cat([rho, rho.new_zeros(1)])
+            nearest = (scheduler.sigmas[:, None].double() - exact).abs().argmin(1)
+            scheduler.sigmas = exact[nearest]
+        scheduler.is_scale_input_called = True
+        levels, logs = np.arange(steps + 1), table.log().numpy()
+        x = y / (1 + rho[0] ** 2).sqrt() if vp else y
+        for t in scheduler.timesteps[: cost * steps + extra]:
+            now = torch.tensor(np.interp(float(t), levels, logs)).exp()
+            y = x * (1 + now**2).sqrt() if vp else x
+            denoised = denoiser(y, now)
+            given = (y - denoised) / now if epsilon else denoised
+            x = scheduler.step(given, t, x, return_dict=False, **(step or {}))[0]
+        return x * (1 + rho[-1] ** 2).sqrt() if vp else x
+
+    return Method(run, lambda evaluations: (evaluations - extra) // cost)
+
+
+def _edm(name: str, **settings: Any) -> Method:
+    """A scheduler that is given noise levels, and EDM's raw network in place of its denoiser."""
+
+    def run(denoiser: Denoiser, rho: Tensor, y: Tensor) -> Tensor:
+        scheduler = getattr(importlib.import_module("diffusers"), name)(sigma_data=1.0, **settings)
+        scheduler.set_timesteps(len(rho))
+        scheduler.sigmas = torch.cat([rho, rho.new_zeros(1)])
+        scheduler.timesteps = scheduler.precondition_noise(rho)
+        scheduler.is_scale_input_called = True
+        for t, now in zip(scheduler.timesteps[:-1], rho, strict=False):
+            skip, scale = 1 / (1 + now**2), now / (1 + now**2).sqrt()
+            given = (denoiser(y, now) - skip * y) / scale
+            y = scheduler.step(given, t, y, return_dict=False)[0]
+        return y
+
+    return Method(run)

@@ -1,0 +1,161 @@
+"""The comparison itself: every contender on every problem at every budget."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.arena.contender import Contender, contenders
+from scoresde.arena.judges import LAW, flow_errors, law_errors
+from scoresde.arena.problems import TUNING, Problem
+from scoresde.arena.results import Results, Row
+from scoresde.errors import InvalidValueError, NonFiniteError
+from scoresde.metrics import bootstrap
+from scoresde.samplers import Sampler
+
+__all__ = ["BUDGETS", "compare"]
+
+BUDGETS = (5, 10, 20, 35, 50, 100, 200)
+"""Evaluations of the score that each sample may cost, Tweedie's estimate at the end included."""
+
+
+def compare(
+    samplers: Mapping[str, Sampler | str | Contender] | Sequence[str],
+    problems: Sequence[Problem] = TUNING,
+    budgets: Sequence[int] = BUDGETS,
+    *,
+    by: Literal["flow", "law"] = "flow",
+    n: int = 256,
+    repeats: int = 4,
+    seed: int = 0,
+) -> Results:
+    r"""Run samplers on problems whose answer is known, and measure how far from it they end.
+
+    Everybody starts at the same exact draws of $p_T$, goes to `eps` and ends with Tweedie's
+    estimate there, which counts. A sampler that diverges has an infinite error; one for which a
+    budget is too small has no row there.
+
+    Args:
+        samplers: names of samplers, or samplers, names or functions (`Contender`) by the names that
+            tables shall call them.
+        problems: what they are run on; `TUNING` by default, `HELD_OUT` for the final word.
+        budgets: evaluations per sample.
+        by: "flow", the distance to the exact flow map, for those that are deterministic (the others
+            are left out); or "law", the errors of `LAW`, for all, on problems with a target.
+        n: samples of one run.
+        repeats: with "law", runs of n samples each; means and intervals are over them. With "flow"
+            there is one run, and intervals are over its samples.
+        seed: of starts, samplers and exact samples.
+
+    Returns:
+        One row for each sampler, problem, budget and metric, with 95 % intervals by the bootstrap
+        and, for laws, the noise floor: what as many exact samples measure.
+
+    Raises:
+        UnknownNameError, InvalidTypeError: `samplers` holds something else.
+        InvalidValueError: `by`, `n`, `repeats` or a budget is out of range, or a law is asked for
+            that is not known.
+    """
+    if by not in ("flow", "law"):
+        raise InvalidValueError(f"by must be 'flow' or 'law', got {by!r}")
+    if n < 2 or repeats < 1 or any(budget < 2 for budget in budgets):
+        raise InvalidValueError(
+            "a comparison needs n >= 2 samples, repeats >= 1 and budgets of at least 2 "
+            f"evaluations, got n={n}, repeats={repeats}, budgets={tuple(budgets)}"
+        )
+    run = _flow if by == "flow" else _law
+    rows: list[Row] = []
+    for problem in problems:
+        for name, contender in contenders(samplers).items():
+            rows += run(problem, name, contender, budgets, n, repeats, seed)
+    return Results(tuple(rows))
+
+
+def _flow(
+    problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
+    n: int, repeats: int, seed: int,
+) -> Iterator[Row]:  # fmt: skip
+    """Rows of a deterministic contender; none of a stochastic one."""
+    x = problem.start(n, seed)
+    deterministic = None
+    for budget in budgets:
+        if deterministic is None:
+            deterministic = _is_deterministic(problem, contender, x[:2], budget)
+        if deterministic is False:
+            return
+        begin = time.perf_counter()
+        out = _attempt(contender, problem, x, budget, seed)
+        if out is None:
+            continue
+        seconds = time.perf_counter() - begin
+        samples, nfe = out
+        value = low = high = math.inf
+        if samples is not None:
+            squares = flow_errors(problem, samples, n, seed)
+            value = math.sqrt(float(squares.mean()))
+            low, high = (math.sqrt(end) for end in bootstrap(squares, generator=_generator(seed)))
+        yield Row(problem.name, name, budget, nfe, "flow", value, low, high, None, seconds)
+
+
+def _law(
+    problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
+    n: int, repeats: int, seed: int,
+) -> Iterator[Row]:  # fmt: skip
+    """Rows of any contender, one for each metric of the law."""
+    seeds = [seed + i for i in range(repeats)]
+    floors = [law_errors(problem, problem.exact(n, 2**34 + s), s) for s in seeds]
+    for budget in budgets:
+        begin = time.perf_counter()
+        runs = [_attempt(contender, problem, problem.start(n, s), budget, s) for s in seeds]
+        if runs[0] is None:
+            continue
+        seconds = (time.perf_counter() - begin) / repeats
+        errors = [
+            dict.fromkeys(LAW, math.inf)
+            if run is None or run[0] is None
+            else law_errors(problem, run[0], s)
+            for run, s in zip(runs, seeds, strict=True)
+        ]
+        nfe = max(run[1] for run in runs if run is not None)
+        for metric in LAW:
+            values = torch.tensor([error[metric] for error in errors], dtype=torch.float64)
+            low = high = math.inf
+            if values.isfinite().all():
+                low, high = bootstrap(values, generator=_generator(seed))
+            floor = sum(error[metric] for error in floors) / repeats
+            value = float(values.mean())
+            yield Row(problem.name, name, budget, nfe, metric, value, low, high, floor, seconds)
+
+
+def _attempt(
+    contender: Contender, problem: Problem, x: Tensor, budget: int, seed: int
+) -> tuple[Tensor | None, int] | None:
+    """What the contender returns; samples that are not finite, or raised as such, are `None`."""
+    try:
+        out = contender(problem, x.clone(), budget, seed)
+    except NonFiniteError:
+        return None, budget
+    if out is None:
+        return None
+    samples, nfe = out
+    return (samples if bool(samples.isfinite().all()) else None), nfe
+
+
+def _is_deterministic(
+    problem: Problem, contender: Contender, x: Tensor, budget: int
+) -> bool | None:
+    """Whether two seeds give one result; `None` where the budget is too small to say."""
+    results = [_attempt(contender, problem, x, budget, seed) for seed in (1, 2)]
+    samples = [result[0] for result in results if result is not None]
+    if len(samples) < 2 or any(sample is None for sample in samples):
+        return None
+    return torch.equal(*samples)  # type: ignore[arg-type]  # none is None
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

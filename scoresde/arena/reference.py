@@ -1,0 +1,112 @@
+r"""The exact flow map, from $x_T$ to $x_\epsilon$ along the probability-flow ODE.
+
+With $y = x / \alpha$ and $\ell = \log(\sigma / \alpha)$ the ODE of every SDE is
+
+$$ \frac{dy}{d\ell} = y - D(y, \ell), \qquad D = E[x_0 \mid x_t] $$
+
+(Karras et al. 2022, eq. 4, arXiv:2206.00364, in logarithmic noise), smooth down to the end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError, NonFiniteError
+
+if TYPE_CHECKING:
+    from scoresde.arena.problems import Problem
+
+__all__ = ["DOP853", "FlowMap", "RungeKutta4"]
+
+
+class FlowMap(Protocol):
+    """How a problem's flow map is computed."""
+
+    def __call__(self, problem: Problem, x: Tensor) -> Tensor:
+        r"""The state $x_\epsilon$, `(B, *)`, that the flow makes of `x` at `T`."""
+        ...
+
+
+@dataclass(frozen=True)
+class DOP853:
+    """The adaptive Runge-Kutta method of order 8 of Dormand & Prince, by scipy, in float64.
+
+    Args:
+        rtol: tolerance of each step, relative to the state and to the data's scale.
+    """
+
+    rtol: float = 1e-11
+
+    def __call__(self, problem: Problem, x: Tensor) -> Tensor:
+        """The state at `eps`, `(B, *)`.
+
+        Raises:
+            NonFiniteError: The integration failed.
+        """
+        from scipy.integrate import solve_ivp
+
+        y, start, end, alpha = _ends(problem, x)
+        shape = y.shape
+
+        def slope(level, flat):  # type: ignore[no-untyped-def]  # scipy's arrays
+            y = torch.from_numpy(flat).reshape(shape)
+            return (y - problem.denoise(y, math.exp(level))).flatten().numpy()
+
+        solution = solve_ivp(
+            slope, (start, end), y.flatten().numpy(), method="DOP853",
+            rtol=self.rtol, atol=self.rtol * problem.scale, t_eval=(end,),
+        )  # fmt: skip
+        if not solution.success:
+            raise NonFiniteError(
+                f"the reference of {problem.name} failed: {solution.message} "
+                "Look at the score, or take a problem of less noise"
+            )
+        return (alpha * torch.from_numpy(solution.y[:, -1]).reshape(shape)).to(x)
+
+
+@dataclass(frozen=True)
+class RungeKutta4:
+    r"""Runge-Kutta's method of order 4 with equal steps in $\ell$: 4 evaluations each.
+
+    For learned scores: an adaptive method would chase the rounding of their float32.
+
+    Args:
+        steps: how many, at least 1.
+    """
+
+    steps: int = 2500
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InvalidValueError(f"the reference needs at least 1 step, got {self.steps}")
+
+    def __call__(self, problem: Problem, x: Tensor) -> Tensor:
+        """The state at `eps`, `(B, *)`."""
+        y, start, end, alpha = _ends(problem, x)
+        h = (end - start) / self.steps
+
+        def slope(level: float, y: Tensor) -> Tensor:
+            return y - problem.denoise(y, math.exp(level))
+
+        for i in range(self.steps):
+            level = start + i * h
+            k1 = slope(level, y)
+            k2 = slope(level + h / 2, y + h / 2 * k1)
+            k3 = slope(level + h / 2, y + h / 2 * k2)
+            k4 = slope(level + h, y + h * k3)
+            y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        return (alpha * y).to(x)
+
+
+def _ends(problem: Problem, x: Tensor) -> tuple[Tensor, float, float, float]:
+    r"""The rescaled state at T, the levels $\ell$ at T and at eps, and $\alpha$ at eps."""
+    sde = problem.sde
+    first, last = (torch.tensor(t, dtype=torch.float64) for t in (sde.T, sde.eps))
+    y = x.double() / sde.alpha(first)
+    levels = (float(problem.rho(t).log()) for t in (first, last))
+    return y, *levels, float(sde.alpha(last))  # type: ignore[return-value]

@@ -1,0 +1,275 @@
+"""What a comparison found: rows, and the tables that are made of them."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from scoresde.errors import InvalidValueError, UnknownNameError
+
+__all__ = ["Ratio", "Results", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        problem: The problem's name.
+        sampler: The contender's name.
+        budget: The evaluations that each sample might cost.
+        nfe: Those that it did cost.
+        metric: What was measured, "flow" or one of `scoresde.arena.LAW`.
+        value: The error.
+        low: The lower end of its 95 % interval.
+        high: The upper end.
+        floor: What exact samples measure, where that is not 0.
+        seconds: The time that one run took.
+    """
+
+    problem: str
+    sampler: str
+    budget: int
+    nfe: int
+    metric: str
+    value: float
+    low: float
+    high: float
+    floor: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """An error over that of the best of others, over all problems.
+
+    Attributes:
+        sampler: The contender's name.
+        budget: The evaluations.
+        mean: The geometric mean over the problems, each ratio at least the clip.
+        worst: The largest ratio.
+        wins: The number of problems with a ratio below 1.
+        problems: The number of problems.
+    """
+
+    sampler: str
+    budget: int
+    mean: float
+    worst: float
+    wins: int
+    problems: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of a comparison.
+
+    Args:
+        rows: In any order; those of two comparisons may be joined, `Results(a.rows + b.rows)`.
+    """
+
+    rows: tuple[Row, ...]
+
+    def get(self, sampler: str, problem: str, budget: int, metric: str = "flow") -> Row:
+        """The one row of a sampler, problem, budget and metric.
+
+        Raises:
+            InvalidValueError: There is none.
+        """
+        for row in self.rows:
+            if (row.sampler, row.problem, row.budget, row.metric) == (
+                sampler, problem, budget, metric,
+            ):  # fmt: skip
+                return row
+        raise InvalidValueError(
+            f"no row for {sampler!r} on {problem!r} at {budget} evaluations by {metric!r}"
+        )
+
+    def of(self, *samplers: str) -> Results:
+        """The rows of some samplers alone."""
+        return Results(tuple(row for row in self.rows if row.sampler in samplers))
+
+    def best(self, samplers: Collection[str], problem: str, budget: int, metric: str) -> Row | None:
+        """The smallest error of these samplers at a price of at most `budget`; `None` without any.
+
+        A run that cost less than the budget counts as well: it could have been chosen.
+        """
+        rows = [
+            row
+            for row in self.rows
+            if row.sampler in samplers
+            and row.nfe <= budget
+            and row.problem == problem
+            and row.metric == metric
+        ]
+        return min(rows, key=lambda row: row.value, default=None)
+
+    def ratios(
+        self, against: Collection[str], metric: str | None = None, *, clip: float = 0.1
+    ) -> tuple[Ratio, ...]:
+        r"""Every other sampler's error over the best of `against`, afresh on each problem.
+
+        $$ \Big( \prod_p \max\big(\text{clip}, e_p / \min_{q \in \text{against}} e_{q,p}\big)
+           \Big)^{1 / P} $$
+
+        so that no single problem on which the others fail decides. A budget at which a sampler
+        has no row on some problem that the others solve, or went over the budget there, has an
+        infinite ratio.
+
+        Args:
+            against: names of the samplers to be compared with.
+            metric: which error; the first one that was measured by default. Errors must be
+                positive: those without bias are not compared so.
+            clip: the smallest ratio that counts.
+
+        Raises:
+            UnknownNameError: A name in `against` has no rows.
+            InvalidValueError: The errors are not all positive.
+        """
+        known = self.samplers
+        for name in against:
+            if name not in known:
+                raise UnknownNameError.of("sampler", name, known)
+        metric = self.metric_or_first(metric)
+        rows = [row for row in self.rows if row.metric == metric]
+        if any(row.value < 0 for row in rows):
+            raise InvalidValueError(f"{metric!r} has negative values, of which there are no ratios")
+        found = []
+        for sampler in (name for name in known if name not in against):
+            for budget in self.budgets:
+                values = list(self._ratios(sampler, against, budget, metric))
+                if not values or all(math.isinf(value) for value in values):
+                    continue
+                logs = [math.log(max(clip, value)) for value in values]
+                found.append(
+                    Ratio(
+                        sampler,
+                        budget,
+                        math.exp(sum(logs) / len(logs)),
+                        max(values),
+                        sum(value < 1 for value in values),
+                        len(values),
+                    )
+                )
+        return tuple(found)
+
+    def _ratios(
+        self, sampler: str, against: Collection[str], budget: int, metric: str
+    ) -> Iterator[float]:
+        for problem in self.problems:
+            peer = self.best(against, problem, budget, metric)
+            if peer is None or math.isinf(peer.value):
+                continue
+            own = self.best([sampler], problem, budget, metric)
+            if own is None:
+                yield math.inf
+            elif own.value == peer.value:
+                yield 1.0
+            else:
+                yield own.value / peer.value if peer.value > 0 else math.inf
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The names of the samplers, in the order of their first rows."""
+        return tuple(dict.fromkeys(row.sampler for row in self.rows))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The names of the problems, likewise."""
+        return tuple(dict.fromkeys(row.problem for row in self.rows))
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The budgets, in rising order."""
+        return tuple(sorted({row.budget for row in self.rows}))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What was measured."""
+        return tuple(dict.fromkeys(row.metric for row in self.rows))
+
+    def table(self, metric: str | None = None, *, top: int | None = None) -> str:
+        """A table for each problem: a line for each sampler, the best at the top, as text.
+
+        Args:
+            metric: which error; all that were measured by default.
+            top: how many lines at most; without it all.
+        """
+        chosen = self.metrics if metric is None else (self.metric_or_first(metric),)
+        parts = [self._block(p, m, top) for m in chosen for p in self.problems]
+        return "\n\n".join(part for part in parts if part)
+
+    def _block(self, problem: str, metric: str, top: int | None) -> str:
+        cells: dict[str, dict[int, Row]] = {}
+        for row in self.rows:
+            if row.problem == problem and row.metric == metric:
+                cells.setdefault(row.sampler, {})[row.budget] = row
+        if not cells:
+            return ""
+        budgets = self.budgets
+
+        def rank(name: str) -> tuple[int, float]:
+            """First those that run at most budgets, and of those the best on average."""
+            values = [abs(row.value) for row in cells[name].values()]
+            logs = [math.log(max(value, 1e-300)) for value in values]
+            return -len(values), sum(logs) / len(logs)
+
+        names = sorted(cells, key=rank)[:top]
+        width = max(24, *(len(name) + 2 for name in names))
+        lines = [f"{f'{problem}  {metric}':{width}}" + "".join(f"{b:>10}" for b in budgets)]
+        floors = [next(iter(cells.values())).get(b) for b in budgets]
+        if any(row is not None and row.floor is not None for row in floors):
+            values = [None if row is None else row.floor for row in floors]
+            lines.append(f"{'  exact samples':{width}}" + "".join(map(_cell, values)))
+        for name in names:
+            rows = [cells[name].get(b) for b in budgets]
+            values = [None if row is None else row.value for row in rows]
+            over = ["+" if row is not None and row.nfe > row.budget else "" for row in rows]
+            line = "".join(f"{_cell(v).strip() + o:>10}" for v, o in zip(values, over, strict=True))
+            lines.append(f"{'  ' + name:{width}}" + line)
+        return "\n".join(lines)
+
+    def metric_or_first(self, metric: str | None) -> str:
+        """The metric of that name, or the first one that was measured.
+
+        Raises:
+            UnknownNameError: It was not measured.
+            InvalidValueError: Nothing was.
+        """
+        if metric is None:
+            if not self.metrics:
+                raise InvalidValueError("these results are empty; compare some samplers first")
+            return self.metrics[0]
+        if metric not in self.metrics:
+            raise UnknownNameError.of("metric", metric, self.metrics)
+        return metric
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write all rows into a CSV file, with a header.
+
+        Raises:
+            InvalidValueError: The file cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(field.name for field in fields(Row))
+                writer.writerows(astuple(row) for row in self.rows)
+        except OSError as error:
+            raise InvalidValueError(
+                f"cannot write {str(path)!r}: {error.strerror}; choose another file"
+            ) from error
+        return path
+
+
+def _cell(value: float | None) -> str:
+    """A number in ten columns."""
+    if value is None:
+        return f"{'-':>10}"
+    return f"{value:>10.3g}"
