@@ -1,4 +1,4 @@
-"""The command line: `scoresde demo`, `train`, `sample` and `info`, in the words of the Python API.
+"""The command line: `scoresde demo`, `train` and so on, in the words of the Python API.
 
 Whatever goes wrong is one line on stderr. The exit code is 0 on success alone, 1 after an error,
 2 for options that cannot be understood, and 128 + the number of a signal that ended the command.
@@ -64,13 +64,14 @@ def main(args: Sequence[str] | None = None) -> int:
 def _parse(args: Sequence[str] | None) -> Command:
     import tyro
 
+    from scoresde.cli.bench import Bench
     from scoresde.cli.demo import Demo
     from scoresde.cli.info import Info
     from scoresde.cli.sample import Sample
     from scoresde.cli.train import Train
 
     command: Command = tyro.extras.subcommand_cli_from_dict(
-        {"demo": Demo, "train": Train, "sample": Sample, "info": Info},
+        {"demo": Demo, "train": Train, "sample": Sample, "info": Info, "bench": Bench},
         prog="scoresde",
         description=_DESCRIPTION,
         args=args,

@@ -1,0 +1,128 @@
+"""`scoresde bench samplers`: samplers on problems with a known answer, by error and price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from scoresde import arena
+from scoresde.arena.peers import LIBRARIES, peers
+from scoresde.cli.sample import check_out
+from scoresde.errors import InvalidValueError, MissingExtraError, UnknownNameError
+from scoresde.sampling import SAMPLERS
+
+__all__ = ["Bench"]
+
+_SETS = {
+    "tuning": arena.TUNING,
+    "held-out": arena.HELD_OUT,
+    "all": arena.TUNING + arena.HELD_OUT,
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure how far samplers end from the exact answer, at equal numbers of evaluations."""
+
+    what: Annotated[tyro.conf.Positional[Literal["samplers"]], tyro.conf.arg(metavar="samplers")]
+    """What is measured."""
+    samplers: tuple[str, ...] = ()
+    """Names of samplers; by default all that have one."""
+    by: Literal["flow", "law"] = "flow"
+    """The distance to the exact flow map (of deterministic samplers), or errors of the law."""
+    problems: Literal["tuning", "held-out", "all"] = "tuning"
+    """The problems on which settings may be chosen, those on which they may not, or both."""
+    only: tuple[str, ...] = ()
+    """Of these problems only those with such names, for example moons/VESDE."""
+    learned: bool = False
+    """In their place the packaged model of digits, against a reference of 10,000 evaluations."""
+    budgets: tuple[int, ...] = arena.BUDGETS
+    """Evaluations of the score for each sample."""
+    n: int = 256
+    """Samples of one run, at least 2; laws want 1,000 and more."""
+    repeats: int = 4
+    """Runs for each law, at least 1."""
+    seed: int = 0
+    """The randomness."""
+    peers: bool = False
+    """Also run the samplers of azula, diffusers and k-diffusion, as far as they are installed."""
+    top: int = 12
+    """Lines of each table, at least 1."""
+    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .csv file for every figure."""
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .png file for the errors over the evaluations."""
+    short: bool = False
+    """Seconds instead of minutes: few samples, few budgets; shows that all runs, and no more."""
+
+    def run(self) -> None:
+        """Compare, and print tables."""
+        for path, ending in ((self.csv, ".csv"), (self.plot, ".png")):
+            if path is not None:
+                check_out(path, (ending,))
+        options = replace(self, n=16, repeats=1, budgets=(10, 20)) if self.short else self
+        options._compare()
+
+    def _compare(self) -> None:
+        rivals = self._peers() if self.peers else {}
+        own = arena.contenders(self.samplers or tuple(SAMPLERS))
+        results = arena.compare(
+            own | rivals, self._problems(), self.budgets,
+            by=self.by, n=self.n, repeats=self.repeats, seed=self.seed,
+        )  # fmt: skip
+        if not results.rows:
+            raise InvalidValueError(
+                "none of these samplers is deterministic on a budget of "
+                f"{max(self.budgets)} evaluations; judge them with --by law"
+            )
+        print(results.table(top=self.top))
+        present = [name for name in rivals if name in results.samplers]
+        ratios = results.ratios(present) if self.by == "flow" else ()
+        if ratios and present:
+            print(f"\n{_ratios(ratios)}")
+        if self.csv is not None:
+            print(f"\nall figures are in {results.to_csv(self.csv).absolute()}")
+        if self.plot is not None:
+            path = arena.pareto(results, self.plot, against=present)
+            print(f"\nthe picture is {path.absolute()}")
+
+    def _problems(self) -> tuple[arena.Problem, ...]:
+        if self.learned:
+            return (arena.digits(400 if self.short else 10_000),)
+        chosen = _SETS[self.problems]
+        if self.short and not self.only:
+            return chosen[::5]
+        names = [problem.name for problem in chosen]
+        for name in self.only:
+            if name not in names:
+                raise UnknownNameError.of("problem", name, names)
+        return tuple(p for p in chosen if not self.only or p.name in self.only)
+
+    def _peers(self) -> dict[str, arena.Contender]:
+        """Those of the libraries that are there; the others are named."""
+        found: dict[str, arena.Contender] = {}
+        for library in LIBRARIES:
+            try:
+                found |= peers([library])
+            except MissingExtraError as error:
+                print(f"without {library}: {error}\n")
+        if self.short:
+            found = {name: peer for name, peer in found.items() if name.endswith("@exp")}
+        return found
+
+
+def _ratios(ratios: tuple[arena.Ratio, ...]) -> str:
+    """Each sampler against the best peer, as text."""
+    names = list(dict.fromkeys(r.sampler for r in ratios))
+    budgets = sorted({r.budget for r in ratios})
+    lines = [
+        "error over that of the best peer, chosen afresh per problem and budget: geometric mean",
+        f"{'':24}" + "".join(f"{b:>10}" for b in budgets),
+    ]
+    for name in names:
+        means = {r.budget: f"{r.mean:.3g}" for r in ratios if r.sampler == name}
+        lines.append(f"  {name:22}" + "".join(f"{means.get(b, '-'):>10}" for b in budgets))
+    return "\n".join(lines)

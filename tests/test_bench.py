@@ -1,0 +1,48 @@
+"""`scoresde bench samplers`: what it prints and writes, and what it refuses."""
+
+import csv
+
+import pytest
+
+from scoresde.arena import LAW
+from scoresde.cli import main
+
+FEW = ["--only", "moons/VPSDE", "--budgets", "6", "12", "--n", "8", "--repeats", "2"]
+
+
+def test_samplers_are_ranked_by_their_law_and_every_figure_is_written(tmp_path, capsys):
+    out = tmp_path / "rows.csv"
+    words = ["--by", "law", "--samplers", "ancestral", "pc", "--csv", str(out)]
+    assert main(["bench", "samplers", *FEW, *words]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("moons/VPSDE") == len(LAW)
+    assert printed.count("exact samples") == len(LAW)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["sampler"] for row in rows} == {"ancestral", "pc"}
+    assert len(rows) == 2 * 2 * len(LAW)
+
+
+def test_the_picture_is_written_where_told(tmp_path):
+    out = tmp_path / "errors.png"
+    words = ["--by", "law", "--samplers", "ancestral", "--plot", str(out)]
+    assert main(["bench", "samplers", *FEW, *words]) == 0
+    assert out.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samplers", "ancestrall"], "unknown sampler 'ancestrall'; did you mean 'ancestral'"),
+        (["--samplers", "ancestral"], "none of these samplers is deterministic"),
+        (["--only", "moon/VPSDE"], "unknown problem 'moon/VPSDE'; did you mean 'moons/VPSDE'"),
+        (["--csv", "rows.txt"], "end in .csv"),
+        (["--plot", "rows.csv"], "end in .png"),
+        (["--budgets", "1"], "budgets"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(options, message, capsys):
+    assert main(["bench", "samplers", *FEW, *options]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
