@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from strategies import SDES, sdes, times_of
 from torch.testing import assert_close
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.noise import Noise, seeds_of
+from scoresde.noise import Noise, path, seeds_of
 
 SEEDS = st.integers(0, 2**64 - 1)
 EVENTS = st.lists(st.integers(1, 9), max_size=3).map(tuple)
@@ -63,6 +64,8 @@ DRAWS = {
     "forks in another order": lambda n, x: n.fork(1).fork(0).normal(x, 0.5),
     "a path": lambda n, x: n.increment(x, 0.0, 0.5),
     "the path up to there": lambda n, x: n.increment(x, 0.25, 0.5),
+    "the area of a path": lambda n, x: n.area(x, 0.0, 0.5),
+    "the area of another interval": lambda n, x: n.area(x, 0.25, 0.5),
     "the path of a fork": lambda n, x: n.fork(0).increment(x, 0.0, 0.5),
     "the next samples": lambda n, x: Noise.of(n.seeds[0], N, first=N).normal(x, 0.5),
     "the next seed": lambda n, x: Noise.of(n.seeds[0] + 1, N).normal(x, 0.5),
@@ -124,8 +127,9 @@ def test_a_sample_is_the_same_bit_for_bit_in_any_batch(seed, first, event, data)
     order = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=9))
     mixed = Noise([seed] * len(order), [first + k for k in order])
     draws = [lambda noise, x: noise.normal(x, low, 3), lambda noise, x: noise.fork(2).normal(x, 1)]
-    if high - low > 1e-6:
+    if high - low > 1e-5:
         draws.append(lambda noise, x: noise.increment(x, low, high))
+        draws.append(lambda noise, x: noise.area(x, low, high))
     for draw in draws:
         z = draw(whole, like(n, *event))
         for part in parts:
@@ -140,9 +144,11 @@ def test_nothing_is_remembered_between_draws(seed, event):
     for t in (0.1, 0.9, 0.3):
         used.normal(x, t)
         used.increment(x, 0.01, t)
+        used.area(x, 0.05, t)
         used.fork(1).normal(x, t)
     assert torch.equal(used.normal(x, 0.5), fresh.normal(x, 0.5))
     assert torch.equal(used.increment(x, 0.2, 0.5), fresh.increment(x, 0.2, 0.5))
+    assert torch.equal(used.area(x, 0.2, 0.5), fresh.area(x, 0.2, 0.5))
 
 
 def test_the_path_of_one_noise_serves_events_of_several_shapes():
@@ -156,7 +162,11 @@ def test_the_path_of_one_noise_serves_events_of_several_shapes():
 def test_one_stream_serves_every_dtype(dtype):
     noise = Noise.of(0, 5)
     x = like(5, 3, dtype=dtype)
-    for draw in (lambda x: noise.normal(x, 0.5), lambda x: noise.increment(x, 0.2, 0.5)):
+    for name, times in {"normal": (0.5,), "increment": (0.2, 0.5), "area": (0.2, 0.5)}.items():
+
+        def draw(x, name=name, times=times):
+            return getattr(noise, name)(x, *times)
+
         assert draw(x).dtype == dtype
         assert torch.equal(draw(x), draw(x.double()).to(dtype))
 
@@ -180,19 +190,27 @@ def test_torch_generators_are_left_alone():
     before = torch.get_rng_state()
     Noise.of(0, 5).normal(like(5, 3), 0.5)
     Noise.of(0, 5).increment(like(5, 3), 0.2, 0.5)
+    Noise.of(0, 5).area(like(5, 3), 0.2, 0.5)
     assert torch.equal(before, torch.get_rng_state())
 
 
 # The Brownian path
 
+# times that cluster at both ends
+TIMES = st.tuples(st.floats(0, 1), st.integers(1, 12), st.booleans()).map(
+    lambda drawn: 1 - drawn[0] ** drawn[1] if drawn[2] else drawn[0] ** drawn[1]
+)
 
-@given(SEEDS, st.lists(st.integers(0, 2**24), min_size=3, max_size=6, unique=True), st.data())
-@example(0, [0, 1, 2, 2**24], None)
-@example(0, [0, 2**23, 2**24 - 1, 2**24], None)
-def test_increments_add_up_over_any_intervals_in_any_order(seed, cells, data):
+
+@given(SEEDS, st.lists(TIMES, min_size=3, max_size=6, unique=True), st.data())
+@example(0, [0, 2**-24, 2**-23, 1], None)
+@example(0, [0, 0.5, 1 - 2**-24, 1], None)
+def test_increments_add_up_over_any_intervals_in_any_order(seed, u, data):
     horizon = 1.0 if data is None else data.draw(st.floats(0.1, 100))
-    cells = sorted(cells)
-    t = [horizon * (cell / 2**24) for cell in cells]
+    u = sorted(u)
+    t = [horizon * part for part in u]
+    assume(all(path.resolved(a / horizon, b / horizon) for a, b in pairwise(t)))
+    assume(all(b - a > 1e-7 * b for a, b in pairwise(u)))
     noise, x = Noise.of(seed, 4, horizon=horizon), like(4, 3)
     pieces = list(pairwise(t))
     order = range(len(pieces)) if data is None else data.draw(st.permutations(range(len(pieces))))
@@ -201,22 +219,23 @@ def test_increments_add_up_over_any_intervals_in_any_order(seed, cells, data):
     assert_close(walk, whole, rtol=1e-12, atol=1e-12 * math.sqrt(horizon))
 
 
-@given(SEEDS, st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 100))
+@given(SEEDS, TIMES, TIMES, st.floats(0.1, 100))
 def test_increments_are_standard_normal_over_any_interval(seed, a, b, horizon):
     low, high = sorted((a, b))
-    if high - low > 1e-6:
-        z = Noise.of(seed, N, horizon=horizon).increment(like(N, 3), low * horizon, high * horizon)
-        standard_normal(z)
+    assume(path.resolved(low * horizon / horizon, high * horizon / horizon))
+    z = Noise.of(seed, N, horizon=horizon).increment(like(N, 3), low * horizon, high * horizon)
+    standard_normal(z)
 
 
-@given(SEEDS, st.lists(st.floats(0, 1), min_size=4, max_size=4, unique=True))
+@given(SEEDS, st.lists(TIMES, min_size=4, max_size=4))
 @example(0, [0.0, 0.5, 0.5, 1.0])
 @example(0, [0.0, 1e-6, 1e-6, 2e-6])
 def test_increments_over_disjoint_intervals_are_uncorrelated(seed, t):
     t = sorted(t)
-    if min(t[1] - t[0], t[3] - t[2]) >= 1e-6:
-        noise, x = Noise.of(seed, N), like(N, 4)
-        assert uncorrelated(noise.increment(x, t[0], t[1]), noise.increment(x, t[2], t[3]))
+    assume(path.resolved(*t[:2]) and path.resolved(*t[2:]))
+    assume(t[1] == t[2] or path.resolved(*t[1:3]))
+    noise, x = Noise.of(seed, N), like(N, 4)
+    assert uncorrelated(noise.increment(x, t[0], t[1]), noise.increment(x, t[2], t[3]))
 
 
 @given(SEEDS, st.floats(0.05, 0.95), st.floats(0.1, 0.9))
@@ -228,19 +247,144 @@ def test_overlapping_increments_correlate_as_their_overlap_says(seed, t, u):
     assert abs(float((part * whole).mean()) - expected) < Z * math.sqrt((1 + expected**2) / (4 * N))
 
 
+def covariance(a, b):
+    """That of two linear combinations of independent standard normal numbers."""
+    return sum(weight * b.get(node, 0.0) for node, weight in a.items())
+
+
+def combine(*terms):
+    found = {}
+    for c, form in terms:
+        for node, weight in form.items():
+            found[node] = found.get(node, 0.0) + c * weight
+    return found
+
+
+def increment(s, t):
+    return combine((1, path.weights(t)), (-1, path.weights(s)))
+
+
+@given(TIMES, TIMES)
+@example(0.3, 0.3 + 1e-9)
+@example(1e-300, 0.5)
+@example(2.0**-70, 1 - 2.0**-53)
+def test_a_path_has_the_covariance_of_brownian_motion_exactly(s, t):
+    s, t = sorted((s, t))
+    a, b = path.weights(s), path.weights(t)
+    for u, form in ((s, a), (t, b)):
+        assert math.isclose(covariance(form, form), u, rel_tol=1e-12)
+    if path.resolved(s, t):
+        assert math.isclose(covariance(a, b), s, rel_tol=1e-12)
+        gap = increment(s, t)
+        assert math.isclose(covariance(gap, gap), t - s, rel_tol=1e-9, abs_tol=1e-15 * t)
+    elif s < t:
+        # what two grids may disagree about
+        gap = increment(s, t)
+        assert covariance(gap, gap) < 2.0**-17 * min(1, 4 * min(t, 1 - s)) + 2.0**-58
+
+
+@given(st.data(), st.sampled_from([1, 7, 100, 10_000]))
+def test_increments_and_areas_of_a_grid_are_exactly_independent(data, steps):
+    sde = data.draw(sdes(continuous=True))
+    grid = (sde.times(steps) / sde.T).tolist()
+    chosen = sorted(data.draw(st.lists(st.integers(0, steps - 1), min_size=1, max_size=5)))
+    forms = {}
+    for i in {*chosen, *(min(i + 1, steps - 1) for i in chosen)}:
+        t, s = grid[i], grid[i + 1]
+        assert path.resolved(s, t)
+        chords, rest = path.area(s, t)
+        forms[i, "increment"] = combine((1 / math.sqrt(t - s), increment(s, t)))
+        forms[i, "area"] = chords | {("rest", i): rest}
+        assert rest < 1
+    for a, one in forms.items():
+        for b, other in forms.items():
+            assert math.isclose(covariance(one, other), float(a == b), abs_tol=1e-7), (a, b)
+
+
+@given(st.floats(0, 0.9), st.floats(0.05, 1))
+def test_the_area_is_that_of_the_path_but_for_one_part_in_256_of_its_variance(s, part):
+    t = s + part * (1 - s)
+    h, n = t - s, 512
+    chords, rest = path.area(s, t)
+    # the mean over the path of W_u - W_s, by the trapezoidal rule, less half the increment
+    fine = combine(
+        *((1 / n, path.weights(s + h * (i + 0.5) / n)) for i in range(n)),
+        (-0.5, path.weights(s)),
+        (-0.5, path.weights(t)),
+    )
+    gap = combine((math.sqrt(12 / h), fine), (-1, chords))
+    assert rest**2 <= 1 / 256
+    assert covariance(gap, gap) <= 1 / 256 + 4 / n
+
+
+@given(st.floats(0, 0.8), st.floats(0.1, 0.9), st.floats(0.01, 1))
+def test_the_areas_of_two_parts_make_that_of_the_whole(s, where, part):
+    """h H = h1 H1 + h2 H2 + (h2 W1 - h1 W2) / 2, up to what is not the path's own."""
+    t = s + part * (1 - s)
+    u = s + where * (t - s)
+    h, h1, h2 = t - s, u - s, t - u
+    whole, one, two = (
+        combine((math.sqrt(b - a) ** 3 / math.sqrt(12), path.area(a, b)[0]))
+        for a, b in ((s, t), (s, u), (u, t))
+    )
+    parts = combine((1, one), (1, two), (h2 / 2, increment(s, u)), (-h1 / 2, increment(u, t)))
+    gap = combine((1, whole), (-1, parts))
+    assert covariance(gap, gap) <= 4 / 256 * h**3 / 12
+
+
+@given(SEEDS, st.floats(0, 0.9), st.floats(0.01, 1), st.floats(0.1, 100))
+def test_areas_are_standard_normal_over_any_interval(seed, s, part, horizon):
+    low, high = s * horizon, (s + part * (1 - s)) * horizon
+    noise = Noise.of(seed, N, horizon=horizon)
+    a = noise.area(like(N, 3), low, high)
+    standard_normal(a)
+    assert uncorrelated(a, noise.increment(like(N, 3), low, high))
+
+
+@pytest.mark.parametrize("name", ["ve", "edm", "flow"])
+def test_a_step_down_a_grid_draws_few_numbers(name):
+    sde = SDES[name]
+    noise, drawn = Noise.of(0, 1, horizon=sde.T), []
+    node = noise._node
+    noise._node = lambda *place: drawn.append(place) or node(*place)
+    for t, s in pairwise(sde.times(100)):
+        noise.increment(like(1, 1), s, t)
+    assert len(drawn) <= 16 * 100
+    assert len(drawn) == len(set(drawn))
+
+
+@pytest.mark.parametrize("name", [name for name in SDES if SDES[name].levels is None])
+def test_every_process_has_a_path_for_ten_thousand_steps(name):
+    sde = SDES[name]
+    grid = (sde.times(10_000) / sde.T).tolist()
+    assert all(path.resolved(s, t) for t, s in pairwise(grid))
+
+
+@given(st.data())
+def test_times_that_differ_by_rounding_share_one_path(data):
+    s, t = data.draw(times_of(SDES["vp"], 2, gap=0.01))
+    noise, x = Noise.of(0, 3), like(3, 2)
+    z = noise.increment(x, s, t)
+    for near in (math.nextafter(float(t), 0.0), math.nextafter(float(t), 1.0)):
+        assert_close(noise.increment(x, s, near), z, rtol=0, atol=1e-6)
+
+
 def test_a_path_has_no_interval_below_its_resolution_and_says_so():
     noise, x = Noise.of(0, 2, horizon=80.0), like(2, 3)
-    with pytest.raises(InvalidValueError, match=r"below the resolution .* use fewer steps"):
-        noise.increment(x, 1.0, 1.0 + 1e-7)
-    assert noise.increment(x, 1.0, 1.0 + 1e-5).isfinite().all()
+    for draw in (noise.increment, noise.area):
+        with pytest.raises(InvalidValueError, match=r"below the resolution .* use fewer steps"):
+            draw(x, 1.0, 1.0 + 1e-7)
+        assert draw(x, 1.0, 1.0 + 1e-4).isfinite().all()
+        assert draw(x, 0.002, 0.002 + 1e-6).isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("s", "t"), [(0.5, 0.5), (0.6, 0.5), (-0.1, 0.5), (0.5, 1.1), (math.nan, 0.5), (0.1, math.nan)]
 )
 def test_an_increment_outside_the_path_is_refused(s, t):
-    with pytest.raises(InvalidValueError, match=r"needs 0 <= s < t <= 1\.0, got s = "):
-        Noise.of(0, 2).increment(like(2, 3), s, t)
+    for draw in (Noise.of(0, 2).increment, Noise.of(0, 2).area):
+        with pytest.raises(InvalidValueError, match=r"needs 0 <= s < t <= 1\.0, got s = "):
+            draw(like(2, 3), s, t)
 
 
 def test_a_time_rounded_up_to_single_precision_is_still_the_end_of_the_path():
@@ -254,8 +398,14 @@ def test_a_time_rounded_up_to_single_precision_is_still_the_end_of_the_path():
 
 
 def test_noise_for_another_number_of_samples_is_refused():
-    with pytest.raises(ShapeError, match="noise for 3 samples was asked for a batch of 2"):
-        Noise.of(0, 3).normal(like(2, 5), 0.5)
+    noise, x = Noise.of(0, 3), like(2, 5)
+    for draw in (
+        lambda: noise.normal(x, 0.5),
+        lambda: noise.increment(x, 0.2, 0.5),
+        lambda: noise.area(x, 0.2, 0.5),
+    ):
+        with pytest.raises(ShapeError, match="noise for 3 samples was asked for a batch of 2"):
+            draw()
 
 
 @pytest.mark.parametrize("event", [(), (0,), (2, 0), (7,)])
@@ -264,6 +414,7 @@ def test_empty_batches_and_events_have_noise_of_their_shape(n, event):
     noise = Noise.of(0, n)
     assert noise.normal(like(n, *event), 0.5).shape == (n, *event)
     assert noise.increment(like(n, *event), 0.25, 0.5).shape == (n, *event)
+    assert noise.area(like(n, *event), 0.25, 0.5).shape == (n, *event)
     assert len(noise) == n
 
 

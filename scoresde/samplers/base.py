@@ -30,6 +30,10 @@ class NoiseLike(Protocol):
         """The standardised increment of one Brownian path over [s, t]."""
         ...
 
+    def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """The standardised space-time Lévy area of the same path over [s, t]."""
+        ...
+
     def fork(self, k: int) -> NoiseLike:
         """An independent stream for the same samples."""
         ...
