@@ -11,6 +11,7 @@ from scoresde.samplers import (
     DPM2,
     IPNDM,
     LMS,
+    MALA,
     PC,
     Ancestral,
     AnnealedLangevin,
@@ -56,11 +57,12 @@ ALL = (
         "langevin": Langevin(),
         "scaled": ScaledLangevin(),
         "fixed": FixedLangevin(1e-5),
+        "mala": MALA(),
     }
 )
 
 # Whose step may add no noise.
-SILENT = FLOWS.keys() | {"heun_churn", "restart"}
+SILENT = FLOWS.keys() | {"heun_churn", "mala", "restart"}
 # Whose run is more than its steps.
 OWN_LOOP = {"ald", "heun_churn", "ipndm", "lms", "restart"}
 # Whose evaluations are not all at times of the grid.
@@ -80,6 +82,7 @@ EVALUATIONS = {
     "heun_churn": lambda n: 2 * n,
     "dpm2": lambda n: 2 * n,
     "restart": lambda n: 2 * n + 12,
+    "mala": lambda n: 4 * n,
 }
 
 

@@ -6,6 +6,7 @@ from scoresde.samplers.base import NoiseLike, Sampler, State
 from scoresde.samplers.flow import DDIM
 from scoresde.samplers.heun import DPM2, Heun
 from scoresde.samplers.langevin import Corrector, FixedLangevin, Langevin, ScaledLangevin, correct
+from scoresde.samplers.metropolis import MALA
 from scoresde.samplers.pc import PC
 from scoresde.samplers.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
 from scoresde.samplers.restart import Restart
@@ -15,6 +16,7 @@ __all__ = [
     "DPM2",
     "IPNDM",
     "LMS",
+    "MALA",
     "PC",
     "Ancestral",
     "AnnealedLangevin",

@@ -79,11 +79,9 @@ class Run:
         # states below single precision would lose the noise schedule
         work = torch.promote_types(self.dtype, torch.float32)
         noise = Noise(self.seeds, self.indices, horizon=self.sde.T)
-        score: Any = self.model
+        score: Score = self.model
         if self.condition:
-            # only what has a denoiser may show one
-            bound = Conditional(score, self.condition)
-            score = bound if hasattr(score, "denoise") else bound.__call__
+            score = Conditional(score, self.condition)
         rsde = self.sde.reverse(score, data=self.data)
         try:
             if self.start is None:

@@ -2,7 +2,7 @@ r"""Scores made of other functions: a bound condition, a denoiser, another SDE's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,23 +21,30 @@ __all__ = ["Bridge", "Conditional", "DenoiserScore", "check_sde", "from_denoiser
 class Conditional:
     """A score model with its condition bound: a score of `(x, t)` alone.
 
+    It has a `denoise` or a `log_prob` of `(x, t)` where the model has one.
+
     Args:
         model: A score that takes `condition`.
         condition: A tensor `(B, ...)` for each name, one row for each sample.
     """
 
-    def __init__(self, model: ScoreModel, condition: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: Any, condition: Mapping[str, Tensor]) -> None:
         self.model = model
         self.condition = condition
+        for name in ("denoise", "log_prob"):
+            if hasattr(model, name):
+                setattr(self, name, _bound(getattr(model, name), condition))
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The score `(B, *)`."""
         score: Tensor = self.model(x, t, self.condition)
         return score
 
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """$E[x_0 | x_t]$ of shape `(B, *)`."""
-        return self.model.denoise(x, t, self.condition)
+
+def _bound(
+    function: Callable[..., Tensor], condition: Mapping[str, Tensor]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, t: function(x, t, condition)
 
 
 class DenoiserScore:

@@ -45,9 +45,6 @@ def as_score(out: Any, x: Tensor) -> Tensor:
     return out
 
 
-"""A score or a denoiser of `(x, t)`, `(B, *)` and `(B,)`; its value has the shape of `x`."""
-
-
 class ReverseSDE:
     """An SDE, reversed under a score. It has no kernel and no prior; those are the SDE's.
 
@@ -74,6 +71,7 @@ class ReverseSDE:
         self.nfe = 0
         self._score = score
         self._denoise: ScoreFunction | None = getattr(score, "denoise", None)
+        self._log_prob: ScoreFunction | None = getattr(score, "log_prob", None)
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""$\nabla \log p_t(x)$ of shape `(B, *)`: one evaluation, counted in `nfe`.
@@ -102,6 +100,22 @@ class ReverseSDE:
         sigma, alpha = expand(self.sde.sigma(time), x), expand(self.sde.alpha(time), x)
         return (x + sigma**2 * score) / alpha
 
+    def log_density(self, x: Tensor, t: Tensor | float) -> Tensor:
+        r"""$\log p_t(x)$ up to a constant in x, `(B,)`, by the score's own `log_prob(x, t)`.
+
+        One evaluation, with the arguments and errors of `score`. Exact targets and energies have a
+        density, a network that says a vector field has none.
+
+        Raises:
+            InvalidTypeError: The score has no density.
+        """
+        if self._log_prob is None:
+            raise InvalidTypeError(
+                "a density is needed, but this score has no log_prob(x, t); use an EnergyScore or "
+                "an exact target, or a method without acceptance such as Langevin()"
+            )
+        return self._evaluate(self._log_prob, x, t, numbers=True)
+
     def drift(self, x: Tensor, t: Tensor | float, eta: float = 1.0) -> Tensor:
         r"""$f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)$, like `x`; one evaluation."""
         g = expand(self.sde.diffusion(t), x)
@@ -111,11 +125,15 @@ class ReverseSDE:
         r"""$\eta\, g(t)$, of the shape of `t`, in float64."""
         return eta * self.sde.diffusion(t)
 
-    def _evaluate(self, function: ScoreFunction, x: Tensor, t: Tensor | float) -> Tensor:
+    def _evaluate(
+        self, function: ScoreFunction, x: Tensor, t: Tensor | float, *, numbers: bool = False
+    ) -> Tensor:
+        """A function's value at `x` and `t`: like `x`, or one number for each sample, `(B,)`."""
         time = self.sde._times(t)
         expand(time, x)  # x and the shape of t are checked before the network sees them
+        like = x.new_zeros(len(x)) if numbers else x
         if x.shape[0] == 0:
-            return torch.zeros_like(x)
+            return torch.zeros_like(like)
         # half precision cannot tell the times of a fine grid apart
         dtype = torch.promote_types(x.dtype, torch.float32)
         try:
@@ -128,17 +146,14 @@ class ReverseSDE:
                 ) from error
             raise
         self.nfe += 1
-        return self._checked(out, x, time)
-
-    def _checked(self, out: Any, x: Tensor, t: Tensor) -> Tensor:
-        """The output in the dtype of `x`, where it may still overflow."""
-        score = as_score(out, x).to(x.dtype)
-        if self.check_finite and not score.isfinite().all():
-            bad = (~score.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
+        # in the dtype of x, where it may still overflow
+        value = as_score(out, like).to(x.dtype)
+        if self.check_finite and not value.isfinite().all():
+            bad = (~value.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
             where = "although its input was finite" if x.isfinite().all() else "as did its input"
             raise NonFiniteError(
                 f"the score returned NaN or infinity at evaluation {self.nfe}, "
-                f"t = {t.flatten()[0].item():.6g}, in samples {bad[:8]}, {where}; "
+                f"t = {time.flatten()[0].item():.6g}, in samples {bad[:8]}, {where}; "
                 "try more steps, a smaller corrector step, or float32"
             )
-        return score
+        return value

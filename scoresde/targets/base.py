@@ -257,6 +257,11 @@ class TargetScore:
         self.target._check_points(x)
         return self.target._marginal(x, self.sde, t).denoise().reshape(x.shape).to(x.dtype)
 
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""$\log p_t(x)$, `(B,)`; arguments and errors are those of the score."""
+        self.target._check_points(x)
+        return self.target._marginal(x, self.sde, t).log_prob().to(x.dtype)
+
 
 def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
     """Both or neither, and times at which the SDE lives."""
