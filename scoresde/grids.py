@@ -9,11 +9,14 @@ The user's own grid is a tensor, given to `sample(times=...)`.
 from __future__ import annotations
 
 import abc
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from scoresde.sde import SDE
 
 __all__ = [
+    "AYS",
     "SPACINGS",
     "Geometric",
     "Karras",
@@ -101,8 +105,60 @@ class LogSNR(Spacing):
         return sde.time(-2 * span(high, low, steps, power=0.0).log())
 
 
+@dataclass(frozen=True)
+class AYS(Spacing):
+    r"""Align Your Steps: a table of $\tilde\sigma$ that was optimised for 10 steps of one model.
+
+    The table is interpolated linearly in $\log\tilde\sigma$ for another number of steps, as its
+    authors advise. For another SDE it is stretched, in $\log\tilde\sigma$ too, to the range from
+    $\tilde\sigma_T$ to $\tilde\sigma_\epsilon$; that is ours, and no longer optimal for anything.
+    Sabour, Fidler & Kreis (2024), table 3, arXiv:2404.14507.
+
+    Args:
+        sigmas: The table, positive and decreasing, at least two; by default that of Stable
+            Diffusion 1.5. `SPACINGS` has the others of the paper: `"ays_sdxl"`,
+            `"ays_deepfloyd"` and `"ays_video"` (Stable Video Diffusion).
+    """
+
+    sigmas: tuple[float, ...] = (
+        14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        falling = all(a > b > 0 for a, b in itertools.pairwise(self.sigmas))
+        if len(self.sigmas) < 2 or not falling:
+            raise InvalidValueError(
+                f"a table has at least two positive and decreasing sigmas, got {self.sigmas}"
+            )
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        table = np.log(self.sigmas)
+        place = np.linspace(0, len(table) - 1, steps + 1)
+        log_sigma = torch.from_numpy(np.interp(place, np.arange(len(table)), table))
+        high, low = math.log(_ratio(sde, sde.T)), math.log(_ratio(sde, sde.eps))
+        # 1 at the first entry of the table, 0 at the last
+        height = (log_sigma - log_sigma[-1]) / (log_sigma[0] - log_sigma[-1])
+        return sde.time(-2 * (low + (high - low) * height))
+
+
 SPACINGS: Mapping[str, Spacing] = MappingProxyType(
-    {"uniform": Uniform(), "geometric": Geometric(), "karras": Karras(), "log_snr": LogSNR()}
+    {
+        "uniform": Uniform(),
+        "geometric": Geometric(),
+        "karras": Karras(),
+        "log_snr": LogSNR(),
+        "ays": AYS(),
+        "ays_sdxl": AYS(
+            (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+        ),
+        "ays_deepfloyd": AYS(
+            (160.41, 8.081, 3.315, 1.885, 1.207, 0.785, 0.553, 0.293, 0.186, 0.030, 0.006)
+        ),
+        "ays_video": AYS(
+            (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+        ),
+    }
 )
 """The names that `spacing=` accepts."""
 

@@ -30,6 +30,9 @@ spacings = st.sampled_from(
         grids.Karras(1.0),
         grids.Karras(3.5),
         grids.Geometric(),
+        grids.AYS(),
+        grids.SPACINGS["ays_video"],
+        grids.AYS((3.0, 0.1)),
     ]
 )
 continuous = [name for name, sde in SDES.items() if sde.levels is None]
@@ -92,6 +95,30 @@ def test_the_grid_of_edm_is_that_of_its_paper(steps, low, high, rho):
     assert_close(sde.times(steps, spacing=grids.Karras(rho)), sigma, rtol=1e-10, atol=0)
 
 
+@given(st.sampled_from(["ays", "ays_sdxl", "ays_deepfloyd", "ays_video"]), st.integers(1, 12))
+def test_a_published_table_is_itself_where_its_range_is_that_of_the_sde(name, k):
+    """At its ten steps, and at multiples of them with more in between, even in the logarithm."""
+    table = torch.tensor(grids.SPACINGS[name].sigmas, dtype=torch.float64)
+    sde = EDMSDE(T=float(table[0]), eps=float(table[-1]))
+    times = sde.times(10 * k, spacing=name)
+    assert_close(times[::k], table, rtol=1e-10, atol=0)
+    for part in times[:-1].unfold(0, k, k):
+        equal_steps(part.log())
+
+
+@given(sdes(continuous=True), st.integers(1, 40), log_floats(1e-3, 0.5), log_floats(2, 100))
+def test_a_table_is_stretched_to_the_range_of_any_other_sde_in_the_logarithm(sde, steps, low, high):
+    sigmas = (high, math.sqrt(low * high) * 1.3, low)
+    times, table = sde.times(steps, spacing=grids.AYS(sigmas)), EDMSDE(T=high, eps=low)
+
+    def height(sde, t):
+        log = sde.log_snr(t)
+        return (log - log[-1]) / (log[0] - log[-1])
+
+    own = height(table, table.times(steps, spacing=grids.AYS(sigmas)))
+    assert_close(height(sde, times), own, rtol=0, atol=1e-9)
+
+
 @given(st.integers(2, 100), ve_sdes(levels=st.none()))
 def test_spacings_meet_where_their_formulas_do(steps, ve):
     edm = EDMSDE()
@@ -105,6 +132,7 @@ def test_spacings_meet_where_their_formulas_do(steps, ve):
     same(edm, "uniform", grids.Karras(1.0))
     same(edm, "log_snr", grids.Karras(math.inf))
     same(edm, "karras", grids.Karras())
+    same(edm, "log_snr", grids.AYS((7.0, 0.3)))
 
 
 def test_each_sde_declares_its_own_spacing():
@@ -237,12 +265,12 @@ BAD = {
     "an unknown name": (
         lambda: VPSDE().times(5, spacing="karas"),
         UnknownNameError,
-        "unknown spacing 'karas'; did you mean 'karras'\\? choose from geometric, karras, log_snr",
+        "unknown spacing 'karas'; did you mean 'karras'\\? choose from ays, ays_deepfloyd, ",
     ),
     "a name like none": (
         lambda: VPSDE().times(5, spacing="zzz"),
         UnknownNameError,
-        "unknown spacing 'zzz'; choose from geometric",
+        "unknown spacing 'zzz'; choose from ays, ays_deepf",
     ),
     "geometric to zero": (
         lambda: VESDE().times(5, spacing="geometric"),
@@ -261,6 +289,17 @@ BAD = {
     ),
     "rho of zero": (lambda: grids.Karras(0.0), InvalidValueError, "rho must be positive, got 0.0"),
     "rho nan": (lambda: grids.Karras(math.nan), InvalidValueError, "rho must be positive, got nan"),
+    "a table that rises": (
+        lambda: grids.AYS((0.1, 2.0)),
+        InvalidValueError,
+        r"at least two positive and decreasing sigmas, got \(0.1, 2.0\)",
+    ),
+    "a table of one": (lambda: grids.AYS((0.1,)), InvalidValueError, "at least two positive"),
+    "a table that ends at zero": (
+        lambda: grids.AYS((1.0, 0.0)),
+        InvalidValueError,
+        "at least two positive",
+    ),
     "importance without noise": (
         lambda: EDMSDE(eps=0.0).sample_times(3, law=Importance(), generator=torch.Generator()),
         InvalidValueError,
