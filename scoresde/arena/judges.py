@@ -74,14 +74,13 @@ def _exact_ends(problem: Problem, n: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _exact(problem: Problem, n: int, seed: int) -> Tensor:
-    """Exact samples; their seeds are far from those of the starts."""
-    return problem.exact(n, 2**32 + seed)
+    return problem.exact(n, seed)
 
 
 @lru_cache(maxsize=32)
 def _facts(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Shares of the modes, spread about their means, and covariance, from many exact samples."""
-    pool = problem.exact(_POOL, 2**33)
+    pool = problem.exact(_POOL, 0, part=2)
     d = pool[0].numel()
     return *_modes(problem, pool), pool.flatten(1).T.cov().reshape(d, d)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,7 +90,7 @@ class Problem:
 
     def start(self, n: int, seed: int) -> Tensor:
         """`n` draws of $p_T$, `(n, *)`."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = _generator(seed, 0)
         if self.target is not None:
             draws = self.target.sample(
                 n, self.sde, self.sde.T, generator=generator, dtype=torch.float64
@@ -104,8 +105,13 @@ class Problem:
         r"""$E[x_0 | x_\epsilon]$: with it every run ends, at the price of one evaluation."""
         return self.reverse().denoise(x, self.sde.eps)
 
-    def exact(self, n: int, seed: int) -> Tensor:
+    def exact(self, n: int, seed: int, part: int = 0) -> Tensor:
         r"""`n` draws of what a perfect sampler returns: Tweedie's estimate at exact $x_\epsilon$.
+
+        Args:
+            n: how many.
+            seed: the randomness, which is not that of `start`.
+            part: another number, other draws: independent sets of one seed.
 
         Raises:
             InvalidValueError: The problem has no target.
@@ -114,7 +120,7 @@ class Problem:
             raise InvalidValueError(
                 f"the law of {self.name} is not known; judge it by='flow', or give a target"
             )
-        generator = torch.Generator().manual_seed(seed)
+        generator = _generator(seed, 1 + part)
         return self.finish(
             self.target.sample(n, self.sde, self.sde.eps, generator=generator, dtype=torch.float64)
         )
@@ -173,8 +179,10 @@ def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     )
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _generator(*key: int) -> torch.Generator:
+    """A generator for each key; torch's own seeds keep 32 bits, in which sums of numbers meet."""
+    (state,) = np.random.SeedSequence(key).generate_state(1)
+    return torch.Generator().manual_seed(int(state))
 
 
 def _rotation(d: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,222 @@
+r"""Samplers of this package beside those of azula, diffusers and k-diffusion.
+
+Three comparisons, each with a `--short` form of seconds that shows that everything works:
+
+1. by default, the error at equal numbers of evaluations, on problems whose exact score is known:
+   `scoresde bench samplers --peers`, whose other options are described there;
+2. `--pc`, predictor-corrector sampling as published, in the words of Song et al. (2021, algorithm 1
+   and appendix G, arXiv:2011.13456), whose Langevin step is set by norms averaged over the batch,
+   beside `sampler="pc"` at no more evaluations: errors of the variance and of the modes' shares;
+3. `--cost`, the time that a loop takes besides its network, as a ratio to a minimal loop of
+   DPM-Solver++(2M) written by hand.
+
+    pip install 'scoresde[peers,plot]' && pip install --no-deps k-diffusion
+    python examples/benchmarks/samplers.py            # the tuning set: a quarter of an hour
+    python examples/benchmarks/samplers.py --pc       # ten minutes
+    python examples/benchmarks/samplers.py --cost     # a minute
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+
+from scoresde import SAMPLERS, sample
+from scoresde.arena import Problem
+from scoresde.arena.peers import peers
+from scoresde.cli.bench import Bench
+from scoresde.errors import MissingExtraError
+from scoresde.metrics import bootstrap
+from scoresde.score import from_denoiser
+from scoresde.sde import EDMSDE, VESDE, VPSDE
+from scoresde.targets import GaussianMixture, SongMixture
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    pc: bool = False
+    """Compare predictor-corrector sampling with the published algorithm."""
+    cost: bool = False
+    """Compare what the loops cost besides the network."""
+    n: int = 50_000
+    """Samples with `--pc`, in batches of 2,000."""
+    csv: Path | None = None
+    """Where to write the errors of the samplers."""
+    plot: Path | None = None
+    """Where to draw them."""
+    short: bool = False
+    """Seconds instead of minutes."""
+
+
+# --- predictor-corrector sampling as published ----------------------------------------------------
+
+
+def published(problem: Problem, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """Langevin steps with snr .16 and norms averaged over the batch, then reverse diffusion.
+
+    The predictor's N steps are those of the N levels, for VE down to no noise at all, for VP with
+    beta(t) / N each; the grid is `linspace(T, eps, N)`, and the last step adds no noise.
+    """
+    sde, mean = problem.sde, x
+    times = torch.linspace(sde.T, sde.eps, steps, dtype=torch.float64)
+    exploding = type(sde) is VESDE
+    for i, t in enumerate(times):
+        score = problem.score(x, t)
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        ratio = 0.16 * z.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
+        beta = 0.0 if exploding else float(sde.beta_min + t * (sde.beta_max - sde.beta_min)) / steps
+        step = 2 * ratio**2 * (1 - beta)
+        x = x + step * score + (2 * step).sqrt() * z
+        score = problem.score(x, t)
+        if exploding:
+            below = sde.sigma(times[i + 1]) if i + 1 < steps else 0.0
+            scale, variance = 1.0, float(sde.sigma(t) ** 2 - below**2)
+        else:
+            scale, variance = 2 - math.sqrt(1 - beta), beta
+        mean = scale * x + variance * score
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        x = mean + math.sqrt(variance) * z
+    return mean
+
+
+def own(problem: Problem, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """`sampler="pc"` for at most as many evaluations."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return sample(problem.score, problem.sde, "pc", x=x, nfe=2 * steps, seed=seed, progress=False)
+
+
+def compare_pc(options: Options) -> None:
+    """Errors of the variance, that within modes, and the first mode's share."""
+    blobs = GaussianMixture(
+        [0.4, 0.3, 0.2, 0.1], [[-2.0, -1.0], [2.0, 0.5], [0.0, 2.5], [1.0, -2.5]],
+        stds=[0.5, 0.25, 0.2, 0.15],
+    )  # fmt: skip
+    batch = 200 if options.short else 2000
+    batches = 2 if options.short else max(2, options.n // batch)
+    print(f"{batch * batches} samples, a batch of {batch} at a time; [95 % intervals]\n")
+    print(f"{'problem':24}{'evaluations':>12}  {'sampler':10}", end="")
+    print("".join(f"{title:>24}" for title in ("variance, %", "within modes, %", "share, %")))
+    for target in (blobs,) if options.short else (SongMixture(), blobs):
+        for sde in (VESDE(), VPSDE()):
+            problem = Problem.of(target, sde)
+            for steps in (30,) if options.short else (100, 300, 1000):
+                for name, run in (("published", published), ("pc", own)):
+                    figures = _pc_errors(problem, run, steps, batch, batches)
+                    print(
+                        f"{problem.name:24}{2 * steps:>12}  {name:10}"
+                        + "".join(f"{figure:>24}" for figure in figures),
+                        flush=True,
+                    )
+
+
+def _pc_errors(
+    problem: Problem, run: Callable[..., Tensor], steps: int, batch: int, batches: int
+) -> list[str]:
+    """Errors in per cent, as text: means over batches of what each estimates without bias."""
+    exact = _facts(problem, problem.exact(2**18, 0))
+    errors = []
+    for i in range(batches):
+        generator = torch.Generator().manual_seed(i)
+        x = run(problem, problem.start(batch, i), steps, generator).double()
+        total, within, share = _facts(problem, x)
+        errors.append([total / exact[0] - 1, within / exact[1] - 1, share - exact[2]])
+    texts = []
+    for values in 100 * torch.tensor(errors).T:
+        low, high = bootstrap(values, generator=torch.Generator().manual_seed(0))
+        texts.append(f"{float(values.mean()):.2f} [{low:.2f}, {high:.2f}]")
+    return texts
+
+
+def _facts(problem: Problem, x: Tensor) -> tuple[float, float, float]:
+    """Squared distances to the data's mean and to that of the nearest mode, and a mode's share."""
+    mode = problem.target.assign(x)
+    total = (x - problem.data.mean).square().sum(1).mean()
+    within = (x - problem.target.means[mode]).square().sum(1).mean()
+    return float(total), float(within), float((mode == 0).double().mean())
+
+
+# --- what a loop costs besides its network --------------------------------------------------------
+
+
+def by_hand(denoiser: Callable[..., Tensor], rho: Tensor, y: Tensor) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095), with nothing around it."""
+    h = (rho[:-1] / rho[1:]).log().tolist()
+    shrink = (rho[1:] / rho[:-1]).tolist()
+    levels, before = rho.unbind(), None
+    for i, factor in enumerate(shrink):
+        denoised = denoiser(y, levels[i])
+        blend = denoised
+        if before is not None:
+            half = h[i] / h[i - 1] / 2
+            blend = (1 + half) * denoised - half * before
+        y = factor * y + (1 - factor) * blend
+        before = denoised
+    return y
+
+
+def compare_cost(options: Options) -> None:
+    """Medians over interleaved repeats; ratios to the loop written by hand."""
+    steps, repeats = 50, 3 if options.short else 41
+    sde = EDMSDE()
+    times = sde.times(steps)
+    rho = times.clone()
+
+    def denoiser(x: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * x
+
+    score = from_denoiser(denoiser, sde)
+    loops: dict[str, Callable[[Tensor], Tensor]] = {
+        "by hand, DPM++(2M)": lambda x: by_hand(denoiser, rho, x)
+    }
+    for name, sampler in SAMPLERS.items():
+        if sampler.steps_for(steps) == steps:
+            loops[name] = lambda x, name=name: sample(
+                score, sde, name, x=x, times=times, denoise=False, seed=0, progress=False
+            )
+    for library, name in (("k_diffusion", "dpmpp_2m"), ("diffusers", "DPM++2M")):
+        try:
+            method = peers([library])[f"{library}:{name}@karras"].method
+        except MissingExtraError as error:
+            print(error)
+            continue
+        loops[f"{library}:{name}"] = lambda x, run=method.run: run(denoiser, rho, x)
+    for shape in ((1, 2),) if options.short else ((1, 2), (64, 3, 32, 32)):
+        x = 80 * torch.randn(shape)
+        seconds: dict[str, list[float]] = {name: [] for name in loops}
+        with torch.no_grad():
+            for _ in range(repeats):
+                for name, loop in loops.items():
+                    if sum(seconds[name]) > 3 <= len(seconds[name]):
+                        continue  # its median is known well enough
+                    start = time.perf_counter()
+                    loop(x)
+                    seconds[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        least = medians["by hand, DPM++(2M)"]
+        print(f"\nbatch {shape}, float32, {steps} steps of x -> x / 2")
+        print(f"{'':24}{'µs a step':>12}{'ratio':>8}")
+        for name, median in sorted(medians.items(), key=lambda item: item[1]):
+            print(f"{name:24}{1e6 * median / steps:>12.1f}{median / least:>8.2f}")
+
+
+def main(options: Options) -> None:
+    if options.pc or options.short:
+        compare_pc(options)
+    if options.cost or options.short:
+        compare_cost(options)
+    if options.short or not (options.pc or options.cost):
+        Bench("samplers", peers=True, short=options.short, csv=options.csv, plot=options.plot).run()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__.splitlines()[0]))
