@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from scoresde import samplers
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.noise import Noise
 from scoresde.samplers import (
     DDIM,
@@ -885,6 +885,20 @@ def test_every_exported_sampler_is_tested_here():
 )
 def test_impossible_hyperparameters_are_refused(make, message):
     with pytest.raises(InvalidValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PC(Ancestral), "PC takes sampler objects such as .* got <class '.*Ancestral'>"),
+        (lambda: PC(corrector="langevin"), "PC takes sampler objects such as .* got 'langevin'"),
+        (lambda: PC(corrector=None), "PC takes sampler objects such as .* got None"),
+        (lambda: Restart(Heun), "Restart takes sampler objects such as .* got <class '.*Heun'>"),
+    ],
+)
+def test_samplers_are_made_of_sampler_objects(make, message):
+    with pytest.raises(InvalidTypeError, match=message):
         make()
 
 

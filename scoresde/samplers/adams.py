@@ -94,7 +94,7 @@ class IPNDM(_Adams):
        (55\,\epsilon_i - 59\,\epsilon_{i-1} + 37\,\epsilon_{i-2} - 9\,\epsilon_{i-3}) $$
 
     and lower orders for the first three steps. It has its order where the steps in
-    $\tilde\sigma$ are equal, and the second elsewhere. Liu et al. (2022), eq. 12,
+    $\tilde\sigma$ are equal, and the second elsewhere. Liu et al. (2022),
     arXiv:2202.09778; Zhang & Chen (2023), who improved its start, arXiv:2204.13902.
 
     Args:

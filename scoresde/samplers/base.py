@@ -14,9 +14,10 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
+from scoresde.errors import InvalidTypeError
 from scoresde.sde import ReverseSDE
 
-__all__ = ["NoiseLike", "Sampler", "State"]
+__all__ = ["NoiseLike", "Sampler", "State", "check_part"]
 
 
 class NoiseLike(Protocol):
@@ -90,3 +91,11 @@ class Sampler(abc.ABC):
         for t, s in itertools.pairwise(times):
             x = self.step(rsde, x, t, s, noise)
             yield State(s, x, None, rsde.nfe)
+
+
+def check_part(owner: str, part: object) -> None:
+    """Raise InvalidTypeError unless the sampler `owner` can be made of `part`."""
+    if isinstance(part, type) or not hasattr(part, "step"):
+        raise InvalidTypeError(
+            f"{owner} takes sampler objects such as `Ancestral()` and `Langevin()`, got {part!r}"
+        )

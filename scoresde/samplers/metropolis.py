@@ -30,7 +30,7 @@ class MALA(Corrector):
     the probability $\min(1, \cdot)$ of that ratio and stays where it is otherwise, so $p$ is kept
     whatever the step $\epsilon = \kappa\,\sigma_s^2$; too large a one is refused nearly always. The
     score must have a density, `log_prob(x, t)`, of which the score is the exact gradient.
-    Roberts & Tweedie (1996), Bernoulli 2(4), section 1.4; Hastings (1970), Biometrika 57(1).
+    Roberts & Tweedie (1996), Bernoulli 2(4); Hastings (1970), Biometrika 57(1).
 
     It takes four evaluations: score and density at $x$ and at $x'$.
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError
-from scoresde.samplers.base import NoiseLike, Sampler
+from scoresde.errors import InvalidValueError
+from scoresde.samplers.base import NoiseLike, Sampler, check_part
 from scoresde.samplers.langevin import Langevin, correct
 from scoresde.samplers.predictors import ReverseDiffusion
 from scoresde.sde import ReverseSDE
@@ -35,11 +35,9 @@ class PC(Sampler):
     k: int = 1
 
     def __post_init__(self) -> None:
-        for part in (self.predictor, self.corrector):
-            if part is not None and (isinstance(part, type) or not hasattr(part, "step")):
-                raise InvalidTypeError(
-                    f"PC takes sampler objects such as `Ancestral()` and `Langevin()`, got {part!r}"
-                )
+        if self.predictor is not None:
+            check_part("PC", self.predictor)
+        check_part("PC", self.corrector)
         if self.k < 0:
             raise InvalidValueError(f"k must be at least 0, got {self.k}")
         if self.predictor is None and self.k == 0:

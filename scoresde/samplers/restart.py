@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde.errors import InvalidValueError
 from scoresde.grids import span
-from scoresde.samplers.base import NoiseLike, Sampler, State
+from scoresde.samplers.base import NoiseLike, Sampler, State, check_part
 from scoresde.samplers.heun import Heun
 from scoresde.sde import SDE, ReverseSDE, expand
 
@@ -26,7 +26,7 @@ class Restart(Sampler):
     At the noise $\tilde\sigma_\min$ the transition of the SDE carries the sample back up to
     $\tilde\sigma_\max$, from where the sampler, without noise of its own, comes down again: fresh
     noise contracts the errors that were made above, while the way down keeps the accuracy of a
-    flow. Xu et al. (2023), algorithm 1, arXiv:2306.14878, whose setting for CIFAR-10 is the
+    flow. Xu et al. (2023), algorithm 2, arXiv:2306.14878, whose setting for CIFAR-10 is the
     default.
 
     The run of N steps restarts from the time of its grid nearest to $\tilde\sigma_\min$, the start
@@ -50,6 +50,7 @@ class Restart(Sampler):
     inner: int = 3
 
     def __post_init__(self) -> None:
+        check_part("Restart", self.sampler)
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise InvalidValueError(
                 "need 0 < sigma_min < sigma_max, both finite, "
