@@ -26,8 +26,8 @@ class Restart(Sampler):
     At the noise $\tilde\sigma_\min$ the transition of the SDE carries the sample back up to
     $\tilde\sigma_\max$, from where the sampler, without noise of its own, comes down again: fresh
     noise contracts the errors that were made above, while the way down keeps the accuracy of a
-    flow. Xu et al. (2023), algorithm 2, arXiv:2306.14878, whose setting for CIFAR-10 is the
-    default.
+    flow. Xu et al. (2023), algorithm 2, arXiv:2306.14878, whose setting for CIFAR-10 (data in [-1,
+    1]) is the default.
 
     The run of N steps restarts from the time of its grid nearest to $\tilde\sigma_\min$, the start
     left out, and goes up at least to the time before it, at most to T. The `inner` steps down are
