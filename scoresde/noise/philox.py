@@ -16,54 +16,56 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Run", "double", "runs_of", "single", "words"]
+__all__ = ["Words", "double", "single"]
 
 _WORD = 2**64
 # words that Philox makes at a time
 _BLOCK = 4
 
-Run = tuple[int, int, int, int]
-"""Samples `start ... stop - 1` of a batch, which follow each other in one seed: their seed, the
-index of the first, start and stop."""
 
-
-def runs_of(seeds: Sequence[int], indices: Sequence[int]) -> list[Run]:
-    """The batch as runs of samples whose numbers can be made in one go."""
-    names = list(zip(seeds, indices, strict=True))
-    starts = [
-        i for i, (seed, index) in enumerate(names) if i == 0 or names[i - 1] != (seed, index - 1)
-    ]
-    stops = [*starts, len(names)][1:]
-    return [(*names[start], start, stop) for start, stop in zip(starts, stops, strict=True)]
-
-
-def words(
-    runs: Sequence[Run], count: int, place: tuple[int, int, int], purpose: int
-) -> NDArray[np.uint64]:
-    """At least `count` words `(B, count)` for each sample.
+class Words:
+    """The random words of a batch of samples.
 
     Args:
-        runs: The batch.
-        count: How many; rounded up to whole blocks.
-        place: Three words of the counter, modulo 2**64, that say where the numbers are asked for.
-        purpose: The second word of the key: numbers of two purposes never meet.
+        seeds: The seed of each sample.
+        indices: The index of each sample.
     """
-    blocks = -(-count // _BLOCK)
-    parts = [np.empty((0, blocks * _BLOCK), dtype=np.uint64)]
-    philox = np.random.Philox(key=0)
-    state = philox.state
-    for seed, index, start, stop in runs:
-        # sample i owns the counters [i blocks, (i + 1) blocks): a run of samples is one call
-        counter = [word % _WORD for word in (index * blocks, *place)]
-        # lists of large and small integers would become floating point
-        state["state"] = {
-            "counter": np.array(counter, dtype=np.uint64),
-            "key": np.array([seed, purpose], dtype=np.uint64),
-        }
-        philox.state = state
-        numbers = philox.random_raw((stop - start) * blocks * _BLOCK)
-        parts.append(numbers.reshape(stop - start, blocks * _BLOCK))
-    return parts[-1] if len(parts) == 2 else np.concatenate(parts)
+
+    def __init__(self, seeds: Sequence[int], indices: Sequence[int]) -> None:
+        names = list(zip(seeds, indices, strict=True))
+        starts = [
+            i
+            for i, (seed, index) in enumerate(names)
+            if i == 0 or names[i - 1] != (seed, index - 1)
+        ]
+        lengths = np.diff([*starts, len(names)]).tolist()
+        # samples that follow each other in one seed: its words are made in one go
+        self._runs = [(*names[i], length) for i, length in zip(starts, lengths, strict=True)]
+        self._philox = np.random.Philox(key=0)
+        self._state = self._philox.state
+
+    def __call__(self, count: int, place: tuple[int, int, int], purpose: int) -> NDArray[np.uint64]:
+        """Words `(B, count)`, the count rounded up to whole blocks.
+
+        Args:
+            count: How many for each sample.
+            place: Three words of the counter, modulo 2**64, that say where they are asked for.
+            purpose: The second word of the key: the words of two purposes never meet.
+        """
+        blocks = -(-count // _BLOCK)
+        parts = [np.empty((0, blocks * _BLOCK), dtype=np.uint64)]
+        for seed, index, length in self._runs:
+            # sample i owns the counters [i blocks, (i + 1) blocks)
+            counter = [word % _WORD for word in (index * blocks, *place)]
+            # lists of large and small integers would become floating point
+            self._state["state"] = {
+                "counter": np.array(counter, dtype=np.uint64),
+                "key": np.array([seed, purpose], dtype=np.uint64),
+            }
+            self._philox.state = self._state
+            words = self._philox.random_raw(length * blocks * _BLOCK)
+            parts.append(words.reshape(length, blocks * _BLOCK))
+        return parts[-1] if len(self._runs) == 1 else np.concatenate(parts)
 
 
 def double(raw: NDArray[np.uint64]) -> Tensor:
@@ -77,12 +79,9 @@ def double(raw: NDArray[np.uint64]) -> Tensor:
 
 def single(raw: NDArray[np.uint64]) -> Tensor:
     """Two normal numbers of 24 bits from each word, `(B, 2 count)`, in a fifth of the time."""
-    half = raw.shape[1]
+    words, half = raw.view(np.int32), raw.shape[1]
     # numpy has the faster logarithm and cosine in single precision
-    u, v = (
-        part.astype(np.float32)
-        for part in (raw.view(np.int32)[:, :half], raw.view(np.int32)[:, half:])
-    )
+    u, v = words[:, :half].astype(np.float32), words[:, half:].astype(np.float32)
     # |u| keeps the small numbers apart, which make the tail
     np.abs(u, out=u)
     u += np.float32(0.5)

@@ -91,7 +91,7 @@ class Noise:
             k: The number of the draw.
         """
         size = self._size(like)
-        raw = philox.words(self._runs, size, (k, _bits(float(t)), self.stream), _FRESH)
+        raw = self._words(size, (k, _bits(float(t)), self.stream), _FRESH)
         return philox.double(raw)[:, :size].reshape(like.shape).to(like)
 
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
@@ -139,7 +139,7 @@ class Noise:
         low, high = self._interval(s, t)
         weights, rest = path.area(low, high)
         size = self._size(like)
-        raw = philox.words(self._runs, size, (_bits(high), _bits(low), self.stream), _AREA)
+        raw = self._words(size, (_bits(high), _bits(low), self.stream), _AREA)
         a = self._sum(weights, size) + rest * philox.double(raw)[:, :size]
         return a.reshape(like.shape).to(like)
 
@@ -173,7 +173,7 @@ class Noise:
 
     def _node(self, node: int, size: int) -> Tensor:
         # many are added up, so 24 bits of each will do
-        raw = philox.words(self._runs, -(-size // 2), (0, node, self.stream), _PATH)
+        raw = self._words(-(-size // 2), (0, node, self.stream), _PATH)
         return philox.single(raw)[:, :size]
 
     def _size(self, like: Tensor) -> int:
@@ -185,8 +185,8 @@ class Noise:
         return math.prod(like.shape[1:])
 
     @cached_property
-    def _runs(self) -> list[philox.Run]:
-        return philox.runs_of(self.seeds, self.indices)
+    def _words(self) -> philox.Words:
+        return philox.Words(self.seeds, self.indices)
 
 
 def seeds_of(
