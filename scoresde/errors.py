@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CheckpointError",
+    "ConvergenceError",
     "DataError",
     "DeviceError",
     "InvalidTypeError",
@@ -47,6 +48,10 @@ class DeviceError(ScoreSDEError, RuntimeError):
 
 class NonFiniteError(ScoreSDEError, RuntimeError):
     """A NaN or an infinity where only finite numbers make sense."""
+
+
+class ConvergenceError(ScoreSDEError, RuntimeError):
+    """A solver that did not arrive within its budget."""
 
 
 class MemoryLimitError(ScoreSDEError, MemoryError):

@@ -24,6 +24,7 @@ from scoresde.samplers import (
     ReverseDiffusion,
     Sampler,
     ScaledLangevin,
+    TorchSDE,
 )
 
 PREDICTORS = {
@@ -58,15 +59,19 @@ ALL = (
         "scaled": ScaledLangevin(),
         "fixed": FixedLangevin(1e-5),
         "mala": MALA(),
+        "torchsde": TorchSDE(),
+        "torchsde_srk": TorchSDE("srk"),
+        "torchsde_heun": TorchSDE("heun"),
+        "torchsde_reversible": TorchSDE("reversible_heun"),
     }
 )
 
 # Whose step may add no noise.
 SILENT = FLOWS.keys() | {"heun_churn", "mala", "restart"}
 # Whose run is more than its steps.
-OWN_LOOP = {"ald", "heun_churn", "ipndm", "lms", "restart"}
+OWN_LOOP = {"ald", "heun_churn", "ipndm", "lms", "restart", "torchsde_reversible"}
 # Whose evaluations are not all at times of the grid.
-BETWEEN = {"dpm2", "heun_churn", "restart"}
+BETWEEN = {"dpm2", "heun_churn", "restart", "torchsde_srk"}
 # Which see the sample as x / alpha at the noise sigma / alpha alone, whatever the SDE.
 RESCALED = FLOWS.keys() - {"flow"} | {
     "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "heun_churn", "restart",
@@ -82,6 +87,9 @@ EVALUATIONS = {
     "heun_churn": lambda n: 2 * n,
     "dpm2": lambda n: 2 * n,
     "restart": lambda n: 2 * n + 12,
+    "torchsde_srk": lambda n: 2 * n,
+    "torchsde_heun": lambda n: 2 * n,
+    "torchsde_reversible": lambda n: n + 1,
     "mala": lambda n: 4 * n,
 }
 

@@ -31,6 +31,9 @@ class Probe:
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         return self._unit(like, ("increment", float(s), float(t)))
 
+    def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+        return self._unit(like, ("area", float(s), float(t)))
+
     def fork(self, k: int) -> "Probe":
         return Probe(self.names, (*self.path, k))
 

@@ -67,6 +67,9 @@ class Given:
     def increment(self, like, s, t):
         return self.z
 
+    def area(self, like, s, t):
+        return self.z
+
     def fork(self, k):
         return self
 
@@ -259,6 +262,9 @@ class Path:
 
     def increment(self, like, s, t):
         return self.noise.increment(like, s, t)
+
+    def area(self, like, s, t):
+        return self.noise.area(like, s, t)
 
     def normal(self, like, t, k=0):
         return self.increment(like, self.following[float(t)], t)
@@ -711,6 +717,9 @@ class Turned:
 
     def increment(self, like, s, t):
         return self.noise.increment(like, s, t) @ self.q.T
+
+    def area(self, like, s, t):
+        return self.noise.area(like, s, t) @ self.q.T
 
     def fork(self, k):
         return Turned(self.noise.fork(k), self.q)

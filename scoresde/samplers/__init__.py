@@ -10,6 +10,7 @@ from scoresde.samplers.metropolis import MALA
 from scoresde.samplers.pc import PC
 from scoresde.samplers.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
 from scoresde.samplers.restart import Restart
+from scoresde.samplers.torchsde import TorchSDE
 
 __all__ = [
     "DDIM",
@@ -32,5 +33,6 @@ __all__ = [
     "Sampler",
     "ScaledLangevin",
     "State",
+    "TorchSDE",
     "correct",
 ]

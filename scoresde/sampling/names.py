@@ -19,6 +19,7 @@ from scoresde.samplers import (
     Restart,
     ReverseDiffusion,
     Sampler,
+    TorchSDE,
 )
 
 __all__ = ["SAMPLERS"]
@@ -38,6 +39,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "lms": LMS(),
         "ipndm": IPNDM(),
         "restart": Restart(),
+        "torchsde": TorchSDE(),
     }
 )
 """The names that `sampler=` accepts; "euler" is Euler's method on the flow, which is DDIM."""
