@@ -133,7 +133,9 @@ class VPSDE(SDE):
 
     def time(self, log_snr: Tensor) -> Tensor:
         r"""The inverse of `log_snr`, through $B = \log(1 + e^{-\lambda})$."""
-        return self._time_of(torch.nn.functional.softplus(-log_snr))
+        # softplus and sigmoid round an entry by its place in the vector; exp and log1p do not
+        integral = torch.log1p(torch.exp(-log_snr.abs())) + (-log_snr).clamp(min=0)
+        return self._time_of(integral)
 
     def _time_of(self, integral: Tensor) -> Tensor:
         """The root of B(t) = integral, in the form that does not cancel."""
@@ -163,7 +165,9 @@ class SubVPSDE(VPSDE):
 
     def log_snr(self, t: Tensor) -> Tensor:
         r"""$-2 \log(2 \sinh(B / 2))$."""
-        return -2 * torch.log(2 * torch.sinh(self.beta_integral(t) / 2))
+        # torch.sinh rounds an entry by its place in the vector; expm1 does not
+        integral = self.beta_integral(t)
+        return -integral - 2 * torch.log(-torch.expm1(-integral))
 
     def time(self, log_snr: Tensor) -> Tensor:
         r"""The inverse of `log_snr`, through $B = 2 \sinh^{-1}(e^{-\lambda/2} / 2)$."""
@@ -280,4 +284,4 @@ class FlowSDE(SDE):
 
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse of `log_snr`."""
-        return torch.sigmoid(-log_snr / 2)
+        return 1 / (1 + torch.exp(log_snr / 2))
