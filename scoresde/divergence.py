@@ -1,0 +1,114 @@
+r"""The divergence of a vector field, exactly or by random probes.
+
+$$ \nabla \cdot f(x) = \sum_j \partial f_j / \partial x_j
+   = E\big[v^T (\partial f / \partial x)\, v\big], \qquad E[v v^T] = I $$
+
+The sum takes one vector-Jacobian product for each dimension; the expectation is Hutchinson's
+(1989, *A stochastic estimator of the trace of the influence matrix*), one product for each probe.
+With $A$ the Jacobian and $S = (A + A^T) / 2$, one Rademacher probe has the variance
+$2 (\|S\|_F^2 - \sum_j A_{jj}^2)$ and one Gaussian probe $2 \|S\|_F^2$. Value and divergence come
+from one forward pass, also under `torch.no_grad`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, ShapeError
+
+__all__ = ["divergence", "hutchinson"]
+
+Function = Callable[[Tensor], Tensor]
+
+# Numbers that the products of one batched call may hold, to bound memory.
+_BUDGET = 2**24
+
+
+def divergence(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$f(x)$ and the exact $\nabla \cdot f(x)$, by D vector-Jacobian products.
+
+    Args:
+        f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
+        x: Where, `(B, *)`, floating point.
+
+    Returns:
+        The value `(B, *)` and the divergence `(B,)`, both in the dtype of `x`, without a graph.
+
+    Raises:
+        InvalidTypeError: The value has no graph: it was computed under `no_grad` or does not depend
+            on `x`.
+        ShapeError: The value has another shape than `x`.
+    """
+    value, at = _forward(f, x)
+    size = x[:1].numel() if len(x) else 0
+    chunk = max(_BUDGET // max(x.numel(), 1), 1)
+    total = x.new_zeros(len(x))
+    for first in range(0, size, chunk):
+        axes = torch.arange(first, min(first + chunk, size), device=x.device)
+        unit = torch.nn.functional.one_hot(axes, size).to(x.dtype)
+        rows = unit.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
+        products = _products(value, at, rows).reshape(len(axes), len(x), size)
+        for j, axis in enumerate(axes.tolist()):
+            total = total + products[j, :, axis]
+    return value.detach(), total
+
+
+def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$f(x)$ and one unbiased estimate $v^T (\partial f / \partial x)\, v$ for each probe.
+
+    Args:
+        f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
+        x: Where, `(B, *)`, floating point.
+        probes: K probes for each row, `(K, B, *)`, of mean zero and identity covariance.
+
+    Returns:
+        The value `(B, *)` and the estimates `(K, B)`, in the dtype of `x`, without a graph.
+
+    Raises:
+        InvalidTypeError: The value has no graph.
+        ShapeError: The value or the probes have another shape than `x`.
+    """
+    if probes.shape[1:] != x.shape:
+        raise ShapeError(
+            f"probes must have shape (K, {', '.join(map(str, x.shape))}), got {tuple(probes.shape)}"
+        )
+    value, at = _forward(f, x)
+    products = _products(value, at, probes) * probes
+    return value.detach(), products.reshape(*probes.shape[:2], x[:1].numel()).sum(2)
+
+
+def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The value with its graph, and the point that it hangs on."""
+    with torch.enable_grad():
+        at = x.detach().clone().requires_grad_()
+        value = f(at)
+    if value.shape != x.shape:
+        raise ShapeError(
+            f"the field must have the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}"
+        )
+    if not value.requires_grad:
+        raise InvalidTypeError(
+            "the field has no gradient: it was computed under torch.no_grad, detached, or does not "
+            "depend on x; let it be differentiable"
+        )
+    return value, at
+
+
+def _products(value: Tensor, at: Tensor, cotangents: Tensor) -> Tensor:
+    r"""$v^T \partial f / \partial x$ for each cotangent `(K, B, *)`, all of them in one pass."""
+
+    def product(v: Tensor, batched: bool) -> Tensor:
+        (out,) = torch.autograd.grad(
+            value, at, v, retain_graph=True, is_grads_batched=batched, allow_unused=True
+        )
+        return torch.zeros_like(v) if out is None else out
+
+    if len(cotangents) > 1:
+        try:
+            return product(cotangents, True)
+        except RuntimeError:  # an operation that cannot be batched, or too little memory
+            pass
+    return torch.stack([product(v, False) for v in cotangents])
