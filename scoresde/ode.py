@@ -1,0 +1,317 @@
+r"""Adaptive Runge-Kutta methods in which every sample of a batch has steps of its own.
+
+A step of an embedded pair evaluates $k_i = f(t + c_i h,\; y + h \sum_{j<i} a_{ij} k_j)$ and takes
+
+$$ y' = y + h \sum_i b_i k_i, \qquad e = h \sum_i (b_i - \hat b_i) k_i, \qquad
+   \epsilon = \Big\| \frac{e}{\text{atol} + \text{rtol} \max(|y|, |y'|)} \Big\| $$
+
+It is accepted where $\epsilon \le 1$, and the next step is about
+$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, from a fifth to ten times the last: a PI
+controller (Gustafsson 1991, *Control theoretic techniques for stepsize selection*; Hairer, Nørsett
+& Wanner 1993, sections II.4 and IV.2). The samples advance together, one call of $f$ for all that
+have not arrived, and share nothing else.
+
+Bits matter here, since a step that differs in its last one makes another solution, if only within
+the tolerance. The exponents are those that square roots can reach, because a power rounds
+differently at different places of a batch. And a step changes by one of a few factors, so that a
+network, whose rounding depends on the size of the batch, hardly ever changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError, ShapeError
+
+__all__ = [
+    "DOPRI5",
+    "TSIT5",
+    "Field",
+    "Solution",
+    "Tableau",
+    "check_finite",
+    "nearest_factor",
+    "rms",
+    "solve",
+]
+
+Field = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`f(t, y, rows)`: the derivative `(b, *)` at times `(b,)`, float64, and states `(b, *)` of the
+samples number `rows` `(b,)` of the batch, the ones that have not arrived."""
+
+_SAFETY = 0.9
+_FACTORS = torch.tensor(
+    [0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0],
+    dtype=torch.float64,
+)
+
+
+@dataclass(frozen=True)
+class Tableau:
+    r"""An embedded Runge-Kutta pair whose last stage is the first of the next step.
+
+    Attributes:
+        order: The order of the solution that is carried on.
+        c: Nodes of the stages after the first.
+        a: Their weights, row by row; the last row is $b$.
+        e: $b - \hat b$, the weights of the error estimate, over all stages.
+    """
+
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    e: tuple[float, ...]
+
+    @property
+    def stages(self) -> int:
+        """Evaluations of one step."""
+        return len(self.c)
+
+
+DOPRI5 = Tableau(
+    order=5,
+    c=(1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
+    a=(
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    ),
+    e=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+)
+"""Dormand & Prince (1980), *A family of embedded Runge-Kutta formulae*, order 5(4)."""
+
+TSIT5 = Tableau(
+    order=5,
+    c=(0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0),
+    a=(
+        (0.161,),
+        (-0.008480655492356989, 0.335480655492357),
+        (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
+        (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
+        (
+            5.86145544294642,
+            -12.92096931784711,
+            8.159367898576159,
+            -0.071584973281401,
+            -0.028269050394068383,
+        ),
+        (
+            0.09646076681806523,
+            0.01,
+            0.4798896504144996,
+            1.379008574103742,
+            -3.290069515436081,
+            2.324710524099774,
+        ),
+    ),
+    e=(
+        -0.00178001105222577714,
+        -0.0008164344596567469,
+        0.007880878010261995,
+        -0.1447110071732629,
+        0.5823571654525552,
+        -0.45808210592918697,
+        0.015151515151515152,
+    ),
+)
+"""Tsitouras (2011), *Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
+assumption*."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Where a batch arrived, and what it took.
+
+    Attributes:
+        y: The states `(B, *)` at the last time.
+        error: The absolute local error estimates, summed over the accepted steps, `(B, *)`: of the
+            size of the error, as long as the flow does not spread what lies side by side.
+        nfe: Evaluations of each sample `(B,)`.
+        accepted: Its steps `(B,)`.
+        rejected: Its attempts that were repeated with a smaller step `(B,)`.
+    """
+
+    y: Tensor
+    error: Tensor
+    nfe: Tensor
+    accepted: Tensor
+    rejected: Tensor
+
+
+def rms(y: Tensor) -> Tensor:
+    """The root mean square over the event: `(B, *)` to `(B,)`, float64."""
+    size = math.prod(y.shape[1:])
+    return (y.double().reshape(len(y), size).square().sum(1) / max(size, 1)).sqrt()
+
+
+def solve(
+    f: Field,
+    y: Tensor,
+    t0: Tensor | float,
+    t1: Tensor | float,
+    *,
+    tableau: Tableau = DOPRI5,
+    rtol: float | Tensor = 1e-5,
+    atol: float | Tensor = 1e-5,
+    max_nfe: int = 10_000,
+    norm: Callable[[Tensor], Tensor] = rms,
+) -> Solution:
+    r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, each sample by itself.
+
+    Args:
+        f: The derivative; every sample's depends on its own state alone.
+        y: The states at `t0`, `(B, *)`, floating point.
+        t0: The first time, `()` or `(B,)`, finite.
+        t1: The last time, likewise.
+        tableau: The method.
+        rtol: The tolerance relative to the state, >= 0; a tensor broadcasts against one event.
+        atol: The absolute tolerance, likewise.
+        max_nfe: The most evaluations a sample may take, at least `tableau.stages + 2`.
+        norm: What makes one number of a scaled error: `(b, *)` to `(b,)`. It may weigh the parts of
+            an event differently.
+
+    Raises:
+        InvalidValueError: A tolerance is negative or none is positive, or a time is not finite.
+        ShapeError: A time is neither `()` nor `(B,)`.
+        NonFiniteError: The state or the derivative is NaN or infinite.
+        ConvergenceError: `max_nfe` is used up, or the steps fall below the resolution of time.
+    """
+    n = len(y)
+    start, end = (_time(name, t, n) for name, t in (("t0", t0), ("t1", t1)))
+    rtol, atol = _tolerances(rtol, atol, y)
+    out, error = y.clone(), torch.zeros_like(y)
+    nfe, accepted, rejected = (torch.zeros(n, dtype=torch.long) for _ in range(3))
+    rows = (start != end).nonzero().flatten()
+    if len(rows) == 0:
+        return Solution(out, error, nfe, accepted, rejected)
+    spent = 2
+    y, t, end = y[rows], start[rows], end[rows]
+    h, k = _first_step(f, y, t, end, rows, rtol, atol, norm)
+    previous, retry = torch.ones_like(t), torch.zeros_like(t, dtype=torch.bool)
+    while True:
+        if spent + tableau.stages > max_nfe:
+            raise ConvergenceError(
+                f"max_nfe = {max_nfe} evaluations brought sample {int(rows[0])} only to t = "
+                f"{float(t[0]):.6g} of [{float(start[rows[0]]):.6g}, {float(end[0]):.6g}]; "
+                "raise max_nfe, or loosen rtol and atol"
+            )
+        if (t + h == t).any():
+            raise ConvergenceError(
+                f"the steps of sample {int(rows[(t + h == t).nonzero()[0]])} fell below the "
+                "resolution of time; loosen rtol and atol, or use float64"
+            )
+        arriving = h.abs() >= (end - t).abs() * (1 - 1e-9)
+        to = torch.where(arriving, end, t + h)
+        width, stages, y_to = _column(to - t, y), [k], y
+        for c, weights in zip(tableau.c, tableau.a, strict=True):
+            y_to = y + width * _combine(weights, stages)
+            stages.append(f(to if c == 1 else t + c * (to - t), y_to, rows))
+        spent += tableau.stages
+        local = width * _combine(tableau.e, stages)
+        ratio = norm(local / (atol + rtol * torch.maximum(y.abs(), y_to.abs()))).cpu()
+        check_finite(ratio, t, rows)
+        ok = ratio <= 1
+        h = (to - t) * _factor(ratio, previous, retry)
+        previous, retry = torch.where(ok, ratio.clamp(min=1e-4), previous), ~ok
+        accepted[rows] += ok
+        rejected[rows] += ~ok
+        taken = _column(ok, y)
+        error[rows] += torch.where(taken, local.abs(), 0)
+        y, k = torch.where(taken, y_to, y), torch.where(taken, stages[-1], k)
+        t = torch.where(ok, to, t)
+        there = ok & arriving
+        if there.any():
+            out[rows[there]], nfe[rows[there]] = y[there], spent
+            if there.all():
+                return Solution(out, error, nfe, accepted, rejected)
+            rows, y, k, t, h, end = (v[~there] for v in (rows, y, k, t, h, end))
+            previous, retry = previous[~there], retry[~there]
+
+
+def _factor(ratio: Tensor, previous: Tensor, retry: Tensor) -> Tensor:
+    """What the last step is multiplied with; after a rejection it may not grow."""
+    root = ratio.sqrt().sqrt().sqrt().sqrt()
+    damp = previous.sqrt().sqrt().sqrt().sqrt().sqrt()
+    factor = nearest_factor(_SAFETY * damp / (root * root * root))
+    return torch.where(retry, factor.clamp(max=1.0), factor)
+
+
+def nearest_factor(wish: Tensor) -> Tensor:
+    """The largest factor between two steps that is below the wish, from a fifth to ten."""
+    return _FACTORS[torch.bucketize(wish, _FACTORS[1:], right=True)]
+
+
+def _first_step(
+    f: Field,
+    y: Tensor,
+    t: Tensor,
+    end: Tensor,
+    rows: Tensor,
+    rtol: Tensor,
+    atol: Tensor,
+    norm: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The first step and the first stage, by two evaluations (Hairer et al. 1993, II.4)."""
+    k, scale, span = f(t, y, rows), atol + rtol * y.abs(), end - t
+    size, slope = norm(y / scale).cpu(), norm(k / scale).cpu()
+    check_finite(size + slope, t, rows)
+    probe = (0.01 * size / slope).nan_to_num(0.0, posinf=math.inf).clamp(min=1e-6)
+    probe = span.sign() * torch.minimum(probe, span.abs())
+    after = f(t + probe, y + _column(probe, y) * k, rows)
+    bend = norm((after - k) / scale).cpu() / probe.abs()
+    check_finite(bend, t, rows)
+    # a fifth root in exact arithmetic
+    root = (0.01 / torch.maximum(slope, bend)).sqrt().sqrt().sqrt().sqrt()
+    guess = torch.minimum(100 * probe.abs(), root * root * root)
+    # a power of two, for the same reason as few factors
+    exponent = torch.frexp(guess.clamp(max=1e100)).exponent
+    guess = torch.ldexp(torch.ones_like(guess), exponent - 1)
+    return span.sign() * torch.minimum(guess, span.abs()), k
+
+
+def _combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
+    """The weighted sum of stages, entry by entry."""
+    terms = [w * k for w, k in zip(weights, stages, strict=True) if w != 0]
+    return sum(terms[1:], terms[0])
+
+
+def _column(c: Tensor, y: Tensor) -> Tensor:
+    """One number for each sample, ready to meet `y`."""
+    dtype = c.dtype if c.dtype == torch.bool else y.dtype
+    return c.to(y.device, dtype).reshape(-1, *(1,) * (y.ndim - 1))
+
+
+def _time(name: str, t: Tensor | float, n: int) -> Tensor:
+    time = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+    if time.shape not in ((), (n,)):
+        raise ShapeError(f"{name} must have shape () or ({n},), got {tuple(time.shape)}")
+    if not time.isfinite().all():
+        raise InvalidValueError(f"{name} must be finite, got {time}")
+    return time.expand(n)
+
+
+def _tolerances(rtol: float | Tensor, atol: float | Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    both = torch.as_tensor(rtol).to(y), torch.as_tensor(atol).to(y)
+    if any(not (tol >= 0).all() for tol in both) or not (both[0] + both[1] > 0).all():
+        raise InvalidValueError(
+            f"tolerances must be >= 0 and one of them positive, got rtol = {rtol}, atol = {atol}"
+        )
+    return both
+
+
+def check_finite(ratio: Tensor, t: Tensor, rows: Tensor) -> None:
+    """Raise NonFiniteError unless the scaled errors `(b,)` at times `(b,)` are finite."""
+    if not ratio.isfinite().all():
+        bad = ~ratio.isfinite()
+        raise NonFiniteError(
+            f"the state or its derivative became NaN or infinite after t = {float(t[bad][0]):.6g}, "
+            f"in samples {rows[bad].tolist()[:8]}; look at the size of the derivative there"
+        )
