@@ -13,6 +13,7 @@ from scoresde.samplers import (
     LMS,
     MALA,
     PC,
+    AdaptiveSDE,
     Ancestral,
     AnnealedLangevin,
     ConsistentAnnealed,
@@ -20,10 +21,12 @@ from scoresde.samplers import (
     FixedLangevin,
     Heun,
     Langevin,
+    ProbabilityFlow,
     Restart,
     ReverseDiffusion,
     Sampler,
     ScaledLangevin,
+    Scipy,
     TorchSDE,
 )
 
@@ -59,6 +62,10 @@ ALL = (
         "scaled": ScaledLangevin(),
         "fixed": FixedLangevin(1e-5),
         "mala": MALA(),
+        "dopri5": ProbabilityFlow(),
+        "tsit5": ProbabilityFlow("tsit5", 1e-6, 1e-5),
+        "scipy": Scipy(),
+        "adaptive": AdaptiveSDE(),
         "torchsde": TorchSDE(),
         "torchsde_srk": TorchSDE("srk"),
         "torchsde_heun": TorchSDE("heun"),
@@ -66,12 +73,20 @@ ALL = (
     }
 )
 
+# Which take steps of their own, different for each sample, between the times of the grid. What
+# holds for them up to a tolerance only is in `test_ode.py` and `test_adaptive.py`.
+ADAPTIVE = {name for name, sampler in ALL.items() if sampler.adaptive}
+FIXED = [name for name in ALL if name not in ADAPTIVE]
+# Which make one system of the whole batch, where samples meet within the tolerance.
+COUPLED = {"scipy"}
+# Names of `SAMPLERS` that follow the probability flow, without noise.
+NOISELESS = {"ddim", "euler", "heun", "dpm2", "lms", "ipndm", "dopri5", "tsit5", "scipy"}
 # Whose step may add no noise.
-SILENT = FLOWS.keys() | {"heun_churn", "mala", "restart"}
+SILENT = FLOWS.keys() | ADAPTIVE | {"heun_churn", "mala", "restart"}
 # Whose run is more than its steps.
 OWN_LOOP = {"ald", "heun_churn", "ipndm", "lms", "restart", "torchsde_reversible"}
 # Whose evaluations are not all at times of the grid.
-BETWEEN = {"dpm2", "heun_churn", "restart", "torchsde_srk"}
+BETWEEN = ADAPTIVE | {"dpm2", "heun_churn", "restart", "torchsde_srk"}
 # Which see the sample as x / alpha at the noise sigma / alpha alone, whatever the SDE.
 RESCALED = FLOWS.keys() - {"flow"} | {
     "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "heun_churn", "restart",

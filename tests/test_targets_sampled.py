@@ -11,7 +11,7 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from methods import OWN_LOOP
+from methods import ADAPTIVE, OWN_LOOP
 from oracle import affine, law, run, step, tweedie
 from torch.testing import assert_close
 
@@ -27,8 +27,9 @@ PROCESSES = {
     "sub_vp": SubVPSDE(),
     "ladder": NCSNLadder.geometric(0.01, 10.0, 41),
 }
+FIXED = sorted(SAMPLERS.keys() - ADAPTIVE)
 CASES = pytest.mark.parametrize(
-    ("name", "process", "shape"), list(product(SAMPLERS, PROCESSES, SHAPES)), ids=str
+    ("name", "process", "shape"), list(product(FIXED, PROCESSES, SHAPES)), ids=str
 )
 # two-sided at 1e-6
 Z = 4.9
@@ -80,7 +81,7 @@ BIAS = dict(pc=0.05, em=0.05, reverse_diffusion=0.07, ancestral=0.14, ald=0.15, 
 BIAS |= dict(ddim=0.08, euler=0.08, heun=3e-3, dpm2=6e-3, lms=1e-3, ipndm=3e-3, restart=0.06)
 
 
-@pytest.mark.parametrize(("name", "process"), list(product(SAMPLERS, PROCESSES)))
+@pytest.mark.parametrize(("name", "process"), list(product(FIXED, PROCESSES)))
 def test_the_exact_law_of_the_output_is_near_the_marginal_and_its_tweedie_law(name, process):
     """At 200 steps, by the oracle: p_eps without `denoise`, variance m^2 v^2 / V with it."""
     sde = PROCESSES[process]

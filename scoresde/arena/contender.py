@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, UnknownNameError
+from scoresde.errors import ConvergenceError, InvalidTypeError, UnknownNameError
 from scoresde.samplers import Sampler
 from scoresde.sampling import SAMPLERS, trajectory
 
@@ -23,7 +23,7 @@ r"""A function `(problem, x, budget, seed)` of draws `x` `(B, *)` of $p_T$.
 
 It returns $E[x_0 | x_\epsilon]$ at the $x_\epsilon$ that it comes to, `(B, *)`, and the evaluations
 of the score that each sample received, the last one included; or None, where the budget does not
-pay for a step.
+pay for a step, or for all that an adaptive method needs.
 """
 
 
@@ -37,14 +37,17 @@ class Own:
     def __call__(
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
-        """The samples and what they cost; `None` where the budget does not pay for a step."""
+        """The samples and what they cost; `None` where the budget does not pay for them."""
         if self.sampler.steps_for(budget - 1) < 1:
             return None
         states = trajectory(
             problem.score, problem.sde, self.sampler,
             x=x, nfe=budget, seed=seed, data=problem.data, progress=False,
         )  # fmt: skip
-        *_, last = states
+        try:
+            *_, last = states
+        except ConvergenceError:  # an adaptive method stops there
+            return None
         assert last.denoised is not None
         return last.denoised, last.nfe
 

@@ -1,12 +1,14 @@
 """Samplers: predictors, correctors, and what is made of them."""
 
 from scoresde.samplers.adams import IPNDM, LMS
+from scoresde.samplers.adaptive import AdaptiveSDE
 from scoresde.samplers.annealed import AnnealedLangevin, ConsistentAnnealed
-from scoresde.samplers.base import NoiseLike, Sampler, State
+from scoresde.samplers.base import Adaptive, NoiseLike, Sampler, State
 from scoresde.samplers.flow import DDIM
 from scoresde.samplers.heun import DPM2, Heun
 from scoresde.samplers.langevin import Corrector, FixedLangevin, Langevin, ScaledLangevin, correct
 from scoresde.samplers.metropolis import MALA
+from scoresde.samplers.ode import ProbabilityFlow, Scipy
 from scoresde.samplers.pc import PC
 from scoresde.samplers.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
 from scoresde.samplers.restart import Restart
@@ -19,6 +21,8 @@ __all__ = [
     "LMS",
     "MALA",
     "PC",
+    "Adaptive",
+    "AdaptiveSDE",
     "Ancestral",
     "AnnealedLangevin",
     "ConsistentAnnealed",
@@ -28,10 +32,12 @@ __all__ = [
     "Heun",
     "Langevin",
     "NoiseLike",
+    "ProbabilityFlow",
     "Restart",
     "ReverseDiffusion",
     "Sampler",
     "ScaledLangevin",
+    "Scipy",
     "State",
     "TorchSDE",
     "correct",

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import abc
 import itertools
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import ReverseSDE
 
-__all__ = ["NoiseLike", "Sampler", "State", "check_part"]
+__all__ = ["Adaptive", "NoiseLike", "Sampler", "State", "check_part"]
 
 
 class NoiseLike(Protocol):
@@ -37,6 +38,10 @@ class NoiseLike(Protocol):
 
     def fork(self, k: int) -> NoiseLike:
         """An independent stream for the same samples."""
+        ...
+
+    def __getitem__(self, part: slice) -> NoiseLike:
+        """The noise of a part of the samples."""
         ...
 
 
@@ -63,14 +68,20 @@ class Sampler(abc.ABC):
     Attributes:
         steps: The number of steps taken when the user names none.
         nfe_per_step: Evaluations of one step.
+        adaptive: Whether the method takes steps of its own between two times of the grid.
     """
 
     steps: ClassVar[int] = 100
     nfe_per_step: ClassVar[int] = 1
+    adaptive: bool = False
 
     def steps_for(self, nfe: int) -> int:
         """How many steps a budget of `nfe` evaluations buys; 0 if not even one."""
         return nfe // self.nfe_per_step
+
+    def within(self, nfe: int) -> Sampler:
+        """This method under a budget of `nfe` evaluations: itself, where steps have a price."""
+        return self
 
     @abc.abstractmethod
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
@@ -91,6 +102,48 @@ class Sampler(abc.ABC):
         for t, s in itertools.pairwise(times):
             x = self.step(rsde, x, t, s, noise)
             yield State(s, x, None, rsde.nfe)
+
+
+class Adaptive(Sampler):
+    """A method that chooses its own steps between two times of the grid, each sample by itself.
+
+    Its grid is the two ends unless the user names more times. A budget of evaluations cannot buy
+    steps here: it is a bound, at which the method stops with an error.
+
+    Attributes:
+        rtol: The tolerance relative to the state, in units in which noise and data are of order 1.
+        atol: The absolute tolerance, in the same units.
+        max_nfe: The most evaluations between two times of the grid.
+        least: Those of the shortest run.
+    """
+
+    steps: ClassVar[int] = 1
+    adaptive: bool = True
+    least: ClassVar[int] = 2
+    rtol: float
+    atol: float
+    max_nfe: int
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InvalidValueError(f"{name} must be positive and finite, got {value}")
+        if self.max_nfe < self.least:
+            raise InvalidValueError(f"max_nfe must be at least {self.least}, got {self.max_nfe}")
+
+    @property
+    def nfe_per_step(self) -> int:  # type: ignore[override]  # the class attribute of most samplers
+        """The most evaluations of one step."""
+        return self.max_nfe
+
+    def steps_for(self, nfe: int) -> int:
+        """One, from T to eps, if there is a chance."""
+        return int(nfe >= self.least)
+
+    def within(self, nfe: int) -> Self:
+        """This method with `max_nfe` at most `nfe`."""
+        return replace(self, max_nfe=min(self.max_nfe, nfe))  # type: ignore[type-var]
 
 
 def check_part(owner: str, part: object) -> None:

@@ -11,14 +11,17 @@ from scoresde.samplers import (
     IPNDM,
     LMS,
     PC,
+    AdaptiveSDE,
     Ancestral,
     AnnealedLangevin,
     ConsistentAnnealed,
     EulerMaruyama,
     Heun,
+    ProbabilityFlow,
     Restart,
     ReverseDiffusion,
     Sampler,
+    Scipy,
     TorchSDE,
 )
 
@@ -39,6 +42,10 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "lms": LMS(),
         "ipndm": IPNDM(),
         "restart": Restart(),
+        "dopri5": ProbabilityFlow("dopri5"),
+        "tsit5": ProbabilityFlow("tsit5"),
+        "scipy": Scipy(),
+        "adaptive": AdaptiveSDE(),
         "torchsde": TorchSDE(),
     }
 )

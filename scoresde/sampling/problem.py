@@ -71,6 +71,8 @@ def prepare(
             f"condition= maps names to tensors, such as {{'label': labels}}, got {condition!r}"
         )
     grid = _times(model, sde, method, steps, nfe, times, denoise)
+    if nfe is not None:
+        method = method.within(nfe - denoise)
     if x is None and data is None and not math.isclose(grid[0], sde.T, rel_tol=1e-6):
         raise InvalidValueError(
             f"times starts at {float(grid[0]):.6g}, below T = {sde.T}, where the prior is no draw; "
@@ -186,7 +188,9 @@ def _times(
         steps = sampler.steps_for(nfe - denoise)
         if steps < 1:
             raise InvalidValueError(f"nfe = {nfe} does not pay for one step of {sampler}")
-    if steps is None and sde.levels is None:
+    if steps is None and sampler.adaptive:
+        steps = sampler.steps
+    elif steps is None and sde.levels is None:
         steps = getattr(model, "steps", None) or sampler.steps
     return sde.times(steps)
 

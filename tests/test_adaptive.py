@@ -1,0 +1,158 @@
+"""The adaptive reverse SDE: laws it keeps, paths it converges to, samples that do not meet."""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from strategies import SDES
+from torch.testing import assert_close
+
+from scoresde import VESDE, VPSDE, FlowSDE, trajectory
+from scoresde.errors import ConvergenceError
+from scoresde.noise import Noise
+from scoresde.samplers import AdaptiveSDE
+from scoresde.targets import Gaussian, GaussianMixture
+
+DOUBLE = torch.float64
+
+
+def ends(sde):
+    return torch.tensor(sde.T, dtype=DOUBLE), torch.tensor(sde.eps, dtype=DOUBLE)
+
+
+@dataclass(frozen=True)
+class Spy:
+    """Noise that notes the intervals it was asked for, and its first row in each."""
+
+    noise: Noise
+    record: list = field(default_factory=list)
+
+    def increment(self, like, s, t):
+        z = self.noise.increment(like, s, t)
+        self.record.append((self.noise.indices[0], s, t, float(z.flatten()[0])))
+        return z
+
+    def __getitem__(self, part):
+        return Spy(self.noise[part], self.record)
+
+
+class Walk:
+    """Paths that are random walks of many steps: cheap, for many samples."""
+
+    STEPS = 2**13
+
+    def __init__(self, n, size, horizon, paths=None):
+        self.horizon, self.paths = horizon, paths
+        if paths is None:
+            generator = torch.Generator().manual_seed(0)
+            self.paths = torch.randn(n, self.STEPS + 1, size, generator=generator).cumsum(1)
+
+    def increment(self, like, s, t):
+        i, j = (round(time / self.horizon * self.STEPS) for time in (s, t))
+        return (self.paths[:, j] - self.paths[:, i]).to(like) / math.sqrt(max(j - i, 1))
+
+    def __getitem__(self, part):
+        return Walk(0, 0, self.horizon, self.paths[part])
+
+
+@pytest.mark.parametrize("sde", [VESDE(), FlowSDE()], ids=repr)
+def test_mean_and_variance_of_gaussian_data_are_kept(sde):
+    score = Gaussian([0.5, -1.0], var=[0.25, 1.0]).at(sde)
+    n, (t, s) = 800, ends(sde)
+    start = score.target.sample(n, sde, t, generator=torch.Generator().manual_seed(0)).double()
+    x = AdaptiveSDE().step(sde.reverse(score), start, t, s, Walk(n, 2, sde.T))
+    alpha, var = sde.alpha(s), sde.alpha(s) ** 2 * score.data.var + sde.sigma(s) ** 2
+    assert ((x.mean(0) - alpha * score.data.mean).abs() < 5 * (var / n).sqrt()).all()
+    # a twentieth for the tolerance, and five standard errors
+    assert ((x.var(0) / var - 1).abs() < 0.05 + 5 * math.sqrt(2 / n)).all()
+
+
+def test_the_modes_of_a_mixture_keep_their_weights_and_widths():
+    sde, n = VESDE(), 800
+    target = GaussianMixture([0.2, 0.8], [[-2.0], [1.0]], stds=0.3)
+    t, s = ends(sde)
+    start = target.sample(n, sde, t, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    x = AdaptiveSDE().step(sde.reverse(target.at(sde)), start, t, s, Walk(n, 1, sde.T))
+    share = float((target.assign(x) == 0).double().mean())
+    assert abs(share - 0.2) < 5 * math.sqrt(0.16 / n)
+    width = float((x - target.means[target.assign(x)]).std())
+    assert abs(width / 0.3 - 1) < 0.05 + 5 / math.sqrt(2 * n)
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_standard_normal_data_cost_next_to_nothing_where_the_flow_stands_still(name):
+    sde = SDES[name]
+    *_, end = trajectory(Gaussian([0.0, 0.0], var=1.0).at(sde), sde, "adaptive", seed=0, n=2)
+    assert end.nfe < 20
+
+
+def test_a_seed_stands_for_one_path_and_the_runs_converge_to_it():
+    sde = VESDE(0.05, 5)
+    target = Gaussian([1.3], var=[0.25])
+    t, s = ends(sde)
+    x = target.sample(8, sde, t, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+
+    def run(tol, seed=0):
+        noise = Noise.of(seed, 8, horizon=sde.T)
+        return AdaptiveSDE(tol, tol).step(sde.reverse(target.at(sde)), x, t, s, noise)
+
+    fine = run(2e-3)
+    errors = [float((run(tol) - fine).pow(2).mean().sqrt()) for tol in (0.1, 0.03, 0.01)]
+    assert errors[0] > errors[1] > errors[2]
+    spread = float((run(0.01, seed=1) - fine).pow(2).mean().sqrt())
+    assert spread > 0.3
+    assert errors[2] < 0.2 * spread
+
+
+def test_a_rejected_step_is_repeated_on_a_part_of_the_same_increment():
+    sde = VPSDE()
+    target = GaussianMixture([0.5, 0.5], [[-2.0], [1.0]], stds=0.05)
+    spy, (t, s) = Spy(Noise.of(3, 4)), ends(sde)
+    x = target.sample(4, sde, t, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    AdaptiveSDE(0.005, 0.005).step(sde.reverse(target.at(sde)), x, t, s, spy)
+    rejected = 0
+    for i in range(4):
+        own = [(low, high) for index, low, high, _ in spy.record if index == i]
+        assert own[0][1] == sde.T
+        assert own[-1][0] == sde.eps
+        for (low, high), (next_low, next_high) in itertools.pairwise(own):
+            again = next_high == high
+            rejected += again
+            assert again or next_high == low
+            assert next_low > low or not again
+    assert rejected > 0
+    # and what was seen are increments of the path of the seed
+    for index, low, high, z in spy.record[:20]:
+        path = Noise.of(3, 1, first=index)
+        assert z == float(path.increment(torch.zeros(1, 1, dtype=DOUBLE), low, high))
+
+
+def test_an_outlier_in_the_batch_changes_no_bit_of_the_others():
+    sde = VPSDE()
+    target = GaussianMixture([0.5, 0.5], [[-2.0, 0.0], [1.0, 0.0]], stds=0.3)
+    t, s = ends(sde)
+    x = target.sample(5, sde, t, generator=torch.Generator().manual_seed(0))
+    x[0] = 200.0
+    rsde, method = sde.reverse(target.at(sde)), AdaptiveSDE()
+    whole = method.step(rsde, x, t, s, Noise.of(7, 5))
+    for i in range(1, 5):
+        alone = method.step(rsde, x[i : i + 1], t, s, Noise.of(7, 1, first=i))
+        assert torch.equal(alone[0], whole[i])
+
+
+def test_the_budget_of_evaluations_is_kept_and_its_end_is_an_error():
+    sde, (t, s) = VPSDE(), ends(VPSDE())
+    rsde = sde.reverse(GaussianMixture([0.5, 0.5], [[-2.0], [1.0]], stds=0.05).at(sde))
+    method = AdaptiveSDE(0.01, 0.01, max_nfe=31)
+    with pytest.raises(ConvergenceError, match=r"max_nfe = 31 .* raise max_nfe, or loosen"):
+        method.step(rsde, torch.ones(2, 1), t, s, Noise.of(0, 2))
+    assert rsde.nfe == 30
+
+
+def test_no_time_to_pass_is_no_step():
+    sde, (_, s) = VPSDE(), ends(VPSDE())
+    rsde, x = sde.reverse(Gaussian([0.0], var=1.0).at(sde)), torch.ones(2, 1, dtype=DOUBLE)
+    assert_close(AdaptiveSDE().step(rsde, x, s, s, Noise.of(0, 2)), x)
+    assert rsde.nfe == 0
