@@ -106,6 +106,15 @@ def test_tuning_and_held_out_problems_are_different_laws_under_different_sdes():
     assert not {type(p.sde) for p in arena.TUNING} & {type(p.sde) for p in arena.HELD_OUT}
 
 
+def test_the_laws_for_tuning_can_be_had_under_any_sde():
+    problems = arena.tuning(FlowSDE())
+    assert [p.name for p in problems] == [
+        p.name.replace("VESDE", "FlowSDE") for p in arena.TUNING[:4]
+    ]
+    for problem, other in zip(problems, arena.TUNING, strict=False):
+        assert torch.equal(problem.target.means, other.target.means)
+
+
 def test_a_user_s_own_score_is_a_problem():
     sde = VPSDE()
     exact = LINE.at(sde)

@@ -30,6 +30,12 @@ def test_the_picture_is_written_where_told(tmp_path):
     assert out.stat().st_size > 1000
 
 
+def test_the_laws_can_be_put_under_another_sde(capsys):
+    few = ["--only", "moons/FlowSDE", "--budgets", "8", "--n", "4", "--samplers", "euler"]
+    assert main(["bench", "samplers", "--under", "FlowSDE", *few]) == 0
+    assert "moons/FlowSDE  flow" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -3,7 +3,7 @@ r"""The referee for samplers: exact problems, equal budgets, and errors with the
 from scoresde.arena.contender import Contender, contenders
 from scoresde.arena.judges import LAW
 from scoresde.arena.picture import pareto
-from scoresde.arena.problems import HELD_OUT, TUNING, Problem, digits
+from scoresde.arena.problems import HELD_OUT, TUNING, Problem, digits, tuning
 from scoresde.arena.referee import BUDGETS, compare
 from scoresde.arena.reference import DOP853, FlowMap, RungeKutta4
 from scoresde.arena.results import Ratio, Results, Row
@@ -25,4 +25,5 @@ __all__ = [
     "contenders",
     "digits",
     "pareto",
+    "tuning",
 ]

@@ -40,7 +40,7 @@ from scoresde.targets import (
     TwoMoons,
 )
 
-__all__ = ["HELD_OUT", "TUNING", "Problem", "digits"]
+__all__ = ["HELD_OUT", "TUNING", "Problem", "digits", "tuning"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,11 +236,15 @@ _TUNED: dict[str, Callable[[], Target]] = {
     "moons": TwoMoons,
 }
 
-TUNING: tuple[Problem, ...] = tuple(
-    Problem.of(make(), sde, f"{name}/{type(sde).__name__}")
-    for sde in (VESDE(), VPSDE())
-    for name, make in _TUNED.items()
-)
+
+def tuning(sde: SDE) -> tuple[Problem, ...]:
+    """The four laws of `TUNING` under any SDE."""
+    return tuple(
+        Problem.of(make(), sde, f"{name}/{type(sde).__name__}") for name, make in _TUNED.items()
+    )
+
+
+TUNING: tuple[Problem, ...] = tuning(VESDE()) + tuning(VPSDE())
 """The problems on which settings may be chosen: four laws under two SDEs.
 
 `blobs` is a mixture in the plane of unequal weights and widths, `gaussian` a correlated Gaussian in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from scoresde.arena.contender import Contender, contenders
 from scoresde.arena.judges import LAW, flow_errors, law_errors
@@ -33,6 +35,7 @@ def compare(
     n: int = 256,
     repeats: int = 4,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> Results:
     r"""Run samplers on problems whose answer is known, and measure how far from it they end.
 
@@ -51,6 +54,7 @@ def compare(
         repeats: with "law", runs of n samples each; means and intervals are over them. With "flow"
             there is one run, and intervals are over its samples.
         seed: of starts, samplers and exact samples.
+        progress: whether to show a bar; `None` shows it on a terminal.
 
     Returns:
         One row for each sampler, problem, budget and metric, with 95 % intervals by the bootstrap
@@ -69,10 +73,13 @@ def compare(
             f"evaluations, got n={n}, repeats={repeats}, budgets={tuple(budgets)}"
         )
     run = _flow if by == "flow" else _law
+    pairs = list(itertools.product(problems, contenders(samplers).items()))
+    bar = tqdm(
+        pairs, disable=None if progress is None else not progress, desc="comparing", leave=False
+    )
     rows: list[Row] = []
-    for problem in problems:
-        for name, contender in contenders(samplers).items():
-            rows += run(problem, name, contender, budgets, n, repeats, seed)
+    for problem, (name, contender) in bar:
+        rows += run(problem, name, contender, budgets, n, repeats, seed)
     return Results(tuple(rows))
 
 

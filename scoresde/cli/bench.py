@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scoresde import arena
+from scoresde import arena, sde
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.cli.sample import check_out
 from scoresde.errors import InvalidValueError, MissingExtraError, UnknownNameError
@@ -35,13 +35,17 @@ class Bench:
     """The distance to the exact flow map (of deterministic samplers), or errors of the law."""
     problems: Literal["tuning", "held-out", "all"] = "tuning"
     """The problems on which settings may be chosen, those on which they may not, or both."""
+    under: tuple[Literal["VESDE", "VPSDE", "SubVPSDE", "CosineSDE", "EDMSDE", "FlowSDE"], ...] = ()
+    """In their place: the laws of the tuning problems under these SDEs."""
     only: tuple[str, ...] = ()
     """Of these problems only those with such names, for example moons/VESDE."""
     learned: bool = False
     """In their place the packaged model of digits, against a reference of 10,000 evaluations."""
     budgets: tuple[int, ...] = arena.BUDGETS
     """Evaluations of the score for each sample."""
-    n: int = 256
+    n: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 256; learned: 16)")
+    ] = None
     """Samples of one run, at least 2; laws want 1,000 and more."""
     repeats: int = 4
     """Runs for each law, at least 1."""
@@ -50,7 +54,7 @@ class Bench:
     peers: bool = False
     """Also run the samplers of azula, diffusers and k-diffusion, as far as they are installed."""
     top: int = 12
-    """Lines of each table, at least 1."""
+    """Lines of each table, at most."""
     csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A .csv file for every figure."""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -69,9 +73,10 @@ class Bench:
     def _compare(self) -> None:
         rivals = self._peers() if self.peers else {}
         own = arena.contenders(self.samplers or tuple(SAMPLERS))
+        n = (16 if self.learned else 256) if self.n is None else self.n
         results = arena.compare(
             own | rivals, self._problems(), self.budgets,
-            by=self.by, n=self.n, repeats=self.repeats, seed=self.seed,
+            by=self.by, n=n, repeats=self.repeats, seed=self.seed,
         )  # fmt: skip
         if not results.rows:
             raise InvalidValueError(
@@ -93,6 +98,8 @@ class Bench:
         if self.learned:
             return (arena.digits(400 if self.short else 10_000),)
         chosen = _SETS[self.problems]
+        if self.under:
+            chosen = tuple(p for name in self.under for p in arena.tuning(getattr(sde, name)()))
         if self.short and not self.only:
             return chosen[::5]
         names = [problem.name for problem in chosen]
