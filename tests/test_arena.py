@@ -254,6 +254,14 @@ def test_stochastic_samplers_are_not_judged_by_the_flow():
     assert results.samplers == ("flow",)
 
 
+def test_a_sampler_that_is_stochastic_at_many_steps_alone_is_not_judged_by_the_flow():
+    def late(problem, x, budget, seed):
+        return x + seed * (budget > 10), budget
+
+    results = arena.compare({"late": late}, [Problem.of(PLANE, VPSDE())], (5, 10, 20), n=4)
+    assert results.rows == ()
+
+
 def test_a_budget_includes_the_last_evaluation_and_is_not_exceeded():
     problem = Problem.of(PLANE, VPSDE())
     results = arena.compare({"pc": PC()}, [problem], (2, 3, 4, 9), by="law", n=4, repeats=1)
@@ -420,6 +428,7 @@ def test_the_picture_shows_the_best_of_the_others_as_one(tmp_path):
         (lambda: arena.compare("pc", by="low"), InvalidValueError, "'flow' or 'law'"),
         (lambda: arena.compare("pc", n=1), InvalidValueError, "n=1"),
         (lambda: arena.compare("pc", budgets=(1,)), InvalidValueError, "budgets"),
+        (lambda: arena.compare("pc", []), InvalidValueError, "at least one problem"),
         (lambda: arena.RungeKutta4(0), InvalidValueError, "at least 1 step"),
         (lambda: Results(()).ratios(["x"]), UnknownNameError, "unknown sampler 'x'"),
         (lambda: Results(()).ratios([]), InvalidValueError, "empty"),
