@@ -10,6 +10,7 @@ from methods import ADAPTIVE, BETWEEN, COUPLED, evaluations
 from strategies import SDES, UserSDE
 
 from scoresde import SAMPLERS, sample, samplers, sde, trajectory
+from scoresde.noise import Noise
 from scoresde.samplers import Corrector, Sampler
 from scoresde.targets import Gaussian
 
@@ -93,6 +94,24 @@ def test_one_step_is_enough_for_every_sampler_under_every_sde(name, process):
         assert out.isfinite().all()
     *_, end = trajectory(TARGET.at(path), path, name, steps=1, seed=0, denoise=False)
     assert float(end.t) == path.eps
+
+
+@pytest.mark.parametrize("process", ["ve", "vp", "sub_vp", "edm", "flow"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_steps_of_ten_thousand_are_not_too_short_for_any_sampler(name, process):
+    """The first, the middle and the last of them, in single precision, from exact draws."""
+    path = SDES[process]
+    score, grid, n = TARGET.at(path), path.times(10_000), 200
+    for first in (0, 4990, 9980):
+        times = grid[first : first + 21]
+        x = TARGET.sample(n, path, times[0], generator=torch.Generator().manual_seed(0))
+        noise = Noise.of(0, n, horizon=path.T)
+        *_, end = SAMPLERS[name].trajectory(path.reverse(score), x.float(), times, noise)
+        assert end.x.isfinite().all()
+        # annealed Langevin's own law is wider, by up to a third
+        exact = TARGET.sample(n, path, times[-1], generator=torch.Generator().manual_seed(1))
+        ratio = end.x.double().var(0) / exact.double().var(0)
+        assert ((ratio > 0.5) & (ratio < 2)).all(), ratio
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

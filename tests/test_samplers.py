@@ -286,17 +286,22 @@ class Path:
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_paths_converge_at_the_first_strong_order(name):
-    """The noise is additive, so the order one half would show a mistake."""
-    sde = VESDE(0.05, 5)
+@pytest.mark.parametrize("sde", [VESDE(0.05, 5), VPSDE(eps=0.1), SubVPSDE(eps=0.1)], ids=repr)
+def test_paths_converge_at_the_first_strong_order(name, sde):
+    """The noise is additive, so the order one half would show a mistake.
+
+    Nearer to 0, VP's noise is new within the last step until the steps are shorter than eps.
+    """
     score = gaussian(sde, 1.3, 0.25)
-    noise, x = Noise.of(0, 32), sde.sigma(torch.tensor(1.0)) * randn(torch.Generator(), 32, 1)
+    mean, var = law(score, torch.tensor(sde.T, dtype=torch.float64))
+    noise, x = Noise.of(0, 64), mean + var.sqrt() * randn(torch.Generator(), 64, 1)
     ends = []
-    for n in (2**j for j in (4, 5, 6, 7, 9)):
+    for n in (16, 32, 64, 320):
         times = sde.times(n)
         ends.append(last(PREDICTORS[name], sde.reverse(score), x, times, Path(noise, times)))
     errors = [float((end - ends[-1]).pow(2).mean().sqrt()) for end in ends[:-1]]
-    assert math.log2(errors[0] / errors[3]) / 3 > 0.9
+    # the reference's own error makes the order 1 / 2 appear as .75, and 1 as 1.12
+    assert math.log2(errors[0] / errors[2]) / 2 > 0.9
 
 
 # Exactness
