@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -95,6 +95,9 @@ class TorchSDE(Sampler):
                 raise InvalidValueError(f"{name} must be positive and finite, got {value}")
         if self.max_nfe < 1:
             raise InvalidValueError(f"max_nfe must be at least 1, got {self.max_nfe}")
+        if self.adaptive:
+            # the grid is the two ends, whose steps in between are torchsde's
+            object.__setattr__(self, "steps", 1)
 
     @property
     def nfe_per_step(self) -> int:  # type: ignore[override]  # the class attribute of most samplers
@@ -102,8 +105,14 @@ class TorchSDE(Sampler):
         return _METHODS[self.method][1]
 
     def steps_for(self, nfe: int) -> int:
-        """How many steps a budget of `nfe` evaluations buys; 0 if not even one."""
+        """How many steps `nfe` evaluations buy; an adaptive run is one, from T to eps."""
+        if self.adaptive:
+            return int(nfe > self.nfe_per_step)
         return max(nfe - (self.method == _REVERSIBLE), 0) // self.nfe_per_step
+
+    def within(self, nfe: int) -> TorchSDE:
+        """This method under a budget of `nfe` evaluations, which bounds an adaptive run."""
+        return replace(self, max_nfe=min(self.max_nfe, nfe)) if self.adaptive else self
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """A draw of p_t becomes a draw of p_s."""
