@@ -4,6 +4,7 @@ from scoresde.score.energy import EnergyScore
 from scoresde.score.model import ScoreModel, load
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
 from scoresde.score.per_level import PerLevelScore
+from scoresde.score.pilot import Pilot
 from scoresde.score.store import locate
 from scoresde.score.wrappers import Bridge, Conditional, DenoiserScore, check_sde, from_denoiser
 
@@ -15,6 +16,7 @@ __all__ = [
     "DenoiserScore",
     "EnergyScore",
     "PerLevelScore",
+    "Pilot",
     "ScoreModel",
     "check_sde",
     "from_denoiser",

@@ -57,6 +57,11 @@ class Moments:
         eye = torch.eye(len(self.cov), dtype=self.cov.dtype, device=self.cov.device)
         return Moments(a * self.mean, cov=a**2 * self.cov + v * eye)
 
+    def mean_variance(self) -> float:
+        """The variance of one dimension, on average over the dimensions."""
+        spread = self.var if self.cov is None else self.cov.diagonal()
+        return float(torch.as_tensor(spread, dtype=torch.float64).mean())
+
     def sample(self, z: Tensor) -> Tensor:
         r"""$\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
 
@@ -64,11 +69,11 @@ class Moments:
             ShapeError: The moments are those of another event.
             InvalidValueError: The covariance has a negative eigenvalue.
         """
-        self._check_event(z)
+        self.check_event(z)
         mean = torch.as_tensor(self.mean, dtype=torch.float64).to(z)
         if self.cov is None:
             return mean + torch.as_tensor(self.var, dtype=torch.float64).sqrt().to(z) * z
-        var, basis = self._principal()
+        var, basis = self.principal()
         root = (basis * var.sqrt() @ basis.T).to(z)
         return mean + (_rows(z) @ root).reshape(z.shape)
 
@@ -80,12 +85,12 @@ class Moments:
             InvalidValueError: The law has no density, since a variance is 0 or an eigenvalue of
                 the covariance is not positive.
         """
-        self._check_event(x)
+        self.check_event(x)
         gap = _rows(x.double() - torch.as_tensor(self.mean, dtype=torch.float64).to(x.device))
         if self.cov is None:
             var = torch.as_tensor(self.var, dtype=torch.float64).expand(x.shape[1:]).flatten()
         else:
-            var, basis = self._principal()
+            var, basis = self.principal()
             gap = gap @ basis.to(x.device)
         if not (var > 0).all():
             raise InvalidValueError(f"a density needs positive variances, got {var}")
@@ -93,7 +98,7 @@ class Moments:
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
         return (-0.5 * terms.sum(1)).to(x.dtype)
 
-    def _principal(self) -> tuple[Tensor, Tensor]:
+    def principal(self) -> tuple[Tensor, Tensor]:
         """Principal variances `(D,)` and axes `(D, D)` of the covariance, in float64."""
         assert self.cov is not None
         var: Tensor
@@ -105,7 +110,8 @@ class Moments:
             )
         return var.clamp(min=0), basis
 
-    def _check_event(self, x: Tensor) -> None:
+    def check_event(self, x: Tensor) -> None:
+        """Raise ShapeError unless these are moments of the events of `x`, `(B, *)`."""
         event = tuple(x.shape[1:])
         for name, value in (("mean", self.mean), ("var", self.var)):
             shape = tuple(torch.as_tensor(0.0 if value is None else value).shape)

@@ -1,0 +1,154 @@
+r"""What one pilot run tells of a score: how its residual varies along the probability flow.
+
+Along the flow the denoiser is a Gaussian's, which is known in closed form, and a residual
+$R(\ell)$, a function of the noise level $\ell = \log(\alpha/\sigma)$. Over trajectories and
+dimensions it has a covariance
+
+$$ k(\ell, \ell') = E\,[R(\ell)\, R(\ell')] $$
+
+of which a pilot run of few samples at $K$ levels is a good estimate. From it follow, with no
+further evaluation, the best linear prediction of $R$ at any level from its values at a few others
+(Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the size of what is
+left. A solver that predicts so has weights which are neither those of Adams nor of any polynomial,
+but the best ones for this model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
+from scoresde.sde import Moments
+
+__all__ = ["Pilot"]
+
+# Levels that interpolation between the K measured ones looks at.
+_STENCIL = 6
+# The degree of the polynomial that stands for what no pilot has seen.
+_DEGREE = 3
+# Levels and variances of the pilot that was not run.
+_PRIOR_LEVELS, _PRIOR_VARIANCES = 64, 24
+# The share of rounding in a residual, which keeps the weights bounded.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Pilot:
+    r"""The covariance of a score's residual along the probability flow. Made by `scoresde.pilot`.
+
+    Args:
+        levels: $\ell$ of the K levels, `(K,)`, increasing, at least 6.
+        factor: A matrix `(r, K)` with $k = F^T F$ at those levels.
+        data: The moments of the Gaussian that was taken off.
+        nfe: The evaluations that each sample of the pilot run received.
+        unseen: The size of what no pilot has seen, relative to the residual's; it is taken to be a
+            cubic in the level, for which weights are exact in the limit of small steps.
+
+    Raises:
+        ShapeError: Too few levels, or a factor of another width.
+        InvalidValueError: The levels do not increase.
+        NonFiniteError: A NaN or an infinity.
+    """
+
+    levels: Tensor
+    factor: Tensor
+    data: Moments
+    nfe: int
+    unseen: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.levels.ndim != 1 or len(self.levels) < _STENCIL:
+            raise ShapeError(
+                f"a pilot needs at least {_STENCIL} levels, got shape {tuple(self.levels.shape)}"
+            )
+        if self.factor.ndim != 2 or self.factor.shape[1] != len(self.levels):
+            raise ShapeError(
+                f"the factor of {len(self.levels)} levels has shape (r, {len(self.levels)}), "
+                f"got {tuple(self.factor.shape)}"
+            )
+        if not (self.levels.isfinite().all() and self.factor.isfinite().all()):
+            raise NonFiniteError("the levels or the factor of a pilot hold NaN or infinity")
+        if not (self.levels.diff() > 0).all():
+            raise InvalidValueError("the levels of a pilot must increase")
+
+    @classmethod
+    def measure(cls, levels: Tensor, residuals: Tensor, data: Moments, nfe: int) -> Pilot:
+        """From residuals `(M, K)` of M trajectories and dimensions."""
+        rows = residuals.double() / max(len(residuals), 1) ** 0.5
+        _, factor = torch.linalg.qr(rows, mode="r")
+        return cls(levels.double(), factor, data, nfe)
+
+    @classmethod
+    def prior(cls, low: float, high: float, data: Moments | None) -> Pilot:
+        r"""What is expected where nothing was measured: Gaussians of all variances.
+
+        Data $\mathcal N(0, v)$ of which $\mathcal N(0, c)$ was taken off leave
+        $R = (\frac{v}{v + \rho^2} - \frac{c}{c + \rho^2}) \sqrt{v + \rho^2}$ along the flow. Here c
+        is the mean variance of the data and v log-uniform from $10^{-4} c$ to $10 c$.
+
+        Args:
+            low: The first level.
+            high: The last one.
+            data: The moments of the Gaussian that is taken off; `None` assumes standardised data,
+                and more that is unseen.
+        """
+        levels = torch.linspace(low, high, _PRIOR_LEVELS, dtype=torch.float64)
+        known = Moments(0.0, var=1.0) if data is None else data
+        c, rho2 = known.mean_variance(), torch.exp(-2 * levels)
+        v = c * torch.logspace(-4, 1, _PRIOR_VARIANCES, dtype=torch.float64)[:, None]
+        factor = (v / (v + rho2) - c / (c + rho2)) * (v + rho2).sqrt() / len(v) ** 0.5
+        return cls(levels, factor, known, 0, 0.1 if data is None else 0.01)
+
+    def features(self, at: Tensor) -> Tensor:
+        r"""Vectors `(..., r')` whose inner products are the covariances of $R$ at levels `at`.
+
+        Between the measured levels they are interpolated by polynomials through the 6 nearest ones;
+        outside they are those of the first or the last.
+        """
+        at = at.clamp(self.levels[0], self.levels[-1])
+        first = (torch.searchsorted(self.levels, at.contiguous()) - _STENCIL // 2).clamp(
+            0, len(self.levels) - _STENCIL
+        )
+        near = first[..., None] + torch.arange(_STENCIL)
+        nodes, one = self.levels[near], at[..., None]
+        gaps = (one - nodes)[..., None, :].expand(*at.shape, _STENCIL, _STENCIL)
+        eye = torch.eye(_STENCIL, dtype=torch.bool)
+        spread = (nodes[..., :, None] - nodes[..., None, :]).masked_fill(eye, 1.0)
+        weights = (gaps / spread).masked_fill(eye, 1.0).prod(-1)
+        return torch.einsum("...s,...sr->...r", weights, self._features[near])
+
+    def predict(self, nodes: Tensor, at: Tensor) -> Tensor:
+        r"""The weights of the best linear prediction of $R$ at levels `at` from levels `nodes`.
+
+        $$ w = \arg\min_w E\Big[\big(R(a) - \sum_j w_j R(n_j)\big)^2\Big] $$
+
+        Args:
+            nodes: Levels `(..., m)`.
+            at: Levels `(..., Q)`.
+
+        Returns:
+            The weights `(..., Q, m)`, float64.
+        """
+        known, wanted = self.features(nodes), self.features(at)
+        m = known.shape[-2]
+        # least squares by QR, with rows that stand for rounding: no covariance is inverted
+        size = known.square().sum((-2, -1), keepdim=True).sqrt() / m**0.5 + 1e-300
+        ridge = _ROUNDING * size * torch.eye(m, dtype=known.dtype)
+        matrix = torch.cat((known.mT, ridge.expand(*known.shape[:-2], m, m)), -2)
+        q, r = torch.linalg.qr(matrix)
+        right = q[..., : known.shape[-1], :].mT @ wanted.mT
+        weights: Tensor = torch.linalg.solve_triangular(r, right, upper=True).mT
+        return weights
+
+    @cached_property
+    def _features(self) -> Tensor:
+        """The columns of the factor, and what no pilot has seen, `(K, r + 4)`."""
+        position = 2 * (self.levels - self.levels[0]) / (self.levels[-1] - self.levels[0]) - 1
+        powers = position[:, None] ** torch.arange(_DEGREE + 1)
+        unseen, _ = torch.linalg.qr(powers)
+        size = self.factor.square().sum().sqrt()
+        return torch.cat((self.factor.T, self.unseen * size * unseen), 1)
