@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol, Self
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError
-from scoresde.sde import ReverseSDE
+from scoresde.sde import SDE, Moments, ReverseSDE
 
 __all__ = ["Adaptive", "NoiseLike", "Sampler", "State", "check_part"]
 
@@ -82,6 +82,20 @@ class Sampler(abc.ABC):
     def within(self, nfe: int) -> Sampler:
         """This method under a budget of `nfe` evaluations: itself, where steps have a price."""
         return self
+
+    def suited(self, model: object) -> Sampler:
+        """This sampler, set up with what a model brings for it; by default itself."""
+        return self
+
+    def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
+        """The grid that this sampler wants: by default the SDE's own.
+
+        Args:
+            sde: The process.
+            steps: The number of steps; `None` is every level of an SDE with levels.
+            data: The data's moments, where known.
+        """
+        return sde.times(steps)
 
     @abc.abstractmethod
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

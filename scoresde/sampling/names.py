@@ -7,7 +7,9 @@ from types import MappingProxyType
 
 from scoresde.samplers import (
     DDIM,
+    DEIS,
     DPM2,
+    ERSDE,
     IPNDM,
     LMS,
     PC,
@@ -15,14 +17,19 @@ from scoresde.samplers import (
     Ancestral,
     AnnealedLangevin,
     ConsistentAnnealed,
+    DPMSolverPP,
     EulerMaruyama,
+    Fast,
     Heun,
     ProbabilityFlow,
     Restart,
     ReverseDiffusion,
     Sampler,
+    SASolver,
     Scipy,
     TorchSDE,
+    TwoStage,
+    UniPC,
 )
 
 __all__ = ["SAMPLERS"]
@@ -47,6 +54,19 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "scipy": Scipy(),
         "adaptive": AdaptiveSDE(),
         "torchsde": TorchSDE(),
+        "dpmpp_2s": TwoStage(),
+        "dpmpp_2m": DPMSolverPP(),
+        "dpmpp_3m": DPMSolverPP(order=3),
+        "dpmpp_sde": DPMSolverPP(order=1, tau=1.0),
+        "dpmpp_2m_sde": DPMSolverPP(tau=1.0),
+        "dpmpp_3m_sde": DPMSolverPP(order=3, tau=1.0),
+        "unipc": UniPC(),
+        "deis": DEIS(),
+        "sa_solver": SASolver(),
+        "er_sde": ERSDE(),
+        "seeds_2": TwoStage(tau=1.0),
+        "fast": Fast(),
+        "fast_sde": Fast(tau=0.3),
     }
 )
 """The names that `sampler=` accepts; "euler" is Euler's method on the flow, which is DDIM."""

@@ -52,7 +52,7 @@ def prepare(
         raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
     if isinstance(sde, type) or not hasattr(sde, "transition"):
         raise InvalidTypeError(f"the second argument is an SDE such as `VESDE()`, got {sde!r}")
-    method = _sampler(sampler)
+    method = _sampler(sampler).suited(model)
     check_sde(model, sde)
     if x is not None:
         if not isinstance(x, Tensor):
@@ -70,7 +70,7 @@ def prepare(
         raise InvalidTypeError(
             f"condition= maps names to tensors, such as {{'label': labels}}, got {condition!r}"
         )
-    grid = _times(model, sde, method, steps, nfe, times, denoise)
+    grid = _times(model, sde, method, steps, nfe, times, denoise, data)
     if nfe is not None:
         method = method.within(nfe - denoise)
     if x is None and data is None and not math.isclose(grid[0], sde.T, rel_tol=1e-6):
@@ -178,6 +178,7 @@ def _times(
     nfe: int | None,
     times: Tensor | None,
     denoise: bool,
+    data: Moments | None,
 ) -> Tensor:
     """The grid that `steps`, `nfe` or `times` asks for."""
     if sum(choice is not None for choice in (steps, nfe, times)) > 1:
@@ -192,7 +193,7 @@ def _times(
         steps = sampler.steps
     elif steps is None and sde.levels is None:
         steps = getattr(model, "steps", None) or sampler.steps
-    return sde.times(steps)
+    return sampler.times(sde, steps, data)
 
 
 def _check_times(sde: SDE, times: Tensor) -> Tensor:

@@ -1,0 +1,190 @@
+r"""Exponential multistep methods: one integrator behind most of the field's fast samplers.
+
+Every linear SDE is variance exploding in $y = x / \alpha$, with noise $\rho = \sigma/\alpha$ and
+level $\ell = -\log\rho$. Take off the denoiser its value for Gaussian data $\mathcal N(\mu, c I)$,
+known in closed form, and call what is left the residual
+
+$$ R = E[x_0 | x_t] - \mu - \frac{c}{c + \rho^2} (y - \mu). $$
+
+With $U^2 = c + \rho^2$ and a stochasticity $\tau \ge 0$ (0: the probability flow, 1: the reverse
+SDE) the step from $t$ down to $s$ is, with no approximation but the noise inside the integral,
+
+$$ y_s - \mu = \frac{\varphi_s}{\varphi_t} (y_t - \mu)
+   + \varphi_s \int_{\ell_t}^{\ell_s} (1 + \tau^2) \frac{R}{\varphi}\, d\ell
+   + \sqrt{U_s^2 - \frac{\varphi_s^2}{\varphi_t^2} U_t^2}\; z, \qquad \varphi = U^{1 + \tau^2}. $$
+
+A method is a choice of $c$ (0 is data prediction, infinity noise prediction, the data's own
+variance solves the Gaussian part exactly), of how the residual is continued from the levels where
+it has been evaluated (see `scoresde.samplers.interpolation`), and of $\tau$. A corrector repeats
+the last step with the evaluation that ends it: it costs nothing, since the next step needs that
+evaluation anyhow. Lu et al. (2022), arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902; Xue et
+al. (2023), arXiv:2309.05019.
+
+All coefficients are computed before the loop, in float64.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde.samplers.base import NoiseLike, Sampler, State
+from scoresde.samplers.frame import Coefficient, Frame, frame_of
+from scoresde.samplers.interpolation import Interpolation, Polynomial
+from scoresde.samplers.levels import NODES, even_times, quadrature
+from scoresde.sde import SDE, Moments, ReverseSDE
+
+__all__ = ["ExponentialMultistep"]
+
+# Coefficients that are held at one time: steps x quadrature x dimensions.
+_ENTRIES = 2**21
+
+
+Step = tuple[Coefficient, list[Coefficient], Coefficient]
+"""What one step keeps of the state, what it adds of each residual, the newest first, and noise."""
+
+
+class ExponentialMultistep(Sampler):
+    r"""The base of exponential multistep methods; a subclass says which one.
+
+    Its `step` alone is its first step, of first order.
+    """
+
+    steps: ClassVar[int] = 30
+
+    order: int
+    """How many residuals a step uses, at least 1."""
+    corrector: int = 0
+    """How many residuals the corrector uses beside the newest; 0 is no corrector."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added."""
+        return False
+
+    def interpolation(self, sde: SDE, data: Moments | None) -> Interpolation:
+        """How the residual is continued."""
+        return Polynomial()
+
+    def gaussian(self, sde: SDE, data: Moments | None) -> Moments:
+        r"""The Gaussian that is solved exactly; by default a point, which is data prediction."""
+        return Moments(0.0, var=0.0)
+
+    def log_phi(self, rho: Tensor, log_u: Tensor, middle: Tensor) -> Tensor:
+        r"""$\log\varphi$ up to a constant of the step.
+
+        Args:
+            rho: Noise-to-signal ratios `(N, Q, 1)`.
+            log_u: $\log(U / U_s)$ there, `(N, Q, C)`.
+            middle: The noise-to-signal ratio that stands for the whole step, `(N, 1, 1)`.
+        """
+        return log_u
+
+    def rate(self, rho: Tensor, middle: Tensor) -> Tensor:
+        r"""$1 + \tau^2 = \frac{d\log\varphi}{d\log\rho}\,\frac{U^2}{\rho^2}$, `(N, Q, 1)`."""
+        return torch.ones_like(rho)
+
+    def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
+        """A grid that is uniform in the level; on a ladder its own levels."""
+        return even_times(sde, steps)
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """A draw of p_t becomes a draw of p_s, by the first-order start of the method."""
+        (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
+        return state.x
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """The states at `times[1:]`; a correction shows in the states that follow from it."""
+        sde = rsde.sde
+        levels = sde.log_snr(times) / 2
+        frame = frame_of(self.gaussian(sde, rsde.data), sde, times, torch.exp(-levels), x)
+        rule = self.interpolation(sde, rsde.data)
+        predict = self._table(sde, levels, frame, rule, self.order)
+        correct = self._table(sde, levels, frame, rule, self.corrector, new=True)
+        memory = max(self.order, self.corrector)
+        known: list[Tensor] = []
+        state = before = frame.enter(x, 0)
+        drawn: Tensor | None = None
+        for i, (t, s) in enumerate(itertools.pairwise(times)):
+            residual = frame.residual(rsde.denoise(frame.leave(state, i), t), state, i)
+            if self.corrector and i:
+                state = _advance(correct[i - 1], before, [residual, *known], drawn)
+            known = [residual, *known[: memory - 1]]
+            if self.stochastic:
+                drawn = frame.turn(noise.normal(x, t))
+            before, state = state, _advance(predict[i], state, known, drawn)
+            yield State(s, frame.leave(state, i + 1), None, rsde.nfe)
+
+    def _table(
+        self,
+        sde: SDE,
+        levels: Tensor,
+        frame: Frame,
+        rule: Interpolation,
+        order: int,
+        *,
+        new: bool = False,
+    ) -> list[Step]:
+        """The coefficients of every step; `new` counts the residual at its end among the nodes."""
+        n = len(levels) - 1
+        # where no noise is left the step is the denoiser itself
+        ends = bool(levels[-1].isinf())
+        table: list[Step] = []
+        while len(table) < n - ends and order:
+            first = len(table)
+            m = min(order, first + 1)
+            last = first + 1 if m < order else n - ends
+            last = min(last, first + max(_ENTRIES // (NODES * len(frame.variances)), 1))
+            steps = torch.arange(first, last)
+            table += self._steps(sde, levels, frame, rule, steps, m, new)
+        if ends:
+            table.append((frame.gain[n - 1], [1.0], 0.0))
+        return table
+
+    def _steps(
+        self,
+        sde: SDE,
+        levels: Tensor,
+        frame: Frame,
+        rule: Interpolation,
+        steps: Tensor,
+        m: int,
+        new: bool,
+    ) -> list[Step]:
+        """The coefficients of some steps, with m known residuals each."""
+        t, s = levels[steps, None], levels[steps + 1, None]
+        at, width = quadrature(t, s)
+        nodes = levels[steps[:, None] + int(new) - torch.arange(m + int(new))]
+        matrix = rule.matrix(sde, nodes, at)
+        all_levels = torch.cat((t, s, at), 1)[..., None]
+        rho, end = torch.exp(-all_levels), torch.exp(-s)[..., None]
+        # log(U / U_s) without a difference of squares
+        rise = end**2 * torch.expm1(2 * (s[..., None] - all_levels))
+        log_u = torch.log1p(rise / (frame.variances + end**2)) / 2
+        middle = torch.exp(-(t + s) / 2)[..., None]
+        log_phi = self.log_phi(rho, log_u, middle)
+        fall = log_phi[:, 1:2] - log_phi
+        weights = width[..., None] * self.rate(rho[:, 2:], middle) * fall[:, 2:].exp()
+        residuals = torch.einsum("nqc,nqm->nmc", weights, matrix)
+        shrink = 2 * (fall[:, 0] + log_u[:, 0])
+        u = (frame.variances + end[:, 0] ** 2).sqrt()
+        noise = u * (-torch.expm1(shrink.clamp(max=0))).sqrt()
+        c = frame.coefficient
+        return [
+            (c(keep), [c(weight) for weight in row], c(spread))
+            for keep, row, spread in zip(fall[:, 0].exp(), residuals, noise, strict=True)
+        ]
+
+
+def _advance(step: Step, state: Tensor, residuals: list[Tensor], noise: Tensor | None) -> Tensor:
+    keep, weights, spread = step
+    state = keep * state
+    for weight, residual in zip(weights, residuals, strict=False):
+        state = state + weight * residual
+    return state if noise is None else state + spread * noise

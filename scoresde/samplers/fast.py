@@ -1,0 +1,149 @@
+r"""The fast sampler: a multistep method whose weights and steps are those that suit the model.
+
+Of the exponential integrator of `scoresde.samplers.exponential` three things are left to choose,
+and here all three follow from what is known of the model.
+
+- The Gaussian that is solved exactly is the data's own.
+- The residual is continued by its best linear prediction under the covariance that a pilot run has
+  measured (`scoresde.score.pilot`), or, without a pilot, under that of Gaussians of all variances.
+- The same covariance foretells the error of every step of every grid, so the grid is the one on
+  which all steps have the same: that makes their sum least.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from scoresde.samplers.interpolation import Interpolation, Measured
+from scoresde.samplers.levels import ends_of, quadrature, times_at
+from scoresde.samplers.multistep import TauMultistep
+from scoresde.score import Pilot
+from scoresde.sde import SDE, Moments
+
+__all__ = ["Fast"]
+
+# The grid: rounds of equidistribution, how far each goes, and the share of steps that are uniform.
+_ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
+
+
+@dataclass(frozen=True)
+class Fast(TauMultistep):
+    r"""Multistep with measured weights on a measured grid, and a free corrector.
+
+    A pilot of 64 evaluations serves every number of steps. `scoresde.sample(model, sde, "fast")`
+    takes the model's own (`model.pilot`); without any, the weights are those for Gaussian data of
+    unknown variances. Guided and conditioned scores may use the pilot of their model: it sets
+    weights and steps, and not what they converge to.
+
+    Args:
+        order: Residuals that a step uses, 1 to 6.
+        corrector: Residuals that the corrector uses beside the newest.
+        tau: $\tau$, 0 for the probability flow.
+        window: The noise-to-signal ratios between which noise is added.
+        pilot: What `scoresde.pilot` measured, or `None`.
+    """
+
+    order: int = 4
+    corrector: int = 3
+    pilot: Pilot | None = None
+
+    def suited(self, model: object) -> Fast:
+        """With the model's pilot, if it has one and none was given."""
+        return self if self.pilot else replace(self, pilot=getattr(model, "pilot", None))
+
+    def gaussian(self, sde: SDE, data: Moments | None) -> Moments:
+        """The pilot's, or the data's own; standardised data where neither is known."""
+        return self._pilot(sde, data).data
+
+    def interpolation(self, sde: SDE, data: Moments | None) -> Interpolation:
+        """The best linear prediction."""
+        return Measured(self._pilot(sde, data))
+
+    def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
+        """The grid whose steps have equal errors; on a ladder the levels nearest to it."""
+        plain = sde.times(steps)
+        n = len(plain) - 1
+        if n == 1 or n + 1 == sde.levels:
+            return plain
+        ends = tuple(ends_of(sde).tolist())
+        pilot = self._pilot(sde, data)
+        levels = _grid(pilot, ends, n, self.order, self.corrector)
+        t = times_at(sde, levels)
+        return t if sde.levels is None else _snapped(sde, t)
+
+    def _pilot(self, sde: SDE, data: Moments | None) -> Pilot:
+        if self.pilot is not None:
+            return self.pilot
+        low, high = ends_of(sde).tolist()
+        return Pilot.prior(low, high, data)
+
+
+def _snapped(sde: SDE, t: Tensor) -> Tensor:
+    """The levels nearest to times `(N + 1,)`, each taken once."""
+    n, levels = len(t) - 1, sde.times()
+    index = sde.index(t).tolist()
+    for i in range(1, n + 1):
+        index[i] = max(min(index[i], index[i - 1] - 1), n - i)
+    for i in range(n - 1, -1, -1):
+        index[i] = max(index[i], index[i + 1] + 1)
+    return levels.flip(0)[index]
+
+
+@lru_cache(maxsize=64)
+def _grid(pilot: Pilot, ends: tuple[float, float], n: int, order: int, corrector: int) -> Tensor:
+    """Levels `(n + 1,)` on which the steps' errors are equal, by de Boor's equidistribution."""
+    low, high = ends
+    grid = torch.linspace(low, high, n + 1, dtype=torch.float64)
+    best, least = grid, float("inf")
+    for _ in range(_ROUNDS):
+        errors = step_errors(pilot, grid, order, corrector)
+        if float(errors.sum()) < least:
+            best, least = grid, float(errors.sum())
+        h = grid.diff()
+        density = errors.clamp(min=1e-300) ** (1 / (order + 1)) / h
+        density = density + _UNIFORM * (density * h).sum() / (high - low)
+        if n > 6:
+            padded = torch.cat((density[:1], density, density[-1:]))
+            density = (padded[:-2] + 2 * density + padded[2:]) / 4
+        mass = torch.cat((grid.new_zeros(1), (density * h).cumsum(0)))
+        wanted = torch.linspace(0, float(mass[-1]), n + 1, dtype=torch.float64)
+        cell = torch.searchsorted(mass, wanted[1:-1]).clamp(1, n) - 1
+        inner = grid[cell] + (wanted[1:-1] - mass[cell]) / density[cell]
+        grid = torch.cat((grid[:1], torch.lerp(grid[1:-1], inner, _DAMPING), grid[-1:]))
+    return best
+
+
+def step_errors(pilot: Pilot, levels: Tensor, order: int, corrector: int) -> Tensor:
+    r"""The foretold root mean square error of each step, in units of $U$.
+
+    Args:
+        pilot: What was measured.
+        levels: The grid, `(N + 1,)`, increasing.
+        order: Residuals that a step uses.
+        corrector: Residuals that its corrector uses beside the newest; the last step has none.
+
+    Returns:
+        The errors `(N,)`.
+    """
+    n = len(levels) - 1
+    c = pilot.data.mean_variance()
+    errors = levels.new_zeros(n)
+    for i in range(n):
+        new = int(corrector > 0 and i < n - 1)
+        m = min(corrector if new else order, i + 1)
+        # all steps with a full memory at once
+        full = m == (corrector if new else order)
+        last = n - 1 if full and new else i + 1
+        steps = torch.arange(i, last)
+        if errors[i] > 0:
+            continue
+        at, weight = quadrature(levels[steps, None], levels[steps + 1, None])
+        nodes = levels[steps[:, None] + new - torch.arange(m + new)]
+        gap = pilot.features(at) - pilot.predict(nodes, at) @ pilot.features(nodes)
+        weight = weight / (c + torch.exp(-2 * at)).sqrt()
+        errors[steps] = torch.einsum("nq,nqr->nr", weight, gap).norm(dim=-1)
+    return errors

@@ -1,0 +1,117 @@
+r"""From a few values of a function of the noise level to the function between and beyond them.
+
+A multistep method knows a residual $R$ of the denoiser at the levels $\ell_1 \dots \ell_m$ that it
+has visited, with $\ell = \log(\alpha/\sigma)$, and needs it on the step that comes. An
+interpolation is the matrix $w$ in $R(\ell) \approx \sum_j w_j(\ell)\, R(\ell_j)$.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde.sde import SDE
+
+if TYPE_CHECKING:
+    from scoresde.score import Pilot
+
+__all__ = [
+    "Interpolation",
+    "Measured",
+    "Midpoint",
+    "Polynomial",
+    "PolynomialInNoise",
+    "PolynomialInTime",
+    "lagrange",
+]
+
+
+def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
+    r"""Lagrange's polynomials $w_j(a) = \prod_{k \ne j} (a - n_k) / (n_j - n_k)$.
+
+    Args:
+        nodes: Distinct nodes `(..., m)`.
+        at: Where the polynomials are wanted, `(..., Q)`.
+
+    Returns:
+        The matrix `(..., Q, m)`, whose rows sum to one.
+    """
+    m = nodes.shape[-1]
+    numerator = (at[..., None] - nodes[..., None, :])[..., None, :].expand(*at.shape, m, m)
+    denominator = nodes[..., :, None] - nodes[..., None, :]
+    eye = torch.eye(m, dtype=torch.bool)
+    ratio = numerator / denominator.masked_fill(eye, 1.0)[..., None, :, :]
+    return ratio.masked_fill(eye, 1.0).prod(-1)
+
+
+class Interpolation(abc.ABC):
+    """How a residual is continued from the levels where it is known."""
+
+    @abc.abstractmethod
+    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+        r"""The weights `(N, Q, m)` of N steps.
+
+        Args:
+            sde: The process.
+            nodes: $\ell$ where the residual is known, `(N, m)`, the newest first.
+            at: $\ell$ where it is wanted, `(N, Q)`, symmetric about the middle of its step.
+        """
+
+
+@dataclass(frozen=True)
+class Polynomial(Interpolation):
+    r"""The polynomial in $\ell$ through all nodes."""
+
+    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        return lagrange(nodes, at)
+
+
+@dataclass(frozen=True)
+class Midpoint(Interpolation):
+    r"""As `Polynomial`, but a straight line counts with its value in the middle of the step.
+
+    This is the rule of DPM-Solver++(2M), and of UniPC where it has two nodes; with more nodes
+    UniPC integrates the polynomial.
+    """
+
+    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        if nodes.shape[-1] == 2:
+            at = at.mean(-1, keepdim=True).expand_as(at)
+        return lagrange(nodes, at)
+
+
+@dataclass(frozen=True)
+class PolynomialInNoise(Interpolation):
+    r"""The polynomial in the noise-to-signal ratio $\rho = e^{-\ell}$."""
+
+    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        return lagrange(torch.exp(-nodes), torch.exp(-at))
+
+
+@dataclass(frozen=True)
+class PolynomialInTime(Interpolation):
+    r"""$R / \rho$, the predicted noise, as a polynomial in the SDE's own time."""
+
+    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        # the noise is R / rho up to its sign
+        ratio = torch.exp(nodes[..., None, :] - at[..., None])
+        return ratio * lagrange(sde.time(2 * nodes), sde.time(2 * at))
+
+
+@dataclass(frozen=True, eq=False)
+class Measured(Interpolation):
+    """The best linear prediction under the covariance that a pilot run has measured."""
+
+    pilot: Pilot
+
+    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        return self.pilot.predict(nodes, at)

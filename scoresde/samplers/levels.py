@@ -1,0 +1,45 @@
+r"""The noise level $\ell = \log(\alpha/\sigma)$, half the log-SNR, as the variable of a solver."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.sde import SDE
+
+__all__ = ["NODES", "ends_of", "even_times", "quadrature", "times_at"]
+
+# Levels further than this from the first are not told apart; a noise of zero is infinitely far.
+_LAST = 16.0
+NODES = 24
+"""Gauss-Legendre nodes of a step: exact to rounding for the steps that occur."""
+_X, _W = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(NODES))
+_X, _W = (_X + 1) / 2, _W / 2
+
+
+def quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre nodes and weights `(N, Q)` of intervals with ends `(N, 1)`."""
+    return torch.lerp(start, end, _X), (end - start) * _W
+
+
+def ends_of(sde: SDE) -> Tensor:
+    r"""The first and the last level $\ell$ of an SDE, `(2,)`, both finite."""
+    levels = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64)) / 2
+    return torch.minimum(levels, levels[0] + _LAST)
+
+
+def times_at(sde: SDE, levels: Tensor) -> Tensor:
+    """The times of levels `(N + 1,)` that go from the first to the last one of an SDE."""
+    t = sde.time(2 * levels).clamp(sde.eps, sde.T)
+    t[0], t[-1] = sde.T, sde.eps
+    return t
+
+
+def even_times(sde: SDE, steps: int | None) -> Tensor:
+    """Times `(N + 1,)` whose levels are evenly spaced; on a ladder those of the ladder."""
+    plain = sde.times(steps)
+    if sde.levels is not None:
+        return plain
+    low, high = ends_of(sde).tolist()
+    return times_at(sde, torch.linspace(low, high, len(plain), dtype=torch.float64))
