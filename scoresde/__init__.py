@@ -5,8 +5,16 @@ from scoresde.errors import ScoreSDEError
 from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss, fd_ssm_loss, ism_loss, ssm_loss
 from scoresde.samplers import State
-from scoresde.sampling import SAMPLERS, sample, trajectory
-from scoresde.score import Bridge, EnergyScore, PerLevelScore, ScoreModel, from_denoiser, load
+from scoresde.sampling import SAMPLERS, pilot, sample, trajectory
+from scoresde.score import (
+    Bridge,
+    EnergyScore,
+    PerLevelScore,
+    Pilot,
+    ScoreModel,
+    from_denoiser,
+    load,
+)
 from scoresde.sde import (
     EDMSDE,
     SDE,
@@ -36,6 +44,7 @@ __all__ = [
     "NCSNLadder",
     "Noise",
     "PerLevelScore",
+    "Pilot",
     "ReverseSDE",
     "ScoreModel",
     "ScoreSDEError",
@@ -47,6 +56,7 @@ __all__ = [
     "ism_loss",
     "load",
     "nn",
+    "pilot",
     "sample",
     "samplers",
     "ssm_loss",

@@ -6,9 +6,14 @@ and to the contract of `test_protocol.py`.
 
 from dataclasses import replace
 
+import torch
+
+from scoresde import Moments, Pilot
 from scoresde.samplers import (
     DDIM,
+    DEIS,
     DPM2,
+    ERSDE,
     IPNDM,
     LMS,
     MALA,
@@ -17,7 +22,9 @@ from scoresde.samplers import (
     Ancestral,
     AnnealedLangevin,
     ConsistentAnnealed,
+    DPMSolverPP,
     EulerMaruyama,
+    Fast,
     FixedLangevin,
     Heun,
     Langevin,
@@ -25,11 +32,22 @@ from scoresde.samplers import (
     Restart,
     ReverseDiffusion,
     Sampler,
+    SASolver,
     ScaledLangevin,
     Scipy,
+    TauMultistep,
     TorchSDE,
+    TwoStage,
+    UniPC,
 )
 
+# what a pilot run on some data might have told
+PILOT = Pilot.measure(
+    torch.linspace(-6, 6, 12, dtype=torch.float64),
+    torch.randn(9, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+    Moments(0.1, var=0.4),
+    12,
+)
 PREDICTORS = {
     "euler_maruyama": EulerMaruyama(),
     "reverse_diffusion": ReverseDiffusion(),
@@ -45,6 +63,16 @@ FLOWS = {
     "dpm2": DPM2(),
     "lms": LMS(),
     "ipndm": IPNDM(),
+    "exponential": TauMultistep(order=4, corrector=2),
+    "dpmpp_1s": DPMSolverPP(order=1),
+    "dpmpp_2s": TwoStage(),
+    "dpmpp_2m": DPMSolverPP(),
+    "dpmpp_3m": DPMSolverPP(order=3),
+    "unipc_2": UniPC(2, 2),
+    "unipc": UniPC(),
+    "deis": DEIS(),
+    "fast": Fast(),
+    "fast_pilot": Fast(pilot=PILOT),
 }
 ALL = (
     PREDICTORS
@@ -70,6 +98,13 @@ ALL = (
         "torchsde_srk": TorchSDE("srk"),
         "torchsde_heun": TorchSDE("heun"),
         "torchsde_reversible": TorchSDE("reversible_heun"),
+        "seeds_2": TwoStage(r=0.4, tau=1.0),
+        "dpmpp_sde": DPMSolverPP(order=1, tau=1.0),
+        "dpmpp_2m_sde": DPMSolverPP(tau=1.0),
+        "dpmpp_3m_sde": DPMSolverPP(order=3, tau=1.0),
+        "sa_solver": SASolver(),
+        "er_sde": ERSDE(),
+        "fast_sde": Fast(tau=0.3),
     }
 )
 
@@ -80,16 +115,23 @@ FIXED = [name for name in ALL if name not in ADAPTIVE]
 # Which make one system of the whole batch, where samples meet within the tolerance.
 COUPLED = {"scipy"}
 # Names of `SAMPLERS` that follow the probability flow, without noise.
-NOISELESS = {"ddim", "euler", "heun", "dpm2", "lms", "ipndm", "dopri5", "tsit5", "scipy"}
+NOISELESS = FLOWS.keys() | {"euler", "dopri5", "tsit5", "scipy"}
 # Whose step may add no noise.
-SILENT = FLOWS.keys() | ADAPTIVE | {"heun_churn", "mala", "restart"}
+SILENT = FLOWS.keys() | ADAPTIVE | {"heun_churn", "mala", "restart", "sa_solver"}
+MULTISTEP = {
+    "deis", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m", "dpmpp_3m_sde", "er_sde", "exponential",
+    "fast", "fast_pilot", "fast_sde", "sa_solver", "unipc", "unipc_2",
+}  # fmt: skip
 # Whose run is more than its steps.
-OWN_LOOP = {"ald", "heun_churn", "ipndm", "lms", "restart", "torchsde_reversible"}
+OWN_LOOP = {"ald", "heun_churn", "ipndm", "lms", "restart", "torchsde_reversible"} | MULTISTEP
 # Whose evaluations are not all at times of the grid.
-BETWEEN = ADAPTIVE | {"dpm2", "heun_churn", "restart", "torchsde_srk"}
+BETWEEN = ADAPTIVE | {"dpm2", "dpmpp_2s", "heun_churn", "restart", "seeds_2", "torchsde_srk"}
+# Which bring a Gaussian or noise levels of their own, that do not move with the data.
+ROOTED = {"er_sde", "fast_pilot"}
 # Which see the sample as x / alpha at the noise sigma / alpha alone, whatever the SDE.
 RESCALED = FLOWS.keys() - {"flow"} | {
-    "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "heun_churn", "restart",
+    "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "dpmpp_2m_sde", "dpmpp_3m_sde",
+    "dpmpp_sde", "er_sde", "fast_sde", "heun_churn", "restart", "sa_solver", "seeds_2",
 }  # fmt: skip
 
 # Evaluations of N steps, as documented; what is not listed takes one for each step.
@@ -101,6 +143,8 @@ EVALUATIONS = {
     "heun": lambda n: 2 * n,
     "heun_churn": lambda n: 2 * n,
     "dpm2": lambda n: 2 * n,
+    "dpmpp_2s": lambda n: 2 * n,
+    "seeds_2": lambda n: 2 * n,
     "restart": lambda n: 2 * n + 12,
     "torchsde_srk": lambda n: 2 * n,
     "torchsde_heun": lambda n: 2 * n,
@@ -121,4 +165,7 @@ def scaled(name: str, c: float) -> Sampler:
         return replace(sampler, epsilon=sampler.epsilon * c**2)
     if name == "restart":
         return replace(sampler, sigma_min=sampler.sigma_min * c, sigma_max=sampler.sigma_max * c)
+    if name == "sa_solver":
+        low, high = sampler.window
+        return replace(sampler, window=(low * c, high * c))
     return sampler

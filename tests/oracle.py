@@ -82,7 +82,7 @@ def run(
     sampler: Sampler, score: TargetScore, times: Tensor, *, denoise: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Exact mean and variance `(D,)` of a whole run from the exact law at `times[0]`."""
-    rsde = score.sde.reverse(score)
+    rsde = score.sde.reverse(score, data=score.data)
 
     def function(x: Tensor, noise: Probe) -> Tensor:
         for state in sampler.trajectory(rsde, x, times, noise):

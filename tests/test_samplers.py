@@ -16,6 +16,7 @@ from methods import (
     OWN_LOOP,
     PREDICTORS,
     RESCALED,
+    ROOTED,
     SILENT,
     evaluations,
     scaled,
@@ -40,6 +41,7 @@ from scoresde.samplers import (
     ConsistentAnnealed,
     Corrector,
     EulerMaruyama,
+    ExponentialMultistep,
     FixedLangevin,
     Heun,
     Langevin,
@@ -321,6 +323,7 @@ def test_the_ancestral_step_is_exact_for_data_at_one_point(data):
 def test_the_ancestral_step_is_inexact_for_other_data(data):
     sde = data.draw(sdes())
     times = data.draw(grids_of(sde, 8))
+    assume(sde.sigma(times[0]) > 0.01)
     score = gaussian(sde, 0.0, 1.0)
     assert run(Ancestral(), score, times)[1] < law(score, times[-1])[1] * (1 - 1e-9)
 
@@ -742,7 +745,7 @@ class Turned:
         return Turned(self.noise.fork(k), self.q)
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", sorted(set(FIXED) - {"fast_pilot"}))
 @FEWER
 @given(st.data())
 def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data):
@@ -761,7 +764,7 @@ def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data)
     assert_close(two, one @ q.T, rtol=1e-9, atol=1e-9 * max(scale, float(one.abs().max())))
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", sorted(set(FIXED) - {"fast_pilot"}))
 @FEWER
 @given(st.data(), st.floats(-5, 5))
 def test_shifted_data_gives_shifted_samples(name, data, c):
@@ -774,14 +777,14 @@ def test_shifted_data_gives_shifted_samples(name, data, c):
         sde.sigma(times[0]) * randn(data.draw(generators()), 4, 1),
         Noise.of(1, 4, horizon=sde.T),
     )
-    one = last(ALL[name], sde.reverse(score), x, times, noise)
+    one = last(ALL[name], sde.reverse(score, data=score.data), x, times, noise)
     start = x + sde.alpha(times[0]) * c
-    two = last(ALL[name], sde.reverse(moved), start, times, noise)
+    two = last(ALL[name], sde.reverse(moved, data=moved.data), start, times, noise)
     scale = max(1.0, float(sde.sigma(times[0])))
     assert_close(two, one + sde.alpha(times[-1]) * c, rtol=1e-9, atol=1e-9 * scale)
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", sorted(set(FIXED) - ROOTED))
 @FEWER
 @given(st.data(), log_floats(0.1, 10))
 def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
@@ -792,10 +795,12 @@ def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
     sampler = ALL[name]
     score, larger = gaussian(sde, 0.3, 0.5), gaussian(large, 0.3 * c, 0.5 * c**2)
     x, noise = sde.sigma_max * randn(data.draw(generators()), 4, 1), Noise.of(1, 4, horizon=sde.T)
-    one = last(sampler, sde.reverse(score), x, times, noise)
-    two = last(scaled(name, c), large.reverse(larger), c * x, times, noise)
-    scale = max(float(one.abs().max()), sde.sigma_max)
-    assert_close(two / c, one, rtol=1e-9, atol=1e-9 * scale)
+    path = [s.x for s in sampler.trajectory(sde.reverse(score, data=score.data), x, times, noise)]
+    wide = large.reverse(larger, data=larger.data)
+    two = last(scaled(name, c), wide, c * x, times, noise)
+    # a high order extrapolates far over so few steps, and rounding with it
+    scale = max(float(torch.stack(path).abs().max()), sde.sigma_max)
+    assert_close(two / c, path[-1], rtol=1e-9, atol=1e-9 * scale)
 
 
 # What a sampler is
@@ -873,7 +878,8 @@ def test_every_exported_sampler_is_tested_here():
         for kind in (getattr(samplers, name) for name in samplers.__all__)
         if isinstance(kind, type) and issubclass(kind, Sampler)
     }
-    assert exported - {Sampler, Corrector, Adaptive} == {type(sampler) for sampler in ALL.values()}
+    abstract = {Adaptive, Sampler, Corrector, ExponentialMultistep}
+    assert exported - abstract == {type(sampler) for sampler in ALL.values()}
 
 
 @pytest.mark.parametrize(

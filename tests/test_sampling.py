@@ -140,9 +140,10 @@ def test_two_seeds_give_other_samples_and_one_seed_the_same(name):
 def test_a_sample_is_the_prior_then_the_trajectory_then_tweedie():
     score, x = DIAGONAL.at(SDE), torch.empty(5, 3, dtype=torch.float64)
     for name, sampler in SAMPLERS.items():
-        noise, rsde = Noise.of(9, 5, first=2), SDE.reverse(score)
+        noise, rsde = Noise.of(9, 5, first=2), SDE.reverse(score, data=score.data)
         state = SDE.prior(score.data).sample(noise.normal(x, math.inf))
-        for at in sampler.trajectory(rsde, state, SDE.times(4), noise):
+        times = sampler.times(SDE, 4, score.data)
+        for at in sampler.trajectory(rsde, state, times, noise):
             state = at.x
         arguments = dict(n=5, seed=9, first=2, steps=4, dtype=torch.float64)
         assert torch.equal(sample(score, SDE, name, denoise=False, **arguments), state)
@@ -254,7 +255,7 @@ def test_the_grid_goes_from_T_to_eps_exactly_and_the_score_is_asked_within_it(na
     assert (t[0], t[-1]) == (sde.T, sde.eps)
     assert all(a >= b for a, b in pairwise(t))
     assert sum(a - b for a, b in pairwise(t)) == pytest.approx(sde.T - sde.eps, rel=1e-12)
-    assert sorted(set(t), reverse=True) == sde.times(8).tolist()
+    assert sorted(set(t), reverse=True) == SAMPLERS[name].times(sde, 8).tolist()
     assert sde.eps <= min(score.times) <= max(score.times) <= sde.T
     assert score.times[-1] == sde.eps
 

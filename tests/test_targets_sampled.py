@@ -79,6 +79,10 @@ SETTLING = SAMPLERS | {"ald": AnnealedLangevin(kappa=0.5, k=10)}
 # first order in 1 / 200; the ancestral variance is too small by the most where v is small
 BIAS = dict(pc=0.05, em=0.05, reverse_diffusion=0.07, ancestral=0.14, ald=0.15, cas=0.08)
 BIAS |= dict(ddim=0.08, euler=0.08, heun=3e-3, dpm2=6e-3, lms=1e-3, ipndm=3e-3, restart=0.06)
+BIAS |= dict(dpmpp_2s=6e-4, dpmpp_2m=6e-4, dpmpp_3m=3e-5, unipc=3e-6, deis=2e-4, seeds_2=2e-3)
+BIAS |= dict(dpmpp_sde=0.14, dpmpp_2m_sde=2e-3, dpmpp_3m_sde=1e-3, sa_solver=1e-3, er_sde=1e-3)
+# the Gaussian of the data is solved exactly
+BIAS |= dict(fast=1e-9, fast_sde=1e-9)
 
 
 @pytest.mark.parametrize(("name", "process"), list(product(FIXED, PROCESSES)))
@@ -88,8 +92,9 @@ def test_the_exact_law_of_the_output_is_near_the_marginal_and_its_tweedie_law(na
     if sde.levels is not None:
         sde = NCSNLadder.geometric(0.01, 10.0, 201)
     score = Gaussian([1.0, -1.0, 2.0], var=[0.05, 0.25, 1.0]).at(sde)
-    times = sde.times(200)
-    sampler, rsde, moments = SETTLING[name], sde.reverse(score), law(score, times[0])
+    sampler = SETTLING[name]
+    times = sampler.times(sde, 200, score.data)
+    rsde, moments = sde.reverse(score), law(score, times[0])
     pairs = list(pairwise(times))
     if name == "ald":
         pairs = [(t, t) for t in times for _ in range(sampler.k)]
@@ -118,7 +123,7 @@ def mixture(shape):
 def test_mixture_samples_have_the_weights_and_the_moments_of_the_modes(name, process, shape):
     sde = PROCESSES[process]
     target, n = mixture(shape), {1: 1500, 2: 800, 3: 500}[len(shape)]
-    noisy, clean = ends(target.at(sde), SETTLING[name], n, grid(sde, 40))
+    noisy, clean = ends(target.at(sde), SETTLING[name], n, SETTLING[name].times(sde, 40))
     direction = (target.means[1] - target.means[0]).flatten()
     direction = direction / direction.norm()
     for x in (noisy, clean):
