@@ -74,17 +74,17 @@ class ExponentialMultistep(Sampler):
         r"""The Gaussian that is solved exactly; by default a point, which is data prediction."""
         return Moments(0.0, var=0.0)
 
-    def log_phi(self, rho: Tensor, log_u: Tensor, middle: Tensor) -> Tensor:
+    def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
         r"""$\log\varphi$ up to a constant of the step.
 
         Args:
             rho: Noise-to-signal ratios `(N, Q, 1)`.
             log_u: $\log(U / U_s)$ there, `(N, Q, C)`.
-            middle: The noise-to-signal ratio that stands for the whole step, `(N, 1, 1)`.
+            ends: The noise-to-signal ratios at the start and the end of each step, `(N, 1, 2)`.
         """
         return log_u
 
-    def rate(self, rho: Tensor, middle: Tensor) -> Tensor:
+    def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
         r"""$1 + \tau^2 = \frac{d\log\varphi}{d\log\rho}\,\frac{U^2}{\rho^2}$, `(N, Q, 1)`."""
         return torch.ones_like(rho)
 
@@ -167,10 +167,10 @@ class ExponentialMultistep(Sampler):
         # log(U / U_s) without a difference of squares
         rise = end**2 * torch.expm1(2 * (s[..., None] - all_levels))
         log_u = torch.log1p(rise / (frame.variances + end**2)) / 2
-        middle = torch.exp(-(t + s) / 2)[..., None]
-        log_phi = self.log_phi(rho, log_u, middle)
+        ends = torch.exp(-torch.stack((t, s), -1))
+        log_phi = self.log_phi(rho, log_u, ends)
         fall = log_phi[:, 1:2] - log_phi
-        weights = width[..., None] * self.rate(rho[:, 2:], middle) * fall[:, 2:].exp()
+        weights = width[..., None] * self.rate(rho[:, 2:], ends) * fall[:, 2:].exp()
         residuals = torch.einsum("nqc,nqm->nmc", weights, matrix)
         shrink = 2 * (fall[:, 0] + log_u[:, 0])
         u = (frame.variances + end[:, 0] ** 2).sqrt()

@@ -51,14 +51,17 @@ class TauMultistep(ExponentialMultistep):
         """Whether noise is added."""
         return self.tau > 0
 
-    def log_phi(self, rho: Tensor, log_u: Tensor, middle: Tensor) -> Tensor:
+    def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
         r"""$(1 + \tau^2) \log U$."""
-        return self.rate(rho, middle) * log_u
+        return self.rate(rho, ends) * log_u
 
-    def rate(self, rho: Tensor, middle: Tensor) -> Tensor:
-        r"""$1 + \tau^2$ in the window, else 1."""
+    def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
+        r"""$1 + \tau^2$, with $\tau^2$ in the share of the step that lies in the window."""
         low, high = self.window
-        return 1 + self.tau**2 * ((low <= middle) & (middle <= high))
+        start, end = ends[..., :1], ends[..., 1:]
+        inside = (start.clamp(max=high) / end.clamp(min=low)).log().clamp(min=0)
+        whole = (start / end).log()
+        return 1 + self.tau**2 * torch.where(whole > 0, inside / whole, 0.0)
 
 
 @dataclass(frozen=True)
@@ -151,11 +154,11 @@ class ERSDE(ExponentialMultistep):
         r"""A polynomial in $\rho$."""
         return PolynomialInNoise()
 
-    def log_phi(self, rho: Tensor, log_u: Tensor, middle: Tensor) -> Tensor:
+    def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
         r"""$\log\rho + \log(e^{\rho^{0.3}} + 10)$."""
         return rho.log() + torch.logaddexp(rho**0.3, rho.new_tensor(10.0).log())
 
-    def rate(self, rho: Tensor, middle: Tensor) -> Tensor:
+    def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
         r"""Its slope in $\log\rho$, since $U = \rho$."""
         power = rho**0.3
         return 1 + 0.3 * power * torch.sigmoid(power - math.log(10))
