@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, example, given
@@ -11,7 +12,7 @@ from strategies import SDES, sdes, times_of
 from torch.testing import assert_close
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.noise import Noise, path, seeds_of
+from scoresde.noise import Noise, path, philox, seeds_of
 
 SEEDS = st.integers(0, 2**64 - 1)
 EVENTS = st.lists(st.integers(1, 9), max_size=3).map(tuple)
@@ -184,6 +185,27 @@ def test_draws_reach_far_into_the_tail_and_are_finite():
     assert z.isfinite().all()
     assert 4.7 < z.max() < 6.5
     assert -6.5 < z.min() < -4.7
+
+
+@pytest.mark.parametrize("word", [0, 2**64 - 1, 2**31, 2**63, 2**63 + 2**31])
+def test_every_word_makes_a_finite_number(word):
+    raw = np.full((1, 4), word, dtype=np.uint64)
+    for z in (philox.double(raw), philox.single(raw)):
+        assert (z.abs() < 9).all()
+
+
+def test_words_of_two_purposes_never_meet():
+    words = philox.Words([3, 3, 8], [0, 1, 0])
+    drawn = np.concatenate([words(8, (0, 0, 0), purpose) for purpose in range(3)])
+    assert len(np.unique(drawn)) == drawn.size
+
+
+@pytest.mark.parametrize("name", ["increment", "area"])
+def test_a_fork_has_a_path_of_its_own(name):
+    noise, x = Noise.of(7, N), like(N, 4)
+    one, *others = (getattr(n, name)(x, 0.25, 0.5) for n in (noise, noise.fork(0), noise.fork(1)))
+    for other in others:
+        assert uncorrelated(one, other)
 
 
 def test_torch_generators_are_left_alone():

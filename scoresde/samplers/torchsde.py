@@ -169,7 +169,7 @@ class _Reversed:
 
     def starts(self, t: Tensor, s: Tensor, y: Tensor, extra: tuple[Tensor, ...] | None) -> None:
         """The solver goes from t down to s next, from `y` and what it kept of the last step."""
-        self.t, self.s = t, s
+        self.end = float(s)
         if extra:
             # the checks ask for the drift of y, whose value nothing uses
             self.kept.append((-t, y, extra[0]))
@@ -182,16 +182,12 @@ class _Reversed:
         if self.rsde.nfe - self.spent >= self.budget:
             raise ConvergenceError(
                 f"max_nfe = {self.budget} evaluations brought torchsde only to t = "
-                f"{-float(u):.6g}, on its way to {float(self.s):.6g}; raise max_nfe, or loosen "
+                f"{-float(u):.6g}, on its way to {self.end:.6g}; raise max_nfe, or loosen "
                 "rtol and atol"
             )
-        drift = -_flat(self.rsde.drift(y.reshape(self.shape), self.time(u)))
+        drift = -_flat(self.rsde.drift(y.reshape(self.shape), -u))
         self.kept.append((u, y, drift))
         return drift
-
-    def time(self, u: Tensor) -> Tensor:
-        """The time t, kept inside the step in spite of rounding."""
-        return (-u).clamp(self.s, self.t)
 
 
 class _Additive(_Reversed):
@@ -199,7 +195,7 @@ class _Additive(_Reversed):
 
     def g_prod(self, u: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """The diffusion times `v`, `(B, D)`."""
-        return expand(self.rsde.diffusion(self.time(u)), y) * v
+        return expand(self.rsde.diffusion(-u), y) * v
 
 
 class _Diagonal(_Reversed):
@@ -207,7 +203,7 @@ class _Diagonal(_Reversed):
 
     def g(self, u: Tensor, y: Tensor) -> Tensor:
         """The diffusion `(B, D)`."""
-        return expand(self.rsde.diffusion(self.time(u)), y) * torch.ones_like(y)
+        return expand(self.rsde.diffusion(-u), y) * torch.ones_like(y)
 
 
 class _Path:
