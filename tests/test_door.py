@@ -155,6 +155,17 @@ def test_finiteness_is_checked_unless_it_is_switched_off():
     assert rsde.score(x, 0.25)[[0, 2]].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_finite_score_passes_though_its_sum_does_not_and_infinities_never_cancel(dtype):
+    largest = torch.finfo(dtype).max
+    x = torch.ones(3, 2, dtype=dtype)
+    rsde = VPSDE().reverse(lambda x, t: torch.full_like(x, largest))
+    assert (rsde.score(x, 0.25) == largest).all()
+    ends = torch.tensor([math.inf, -math.inf], dtype=dtype)
+    with pytest.raises(NonFiniteError, match=r"in samples \[0, 1, 2\]"):
+        VPSDE().reverse(lambda x, t: x * ends).score(x, 0.25)
+
+
 def test_a_score_that_overflows_half_precision_is_not_finite():
     rsde = VPSDE().reverse(lambda x, t: -1e6 * x.float())
     with pytest.raises(NonFiniteError, match="float32"):
