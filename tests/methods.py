@@ -164,7 +164,11 @@ def scaled(name: str, c: float) -> Sampler:
     if name == "fixed":
         return replace(sampler, epsilon=sampler.epsilon * c**2)
     if name == "restart":
-        return replace(sampler, sigma_min=sampler.sigma_min * c, sigma_max=sampler.sigma_max * c)
+        wider = (
+            replace(stretch, sigma_min=stretch.sigma_min * c, sigma_max=stretch.sigma_max * c)
+            for stretch in sampler.stretches
+        )
+        return replace(sampler, stretches=tuple(wider))
     if name == "sa_solver":
         low, high = sampler.window
         return replace(sampler, window=(low * c, high * c))

@@ -49,6 +49,7 @@ from scoresde.samplers import (
     ReverseDiffusion,
     Sampler,
     ScaledLangevin,
+    Stretch,
 )
 from scoresde.sde import EDMSDE, VESDE, VPSDE, CosineSDE, NCSNLadder, ReverseSDE, SubVPSDE
 from scoresde.targets import Gaussian, GaussianMixture
@@ -908,11 +909,11 @@ def test_every_exported_sampler_is_tested_here():
         (lambda: IPNDM(2.5), "order must be an integer from 1 to 8, got 2.5"),
         (lambda: ConsistentAnnealed(0.0), r"kappa must lie in \(0, 1\], got 0.0"),
         (
-            lambda: Restart(sigma_min=0.0),
+            lambda: Stretch(sigma_min=0.0),
             "need 0 < sigma_min < sigma_max, both finite, got sigma_m",
         ),
-        (lambda: Restart(sigma_max=math.inf), "both finite, got sigma_min = 0.06, sigma_max = inf"),
-        (lambda: Restart(inner=0), "need k >= 0 and inner >= 1, got k = 2, inner = 0"),
+        (lambda: Stretch(sigma_max=math.inf), "both finite, got sigma_min = 0.06, sigma_max = inf"),
+        (lambda: Stretch(steps=0), "need k >= 0 and steps >= 1, got k = 2, steps = 0"),
     ],
 )
 def test_impossible_hyperparameters_are_refused(make, message):

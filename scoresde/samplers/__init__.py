@@ -14,7 +14,7 @@ from scoresde.samplers.multistep import DEIS, ERSDE, DPMSolverPP, SASolver, TauM
 from scoresde.samplers.ode import ProbabilityFlow, Scipy
 from scoresde.samplers.pc import PC
 from scoresde.samplers.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
-from scoresde.samplers.restart import Restart
+from scoresde.samplers.restart import Restart, Stretch
 from scoresde.samplers.singlestep import TwoStage
 from scoresde.samplers.torchsde import TorchSDE
 
@@ -49,6 +49,7 @@ __all__ = [
     "ScaledLangevin",
     "Scipy",
     "State",
+    "Stretch",
     "TauMultistep",
     "TorchSDE",
     "TwoStage",
