@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from scoresde.samplers import Sampler, State
 from scoresde.sampling.problem import Generators, check_integer, prepare
-from scoresde.sampling.run import Score, evaluating
+from scoresde.sampling.run import Score
+from scoresde.score import evaluating
 from scoresde.sde import SDE, Moments
 
 __all__ = ["sample", "trajectory"]

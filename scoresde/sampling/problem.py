@@ -19,8 +19,8 @@ from scoresde.errors import (
 from scoresde.noise import seeds_of
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
-from scoresde.sampling.run import Run, Score, layers
-from scoresde.score import check_sde
+from scoresde.sampling.run import Run, Score
+from scoresde.score import check_sde, layers
 from scoresde.sde import SDE, Moments
 
 __all__ = ["Generators", "check_integer", "prepare"]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +19,7 @@ from scoresde.samplers import Sampler, State
 from scoresde.score import Conditional
 from scoresde.sde import SDE, Moments
 
-__all__ = ["Run", "Score", "evaluating", "layers"]
+__all__ = ["Run", "Score"]
 
 Score = Callable[..., Tensor]
 
@@ -106,29 +104,6 @@ class Run:
                     f"give sample() a smaller batch_size, for example {max(self.n // 2, 1)}"
                 ) from error
             raise
-
-
-@contextmanager
-def evaluating(model: Score) -> Iterator[None]:
-    """The modules inside a score in evaluation mode, each restored to its own at the end."""
-    modules = (m for layer in layers(model) for m in getattr(layer, "modules", tuple)())
-    modes = {module: module.training for module in modules}
-    for module in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def layers(score: Any) -> Iterator[Any]:
-    """A score, what it wraps as its `model`, and so on inwards."""
-    seen: set[int] = set()
-    while score is not None and id(score) not in seen:
-        seen.add(id(score))
-        yield score
-        score = getattr(score, "model", None)
 
 
 def _check_end(x: Tensor) -> None:

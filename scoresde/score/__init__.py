@@ -2,6 +2,7 @@ r"""Scores: any callable `(x, t)` that returns $\nabla\log p_t(x)$, and networks
 
 from scoresde.score.energy import EnergyScore
 from scoresde.score.model import ScoreModel, load
+from scoresde.score.modes import evaluating, layers
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
 from scoresde.score.per_level import PerLevelScore
 from scoresde.score.pilot import Pilot
@@ -19,7 +20,9 @@ __all__ = [
     "Pilot",
     "ScoreModel",
     "check_sde",
+    "evaluating",
     "from_denoiser",
+    "layers",
     "load",
     "locate",
 ]
