@@ -2,6 +2,7 @@
 
 from scoresde import nn, samplers, targets
 from scoresde.errors import ScoreSDEError
+from scoresde.likelihood import bits_per_dim, decode, encode, log_prob
 from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss, fd_ssm_loss, ism_loss, ssm_loss
 from scoresde.samplers import State
@@ -50,11 +51,15 @@ __all__ = [
     "ScoreSDEError",
     "State",
     "SubVPSDE",
+    "bits_per_dim",
+    "decode",
     "dsm_loss",
+    "encode",
     "fd_ssm_loss",
     "from_denoiser",
     "ism_loss",
     "load",
+    "log_prob",
     "nn",
     "pilot",
     "sample",

@@ -12,14 +12,15 @@ from one forward pass, also under `torch.no_grad`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, ShapeError
 
-__all__ = ["divergence", "hutchinson"]
+__all__ = ["divergence", "hutchinson", "jacobian"]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -43,17 +44,26 @@ def divergence(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
         ShapeError: The value has another shape than `x`.
     """
     value, at = _forward(f, x)
-    size = x[:1].numel() if len(x) else 0
-    chunk = max(_BUDGET // max(x.numel(), 1), 1)
     total = x.new_zeros(len(x))
-    for first in range(0, size, chunk):
-        axes = torch.arange(first, min(first + chunk, size), device=x.device)
-        unit = torch.nn.functional.one_hot(axes, size).to(x.dtype)
-        rows = unit.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
-        products = _products(value, at, rows).reshape(len(axes), len(x), size)
-        for j, axis in enumerate(axes.tolist()):
+    for axes, products in _by_axes(value, at):
+        for j, axis in enumerate(axes):
             total = total + products[j, :, axis]
     return value.detach(), total
+
+
+def jacobian(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$f(x)$ and the Jacobian $\partial f_i / \partial x_j$ of each row over its flattened event.
+
+    Arguments and errors are those of `divergence`.
+
+    Returns:
+        The value `(B, *)` and the Jacobian `(B, D, D)`, both in the dtype of `x`, without a graph.
+    """
+    value, at = _forward(f, x)
+    size = math.prod(x.shape[1:])
+    rows = [products for _, products in _by_axes(value, at)]
+    matrix = torch.cat(rows) if rows else x.new_zeros(size, len(x), size)
+    return value.detach(), matrix.transpose(0, 1)
 
 
 def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +87,7 @@ def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
         )
     value, at = _forward(f, x)
     products = _products(value, at, probes) * probes
-    return value.detach(), products.reshape(*probes.shape[:2], x[:1].numel()).sum(2)
+    return value.detach(), products.reshape(*probes.shape[:2], math.prod(x.shape[1:])).sum(2)
 
 
 def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,12 +99,23 @@ def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
         raise ShapeError(
             f"the field must have the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}"
         )
-    if not value.requires_grad:
+    if not value.requires_grad and x.numel() > 0:
         raise InvalidTypeError(
             "the field has no gradient: it was computed under torch.no_grad, detached, or does not "
             "depend on x; let it be differentiable"
         )
     return value, at
+
+
+def _by_axes(value: Tensor, at: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+    """The rows of the Jacobians, `(chunk, B, D)`, and which rows they are."""
+    size = math.prod(at.shape[1:])
+    chunk = max(_BUDGET // max(at.numel(), 1), 1)
+    for first in range(0, size, chunk):
+        axes = torch.arange(first, min(first + chunk, size), device=at.device)
+        unit = torch.nn.functional.one_hot(axes, size).to(at.dtype)
+        rows = unit.reshape(-1, 1, *at.shape[1:]).expand(-1, *at.shape)
+        yield axes.tolist(), _products(value, at, rows).reshape(len(axes), len(at), size)
 
 
 def _products(value: Tensor, at: Tensor, cotangents: Tensor) -> Tensor:
@@ -106,6 +127,8 @@ def _products(value: Tensor, at: Tensor, cotangents: Tensor) -> Tensor:
         )
         return torch.zeros_like(v) if out is None else out
 
+    if at.numel() == 0:
+        return torch.zeros_like(cotangents)
     if len(cotangents) > 1:
         try:
             return product(cotangents, True)

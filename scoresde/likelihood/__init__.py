@@ -1,0 +1,25 @@
+"""Likelihoods with error bars, and what the probability flow's invertibility gives besides."""
+
+from scoresde.likelihood.bits import TRANSFORMS, Dequantization, bits_per_dim, importance_bound
+from scoresde.likelihood.bound import elbo
+from scoresde.likelihood.front import log_prob, sample_with_log_prob
+from scoresde.likelihood.latents import decode, encode, slerp
+from scoresde.likelihood.prior import heat_correction, read_moments
+from scoresde.likelihood.result import LogProb, effective_sample_size
+
+__all__ = [
+    "TRANSFORMS",
+    "Dequantization",
+    "LogProb",
+    "bits_per_dim",
+    "decode",
+    "effective_sample_size",
+    "elbo",
+    "encode",
+    "heat_correction",
+    "importance_bound",
+    "log_prob",
+    "read_moments",
+    "sample_with_log_prob",
+    "slerp",
+]

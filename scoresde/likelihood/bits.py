@@ -1,0 +1,126 @@
+r"""Bits per dimension: what a density says about the whole numbers that the data are made of.
+
+Uniform dequantisation (Uria et al. 2013, arXiv:1306.0186; Theis et al. 2016, arXiv:1511.01844)
+spreads a level $y \in \{0, \dots, L - 1\}$ over its cell, $x = o + h\,(y + u)$ with
+$u \sim U[0, 1)$, and by Jensen's inequality
+
+$$ \log_2 P(y) \ge E_u\big[\log_2 p(x)\big] + D \log_2 h. $$
+
+With $k$ draws of $u$ the logarithm of their mean is a tighter bound (Burda et al. 2016,
+arXiv:1509.00519).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.likelihood.result import LogProb
+
+__all__ = ["TRANSFORMS", "Dequantization", "bits_per_dim", "importance_bound"]
+
+
+@dataclass(frozen=True)
+class Dequantization:
+    r"""How levels became numbers: $x = o + h\,(y + u)$.
+
+    Args:
+        levels: $L$, at least 2.
+        cell: $h$, the width of a level in the units of `x`, positive.
+        origin: $o$, where level 0 begins.
+
+    Raises:
+        InvalidValueError: A parameter has an impossible value.
+    """
+
+    levels: int
+    cell: float
+    origin: float
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise InvalidValueError(f"levels must be at least 2, got {self.levels}")
+        if not 0 < self.cell < math.inf or not math.isfinite(self.origin):
+            raise InvalidValueError(
+                f"cell must be positive and origin finite, got {self.cell} and {self.origin}"
+            )
+
+    @classmethod
+    def centred(cls, levels: int, low: float = -1.0, high: float = 1.0) -> Dequantization:
+        """For a model of data in which level 0 was `low` and the last one `high`, without noise.
+
+        The cell of a level has its value in the middle: bytes by `x / 127.5 - 1` are
+        `centred(256)`, and 7 bits become log2(127.5) = 6.994.
+        """
+        cell = (high - low) / (levels - 1)
+        return cls(levels, cell, low - cell / 2)
+
+    def __call__(self, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """A draw of `x`, float32, from levels `(B, *)`.
+
+        Args:
+            y: Whole numbers from 0 to `levels - 1`, of any dtype.
+            generator: Where u comes from; torch's global generator without it.
+
+        Raises:
+            InvalidValueError: A number is no level.
+        """
+        if not ((y >= 0) & (y < self.levels) & (y == y.round())).all():
+            raise InvalidValueError(
+                f"levels are whole numbers from 0 to {self.levels - 1}, "
+                f"got numbers from {y.min()} to {y.max()}"
+            )
+        u = torch.rand(y.shape, generator=generator, dtype=torch.float64).to(y.device)
+        return (self.origin + self.cell * (y.double() + u)).float()
+
+
+TRANSFORMS: Mapping[str, Dequantization] = MappingProxyType(
+    {"uint8": Dequantization(256, 1 / 128, -1.0)}
+)
+"""Transforms with a name: `"uint8"` are bytes as $x = (y + u) / 128 - 1$."""
+
+
+def bits_per_dim(
+    log_prob: LogProb, *, data_transform: Dequantization | str | None = None
+) -> Tensor:
+    r"""$-\log_2 P(y) / D$, `(B,)`, of data that were levels: smaller is better.
+
+    Args:
+        log_prob: The density of the dequantised data.
+        data_transform: How they were made of levels, or a name of `TRANSFORMS`. There is no
+            default: the transform is worth bits ($-\log_2 h$, 7 for `"uint8"`), and the numbers
+            themselves do not tell it.
+
+    Raises:
+        InvalidTypeError: No transform is declared.
+        UnknownNameError: Its name is unknown.
+        InvalidValueError: The samples have no dimension.
+    """
+    if data_transform is None:
+        raise InvalidTypeError(
+            "bits per dimension count the levels of the data, and float data do not tell which "
+            "they had; declare data_transform='uint8' for (y + u) / 128 - 1, "
+            "or a Dequantization(levels, cell, origin)"
+        )
+    if isinstance(data_transform, str):
+        if data_transform not in TRANSFORMS:
+            raise UnknownNameError.of("data transform", data_transform, TRANSFORMS)
+        data_transform = TRANSFORMS[data_transform]
+    if log_prob.dimensions == 0:
+        raise InvalidValueError("samples without a dimension have no bits per dimension")
+    return -log_prob.value / (log_prob.dimensions * math.log(2)) - math.log2(data_transform.cell)
+
+
+def importance_bound(values: Tensor) -> Tensor:
+    r"""$\log \frac1k \sum_i e^{v_i}$ over k dequantisations of the same data, `(k, B)` to `(B,)`.
+
+    Args:
+        values: The log-densities of each draw.
+    """
+    return values.logsumexp(0) - math.log(len(values))

@@ -1,0 +1,134 @@
+r"""Densities along the probability flow.
+
+A density is carried by its flow: with $u$ the velocity of $z = x / c_t$ in the angle $\varphi$
+(`scoresde.samplers.ode`), $\frac{d}{d\varphi} \log p(z_\varphi) = -\nabla\cdot u$, so that
+
+$$ \log p_t(x_t) = \log p_T(x_T) + D \log \frac{c_T}{c_t}
+   + \int_{\varphi_t}^{\varphi_T} \nabla\cdot u\; d\varphi, \qquad
+   \nabla\cdot u = -\tan\varphi\,\big(D + c^2\, \nabla\cdot s\big) $$
+
+(Chen et al. 2018, *Neural ordinary differential equations*, arXiv:1806.07366; Song et al. 2021,
+section 4.3, arXiv:2011.13456). State and integral are one system in float64, solved for each
+sample by itself; the integrand vanishes where $p_t$ is standard normal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.likelihood.trace import Trace
+from scoresde.ode import DOPRI5, Solution, rms, solve
+from scoresde.samplers.ode import angle, scale, time_at
+from scoresde.score import Conditional
+from scoresde.sde import SDE, Moments, ReverseSDE, expand
+
+__all__ = ["Flow", "Transport"]
+
+
+@dataclass(frozen=True, eq=False)
+class Transport:
+    r"""Where samples went, and what that did to their density.
+
+    Attributes:
+        x: The samples at the last time, `(B, *)` float64.
+        rise: $\log p$ at the last time minus that at the first, `(K, B)`, an estimate each.
+        solver_error: An estimate of the solver's error of the rise, `(B,)`.
+        nfe: Evaluations of each sample `(B,)`.
+    """
+
+    x: Tensor
+    rise: Tensor
+    solver_error: Tensor
+    nfe: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """The probability flow of a model, with the divergence of its score.
+
+    Args:
+        model: The score.
+        sde: The process.
+        condition: What the model takes beside `(x, t)`, one row for each sample.
+        data: The data's moments, where known.
+        dtype: The dtype in which the model is evaluated.
+        trace: How the divergence is found.
+        rtol: The tolerance relative to $z$.
+        atol: The absolute tolerance of $z$, and that of the density in nats.
+        max_nfe: The most evaluations of a sample.
+    """
+
+    model: Any
+    sde: SDE
+    condition: Mapping[str, Tensor] | None
+    data: Moments | None
+    dtype: torch.dtype
+    trace: Trace
+    rtol: float
+    atol: float
+    max_nfe: int
+
+    def door(self, rows: Tensor | slice = slice(None)) -> ReverseSDE:
+        """The reverse SDE for some of the samples."""
+        score = self.model
+        if self.condition:
+            score = Conditional(score, {k: v[rows] for k, v in self.condition.items()})
+        return self.sde.reverse(score, data=self.data)
+
+    def divergence(self, x: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The score and the estimates of its divergence, `(b, *)` and `(K, b)`, float64."""
+        door, where = self.door(rows), t.expand(len(x))
+        alpha, sigma = self.sde.alpha(where), self.sde.sigma(where)
+        score, trace = self.trace(
+            lambda y: door.score(y, where), x.to(self.dtype), rows, alpha, sigma
+        )
+        return score.double(), trace
+
+    def transport(self, x: Tensor, t: Tensor, s: Tensor) -> Transport:
+        """Carry samples `(B, *)` and their density from time t to time s, in either direction."""
+        sde, event = self.sde, x.shape[1:]
+        size = math.prod(event)
+        count, ends = self.trace.count, torch.stack([s, t]).aminmax()
+
+        def slope(phi: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+            z = y[:, :size].reshape(-1, *event)
+            time = time_at(sde, phi).clamp(*ends)
+            c, tan = scale(sde, time), torch.tan(phi)
+            score, trace = self.divergence(expand(c, z) * z, time, rows)
+            velocity = -expand(tan, z) * (z + expand(c, z) * score)
+            rise = tan.to(y.device) * (size + (c**2).to(y.device) * trace)
+            return torch.cat([velocity.reshape(-1, size), rise.T], 1)
+
+        z = x.double() / expand(scale(sde, t), x.double())
+        parts = torch.tensor([1.0] * size + [0.0] * count, dtype=torch.float64)
+        solution = solve(
+            slope,
+            torch.cat([z.reshape(len(x), size), z.new_zeros(len(x), count)], 1),
+            angle(sde, t),
+            angle(sde, s),
+            tableau=DOPRI5,
+            rtol=self.rtol * parts,
+            atol=self.atol,
+            max_nfe=self.max_nfe,
+            norm=lambda e: torch.maximum(rms(e[:, :size]), rms(e[:, size:])),
+        )
+        z = solution.y[:, :size].reshape(x.shape)
+        volume = size * torch.log(scale(sde, t) / scale(sde, s))
+        return Transport(
+            z * expand(scale(sde, s), z),
+            solution.y[:, size:].T + volume.to(z.device),
+            _error(solution, size),
+            solution.nfe,
+        )
+
+
+def _error(solution: Solution, size: int) -> Tensor:
+    """The integral's error, and to first order what the state's does to a standard normal law."""
+    state, integral = solution.error[:, :size], solution.error[:, size:]
+    return integral.mean(1) + (solution.y[:, :size].abs() * state).sum(1)

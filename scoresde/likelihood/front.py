@@ -1,0 +1,221 @@
+r"""The front door: `log_prob` and `sample_with_log_prob`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.inputs import check_input, time
+from scoresde.likelihood.prior import heat_correction, read_moments
+from scoresde.likelihood.result import LogProb
+from scoresde.likelihood.trace import Exact, Probed, Trace
+from scoresde.noise import Noise, seeds_of
+from scoresde.score import evaluating
+from scoresde.sde import SDE, Moments, expand
+
+__all__ = ["log_prob", "sample_with_log_prob"]
+
+Method = Literal["auto", "exact", "hutchinson"]
+
+# Dimensions up to which "auto" takes the exact trace, and the moments are read from the score.
+_EXACT, _READABLE = 64, 1024
+
+
+def log_prob(
+    model: Any,
+    sde: SDE,
+    x: Tensor,
+    *,
+    t: float | None = None,
+    method: Method = "auto",
+    probes: int = 16,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_nfe: int = 10_000,
+    seed: int = 0,
+    first: int = 0,
+    batch_size: int | None = None,
+    condition: Mapping[str, Tensor] | None = None,
+    data: Moments | None = None,
+) -> LogProb:
+    r"""The log-density of samples, by the probability flow from eps to `T`.
+
+    Three things are made explicit that are usually silent. The prior is the Gaussian with the
+    moments of the data, those of `data` or of the model, or else read from the score at `T`. What
+    lies between the data and eps is crossed by the heat equation (`heat_correction`), and its size
+    reported. And each sample has adaptive steps of its own, so that its value does not depend on
+    the batch.
+
+    Args:
+        model: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
+        sde: The process whose score it is.
+        x: The points, `(B, *)`, floating point; the model is evaluated in their dtype.
+        t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
+        method: `"exact"` takes D vector-Jacobian products for each evaluation, `"hutchinson"` one
+            for each probe, `"auto"` the exact ones up to 64 dimensions. No fewer probes than
+            dimensions are exact as well: they are then the axes.
+        probes: Rademacher probes of Hutchinson's estimate, fixed along the path; at least 1.
+        rtol: The solver's relative tolerance.
+        atol: Its absolute tolerance, of the state in units of its scale and of the density in nats.
+        max_nfe: The most evaluations of a sample.
+        seed: The randomness of the probes; row i has those of number `first + i`.
+        first: The number of the first row.
+        batch_size: Rows at once, to bound memory; by default all.
+        condition: What the model takes beside `(x, t)`, one row for each sample.
+        data: The data's moments; a `ScoreModel` knows its own.
+
+    Raises:
+        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
+        NonFiniteError: `x` or the score has a NaN or an infinity.
+        ConvergenceError: `max_nfe` is used up.
+    """
+    check_input(model, sde, x, condition)
+    start = sde.eps if t is None else t
+    if not sde.eps <= start <= sde.T:
+        raise InvalidValueError(f"t must lie in [eps, T] = [{sde.eps}, {sde.T}], got {t}")
+    size = len(x) if batch_size is None else batch_size
+    if size < 1 and len(x) > 0:
+        raise InvalidValueError(f"batch_size must be at least 1, got {batch_size}")
+    parts = []
+    with evaluating(model), torch.no_grad():
+        for i in range(0, max(len(x), 1), max(size, 1)):
+            rows = slice(i, i + size)
+            some = condition and {name: value[rows] for name, value in condition.items()}
+            noise = Noise.of(seed, len(x[rows]), first=first + i)
+            trace = (method, probes, noise)
+            flow = _flow(model, sde, x[rows], some, data, trace, rtol, atol, max_nfe)
+            parts.append(_log_prob(flow, x[rows], start, of_data=t is None))
+    return LogProb.cat(parts)
+
+
+def sample_with_log_prob(
+    model: Any,
+    sde: SDE,
+    n: int = 1,
+    *,
+    shape: Sequence[int] | None = None,
+    method: Method = "auto",
+    probes: int = 16,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_nfe: int = 10_000,
+    seed: int | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    first: int = 0,
+    condition: Mapping[str, Tensor] | None = None,
+    data: Moments | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, LogProb]:
+    r"""Draws of the flow at eps and their log-density there, from one solve.
+
+    The density is that of the draws themselves, whatever the model has learnt: the law of the
+    prior, carried by the flow of the model. It is what importance weights need.
+
+    Args:
+        model: A score, as in `log_prob`.
+        sde: The process whose score it is.
+        n: How many.
+        shape: The shape of one sample; a `ScoreModel` knows its own.
+        method: How the trace is found, as in `log_prob`.
+        probes: Probes of Hutchinson's estimate.
+        rtol: The solver's relative tolerance.
+        atol: Its absolute tolerance.
+        max_nfe: The most evaluations of a sample.
+        seed: The randomness, as in `scoresde.sample`, whose prior draws these are.
+        generator: In its place, likewise.
+        first: The number of the first sample of the seed.
+        condition: What the model takes beside `(x, t)`, one row for each sample.
+        data: The data's moments, for the prior.
+        dtype: In which the model is evaluated and the samples are returned.
+        device: Where.
+
+    Returns:
+        The samples `(n, *)` and their `LogProb`.
+    """
+    event = getattr(model, "event_shape", None) if shape is None else tuple(shape)
+    if event is None:
+        raise InvalidValueError("a bare score does not know its event shape; give shape=")
+    seeds, indices = seeds_of(n, seed, generator, first)
+    noise = Noise(seeds, indices, horizon=sde.T)
+    like = torch.empty(n, *event, dtype=dtype, device=device)
+    check_input(model, sde, torch.zeros_like(like), condition)
+    with evaluating(model), torch.no_grad():
+        trace = (method, probes, noise)
+        flow = _flow(model, sde, like, condition, data, trace, rtol, atol, max_nfe)
+        prior = sde.prior(flow.data)
+        z = prior.sample(noise.normal(like.double(), math.inf))
+        moved = flow.transport(z, time(sde.T), time(sde.eps))
+    values = prior.log_prob(z) + moved.rise
+    none = torch.zeros(n, dtype=torch.float64, device=z.device)
+    found = _summed(values, moved.solver_error, none, moved.nfe, event, flow.trace)
+    return moved.x.to(dtype), found
+
+
+def _flow(
+    model: Any,
+    sde: SDE,
+    x: Tensor,
+    condition: Mapping[str, Tensor] | None,
+    data: Moments | None,
+    by: tuple[str, int, Noise],
+    rtol: float,
+    atol: float,
+    max_nfe: int,
+) -> Flow:
+    """The flow with its prior, and its trace `by` a method, a number of probes and a noise."""
+    method, probes, noise = by
+    event = tuple(x.shape[1:])
+    if method not in ("auto", "exact", "hutchinson"):
+        raise InvalidValueError(f"method must be 'auto', 'exact' or 'hutchinson', got {method!r}")
+    if probes < 1:
+        raise InvalidValueError(f"probes must be at least 1, got {probes}")
+    data = getattr(model, "data", None) if data is None else data
+    if data is None and not condition and 0 < math.prod(event) <= _READABLE:
+        data = read_moments(sde.reverse(model), event, x.dtype)
+    trace: Trace = Exact()
+    size = math.prod(event)
+    if size > probes and (method == "hutchinson" or (method == "auto" and size > _EXACT)):
+        own = noise.fork(1)  # the start of a sample of the same seed is another number
+        signs = torch.stack([own.normal(x, math.inf, k).sign() for k in range(probes)])
+        trace = Probed(signs, data)
+    return Flow(model, sde, condition, data, x.dtype, trace, rtol, atol, max_nfe)
+
+
+def _log_prob(flow: Flow, x: Tensor, start: float, *, of_data: bool) -> LogProb:
+    sde, t, end = flow.sde, time(start), time(flow.sde.T)
+    x, event = x.double(), tuple(x.shape[1:])
+    correction = torch.zeros(flow.trace.count, len(x), dtype=torch.float64, device=x.device)
+    if of_data:
+        x = x * expand(sde.alpha(t), x)
+    moved = flow.transport(x, t, end)
+    values = sde.prior(flow.data).log_prob(moved.x) - moved.rise
+    nfe = moved.nfe
+    if of_data:
+        score, trace = flow.divergence(x, t, torch.arange(len(x)))
+        correction = heat_correction(sde.sigma(t), score, trace)
+        values = values + correction + math.prod(event) * float(torch.log(sde.alpha(t)))
+        nfe = nfe + 1
+    return _summed(values, moved.solver_error, correction.mean(0), nfe, event, flow.trace)
+
+
+def _summed(
+    values: Tensor,
+    solver_error: Tensor,
+    correction: Tensor,
+    nfe: Tensor,
+    event: tuple[int, ...],
+    trace: Trace,
+) -> LogProb:
+    """The mean over the probes `(K, B)`, and its standard error."""
+    stderr = torch.zeros_like(values[0])
+    if isinstance(trace, Probed):
+        k = len(values)
+        stderr = values.std(0) / math.sqrt(k) if k > 1 else torch.full_like(stderr, math.inf)
+    return LogProb(values.mean(0), stderr, solver_error, correction, nfe, math.prod(event))

@@ -1,0 +1,46 @@
+"""What comes in, checked before the first evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
+from scoresde.score import check_sde
+from scoresde.sde import SDE
+
+__all__ = ["check_input", "time"]
+
+
+def check_input(model: Any, sde: SDE, x: Tensor, condition: Mapping[str, Tensor] | None) -> None:
+    """Raise unless the model, its SDE, the samples `(B, *)` and their condition fit."""
+    if not callable(model):
+        raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
+    check_sde(model, sde)
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise InvalidTypeError(
+            f"x must be a floating-point tensor (B, *), got {got}; "
+            "images of bytes are dequantised first"
+        )
+    event = getattr(model, "event_shape", None)
+    if x.ndim == 0 or (event is not None and tuple(x.shape[1:]) != tuple(event)):
+        raise ShapeError(
+            f"x must have shape (B, {', '.join(map(str, event or ['*']))}), got {tuple(x.shape)}"
+        )
+    if not x.isfinite().all():
+        raise NonFiniteError("x holds NaN or infinity")
+    for name, value in (condition or {}).items():
+        if len(value) != len(x):
+            raise ShapeError(
+                f"condition {name!r} of shape {tuple(value.shape)} needs one row for each of the "
+                f"{len(x)} samples"
+            )
+
+
+def time(t: float) -> Tensor:
+    """A time as the rest of the package takes it."""
+    return torch.tensor(t, dtype=torch.float64)

@@ -1,0 +1,109 @@
+r"""How the divergence of a score is found along the flow: exactly, or by fixed probes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from scoresde.divergence import divergence, hutchinson
+from scoresde.sde import Moments
+
+__all__ = ["Exact", "Probed", "Trace"]
+
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Trace(Protocol):
+    """Estimates of the divergence of a score, `count` of them for each sample."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        ...
+
+    def __call__(
+        self,
+        score: Callable[[Tensor], Tensor],
+        x: Tensor,
+        rows: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The score `(b, *)` and the estimates `(count, b)` at the samples `rows` of the batch.
+
+        Args:
+            score: A function of `x`.
+            x: The samples `(b, *)`.
+            rows: Their numbers in the batch, `(b,)`.
+            alpha: Their signal scales, `(b,)`.
+            sigma: Their noise scales, `(b,)`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The exact trace, by D vector-Jacobian products."""
+
+    count: int = 1
+
+    def __call__(
+        self,
+        score: Callable[[Tensor], Tensor],
+        x: Tensor,
+        rows: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The score and its divergence."""
+        value, trace = divergence(score, x)
+        return value, trace[None].double()
+
+
+class Probed:
+    r"""Hutchinson's estimates from K probes, the trace of their Gaussian part taken exactly.
+
+    With $C = \alpha^2\Sigma + \sigma^2 I$ the covariance of $p_t$ to second order, the estimate
+
+    $$ v^T \nabla s\, v + v^T C^{-1} v - \operatorname{tr} C^{-1} $$
+
+    has the same mean and is exact where the score is that of a Gaussian, $\nabla s = -C^{-1}$.
+
+    Args:
+        probes: $v$, `(K, B, *)`, the same along the whole path.
+        data: The data's moments; None leaves the control out.
+    """
+
+    def __init__(self, probes: Tensor, data: Moments | None) -> None:
+        self.probes, self.count = probes, len(probes)
+        size = math.prod(probes.shape[2:])
+        flat = probes.double().reshape(*probes.shape[:2], size)
+        if data is None:
+            self.variances, self.excess = torch.ones(size, dtype=torch.float64), 0 * flat
+        elif data.cov is None:
+            var = torch.as_tensor(data.var, dtype=torch.float64)
+            self.variances = var.expand(probes.shape[2:]).reshape(size)
+            self.excess = flat**2 - 1
+        else:
+            self.variances, basis = data.principal()
+            self.excess = (flat @ basis.to(flat.device)) ** 2 - 1
+
+    def __call__(
+        self,
+        score: Callable[[Tensor], Tensor],
+        x: Tensor,
+        rows: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The score and one estimate for each probe."""
+        value, estimates = hutchinson(score, x, self.probes[:, rows].to(x))
+        var = alpha[:, None] ** 2 * self.variances + sigma[:, None] ** 2
+        control = (self.excess[:, rows] / var.to(self.excess.device)).sum(2)
+        return value, estimates.double() + control

@@ -1,0 +1,510 @@
+"""Likelihoods against exact densities, and the error bars against the errors."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import SDES, exact_scores, generators, sdes
+from torch.testing import assert_close
+
+from scoresde import VESDE, VPSDE, Moments, sample
+from scoresde.errors import (
+    ConvergenceError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+)
+from scoresde.likelihood import (
+    Dequantization,
+    LogProb,
+    bits_per_dim,
+    decode,
+    effective_sample_size,
+    elbo,
+    encode,
+    importance_bound,
+    log_prob,
+    read_moments,
+    sample_with_log_prob,
+    slerp,
+)
+from scoresde.targets import Gaussian, GaussianMixture
+
+DOUBLE = torch.float64
+TIGHT = dict(rtol=1e-8, atol=1e-8)
+MIXTURE = GaussianMixture([0.3, 0.7], [[-1.0, 0.5], [2.0, 0.0]], stds=0.4)
+
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def draws(target, n, sde=None, t=None):
+    return target.sample(n, sde, t, generator=gen(), dtype=DOUBLE)
+
+
+def skewed(d):
+    """Two modes in d dimensions whose covariances no axis diagonalises."""
+    a = torch.randn(2, d, d, generator=gen(5), dtype=DOUBLE) / math.sqrt(d)
+    covs = a @ a.mT + 0.1 * torch.eye(d)
+    means = torch.stack([torch.full((d,), -0.5), torch.full((d,), 0.5)]).double()
+    return GaussianMixture([0.4, 0.6], means, covs)
+
+
+# Values
+
+
+@settings(max_examples=12)
+@given(st.data())
+def test_the_density_of_a_gaussian_is_exact_at_every_time_of_every_sde(data):
+    sde = data.draw(sdes())
+    score = data.draw(exact_scores(sde))
+    t = sde.eps + (sde.T - sde.eps) * data.draw(st.floats(0, 0.9))
+    mean, var = score.law(torch.tensor(t, dtype=DOUBLE))
+    x = mean + var.sqrt() * torch.randn(4, 2, generator=data.draw(generators()), dtype=DOUBLE)
+    found = log_prob(score, sde, x, t=t, data=Moments(score.mean, var=score.var), **TIGHT)
+    exact = Moments(float(mean), var=float(var)).log_prob(x)
+    assert_close(found.value, exact, rtol=0, atol=1e-6)
+    assert found.value.dtype == DOUBLE
+    assert found.dimensions == 2
+    assert (found.stderr == 0).all()
+    assert (found.correction == 0).all()
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_the_density_of_a_mixture_is_exact_with_moments_given_or_read_from_the_score(name):
+    """A part of the error is the prior's, which is the best Gaussian and not p_T."""
+    sde = SDES[name]
+    score = MIXTURE.at(sde)
+    x = draws(MIXTURE, 8, sde, sde.eps)
+    exact = MIXTURE.log_prob(x, sde, sde.eps)
+    allowed = 1e-5 if float(sde.alpha(torch.tensor(sde.T)) / sde.prior_std) < 0.05 else 5e-2
+    given_ = log_prob(score, sde, x, t=sde.eps, rtol=1e-7, atol=1e-7)
+    read = log_prob(lambda x, t: score(x, t), sde, x, t=sde.eps, rtol=1e-7, atol=1e-7)
+    for found in (given_, read):
+        assert (found.value - exact).abs().mean() < allowed
+
+
+@pytest.mark.parametrize("sde", [VESDE(), VPSDE(), SDES["edm"]], ids=repr)
+@pytest.mark.parametrize("target", [MIXTURE, skewed(5)], ids=["plane", "skewed"])
+def test_the_moments_are_read_from_the_score(sde, target):
+    moments = target.moments()
+    found = read_moments(sde.reverse(target.at(sde)), target.event_shape, DOUBLE)
+    scale = float(moments.cov.diagonal().max())
+    assert_close(found.cov, moments.cov, rtol=0, atol=1e-2 * scale)
+    assert_close(found.mean, moments.mean, rtol=0, atol=1e-2)
+
+
+@given(st.data())
+@settings(max_examples=10)
+def test_the_gap_of_another_prior_is_the_closed_form(data):
+    sde = data.draw(sdes(continuous=True))
+    score = data.draw(exact_scores(sde))
+    ends = torch.tensor([sde.T, sde.eps], dtype=DOUBLE)
+    (m_T, m_e), (v_T, v_e) = score.law(ends)
+    z = torch.randn(3, 2, generator=data.draw(generators()), dtype=DOUBLE)
+    other = Moments(0.5, var=2.0)
+    found = log_prob(score, sde, m_e + v_e.sqrt() * z, t=sde.eps, data=other, **TIGHT)
+    x_T, x_e = m_T + v_T.sqrt() * z, m_e + v_e.sqrt() * z
+    gap = sde.prior(other).log_prob(x_T) - Moments(float(m_T), var=float(v_T)).log_prob(x_T)
+    exact = Moments(float(m_e), var=float(v_e)).log_prob(x_e)
+    assert_close(found.value - exact, gap, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("prior", [None, Moments(0.0, var=0.0)], ids=["own", "other"])
+def test_the_density_integrates_to_one_under_any_prior(prior):
+    sde = VPSDE()
+    line = GaussianMixture([0.4, 0.6], [[-1.5], [1.0]], stds=0.35)
+    x = torch.linspace(-5, 4.5, 120, dtype=DOUBLE)[:, None]
+    found = log_prob(line.at(sde), sde, x, t=sde.eps, data=prior)
+    assert abs(float(found.value.exp().sum() * (x[1] - x[0])) - 1) < 1e-4
+    u = torch.linspace(-4.5, 5.5, 45, dtype=DOUBLE)
+    grid = torch.cartesian_prod(u, u)
+    found = log_prob(MIXTURE.at(sde), sde, grid, t=sde.eps, data=prior, rtol=1e-4, atol=1e-4)
+    assert abs(float(found.value.exp().sum() * (u[1] - u[0]) ** 2) - 1) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["ve", "vp", "sub_vp", "edm", "flow"])
+def test_the_density_of_the_data_is_reached_from_eps_by_the_heat_equation(name):
+    sde = SDES[name]
+    for target in (MIXTURE, Gaussian(torch.linspace(-1, 1, 4), var=torch.linspace(0.05, 2, 4))):
+        x = draws(target, 30)
+        found = log_prob(target.at(sde), sde, x)
+        assert (found.value - target.log_prob(x)).abs().mean() < 1e-3
+        # the correction is what it takes
+        without = found.value - found.correction - target.log_prob(x)
+        assert without.abs().mean() > (found.value - target.log_prob(x)).abs().mean()
+
+
+def test_what_the_heat_equation_leaves_falls_with_the_fourth_power_of_the_noise():
+    errors, sizes = [], []
+    for sigma in (0.08, 0.04):
+        sde = VESDE(sigma, 50.0)
+        x = draws(MIXTURE, 30)
+        found = log_prob(MIXTURE.at(sde), sde, x, rtol=1e-7, atol=1e-7)
+        errors.append(float((found.value - MIXTURE.log_prob(x)).abs().mean()))
+        sizes.append(float(found.correction.abs().mean()))
+    assert 12 < errors[0] / errors[1] < 20
+    assert 3.5 < sizes[0] / sizes[1] < 4.5
+
+
+@given(st.data())
+@settings(max_examples=3)
+def test_an_affine_map_of_the_data_shifts_the_density_by_its_determinant(data):
+    """Exactly for x -> a Q x + b, with all noise levels scaled by a."""
+    generator, a = data.draw(generators()), data.draw(st.floats(0.2, 5))
+    q, _ = torch.linalg.qr(torch.randn(2, 2, generator=generator, dtype=DOUBLE))
+    b = torch.randn(2, generator=generator, dtype=DOUBLE)
+    moved = GaussianMixture(MIXTURE.weights, a * MIXTURE.means @ q.T + b, stds=0.4 * a)
+    one, two = VESDE(0.01, 50.0), VESDE(0.01 * a, 50.0 * a)
+    x = draws(MIXTURE, 4)
+    plain = log_prob(MIXTURE.at(one), one, x, **TIGHT)
+    other = log_prob(moved.at(two), two, a * x @ q.T + b, **TIGHT)
+    assert_close(other.value, plain.value - 2 * math.log(a), rtol=0, atol=1e-5)
+
+
+# Error bars
+
+
+def test_the_solvers_error_is_estimated_and_follows_the_tolerance():
+    sde = VPSDE()
+    x = draws(MIXTURE, 30, sde, sde.eps)
+    exact = MIXTURE.log_prob(x, sde, sde.eps)
+    last = math.inf
+    for tol in (1e-3, 1e-4, 1e-5):
+        found = log_prob(MIXTURE.at(sde), sde, x, t=sde.eps, rtol=tol, atol=tol)
+        error = float((found.value - exact).abs().mean())
+        assert 0.2 < float(found.solver_error.mean()) / error < 50
+        assert error < last / 3
+        last = error
+    assert last < 1e-4
+
+
+def test_the_error_bar_of_sixteen_probes_covers_the_exact_value_19_times_in_20():
+    """200 seeds, which are 200 rows; binomially 176 to 198 at five standard errors."""
+    sde, target = VPSDE(), skewed(20)
+    x = draws(target, 1).expand(200, 20)
+    options = dict(t=sde.eps, rtol=1e-3, atol=1e-3)
+    exact = log_prob(target.at(sde), sde, x[:1], method="exact", **options)
+    found = log_prob(target.at(sde), sde, x, method="hutchinson", probes=16, **options)
+    # Student's t with 15 degrees of freedom
+    covered = ((found.value - exact.value).abs() < 2.131 * found.stderr).double().mean()
+    assert 0.90 <= float(covered) <= 0.99
+    assert (found.value - exact.value).abs().mean() > 1e-2
+    # and the mean of all is without bias
+    bias = (found.value - exact.value).mean() / (found.value.std() / math.sqrt(200))
+    assert abs(float(bias)) < 5
+
+
+def test_more_probes_have_a_smaller_error_and_one_probe_knows_of_none():
+    sde, target = VPSDE(), skewed(20)
+    x = draws(target, 1).expand(60, 20)
+    found = {
+        k: log_prob(
+            target.at(sde), sde, x, t=sde.eps, method="hutchinson", probes=k, rtol=1e-3, atol=1e-3
+        )
+        for k in (1, 4)
+    }
+    assert (found[1].stderr == math.inf).all()
+    assert 1.4 < float(found[1].value.std() / found[4].value.std()) < 2.8
+
+
+def test_the_trace_of_the_gaussian_part_costs_no_probes():
+    sde = VPSDE()
+    a = torch.randn(20, 20, generator=gen(1), dtype=DOUBLE) / 4
+    target = Gaussian(torch.zeros(20), a @ a.T + 0.1 * torch.eye(20))
+    x = draws(target, 5, sde, sde.eps)
+    exact = target.log_prob(x, sde, sde.eps)
+    options = dict(t=sde.eps, method="hutchinson", probes=2)
+    found = log_prob(target.at(sde), sde, x, **options)
+    assert (found.value - exact).abs().max() < 1e-3
+    assert (found.stderr < 1e-6).all()
+    # without the moments of the data there is nothing to take
+    blind = log_prob(target.at(sde), sde, x, data=Moments(0.0, var=1.0), **options)
+    assert (blind.value - exact).abs().mean() > 0.1
+
+
+def test_as_many_probes_as_dimensions_are_the_axes():
+    sde, x = VPSDE(), draws(MIXTURE, 3)
+    exact = log_prob(MIXTURE.at(sde), sde, x, method="exact")
+    found = log_prob(MIXTURE.at(sde), sde, x, method="hutchinson", probes=2)
+    assert torch.equal(found.value, exact.value)
+    assert (found.stderr == 0).all()
+
+
+# Each sample by itself
+
+
+@pytest.mark.parametrize("method", ["exact", "hutchinson"])
+def test_a_samples_likelihood_has_the_same_bits_in_any_batch(method):
+    sde = VPSDE()
+    target = GaussianMixture([0.3, 0.7], [[-1.0, 0.5, 0.0], [2.0, 0.0, 1.0]], stds=0.4)
+    x = draws(target, 6)
+    x[0] *= 40
+    options = dict(method=method, probes=2, seed=4)
+    whole = log_prob(target.at(sde), sde, x, **options)
+    chunked = log_prob(target.at(sde), sde, x, batch_size=4, **options)
+    for i in range(6):
+        alone = log_prob(target.at(sde), sde, x[i : i + 1], first=i, **options)
+        for part in ("value", "stderr", "solver_error", "correction", "nfe"):
+            assert torch.equal(getattr(alone, part)[0], getattr(whole, part)[i])
+            assert torch.equal(getattr(chunked, part), getattr(whole, part))
+
+
+@pytest.mark.parametrize("t", [None, 0.1])
+def test_evaluations_are_counted_for_each_sample(t):
+    sde, seen = VPSDE(), []
+    x = draws(MIXTURE, 5)
+    x[0] *= 30
+
+    def score(x, t):
+        seen.append(len(x))
+        return MIXTURE.score(x, sde, t)
+
+    found = log_prob(score, sde, x, t=t, data=MIXTURE.moments())
+    assert int(found.nfe.sum()) == sum(seen)
+    assert len(set(found.nfe.tolist())) > 1
+
+
+def test_a_condition_is_bound_to_its_sample():
+    sde, x = VPSDE(), draws(MIXTURE, 4)
+
+    class Shifted:
+        def __call__(self, x, t, condition):
+            shift = sde.alpha(t.double())[:, None] * condition["shift"]
+            return MIXTURE.score(x - shift, sde, t)
+
+    shift = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [-2.0, 2.0]], dtype=DOUBLE)
+    found = log_prob(Shifted(), sde, x + shift, condition={"shift": shift}, data=MIXTURE.moments(),
+                     t=None)  # fmt: skip
+    plain = MIXTURE.log_prob(x)
+    # the prior does not know of the shift: alpha_T shift is .03 of a standard deviation at most
+    assert_close(found.value, plain, rtol=0, atol=0.1)
+    back = decode(Shifted(), sde, encode(Shifted(), sde, x, condition={"shift": shift}),
+                  condition={"shift": shift})  # fmt: skip
+    assert (back - x).abs().max() < 1e-4
+
+
+def test_float32_points_are_evaluated_in_float32():
+    sde = VPSDE()
+    x = draws(MIXTURE, 5).float()
+
+    def score(x, t):
+        assert x.dtype == torch.float32
+        return MIXTURE.score(x, sde, t)
+
+    found = log_prob(score, sde, x)
+    assert found.value.dtype == DOUBLE
+    assert_close(found.value, MIXTURE.log_prob(x.double()), rtol=0, atol=2e-3)
+
+
+# Samples with their density
+
+
+def test_samples_come_with_the_density_of_the_flow_that_made_them():
+    sde = VPSDE()
+    x, found = sample_with_log_prob(MIXTURE.at(sde), sde, 6, seed=3, dtype=DOUBLE)
+    assert_close(found.value, MIXTURE.log_prob(x, sde, sde.eps), rtol=0, atol=1e-3)
+    again = log_prob(MIXTURE.at(sde), sde, x, t=sde.eps)
+    assert_close(found.value, again.value, rtol=0, atol=1e-3)
+    # they are the samples of that seed
+    same = sample(MIXTURE.at(sde), sde, "dopri5", n=6, seed=3, dtype=DOUBLE, denoise=False)
+    assert_close(x, same, rtol=0, atol=1e-2)
+    later, part = sample_with_log_prob(MIXTURE.at(sde), sde, 2, seed=3, first=4, dtype=DOUBLE)
+    assert torch.equal(later, x[4:])
+    assert torch.equal(part.value, found.value[4:])
+
+
+def test_importance_weights_correct_a_wrong_model():
+    """The model is N(.3, 1.2^2), the target exp(-x^2 / 2) without its constant, sqrt(2 pi)."""
+    sde = VESDE(0.001, 30.0)
+    model = Gaussian([0.3], std=1.2).at(sde)
+    x, found = sample_with_log_prob(model, sde, 400, seed=0, dtype=DOUBLE)
+    log_w = -(x[:, 0] ** 2) / 2 - found.value
+    w = log_w.exp()
+    assert abs(float(w.mean()) - math.sqrt(2 * math.pi)) < 5 * float(w.std()) / math.sqrt(400)
+    size = effective_sample_size(log_w)
+    assert 0.7 * 400 < size < 400
+    assert effective_sample_size(log_w + 900) == pytest.approx(size, rel=1e-9)
+
+
+def test_the_effective_sample_size_is_between_one_and_all():
+    assert effective_sample_size(torch.full((7,), -800.0)) == pytest.approx(7)
+    assert effective_sample_size(torch.tensor([0.0, -math.inf, -900.0])) == pytest.approx(1)
+    assert effective_sample_size(torch.tensor([0.0, math.log(3)])) == pytest.approx(16 / 10)
+    for bad in ([], [math.nan], [math.inf, 0.0], [-math.inf]):
+        with pytest.raises(InvalidValueError, match="log-weights"):
+            effective_sample_size(torch.tensor(bad))
+
+
+# Latents
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_latents_lead_back_to_their_samples(name):
+    sde = SDES[name]
+    x = draws(MIXTURE, 4, sde, sde.eps)
+    options = dict(rtol=1e-8, atol=1e-8)
+    latents = encode(MIXTURE.at(sde), sde, x, **options)
+    assert (decode(MIXTURE.at(sde), sde, latents, **options) - x).abs().max() < 1e-6
+    assert (latents - x).abs().max() > 0.1
+
+
+@given(st.data(), st.floats(0, 1))
+def test_the_great_circle_keeps_lengths_and_ends(data, w):
+    a, b = torch.randn(2, 5, 3, 2, generator=data.draw(generators()), dtype=DOUBLE)
+    b = b / b.flatten(1).norm(dim=1)[:, None, None] * a.flatten(1).norm(dim=1)[:, None, None]
+    y = slerp(a, b, w)
+    assert_close(y.flatten(1).norm(dim=1), a.flatten(1).norm(dim=1))
+    assert_close(slerp(a, b, 0.0), a)
+    assert_close(slerp(a, b, 1.0), b)
+    assert_close(slerp(a, a, w), a)
+    assert_close(slerp(a, b, w), slerp(b, a, 1 - w))
+
+
+# The variational bound
+
+
+@pytest.mark.parametrize("sde", [VESDE(), VPSDE(), SDES["flow"]], ids=repr)
+def test_the_bound_is_tight_for_the_exact_score(sde):
+    target = Gaussian([0.5, -1.0], var=[0.25, 1.0])
+    x = draws(target, 60)
+    found = elbo(target.at(sde), sde, x, draws=64, seed=1)
+    gap = found.value - target.log_prob(x)
+    assert (gap.abs() < 5 * found.stderr + 2e-3).all()
+    assert (found.nfe == 64).all()
+    # the integrand is the control's, and random through its time alone
+    plain = elbo(lambda x, t: target.score(x, sde, t), sde, x, draws=64, seed=1)
+    assert found.stderr.mean() < 0.2 * plain.stderr.mean()
+    x = draws(MIXTURE, 200)
+    found = elbo(MIXTURE.at(sde), sde, x, draws=64, seed=1)
+    gap, error = found.value - MIXTURE.log_prob(x), float((found.stderr**2).sum().sqrt()) / 200
+    assert abs(float(gap.mean())) < 5 * error + 2e-3
+    assert error < 0.1
+
+
+def test_the_bound_of_a_wrong_model_is_that_of_its_own_law_and_worse_on_the_data():
+    """The score of N(0, 1) on data N(0, .25): the bound is tight for N(0, 1) all the same."""
+    sde, target, wrong = VPSDE(), Gaussian([0.0], var=0.25), Gaussian([0.0], var=1.0)
+    x = draws(target, 100)
+    found = elbo(wrong.at(sde), sde, x)
+    assert ((found.value - wrong.log_prob(x)).abs() < 5 * found.stderr + 2e-3).all()
+    assert (found.stderr < 0.1).all()
+    assert found.mean()[0] < elbo(target.at(sde), sde, x).mean()[0] - 0.1
+
+
+def test_the_control_of_the_bound_changes_its_spread_and_not_its_mean():
+    sde, x = VPSDE(), draws(MIXTURE, 200)
+    own, off = (
+        elbo(MIXTURE.at(sde), sde, x, data=data, draws=32)
+        for data in (None, Moments(torch.tensor([1.0, 0.0]), var=3.0))
+    )
+    assert own.stderr.mean() < 0.7 * off.stderr.mean()
+    # the other moments are those of another prior too, whose part is small under VP
+    gap = (own.value - off.value).mean()
+    error = float(((own.stderr**2 + off.stderr**2).sum()).sqrt()) / 200
+    assert abs(float(gap)) < 5 * error + 1e-3
+
+
+def test_the_bounds_error_bar_falls_with_the_draws():
+    """By the square root of 8, and a little more, since the strata become narrower."""
+    sde, x = VPSDE(), draws(MIXTURE, 300)
+    few, many = (elbo(MIXTURE.at(sde), sde, x, draws=k).stderr.mean() for k in (16, 128))
+    assert 2.2 < float(few / many) < 4
+    assert (elbo(MIXTURE.at(sde), sde, x, draws=1).stderr == math.inf).all()
+
+
+# Bits
+
+
+def uniform(value, d):
+    zero = torch.zeros(1, dtype=DOUBLE)
+    return LogProb(torch.tensor([value], dtype=DOUBLE), zero, zero, zero, zero, d)
+
+
+def test_uniform_bytes_have_eight_bits_per_dimension():
+    """On [-1, 1) in D dimensions the density is 2^-D, and the transform is worth 7 bits."""
+    found = uniform(-12 * math.log(2), 12)
+    assert float(bits_per_dim(found, data_transform="uint8")) == pytest.approx(8)
+    half = Dequantization.centred(256)
+    assert half.cell == pytest.approx(1 / 127.5)
+    assert float(bits_per_dim(found, data_transform=half)) == pytest.approx(1 + math.log2(127.5))
+
+
+@given(st.integers(2, 300), st.floats(-3, 3), st.floats(0.01, 2))
+def test_a_level_is_spread_over_its_cell(levels, origin, cell):
+    y = torch.arange(levels)
+    x = Dequantization(levels, cell, origin)(y, generator=gen()).double()
+    position = (x - origin) / cell
+    assert ((position > y - 1e-3) & (position < y + 1 + 1e-3)).all()
+    middle = Dequantization.centred(levels)
+    assert middle.origin + middle.cell / 2 == pytest.approx(-1)
+    assert middle.origin + middle.cell * (levels - 0.5) == pytest.approx(1)
+
+
+def test_data_without_a_declared_transform_have_no_bits():
+    with pytest.raises(InvalidTypeError, match="declare data_transform='uint8'"):
+        bits_per_dim(uniform(-1.0, 2))
+    with pytest.raises(ValueError, match="did you mean 'uint8'"):
+        bits_per_dim(uniform(-1.0, 2), data_transform="unit8")
+    with pytest.raises(InvalidValueError, match="whole numbers from 0 to 255"):
+        Dequantization(256, 1 / 128, -1.0)(torch.tensor([256]))
+    with pytest.raises(InvalidValueError, match="levels must be at least 2"):
+        Dequantization(1, 1.0, 0.0)
+
+
+def test_more_dequantisations_tighten_the_bound_towards_the_mass_of_the_cell():
+    """A density exp(-3 u) over one cell: its mass is (1 - e^-3) / 3."""
+    u = torch.rand(4000, 16, generator=gen(), dtype=DOUBLE)
+    bounds = [float(importance_bound((-3 * u[:, :k]).T).mean()) for k in (1, 4, 16)]
+    exact = math.log((1 - math.exp(-3)) / 3)
+    assert bounds[0] < bounds[1] < bounds[2] < exact
+    assert bounds[0] == pytest.approx(-1.5, abs=0.05)
+    assert bounds[2] == pytest.approx(exact, abs=0.05)
+
+
+# Bad input
+
+
+def test_a_mean_over_data_comes_with_its_standard_error():
+    found = LogProb(*[torch.tensor([1.0, 2.0, 6.0], dtype=DOUBLE)] * 5, dimensions=2)
+    assert found.mean() == (3.0, pytest.approx(math.sqrt(7 / 3)))
+    assert uniform(-1.0, 2).mean() == (-1.0, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(x=torch.ones(2, 2, dtype=torch.uint8)), InvalidTypeError, "got torch.uint8; images"),
+        (dict(x=torch.ones(2, 3)), ShapeError, r"\(B, 2\), got \(2, 3\)"),
+        (dict(x=torch.full((2, 2), math.nan)), NonFiniteError, "x holds NaN"),
+        (dict(t=2.0), InvalidValueError, r"t must lie in \[eps, T\] = \[0.001, 1.0\], got 2.0"),
+        (dict(method="trace"), InvalidValueError, "method must be 'auto', 'exact' or 'hutchinson'"),
+        (dict(probes=0), InvalidValueError, "probes must be at least 1, got 0"),
+        (dict(batch_size=0), InvalidValueError, "batch_size must be at least 1, got 0"),
+        (dict(max_nfe=20), ConvergenceError, "max_nfe = 20 evaluations"),
+        (dict(condition={"y": torch.ones(3)}), ShapeError, "one row for each of the 2 samples"),
+    ],
+)
+def test_bad_input_is_refused_in_words(change, error, message):
+    sde = VPSDE()
+    arguments = dict(model=MIXTURE.at(sde), sde=sde, x=torch.ones(2, 2)) | change
+    with pytest.raises(error, match=message):
+        log_prob(**arguments)
+
+
+def test_a_score_of_nan_is_an_error_and_no_likelihood():
+    sde = VPSDE()
+    with pytest.raises(NonFiniteError):
+        log_prob(lambda x, t: x * math.nan, sde, torch.ones(2, 2), data=Moments(0.0, var=1.0))
+    with pytest.raises(InvalidTypeError, match="no gradient"):
+        log_prob(lambda x, t: -x.detach(), sde, torch.ones(2, 2), data=Moments(0.0, var=1.0))
+
+
+def test_no_samples_have_no_likelihood():
+    sde = VPSDE()
+    found = log_prob(MIXTURE.at(sde), sde, torch.ones(0, 2))
+    assert found.value.shape == (0,)
