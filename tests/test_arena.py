@@ -344,6 +344,32 @@ def test_every_peer_of_an_installed_library_converges(library):
         assert laws.get(name, problem.name, 80, "cov").value < 0.4, name
 
 
+@pytest.mark.parametrize("bad", ["state", "level"])
+def test_a_peer_that_leaves_the_finite_numbers_has_an_infinite_error(bad):
+    def broken(denoiser, rho, y):
+        y = denoiser(y, rho[0])
+        return denoiser(y * math.nan, rho[1]) if bad == "state" else denoiser(y, rho[1] * math.nan)
+
+    problem = Problem.of(TILTED, VPSDE())
+    results = arena.compare({"broken": Peer(Method(broken), GRIDS["exp"])}, [problem], (5,), n=4)
+    assert math.isinf(results.rows[0].value)
+
+
+def test_the_learned_problem_is_solved_by_its_own_reference():
+    problem = arena.digits(evaluations=48)
+    results = arena.compare(
+        {"reference": lambda p, x, budget, seed: (p.finish(p.flow(p, x)), budget)},
+        [problem], (5,), n=2,
+    )  # fmt: skip
+    assert results.rows[0].value < 1e-6
+    assert problem.scale == pytest.approx(float(problem.data.var.double().mean().sqrt()))
+    # sample i is of class i modulo ten: the score of another row is another
+    x = torch.zeros(11, 1, 28, 28)
+    scores = problem.reverse().score(x, 0.5)
+    assert torch.allclose(scores[0], scores[10], atol=1e-4)
+    assert not torch.allclose(scores[0], scores[1], atol=1e-2)
+
+
 def test_unknown_libraries_are_named():
     with pytest.raises(UnknownNameError, match="unknown library 'azul'; did you mean 'azula'"):
         peers(["azul"])

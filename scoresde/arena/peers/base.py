@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from scoresde import grids
+from scoresde.errors import NonFiniteError
 
 if TYPE_CHECKING:
     from scoresde.arena.problems import Problem
@@ -106,6 +107,8 @@ class Peer:
         def denoiser(y: Tensor, rho: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
+            if not (rho.isfinite() and y.isfinite().all()):
+                raise NonFiniteError(f"the peer left the finite numbers at evaluation {calls}")
             return problem.denoise(y, rho)
 
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _quiet():
