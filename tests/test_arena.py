@@ -455,6 +455,7 @@ def test_the_picture_shows_the_best_of_the_others_as_one(tmp_path):
         (lambda: arena.compare("pc", n=1), InvalidValueError, "n=1"),
         (lambda: arena.compare("pc", budgets=(1,)), InvalidValueError, "budgets"),
         (lambda: arena.compare("pc", []), InvalidValueError, "at least one problem"),
+        (lambda: arena.compare("pc", budgets=()), InvalidValueError, "and one budget"),
         (lambda: arena.RungeKutta4(0), InvalidValueError, "at least 1 step"),
         (lambda: Results(()).ratios(["x"]), UnknownNameError, "unknown sampler 'x'"),
         (lambda: Results(()).ratios([]), InvalidValueError, "empty"),
