@@ -71,13 +71,14 @@ class Dequantization:
         Raises:
             InvalidValueError: A number is no level.
         """
-        if not ((y >= 0) & (y < self.levels) & (y == y.round())).all():
+        level = y.double()  # 256 is 0 among bytes
+        if not ((level >= 0) & (level < self.levels) & (level == level.round())).all():
             raise InvalidValueError(
                 f"levels are whole numbers from 0 to {self.levels - 1}, "
                 f"got numbers from {y.min()} to {y.max()}"
             )
         u = torch.rand(y.shape, generator=generator, dtype=torch.float64).to(y.device)
-        return (self.origin + self.cell * (y.double() + u)).float()
+        return (self.origin + self.cell * (level + u)).float()
 
 
 TRANSFORMS: Mapping[str, Dequantization] = MappingProxyType(
