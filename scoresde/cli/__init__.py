@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from scoresde.errors import ScoreSDEError
@@ -67,11 +67,16 @@ def _parse(args: Sequence[str] | None) -> Command:
     from scoresde.cli.bench import Bench
     from scoresde.cli.demo import Demo
     from scoresde.cli.info import Info
+    from scoresde.cli.likelihood import Likelihood
     from scoresde.cli.sample import Sample
     from scoresde.cli.train import Train
 
+    commands: dict[str, Callable[..., Command]] = {
+        "demo": Demo, "train": Train, "sample": Sample, "info": Info, "likelihood": Likelihood,
+        "bench": Bench,
+    }  # fmt: skip
     command: Command = tyro.extras.subcommand_cli_from_dict(
-        {"demo": Demo, "train": Train, "sample": Sample, "info": Info, "bench": Bench},
+        commands,
         prog="scoresde",
         description=_DESCRIPTION,
         args=args,

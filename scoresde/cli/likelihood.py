@@ -1,0 +1,128 @@
+"""`scoresde likelihood`: how probable a model finds data, in nats and bits per dimension."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from scoresde.data import Data, load
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
+from scoresde.score import ScoreModel
+
+__all__ = ["Likelihood"]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Say how probable a trained model finds data it has not seen."""
+
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
+    data: str
+    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
+    split: Annotated[
+        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
+    ] = None
+    """The part of a data set of torchvision."""
+    first: int = 0
+    """The number of the first sample of the data."""
+    n: int = 64
+    """How many samples, at least 2."""
+    method: Literal["auto", "exact", "hutchinson"] = "auto"
+    """The trace: exact, by random probes, or exact up to 64 dimensions."""
+    probes: int = 4
+    """Random probes for each sample, at least 1."""
+    tol: float = 1e-4
+    """The solver's tolerance, positive."""
+    seed: int = 0
+    """The randomness of the probes and of dequantisation, an integer from 0 to 2**64 - 1."""
+    batch_size: int = 64
+    """Samples at once, at least 1."""
+
+    def run(self) -> None:
+        """Compute and print."""
+        model = ScoreModel.from_pretrained(self.checkpoint)
+        x, label, transform = self._prepared(load(self.data, split=self.split), model)
+        start = time.perf_counter()
+        parts = []
+        for i in tqdm(
+            range(0, len(x), self.batch_size), desc="likelihood", leave=False, disable=None
+        ):
+            rows = slice(i, i + self.batch_size)
+            parts.append(
+                log_prob(
+                    model,
+                    model.sde,
+                    x[rows],
+                    method=self.method,
+                    probes=self.probes,
+                    rtol=self.tol,
+                    atol=self.tol,
+                    seed=self.seed,
+                    first=self.first + i,
+                    condition=None if label is None else {"label": label[rows]},
+                )
+            )
+        _report(LogProb.cat(parts), transform, time.perf_counter() - start)
+
+    def _prepared(
+        self, data: Data, model: ScoreModel
+    ) -> tuple[Tensor, Tensor | None, Dequantization | None]:
+        """The samples that were asked for, spread over their cells, and their labels."""
+        if self.n < 2 or self.batch_size < 1 or self.first < 0:
+            raise InvalidValueError(
+                f"need n >= 2, batch-size >= 1 and first >= 0, got {self.n}, {self.batch_size} "
+                f"and {self.first}"
+            )
+        if data.event_shape != model.event_shape:
+            raise ShapeError(
+                f"the samples of {self.data} have shape {data.event_shape}, "
+                f"but the model's have {model.event_shape}"
+            )
+        rows = slice(self.first, self.first + self.n)
+        x, label = data.x[rows].float(), None
+        if len(x) < 2:
+            raise InvalidValueError(
+                f"{self.data} has {len(data)} samples; --first {self.first} leaves {len(x)}"
+            )
+        if getattr(model.net, "config", {}).get("num_classes") is not None:
+            if data.label is None:
+                raise InvalidValueError(f"the model knows classes, but {self.data} has no labels")
+            label = data.label[rows]
+        if data.transform is None:
+            return x, label, None
+        span = round(data.transform.high - data.transform.low)
+        transform = Dequantization.centred(span + 1)
+        levels = (data.transform.inverse(x) - data.transform.low).round()
+        generator = torch.Generator().manual_seed(self.seed % 2**63)
+        return transform(levels, generator=generator), label, transform
+
+
+def _report(found: LogProb, transform: Dequantization | None, seconds: float) -> None:
+    n, size = len(found.value), found.dimensions
+    nats, error = found.mean()
+    print(f"{n} samples of {size} dimensions in {seconds:.1f} s")
+    print(f"log-density   {nats:.2f} ± {error:.2f} nats")
+    if transform is None:
+        print("bits per dim  none: the data come without the levels they were made of")
+    else:
+        bits = bits_per_dim(found, data_transform=transform)
+        print(f"bits per dim  {float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(n):.4f}")
+    probes, solver = float((found.stderr**2).sum().sqrt()) / n, _mean(found.solver_error)
+    known = f"{probes:.2g}" if math.isfinite(probes) else "an unknown number of"
+    print(f"of which      {known} nats by the probes, {solver:.2g} by the solver")
+    print(f"correction    {_mean(found.correction):.2f} nats from eps to the data")
+    nfe = found.nfe.double()
+    print(f"evaluations   {float(nfe.mean()):.0f} for each sample, at most {int(nfe.max())}")
+
+
+def _mean(value: Tensor) -> float:
+    return float(value.mean())

@@ -1,0 +1,73 @@
+"""`scoresde likelihood`, in the words of the shell."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde import VPSDE, Moments, ScoreModel
+from scoresde.cli import main
+from scoresde.nn import MLP
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Untrained models of digits, without and with classes, and a model of the plane."""
+    root = tmp_path_factory.mktemp("models")
+    with torch.random.fork_rng(devices=[]):
+        for name, shape, classes in (("digits", (1, 8, 8), None), ("classes", (1, 8, 8), 10)):
+            net = MLP(shape, hidden=(8,), num_classes=classes)
+            model = ScoreModel(net, VPSDE(), shape, data=Moments(-0.4, var=0.5))
+            model.save_pretrained(root / name)
+        plane = ScoreModel(MLP(2, hidden=(8,)), VPSDE(), (2,), data=Moments(0.0, var=1.0))
+        plane.save_pretrained(root / "plane")
+    np.savez(root / "plane.npz", x=np.zeros((5, 2), dtype=np.float32))
+    return root
+
+
+def numbers(line):
+    return [float(word) for word in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", line)]
+
+
+@pytest.mark.parametrize("name", ["digits", "classes"])
+def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
+    words = ["likelihood", str(folders / name), "--data", "digits", "--n", "3", "--tol", "0.01"]
+    assert main([*words, "--batch-size", "2"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("3 samples of 64 dimensions")
+    (nats, error), (bits, bit_error) = (numbers(line) for line in out[1:3])
+    assert error > 0
+    # 17 levels on [-1, 1]: a cell of 1 / 8 is worth 3 bits
+    assert bits == pytest.approx(3 - nats / (64 * np.log(2)), abs=1e-3)
+    assert bit_error == pytest.approx(error / (64 * np.log(2)), abs=1e-3)
+    # the same again in one batch
+    assert main(words) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert numbers(again[1])[0] == pytest.approx(nats, abs=0.02)
+
+
+def test_data_without_levels_have_nats_alone(folders, capsys):
+    words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz")]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "bits per dim  none" in out
+    # at 0 the standard normal law has -log 2 pi, which this model's moments make of any point
+    assert "5 samples of 2 dimensions" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("digits", ["--n", "1"], "need n >= 2"),
+        ("digits", ["--first", "1797"], "digits has 1797 samples; --first 1797 leaves 0"),
+        ("plane", [], r"samples of digits have shape (1, 8, 8), but the model's have (2,)"),
+        ("digits", ["--tol", "0"], "tolerances must be >= 0"),
+    ],
+)
+def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, capsys):
+    words = ["likelihood", str(folders / name), "--data", "digits", "--n", "2", *options]
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
