@@ -1,6 +1,6 @@
 r"""The referee for samplers: exact problems, equal budgets, and errors with their intervals."""
 
-from scoresde.arena.contender import Contender, contenders
+from scoresde.arena.contender import FAST, Contender, Informed, contenders
 from scoresde.arena.judges import LAW
 from scoresde.arena.picture import pareto
 from scoresde.arena.problems import HELD_OUT, TUNING, Problem, digits, tuning
@@ -11,11 +11,13 @@ from scoresde.arena.results import Ratio, Results, Row
 __all__ = [
     "BUDGETS",
     "DOP853",
+    "FAST",
     "HELD_OUT",
     "LAW",
     "TUNING",
     "Contender",
     "FlowMap",
+    "Informed",
     "Problem",
     "Ratio",
     "Results",

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from scoresde.errors import ConvergenceError, InvalidTypeError, UnknownNameError
-from scoresde.samplers import Sampler
+from scoresde.samplers import Fast, Sampler
 from scoresde.sampling import SAMPLERS, trajectory
+from scoresde.sampling import pilot as measure
+from scoresde.score import Pilot
+from scoresde.sde import Moments
 
 if TYPE_CHECKING:
     from scoresde.arena.problems import Problem
 
-__all__ = ["Contender", "Own", "contenders"]
+__all__ = ["FAST", "Contender", "Informed", "Own", "contenders"]
+
+# Steps of a pilot run.
+_PILOT = 63
 
 Contender = Callable[["Problem", Tensor, int, int], tuple[Tensor, int] | None]
 r"""A function `(problem, x, budget, seed)` of draws `x` `(B, *)` of $p_T$.
@@ -38,18 +45,87 @@ class Own:
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
         """The samples and what they cost; `None` where the budget does not pay for them."""
-        if self.sampler.steps_for(budget - 1) < 1:
-            return None
-        states = trajectory(
-            problem.score, problem.sde, self.sampler,
-            x=x, nfe=budget, seed=seed, data=problem.data, progress=False,
-        )  # fmt: skip
-        try:
-            *_, last = states
-        except ConvergenceError:  # an adaptive method stops there
-            return None
-        assert last.denoised is not None
-        return last.denoised, last.nfe
+        return _run(self.sampler, problem, problem.score, problem.data, x, budget, seed)
+
+
+def _run(
+    sampler: Sampler, problem: Problem, score: Any, data: Moments | None,
+    x: Tensor, budget: int, seed: int,
+) -> tuple[Tensor, int] | None:  # fmt: skip
+    if sampler.steps_for(budget - 1) < 1:
+        return None
+    states = trajectory(
+        score, problem.sde, sampler, x=x, nfe=budget, seed=seed, data=data, progress=False
+    )
+    try:
+        *_, last = states
+    except ConvergenceError:  # an adaptive method stops there
+        return None
+    assert last.denoised is not None
+    return last.denoised, last.nfe
+
+
+@dataclass(frozen=True)
+class Informed:
+    """The fast sampler, told as much of the data as is said here, and no more.
+
+    Args:
+        sampler: Its settings.
+        facts: "nothing"; "variance", the data's mean and one variance for all dimensions; or
+            "covariance", its mean and full covariance.
+        pilot: Whether a pilot run is made, once for each problem.
+    """
+
+    sampler: Fast
+    facts: Literal["nothing", "variance", "covariance"]
+    pilot: bool
+
+    @property
+    def pilot_nfe(self) -> int:
+        """What the pilot run costs once, whatever is sampled after it."""
+        return _PILOT + 1 if self.pilot else 0
+
+    @torch.no_grad()
+    def __call__(
+        self, problem: Problem, x: Tensor, budget: int, seed: int
+    ) -> tuple[Tensor, int] | None:
+        """The samples and what they cost; `None` where the budget does not pay for them."""
+        data = _told(problem, self.facts)
+        sampler = self.sampler
+        if self.pilot:
+            sampler = replace(sampler, pilot=_pilot(problem, data))
+        return _run(sampler, problem, _Bare(problem.score), data, x, budget, seed)
+
+
+class _Bare:
+    """A score that tells nothing but its values."""
+
+    def __init__(self, score: Any) -> None:
+        self._score = score
+        if hasattr(score, "denoise"):
+            self.denoise = score.denoise
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        score: Tensor = self._score(x, t)
+        return score
+
+
+# Problems compare by identity, and so do moments: each set of facts has one pilot run.
+@lru_cache(maxsize=256)
+def _told(problem: Problem, facts: str) -> Moments | None:
+    if facts == "nothing":
+        return None
+    if facts == "covariance":
+        return problem.data
+    return Moments(problem.data.mean, var=problem.data.mean_variance())
+
+
+@lru_cache(maxsize=256)
+def _pilot(problem: Problem, data: Moments | None) -> Pilot:
+    return measure(
+        _Bare(problem.score), problem.sde, shape=problem.shape, data=data, steps=_PILOT,
+        dtype=problem.dtype, progress=False,
+    )  # fmt: skip
 
 
 def contenders(
@@ -81,3 +157,13 @@ def contenders(
                 f"-> (samples, evaluations), got {sampler!r}"
             )
     return found
+
+
+FAST: dict[str, Contender] = {
+    "fast": Informed(Fast(), "variance", pilot=True),
+    "fast, covariance": Informed(Fast(), "covariance", pilot=True),
+    "fast, no pilot": Informed(Fast(), "variance", pilot=False),
+    "fast, no facts": Informed(Fast(), "nothing", pilot=False),
+    "fast_sde": Informed(Fast(tau=0.3), "variance", pilot=True),
+}
+"""The fast sampler by what it is told; under its own name, the mean and one variance."""

@@ -110,7 +110,8 @@ def _flow(
             squares = flow_errors(problem, samples, n, seed)
             value = math.sqrt(float(squares.mean()))
             low, high = (math.sqrt(end) for end in bootstrap(squares, generator=_generator(seed)))
-        yield Row(problem.name, name, budget, nfe, "flow", value, low, high, None, seconds)
+        pilot = getattr(contender, "pilot_nfe", 0)
+        yield Row(problem.name, name, budget, nfe, "flow", value, low, high, None, seconds, pilot)
 
 
 def _law(
@@ -140,7 +141,10 @@ def _law(
                 low, high = bootstrap(values, generator=_generator(seed))
             floor = sum(error[metric] for error in floors) / repeats
             value = float(values.mean())
-            yield Row(problem.name, name, budget, nfe, metric, value, low, high, floor, seconds)
+            pilot = getattr(contender, "pilot_nfe", 0)
+            yield Row(
+                problem.name, name, budget, nfe, metric, value, low, high, floor, seconds, pilot
+            )
 
 
 def _attempt(

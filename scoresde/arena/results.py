@@ -29,6 +29,7 @@ class Row:
         high: The upper end.
         floor: What exact samples measure, where that is not 0.
         seconds: The time that one run took.
+        pilot: Evaluations that a pilot run took once, before all budgets.
     """
 
     problem: str
@@ -41,6 +42,7 @@ class Row:
     high: float
     floor: float | None
     seconds: float
+    pilot: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Ratio:
         worst: The largest ratio.
         wins: The number of problems with a ratio below 1.
         problems: The number of problems.
+        pilot: Evaluations of its pilot run, once on each problem.
     """
 
     sampler: str
@@ -62,6 +65,7 @@ class Ratio:
     worst: float
     wins: int
     problems: int
+    pilot: int
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,7 @@ class Results:
                         max(values),
                         sum(value < 1 for value in values),
                         len(values),
+                        max(row.pilot for row in rows if row.sampler == sampler),
                     )
                 )
         return tuple(found)

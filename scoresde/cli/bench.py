@@ -75,6 +75,8 @@ class Bench:
     def _compare(self) -> None:
         rivals = self._peers() if self.peers else {}
         own = arena.contenders(self.samplers or tuple(SAMPLERS))
+        if "fast" in own:
+            own |= arena.FAST
         n = (16 if self.learned else 256) if self.n is None else self.n
         results = arena.compare(
             own | rivals, self._problems(), self.budgets,
@@ -129,9 +131,11 @@ def _ratios(ratios: tuple[arena.Ratio, ...]) -> str:
     budgets = sorted({r.budget for r in ratios})
     lines = [
         "error over that of the best peer, chosen afresh per problem and budget: geometric mean",
-        f"{'':24}" + "".join(f"{b:>10}" for b in budgets),
+        f"{'':24}" + "".join(f"{b:>10}" for b in budgets) + f"{'pilot':>10}",
     ]
     for name in names:
         means = {r.budget: f"{r.mean:.3g}" for r in ratios if r.sampler == name}
-        lines.append(f"  {name:22}" + "".join(f"{means.get(b, '-'):>10}" for b in budgets))
+        pilot = max(r.pilot for r in ratios if r.sampler == name)
+        figures = "".join(f"{means.get(b, '-'):>10}" for b in budgets)
+        lines.append(f"  {name:22}{figures}{pilot or '-':>10}")
     return "\n".join(lines)

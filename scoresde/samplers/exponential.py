@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from scoresde.samplers.base import NoiseLike, Sampler, State
-from scoresde.samplers.frame import Coefficient, Frame, frame_of
+from scoresde.samplers.frame import Frame, frame_of
 from scoresde.samplers.interpolation import Interpolation, Polynomial
 from scoresde.samplers.levels import NODES, even_times, quadrature
 from scoresde.sde import SDE, Moments, ReverseSDE
@@ -44,7 +44,7 @@ __all__ = ["ExponentialMultistep"]
 _ENTRIES = 2**21
 
 
-Step = tuple[Coefficient, list[Coefficient], Coefficient]
+Step = tuple[Tensor, tuple[Tensor, ...], Tensor]
 """What one step keeps of the state, what it adds of each residual, the newest first, and noise."""
 
 
@@ -143,8 +143,11 @@ class ExponentialMultistep(Sampler):
             last = min(last, first + max(_ENTRIES // (NODES * len(frame.variances)), 1))
             steps = torch.arange(first, last)
             table += self._steps(sde, levels, frame, rule, steps, m, new)
-        if ends:
-            table.append((frame.gain[n - 1], [1.0], 0.0))
+        if ends and order:
+            scale = frame.scale[n] * torch.ones(1, 1, dtype=torch.float64)
+            keep = scale * frame.gains(n - 1) / frame.scale[n - 1]
+            one, zero = frame.coefficients(torch.cat((scale, 0 * scale)))
+            table.append((*frame.coefficients(keep), (one,), zero))
         return table
 
     def _steps(
@@ -175,16 +178,23 @@ class ExponentialMultistep(Sampler):
         shrink = 2 * (fall[:, 0] + log_u[:, 0])
         u = (frame.variances + end[:, 0] ** 2).sqrt()
         noise = u * (-torch.expm1(shrink.clamp(max=0))).sqrt()
-        c = frame.coefficient
-        return [
-            (c(keep), [c(weight) for weight in row], c(spread))
-            for keep, row, spread in zip(fall[:, 0].exp(), residuals, noise, strict=True)
-        ]
+        # in the frame's own units
+        after = frame.scale[steps + 1, None]
+        keep = fall[:, 0].exp() * after / frame.scale[steps, None]
+        columns = [frame.coefficients(after * column) for column in residuals.unbind(1)]
+        return list(
+            zip(
+                frame.coefficients(keep),
+                zip(*columns, strict=True),
+                frame.coefficients(after * noise),
+                strict=True,
+            )
+        )
 
 
 def _advance(step: Step, state: Tensor, residuals: list[Tensor], noise: Tensor | None) -> Tensor:
     keep, weights, spread = step
     state = keep * state
     for weight, residual in zip(weights, residuals, strict=False):
-        state = state + weight * residual
-    return state if noise is None else state + spread * noise
+        state.addcmul_(weight, residual)
+    return state if noise is None else state.addcmul_(spread, noise)

@@ -6,41 +6,38 @@ $\mu + Q\,\mathrm{diag}(c / (c + \rho^2))\,w$ there, with $\rho = \sigma/\alpha$
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from scoresde.sde import SDE, Moments
 
-__all__ = ["CentredFrame", "Coefficient", "Frame", "frame_of"]
-
-Coefficient = float | Tensor
-"""A number, or one for each dimension, ready to multiply a state."""
+__all__ = ["CentredFrame", "Frame", "frame_of"]
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    r"""The coordinates $y = x / \alpha$ of data prediction, whose Gaussian is a point.
+    r"""The coordinates of data prediction, whose Gaussian is a point: those of the state itself.
 
     Attributes:
-        alpha: The signal scale at each time of the grid.
         variances: $c$, `(C,)`, float64; C is 1 or the number of dimensions.
-        gain: $c / (c + \rho^2)$ at each time.
+        scale: What a state at each time is in units of $x / \alpha$, `(N + 1,)`, float64.
+        like: A state, whose dtype and device coefficients have.
     """
 
-    alpha: list[float]
     variances: Tensor
-    gain: list[Coefficient]
+    scale: Tensor
+    like: Tensor
 
     def enter(self, x: Tensor, i: int) -> Tensor:
         """A state at time i in these coordinates."""
-        return x / self.alpha[i]
+        return x
 
     def leave(self, w: Tensor, i: int) -> Tensor:
         """The state `(B, *)` at time i of these coordinates."""
-        return w * self.alpha[i]
+        return w
 
     def turn(self, z: Tensor) -> Tensor:
         """A difference of states, in these axes."""
@@ -50,9 +47,13 @@ class Frame:
         """What the denoiser says beyond the Gaussian."""
         return denoised
 
-    def coefficient(self, values: Tensor) -> Coefficient:
-        """Values `(C,)` as one coefficient."""
-        return float(values)
+    def gains(self, i: int) -> Tensor:
+        r"""$c / (c + \rho^2)$ at time i, `(C,)`."""
+        return self.variances.new_zeros(1)
+
+    def coefficients(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Values `(N, C)` as N coefficients, ready to multiply a state."""
+        return values[:, 0].to(self.like).unbind()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +61,16 @@ class CentredFrame(Frame):
     r"""The coordinates of a Gaussian.
 
     Attributes:
+        alpha: The signal scale at each time.
+        rho: The noise-to-signal ratio at each time, `(N + 1,)`, float64.
         mean: $\mu$, of the event's shape.
         basis: $Q$, `(D, D)`, or `None` where the axes are those of the event.
-        event: The shape of one event.
     """
 
+    alpha: list[float]
+    rho: Tensor
     mean: Tensor
     basis: Tensor | None
-    event: torch.Size
 
     def enter(self, x: Tensor, i: int) -> Tensor:
         """A state at time i in these coordinates."""
@@ -76,23 +79,32 @@ class CentredFrame(Frame):
     def leave(self, w: Tensor, i: int) -> Tensor:
         """The state `(B, *)` at time i of these coordinates."""
         if self.basis is not None:
-            w = (w @ self.basis.T).reshape(-1, *self.event)
+            w = (w @ self.basis.T).reshape(self.like.shape)
         return self.alpha[i] * (self.mean + w)
 
     def turn(self, z: Tensor) -> Tensor:
         """A difference of states, in these axes."""
-        return z if self.basis is None else z.reshape(len(z), math.prod(self.event)) @ self.basis
+        return z if self.basis is None else z.reshape(len(z), len(self.basis)) @ self.basis
 
     def residual(self, denoised: Tensor, w: Tensor, i: int) -> Tensor:
         """What the denoiser says beyond the Gaussian."""
-        return self.turn(denoised - self.mean) - self.gain[i] * w
+        return self.turn(denoised - self.mean) - self._kept[i] * w
 
-    def coefficient(self, values: Tensor) -> Coefficient:
-        """Values `(C,)` as one coefficient."""
-        if len(values) == 1:
-            return float(values)
-        shape = values.shape if self.basis is not None else self.event
-        return values.to(self.mean).reshape(shape)
+    def gains(self, i: int) -> Tensor:
+        r"""$c / (c + \rho^2)$ at time i, `(C,)`."""
+        # c = 0 at rho = 0 leaves the gain at 0
+        return self.variances / (self.variances + self.rho[i] ** 2).clamp(min=1e-300)
+
+    def coefficients(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Values `(N, C)` as N coefficients, ready to multiply a state."""
+        if values.shape[1] == 1:
+            return super().coefficients(values)
+        shape = values.shape[1:] if self.basis is not None else self.like.shape[1:]
+        return values.to(self.like).reshape(-1, *shape).unbind()
+
+    @cached_property
+    def _kept(self) -> tuple[Tensor, ...]:
+        return self.coefficients(torch.stack([self.gains(i) for i in range(len(self.rho))]))
 
 
 def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tensor) -> Frame:
@@ -106,18 +118,15 @@ def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tens
         like: A state `(B, *)`, whose event, dtype and device count.
     """
     gaussian.check_event(like)
-    alpha = sde.alpha(times).tolist()
-    event, basis = like.shape[1:], None
+    alpha = sde.alpha(times)
+    mean = torch.as_tensor(gaussian.mean, dtype=torch.float64)
     if gaussian.cov is not None:
         variances, axes = gaussian.principal()
         basis = axes.to(like)
     else:
         variances = torch.as_tensor(gaussian.var, dtype=torch.float64).cpu().reshape(-1)
-    mean = torch.as_tensor(gaussian.mean, dtype=torch.float64)
-    if not variances.any() and not mean.any():
-        return Frame(alpha, variances.new_zeros(1), [0.0] * len(alpha))
-    frame = CentredFrame(alpha, variances, [], mean.to(like), basis, event)
-    # c = 0 at rho = 0 leaves the gain at 0
-    gains = variances / (variances + rho[:, None] ** 2).clamp(min=1e-300)
-    frame.gain.extend(frame.coefficient(gain) for gain in gains)
-    return frame
+        basis = None
+    if not (variances.any() or mean.any()):
+        return Frame(variances.new_zeros(1), alpha, like)
+    ones = torch.ones_like(alpha)
+    return CentredFrame(variances, ones, like, alpha.tolist(), rho, mean.to(like), basis)

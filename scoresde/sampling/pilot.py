@@ -55,6 +55,7 @@ def pilot(
     seed: int = 0,
     progress: bool | None = None,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Pilot:
     r"""Measure how a score's residual varies along the probability flow.
 
@@ -75,6 +76,7 @@ def pilot(
         seed: The seed of the samples.
         progress: Whether a bar is shown; `None` shows it on a terminal.
         device: Where it runs; by default where the model is.
+        dtype: Of the states; single precision by default.
 
     Returns:
         The pilot, which says what it cost in its `nfe`: `steps + 1` evaluations.
@@ -93,7 +95,7 @@ def pilot(
     times = sde.times(steps) if sde.levels else sde.times(steps, spacing="log_snr")
     run = trajectory(
         recorder, sde, UniPC(), n=n, shape=shape, times=times, seed=seed, condition=condition,
-        data=data, progress=progress, device=device,
+        data=data, progress=progress, device=device, dtype=dtype,
     )  # fmt: skip
     for _ in run:
         pass

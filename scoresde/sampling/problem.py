@@ -192,7 +192,8 @@ def _times(
     if steps is None and sampler.adaptive:
         steps = sampler.steps
     elif steps is None and sde.levels is None:
-        steps = getattr(model, "steps", None) or sampler.steps
+        # what suits the model's score, but no more than the method wants
+        steps = min(getattr(model, "steps", None) or sampler.steps, sampler.steps)
     return sampler.times(sde, steps, data)
 
 

@@ -18,10 +18,14 @@ from scoresde.errors import (
     UnknownNameError,
 )
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
+from scoresde.score.pilot import Pilot
 from scoresde.score.store import locate, packaged, rebuild_net, rebuild_sde, sde_fields
 from scoresde.sde import SDE, Moments, expand
 
 __all__ = ["ScoreModel", "load"]
+
+# the names of a pilot's tensors in a file begin so
+_PILOT = "pilot."
 
 
 class ScoreModel(nn.Module):
@@ -40,7 +44,10 @@ class ScoreModel(nn.Module):
 
     Attributes:
         autocast: A dtype under which the network (and nothing else) runs in autocast, or `None`.
-        steps: The number of sampling steps that suits this model, or `None`; saved with it.
+        steps: The number of sampling steps that suits this model, or `None`; saved with it. Methods
+            that want fewer take fewer.
+        pilot: What `scoresde.pilot` measured of this model, for the sampler "fast", or `None`;
+            saved with it. Measure it again when the weights have changed.
 
     Raises:
         UnknownNameError: The parameterisation is unknown.
@@ -69,6 +76,7 @@ class ScoreModel(nn.Module):
         self.parameterization = parameterization
         self.autocast: torch.dtype | None = None
         self.steps: int | None = None
+        self.pilot: Pilot | None = None
         var = data.var if data.cov is None else data.cov.diagonal().reshape(self.event_shape)
         for name, value in (("data_mean", data.mean), ("data_var", var)):
             value = torch.as_tensor(value, dtype=torch.float32).clone()
@@ -177,6 +185,9 @@ class ScoreModel(nn.Module):
             name: value.to(dtype) if dtype and name.startswith("net.") else value
             for name, value in self.state_dict().items()
         }
+        if self.pilot is not None:
+            config["pilot"] = {"nfe": self.pilot.nfe}
+            tensors |= {_PILOT + name: value for name, value in self.pilot.tensors().items()}
         folder = Path(folder)
         checkpoint.save_tensors(folder / "model.safetensors", tensors, config)
         checkpoint.write_json(folder / "config.json", config)
@@ -203,6 +214,10 @@ class ScoreModel(nn.Module):
             data = Moments(tensors["data_mean"], var=tensors["data_var"])
             model = cls(net, sde, config["event_shape"], config["parameterization"], data)
             model.steps = config["steps"]
+            if "pilot" in config:
+                parts = {name: value for name, value in tensors.items() if name.startswith(_PILOT)}
+                parts = {name.removeprefix(_PILOT): tensors.pop(name) for name in parts}
+                model.pilot = Pilot.of(parts, config["pilot"]["nfe"])
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is no model of scoresde: {error!r}") from error
         checkpoint.load_state(model, tensors, source=str(path))

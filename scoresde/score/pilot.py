@@ -15,6 +15,7 @@ but the best ones for this model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -102,6 +103,18 @@ class Pilot:
         v = c * torch.logspace(-4, 1, _PRIOR_VARIANCES, dtype=torch.float64)[:, None]
         factor = (v / (v + rho2) - c / (c + rho2)) * (v + rho2).sqrt() / len(v) ** 0.5
         return cls(levels, factor, known, 0, 0.1 if data is None else 0.01)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is in it but `nfe`, as tensors with a name, in single precision."""
+        spread = {"var": self.data.var} if self.data.cov is None else {"cov": self.data.cov}
+        parts = {"levels": self.levels, "factor": self.factor, "mean": self.data.mean, **spread}
+        return {name: torch.as_tensor(value).float() for name, value in parts.items()}
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Tensor], nfe: int) -> Pilot:
+        """From its tensors, as `tensors` gives them."""
+        data = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
+        return cls(parts["levels"].double(), parts["factor"].double(), data, nfe)
 
     def features(self, at: Tensor) -> Tensor:
         r"""Vectors `(..., r')` whose inner products are the covariances of $R$ at levels `at`.
