@@ -281,7 +281,8 @@ def test_the_number_of_steps_is_the_models_own_then_the_levels_then_the_samplers
     model = ScoreModel(Net(), SDE, (3,))
     assert length(model, SDE, Short()) == 3
     model.steps = 7
-    assert length(model, SDE, Short()) == 7
+    assert length(model, SDE) == 7
+    assert length(model, SDE, Short()) == 3
     assert length(model, SDE, steps=2) == 2
     ladder = VESDE(levels=12)
     assert length(DIAGONAL.at(ladder), ladder) == 11

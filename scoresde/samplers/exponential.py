@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -105,8 +106,8 @@ class ExponentialMultistep(Sampler):
         levels = sde.log_snr(times) / 2
         frame = frame_of(self.gaussian(sde, rsde.data), sde, times, torch.exp(-levels), x)
         rule = self.interpolation(sde, rsde.data)
-        predict = self._table(sde, levels, frame, rule, self.order)
-        correct = self._table(sde, levels, frame, rule, self.corrector, new=True)
+        predict = _table(self, levels, frame, rule, self.order)
+        correct = _table(self, levels, frame, rule, self.corrector, new=True)
         memory = max(self.order, self.corrector)
         known: list[Tensor] = []
         state = before = frame.enter(x, 0)
@@ -121,76 +122,6 @@ class ExponentialMultistep(Sampler):
             before, state = state, _advance(predict[i], state, known, drawn)
             yield State(s, frame.leave(state, i + 1), None, rsde.nfe)
 
-    def _table(
-        self,
-        sde: SDE,
-        levels: Tensor,
-        frame: Frame,
-        rule: Interpolation,
-        order: int,
-        *,
-        new: bool = False,
-    ) -> list[Step]:
-        """The coefficients of every step; `new` counts the residual at its end among the nodes."""
-        n = len(levels) - 1
-        # where no noise is left the step is the denoiser itself
-        ends = bool(levels[-1].isinf())
-        table: list[Step] = []
-        while len(table) < n - ends and order:
-            first = len(table)
-            m = min(order, first + 1)
-            last = first + 1 if m < order else n - ends
-            last = min(last, first + max(_ENTRIES // (NODES * len(frame.variances)), 1))
-            steps = torch.arange(first, last)
-            table += self._steps(sde, levels, frame, rule, steps, m, new)
-        if ends and order:
-            scale = frame.scale[n] * torch.ones(1, 1, dtype=torch.float64)
-            keep = scale * frame.gains(n - 1) / frame.scale[n - 1]
-            one, zero = frame.coefficients(torch.cat((scale, 0 * scale)))
-            table.append((*frame.coefficients(keep), (one,), zero))
-        return table
-
-    def _steps(
-        self,
-        sde: SDE,
-        levels: Tensor,
-        frame: Frame,
-        rule: Interpolation,
-        steps: Tensor,
-        m: int,
-        new: bool,
-    ) -> list[Step]:
-        """The coefficients of some steps, with m known residuals each."""
-        t, s = levels[steps, None], levels[steps + 1, None]
-        at, width = quadrature(t, s)
-        nodes = levels[steps[:, None] + int(new) - torch.arange(m + int(new))]
-        matrix = rule.matrix(sde, nodes, at)
-        all_levels = torch.cat((t, s, at), 1)[..., None]
-        rho, end = torch.exp(-all_levels), torch.exp(-s)[..., None]
-        # log(U / U_s) without a difference of squares
-        rise = end**2 * torch.expm1(2 * (s[..., None] - all_levels))
-        log_u = torch.log1p(rise / (frame.variances + end**2)) / 2
-        ends = torch.exp(-torch.stack((t, s), -1))
-        log_phi = self.log_phi(rho, log_u, ends)
-        fall = log_phi[:, 1:2] - log_phi
-        weights = width[..., None] * self.rate(rho[:, 2:], ends) * fall[:, 2:].exp()
-        residuals = torch.einsum("nqc,nqm->nmc", weights, matrix)
-        shrink = 2 * (fall[:, 0] + log_u[:, 0])
-        u = (frame.variances + end[:, 0] ** 2).sqrt()
-        noise = u * (-torch.expm1(shrink.clamp(max=0))).sqrt()
-        # in the frame's own units
-        after = frame.scale[steps + 1, None]
-        keep = fall[:, 0].exp() * after / frame.scale[steps, None]
-        columns = [frame.coefficients(after * column) for column in residuals.unbind(1)]
-        return list(
-            zip(
-                frame.coefficients(keep),
-                zip(*columns, strict=True),
-                frame.coefficients(after * noise),
-                strict=True,
-            )
-        )
-
 
 def _advance(step: Step, state: Tensor, residuals: list[Tensor], noise: Tensor | None) -> Tensor:
     keep, weights, spread = step
@@ -198,3 +129,93 @@ def _advance(step: Step, state: Tensor, residuals: list[Tensor], noise: Tensor |
     for weight, residual in zip(weights, residuals, strict=False):
         state.addcmul_(weight, residual)
     return state if noise is None else state.addcmul_(spread, noise)
+
+
+def _table(
+    method: ExponentialMultistep,
+    levels: Tensor,
+    frame: Frame,
+    rule: Interpolation,
+    order: int,
+    *,
+    new: bool = False,
+) -> list[Step]:
+    """The steps in a frame's units; `new` counts the residual at their end among the known ones."""
+    if order == 0:
+        return []
+    key = tuple(levels.tolist()), tuple(frame.variances.tolist())
+    build = _weights if len(key[1]) == 1 else _weights.__wrapped__
+    n, scale, table = len(levels) - 1, frame.scale[:, None], list[Step]()
+    for keep, residuals, noise in build(method, rule, *key, order, new):
+        steps = torch.arange(len(table), len(table) + len(keep))
+        before, after = scale[steps], scale[steps + 1]
+        columns = [frame.coefficients(after * column) for column in residuals.unbind(1)]
+        table += zip(
+            frame.coefficients(keep * after / before),
+            zip(*columns, strict=True),
+            frame.coefficients(after * noise),
+            strict=True,
+        )
+    if len(table) < n:
+        # where no noise is left the step is the denoiser itself
+        (keep,) = frame.coefficients(scale[n] / scale[n - 1] * frame.gains(n - 1)[None])
+        one, zero = frame.coefficients(torch.cat((scale[n:], 0 * scale[n:])))
+        table.append((keep, (one,), zero))
+    return table
+
+
+@lru_cache(maxsize=64)
+def _weights(
+    method: ExponentialMultistep,
+    rule: Interpolation,
+    levels: tuple[float, ...],
+    variances: tuple[float, ...],
+    order: int,
+    new: bool,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    r"""What steps keep, `(n, C)`, add of their m residuals, `(n, m, C)`, and of noise, `(n, C)`.
+
+    They come in groups of n steps which know as many residuals; a last step to no noise is missing.
+    """
+    grid = torch.tensor(levels, dtype=torch.float64)
+    c = torch.tensor(variances, dtype=torch.float64)
+    n = len(grid) - 1 - int(grid[-1].isinf())
+    groups, first = [], 0
+    while first < n:
+        m = min(order, first + 1)
+        last = first + 1 if m < order else n
+        last = min(last, first + max(_ENTRIES // (NODES * len(c)), 1))
+        groups.append(_group(method, rule, grid, c, torch.arange(first, last), m, int(new)))
+        first = last
+    return groups
+
+
+def _group(
+    method: ExponentialMultistep,
+    rule: Interpolation,
+    levels: Tensor,
+    c: Tensor,
+    steps: Tensor,
+    m: int,
+    new: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights of some steps, with m known residuals each."""
+    t, s = levels[steps, None], levels[steps + 1, None]
+    at, width = quadrature(t, s)
+    matrix = rule.matrix(levels[steps[:, None] + new - torch.arange(m + new)], at)
+    everywhere = torch.cat((t, s, at), 1)[..., None]
+    rho, end = torch.exp(-everywhere), torch.exp(-s)[..., None]
+    # log(U / U_s) without a difference of squares
+    rise = end**2 * torch.expm1(2 * (s[..., None] - everywhere))
+    log_u = torch.log1p(rise / (c + end**2)) / 2
+    ends = torch.exp(-torch.stack((t, s), -1))
+    log_phi = method.log_phi(rho, log_u, ends)
+    fall = log_phi[:, 1:2] - log_phi
+    weights = width[..., None] * method.rate(rho[:, 2:], ends) * fall[:, 2:].exp()
+    shrink = 2 * (fall[:, 0] + log_u[:, 0])
+    u = (c + end[:, 0] ** 2).sqrt()
+    return (
+        fall[:, 0].exp(),
+        torch.einsum("nqc,nqm->nmc", weights, matrix),
+        u * (-torch.expm1(shrink.clamp(max=0))).sqrt(),
+    )

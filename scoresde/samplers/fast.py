@@ -57,7 +57,9 @@ class Fast(TauMultistep):
 
     def gaussian(self, sde: SDE, data: Moments | None) -> Moments:
         """The pilot's, or the data's own; standardised data where neither is known."""
-        return self._pilot(sde, data).data
+        if self.pilot is not None:
+            return self.pilot.data
+        return Moments(0.0, var=1.0) if data is None else data
 
     def interpolation(self, sde: SDE, data: Moments | None) -> Interpolation:
         """The best linear prediction."""
@@ -79,7 +81,7 @@ class Fast(TauMultistep):
         if self.pilot is not None:
             return self.pilot
         low, high = ends_of(sde).tolist()
-        return Pilot.prior(low, high, data)
+        return _prior(low, high, None if data is None else data.mean_variance())
 
 
 def _snapped(sde: SDE, t: Tensor) -> Tensor:
@@ -91,6 +93,9 @@ def _snapped(sde: SDE, t: Tensor) -> Tensor:
     for i in range(n - 1, -1, -1):
         index[i] = max(index[i], index[i + 1] + 1)
     return levels.flip(0)[index]
+
+
+_prior = lru_cache(maxsize=64)(Pilot.prior)
 
 
 @lru_cache(maxsize=64)

@@ -52,11 +52,10 @@ class Interpolation(abc.ABC):
     """How a residual is continued from the levels where it is known."""
 
     @abc.abstractmethod
-    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         r"""The weights `(N, Q, m)` of N steps.
 
         Args:
-            sde: The process.
             nodes: $\ell$ where the residual is known, `(N, m)`, the newest first.
             at: $\ell$ where it is wanted, `(N, Q)`, symmetric about the middle of its step.
         """
@@ -66,7 +65,7 @@ class Interpolation(abc.ABC):
 class Polynomial(Interpolation):
     r"""The polynomial in $\ell$ through all nodes."""
 
-    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """The weights `(N, Q, m)`."""
         return lagrange(nodes, at)
 
@@ -79,7 +78,7 @@ class Midpoint(Interpolation):
     UniPC integrates the polynomial.
     """
 
-    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """The weights `(N, Q, m)`."""
         if nodes.shape[-1] == 2:
             at = at.mean(-1, keepdim=True).expand_as(at)
@@ -90,28 +89,30 @@ class Midpoint(Interpolation):
 class PolynomialInNoise(Interpolation):
     r"""The polynomial in the noise-to-signal ratio $\rho = e^{-\ell}$."""
 
-    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """The weights `(N, Q, m)`."""
         return lagrange(torch.exp(-nodes), torch.exp(-at))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PolynomialInTime(Interpolation):
-    r"""$R / \rho$, the predicted noise, as a polynomial in the SDE's own time."""
+    r"""$R / \rho$, the predicted noise, as a polynomial in the time of an SDE."""
 
-    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+    sde: SDE
+
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """The weights `(N, Q, m)`."""
         # the noise is R / rho up to its sign
         ratio = torch.exp(nodes[..., None, :] - at[..., None])
-        return ratio * lagrange(sde.time(2 * nodes), sde.time(2 * at))
+        return ratio * lagrange(self.sde.time(2 * nodes), self.sde.time(2 * at))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Measured(Interpolation):
     """The best linear prediction under the covariance that a pilot run has measured."""
 
     pilot: Pilot
 
-    def matrix(self, sde: SDE, nodes: Tensor, at: Tensor) -> Tensor:
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """The weights `(N, Q, m)`."""
         return self.pilot.predict(nodes, at)

@@ -125,7 +125,7 @@ class DEIS(TauMultistep):
 
     def interpolation(self, sde: SDE, data: Moments | None) -> Interpolation:
         """A polynomial in time."""
-        return PolynomialInTime()
+        return PolynomialInTime(sde)
 
 
 @dataclass(frozen=True)

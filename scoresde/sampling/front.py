@@ -87,6 +87,7 @@ def sample(
     out = []
     bar = None if progress is None else not progress
     with (
+        torch.no_grad(),
         evaluating(model),
         tqdm(
             total=len(chunks) * run.length, disable=bar, desc="sampling", unit="step", leave=False
@@ -137,8 +138,13 @@ def trajectory(
     def states() -> Iterator[State]:
         bar = None if progress is None else not progress
         with evaluating(model):
+            # step by step, since the user's code runs in between
             yield from tqdm(
-                run.states(), total=run.length, disable=bar, desc="sampling", leave=False
+                torch.no_grad()(run.states)(),
+                total=run.length,
+                disable=bar,
+                desc="sampling",
+                leave=False,
             )
 
     return states()

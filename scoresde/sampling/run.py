@@ -71,9 +71,8 @@ class Run:
             return self.sde.prior(self.data)
         return self.data.at(self.sde.alpha(start), self.sde.sigma(start))
 
-    @torch.no_grad()
     def states(self) -> Iterator[State]:
-        """The run itself."""
+        """The run itself; whoever walks it turns gradients off."""
         # states below single precision would lose the noise schedule
         work = torch.promote_types(self.dtype, torch.float32)
         noise = Noise(self.seeds, self.indices, horizon=self.sde.T)

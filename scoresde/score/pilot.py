@@ -84,7 +84,7 @@ class Pilot:
         return cls(levels.double(), factor, data, nfe)
 
     @classmethod
-    def prior(cls, low: float, high: float, data: Moments | None) -> Pilot:
+    def prior(cls, low: float, high: float, variance: float | None) -> Pilot:
         r"""What is expected where nothing was measured: Gaussians of all variances.
 
         Data $\mathcal N(0, v)$ of which $\mathcal N(0, c)$ was taken off leave
@@ -94,15 +94,14 @@ class Pilot:
         Args:
             low: The first level.
             high: The last one.
-            data: The moments of the Gaussian that is taken off; `None` assumes standardised data,
-                and more that is unseen.
+            variance: c; `None` assumes standardised data, and more that is unseen.
         """
         levels = torch.linspace(low, high, _PRIOR_LEVELS, dtype=torch.float64)
-        known = Moments(0.0, var=1.0) if data is None else data
-        c, rho2 = known.mean_variance(), torch.exp(-2 * levels)
+        c, rho2 = 1.0 if variance is None else variance, torch.exp(-2 * levels)
         v = c * torch.logspace(-4, 1, _PRIOR_VARIANCES, dtype=torch.float64)[:, None]
         factor = (v / (v + rho2) - c / (c + rho2)) * (v + rho2).sqrt() / len(v) ** 0.5
-        return cls(levels, factor, known, 0, 0.1 if data is None else 0.01)
+        unseen = 0.1 if variance is None else 0.01
+        return cls(levels, factor, Moments(0.0, var=c), 0, unseen)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is in it but `nfe`, as tensors with a name, in single precision."""
