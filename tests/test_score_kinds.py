@@ -14,7 +14,9 @@ from torch.testing import assert_close
 from scoresde import sample
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.nn import MLP, PerLevel
+from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss, ism_loss
+from scoresde.samplers import MALA, correct
 from scoresde.score import EnergyScore, PerLevelScore, ScoreModel
 from scoresde.sde import VESDE, VPSDE, Moments, NCSNLadder, expand
 from scoresde.targets import Gaussian, GaussianMixture
@@ -96,6 +98,21 @@ def test_an_energy_is_sampled_like_the_score_that_it_has(sampler):
     assert_close(found, sample(TARGET.at(sde), sde, sampler, **arguments), rtol=1e-9, atol=1e-9)
     with pytest.raises(InvalidValueError, match=r"this score belongs to VESDE"):
         sample(model, VPSDE(), sampler)
+
+
+def test_an_energy_is_corrected_by_the_rule_of_metropolis():
+    """Moves of any size leave its density alone: mean and covariance stay."""
+    sde, t = VESDE(0.5, 5.0), torch.zeros((), dtype=torch.float64)
+    model = EnergyScore(energy_of(TARGET, sde), sde, (2,))
+    n = 4_000
+    x = TARGET.sample(n, sde, 0.0, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        y = correct(MALA(1.5), 3, sde.reverse(model), x, t, Noise.of(1, n))
+    assert (x != y).any()
+    assert (x == y).all(1).any()
+    mean, cov = TARGET.moments().mean, TARGET.moments().cov + 0.25 * torch.eye(2)
+    assert ((y.mean(0) - mean).abs() <= 5 * (cov.diagonal() / n).sqrt()).all()
+    assert_close(y.T.cov(), cov, rtol=0.12, atol=0)
 
 
 def test_a_condition_reaches_the_energy():
