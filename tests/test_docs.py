@@ -45,3 +45,25 @@ def test_the_readme_holds_the_commands_that_ci_runs():
     blocks = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
     assert blocks[0].strip() == "pip install -e . && scoresde demo"
     assert blocks[1].strip() == "pip install -e '.[test]' && pytest"
+
+
+CHAPTERS = sorted(path.stem for path in (ROOT / "examples/chapters").glob("[0-9]*.py"))
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_has_a_page_with_its_script_its_figure_and_what_it_printed(name):
+    page = (ROOT / f"docs/chapters/{name}.md").read_text()
+    assets = ROOT / "docs/assets/chapters"
+    for part in (f"docs/assets/chapters/{name}.txt", f"examples/chapters/{name}.py"):
+        assert f'--8<-- "{part}"' in page
+    for figure in re.findall(r"\.\./assets/chapters/(\S+?)\)", page):
+        assert figure.startswith(name)
+        assert 0 < (assets / figure).stat().st_size < 600_000
+    assert f"({name}.md)" in (ROOT / "docs/chapters/index.md").read_text()
+    printed = (assets / f"{name}.txt").read_text()
+    assert "wrote" in printed
+    assert "Traceback" not in printed
+
+
+def test_the_chapters_are_numbered_without_a_gap():
+    assert [int(name[:2]) for name in CHAPTERS] == list(range(1, len(CHAPTERS) + 1))

@@ -1,0 +1,78 @@
+"""Chapter 3. Langevin dynamics: the score alone is enough to draw samples.
+
+From any start, x <- x + eps s(x) + sqrt(2 eps) z walks to the density whose score is s. A finite
+step leaves a bias, which for a Gaussian of variance v is known: the walk settles at v / (1 - eps
+/ 2v).
+
+    python examples/chapters/03_langevin.py --out figures
+"""
+
+from __future__ import annotations
+
+import torch
+import tyro
+from common import BLUE, RED, Options, dots, grid, panels, save, shade
+from matplotlib.animation import FuncAnimation, PillowWriter
+
+from scoresde import EDMSDE
+from scoresde.noise import Noise
+from scoresde.samplers import FixedLangevin, correct
+from scoresde.targets import Gaussian, GaussianMixture
+
+
+def main(options: Options) -> None:
+    sde = EDMSDE()  # at t = 0 it is noiseless: p_0 is the data
+
+    # the bias of the step, measured on N(0, 1)
+    n, settle = (4_000, 200) if options.short else (50_000, 400)
+    target = Gaussian([0.0], var=1.0)
+    sizes = (0.05, 0.1, 0.2, 0.5, 1.0, 1.5)
+    measured, bias = [], []
+    print("step   variance measured   v / (1 - eps / 2v)")
+    for i, eps in enumerate(sizes):
+        rsde, noise = sde.reverse(target.at(sde)), Noise.of(10 + i, n)
+        x = 3 + torch.zeros(n, 1)
+        x = correct(FixedLangevin(eps), min(settle, int(10 / eps)), rsde, x, 0.0, noise)
+        measured.append(float(x.var()))
+        bias.append(1 / (1 - eps / 2))
+        print(f"{eps:4.2f}   {measured[-1]:17.4f}   {bias[-1]:18.4f}")
+        # 5 standard errors of a variance, and what is left of the start
+        assert abs(measured[-1] / bias[-1] - 1) < 5 * (2 / n) ** 0.5 + 1e-3
+
+    # from any start to the target
+    mixture = GaussianMixture([0.5, 0.5], [[-1.0, 0.5], [1.2, -0.6]], stds=0.6)
+    rsde, noise = sde.reverse(mixture.at(sde)), Noise.of(1, 600)
+    corner = torch.tensor([3.2, 3.2]) + 0.2 * torch.randn(600, 2, generator=torch.Generator())
+    frames, x = [corner], corner
+    for k in range(60):
+        x = correct(FixedLangevin(0.02), 10, rsde, x, 0.0, noise.fork(k))
+        frames.append(x)
+    own = mixture.sample(9_999, generator=torch.Generator().manual_seed(0))
+    print(f"mean log-density of the chains {mixture.log_prob(x).mean():.2f}, ", end="")
+    print(f"of the target's own draws {mixture.log_prob(own).mean():.2f}")
+
+    figure, axes = panels(5, size=(3.0, 3.2))
+    density = mixture.log_prob(grid(4)).exp()
+    for ax, k in zip(axes, (0, 2, 8, 60), strict=False):
+        shade(ax, density, 4, vmax=0.35)
+        dots(ax, frames[k], size=4)
+        ax.set_title(f"after {10 * k} steps", fontsize=10)
+    curve = torch.linspace(0, 1.55, 100)
+    axes[4].plot(curve, 1 / (1 - curve / 2), color=BLUE, label="v / (1 − ε / 2v)")
+    axes[4].plot(sizes, measured, "o", color=RED, label="measured")
+    axes[4].axhline(1, color="grey", lw=1, ls="--")
+    axes[4].set(xlabel="step ε", title="variance reached, 1 wanted")
+    axes[4].legend(frameon=False)
+    save(figure, options.out, "03_langevin.png")
+
+    film, (ax,) = panels(1, size=(3.0, 3.0))
+    film.set_dpi(70)
+    shade(ax, density, 4, vmax=0.35)
+    cloud = ax.scatter(*corner.T, s=4, c=RED, linewidths=0)
+    motion = FuncAnimation(film, lambda k: cloud.set_offsets(frames[k]), frames=len(frames))
+    motion.save(options.out / "03_langevin.gif", writer=PillowWriter(fps=12))
+    print(f"wrote {options.out / '03_langevin.gif'}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
