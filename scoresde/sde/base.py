@@ -326,8 +326,7 @@ class SDE(abc.ABC):
         """The time as a float64 tensor on the CPU, checked to lie in [0, T]."""
         # dtype is given at once, since a Python float alone would become a float32
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
-        # a time that was rounded to float32 may stand just above T
-        last = self.T * (1 + 1e-6)
+        last = self.T * (1 + 1e-6)  # a time that was rounded to float32 may stand just above T
         # one number is compared as such, since samplers come here at every step
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
             raise InvalidValueError(f"time must lie in [0, {self.T}], got {t}")
