@@ -59,8 +59,8 @@ class TwoStage(Sampler):
         """A draw of p_t becomes a draw of p_s."""
         sde, k = rsde.sde, 1 + self.tau**2
         start, end = _level(sde, t), _level(sde, s)
-        # where no noise is left the last level is far away, and the first stage is not
-        middle = start + self.r * min(end - start, 8.0)
+        # where no noise is left the last level is infinitely far, and the first stage is not
+        middle = start + self.r * (end - start if math.isfinite(end) else 8.0)
         m = sde.time(torch.tensor(2 * middle, dtype=torch.float64)).clamp(s, t)
         y, (alpha_m, alpha_s) = x / float(sde.alpha(t)), sde.alpha(torch.stack((m, s))).tolist()
         first = rsde.denoise(x, t)
