@@ -1,0 +1,330 @@
+"""Exponential methods: the published updates, written out, their orders, and what is exact."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import gaussian, law, run
+from scipy.integrate import quad, solve_ivp
+from strategies import sdes
+from torch.testing import assert_close
+
+from scoresde.noise import Noise
+from scoresde.samplers import (
+    DDIM,
+    DEIS,
+    ERSDE,
+    DPMSolverPP,
+    Fast,
+    SASolver,
+    TauMultistep,
+    TwoStage,
+    UniPC,
+)
+from scoresde.sde import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE
+from scoresde.targets import GaussianMixture
+
+MIXTURE = GaussianMixture(
+    [0.5, 0.3, 0.2], [[1.0, -0.5], [-1.0, 0.3], [0.2, 1.2]], stds=[0.3, 0.5, 0.2]
+)
+
+
+class Problem:
+    """A mixture under an SDE: what a textbook calls alpha, sigma, lambda, D, and the draws z."""
+
+    def __init__(self, sde, times, seed=0):
+        self.sde, self.times = sde, times
+        self.alpha, self.sigma = sde.alpha(times).tolist(), sde.sigma(times).tolist()
+        self.lam = (sde.log_snr(times) / 2).tolist()
+        self.rho = [math.exp(-level) for level in self.lam]
+        self.steps = range(len(times) - 1)
+        self.score = MIXTURE.at(sde)
+        generator = torch.Generator().manual_seed(seed)
+        self.x = MIXTURE.sample(3, sde, times[0], generator=generator, dtype=torch.float64)
+        self.noise = Noise.of(seed, 3, horizon=sde.T)
+
+    def d(self, x, i):
+        """The denoiser at time i of the grid."""
+        return self.score.denoise(x, self.times[i])
+
+    def z(self, i, k=0):
+        return self.noise.normal(self.x, self.times[i], k)
+
+    def run(self, sampler):
+        """Where the sampler ends."""
+        rsde = self.sde.reverse(self.score)
+        *_, end = sampler.trajectory(rsde, self.x, self.times, self.noise)
+        return end.x
+
+
+@st.composite
+def problems(draw, fewest=1):
+    sde = draw(sdes(continuous=True))
+    spacing = draw(st.sampled_from(["log_snr", "uniform"]))
+    times = sde.times(draw(st.integers(fewest, 8)), spacing=spacing)
+    return Problem(sde, times, draw(st.integers(0, 2**32)))
+
+
+def agree(ours, textbook):
+    assert_close(ours, textbook, rtol=1e-9, atol=1e-10)
+
+
+# The published updates
+
+
+@given(problems())
+def test_order_one_is_ddim(p):
+    for sampler in (DPMSolverPP(order=1), UniPC(1, 0), TauMultistep(order=1), DEIS(order=1)):
+        agree(p.run(sampler), p.run(DDIM()))
+
+
+@given(problems(), st.booleans())
+def test_dpm_solver_pp_2m_is_the_published_update_with_and_without_noise(p, sde):
+    x, old = p.x, None
+    for i in p.steps:
+        h, new = p.lam[i + 1] - p.lam[i], p.d(x, i)
+        mix = new
+        if old is not None:
+            r = (p.lam[i] - p.lam[i - 1]) / h
+            mix = (1 + 1 / (2 * r)) * new - 1 / (2 * r) * old
+        ratio = p.sigma[i + 1] / p.sigma[i]
+        if sde:
+            x = ratio * math.exp(-h) * x - p.alpha[i + 1] * math.expm1(-2 * h) * mix
+            x = x + p.sigma[i + 1] * math.sqrt(-math.expm1(-2 * h)) * p.z(i)
+        else:
+            x = ratio * x - p.alpha[i + 1] * math.expm1(-h) * mix
+        old = new
+    agree(p.run(DPMSolverPP(tau=float(sde))), x)
+
+
+@given(problems(), st.floats(0.1, 1.0))
+def test_dpm_solver_pp_2s_is_algorithm_1_of_its_paper(p, r):
+    x = p.x
+    for i in p.steps:
+        h, first = p.lam[i + 1] - p.lam[i], p.d(x, i)
+        m = p.sde.time(torch.tensor(2 * (p.lam[i] + r * h), dtype=torch.float64))
+        alpha, sigma = float(p.sde.alpha(m)), float(p.sde.sigma(m))
+        u = sigma / p.sigma[i] * x - alpha * math.expm1(-r * h) * first
+        mix = (1 - 1 / (2 * r)) * first + 1 / (2 * r) * p.score.denoise(u, m)
+        x = p.sigma[i + 1] / p.sigma[i] * x - p.alpha[i + 1] * math.expm1(-h) * mix
+    assert_close(p.run(TwoStage(r=r)), x, rtol=1e-7, atol=1e-8)
+
+
+@given(problems(), st.floats(0.1, 1.0))
+def test_seeds_2_is_the_published_update(p, r):
+    x = p.x
+    for i in p.steps:
+        h, first = p.lam[i + 1] - p.lam[i], p.d(x, i)
+        m = p.sde.time(torch.tensor(2 * (p.lam[i] + r * h), dtype=torch.float64))
+        alpha, sigma = float(p.sde.alpha(m)), float(p.sde.sigma(m))
+        u = sigma / p.sigma[i] * math.exp(-r * h) * x - alpha * math.expm1(-2 * r * h) * first
+        u = u + sigma * math.sqrt(-math.expm1(-2 * r * h)) * p.z(i)
+        mix = (1 - 1 / (2 * r)) * first + 1 / (2 * r) * p.score.denoise(u, m)
+        x = p.sigma[i + 1] / p.sigma[i] * math.exp(-h) * x
+        x = x - p.alpha[i + 1] * math.expm1(-2 * h) * mix
+        early = math.exp(-2 * (1 - r) * h) * -math.expm1(-2 * r * h)
+        late = -math.expm1(-2 * (1 - r) * h)
+        x = x + p.sigma[i + 1] * (math.sqrt(early) * p.z(i) + math.sqrt(late) * p.z(i, 1))
+    assert_close(p.run(TwoStage(r=r, tau=1.0)), x, rtol=1e-7, atol=1e-8)
+
+
+def unipc(p, order):
+    """UniPC with B(h) = e^h - 1 in data prediction: algorithms 5 to 8 with their systems."""
+    x, known = p.x, []
+
+    def update(x, i, values, new=None):
+        h, m0 = p.lam[i + 1] - p.lam[i], values[0]
+        r = [(p.lam[i - k] - p.lam[i]) / h for k in range(1, len(values))]
+        d = [(value - m0) / rk for value, rk in zip(values[1:], r, strict=True)]
+        if new is not None:
+            r, d = [*r, 1.0], [*d, new - m0]
+        # b_k = k! phi_{k+1}(-h) h / B(h), by the recursion of phi
+        phi, b = math.expm1(-h) / -h - 1, []
+        for k in range(1, len(r) + 1):
+            b.append(math.factorial(k) * phi / math.expm1(-h))
+            phi = phi / -h - 1 / math.factorial(k + 1)
+        rows = np.vander(r, len(r), increasing=True).T if r else np.zeros((0, 0))
+        weights = [0.5] if len(r) == 1 else np.linalg.solve(rows, b).tolist()
+        tilt = sum(w * dk for w, dk in zip(weights, d, strict=True))
+        change = math.expm1(-h) * p.alpha[i + 1]
+        return p.sigma[i + 1] / p.sigma[i] * x - change * (m0 + tilt)
+
+    before = x
+    for i in p.steps:
+        value = p.d(x, i)
+        if i:
+            x = update(before, i - 1, known[: min(order, i)], value)
+        known = [value, *known]
+        before, x = x, update(x, i, known[: min(order, i + 1)])
+    return x
+
+
+@given(problems(), st.integers(1, 3))
+def test_unipc_is_its_algorithm_with_the_corrector(p, order):
+    assert_close(p.run(UniPC(order, order)), unipc(p, order), rtol=1e-6, atol=1e-6)
+
+
+def test_deis_with_two_nodes_is_tab_1_in_closed_form_under_edm():
+    p = Problem(EDMSDE(), EDMSDE().times(7))
+    x, old, t = p.x, None, p.sigma
+    for i in p.steps:
+        new = (x - p.d(x, i)) / t[i]
+        slope = 0 if old is None else (new - old) / (t[i] - t[i - 1])
+        x = x + (t[i + 1] - t[i]) * new + (t[i + 1] - t[i]) ** 2 / 2 * slope
+        old = new
+    agree(p.run(DEIS(order=2)), x)
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), CosineSDE(), FlowSDE()])
+def test_deis_integrates_a_parabola_in_time_over_the_noise(sde):
+    p = Problem(sde, sde.times(5, spacing="log_snr"))
+    known, y, t = [], p.x / p.alpha[0], p.times.tolist()
+
+    def time(log_rho):
+        return float(sde.time(torch.tensor(-2 * log_rho, dtype=torch.float64)))
+
+    for i in p.steps:
+        x = p.alpha[i] * y
+        known = [(x - p.alpha[i] * p.d(x, i)) / p.sigma[i], *known[:2]]
+        nodes = t[max(i - 2, 0) : i + 1][::-1]
+        for j, value in enumerate(known):
+            others = [node for k, node in enumerate(nodes) if k != j]
+
+            def basis(at, one=nodes[j], others=others):
+                return math.prod((at - other) / (one - other) for other in others)
+
+            weight, _ = quad(
+                lambda u, basis=basis: basis(time(u)) * math.exp(u), -p.lam[i], -p.lam[i + 1]
+            )
+            y = y + weight * value
+    assert_close(p.run(DEIS()), p.alpha[-1] * y, rtol=1e-7, atol=1e-7)
+
+
+@given(problems(), st.floats(0.1, 1.5), st.booleans())
+def test_sa_solver_of_two_nodes_has_the_exact_integrals_of_its_straight_line(p, tau, corrected):
+    k, y, old = 1 + tau**2, p.x / p.alpha[0], None
+
+    def update(y, i, value, other, where, z):
+        """From level i to i + 1 on the line through `value` at i and `other` at `where`."""
+        h = p.lam[i + 1] - p.lam[i]
+        mass = -math.expm1(-k * h)
+        first = h - mass / k
+        slope = 0 if other is None else (value - other) / (p.lam[i] - p.lam[where])
+        noise = p.rho[i + 1] * math.sqrt(-math.expm1(-2 * tau**2 * h))
+        return math.exp(-k * h) * y + mass * value + first * slope + noise * z
+
+    before = z = None
+    for i in p.steps:
+        value = p.d(p.alpha[i] * y, i)
+        if i and corrected:
+            y = update(before, i - 1, old, value, i, z)
+        before, z = y, p.z(i)
+        y = update(y, i, value, old, i - 1, z)
+        old = value
+    sampler = SASolver(order=2, corrector=int(corrected), tau=tau, window=(0.0, math.inf))
+    assert_close(p.run(sampler), p.alpha[-1] * y, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("sde", [VESDE(0.01, 30.0), EDMSDE(), VPSDE(), FlowSDE()])
+def test_er_sde_of_order_one_and_two_is_the_published_update(sde, order):
+    p = Problem(sde, sde.times(6, spacing="log_snr"))
+    y, old = p.x / p.alpha[0], None
+
+    def phi(rho):
+        return rho * (math.exp(rho**0.3) + 10)
+
+    for i in p.steps:
+        value, now, then = p.d(p.alpha[i] * y, i), p.rho[i], p.rho[i + 1]
+        ratio = phi(then) / phi(now)
+        y = ratio * y + (1 - ratio) * value
+        y = y + math.sqrt(then**2 - ratio**2 * now**2) * p.z(i)
+        if old is not None and order == 2:
+            # in log rho, where the integrand is smooth
+            area, _ = quad(
+                lambda u: math.exp(u) / phi(math.exp(u)),
+                math.log(then),
+                math.log(now),
+                epsabs=1e-13,
+            )
+            slope = (value - old) / (now - p.rho[i - 1])
+            y = y + (then - now + phi(then) * area) * slope
+        old = value
+    agree(p.run(ERSDE(order=order)), p.alpha[-1] * y)
+
+
+# Orders
+
+
+FINE = VESDE(0.1, 50.0)  # its first step errs by nothing that counts, whatever its order
+
+
+@pytest.fixture(scope="module")
+def flow_map():
+    """Starts at T and the exact flow's ends at eps, by an integrator of order 8."""
+    p = Problem(FINE, FINE.times(1), seed=1)
+
+    def slope(log_rho, y):
+        t = FINE.time(torch.tensor(-2 * log_rho, dtype=torch.float64))
+        state = torch.from_numpy(y).reshape(p.x.shape)
+        return (state - p.score.denoise(state, t)).flatten().numpy()
+
+    ends = [-level for level in p.lam]
+    solution = solve_ivp(slope, ends, p.x.flatten().numpy(), "DOP853", rtol=1e-12, atol=1e-13)
+    return p, torch.from_numpy(solution.y[:, -1]).reshape(p.x.shape)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order", "sizes"),
+    [
+        (DPMSolverPP(order=1), 1, (10, 20, 40, 80, 160)),
+        (TwoStage(), 2, (10, 20, 40, 80, 160)),
+        (TwoStage(r=1.0), 2, (10, 20, 40, 80, 160)),
+        (DPMSolverPP(), 2, (10, 20, 40, 80, 160)),
+        (DPMSolverPP(order=3), 3, (10, 20, 40, 80, 160)),
+        (UniPC(1, 1), 2, (10, 20, 40, 80, 160)),
+        (UniPC(2, 2), 3, (10, 20, 40, 80, 160)),
+        (UniPC(3, 3), 3, (10, 20, 40, 80, 160)),
+        (DEIS(2), 2, (10, 20, 40, 80, 160)),
+        (DEIS(3), 3, (10, 20, 40, 80, 160)),
+        (SASolver(3, 1, tau=0.0), 2, (10, 20, 40, 80, 160)),
+        (TauMultistep(4, 3), 4, (20, 40, 80, 160, 240)),
+        (TauMultistep(5, 4), 5, (20, 40, 80, 160, 240)),
+        (Fast(), 3, (20, 40, 80, 160)),
+    ],
+)
+def test_without_noise_a_method_converges_to_the_flow_map_at_its_order(
+    flow_map, sampler, order, sizes
+):
+    p, exact = flow_map
+    rsde = FINE.reverse(p.score, data=p.score.data)
+    scaled = []
+    for n in sizes:
+        *_, end = sampler.trajectory(rsde, p.x, sampler.times(FINE, n, rsde.data), p.noise)
+        scaled.append(float((end.x - exact).abs().max()) * n**order)
+    assert max(scaled[-2:]) <= 2 * max(scaled[:3]), scaled
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    [
+        (DPMSolverPP(order=1, tau=1.0), 1),
+        (DPMSolverPP(tau=1.0), 2),
+        (DPMSolverPP(order=3, tau=1.0), 2),
+        (SASolver(), 1),
+        (ERSDE(), 3),
+        (TwoStage(tau=1.0), 2),
+    ],
+)
+def test_with_noise_mean_and_variance_converge_at_the_weak_order(sampler, order):
+    sde, scaled = VPSDE(), []
+    score = gaussian(sde, [0.7, -2.0], [0.25, 3.0])
+    for n in (10, 20, 40, 80):
+        times = sde.times(n, spacing="log_snr")
+        (mean, var), (exact_mean, exact_var) = run(sampler, score, times), law(score, times[-1])
+        error = max((mean - exact_mean).abs().max(), (var - exact_var).abs().max())
+        scaled.append(float(error) * n**order)
+    assert max(scaled[-2:]) <= 2 * max(scaled[:2]), scaled
