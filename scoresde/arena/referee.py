@@ -40,8 +40,9 @@ def compare(
     r"""Run samplers on problems whose answer is known, and measure how far from it they end.
 
     Everybody starts at the same exact draws of $p_T$, goes to `eps` and ends with Tweedie's
-    estimate there, which counts. A sampler that diverges has an infinite error; one for which a
-    budget is too small has no row there.
+    estimate there, which counts. Samplers of this package are told the data's moments, as `sample`
+    tells them those of a model: of Gaussian data that is all there is to know, so there it decides.
+    A sampler that diverges has an infinite error; one for which a budget is too small has no row.
 
     Args:
         samplers: names of samplers, or samplers, names or functions (`Contender`) by the names that
