@@ -327,7 +327,6 @@ class SDE(abc.ABC):
         # dtype is given at once, since a Python float alone would become a float32
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         last = self.T * (1 + 1e-6)  # a time that was rounded to float32 may stand just above T
-        # one number is compared as such, since samplers come here at every step
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
             raise InvalidValueError(f"time must lie in [0, {self.T}], got {t}")
         return t
