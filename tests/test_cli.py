@@ -308,6 +308,12 @@ def test_info_knows_packaged_models_by_name(packaged, capsys):
     assert "sampling steps    3\n" in capsys.readouterr().out
 
 
+def test_info_describes_the_model_that_the_package_carries(capsys):
+    """It was saved at the end of its training, without a count of the steps that were done."""
+    assert main(["info", "mnist"]) == 0
+    assert "trained           18,000 of 18,000 steps\n" in capsys.readouterr().out
+
+
 def test_info_describes_a_network_of_a_foreign_class(tmp_path, capsys):
     ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).save_pretrained(tmp_path)
     assert main(["info", str(tmp_path)]) == 0

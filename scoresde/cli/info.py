@@ -62,7 +62,9 @@ def _model(
     yield "sampling steps", str(config.get("steps") or "the sampler's default")
     training = config.get("training")
     if training is not None:
-        yield "trained", f"{training['done']:,} of {training['steps']:,} steps"
+        # a model that was saved at the end of its training counts no further
+        done = training.get("done", training["steps"])
+        yield "trained", f"{done:,} of {training['steps']:,} steps"
 
 
 def _call(fields: dict[str, Any]) -> str:
