@@ -43,7 +43,7 @@ OBJECTIVES = {
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     sde, t, target = EDMSDE(), 0.3, three_modes()  # at time t the noise is t
-    seconds, seeds = (0.4, 1) if options.short else (2.5, 5)
+    seconds, seeds = (0.2, 1) if options.short else (2.5, 5)
     x = target.sample(20_000, sde, t, generator=torch.Generator().manual_seed(99))
     exact = target.score(x, sde, t)
 

@@ -41,6 +41,12 @@ def weights_of(net: torch.nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
+def width_for(budget: float, size: int) -> int:
+    """The widest `OneLevel` of so many parameters: 2 w^2 + (2 size + 3) w + size of them."""
+    b = 2 * size + 3
+    return int((math.sqrt(b**2 + 8 * (budget - size)) - b) / 4)
+
+
 def levels_for(d: int, low: float, high: float) -> int:
     """How many levels technique 2 of Song & Ermon (2020, arXiv:2006.09011) asks for.
 
@@ -64,8 +70,7 @@ def compare(data: Tensor, ladder: VESDE, hidden: int, samples: int, batch: int) 
     torch.manual_seed(0)
     shared = nn.MLP(shape, hidden=(hidden,) * 3)
     budget = weights_of(shared) / levels
-    small = max(w for w in range(2, hidden) if weights_of(OneLevel(size, w)) <= budget)
-    large = max(w for w in range(2, 4 * hidden) if weights_of(OneLevel(size, w)) <= budget * levels)
+    small, large = width_for(budget, size), width_for(budget * levels, size)
     models = {
         "one shared network": ScoreModel(shared, ladder, shape, data=moments),
         f"{levels} networks, as many parameters in all": PerLevelScore(
@@ -106,7 +111,7 @@ def main(options: Options) -> None:
     ladder = VESDE(0.05, 10.0, levels=10)
     print(f"two moons, 10 levels (the rule asks for {levels_for(2, 0.05, 10.0)} in 2 dimensions)")
     data = target.sample(20_000, generator=torch.Generator().manual_seed(0))
-    models = compare(data, ladder, 96, 512 * (5 if options.short else 1_000), 512)
+    models = compare(data, ladder, 96, 512 * (2 if options.short else 1_000), 512)
     for name, model in models.items():
         curve = []
         for t in ladder.times().flip(0):
@@ -122,7 +127,7 @@ def main(options: Options) -> None:
     print(f"  {levels_for(64, 0.01, 50.0)} from .01 to 50, {levels_for(784, 0.01, 50.0)} in 784")
     digits, held = load("digits").split(1 / 3)
     ladder = VESDE(0.02, 20.0, levels=levels)
-    models = compare(digits.x, ladder, 192, 128 * (5 if options.short else 800), 128)
+    models = compare(digits.x, ladder, 192, 128 * (2 if options.short else 800), 128)
     for name, model in models.items():
         curve = []
         for t in ladder.times().flip(0):

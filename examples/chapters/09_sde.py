@@ -101,14 +101,14 @@ def main(options: Options) -> None:
     for which, (label, color) in enumerate((("mean", BLUE), ("variance", RED))):
         axes[0].loglog(sizes, [g[which] for g in gaps], "o-", color=color, label=label)
     axes[0].loglog(
-        sizes, [30 * gaps[0][0] * (10 / s) ** 2 for s in sizes], ":", color=GREY, label="1 / L²"
+        sizes, [3 * gaps[0][0] * (10 / s) ** 2 for s in sizes], ":", color=GREY, label="1 / L²"
     )
     axes[0].set(xlabel="levels L", title="ladder's step − SDE's step")
     axes[0].legend(frameon=False, fontsize=8)
     colors = dict(zip(methods, (BLUE, RED, GOLD), strict=True))
-    density = target.log_prob(grid(2.2)).exp()
+    density = target.log_prob(grid(1.9)).exp()
     for ax, name in zip(axes[1:4], methods, strict=True):
-        shade(ax, density, 2.2, vmax=0.8)
+        shade(ax, density, 1.9, vmax=2.0)
         dots(ax, kept[name][:1500], colors[name])
         ax.set_title(f"{name}, {budgets[-1]} NFE", fontsize=10)
     for name, curve in errors.items():
