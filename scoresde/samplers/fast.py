@@ -18,8 +18,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from scoresde.errors import InvalidTypeError
 from scoresde.samplers.interpolation import Interpolation, Measured
-from scoresde.samplers.levels import ends_of, quadrature, times_at
+from scoresde.samplers.levels import ends_of, quadrature, times_at, uniform_times
 from scoresde.samplers.multistep import TauMultistep
 from scoresde.score import Pilot
 from scoresde.sde import SDE, Moments
@@ -51,6 +52,13 @@ class Fast(TauMultistep):
     corrector: int = 3
     pilot: Pilot | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pilot is not None and not hasattr(self.pilot, "predict"):
+            raise InvalidTypeError(
+                f"pilot= takes what `scoresde.pilot` returns, got {self.pilot!r}"
+            )
+
     def suited(self, model: object) -> Fast:
         """With the model's pilot, if it has one and none was given."""
         return self if self.pilot else replace(self, pilot=getattr(model, "pilot", None))
@@ -67,7 +75,7 @@ class Fast(TauMultistep):
 
     def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
         """The grid whose steps have equal errors; on a ladder the levels nearest to it."""
-        plain = sde.times(steps)
+        plain = uniform_times(sde, steps)
         n = len(plain) - 1
         if n == 1 or n + 1 == sde.levels:
             return plain

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scoresde.sde import SDE
 
-__all__ = ["NODES", "ends_of", "even_times", "quadrature", "times_at"]
+__all__ = ["NODES", "ends_of", "even_times", "quadrature", "times_at", "uniform_times"]
 
 # Levels further than this from the first are not told apart; a noise of zero is infinitely far.
 _LAST = 16.0
@@ -36,9 +36,14 @@ def times_at(sde: SDE, levels: Tensor) -> Tensor:
     return t
 
 
+def uniform_times(sde: SDE, steps: int | None) -> Tensor:
+    """Times `(N + 1,)` evenly spaced, also down to a noise of zero; on a ladder its levels."""
+    return sde.times(steps, spacing=None if sde.levels else "uniform")
+
+
 def even_times(sde: SDE, steps: int | None) -> Tensor:
     """Times `(N + 1,)` whose levels are evenly spaced; on a ladder those of the ladder."""
-    plain = sde.times(steps)
+    plain = uniform_times(sde, steps)
     if sde.levels is not None:
         return plain
     low, high = ends_of(sde).tolist()

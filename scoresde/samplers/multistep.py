@@ -43,7 +43,8 @@ class TauMultistep(ExponentialMultistep):
                 raise InvalidValueError(f"{name} must be an integer in [{least}, 6], got {value!r}")
         if not 0 <= self.tau < math.inf:
             raise InvalidValueError(f"tau must be finite and >= 0, got {self.tau}")
-        if not 0 <= self.window[0] <= self.window[1]:
+        pair = isinstance(self.window, tuple) and len(self.window) == 2
+        if not (pair and 0 <= self.window[0] <= self.window[1]):
             raise InvalidValueError(f"window must be (low, high), 0 <= low, got {self.window}")
 
     @property

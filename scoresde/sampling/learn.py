@@ -3,7 +3,6 @@ r"""A pilot run: one small batch along the probability flow, from which the fast
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +10,11 @@ from torch import Tensor
 from scoresde.errors import InvalidValueError
 from scoresde.samplers import UniPC
 from scoresde.samplers.frame import frame_of
+from scoresde.samplers.levels import ends_of, even_times
 from scoresde.sampling.front import trajectory
+from scoresde.sampling.problem import check_integer, check_problem
 from scoresde.sampling.run import Score
-from scoresde.score import Pilot
+from scoresde.score import Conditional, Pilot
 from scoresde.sde import SDE, Moments, ReverseSDE
 
 __all__ = ["pilot"]
@@ -34,11 +35,8 @@ class _Recorder:
     def denoise(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        score: Any = self.model
-        if condition is None:
-            denoised = ReverseSDE(self.sde, score).denoise(x, t)
-        else:
-            denoised = score.denoise(x, t, condition)
+        score = Conditional(self.model, condition) if condition else self.model
+        denoised = ReverseSDE(self.sde, score).denoise(x, t)
         self.seen.append((x.cpu(), denoised.cpu()))
         return denoised
 
@@ -85,14 +83,15 @@ def pilot(
         InvalidValueError: Fewer than 2 samples, or fewer than 5 steps or 6 levels.
         ScoreSDEError: Whatever `sample` raises.
     """
-    if n < 2:
-        raise InvalidValueError(f"a covariance needs n >= 2 samples, got n = {n}")
+    check_problem(model, sde)
+    check_integer("n", n, 2)
+    check_integer("steps", steps, 5)
     if sde.levels is not None:
+        if sde.levels < 6:
+            raise InvalidValueError(f"a pilot needs 6 levels, but this SDE has {sde.levels}")
         steps = min(steps, sde.levels - 1)
-    if steps < 5:
-        raise InvalidValueError(f"a pilot run needs at least 5 steps, got {steps}")
     recorder = _Recorder(model, sde)
-    times = sde.times(steps) if sde.levels else sde.times(steps, spacing="log_snr")
+    times = even_times(sde, steps)
     run = trajectory(
         recorder, sde, UniPC(), n=n, shape=shape, times=times, seed=seed, condition=condition,
         data=data, progress=progress, device=device, dtype=dtype,
@@ -104,7 +103,7 @@ def pilot(
     if data is None:
         mean = denoised[0].mean(0)
         data = Moments(mean, var=float((denoised[-1] - mean).square().mean()))
-    levels = sde.log_snr(times) / 2
+    levels = (sde.log_snr(times) / 2).clamp(max=ends_of(sde)[1])
     frame = frame_of(data, sde, times, torch.exp(-levels), x[0])
     residuals = [
         frame.residual(denoised[i], frame.enter(x[i], i), i).flatten() for i in range(len(levels))

@@ -23,7 +23,7 @@ from scoresde.sampling.run import Run, Score
 from scoresde.score import check_sde, layers
 from scoresde.sde import SDE, Moments
 
-__all__ = ["Generators", "check_integer", "prepare"]
+__all__ = ["Generators", "check_integer", "check_problem", "prepare"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -48,10 +48,7 @@ def prepare(
     dtype: torch.dtype | None,
 ) -> Run:
     """Check everything before the first evaluation."""
-    if not callable(model):
-        raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
-    if isinstance(sde, type) or not hasattr(sde, "transition"):
-        raise InvalidTypeError(f"the second argument is an SDE such as `VESDE()`, got {sde!r}")
+    check_problem(model, sde)
     method = _sampler(sampler).suited(model)
     check_sde(model, sde)
     if x is not None:
@@ -105,6 +102,14 @@ def prepare(
         device=where,
         dtype=dtype,
     )
+
+
+def check_problem(model: object, sde: object) -> None:
+    """Raise InvalidTypeError unless a problem begins with a model and an SDE."""
+    if not callable(model):
+        raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
+    if isinstance(sde, type) or not hasattr(sde, "transition"):
+        raise InvalidTypeError(f"the second argument is an SDE such as `VESDE()`, got {sde!r}")
 
 
 def _sampler(sampler: str | Sampler) -> Sampler:

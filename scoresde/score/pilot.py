@@ -15,6 +15,7 @@ but the best ones for this model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.sde import Moments
 
 __all__ = ["Pilot"]
@@ -51,7 +52,8 @@ class Pilot:
 
     Raises:
         ShapeError: Too few levels, or a factor of another width.
-        InvalidValueError: The levels do not increase.
+        InvalidTypeError: The levels or the factor are no float64 tensor.
+        InvalidValueError: The levels do not increase, or `unseen` is negative.
         NonFiniteError: A NaN or an infinity.
     """
 
@@ -62,6 +64,13 @@ class Pilot:
     unseen: float = 1e-3
 
     def __post_init__(self) -> None:
+        for name in ("levels", "factor"):
+            value = getattr(self, name)
+            kind = getattr(value, "dtype", type(value))
+            if kind != torch.float64:
+                raise InvalidTypeError(
+                    f"the {name} of a pilot must be a float64 tensor, got {kind}; use .double()"
+                )
         if self.levels.ndim != 1 or len(self.levels) < _STENCIL:
             raise ShapeError(
                 f"a pilot needs at least {_STENCIL} levels, got shape {tuple(self.levels.shape)}"
@@ -75,6 +84,8 @@ class Pilot:
             raise NonFiniteError("the levels or the factor of a pilot hold NaN or infinity")
         if not (self.levels.diff() > 0).all():
             raise InvalidValueError("the levels of a pilot must increase")
+        if not 0 <= self.unseen < math.inf:
+            raise InvalidValueError(f"unseen must be finite and >= 0, got {self.unseen}")
 
     @classmethod
     def measure(cls, levels: Tensor, residuals: Tensor, data: Moments, nfe: int) -> Pilot:
