@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import gaussian, law, run
 from scipy.integrate import quad, solve_ivp
-from strategies import sdes
+from strategies import generators, log_floats, sdes
 from torch.testing import assert_close
 
+from scoresde import sample
 from scoresde.noise import Noise
 from scoresde.samplers import (
     DDIM,
@@ -24,8 +25,10 @@ from scoresde.samplers import (
     TwoStage,
     UniPC,
 )
+from scoresde.samplers.interpolation import lagrange
+from scoresde.samplers.levels import NODES, quadrature
 from scoresde.sde import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE
-from scoresde.targets import GaussianMixture
+from scoresde.targets import Gaussian, GaussianMixture
 
 MIXTURE = GaussianMixture(
     [0.5, 0.3, 0.2], [[1.0, -0.5], [-1.0, 0.3], [0.2, 1.2]], stds=[0.3, 0.5, 0.2]
@@ -328,3 +331,145 @@ def test_with_noise_mean_and_variance_converge_at_the_weak_order(sampler, order)
         error = max((mean - exact_mean).abs().max(), (var - exact_var).abs().max())
         scaled.append(float(error) * n**order)
     assert max(scaled[-2:]) <= 2 * max(scaled[:2]), scaled
+
+
+# What is exact
+
+
+@given(st.data())
+def test_fast_solves_the_gaussian_of_its_moments_in_any_number_of_steps(data):
+    sde = data.draw(sdes())
+    most = sde.levels - 1 if sde.levels else 6
+    n, tau = data.draw(st.integers(1, min(most, 6))), data.draw(st.floats(0, 2))
+    size = data.draw(st.integers(1, 3))
+    mean = data.draw(st.lists(st.floats(-3, 3), min_size=size, max_size=size))
+    var = data.draw(st.lists(log_floats(1e-3, 10), min_size=size, max_size=size))
+    score = gaussian(sde, mean, var)
+    sampler = Fast(tau=tau)
+    times = sampler.times(sde, n, score.data)
+    got, exact = run(sampler, score, times), law(score, times[-1])
+    assert_close(got[0], exact[0], rtol=1e-9, atol=1e-9)
+    assert_close(got[1], exact[1], rtol=1e-9, atol=0)
+
+
+class Single:
+    """No noise but for one of D numbers at one time."""
+
+    def __init__(self, t, axis):
+        self.t, self.axis = t, axis
+
+    def normal(self, like, t, k=0):
+        z = torch.zeros_like(like)
+        z.flatten(1)[:, self.axis] = float(t) == self.t
+        return z
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.7])
+@pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()])
+def test_fast_solves_a_gaussian_with_a_full_covariance(sde, tau):
+    d, generator = 4, torch.Generator().manual_seed(0)
+    root = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    cov, mean = root @ root.T, torch.randn(2, 2, generator=generator, dtype=torch.float64)
+    score, sampler = Gaussian(mean, cov=cov).at(sde), Fast(tau=tau)
+    rsde, times = sde.reverse(score, data=score.data), sampler.times(sde, 3, score.data)
+    alpha, sigma = sde.alpha(times), sde.sigma(times)
+    eye = torch.eye(d, dtype=torch.float64)
+    covs = [a**2 * cov + s**2 * eye for a, s in zip(alpha, sigma, strict=True)]
+
+    def end(x, noise):
+        *_, state = sampler.trajectory(rsde, x.reshape(-1, 2, 2), times, noise)
+        return state.x.reshape(-1, d)
+
+    silent = Single(-1.0, 0)
+    centre = end(alpha[0] * mean.reshape(1, d), silent)
+    assert_close(centre, alpha[-1] * mean.reshape(1, d))
+    a = (end(alpha[0] * mean.flatten() + eye, silent) - centre).T
+    total = a @ covs[0] @ a.T
+    for t in times[:-1].tolist():
+        for axis in range(d):
+            c = end(alpha[0] * mean.reshape(1, d), Single(t, axis)) - centre
+            total = total + c.T @ c
+    assert_close(total, covs[-1], rtol=1e-9, atol=1e-9 * float(covs[-1].abs().max()))
+    if not tau:
+        # the flow map: U_eps / U_T along every axis
+        var, axes = torch.linalg.eigh(cov)
+        ratio = (
+            (alpha[-1] ** 2 * var + sigma[-1] ** 2) / (alpha[0] ** 2 * var + sigma[0] ** 2)
+        ).sqrt()
+        assert_close(a, axes @ ratio.diag() @ axes.T, rtol=1e-8, atol=1e-10)
+
+
+# Interpolation
+
+
+@given(generators(), st.integers(1, 6), st.integers(1, 8))
+def test_lagrange_weights_sum_to_one_and_reproduce_polynomials(generator, m, q):
+    nodes = torch.arange(m) + 0.8 * torch.rand(3, m, generator=generator, dtype=torch.float64)
+    at = m * torch.rand(3, q, generator=generator, dtype=torch.float64)
+    weights = lagrange(nodes, at)
+    assert weights.shape == (3, q, m)
+    assert_close(weights.sum(-1), torch.ones(3, q, dtype=torch.float64))
+    powers = torch.arange(m)
+    known, wanted = nodes[..., None] ** powers, at[..., None] ** powers
+    assert_close(weights @ known, wanted, rtol=1e-7, atol=1e-6)
+    assert_close(lagrange(nodes, nodes), torch.eye(m, dtype=torch.float64).expand(3, m, m))
+
+
+@given(st.floats(-5, 5), st.floats(0.01, 3), st.integers(0, 2 * NODES - 1))
+def test_quadrature_integrates_polynomials_exactly(start, width, degree):
+    a, b = (torch.tensor([[v]], dtype=torch.float64) for v in (start, start + width))
+    x, w = quadrature(a, b)
+    u = (x - a) / (b - a)
+    assert_close((w * u**degree).sum(), (b - a).sum() / (degree + 1), rtol=1e-12, atol=0)
+
+
+@given(log_floats(0.01, 10), log_floats(1.1, 10), log_floats(0.01, 10), log_floats(1, 100))
+def test_a_window_counts_by_the_share_of_the_step_that_it_cuts(end, length, low, height):
+    start, high, tau = end * length, low * height, 0.8
+    sampler = SASolver(tau=tau, window=(low, high))
+    ends = torch.tensor([[[start, end]]], dtype=torch.float64)
+    share = (float(sampler.rate(ends[..., :1], ends)) - 1) / tau**2
+    cut = math.log(min(start, high)) - math.log(max(end, low))
+    assert abs(share - max(cut, 0) / math.log(length)) < 1e-9
+
+
+# The last step to zero noise
+
+ZERO = [VPSDE(eps=0.0), CosineSDE(eps=0.0), FlowSDE(eps=0.0), EDMSDE(eps=0.0)]
+
+
+@pytest.mark.parametrize("sde", ZERO, ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize(
+    "sampler",
+    [DPMSolverPP(tau=1.0), UniPC(), SASolver(), ERSDE(), TauMultistep(2), Fast(corrector=0)],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_the_step_to_zero_noise_is_the_denoiser(sde, sampler):
+    score = MIXTURE.at(sde)
+    for n in (1, 5):
+        times = sampler.times(sde, n, score.data)
+        assert float(times[-1]) == 0
+        p, asked = Problem(sde, times), []
+
+        class Spy:
+            def __call__(self, x, t):
+                raise AssertionError
+
+            def denoise(self, x, t, score=score, asked=asked):
+                asked.append(score.denoise(x, t))
+                return asked[-1]
+
+        rsde = sde.reverse(Spy(), data=score.data)
+        *_, end = sampler.trajectory(rsde, p.x, times, p.noise)
+        assert len(asked) == n
+        assert_close(end.x, float(sde.alpha(times[-1])) * asked[-1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fast", "fast_sde", "deis", "dpmpp_2s", "seeds_2"])
+@pytest.mark.parametrize("sde", ZERO, ids=lambda sde: type(sde).__name__)
+def test_other_methods_go_to_zero_noise_too_and_end_near_the_data(sde, name):
+    x = sample(MIXTURE.at(sde), sde, name, n=64, steps=25, seed=0, denoise=False)
+    distance = (x.double()[:, None] - MIXTURE.means).norm(
+        dim=-1
+    ) / MIXTURE.components.variances.sqrt().amax(-1)
+    assert distance.amin(-1).max() < 6

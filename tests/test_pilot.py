@@ -1,0 +1,337 @@
+"""What a pilot run tells, and the fast sampler that listens to it."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import SDES, generators, sdes
+from torch.testing import assert_close
+
+from scoresde import Moments, Pilot, pilot, sample
+from scoresde.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ScoreSDEError,
+    ShapeError,
+)
+from scoresde.samplers import DPMSolverPP, Fast, UniPC
+from scoresde.samplers.fast import step_errors
+from scoresde.sde import EDMSDE, VESDE, VPSDE
+from scoresde.targets import Gaussian, GaussianMixture
+
+MIXTURE = GaussianMixture(
+    [0.5, 0.3, 0.2], [[1.0, -0.5], [-1.0, 0.3], [0.2, 1.2]], stds=[0.3, 0.5, 0.2]
+)
+STANDARD = Moments(0.0, var=1.0)
+DTYPE = torch.float64
+
+
+@st.composite
+def pilots(draw):
+    """Any covariance at any levels."""
+    generator, k = draw(generators()), draw(st.integers(6, 30))
+    gaps = 0.1 + torch.rand(k, generator=generator, dtype=DTYPE)
+    residuals = torch.randn(draw(st.integers(1, 40)), k, generator=generator, dtype=DTYPE)
+    return Pilot.measure(gaps.cumsum(0) - 6, residuals, STANDARD, k)
+
+
+@pytest.fixture(scope="module")
+def known():
+    return pilot(MIXTURE.at(VPSDE()), VPSDE(), seed=3)
+
+
+# The covariance and its best prediction
+
+
+@given(pilots())
+def test_features_have_the_measured_covariance_as_inner_products(p):
+    unseen = Pilot(p.levels, p.factor, p.data, p.nfe, unseen=0.0)
+    features = unseen.features(p.levels)
+    assert_close(features @ features.T, p.factor.T @ p.factor, rtol=1e-9, atol=1e-12)
+    # beyond the measured levels nothing changes
+    outside = unseen.features(torch.stack((p.levels[0] - 5, p.levels[-1] + 5)))
+    assert_close(outside, features[[0, -1]])
+
+
+@given(generators(), st.integers(1, 60), st.integers(6, 20))
+def test_the_factor_is_the_square_root_of_the_mean_product_of_residuals(generator, m, k):
+    residuals = torch.randn(m, k, generator=generator, dtype=DTYPE)
+    p = Pilot.measure(torch.arange(k, dtype=DTYPE), residuals, STANDARD, k)
+    assert_close(p.factor.T @ p.factor, residuals.T @ residuals / m)
+
+
+@given(pilots(), st.data())
+def test_a_level_among_the_nodes_is_predicted_by_its_own_value(p, data):
+    nodes = data.draw(
+        st.lists(st.integers(0, len(p.levels) - 1), min_size=1, max_size=4, unique=True)
+    )
+    nodes = p.levels[nodes]
+    # up to the share of rounding
+    assert_close(p.predict(nodes, nodes), torch.eye(len(nodes), dtype=DTYPE), rtol=0, atol=1e-3)
+
+
+@given(pilots(), generators(), st.integers(1, 5))
+def test_other_weights_have_a_larger_error_under_the_measured_covariance(p, generator, m):
+    low, high = p.levels[0], p.levels[-1]
+    nodes, at = (
+        low + (high - low) * torch.rand(k, generator=generator, dtype=DTYPE) for k in (m, 3)
+    )
+    known, wanted = p.features(nodes), p.features(at)
+
+    def error(weights):
+        # what is minimised counts rounding in the nodes too
+        rounding = 1e-12 * known.square().sum() / m * weights.square().sum(-1)
+        return (wanted - weights @ known).square().sum(-1) + rounding
+
+    best = p.predict(nodes, at)
+    for size in (1e-3, 1e-1, 1.0):
+        other = best + size * torch.randn(best.shape, generator=generator, dtype=DTYPE)
+        assert (error(other) >= error(best) * (1 - 1e-9)).all()
+
+
+@pytest.mark.parametrize("variance", [None, 1.0])
+def test_weights_reproduce_cubics_in_the_limit_of_small_steps(variance):
+    p, powers, worst = Pilot.prior(-5.0, 5.0, variance), torch.arange(4), []
+    for h in (0.4, 0.2, 0.1, 0.05):
+        nodes = 0.3 - h * torch.arange(4, dtype=DTYPE)
+        at = 0.3 + h * torch.linspace(0, 1, 5, dtype=DTYPE)
+        known, wanted = (nodes[:, None] - 0.3) ** powers, (at[:, None] - 0.3) ** powers
+        worst.append(float((p.predict(nodes, at) @ known - wanted).abs().max()))
+    assert all(fine < coarse / 3 for coarse, fine in pairwise(worst)), worst
+    assert worst[-1] < 1e-3
+
+
+def test_a_gaussian_of_known_moments_leaves_no_residual():
+    for data in (
+        Gaussian([0.5, -1.0], var=[0.3, 2.0]),
+        Gaussian([0.5, -1.0], cov=[[1.0, 0.4], [0.4, 0.5]]),
+        Gaussian([0.5, -1.0], cov=[[1.0, 1.0], [1.0, 1.0]]),
+        Gaussian([0.5, -1.0], var=[0.0, 1.0]),
+        Gaussian([0.5, -1.0], var=[0.0, 0.0]),
+    ):
+        for sde in (VPSDE(), VESDE(), EDMSDE()):
+            p = pilot(data.at(sde), sde)
+            # of states of single precision
+            assert p.factor.abs().max() < 1e-4
+
+
+# The run
+
+
+class Counted:
+    """A bare score that counts."""
+
+    def __init__(self, score):
+        self.score, self.calls = score, 0
+
+    def __call__(self, x, t):
+        self.calls += 1
+        return self.score(x, t)
+
+
+@pytest.mark.parametrize("name", [name for name, sde in SDES.items() if sde.levels != 5])
+def test_a_pilot_costs_what_it_says_and_repeats_under_every_sde(name):
+    sde = SDES[name]
+    score = Counted(MIXTURE.at(sde))
+    p = pilot(score, sde, shape=(2,), n=4, steps=9)
+    assert score.calls == p.nfe == len(p.levels) == min(10, sde.levels or 10)
+    again = pilot(score, sde, shape=(2,), n=4, steps=9)
+    other = pilot(score, sde, shape=(2,), n=4, steps=9, seed=1)
+    assert torch.equal(again.factor, p.factor)
+    assert not torch.equal(other.factor, p.factor)
+    out = sample(score, sde, Fast(pilot=p), shape=(2,), n=3, steps=4, seed=0)
+    assert out.isfinite().all()
+
+
+def test_a_model_and_its_condition_are_evaluated_together():
+    class Shifted:
+        event_shape = (2,)
+
+        def __init__(self, sde):
+            self.score = Gaussian([0.0, 0.0], var=[0.5, 0.5]).at(sde)
+
+        def __call__(self, x, t, condition):
+            return self.score(x - VPSDE().alpha(t)[:, None] * condition["to"], t)
+
+    sde, to = VPSDE(), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    p = pilot(Shifted(sde), sde, n=8, condition={"to": to}, data=Moments(0.0, var=0.5))
+    assert p.factor.isfinite().all()
+    # the residual of N(to, c) less N(0, c): to * rho^2 / (c + rho^2)
+    rho2 = torch.exp(-2 * p.levels)
+    kernel = rho2 / (0.5 + rho2)
+    expected = float(to.double().square().mean()) * kernel[:, None] * kernel
+    assert_close(p.factor.T @ p.factor, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(), EDMSDE()])
+def test_moments_that_nobody_knows_are_read_from_the_run(sde):
+    n, d, mean, c = 64, 400, 3.0, 0.49
+    score = Gaussian([mean] * d, var=[c] * d).at(sde)
+    p = pilot(lambda x, t: score(x, t), sde, shape=(d,), n=n)
+    # y_T is N(0, spread), the flow shrinks y - mean by U_eps / U_T, a denoiser by c / U^2
+    ends = torch.tensor([sde.T, sde.eps], dtype=DTYPE)
+    u_first, u_last = (c + torch.exp(-sde.log_snr(ends))).sqrt().tolist()
+    spread = (sde.prior_std / float(sde.alpha(ends[0]))) ** 2
+    first, last = c / u_first**2, c / (u_first * u_last)
+    gap = p.data.mean - mean * (1 - first)
+    assert float(gap.abs().max()) < 6 * first * math.sqrt(spread / n)
+    noise = spread * (last**2 - (2 * last * first - first**2) / n)
+    expected = mean**2 * (last - first) ** 2 + noise
+    assert_close(p.data.mean_variance(), expected, rtol=6 * math.sqrt(2 / (n * d)), atol=0)
+
+
+def test_a_last_level_without_noise_is_allowed():
+    sde = EDMSDE(eps=0.0)
+    p = pilot(MIXTURE.at(sde), sde)
+    assert p.levels.isfinite().all()
+    out = sample(MIXTURE.at(sde), sde, Fast(pilot=p), n=4, steps=8, seed=0, denoise=False)
+    assert out.isfinite().all()
+
+
+# Fast
+
+
+def end_of(sampler, score, x, n, data=None):
+    """Where the sampler ends from x in n steps of its own grid."""
+    sde = score.sde
+    rsde = sde.reverse(score, data=data or score.data)
+    *_, end = sampler.trajectory(rsde, x, sampler.times(sde, n, rsde.data), None)
+    return end.x
+
+
+def draws(sde, n=16, target=MIXTURE):
+    end = torch.tensor(sde.T, dtype=DTYPE)
+    return target.sample(n, sde, end, generator=torch.Generator().manual_seed(1), dtype=DTYPE)
+
+
+@given(st.data())
+def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
+    sde = data.draw(sdes())
+    most = sde.levels - 1 if sde.levels else 40
+    n = data.draw(st.integers(1, min(most, 40)))
+    moments = data.draw(st.sampled_from([None, STANDARD, Moments(0.0, var=1e-4)]))
+    order, corrector = data.draw(st.integers(1, 6)), data.draw(st.integers(0, 6))
+    t = Fast(order=order, corrector=corrector).times(sde, n, moments)
+    assert t.shape == (n + 1,)
+    assert (float(t[0]), float(t[-1])) == (sde.T, sde.eps)
+    assert (t.diff() < 0).all()
+    if sde.levels:
+        assert set(t.tolist()) <= set(sde.times().tolist())
+
+
+@pytest.mark.parametrize("corrector", [0, 3])
+def test_the_foretold_errors_are_nearly_equal_and_fall_with_the_number_of_steps(known, corrector):
+    sde, sampler, sums = VPSDE(), Fast(pilot=known, corrector=corrector), []
+    for n in (8, 16, 32, 64):
+        grid = sde.log_snr(sampler.times(sde, n)) / 2
+        even = sde.log_snr(sde.times(n, spacing="log_snr")) / 2
+        errors = step_errors(known, grid, sampler.order, corrector)
+        assert errors.sum() <= step_errors(known, even, sampler.order, corrector).sum()
+        assert errors.max() < 5 * errors.mean()
+        sums.append(float(errors.sum()))
+    assert all(fine < coarse / 2 for coarse, fine in pairwise(sums)), sums
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(), EDMSDE()])
+def test_at_ten_steps_fast_is_many_times_nearer_to_the_flow_than_its_peers(sde):
+    score, x = MIXTURE.at(sde), draws(sde, 32)
+    exact = end_of(UniPC(), score, x, 400)
+    methods = Fast(pilot=pilot(score, sde)), Fast(), UniPC(), DPMSolverPP()
+    with_pilot, without, unipc, dpm = (
+        float((end_of(method, score, x, 10) - exact).square().mean().sqrt()) for method in methods
+    )
+    assert with_pilot < without / 3
+    assert with_pilot < unipc / 8
+    assert with_pilot < dpm / 15
+    assert without < unipc / 2
+
+
+def test_with_the_pilot_of_another_target_fast_converges_all_the_same():
+    sde = VPSDE()
+    score, x, sizes = MIXTURE.at(sde), draws(sde), (10, 20, 40, 80, 160)
+    exact = end_of(UniPC(), score, x, 800)
+    other = Gaussian([4.0, 4.0], var=[0.01, 30.0]).at(sde)
+    wrong = Fast(pilot=pilot(lambda x, t: other(x, t), sde, shape=(2,), data=STANDARD))
+    scaled = [n**2 * float((end_of(wrong, score, x, n) - exact).abs().max()) for n in sizes]
+    assert max(scaled[-2:]) <= max(scaled[:3]) / 2, scaled
+
+
+def test_a_model_brings_its_pilot_to_the_sampler_of_that_name(known):
+    class Model:
+        event_shape = (2,)
+
+        def __init__(self, score):
+            self.score, self.pilot = score, None
+
+        def __call__(self, x, t):
+            return self.score(x, t)
+
+    model, sde = Model(MIXTURE.at(VPSDE())), VPSDE()
+    plain = sample(model, sde, "fast", n=3, steps=5, seed=0)
+    model.pilot = known
+    own = sample(model, sde, "fast", n=3, steps=5, seed=0)
+    assert torch.equal(own, sample(model, sde, Fast(pilot=known), n=3, steps=5, seed=0))
+    assert not torch.equal(own, plain)
+
+
+# What is refused
+
+LEVELS = torch.linspace(-3, 3, 8, dtype=DTYPE)
+FACTOR = torch.ones(2, 8, dtype=DTYPE)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: Pilot(LEVELS[:5], FACTOR[:, :5], STANDARD, 5), ShapeError, r"6 levels.*\(5,\)"),
+        (lambda: Pilot(LEVELS, FACTOR[:, :5], STANDARD, 8), ShapeError, r"\(r, 8\).*\(2, 5\)"),
+        (lambda: Pilot(LEVELS, math.nan * FACTOR, STANDARD, 8), NonFiniteError, "NaN"),
+        (lambda: Pilot(LEVELS.flip(0), FACTOR, STANDARD, 8), InvalidValueError, "increase"),
+        (lambda: Pilot(LEVELS.float(), FACTOR, STANDARD, 8), InvalidTypeError, "levels.*float32"),
+        (lambda: Pilot(LEVELS, [[1.0]], STANDARD, 8), InvalidTypeError, "factor.*list"),
+        (lambda: Pilot(LEVELS, FACTOR, STANDARD, 8, -1.0), InvalidValueError, "unseen.*-1"),
+        (lambda: Fast(pilot=3), InvalidTypeError, "got 3"),
+        (lambda: Fast(order=7), InvalidValueError, r"order.*\[1, 6\].*7"),
+        (lambda: Fast(corrector=-1), InvalidValueError, "corrector.*-1"),
+        (lambda: Fast(tau=math.nan), InvalidValueError, "tau.*nan"),
+        (lambda: Fast(window=(2.0, 1.0)), InvalidValueError, r"window.*\(2.0, 1.0\)"),
+        (lambda: Fast(window=1.0), InvalidValueError, "window.*1.0"),
+    ],
+)
+def test_impossible_pilots_and_settings_are_refused(make, kind, message):
+    with pytest.raises(kind, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("sde", "arguments", "message"),
+    [
+        (VPSDE(), dict(n=1), "n must be an integer >= 2, got 1"),
+        (VPSDE(), dict(n="8"), "got '8'"),
+        (VPSDE(), dict(steps=4), "steps must be an integer >= 5, got 4"),
+        (VPSDE(), dict(steps=None), "got None"),
+        (VPSDE(levels=5), {}, "6 levels.*5"),
+        (VPSDE, {}, "such as"),
+        (VPSDE(), dict(shape=None), "shape="),
+        (VPSDE(), dict(data=Moments(torch.zeros(3), var=1.0)), r"\(3,\)"),
+        (VPSDE(), dict(condition={"to": torch.zeros(3)}), "n = 32"),
+    ],
+)
+def test_impossible_pilot_runs_are_refused_before_they_start(sde, arguments, message):
+    def never(x, t):
+        raise AssertionError
+
+    with pytest.raises(ScoreSDEError, match=message):
+        pilot(never, sde, **{"shape": (2,)} | arguments)
+
+
+def test_a_pilot_of_another_event_is_refused():
+    p = pilot(lambda x, t: -x, VPSDE(), shape=(2,))
+    with pytest.raises(ShapeError, match=r"\(2,\).*\(3,\)"):
+        sample(lambda x, t: -x, VPSDE(), Fast(pilot=p), shape=(3,), steps=5, seed=0)
+    with pytest.raises(NonFiniteError, match="evaluation 1"):
+        pilot(lambda x, t: math.nan * x, VPSDE(), shape=(2,))
