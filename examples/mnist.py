@@ -156,6 +156,10 @@ def main(options: Options) -> None:
     recipe = config(options)
     trained = Trainer(build(train), train, recipe, folder=folder).train()
     trained.steps = options.sampling_steps
+    labels = torch.arange(40) % 10
+    trained.pilot = scoresde.pilot(
+        trained, trained.sde, n=40, steps=5 if options.short else 63, condition={"label": labels}
+    )
     # half precision is what the package carries, so it is what is measured
     trained.save_pretrained(folder / "half", dtype=torch.float16, training=recipe.as_json())
     measure(ScoreModel.from_pretrained(folder / "half"), train, held, folder, options.short)

@@ -33,7 +33,7 @@ class Demo:
     seed: int = 0
     """The randomness, an integer from 0 to 2**64 - 1: another number, other digits."""
     steps: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's own)")
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the sampler's own)")
     ] = None
     """Steps from noise to digit, at least 1; more are slower and better."""
 
@@ -46,11 +46,11 @@ class Demo:
         if features.get("avx512_bf16") or features.get("amx_bf16"):
             model.autocast = torch.bfloat16
         threads = _choose_threads(model)
-        drawn = draw(model, "pc", n=self.n, steps=self.steps, seed=self.seed, label=self.class_)
+        drawn = draw(model, "fast", n=self.n, steps=self.steps, seed=self.seed, label=self.class_)
         path = plot.grid(drawn.x, self.out)
         precision = "float32" if model.autocast is None else "bfloat16"
         print(
-            f"{self.n} digits in {drawn.seconds:.1f} s by predictor-corrector sampling: "
+            f"{self.n} digits in {drawn.seconds:.1f} s by the fast sampler: "
             f"{drawn.nfe} evaluations of the network each, in {precision}, threads: {threads}\n"
             f"the picture is {path.absolute()}"
         )

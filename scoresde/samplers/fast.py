@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ class Fast(TauMultistep):
         pilot: What `scoresde.pilot` measured, or `None`.
     """
 
+    steps: ClassVar[int] = 20
     order: int = 4
     corrector: int = 3
     pilot: Pilot | None = None
