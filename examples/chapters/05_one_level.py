@@ -93,6 +93,9 @@ def main(options: Options) -> None:
             found.append((float(gradient.mean()), float(gradient.var())))
         print(f"{level:5.2f}   {found[0][1]:24.4g}   {found[1][1]:24.4g}", end="")
         print(f"   (means {found[0][0]:.2f} and {found[1][0]:.2f})")
+        gap, spread = found[0][0] - found[1][0], found[0][1] + found[1][1]
+        assert abs(gap) <= 5 * (spread / len(x)) ** 0.5  # one mean
+    assert found[1][1] < 1e-4 * found[0][1]
 
     figure, axes = panels(4, size=(3.4, 3.5))
     for ax, level in zip(axes, (levels[0], levels[len(levels) // 2], levels[-2]), strict=False):

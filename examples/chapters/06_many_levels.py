@@ -86,16 +86,21 @@ def main(options: Options) -> None:
     # the same mean from fewer samples: how times are drawn for the likelihood weight g^2
     vp, score = VPSDE(), target.at(VPSDE())
     print("times                 mean loss, weight g^2   variance of a batch of 64")
-    batches = 100 if options.short else 1_000
+    batches, found = 100 if options.short else 1_000, []
     for law in (Uniform(), Stratified(), Importance(), Stratified(Importance())):
         g, means = torch.Generator().manual_seed(4), []
         for _ in range(batches):
             x = target.sample(64, generator=g)
             means.append(dsm_loss(score, vp, x, law=law, weight=g2, generator=g).mean())
         means = torch.stack(means)
+        found.append((means.mean(), means.var()))
         name = repr(law).replace("law=", "")
         spread = 1.96 * (means.var() / batches) ** 0.5
         print(f"{name:24s} {means.mean():6.2f} ± {spread:.2f}   {means.var():16.3f}")
+
+    for mean, var in found[1:]:  # one mean, and far less variance by importance
+        assert abs(mean - found[0][0]) <= 5 * ((var + found[0][1]) / batches) ** 0.5
+    assert max(found[2][1], found[3][1]) < 0.2 * found[0][1]
 
     figure = Figure(figsize=(13, 5.6), dpi=90, layout="constrained")
     axes = figure.subplot_mosaic([list("abcdef"), list("gggggg")], height_ratios=(1, 1.25))
