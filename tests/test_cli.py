@@ -258,7 +258,10 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--sampler pcc", "unknown sampler 'pcc'; did you mean 'pc'? choose from adaptive, ald, ancestral, "),
+        (
+            "--sampler pcc",
+            "unknown sampler 'pcc'; did you mean 'pc'? choose from adaptive, ald, ancestral, ",
+        ),
         ("--n 0", "n must be at least 1, got 0"),
         ("--steps 0", "steps must be at least 1, got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),

@@ -20,6 +20,7 @@ from scoresde.errors import (
 )
 from scoresde.samplers import DPMSolverPP, Fast, UniPC
 from scoresde.samplers.fast import step_errors
+from scoresde.samplers.levels import quadrature
 from scoresde.sde import EDMSDE, VESDE, VPSDE
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -221,6 +222,41 @@ def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
     assert (t.diff() < 0).all()
     if sde.levels:
         assert set(t.tolist()) <= set(sde.times().tolist())
+
+
+@given(pilots(), st.integers(1, 6), st.integers(0, 6), st.integers(1, 9))
+def test_a_foretold_error_is_that_of_the_best_prediction_integrated_over_its_step(
+    p, order, corrector, n
+):
+    grid = torch.linspace(float(p.levels[0]), float(p.levels[-1]), n + 1, dtype=DTYPE)
+    expected = []
+    for i in range(n):
+        new = corrector > 0 and i < n - 1
+        first = max(i + 1 - (corrector if new else order), 0)
+        nodes = grid[first : i + 1 + new]
+        at, weight = quadrature(grid[i].reshape(1, 1), grid[i + 1].reshape(1, 1))
+        gap = p.features(at[0]) - p.predict(nodes, at[0]) @ p.features(nodes)
+        expected.append((weight[0] / (1 + torch.exp(-2 * at[0])).sqrt() @ gap).norm())
+    assert_close(
+        step_errors(p, grid, order, corrector), torch.stack(expected), rtol=1e-6, atol=1e-9
+    )
+
+
+def test_a_model_without_any_residual_costs_no_more_than_another():
+    calls = []
+
+    class Counted(Pilot):
+        def predict(self, nodes, at):
+            calls.append(at)
+            return super().predict(nodes, at)
+
+    levels = torch.linspace(-5, 5, 64, dtype=DTYPE)
+    p = Counted(levels, torch.zeros(2, 64, dtype=DTYPE), STANDARD, 64)
+    assert not step_errors(p, torch.linspace(-5, 5, 301, dtype=DTYPE), 4, 3).any()
+    assert len(calls) == 4
+    t = Fast(pilot=p).times(VPSDE(), 10_000)
+    assert len(t) == 10_001
+    assert (t.diff() < 0).all()
 
 
 @pytest.mark.parametrize("corrector", [0, 3])

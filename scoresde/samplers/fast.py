@@ -30,6 +30,8 @@ __all__ = ["Fast"]
 
 # The grid: rounds of equidistribution, how far each goes, and the share of steps that are uniform.
 _ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
+# More steps than these share the cells of their grid evenly.
+_FINEST = 256
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,11 @@ class Fast(TauMultistep):
             return plain
         ends = tuple(ends_of(sde).tolist())
         pilot = self._pilot(sde, data)
-        levels = _grid(pilot, ends, n, self.order, self.corrector)
-        t = times_at(sde, levels)
+        m = min(n, _FINEST)
+        grid = _grid(pilot, ends, m, self.order, self.corrector)
+        position = torch.linspace(0, m, n + 1, dtype=torch.float64)
+        cell = position.long().clamp(max=m - 1)
+        t = times_at(sde, torch.lerp(grid[cell], grid[cell + 1], position - cell))
         return t if sde.levels is None else _snapped(sde, t)
 
     def _pilot(self, sde: SDE, data: Moments | None) -> Pilot:
@@ -144,21 +149,20 @@ def step_errors(pilot: Pilot, levels: Tensor, order: int, corrector: int) -> Ten
     Returns:
         The errors `(N,)`.
     """
-    n = len(levels) - 1
+    n, first = len(levels) - 1, 0
     c = pilot.data.mean_variance()
     errors = levels.new_zeros(n)
-    for i in range(n):
-        new = int(corrector > 0 and i < n - 1)
-        m = min(corrector if new else order, i + 1)
-        # all steps with a full memory at once
-        full = m == (corrector if new else order)
-        last = n - 1 if full and new else i + 1
-        steps = torch.arange(i, last)
-        if errors[i] > 0:
-            continue
+    while first < n:
+        new = int(corrector > 0 and first < n - 1)
+        full = corrector if new else order
+        m = min(full, first + 1)
+        # all steps with a full memory at once, but for the last one, which has no corrector
+        last = max(n - int(corrector > 0), first + 1) if m == full else first + 1
+        steps = torch.arange(first, last)
         at, weight = quadrature(levels[steps, None], levels[steps + 1, None])
         nodes = levels[steps[:, None] + new - torch.arange(m + new)]
         gap = pilot.features(at) - pilot.predict(nodes, at) @ pilot.features(nodes)
         weight = weight / (c + torch.exp(-2 * at)).sqrt()
         errors[steps] = torch.einsum("nq,nqr->nr", weight, gap).norm(dim=-1)
+        first = last
     return errors
