@@ -86,7 +86,8 @@ def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
             f"probes must have shape (K, {', '.join(map(str, x.shape))}), got {tuple(probes.shape)}"
         )
     value, at = _forward(f, x)
-    products = _products(value, at, probes) * probes
+    # contiguous, so that a sum takes its terms in one order in any batch
+    products = (_products(value, at, probes) * probes).contiguous()
     return value.detach(), products.reshape(*probes.shape[:2], math.prod(x.shape[1:])).sum(2)
 
 

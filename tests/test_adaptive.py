@@ -106,6 +106,24 @@ def test_a_seed_stands_for_one_path_and_the_runs_converge_to_it():
     assert errors[2] < 0.2 * spread
 
 
+def test_one_step_is_the_formula_with_the_score_at_both_ends():
+    sde = VPSDE()
+    score = Gaussian([0.5, -1.0], var=[0.25, 1.0]).at(sde)
+    t = torch.tensor(0.4, dtype=DOUBLE)
+    s = sde.time(sde.log_snr(t) + 0.09)
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    noise = Noise.of(0, 3)
+    found = AdaptiveSDE(1e3, 1e3).step(sde.reverse(score), x, t, s, noise)
+    # under VP z is x; the increments are those of the path
+    tan, (cos, sin) = (sde.sigma(t) / sde.alpha(t)), (sde.alpha(t), sde.sigma(t))
+    tan_s, (cos_s, sin_s) = (sde.sigma(s) / sde.alpha(s)), (sde.alpha(s), sde.sigma(s))
+    a, w = cos / cos_s, 2 * (sin - sin_s) / cos_s
+    base = a * x + (1 - a**2).sqrt() * noise.increment(x, s, t)
+    first = base + w * tan * (x + score(x, t))
+    second = base + w * tan_s * (first + score(first, s))
+    assert_close(found, (first + second) / 2, rtol=1e-9, atol=1e-9)
+
+
 def test_a_rejected_step_is_repeated_on_a_part_of_the_same_increment():
     sde = VPSDE()
     target = GaussianMixture([0.5, 0.5], [[-2.0], [1.0]], stds=0.05)

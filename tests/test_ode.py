@@ -15,7 +15,7 @@ from strategies import SDES, dtypes, exact_scores, generators, sdes, shapes
 from torch import Tensor
 from torch.testing import assert_close
 
-from scoresde import SAMPLERS, VESDE, VPSDE, sample, trajectory
+from scoresde import SAMPLERS, VESDE, VPSDE, ode, sample, trajectory
 from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import Noise
 from scoresde.ode import DOPRI5, TSIT5, rms, solve
@@ -123,6 +123,23 @@ def test_the_estimated_error_is_of_the_size_of_the_error():
         out = solve(pendulum, y, 0, 5, rtol=tol, atol=tol)
         error = (out.y - solve(pendulum, y, 0, 5, rtol=1e-12, atol=1e-12).y).abs()
         assert 0.2 < out.error.mean() / error.mean() < 20
+
+
+@TABLEAUS
+def test_rejected_attempts_leave_no_error_and_are_not_followed_by_a_longer_step(tableau):
+    """A field that is calm at first, and then is not: each accepted step errs by the tolerance."""
+
+    def f(t, y, rows):
+        return (1 + torch.tanh(300 * (t - 0.7)))[:, None] * torch.cos(40 * y)
+
+    y, tol = torch.linspace(0, 1, 6, dtype=DOUBLE)[:, None], 1e-5
+    out = solve(f, y, 0.0, 1.0, tableau=tableau, rtol=0.0, atol=tol)
+    assert (out.rejected > 0).all()
+    assert (out.error[:, 0] <= out.accepted * tol).all()
+    ratio = torch.tensor([1e-9, 0.5, 3.0, 1e9], dtype=DOUBLE)
+    after, one = torch.tensor([True] * 4), torch.ones(4, dtype=DOUBLE)
+    assert ode._factor(ratio, one, after).tolist() == [1.0, 1.0, 0.7, 0.2]
+    assert ode._factor(ratio, one, ~after).tolist() == [10.0, 1.0, 0.7, 0.2]
 
 
 @given(st.data())

@@ -50,7 +50,7 @@ def log_prob(
     moments of the data, those of `data` or of the model, or else read from the score at `T`. What
     lies between the data and eps is crossed by the heat equation (`heat_correction`), and its size
     reported. And each sample has adaptive steps of its own, so that its value does not depend on
-    the batch.
+    the batch, but for the rounding of a network or of a product with a covariance.
 
     Args:
         model: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
@@ -153,8 +153,9 @@ def sample_with_log_prob(
         z = prior.sample(noise.normal(like.double(), math.inf))
         moved = flow.transport(z, time(sde.T), time(sde.eps))
     values = prior.log_prob(z) + moved.rise
-    none = torch.zeros(n, dtype=torch.float64, device=z.device)
-    found = _summed(values, moved.solver_error, none, moved.nfe, event, flow.trace)
+    found = _summed(
+        values, moved.solver_error, torch.zeros_like(values), moved.nfe, event, flow.trace
+    )
     return moved.x.to(dtype), found
 
 
@@ -202,7 +203,7 @@ def _log_prob(flow: Flow, x: Tensor, start: float, *, of_data: bool) -> LogProb:
         correction = heat_correction(sde.sigma(t), score, trace)
         values = values + correction + math.prod(event) * float(torch.log(sde.alpha(t)))
         nfe = nfe + 1
-    return _summed(values, moved.solver_error, correction.mean(0), nfe, event, flow.trace)
+    return _summed(values, moved.solver_error, correction, nfe, event, flow.trace)
 
 
 def _summed(
@@ -214,8 +215,12 @@ def _summed(
     trace: Trace,
 ) -> LogProb:
     """The mean over the probes `(K, B)`, and its standard error."""
-    stderr = torch.zeros_like(values[0])
+    # row by row, so that the order of a sum does not depend on the batch, as it does in torch.std
+    rows, corrections = values.T.contiguous(), correction.T.contiguous()
+    mean, stderr = rows.mean(1), torch.zeros_like(values[0])
     if isinstance(trace, Probed):
         k = len(values)
-        stderr = values.std(0) / math.sqrt(k) if k > 1 else torch.full_like(stderr, math.inf)
-    return LogProb(values.mean(0), stderr, solver_error, correction, nfe, math.prod(event))
+        stderr = torch.full_like(stderr, math.inf)
+        if k > 1:
+            stderr = ((rows - mean[:, None]).square().sum(1) / (k * (k - 1))).sqrt()
+    return LogProb(mean, stderr, solver_error, corrections.mean(1), nfe, math.prod(event))
