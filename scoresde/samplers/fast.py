@@ -41,7 +41,7 @@ class Fast(TauMultistep):
     A pilot of 64 evaluations serves every number of steps. `scoresde.sample(model, sde, "fast")`
     takes the model's own (`model.pilot`); without any, the weights are those for Gaussian data of
     unknown variances. Guided and conditioned scores may use the pilot of their model: it sets
-    weights and steps, and not what they converge to.
+    weights and steps, and not (to a millionth part) what they converge to.
 
     Args:
         order: Residuals that a step uses, 1 to 6.
