@@ -67,3 +67,14 @@ def test_a_chapter_has_a_page_with_its_script_its_figure_and_what_it_printed(nam
 
 def test_the_chapters_are_numbered_without_a_gap():
     assert [int(name[:2]) for name in CHAPTERS] == list(range(1, len(CHAPTERS) + 1))
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_reads_like_a_page(name):
+    lines = (ROOT / f"examples/chapters/{name}.py").read_text().splitlines()
+    assert 30 <= len(lines) <= 90
+
+
+@pytest.mark.parametrize("name", ["common", "panels"])
+def test_what_the_chapters_share_stays_short(name):
+    assert len((ROOT / f"examples/chapters/{name}.py").read_text().splitlines()) <= 200

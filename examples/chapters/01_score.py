@@ -12,7 +12,8 @@ import math
 
 import torch
 import tyro
-from common import BLUE, RED, Options, grid, panels, save, shade, three_modes
+from common import Options, seeded, three_modes
+from panels import BLUE, RED, arrows, grid, panels, save, shade
 
 from scoresde import EnergyScore
 from scoresde.targets import GaussianMixture
@@ -22,7 +23,7 @@ def main(options: Options) -> None:
     target = three_modes()
 
     # the same density with any factor: another energy, another Z, one score
-    x = target.sample(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = target.sample(1000, generator=seeded(0), dtype=torch.float64)
     fine = grid(7, 400).double()
     cell = (14 / 399) ** 2
     print("factor     Z by quadrature   largest change of the score")
@@ -43,7 +44,7 @@ def main(options: Options) -> None:
         # two modes at the ends of the diagonal of a box of half-width 5
         ends = torch.full((2, d), 2.0) * torch.tensor([[1.0], [-1.0]])
         spread = GaussianMixture([0.6, 0.4], ends, stds=0.7)
-        g = torch.Generator().manual_seed(d)
+        g = seeded(d)
         z = torch.stack(
             [
                 (spread.log_prob(10 * torch.rand(n, d, generator=g) - 5) + d * math.log(10)).exp()
@@ -58,10 +59,9 @@ def main(options: Options) -> None:
     figure, axes = panels(2, size=(5.0, 4.4))
     points = grid(4.2)
     shade(axes[0], target.log_prob(points).exp(), 4.2, vmax=0.3)
-    arrows = grid(3.9, 19)
-    s = target.score(arrows)
+    s = target.score(grid(3.9, 19))
     s = s / (1 + s.norm(dim=1, keepdim=True))  # long ones are shortened, so that all can be seen
-    axes[0].quiver(*arrows.T, *s.T, color=RED, angles="xy", scale=26, width=0.004)
+    arrows(axes[0], grid(3.9, 19), s, RED, scale=26)
     axes[0].set_title("density, and its score: uphill everywhere")
     axes[1].plot(dims, errors, "o-", color=BLUE)
     axes[1].axhline(1, color="grey", lw=1, ls="--")

@@ -14,19 +14,8 @@ from functools import partial
 
 import torch
 import tyro
-from common import (
-    BLUE,
-    GREY,
-    Options,
-    grid,
-    network,
-    panels,
-    relative_error,
-    save,
-    shade,
-    three_modes,
-    train,
-)
+from common import Options, network, relative_error, seeded, three_modes, train
+from panels import BLUE, arrows, bars, grid, panels, save, shade
 
 from scoresde import EDMSDE, dsm_loss, fd_ssm_loss, ism_loss, ssm_loss
 
@@ -44,7 +33,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     sde, t, target = EDMSDE(), 0.3, three_modes()  # at time t the noise is t
     seconds, seeds = (0.2, 1) if options.short else (2.5, 5)
-    x = target.sample(20_000, sde, t, generator=torch.Generator().manual_seed(99))
+    x = target.sample(20_000, sde, t, generator=seeded(99))
     exact = target.score(x, sde, t)
 
     table, field = {}, {}
@@ -72,22 +61,13 @@ def main(options: Options) -> None:
         assert table["FD-SSM"] <= 5 * table["DSM"]
 
     figure, axes = panels(4, 2, size=(3.0, 3.1))
-    arrows, points = grid(3.4, 17), grid(3.8)
     fields = {"exact": lambda x: target.score(x, sde, t)} | field
     for ax, (name, score) in zip(axes, fields.items(), strict=False):
-        shade(ax, target.log_prob(points, sde, t).exp(), 3.8, vmax=0.35)
-        with torch.no_grad():
-            s = score(arrows)
-        ax.quiver(
-            *arrows.T, *s.T, color=BLUE if name == "exact" else "black", scale=130, width=0.005
-        )
+        shade(ax, target.log_prob(grid(3.8), sde, t).exp(), 3.8, vmax=0.35)
+        color = BLUE if name == "exact" else "black"
+        arrows(ax, grid(3.4, 17), score(grid(3.4, 17)), color, scale=130, width=0.005)
         ax.set_title(name, fontsize=10)
-    axes[-1].barh(list(table), list(table.values()), color=GREY)
-    axes[-1].invert_yaxis()
-    axes[-1].set_title("relative Fisher error", fontsize=10)
-    axes[-1].set_yticks([])
-    for i, name in enumerate(table):
-        axes[-1].text(2e-4, i, name, va="center", color="white", fontsize=9)
+    bars(axes[-1], table, "relative Fisher error")
     save(figure, options.out, "02_objectives.png")
 
 

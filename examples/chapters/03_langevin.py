@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 import tyro
-from common import BLUE, RED, Options, dots, grid, panels, save, shade
-from matplotlib.animation import FuncAnimation, PillowWriter
+from common import Options, seeded
+from panels import BLUE, RED, cloud, film, grid, panels, save
 
 from scoresde import EDMSDE
 from scoresde.noise import Noise
@@ -47,16 +47,14 @@ def main(options: Options) -> None:
     for k in range(60):
         x = correct(FixedLangevin(0.02), 10, rsde, x, 0.0, noise.fork(k))
         frames.append(x)
-    own = mixture.sample(9_999, generator=torch.Generator().manual_seed(0))
+    own = mixture.sample(9_999, generator=seeded(0))
     print(f"mean log-density of the chains {mixture.log_prob(x).mean():.2f}, ", end="")
     print(f"of the target's own draws {mixture.log_prob(own).mean():.2f}")
 
     figure, axes = panels(5, size=(3.0, 3.2))
     density = mixture.log_prob(grid(4)).exp()
     for ax, k in zip(axes, (0, 2, 8, 60), strict=False):
-        shade(ax, density, 4, vmax=0.35)
-        dots(ax, frames[k], size=4)
-        ax.set_title(f"after {10 * k} steps", fontsize=10)
+        cloud(ax, density, 4, frames[k], f"after {10 * k} steps", top=0.35, size=4)
     curve = torch.linspace(0, 1.55, 100)
     axes[4].plot(curve, 1 / (1 - curve / 2), color=BLUE, label="v / (1 − ε / 2v)")
     axes[4].plot(sizes, measured, "o", color=RED, label="measured")
@@ -65,13 +63,7 @@ def main(options: Options) -> None:
     axes[4].legend(frameon=False)
     save(figure, options.out, "03_langevin.png")
 
-    film, (ax,) = panels(1, size=(3.0, 3.0))
-    film.set_dpi(70)
-    shade(ax, density, 4, vmax=0.35)
-    cloud = ax.scatter(*corner.T, s=4, c=RED, linewidths=0)
-    motion = FuncAnimation(film, lambda k: cloud.set_offsets(frames[k]), frames=len(frames))
-    motion.save(options.out / "03_langevin.gif", writer=PillowWriter(fps=12))
-    print(f"wrote {options.out / '03_langevin.gif'}")
+    film(options.out / "03_langevin.gif", density, 4, frames, fps=12, top=0.35)
 
 
 if __name__ == "__main__":

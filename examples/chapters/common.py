@@ -1,4 +1,4 @@
-"""What the chapters share: options, a small network, a training loop, and figures."""
+"""What the chapters share: options, data, small networks and their training."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor, nn
 
+import scoresde.nn
+from scoresde import SDE, Moments, ReverseSDE, ScoreModel, dsm_loss
+from scoresde.noise import Noise
+from scoresde.samplers import Sampler, correct
 from scoresde.targets import GaussianMixture
 
-BLUE, RED, GREY, GOLD = "#30638e", "#d1495b", "#8d99ae", "#edae49"
+BOX = 8.0  # the chains of Song's mixture start in [-8, 8]^2
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,18 @@ class Options:
     """Where the picture goes."""
     short: bool = False
     """A run of seconds, too short to be good."""
+
+
+class Objective(Protocol):
+    """A loss of a batch, to be made small."""
+
+    def __call__(self, x: Tensor, *, generator: torch.Generator) -> Tensor:
+        """`(B, *)` to `(B,)`."""
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A random stream of its own."""
+    return torch.Generator().manual_seed(seed)
 
 
 def three_modes() -> GaussianMixture:
@@ -43,6 +57,61 @@ def network(width: int = 64, seed: int = 0) -> nn.Module:
         nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
         nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2),
     )  # fmt: skip
+
+
+class OneLevel(nn.Module):
+    """A network that needs not be told its level: three layers, as wide as the parameters allow.
+
+    There are 2 w^2 + (2 size + 3) w + size of them at width w.
+    """
+
+    def __init__(self, size: int, parameters: float) -> None:
+        super().__init__()
+        b = 2 * size + 3
+        width = int((math.sqrt(b**2 + 8 * (parameters - size)) - b) / 4)
+        layers: list[nn.Module] = []
+        for inputs in (size, width, width):
+            layers += [nn.Linear(inputs, width), nn.SiLU()]
+        self.body = nn.Sequential(*layers, nn.Linear(width, size))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Map `(B, *)` to itself; `c` is always the same."""
+        return self.body(x.flatten(1)).reshape(x.shape)
+
+
+def weights_of(net: nn.Module) -> int:
+    """How many parameters a network has."""
+    return sum(p.numel() for p in net.parameters())
+
+
+def levels_for(d: int, low: float, high: float) -> int:
+    """How many levels technique 2 of Song & Ermon (2020, arXiv:2006.09011) asks for.
+
+    Neighbouring levels of ratio r overlap by Phi(sqrt(2 d) (r - 1) + 3 r) - Phi(sqrt(2 d) (r - 1) -
+    3 r), which should be about a half.
+    """
+    a, b = 1.0, 10.0
+    for _ in range(60):
+        r = (a + b) / 2
+        shift = math.sqrt(2 * d) * (r - 1)
+        overlap = torch.special.ndtr(torch.tensor([shift + 3 * r, shift - 3 * r])).diff().abs()
+        a, b = (r, b) if overlap > 0.5 else (a, r)
+    return math.ceil(1 + math.log(high / low) / math.log(a))
+
+
+def batches(data: Tensor, loss: Objective, size: int = 512) -> Callable[[torch.Generator], Tensor]:
+    """The loss of random batches of the data, as `train` wants it."""
+    return lambda g: loss(data[torch.randint(len(data), (size,), generator=g)], generator=g)
+
+
+def teach(
+    data: Tensor, sde: SDE, hidden: tuple[int, ...], steps: int, lr: float = 2e-3
+) -> ScoreModel:
+    """The score of points of the plane at every noise level, by denoising score matching."""
+    moments = Moments(data.mean(0), var=float(data.var(0).mean()))
+    model = ScoreModel(scoresde.nn.MLP(2, hidden=hidden), sde, (2,), data=moments)
+    train(model, batches(data, partial(dsm_loss, model, sde)), steps=steps, lr=lr)
+    return model
 
 
 def train(
@@ -78,44 +147,50 @@ def relative_error(score: Tensor, exact: Tensor) -> float:
     return float((score - exact).pow(2).sum() / exact.pow(2).sum())
 
 
+class Unit:
+    """Noise that is one, or none: it reads the map x' = A x + b + C z off a step."""
+
+    def __init__(self, z: float) -> None:
+        self.z = z
+
+    def normal(self, like: Tensor, t: Tensor, k: int = 0) -> Tensor:
+        """The number, as a draw."""
+        return torch.full_like(like, self.z)
+
+    def increment(self, like: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The number, as an increment."""
+        return torch.full_like(like, self.z)
+
+
+def step_moments(
+    sampler: Sampler, rsde: ReverseSDE, t: Tensor, s: Tensor, mean: float, var: float
+) -> tuple[float, float]:
+    """Exact mean and variance after a step that is affine, of a Gaussian before it."""
+    zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
+    b = sampler.step(rsde, zero, t, s, Unit(0.0))
+    a = sampler.step(rsde, one, t, s, Unit(0.0)) - b
+    c = sampler.step(rsde, zero, t, s, Unit(1.0)) - b
+    return float(a * mean + b), float(a**2 * var + c**2)
+
+
+@torch.no_grad()
+def chains(
+    score: Callable, sde: SDE, sampler: Sampler, steps: int, x: Tensor, t: float | Tensor, seed: int
+) -> Tensor:
+    """Langevin dynamics at the one noise level of time t: so many steps of every point of x."""
+    return correct(sampler, steps, sde.reverse(score), x, t, Noise.of(seed, len(x)))
+
+
+def in_the_box(n: int) -> Tensor:
+    """Points anywhere in the box, for chains to start from."""
+    return BOX * (2 * torch.rand(n, 2, generator=seeded(2)) - 1)
+
+
+def upper(x: Tensor) -> float:
+    """The share of the points above the diagonal that parts the modes of Song's mixture."""
+    return float((x.sum(1) > 0).float().mean())
+
+
 def interval(share: float, n: int) -> float:
     """Half the width of a 95 % interval of a share of n."""
     return 1.96 * math.sqrt(max(share * (1 - share), 1 / n) / n)
-
-
-def grid(reach: float, points: int = 120) -> Tensor:
-    """Points of a square around the origin, `(points^2, 2)`, row by row of y."""
-    axis = torch.linspace(-reach, reach, points)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x, y], -1).reshape(-1, 2)
-
-
-def panels(
-    columns: int, rows: int = 1, size: tuple[float, float] = (3.6, 3.6)
-) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels, row by row."""
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=90, layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
-def shade(axes: Axes, values: Tensor, reach: float, cmap: str = "Blues", **options: float) -> None:
-    """Draw values on a `grid` as a map with equal axes and no ticks."""
-    side = math.isqrt(len(values))
-    extent = (-reach, reach, -reach, reach)
-    image = np.asarray(values.detach()).reshape(side, side)
-    axes.imshow(image, extent=extent, origin="lower", cmap=cmap, **options)
-    axes.set(xticks=[], yticks=[], xlim=(-reach, reach), ylim=(-reach, reach))
-
-
-def dots(axes: Axes, x: Tensor, color: str = RED, size: float = 2.0) -> None:
-    """Scatter points of the plane."""
-    x = x.detach()
-    axes.scatter(x[:, 0], x[:, 1], s=size, c=color, alpha=0.6, linewidths=0)
-
-
-def save(figure: Figure, out: Path, name: str) -> None:
-    """Write the figure, in 128 colours to keep the file small."""
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / name)
-    Image.open(out / name).convert("RGB").quantize(128).save(out / name, optimize=True)
-    print(f"wrote {out / name}")

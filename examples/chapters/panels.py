@@ -1,0 +1,165 @@
+"""The figures of the chapters: maps, clouds, arrows, curves, bars, digits, films."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+BLUE, RED, GREY, GOLD = "#30638e", "#d1495b", "#8d99ae", "#edae49"
+
+
+def grid(reach: float, points: int = 120) -> Tensor:
+    """Points of a square around the origin, `(points^2, 2)`, row by row of y."""
+    axis = torch.linspace(-reach, reach, points)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y], -1).reshape(-1, 2)
+
+
+def panels(
+    columns: int, rows: int = 1, size: tuple[float, float] = (3.6, 3.6)
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, row by row."""
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=90, layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def strip_over_pair(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure with a row of small panels over two wide ones."""
+    figure = Figure(figsize=size, dpi=90, layout="constrained")
+    top, bottom = figure.add_gridspec(2, 1, height_ratios=(1, 1.25))
+    cells = [*top.subgridspec(1, count), *bottom.subgridspec(1, 2)]
+    return figure, [figure.add_subplot(cell) for cell in cells]
+
+
+def shade(axes: Axes, values: Tensor, reach: float, cmap: str = "Blues", **options: float) -> None:
+    """Draw values on a `grid` as a map with equal axes and no ticks."""
+    side = math.isqrt(len(values))
+    extent = (-reach, reach, -reach, reach)
+    image = np.asarray(values.detach()).reshape(side, side)
+    axes.imshow(image, extent=extent, origin="lower", cmap=cmap, **options)
+    axes.set(xticks=[], yticks=[], xlim=(-reach, reach), ylim=(-reach, reach))
+
+
+def dots(axes: Axes, x: Tensor, color: str = RED, size: float = 2.0) -> None:
+    """Scatter points of the plane."""
+    x = x.detach()
+    axes.scatter(x[:, 0], x[:, 1], s=size, c=color, alpha=0.6, linewidths=0)
+
+
+def cloud(
+    axes: Axes, density: Tensor, reach: float, x: Tensor, title: str, *,
+    top: float = 0.25, color: str = RED, size: float = 2.0,
+) -> None:  # fmt: skip
+    """Scatter the first 1,500 points over a density, drawn on a `grid` up to the value `top`."""
+    shade(axes, density, reach, vmax=top)
+    dots(axes, x[:1500], color, size)
+    axes.set_title(title, fontsize=10)
+
+
+def square(
+    axes: Axes, x: Tensor, reach: float, title: str, color: str = RED, size: float = 2.0
+) -> None:
+    """Scatter points on white, with equal axes and no ticks."""
+    dots(axes, x, color, size)
+    reaches = (-reach, reach)
+    axes.set(xlim=reaches, ylim=reaches, xticks=[], yticks=[], aspect="equal")
+    axes.set_title(title, fontsize=10)
+
+
+def arrows(
+    axes: Axes, x: Tensor, s: Tensor, color: str = RED, scale: float = 26, width: float = 0.004
+) -> None:
+    """Draw the vectors `s` at the points `x`."""
+    axes.quiver(*x.T, *s.detach().T, color=color, angles="xy", scale=scale, width=width)
+
+
+def curves(
+    axes: Axes, x: Sequence[float] | Tensor, lines: Mapping[str, Sequence[float] | Tensor],
+    colors: Sequence[str] = (BLUE, RED, GOLD), style: str = "o-", **options: object,
+) -> None:  # fmt: skip
+    """Named lines over one x, with a legend; options are the axes' own."""
+    for (name, y), color in zip(lines.items(), colors, strict=False):
+        axes.plot(x, y, style, ms=4, color=color, label=name)
+    axes.set(**options)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def by_level(
+    axes: Axes, sigma: Tensor, lines: Mapping[str, Sequence[float]], title: str,
+    colors: Sequence[str] = (RED, BLUE), **options: object,
+) -> None:  # fmt: skip
+    """Named lines over the noise level, both axes logarithmic."""
+    options = dict(xscale="log", yscale="log", xlabel="σ", title=title) | options
+    curves(axes, sigma, lines, colors, **options)
+
+
+def tick(axes: Axes, x: Sequence[float]) -> None:
+    """Ticks on a logarithmic axis at these values, and none between."""
+    axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.minorticks_off()
+
+
+def level_line(axes: Axes, y: float, text: str, at: tuple[float, float]) -> None:
+    """A dashed line to compare with, and what it means."""
+    axes.axhline(y, color=GREY, lw=1, ls="--")
+    axes.text(*at, text, color=GREY, fontsize=8)
+
+
+def bars(
+    axes: Axes, values: Mapping[str, float], title: str, colors: Sequence[str] | str = GREY
+) -> None:
+    """Horizontal bars from the top down, each with its name inside."""
+    axes.barh(list(values), list(values.values()), color=colors)
+    axes.invert_yaxis()
+    axes.set_title(title, fontsize=10)
+    axes.set_yticks([])
+    for i, name in enumerate(values):
+        axes.text(0.02, i, name, va="center", color="white", fontsize=8,
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+
+
+def tiles(axes: Axes, images: Tensor, title: str, side: int = 6) -> None:
+    """The first `side^2` grey images `(B, 1, H, W)`, in a square."""
+    padded = torch.nn.functional.pad(images[: side**2, 0], (1, 1, 1, 1), value=-0.5)
+    h, w = padded.shape[1:]
+    image = padded.reshape(side, side, h, w).permute(0, 2, 1, 3).reshape(side * h, side * w)
+    axes.imshow(image, cmap="gray", vmin=-1, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=10)
+
+
+def film(
+    path: Path, density: Tensor, reach: float, frames: Sequence[Tensor], *,
+    fps: int, titles: Sequence[str] = (), hold: int = 0, top: float = 0.25,
+) -> None:  # fmt: skip
+    """Write clouds that move over a density as a GIF; the last frame stays for `hold` more."""
+    figure, (axes,) = panels(1, size=(3.0, 3.2 if titles else 3.0))
+    figure.set_dpi(70)
+    shade(axes, density, reach, vmax=top)
+    points = axes.scatter(*frames[0].T, s=4, c=RED, linewidths=0)
+
+    def draw(i: int) -> None:
+        points.set_offsets(frames[i])
+        if titles:
+            axes.set_title(titles[i], fontsize=9)
+
+    order = [*range(len(frames)), *[len(frames) - 1] * hold]
+    FuncAnimation(figure, draw, frames=order).save(path, writer=PillowWriter(fps=fps))
+    print(f"wrote {path}")
+
+
+def save(figure: Figure, out: Path, name: str) -> None:
+    """Write the figure, in 128 colours to keep the file small."""
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / name)
+    Image.open(out / name).convert("RGB").quantize(128).save(out / name, optimize=True)
+    print(f"wrote {out / name}")
