@@ -17,6 +17,7 @@ ROOT = Path(scoresde.__file__).parent
 # A module imports only from floors below its own; a package counts as one module.
 FLOORS = [
     {"errors"},
+    {"checks"},
     {"grids", "noise", "ode", "divergence", "checkpoint", "nn"},
     {"sde", "data"},
     {"score", "targets", "ema"},

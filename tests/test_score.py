@@ -27,7 +27,7 @@ from scoresde.score import (
     Bridge,
     Conditional,
     ScoreModel,
-    check_sde,
+    check_problem,
     from_denoiser,
     load,
     locate,
@@ -475,7 +475,7 @@ LADDER = NCSNLadder((0.01, 0.1, 1.0))
     ],
 )
 def test_levels_and_eps_may_differ_from_the_models(own, other):
-    check_sde(ScoreModel(Wave(), own, (2,)), other)
+    check_problem(ScoreModel(Wave(), own, (2,)), other)
 
 
 @pytest.mark.parametrize(
@@ -493,16 +493,16 @@ def test_levels_and_eps_may_differ_from_the_models(own, other):
 def test_another_sde_than_the_models_is_refused(own, other):
     message = r"this score belongs to .*, not to .*; sample with `model.sde`, or with `Bridge\("
     with pytest.raises(InvalidValueError, match=message):
-        check_sde(ScoreModel(Wave(), own, (2,)), other)
-    check_sde(Bridge(ScoreModel(Wave(), own, (2,)), other), other)
+        check_problem(ScoreModel(Wave(), own, (2,)), other)
+    check_problem(Bridge(ScoreModel(Wave(), own, (2,)), other), other)
 
 
 def test_a_function_goes_with_every_sde():
-    check_sde(lambda x, t: x, VESDE())
+    check_problem(lambda x, t: x, VESDE())
     score = from_denoiser(lambda x, t: x, VESDE())
-    check_sde(score, replace(score.sde, levels=5))
+    check_problem(score, replace(score.sde, levels=5))
     with pytest.raises(InvalidValueError, match="this score belongs to VESDE"):
-        check_sde(score, VPSDE())
+        check_problem(score, VPSDE())
 
 
 def test_loading_a_state_brings_the_preconditioning_with_it():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
-from scoresde.score import check_sde
+from scoresde.score import check_problem
 from scoresde.sde import SDE
 
 __all__ = ["check_input", "time"]
@@ -17,9 +17,7 @@ __all__ = ["check_input", "time"]
 
 def check_input(model: Any, sde: SDE, x: Tensor, condition: Mapping[str, Tensor] | None) -> None:
     """Raise unless the model, its SDE, the samples `(B, *)` and their condition fit."""
-    if not callable(model):
-        raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
-    check_sde(model, sde)
+    check_problem(model, sde)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise InvalidTypeError(

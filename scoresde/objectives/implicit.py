@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import InvalidValueError, UnknownNameError
-from scoresde.objectives.perturbed import Perturbed, draw, event_sum, perturb
+from scoresde.objectives.perturbed import Perturbed, check_data, draw, event_sum, perturb
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, TimeLaw, expand
 
@@ -76,6 +76,7 @@ def ism_loss(
         InvalidValueError: The weight is 0 for lack of noise, the score is not differentiable, or
             the model belongs to another SDE.
     """
+    check_data(x)
     if x.shape[1:].numel() > exact:
         return ssm_loss(
             model, sde, x, t=t, law=law, condition=condition, weight=weight, generator=generator

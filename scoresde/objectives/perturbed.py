@@ -10,10 +10,10 @@ from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.objectives.weights import Weight
-from scoresde.score import check_sde
+from scoresde.score import check_problem
 from scoresde.sde import SDE, TimeLaw, as_score
 
-__all__ = ["Perturbed", "draw", "event_sum", "perturb"]
+__all__ = ["Perturbed", "check_data", "draw", "event_sum", "perturb"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +50,13 @@ def perturb(
     generator: torch.Generator | None,
 ) -> Perturbed:
     """Draw times and noise; the arguments and errors are those of the objectives."""
+    check_problem(model, sde)
     if not callable(weight):
         raise InvalidTypeError(
             f"weight is a function (sde, t) -> Tensor such as sigma2, got {weight!r}; "
             "those with a name are in scoresde.objectives.WEIGHTS"
         )
-    if not x.is_floating_point():
-        raise InvalidTypeError(
-            f"data must be floating point, got {x.dtype}; for 8-bit images: x.float() / 127.5 - 1"
-        )
-    if not x.isfinite().all():
-        raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
-    check_sde(model, sde)
+    check_data(x)
     if t is None:
         time, importance = sde.sample_times(len(x), law=law, generator=generator)
     elif law is not None:
@@ -83,6 +78,19 @@ def perturb(
         return as_score(out, state)
 
     return Perturbed(mean + std * z, z, time, mean, sde.sigma(time), importance * lam, score)
+
+
+def check_data(x: Tensor) -> None:
+    """Raise unless data are finite floating point numbers `(B, *)`."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise InvalidTypeError(
+            f"data must be floating point, got {got}; for 8-bit images: x.float() / 127.5 - 1"
+        )
+    if x.ndim == 0:
+        raise ShapeError("data need a batch dimension (B, *), got one number")
+    if not x.isfinite().all():
+        raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
 
 
 def draw(x: Tensor, generator: torch.Generator | None) -> Tensor:

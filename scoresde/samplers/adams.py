@@ -39,6 +39,7 @@ class _Adams(Sampler):
     def __post_init__(self) -> None:
         if self.order not in range(1, 9):
             raise InvalidValueError(f"order must be an integer from 1 to 8, got {self.order}")
+        super().__post_init__()
 
     @abc.abstractmethod
     def weights(self, ratios: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class AnnealedLangevin(Sampler):
     k: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ScaledLangevin(self.kappa)
         if self.k < 1:
             raise InvalidValueError(f"k must be at least 1, got {self.k}")
@@ -94,6 +95,7 @@ class ConsistentAnnealed(Sampler):
     kappa: float = 0.07
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.kappa <= 1:
             raise InvalidValueError(f"kappa must lie in (0, 1], got {self.kappa}")
 

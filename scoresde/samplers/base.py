@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
+from scoresde.checks import check_fields
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import SDE, Moments, ReverseSDE
 
@@ -74,6 +75,9 @@ class Sampler(abc.ABC):
     steps: ClassVar[int] = 100
     nfe_per_step: ClassVar[int] = 1
     adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def steps_for(self, nfe: int) -> int:
         """How many steps a budget of `nfe` evaluations buys; 0 if not even one."""
@@ -139,6 +143,7 @@ class Adaptive(Sampler):
     max_nfe: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("rtol", "atol"):
             value = getattr(self, name)
             if not 0 < value < math.inf:

@@ -57,6 +57,7 @@ class DDIM(Sampler):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise InvalidValueError(f"eta must lie in [0, 1], got {self.eta}")
 

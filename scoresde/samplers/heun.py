@@ -51,6 +51,7 @@ class Heun(Sampler):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.churn < math.inf:
             raise InvalidValueError(f"churn must be finite and >= 0, got {self.churn}")
         if not 0 <= self.sigma_min < self.sigma_max:

@@ -49,6 +49,7 @@ class FixedLangevin(Corrector):
     epsilon: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _positive("epsilon", self.epsilon)
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
@@ -81,6 +82,7 @@ class Langevin(Corrector):
     norm: Literal["expected", "batch_mean", "sample"] = "expected"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _positive("snr", self.snr)
         if self.norm not in ("expected", "batch_mean", "sample"):
             raise InvalidValueError(
@@ -120,6 +122,7 @@ class ScaledLangevin(Corrector):
     kappa: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.kappa < 2:
             raise InvalidValueError(f"kappa must lie in (0, 2), got {self.kappa}")
 

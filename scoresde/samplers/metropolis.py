@@ -42,6 +42,7 @@ class MALA(Corrector):
     kappa: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.kappa < math.inf:
             raise InvalidValueError(f"kappa must be positive and finite, got {self.kappa}")
 

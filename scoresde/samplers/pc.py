@@ -42,6 +42,7 @@ class PC(Sampler):
     k: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.predictor is not None:
             check_part("PC", self.predictor)
         check_part("PC", self.corrector)

@@ -38,6 +38,7 @@ class EulerMaruyama(Sampler):
     eta: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.eta < math.inf:
             raise InvalidValueError(f"eta must be finite and >= 0, got {self.eta}")
 

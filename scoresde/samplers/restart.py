@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_fields
 from scoresde.errors import InvalidValueError
 from scoresde.grids import span
 from scoresde.samplers.base import NoiseLike, Sampler, State, check_part
@@ -36,6 +37,7 @@ class Stretch:
     steps: int = 3
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise InvalidValueError(
                 "need 0 < sigma_min < sigma_max, both finite, "

@@ -46,6 +46,7 @@ class TwoStage(Sampler):
     tau: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.r <= 1:
             raise InvalidValueError(f"r must lie in (0, 1], got {self.r}")
         if not 0 <= self.tau < math.inf:

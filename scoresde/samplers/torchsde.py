@@ -87,6 +87,7 @@ class TorchSDE(Sampler):
     max_nfe: int = 10_000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.method not in _METHODS:
             raise UnknownNameError.of("method of torchsde", self.method, _METHODS)
         for name in ("rtol", "atol", "dt_min"):

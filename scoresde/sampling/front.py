@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from scoresde.checks import check_integer
 from scoresde.samplers import Sampler, State
-from scoresde.sampling.problem import Generators, check_integer, prepare
+from scoresde.sampling.problem import Generators, prepare
 from scoresde.sampling.run import Score
 from scoresde.score import evaluating
 from scoresde.sde import SDE, Moments

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer
 from scoresde.errors import InvalidValueError
 from scoresde.samplers import UniPC
 from scoresde.samplers.frame import frame_of
 from scoresde.samplers.levels import ends_of, even_times
 from scoresde.sampling.front import trajectory
-from scoresde.sampling.problem import check_integer, check_problem
 from scoresde.sampling.run import Score
-from scoresde.score import Conditional, Pilot
+from scoresde.score import Conditional, Pilot, check_problem
 from scoresde.sde import SDE, Moments, ReverseSDE
 
 __all__ = ["pilot"]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -20,10 +21,10 @@ from scoresde.noise import seeds_of
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
 from scoresde.sampling.run import Run, Score
-from scoresde.score import check_sde, layers
+from scoresde.score import check_problem, layers
 from scoresde.sde import SDE, Moments
 
-__all__ = ["Generators", "check_integer", "check_problem", "prepare"]
+__all__ = ["Generators", "prepare"]
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -50,7 +51,6 @@ def prepare(
     """Check everything before the first evaluation."""
     check_problem(model, sde)
     method = _sampler(sampler).suited(model)
-    check_sde(model, sde)
     if x is not None:
         if not isinstance(x, Tensor):
             raise InvalidTypeError(f"x must be a tensor (n, *shape), got {type(x).__name__}")
@@ -104,14 +104,6 @@ def prepare(
     )
 
 
-def check_problem(model: object, sde: object) -> None:
-    """Raise InvalidTypeError unless a problem begins with a model and an SDE."""
-    if not callable(model):
-        raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
-    if isinstance(sde, type) or not hasattr(sde, "transition"):
-        raise InvalidTypeError(f"the second argument is an SDE such as `VESDE()`, got {sde!r}")
-
-
 def _sampler(sampler: str | Sampler) -> Sampler:
     if isinstance(sampler, str):
         if sampler not in SAMPLERS:
@@ -123,12 +115,6 @@ def _sampler(sampler: str | Sampler) -> Sampler:
             f"`PC(k=2)`, got {sampler!r}"
         )
     return sampler
-
-
-def check_integer(what: str, value: int, least: int) -> None:
-    """Raise InvalidValueError unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-        raise InvalidValueError(f"{what} must be an integer >= {least}, got {value!r}")
 
 
 def _check_floating(what: str, dtype: torch.dtype) -> None:

@@ -7,7 +7,7 @@ from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
 from scoresde.score.per_level import PerLevelScore
 from scoresde.score.pilot import Pilot
 from scoresde.score.store import locate
-from scoresde.score.wrappers import Bridge, Conditional, DenoiserScore, check_sde, from_denoiser
+from scoresde.score.wrappers import Bridge, Conditional, DenoiserScore, check_problem, from_denoiser
 
 __all__ = [
     "PARAMETERIZATIONS",
@@ -19,7 +19,7 @@ __all__ = [
     "PerLevelScore",
     "Pilot",
     "ScoreModel",
-    "check_sde",
+    "check_problem",
     "evaluating",
     "from_denoiser",
     "layers",

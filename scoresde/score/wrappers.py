@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.score.store import sde_fields
 from scoresde.sde import SDE, ScoreFunction, expand
 
 if TYPE_CHECKING:
     from scoresde.score.model import ScoreModel
 
-__all__ = ["Bridge", "Conditional", "DenoiserScore", "check_sde", "from_denoiser"]
+__all__ = ["Bridge", "Conditional", "DenoiserScore", "check_problem", "from_denoiser"]
 
 
 class Conditional:
@@ -124,12 +124,17 @@ class Bridge:
         return own.alpha(u) / self.sde.alpha(time), u
 
 
-def check_sde(model: Any, sde: SDE) -> None:
-    """A model that knows its SDE is sampled with no other: only `levels` and `eps` may differ.
+def check_problem(model: Any, sde: SDE) -> None:
+    """A problem is a model and an SDE; of a model's own only `levels` and `eps` may differ.
 
     Raises:
+        InvalidTypeError: The model cannot be called, or the SDE is none.
         InvalidValueError: The two differ in more than that.
     """
+    if not callable(model):
+        raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
+    if isinstance(sde, type) or not hasattr(sde, "transition"):
+        raise InvalidTypeError(f"the second argument is an SDE such as `VESDE()`, got {sde!r}")
     own = getattr(model, "sde", None)
     if own is None or own == sde:
         return

@@ -13,16 +13,16 @@ Schedules are computed on the CPU in float64 and cast once, to the dtype of the 
 from __future__ import annotations
 
 import abc
-import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from scoresde import grids
+from scoresde.checks import check_fields
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.sde import laws
 from scoresde.sde.moments import Moments
@@ -84,10 +84,7 @@ class SDE(abc.ABC):
     time_law: ClassVar[laws.TimeLaw] = laws.Uniform()
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InvalidValueError(f"{field.name} must be finite, got {value}")
+        check_fields(self, finite=True)
         if not 0 <= self.eps < self.T:
             raise InvalidValueError(f"need 0 <= eps < T, got eps = {self.eps}, T = {self.T}")
         if self.levels is not None and (not isinstance(self.levels, int) or self.levels < 2):

@@ -1,0 +1,65 @@
+"""Arguments of another type than declared, at every door."""
+
+from dataclasses import dataclass, fields, replace
+
+import pytest
+import torch
+from methods import ALL
+from strategies import SDES
+
+from scoresde import VPSDE, checks, dsm_loss, ism_loss, log_prob, sample
+from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError
+from scoresde.samplers import DPMSolverPP, Stretch
+
+PROBLEMS = (dsm_loss, ism_loss, log_prob, lambda model, sde, x: sample(model, sde, x=x, steps=2))
+
+
+def numbers(owner):
+    return [field.name for field in fields(owner) if field.init and field.type in ("float", "int")]
+
+
+@pytest.mark.parametrize("wrong", ["a", None, [1.0], (1, 2), 1j, torch.tensor(1.0)], ids=repr)
+@pytest.mark.parametrize("owner", [*ALL.values(), *SDES.values(), Stretch()], ids=repr)
+def test_no_field_that_is_a_number_takes_anything_else(owner, wrong):
+    for name in numbers(owner):
+        with pytest.raises(ScoreSDEError, match=name):
+            replace(owner, **{name: wrong})
+
+
+def test_there_are_numbers_to_refuse():
+    assert numbers(SDES["vp"]) == ["T", "eps", "beta_min", "beta_max"]
+    assert sum(len(numbers(method)) for method in ALL.values()) > 30
+
+
+def test_annotations_are_read_as_classes_too():
+    @dataclass
+    class Mine:
+        kappa: float = 1.0
+        k: int = 2
+        free: object = None
+
+    checks.check_fields(Mine(1, torch.tensor(3).item(), "anything"))
+    with pytest.raises(InvalidTypeError, match=r"k of Mine must be an integer, got 2\.5"):
+        checks.check_fields(Mine(k=2.5))
+    checks.check_fields(Mine(float("inf")))
+    with pytest.raises(InvalidValueError, match="kappa must be finite, got inf"):
+        checks.check_fields(Mine(float("inf")), finite=True)
+
+
+def test_a_window_is_made_of_numbers():
+    with pytest.raises(InvalidValueError, match=r"window must be .* got \('a', 'b'\)"):
+        DPMSolverPP(window=("a", "b"))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_problem_begins_with_a_model_and_an_sde(problem):
+    x = torch.zeros(2, 3)
+    for sde in (None, "vp", 3, VPSDE):
+        with pytest.raises(InvalidTypeError, match="second argument is an SDE"):
+            problem(lambda x, t: -x, sde, x)
+    for model in (None, 3, "mnist"):
+        with pytest.raises(InvalidTypeError, match="model must be a callable"):
+            problem(model, VPSDE(), x)
+    for data in (None, [1.0], 3):
+        with pytest.raises(ScoreSDEError):
+            problem(lambda x, t: -x, VPSDE(), data)
