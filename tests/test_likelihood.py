@@ -546,8 +546,13 @@ def test_a_mean_over_data_comes_with_its_standard_error():
         (dict(x=torch.full((2, 2), math.nan)), NonFiniteError, "x holds NaN"),
         (dict(t=2.0), InvalidValueError, r"t must lie in \[eps, T\] = \[0.001, 1.0\], got 2.0"),
         (dict(method="trace"), InvalidValueError, "method must be 'auto', 'exact' or 'hutchinson'"),
-        (dict(probes=0), InvalidValueError, "probes must be at least 1, got 0"),
-        (dict(batch_size=0), InvalidValueError, "batch_size must be at least 1, got 0"),
+        (dict(probes=0), InvalidValueError, "probes must be an integer >= 1, got 0"),
+        (dict(first=-1), InvalidValueError, "first must be an integer >= 0, got -1"),
+        (dict(batch_size=1.5), InvalidValueError, "batch_size must be an integer >= 1, got 1.5"),
+        (dict(max_nfe="a"), InvalidValueError, "max_nfe must be an integer >= 1, got 'a'"),
+        (dict(condition=3), InvalidTypeError, "condition= maps names to tensors"),
+        (dict(condition={"y": 3}), InvalidTypeError, "condition 'y' must be a tensor, got 3"),
+        (dict(batch_size=0), InvalidValueError, "batch_size must be an integer >= 1, got 0"),
         (dict(max_nfe=20), ConvergenceError, "max_nfe = 20 evaluations"),
         (dict(condition={"y": torch.ones(3)}), ShapeError, "one row for each of the 2 samples"),
     ],
@@ -571,3 +576,24 @@ def test_no_samples_have_no_likelihood():
     sde = VPSDE()
     found = log_prob(MIXTURE.at(sde), sde, torch.ones(0, 2))
     assert found.value.shape == (0,)
+
+
+def test_counts_and_shapes_that_are_none_are_refused():
+    for n in (-1, 1.5, "a", None, True):
+        with pytest.raises(InvalidValueError, match="n must be an integer >= 0"):
+            sample_with_log_prob(MIXTURE.at(VPSDE()), VPSDE(), n)
+    for shape in (2, "ab", (2.5,), (-1,)):
+        with pytest.raises(InvalidValueError, match="shape= is the shape of one sample"):
+            sample_with_log_prob(lambda x, t: -x, VPSDE(), 2, shape=shape)
+    for draws_ in (0, 1.5, "a"):
+        with pytest.raises(InvalidValueError, match="draws must be an integer >= 1"):
+            elbo(MIXTURE.at(VPSDE()), VPSDE(), torch.zeros(1, 2), draws=draws_)
+    with pytest.raises(ShapeError, match="k >= 1 draws"):
+        importance_bound(torch.zeros(0, 3))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_samples_of_no_dimension_have_the_density_one(n):
+    found = log_prob(lambda x, t: -x, VPSDE(), torch.zeros(n, 0))
+    assert torch.equal(found.value, torch.zeros(n, dtype=DOUBLE))
+    assert slerp(torch.zeros(n, 0), torch.zeros(n, 0), 0.5).shape == (n, 0)

@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.likelihood.result import LogProb
 
 __all__ = ["TRANSFORMS", "Dequantization", "bits_per_dim", "importance_bound"]
@@ -123,5 +123,10 @@ def importance_bound(values: Tensor) -> Tensor:
 
     Args:
         values: The log-densities of each draw.
+
+    Raises:
+        ShapeError: There is no draw.
     """
+    if values.ndim != 2 or len(values) == 0:
+        raise ShapeError(f"values of k >= 1 draws have shape (k, B), got {tuple(values.shape)}")
     return values.logsumexp(0) - math.log(len(values))

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_integer
 from scoresde.likelihood.inputs import check_input, time
 from scoresde.likelihood.result import LogProb
 from scoresde.noise import Noise
@@ -65,8 +65,8 @@ def elbo(
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
     check_input(model, sde, x, condition)
-    if draws < 1:
-        raise InvalidValueError(f"draws must be at least 1, got {draws}")
+    check_integer("draws", draws, 1)
+    check_integer("first", first, 0)
     data = getattr(model, "data", None) if data is None else data
     size, noise = math.prod(x.shape[1:]), Noise.of(seed, len(x), first=first)
     low, high = sde.log_snr(time(sde.T)), sde.log_snr(time(sde.eps))

@@ -97,13 +97,13 @@ class Flow:
         count, ends = self.trace.count, torch.stack([s, t]).aminmax()
 
         def slope(phi: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-            z = y[:, :size].reshape(-1, *event)
+            z = y[:, :size].reshape(len(y), *event)
             time = time_at(sde, phi).clamp(*ends)
             c, tan = scale(sde, time), torch.tan(phi)
             score, trace = self.divergence(expand(c, z) * z, time, rows)
             velocity = -expand(tan, z) * (z + expand(c, z) * score)
             rise = tan.to(y.device) * (size + (c**2).to(y.device) * trace)
-            return torch.cat([velocity.reshape(-1, size), rise.T], 1)
+            return torch.cat([velocity.reshape(len(y), size), rise.T], 1)
 
         z = x.double() / expand(scale(sde, t), x.double())
         parts = torch.tensor([1.0] * size + [0.0] * count, dtype=torch.float64)

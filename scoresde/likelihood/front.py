@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.inputs import check_input, time
@@ -79,9 +80,10 @@ def log_prob(
     start = sde.eps if t is None else t
     if not sde.eps <= start <= sde.T:
         raise InvalidValueError(f"t must lie in [eps, T] = [{sde.eps}, {sde.T}], got {t}")
+    check_integer("first", first, 0)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, 1)
     size = len(x) if batch_size is None else batch_size
-    if size < 1 and len(x) > 0:
-        raise InvalidValueError(f"batch_size must be at least 1, got {batch_size}")
     parts = []
     with evaluating(model), torch.no_grad():
         for i in range(0, max(len(x), 1), max(size, 1)):
@@ -139,9 +141,14 @@ def sample_with_log_prob(
     Returns:
         The samples `(n, *)` and their `LogProb`.
     """
-    event = getattr(model, "event_shape", None) if shape is None else tuple(shape)
+    check_integer("n", n, 0)
+    check_integer("first", first, 0)
+    event: Any = getattr(model, "event_shape", None) if shape is None else shape
     if event is None:
         raise InvalidValueError("a bare score does not know its event shape; give shape=")
+    if not (isinstance(event, Sequence) and all(isinstance(d, int) and d >= 0 for d in event)):
+        raise InvalidValueError(f"shape= is the shape of one sample, such as (2,), got {event!r}")
+    event = tuple(event)
     seeds, indices = seeds_of(n, seed, generator, first)
     noise = Noise(seeds, indices, horizon=sde.T)
     like = torch.empty(n, *event, dtype=dtype, device=device)
@@ -175,8 +182,8 @@ def _flow(
     event = tuple(x.shape[1:])
     if method not in ("auto", "exact", "hutchinson"):
         raise InvalidValueError(f"method must be 'auto', 'exact' or 'hutchinson', got {method!r}")
-    if probes < 1:
-        raise InvalidValueError(f"probes must be at least 1, got {probes}")
+    check_integer("probes", probes, 1)
+    check_integer("max_nfe", max_nfe, 1)
     data = getattr(model, "data", None) if data is None else data
     if data is None and not condition and 0 < math.prod(event) <= _READABLE:
         data = read_moments(sde.reverse(model), event, x.dtype)

@@ -31,8 +31,14 @@ def check_input(model: Any, sde: SDE, x: Tensor, condition: Mapping[str, Tensor]
         )
     if not x.isfinite().all():
         raise NonFiniteError("x holds NaN or infinity")
+    if condition is not None and not isinstance(condition, Mapping):
+        raise InvalidTypeError(
+            f"condition= maps names to tensors, such as {{'label': labels}}, got {condition!r}"
+        )
     for name, value in (condition or {}).items():
-        if len(value) != len(x):
+        if not isinstance(value, Tensor):
+            raise InvalidTypeError(f"condition {name!r} must be a tensor, got {value!r}")
+        if value.shape[:1] != x.shape[:1]:
             raise ShapeError(
                 f"condition {name!r} of shape {tuple(value.shape)} needs one row for each of the "
                 f"{len(x)} samples"

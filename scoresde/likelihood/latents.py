@@ -87,7 +87,7 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     """
     if a.shape != b.shape:
         raise ShapeError(f"the latents differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
-    u, v = (y.double().reshape(len(y), -1) for y in (a, b))
+    u, v = (y.double().reshape(len(y), y.shape[1:].numel()) for y in (a, b))
     cos = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1)).clamp(min=1e-300)
     theta = torch.arccos(cos.clamp(-1, 1))
     straight = theta.sin().abs() < 1e-6
