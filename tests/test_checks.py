@@ -1,5 +1,6 @@
 """Arguments of another type than declared, at every door."""
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import pytest
@@ -7,8 +8,21 @@ import torch
 from methods import ALL
 from strategies import SDES
 
-from scoresde import VPSDE, checks, dsm_loss, ism_loss, log_prob, sample
-from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError
+from scoresde import (
+    VPSDE,
+    Moments,
+    Pilot,
+    ScoreModel,
+    checkpoint,
+    checks,
+    dsm_loss,
+    ism_loss,
+    log_prob,
+    pilot,
+    sample,
+)
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ScoreSDEError
+from scoresde.nn import MLP
 from scoresde.samplers import DPMSolverPP, Stretch
 
 PROBLEMS = (dsm_loss, ism_loss, log_prob, lambda model, sde, x: sample(model, sde, x=x, steps=2))
@@ -63,3 +77,34 @@ def test_a_problem_begins_with_a_model_and_an_sde(problem):
     for data in (None, [1.0], 3):
         with pytest.raises(ScoreSDEError):
             problem(lambda x, t: -x, VPSDE(), data)
+
+
+@pytest.mark.global_rng
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("factor", torch.full((8, 8), math.nan), "NaN"),
+        ("factor", torch.zeros(8, 5), "has shape"),
+        ("levels", torch.arange(8.0).flip(0), "must increase"),
+        ("mean", torch.zeros(3), "mean in Moments has shape"),
+        ("var", torch.tensor([-1.0, 1.0]), "negative"),
+    ],
+)
+def test_a_file_with_a_foreign_pilot_is_named(tmp_path, name, value, message):
+    model = ScoreModel(MLP(2, hidden=(4,)), VPSDE(), (2,))
+    levels = torch.arange(8, dtype=torch.float64)
+    model.pilot = Pilot(levels, torch.eye(8, dtype=torch.float64), Moments(0.0, var=1.0), 8)
+    model.save_pretrained(tmp_path)
+    tensors, config = checkpoint.load_tensors(tmp_path / "model.safetensors")
+    checkpoint.save_tensors(
+        tmp_path / "model.safetensors", tensors | {f"pilot.{name}": value}, config
+    )
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors holds .* pilot: .*{message}"):
+        ScoreModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.global_rng  # a network draws its first weights
+def test_a_pilot_is_measured_with_the_model_s_own_sde():
+    model = ScoreModel(MLP(2, hidden=(4,)), VPSDE(), (2,))
+    with pytest.raises(InvalidValueError, match="this score belongs to VPSDE"):
+        pilot(model, VPSDE(beta_max=10.0), n=2, steps=5, progress=False)

@@ -14,6 +14,7 @@ from scoresde.errors import (
     CheckpointError,
     InvalidTypeError,
     InvalidValueError,
+    NonFiniteError,
     ShapeError,
     UnknownNameError,
 )
@@ -217,11 +218,21 @@ class ScoreModel(nn.Module):
             if "pilot" in config:
                 parts = {name: value for name, value in tensors.items() if name.startswith(_PILOT)}
                 parts = {name.removeprefix(_PILOT): tensors.pop(name) for name in parts}
-                model.pilot = Pilot.of(parts, config["pilot"]["nfe"])
+                model.pilot = _pilot_of(parts, config["pilot"]["nfe"], model, path)
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is no model of scoresde: {error!r}") from error
         checkpoint.load_state(model, tensors, source=str(path))
         return model.eval()
+
+
+def _pilot_of(parts: Mapping[str, Tensor], nfe: int, model: ScoreModel, path: Path) -> Pilot:
+    """A stored pilot, or the file's name in the error."""
+    try:
+        pilot = Pilot.of(parts, nfe)
+        pilot.data.check_event(torch.empty(0, *model.event_shape))
+    except (ShapeError, InvalidValueError, NonFiniteError) as error:
+        raise CheckpointError(f"{path} holds a damaged or foreign pilot: {error}") from error
+    return pilot
 
 
 def load(name: str) -> ScoreModel:
