@@ -166,6 +166,7 @@ def by_hand(denoiser: Callable[..., Tensor], rho: Tensor, y: Tensor) -> Tensor:
 
 def compare_cost(options: Options) -> None:
     """Medians over interleaved repeats; ratios to the loop written by hand."""
+    torch.set_num_threads(1)  # so that the thread's own time is all of it, on a busy machine too
     steps, repeats = 50, 3 if options.short else 41
     sde = EDMSDE()
     times = sde.times(steps)
@@ -198,9 +199,9 @@ def compare_cost(options: Options) -> None:
                 for name, loop in loops.items():
                     if sum(seconds[name]) > 3 <= len(seconds[name]):
                         continue  # its median is known well enough
-                    start = time.perf_counter()
+                    start = time.thread_time()
                     loop(x)
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(time.thread_time() - start)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         least = medians["by hand, DPM++(2M)"]
         print(f"\nbatch {shape}, float32, {steps} steps of x -> x / 2")
