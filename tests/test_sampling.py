@@ -88,7 +88,8 @@ def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
 @pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - COUPLED))
 def test_with_a_network_too(name):
     def draw(n, **options):
-        return sample(UNET, SDE, name, n=n, seed=0, steps=3, **options)
+        # long steps of high order extrapolate far, and the network's rounding with it
+        return sample(UNET, SDE, name, n=n, seed=0, steps=8, **options)
 
     whole = draw(20)
     assert whole.std() > 0.1
