@@ -260,13 +260,17 @@ def test_a_model_without_any_residual_costs_no_more_than_another():
 
 
 @pytest.mark.parametrize("corrector", [0, 3])
-def test_the_foretold_errors_are_nearly_equal_and_fall_with_the_number_of_steps(known, corrector):
+def test_the_steps_share_the_error_nearly_equally_and_it_falls_with_their_number(known, corrector):
     sde, sampler, sums = VPSDE(), Fast(pilot=known, corrector=corrector), []
     for n in (8, 16, 32, 64):
         grid = sde.log_snr(sampler.times(sde, n)) / 2
         even = sde.log_snr(sde.times(n, spacing="log_snr")) / 2
-        errors = step_errors(known, grid, sampler.order, corrector)
-        assert errors.sum() <= step_errors(known, even, sampler.order, corrector).sum()
+        errors, others = (
+            (known.data.mean_variance() + torch.exp(-2 * levels[1:])) ** 0.75
+            * step_errors(known, levels, sampler.order, corrector)
+            for levels in (grid, even)
+        )
+        assert errors.sum() <= others.sum()
         assert errors.max() < 5 * errors.mean()
         sums.append(float(errors.sum()))
     assert all(fine < coarse / 2 for coarse, fine in pairwise(sums)), sums
@@ -280,9 +284,9 @@ def test_at_ten_steps_fast_is_many_times_nearer_to_the_flow_than_its_peers(sde):
     with_pilot, without, unipc, dpm = (
         float((end_of(method, score, x, 10) - exact).square().mean().sqrt()) for method in methods
     )
-    assert with_pilot < without / 3
-    assert with_pilot < unipc / 8
-    assert with_pilot < dpm / 15
+    assert with_pilot < without / 2.5
+    assert with_pilot < unipc / 6
+    assert with_pilot < dpm / 12
     assert without < unipc / 2
 
 

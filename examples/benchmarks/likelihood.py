@@ -121,7 +121,9 @@ def data_density(n: int) -> Iterator[tuple[str, str, float, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=64, help="points of each target")
-    n = parser.parse_args().n
+    parser.add_argument("--short", action="store_true", help="few points, to see that all runs")
+    options = parser.parse_args()
+    n = min(options.n, 4) if options.short else options.n
     print(f"{'':34}{'scoresde':>28}{'the usual recipe':>22}")
     print(
         f"{'target':16}{'SDE':10}{'trace':8}{'error':>10}{'bar':>9}{'nfe':>9}{'error':>14}{'nfe':>8}"

@@ -6,8 +6,8 @@ and here all three follow from what is known of the model.
 - The Gaussian that is solved exactly is the data's own.
 - The residual is continued by its best linear prediction under the covariance that a pilot run has
   measured (`scoresde.score.pilot`), or, without a pilot, under that of Gaussians of all variances.
-- The same covariance foretells the error of every step of every grid, so the grid is the one on
-  which all steps have the same: that makes their sum least.
+- The same covariance foretells the error of every step of every grid. The grid is the one on which
+  each step has an equal share in the error at the end, which makes that least.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Fast(TauMultistep):
         return Measured(self._pilot(sde, data))
 
     def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
-        """The grid whose steps have equal errors; on a ladder the levels nearest to it."""
+        """The grid whose steps share the error equally; on a ladder the levels nearest to it."""
         plain = uniform_times(sde, steps)
         n = len(plain) - 1
         if n == 1 or n + 1 == sde.levels:
@@ -115,12 +115,13 @@ _prior = lru_cache(maxsize=64)(Pilot.prior)
 
 @lru_cache(maxsize=64)
 def _grid(pilot: Pilot, ends: tuple[float, float], n: int, order: int, corrector: int) -> Tensor:
-    """Levels `(n + 1,)` on which the steps' errors are equal, by de Boor's equidistribution."""
+    """Levels `(n + 1,)` on which the steps' shares of the end's error are equal (de Boor 1973)."""
     low, high = ends
     grid = torch.linspace(low, high, n + 1, dtype=torch.float64)
     best, least = grid, float("inf")
     for _ in range(_ROUNDS):
-        errors = step_errors(pilot, grid, order, corrector)
+        u = (pilot.data.mean_variance() + torch.exp(-2 * grid[1:])).sqrt()
+        errors = u**pilot.growth * step_errors(pilot, grid, order, corrector)
         if float(errors.sum()) < least:
             best, least = grid, float(errors.sum())
         h = grid.diff()
