@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from scoresde.score.pilot import Pilot, lagrange
 from scoresde.sde import SDE
-
-if TYPE_CHECKING:
-    from scoresde.score import Pilot
 
 __all__ = [
     "Interpolation",
@@ -28,24 +25,6 @@ __all__ = [
     "PolynomialInTime",
     "lagrange",
 ]
-
-
-def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
-    r"""Lagrange's polynomials $w_j(a) = \prod_{k \ne j} (a - n_k) / (n_j - n_k)$.
-
-    Args:
-        nodes: Distinct nodes `(..., m)`.
-        at: Where the polynomials are wanted, `(..., Q)`.
-
-    Returns:
-        The matrix `(..., Q, m)`, whose rows sum to one.
-    """
-    m = nodes.shape[-1]
-    numerator = (at[..., None] - nodes[..., None, :])[..., None, :].expand(*at.shape, m, m)
-    denominator = nodes[..., :, None] - nodes[..., None, :]
-    eye = torch.eye(m, dtype=torch.bool)
-    ratio = numerator / denominator.masked_fill(eye, 1.0)[..., None, :, :]
-    return ratio.masked_fill(eye, 1.0).prod(-1)
 
 
 class Interpolation(abc.ABC):

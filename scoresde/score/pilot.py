@@ -142,11 +142,7 @@ class Pilot:
             0, len(self.levels) - _STENCIL
         )
         near = first[..., None] + torch.arange(_STENCIL)
-        nodes, one = self.levels[near], at[..., None]
-        gaps = (one - nodes)[..., None, :].expand(*at.shape, _STENCIL, _STENCIL)
-        eye = torch.eye(_STENCIL, dtype=torch.bool)
-        spread = (nodes[..., :, None] - nodes[..., None, :]).masked_fill(eye, 1.0)
-        weights = (gaps / spread).masked_fill(eye, 1.0).prod(-1)
+        weights = lagrange(self.levels[near], at[..., None])[..., 0, :]
         return torch.einsum("...s,...sr->...r", weights, self._features[near])
 
     def predict(self, nodes: Tensor, at: Tensor) -> Tensor:
@@ -180,3 +176,21 @@ class Pilot:
         unseen, _ = torch.linalg.qr(powers)
         size = self.factor.square().sum().sqrt()
         return torch.cat((self.factor.T, self.unseen * size * unseen), 1)
+
+
+def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
+    r"""Lagrange's polynomials $w_j(a) = \prod_{k \ne j} (a - n_k) / (n_j - n_k)$.
+
+    Args:
+        nodes: Distinct nodes `(..., m)`.
+        at: Where the polynomials are wanted, `(..., Q)`.
+
+    Returns:
+        The matrix `(..., Q, m)`, whose rows sum to one.
+    """
+    m = nodes.shape[-1]
+    numerator = (at[..., None] - nodes[..., None, :])[..., None, :].expand(*at.shape, m, m)
+    denominator = nodes[..., :, None] - nodes[..., None, :]
+    eye = torch.eye(m, dtype=torch.bool)
+    ratio = numerator / denominator.masked_fill(eye, 1.0)[..., None, :, :]
+    return ratio.masked_fill(eye, 1.0).prod(-1)
