@@ -23,7 +23,7 @@ from scoresde.cli.sample import draw
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel, store
 from scoresde.sde import VESDE
-from scoresde.training import Trainer
+from scoresde.training.update import Update
 
 SMALL = ["--channels", "4", "--batch-size", "8"]
 
@@ -474,20 +474,20 @@ def test_the_first_weights_are_a_function_of_the_seed_and_of_no_global_state(tmp
 
 
 class Told:
-    """A trainer's update that sends its own process a signal in the second step."""
+    """An update that sends its own process a signal in the second step."""
 
     def __init__(self, number):
-        self.number, self.update = number, Trainer._update
+        self.number, self.update = number, Update.__call__
 
-    def __call__(self, trainer):
-        if trainer.step == 1:
+    def __call__(self, update, step, batch):
+        if step == 1:
             signal.raise_signal(self.number)
-        return self.update(trainer)
+        return self.update(update, step, batch)
 
 
 def told(monkeypatch, number):
     act = Told(number)
-    monkeypatch.setattr(Trainer, "_update", lambda trainer: act(trainer))
+    monkeypatch.setattr(Update, "__call__", lambda update, step, batch: act(update, step, batch))
 
 
 def test_ctrl_c_saves_and_ends_in_130(tmp_path, capsys, monkeypatch):

@@ -1,36 +1,65 @@
-"""Every Python block of the README and the documentation runs, so none of them can grow stale."""
+"""Every block of code in the README and the documentation runs, so that none can grow stale."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# The README's commands are those of the whole check, and the chapters' loop takes minutes.
+ELSEWHERE = {"README.md", "docs/chapters/index.md"}
+
+
+def shell_runs_here(path: Path) -> bool:
+    return path.is_relative_to(ROOT) and path.relative_to(ROOT).as_posix() not in ELSEWHERE
+
+
 PAGES = sorted(
     path
     for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    if "```python" in path.read_text()
+    if "```python" in path.read_text() or ("```bash" in path.read_text() and shell_runs_here(path))
 )
 
 
 def run_blocks(path: Path) -> int:
-    """Run the Python blocks of a page in one namespace; return how many there were."""
+    """Run the blocks of a page, Python in one namespace; return how many there were."""
     text = path.read_text()
     namespace: dict[str, object] = {"__name__": "__main__"}
     blocks = list(BLOCK.finditer(text))
     for block in blocks:
-        above = text[: block.start(1)].count("\n")
-        # The blank lines make a traceback name the line of the page.
-        exec(compile("\n" * above + block[1], str(path), "exec"), namespace)
+        above = text[: block.start(2)].count("\n")
+        if block[1] == "python":
+            # The blank lines make a traceback name the line of the page.
+            exec(compile("\n" * above + block[2], str(path), "exec"), namespace)
+        elif shell_runs_here(path):
+            shell(block[2])
     return len(blocks)
+
+
+def shell(commands: str) -> None:
+    """Run commands as a reader does whose environment is this one."""
+    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        env={**os.environ, "PATH": here},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, f"{commands}\n{run.stdout}\n{run.stderr}"
 
 
 @pytest.mark.global_rng  # pages sample without a seed, as their readers do
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_the_python_blocks_of_a_page_run(path, tmp_path, monkeypatch):
+def test_the_blocks_of_a_page_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_blocks(path) == path.read_text().count("```python")
+    text = path.read_text()
+    assert run_blocks(path) == text.count("```python") + text.count("```bash")
 
 
 def test_a_broken_block_is_noticed_at_its_line(tmp_path):

@@ -30,7 +30,7 @@ from scoresde.nn import MLP
 from scoresde.objectives import dsm_loss, g2
 from scoresde.score import ScoreModel
 from scoresde.sde import EDMSDE, VESDE, VPSDE, Importance, Moments
-from scoresde.training import TrainConfig, Trainer
+from scoresde.training import Callback, TrainConfig, Trainer
 from scoresde.training.state import pack
 
 # 37 samples in batches of 8: the epochs end within a batch, at steps 4, 9, 13 ...
@@ -49,6 +49,11 @@ def make(sde=None, **options):
         torch.default_generator.manual_seed(0)
         net = MLP(2, **{"hidden": (8,), "num_classes": 2, "dropout": 0.2, **options})
     return ScoreModel(net, sde or VESDE(), (2,), data=Moments(0.0, var=1.0))
+
+
+def loss(trainer, step):
+    """The loss of a step, without its update."""
+    return trainer._update.loss(step, trainer._batches.at(step))
 
 
 class Hook(nn.Module):
@@ -265,6 +270,44 @@ def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):
         Trainer(make(), data(), CONFIG, folder=tmp_path)
 
 
+# Those who look on
+
+
+class Seen(Callback):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_start(self, step, config):
+        self.calls.append(("start", step))
+
+    def on_log(self, row):
+        self.calls.append(("log", row["step"]))
+
+    def on_checkpoint(self, step, model):
+        self.calls.append(("checkpoint", step))
+
+    def on_end(self, step):
+        self.calls.append(("end", step))
+
+
+def test_a_callback_is_told_of_every_look_and_every_checkpoint(tmp_path):
+    seen = Seen()
+    trainer = Trainer(make(), data(), CONFIG, folder=tmp_path, callbacks=[seen])
+    trainer.train(6)
+    looks = [("log", 2), ("log", 4), ("log", 5), ("checkpoint", 5), ("log", 6), ("checkpoint", 6)]
+    assert seen.calls == [("start", 0), *looks, ("end", 6)]
+
+
+def test_a_callback_is_told_of_the_end_of_a_run_that_broke_down():
+    seen = Seen()
+    trainer = Trainer(hooked(3, lambda out: out * math.nan), data(), CONFIG, callbacks=[seen])
+    with pytest.raises(TrainingError):
+        trainer.train()
+    assert seen.calls[-1] == ("end", 4)
+
+
 # The result
 
 
@@ -328,7 +371,7 @@ def test_the_loss_is_that_of_dsm_at_the_times_of_the_law():
     trainer = Trainer(
         make(sde, dropout=0.0), data(False), replace(CONFIG, weight="g2", times="importance")
     )
-    found = [float(trainer._loss(k).detach()) for k in range(400)]
+    found = [float(loss(trainer, k).detach()) for k in range(400)]
     t, importance = sde.sample_times(
         20000, law=Importance(), generator=torch.Generator().manual_seed(0)
     )
@@ -368,13 +411,13 @@ def test_every_step_has_times_noise_and_dropout_of_its_own():
     trainer = Trainer(make(), Data(torch.zeros(8, 2)), CONFIG)
     torch.nn.init.ones_(trainer.model.net.head.weight)
     trainer.model.train()
-    assert len({float(trainer._loss(k).detach()) for k in range(20)}) == 20
+    assert len({float(loss(trainer, k).detach()) for k in range(20)}) == 20
     dropped = []
     trainer.model.net.layers[0].register_forward_hook(lambda m, i, out: dropped.append(out))
     trainer.model.net.stem.register_forward_hook(lambda m, i, out: torch.ones_like(out))
     trainer.model.net.embedding.register_forward_hook(lambda m, i, out: torch.ones_like(out))
     for k in (0, 1):
-        trainer._loss(k)
+        loss(trainer, k)
     assert not torch.equal(*dropped)
 
 

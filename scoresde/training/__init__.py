@@ -1,6 +1,7 @@
 """Training of a score model: the loop, its configuration, its checkpoints."""
 
+from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
 from scoresde.training.trainer import Trainer
 
-__all__ = ["TrainConfig", "Trainer"]
+__all__ = ["Callback", "TrainConfig", "Trainer"]

@@ -115,11 +115,13 @@ class TrainConfig:
             InvalidValueError: A field differs; names it with both values.
         """
         own = self.as_json()
-        names = [k for k in own if k not in _FREE and own[k] != stored.get(k)]
-        if "steps" in names and own["steps"] > stored.get("steps", 0):
+        # a field that the run did not know yet had what is now its default
+        stored = {**TrainConfig().as_json(), **stored}
+        names = [k for k in own if k not in _FREE and own[k] != stored[k]]
+        if "steps" in names and own["steps"] > stored["steps"]:
             names.remove("steps")
         if names:
-            changes = ", ".join(f"{k} was {stored.get(k)!r} and is {own[k]!r}" for k in names)
+            changes = ", ".join(f"{k} was {stored[k]!r} and is {own[k]!r}" for k in names)
             raise InvalidValueError(
                 f"{source} belongs to another configuration: {changes}; take the old values, or "
                 "another folder"

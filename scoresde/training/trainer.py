@@ -1,34 +1,33 @@
 r"""The training loop: everything around the loss, and none of its mathematics.
 
-Step k draws its samples, times, noise, hidden labels and dropout from (seed, k) alone, so that a
-run needs to store no random state, and one that was killed and taken up again ends in the same
-weights, bit for bit, as one that never was (on the CPU, at one number of threads).
+All randomness of step k is a function of (seed, k) alone, so that a run that was killed and taken
+up again ends in the same weights, bit for bit, as one that never was (on the CPU, at one number of
+threads).
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde import checkpoint, objectives
-from scoresde.data import Data, batch_indices, load
+from scoresde.data import Data, load
 from scoresde.ema import EMA
-from scoresde.errors import CheckpointError, InvalidValueError, ShapeError, TrainingError
+from scoresde.errors import InvalidValueError, ShapeError, TrainingError
 from scoresde.score import ScoreModel
-from scoresde.sde import Importance, LogNormal, TimeLaw, Uniform
-from scoresde.training import log
+from scoresde.training.batches import Batches
+from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
+from scoresde.training.keep import Keeper
+from scoresde.training.log import JSONLines
 from scoresde.training.state import identity, pack, unpack
 from scoresde.training.stop import Stop
+from scoresde.training.update import Update
 
 __all__ = ["Trainer"]
 
@@ -50,6 +49,7 @@ class Trainer:
             any, are given to the network as `label`; a hidden one is `data.classes`.
         config: The numbers of the run.
         folder: Where the run is kept; nothing is kept without it.
+        callbacks: What looks on, beside the log.
 
     Attributes:
         step: Updates so far.
@@ -68,6 +68,7 @@ class Trainer:
         config: TrainConfig | None = None,
         *,
         folder: str | Path | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.model = model
         self.data = data if isinstance(data, Data) else load(data)
@@ -76,18 +77,19 @@ class Trainer:
         _check_fit(model, self.data)
         self.step = 0
         self.ema = EMA(model, self.config.ema)
-        self.optimizer = torch.optim.Adam(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=self.config.lr,
-            betas=self.config.betas,
-            fused=True,
-        )
-        self._weight = _weight(self.config, model)
-        self._law = _law(self.config)
-        self._unsaved = False
-        self._identity = identity(model, self.data)
+        self._batches = Batches(self.data, self.config)
+        self._update = Update(model, self.config, self.data.classes)
+        self._keeper = None
+        self.callbacks = [*callbacks]
         if self.folder is not None:
-            self._resume(self.folder)
+            self._keeper = Keeper(self.folder, self.config, identity(model, self.data))
+            self.callbacks.insert(0, JSONLines(self.folder / "log.jsonl"))
+            self._resume(self._keeper)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What moves the weights."""
+        return self._update.optimizer
 
     @property
     def finished(self) -> bool:
@@ -111,8 +113,9 @@ class Trainer:
             TrainingError: The loss or its gradient is no longer finite; says where.
             CheckpointError: Two checkpoints in a row could not be written, or the last one.
         """
-        if self.folder is not None and self.finished:
-            self._export(self.folder)  # the run may have been killed between the two files
+        if self._keeper is not None and self.finished:
+            # the run may have been killed between the two files
+            self._keeper.export(self.step, self.ema.model)
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
         bar = tqdm(
@@ -122,10 +125,12 @@ class Trainer:
             unit="step",
             disable=None if progress is None else not progress,
         )
-        with bar, Stop() as stop, _training(self.model, self.config.bf16):
+        with bar, Stop() as stop, _training(self.model, self.config.bf16), self._watched():
             start = time.perf_counter()
+            batches = self._batches.since(self.step)
             while self.step < end:
-                recent.append(self._update())
+                recent.append(self._update(self.step, next(batches)))
+                self.ema.update(self.model)
                 self.step += 1
                 bar.update()
                 told = stop.received  # read once: a signal may come while this step is saved
@@ -142,53 +147,15 @@ class Trainer:
                     stop.end(f"{told.name} at step {self.step}, {kept}")
         return self.ema.model
 
-    def _update(self) -> Tensor:
-        """One step of the optimiser; the loss and the norm of its gradient, `(2,)`."""
-        lr = self.config.lr_at(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad()
-        loss = self._loss(self.step)
-        loss.backward()  # type: ignore[no-untyped-call]
-        weights = self.optimizer.param_groups[0]["params"]
-        norm = torch.nn.utils.clip_grad_norm_(weights, self.config.clip)
-        self.optimizer.step()
-        self.ema.update(self.model)
-        return torch.stack([loss.detach(), norm])
-
-    def _loss(self, step: int) -> Tensor:
-        """The loss of batch number `step`: the mean over samples and event dimensions."""
-        generator, dropout_seed = _randomness(self.config.seed, step)
-        t, importance = self._times(generator)
-        index = batch_indices(
-            len(self.data), self.config.batch_size, seed=self.config.seed, step=step
-        )
-        device = self.model.data_mean.device
-        x = self.data.x[index].to(device)
-        condition = None
-        if self.data.label is not None:
-            hidden = torch.rand(len(index), generator=generator) < self.config.label_dropout
-            label = self.data.label[index].masked_fill(hidden, self.data.classes or 0)
-            condition = {"label": label.to(device)}
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            # layers such as dropout know no generator but the global one
-            torch.default_generator.manual_seed(dropout_seed)
-            if device.type == "cuda":
-                torch.cuda.manual_seed(dropout_seed)
-            losses = objectives.dsm_loss(
-                self.model,
-                self.model.sde,
-                x,
-                t=t,
-                condition=condition,
-                weight=self._weight,
-                generator=generator,
-            )
-        return (importance.to(losses) * losses).mean() / x[0].numel()
-
-    def _times(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        n = self.config.batch_size
-        return self.model.sde.sample_times(n, law=self._law, generator=generator)
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        for callback in self.callbacks:
+            callback.on_start(self.step, self.config)
+        try:
+            yield
+        finally:
+            for callback in self.callbacks:
+                callback.on_end(self.step)
 
     def _log(self, recent: list[Tensor], seconds: float) -> float:
         """Look at the steps since the last look; the mean loss."""
@@ -198,100 +165,39 @@ class Trainer:
             row = int((~finite).nonzero()[0])
             raise TrainingError(self._report(self.step - len(recent) + row, *found[row].tolist()))
         loss, norm = found.mean(0).tolist()
-        if self.folder is not None:
-            line = {
-                "step": self.step,
-                "loss": loss,
-                "grad_norm": norm,
-                "lr": self.config.lr_at(self.step - 1),
-                "seconds": round(seconds, 3),
-            }
-            log.append(self.folder / "log.jsonl", line)
+        line = {
+            "step": self.step,
+            "loss": loss,
+            "grad_norm": norm,
+            "lr": self.config.lr_at(self.step - 1),
+            "seconds": round(seconds, 3),
+        }
+        for callback in self.callbacks:
+            callback.on_log(line)
         return float(loss)
 
     def _report(self, step: int, loss: float, norm: float) -> str:
-        t, _ = self._times(_randomness(self.config.seed, step)[0])
-        sigma = self.model.sde.sigma(t)
-        found = checkpoint.steps_in(self.folder) if self.folder is not None else []
-        kept = f"the last good checkpoint is {found[-1][1]}" if found else "there is no checkpoint"
+        found = None if self._keeper is None else self._keeper.newest()
+        kept = f"the last good checkpoint is {found}" if found else "there is no checkpoint"
         return (
             f"training broke down at step {step}: the loss is {loss:.6g} and its gradient's norm "
-            f"{norm:.6g}, at learning rate {self.config.lr_at(step):.3g}, times in "
-            f"[{float(t.min()):.4g}, {float(t.max()):.4g}] and sigma in "
-            f"[{float(sigma.min()):.4g}, {float(sigma.max()):.4g}]; {kept}; try a lower lr, "
+            f"{norm:.6g}, {self._update.describe(step)}; {kept}; try a lower lr, "
             "a longer warmup or a smaller clip"
         )
 
-    # Checkpoints
-
     def _save(self, *, last: bool) -> None:
-        if self.folder is None:
+        if self._keeper is None:
             return
         state = pack(self.model, self.ema, self.optimizer)
-        meta = {
-            "step": self.step,
-            "config": self.config.as_json(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            **self._identity,
-        }
-        try:
-            checkpoint.save_step(self.folder, self.step, state, meta, keep=self.config.keep)
-            self._export(self.folder)
-        except CheckpointError as error:
-            if last or self._unsaved:
-                raise
-            self._unsaved = True
-            warnings.warn(
-                f"{error}; training goes on to the next checkpoint", RuntimeWarning, stacklevel=3
-            )
-        else:
-            self._unsaved = False
+        if self._keeper.save(self.step, state, self.ema.model, last):
+            for callback in self.callbacks:
+                callback.on_checkpoint(self.step, self.ema.model)
 
-    def _export(self, folder: Path) -> None:
-        self.ema.model.save_pretrained(
-            folder, training={**self.config.as_json(), "done": self.step}
-        )
-
-    def _resume(self, folder: Path) -> None:
-        checkpoint.clean(folder)
-        found = checkpoint.latest(folder)
+    def _resume(self, keeper: Keeper) -> None:
+        found = keeper.resume()
         if found is not None:
-            path, tensors, meta = found
-            if not {"step", "config"} <= meta.keys():
-                raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
-            self._check_same(meta, str(path))
+            path, tensors, self.step = found
             unpack(tensors, self.model, self.ema, self.optimizer, source=str(path))
-            self.step = meta["step"]
-        log.trim(folder / "log.jsonl", self.step)
-
-    def _check_same(self, meta: dict[str, Any], source: str) -> None:
-        self.config.check_continues(meta["config"], source)
-        for name, value in self._identity.items():
-            if meta.get(name) != value:
-                raise InvalidValueError(
-                    f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
-                    "take the old one, or another folder"
-                )
-        if meta.get("threads") != torch.get_num_threads():
-            warnings.warn(
-                f"{source} was written with {meta.get('threads')} threads and goes on with "
-                f"{torch.get_num_threads()}: the weights will differ in the last bits from those "
-                "of an uninterrupted run",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-
-
-def _randomness(seed: int, step: int) -> tuple[torch.Generator, int]:
-    """The generator of a step, and the seed of its dropout.
-
-    torch uses 32 bits of a seed on the CPU, so two steps of a very long run may share their noise
-    (with other samples), which does no harm in training.
-    """
-    words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64)
-    own, dropout = (int(word >> np.uint64(1)) for word in words)
-    return torch.Generator().manual_seed(own), dropout
 
 
 @contextlib.contextmanager
@@ -321,19 +227,3 @@ def _check_fit(model: ScoreModel, data: Data) -> None:
             f"{known['num_classes']}; build it with num_classes={data.classes}, or train on "
             "`data.unlabelled()`"
         )
-
-
-def _weight(config: TrainConfig, model: ScoreModel) -> objectives.Weight:
-    if config.weight == "edm":
-        return objectives.edm(float(model.data_var.double().mean()))
-    return objectives.WEIGHTS[config.weight]
-
-
-def _law(config: TrainConfig) -> TimeLaw | None:
-    mean, std = config.log_sigma
-    laws: dict[str, TimeLaw] = {
-        "uniform": Uniform(),
-        "lognormal": LogNormal(mean, std),
-        "importance": Importance(),
-    }
-    return laws.get(config.times)

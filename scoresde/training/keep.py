@@ -1,0 +1,104 @@
+"""The folder of a run: its checkpoints, its averaged model, and the way back into it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde import checkpoint
+from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.score import ScoreModel
+from scoresde.training.config import TrainConfig
+
+__all__ = ["Keeper"]
+
+
+class Keeper:
+    """Writes a run into a folder and finds it again.
+
+    Args:
+        folder: Made if need be.
+        config: The numbers of the run; a stored run of others is refused.
+        identity: What else must not change within a run, by name.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, identity: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.config = config
+        self.identity = identity
+        self._unsaved = False
+
+    def resume(self) -> tuple[Path, dict[str, Tensor], int] | None:
+        """The newest good checkpoint as (file, tensors, step), or None at the start of a run.
+
+        Raises:
+            InvalidValueError: It is one of another configuration, model or data set.
+            CheckpointError: There are checkpoints, and none is good or of a run.
+        """
+        checkpoint.clean(self.folder)
+        found = checkpoint.latest(self.folder)
+        if found is None:
+            return None
+        path, tensors, meta = found
+        if not {"step", "config"} <= meta.keys():
+            raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
+        self._check_same(meta, str(path))
+        return path, tensors, meta["step"]
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], model: ScoreModel, last: bool) -> bool:
+        """Write the checkpoint of `step`, and the averaged model; whether both were written.
+
+        Raises:
+            CheckpointError: They could not be, for the second time or for the last.
+        """
+        meta = {
+            "step": step,
+            "config": self.config.as_json(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            **self.identity,
+        }
+        try:
+            checkpoint.save_step(self.folder, step, tensors, meta, keep=self.config.keep)
+            self.export(step, model)
+        except CheckpointError as error:
+            if last or self._unsaved:
+                raise
+            self._unsaved = True
+            warnings.warn(
+                f"{error}; training goes on to the next checkpoint", RuntimeWarning, stacklevel=3
+            )
+        else:
+            self._unsaved = False
+        return not self._unsaved
+
+    def export(self, step: int, model: ScoreModel) -> None:
+        """Write the averaged model of `step` as `ScoreModel.save_pretrained` does."""
+        model.save_pretrained(self.folder, training={**self.config.as_json(), "done": step})
+
+    def newest(self) -> Path | None:
+        """The file of the last checkpoint."""
+        found = checkpoint.steps_in(self.folder)
+        return found[-1][1] if found else None
+
+    def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
+        self.config.check_continues(meta["config"], source)
+        for name, value in self.identity.items():
+            if meta.get(name) != value:
+                raise InvalidValueError(
+                    f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
+                    "take the old one, or another folder"
+                )
+        if meta.get("threads") != torch.get_num_threads():
+            warnings.warn(
+                f"{source} was written with {meta.get('threads')} threads and goes on with "
+                f"{torch.get_num_threads()}: the weights will differ in the last bits from those "
+                "of an uninterrupted run",
+                RuntimeWarning,
+                stacklevel=4,
+            )
