@@ -18,9 +18,11 @@ from scoresde.errors import (
     ScoreSDEError,
     ShapeError,
 )
-from scoresde.samplers import DPMSolverPP, Fast, UniPC
+from scoresde.nn import MLP
+from scoresde.samplers import PC, DPMSolverPP, Fast, Langevin, Restart, UniPC
 from scoresde.samplers.fast import step_errors
 from scoresde.samplers.levels import quadrature
+from scoresde.score import ScoreModel
 from scoresde.sde import EDMSDE, VESDE, VPSDE
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -300,22 +302,54 @@ def test_with_the_pilot_of_another_target_fast_converges_all_the_same():
     assert max(scaled[-2:]) <= max(scaled[:3]) / 2, scaled
 
 
+class Model:
+    """A score that may have a pilot."""
+
+    event_shape = (2,)
+
+    def __init__(self, score):
+        self.score, self.pilot = score, None
+
+    def __call__(self, x, t):
+        return self.score(x, t)
+
+
 def test_a_model_brings_its_pilot_to_the_sampler_of_that_name(known):
-    class Model:
-        event_shape = (2,)
-
-        def __init__(self, score):
-            self.score, self.pilot = score, None
-
-        def __call__(self, x, t):
-            return self.score(x, t)
-
     model, sde = Model(MIXTURE.at(VPSDE())), VPSDE()
     plain = sample(model, sde, "fast", n=3, steps=5, seed=0)
     model.pilot = known
     own = sample(model, sde, "fast", n=3, steps=5, seed=0)
     assert torch.equal(own, sample(model, sde, Fast(pilot=known), n=3, steps=5, seed=0))
     assert not torch.equal(own, plain)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda fast: Restart(fast),
+        lambda fast: PC(fast, Langevin()),
+        lambda fast: PC(PC(fast, k=0), Langevin()),
+    ],
+)
+def test_a_model_brings_its_pilot_to_a_sampler_within_another(known, around):
+    model, sde = Model(MIXTURE.at(VPSDE())), VPSDE()
+    plain = sample(model, sde, around(Fast()), n=3, steps=5, seed=0)
+    model.pilot = known
+    own = sample(model, sde, around(Fast()), n=3, steps=5, seed=0)
+    assert torch.equal(own, sample(model, sde, around(Fast(pilot=known)), n=3, steps=5, seed=0))
+    assert not torch.equal(own, plain)
+
+
+@pytest.mark.global_rng  # as networks begin
+def test_a_stored_model_has_the_whole_pilot(tmp_path):
+    model = ScoreModel(MLP(2, hidden=(4,)), VPSDE(), (2,))
+    levels, factor = LEVELS.float().double(), FACTOR
+    model.pilot = Pilot(levels, factor, STANDARD, 8, unseen=0.25, growth=0.5)
+    model.save_pretrained(tmp_path)
+    found = ScoreModel.from_pretrained(tmp_path).pilot
+    assert found.numbers() == {"nfe": 8, "unseen": 0.25, "growth": 0.5}
+    assert torch.equal(found.levels, levels)
+    assert torch.equal(found.factor, factor)
 
 
 # What is refused

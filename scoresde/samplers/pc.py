@@ -2,7 +2,7 @@ r"""Predictor-corrector sampling: a step down in time, then steps that repair it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -60,6 +60,11 @@ class PC(Sampler):
         """The predictor's evaluations and k of the corrector's."""
         predictor = 0 if self.predictor is None else self.predictor.nfe_per_step
         return predictor + self.k * self.corrector.nfe_per_step
+
+    def suited(self, model: object) -> PC:
+        """With both parts set up for the model."""
+        predictor = None if self.predictor is None else self.predictor.suited(model)
+        return replace(self, predictor=predictor, corrector=self.corrector.suited(model))
 
     def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
         """A grid that is even in log-SNR; on a ladder its own levels."""

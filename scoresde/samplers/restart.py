@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -101,6 +101,10 @@ class Restart(Sampler):
         """What is left when the steps of the restarts are paid for."""
         again = sum(stretch.k * stretch.steps for stretch in self.stretches)
         return max(self.sampler.steps_for(nfe - again * self.nfe_per_step), 0)
+
+    def suited(self, model: object) -> Restart:
+        """With the sampler set up for the model."""
+        return replace(self, sampler=self.sampler.suited(model))
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """The sampler's step."""

@@ -187,7 +187,7 @@ class ScoreModel(nn.Module):
             for name, value in self.state_dict().items()
         }
         if self.pilot is not None:
-            config["pilot"] = {"nfe": self.pilot.nfe}
+            config["pilot"] = self.pilot.numbers()
             tensors |= {_PILOT + name: value for name, value in self.pilot.tensors().items()}
         folder = Path(folder)
         checkpoint.save_tensors(folder / "model.safetensors", tensors, config)
@@ -218,17 +218,19 @@ class ScoreModel(nn.Module):
             if "pilot" in config:
                 parts = {name: value for name, value in tensors.items() if name.startswith(_PILOT)}
                 parts = {name.removeprefix(_PILOT): tensors.pop(name) for name in parts}
-                model.pilot = _pilot_of(parts, config["pilot"]["nfe"], model, path)
+                model.pilot = _pilot_of(parts, config["pilot"], model, path)
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is no model of scoresde: {error!r}") from error
         checkpoint.load_state(model, tensors, source=str(path))
         return model.eval()
 
 
-def _pilot_of(parts: Mapping[str, Tensor], nfe: int, model: ScoreModel, path: Path) -> Pilot:
+def _pilot_of(
+    parts: Mapping[str, Tensor], numbers: Mapping[str, Any], model: ScoreModel, path: Path
+) -> Pilot:
     """A stored pilot, or the file's name in the error."""
     try:
-        pilot = Pilot.of(parts, nfe)
+        pilot = Pilot.of(parts, numbers)
         pilot.data.check_event(torch.empty(0, *model.event_shape))
     except (ShapeError, InvalidValueError, NonFiniteError) as error:
         raise CheckpointError(f"{path} holds a damaged or foreign pilot: {error}") from error

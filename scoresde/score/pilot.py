@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,16 +121,20 @@ class Pilot:
         return cls(levels, factor, Moments(0.0, var=c), 0, unseen, growth=0.0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is in it but `nfe`, as tensors with a name, in single precision."""
+        """The tensors in it by name, in single precision."""
         spread = {"var": self.data.var} if self.data.cov is None else {"cov": self.data.cov}
         parts = {"levels": self.levels, "factor": self.factor, "mean": self.data.mean, **spread}
         return {name: torch.as_tensor(value).float() for name, value in parts.items()}
 
+    def numbers(self) -> dict[str, float]:
+        """The numbers in it by name."""
+        return {"nfe": self.nfe, "unseen": self.unseen, "growth": self.growth}
+
     @classmethod
-    def of(cls, parts: Mapping[str, Tensor], nfe: int) -> Pilot:
-        """From its tensors, as `tensors` gives them."""
+    def of(cls, parts: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Pilot:
+        """From what `tensors` and `numbers` give."""
         data = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
-        return cls(parts["levels"].double(), parts["factor"].double(), data, nfe)
+        return cls(parts["levels"].double(), parts["factor"].double(), data, **numbers)
 
     def features(self, at: Tensor) -> Tensor:
         r"""Vectors `(..., r')` whose inner products are the covariances of $R$ at levels `at`.
