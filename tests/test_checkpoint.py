@@ -1,9 +1,12 @@
 """Checkpoints: what is written is read bit for bit, what is damaged is refused."""
 
 import errno
+import hashlib
 import json
 import math
 import os
+import random
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -48,6 +51,31 @@ def good(folder):
     return path.read_bytes()
 
 
+def header_and_data(raw):
+    end = 8 + int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8:end]), raw[end:]
+
+
+def with_header(header, data=b""):
+    """A safetensors file of any header, given as JSON or as text."""
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def of_schema_1(path):
+    """The file as it was written before there were numbers."""
+    tensors, meta = checkpoint.load_tensors(path)
+    text = json.dumps(meta)
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(bytes(bits(value).tolist()))
+    header = {"format": "scoresde-1", "meta": text, "sha256": digest.hexdigest()}
+    return safetensors.torch.save(tensors, header)
+
+
 def step_files(path):
     return [file.name for file in sorted(path.glob("step-*"))]
 
@@ -77,6 +105,43 @@ def test_nan_tensors_keep_their_bits(folder):
     assert torch.equal(bits(checkpoint.load_tensors(folder / "nan.safetensors")[0]["x"]), bits(nan))
 
 
+def assert_detected_or_harmless(path, saved, meta):
+    """Reading the file raises our error, or returns what was saved, bit for bit."""
+    try:
+        tensors, found = checkpoint.load_tensors(path)
+    except CheckpointError:
+        return
+    assert found == meta
+    assert tensors.keys() == saved.keys()
+    for name, value in saved.items():
+        assert (tensors[name].dtype, tensors[name].shape) == (value.dtype, value.shape)
+        assert torch.equal(bits(tensors[name]), bits(value))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_thousand_random_damages_are_detected_or_harmless(folder, number):
+    path = folder / "damaged.safetensors"
+    saved, meta = tensors_of(0, torch.float32, (3, 2)), {"step": 7, "lr": 0.1}
+    checkpoint.save_tensors(path, saved, meta)
+    good = path.read_bytes() if number == 2 else of_schema_1(path)
+    path.write_bytes(good)
+    assert checkpoint.schema(path) == number
+    chance = random.Random(number)
+    for _ in range(1000):
+        damaged = bytearray(good)
+        kind, place = chance.randrange(4), chance.randrange(len(good))
+        if kind == 0:
+            damaged[place] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            damaged[place] = chance.randrange(256)
+        elif kind == 2:
+            del damaged[place:]
+        else:
+            damaged[place:place] = chance.randbytes(chance.randrange(1, 9))
+        path.write_bytes(damaged)
+        assert_detected_or_harmless(path, saved, meta)
+
+
 @given(cut=st.floats(0, 1, exclude_max=True))
 def test_every_truncation_is_detected(folder, good, cut):
     path = folder / "cut.safetensors"
@@ -93,6 +158,110 @@ def test_every_flipped_bit_is_detected(folder, good, place, bit):
     path.write_bytes(damaged)
     with pytest.raises(CheckpointError, match=r"flipped\.safetensors"):
         checkpoint.load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
+        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 1e999]},
+        {"dtype": "F32", "shape": [2], "data_offsets": []},
+        {"dtype": "F33", "shape": [2], "data_offsets": [0, 8]},
+        {"shape": [2], "data_offsets": [0, 8]},
+        8,
+    ],
+)
+def test_a_header_that_claims_the_impossible_is_refused(tmp_path, entry):
+    path = tmp_path / "claim.safetensors"
+    path.write_bytes(with_header({"x": entry}, bytes(8)))
+    with pytest.raises(CheckpointError, match=r"claim\.safetensors"):
+        checkpoint.load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "header", ["[" * 100_000, '{"a":' * 100_000, "[]", "{}", '{"a": NaN}', '"x"', "\ud83d"]
+)
+def test_a_header_that_is_no_header_is_refused(tmp_path, header):
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(with_header(header.encode("utf-8", "surrogatepass").decode("latin-1")))
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors"):
+        checkpoint.load_tensors(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "[1]", '{"a": 1, "a": 2}'])
+def test_odd_json_is_refused_even_where_the_checksum_agrees(tmp_path, text):
+    path = tmp_path / "odd.safetensors"
+    digest = hashlib.sha256(f"2\n{text}".encode()).hexdigest()
+    ours = {"format": "scoresde", "schema": "2", "meta": text, "sha256": digest}
+    path.write_bytes(with_header({"__metadata__": ours}))
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors .* is damaged"):
+        checkpoint.load_tensors(path)
+
+
+def test_a_tensor_that_occurs_twice_is_refused(folder, good):
+    path = folder / "twice.safetensors"
+    end = 8 + int.from_bytes(good[:8], "little")
+    text = good[8:end].decode().rstrip()
+    entry = '"x":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}'
+    path.write_bytes(with_header(text[:-1] + "," + entry + "}", good[end:]))
+    with pytest.raises(CheckpointError, match="its header is damaged"):
+        checkpoint.load_tensors(path)
+
+
+def test_a_file_says_its_schema(folder, good):
+    header, _ = header_and_data(good)
+    assert header["__metadata__"]["format"] == "scoresde"
+    assert header["__metadata__"]["schema"] == str(checkpoint.SCHEMA)
+    assert checkpoint.schema(folder / "good.safetensors") == checkpoint.SCHEMA == 2
+
+
+def test_a_file_of_the_first_schema_is_still_read(folder, good):
+    path = folder / "first.safetensors"
+    path.write_bytes(of_schema_1(folder / "good.safetensors"))
+    tensors, meta = checkpoint.load_tensors(path)
+    assert (checkpoint.schema(path), meta) == (1, {"step": 7, "lr": 0.1})
+    expected = checkpoint.load_tensors(folder / "good.safetensors")[0]
+    assert all(torch.equal(tensors[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("number", ["3", "12345678901234567890"])
+def test_a_file_of_a_newer_schema_is_refused_as_such(folder, good, number):
+    header, data = header_and_data(good)
+    header["__metadata__"]["schema"] = number
+    path = folder / "newer.safetensors"
+    path.write_bytes(with_header(header, data))
+    with pytest.raises(
+        checkpoint.NewerError, match=r"was written by a newer scoresde: its schema is .* --upgrade"
+    ):
+        checkpoint.load_tensors(path)
+
+
+@pytest.mark.parametrize("number", ["0", "1", "-2", "2.0", "²", ""])
+def test_a_number_that_is_no_schema_is_refused(folder, good, number):
+    header, data = header_and_data(good)
+    header["__metadata__"]["schema"] = number
+    path = folder / "no_schema.safetensors"
+    path.write_bytes(with_header(header, data))
+    with pytest.raises(CheckpointError, match="that scoresde did not write"):
+        checkpoint.load_tensors(path)
+
+
+@pytest.mark.parametrize("size", [640, 1152, 19280])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, size):
+    """The length is the file's beginning: 640 is the bytes 80 02, as in a pickle."""
+    path = tmp_path / "model.safetensors"
+    checkpoint.save_tensors(path, {"x": torch.ones(2)}, {"pad": ""})
+    short = int.from_bytes(path.read_bytes()[:8], "little")
+    for pad in range(size - short - 16, size - short + 17):
+        checkpoint.save_tensors(path, {"x": torch.ones(2)}, {"pad": "x" * max(pad, 0)})
+        if int.from_bytes(path.read_bytes()[:8], "little") == size:
+            break
+    assert int.from_bytes(path.read_bytes()[:8], "little") == size
+    assert torch.equal(checkpoint.load_tensors(path)[0]["x"], torch.ones(2))
 
 
 def test_numbers_that_are_read_as_another_type_are_detected(folder, good):
@@ -159,11 +328,28 @@ def test_an_object_that_json_lacks_is_refused(tmp_path):
         checkpoint.write_json(tmp_path / "a.json", {"a": tmp_path})
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '{"a": NaN}', "", "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    ["[1]", "{", '{"a": NaN}', '{"a": 1e999}', "", "\xff", '{"a": 1, "a": 1}', '{"a":' * 100_000],
+)
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"a\.json (is no valid JSON|holds a JSON list)"):
         checkpoint.read_json(tmp_path / "a.json")
+
+
+def deep():
+    value = {}
+    for _ in range(100_000):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("value", [{1: 0, "1": 0}, {"a": {None: 0, "null": 0}}, deep()])
+def test_json_that_could_not_be_read_back_is_not_written(tmp_path, value):
+    with pytest.raises(InvalidValueError, match="cannot be stored as JSON"):
+        checkpoint.save_tensors(tmp_path / "a.safetensors", {}, value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_crash_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):
@@ -213,6 +399,68 @@ def test_a_replaced_file_keeps_its_mode(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def failing(monkeypatch, name, errors):
+    """Let an `os` function fail with these errors in turn, and then work; returns its calls."""
+    real, calls = getattr(os, name), []
+
+    def fail(*args, **options):
+        calls.append(args)
+        if len(calls) <= len(errors):
+            number = errors[len(calls) - 1]
+            raise OSError(number, os.strerror(number))
+        return real(*args, **options)
+
+    monkeypatch.setattr(os, name, fail)
+    return calls
+
+
+def test_a_disk_that_was_away_for_a_moment_is_tried_once_more(tmp_path, monkeypatch):
+    calls = failing(monkeypatch, "replace", [errno.ESTALE])
+    checkpoint.write_json(tmp_path / "a.json", {"a": 1})
+    assert (len(calls), checkpoint.read_json(tmp_path / "a.json")) == (2, {"a": 1})
+
+
+@pytest.mark.parametrize("errors", [[errno.EIO, errno.EIO], [errno.ENOSPC], [errno.EROFS]])
+def test_a_disk_that_stays_away_or_is_full_is_an_error(tmp_path, monkeypatch, errors):
+    calls = failing(monkeypatch, "replace", errors)
+    with pytest.raises(CheckpointError, match=f"{os.strerror(errors[-1])}; what was there"):
+        checkpoint.write_json(tmp_path / "a.json", {"a": 1})
+    assert len(calls) == len(errors)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_cannot_flush_a_folder_is_good_enough(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def flush(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    checkpoint.write_json(tmp_path / "a.json", {"a": 1})
+    assert checkpoint.read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_what_cannot_be_removed_is_left_alone(tmp_path, monkeypatch):
+    for step in (1, 2):
+        checkpoint.save_step(tmp_path, step, {}, {}, keep=2)
+    (tmp_path / ".a.json.123.tmp").write_text("half")
+    denied = OSError(errno.EACCES, os.strerror(errno.EACCES))
+    monkeypatch.setattr(type(tmp_path), "unlink", mock.Mock(side_effect=denied))
+    checkpoint.clean(tmp_path)
+    monkeypatch.undo()
+    failing(monkeypatch, "unlink", [errno.EROFS] * 9)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_folder(tmp_path, monkeypatch):
+    checkpoint.save_step(tmp_path, 1, {}, {}, keep=2)
+    failing(monkeypatch, "listdir", [errno.EACCES])
+    with pytest.raises(CheckpointError, match=r"cannot read the folder .*: Permission denied"):
+        checkpoint.latest(tmp_path)
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     checkpoint.write_json(tmp_path / "a.json", {})
     (tmp_path / ".a.json.123.tmp").write_text("half")
@@ -248,6 +496,24 @@ def test_a_damaged_later_checkpoint_does_not_push_out_a_good_one(tmp_path):
     checkpoint.save_step(tmp_path, 3, {}, {}, keep=2)
     names = [f"step-{step:08d}.safetensors" for step in (2, 3, 9)]
     assert step_files(tmp_path) == names
+
+
+def test_a_newest_checkpoint_of_a_newer_scoresde_is_not_passed_over(tmp_path, monkeypatch):
+    checkpoint.save_step(tmp_path, 1, {}, {}, keep=2)
+    monkeypatch.setattr("scoresde.checkpoint.tensors.SCHEMA", 3)
+    checkpoint.save_step(tmp_path, 2, {}, {}, keep=2)
+    assert checkpoint.latest(tmp_path)[0].name == "step-00000002.safetensors"
+    monkeypatch.undo()
+    with pytest.raises(checkpoint.NewerError, match=r"step-00000002.* by a newer scoresde"):
+        checkpoint.latest(tmp_path)
+
+
+def test_what_is_set_aside_is_kept_and_counts_no_longer(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save_step(tmp_path, step, {}, {}, keep=3)
+    checkpoint.set_aside(tmp_path, after=1)
+    assert [step for step, _ in checkpoint.steps_in(tmp_path)] == [1]
+    assert len(list(tmp_path.glob("step-*.damaged"))) == 2
 
 
 def test_training_does_not_start_again_in_silence_when_all_checkpoints_are_damaged(tmp_path):

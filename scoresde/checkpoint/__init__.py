@@ -1,0 +1,31 @@
+r"""Files that survive a crash: safetensors with JSON, written atomically, read with a checksum.
+
+One file holds tensors *and* a JSON object (in the safetensors header), so the two cannot
+disagree. A write goes to a temporary file in the same folder, is flushed to the disk, and takes
+the place of the old file in one rename: a reader sees the old file or the new one, never a part.
+The header also holds the number of the file's schema, and a SHA-256 over names, dtypes, shapes,
+bytes and JSON that is checked on reading. Nothing here knows about models, and nothing here
+unpickles.
+"""
+
+from scoresde.checkpoint.files import clean, read_json, write_bytes, write_json
+from scoresde.checkpoint.state import load_state
+from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
+from scoresde.checkpoint.tensors import SCHEMA, NewerError, load_tensors, save_tensors, schema
+
+__all__ = [
+    "SCHEMA",
+    "NewerError",
+    "clean",
+    "latest",
+    "load_state",
+    "load_tensors",
+    "read_json",
+    "save_step",
+    "save_tensors",
+    "schema",
+    "set_aside",
+    "steps_in",
+    "write_bytes",
+    "write_json",
+]

@@ -1,0 +1,58 @@
+"""Tensors by name into a module, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from scoresde.errors import CheckpointError
+
+__all__ = ["layout", "load_state"]
+
+_LAYOUTS = {
+    "all_modules.": "score_sde_pytorch; build that network yourself and wrap it in a ScoreModel",
+    "down_blocks.": "diffusers; load it with diffusers and wrap it with `from_denoiser`",
+    "_orig_mod.": "a network saved under torch.compile; save the network that was compiled",
+    "module.": "a network saved under DataParallel; save its `.module`",
+}
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy `tensors` into `module`, strictly: the same names and the same shapes.
+
+    Args:
+        module: receives parameters and buffers, each cast to its own dtype.
+        tensors: a complete state dict.
+        source: where the tensors come from, for the message.
+
+    Raises:
+        CheckpointError: names are missing or unexpected, or shapes differ; lists at most five of
+            each, and says so where the names are those of another library.
+    """
+    own = module.state_dict()
+    complaints = []
+    missing = [k for k in own if k not in tensors]
+    extra = [k for k in tensors if k not in own]
+    shapes = [
+        f"{k} is {tuple(tensors[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own
+        if k in tensors and tensors[k].shape != own[k].shape
+    ]
+    for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)):
+        if names:
+            more = f", and {len(names) - 5} more" if len(names) > 5 else ""
+            complaints.append(f"{len(names)} {kind}: {', '.join(names[:5])}{more}")
+    if complaints:
+        raise CheckpointError(
+            f"{source} does not fit {type(module).__name__}; {'; '.join(complaints)}{layout(extra)}"
+        )
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def layout(names: Iterable[str]) -> str:
+    """What library such names of tensors come from, as the end of a message; or nothing."""
+    for mark, what in _LAYOUTS.items():
+        if any(name.startswith(mark) or f".{mark}" in name for name in names):
+            return f"; its names are those of {what}"
+    return ""
