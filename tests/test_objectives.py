@@ -339,6 +339,15 @@ def test_bytes_and_integers_are_no_data(dtype):
         run(torch.zeros(2, 3, dtype=dtype))
 
 
+def test_data_that_are_not_looked_through_bring_their_nan_to_their_own_loss_alone():
+    model = ScoreModel(nn.Identity(), VPSDE(), (2,))
+    x = torch.tensor([[math.nan, 0.0], [1.0, 0.0], [0.0, math.inf]])
+    model.net.forward = lambda x, c: x
+    generator = torch.Generator().manual_seed(0)
+    loss = dsm_loss(model, model.sde, x, t=0.5, check_finite=False, generator=generator)
+    assert loss.isfinite().tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_data_with_a_nan_or_an_infinity_are_refused(value):
     with pytest.raises(NonFiniteError, match="the data x holds NaN or infinity; remove or repair"):

@@ -25,6 +25,7 @@ def dsm_loss(
     condition: Mapping[str, Tensor] | None = None,
     weight: Weight = sigma2,
     control_variate: bool = False,
+    check_finite: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Denoising score matching, one value for each sample.
@@ -56,6 +57,8 @@ def dsm_loss(
         condition: Handed to the model.
         weight: $\lambda$, a function of `(sde, t)`.
         control_variate: Whether the second form is used; same mean, two evaluations.
+        check_finite: Whether `x` is looked through first, for which a GPU has to be waited for;
+            otherwise a NaN in it is one in the loss.
         generator: Source of times and noise; on the CPU, or on the device of `x` if `t` is given.
 
     Returns:
@@ -67,7 +70,7 @@ def dsm_loss(
         NonFiniteError: `x` holds a NaN or an infinity.
         InvalidValueError: There is no noise at `t`, or the model belongs to another SDE.
     """
-    p = perturb(model, sde, x, t, law, condition, weight, generator)
+    p = perturb(model, sde, x, t, law, condition, weight, generator, check_finite)
     if not (p.sigma > 0).all():
         raise InvalidValueError(
             f"denoising needs noise, but sigma is 0 at t = {p.time}; stay at or above "

@@ -48,6 +48,7 @@ def perturb(
     condition: Mapping[str, Tensor] | None,
     weight: Weight,
     generator: torch.Generator | None,
+    check_finite: bool = True,
 ) -> Perturbed:
     """Draw times and noise; the arguments and errors are those of the objectives."""
     check_problem(model, sde)
@@ -56,7 +57,7 @@ def perturb(
             f"weight is a function (sde, t) -> Tensor such as sigma2, got {weight!r}; "
             "those with a name are in scoresde.objectives.WEIGHTS"
         )
-    check_data(x)
+    check_data(x, check_finite)
     if t is None:
         time, importance = sde.sample_times(len(x), law=law, generator=generator)
     elif law is not None:
@@ -80,8 +81,8 @@ def perturb(
     return Perturbed(mean + std * z, z, time, mean, sde.sigma(time), importance * lam, score)
 
 
-def check_data(x: Tensor) -> None:
-    """Raise unless data are finite floating point numbers `(B, *)`."""
+def check_data(x: Tensor, check_finite: bool = True) -> None:
+    """Raise unless data are floating point numbers `(B, *)`, and finite where that is asked."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise InvalidTypeError(
@@ -89,7 +90,7 @@ def check_data(x: Tensor) -> None:
         )
     if x.ndim == 0:
         raise ShapeError("data need a batch dimension (B, *), got one number")
-    if not x.isfinite().all():
+    if check_finite and not x.isfinite().all():
         raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
 
 
