@@ -7,9 +7,11 @@ from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+
 from scoresde.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["check_fields", "check_integer"]
+__all__ = ["check_fields", "check_integer", "is_out_of_memory"]
 
 # An annotation is a class, or its name where annotations are postponed.
 _KINDS: dict[object, tuple[type, str]] = {
@@ -46,3 +48,10 @@ def check_integer(what: str, value: int, least: int) -> None:
     """Raise InvalidValueError unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
         raise InvalidValueError(f"{what} must be an integer >= {least}, got {value!r}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the host or a device, has run out."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

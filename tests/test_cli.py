@@ -345,7 +345,7 @@ def test_info_points_at_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
         (lambda path: path.write_text("hello, world"), " is no safetensors file, or its header is"),
         (
             lambda path: safetensors.torch.save_file({"module.a": torch.zeros(2)}, path),
-            "that scoresde did not write (format None, expected 'scoresde-1'); its names are those "
+            "that scoresde did not write (format None, expected 'scoresde'); its names are those "
             "of a network saved under DataParallel",
         ),
         (

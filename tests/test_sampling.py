@@ -738,9 +738,17 @@ def test_samples_that_overflow_in_the_last_step_are_refused(denoise):
                times=times, denoise=denoise)  # fmt: skip
 
 
-def test_a_batch_beyond_memory_is_explained():
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_beyond_memory_is_explained(error):
     def score(x, t):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     with pytest.raises(
         MemoryLimitError, match=r"10 samples of shape \(2,\).*batch_size.* example 5"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scoresde.checks import is_out_of_memory
 from scoresde.errors import MemoryLimitError, NonFiniteError
 from scoresde.noise import Noise
 from scoresde.samplers import Sampler, State
@@ -96,13 +97,13 @@ class Run:
                 x0 = rsde.denoise(state.x, self.times[-1])
                 _check_end(x0)
                 yield State(self.times[-1], state.x, x0, rsde.nfe)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise MemoryLimitError(
-                    f"{self.n} samples of shape {self.shape} at once do not fit into memory; "
-                    f"give sample() a smaller batch_size, for example {max(self.n // 2, 1)}"
-                ) from error
-            raise
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryLimitError(
+                f"{self.n} samples of shape {self.shape} at once do not fit into memory; "
+                f"give sample() a smaller batch_size, for example {max(self.n // 2, 1)}"
+            ) from error
 
 
 def _check_end(x: Tensor) -> None:

@@ -12,7 +12,7 @@ from scoresde.errors import InvalidValueError, UnknownNameError
 __all__ = ["TrainConfig"]
 
 # These change what is kept and shown of a run, never its weights.
-_FREE = {"save_every", "keep", "log_every"}
+_FREE = {"on_nan", "save_every", "keep", "log_every"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class TrainConfig:
         log_sigma: Mean and std of log(sigma / alpha) under "lognormal".
         label_dropout: The share of labels that is hidden, in [0, 1], for classifier-free guidance.
         bf16: Whether the network runs in bfloat16 (weights and optimiser stay in float32).
+        on_nan: What becomes of a step whose gradient is not finite: "raise" ends the run with a
+            report, "skip" leaves the step out, up to 10 in a row.
         save_every: Steps between checkpoints, at least 1.
         keep: How many checkpoints are kept, at least 2: a damaged one needs a predecessor.
         log_every: Steps between looks at the loss, at least 1.
@@ -66,6 +68,7 @@ class TrainConfig:
     log_sigma: tuple[float, float] = (0.0, 1.2)
     label_dropout: float = 0.1
     bf16: bool = False
+    on_nan: str = "raise"
     save_every: int = 1000
     keep: int = 3
     log_every: int = 50
@@ -88,6 +91,7 @@ class TrainConfig:
             ("weight", self.weight, ("edm", "sigma2", "g2")),
             ("law of times", self.times, ("sde", "uniform", "lognormal", "importance")),
             ("decay", self.decay, ("cosine", "constant")),
+            ("on_nan", self.on_nan, ("raise", "skip")),
         ):
             if name not in choices:
                 raise UnknownNameError.of(kind, name, choices)

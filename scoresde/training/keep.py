@@ -25,12 +25,16 @@ class Keeper:
         folder: Made if need be.
         config: The numbers of the run; a stored run of others is refused.
         identity: What else must not change within a run, by name.
+
+    Attributes:
+        newest: The file of the last good checkpoint, or None.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, identity: Mapping[str, str]) -> None:
         self.folder = folder
         self.config = config
         self.identity = identity
+        self.newest: Path | None = None
         self._unsaved = False
 
     def resume(self) -> tuple[Path, dict[str, Tensor], int] | None:
@@ -48,6 +52,8 @@ class Keeper:
         if not {"step", "config"} <= meta.keys():
             raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
         self._check_same(meta, str(path))
+        checkpoint.set_aside(self.folder, after=meta["step"])
+        self.newest = path
         return path, tensors, meta["step"]
 
     def save(self, step: int, tensors: Mapping[str, Tensor], model: ScoreModel, last: bool) -> bool:
@@ -64,7 +70,9 @@ class Keeper:
             **self.identity,
         }
         try:
-            checkpoint.save_step(self.folder, step, tensors, meta, keep=self.config.keep)
+            self.newest = checkpoint.save_step(
+                self.folder, step, tensors, meta, keep=self.config.keep
+            )
             self.export(step, model)
         except CheckpointError as error:
             if last or self._unsaved:
@@ -80,11 +88,6 @@ class Keeper:
     def export(self, step: int, model: ScoreModel) -> None:
         """Write the averaged model of `step` as `ScoreModel.save_pretrained` does."""
         model.save_pretrained(self.folder, training={**self.config.as_json(), "done": step})
-
-    def newest(self) -> Path | None:
-        """The file of the last checkpoint."""
-        found = checkpoint.steps_in(self.folder)
-        return found[-1][1] if found else None
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
         self.config.check_continues(meta["config"], source)

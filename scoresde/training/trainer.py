@@ -8,6 +8,7 @@ threads).
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from tqdm import tqdm
 
 from scoresde.data import Data, load
 from scoresde.ema import EMA
-from scoresde.errors import InvalidValueError, ShapeError, TrainingError
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
+from scoresde.training.guard import Guard
 from scoresde.training.keep import Keeper
 from scoresde.training.log import JSONLines
 from scoresde.training.state import identity, pack, unpack
@@ -79,7 +81,12 @@ class Trainer:
         self.ema = EMA(model, self.config.ema)
         self._batches = Batches(self.data, self.config)
         self._update = Update(model, self.config, self.data.classes)
-        self._keeper = None
+        self._keeper: Keeper | None = None
+        self._guard = Guard(
+            self.config,
+            self._update.describe,
+            lambda: self._keeper.newest if self._keeper is not None else None,
+        )
         self.callbacks = [*callbacks]
         if self.folder is not None:
             self._keeper = Keeper(self.folder, self.config, identity(model, self.data))
@@ -110,7 +117,8 @@ class Trainer:
             The model with the averaged weights, in eval mode.
 
         Raises:
-            TrainingError: The loss or its gradient is no longer finite; says where.
+            TrainingError: The loss, its gradient or a weight is no longer finite; says where.
+            MemoryLimitError: A step does not fit into memory.
             CheckpointError: Two checkpoints in a row could not be written, or the last one.
         """
         if self._keeper is not None and self.finished:
@@ -129,8 +137,10 @@ class Trainer:
             start = time.perf_counter()
             batches = self._batches.since(self.step)
             while self.step < end:
-                recent.append(self._update(self.step, next(batches)))
-                self.ema.update(self.model)
+                batch = next(batches)
+                with self._guard.memory(self.step):
+                    recent.append(self._update(self.step, batch))
+                    self.ema.update(self.model)
                 self.step += 1
                 bar.update()
                 told = stop.received  # read once: a signal may come while this step is saved
@@ -160,10 +170,9 @@ class Trainer:
     def _log(self, recent: list[Tensor], seconds: float) -> float:
         """Look at the steps since the last look; the mean loss."""
         found = torch.stack(recent).double().cpu()
-        finite = found.isfinite().all(1)
-        if not finite.all():
-            row = int((~finite).nonzero()[0])
-            raise TrainingError(self._report(self.step - len(recent) + row, *found[row].tolist()))
+        found = self._guard.look(self.step - len(recent), found)
+        if not len(found):
+            return math.nan  # all were left out: there is no loss to tell
         loss, norm = found.mean(0).tolist()
         line = {
             "step": self.step,
@@ -172,23 +181,18 @@ class Trainer:
             "lr": self.config.lr_at(self.step - 1),
             "seconds": round(seconds, 3),
         }
+        if self.config.on_nan == "skip":
+            line["skipped"] = self._guard.skipped
+            self._guard.skipped = 0
         for callback in self.callbacks:
             callback.on_log(line)
         return float(loss)
-
-    def _report(self, step: int, loss: float, norm: float) -> str:
-        found = None if self._keeper is None else self._keeper.newest()
-        kept = f"the last good checkpoint is {found}" if found else "there is no checkpoint"
-        return (
-            f"training broke down at step {step}: the loss is {loss:.6g} and its gradient's norm "
-            f"{norm:.6g}, {self._update.describe(step)}; {kept}; try a lower lr, "
-            "a longer warmup or a smaller clip"
-        )
 
     def _save(self, *, last: bool) -> None:
         if self._keeper is None:
             return
         state = pack(self.model, self.ema, self.optimizer)
+        self._guard.check(self.step, state, self.optimizer)
         if self._keeper.save(self.step, state, self.ema.model, last):
             for callback in self.callbacks:
                 callback.on_checkpoint(self.step, self.ema.model)

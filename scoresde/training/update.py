@@ -54,7 +54,8 @@ class Update:
         loss.backward()  # type: ignore[no-untyped-call]
         weights = self.optimizer.param_groups[0]["params"]
         norm = torch.nn.utils.clip_grad_norm_(weights, self.config.clip)
-        self.optimizer.step()
+        if self.config.on_nan == "raise" or norm.isfinite():
+            self.optimizer.step()
         return torch.stack([loss.detach(), norm])
 
     def loss(self, step: int, batch: Batch) -> Tensor:
@@ -81,6 +82,7 @@ class Update:
                 t=t,
                 condition=condition,
                 weight=self._weight,
+                check_finite=False,  # a NaN shows in the gradient, and the same in every process
                 generator=generator,
             )
         return (importance.to(losses) * losses).mean() / x[0].numel()

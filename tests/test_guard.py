@@ -1,0 +1,199 @@
+"""Steps that break down: left out or reported, and never kept."""
+
+import math
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_training import CONFIG, assert_same, data, hooked, make, rows
+
+from scoresde import checkpoint
+from scoresde.checks import is_out_of_memory
+from scoresde.errors import MemoryLimitError, TrainingError
+from scoresde.training import Trainer
+
+SKIP = replace(CONFIG, on_nan="skip")
+
+
+def trainer_of(bad, config=SKIP, folder=None):
+    """A trainer whose batches of the steps `bad` are not numbers."""
+    trainer = Trainer(make(), data(), config, folder=folder)
+    at = trainer._batches.at
+
+    def spoilt(step):
+        x, label = at(step)
+        return (x * math.nan if step in bad else x), label
+
+    trainer._batches.at = spoilt
+    return trainer
+
+
+def quietly(trainer, steps=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        trainer.train(steps)
+    return trainer
+
+
+def weights(trainer):
+    return [v.clone() for v in trainer.model.state_dict().values()]
+
+
+def slots(trainer):
+    return [v.clone() for slot in trainer.optimizer.state.values() for v in slot.values()]
+
+
+def test_a_step_without_a_finite_gradient_leaves_weights_and_optimiser_as_they_were():
+    trainer = trainer_of({4}, replace(SKIP, log_every=1))
+    trainer.train(4)
+    before = weights(trainer), slots(trainer)
+    with pytest.warns(RuntimeWarning, match="1 of the last 1 steps .* left out, the first is st"):
+        trainer.train(1)
+    assert trainer.step == 5
+    for old, new in zip(before, (weights(trainer), slots(trainer)), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+    trainer.train(1)
+    assert not all(torch.equal(a, b) for a, b in zip(before[0], weights(trainer), strict=True))
+
+
+@given(bad=st.sets(st.integers(0, 12), max_size=5), stop=st.integers(1, 12))
+@settings(max_examples=10)
+def test_a_run_that_leaves_steps_out_is_the_same_in_parts(tmp_path_factory, bad, stop):
+    folder = tmp_path_factory.mktemp("run")
+    quietly(trainer_of(bad, folder=folder), stop)
+    resumed = quietly(trainer_of(bad, folder=folder))
+    assert_same(resumed, quietly(trainer_of(bad)))
+    assert sum(row["skipped"] for row in rows(folder)) <= len(bad)
+
+
+def test_a_run_that_broke_down_may_go_on_by_leaving_the_step_out(tmp_path):
+    config = replace(CONFIG, log_every=1)
+    with pytest.raises(TrainingError, match="broke down at step 7:"):
+        trainer_of({7}, config, tmp_path).train()
+    resumed = quietly(trainer_of({7}, replace(config, on_nan="skip"), tmp_path))
+    assert_same(resumed, quietly(trainer_of({7})))
+
+
+def test_steps_that_are_left_out_are_counted_and_their_losses_are_not(tmp_path):
+    quietly(trainer_of({2, 4, 5}, folder=tmp_path))
+    found = rows(tmp_path)
+    # steps 4 and 5 were each the whole of a look, which then has no loss to tell
+    expected = [(2, 0), (4, 1), (8, 2), (10, 0), (12, 0), (13, 0)]
+    assert [(row["step"], row["skipped"]) for row in found] == expected
+    assert all(math.isfinite(row["loss"]) for row in found)
+
+
+@pytest.mark.parametrize(("number", "ends"), [(10, False), (11, True)])
+def test_ten_steps_in_a_row_may_be_left_out_and_no_more(tmp_path, number, ends):
+    bad = set(range(1, 1 + number))
+    if ends:
+        with pytest.raises(TrainingError, match="at step 11, the 11th in a row: the loss is nan"):
+            quietly(trainer_of(bad, folder=tmp_path))
+    else:
+        assert quietly(trainer_of(bad, folder=tmp_path)).finished
+
+
+def test_a_loss_without_end_whose_gradient_is_finite_is_never_left_out():
+    trainer = trainer_of(set())
+    update = trainer._update
+    trainer._update = lambda step, batch: update(step, batch).index_fill(
+        0, torch.tensor(0), math.nan if step == 3 else 0.0
+    )
+    trainer._guard._describe = update.describe
+    with pytest.raises(TrainingError, match="broke down at step 3: the loss is nan and its grad"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("part", ["weight", "average of the optimiser"])
+def test_what_is_not_finite_is_not_saved(tmp_path, part, value):
+    trainer = Trainer(make(), data(), CONFIG, folder=tmp_path)
+    trainer.train(5)
+    step = trainer.optimizer.step
+
+    def spoil():
+        step()
+        parameter = trainer.model.net.head.bias
+        slot = trainer.optimizer.state[parameter]["exp_avg_sq"]
+        (parameter if part == "weight" else slot).detach()[0] = value
+
+    trainer.optimizer.step = spoil
+    with pytest.raises(TrainingError, match=r"after 6 steps 1 tensors .*good checkpoint is .*-0+5"):
+        trainer.train(1)
+    assert checkpoint.latest(tmp_path)[2]["step"] == 5
+
+
+def test_a_buffer_that_became_nan_is_not_saved(tmp_path):
+    model = make()
+    model.register_buffer("seen", torch.zeros(2))
+    model.register_buffer("mask", torch.tensor([0.0, -math.inf]))  # as attention has them
+    trainer = Trainer(model, data(), CONFIG, folder=tmp_path)
+    trainer.train(5)
+    model.seen[0] = math.nan
+    with pytest.raises(TrainingError, match=r"after 6 steps [12] tensors"):
+        trainer.train(1)
+    assert checkpoint.latest(tmp_path)[2]["step"] == 5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_step_without_memory_is_explained_and_the_run_can_go_on(tmp_path, error):
+    def refuse(out):
+        raise error
+
+    trainer = Trainer(hooked(8, refuse), data(), CONFIG, folder=tmp_path)
+    with pytest.raises(
+        MemoryLimitError,
+        match=r"step 7, of 8 samples, .* last good checkpoint is \S+-00000005\S+; take a smaller",
+    ):
+        trainer.train()
+    resumed = Trainer(hooked(-1, None), data(), CONFIG, folder=tmp_path)
+    assert resumed.step == 5
+    resumed.train()
+    undisturbed = Trainer(hooked(-1, None), data(), CONFIG)
+    undisturbed.train()
+    assert_same(resumed, undisturbed)
+
+
+def test_memory_that_is_really_not_there_is_told_apart_from_other_errors():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**46, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("expected a matrix"))
+    assert not is_out_of_memory(ValueError("can't allocate memory"))
+
+    def refuse(out):
+        raise RuntimeError("expected a matrix")
+
+    with pytest.raises(RuntimeError, match=r"^expected a matrix$"):
+        Trainer(hooked(2, refuse), data(), CONFIG).train()
+
+
+def test_the_last_good_checkpoint_of_a_report_is_a_good_one(tmp_path):
+    Trainer(hooked(-1, None), data(), CONFIG, folder=tmp_path).train(7)
+    newest = tmp_path / "step-00000007.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(RuntimeWarning, match=r"step-00000007.* is truncated"):
+        trainer = Trainer(hooked(1, lambda out: out * math.nan), data(), CONFIG, folder=tmp_path)
+    assert newest.with_suffix(".damaged").exists()
+    with pytest.raises(TrainingError, match=r"the last good checkpoint is \S+step-00000005.safe"):
+        trainer.train()
+
+
+def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(tmp_path):
+    config = replace(CONFIG, keep=2)
+    Trainer(make(), data(), config, folder=tmp_path).train(7)
+    newest = tmp_path / "step-00000007.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(RuntimeWarning, match=r"step-00000007.* is truncated"):
+        Trainer(make(), data(), config, folder=tmp_path).train(3)
+    assert [step for step, _ in checkpoint.steps_in(tmp_path)] == [5, 8]
