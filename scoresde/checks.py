@@ -8,10 +8,21 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.errors import DeviceError, InvalidTypeError, InvalidValueError
 
-__all__ = ["check_fields", "check_integer", "is_out_of_memory"]
+__all__ = [
+    "as_numbers",
+    "check_fields",
+    "check_floating",
+    "check_generator",
+    "check_has",
+    "check_integer",
+    "check_real",
+    "is_out_of_memory",
+    "named_device",
+]
 
 # An annotation is a class, or its name where annotations are postponed.
 _KINDS: dict[object, tuple[type, str]] = {
@@ -55,3 +66,61 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
+
+
+def check_real(what: str, value: object) -> None:
+    """Raise InvalidTypeError unless `value` is a real number."""
+    if not isinstance(value, Real):
+        raise InvalidTypeError(f"{what} must be a number, got {value!r}")
+
+
+def check_has(what: str, value: object, attribute: str, expected: str) -> None:
+    """Raise InvalidTypeError unless `value` has the attribute by which such things are known.
+
+    Args:
+        what: The argument.
+        value: What came in.
+        attribute: A name that everything of the kind has.
+        expected: The kind, in words.
+    """
+    if isinstance(value, type) or not hasattr(value, attribute):
+        raise InvalidTypeError(f"{what} must be {expected}, got {value!r}")
+
+
+def check_floating(what: str, dtype: torch.dtype) -> None:
+    """Raise InvalidTypeError unless `dtype` is one of floating point."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InvalidTypeError(
+            f"{what} must be floating point, got {dtype}; for 8-bit images: x.float() / 127.5 - 1"
+        )
+
+
+def named_device(device: torch.device | str) -> torch.device:
+    """The device, once a tensor was made there.
+
+    Raises:
+        DeviceError: It is none, or cannot be used here.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device={device!r} cannot be used here: {reason}; try 'cpu'") from error
+
+
+def as_numbers(what: str, value: object, **options: Any) -> Tensor:
+    """The value as a tensor, made with the `options` of `torch.as_tensor`.
+
+    Raises:
+        InvalidTypeError: It is none and cannot become one.
+    """
+    try:
+        return torch.as_tensor(value, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidTypeError(f"{what} must be a number or a tensor, got {value!r}") from error
+
+
+def check_generator(generator: object) -> None:
+    """Raise InvalidTypeError unless it is a generator of torch, or None."""
+    if generator is not None:
+        check_has("generator", generator, "initial_seed", "a torch.Generator")

@@ -9,10 +9,15 @@ from methods import ALL
 from strategies import SDES
 
 from scoresde import (
+    VESDE,
     VPSDE,
+    EnergyScore,
     Moments,
+    NCSNLadder,
+    PerLevelScore,
     Pilot,
     ScoreModel,
+    bits_per_dim,
     checkpoint,
     checks,
     dsm_loss,
@@ -22,8 +27,57 @@ from scoresde import (
     sample,
 )
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ScoreSDEError
+from scoresde.likelihood import LogProb, elbo, sample_with_log_prob
 from scoresde.nn import MLP
+from scoresde.objectives import dsm_floor
 from scoresde.samplers import DPMSolverPP, Stretch
+from scoresde.sde import LogNormal, Stratified
+from scoresde.targets import Gaussian
+
+X = torch.zeros(3, 2)
+SDE = VESDE()
+SCORE = Gaussian([0.0, 1.0], std=[1.0, 0.5]).at(SDE)
+FOUND = LogProb(*(torch.zeros(3) for _ in range(5)), 2)
+
+# What came in, where a number, a tensor or one of our own things was expected.
+WRONG_TYPES = {
+    "times of a loss": lambda: dsm_loss(SCORE, SDE, X, t="a"),
+    "law of times": lambda: dsm_loss(SCORE, SDE, X, law=3),
+    "law in a law": lambda: Stratified(3),
+    "numbers of a law": lambda: LogNormal("a"),
+    "weight's value": lambda: dsm_loss(SCORE, SDE, X, t=0.5, weight=lambda sde, t: 3),
+    "generator of times": lambda: dsm_loss(SCORE, SDE, X, generator=3),
+    "generator of noise": lambda: dsm_loss(SCORE, SDE, X, t=0.5, generator=3),
+    "data of a floor": lambda: dsm_floor(SDE, torch.tensor(0.5), 3),
+    "number of times": lambda: SDE.sample_times("a"),
+    "time of a density": lambda: log_prob(SCORE, SDE, X, t="a"),
+    "tolerance": lambda: log_prob(SCORE, SDE, X, rtol="a"),
+    "data of a density": lambda: log_prob(SCORE, SDE, X, data=3),
+    "data of a bound": lambda: elbo(SCORE, SDE, X, data=3),
+    "dtype": lambda: sample_with_log_prob(SCORE, SDE, shape=(2,), seed=0, dtype="f"),
+    "whole dtype": lambda: sample_with_log_prob(SCORE, SDE, shape=(2,), seed=0, dtype=torch.int),
+    "device": lambda: sample_with_log_prob(SCORE, SDE, shape=(2,), seed=0, device="x"),
+    "dtype of samples": lambda: sample(SCORE, SDE, shape=(2,), seed=0, dtype="f"),
+    "times of a grid": lambda: sample(SCORE, SDE, shape=(2,), seed=0, times="x"),
+    "transform of bits": lambda: bits_per_dim(FOUND, data_transform=3),
+    "time of a marginal": lambda: SDE.marginal(X, "a"),
+    "levels": lambda: NCSNLadder("a"),
+    "number for levels": lambda: NCSNLadder(3),
+    "level": lambda: NCSNLadder((None, 1.0)),
+    "end of a ladder": lambda: NCSNLadder.geometric("a", 1.0, 3),
+    "betas": lambda: VPSDE.from_betas("ab"),
+    "mean": lambda: Moments("a", var=1.0),
+    "energy": lambda: EnergyScore(3),
+    "network of a level": lambda: PerLevelScore([3, 4], VESDE(levels=2), (2,)),
+    "networks of levels": lambda: PerLevelScore(3, VESDE(levels=2), (2,)),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_TYPES)
+def test_another_type_is_refused_in_a_sentence(what):
+    with pytest.raises(ScoreSDEError, match=r"got |cannot be used here"):
+        WRONG_TYPES[what]()
+
 
 PROBLEMS = (dsm_loss, ism_loss, log_prob, lambda model, sde, x: sample(model, sde, x=x, steps=2))
 

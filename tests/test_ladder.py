@@ -227,7 +227,8 @@ def test_denoising_on_a_ladder_is_continuous_denoising_at_its_levels(data):
     state = generator.get_state()
     ours = dsm_loss(score, ladder, x, t=t, generator=generator)
     theirs = dsm_loss(score, continuous, x, t=t, generator=generator.set_state(state))
-    assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    # the sine of a state of the size sigma has the rounding of sigma
+    assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
 def test_ddpm_approaches_vp_at_first_order():

@@ -20,6 +20,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_has
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.likelihood.result import LogProb
 
@@ -113,6 +114,7 @@ def bits_per_dim(
         if data_transform not in TRANSFORMS:
             raise UnknownNameError.of("data transform", data_transform, TRANSFORMS)
         data_transform = TRANSFORMS[data_transform]
+    check_has("data_transform", data_transform, "cell", "a Dequantization or its name")
     if log_prob.dimensions == 0:
         raise InvalidValueError("samples without a dimension have no bits per dimension")
     return -log_prob.value / (log_prob.dimensions * math.log(2)) - math.log2(data_transform.cell)

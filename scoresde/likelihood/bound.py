@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer
-from scoresde.likelihood.inputs import check_input, time
+from scoresde.likelihood.inputs import check_input, moments_of, time
 from scoresde.likelihood.result import LogProb
 from scoresde.noise import Noise
 from scoresde.score import Conditional, evaluating
@@ -67,7 +67,7 @@ def elbo(
     check_input(model, sde, x, condition)
     check_integer("draws", draws, 1)
     check_integer("first", first, 0)
-    data = getattr(model, "data", None) if data is None else data
+    data = moments_of(model, data)
     size, noise = math.prod(x.shape[1:]), Noise.of(seed, len(x), first=first)
     low, high = sde.log_snr(time(sde.T)), sde.log_snr(time(sde.eps))
     rsde = sde.reverse(Conditional(model, condition) if condition else model)

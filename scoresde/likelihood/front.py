@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_floating, check_integer, check_real, named_device
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow
-from scoresde.likelihood.inputs import check_input, time
+from scoresde.likelihood.inputs import check_input, moments_of, time
 from scoresde.likelihood.prior import heat_correction, read_moments
 from scoresde.likelihood.result import LogProb
 from scoresde.likelihood.trace import Exact, Probed, Trace
@@ -78,6 +78,7 @@ def log_prob(
     """
     check_input(model, sde, x, condition)
     start = sde.eps if t is None else t
+    check_real("t", start)
     if not sde.eps <= start <= sde.T:
         raise InvalidValueError(f"t must lie in [eps, T] = [{sde.eps}, {sde.T}], got {t}")
     check_integer("first", first, 0)
@@ -151,7 +152,9 @@ def sample_with_log_prob(
     event = tuple(event)
     seeds, indices = seeds_of(n, seed, generator, first)
     noise = Noise(seeds, indices, horizon=sde.T)
-    like = torch.empty(n, *event, dtype=dtype, device=device)
+    check_floating("dtype", dtype)
+    where = None if device is None else named_device(device)
+    like = torch.empty(n, *event, dtype=dtype, device=where)
     check_input(model, sde, torch.zeros_like(like), condition)
     with evaluating(model), torch.no_grad():
         trace = (method, probes, noise)
@@ -184,7 +187,9 @@ def _flow(
         raise InvalidValueError(f"method must be 'auto', 'exact' or 'hutchinson', got {method!r}")
     check_integer("probes", probes, 1)
     check_integer("max_nfe", max_nfe, 1)
-    data = getattr(model, "data", None) if data is None else data
+    check_real("rtol", rtol)
+    check_real("atol", atol)
+    data = moments_of(model, data)
     if data is None and not condition and 0 < math.prod(event) <= _READABLE:
         data = read_moments(sde.reverse(model), event, x.dtype)
     trace: Trace = Exact()

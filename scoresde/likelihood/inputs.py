@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_has
 from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 from scoresde.score import check_problem
-from scoresde.sde import SDE
+from scoresde.sde import SDE, Moments
 
-__all__ = ["check_input", "time"]
+__all__ = ["check_input", "moments_of", "time"]
 
 
 def check_input(model: Any, sde: SDE, x: Tensor, condition: Mapping[str, Tensor] | None) -> None:
@@ -43,6 +44,14 @@ def check_input(model: Any, sde: SDE, x: Tensor, condition: Mapping[str, Tensor]
                 f"condition {name!r} of shape {tuple(value.shape)} needs one row for each of the "
                 f"{len(x)} samples"
             )
+
+
+def moments_of(model: Any, data: Moments | None) -> Moments | None:
+    """The data's moments: those given, or the model's own."""
+    data = getattr(model, "data", None) if data is None else data
+    if data is not None:
+        check_has("data", data, "at", "Moments(mean, var=...)")
+    return data
 
 
 def time(t: float) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_has
 from scoresde.errors import InvalidValueError
 from scoresde.objectives.perturbed import event_sum, perturb
 from scoresde.objectives.weights import Weight, sigma2
@@ -103,6 +104,7 @@ def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) ->
         The floor, of the shape of `t`, in float64.
     """
     time = sde._times(t)
+    check_has("data", data, "at", "Moments(mean, var=...)")
     if data.cov is not None:
         var = torch.linalg.eigvalsh(data.cov.double()).clamp(min=0)
     else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_generator, check_has
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.objectives.weights import Weight
 from scoresde.score import check_problem
@@ -66,6 +67,7 @@ def perturb(
         time = sde._times(t)
         importance = torch.ones_like(time)
     lam = weight(sde, time)
+    check_has("a weight's value", lam, "shape", "a tensor of the times' shape")
     if lam.shape != time.shape:
         raise ShapeError(
             f"a weight has the shape of its times, {tuple(time.shape)}, got {tuple(lam.shape)}"
@@ -96,6 +98,7 @@ def check_data(x: Tensor, check_finite: bool = True) -> None:
 
 def draw(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal numbers like `x`, on its device."""
+    check_generator(generator)
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_floating, check_integer, named_device
 from scoresde.errors import (
-    DeviceError,
     InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
@@ -54,7 +53,7 @@ def prepare(
     if x is not None:
         if not isinstance(x, Tensor):
             raise InvalidTypeError(f"x must be a tensor (n, *shape), got {type(x).__name__}")
-        _check_floating("x", x.dtype)
+        check_floating("x", x.dtype)
         if not x.isfinite().all():
             raise NonFiniteError("the start x holds NaN or infinity")
     event = _event_shape(model, shape, x)
@@ -76,8 +75,8 @@ def prepare(
             "give the start as x=, or the data's moments as data="
         )
     dtype = dtype or (torch.float32 if x is None else x.dtype)
-    _check_floating("dtype", dtype)
-    where = _device(model, x) if device is None else _named_device(device)
+    check_floating("dtype", dtype)
+    where = _device(model, x) if device is None else named_device(device)
     for name, value in (condition or {}).items():
         if not isinstance(value, Tensor):
             raise InvalidTypeError(f"condition {name!r} must be a tensor, got {value!r}")
@@ -115,13 +114,6 @@ def _sampler(sampler: str | Sampler) -> Sampler:
             f"`PC(k=2)`, got {sampler!r}"
         )
     return sampler
-
-
-def _check_floating(what: str, dtype: torch.dtype) -> None:
-    if not dtype.is_floating_point:
-        raise InvalidTypeError(
-            f"{what} must be floating point, got {dtype}; for 8-bit images: x.float() / 127.5 - 1"
-        )
 
 
 def _event_shape(model: Score, shape: Sequence[int] | None, x: Tensor | None) -> tuple[int, ...]:
@@ -203,14 +195,6 @@ def _check_times(sde: SDE, times: Tensor) -> Tensor:
             )
         return nearest
     return grid
-
-
-def _named_device(device: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(f"device={device!r} cannot be used here: {reason}; try 'cpu'") from error
 
 
 def _device(model: Score, x: Tensor | None) -> torch.device:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
+from scoresde.checks import check_has
 from scoresde.errors import InvalidValueError
 from scoresde.nn import PerLevel
 from scoresde.score.model import ScoreModel
@@ -39,7 +40,10 @@ class PerLevelScore(ScoreModel):
         parameterization: str = "edm",
         data: Moments | None = None,
     ) -> None:
+        check_has("nets", nets, "__iter__", "a list of modules, one for each level")
         nets = list(nets)
+        for net in nets:
+            check_has("each of nets", net, "parameters", "a module net(x, c)")
         if sde.levels != len(nets):
             raise InvalidValueError(
                 f"{len(nets)} networks need as many levels, but this {type(sde).__name__} has "

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from scoresde import grids
-from scoresde.checks import check_fields
+from scoresde.checks import as_numbers, check_fields, check_generator, check_has, check_integer
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.sde import laws
 from scoresde.sde.moments import Moments
@@ -305,10 +305,12 @@ class SDE(abc.ABC):
             generator: Source of randomness, on the CPU; `None` is torch's global one.
             device: Where the results go.
         """
-        if n < 0:
-            raise InvalidValueError(f"the number of times must be at least 0, got {n}")
+        check_integer("the number of times", n, 0)
+        law = self.time_law if law is None else law
+        check_has("law", law, "__call__", "a law of times such as Uniform()")
+        check_generator(generator)
         u = torch.rand(n, generator=generator, dtype=torch.float64)
-        t, weight = (self.time_law if law is None else law)(self, u)
+        t, weight = law(self, u)
         return t.to(device), weight.to(device)
 
     def reverse(
@@ -322,7 +324,7 @@ class SDE(abc.ABC):
     def _times(self, t: Tensor | float) -> Tensor:
         """The time as a float64 tensor on the CPU, checked to lie in [0, T]."""
         # dtype is given at once, since a Python float alone would become a float32
-        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+        t = as_numbers("a time", t, dtype=torch.float64, device="cpu")
         last = self.T * (1 + 1e-6)  # a time that was rounded to float32 may stand just above T
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
             raise InvalidValueError(f"time must lie in [0, {self.T}], got {t}")

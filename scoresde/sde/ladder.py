@@ -6,12 +6,12 @@ logarithm of the noise, so that everything which an SDE can do a ladder can do t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer, check_real
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde.base import SDE
 
@@ -29,7 +29,14 @@ class _Table(SDE):
         """The log signal-to-noise ratio at the levels, decreasing, float64 `(L,)`."""
         raise InvalidTypeError(f"{type(self).__name__} has no table")
 
-    def _set_levels(self, values: Sequence[float], name: str) -> None:
+    def _set_levels(self, name: str) -> None:
+        try:
+            values = tuple(float(value) for value in getattr(self, name))
+        except (TypeError, ValueError) as error:
+            raise InvalidTypeError(
+                f"{name} must be numbers, got {getattr(self, name)!r}"
+            ) from error
+        object.__setattr__(self, name, values)
         if len(values) < 2:
             raise InvalidValueError(f"a ladder needs at least 2 levels, got {len(values)} {name}")
         object.__setattr__(self, "levels", len(values))
@@ -79,8 +86,7 @@ class NCSNLadder(_Table):
     sigmas: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigmas", tuple(float(sigma) for sigma in self.sigmas))
-        self._set_levels(self.sigmas, "sigmas")
+        self._set_levels("sigmas")
         rising = all(
             a < b < float("inf") for a, b in zip(self.sigmas, self.sigmas[1:], strict=False)
         )
@@ -93,13 +99,14 @@ class NCSNLadder(_Table):
     @classmethod
     def geometric(cls, sigma_min: float, sigma_max: float, levels: int) -> NCSNLadder:
         r"""$\sigma_i = \sigma_\min (\sigma_\max / \sigma_\min)^{i/(L-1)}$."""
+        check_real("sigma_min", sigma_min)
+        check_real("sigma_max", sigma_max)
         if not 0 < sigma_min < sigma_max:
             raise InvalidValueError(
                 f"need 0 < sigma_min < sigma_max, got sigma_min = {sigma_min}, "
                 f"sigma_max = {sigma_max}"
             )
-        if not isinstance(levels, int) or levels < 2:
-            raise InvalidValueError(f"levels must be an integer >= 2, got {levels!r}")
+        check_integer("levels", levels, 2)
         ratio = sigma_max / sigma_min
         return cls(tuple(sigma_min * ratio ** (i / (levels - 1)) for i in range(levels)))
 
@@ -135,8 +142,7 @@ class BetaLadder(_Table):
     betas: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
-        self._set_levels(self.betas, "betas")
+        self._set_levels("betas")
         if not all(0 < beta < 1 for beta in self.betas):
             raise InvalidValueError(f"betas must lie in (0, 1), got {self.betas}")
         self._check_levels("betas")

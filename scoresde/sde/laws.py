@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_fields, check_has
 from scoresde.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class LogNormal(TimeLaw):
     std: float = 1.2
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.std > 0:
             raise InvalidValueError(f"the std of LogNormal must be positive, got {self.std}")
         if not math.isfinite(self.mean + self.std):
@@ -119,6 +121,9 @@ class Stratified(TimeLaw):
     """
 
     law: TimeLaw = field(default_factory=Uniform)
+
+    def __post_init__(self) -> None:
+        check_has("law", self.law, "__call__", "a law of times such as Uniform()")
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """Times and weights of the law."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.checks import as_numbers
 from scoresde.errors import InvalidValueError, ShapeError
 
 __all__ = ["Moments"]
@@ -23,6 +24,7 @@ class Moments:
         cov: The full covariance `(D, D)` over the flattened event, in place of `var`.
 
     Raises:
+        InvalidTypeError: Something is no number.
         InvalidValueError: Both or neither of `var` and `cov`, a negative variance, a covariance
             that is not symmetric, or a NaN or an infinity.
         ShapeError: `cov` is not a square matrix.
@@ -35,8 +37,10 @@ class Moments:
     def __post_init__(self) -> None:
         if (self.var is None) == (self.cov is None):
             raise InvalidValueError("Moments takes either var= or cov=, and not both")
-        spread = torch.as_tensor(self.var if self.cov is None else self.cov)
-        for name, value in (("mean", torch.as_tensor(self.mean)), ("variance", spread)):
+        mean = as_numbers("the mean in Moments", self.mean)
+        var = self.var if self.cov is None else self.cov
+        spread = as_numbers("the variance in Moments", var)
+        for name, value in (("mean", mean), ("variance", spread)):
             if not value.isfinite().all():
                 raise InvalidValueError(f"the {name} in Moments must be finite, got {value}")
         if self.cov is not None:

@@ -99,7 +99,7 @@ class VPSDE(SDE):
     @classmethod
     def from_betas(cls, betas: Sequence[float] | Tensor) -> BetaLadder:
         r"""DDPM's table: $\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)$ at N discrete levels."""
-        return BetaLadder(tuple(float(beta) for beta in betas))
+        return BetaLadder(betas)  # type: ignore[arg-type]  # which makes a tuple of it
 
     @property
     def prior_std(self) -> float:
