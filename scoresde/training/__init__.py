@@ -2,6 +2,16 @@
 
 from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
+from scoresde.training.loggers import TensorBoard, Trackio, WandB
+from scoresde.training.pictures import Pictures
 from scoresde.training.trainer import Trainer
 
-__all__ = ["Callback", "TrainConfig", "Trainer"]
+__all__ = [
+    "Callback",
+    "Pictures",
+    "TensorBoard",
+    "Trackio",
+    "TrainConfig",
+    "Trainer",
+    "WandB",
+]

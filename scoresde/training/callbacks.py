@@ -5,16 +5,22 @@ A callback sees numbers and the averaged model; the run itself depends on none o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
 
-__all__ = ["Callback"]
+__all__ = ["Callback", "Callbacks"]
 
 
 class Callback:
-    """Inherit, and override what is of interest: here every method does nothing."""
+    """Inherit, and override what is of interest: here every method does nothing.
+
+    One that raises an error is dropped with a warning, and the run goes on without it. To end the
+    run, raise KeyboardInterrupt.
+    """
 
     def on_start(self, step: int, config: TrainConfig) -> None:
         """Training is about to make update number `step`, counted from 0."""
@@ -27,3 +33,43 @@ class Callback:
 
     def on_end(self, step: int) -> None:
         """Training ends after `step` updates, whatever the reason."""
+
+
+class Callbacks(Callback):
+    """Several as one: what one of them does wrong harms neither the run nor the others.
+
+    Args:
+        members: Called in this order.
+    """
+
+    def __init__(self, members: Iterable[Callback]) -> None:
+        self.members = list(members)
+
+    def on_start(self, step: int, config: TrainConfig) -> None:
+        """Pass it on."""
+        self._tell("on_start", step, config)
+
+    def on_log(self, row: Mapping[str, float]) -> None:
+        """Pass it on."""
+        self._tell("on_log", row)
+
+    def on_checkpoint(self, step: int, model: ScoreModel) -> None:
+        """Pass it on."""
+        self._tell("on_checkpoint", step, model)
+
+    def on_end(self, step: int) -> None:
+        """Pass it on."""
+        self._tell("on_end", step)
+
+    def _tell(self, event: str, *what: Any) -> None:
+        for member in tuple(self.members):
+            try:
+                getattr(member, event)(*what)
+            except Exception as error:
+                self.members.remove(member)
+                warnings.warn(
+                    f"{type(member).__name__}.{event} failed with {type(error).__name__}: {error}; "
+                    "the run goes on without it",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
 
-__all__ = ["JSONLines"]
+__all__ = ["JSONLines", "rows"]
 
 
 class JSONLines(Callback):
@@ -26,14 +27,9 @@ class JSONLines(Callback):
 
     def on_start(self, step: int, config: TrainConfig) -> None:
         """Drop the lines after `step`."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-        self.path.write_text("".join(kept))
+        kept = [json.dumps(row) + "\n" for row in rows(self.path) if row["step"] <= step]
+        if self.path.exists():
+            self.path.write_text("".join(kept))
 
     def on_log(self, row: Mapping[str, float]) -> None:
         """Add one line."""
@@ -41,3 +37,11 @@ class JSONLines(Callback):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a") as file:
                 file.write(json.dumps(dict(row)) + "\n")
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log, without those that were cut short; none where there is no log."""
+    text = path.read_text() if path.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)

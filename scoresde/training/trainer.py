@@ -22,7 +22,7 @@ from scoresde.ema import EMA
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
 from scoresde.training.batches import Batches
-from scoresde.training.callbacks import Callback
+from scoresde.training.callbacks import Callback, Callbacks
 from scoresde.training.config import TrainConfig
 from scoresde.training.guard import Guard
 from scoresde.training.keep import Keeper
@@ -87,10 +87,10 @@ class Trainer:
             self._update.describe,
             lambda: self._keeper.newest if self._keeper is not None else None,
         )
-        self.callbacks = [*callbacks]
+        self.callbacks = Callbacks(callbacks)
         if self.folder is not None:
             self._keeper = Keeper(self.folder, self.config, identity(model, self.data))
-            self.callbacks.insert(0, JSONLines(self.folder / "log.jsonl"))
+            self.callbacks.members.insert(0, JSONLines(self.folder / "log.jsonl"))
             self._resume(self._keeper)
 
     @property
@@ -159,13 +159,11 @@ class Trainer:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        for callback in self.callbacks:
-            callback.on_start(self.step, self.config)
+        self.callbacks.on_start(self.step, self.config)
         try:
             yield
         finally:
-            for callback in self.callbacks:
-                callback.on_end(self.step)
+            self.callbacks.on_end(self.step)
 
     def _log(self, recent: list[Tensor], seconds: float) -> float:
         """Look at the steps since the last look; the mean loss."""
@@ -184,8 +182,7 @@ class Trainer:
         if self.config.on_nan == "skip":
             line["skipped"] = self._guard.skipped
             self._guard.skipped = 0
-        for callback in self.callbacks:
-            callback.on_log(line)
+        self.callbacks.on_log(line)
         return float(loss)
 
     def _save(self, *, last: bool) -> None:
@@ -194,8 +191,7 @@ class Trainer:
         state = pack(self.model, self.ema, self.optimizer)
         self._guard.check(self.step, state, self.optimizer)
         if self._keeper.save(self.step, state, self.ema.model, last):
-            for callback in self.callbacks:
-                callback.on_checkpoint(self.step, self.ema.model)
+            self.callbacks.on_checkpoint(self.step, self.ema.model)
 
     def _resume(self, keeper: Keeper) -> None:
         found = keeper.resume()

@@ -1,0 +1,143 @@
+"""The log of a run on other people's boards: TensorBoard, Weights & Biases, trackio.
+
+A run that is taken up again goes on in the same curves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scoresde import checkpoint
+from scoresde.errors import MissingExtraError
+from scoresde.score import ScoreModel
+from scoresde.training.callbacks import Callback
+from scoresde.training.config import TrainConfig
+
+__all__ = ["TensorBoard", "Trackio", "WandB"]
+
+_PROJECT = "scoresde"
+
+
+class TensorBoard(Callback):
+    """Event files in `folder/tensorboard`: see them with `tensorboard --logdir folder`.
+
+    Args:
+        folder: That of the run.
+
+    Raises:
+        MissingExtraError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "tensorboard"
+        self._module = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
+
+    def on_start(self, step: int, config: TrainConfig) -> None:
+        """Open a file; what earlier ones say of later steps is hidden."""
+        self._writer = self._module.SummaryWriter(str(self.folder), purge_step=step + 1)
+
+    def on_log(self, row: Mapping[str, float]) -> None:
+        """One point of every curve."""
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, int(row["step"]))
+
+    def on_checkpoint(self, step: int, model: ScoreModel) -> None:
+        """Make the file as new as the checkpoint."""
+        self._writer.flush()
+
+    def on_end(self, step: int) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+class WandB(Callback):
+    """A run of Weights & Biases, in the project of `WANDB_PROJECT` or in "scoresde".
+
+    Args:
+        folder: That of the run. Its name is the run's, and `run-id` in it the number under which
+            the run goes on.
+
+    Raises:
+        MissingExtraError: wandb is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._module = _imported("wandb", "wandb", "wandb")
+
+    def on_start(self, step: int, config: TrainConfig) -> None:
+        """Begin, or go on."""
+        self._run = self._module.init(
+            project=os.environ.get("WANDB_PROJECT", _PROJECT),
+            name=self.folder.resolve().name,
+            id=_run_id(self.folder),
+            resume="allow",
+            dir=str(self.folder),
+            config=config.as_json(),
+            allow_val_change=True,  # the number of steps may have grown
+        )
+        # its own count may not go back, as ours does after a crash
+        self._run.define_metric("*", step_metric="step")
+
+    def on_log(self, row: Mapping[str, float]) -> None:
+        """One point of every curve."""
+        self._run.log(dict(row))
+
+    def on_end(self, step: int) -> None:
+        """Send what is left."""
+        self._run.finish()
+
+
+class Trackio(Callback):
+    """A run of trackio, kept on this machine: see it with `trackio show`.
+
+    Args:
+        folder: That of the run. Its name and the number in `run-id` are the run's name.
+
+    Raises:
+        MissingExtraError: trackio is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._module = _imported("trackio", "trackio", "trackio")
+
+    def on_start(self, step: int, config: TrainConfig) -> None:
+        """Begin, or go on."""
+        self._run = self._module.init(
+            project=os.environ.get("TRACKIO_PROJECT", _PROJECT),
+            name=f"{self.folder.resolve().name}-{_run_id(self.folder)}",
+            resume="allow",
+            config=config.as_json(),
+        )
+
+    def on_log(self, row: Mapping[str, float]) -> None:
+        """One point of every curve."""
+        values = {name: value for name, value in row.items() if name != "step"}
+        self._run.log(values, step=int(row["step"]))
+
+    def on_end(self, step: int) -> None:
+        """Write what is left."""
+        self._run.finish()
+
+
+def _imported(module: str, package: str, extra: str) -> Any:
+    """The module, or an error before the work."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError.of(package, extra, f"logging to {package}") from error
+
+
+def _run_id(folder: Path) -> str:
+    """What tells this run from all others, also when its folder is moved."""
+    path = folder / "run-id"
+    if not path.exists():
+        checkpoint.write_bytes(path, secrets.token_hex(4).encode())
+    return path.read_text()

@@ -1,0 +1,297 @@
+"""What looks on: it sees the right numbers, harms nothing, and goes on where a run goes on."""
+
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_cli import said, train
+from test_training import CONFIG, assert_same, data, make, rows
+
+from scoresde.cli.config import DataConfig, RunConfig
+from scoresde.data import Data
+from scoresde.errors import MissingExtraError, UnknownNameError
+from scoresde.nn import MLP, UNet
+from scoresde.score import ScoreModel
+from scoresde.sde import VESDE, Moments
+from scoresde.training import Callback, Pictures, TensorBoard, Trackio, Trainer, WandB
+
+EVENTS = ["on_start", "on_log", "on_checkpoint", "on_end"]
+
+
+def run(folder, *callbacks, steps=None, **changes):
+    """The trainer of a run of 13 steps, looked at after 2, 4, 5, 6, 8, 10, 12 and 13."""
+    config = replace(CONFIG, **changes)
+    trainer = Trainer(make(), data(), config, folder=folder, callbacks=callbacks)
+    trainer.train(steps)
+    return trainer
+
+
+# Faults
+
+
+class Broken(Callback):
+    """Fails in one of its methods, and counts how often it is called at all."""
+
+    def __init__(self, event, error):
+        self.calls = 0
+        for name in EVENTS:
+            setattr(self, name, lambda *_, name=name: self.act(name == event, error))
+
+    def act(self, fails, error):
+        self.calls += 1
+        if fails:
+            raise error
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_callback_that_fails_is_dropped_with_one_warning_and_the_run_goes_on(tmp_path, event):
+    broken, behind = Broken(event, OSError("the wire is cut")), Broken(None, None)
+    with pytest.warns(RuntimeWarning) as warned:
+        disturbed = run(tmp_path / "disturbed", broken, behind)
+    assert [str(w.message) for w in warned] == [
+        f"Broken.{event} failed with OSError: the wire is cut; the run goes on without it"
+    ]
+    assert broken.calls == {"on_start": 1, "on_log": 2, "on_checkpoint": 5, "on_end": 13}[event]
+    assert behind.calls == 13  # one start, 8 looks, 3 checkpoints and the end
+    assert_same(disturbed, run(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_callback_may_end_the_run(tmp_path, error):
+    with pytest.raises(error):
+        run(tmp_path, Broken("on_log", error()))
+
+
+def test_a_log_that_cannot_be_written_costs_only_the_log(tmp_path):
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.warns(RuntimeWarning, match=r"JSONLines.on_start failed with IsADirectoryError"):
+        run(tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+# TensorBoard, the real one
+
+
+def scalars(folder, name):
+    """The points of a curve as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "tensorboard"))
+    found.Reload()
+    return [(event.step, event.value) for event in found.Scalars(name)]
+
+
+def test_tensorboard_shows_the_log(tmp_path):
+    run(tmp_path, TensorBoard(tmp_path))
+    for name in ("loss", "grad_norm", "lr"):
+        expected = [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in rows(tmp_path)]
+        assert scalars(tmp_path, name) == expected
+
+
+def test_tensorboard_goes_on_in_the_same_curve_after_a_crash(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        # after the look at step 8, while the last checkpoint is that of step 5
+        run(tmp_path, TensorBoard(tmp_path), AtStep(8, KeyboardInterrupt()))
+    assert [step for step, _ in scalars(tmp_path, "loss")] == [2, 4, 5, 6, 8]
+    run(tmp_path, TensorBoard(tmp_path))
+    assert [step for step, _ in scalars(tmp_path, "loss")] == [2, 4, 5, 6, 8, 10, 12, 13]
+
+
+class AtStep(Callback):
+    """Raises at the look at a step."""
+
+    def __init__(self, step, error):
+        self.step, self.error = step, error
+
+    def on_log(self, row):
+        if row["step"] == self.step:
+            raise self.error
+
+
+# Weights & Biases and trackio, as far as they are called
+
+
+class Board(types.ModuleType):
+    """A module like wandb and trackio: takes what theirs take, and writes it down."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.calls, self.runs = [], []
+
+    def init(self, *, project, name, config, resume, id=None, dir=None, allow_val_change=None):
+        self.calls.append(dict(project=project, name=name, id=id, resume=resume, config=config))
+        self.runs.append(Run())
+        return self.runs[-1]
+
+
+class Run:
+    """One run of theirs."""
+
+    def __init__(self):
+        self.rows, self.finished, self.metrics = [], False, {}
+
+    def log(self, data, step=None):
+        self.rows.append((data["step"] if step is None else step, data["loss"]))
+
+    def define_metric(self, name, step_metric):
+        self.metrics[name] = step_metric
+
+    def finish(self):
+        self.finished = True
+
+
+@pytest.fixture(params=[WandB, Trackio])
+def board(request, monkeypatch):
+    """A class of ours and the module that it talks to."""
+    name = request.param.__name__.lower()
+    module = Board(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delenv(f"{name.upper()}_PROJECT", raising=False)
+    return request.param, module
+
+
+def test_a_board_is_given_the_log_and_goes_on_under_the_same_name(board, tmp_path):
+    make_callback, module = board
+    for steps in (6, None):
+        run(tmp_path / "digits", make_callback(tmp_path / "digits"), steps=steps)
+    first, second = module.calls
+    assert first == second
+    assert first["project"] == "scoresde"
+    assert first["name"].startswith("digits")
+    assert first["resume"] == "allow"
+    assert first["config"] == CONFIG.as_json()
+    assert all(run.finished for run in module.runs)
+    found = [row for run in module.runs for row in run.rows]
+    assert found == [(row["step"], row["loss"]) for row in rows(tmp_path / "digits")]
+
+
+def test_two_runs_of_one_name_do_not_mix_on_a_board(board, tmp_path):
+    make_callback, module = board
+    for parent in ("a", "b"):
+        run(tmp_path / parent / "run", make_callback(tmp_path / parent / "run"), steps=1)
+    one, other = ((call["id"], call["name"]) for call in module.calls)
+    assert one != other
+
+
+def test_the_project_of_a_board_is_that_of_the_environment(board, tmp_path, monkeypatch):
+    make_callback, module = board
+    monkeypatch.setenv(f"{module.__name__.upper()}_PROJECT", "mine")
+    run(tmp_path, make_callback(tmp_path), steps=1)
+    assert module.calls[0]["project"] == "mine"
+
+
+def test_wandb_counts_by_our_steps_which_may_go_back(tmp_path, monkeypatch):
+    module = Board("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    run(tmp_path, WandB(tmp_path), steps=1)
+    assert module.runs[0].metrics == {"*": "step"}
+
+
+# Pictures
+
+
+def test_pictures_leave_the_run_bit_for_bit_as_it_was(tmp_path):
+    undisturbed = run(None)
+    assert_same(run(tmp_path, Pictures(tmp_path, n=3)), undisturbed)
+    names = [path.name for path in sorted((tmp_path / "pictures").iterdir())]
+    assert names == ["step-00000005.png", "step-00000010.png", "step-00000013.png"]
+    last = (tmp_path / "pictures" / names[-1]).read_bytes()
+    assert (tmp_path / "samples.png").read_bytes() == last
+    assert size(tmp_path / "loss.png") == (840, 480)
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def images(levels=None):
+    """A model of tiny images with classes, all of whose weights are random."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        net = UNet(1, channels=(4,), patch=2, num_classes=2)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+    return ScoreModel(net, VESDE(levels=levels), (1, 4, 4), data=Moments(0.0, var=1.0)).eval()
+
+
+def test_the_samples_are_the_same_ones_whatever_the_global_state(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        for step in (1, 2):
+            torch.rand(step)
+            Pictures(tmp_path).on_checkpoint(step, images())
+    first, second = sorted((tmp_path / "pictures").iterdir())
+    assert first.read_bytes() == second.read_bytes()
+    side = 4 * (4 * 21 + 2) + 2  # four images of four pixels, each enlarged to 21, and the gaps
+    assert size(first) == (side, side)
+
+
+def test_the_samples_of_other_weights_differ(tmp_path):
+    model = images()
+    Pictures(tmp_path, n=2).on_checkpoint(1, model)
+    next(model.net.parameters()).data.mul_(2)
+    Pictures(tmp_path, n=2).on_checkpoint(2, model)
+    first, second = sorted((tmp_path / "pictures").iterdir())
+    assert not np.array_equal(*(np.asarray(Image.open(path)) for path in (first, second)))
+
+
+def test_a_ladder_of_few_levels_is_drawn_in_its_own_steps(tmp_path):
+    Pictures(tmp_path, n=2).on_checkpoint(1, images(levels=4))
+    assert (tmp_path / "samples.png").exists()
+
+
+def test_events_that_are_no_picture_have_the_loss_alone(tmp_path):
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        model = ScoreModel(MLP(3, hidden=(4,)), VESDE(), (3,))
+    Trainer(model, Data(x), CONFIG, folder=tmp_path, callbacks=[Pictures(tmp_path)]).train(5)
+    assert (tmp_path / "loss.png").exists()
+    assert not (tmp_path / "samples.png").exists()
+
+
+def test_a_line_that_was_cut_short_is_no_reason_to_stop_drawing(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo\n{"step": 3}\n')
+    Pictures(tmp_path, n=2).on_checkpoint(3, images())
+    assert (tmp_path / "loss.png").exists()
+
+
+# By name
+
+
+def test_the_command_logs_where_it_is_told_to(tmp_path, capsys):
+    assert train(tmp_path, "--log", "tensorboard", "pictures", "--log-every", "1") == 0
+    assert [step for step, _ in scalars(tmp_path, "loss")] == [1, 2, 3, 4]
+    assert size(tmp_path / "samples.png") > (4 * 8, 4 * 8)
+    text = (tmp_path / "config.toml").read_text()
+    assert RunConfig.read(tmp_path / "config.toml").log == ("tensorboard", "pictures"), text
+
+
+def test_unknown_and_missing_logs_are_told_before_the_work(tmp_path, capsys, monkeypatch):
+    assert train(tmp_path / "run", "--log", "tensorbord") == 1
+    assert "unknown log 'tensorbord'; did you mean 'tensorboard'?" in said(capsys)
+    for name in ("wandb", "trackio"):
+        monkeypatch.setitem(sys.modules, name, None)
+        assert train(tmp_path / "run", "--log", name) == 1
+        assert f"needs the package '{name}', which is not installed; run `pip" in said(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("callback", "module"),
+    [(TensorBoard, "torch.utils.tensorboard"), (Pictures, "matplotlib"), (WandB, "wandb")],
+)
+def test_a_missing_package_is_an_error_with_its_extra(tmp_path, monkeypatch, callback, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=r"which is not installed; run `pip install 'sco"):
+        callback(tmp_path)
+
+
+def test_a_name_that_is_given_twice_logs_once(tmp_path):
+    config = RunConfig(data=DataConfig(source="digits"), log=("pictures", "pictures"))
+    assert [type(callback) for callback in config.callbacks(tmp_path)] == [Pictures]
+    with pytest.raises(UnknownNameError, match="unknown log 'x'"):
+        RunConfig(data=DataConfig(source="digits"), log=("x",))
