@@ -75,11 +75,14 @@ def _parse(args: Sequence[str] | None) -> Command:
         "demo": Demo, "train": Train, "sample": Sample, "info": Info, "likelihood": Likelihood,
         "bench": Bench,
     }  # fmt: skip
+    words = sys.argv[1:] if args is None else list(args)
+    if words[:1] == ["train"]:
+        return Train.parse(words[1:])  # it may take its defaults from a file
     command: Command = tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="scoresde",
         description=_DESCRIPTION,
-        args=args,
+        args=words,
     )
     return command
 

@@ -2,67 +2,62 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 import tyro
-from torch import nn
 
 from scoresde import checkpoint
-from scoresde import sde as sdes
-from scoresde.data import Data, load
+from scoresde.cli.config import RunConfig
 from scoresde.errors import CheckpointError
-from scoresde.nn import MLP, UNet
-from scoresde.score import ScoreModel
-from scoresde.sde import Moments
-from scoresde.training import TrainConfig, Trainer
+from scoresde.training import Trainer
 
 __all__ = ["Train"]
+
+_FILE = "config.toml"
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a score model. The same command again resumes, or says that the run is finished."""
 
-    data: str
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
     out: Path
-    """The folder of the run: checkpoints, log.jsonl and the model."""
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    sde: Literal["VESDE", "VPSDE", "SubVPSDE", "CosineSDE", "EDMSDE", "FlowSDE"] = "VESDE"
-    """The SDE, with its default parameters."""
-    channels: Annotated[
-        tuple[int, ...],
-        tyro.conf.arg(
-            metavar="INT [INT ...]", help_behavior_hint="(default: 32 64, or 128 128 128 in an MLP)"
-        ),
-    ] = ()
-    """Widths of the levels of a U-Net (for images), or of the hidden layers of an MLP."""
-    split: Annotated[
-        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
-    ] = None
-    """The part of a data set of torchvision."""
-    size: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as they are)")
-    ] = None
-    """Crop images to squares and resize them to this many pixels a side, at least 1."""
-    on_bad_image: Literal["raise", "skip"] = "raise"
-    """Whether to pass over images that cannot be read, up to a tenth of a folder."""
+    """The folder of the run: checkpoints, log.jsonl, the model, and config.toml, the options."""
+    settings: Annotated[RunConfig, tyro.conf.arg(name="")]
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The config.toml of a run, to make it again; options that are given here go before it."""
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Train:
+        """The command of these words, where a file among them gives the defaults."""
+        default = None
+        path = _file_in(words)
+        if path is not None:
+            # a file of this name lies in the folder of its run
+            out = path.parent if path.name == _FILE else tyro.MISSING
+            default = cls(out=out, config=path, settings=RunConfig.read(path))
+        command = tyro.cli(cls, args=words, default=default, prog="scoresde train")
+        assert command is not None  # as it is only where that is the default
+        return command
 
     def run(self) -> None:
         """Train to the end."""
-        data = load(self.data, split=self.split, size=self.size, on_bad_image=self.on_bad_image)
-        model = self._model(data)
+        callbacks = self.settings.callbacks(self.out)
+        data = self.settings.data.load()
+        run = replace(self.settings, net=self.settings.net.fitted(data.event_shape))
+        model = run.model(data)
         parameters = sum(p.numel() for p in model.net.parameters())
         classes = f", {data.classes} classes" if data.classes else ""
-        _say(f"data: {self.data}, {len(data):,} samples of shape {data.event_shape}{classes}")
+        _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{classes}")
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
         _check_folder(self.out)
-        trainer = Trainer(model, data, self.config, folder=self.out)
-        steps = f"{self.config.steps:,}"
+        trainer = Trainer(model, data, run.train, folder=self.out, callbacks=callbacks)
+        run.write(self.out / _FILE)
+        steps = f"{run.train.steps:,}"
         if trainer.finished:
             trainer.train(progress=False)
             _say(f"finished: all {steps} steps are done; a larger --steps goes on")
@@ -81,22 +76,12 @@ class Train:
             f"see the result with `scoresde sample {self.out} --out samples{suffix}`"
         )
 
-    def _model(self, data: Data) -> ScoreModel:
-        """An untrained model for the data, its weights a function of the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.config.seed)
-            net = _network(data, self.channels)
-        sde = getattr(sdes, self.sde)()
-        return ScoreModel(net, sde, data.event_shape, data=Moments(*data.moments()))
 
-
-def _network(data: Data, channels: tuple[int, ...]) -> nn.Module:
-    shape = data.event_shape
-    if len(shape) != 3:
-        return MLP(shape, hidden=channels or (128, 128, 128), num_classes=data.classes)
-    patch = 2 if min(shape[1:]) >= 16 else 1
-    widths = channels or (32, 64)
-    return UNet(shape[0], channels=widths, blocks=1, patch=patch, num_classes=data.classes)
+def _file_in(words: Sequence[str]) -> Path | None:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", type=Path, nargs="?")
+    path: Path | None = finder.parse_known_args(words)[0].config
+    return path
 
 
 def _check_folder(folder: Path) -> None:

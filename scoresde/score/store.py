@@ -15,10 +15,10 @@ from scoresde import sde as sdes
 from scoresde.errors import CheckpointError
 from scoresde.sde import SDE
 
-__all__ = ["locate", "packaged", "rebuild_net", "rebuild_sde", "sde_fields"]
+__all__ = ["SDES", "locate", "packaged", "rebuild_net", "rebuild_sde", "sde_fields"]
 
 _MODELS = Path(__file__).parents[1] / "models"
-_SDES = {
+SDES = {
     kind.__name__: kind
     for kind in (
         sdes.VESDE,
@@ -73,7 +73,7 @@ def sde_fields(sde: SDE) -> dict[str, Any]:
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:
     """The SDE of a stored model, of a class of ours."""
     fields = {name: value for name, value in config["sde"].items() if name != "type"}
-    sde: SDE = _kind(_SDES, "sde", config["sde"]["type"])(**fields)
+    sde: SDE = _kind(SDES, "sde", config["sde"]["type"])(**fields)
     return sde
 
 

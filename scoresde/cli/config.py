@@ -1,0 +1,219 @@
+"""A run as one tree of frozen dataclasses, from which come the options and the file.
+
+`scoresde train` has an option for every field, the run's folder holds them all as `config.toml`,
+and `scoresde train --config run/config.toml --out other/` makes the same run again.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+import tyro
+from torch import nn
+
+from scoresde.cli import toml
+from scoresde.data import Data, load
+from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.nn import MLP, UNet
+from scoresde.score import ScoreModel
+from scoresde.sde import SDE, VESDE, Moments
+from scoresde.training import Callback, Pictures, TensorBoard, Trackio, TrainConfig, WandB
+
+__all__ = ["DataConfig", "NetConfig", "RunConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the data come from; a relative path is one from where the command is run."""
+
+    source: Annotated[str, tyro.conf.arg(name="data")]
+    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
+    split: Annotated[
+        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
+    ] = None
+    """The part of a data set of torchvision."""
+    size: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as they are)")
+    ] = None
+    """Crop images to squares and resize them to this many pixels a side, at least 1."""
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    """Whether to pass over images that cannot be read, up to a tenth of a folder."""
+
+    def load(self) -> Data:
+        """The samples."""
+        return load(self.source, split=self.split, size=self.size, on_bad_image=self.on_bad_image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetConfig:
+    """A network that suits the data: a U-Net for images, an MLP for anything else."""
+
+    channels: Annotated[
+        tuple[int, ...],
+        tyro.conf.arg(
+            metavar="INT [INT ...]", help_behavior_hint="(default: 32 64, or 128 128 128 in an MLP)"
+        ),
+    ] = ()
+    """Widths of the levels of a U-Net (for images), or of the hidden layers of an MLP."""
+    blocks: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1)")
+    ] = None
+    """Residual blocks of each level of a U-Net, on the way down and on the way up."""
+    patch: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 2 from 16 pixels a side on)"),
+    ] = None
+    """Side of the patches that a U-Net begins with, 1 for none; larger is cheaper and coarser."""
+    attention: tuple[int, ...] = ()
+    """Levels of a U-Net with self-attention, counted from 0, the finest."""
+    dropout: float = 0.0
+    """The share of features that is dropped in training, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise InvalidValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+
+    def fitted(self, event_shape: tuple[int, ...]) -> Self:
+        """With the values that are left open chosen for events of a shape.
+
+        Raises:
+            InvalidValueError: An option of a U-Net is given where an MLP is built.
+        """
+        if len(event_shape) == 3:
+            patch = 2 if min(event_shape[1:]) >= 16 else 1
+            return replace(
+                self,
+                channels=self.channels or (32, 64),
+                blocks=1 if self.blocks is None else self.blocks,
+                patch=patch if self.patch is None else self.patch,
+            )
+        for name in ("blocks", "patch", "attention"):
+            if getattr(self, name) not in (None, ()):
+                raise InvalidValueError(
+                    f"{name} is an option of U-Nets, which are for images; these data have the "
+                    f"shape {event_shape} and get an MLP: leave it out"
+                )
+        return replace(self, channels=self.channels or (128, 128, 128))
+
+    def build(self, event_shape: tuple[int, ...], classes: int | None) -> nn.Module:
+        """The network, its weights drawn from torch's global generator."""
+        own = self.fitted(event_shape)
+        known: dict[str, Any] = dict(num_classes=classes, dropout=own.dropout)
+        if own.blocks is None or own.patch is None:
+            return MLP(event_shape, hidden=own.channels, **known)
+        known |= dict(blocks=own.blocks, patch=own.patch, attention=own.attention)
+        return UNet(event_shape[0], channels=own.channels, **known)
+
+
+def _sde_of(words: list[str]) -> SDE:
+    """`VESDE sigma_max=10` as an SDE."""
+    if not words:
+        raise InvalidValueError("give the name of an SDE, as in `VESDE sigma_max=10`")
+    name, *parameters = words
+    table: dict[str, Any] = {"type": name}
+    for word in parameters:
+        key, sign, text = word.partition("=")
+        try:
+            table[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError) as error:
+            what = f"{key}={text}" if sign else word
+            raise InvalidValueError(
+                f"cannot read {what!r}; write the parameters of an SDE as in `VESDE sigma_max=10`"
+            ) from error
+    sde: SDE = toml.build(SDE, table, f"{name}.")
+    return sde
+
+
+def _words_of(sde: SDE) -> list[str]:
+    """The inverse, without what is the class's default."""
+    usual = {f.name: f.default for f in dataclasses.fields(sde)}
+    table = toml.tables(sde)
+    changed = [k for k in table if k != "type" and getattr(sde, k) != usual[k]]
+    values = {k: repr(getattr(sde, k)).strip("()").replace(" ", "") for k in changed}
+    return [table["type"], *(f"{k}={v}" for k, v in values.items())]
+
+
+_SDE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="NAME [PARAMETER=VALUE ...]",
+    instance_from_str=_sde_of,
+    is_instance=lambda value: isinstance(value, SDE),
+    str_from_instance=_words_of,
+)
+_LOGS: Mapping[str, Callable[[Path], Callback]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WandB,
+    "trackio": Trackio,
+    "pictures": Pictures,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that a run is made of: with the same versions and threads, the same weights bit for bit.
+
+    Raises:
+        InvalidValueError, UnknownNameError: A value is impossible, or a name unknown.
+    """
+
+    data: Annotated[DataConfig, tyro.conf.arg(name="")]
+    """Where the data come from."""
+    sde: Annotated[SDE, _SDE] = field(default=VESDE())
+    """The name, then what differs from its defaults, as in VPSDE beta_max=10; or VESDE, SubVPSDE,
+    CosineSDE, EDMSDE, FlowSDE, NCSNLadder sigmas=0.1,1,10."""
+    net: Annotated[NetConfig, tyro.conf.arg(name="")] = NetConfig()
+    """The network."""
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default=TrainConfig())
+    """The numbers of the training."""
+    log: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="NAME [NAME ...]", help_behavior_hint="(default: none beside log.jsonl)"
+        ),
+    ] = ()
+    """Where else to log: tensorboard, wandb, trackio; pictures of samples and of the loss."""
+
+    def __post_init__(self) -> None:
+        for name in self.log:
+            if name not in _LOGS:
+                raise UnknownNameError.of("log", name, _LOGS)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The run of a file.
+
+        Raises:
+            InvalidValueError, InvalidTypeError, UnknownNameError: The file cannot be read or has a
+                wrong line; names the key.
+        """
+        run: Self = toml.read(path, cls)
+        return run
+
+    def write(self, path: Path) -> None:
+        """Write the file that `read` reads.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        toml.write(path, self, f"again: scoresde train --config {path.name} --out FOLDER")
+
+    def callbacks(self, folder: Path) -> list[Callback]:
+        """What logs beside `log.jsonl`.
+
+        Raises:
+            MissingExtraError: A package is not installed.
+        """
+        return [_LOGS[name](folder) for name in dict.fromkeys(self.log)]
+
+    def model(self, data: Data) -> ScoreModel:
+        """An untrained model for the data, its weights a function of the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.train.seed)
+            net = self.net.build(data.event_shape, data.classes)
+        return ScoreModel(net, self.sde, data.event_shape, data=Moments(*data.moments()))

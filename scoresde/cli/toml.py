@@ -1,0 +1,123 @@
+"""Frozen dataclasses as TOML: a table for every dataclass, a key for every field.
+
+A field that is None has no key, for TOML knows no null. An SDE is a table that names its class,
+`type = "VESDE"`, and has that class's fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import typeguard
+
+from scoresde import checkpoint
+from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, UnknownNameError
+from scoresde.score.store import SDES
+from scoresde.sde import SDE
+
+__all__ = ["build", "fields_of", "read", "tables", "write"]
+
+
+def write(path: Path, config: object, comment: str) -> None:
+    """Write a tree of dataclasses, below a comment of one line.
+
+    Raises:
+        CheckpointError: The file cannot be written; an older file is untouched.
+    """
+    text = f"# {comment}\n\n{tomli_w.dumps(tables(config))}"
+    checkpoint.write_bytes(path, text.encode())
+
+
+def read(path: Path, kind: type[Any]) -> Any:
+    """Read what `write` wrote, or a file like it; keys that are left out have their defaults.
+
+    Raises:
+        InvalidValueError: There is no such file, it is no TOML, or a value is impossible.
+        InvalidTypeError: A value has the wrong type.
+        UnknownNameError: A key is unknown.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise InvalidValueError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # of the syntax, or of the encoding
+        raise InvalidValueError(f"{path} is no TOML: {error}") from error
+    try:
+        return build(kind, found, "")
+    except ScoreSDEError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def tables(config: Any) -> dict[str, Any]:
+    """A dataclass as TOML has it."""
+    named = {"type": type(config).__name__} if isinstance(config, SDE) else {}
+    found = {name: getattr(config, name) for name in fields_of(type(config))}
+    return named | {k: _plain(v) for k, v in found.items() if v is not None}
+
+
+def build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
+    """A dataclass of a table.
+
+    Args:
+        kind: The class; of `SDE` the one that the table names.
+        table: Its fields.
+        where: The keys above, ending in a dot, for the message.
+
+    Raises:
+        InvalidValueError: A value is impossible, or one is missing.
+        InvalidTypeError: A value has the wrong type.
+        UnknownNameError: A key is unknown, or the class of an SDE.
+    """
+    if kind is SDE:
+        table = dict(table)
+        name = table.pop("type", None)
+        if name not in SDES:
+            raise UnknownNameError.of("SDE", name, SDES)
+        kind = SDES[name]
+    known = fields_of(kind)
+    for key in table:
+        if key not in known:
+            raise UnknownNameError.of("key", where + key, [where + name for name in known])
+    given = {key: _typed(known[key], table[key], where + key) for key in table}
+    for field in dataclasses.fields(kind):
+        bare = field.default is field.default_factory is dataclasses.MISSING
+        if bare and field.init and field.name not in given:
+            raise InvalidValueError(f"the key {where}{field.name} is missing")
+    return kind(**given)
+
+
+def fields_of(kind: type) -> dict[str, Any]:
+    """The fields that a dataclass is made of, with their types."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return tables(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    """The value of a key, where it fits the type of the field."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise InvalidTypeError(f"{key} must be a table, got {value!r}")
+        return build(hint, value, f"{key}.")
+    value = tuple(value) if isinstance(value, list) else value
+    try:
+        if isinstance(value, bool) and hint is not bool:
+            raise typeguard.TypeCheckError("Python takes true for the number 1")
+        every = typeguard.CollectionCheckStrategy.ALL_ITEMS
+        typeguard.check_type(value, hint, collection_check_strategy=every)
+    except typeguard.TypeCheckError as error:
+        name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise InvalidTypeError(f"{key} must be {name}, got {value!r}") from error
+    return float(value) if hint is float else value
