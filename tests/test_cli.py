@@ -243,7 +243,9 @@ def test_samples_can_be_read_back_with_their_classes(run, tmp_path, capsys):
     found = data.load(tmp_path / "x.npz")
     assert found.label.tolist() == [*range(10), 0, 1]
     tensors, _ = checkpoint.load_tensors(tmp_path / "x.safetensors")
-    assert torch.equal(tensors["x"], found.x)
+    assert torch.equal(tensors["x"], found.raw)
+    assert tensors["x"].dtype == torch.uint8
+    assert tensors["x"].max() <= 16  # the digits have 17 levels
     assert torch.equal(tensors["y"], found.label)
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size[0] > 4 * 8

@@ -50,7 +50,8 @@ class Likelihood:
     def run(self) -> None:
         """Compute and print."""
         model = ScoreModel.from_pretrained(self.checkpoint)
-        x, label, transform = self._prepared(load(self.data, split=self.split), model)
+        data = load(self.data, split=self.split).units_of(model.transform)
+        x, label, transform = self._prepared(data, model)
         start = time.perf_counter()
         parts = []
         for i in tqdm(
@@ -93,7 +94,7 @@ class Likelihood:
                 f"but the model's have {model.event_shape}"
             )
         rows = slice(self.first, self.first + self.n)
-        x, label = data.x[rows].float(), None
+        x, label = data.batch(rows).float(), None
         if len(x) < 2:
             raise InvalidValueError(
                 f"{self.data} has {len(data)} samples; --first {self.first} leaves {len(x)}"
@@ -102,13 +103,11 @@ class Likelihood:
             if data.label is None:
                 raise InvalidValueError(f"the model knows classes, but {self.data} has no labels")
             label = data.label[rows]
-        if data.transform is None:
+        if data.transform.levels is None:
             return x, label, None
-        span = round(data.transform.high - data.transform.low)
-        transform = Dequantization.centred(span + 1)
-        levels = (data.transform.inverse(x) - data.transform.low).round()
+        spread = Dequantization.of(data.transform)
         generator = torch.Generator().manual_seed(self.seed % 2**63)
-        return transform(levels, generator=generator), label, transform
+        return spread(spread.level(x), generator=generator), label, spread
 
 
 def _report(found: LogProb, transform: Dequantization | None, seconds: float) -> None:

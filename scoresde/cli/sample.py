@@ -32,7 +32,8 @@ class Sample:
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
     out: Path
-    """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors."""
+    """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors, in the units
+    of the data that the model learnt: bytes where those were bytes."""
     n: int = 64
     """How many samples, at least 1."""
     sampler: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")] = "pc"
@@ -69,7 +70,7 @@ class Sample:
             first=self.first,
             batch_size=self.batch_size,
         )
-        _write(self.out, drawn)
+        _write(self.out, drawn._replace(x=_shown(self.out, drawn.x, model)))
         print(
             f"{self.n} samples of shape {model.event_shape} in {drawn.seconds:.1f} s, "
             f"{drawn.nfe} evaluations of the network each: {self.out}"
@@ -168,6 +169,11 @@ def _check_picture(path: Path, event_shape: tuple[int, ...]) -> None:
             "a .png shows images of shape (1, H, W) or (3, H, W), but this model's samples have "
             f"shape {event_shape}; write them to a .npy, .npz or .safetensors file"
         )
+
+
+def _shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
+    """Samples as a picture takes them, or in the units of the data that the model learnt."""
+    return x if path.suffix == ".png" else model.transform.restore(x)
 
 
 def _write(path: Path, drawn: Drawn) -> None:

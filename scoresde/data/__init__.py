@@ -1,7 +1,19 @@
-"""Training data in memory: tensors, array files, folders of images, data sets by name."""
+"""Training data: in memory, in mapped files, in folders of images, in data sets by name."""
 
 from scoresde.data.batches import batch_indices, order
-from scoresde.data.samples import Data, Range, to_uint8
+from scoresde.data.samples import Data
 from scoresde.data.sources import load
+from scoresde.data.transforms import BYTES, Identity, Range, Standardize, Transform, to_uint8
 
-__all__ = ["Data", "Range", "batch_indices", "load", "order", "to_uint8"]
+__all__ = [
+    "BYTES",
+    "Data",
+    "Identity",
+    "Range",
+    "Standardize",
+    "Transform",
+    "batch_indices",
+    "load",
+    "order",
+    "to_uint8",
+]

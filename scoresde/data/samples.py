@@ -1,99 +1,142 @@
-r"""Samples in memory, with their labels and the declared transform of their numbers."""
+r"""Samples with their labels and the declared transform of their numbers."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from scoresde.data.batches import order
+from scoresde.data.stores import Memory, Part, Store
+from scoresde.data.survey import Survey, survey
+from scoresde.data.transforms import Identity, Standardize, Transform, describe
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 
-__all__ = ["Data", "Range", "to_uint8"]
+__all__ = ["Data"]
 
-
-@dataclass(frozen=True)
-class Range:
-    r"""The affine map of the raw numbers `[low, high]` onto [-1, 1].
-
-    $$ x = (r - \text{low}) / h - 1, \qquad h = (\text{high} - \text{low}) / 2 $$
-
-    Args:
-        low: becomes -1.
-        high: becomes 1; 255 for bytes, so that $x = r / 127.5 - 1$.
-    """
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise InvalidValueError(f"need low < high, got low = {self.low}, high = {self.high}")
-
-    def forward(self, raw: Tensor) -> Tensor:
-        """Raw numbers, any shape and dtype, to float32 in [-1, 1]."""
-        return (raw.float() - self.low) / ((self.high - self.low) / 2) - 1
-
-    def inverse(self, x: Tensor) -> Tensor:
-        """Back to the raw units, as floats."""
-        return (x + 1) * ((self.high - self.low) / 2) + self.low
+_DTYPES = (torch.uint8, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Samples in memory.
+    """Samples, in memory or where they are read when they are needed.
 
     Args:
-        x: `(N, *event)`, float32 or float64, finite.
+        raw: `(N, *event)`, in the user's own units: a tensor, finite floats or bytes, or a store
+            that reads such rows.
         label: `(N,)`, integers in [0, classes), or None.
-        transform: what made `x` of the raw numbers; None where they are used as they came.
-        classes: how many there are; by default the largest label plus one.
+        transform: What makes of them the numbers that a model learns, "model units". Bytes need
+            one, such as `BYTES`.
+        classes: How many there are; by default the largest label plus one.
 
     Raises:
-        DataError: no samples, a NaN or infinity, or labels that do not fit.
-        InvalidTypeError: `x` or `label` has an impossible dtype.
-        ShapeError: `x` has no event dimension, or there are more or fewer labels than samples.
+        DataError: No samples, a NaN or infinity, or labels that do not fit.
+        InvalidTypeError: Samples, labels or transform are of an impossible type.
+        ShapeError: `raw` has no event dimension, or there are more or fewer labels than samples.
     """
 
-    x: Tensor
+    raw: Tensor | Store
     label: Tensor | None = None
-    transform: Range | None = None
+    transform: Transform = field(default_factory=Identity)
     classes: int | None = None
 
     def __post_init__(self) -> None:
-        _check_samples(self.x)
+        describe(self.transform)
+        if isinstance(self.raw, Tensor):
+            _check_dtype(self.raw, self.transform)
+        _check_shape(tuple(self.raw.shape))
+        if isinstance(self.raw, Tensor):
+            _check_finite(self.raw)
         if self.label is not None:
-            label = _checked_labels(self.label, len(self.x), self.classes)
+            label = _checked_labels(self.label, len(self), self.classes)
             object.__setattr__(self, "label", label)
             object.__setattr__(self, "classes", self.classes or int(label.max()) + 1)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return int(self.raw.shape[0])
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
-        return tuple(self.x.shape[1:])
+        return tuple(self.raw.shape[1:])
 
-    def __getitem__(self, index: Tensor | slice) -> Data:
-        """The samples of `index`, with the same transform and number of classes."""
-        label = None if self.label is None else self.label[index]
-        return replace(self, x=self.x[index], label=label)
+    @property
+    def store(self) -> Store:
+        """Where the raw samples lie."""
+        return Memory(self.raw) if isinstance(self.raw, Tensor) else self.raw
+
+    @property
+    def x(self) -> Tensor:
+        """All samples in model units, `(N, *event)`: as much memory as they take as floats."""
+        return self.batch(slice(None))
+
+    def batch(self, index: Tensor | slice) -> Tensor:
+        """The samples of these numbers in model units, `(B, *event)`, float32 or float64.
+
+        Args:
+            index: Numbers from 0 to N - 1, or a slice.
+
+        Raises:
+            DataError: One cannot be read; says which.
+        """
+        return self.transform.forward(self.store.read(index))
+
+    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
+        """The samples of `index`, read where they are, with the same transform and classes."""
+        rows = torch.arange(len(self))[index]
+        if rows.ndim != 1:
+            raise InvalidTypeError(
+                f"data are indexed by a slice or a list of numbers, got {index!r}; "
+                "data.batch gives their tensor"
+            )
+        label = None if self.label is None else self.label[rows]
+        return replace(self, raw=Part(self.store, rows), label=label)
 
     def unlabelled(self) -> Data:
         """The same samples without labels, for an unconditional model."""
-        return Data(self.x, transform=self.transform)
+        return replace(self, label=None, classes=None)
+
+    def standardized(self) -> Data:
+        """The same samples with the transform that gives them mean 0 and variance 1.
+
+        One shift and one scale for each dimension of vectors, and for each channel of images.
+        """
+        return replace(self, transform=Standardize.of(self.survey.mean, self.survey.var))
+
+    def units_of(self, transform: Transform) -> Data:
+        """The same raw samples under the transform of a model; their own where it has none.
+
+        Raises:
+            InvalidValueError: The model's levels reach less far than the numbers.
+        """
+        if transform in (Identity(), self.transform):
+            return self
+        if transform.levels is not None:
+            raw = torch.tensor([[self.survey.low], [self.survey.high]], dtype=torch.float64)
+            if transform.forward(raw).abs().max() > 1:
+                raise InvalidValueError(
+                    f"the model learnt {transform}, but these numbers lie in "
+                    f"[{self.survey.low:.6g}, {self.survey.high:.6g}]"
+                )
+        return replace(self, transform=transform)
+
+    @cached_property
+    def survey(self) -> Survey:
+        """Moments, range and checksum of the raw samples, from one pass over all of them."""
+        return survey(self.store)
 
     def moments(self) -> tuple[Tensor, float]:
         """The mean sample, float64 `(*event)`, and the mean variance about it, per dimension.
 
-        `Moments(*data.moments())` is what `ScoreModel(data=...)` takes.
+        Both are in model units. `Moments(*data.moments())` is what `ScoreModel(data=...)` takes.
         """
-        mean = self.x.mean(0, dtype=torch.float64)
-        var = (self.x - mean.to(self.x.dtype)).square_().mean(dtype=torch.float64)
-        return mean, float(var)
+        raw = torch.stack([self.survey.mean, self.survey.mean + self.survey.var.sqrt()])
+        mean, above = self.transform.forward(raw)  # an affine map takes deviations to deviations
+        return mean, float((above - mean).square().mean())
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Data, Data]:
         """Two disjoint random parts; the second holds `fraction` of the samples, rounded.
@@ -111,34 +154,40 @@ class Data:
         return self[index[held:]], self[index[:held]]
 
     def fingerprint(self) -> str:
-        """A SHA-256 of samples and labels, to tell one data set from another."""
-        digest = hashlib.sha256(str(self.x.shape).encode())
-        for part in (self.x, self.label):
-            if part is not None:
-                digest.update(part.contiguous().view(-1).view(torch.uint8).numpy().data)
+        """A SHA-256 of samples, transform and labels, to tell one data set from another.
+
+        It is one of the numbers themselves, not of names, dates or formats: a copied folder, or
+        its images in one array, are the same data set.
+        """
+        digest = hashlib.sha256(f"{self.survey.sha256} {self.transform}".encode())
+        if self.label is not None:
+            digest.update(self.label.contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """Images in [-1, 1] as bytes, rounded, and clipped where they leave the range."""
-    return ((x.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _check_samples(x: Tensor) -> None:
-    if x.dtype not in (torch.float32, torch.float64):
+def _check_dtype(x: Tensor, transform: Transform) -> None:
+    if x.dtype not in _DTYPES or (x.dtype == torch.uint8 and transform == Identity()):
         hint = (
-            "; scale bytes with `x.float() / 127.5 - 1`"
+            "scale bytes with `x.float() / 127.5 - 1`, or declare that with transform=BYTES"
             if x.dtype == torch.uint8
-            else "; convert them with `x.float()`"
+            else "convert them with `x.float()`"
         )
-        raise InvalidTypeError(f"samples must be float32 or float64, got {x.dtype}{hint}")
-    if x.ndim < 2:
+        raise InvalidTypeError(
+            f"samples must be float32 or float64, or bytes with a transform, got {x.dtype}; {hint}"
+        )
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) < 2:
         raise ShapeError(
-            f"samples must have shape (N, *event), got {tuple(x.shape)}; "
+            f"samples must have shape (N, *event), got {shape}; "
             "numbers become events of one dimension with `x[:, None]`"
         )
-    if x.numel() == 0:
-        raise DataError(f"there are no samples: shape {tuple(x.shape)}")
+    if 0 in shape:
+        raise DataError(f"there are no samples: shape {shape}")
+
+
+def _check_finite(x: Tensor) -> None:
     if not bool(torch.isfinite(x).all()):
         bad = (~torch.isfinite(x)).flatten(1).any(1)
         raise DataError(

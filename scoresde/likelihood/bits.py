@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_has
+from scoresde.data import Transform
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.likelihood.result import LogProb
 
@@ -61,6 +62,32 @@ class Dequantization:
         """
         cell = (high - low) / (levels - 1)
         return cls(levels, cell, low - cell / 2)
+
+    @classmethod
+    def of(cls, transform: Transform) -> Dequantization:
+        """For a model of data under a declared transform, such as a model's own `transform`.
+
+        Raises:
+            InvalidValueError: The data were no levels.
+        """
+        if transform.levels is None:
+            raise InvalidValueError(
+                f"under {transform} the data are continuous; bits count levels, as bytes have them"
+            )
+        return cls.centred(transform.levels)
+
+    def level(self, x: Tensor) -> Tensor:
+        """The levels in the middle of whose cells `x` lies, as float64, of any shape.
+
+        Raises:
+            InvalidValueError: A number lies elsewhere, and was no level.
+        """
+        level = (x.double() - self.origin) / self.cell - 0.5
+        if not ((level - level.round()).abs() < 0.1).all():
+            raise InvalidValueError(
+                f"the data are not made of {self.levels} levels; their numbers lie between them"
+            )
+        return level.round()
 
     def __call__(self, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """A draw of `x`, float32, from levels `(B, *)`.

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
+from scoresde.data import Identity, Transform
+from scoresde.data.transforms import describe, rebuild
 from scoresde.errors import (
     CheckpointError,
     InvalidTypeError,
@@ -47,6 +49,9 @@ class ScoreModel(nn.Module):
         autocast: A dtype under which the network (and nothing else) runs in autocast, or `None`.
         steps: The number of sampling steps that suits this model, or `None`; saved with it. Methods
             that want fewer take fewer.
+        transform: How the data were made of the user's numbers; saved with the model, and the
+            identity where nobody declared any. Everything but `to_units` is in the numbers that
+            the model learnt, samples, scores and likelihoods too.
         pilot: What `scoresde.pilot` measured of this model, for the sampler "fast", or `None`;
             saved with it. Measure it again when the weights have changed.
 
@@ -77,6 +82,7 @@ class ScoreModel(nn.Module):
         self.parameterization = parameterization
         self.autocast: torch.dtype | None = None
         self.steps: int | None = None
+        self.transform: Transform = Identity()
         self.pilot: Pilot | None = None
         var = data.var if data.cov is None else data.cov.diagonal().reshape(self.event_shape)
         for name, value in (("data_mean", data.mean), ("data_var", var)):
@@ -159,6 +165,14 @@ class ScoreModel(nn.Module):
             out = self.net(scaled.to(dtype), c.to(dtype), **(condition or {}))
         return PARAMETERIZATIONS[self.parameterization](self.sde, time, var), centred, out.to(wide)
 
+    def to_units(self, x: Tensor) -> Tensor:
+        """Samples `(B, *event_shape)` in the units of the data that the model was trained on.
+
+        They are floats, the exact inverse of what was done to the data. `transform.restore` also
+        rounds to levels, so that images that were bytes are bytes.
+        """
+        return self.transform.inverse(x)
+
     # Persistence
 
     def save_pretrained(
@@ -180,6 +194,7 @@ class ScoreModel(nn.Module):
             "event_shape": list(self.event_shape),
             "parameterization": self.parameterization,
             "steps": self.steps,
+            "transform": describe(self.transform),
             **meta,
         }
         tensors = {
@@ -215,6 +230,7 @@ class ScoreModel(nn.Module):
             data = Moments(tensors["data_mean"], var=tensors["data_var"])
             model = cls(net, sde, config["event_shape"], config["parameterization"], data)
             model.steps = config["steps"]
+            model.transform = rebuild(config.get("transform"))
             if "pilot" in config:
                 parts = {name: value for name, value in tensors.items() if name.startswith(_PILOT)}
                 parts = {name.removeprefix(_PILOT): tensors.pop(name) for name in parts}

@@ -32,7 +32,7 @@ class Batches:
         index = batch_indices(
             len(self.data), self.config.batch_size, seed=self.config.seed, step=step
         )
-        return self.data.x[index], None if self.data.label is None else self.data.label[index]
+        return self.data.batch(index), None if self.data.label is None else self.data.label[index]
 
     def since(self, step: int) -> Iterator[Batch]:
         """The batches of `step` and of all steps after it."""

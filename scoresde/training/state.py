@@ -58,7 +58,7 @@ def unpack(
 
 def identity(model: ScoreModel, data: Data) -> dict[str, str]:
     """What must not change within a run, beside its configuration."""
-    samples = " x ".join(map(str, data.x.shape))
+    samples = " x ".join(map(str, (len(data), *data.event_shape)))
     return {
         "sde": repr(model.sde),
         "network": f"{type(model.net).__name__}({getattr(model.net, 'config', '')})",

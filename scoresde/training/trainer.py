@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.data import Data, load
+from scoresde.data import Data, Identity, load
 from scoresde.ema import EMA
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
@@ -46,7 +46,7 @@ class Trainer:
     - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before.
 
     Args:
-        model: Trained in place.
+        model: Trained in place; it is told the data's transform, where they declare one.
         data: What to learn, or what `scoresde.data.load` makes it of. Labels, where there are
             any, are given to the network as `label`; a hidden one is `data.classes`.
         config: The numbers of the run.
@@ -78,6 +78,8 @@ class Trainer:
         self.folder = None if folder is None else Path(folder)
         _check_fit(model, self.data)
         self.step = 0
+        if self.data.transform != Identity():
+            model.transform = self.data.transform
         self.ema = EMA(model, self.config.ema)
         self._batches = Batches(self.data, self.config)
         self._update = Update(model, self.config, self.data.classes)

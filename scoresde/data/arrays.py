@@ -1,0 +1,80 @@
+r"""Array files: `.npy`, which are mapped, and `.npz`, which are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scoresde.data.samples import Data
+from scoresde.data.stores import Mapped, channels_first
+from scoresde.data.transforms import BYTES, Identity
+from scoresde.errors import DataError, InvalidTypeError
+
+__all__ = ["array_file"]
+
+
+def array_file(path: Path) -> Data:
+    """The samples in a file of numpy's.
+
+    A `.npy` stays where it is, mapped into memory; the members of a `.npz` cannot be mapped, and
+    are read.
+
+    Raises:
+        DataError: The file is missing, broken or pickled, or does not say which array is meant.
+        InvalidTypeError: It holds anything but floats or bytes, or labels that are no integers.
+    """
+    if path.suffix not in (".npy", ".npz"):
+        what = "has a suffix that is not read" if path.exists() else "does not exist"
+        raise DataError(f"{path} {what}; pass a .npy or .npz file, or a folder of images")
+    try:
+        if path.suffix == ".npy":
+            mapped = Mapped(path)
+            _check(path, "samples", mapped.dtype)
+            transform = BYTES if mapped.dtype == np.uint8 else Identity()
+            return Data(mapped, transform=transform)
+        # opened here, since numpy forgets to close a file that is broken
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            arrays = {"x": content} if isinstance(content, np.ndarray) else dict(content)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except (DataError, InvalidTypeError):
+        raise
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
+        raise DataError(f"cannot read {path}: {error}") from error
+    return _data(path, arrays)
+
+
+def _data(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Data:
+    x = next((arrays[k] for k in ("x", "images") if k in arrays), None)
+    y = next((arrays[k] for k in ("y", "labels") if k in arrays), None)
+    if x is None:
+        raise DataError(
+            f"{path} has the keys {', '.join(arrays) or '(none)'}; name the samples 'x' or "
+            "'images', and the labels, if any, 'y' or 'labels'"
+        )
+    _check(path, "samples", x.dtype)
+    label = None
+    if y is not None:
+        _check(path, "labels", y.dtype)
+        label = torch.from_numpy(y.astype(np.int64))
+    if x.dtype == np.uint8:
+        return Data(torch.from_numpy(channels_first(x, path)), label, BYTES)
+    return Data(torch.from_numpy(x.astype(np.float32)), label)
+
+
+def _check(path: Path, what: str, dtype: np.dtype[Any]) -> None:
+    """Refuse, by name, numbers that are none or that mean nothing for certain."""
+    if what == "labels":
+        if dtype.kind not in "ui":
+            raise InvalidTypeError(f"the labels in {path} are {dtype}; they must be integers")
+    elif dtype.kind not in "fuib":
+        raise InvalidTypeError(f"the samples in {path} are {dtype}; they must be numbers")
+    elif dtype.kind != "f" and dtype != np.uint8:
+        raise InvalidTypeError(
+            f"the samples in {path} are {dtype}, which do not say what they range over; convert "
+            "them to floats, or to bytes"
+        )

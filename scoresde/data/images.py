@@ -1,0 +1,285 @@
+r"""Images that are decoded when they are asked for, and kept in memory where there is room.
+
+An image becomes bytes `(C, H, W)`: grey, or RGB where any of them has colours. What would break
+later is found at the beginning: sizes and modes by a look at every header, broken images by
+decoding each one once.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.data.samples import Data
+from scoresde.data.stores import Memory, Part, Store, in_threads, numbers, pieces
+from scoresde.data.transforms import BYTES
+from scoresde.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "Files",
+    "Images",
+    "Items",
+    "Look",
+    "Size",
+    "folder",
+    "keep",
+    "look",
+    "shape_of",
+    "usable",
+]
+
+Size = int | tuple[int, int] | None
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+_SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
+_ROOM = 2**30  # bytes of images that are kept in memory
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # what a camera says of how it was held
+
+
+class Items(Protocol):
+    """Images that are opened by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def open(self, i: int) -> Image:
+        """Image number i, of which perhaps only the header is read."""
+
+    def name(self, i: int) -> str:
+        """What to call it in an error."""
+
+
+class Files:
+    """The images in a folder and those within it, sorted by name.
+
+    Raises:
+        DataError: There are none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        if not self.paths:
+            raise DataError(
+                f"there are no images in {folder}; looked for {', '.join(sorted(_SUFFIXES))}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def open(self, i: int) -> Image:
+        """Open a file; its pixels are read when they are asked for."""
+        from PIL import Image
+
+        return Image.open(self.paths[i])
+
+    def name(self, i: int) -> str:
+        """Its path."""
+        return str(self.paths[i])
+
+    def classes(self) -> tuple[Tensor, int] | None:
+        """The class of every file, where all lie in folders of the first level, and how many."""
+        inner = [path.relative_to(self.folder).parts[:-1] for path in self.paths]
+        if not all(inner):
+            return None
+        names = {name: k for k, name in enumerate(sorted({parts[0] for parts in inner}))}
+        return torch.tensor([names[parts[0]] for parts in inner]), len(names)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the header of an image says.
+
+    Attributes:
+        size: `(height, width)` as it is shown.
+        mode: Pillow's word for the numbers of a pixel.
+        error: Why the image cannot be used; empty where it seems that it can.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    error: str = ""
+
+
+def look(items: Items, i: int) -> Look:
+    """Read the header of image number i."""
+    try:
+        with items.open(i) as image:
+            height, width = image.height, image.width
+            if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
+                height, width = width, height
+            return Look((height, width), image.mode, _complaint(image.mode))
+    except Exception as error:  # Pillow's decoders raise anything, SyntaxError included
+        return Look(error=_line(error))
+
+
+@dataclass(frozen=True)
+class Images:
+    """A store of images.
+
+    Attributes:
+        items: Where they come from.
+        size: They are cropped about their centre and resized to `(height, width)`, or a square.
+        shape: `(N, C, H, W)`.
+    """
+
+    items: Items
+    size: Size
+    shape: tuple[int, ...]
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """These images as bytes `(B, C, H, W)`.
+
+        Raises:
+            DataError: One cannot be read; names it.
+        """
+        pixels = torch.empty(0, *self.shape[1:], dtype=torch.uint8)
+        chosen = numbers(len(self.items), index)
+        if not chosen:
+            return pixels
+        return torch.from_numpy(np.stack([self._decoded(i) for i in chosen]))
+
+    def error(self, i: int) -> str:
+        """Why image number i cannot be decoded; empty where it can."""
+        try:
+            self._decoded(i)
+        except DataError as error:
+            return _line(error.__cause__ or error)
+        return ""
+
+    def _decoded(self, i: int) -> np.ndarray[Any, Any]:
+        channels, *size = self.shape[1:]
+        try:
+            with self.items.open(i) as image:
+                pixels = _pixels(image, self.size, "L" if channels == 1 else "RGB")
+        except Exception as error:  # as above
+            raise DataError(_unreadable(self.items.name(i), _line(error))) from error
+        if pixels.shape[1:] != tuple(size):
+            raise DataError(
+                f"the image {self.items.name(i)} is {pixels.shape[1:]} (height, width), not "
+                f"{tuple(size)} as it was when the data were loaded"
+            )
+        return pixels
+
+
+def folder(path: Path, size: Size, *, skip: bool, lazy: bool | None) -> Data:
+    """The images of a folder.
+
+    Args:
+        path: The folder; where all images lie in folders within it, those are the classes.
+        size: What they are resized to.
+        skip: Whether to pass over up to a tenth of them.
+        lazy: Whether they are decoded when they are needed; None keeps up to 1 GiB in memory.
+
+    Raises:
+        DataError: There are no images, their sizes differ, or one cannot be read; names it.
+    """
+    files = Files(path)
+    looks = list(in_threads(partial(look, files), range(len(files))))
+    errors = {i: found.error for i, found in enumerate(looks) if found.error}
+    _refuse(files, errors, skip)
+    images = Images(files, size, shape_of(files, looks, size))
+    store: Store = images
+    kept = torch.arange(len(files))
+    if skip:
+        errors = usable(images, errors)
+        _refuse(files, errors, skip)
+        if errors:
+            warnings.warn(
+                f"passed over {len(errors)} of {len(files)} images that cannot be read, the first "
+                f"is {files.name(min(errors))}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            kept = torch.tensor([i for i in range(len(files)) if i not in errors])
+            store = Part(images, kept)
+    found = files.classes()
+    label, classes = (None, None) if found is None else (found[0][kept], found[1])
+    return Data(keep(store, lazy), label, BYTES, classes)
+
+
+def keep(store: Store, lazy: bool | None) -> Store:
+    """The same samples in memory, where there is room or that is asked for."""
+    if lazy or (lazy is None and math.prod(store.shape) > _ROOM):
+        return store
+    x = torch.empty(store.shape, dtype=torch.uint8)
+    for rows, samples in pieces(store):
+        x[rows] = samples
+    return Memory(x)
+
+
+def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]:
+    """The shape `(N, C, H, W)` that images have in common.
+
+    Raises:
+        DataError: Their sizes differ, and `size` makes them no equal.
+    """
+    good = [i for i, found in enumerate(looks) if not found.error]
+    channels = 1 if all(looks[i].mode in ("1", "L") for i in good) else 3
+    if size is not None:
+        return (len(looks), channels, *((size, size) if isinstance(size, int) else size))
+    first = looks[good[0]].size
+    for i in good:
+        if looks[i].size != first:
+            raise DataError(
+                f"the images have different sizes: {items.name(good[0])} is {first} and "
+                f"{items.name(i)} is {looks[i].size} (height, width); pass size="
+            )
+    return (len(looks), channels, *first)
+
+
+def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
+    """All errors, after those known so far and a try to decode every other image."""
+    rest = [i for i in range(len(images.items)) if i not in errors]
+    found = dict(zip(rest, in_threads(images.error, rest), strict=True))
+    return {**errors, **{i: error for i, error in found.items() if error}}
+
+
+def _refuse(items: Items, errors: Mapping[int, str], skip: bool) -> None:
+    if not errors or (skip and len(errors) <= _SKIPPED * len(items)):
+        return
+    first = min(errors)
+    if not skip:
+        raise DataError(_unreadable(items.name(first), errors[first]))
+    raise DataError(
+        f"cannot read the image {items.name(first)} (and {len(errors) - 1} more): "
+        f"{errors[first]}; remove them: more than {_SKIPPED:.0%} of {len(items)} are broken"
+    )
+
+
+def _unreadable(name: str, error: str) -> str:
+    return f"cannot read the image {name}: {error}; remove it, or pass on_bad_image='skip'"
+
+
+def _pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
+    from PIL import ImageOps
+
+    if complaint := _complaint(image.mode):
+        raise ValueError(complaint)
+    image = ImageOps.exif_transpose(image).convert(mode)
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        image = ImageOps.fit(image, (width, height))
+    return np.array(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+
+
+def _complaint(mode: str) -> str:
+    if mode.startswith(("I", "F")):  # Pillow would clip these to bytes
+        return f"its mode is {mode!r}, more than 8 bits a channel; convert it"
+    return ""
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line, and never nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

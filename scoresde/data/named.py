@@ -1,0 +1,113 @@
+r"""Data sets by name: scikit-learn's digits, and those that torchvision downloads."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from scoresde.data.images import Images, Size, keep, look, shape_of
+from scoresde.data.samples import Data
+from scoresde.data.stores import in_threads
+from scoresde.data.transforms import BYTES, Range
+from scoresde.errors import DataError, InvalidValueError, MissingExtraError, UnknownNameError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["digits", "torchvision_set"]
+
+
+def digits() -> Data:
+    """The 1,797 handwritten digits of scikit-learn, 8x8 pixels of 17 levels each."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingExtraError.of("scikit-learn", "digits", "the data set 'digits'") from error
+    found = load_digits()
+    raw = torch.from_numpy(found.images).to(torch.uint8)[:, None]
+    return Data(raw, torch.from_numpy(found.target), Range(0, 16, levels=17))
+
+
+class Pairs:
+    """The images of a data set that hands out pairs of image and target."""
+
+    def __init__(self, pairs: Any, what: str) -> None:
+        self.pairs, self.what = pairs, what
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def open(self, i: int) -> Image:
+        """The first of a pair."""
+        image: Image = self.pairs[i][0]
+        return image
+
+    def name(self, i: int) -> str:
+        """Its number in the data set."""
+        return f"number {i} of {self.what}"
+
+
+def torchvision_set(
+    name: str, split: str, size: Size, root: str | os.PathLike[str] | None, *, lazy: bool | None
+) -> Data:
+    """A data set that torchvision downloads, as images with the labels, where it has any.
+
+    Raises:
+        DataError: torchvision is not there, the download failed, or images have several sizes.
+        InvalidValueError: There is no such split.
+        UnknownNameError: No data set has that name.
+    """
+    pairs = _download(name, split, root)
+    items = Pairs(pairs, name)
+    looks = list(in_threads(partial(look, items), range(len(items))))
+    errors = [f"{items.name(i)}: {found.error}" for i, found in enumerate(looks) if found.error]
+    if errors:
+        raise DataError(f"cannot read the image {errors[0]}")
+    images = keep(Images(items, size, shape_of(items, looks, size)), lazy)
+    targets = [pairs[i][1] for i in range(len(pairs))]
+    known = all(isinstance(target, int) for target in targets)
+    return Data(images, torch.tensor(targets) if known else None, BYTES)
+
+
+def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any:
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        raise DataError(
+            f"the data set {name!r} comes through torchvision, which cannot be imported here: "
+            f"{error}; install the torchvision that belongs to torch {torch.__version__}"
+        ) from error
+    table = {n.lower(): getattr(datasets, n) for n in datasets.__all__}
+    downloads = {n: c for n, c in table.items() if _downloads(c)}
+    key = name.lower().replace("_", "").replace("-", "")
+    if key not in downloads:
+        raise UnknownNameError.of("data set", name, [*downloads, "digits"])
+    make = downloads[key]
+    options: dict[str, Any] = {"download": True}
+    if "train" in inspect.signature(make).parameters:
+        if split not in ("train", "test"):
+            raise InvalidValueError(f"split is {split!r}; {name!r} has 'train' and 'test'")
+        options["train"] = split == "train"
+    elif "split" in inspect.signature(make).parameters:
+        options["split"] = split
+    folder = Path("~/.cache/scoresde" if root is None else root).expanduser()
+    try:
+        return make(str(folder), **options)
+    except ValueError as error:
+        raise InvalidValueError(f"cannot load {name!r}: {error}") from error
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        raise DataError(
+            f"cannot download {name!r} ({' '.join(str(error).split())}); connect this machine to "
+            f"the network once, or copy torchvision's files into {folder}"
+        ) from error
+
+
+def _downloads(make: Any) -> bool:
+    named = inspect.signature(make).parameters.values()
+    required = {p.name for p in named if p.default is p.empty and p.kind < p.VAR_POSITIONAL}
+    return required == {"root"} and "download" in {p.name for p in named}

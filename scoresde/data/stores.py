@@ -1,0 +1,185 @@
+r"""Where samples lie: in memory, in a mapped file, or behind something that decodes them.
+
+A store has a shape `(N, *event)` and reads rows of raw numbers, bytes or floats, in the units that
+the user has them in. Nothing else of the package knows where samples lie.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scoresde.errors import DataError
+
+__all__ = ["Mapped", "Memory", "Part", "Rows", "Store", "channels_first", "in_threads", "pieces"]
+
+_PIECE = 2**24  # bytes of one piece
+_THREADS = min(8, os.cpu_count() or 1)
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Store(Protocol):
+    """Raw samples that are read by their numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, *event)`."""
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """The samples of these numbers, `(B, *event)`, uint8, float32 or float64."""
+
+
+class Memory:
+    """Samples in memory."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, *event)`."""
+        return tuple(self.x.shape)
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Rows of the tensor; a view for a slice."""
+        return self.x[index]
+
+
+class Mapped:
+    """An array file that the system reads, page by page, where and when it is asked for.
+
+    Another process opens the file again, instead of being sent what is in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._array = channels_first(np.load(path, mmap_mode="r", allow_pickle=False), path)
+        self.dtype = self._array.dtype
+
+    def __reduce__(self) -> tuple[type[Mapped], tuple[Path]]:
+        return Mapped, (self.path,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, *event)`."""
+        return tuple(self._array.shape)
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """A copy of these rows; floats of any width and byte order become float32."""
+        rows = self._array[index if isinstance(index, slice) else index.numpy()]
+        return torch.from_numpy(np.array(rows, dtype=_plain(rows.dtype), order="C"))
+
+
+class Rows:
+    """Samples that a sequence hands out one at a time, as arrays of one shape.
+
+    Args:
+        n: How many there are.
+        get: The sample of a number, anything that numpy makes an array of.
+        what: What they are, for errors.
+    """
+
+    def __init__(self, n: int, get: Callable[[int], object], what: str) -> None:
+        first = np.asarray(get(0))
+        if first.dtype.kind not in "fu" or (first.dtype.kind == "u" and first.dtype.itemsize > 1):
+            raise DataError(f"{what} holds {first.dtype}; samples are floats or bytes")
+        self.shape = (n, *first.shape)
+        self._dtype, self._get, self._what = _plain(first.dtype), get, what
+        self.bytes = first.dtype == np.uint8
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """These samples, stacked."""
+        rows = []
+        for i in numbers(self.shape[0], index):
+            row = np.asarray(self._get(i), dtype=self._dtype)
+            if row.shape != self.shape[1:]:
+                raise DataError(
+                    f"sample {i} of {self._what} has shape {row.shape}, sample 0 "
+                    f"{self.shape[1:]}; samples have one shape"
+                )
+            rows.append(row)
+        return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *self.shape[1:])
+
+
+class Part:
+    """Some samples of a store, in some order."""
+
+    store: Store
+    index: Tensor
+
+    def __init__(self, store: Store, index: Tensor) -> None:
+        if isinstance(store, Part):
+            index = store.index[index]
+            store = store.store
+        self.store, self.index = store, index
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, *event)`."""
+        return (len(self.index), *self.store.shape[1:])
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Rows of the part."""
+        return self.store.read(self.index[index])
+
+
+def numbers(n: int, index: Tensor | slice) -> Sequence[int]:
+    """An index as whole numbers."""
+    found: Sequence[int] = range(n)[index] if isinstance(index, slice) else index.tolist()
+    return found
+
+
+def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
+    """All samples in their order, as (rows, samples) of a few megabytes each.
+
+    Several threads read at once, and a bar is shown where that takes long on a terminal.
+    """
+    n, size = store.shape[0], 4 * math.prod(store.shape[1:])
+    rows = max(1, min(_PIECE // max(1, size), -(-n // _THREADS)))
+    parts = [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
+    with tqdm(total=n, desc="reading", delay=2, leave=False, disable=None) as bar:
+        for part, samples in zip(parts, in_threads(store.read, parts), strict=True):
+            yield part, samples
+            bar.update(part.stop - part.start)
+
+
+def in_threads(function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
+    """`map`, with several threads, of which none runs far ahead of the reader."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for i in range(0, len(items), 4 * _THREADS):
+            yield from pool.map(function, items[i : i + 4 * _THREADS])
+
+
+def channels_first(x: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+    """Bytes as images `(N, C, H, W)`; other arrays as they are.
+
+    Raises:
+        DataError: Bytes have a shape that images do not have.
+    """
+    if x.dtype != np.uint8:
+        return x
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
+        return x.transpose(0, 3, 1, 2)
+    if x.ndim == 4:
+        return x
+    raise DataError(
+        f"the bytes in {path} have shape {x.shape}; images are (N, H, W), (N, C, H, W) or "
+        "(N, H, W, C), and other data should be stored as floats"
+    )
+
+
+def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32) if dtype.kind == "f" else dtype

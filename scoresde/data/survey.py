@@ -1,0 +1,69 @@
+r"""One pass over all samples: their moments, their range, and a checksum.
+
+The moments of the pieces are joined by
+
+$$ \mu = \mu_a + \delta\,\frac{n_b}{n}, \qquad
+   M = M_a + M_b + \delta^2\,\frac{n_a n_b}{n}, \qquad \delta = \mu_b - \mu_a, $$
+
+which loses no digits where the mean is large (Chan, Golub & LeVeque 1983).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.data.stores import Store, pieces
+from scoresde.errors import DataError
+
+__all__ = ["Survey", "survey"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over raw samples found.
+
+    Attributes:
+        mean: The mean sample, float64 `(*event)`.
+        var: The variance of every dimension, float64 `(*event)`.
+        low: The smallest number.
+        high: The largest number.
+        sha256: Of the shape and all numbers in their order, wherever they lie.
+    """
+
+    mean: Tensor
+    var: Tensor
+    low: float
+    high: float
+    sha256: str
+
+
+def survey(store: Store) -> Survey:
+    """Read all samples once.
+
+    Raises:
+        DataError: A sample cannot be read, or holds a NaN or an infinity.
+    """
+    digest = hashlib.sha256(str(store.shape).encode())
+    mean = torch.zeros(store.shape[1:], dtype=torch.float64)
+    spread = torch.zeros_like(mean)
+    low, high = torch.inf, -torch.inf
+    for rows, raw in pieces(store):
+        digest.update(raw.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        least, most = raw.aminmax()
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            bad = (~raw.isfinite()).flatten(1).any(1)
+            raise DataError(
+                f"sample {rows.start + int(bad.nonzero()[0, 0])} holds a NaN or an infinity; "
+                "`scoresde data check` counts all of them"
+            )
+        low, high = min(low, float(least)), max(high, float(most))
+        x = raw.cpu().double()
+        own = x.mean(0)
+        delta, n = own - mean, rows.stop
+        spread += (x - own).square_().sum(0) + delta**2 * (rows.start * len(x) / n)
+        mean += delta * (len(x) / n)
+    return Survey(mean, spread / store.shape[0], low, high, digest.hexdigest())
