@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from scoresde.targets import Target
 
-__all__ = ["Series", "curve", "grid", "pareto", "scatter"]
+__all__ = ["Series", "curve", "figure", "grid", "pareto", "save", "scatter"]
 
 Series = Sequence[tuple[float, float, float, float]]
 """Points of a curve with intervals: `(x, y, low, high)` each."""
@@ -129,7 +129,7 @@ def scatter(
     low, high = centre - reach, centre + reach
     extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
 
-    figure, axes = _axes("a scatter plot", (5, 5))
+    drawn, axes = _axes("a scatter plot", (5, 5))
     if density is not None:
         x = torch.linspace(extent[0], extent[1], 240, dtype=torch.float64)
         y = torch.linspace(extent[2], extent[3], 240, dtype=torch.float64)
@@ -147,7 +147,7 @@ def scatter(
     outside = int(((points < low) | (points > high)).any(1).sum())
     if outside:
         axes.set_xlabel(f"{outside} of {len(points)} samples lie outside")
-    return _save(figure, path)
+    return save(drawn, path)
 
 
 def curve(
@@ -186,7 +186,7 @@ def curve(
     window = max(1, len(y) // 50)
     mean = y.unfold(0, window, 1).mean(1)
 
-    figure, axes = _axes("a curve", (7, 4))
+    drawn, axes = _axes("a curve", (7, 4))
     if window > 1:
         axes.plot(x.numpy(), y.numpy(), color="#30638e", alpha=0.25, linewidth=0.8)
     axes.plot(x[window - 1 :].numpy(), mean.numpy(), color="#30638e", marker="." * (len(y) == 1))
@@ -194,7 +194,7 @@ def curve(
         xlabel="step", ylabel=name, yscale="log" if bool((y > 0).all()) else "linear", title=title
     )
     axes.grid(alpha=0.3)
-    return _save(figure, path)
+    return save(drawn, path)
 
 
 def pareto(
@@ -225,9 +225,9 @@ def pareto(
         raise InvalidValueError("there is nothing to show; give at least one panel")
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure("a plot of errors", (3.4 * columns + 1.6, 3 * rows))
+    drawn = figure("a plot of errors", (3.4 * columns + 1.6, 3 * rows))
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    grid_of_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    grid_of_axes = drawn.subplots(rows, columns, squeeze=False).flatten()
     for axes, (title, curves) in zip(grid_of_axes, panels.items(), strict=False):
         for name, points in curves.items():
             shown = [point for point in points if point[1] > 0 and math.isfinite(point[1])]
@@ -247,8 +247,8 @@ def pareto(
         for axes in grid_of_axes[: len(panels)]
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, loc="outside right upper", fontsize="small")
-    return _save(figure, path)
+    drawn.legend(handles.values(), handles, loc="outside right upper", fontsize="small")
+    return save(drawn, path)
 
 
 def _frame(points: Tensor, density: Target | None) -> tuple[Tensor, Tensor]:
@@ -289,7 +289,16 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _figure(purpose: str, size: tuple[float, float]) -> Figure:
+def figure(purpose: str, size: tuple[float, float]) -> Figure:
+    """An empty figure for what has more panels than the plots above; `save` writes it.
+
+    Args:
+        purpose: What needs it, for the error.
+        size: Width and height in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -298,13 +307,18 @@ def _figure(purpose: str, size: tuple[float, float]) -> Figure:
 
 
 def _axes(purpose: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = _figure(purpose, size)
-    return figure, figure.subplots()
+    drawn = figure(purpose, size)
+    return drawn, drawn.subplots()
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+def save(drawn: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure into a PNG file; returns its path.
+
+    Raises:
+        InvalidValueError: The file cannot be written, or does not end in `.png`.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    drawn.savefig(buffer, format="png")
     return _write(path, buffer)
 
 
