@@ -23,7 +23,7 @@ FLOORS = [
     {"score", "targets", "ema"},
     {"samplers", "objectives", "metrics", "plot"},
     {"guidance", "likelihood", "sampling"},
-    {"training", "check", "arena", "interop"},
+    {"training", "check", "arena", "audit", "interop"},
     {"cli"},
     {"__main__"},
 ]

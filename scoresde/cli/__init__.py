@@ -64,6 +64,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _parse(args: Sequence[str] | None) -> Command:
     import tyro
 
+    from scoresde.cli.audit import Audit
     from scoresde.cli.bench import Bench
     from scoresde.cli.demo import Demo
     from scoresde.cli.info import Info
@@ -73,7 +74,7 @@ def _parse(args: Sequence[str] | None) -> Command:
 
     commands: dict[str, Callable[..., Command]] = {
         "demo": Demo, "train": Train, "sample": Sample, "info": Info, "likelihood": Likelihood,
-        "bench": Bench,
+        "bench": Bench, "audit": Audit,
     }  # fmt: skip
     words = sys.argv[1:] if args is None else list(args)
     if words[:1] == ["train"]:

@@ -1,0 +1,188 @@
+r"""What must hold of a perfect score, at one noise level, whatever the data are.
+
+With $x_t = \alpha x_0 + \sigma z$ let $\hat\varepsilon = -\sigma s(x_t)$ be the noise that the
+score predicts and $e = z - \hat\varepsilon$ the error it makes, so that
+$x_0 - D = -(\sigma / \alpha)\, e$ for its denoiser $D$. The perfect prediction is
+$E[z | x_t]$ (Vincent 2011), hence its error is orthogonal to every function of the state,
+
+$$ E[e \cdot h(x_t)] = 0. $$
+
+Three functions $h$ and the constants give four tests that need no truth:
+
+- $h = \hat\varepsilon$: $E\|e\|^2 = E[z \cdot e]$. By Stein's lemma in $z$, for any score at all,
+  $E[z \cdot e] = E[D_\text{dim} + \sigma^2 \nabla\cdot s]$, which is what the score's own Jacobian
+  says the error should be (Tweedie's second order: $\operatorname{Cov}(z | x_t) = I + \sigma^2
+  \nabla s$). The ratio of both sides is the **calibration**; no Jacobian is ever computed.
+- $h = x_t - \alpha\mu$: $-E[(x_t - \alpha\mu) \cdot s] = D_\text{dim}$, **Stein's** identity.
+- $h = D - \mu$: the regression of $x_0$ on $D$ has the **slope** 1.
+- $h$ constant: $E[s] = 0$, no **bias**.
+
+$E[e \cdot h] = E[(\varepsilon^* - \hat\varepsilon) \cdot h]$ for the perfect prediction
+$\varepsilon^*$: what a correction of $\hat\varepsilon$ by multiples of such $h$ would take off the
+loss is a lower bound of the error $E\|\hat\varepsilon - \varepsilon^*\|^2$, the Fisher divergence
+times $\sigma^2$. That is the **avoidable** part.
+
+Noise comes in pairs $\pm z$, which cancels most of what the draw of $x_0$ adds to the spread.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["ROUNDING", "Estimate", "Findings", "examine", "matched", "mean", "products"]
+
+ROUNDING = 5e-7
+"""The part of itself to which float32 rounds what a score says: no deviation below it counts."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its standard error.
+
+    Attributes:
+        value: The figure.
+        stderr: Its standard error.
+    """
+
+    value: float
+    stderr: float
+
+    @property
+    def low(self) -> float:
+        """The lower end of the interval that holds the truth 19 times in 20."""
+        return self.value - 1.96 * self.stderr
+
+    @property
+    def high(self) -> float:
+        """Its upper end."""
+        return self.value + 1.96 * self.stderr
+
+
+@dataclass(frozen=True)
+class Findings:
+    r"""The tests of one level; all numbers are means over the event's dimensions.
+
+    Attributes:
+        calibration: 1 for a perfect score.
+        stein: 1 for a perfect score.
+        slope: 1 for a perfect score.
+        bias: $\|E\hat\varepsilon\|^2$ without its own, 0 for a perfect score.
+        avoidable: A lower bound of $E\|\hat\varepsilon - \varepsilon^*\|^2$.
+        z: For each test how many standard errors it is off.
+    """
+
+    calibration: Estimate
+    stein: Estimate
+    slope: Estimate
+    bias: Estimate
+    avoidable: Estimate
+    z: dict[str, float]
+
+
+def mean(values: Tensor) -> Estimate:
+    """The mean of independent values `(n,)`."""
+    return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
+
+
+def products(z: Tensor, said: Tensor, u: Tensor) -> Tensor:
+    r"""What the tests are made of, one row `(6,)` for each sample, `(n, 6)`.
+
+    Args:
+        z: The noise, `(n, *)`, float64.
+        said: The predicted noise $\hat\varepsilon$.
+        u: The state about its mean in units of the noise, $(x_t - \alpha\mu) / \sigma$.
+    """
+    e = z - said
+    pairs = ((e, e), (z, e), (u, e), (said, said), (said, u), (u, u))
+    return torch.stack([(a * b).reshape(len(z), -1).mean(1) for a, b in pairs], 1)
+
+
+def examine(table: Tensor, errors: Tensor) -> Findings:
+    """The tests from the `products` and errors of the samples.
+
+    Args:
+        table: `(n, 6)`, means over each pair of opposite noises.
+        errors: $e$, `(n, D)`, means over each pair.
+    """
+    ee, ze, ue, nn, nu, uu = table.unbind(1)
+    # along the signal that the score sees, y = alpha (D - mu) / sigma
+    ye, yy = ue - (ze - ee), uu - 2 * nu + nn
+    least = ROUNDING
+    bias, strayed = _bias(errors)
+    return Findings(
+        calibration=_ratio(ee + least, ze + least),
+        stein=mean(1 - ue),
+        slope=_ratio(yy - ye + least, yy + least),
+        bias=bias,
+        avoidable=_avoidable(table),
+        z={
+            "calibration": _deviation(ee - ze),
+            "stein": _deviation(-ue),
+            "slope": _deviation(-ye),
+            "bias": strayed,
+        },
+    )
+
+
+def matched(value: float, mean: float, variance: float) -> float:
+    """How unlikely a value is, as a normal deviate, under the gamma law of these moments.
+
+    Sums of squares have nearly such a law (Satterthwaite 1946, doi:10.2307/3002019).
+    """
+    if not variance > 0:
+        return 0.0
+    shape, rate = mean**2 / variance, mean / variance
+    at = torch.tensor([shape, rate * max(value, 0.0)], dtype=torch.float64)
+    p = torch.special.gammaincc(at[0], at[1]).clamp(1e-300, 1 - 1e-16)
+    return -float(torch.special.ndtri(p))
+
+
+def _deviation(values: Tensor) -> float:
+    """The mean of values that should vanish on average, in standard errors."""
+    estimate = mean(values)
+    return estimate.value / math.hypot(estimate.stderr, ROUNDING)
+
+
+def _ratio(above: Tensor, below: Tensor) -> Estimate:
+    """The ratio of two means, with the standard error of its linearisation."""
+    value = float(above.mean() / below.mean())
+    stderr = float((above - value * below).std() / below.mean().abs()) / math.sqrt(len(above))
+    return Estimate(value, stderr)
+
+
+def _bias(errors: Tensor) -> tuple[Estimate, float]:
+    r"""$\|E e\|^2$ per dimension from the products of different samples, and its deviate."""
+    n, size = errors.shape
+    own = errors.square().sum(1)
+    # the Gram matrix and the scatter matrix have one norm, and one of them is small
+    gram = errors @ errors.T if n <= size else errors.T @ errors
+    cross = float(errors.sum(0).square().sum() - own.sum()) / (n * (n - 1))
+    square = float(gram.square().sum() - own.square().sum()) / (n * (n - 1))
+    spread = float(own.mean())
+    stderr = math.sqrt(2 * square / (n * (n - 1)))
+    least = n * size * ROUNDING**2
+    z = matched(spread + (n - 1) * cross, spread + least, 2 * square + 2 * least**2)
+    return Estimate(cross / size, stderr / size), z
+
+
+def _avoidable(table: Tensor) -> Estimate:
+    r"""What the best multiples of $\hat\varepsilon$ and $y$, found on one half, save on the other.
+
+    Whatever the multiples are, what they save on other samples is on average at most the error.
+    """
+    ee, ze, ue, nn, nu, uu = table.unbind(1)
+    gain = torch.stack([ze - ee, ue - (ze - ee)], 1)
+    gram = torch.stack([nn, nu - nn, nu - nn, uu - 2 * nu + nn], 1).reshape(-1, 2, 2)
+    even = torch.arange(len(table)) % 2 == 0
+    saved = torch.empty_like(ee)
+    for fit in (even, ~even):
+        m, g = gram[fit].mean(0), gain[fit].mean(0)
+        scale = m.diagonal().clamp(min=1e-300).rsqrt()
+        inverse = torch.linalg.pinv(scale[:, None] * m * scale, rcond=1e-6, hermitian=True)
+        beta = scale * (inverse @ (scale * g))
+        saved[~fit] = 2 * gain[~fit] @ beta - torch.einsum("i,nij,j->n", beta, gram[~fit], beta)
+    return mean(saved)

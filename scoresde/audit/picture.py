@@ -1,0 +1,107 @@
+r"""The picture of an audit: four panels over one axis of noise, and what failed in red.
+
+The losses; the calibration, Stein's identity and the slope, which are 1 for a perfect score; the
+excess loss; and the distance between the SDE's samples and the flow's. A level that fails a test is
+the redder the larger its excess is beside that of the worst level, which has a line.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scoresde import plot
+from scoresde.audit.identities import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from scoresde.audit.result import Audit, Level
+
+__all__ = ["picture"]
+
+_BAD = "#d1495b"
+
+
+def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
+    """Write the picture into a PNG file; the arguments and errors are those of `Audit.plot`."""
+    drawn = plot.figure("the picture of an audit", (8, 10.5))
+    losses, tests, excess, apart = drawn.subplots(4, 1, sharex=True, height_ratios=(3, 3, 2, 2))
+    levels = audit.levels
+    known = levels[0].fisher is not None
+
+    _line(losses, levels, lambda a: a.linear, "a linear denoiser", "C7", "--")
+    _line(losses, levels, lambda a: a.loss, "the model", "C0")
+    if known:
+        _line(losses, levels, lambda a: a.floor, "the least possible", "C2", ":")
+    losses.set(ylabel="held-out loss", yscale="log")
+
+    for name, read, colour in (
+        ("calibration", lambda a: a.findings.calibration, "C0"),
+        ("Stein", lambda a: a.findings.stein, "C1"),
+        ("slope of x0 on the denoiser", lambda a: a.findings.slope, "C2"),
+    ):
+        _line(tests, levels, read, name, colour)
+    tests.axhline(1, color="k", linewidth=0.8)
+    # levels that tell nothing, or are far off, would hide the others
+    sure = [e for a in levels for e in _of_one(a) if e.stderr < 0.1]
+    reach = max([0.02, *(abs(end - 1) for e in sure for end in (e.low, e.high))])
+    reach = 1.1 * min(reach, 0.3)
+    tests.set(ylabel="1 for a perfect score", ylim=(1 - reach, 1 + reach))
+
+    what = "excess loss" if known else "excess loss, at least"
+    _line(excess, levels, lambda a: a.excess, what, "C3")
+    largest = max(a.excess.value for a in levels)
+    excess.set(ylabel=what)
+    if known and largest > 0:
+        excess.set(yscale="log", ylim=(largest / 1e4, 2 * largest))
+    else:
+        excess.axhline(0, color="k", linewidth=0.8)
+
+    x = [a.ratio for a in levels]
+    apart.plot(x, [a.agreement.value for a in levels], marker=".", label="SDE against flow")
+    apart.plot(x, [a.agreement.floor for a in levels], color="k", linestyle=":",
+               label="95 % of equal laws stay below")  # fmt: skip
+    apart.axhline(0, color="k", linewidth=0.8)
+    apart.set(ylabel="distance of samples", xlabel=r"$\sigma/\alpha$", xscale="log")
+
+    edges = [x[0], *((a * b) ** 0.5 for a, b in pairwise(x)), x[-1]]
+    for axes in (losses, tests, excess, apart):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        for i, level in enumerate(levels):
+            if level.failed:
+                share = min(1.0, max(0.0, level.excess.value) / max(largest, 1e-300))
+                axes.axvspan(
+                    edges[i + 1], edges[i], color=_BAD, alpha=0.03 + 0.25 * share, linewidth=0
+                )
+        if audit.worst is not None:
+            axes.axvline(audit.worst.ratio, color=_BAD, linewidth=1)
+    drawn.suptitle("\n".join(textwrap.wrap(audit.verdict(), 92)), fontsize="medium")
+    return plot.save(drawn, path)
+
+
+def _of_one(level: Level) -> tuple[Estimate, ...]:
+    findings = level.findings
+    return findings.calibration, findings.stein, findings.slope
+
+
+def _line(
+    axes: Axes,
+    levels: tuple[Level, ...],
+    read: Callable[[Level], Estimate | None],
+    name: str,
+    colour: str,
+    dashes: str = "-",
+) -> None:
+    """A curve over the noise, with its interval as a shade."""
+    seen = [(a.ratio, e) for a in levels if (e := read(a)) is not None]
+    x = [ratio for ratio, _ in seen]
+    axes.plot(x, [e.value for _, e in seen], dashes, marker=".", color=colour, label=name)
+    axes.fill_between(
+        x, [e.low for _, e in seen], [e.high for _, e in seen], color=colour, alpha=0.2, linewidth=0
+    )

@@ -1,0 +1,131 @@
+r"""A score under audit: what it says at one noise level, and what it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.audit.agreement import Agreement, agreement
+from scoresde.audit.identities import products
+from scoresde.noise import Noise
+from scoresde.samplers import DPMSolverPP, Fast, Sampler
+from scoresde.sampling import trajectory
+from scoresde.score import Conditional
+from scoresde.sde import SDE, Moments
+from scoresde.targets import Target
+
+__all__ = ["Problem", "Sight"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    r"""What was seen at one level, a mean over a pair of opposite noises for each sample.
+
+    Attributes:
+        table: The `products`, `(n, 6)`.
+        errors: $e$, `(n, D)`.
+        floor: The squared error of the perfect score per dimension, `(n,)`, or `None`.
+        fisher: The squared distance from the perfect score, `(n,)`, or `None`.
+    """
+
+    table: Tensor
+    errors: Tensor
+    floor: Tensor | None
+    fisher: Tensor | None
+
+    @property
+    def losses(self) -> Tensor:
+        r"""$\|e\|^2$ per dimension, `(n,)`."""
+        return self.table[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A score, its process, and data that it has not seen; the arguments are those of `audit`."""
+
+    model: Any
+    sde: SDE
+    x: Tensor
+    condition: Mapping[str, Tensor] | None
+    target: Target | None
+    seed: int
+    batch_size: int
+    advance: Callable[[], object]
+
+    def look(self, t: Tensor) -> Sight:
+        """Ask the score at time `t` about every sample, twice."""
+        alpha, sigma = float(self.sde.alpha(t)), float(self.sde.sigma(t))
+        noise, centre = Noise.of(self.seed, len(self.x)), self.x.double().mean(0)
+        tables, errors, floors, fishers = [], [], [], []
+        for rows in self._chunks(len(self.x)):
+            score = self.sde.reverse(self._bound(rows)).score
+            clean, draw = self.x[rows], noise[rows].normal(self.x[rows], t)
+            for z in (draw, -draw):
+                state = alpha * clean + sigma * z
+                said, z = -sigma * score(state, t).double(), z.double()
+                u = (state.double() - alpha * centre) / sigma
+                tables.append(products(z, said, u))
+                errors.append((z - said).reshape(len(z), -1))
+                if self.target is not None:
+                    exact = -sigma * self.target.score(state.double(), self.sde, t)
+                    floors.append(_square(z - exact))
+                    fishers.append(_square(said - exact))
+                self.advance()
+        known = self.target is not None
+        return Sight(
+            _paired(tables), _paired(errors),
+            _paired(floors) if known else None, _paired(fishers) if known else None,
+        )  # fmt: skip
+
+    def draw(self, grid: Tensor, marks: Tensor, samples: int) -> list[Agreement]:
+        """The flow's samples against those of the reverse SDE, at the marked times of a grid."""
+        flow = self._states(Fast(), grid, marks, samples, 0)
+        other = self._states(DPMSolverPP(tau=1.0), grid, marks, samples, samples)
+        generator = torch.Generator().manual_seed(self.seed % 2**63)
+        return [agreement(a, b, generator) for a, b in zip(flow, other, strict=True)]
+
+    def _states(
+        self, sampler: Sampler, grid: Tensor, marks: Tensor, samples: int, first: int
+    ) -> list[Tensor]:
+        """The states at the marks, `(samples, *)` each."""
+        data = getattr(self.model, "data", None) or Moments(
+            self.x.mean(0), var=float((self.x - self.x.mean(0)).double().square().mean())
+        )
+        wanted = set(marks.tolist())
+        parts = []
+        for rows in self._chunks(samples):
+            run = trajectory(
+                self._bound(rows), self.sde, sampler, n=rows.stop - rows.start,
+                shape=self.x.shape[1:], times=grid, seed=self.seed, first=first + rows.start,
+                data=data, denoise=False, dtype=self.x.dtype, device=self.x.device, progress=False,
+            )  # fmt: skip
+            kept = []
+            for i, state in enumerate(run):
+                if i in wanted:
+                    kept.append(state.x)
+                self.advance()
+            parts.append(kept)
+        return [torch.cat(states) for states in zip(*parts, strict=True)]
+
+    def _chunks(self, n: int) -> Iterator[slice]:
+        for first in range(0, n, self.batch_size):
+            yield slice(first, min(first + self.batch_size, n))
+
+    def _bound(self, rows: slice) -> Any:
+        """The model with its condition for these samples."""
+        if self.condition is None:
+            return self.model
+        return Conditional(self.model, {k: v[rows] for k, v in self.condition.items()})
+
+
+def _square(gap: Tensor) -> Tensor:
+    return gap.square().reshape(len(gap), -1).mean(1)
+
+
+def _paired(parts: list[Tensor]) -> Tensor:
+    """The means over both signs of the noise, which follow each other."""
+    return torch.cat([(a + b) / 2 for a, b in zip(parts[::2], parts[1::2], strict=True)])

@@ -1,0 +1,204 @@
+"""What an audit found: a table, JSON, a picture, and the noise level that is worst."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scoresde import checkpoint
+from scoresde.audit.agreement import Agreement
+from scoresde.audit.identities import ROUNDING, Estimate, Findings
+
+__all__ = ["Audit", "Level"]
+
+# The share of audits of perfect scores that may complain.
+_FALSE_ALARMS = 0.01
+# What each test that fails says, and whether it may fail on either side.
+_FAULTS = {
+    "calibration": "misjudges its own error",
+    "stein": "Stein's identity fails",
+    "slope": "x0 does not follow the denoiser with slope 1",
+    "bias": "its mean is not 0",
+    "linear": "loses to a linear denoiser",
+}
+_TWO_SIDED = {"calibration", "stein", "slope"}
+
+
+@dataclass(frozen=True)
+class Level:
+    r"""One noise level; losses are means over the event's dimensions, in the scale of the noise.
+
+    Attributes:
+        t: The time.
+        ratio: $\sigma / \alpha$ there.
+        cell: The width in log-SNR of the range that the level stands for.
+        loss: $E\|\sigma s + z\|^2$ of the held-out samples.
+        findings: The tests that need no truth.
+        linear: The loss of the best linear denoiser.
+        floor: The least possible loss, where the truth is known.
+        fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, where the truth is known.
+        agreement: The reverse SDE's samples against the flow's.
+        z: For each test how far it is off, as a normal deviate.
+        limit: The deviate from which on a test has failed.
+    """
+
+    t: float
+    ratio: float
+    cell: float
+    loss: Estimate
+    findings: Findings
+    linear: Estimate
+    floor: Estimate | None
+    fisher: Estimate | None
+    agreement: Agreement
+    z: Mapping[str, float]
+    limit: float
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The names of the tests that failed."""
+        off = {k: abs(v) if k in _TWO_SIDED else v for k, v in self.z.items()}
+        return tuple(name for name in _FAULTS if off[name] > self.limit)
+
+    @property
+    def excess(self) -> Estimate:
+        """The loss above the least possible: exact with the truth, else at least so much."""
+        if self.fisher is not None:
+            return self.fisher
+        return max(self.findings.avoidable, self.findings.bias, key=lambda e: e.value)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All levels, from the largest noise down.
+
+    Attributes:
+        levels: One entry for each noise level.
+        sde: The process, as text.
+        dimensions: Numbers in one event.
+        n: Held-out samples.
+        samples: Samples drawn by either method.
+        nfe: Evaluations of the score that each of those took.
+    """
+
+    levels: tuple[Level, ...]
+    sde: str
+    dimensions: int
+    n: int
+    samples: int
+    nfe: int
+
+    @property
+    def worst(self) -> Level | None:
+        """The level with the largest error; without the truth, among those that fail a test."""
+        known = [a for a in self.levels if a.fisher is not None and a.fisher.value > ROUNDING]
+        failed = [a for a in self.levels if a.failed]
+        return max(known or failed, key=lambda a: a.excess.value, default=None)
+
+    @property
+    def parted(self) -> Level | None:
+        """The largest noise at which the SDE's and the flow's samples differ for certain."""
+        return next((a for a in self.levels if a.agreement.z > a.limit), None)
+
+    def nats(self, level: Level) -> float:
+        r"""What a level's excess costs in likelihood, $\tfrac12 D\,\Delta\lambda$ times it.
+
+        The variational bound integrates the loss over the log-SNR $\lambda$ (Kingma et al. 2021,
+        eq. 15, arXiv:2107.00630).
+        """
+        return 0.5 * self.dimensions * level.cell * level.excess.value
+
+    def verdict(self) -> str:
+        """One or two sentences: at which noise the score is bad, and in what way."""
+        worst = self.worst
+        if worst is None:
+            said = "no test failed: nothing is wrong that these samples could show."
+        else:
+            why = "; ".join(_FAULTS[name] for name in worst.failed) or "no test without truth fails"
+            bound = "" if worst.fisher else "at least "
+            said = (
+                f"worst at sigma/alpha = {worst.ratio:.3g}: {why}; error {bound}"
+                f"{max(worst.excess.value, 0):.2g} of a loss of {worst.loss.value:.3g}, "
+                f"{bound}{max(self.nats(worst), 0):.2g} nats there."
+            )
+        parted = self.parted
+        if parted is None:
+            return f"{said} The SDE's samples and the flow's agree."
+        return f"{said} The SDE's samples and the flow's differ from {parted.ratio:.3g} down."
+
+    def __str__(self) -> str:
+        known = self.levels[0].fisher is not None
+        names = [
+            "sigma/alpha", "loss", "floor" if known else "linear", "calibration", "Stein", "slope",
+            "excess" if known else "excess >=", "SDE-ODE", "(floor)", "failed",
+        ]  # fmt: skip
+        rows = [names]
+        for a in self.levels:
+            f, below = a.findings, a.floor or a.linear
+            rows.append(
+                [
+                    f"{a.ratio:.3g}", f"{a.loss.value:.3g}", f"{below.value:.3g}",
+                    _pm(f.calibration), _pm(f.stein), _pm(f.slope), f"{a.excess.value:.1e}",
+                    f"{a.agreement.value:.1e}", f"{a.agreement.floor:.1e}",
+                    ", ".join(a.failed) or "-",
+                ]
+            )  # fmt: skip
+        widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
+        lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+        head = (
+            f"{self.sde}, {self.dimensions} dimensions; {self.n} held-out samples, "
+            f"{self.samples} drawn by {self.nfe} evaluations each"
+        )
+        return "\n".join([head, *lines, self.verdict()])
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures, as JSON holds them; what is unknown or infinite is null."""
+        out = asdict(self)
+        for entry, level in zip(out["levels"], self.levels, strict=True):
+            entry |= {"failed": list(level.failed), "excess": asdict(level.excess)}
+        worst = self.worst
+        out |= {"worst": None if worst is None else worst.ratio, "verdict": self.verdict()}
+        return {name: _finite(value) for name, value in out.items()}
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write `as_json` into a file."""
+        checkpoint.write_json(Path(path), self.as_json())
+        return Path(path)
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Write one picture, with sigma/alpha along all of its axes; see `scoresde.audit.picture`.
+
+        Raises:
+            InvalidValueError: The file cannot be written, or does not end in `.png`.
+            MissingExtraError: matplotlib is not installed.
+        """
+        from scoresde.audit.picture import picture
+
+        return picture(self, path)
+
+
+def limit(levels: int) -> float:
+    """The deviate that one of all tests of a perfect score exceeds in one audit of a hundred."""
+    count = levels * (len(_FAULTS) + len(_TWO_SIDED) + 1)
+    share = torch.tensor(_FALSE_ALARMS / count, dtype=torch.float64)
+    return -float(torch.special.ndtri(share))
+
+
+def _pm(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f}±{1.96 * estimate.stderr:.3f}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,94 @@
+"""`scoresde audit`: at which noise levels a model is right, and at which it is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+
+from scoresde import plot
+from scoresde.audit import audit
+from scoresde.cli.sample import check_out
+from scoresde.data import Data, load
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.score import ScoreModel
+
+__all__ = ["Audit"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Test a trained model at every noise level, with data it has not seen."""
+
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
+    data: str
+    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
+    split: Annotated[
+        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
+    ] = None
+    """The part of a data set of torchvision: the one that the model was not trained on."""
+    out: Path = Path("audit.png")
+    """The picture to write, a .png file."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .json file for every figure."""
+    n: int = 512
+    """How many samples of the data, drawn at random, at least 16."""
+    levels: int = 13
+    """How many noise levels, at least 2."""
+    samples: int = 128
+    """Samples that are drawn by the SDE and by the flow, at least 2."""
+    steps: int = 48
+    """Steps of both, at least the levels less one."""
+    seed: int = 0
+    """The randomness, an integer from 0 to 2**64 - 1."""
+    batch_size: int = 128
+    """Samples at once, at least 1."""
+
+    def run(self) -> None:
+        """Test, print a table, and draw a picture."""
+        check_out(self.out, (".png",))
+        # without matplotlib nothing could be drawn after the work
+        plot.figure("the picture of an audit", (1, 1))
+        if self.json is not None:
+            check_out(self.json, (".json",))
+        model = ScoreModel.from_pretrained(self.checkpoint)
+        x, condition = self._chosen(load(self.data, split=self.split), model)
+        found = audit(
+            model,
+            model.sde,
+            x,
+            condition=condition,
+            levels=self.levels,
+            samples=self.samples,
+            steps=self.steps,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        print(found)
+        if self.json is not None:
+            print(f"all figures are in {found.to_json(self.json).absolute()}")
+        print(f"the picture is {found.plot(self.out).absolute()}")
+
+    def _chosen(self, data: Data, model: ScoreModel) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Random samples, and their labels where the model takes them."""
+        if data.event_shape != model.event_shape:
+            raise ShapeError(
+                f"the samples of {self.data} have shape {data.event_shape}, "
+                f"but the model's have {model.event_shape}"
+            )
+        if self.n < 16 or len(data) < 16:
+            raise InvalidValueError(
+                f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"
+            )
+        generator = torch.Generator().manual_seed(self.seed % 2**63)
+        chosen = data[torch.randperm(len(data), generator=generator)[: self.n]]
+        if getattr(model.net, "config", {}).get("num_classes") is None:
+            return chosen.x.float(), None
+        if chosen.label is None:
+            raise InvalidValueError(f"the model knows classes, but {self.data} has no labels")
+        return chosen.x.float(), {"label": chosen.label}

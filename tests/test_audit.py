@@ -1,0 +1,378 @@
+"""The audit: perfect scores pass, wrong ones are found where they are wrong and nowhere else."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import SDES, generators
+
+import scoresde
+from scoresde.audit import agreement as agreements
+from scoresde.audit import audit, identities
+from scoresde.audit.references import Linear
+from scoresde.cli import main
+from scoresde.divergence import divergence
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.metrics import energy_distance
+from scoresde.nn import MLP
+from scoresde.score import ScoreModel
+from scoresde.sde import VESDE, VPSDE, Moments, expand
+from scoresde.targets import Gaussian, GaussianMixture
+
+QUICK = dict(levels=9, samples=32, steps=24)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def modes(dimensions=32):
+    """Two modes that are apart, and wide enough that noise of .01 is small."""
+    means = torch.randn(2, dimensions, generator=seeded(0))
+    return GaussianMixture([0.3, 0.7], means, stds=0.3)
+
+
+class Bent:
+    """The exact score, changed where sigma / alpha lies in a band."""
+
+    def __init__(self, target, sde, change, low=0.0, high=math.inf):
+        self.exact, self.change, self.low, self.high = target.at(sde), change, low, high
+        self.sde, self.event_shape, self.data = sde, target.event_shape, self.exact.data
+
+    def ratio(self, t):
+        return self.sde.sigma(t.double()) / self.sde.alpha(t.double())
+
+    def __call__(self, x, t):
+        score, ratio = self.exact(x, t), self.ratio(t)
+        inside = expand(((ratio > self.low) & (ratio < self.high)).double(), x)
+        sigma = expand(self.sde.sigma(t.double()), x)
+        return score + inside * (self.change(score, sigma) - score)
+
+
+def stretched(score, sigma):
+    return 1.1 * score
+
+
+def shifted(score, sigma):
+    return score + 0.1 / sigma
+
+
+def in_band(found, low, high):
+    return [a.ratio for a in found.levels if low < a.ratio < high]
+
+
+@pytest.mark.parametrize("name", ["ve", "vp", "sub_vp", "cosine", "edm", "flow", "ncsn", "betas"])
+def test_a_perfect_score_passes_every_test_at_every_level(name):
+    sde, target = SDES[name], modes()
+    found = audit(target.at(sde), sde, target.sample(400, generator=seeded(1)), **QUICK)
+    assert [a.failed for a in found.levels] == [()] * len(found.levels)
+    assert found.worst is None
+    assert found.parted is None
+    assert "nothing is wrong" in found.verdict()
+    for level in found.levels:
+        for estimate in (level.findings.calibration, level.findings.stein, level.findings.slope):
+            assert abs(estimate.value - 1) < 5 * estimate.stderr + 1e-6
+
+
+@pytest.mark.parametrize("sde", [VESDE(), VPSDE()], ids=["ve", "vp"])
+@pytest.mark.parametrize("band", [(0.2, 1.0), (1.0, 6.0)])
+@pytest.mark.parametrize(
+    ("change", "test"), [(stretched, "calibration"), (stretched, "stein"), (shifted, "bias")]
+)
+def test_a_score_wrong_in_a_band_is_found_in_that_band_and_no_other(sde, band, change, test):
+    target = modes()
+    x = target.sample(512, generator=seeded(2))
+    found = audit(Bent(target, sde, change, *band), sde, x, **QUICK)
+    failed = [a.ratio for a in found.levels if test in a.failed]
+    assert failed == in_band(found, *band)
+    assert [a.ratio for a in found.levels if a.failed] == failed
+    assert found.worst.ratio in failed
+    assert f"{found.worst.ratio:.3g}" in found.verdict()
+
+
+def test_the_worst_level_is_where_most_is_lost_and_not_where_it_is_most_certain():
+    target, sde = modes(), VESDE()
+    both = Bent(target, sde, lambda s, _: 1.3 * s, 0.2, 0.5)
+    both.exact = Bent(target, sde, stretched, 1.0, 6.0)
+    found = audit(both, sde, target.sample(512, generator=seeded(3)), **QUICK)
+    assert {a.ratio for a in found.levels if a.failed} == {
+        *in_band(found, 0.2, 0.5), *in_band(found, 1.0, 6.0),
+    }  # fmt: skip
+    assert 0.2 < found.worst.ratio < 0.5
+
+
+def test_the_fisher_error_and_the_floor_are_those_of_the_closed_form():
+    v, c, sde = 0.25, 1.2, VESDE()
+    target = Gaussian(torch.zeros(64), var=v)
+    x = target.sample(512, generator=seeded(4))
+    found = audit(Bent(target, sde, lambda s, _: c * s), sde, x, target=target, **QUICK)
+    for level in found.levels:
+        whole = v + level.ratio**2
+        for estimate, exact in (
+            (level.fisher, (c - 1) ** 2 * level.ratio**2 / whole),
+            (level.floor, v / whole),
+        ):
+            assert abs(estimate.value - exact) < 5 * estimate.stderr
+        assert level.excess is level.fisher
+        assert level.loss.value >= level.floor.value - 5 * level.loss.stderr
+    largest = max(found.levels, key=lambda a: a.fisher.value)
+    assert found.worst is largest
+
+
+@given(st.floats(0.7, 1.3), st.floats(-0.5, 0.5), generators())
+def test_what_is_avoidable_is_no_more_than_the_error_and_all_of_a_factor(factor, tilt, generator):
+    # scores of the form -(a x) / V have the error that a linear correction removes
+    n, v, sigma = 4000, 0.5, 0.7
+    x = math.sqrt(v) * torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    z = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    tables, errors, truths = [], [], []
+    for noise in (z, -z):
+        state = x + sigma * noise
+        exact = sigma * state / (v + sigma**2)
+        said = factor * exact + tilt * torch.sin(3 * state)
+        tables.append(identities.products(noise, said, state / sigma))
+        errors.append(noise - said)
+        truths.append(((said - exact) ** 2).mean(1))
+    found = identities.examine((tables[0] + tables[1]) / 2, (errors[0] + errors[1]) / 2)
+    truth = float((truths[0] + truths[1]).mean() / 2)
+    margin = 5 * found.avoidable.stderr + 1e-9
+    assert found.avoidable.value < truth + margin
+    if tilt == 0:
+        assert found.avoidable.value > truth - margin
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5, -0.3])
+def test_calibration_compares_the_error_with_what_the_scores_own_jacobian_says(factor):
+    # Stein's lemma: E[z e] = D + sigma^2 E[div s], also for scores that are wrong
+    sde, target, sigma, n = VESDE(), modes(3), 0.6, 20_000
+    t = sde.time(torch.tensor(-2 * math.log(sigma), dtype=torch.float64))
+    x = target.sample(n, generator=seeded(5), dtype=torch.float64)
+    z = torch.randn(n, 3, generator=seeded(6), dtype=torch.float64)
+    score, trace = divergence(lambda y: factor * target.at(sde)(y, t), x + sigma * z)
+    said = -sigma * score
+    claimed = (3 + sigma**2 * trace) / 3
+    table = identities.products(z, said, (x + sigma * z) / sigma)
+    gap = identities.mean(table[:, 1] - claimed)
+    assert abs(gap.value) < 5 * gap.stderr
+    found = identities.examine(table, z - said)
+    ratio = float(table[:, 0].mean() / claimed.mean())
+    assert found.calibration.value == pytest.approx(ratio, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [1, 40])
+def test_the_test_for_a_bias_is_as_rare_as_it_says(size):
+    generator, rounds = seeded(7), 1500
+    scale = torch.linspace(0.1, 1, size, dtype=torch.float64)
+    deviates = []
+    for _ in range(rounds):
+        errors = scale * torch.randn(60, size, generator=generator, dtype=torch.float64)
+        deviates.append(identities._bias(errors)[1])
+    alarms = sum(z > 2.326 for z in deviates)  # 1 in 100
+    assert scipy.stats.binom.cdf(alarms, rounds, 0.015) > 1e-4
+    assert scipy.stats.binom.sf(alarms, rounds, 0.02) > 1e-4
+
+
+@given(st.floats(0.2, 60), st.floats(0.01, 20))
+def test_deviates_are_those_of_the_gamma_law(degrees, value):
+    p = scipy.stats.chi2.sf(value, degrees)
+    if 1e-12 < p < 1 - 1e-6:
+        found = identities.matched(value, degrees, 2 * degrees)
+        assert found == pytest.approx(scipy.stats.norm.isf(p), abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "size"), [(30, 5), (5, 12)])
+@pytest.mark.parametrize(("alpha", "sigma"), [(1.0, 0.3), (0.4, 2.0)])
+def test_the_linear_denoiser_has_the_loss_of_the_dense_formula(n, size, alpha, sigma):
+    generator = seeded(8)
+    mix = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    data = torch.randn(n, size, generator=generator, dtype=torch.float64) @ mix + 1
+    fit = Linear(data)
+    cov = fit.axes * (fit.variances - fit.rest) @ fit.axes.T + fit.rest * torch.eye(size).double()
+    gain = alpha * cov @ torch.linalg.inv(alpha**2 * cov + sigma**2 * torch.eye(size).double())
+    x = torch.randn(6, size, generator=generator, dtype=torch.float64)
+    # these have mean 0 and covariance I, so that their mean is exact for squares
+    z = math.sqrt(size) * torch.cat([torch.eye(size), -torch.eye(size)]).double()
+    state = alpha * x[:, None] + sigma * z
+    denoised = data.mean(0) + (state - alpha * data.mean(0)) @ gain.T
+    errors = z - (state - alpha * denoised) / sigma
+    exact = errors.square().mean((1, 2))
+    torch.testing.assert_close(fit.loss(x, alpha, sigma), exact)
+
+
+@pytest.mark.parametrize(("n", "size"), [(40, 6), (10, 30)])
+def test_the_covariance_is_shrunk_as_ledoit_and_wolf_say(n, size):
+    covariance = pytest.importorskip("sklearn.covariance")
+    scale = torch.linspace(0.1, 2, size, dtype=torch.float64)
+    data = scale * torch.randn(n, size, generator=seeded(9), dtype=torch.float64)
+    fit = Linear(data)
+    cov = fit.axes * (fit.variances - fit.rest) @ fit.axes.T + fit.rest * torch.eye(size).double()
+    expected, _ = covariance.ledoit_wolf(data.numpy())
+    np.testing.assert_allclose(cov.numpy(), expected, atol=1e-10)
+
+
+def test_a_model_that_knows_nothing_but_half_of_the_covariance_loses_to_a_linear_one():
+    target, sde = Gaussian(torch.zeros(16), var=torch.linspace(0.01, 2, 16)), VESDE()
+    lazy = Gaussian(torch.zeros(16), var=0.3).at(sde)
+    found = audit(lambda x, t: lazy(x, t), sde, target.sample(600, generator=seeded(10)), **QUICK)
+    assert any("linear" in a.failed for a in found.levels)
+
+
+def test_the_distance_of_samples_is_the_energy_distance_in_its_own_units():
+    x = torch.randn(40, 2, 3, generator=seeded(11))
+    y = torch.randn(40, 2, 3, generator=seeded(12)) + 0.4
+    found = agreements.agreement(x, y, seeded(13))
+    across = torch.cdist(x.double().flatten(1), y.double().flatten(1)).mean()
+    assert found.value == pytest.approx(energy_distance(x, y) / (2 * float(across)), abs=1e-9)
+    assert found.value > found.floor
+    assert found.z > 3
+
+
+def test_samples_of_one_law_are_rarely_told_apart():
+    generator = seeded(14)
+    draws = [torch.randn(2, 20, 2, generator=generator) for _ in range(200)]
+    found = [agreements.agreement(*pair, generator) for pair in draws]
+    above = sum(a.value > a.floor for a in found)
+    assert scipy.stats.binom.cdf(above, 200, 0.05) > 1e-4
+    assert scipy.stats.binom.sf(above - 1, 200, 0.05) > 1e-4
+    assert max(a.z for a in found) < 4.5
+
+
+def test_sde_and_flow_part_where_the_score_is_that_of_no_diffusion():
+    sde, target = VESDE(), modes(8)
+    x = target.sample(200, generator=seeded(15))
+    found = audit(
+        Bent(target, sde, lambda s, _: 1.5 * s, 0.3, 3.0), sde, x, levels=9, samples=128, steps=32
+    )
+    assert found.parted is not None
+    assert found.parted.ratio < 3.0
+    assert "differ from" in found.verdict()
+
+
+def test_figures_do_not_depend_on_the_size_of_the_batches():
+    sde, target = VPSDE(), modes(5)
+    x = target.sample(40, generator=seeded(16), dtype=torch.float64)
+    runs = [
+        audit(target.at(sde), sde, x, levels=4, samples=10, steps=6, batch_size=size, seed=3)
+        for size in (7, 64)
+    ]
+    one, two = (run.as_json() for run in runs)
+    assert one["levels"][2]["loss"] == pytest.approx(two["levels"][2]["loss"], rel=1e-9)
+    assert one["levels"][3]["agreement"]["value"] == pytest.approx(
+        two["levels"][3]["agreement"]["value"], rel=1e-6
+    )
+    other = audit(target.at(sde), sde, x, levels=4, samples=10, steps=6, seed=4)
+    assert other.levels[2].loss != runs[0].levels[2].loss
+
+
+def test_data_at_one_point_are_no_reason_for_an_alarm():
+    sde, target = VESDE(), Gaussian(torch.ones(4), var=0.0)
+    found = audit(target.at(sde), sde, torch.ones(64, 4), **QUICK)
+    assert all(a.failed == () for a in found.levels)
+    assert "null" in json.dumps(found.as_json()) or found.as_json()["worst"] is None
+
+
+def test_a_table_json_and_a_picture_come_of_it(tmp_path):
+    sde, target = VESDE(), modes(6)
+    x = target.sample(64, generator=seeded(17))
+    for truth in (None, target):
+        found = audit(
+            Bent(target, sde, lambda s, _: 2 * s), sde, x, target=truth, levels=4, samples=8,
+            steps=6,
+        )  # fmt: skip
+        text = str(found)
+        assert len(text.splitlines()) == 1 + 1 + 4 + 1
+        assert ("floor" in text.splitlines()[1].split()) == (truth is not None)
+        stored = json.loads(found.to_json(tmp_path / "a.json").read_text())
+        assert stored["worst"] == found.worst.ratio
+        assert len(stored["levels"]) == 4
+        picture = found.plot(tmp_path / "audit.png")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_nats_are_the_excess_in_the_integral_of_the_bound():
+    sde, target = VESDE(), modes(6)
+    found = audit(
+        Bent(target, sde, stretched), sde, target.sample(64, generator=seeded(18)),
+        target=target, levels=5, samples=8, steps=8,
+    )  # fmt: skip
+    ends = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
+    assert sum(a.cell for a in found.levels) == pytest.approx(float(ends[1] - ends[0]))
+    level = found.levels[2]
+    assert found.nats(level) == 0.5 * 6 * level.cell * level.fisher.value
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (dict(x=torch.zeros(15, 3)), ShapeError, "16"),
+        (dict(x=torch.zeros(20, 4)), ShapeError, "events"),
+        (dict(x=torch.zeros(20, 3, dtype=torch.long)), InvalidTypeError, "floating"),
+        (dict(x=torch.full((20, 3), math.nan)), NonFiniteError, "NaN"),
+        (dict(levels=1), InvalidValueError, "levels"),
+        (dict(steps=2), InvalidValueError, "steps"),
+        (dict(samples=1), InvalidValueError, "samples"),
+        (dict(batch_size=0), InvalidValueError, "batch_size"),
+        (dict(seed=-1), InvalidValueError, "seed"),
+        (dict(target="moons"), InvalidTypeError, "targets"),
+        (dict(target=Gaussian(torch.zeros(2), var=1.0)), ShapeError, "target"),
+        (dict(condition={"label": torch.zeros(3)}), ShapeError, "label"),
+        (dict(sde=VPSDE()), InvalidValueError, "belongs to"),
+        (dict(model=3), InvalidTypeError, "callable"),
+        (dict(model=lambda x, t: x * math.nan), NonFiniteError, "NaN"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, error, words):
+    sde = VESDE()
+    given = dict(
+        model=modes(3).at(sde), sde=sde, x=torch.zeros(20, 3), levels=4, samples=4, steps=6
+    )
+    given |= change
+    model, process, x = (given.pop(name) for name in ("model", "sde", "x"))
+    with pytest.raises(error, match=words):
+        audit(model, process, x, **given)
+
+
+def small_model(tmp_path, classes=None):
+    with torch.random.fork_rng(devices=[]):
+        net = MLP(2, hidden=(8,), num_classes=classes)
+    model = ScoreModel(net, VESDE(0.05, 5.0), (2,), data=Moments(0.0, var=1.0))
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
+    folder = small_model(tmp_path, classes=3)
+    x = scoresde.targets.TwoMoons().sample(100, generator=seeded(19)).numpy()
+    np.savez(tmp_path / "moons.npz", x=x, y=np.arange(100) % 3)
+    words = [str(folder), "--data", str(tmp_path / "moons.npz"), "--levels", "4", "--steps", "6"]
+    out = ["--out", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")]
+    assert main(["audit", *words, *out, "--n", "32", "--samples", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "32 held-out samples" in said
+    assert "a.png" in said
+    assert (tmp_path / "a.png").exists()
+    assert json.loads((tmp_path / "a.json").read_text())["n"] == 32
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out", "a.jpg"], ".png"),
+        (["--json", "a.txt"], ".json"),
+        (["--n", "3"], "16"),
+        (["--data", "nothing.npz"], "does not exist"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, capsys, options, words):
+    monkeypatch.chdir(tmp_path)
+    folder = small_model(tmp_path)
+    np.savez(tmp_path / "x.npz", x=np.zeros((50, 2), dtype=np.float32))
+    given = {"--data": "x.npz"} | dict([options])
+    code = main(["audit", str(folder), *(w for pair in given.items() for w in pair)])
+    assert code == 1
+    assert words in capsys.readouterr().err
