@@ -19,6 +19,7 @@ __all__ = [
     "MemoryLimitError",
     "MissingExtraError",
     "NonFiniteError",
+    "PeerError",
     "ScoreSDEError",
     "ShapeError",
     "TrainingError",
@@ -68,6 +69,10 @@ class DataError(ScoreSDEError, ValueError):
 
 class TrainingError(ScoreSDEError, RuntimeError):
     """Training that cannot go on."""
+
+
+class PeerError(ScoreSDEError, RuntimeError):
+    """Another process of the job that died, failed, or did not answer."""
 
 
 class MissingExtraError(ScoreSDEError, ImportError):

@@ -18,7 +18,7 @@ ROOT = Path(scoresde.__file__).parent
 FLOORS = [
     {"errors"},
     {"checks"},
-    {"grids", "noise", "ode", "divergence", "checkpoint", "nn"},
+    {"grids", "noise", "ode", "divergence", "checkpoint", "distributed", "nn"},
     {"sde", "data"},
     {"score", "targets", "ema"},
     {"samplers", "objectives", "metrics", "plot"},

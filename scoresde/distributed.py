@@ -1,0 +1,205 @@
+r"""Several processes that work as one.
+
+`torchrun` starts the same program several times and tells each copy its number, the *rank*. Within
+`group()` the copies can speak to each other; outside of it, and in a program that was started
+alone, there is one process, of rank 0, and everything here costs nothing.
+
+Tensors on the CPU travel by gloo, tensors on a GPU by NCCL. What is no tensor travels as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from scoresde import errors
+from scoresde.errors import InvalidValueError, PeerError
+
+__all__ = [
+    "align",
+    "check_same",
+    "device",
+    "group",
+    "is_main",
+    "largest",
+    "mean",
+    "on_main",
+    "rank",
+    "share",
+    "size",
+]
+
+T = TypeVar("T")
+
+
+def _alone() -> bool:
+    return not (dist.is_available() and dist.is_initialized())
+
+
+def rank() -> int:
+    """The number of this process, from 0 to `size() - 1`."""
+    return 0 if _alone() else dist.get_rank()
+
+
+def size() -> int:
+    """How many processes work together."""
+    return 1 if _alone() else dist.get_world_size()
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and prints, number 0."""
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """Where this process computes: a GPU of its own on its machine, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+@contextmanager
+def group(timeout: float = 600.0) -> Iterator[None]:
+    """Within the block the processes that `torchrun` started are one group.
+
+    It does nothing in a process that was started alone, or within another such block.
+
+    Args:
+        timeout: Seconds after which a process that waits for another one gives up; more than the
+            longest that one of them works alone, writing a checkpoint for example.
+
+    Raises:
+        PeerError: Another process of the group died, or could not be reached in time.
+    """
+    if not _alone() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(device())
+    with _peers():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout)
+        )
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Say in a sentence what the backends say of a process that has gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+            raise PeerError(
+                "another process of this job died, or did not answer in time; its own message, if "
+                "it had the time for one, says why. Start the same command again to go on "
+                f"({' '.join(str(error).split())[:200]})"
+            ) from error
+        raise
+
+
+def largest(value: int) -> int:
+    """The largest of the processes' integers, in each of them."""
+    if size() == 1:
+        return value
+    found = torch.tensor(value)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found)
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean of the processes' tensors of one shape, in each of them."""
+    if size() == 1:
+        return x
+    total = x.clone()
+    dist.all_reduce(total)
+    return total / size()
+
+
+def share(x: Tensor, owner: int) -> None:
+    """Overwrite `x`, of one shape and dtype everywhere, by that of process number `owner`."""
+    if size() > 1:
+        dist.broadcast(x, owner)
+
+
+def align(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of process 0."""
+    with torch.no_grad():
+        for value in (*module.parameters(), *module.buffers()):
+            share(value, 0)
+
+
+def on_main(action: Callable[[], T]) -> T:
+    """Do something in process 0 alone, and tell all of them how it went.
+
+    Args:
+        action: Its result must be something that JSON can hold.
+
+    Returns:
+        The result, in every process as JSON gives it back.
+
+    Raises:
+        ScoreSDEError: What `action` raised, in every process; errors of other kinds reach the
+            others as `PeerError`.
+    """
+    if size() == 1:
+        return action()
+    if not is_main():
+        reply = json.loads(_told(""))
+        if "error" in reply:
+            kind = getattr(errors, reply["error"], PeerError)
+            raise kind(f"{reply['message']} (in process 0)")
+        result: T = reply["result"]
+        return result
+    try:
+        result = action()
+    except Exception as error:
+        _told(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        raise
+    _told(json.dumps({"result": result}))
+    return result
+
+
+def check_same(what: str, value: Any) -> None:
+    """Refuse to work together where the processes were given different things.
+
+    Args:
+        what: Its name, for the message.
+        value: Something that JSON can hold.
+
+    Raises:
+        InvalidValueError: One process has another value than process 0; raised in all of them.
+    """
+    own = json.dumps(value)
+    theirs = _told(own)
+    first = largest(0 if own == theirs else rank())
+    if first:
+        here = f"; here, in process {rank()}, it is {own}" if own != theirs else ""
+        raise InvalidValueError(
+            f"process {first} was given another {what} than process 0, where it is {theirs}{here}; "
+            "start all processes with the same arguments"
+        )
+
+
+def _told(text: str) -> str:
+    """The text of process 0, in every process."""
+    if size() == 1:
+        return text
+    content = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    length = torch.tensor(len(content))
+    share(length, 0)
+    content = content if is_main() else content.new_empty(int(length))
+    share(content, 0)
+    return bytes(content.tolist()).decode()
