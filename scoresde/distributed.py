@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -33,7 +33,9 @@ __all__ = [
     "mean",
     "on_main",
     "rank",
+    "rows",
     "share",
+    "shared",
     "size",
 ]
 
@@ -57,6 +59,21 @@ def size() -> int:
 def is_main() -> bool:
     """Whether this is the process that writes and prints, number 0."""
     return rank() == 0
+
+
+def rows(n: int) -> slice:
+    """The rows of a batch of `n` that are this process's: equal shares, in the order of ranks.
+
+    Raises:
+        InvalidValueError: The batch cannot be divided evenly.
+    """
+    share, rest = divmod(n, size())
+    if rest or not n:
+        raise InvalidValueError(
+            f"a batch of {n} cannot be divided evenly among {size()} processes; choose a "
+            f"batch_size that is a multiple of {size()}, {max(share, 1) * size()} for example"
+        )
+    return slice(rank() * share, (rank() + 1) * share)
 
 
 def device() -> torch.device:
@@ -134,6 +151,19 @@ def share(x: Tensor, owner: int) -> None:
         dist.broadcast(x, owner)
 
 
+def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of process 0, on the CPU, in every process; what others pass is not looked at."""
+    if size() == 1:
+        return dict(tensors)
+    own = [[name, str(v.dtype).removeprefix("torch."), v.shape] for name, v in tensors.items()]
+    found = {}
+    for name, dtype, shape in json.loads(_told(json.dumps(own))):
+        value = tensors[name] if is_main() else torch.empty(shape, dtype=getattr(torch, dtype))
+        found[name] = value.contiguous()
+        share(found[name].view(-1).view(torch.uint8), 0)  # gloo does not know every dtype
+    return found
+
+
 def align(module: nn.Module) -> None:
     """Give every process the parameters and buffers of process 0."""
     with torch.no_grad():
@@ -159,37 +189,42 @@ def on_main(action: Callable[[], T]) -> T:
     if not is_main():
         reply = json.loads(_told(""))
         if "error" in reply:
-            kind = getattr(errors, reply["error"], PeerError)
-            raise kind(f"{reply['message']} (in process 0)")
+            kind, message = reply["error"]
+            if kind in errors.__all__:
+                raise getattr(errors, kind)(f"{message} (in process 0)")
+            raise PeerError(f"{kind}: {message} (in process 0)")
         result: T = reply["result"]
         return result
     try:
         result = action()
     except Exception as error:
-        _told(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        _told(json.dumps({"error": [type(error).__name__, str(error)]}))
         raise
     _told(json.dumps({"result": result}))
     return result
 
 
-def check_same(what: str, value: Any) -> None:
+def check_same(values: Mapping[str, Any]) -> None:
     """Refuse to work together where the processes were given different things.
 
     Args:
-        what: Its name, for the message.
-        value: Something that JSON can hold.
+        values: By name, the same names everywhere; what JSON can hold.
 
     Raises:
         InvalidValueError: One process has another value than process 0; raised in all of them.
     """
-    own = json.dumps(value)
-    theirs = _told(own)
-    first = largest(0 if own == theirs else rank())
+    own = json.loads(json.dumps(values))
+    main = json.loads(_told(json.dumps(own)))
+    changes = [
+        f"{name} is {value!r} here and {main.get(name)!r} there"
+        for name, value in own.items()
+        if value != main.get(name)
+    ]
+    first = largest(rank() if changes else 0)
     if first:
-        here = f"; here, in process {rank()}, it is {own}" if own != theirs else ""
         raise InvalidValueError(
-            f"process {first} was given another {what} than process 0, where it is {theirs}{here}; "
-            "start all processes with the same arguments"
+            f"process {first} was given something else than process 0; start all processes with "
+            f"the same arguments{': ' if changes else ''}{', '.join(changes)}"
         )
 
 

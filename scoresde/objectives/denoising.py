@@ -26,6 +26,7 @@ def dsm_loss(
     condition: Mapping[str, Tensor] | None = None,
     weight: Weight = sigma2,
     control_variate: bool = False,
+    noise: Tensor | None = None,
     check_finite: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -60,6 +61,7 @@ def dsm_loss(
         control_variate: Whether the second form is used; same mean, two evaluations.
         check_finite: Whether `x` is looked through first, for which a GPU has to be waited for;
             otherwise a NaN in it is one in the loss.
+        noise: $z$ itself, `(B, *)`; `None` draws it.
         generator: Source of times and noise; on the CPU, or on the device of `x` if `t` is given.
 
     Returns:
@@ -67,11 +69,12 @@ def dsm_loss(
 
     Raises:
         InvalidTypeError: `x` is not of floating point, or the score is no tensor.
-        ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
+        ShapeError: The score or the noise has another shape than `x`, or `t` is neither `()` nor
+            `(B,)`.
         NonFiniteError: `x` holds a NaN or an infinity.
         InvalidValueError: There is no noise at `t`, or the model belongs to another SDE.
     """
-    p = perturb(model, sde, x, t, law, condition, weight, generator, check_finite)
+    p = perturb(model, sde, x, t, law, condition, weight, generator, check_finite, noise)
     if not (p.sigma > 0).all():
         raise InvalidValueError(
             f"denoising needs noise, but sigma is 0 at t = {p.time}; stay at or above "

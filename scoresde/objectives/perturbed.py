@@ -50,6 +50,7 @@ def perturb(
     weight: Weight,
     generator: torch.Generator | None,
     check_finite: bool = True,
+    noise: Tensor | None = None,
 ) -> Perturbed:
     """Draw times and noise; the arguments and errors are those of the objectives."""
     check_problem(model, sde)
@@ -72,7 +73,7 @@ def perturb(
         raise ShapeError(
             f"a weight has the shape of its times, {tuple(time.shape)}, got {tuple(lam.shape)}"
         )
-    z = draw(x, generator)
+    z = draw(x, generator) if noise is None else _checked_noise(noise, x)
     mean, std = sde.marginal(x, time)
     at = time.to(x.device, torch.promote_types(x.dtype, torch.float32)).expand(len(x))
 
@@ -94,6 +95,14 @@ def check_data(x: Tensor, check_finite: bool = True) -> None:
         raise ShapeError("data need a batch dimension (B, *), got one number")
     if check_finite and not x.isfinite().all():
         raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
+
+
+def _checked_noise(noise: Tensor, x: Tensor) -> Tensor:
+    if noise.shape != x.shape:
+        raise ShapeError(
+            f"noise has the shape of the data, {tuple(x.shape)}, got {tuple(noise.shape)}"
+        )
+    return noise.to(x)
 
 
 def draw(x: Tensor, generator: torch.Generator | None) -> Tensor:

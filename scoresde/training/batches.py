@@ -6,13 +6,17 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from scoresde import distributed
 from scoresde.data import Data, batch_indices
 from scoresde.training.config import TrainConfig
 
 __all__ = ["Batch", "Batches"]
 
 Batch = tuple[Tensor, Tensor | None]
-"""Samples `(B, *event)` in the model's units, and labels `(B,)` where the data have any."""
+"""Samples `(B, *event)` in the model's units, and labels `(B,)` where the data have any.
+
+Among several processes each has its own rows of the batch, `distributed.rows(batch_size)`.
+"""
 
 
 class Batches:
@@ -29,9 +33,9 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """The batch of update number `step`."""
-        index = batch_indices(
-            len(self.data), self.config.batch_size, seed=self.config.seed, step=step
-        )
+        size = self.config.batch_size
+        index = batch_indices(len(self.data), size, seed=self.config.seed, step=step)
+        index = index[distributed.rows(size)]
         return self.data.batch(index), None if self.data.label is None else self.data.label[index]
 
     def since(self, step: int) -> Iterator[Batch]:

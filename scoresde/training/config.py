@@ -11,8 +11,12 @@ from scoresde.errors import InvalidValueError, UnknownNameError
 
 __all__ = ["TrainConfig"]
 
-# These change what is kept and shown of a run, never its weights.
-_FREE = {"on_nan", "save_every", "keep", "log_every"}
+# These change what is kept and shown of a run, or how it is computed, but not what: its weights
+# stay the same but for rounding.
+_FREE = {
+    "on_nan", "save_every", "keep", "log_every", "accumulate", "compile", "channels_last",
+    "recompute",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,10 @@ class TrainConfig:
 
     Attributes:
         steps: Updates in all, at least 1. May grow when a run is taken up again.
-        batch_size: Samples of one update, at least 1.
+        batch_size: Samples of one update, at least 1; among several processes, of all of them
+            together.
+        accumulate: Parts, at least 1, in which a process handles its share of a batch one after
+            the other, to save memory.
         lr: The largest learning rate of Adam, above 0.
         betas: Adam's two decay rates, each in [0, 1).
         warmup: Steps over which the learning rate rises, 0 for none.
@@ -45,6 +52,12 @@ class TrainConfig:
         bf16: Whether the network runs in bfloat16 (weights and optimiser stay in float32).
         on_nan: What becomes of a step whose gradient is not finite: "raise" ends the run with a
             report, "skip" leaves the step out, up to 10 in a row.
+        compile: Whether the network runs through `torch.compile`; the first steps then take
+            minutes.
+        channels_last: Whether images are stored with their channels last, as many convolutions
+            want them.
+        recompute: Whether the blocks of the network forget their activations and compute them
+            again on the way back, which saves memory and costs about a third more time.
         save_every: Steps between checkpoints, at least 1.
         keep: How many checkpoints are kept, at least 2: a damaged one needs a predecessor.
         log_every: Steps between looks at the loss, at least 1.
@@ -56,6 +69,7 @@ class TrainConfig:
 
     steps: int = 10_000
     batch_size: int = 128
+    accumulate: int = 1
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 100
@@ -69,12 +83,17 @@ class TrainConfig:
     label_dropout: float = 0.1
     bf16: bool = False
     on_nan: str = "raise"
+    compile: bool = False
+    channels_last: bool = False
+    recompute: bool = False
     save_every: int = 1000
     keep: int = 3
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        least = dict(steps=1, batch_size=1, warmup=0, seed=0, save_every=1, keep=2, log_every=1)
+        least = dict(
+            steps=1, batch_size=1, accumulate=1, warmup=0, seed=0, save_every=1, keep=2, log_every=1
+        )
         for name, low in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:

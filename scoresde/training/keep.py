@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde import checkpoint
+from scoresde import checkpoint, distributed
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
@@ -66,6 +66,7 @@ class Keeper:
             "step": step,
             "config": self.config.as_json(),
             "threads": torch.get_num_threads(),
+            "processes": distributed.size(),
             "torch": torch.__version__,
             **self.identity,
         }
@@ -97,11 +98,15 @@ class Keeper:
                     f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
                     "take the old one, or another folder"
                 )
-        if meta.get("threads") != torch.get_num_threads():
-            warnings.warn(
-                f"{source} was written with {meta.get('threads')} threads and goes on with "
-                f"{torch.get_num_threads()}: the weights will differ in the last bits from those "
-                "of an uninterrupted run",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+        for name, now in (
+            ("threads", torch.get_num_threads()),
+            ("processes", distributed.size()),
+        ):
+            before = meta.get(name, 1)
+            if before != now:
+                warnings.warn(
+                    f"{source} was written with {before} {name} and goes on with {now}: the "
+                    "weights will differ in the last bits from those of an uninterrupted run",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )

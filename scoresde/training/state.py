@@ -52,6 +52,12 @@ def unpack(
     for name, value in parts["optimizer"].items():
         number, _, key = name.partition(".")
         slots.setdefault(int(number), {})[key] = value
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, slot in slots.items():
+        for name, value in slot.items():
+            if value.ndim and value.shape == weights[index].shape:
+                # fused Adam walks through memory, so its averages must lie as the weights do
+                slot[name] = torch.empty_like(weights[index], dtype=value.dtype).copy_(value)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from scoresde import distributed
+
 __all__ = ["Stop"]
+
+_ECHO = 2.0  # seconds
 
 
 class Stop:
     """Within the block the first SIGINT or SIGTERM is only noted; a second one ends it at once.
 
-    Outside the main thread, where Python allows no handlers, nothing is changed.
+    Outside the main thread, where Python allows no handlers, nothing is changed. Among several
+    processes a second one within two seconds is taken for an echo of the first, since a terminal
+    and `torchrun` each send their own.
 
     Attributes:
         received: The signal, or None.
@@ -21,6 +28,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -40,10 +48,20 @@ class Stop:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        again = self.received is not None
+        now = time.monotonic()
+        echo = distributed.size() > 1 and now - self._at < _ECHO
+        again = self.received is not None and not echo
+        self._at = self._at if echo else now
         self.received = signal.Signals(number)
         if again:
             self.end(f"stopped at once by a second {self.received.name}")
+
+    def agreed(self) -> signal.Signals | None:
+        """The signal that this process received, or any of those that it works with."""
+        number = distributed.largest(self.received or 0)
+        if number:
+            self.received = signal.Signals(number)
+        return self.received
 
     def end(self, message: str) -> None:
         """Raise what Python raises for the signal: KeyboardInterrupt, or SystemExit(143).

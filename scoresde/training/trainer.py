@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from scoresde import distributed
 from scoresde.data import Data, Identity, load
 from scoresde.ema import EMA
 from scoresde.errors import InvalidValueError, ShapeError
@@ -27,6 +28,7 @@ from scoresde.training.config import TrainConfig
 from scoresde.training.guard import Guard
 from scoresde.training.keep import Keeper
 from scoresde.training.log import JSONLines
+from scoresde.training.network import laid_out, training
 from scoresde.training.state import identity, pack, unpack
 from scoresde.training.stop import Stop
 from scoresde.training.update import Update
@@ -61,6 +63,10 @@ class Trainer:
         ShapeError: The data's events have another shape than the model's.
         InvalidValueError: The folder holds a run of another configuration, model or data set.
         CheckpointError: The folder holds checkpoints, and all are damaged.
+
+    Within `scoresde.distributed.group()` the processes that `torchrun` started train together:
+    each on its rows of every batch, all with the same weights. Process 0 writes, prints, and calls
+    the callbacks.
     """
 
     def __init__(
@@ -77,6 +83,9 @@ class Trainer:
         self.config = TrainConfig() if config is None else config
         self.folder = None if folder is None else Path(folder)
         _check_fit(model, self.data)
+        own = identity(model, self.data)
+        distributed.check_same({**self.config.as_json(), **own})
+        distributed.align(laid_out(model, self.config))
         self.step = 0
         if self.data.transform != Identity():
             model.transform = self.data.transform
@@ -89,10 +98,11 @@ class Trainer:
             self._update.describe,
             lambda: self._keeper.newest if self._keeper is not None else None,
         )
-        self.callbacks = Callbacks(callbacks)
+        self.callbacks = Callbacks(callbacks if distributed.is_main() else ())
         if self.folder is not None:
-            self._keeper = Keeper(self.folder, self.config, identity(model, self.data))
-            self.callbacks.members.insert(0, JSONLines(self.folder / "log.jsonl"))
+            self._keeper = Keeper(self.folder, self.config, own)
+            if distributed.is_main():
+                self.callbacks.members.insert(0, JSONLines(self.folder / "log.jsonl"))
             self._resume(self._keeper)
 
     @property
@@ -122,10 +132,12 @@ class Trainer:
             TrainingError: The loss, its gradient or a weight is no longer finite; says where.
             MemoryLimitError: A step does not fit into memory.
             CheckpointError: Two checkpoints in a row could not be written, or the last one.
+            PeerError: Another process of the job died.
         """
         if self._keeper is not None and self.finished:
             # the run may have been killed between the two files
-            self._keeper.export(self.step, self.ema.model)
+            keeper, model = self._keeper, self.ema.model
+            distributed.on_main(lambda: keeper.export(self.step, model))
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
         bar = tqdm(
@@ -133,9 +145,9 @@ class Trainer:
             initial=self.step,
             desc="training",
             unit="step",
-            disable=None if progress is None else not progress,
+            disable=not distributed.is_main() or (None if progress is None else not progress),
         )
-        with bar, Stop() as stop, _training(self.model, self.config.bf16), self._watched():
+        with bar, Stop() as stop, training(self.model, self.config), self._watched():
             start = time.perf_counter()
             batches = self._batches.since(self.step)
             while self.step < end:
@@ -145,7 +157,7 @@ class Trainer:
                     self.ema.update(self.model)
                 self.step += 1
                 bar.update()
-                told = stop.received  # read once: a signal may come while this step is saved
+                told = stop.agreed()  # asked once: a signal may come while this step is saved
                 last = self.step == end or told is not None
                 save = last or self.step % self.config.save_every == 0
                 if save or self.step % self.config.log_every == 0:
@@ -169,7 +181,7 @@ class Trainer:
 
     def _log(self, recent: list[Tensor], seconds: float) -> float:
         """Look at the steps since the last look; the mean loss."""
-        found = torch.stack(recent).double().cpu()
+        found = distributed.mean(torch.stack(recent).double().cpu())
         found = self._guard.look(self.step - len(recent), found)
         if not len(found):
             return math.nan  # all were left out: there is no loss to tell
@@ -188,31 +200,31 @@ class Trainer:
         return float(loss)
 
     def _save(self, *, last: bool) -> None:
-        if self._keeper is None:
+        keeper = self._keeper
+        if keeper is None:
             return
         state = pack(self.model, self.ema, self.optimizer)
         self._guard.check(self.step, state, self.optimizer)
-        if self._keeper.save(self.step, state, self.ema.model, last):
+        if distributed.on_main(lambda: keeper.save(self.step, state, self.ema.model, last)):
             self.callbacks.on_checkpoint(self.step, self.ema.model)
 
     def _resume(self, keeper: Keeper) -> None:
-        found = keeper.resume()
+        """Go on from what process 0 finds: what the others see of the folder does not matter."""
+        state: dict[str, Tensor] = {}
+
+        def find() -> tuple[str, int] | None:
+            found = keeper.resume()
+            if found is None:
+                return None
+            path, tensors, step = found
+            state.update(tensors)
+            return str(path), step
+
+        found = distributed.on_main(find)
         if found is not None:
-            path, tensors, self.step = found
-            unpack(tensors, self.model, self.ema, self.optimizer, source=str(path))
-
-
-@contextlib.contextmanager
-def _training(model: ScoreModel, bf16: bool) -> Iterator[None]:
-    """Training mode and precision within the block; afterwards those of before."""
-    before = model.training, model.autocast
-    model.train()
-    model.autocast = torch.bfloat16 if bf16 else None
-    try:
-        yield
-    finally:
-        model.train(before[0])
-        model.autocast = before[1]
+            path, self.step = found
+            tensors = distributed.shared(state)
+            unpack(tensors, self.model, self.ema, self.optimizer, source=path)
 
 
 def _check_fit(model: ScoreModel, data: Data) -> None:

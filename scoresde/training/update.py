@@ -1,26 +1,34 @@
 r"""One update of the weights: loss, gradient, Adam.
 
-Step k draws its times, noise, hidden labels and dropout from (seed, k) alone, so that a run needs
-to store no random state.
+Step k draws its times, noise, hidden labels and dropout from (seed, k) alone: see `draws`.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from contextlib import AbstractContextManager, nullcontext
 
-from scoresde import objectives
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from scoresde import distributed, objectives
+from scoresde.errors import InvalidValueError, TrainingError
 from scoresde.score import ScoreModel
 from scoresde.sde import Importance, LogNormal, TimeLaw, Uniform
 from scoresde.training.batches import Batch
 from scoresde.training.config import TrainConfig
+from scoresde.training.draws import Draws
 
 __all__ = ["Update"]
 
 
 class Update:
     """Moves a model's weights, one batch at a time.
+
+    Among several processes each handles its own rows of a batch, in as many parts as the
+    configuration says. The gradient is the mean over all of them, so that the update is the same
+    in every process, and that of one process alone, but for rounding and for layers such as
+    dropout, whose randomness belongs to the part.
 
     Args:
         model: Trained in place.
@@ -29,6 +37,9 @@ class Update:
 
     Attributes:
         optimizer: Adam, over the parameters that ask for gradients.
+
+    Raises:
+        InvalidValueError: The batch cannot be divided evenly.
     """
 
     def __init__(self, model: ScoreModel, config: TrainConfig, classes: int | None) -> None:
@@ -41,55 +52,64 @@ class Update:
             betas=config.betas,
             fused=True,
         )
+        self._rows = _divided(config)
         self._weight = _weight(config, model)
         self._law = _law(config)
+        self._score: nn.Module = model
+        if distributed.size() > 1:
+            self._score = DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
-        """Update number `step`; the loss and the norm of its gradient, `(2,)`."""
+        """Update number `step`; the loss of the own rows and the norm of the gradient, `(2,)`."""
         lr = self.config.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        loss = self.loss(step, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = []
+        for part in range(self.config.accumulate):
+            with self._local(part):
+                loss = self.loss(step, batch, part) / self.config.accumulate
+                loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        self._check_reached()
         weights = self.optimizer.param_groups[0]["params"]
         norm = torch.nn.utils.clip_grad_norm_(weights, self.config.clip)
         if self.config.on_nan == "raise" or norm.isfinite():
             self.optimizer.step()
-        return torch.stack([loss.detach(), norm])
+        return torch.stack([torch.stack(losses).sum(), norm])
 
-    def loss(self, step: int, batch: Batch) -> Tensor:
-        """The loss of update number `step`: the mean over samples and event dimensions."""
-        generator, dropout_seed = _randomness(self.config.seed, step)
-        t, importance = self._times(generator)
+    def loss(self, step: int, batch: Batch, part: int = 0) -> Tensor:
+        """The loss of one part of the own rows: the mean over samples and event dimensions."""
+        draws = Draws(self.config, self.model.sde, self._law, step)
+        number = distributed.rank() * self.config.accumulate + part
+        rows = self._rows[number]
+        mine = slice(part * (rows.stop - rows.start), (part + 1) * (rows.stop - rows.start))
         device = self.model.data_mean.device
-        x, label = batch
-        x = x.to(device)
+        x = batch[0][mine].to(device)
         condition = None
-        if label is not None:
-            hidden = torch.rand(len(x), generator=generator) < self.config.label_dropout
-            label = label.masked_fill(hidden, self.classes or 0)
+        if batch[1] is not None:
+            label = batch[1][mine].masked_fill(draws.hidden[rows], self.classes or 0)
             condition = {"label": label.to(device)}
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             # layers such as dropout know no generator but the global one
-            torch.default_generator.manual_seed(dropout_seed)
+            torch.default_generator.manual_seed(draws.dropout_seed(number))
             if device.type == "cuda":
-                torch.cuda.manual_seed(dropout_seed)
+                torch.cuda.manual_seed(draws.dropout_seed(number))
             losses = objectives.dsm_loss(
-                self.model,
+                self._score,
                 self.model.sde,
                 x,
-                t=t,
+                t=draws.t[rows],
                 condition=condition,
                 weight=self._weight,
                 check_finite=False,  # a NaN shows in the gradient, and the same in every process
-                generator=generator,
+                noise=draws.noise(x, rows),
             )
-        return (importance.to(losses) * losses).mean() / x[0].numel()
+        return (draws.importance[rows].to(losses) * losses).mean() / x[0].numel()
 
     def describe(self, step: int) -> str:
         """At which rate, times and noise levels update number `step` is made."""
-        t, _ = self._times(_randomness(self.config.seed, step)[0])
+        t = Draws(self.config, self.model.sde, self._law, step).t
         sigma = self.model.sde.sigma(t)
         return (
             f"at learning rate {self.config.lr_at(step):.3g}, times in "
@@ -97,20 +117,36 @@ class Update:
             f"[{float(sigma.min()):.4g}, {float(sigma.max()):.4g}]"
         )
 
-    def _times(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        n = self.config.batch_size
-        return self.model.sde.sample_times(n, law=self._law, generator=generator)
+    def _local(self, part: int) -> AbstractContextManager[None]:
+        """All parts but the last one leave their gradients unsent."""
+        if isinstance(self._score, DistributedDataParallel) and part < self.config.accumulate - 1:
+            return self._score.no_sync()
+        return nullcontext()
+
+    def _check_reached(self) -> None:
+        """A gradient that never comes would leave several processes waiting for it."""
+        if self._score is self.model:
+            return
+        named = self.model.named_parameters()
+        lost = [name for name, p in named if p.requires_grad and p.grad is None]
+        if lost:
+            raise TrainingError(
+                f"no gradient reaches {len(lost)} parameters ({', '.join(lost[:5])}), and several "
+                "processes would wait for it; freeze what is not used by `requires_grad_(False)`"
+            )
 
 
-def _randomness(seed: int, step: int) -> tuple[torch.Generator, int]:
-    """The generator of a step, and the seed of its dropout.
-
-    torch uses 32 bits of a seed on the CPU, so two steps of a very long run may share their noise
-    (with other samples), which does no harm in training.
-    """
-    words = np.random.SeedSequence([seed, step]).generate_state(2, np.uint64)
-    own, dropout = (int(word >> np.uint64(1)) for word in words)
-    return torch.Generator().manual_seed(own), dropout
+def _divided(config: TrainConfig) -> list[slice]:
+    """The rows of the batch that every part of every process handles."""
+    own = distributed.rows(config.batch_size)
+    length, rest = divmod(own.stop - own.start, config.accumulate)
+    if rest or not length:
+        raise InvalidValueError(
+            f"accumulate = {config.accumulate} does not divide the {own.stop - own.start} samples "
+            "of a batch that a process has; choose a divisor of them"
+        )
+    parts = distributed.size() * config.accumulate
+    return [slice(i * length, (i + 1) * length) for i in range(parts)]
 
 
 def _weight(config: TrainConfig, model: ScoreModel) -> objectives.Weight:

@@ -1,0 +1,206 @@
+"""What the processes of `test_distributed.py` do; `torchrun` starts it, pytest reads what it left.
+
+Every case ends in the same way in every process, or the next one would wait for ever.
+"""
+
+import errno
+import math
+import os
+import signal
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from scoresde import checkpoint, distributed
+from scoresde.data import Data
+from scoresde.nn import MLP, UNet
+from scoresde.score import ScoreModel
+from scoresde.sde import VESDE, Moments
+from scoresde.training import TrainConfig, Trainer
+
+CONFIG = TrainConfig(steps=50, batch_size=12, warmup=3, save_every=20, log_every=5)
+SHORT = replace(CONFIG, steps=8, save_every=3, log_every=2)
+RUNS = {
+    "float32": (torch.float32, {}),
+    "float64": (torch.float64, {}),
+    "in parts": (torch.float64, dict(accumulate=3)),
+}
+
+
+def data(dtype=torch.float32):
+    """37 samples in batches of 12: epochs end within a batch, and within a process's rows."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(37, 1, 4, 4, generator=g, dtype=torch.float64).to(dtype)
+    return Data(x, (x[:, 0, 0, 0] > 0).long())
+
+
+def built(make, *args, seed=0, **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return make(*args, **options)
+
+
+def model(dtype=torch.float32, seed=0, **options):
+    net = built(UNet, 1, channels=(4, 6), num_classes=2, features=8, seed=seed, **options)
+    return ScoreModel(net, VESDE(), (1, 4, 4), data=Moments(0.0, var=1.0)).to(dtype)
+
+
+class Acting(nn.Module):
+    """A network that does something at its n-th evaluation."""
+
+    def __init__(self, n, act):
+        super().__init__()
+        self.net, self.n, self.act = built(MLP, (1, 4, 4), hidden=(4,), num_classes=2), n, act
+
+    def __deepcopy__(self, memo):
+        return Acting(0, None)
+
+    def forward(self, x, c, label=None):
+        self.n -= 1
+        out = self.net(x, c, label)
+        return self.act(out) if self.n == 0 else out
+
+
+def acting(n, act, only=1):
+    """The model whose network acts in one process alone."""
+    return ScoreModel(Acting(n if distributed.rank() == only else 0, act), VESDE(), (1, 4, 4))
+
+
+def train(folder, runs=RUNS):
+    for name, (dtype, options) in runs.items():
+        # other first weights in every process: those of process 0 count
+        start = model(dtype, seed=distributed.rank())
+        Trainer(start, data(dtype), replace(CONFIG, **options), folder=folder / name).train()
+
+
+def term(out):
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # the echo that torchrun sends
+    return out
+
+
+def signalled(folder):
+    Trainer(acting(4, term), data(), SHORT, folder=folder / "signal").train()
+
+
+def not_a_number(folder):
+    Trainer(acting(5, lambda out: out * math.nan), data(), SHORT, folder=folder / "nan").train()
+
+
+def full_disk(folder):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    trainer = Trainer(acting(0, None), data(), SHORT, folder=folder / "full")
+    fsync, os.fsync = os.fsync, full
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.train()
+    finally:
+        os.fsync = fsync
+
+
+def damaged(folder):
+    """A checkpoint that process 0 finds damaged is passed over by all."""
+    Trainer(acting(0, None), data(), SHORT, folder=folder / "damaged").train()
+    if distributed.is_main():
+        newest = folder / "damaged/step-00000008.safetensors"
+        newest.write_bytes(newest.read_bytes()[:500])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(acting(0, None), data(), SHORT, folder=folder / "damaged")
+    step = trainer.step
+    trainer.train()
+    return step
+
+
+def undisturbed(folder):
+    Trainer(acting(0, None), data(), SHORT, folder=folder / "undisturbed").train()
+
+
+def resumed(folder):
+    return Trainer(acting(0, None), data(), SHORT, folder=folder)
+
+
+def uneven(folder):
+    Trainer(model(), data(), replace(SHORT, batch_size=9))
+
+
+def indivisible(folder):
+    Trainer(model(), data(), replace(SHORT, accumulate=4))
+
+
+def other_arguments(folder):
+    Trainer(model(), data(), replace(SHORT, lr=1e-3 * (1 + distributed.rank())))
+
+
+def unreached(folder):
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used = nn.Parameter(torch.zeros(()))
+            self.idle = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x, c, label=None):
+            return self.used * x
+
+    Trainer(ScoreModel(Idle(), VESDE(), (1, 4, 4)), data(), SHORT).train()
+
+
+def failing_main(folder):
+    def fail():
+        raise KeyError("only here")
+
+    distributed.on_main(fail)
+
+
+def spoken(folder):
+    """What the processes tell one another."""
+    here = distributed.rank()
+    own = {"a": torch.tensor([1.5, -0.0]), "b": torch.tensor(7), "c": torch.zeros(0, 3).bool()}
+    found = distributed.shared(own if here == 0 else {})
+    assert {k: (v.dtype, v.shape) for k, v in found.items()} == {
+        k: (v.dtype, v.shape) for k, v in own.items()
+    }
+    return {
+        "rows": [distributed.rows(12).start, distributed.rows(12).stop],
+        "largest": distributed.largest(10 * here),
+        "mean": distributed.mean(torch.tensor([2.0 * here, 1.0])).tolist(),
+        "on_main": distributed.on_main(lambda: ["Grüße", here]),
+        "shared": {k: v.tolist() for k, v in found.items()},
+    }
+
+
+def ever(folder):
+    """A run that is there to be killed."""
+    config = replace(CONFIG, steps=60, save_every=2)
+    Trainer(model(), data(), config, folder=folder).train()
+
+
+CASES = [
+    signalled, not_a_number, full_disk, damaged, undisturbed, uneven, indivisible, other_arguments,
+    unreached, failing_main, spoken,
+]  # fmt: skip
+
+
+def main(folder):
+    train(folder)
+    ever(folder / "ever")
+    ends = {}
+    for case in CASES:
+        try:
+            ends[case.__name__] = case(folder)
+        except (Exception, SystemExit) as error:
+            ends[case.__name__] = f"{type(error).__name__}: {error}"
+    checkpoint.write_json(folder / f"process-{distributed.rank()}.json", ends)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with distributed.group(timeout=60):
+        {"main": main, "ever": ever}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,236 @@
+"""Two processes against one: the same weights, the same samples, and one end for all."""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import several
+import torch
+
+from scoresde import checkpoint, distributed
+
+HERE = Path(__file__).parent
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+pytestmark = pytest.mark.skipif(
+    os.name != "posix" or not torch.distributed.is_gloo_available(), reason="needs torchrun's gloo"
+)
+
+
+def start(*words):
+    """Two processes, in a session of their own so that none can outlive its test."""
+    return subprocess.Popen(
+        [*LAUNCH, *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process, seconds=120):
+    """Exit code, stdout and stderr, in time or not at all."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"hung: {process.communicate()}")
+    return process.returncode, out, err
+
+
+def tensors(folder, name):
+    return checkpoint.load_tensors(folder / name)[0]
+
+
+def apart(a, b):
+    """The largest relative difference of two sets of tensors."""
+    assert a.keys() == b.keys()
+    return max(
+        float((a[k] - b[k]).double().norm() / b[k].double().norm().clamp(min=1e-30)) for k in a
+    )
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The folder in which two processes went through all cases, and how each of them ended."""
+    folder = tmp_path_factory.mktemp("two")
+    code, _, err = ended(start(HERE / "several.py", "main", folder))
+    assert code == 0, err
+    ends = [checkpoint.read_json(folder / f"process-{rank}.json") for rank in (0, 1)]
+    return folder, ends
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The same runs in one process."""
+    folder = tmp_path_factory.mktemp("one")
+    several.train(folder)
+    return folder
+
+
+# Training
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("float32", 1e-5), ("float64", 1e-9), ("in parts", 1e-9)]
+)
+def test_two_processes_end_in_the_weights_of_one(two, one, name, tolerance):
+    for file in ("step-00000050.safetensors", "model.safetensors"):
+        found, expected = (tensors(folder / name, file) for folder in (two[0], one))
+        assert apart(found, expected) < tolerance
+
+
+@pytest.mark.parametrize("name", several.RUNS)
+def test_two_processes_log_the_losses_of_one(two, one, name):
+    found, expected = (
+        [json.loads(line) for line in (f / name / "log.jsonl").read_text().splitlines()]
+        for f in (two[0], one)
+    )
+    assert len(expected) == 10
+    for key in ("step", "loss", "grad_norm", "lr"):
+        assert [row[key] for row in found] == pytest.approx([row[key] for row in expected], 1e-4)
+
+
+def test_a_batch_in_parts_is_the_batch(one):
+    a, b = (tensors(one / name, "model.safetensors") for name in ("float64", "in parts"))
+    assert 0 < apart(a, b) < 1e-9
+
+
+def test_process_0_alone_writes(two):
+    written = {path.name for path in (two[0] / "float32").iterdir()}
+    steps = {f"step-000000{k}.safetensors" for k in (20, 40, 50)}
+    assert written == steps | {"model.safetensors", "config.json", "log.jsonl"}
+
+
+def test_a_signal_to_one_process_ends_both_after_the_same_step(two):
+    folder, ends = two
+    assert [end["signalled"] for end in ends] == 2 * ["SystemExit: 143"]
+    assert [step for step, _ in checkpoint.steps_in(folder / "signal")] == [3, 4]
+
+
+def test_what_is_not_finite_in_one_process_is_reported_by_both_and_never_saved(two):
+    folder, ends = two
+    for end in ends:
+        assert end["not_a_number"].startswith("TrainingError: training broke down at step 4: the l")
+    assert [step for step, _ in checkpoint.steps_in(folder / "nan")] == [3]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_both(two):
+    for end in two[1]:
+        assert end["full_disk"].startswith("CheckpointError: cannot write ")
+        assert "No space left on device" in end["full_disk"]
+
+
+def test_both_go_on_from_the_checkpoint_that_process_0_finds_good(two):
+    folder, ends = two
+    assert [end["damaged"] for end in ends] == [6, 6]
+    again, undisturbed = (
+        tensors(folder / name, "step-00000008.safetensors") for name in ("damaged", "undisturbed")
+    )
+    assert apart(again, undisturbed) == 0
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(two):
+    for end in two[1]:
+        assert "a batch of 9 cannot be divided evenly among 2 processes; cho" in end["uneven"]
+        assert "accumulate = 4 does not divide the 6 samples of a batch th" in end["indivisible"]
+
+
+def test_processes_with_other_arguments_are_refused_by_name(two):
+    ends = [end["other_arguments"] for end in two[1]]
+    for end in ends:
+        assert end.startswith(
+            "InvalidValueError: process 1 was given something else than process 0"
+        )
+    assert ends[1].endswith("with the same arguments: lr is 0.002 here and 0.001 there")
+
+
+def test_parameters_that_no_gradient_reaches_are_named_rather_than_waited_for(two):
+    for end in two[1]:
+        assert end["unreached"].startswith("TrainingError: no gradient reaches 1 parameters (net.i")
+
+
+def test_a_run_goes_on_in_another_number_of_processes_with_a_warning(two):
+    with pytest.warns(RuntimeWarning, match="written with 2 processes and goes on with 1"):
+        trainer = several.resumed(two[0] / "undisturbed")
+    assert trainer.step == 8
+
+
+# What the processes tell one another
+
+
+def test_what_fails_in_process_0_fails_everywhere(two):
+    ends = [end["failing_main"] for end in two[1]]
+    assert ends == ["KeyError: 'only here'", "PeerError: KeyError: 'only here' (in process 0)"]
+
+
+def test_numbers_and_tensors_arrive_as_they_were_sent(two):
+    ends = [end["spoken"] for end in two[1]]
+    assert [end.pop("rows") for end in ends] == [[0, 6], [6, 12]]
+    assert ends[0] == ends[1]
+    assert ends[0]["largest"] == 10
+    assert ends[0]["mean"] == [1.0, 1.0]
+    assert ends[0]["on_main"] == ["Grüße", 0]
+    assert ends[0]["shared"] == {"a": [1.5, -0.0], "b": 7, "c": []}
+
+
+def test_a_process_alone_is_process_0_of_1():
+    assert (distributed.rank(), distributed.size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.rows(5) == slice(0, 5)
+    with distributed.group():
+        assert distributed.size() == 1
+    tensor = torch.ones(2)
+    assert distributed.mean(tensor) is tensor
+    assert distributed.on_main(lambda: tensor) is tensor
+
+
+# Faults
+
+
+def children(process):
+    """The processes that torchrun started, by rank."""
+    found = {}
+    for pid in (int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()):
+        try:
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            env = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except (OSError, IndexError):
+            continue
+        rank = [int(word[5:]) for word in env if word.startswith(b"RANK=")]
+        if parent == process.pid and rank:
+            found[rank[0]] = pid
+    return found
+
+
+def steps(folder):
+    return [step for step, _ in checkpoint.steps_in(folder)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_run_whose_processes_are_killed_ends_in_the_same_weights(tmp_path, two):
+    folder, moments, ends = tmp_path / "killed", random.Random(0), []
+    for rank in itertools.cycle((1, 0)):
+        before = steps(folder)
+        process = start(HERE / "several.py", "ever", folder)
+        while steps(folder) == before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.1))
+        if process.poll() is None:
+            os.kill(children(process)[rank], signal.SIGKILL)
+        code, _, err = ended(process)
+        ends.append(steps(folder)[-1])
+        if len(ends) == int(os.environ.get("SCORESDE_KILLS", "1")) or code == 0:
+            break
+        assert "another process of this job died" in err
+    code, _, err = ended(start(HERE / "several.py", "ever", folder))
+    assert code == 0, err
+    assert 0 < ends[0] < 60
+    for name in ("step-00000060.safetensors", "model.safetensors"):
+        assert apart(tensors(folder, name), tensors(two[0] / "ever", name)) == 0
