@@ -75,7 +75,7 @@ class Fast(TauMultistep):
 
     def interpolation(self, sde: SDE, data: Moments | None) -> Interpolation:
         """The best linear prediction."""
-        return Measured(self._pilot(sde, data))
+        return Measured(self._pilot(sde, data), self.tau)
 
     def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
         """The grid whose steps share the error equally; on a ladder the levels nearest to it."""

@@ -88,10 +88,21 @@ class PolynomialInTime(Interpolation):
 
 @dataclass(frozen=True)
 class Measured(Interpolation):
-    """The best linear prediction under the covariance that a pilot run has measured."""
+    r"""The best linear prediction under the covariance that a pilot run has measured.
+
+    The pilot ran along the probability flow. With noise of stochasticity $\tau$ the standardised
+    state is forgotten as $\kappa = e^{-\tau^2 |\ell - \ell'|}$, at noise levels above the data's
+    variances, and a polynomial of degree n in it as $\kappa^n$ (Mehler 1866). The Gaussian that is
+    taken off is what there is of degree 1, so that the residual is led by degree 2.
+
+    Args:
+        pilot: What was measured.
+        tau: $\tau$.
+    """
 
     pilot: Pilot
+    tau: float = 0.0
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """The weights `(N, Q, m)`."""
-        return self.pilot.predict(nodes, at)
+        return self.pilot.predict(nodes, at, fade=2 * self.tau**2)

@@ -35,8 +35,8 @@ _STENCIL = 6
 _DEGREE = 3
 # Levels and variances of the pilot that was not run.
 _PRIOR_LEVELS, _PRIOR_VARIANCES = 64, 24
-# The share of rounding in a residual, which keeps the weights bounded.
-_ROUNDING = 1e-6
+# The share of rounding in the square of a residual, which keeps the weights bounded.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,27 +150,29 @@ class Pilot:
         weights = lagrange(self.levels[near], at[..., None])[..., 0, :]
         return torch.einsum("...s,...sr->...r", weights, self._features[near])
 
-    def predict(self, nodes: Tensor, at: Tensor) -> Tensor:
+    def predict(self, nodes: Tensor, at: Tensor, fade: float = 0.0) -> Tensor:
         r"""The weights of the best linear prediction of $R$ at levels `at` from levels `nodes`.
 
-        $$ w = \arg\min_w E\Big[\big(R(a) - \sum_j w_j R(n_j)\big)^2\Big] $$
+        $$ w = \arg\min_w E\Big[\big(R(a) - \sum_j w_j R(n_j)\big)^2\Big], \qquad
+           E[R(\ell) R(\ell')] = k(\ell, \ell')\, e^{-\text{fade}\,|\ell - \ell'|} $$
 
         Args:
             nodes: Levels `(..., m)`.
             at: Levels `(..., Q)`.
+            fade: How fast a path forgets the residual it had: 0 along the flow.
 
         Returns:
             The weights `(..., Q, m)`, float64.
         """
         known, wanted = self.features(nodes), self.features(at)
-        m = known.shape[-2]
-        # least squares by QR, with rows that stand for rounding: no covariance is inverted
-        size = known.square().sum((-2, -1), keepdim=True).sqrt() / m**0.5 + 1e-300
-        ridge = _ROUNDING * size * torch.eye(m, dtype=known.dtype)
-        matrix = torch.cat((known.mT, ridge.expand(*known.shape[:-2], m, m)), -2)
-        q, r = torch.linalg.qr(matrix)
-        right = q[..., : known.shape[-1], :].mT @ wanted.mT
-        weights: Tensor = torch.linalg.solve_triangular(r, right, upper=True).mT
+
+        def faded(one: Tensor, other: Tensor) -> Tensor:
+            return torch.exp(-fade * (one[..., :, None] - other[..., None, :]).abs())
+
+        gram = known @ known.mT * faded(nodes, nodes)
+        rounding = _ROUNDING * gram.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) + 1e-300
+        gram = gram + torch.diag_embed(rounding.expand(nodes.shape))
+        weights: Tensor = torch.linalg.solve(gram, known @ wanted.mT * faded(nodes, at)).mT
         return weights
 
     @cached_property
