@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from scoresde.ema import EMA
+from scoresde.ema import EMA, Exponential, Power, PowerEMA, gamma_of, sigma_of
 from scoresde.errors import CheckpointError, InvalidValueError
 
 
@@ -157,3 +157,92 @@ def test_the_state_of_another_average_is_refused():
 def test_a_decay_outside_the_unit_interval_is_refused(decay):
     with pytest.raises(InvalidValueError, match=r"it must lie in \[0, 1\)"):
         EMA(point(), decay)
+
+
+@given(sigma=st.floats(0.01, 0.288), updates=st.integers(1, 40), seed=st.integers(0, 2**31))
+def test_the_power_average_weighs_step_t_by_the_integral_of_its_density(sigma, updates, seed):
+    model = point(seed)
+    ema = PowerEMA(model, sigma)
+    expected, g = torch.zeros(2, dtype=torch.float64), gamma_of(sigma) + 1
+    for t in range(1, updates + 1):
+        model.move()
+        ema.update(model)
+        expected += (t**g - (t - 1) ** g) * model.free.detach()
+    expected /= updates**g
+    torch.testing.assert_close(ema.model.free.detach(), expected, rtol=1e-11, atol=1e-11)
+
+
+PROFILES = st.one_of(
+    st.builds(Power, st.floats(1e-3, 0.288)),
+    st.builds(Exponential, st.floats(0, 0.9999), st.booleans()),
+)
+
+
+@given(profile=PROFILES, n=st.integers(1, 300))
+def test_the_share_of_a_profile_is_the_product_of_its_decays(profile, n):
+    k = torch.arange(n + 3)
+    expected, left = [], 1.0
+    for j in reversed(range(n)):
+        left *= profile.decay_at(j)
+        expected.insert(0, left)
+    expected = torch.tensor([*expected, 1, 1, 1], dtype=torch.float64)
+    torch.testing.assert_close(profile.share(k, n), expected, rtol=1e-10, atol=1e-300)
+
+
+@given(sigma=st.floats(1e-4, 0.2886))
+def test_spread_and_exponent_are_each_others_inverse(sigma):
+    assert sigma_of(gamma_of(sigma)) == pytest.approx(sigma, rel=1e-9)
+
+
+def test_the_exponents_of_the_usual_spreads_are_those_of_the_paper():
+    assert gamma_of(0.05) == pytest.approx(16.97, abs=5e-3)
+    assert gamma_of(0.1) == pytest.approx(6.94, abs=5e-3)
+    assert Power(1 / 12**0.5).gamma == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.1, 0.25])
+def test_the_spread_of_the_discrete_weights_tends_to_sigma_as_one_over_n_squared(sigma):
+    misses = []
+    for n in (200, 400):
+        tau = torch.arange(n + 1, dtype=torch.float64)
+        w = torch.diff(Power(sigma).share(tau, n), prepend=torch.zeros(1))
+        assert float(w.sum()) == pytest.approx(1, abs=1e-14)
+        std = ((w * tau**2).sum() - (w * tau).sum() ** 2).sqrt() / n
+        misses.append(float(std) - sigma)
+    assert abs(misses[1]) < 0.02 * sigma
+    assert misses[0] / misses[1] == pytest.approx(4, rel=0.02)
+
+
+def test_a_parameter_that_is_freed_or_frozen_later_is_treated_so_from_then_on():
+    model = point()
+    ema = EMA(model, 0.9, warmup=False)
+    for free in (False, True, False):
+        model.frozen.requires_grad_(free)
+        before = ema.model.frozen.clone()
+        model.move()
+        ema.update(model)
+        assert ema.averaged == ({"free", "frozen"} if free else {"free"})
+        expected = 0.9 * before + 0.1 * model.frozen if free else model.frozen
+        torch.testing.assert_close(ema.model.frozen, expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_an_average_can_go_on_with_another_model():
+    one, other = point(1), point(2)
+    ema = EMA(one, 0.5, warmup=False)
+    ema.update(one)
+    ema.update(other)
+    expected = 0.5 * one.free.detach() + 0.5 * other.free.detach()
+    torch.testing.assert_close(ema.model.free.detach(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, -0.1, float("nan"), float("inf")])
+def test_a_spread_that_no_power_has_is_refused(sigma):
+    for make in (Power, gamma_of, lambda value: PowerEMA(point(), value)):
+        with pytest.raises(InvalidValueError, match=r"sigma must lie in \[0.0001, 0.2887\], got"):
+            make(sigma)
+
+
+@pytest.mark.parametrize("gamma", [-0.1, float("nan"), float("inf")])
+def test_an_exponent_that_no_spread_has_is_refused(gamma):
+    with pytest.raises(InvalidValueError, match="gamma must be a number >= 0"):
+        sigma_of(gamma)

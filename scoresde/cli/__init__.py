@@ -67,6 +67,7 @@ def _parse(args: Sequence[str] | None) -> Command:
     from scoresde.cli.audit import Audit
     from scoresde.cli.bench import Bench
     from scoresde.cli.demo import Demo
+    from scoresde.cli.ema import Ema
     from scoresde.cli.info import Info
     from scoresde.cli.likelihood import Likelihood
     from scoresde.cli.sample import Sample
@@ -74,7 +75,7 @@ def _parse(args: Sequence[str] | None) -> Command:
 
     commands: dict[str, Callable[..., Command]] = {
         "demo": Demo, "train": Train, "sample": Sample, "info": Info, "likelihood": Likelihood,
-        "bench": Bench, "audit": Audit,
+        "bench": Bench, "audit": Audit, "ema": Ema,
     }  # fmt: skip
     words = sys.argv[1:] if args is None else list(args)
     if words[:1] == ["train"]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from scoresde.ema import gamma_of
 from scoresde.errors import InvalidValueError, UnknownNameError
 
 __all__ = ["TrainConfig"]
@@ -15,7 +16,7 @@ __all__ = ["TrainConfig"]
 # stay the same but for rounding.
 _FREE = {
     "on_nan", "save_every", "keep", "log_every", "accumulate", "compile", "channels_last",
-    "recompute",
+    "recompute", "snapshot_every", "snapshot_half",
 }  # fmt: skip
 
 
@@ -42,7 +43,12 @@ class TrainConfig:
         warmup: Steps over which the learning rate rises, 0 for none.
         decay: How the learning rate falls: "cosine" (to zero) or "constant" (not at all).
         clip: The largest norm of the gradient, above 0; longer ones are scaled down to it.
-        ema: The decay of the averaged weights, which are the result; in [0, 1).
+        ema: The decay of the averaged weights, which are the result; in [0, 1). Further decays are
+            averages beside it, kept in a folder `ema-<decay>` each.
+        ema_sigma: Spreads of power-function averages, in [1e-4, 0.288], of which snapshots are
+            kept: with (0.05, 0.1) any average can be made after the training.
+        snapshot_every: Steps between these snapshots, at least 1; the last step has one, too.
+        snapshot_half: Whether they are kept in float16, at half the size.
         seed: An integer, at least 0: all randomness of step k is a pure function of (seed, k).
         weight: The weight of the noise levels: "edm", "sigma2" or "g2".
         times: The law of the training times: "sde" (the SDE's own), "uniform", "lognormal" or
@@ -75,7 +81,10 @@ class TrainConfig:
     warmup: int = 100
     decay: str = "cosine"
     clip: float = 1.0
-    ema: float = 0.999
+    ema: float | tuple[float, ...] = 0.999
+    ema_sigma: tuple[float, ...] = ()
+    snapshot_every: int = 1000
+    snapshot_half: bool = False
     seed: int = 0
     weight: str = "edm"
     times: str = "sde"
@@ -92,8 +101,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         least = dict(
-            steps=1, batch_size=1, accumulate=1, warmup=0, seed=0, save_every=1, keep=2, log_every=1
-        )
+            steps=1, batch_size=1, accumulate=1, warmup=0, seed=0, save_every=1, keep=2,
+            log_every=1, snapshot_every=1,
+        )  # fmt: skip
         for name, low in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
@@ -101,9 +111,19 @@ class TrainConfig:
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InvalidValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-        for name, value in (("ema", self.ema), *(("betas", b) for b in self.betas)):
-            if not 0 <= value < 1:
-                raise InvalidValueError(f"{name} must lie in [0, 1), got {value!r}")
+        for name, values in (("ema", self.decays), ("betas", self.betas)):
+            for value in values:
+                if not 0 <= value < 1:
+                    raise InvalidValueError(f"{name} must lie in [0, 1), got {value!r}")
+        for sigma in self.ema_sigma:
+            gamma_of(sigma)
+        for name, values in (("ema", self.decays), ("ema_sigma", self.ema_sigma)):
+            if len(set(values)) < len(values):
+                raise InvalidValueError(f"{name} holds a number twice: {values}")
+        if not self.decays:
+            raise InvalidValueError("ema must hold at least one decay, 0.999 for example")
+        if len(self.decays) == 1:  # one decay is one run, however it is written
+            object.__setattr__(self, "ema", self.decays[0])
         if not 0 <= self.label_dropout <= 1:
             raise InvalidValueError(f"label_dropout must lie in [0, 1], got {self.label_dropout!r}")
         for kind, name, choices in (
@@ -114,6 +134,11 @@ class TrainConfig:
         ):
             if name not in choices:
                 raise UnknownNameError.of(kind, name, choices)
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """All decays of `ema`, that of the result first."""
+        return (self.ema,) if isinstance(self.ema, int | float) else tuple(self.ema)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of update number `step`, counted from 0."""

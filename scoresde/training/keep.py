@@ -56,8 +56,14 @@ class Keeper:
         self.newest = path
         return path, tensors, meta["step"]
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], model: ScoreModel, last: bool) -> bool:
-        """Write the checkpoint of `step`, and the averaged model; whether both were written.
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        models: Mapping[str, ScoreModel],
+        last: bool,
+    ) -> bool:
+        """Write the checkpoint of `step`, and the averaged models; whether all were written.
 
         Raises:
             CheckpointError: They could not be, for the second time or for the last.
@@ -74,7 +80,7 @@ class Keeper:
             self.newest = checkpoint.save_step(
                 self.folder, step, tensors, meta, keep=self.config.keep
             )
-            self.export(step, model)
+            self.export(step, models)
         except CheckpointError as error:
             if last or self._unsaved:
                 raise
@@ -86,9 +92,11 @@ class Keeper:
             self._unsaved = False
         return not self._unsaved
 
-    def export(self, step: int, model: ScoreModel) -> None:
-        """Write the averaged model of `step` as `ScoreModel.save_pretrained` does."""
-        model.save_pretrained(self.folder, training={**self.config.as_json(), "done": step})
+    def export(self, step: int, models: Mapping[str, ScoreModel]) -> None:
+        """Write averaged models of `step`, by folder, as `ScoreModel.save_pretrained` does."""
+        training = {**self.config.as_json(), "done": step}
+        for name, model in models.items():
+            model.save_pretrained(self.folder / name, training=training)
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
         self.config.check_continues(meta["config"], source)

@@ -9,16 +9,14 @@ from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde.data import Data
-from scoresde.ema import EMA
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel
+from scoresde.training.averages import Averages
 
 __all__ = ["identity", "pack", "unpack"]
 
 
-def pack(
-    model: ScoreModel, ema: EMA[ScoreModel], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
+def pack(model: ScoreModel, ema: Averages, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """All tensors of a run under the names `model.*`, `ema.*` and `optimizer.<number>.*`."""
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
     state |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
@@ -30,7 +28,7 @@ def pack(
 def unpack(
     tensors: Mapping[str, Tensor],
     model: ScoreModel,
-    ema: EMA[ScoreModel],
+    ema: Averages,
     optimizer: torch.optim.Optimizer,
     *,
     source: str,

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from scoresde import distributed
 from scoresde.data import Data, Identity, load
-from scoresde.ema import EMA
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
+from scoresde.training.averages import Averages
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks
 from scoresde.training.config import TrainConfig
@@ -45,6 +45,8 @@ class Trainer:
     - `step-*.safetensors`: the last checkpoints, with all that is needed to go on;
     - `model.safetensors` and `config.json`: the averaged model, as `ScoreModel.save_pretrained`
       writes it;
+    - `ema-*/`: the same for every further decay of `config.ema`;
+    - `ema/`: snapshots of the averages of `config.ema_sigma`, for `scoresde.ema.reconstruct`;
     - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before.
 
     Args:
@@ -57,7 +59,7 @@ class Trainer:
 
     Attributes:
         step: Updates so far.
-        ema: The averaged weights.
+        ema: The averages of the weights; `ema.model` is the result.
 
     Raises:
         ShapeError: The data's events have another shape than the model's.
@@ -89,7 +91,7 @@ class Trainer:
         self.step = 0
         if self.data.transform != Identity():
             model.transform = self.data.transform
-        self.ema = EMA(model, self.config.ema)
+        self.ema = Averages(model, self.config, self.folder)
         self._batches = Batches(self.data, self.config)
         self._update = Update(model, self.config, self.data.classes)
         self._keeper: Keeper | None = None
@@ -136,8 +138,8 @@ class Trainer:
         """
         if self._keeper is not None and self.finished:
             # the run may have been killed between the two files
-            keeper, model = self._keeper, self.ema.model
-            distributed.on_main(lambda: keeper.export(self.step, model))
+            keeper, models = self._keeper, self.ema.models
+            distributed.on_main(lambda: keeper.export(self.step, models))
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
         bar = tqdm(
@@ -149,6 +151,7 @@ class Trainer:
         )
         with bar, Stop() as stop, training(self.model, self.config), self._watched():
             start = time.perf_counter()
+            distributed.on_main(lambda: self.ema.start(self.step))
             batches = self._batches.since(self.step)
             while self.step < end:
                 batch = next(batches)
@@ -160,10 +163,13 @@ class Trainer:
                 told = stop.agreed()  # asked once: a signal may come while this step is saved
                 last = self.step == end or told is not None
                 save = last or self.step % self.config.save_every == 0
-                if save or self.step % self.config.log_every == 0:
+                snapshot = self.ema.due(self.step)
+                if save or snapshot or self.step % self.config.log_every == 0:
                     loss = self._log(recent, time.perf_counter() - start)
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     recent.clear()
+                if snapshot:
+                    distributed.on_main(self.ema.snapshot)
                 if save:
                     self._save(last=last)
                 if told is not None:
@@ -205,7 +211,7 @@ class Trainer:
             return
         state = pack(self.model, self.ema, self.optimizer)
         self._guard.check(self.step, state, self.optimizer)
-        if distributed.on_main(lambda: keeper.save(self.step, state, self.ema.model, last)):
+        if distributed.on_main(lambda: keeper.save(self.step, state, self.ema.models, last)):
             self.callbacks.on_checkpoint(self.step, self.ema.model)
 
     def _resume(self, keeper: Keeper) -> None:

@@ -1,0 +1,62 @@
+"""`scoresde ema`: the model that another average of a run's weights would have given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from scoresde import checkpoint
+from scoresde.ema import Exponential, Power, Profile, reconstruct
+from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.score import ScoreModel, locate
+
+__all__ = ["Ema"]
+
+_NONE = tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Make a model of any average of a run's weights, from the snapshots of --ema-sigma."""
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The folder of the run."""
+    out: Path
+    """The folder of the model."""
+    sigma: Annotated[float | None, _NONE] = None
+    """The spread of a power-function average, from 1e-4 to 0.288."""
+    decay: Annotated[float | None, _NONE] = None
+    """Instead of it, the decay of an exponential average, in [0, 1)."""
+    at: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the last snapshot)")
+    ] = None
+    """After how many steps of the run, at least 1."""
+
+    def run(self) -> None:
+        """Reconstruct and write."""
+        profile = self._profile()
+        if self.out.resolve() == self.folder.resolve() or checkpoint.steps_in(self.out):
+            raise CheckpointError(f"{self.out} holds a run, whose model this one would replace")
+        path = locate(self.folder)
+        model = ScoreModel.from_pretrained(path)
+        _, config = checkpoint.load_tensors(path)
+        found = reconstruct(self.folder, profile, at=self.at)
+        checkpoint.load_state(model, found.state, source=f"the snapshots in {self.folder}")
+        model.pilot = None  # it was measured with other weights
+        average = {"profile": str(profile), "at": found.at, "error": found.error}
+        training = {**config.get("training", {}), "done": found.at}
+        model.save_pretrained(self.out, training=training, average=average)
+        print(f"{profile} at step {found.at:,}, from {len(found.weights)} snapshots: {self.out}")
+        print(
+            f"expected miss {found.error:.2g} of the distance between the average and the weights"
+        )
+
+    def _profile(self) -> Profile:
+        if self.sigma is not None and self.decay is None:
+            return Power(self.sigma)
+        if self.decay is not None and self.sigma is None:
+            return Exponential(self.decay)
+        raise InvalidValueError("give --sigma or --decay, and not both")

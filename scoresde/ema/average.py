@@ -1,0 +1,145 @@
+r"""A copy of a model that follows its weights slowly.
+
+After update number $k = 0, 1, \dots$ with weights $\theta$ the average becomes
+$d_k \bar\theta + (1 - d_k) \theta$, with the decays $d_k$ of a `Profile`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checkpoint import load_state
+from scoresde.ema.profile import Exponential, Power, Profile
+
+__all__ = ["EMA", "Average", "PowerEMA"]
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+class Average(Generic[ModelT]):
+    """A copy of a model that follows its trainable parameters slowly.
+
+    Frozen parameters (`requires_grad=False`) and buffers are copied, not averaged.
+
+    Args:
+        model: what to follow; the average starts at its present weights.
+        profile: how fast it follows.
+
+    Attributes:
+        model: the averaged model, in eval mode and without gradients.
+        profile: how fast it follows.
+        updates: the number of updates so far.
+    """
+
+    def __init__(self, model: ModelT, profile: Profile) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.profile = profile
+        self.updates = 0
+        self._follow(model)
+
+    @property
+    def averaged(self) -> set[str]:
+        """The names of the parameters that are averaged; all else is copied."""
+        moved = {id(p) for p in self._moved[0]}
+        known = self.model.named_parameters(remove_duplicate=False)
+        return {name for name, p in known if id(p) in moved}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the weights of `model`, once.
+
+        Its parameters and buffers are looked up once and then known: replace what they hold, not
+        the objects themselves.
+        """
+        if model is not self._followed or [p.requires_grad for p in self._weights] != self._free:
+            self._follow(model)
+        mine, theirs = self._moved
+        if mine:
+            torch._foreach_lerp_(mine, theirs, 1 - self.profile.decay_at(self.updates))
+        for old, new in self._copied:
+            old.copy_(new)
+        self.updates += 1
+
+    def _follow(self, model: nn.Module) -> None:
+        """Look up what is averaged and what is copied: it takes longer than a small update."""
+        self._followed = model
+        self._weights = list(model.parameters())
+        self._free = [p.requires_grad for p in self._weights]
+        self._copied = list(zip(self.model.buffers(), model.buffers(), strict=True))
+        self._moved: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for mine, theirs in zip(self.model.parameters(), self._weights, strict=True):
+            if theirs.requires_grad:
+                self._moved[0].append(mine)
+                self._moved[1].append(theirs)
+            else:
+                self._copied.append((mine, theirs))
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Within the block `model` has the averaged weights; afterwards, come what may, its own."""
+        own = {k: v.clone() for k, v in model.state_dict().items()}
+        try:
+            model.load_state_dict(self.model.state_dict())
+            yield
+        finally:
+            model.load_state_dict(own)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights and the number of updates, as tensors."""
+        weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        return {"updates": torch.tensor(self.updates), **weights}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            CheckpointError: names or shapes differ.
+        """
+        weights = {k.removeprefix("model."): v for k, v in state.items() if k != "updates"}
+        load_state(self.model, weights, source="the state of the average")
+        self.updates = int(state.get("updates", 0))
+
+
+class EMA(Average[ModelT]):
+    r"""The exponential average of a model's weights, after an `Exponential` profile.
+
+    Without warm-up the average after $n$ updates is
+    $d^n \theta_{\text{start}} + (1 - d) \sum_{j<n} d^j \theta_{n-j}$.
+
+    Args:
+        model: what to follow; the average starts at its present weights.
+        decay: $d$, in [0, 1).
+        warmup: whether the decay starts low, by the rule of `Exponential`.
+
+    Raises:
+        InvalidValueError: `decay` is outside [0, 1).
+    """
+
+    def __init__(self, model: ModelT, decay: float = 0.9999, *, warmup: bool = True) -> None:
+        super().__init__(model, Exponential(decay, warmup))
+
+
+class PowerEMA(Average[ModelT]):
+    r"""The power-function average of a model's weights, after a `Power` profile.
+
+    After $n$ updates it is $n^{-\gamma-1} \sum_{t=1}^n (t^{\gamma+1} - (t-1)^{\gamma+1}) \theta_t$
+    (Karras et al. 2024, arXiv:2312.02696, appendix C).
+
+    Args:
+        model: what to follow; the weights before the first update do not count.
+        sigma: the spread $\sigma_\text{rel}$ of the profile, in [1e-4, 0.288].
+
+    Raises:
+        InvalidValueError: `sigma` is outside this range.
+    """
+
+    profile: Power
+
+    def __init__(self, model: ModelT, sigma: float = 0.1) -> None:
+        super().__init__(model, Power(sigma))

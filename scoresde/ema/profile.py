@@ -1,0 +1,163 @@
+r"""How much each update weighs in an average of the weights.
+
+An average that update number $k = 0, 1, \dots$, with weights $\theta_{k+1}$ after it, moves by
+$\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta_{k+1}$ is after $n$ updates
+
+$$\bar\theta_n = \sum_{k=0}^n \big(c_n(k) - c_n(k-1)\big)\,\theta_k, \qquad
+  c_n(k) = \prod_{j=k}^{n-1} d_j, \quad c_n(-1) = 0,$$
+
+so the share $c_n(k)$ that the weights up to $\theta_k$ have in it says all about it; $c_n(n) = 1$.
+For the two profiles of this module the products have closed forms.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+
+__all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
+
+# The least spread: below it one update is all of the average in any run of less than 10,000.
+_LEAST = 1e-4
+
+
+class Profile(abc.ABC):
+    """How fast an average forgets."""
+
+    @abc.abstractmethod
+    def decay_at(self, k: int) -> float:
+        """The decay $d_k$ of update number `k`, counted from 0."""
+
+    @abc.abstractmethod
+    def share(self, k: Tensor, n: int) -> Tensor:
+        r"""The share $c_n(k)$ of the weights up to $\theta_k$ in the average after `n` updates.
+
+        Args:
+            k: Numbers of updates, at least 0, of any shape; beyond `n` the share is 1.
+            n: Updates so far, at least 1.
+
+        Returns:
+            Float64, in [0, 1], of the shape of `k`.
+        """
+
+
+@dataclass(frozen=True)
+class Exponential(Profile):
+    r"""The exponential average, $d_k = d$, or with a warm-up $\min(d, (1 + k) / (10 + k))$.
+
+    The warm-up rule is that of TensorFlow's `ExponentialMovingAverage(num_updates=...)`, as used
+    by Song et al. (2021, arXiv:2011.13456): the first, bad weights are forgotten in tens of steps
+    instead of $1/(1-d)$. While it rules, for $n \le m$, the first update with
+    $(1 + m) / (10 + m) \ge d$, the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
+
+    Args:
+        decay: $d$, in [0, 1).
+        warmup: Whether the decay starts low.
+
+    Raises:
+        InvalidValueError: `decay` is outside [0, 1).
+    """
+
+    decay: float = 0.9999
+    warmup: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise InvalidValueError(
+                f"decay is {self.decay}; it must lie in [0, 1), 0.9999 for example"
+            )
+
+    def __str__(self) -> str:
+        return f"decay {self.decay}"
+
+    def decay_at(self, k: int) -> float:
+        """The decay $d_k$ of update number `k`, counted from 0."""
+        return min(self.decay, (1 + k) / (10 + k)) if self.warmup else self.decay
+
+    def share(self, k: Tensor, n: int) -> Tensor:
+        r"""The share $c_n(k)$, of the shape of `k`; see `Profile.share`."""
+        k = k.double().clamp(max=n)
+        full = max(0, math.ceil((10 * self.decay - 1) / (1 - self.decay))) if self.warmup else 0
+        late = k.clamp(min=min(full, n))
+        share = self.decay ** (n - late)
+        for i in range(1, 10):
+            share = share * (k + i).clamp(max=min(full, n) + i) / (min(full, n) + i)
+        return share
+
+
+@dataclass(frozen=True)
+class Power(Profile):
+    r"""The power-function average of Karras et al. (2024, arXiv:2312.02696, section 3).
+
+    Update number $t = k + 1$ weighs as $\int_{t-1}^t \tau^\gamma\,d\tau$, so that
+
+    $$d_k = \Big(1 - \frac1t\Big)^{\gamma + 1}, \qquad
+      c_n(k) = \Big(\frac kn\Big)^{\gamma + 1}.$$
+
+    The profile keeps its shape as the run grows, and the first weights never count.
+
+    Args:
+        sigma: $\sigma_\text{rel}$, the profile's standard deviation in units of the run so far, in
+            [1e-4, 0.288]: 0.05 to 0.25 are usual. $1/\sqrt{12}$ is the mean of all weights.
+
+    Raises:
+        InvalidValueError: `sigma` is outside this range.
+    """
+
+    sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        gamma_of(self.sigma)
+
+    def __str__(self) -> str:
+        return f"sigma {self.sigma}"
+
+    @cached_property
+    def gamma(self) -> float:
+        r"""The exponent $\gamma$."""
+        return gamma_of(self.sigma)
+
+    def decay_at(self, k: int) -> float:
+        """The decay $d_k$ of update number `k`, counted from 0."""
+        return float((k / (k + 1)) ** (self.gamma + 1))
+
+    def share(self, k: Tensor, n: int) -> Tensor:
+        r"""The share $c_n(k)$, of the shape of `k`; see `Profile.share`."""
+        return (k.double().clamp(max=n) / n) ** (self.gamma + 1)
+
+
+def sigma_of(gamma: float) -> float:
+    r"""The spread of a power-function profile.
+
+    $\sigma_\text{rel} = (\gamma+1)^{1/2} (\gamma+2)^{-1} (\gamma+3)^{-1/2}$, the standard deviation
+    of the density $(\gamma + 1) \tau^\gamma$ on [0, 1] (Karras et al. 2024, arXiv:2312.02696).
+
+    Raises:
+        InvalidValueError: `gamma` is below 0.
+    """
+    if not 0 <= gamma < math.inf:
+        raise InvalidValueError(f"gamma must be a number >= 0, got {gamma!r}")
+    return math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
+
+
+def gamma_of(sigma: float) -> float:
+    r"""The exponent of a power-function profile: the inverse of `sigma_of`.
+
+    It is the largest root of $(\gamma + 2)^2 (\gamma + 3) = (\gamma + 1) / \sigma_\text{rel}^2$.
+
+    Raises:
+        InvalidValueError: `sigma` is outside [1e-4, 0.288].
+    """
+    if not _LEAST <= sigma <= sigma_of(0.0) + 1e-12:
+        raise InvalidValueError(
+            f"sigma must lie in [{_LEAST}, {sigma_of(0.0):.4f}], got {sigma!r}; 0.1 for example"
+        )
+    t = sigma**-2.0
+    return max(0.0, float(np.roots([1, 7, 16 - t, 12 - t]).real.max()))

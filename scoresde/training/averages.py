@@ -1,0 +1,101 @@
+"""The averaged weights that follow a model while it trains: several, and snapshots of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from scoresde.ema import EMA, Average, PowerEMA, save_snapshot, snapshots_in
+from scoresde.errors import CheckpointError
+from scoresde.score import ScoreModel
+from scoresde.training.config import TrainConfig
+
+__all__ = ["Averages"]
+
+
+class Averages:
+    """The averages of a run.
+
+    Args:
+        model: What they follow.
+        config: `ema` and `ema_sigma` say which averages there are.
+        folder: Of the run; without it there are no snapshots.
+    """
+
+    def __init__(self, model: ScoreModel, config: TrainConfig, folder: Path | None) -> None:
+        self.config = config
+        self.folder = folder
+        self._decays = [EMA(model, decay) for decay in config.decays]
+        self._powers = [PowerEMA(model, sigma) for sigma in config.ema_sigma]
+        self._all: list[Average[ScoreModel]] = [*self._decays, *self._powers]
+
+    @property
+    def model(self) -> ScoreModel:
+        """The result of the run: the average with the first decay, in eval mode."""
+        return self._decays[0].model
+
+    @property
+    def models(self) -> dict[str, ScoreModel]:
+        """The averages with a decay by their folder within that of the run: "" for the result."""
+        others = zip(self.config.decays[1:], self._decays[1:], strict=True)
+        return {"": self.model, **{f"ema-{decay}": average.model for decay, average in others}}
+
+    def update(self, model: ScoreModel) -> None:
+        """Move all of them towards the weights of `model`, once."""
+        for average in self._all:
+            average.update(model)
+
+    def start(self, step: int) -> None:
+        """Drop the snapshots of later steps than `step`: the run writes them again."""
+        if self.folder is not None:
+            for snapshot in snapshots_in(self.folder):
+                if snapshot.step > step:
+                    snapshot.path.unlink(missing_ok=True)
+
+    def due(self, step: int) -> bool:
+        """Whether a snapshot is to be stored after `step` updates."""
+        if self.folder is None or not self._powers:
+            return False
+        return step % self.config.snapshot_every == 0 or step == self.config.steps
+
+    def snapshot(self) -> None:
+        """Store what a later reconstruction is made of.
+
+        What cannot be written is warned of: training goes on, and a reconstruction is made of the
+        other snapshots.
+        """
+        assert self.folder is not None
+        try:
+            for average in self._powers:
+                save_snapshot(self.folder, average, half=self.config.snapshot_half)
+        except CheckpointError as error:
+            warnings.warn(
+                f"{error}; training goes on without this snapshot", RuntimeWarning, stacklevel=3
+            )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of all; the names of the first are its own, the others begin with a number."""
+        return {
+            f"{i}.{name}" if i else name: value
+            for i, average in enumerate(self._all)
+            for name, value in average.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            CheckpointError: It is the state of other averages.
+        """
+        parts: list[dict[str, Tensor]] = [{} for _ in self._all]
+        for name, value in state.items():
+            number, _, rest = name.partition(".")
+            i, own = (int(number), rest) if number.isdecimal() else (0, name)
+            if i >= len(parts):
+                raise CheckpointError(f"{len(parts)} averages are expected, but {name!r} is there")
+            parts[i][own] = value
+        for average, part in zip(self._all, parts, strict=True):
+            average.load_state_dict(part)
