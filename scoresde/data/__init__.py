@@ -1,11 +1,13 @@
 """Training data: in memory, in mapped files, in folders of images, in data sets by name."""
 
+from scoresde.data.augment import AUGMENTATIONS
 from scoresde.data.batches import batch_indices, order
 from scoresde.data.samples import Data
 from scoresde.data.sources import load
 from scoresde.data.transforms import BYTES, Identity, Range, Standardize, Transform, to_uint8
 
 __all__ = [
+    "AUGMENTATIONS",
     "BYTES",
     "Data",
     "Identity",

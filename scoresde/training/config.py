@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from scoresde.data.augment import AUGMENTATIONS
 from scoresde.ema import gamma_of
 from scoresde.errors import InvalidValueError, UnknownNameError
 
@@ -16,7 +17,7 @@ __all__ = ["TrainConfig"]
 # stay the same but for rounding.
 _FREE = {
     "on_nan", "save_every", "keep", "log_every", "accumulate", "compile", "channels_last",
-    "recompute", "snapshot_every", "snapshot_half",
+    "recompute", "snapshot_every", "snapshot_half", "workers",
 }  # fmt: skip
 
 
@@ -55,6 +56,10 @@ class TrainConfig:
             "importance".
         log_sigma: Mean and std of log(sigma / alpha) under "lognormal".
         label_dropout: The share of labels that is hidden, in [0, 1], for classifier-free guidance.
+        augment: Augmentations, one after the other: "hflip" mirrors half of the images, "shift"
+            moves them by up to an eighth.
+        workers: Processes that make batches ahead of their time, 0 for none. Worth it where samples
+            are decoded or augmented.
         bf16: Whether the network runs in bfloat16 (weights and optimiser stay in float32).
         on_nan: What becomes of a step whose gradient is not finite: "raise" ends the run with a
             report, "skip" leaves the step out, up to 10 in a row.
@@ -90,6 +95,8 @@ class TrainConfig:
     times: str = "sde"
     log_sigma: tuple[float, float] = (0.0, 1.2)
     label_dropout: float = 0.1
+    augment: tuple[str, ...] = ()
+    workers: int = 0
     bf16: bool = False
     on_nan: str = "raise"
     compile: bool = False
@@ -102,7 +109,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         least = dict(
             steps=1, batch_size=1, accumulate=1, warmup=0, seed=0, save_every=1, keep=2,
-            log_every=1, snapshot_every=1,
+            log_every=1, snapshot_every=1, workers=0,
         )  # fmt: skip
         for name, low in least.items():
             value = getattr(self, name)
@@ -127,6 +134,7 @@ class TrainConfig:
         if not 0 <= self.label_dropout <= 1:
             raise InvalidValueError(f"label_dropout must lie in [0, 1], got {self.label_dropout!r}")
         for kind, name, choices in (
+            *(("augmentation", name, AUGMENTATIONS) for name in self.augment),
             ("weight", self.weight, ("edm", "sigma2", "g2")),
             ("law of times", self.times, ("sde", "uniform", "lognormal", "importance")),
             ("decay", self.decay, ("cosine", "constant")),

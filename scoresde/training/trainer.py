@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from scoresde import distributed
 from scoresde.data import Data, Identity, load
+from scoresde.data.augment import Augment
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
 from scoresde.training.averages import Averages
@@ -55,6 +56,8 @@ class Trainer:
             any, are given to the network as `label`; a hidden one is `data.classes`.
         config: The numbers of the run.
         folder: Where the run is kept; nothing is kept without it.
+        augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
+            the configuration; it draws from nothing but the generator.
         callbacks: What looks on, beside the log.
 
     Attributes:
@@ -79,6 +82,7 @@ class Trainer:
         *,
         folder: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
+        augment: Augment | None = None,
     ) -> None:
         self.model = model
         self.data = data if isinstance(data, Data) else load(data)
@@ -92,7 +96,7 @@ class Trainer:
         if self.data.transform != Identity():
             model.transform = self.data.transform
         self.ema = Averages(model, self.config, self.folder)
-        self._batches = Batches(self.data, self.config)
+        self._batches = Batches(self.data, self.config, augment=augment)
         self._update = Update(model, self.config, self.data.classes)
         self._keeper: Keeper | None = None
         self._guard = Guard(
@@ -149,10 +153,15 @@ class Trainer:
             unit="step",
             disable=not distributed.is_main() or (None if progress is None else not progress),
         )
-        with bar, Stop() as stop, training(self.model, self.config), self._watched():
+        with (
+            bar,
+            Stop() as stop,
+            training(self.model, self.config),
+            self._watched(),
+            contextlib.closing(self._batches.since(self.step)) as batches,
+        ):
             start = time.perf_counter()
             distributed.on_main(lambda: self.ema.start(self.step))
-            batches = self._batches.since(self.step)
             while self.step < end:
                 batch = next(batches)
                 with self._guard.memory(self.step):

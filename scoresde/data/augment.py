@@ -1,0 +1,99 @@
+r"""Augmentation: a sample is replaced by another one that is as likely.
+
+An augmentation is a function of one sample and a generator, `(x, generator) -> x` of the same
+shape. What it draws belongs to (seed, step, row of the batch), so that a run can be taken up again
+and spread over workers and processes without another result.
+
+What a model learns is the law of the augmented data: flip only what may be flipped, and expect
+shifted samples after training on shifted ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError, ShapeError, UnknownNameError
+
+__all__ = ["AUGMENTATIONS", "Augment", "augmented", "chosen", "hflip", "shift"]
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""A function of one sample `(*event)` and a generator to another sample of that shape."""
+
+
+def hflip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """An image `(C, H, W)`, or its mirror image with probability one half."""
+    return x.flip(-1) if torch.rand((), generator=generator) < 0.5 else x
+
+
+def shift(x: Tensor, generator: torch.Generator) -> Tensor:
+    """An image `(C, H, W)` moved by up to an eighth of its sides; its mirror image fills up.
+
+    That is a random crop of the padded image.
+    """
+    height, width = x.shape[-2:]
+    up, left = height // 8, width // 8
+    padded = torch.nn.functional.pad(x, (left, left, up, up), mode="reflect")
+    i, j = (int(torch.randint(2 * by + 1, (), generator=generator)) for by in (up, left))
+    return padded[..., i : i + height, j : j + width]
+
+
+AUGMENTATIONS: Mapping[str, Augment] = MappingProxyType({"hflip": hflip, "shift": shift})
+"""The augmentations that have a name; both are for images."""
+
+
+def chosen(names: Sequence[str], event_shape: tuple[int, ...]) -> list[Augment]:
+    """The augmentations of these names, for such samples.
+
+    Raises:
+        UnknownNameError: One is unknown.
+        InvalidValueError: The samples are no images.
+    """
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise UnknownNameError.of("augmentation", name, AUGMENTATIONS)
+        if len(event_shape) != 3:
+            raise InvalidValueError(
+                f"the augmentation {name!r} is for images (C, H, W), not for events of shape "
+                f"{event_shape}; pass a function of your own"
+            )
+    return [AUGMENTATIONS[name] for name in names]
+
+
+def augmented(
+    x: Tensor, augment: Sequence[Augment], *, seed: int, step: int, rows: Sequence[int]
+) -> Tensor:
+    """A batch after augmentations.
+
+    Args:
+        x: `(B, *event)`.
+        augment: Applied to every sample, one after the other.
+        seed: Of the run.
+        step: The number of the batch.
+        rows: `B` numbers, the rows that the samples have in the whole batch.
+
+    Raises:
+        ShapeError: An augmentation gave something else than a sample.
+    """
+    if not augment:
+        return x
+    # the steps of a run have streams of their own: update draws from [seed, step]
+    words = np.random.SeedSequence([seed, step, 1]).generate_state(max(rows) + 1, np.uint64)
+    samples = []
+    for sample, row in zip(x, rows, strict=True):
+        generator = torch.Generator().manual_seed(int(words[row] >> np.uint64(1)))
+        for function in augment:
+            found = function(sample, generator)
+            if not isinstance(found, Tensor) or found.shape != sample.shape:
+                what = tuple(getattr(found, "shape", ())) or type(found).__name__
+                raise ShapeError(
+                    f"the augmentation {getattr(function, '__name__', function)} made {what} of a "
+                    f"sample of shape {tuple(sample.shape)}; it must keep the shape"
+                )
+            sample = found.to(sample.dtype)
+        samples.append(sample)
+    return torch.stack(samples)

@@ -1,0 +1,245 @@
+"""Batches: the same ones however they are made, and what happens when their makers fail."""
+
+import contextlib
+import os
+import signal
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from scoresde import VESDE, ScoreModel
+from scoresde.data import BYTES, Data, load
+from scoresde.data.augment import augmented, hflip, shift
+from scoresde.errors import (
+    DataError,
+    InvalidValueError,
+    ShapeError,
+    TrainingError,
+    UnknownNameError,
+)
+from scoresde.nn import MLP
+from scoresde.training import TrainConfig, Trainer
+from scoresde.training.batches import Batches
+
+RAW = torch.randint(0, 256, (23, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+DATA = Data(RAW, torch.arange(23) % 3, BYTES)
+
+
+def config(**options):
+    return TrainConfig(**{"steps": 12, "batch_size": 5, "augment": ("hflip", "shift"), **options})
+
+
+def noisy(x, generator):
+    """An augmentation of the user's."""
+    return x + 0.1 * torch.randn(x.shape, generator=generator)
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def made(batches, step=0, n=None):
+    with contextlib.closing(batches.since(step)) as found:
+        return [batch for batch, _ in zip(found, range(n or 99), strict=False)]
+
+
+def model():
+    with torch.random.fork_rng(devices=[]):
+        net = MLP((1, 8, 8), hidden=(8,), num_classes=3)
+    return ScoreModel(net, VESDE(), (1, 8, 8))
+
+
+# The same batches
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_the_same_for_every_number_of_workers(workers):
+    alone = made(Batches(DATA, config(), augment=noisy))
+    helped = made(Batches(DATA, config(workers=workers), augment=noisy))
+    assert len(alone) == len(helped) == 12
+    assert all(map(same, alone, helped))
+
+
+@given(step=st.integers(0, 11), start=st.integers(0, 8), length=st.integers(1, 5))
+def test_rows_of_a_batch_are_those_of_the_whole(step, start, length):
+    rows = slice(start % 5, start % 5 + length)
+    whole = Batches(DATA, config(), augment=noisy).at(step)
+    part = Batches(DATA, config(), augment=noisy, rows=rows).at(step)
+    assert same(part, [values[rows] for values in whole])
+
+
+@given(step=st.integers(0, 11))
+def test_batches_go_on_from_any_step(step):
+    batches = Batches(DATA, config())
+    assert same(next(batches.since(step)), batches.at(step))
+
+
+def test_steps_seeds_and_rows_are_augmented_differently():
+    x = torch.zeros(4, 1, 8, 8)
+    draws = [
+        augmented(x, [noisy], seed=seed, step=step, rows=range(4))
+        for seed, step in [(0, 0), (0, 1), (1, 0)]
+    ]
+    assert len({tuple(v.flatten().tolist()) for batch in draws for v in batch}) == 12
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}])
+def test_a_run_that_is_taken_up_again_sees_the_same_batches(tmp_path, options):
+    whole = Trainer(model(), DATA, config(**options), augment=noisy).train(progress=False)
+    run = {"folder": tmp_path, "augment": noisy}
+    Trainer(model(), DATA, config(workers=1), **run).train(5, progress=False)
+    again = Trainer(model(), DATA, config(), **run)
+    assert again.step == 5
+    found = again.train(progress=False)
+    assert all(map(torch.equal, whole.state_dict().values(), found.state_dict().values()))
+
+
+# Augmentations
+
+
+def test_half_of_the_images_are_mirrored():
+    generator = torch.Generator().manual_seed(0)
+    x = RAW[0].float()
+    found = [hflip(x, generator) for _ in range(1000)]
+    mirrored = sum(torch.equal(y, x.flip(-1)) for y in found)
+    assert all(torch.equal(y, x) or torch.equal(y, x.flip(-1)) for y in found)
+    assert abs(mirrored - 500) < 80  # five standard deviations
+
+
+def test_images_are_shifted_by_up_to_an_eighth_and_all_shifts_are_as_likely():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.arange(64.0).reshape(1, 8, 8)
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+    crops = {
+        tuple(padded[:, i : i + 8, j : j + 8].flatten().tolist()): 0
+        for i in range(3)
+        for j in range(3)
+    }
+    for _ in range(1800):
+        crops[tuple(shift(x, generator).flatten().tolist())] += 1
+    assert len(crops) == 9
+    assert all(abs(count - 200) < 70 for count in crops.values())  # five standard deviations
+
+
+def test_a_model_is_told_the_units_of_its_data(tmp_path):
+    trained = Trainer(model(), DATA, config(steps=1), folder=tmp_path).train(progress=False)
+    assert trained.transform == ScoreModel.from_pretrained(tmp_path).transform == BYTES
+    raw = torch.tensor([0.0, 255.0, 51.0]).reshape(3, 1, 1, 1).expand(3, 1, 8, 8)
+    torch.testing.assert_close(trained.to_units(BYTES.forward(raw)), raw)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: config(augment=("flip",)), UnknownNameError, "augmentation 'flip'; did you mean"),
+        (lambda: config(workers=-1), InvalidValueError, "workers must be an integer >= 0"),
+        (
+            lambda: Batches(Data(torch.zeros(5, 2)), config()),
+            InvalidValueError,
+            r"'hflip' is for images \(C, H, W\), not for events of shape \(2,\)",
+        ),
+        (
+            lambda: Batches(DATA, config(), augment=lambda x, _: x[0]).at(0),
+            ShapeError,
+            r"<lambda> made \(8, 8\) of a sample of shape \(1, 8, 8\)",
+        ),
+        (
+            lambda: Batches(DATA, config(), augment=lambda x, _: None).at(0),
+            ShapeError,
+            "<lambda> made NoneType of a sample",
+        ),
+    ],
+)
+def test_augmentations_that_cannot_be_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+# Failures
+
+
+class Store:
+    """Samples whose reader dies at some of them, as long as a file is there."""
+
+    shape = (23, 1, 8, 8)
+
+    def __init__(self, file=None):
+        self.file, self.parent = file, os.getpid()
+
+    def read(self, index):
+        if self.file is not None and os.getpid() != self.parent:
+            with contextlib.suppress(FileNotFoundError):
+                self.file.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return RAW[index]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_no_batch_is_lost(tmp_path):
+    file = tmp_path / "die"
+    data = Data(Store(file), DATA.label, BYTES)
+    file.touch()
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.warns(RuntimeWarning, match=r"died before step \d+ .*; it is replaced"):
+        found = made(Batches(data, config(workers=2)))
+    assert all(map(same, found, made(Batches(DATA, config()))))
+    assert len(found) == 12
+    assert not file.exists()
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_workers_that_die_again_and_again_end_the_run(monkeypatch):
+    batches = Batches(DATA, config(workers=1))
+
+    def dies(step):
+        raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
+        yield
+
+    monkeypatch.setattr(batches, "_made_elsewhere", dies)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(TrainingError, match=r"the 4th within .*/dev/shm"):
+            next(batches.since(0))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_ends_the_run_by_its_name(tmp_path, workers):
+    for i, pixels in enumerate(RAW[:6, 0].numpy()):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{i}.png")
+    data = load(tmp_path, lazy=True)
+    (tmp_path / "3.png").write_bytes(b"no longer an image")
+    with pytest.raises(DataError) as caught:
+        made(Batches(data, config(workers=workers)))
+    assert str(caught.value).startswith(f"cannot read the image {tmp_path / '3.png'}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_users_function_raises_is_no_death_of_a_worker():
+    def fails(x, generator):
+        raise RuntimeError("of the user's own")
+
+    with pytest.raises(RuntimeError, match="of the user's own"):
+        made(Batches(DATA, config(workers=1), augment=fails))
+
+
+def test_ctrl_c_is_the_trainers_business_and_not_the_workers():
+    with contextlib.closing(Batches(DATA, config(workers=1)).since(0)) as batches:
+        first = next(batches)
+        children = [int(pid) for pid in _children()]
+        for pid in children:
+            os.kill(pid, signal.SIGINT)
+        rest = list(batches)
+    assert children
+    assert all(map(same, [first, *rest], made(Batches(DATA, config()))))
+
+
+def _children():
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    if not tasks.is_dir():
+        pytest.skip("needs /proc")
+    return [pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
