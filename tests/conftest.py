@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the commands that tests start
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
 
 import pytest
 import torch

@@ -114,6 +114,7 @@ def packaged(tmp_path, monkeypatch):
         ("train", "decay clip ema seed weight times log-sigma label-dropout bf16 save-every keep"),
         ("sample", "out n sampler steps seed class first batch-size"),
         ("info", "help"),
+        ("push", "private license"),
     ],
 )
 def test_help_explains_every_option(command, options, capsys):
@@ -146,11 +147,11 @@ def test_options_that_cannot_be_understood_end_in_2(words, capsys):
 
 
 def test_python_m_scoresde_is_the_command():
-    words = [sys.executable, "-m", "scoresde", "info", "nowhere/at-all"]
+    words = [sys.executable, "-m", "scoresde", "info", "nowhere/at/all"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr.startswith("scoresde: error: there is no folder 'nowhere/at-all' and no ")
+    assert ended.stderr.startswith("scoresde: error: there is no folder 'nowhere/at/all' and no ")
     assert ended.stderr.count("\n") == 1
 
 

@@ -70,13 +70,21 @@ def _parse(args: Sequence[str] | None) -> Command:
     from scoresde.cli.ema import Ema
     from scoresde.cli.info import Info
     from scoresde.cli.likelihood import Likelihood
+    from scoresde.cli.push import Push
     from scoresde.cli.sample import Sample
     from scoresde.cli.train import Train
 
     commands: dict[str, Callable[..., Command]] = {
-        "demo": Demo, "train": Train, "sample": Sample, "info": Info, "likelihood": Likelihood,
-        "bench": Bench, "audit": Audit, "ema": Ema,
-    }  # fmt: skip
+        "demo": Demo,
+        "train": Train,
+        "sample": Sample,
+        "info": Info,
+        "likelihood": Likelihood,
+        "bench": Bench,
+        "audit": Audit,
+        "ema": Ema,
+        "push": Push,
+    }
     words = sys.argv[1:] if args is None else list(args)
     if words[:1] == ["train"]:
         return Train.parse(words[1:])  # it may take its defaults from a file

@@ -33,21 +33,35 @@ class DataConfig:
     """Where the data come from; a relative path is one from where the command is run."""
 
     source: Annotated[str, tyro.conf.arg(name="data")]
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
+    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images, or
+    hf:NAME, a data set of Hugging Face's."""
     split: Annotated[
-        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: train)")
     ] = None
-    """The part of a data set of torchvision."""
+    """The part of a data set of torchvision, train or test, or of one of Hugging Face's."""
     size: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as they are)")
     ] = None
     """Crop images to squares and resize them to this many pixels a side, at least 1."""
+    standardize: bool = False
+    """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
+    lazy: Annotated[
+        bool | None, tyro.conf.arg(help_behavior_hint="(default: where they need more than 1 GiB)")
+    ] = None
+    """Whether images stay where they are, and are decoded when they are needed."""
     on_bad_image: Literal["raise", "skip"] = "raise"
     """Whether to pass over images that cannot be read, up to a tenth of a folder."""
 
     def load(self) -> Data:
-        """The samples."""
-        return load(self.source, split=self.split, size=self.size, on_bad_image=self.on_bad_image)
+        """The data."""
+        return load(
+            self.source,
+            split=self.split,
+            size=self.size,
+            standardize=self.standardize,
+            lazy=self.lazy,
+            on_bad_image=self.on_bad_image,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

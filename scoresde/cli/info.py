@@ -16,6 +16,7 @@ from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel, locate
+from scoresde.score.store import spelt
 
 __all__ = ["Info"]
 
@@ -53,10 +54,10 @@ def _model(
         model = ScoreModel.from_pretrained(path)
         numbers = sum(p.numel() for p in model.net.parameters())
     mean, var = (tensors[name].double() for name in ("data_mean", "data_var"))
-    yield "SDE", _call(config["sde"])
+    yield "SDE", spelt(config["sde"])
     yield "parameterization", config["parameterization"]
     yield "event shape", f"{shape}, {math.prod(shape):,} dimensions"
-    yield "network", _call({"type": kind, **options})
+    yield "network", spelt({"type": kind, **options})
     yield "parameters", f"{numbers:,}, stored as {dtypes}"
     yield "data", f"mean {float(mean.mean()):.4g}, std {math.sqrt(float(var.mean())):.4g}"
     yield "sampling steps", str(config.get("steps") or "the sampler's default")
@@ -65,11 +66,6 @@ def _model(
         # a model that was saved at the end of its training counts no further
         done = training.get("done", training["steps"])
         yield "trained", f"{done:,} of {training['steps']:,} steps"
-
-
-def _call(fields: dict[str, Any]) -> str:
-    named = ", ".join(f"{k}={v!r}" for k, v in fields.items() if k != "type")
-    return f"{fields['type']}({named})"
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import tyro
 
-from scoresde import checkpoint
+from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
+from scoresde.data import Data
 from scoresde.errors import CheckpointError
+from scoresde.score import card
 from scoresde.training import Trainer
 
 __all__ = ["Train"]
@@ -45,18 +47,22 @@ class Train:
         return command
 
     def run(self) -> None:
-        """Train to the end."""
+        """Train to the end, together with the other processes that `torchrun` started."""
+        with distributed.group():
+            self._train()
+
+    def _train(self) -> None:
         callbacks = self.settings.callbacks(self.out)
-        data = self.settings.data.load()
+        data = self._data()
         run = replace(self.settings, net=self.settings.net.fitted(data.event_shape))
-        model = run.model(data)
+        model = run.model(data).to(distributed.device())
         parameters = sum(p.numel() for p in model.net.parameters())
         classes = f", {data.classes} classes" if data.classes else ""
         _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{classes}")
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
-        _check_folder(self.out)
+        distributed.on_main(lambda: _check_folder(self.out))
         trainer = Trainer(model, data, run.train, folder=self.out, callbacks=callbacks)
-        run.write(self.out / _FILE)
+        distributed.on_main(lambda: run.write(self.out / _FILE))
         steps = f"{run.train.steps:,}"
         if trainer.finished:
             trainer.train(progress=False)
@@ -70,11 +76,18 @@ class Train:
             _say(f"stopped by SIGTERM at step {trainer.step:,}; the same command resumes")
             raise
         seconds = time.perf_counter() - start
+        distributed.on_main(lambda: card.write(self.out))  # by now with the last picture
         suffix = ".png" if len(data.event_shape) == 3 else ".npy"
         _say(
             f"done: {steps} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
             f"see the result with `scoresde sample {self.out} --out samples{suffix}`"
         )
+
+    def _data(self) -> Data:
+        """The samples, which process 0 fetches before the others look where it left them."""
+        found: list[Data] = []
+        distributed.on_main(lambda: found.append(self.settings.data.load()))
+        return found[0] if found else self.settings.data.load()
 
 
 def _file_in(words: Sequence[str]) -> Path | None:
@@ -98,4 +111,5 @@ def _check_folder(folder: Path) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    if distributed.is_main():
+        print(line, flush=True)

@@ -2,6 +2,7 @@ r"""A network with its preconditioning: a score."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from scoresde.errors import (
     ShapeError,
     UnknownNameError,
 )
+from scoresde.score import card, hub
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
 from scoresde.score.pilot import Pilot
 from scoresde.score.store import locate, packaged, rebuild_net, rebuild_sde, sde_fields
@@ -178,12 +180,16 @@ class ScoreModel(nn.Module):
     def save_pretrained(
         self, folder: str | Path, *, dtype: torch.dtype | None = None, **meta: Any
     ) -> None:
-        """Write `model.safetensors`, which holds the whole model, and `config.json`, for people.
+        """Write `model.safetensors`, which holds the whole model.
+
+        Beside it `config.json` and the model card `README.md` say to people what it is. A card that
+        was edited stays as it is.
 
         Args:
             folder: Made if it is missing.
             dtype: The dtype of the stored network; `None` keeps its own.
-            meta: Anything JSON can hold that should travel with the model.
+            meta: Anything JSON can hold that should travel with the model; the card shows
+                `training` and takes its licence from `license`.
 
         Raises:
             CheckpointError: The folder cannot be written.
@@ -194,6 +200,7 @@ class ScoreModel(nn.Module):
             "event_shape": list(self.event_shape),
             "parameterization": self.parameterization,
             "steps": self.steps,
+            "parameters": sum(p.numel() for p in self.net.parameters()),
             "transform": describe(self.transform),
             **meta,
         }
@@ -207,20 +214,52 @@ class ScoreModel(nn.Module):
         folder = Path(folder)
         checkpoint.save_tensors(folder / "model.safetensors", tensors, config)
         checkpoint.write_json(folder / "config.json", config)
+        card.write(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        **meta: Any,
+    ) -> str:
+        """Share the model on the Hugging Face Hub, with its card.
+
+        Args:
+            repo_id: `"user/name"`; the repository is made if it is missing.
+            private: Whether a new repository is private; None is the user's own default.
+            token: Who asks; None is whoever is logged in.
+            meta: As in `save_pretrained`.
+
+        Returns:
+            The address.
+
+        Raises:
+            MissingExtraError: huggingface_hub is not installed.
+            CheckpointError: The hub refuses, or cannot be reached.
+        """
+        hub.check(repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **meta)
+            return hub.push(Path(folder), repo_id, private=private, token=token)
 
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, *, net: nn.Module | None = None, sde: SDE | None = None
     ) -> Self:
-        """Read a model that `save_pretrained` wrote, or one of the package's own by name.
+        """Read a model that `save_pretrained` wrote.
 
         Args:
-            folder: The folder, or a name such as `"mnist"`.
+            folder: The folder, the name of one of the package's own such as `"mnist"`, or a
+                `"user/name"` or `"user/name@revision"` of the Hugging Face Hub, from which no code
+                is run.
             net: The network, where it is of a class of your own; its weights are overwritten.
             sde: The SDE, where it is of a class of your own.
 
         Raises:
             CheckpointError: There is no such model, or it is damaged or foreign.
+            MissingExtraError: The hub is asked, and huggingface_hub is not installed.
         """
         path = locate(folder)
         tensors, config = checkpoint.load_tensors(path)

@@ -13,9 +13,10 @@ from torch import nn
 from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.errors import CheckpointError
+from scoresde.score import hub
 from scoresde.sde import SDE
 
-__all__ = ["SDES", "locate", "packaged", "rebuild_net", "rebuild_sde", "sde_fields"]
+__all__ = ["SDES", "locate", "packaged", "rebuild_net", "rebuild_sde", "sde_fields", "spelt"]
 
 _MODELS = Path(__file__).parents[1] / "models"
 SDES = {
@@ -39,14 +40,17 @@ _NETS = {
 
 
 def locate(folder: str | Path) -> Path:
-    """The file of a model: in a folder, itself a file, or one of the package's own by name.
+    """The file of a model: in a folder, itself a file, one of the package's own, or of the hub's.
 
     Raises:
         CheckpointError: There is no such model.
     """
     path = Path(folder)
-    path = path if path.exists() else packaged(str(folder))
-    return path / "model.safetensors" if path.is_dir() else path
+    if path.exists():
+        return path / "model.safetensors" if path.is_dir() else path
+    if isinstance(folder, str) and hub.is_repo(folder):
+        return hub.fetch(folder)
+    return packaged(str(folder)) / "model.safetensors"
 
 
 def packaged(name: str) -> Path:
@@ -68,6 +72,12 @@ def sde_fields(sde: SDE) -> dict[str, Any]:
     """The constructor's arguments of an SDE."""
     init = {name for name, field in sde.__dataclass_fields__.items() if field.init}
     return {name: value for name, value in asdict(sde).items() if name in init}
+
+
+def spelt(fields: Mapping[str, Any]) -> str:
+    """A described SDE or network as the call that makes it."""
+    named = ", ".join(f"{k}={v!r}" for k, v in fields.items() if k != "type")
+    return f"{fields['type']}({named})"
 
 
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:

@@ -1,0 +1,38 @@
+"""`scoresde push`: a run's model on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from scoresde import checkpoint
+from scoresde.score import card, hub, locate
+
+__all__ = ["Push"]
+
+
+@dataclass(frozen=True)
+class Push:
+    """Share a model on the Hugging Face Hub, with its card, its configuration and its pictures."""
+
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    """The folder of a run or a model."""
+    repo: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="USER/NAME")]
+    """The repository, which is made if it is missing. Log in first, with `hf auth login`."""
+    private: bool = False
+    """Whether a new repository is for its owner alone."""
+    license: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: unknown)")
+    ] = None
+    """The licence of the weights, as the hub names it: mit, cc-by-4.0 ..."""
+
+    def run(self) -> None:
+        """Verify, describe, upload, and say where it is."""
+        hub.check(self.repo)
+        path = locate(self.checkpoint)
+        checkpoint.load_tensors(path)
+        card.write(path.parent, name=self.repo, licence=self.license)
+        url = hub.push(path.parent, self.repo, private=self.private or None, token=None)
+        print(f"{self.checkpoint} is at {url}")

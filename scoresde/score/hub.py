@@ -1,0 +1,105 @@
+"""Models on the Hugging Face Hub: safetensors and JSON come from there, and no code.
+
+The package `huggingface_hub`, the extra `hub`, does the work; here its dozens of errors become one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
+
+__all__ = ["check", "fetch", "is_repo", "push"]
+
+# what people want of a run's folder; its checkpoints stay at home
+_FILES = [
+    "model.safetensors", "config.json", "config.toml", "README.md",
+    "report.json", "samples.png", "loss.png",
+]  # fmt: skip
+_REPO = r"\w[\w.-]*/\w[\w.-]*"
+_HINTS = {
+    "GatedRepoError": "ask for access on its page, and log in with `hf auth login`",
+    "RepositoryNotFoundError": "there is none of that name, or it is private: then log in with "
+    "`hf auth login`",
+    "RemoteEntryNotFoundError": "that is no model of scoresde, which is a model.safetensors",
+    "LocalTokenNotFoundError": "log in with `hf auth login`, or pass token=",
+    "LocalEntryNotFoundError": "the hub cannot be reached, and the model was not fetched before",
+    "ConnectError": "the hub cannot be reached",
+    "OfflineModeIsEnabled": "the hub is not asked where HF_HUB_OFFLINE is set",
+}
+
+
+def is_repo(name: str) -> bool:
+    """Whether it can be the name of a model of the hub: `user/name` or `user/name@revision`."""
+    return re.fullmatch(rf"{_REPO}(@[\w./-]+)?", name) is not None
+
+
+def check(repo_id: str) -> None:
+    """Refuse what cannot be the name of a repository.
+
+    Raises:
+        InvalidValueError: It is not of the form `user/name`.
+    """
+    if not re.fullmatch(_REPO, repo_id):
+        raise InvalidValueError(f"a repository of the hub is called 'user/name', got {repo_id!r}")
+
+
+def fetch(name: str) -> Path:
+    """The file of a model of the hub, fetched if it is not in the hub's cache.
+
+    Raises:
+        MissingExtraError: huggingface_hub is not installed.
+        CheckpointError: There is no such model, or the hub cannot be reached.
+    """
+    client = _client(f"there is no folder {name!r}; looking for it on the Hugging Face Hub")
+    repo, _, revision = name.partition("@")
+    with _errors(f"there is no folder {name!r}, and no model of that name came from the hub"):
+        # the hub counts downloads by config.json
+        for file in ("config.json", "model.safetensors"):
+            path = client.hf_hub_download(repo, file, revision=revision or None)
+        return Path(path)
+
+
+def push(folder: Path, repo_id: str, *, private: bool | None, token: str | None) -> str:
+    """Upload the model of a folder and what says what it is; the address.
+
+    Raises:
+        InvalidValueError: `repo_id` is not of the form `user/name`.
+        MissingExtraError: huggingface_hub is not installed.
+        CheckpointError: The hub refuses, or cannot be reached.
+    """
+    check(repo_id)
+    api = _client("sharing a model").HfApi(token=token)
+    with _errors(f"cannot push to {repo_id!r}"):
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=_FILES,
+            commit_message="Upload a model of scoresde",
+        )
+    return str(url)
+
+
+def _client(purpose: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MissingExtraError.of("huggingface_hub", "hub", purpose) from error
+    return huggingface_hub
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Whatever the hub or the network raises, as our error."""
+    try:
+        yield
+    except Exception as error:  # they share no base class, and the network adds its own
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        hint = next((_HINTS[kind] for kind in kinds if kind in _HINTS), None)
+        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise CheckpointError(f"{what}: {hint or f'{kinds[0]}: {first.strip()}'}") from error

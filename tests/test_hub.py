@@ -1,0 +1,366 @@
+"""Sharing: the card says what the model is, and the hub is asked for two files and no code."""
+
+import inspect
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from unittest import mock
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.utils import filter_repo_objects
+from test_cli import said, train
+
+from scoresde import checkpoint
+from scoresde.cli import main
+from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
+from scoresde.nn import MLP, UNet
+from scoresde.score import ScoreModel, card, store
+from scoresde.sde import SDE, VESDE, VPSDE
+
+
+def model(sde=None, net=None):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return ScoreModel(net or MLP(2, hidden=(4,)), sde or VPSDE(), (2,)).eval()
+
+
+def assert_same(a, b):
+    one, other = a.state_dict(), b.state_dict()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+# The hub, as a folder that is called as the real one is
+
+
+class Hub:
+    """A hub of folders. Every call must fit the signature of the function that it stands for."""
+
+    def __init__(self, root, monkeypatch):
+        self.root, self.calls, self.error = root, [], None
+        api = huggingface_hub.HfApi
+        for owner, name, method in (
+            (huggingface_hub, "hf_hub_download", False),
+            (api, "create_repo", True),
+            (api, "upload_folder", True),
+        ):
+            real = inspect.signature(getattr(owner, name))
+            act = getattr(self, name)
+
+            def call(*args, real=real, act=act, name=name, method=method, **options):
+                given = real.bind(*args, **options).arguments
+                given.pop("self", None)
+                self.calls.append((name, {**given, "token": args[0].token if method else None}))
+                if self.error is not None:
+                    raise self.error
+                return act(**given)
+
+            monkeypatch.setattr(owner, name, call)
+
+    def hf_hub_download(self, repo_id, filename, revision=None):
+        path = self.root / repo_id / filename
+        if not path.exists():
+            raise hub_errors.RemoteEntryNotFoundError("404\nlong story", response=mock.Mock())
+        return str(path)
+
+    def create_repo(self, repo_id, private, exist_ok):
+        (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+        return f"https://huggingface.co/{repo_id}"
+
+    def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
+        names = [p.relative_to(folder_path).as_posix() for p in Path(folder_path).rglob("*")]
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            shutil.copy(Path(folder_path) / name, self.root / repo_id / name)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Hub(tmp_path / "hub", monkeypatch)
+
+
+def test_a_model_comes_back_from_the_hub_bit_for_bit(hub):
+    original = model()
+    original.steps = 7
+    url = original.push_to_hub("me/points", private=True, token="secret", license="mit")
+    assert url == "https://huggingface.co/me/points"
+    again = ScoreModel.from_pretrained("me/points")
+    assert_same(again, original)
+    assert (again.steps, again.sde) == (7, VPSDE())
+    created, uploaded = hub.calls[:2]
+    assert created[1]["private"] is True
+    assert created[1]["token"] == uploaded[1]["token"] == "secret"
+    names = sorted(path.name for path in (hub.root / "me/points").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_two_files_are_asked_for_and_nothing_else(hub):
+    model().push_to_hub("me/points")
+    hub.calls.clear()
+    ScoreModel.from_pretrained("me/points@v1.0")
+    assert [(name, call["filename"], call["revision"]) for name, call in hub.calls] == [
+        ("hf_hub_download", "config.json", "v1.0"),
+        ("hf_hub_download", "model.safetensors", "v1.0"),
+    ]
+
+
+def test_a_folder_and_a_path_come_before_the_hub(hub):
+    model().push_to_hub("me/points")
+    hub.calls.clear()
+    model(VESDE()).save_pretrained("me/points")
+    assert ScoreModel.from_pretrained("me/points").sde == VESDE()
+    with pytest.raises(CheckpointError, match="no folder 'you/points' and no packaged model"):
+        ScoreModel.from_pretrained(Path("you/points"))
+    for name in ("./you/x", "you", "you/", "/you/x", "~/x", "a/b/c", "../x"):
+        with pytest.raises(CheckpointError, match="and no packaged model of that name"):
+            ScoreModel.from_pretrained(name)
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("repo", ["points", "me/", "/points", "me/points@v1", "a/b/c", "me /x", ""])
+def test_what_is_no_repository_is_refused_before_the_work(hub, repo):
+    with pytest.raises(
+        InvalidValueError, match=f"is called 'user/name', got {re.escape(repr(repo))}"
+    ):
+        model().push_to_hub(repo)
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            hub_errors.RepositoryNotFoundError("401", response=mock.Mock()),
+            "there is none of that name, or it is private: then log in with `hf auth login`",
+        ),
+        (hub_errors.GatedRepoError("403", response=mock.Mock()), "ask for access on its page"),
+        (hub_errors.LocalEntryNotFoundError("x"), "the hub cannot be reached, and the model was n"),
+        (hub_errors.LocalTokenNotFoundError("x"), "log in with `hf auth login`, or pass token="),
+        (
+            hub_errors.HfHubHTTPError("\n500 Server Error\nfor", response=mock.Mock()),
+            "500 Server E",
+        ),
+        (ConnectionError("no route"), "ConnectionError: no route"),
+        (TimeoutError(), "TimeoutError: no reason given"),
+    ],
+)
+def test_whatever_the_hub_raises_is_one_error_with_what_to_do(hub, error, message):
+    hub.error = error
+    for act, what in (
+        (
+            lambda: ScoreModel.from_pretrained("me/x"),
+            "there is no folder 'me/x', and no model of t",
+        ),
+        (lambda: model().push_to_hub("me/x"), "cannot push to 'me/x': "),
+    ):
+        with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
+            act()
+        assert str(caught.value).startswith(what)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_repository_without_a_model_says_so(hub):
+    with pytest.raises(CheckpointError, match=r"which is a model.safetensors"):
+        ScoreModel.from_pretrained("me/else")
+
+
+def test_the_real_library_offline_is_told_in_a_sentence():
+    with pytest.raises(CheckpointError, match=r"no model of that name .* cannot be reached"):
+        ScoreModel.from_pretrained("me/x")
+    with pytest.raises(CheckpointError, match=r"cannot push to 'me/x': .*HF_HUB_OFFLINE is set"):
+        model().push_to_hub("me/x")
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(
+        MissingExtraError, match=r"^there is no folder 'me/x'; looking .*scoresde\[hub"
+    ):
+        ScoreModel.from_pretrained("me/x")
+    with pytest.raises(
+        MissingExtraError, match=r"sharing a model needs .* `pip install 'scoresde\[h"
+    ):
+        model().push_to_hub("me/x")
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on the digits that drew pictures."""
+    folder = tmp_path_factory.mktemp("hub") / "run"
+    assert train(folder, "--log", "pictures", "--sde", "VESDE", "sigma_max=9", steps=2) == 0
+    return folder
+
+
+def test_a_run_is_pushed_with_what_says_what_it_is_and_without_its_checkpoints(run, hub, capsys):
+    shutil.copytree(run, "run")
+    assert main(["push", "run", "me/digits", "--license", "cc-by-4.0"]) == 0
+    assert capsys.readouterr().out == "run is at https://huggingface.co/me/digits\n"
+    names = sorted(path.name for path in (hub.root / "me/digits").iterdir())
+    assert names == [
+        "README.md", "config.json", "config.toml", "loss.png", "model.safetensors", "samples.png",
+    ]  # fmt: skip
+    text = (hub.root / "me/digits/README.md").read_text()
+    assert "license: cc-by-4.0\n" in text
+    assert "from_pretrained('me/digits')" in text
+    assert main(["info", "me/digits"]) == 0
+
+
+def test_a_push_of_what_is_no_model_is_refused_before_it(hub, capsys, run):
+    assert main(["push", "nothing", "me/x"]) == 1
+    assert "there is no folder 'nothing' and no packaged model" in said(capsys)
+    assert main(["push", str(run), "me"]) == 1
+    assert "a repository of the hub is called 'user/name', got 'me'" in said(capsys)
+    shutil.copytree(run, "damaged")
+    Path("damaged/model.safetensors").write_bytes(b"no")
+    assert main(["push", "damaged", "me/x"]) == 1
+    assert "is truncated" in said(capsys)
+    assert hub.calls == []
+
+
+# The card
+
+
+def front_matter(text):
+    """The fields above the card, as the hub reads them."""
+    head = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    return dict(re.findall(r"^(\w+): (.+)$", head[1], re.MULTILINE)), head[1]
+
+
+def test_the_card_of_a_run_says_how_it_came_to_be(run):
+    text = (run / "README.md").read_text()
+    fields, head = front_matter(text)
+    assert fields == {
+        "library_name": "scoresde",
+        "license": "unknown",
+        "pipeline_tag": "unconditional-image-generation",
+    }
+    assert "\ntags:\n- score-based-generative-model\n- diffusion\n- VESDE" in head
+    assert "![Samples of the model](samples.png)" in text
+    assert "of shape (1, 8, 8), of 10 classes" in text
+    assert "`VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=9.0)`" in text
+    assert "\n2 steps. The same again" in text
+    assert f"```toml\n{(run / 'config.toml').read_text()}```" in text
+    count = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
+    assert f"| Parameters | {count:,} |" in text
+
+
+def test_the_code_of_a_card_runs(run, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    code = re.search(r"```python\n(.*?)```", (run / "README.md").read_text(), re.DOTALL)[1]
+    found = {}
+    exec(code.replace("seed=0", "steps=2, seed=0"), found)
+    assert found["x"].shape == (16, 1, 8, 8)
+
+
+@pytest.mark.parametrize("kind", store.SDES)
+def test_every_sde_of_ours_has_its_formulas_on_the_card(tmp_path, kind):
+    tables = {"NCSNLadder": ((0.1, 1.0),), "BetaLadder": ((0.1, 0.2),)}
+    model(store.SDES[kind](*tables.get(kind, ()))).save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert r"\\(\mathcal N(x_t; \alpha_t x_0, \sigma_t^2 I)\\)" in text
+    assert r"\\(\alpha" in text.partition("perturbation kernel")[2].partition("I)")[2]
+    # every formula within a line is spelt for the hub, whose displays keep their two dollars
+    assert "$" not in text.replace("$$", "")
+    assert text.count("$$") % 2 == 0
+
+
+def test_a_card_of_foreign_classes_names_them(tmp_path):
+    class Mine(SDE):
+        def alpha(self, t):
+            return 1 + 0 * t
+
+        def sigma(self, t):
+            return t
+
+    with torch.random.fork_rng(devices=[]):
+        net = torch.nn.Linear(2, 2)
+    model(Mine(), net).save_pretrained(
+        tmp_path, license="mit", transform={"type": "Range", "low": 0}
+    )
+    text = (tmp_path / "README.md").read_text()
+    assert "| SDE | `Mine(" in text
+    assert "| Network | `Linear()` |" in text
+    assert "| Data transform | `Range(low=0)` |" in text
+    assert front_matter(text)[0] == {"library_name": "scoresde", "license": "mit"}
+    assert "## Training" not in text
+    assert "torch.arange" not in text
+
+
+def test_a_card_without_a_config_file_shows_the_numbers_of_the_training(tmp_path):
+    model().save_pretrained(tmp_path, training={"steps": 7, "lr": 0.5, "done": 3})
+    assert (
+        "\n3 steps with `TrainConfig(steps=7, lr=0.5, done=3)`."
+        in (tmp_path / "README.md").read_text()
+    )
+
+
+def report(path, **changes):
+    estimate = {"value": 1.25, "low": 1.0, "high": 1.5}
+    figures = {"frechet": {"samples": estimate, "floor": {**estimate, "value": 0.125}}}
+    path.write_text(json.dumps({"n": 1000, "figures": figures} | changes))
+
+
+def test_the_card_shows_what_an_evaluation_found(tmp_path):
+    report(tmp_path / "report.json")
+    model().save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "Of 1,000 samples, and of as many real data" in text
+    assert "| frechet | 1.25 [1, 1.5] | 0.125 [1, 1.5] |" in text
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_text("{"),
+        lambda path: path.write_bytes(b"\xff"),
+        lambda path: path.mkdir(),
+        lambda path: report(path, figures=3),
+        lambda path: report(path, figures={"frechet": {"samples": 3}}),
+        lambda path: report(path, figures={"frechet": None}),
+        lambda path: report(path, n="many"),
+    ],
+)
+def test_a_report_of_another_kind_is_left_out(tmp_path, spoil):
+    spoil(tmp_path / "report.json")
+    model().save_pretrained(tmp_path)
+    assert "## Metrics" not in (tmp_path / "README.md").read_text()
+
+
+def test_a_card_is_kept_up_to_date_until_it_is_edited(tmp_path):
+    path = tmp_path / "README.md"
+    model(VPSDE()).save_pretrained(tmp_path)
+    first = path.read_text()
+    model(VESDE()).save_pretrained(tmp_path)
+    second = path.read_text()
+    assert ("`VPSDE(" in first, "`VESDE(" in second) == (True, True)
+    path.write_text(second + "\nTrained on a rainy day.\n")
+    model(VPSDE()).save_pretrained(tmp_path)
+    assert path.read_text() == second + "\nTrained on a rainy day.\n"
+
+
+@pytest.mark.parametrize("content", [b"# Mine\n", b"\xff\xfe", b"", b"<!-- scoresde x: -->\n# A"])
+def test_a_readme_of_the_users_own_is_left_alone(tmp_path, content):
+    (tmp_path / "README.md").write_bytes(content)
+    model().save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == content
+
+
+def test_a_card_needs_a_model(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no file .*config.json"):
+        card.write(tmp_path)
+
+
+def test_the_files_of_a_model_hold_the_number_of_its_parameters(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        net = UNet(1, channels=(4,))
+    ScoreModel(net, VESDE(), (1, 4, 4)).save_pretrained(tmp_path)
+    config = checkpoint.read_json(tmp_path / "config.json")
+    assert config["parameters"] == sum(p.numel() for p in net.parameters())
