@@ -1,12 +1,7 @@
-"""Pictures: image grids, samples over their density, curves. Each writes one PNG file.
-
-A grid needs nothing but Pillow, which comes with torchvision; the others need matplotlib, the extra
-`plot`. Nothing here touches matplotlib's global state or opens a window.
-"""
+"""Samples over their density, curves, errors with their intervals, drawn by matplotlib."""
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -16,79 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from scoresde.errors import (
-    InvalidTypeError,
-    InvalidValueError,
-    MissingExtraError,
-    NonFiniteError,
-    ShapeError,
-)
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.plot import paper
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from scoresde.targets import Target
 
-__all__ = ["Series", "curve", "figure", "grid", "pareto", "save", "scatter"]
+__all__ = ["Series", "bars", "curve", "pareto", "scatter"]
 
 Series = Sequence[tuple[float, float, float, float]]
 """Points of a curve with intervals: `(x, y, low, high)` each."""
-
-# Pixels between the images of a grid, their grey level, and the height that small images get.
-_GAP, _GREY, _HEIGHT = 2, 80, 84
-
-
-def grid(
-    images: Tensor,
-    path: str | os.PathLike[str],
-    *,
-    columns: int | None = None,
-    scale: int | None = None,
-) -> Path:
-    """Writes images side by side into one PNG file, row by row.
-
-    Args:
-        images: `(B, 1, H, W)` grey or `(B, 3, H, W)` colour, floating point in [-1, 1]; what lies
-            outside is clipped.
-        path: the file, ending in `.png`; its folder is made, and an old file replaced at once.
-        columns: images per row; as square as possible without it.
-        scale: how many pixels a side of one pixel gets, without blur; without it small images are
-            enlarged to about 84 pixels.
-
-    Returns:
-        The path.
-
-    Raises:
-        ShapeError: `images` has another shape, or no image.
-        InvalidTypeError: `images` is not of floating point.
-        NonFiniteError: an image holds a NaN or an infinity.
-        InvalidValueError: `columns` or `scale` is below one, or the file cannot be written.
-    """
-    from einops import rearrange, repeat
-    from PIL import Image
-
-    pixels = _finite("images", images)
-    if pixels.ndim != 4 or pixels.shape[1] not in {1, 3} or pixels.numel() == 0:
-        raise ShapeError(
-            "images must be of shape (B, 1, H, W) or (B, 3, H, W) with B, H, W >= 1, got "
-            f"{tuple(pixels.shape)}"
-        )
-    n, _, height, width = pixels.shape
-    columns = math.ceil(math.sqrt(n)) if columns is None else _positive("columns", columns)
-    scale = max(1, _HEIGHT // max(height, width)) if scale is None else _positive("scale", scale)
-    columns = min(columns, n)
-    rows = math.ceil(n / columns)
-
-    levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    large = repeat(levels, "b c h w -> b c (h i) (w j)", i=scale, j=scale)
-    framed = torch.nn.functional.pad(large, (0, _GAP, 0, _GAP), value=_GREY)
-    empty = framed.new_full((rows * columns - n, *framed.shape[1:]), _GREY)
-    tiled = rearrange(torch.cat([framed, empty]), "(r k) c h w -> (r h) (k w) c", r=rows, k=columns)
-    tiled = torch.nn.functional.pad(tiled, (0, 0, _GAP, 0, _GAP, 0), value=_GREY)
-    buffer = io.BytesIO()
-    Image.fromarray(tiled.squeeze(2).numpy()).save(buffer, format="png")
-    return _write(path, buffer)
 
 
 def scatter(
@@ -118,7 +50,7 @@ def scatter(
         InvalidValueError: the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
-    points = _finite("samples", samples).double()
+    points = paper.finite("samples", samples).double()
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise ShapeError(f"samples must be of shape (N, 2), N >= 1, got {tuple(points.shape)}")
     if density is not None and density.event_shape != (2,):
@@ -129,7 +61,7 @@ def scatter(
     low, high = centre - reach, centre + reach
     extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
 
-    drawn, axes = _axes("a scatter plot", (5, 5))
+    figure, axes = paper.axes("a scatter plot", (5, 5))
     if density is not None:
         x = torch.linspace(extent[0], extent[1], 240, dtype=torch.float64)
         y = torch.linspace(extent[2], extent[3], 240, dtype=torch.float64)
@@ -147,7 +79,7 @@ def scatter(
     outside = int(((points < low) | (points > high)).any(1).sum())
     if outside:
         axes.set_xlabel(f"{outside} of {len(points)} samples lie outside")
-    return save(drawn, path)
+    return paper.save(figure, path)
 
 
 def curve(
@@ -179,14 +111,14 @@ def curve(
         InvalidValueError: the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
-    y = _vector("values", values)
-    x = torch.arange(1.0, len(y) + 1) if steps is None else _vector("steps", steps)
+    y = paper.vector("values", values)
+    x = torch.arange(1.0, len(y) + 1) if steps is None else paper.vector("steps", steps)
     if len(x) != len(y):
         raise ShapeError(f"steps and values must have one length, got {len(x)} and {len(y)}")
     window = max(1, len(y) // 50)
     mean = y.unfold(0, window, 1).mean(1)
 
-    drawn, axes = _axes("a curve", (7, 4))
+    figure, axes = paper.axes("a curve", (7, 4))
     if window > 1:
         axes.plot(x.numpy(), y.numpy(), color="#30638e", alpha=0.25, linewidth=0.8)
     axes.plot(x[window - 1 :].numpy(), mean.numpy(), color="#30638e", marker="." * (len(y) == 1))
@@ -194,7 +126,7 @@ def curve(
         xlabel="step", ylabel=name, yscale="log" if bool((y > 0).all()) else "linear", title=title
     )
     axes.grid(alpha=0.3)
-    return save(drawn, path)
+    return paper.save(figure, path)
 
 
 def pareto(
@@ -225,9 +157,9 @@ def pareto(
         raise InvalidValueError("there is nothing to show; give at least one panel")
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
-    drawn = figure("a plot of errors", (3.4 * columns + 1.6, 3 * rows))
+    figure = paper.figure("a plot of errors", (3.4 * columns + 1.6, 3 * rows))
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    grid_of_axes = drawn.subplots(rows, columns, squeeze=False).flatten()
+    grid_of_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (title, curves) in zip(grid_of_axes, panels.items(), strict=False):
         for name, points in curves.items():
             shown = [point for point in points if point[1] > 0 and math.isfinite(point[1])]
@@ -247,8 +179,52 @@ def pareto(
         for axes in grid_of_axes[: len(panels)]
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    drawn.legend(handles.values(), handles, loc="outside right upper", fontsize="small")
-    return save(drawn, path)
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize="small")
+    return paper.save(figure, path)
+
+
+def bars(
+    panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+) -> Path:
+    """Writes numbers with their intervals, each as a bar, one panel beside the other.
+
+    Args:
+        panels: for each title the bars, `(value, low, high)` by name; one name has one colour.
+        path: the file, ending in `.png`.
+        title: written above all.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidValueError: there is no panel, or the file cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not panels:
+        raise InvalidValueError("there is nothing to show; give at least one panel")
+    columns = min(6, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = paper.figure("a plot of bars", (1.7 * columns + 0.4, 2.6 * rows + 0.4))
+    grid_of_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    names = list(dict.fromkeys(name for part in panels.values() for name in part))
+    for axes, (heading, part) in zip(grid_of_axes, panels.items(), strict=False):
+        for at, (name, (value, low, high)) in enumerate(part.items()):
+            reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
+            colour = f"C{names.index(name) % 10}"
+            axes.bar(at, value, color=colour, alpha=0.75, yerr=reach, capsize=4)
+        axes.set(title=heading, xlim=(-0.6, len(part) - 0.4))
+        axes.set_xticks(range(len(part)), list(part))
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+    for axes in grid_of_axes[len(panels) :]:
+        axes.remove()
+    if title is not None:
+        figure.suptitle(title, fontsize="medium")
+    return paper.save(figure, path)
 
 
 def _frame(points: Tensor, density: Target | None) -> tuple[Tensor, Tensor]:
@@ -260,83 +236,3 @@ def _frame(points: Tensor, density: Target | None) -> tuple[Tensor, Tensor]:
     # Nearly all of the samples: one that ran away must not shrink the others to a dot.
     low, high = points.quantile(torch.tensor([0.005, 0.995], dtype=points.dtype), dim=0)
     return (low + high) / 2, 0.6 * (high - low).max().clamp(min=1e-3)
-
-
-def _vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    try:
-        tensor = torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidTypeError(f"{name} must be numbers, got {values!r}") from error
-    if tensor.ndim != 1 or len(tensor) == 0:
-        raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
-    return _finite(name, tensor)
-
-
-def _finite(name: str, x: Tensor) -> Tensor:
-    """The tensor on the CPU and out of any graph, of floating point and finite."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise InvalidTypeError(f"{name} must be a tensor of floating point, got {got}")
-    bad = int((~x.isfinite()).sum())
-    if bad:
-        raise NonFiniteError(f"{bad} of the {x.numel()} numbers in {name} are NaN or infinite")
-    return x.detach().cpu().to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _positive(name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise InvalidValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return value
-
-
-def figure(purpose: str, size: tuple[float, float]) -> Figure:
-    """An empty figure for what has more panels than the plots above; `save` writes it.
-
-    Args:
-        purpose: What needs it, for the error.
-        size: Width and height in inches.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError.of("matplotlib", "plot", purpose) from error
-    return Figure(figsize=size, dpi=120, layout="constrained")
-
-
-def _axes(purpose: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    drawn = figure(purpose, size)
-    return drawn, drawn.subplots()
-
-
-def save(drawn: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure into a PNG file; returns its path.
-
-    Raises:
-        InvalidValueError: The file cannot be written, or does not end in `.png`.
-    """
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png")
-    return _write(path, buffer)
-
-
-def _write(path: str | os.PathLike[str], buffer: io.BytesIO) -> Path:
-    """Puts a finished picture in its place in one step: nobody ever reads half of one."""
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InvalidValueError(f"pictures are PNG files, got {str(path)!r}; end it in .png")
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(buffer.getvalue())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise InvalidValueError(
-            f"cannot write {str(path)!r}: {error.strerror}; choose another file"
-        ) from error
-    return path

@@ -1,0 +1,102 @@
+"""What pictures are drawn on: checked numbers, figures, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    MissingExtraError,
+    NonFiniteError,
+    ShapeError,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["axes", "figure", "finite", "save", "vector", "write"]
+
+
+def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
+    """Finite numbers as a vector of float64."""
+    try:
+        tensor = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidTypeError(f"{name} must be numbers, got {values!r}") from error
+    if tensor.ndim != 1 or len(tensor) == 0:
+        raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
+    return finite(name, tensor)
+
+
+def finite(name: str, x: Tensor) -> Tensor:
+    """The tensor on the CPU and out of any graph, of floating point and finite."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise InvalidTypeError(f"{name} must be a tensor of floating point, got {got}")
+    bad = int((~x.isfinite()).sum())
+    if bad:
+        raise NonFiniteError(f"{bad} of the {x.numel()} numbers in {name} are NaN or infinite")
+    return x.detach().cpu().to(torch.promote_types(x.dtype, torch.float32))
+
+
+def figure(purpose: str, size: tuple[float, float]) -> Figure:
+    """An empty figure for what has more panels than the plots here; `save` writes it.
+
+    Args:
+        purpose: What needs it, for the error.
+        size: Width and height in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError.of("matplotlib", "plot", purpose) from error
+    return Figure(figsize=size, dpi=120, layout="constrained")
+
+
+def axes(purpose: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes."""
+    sheet = figure(purpose, size)
+    return sheet, sheet.subplots()
+
+
+def save(drawn: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure into a PNG file; returns its path.
+
+    Raises:
+        InvalidValueError: The file cannot be written, or does not end in `.png`.
+    """
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png")
+    return write(path, buffer)
+
+
+def write(path: str | os.PathLike[str], buffer: io.BytesIO) -> Path:
+    """Puts a finished picture in its place in one step: nobody ever reads half of one."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InvalidValueError(f"pictures are PNG files, got {str(path)!r}; end it in .png")
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(buffer.getvalue())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidValueError(
+            f"cannot write {str(path)!r}: {error.strerror}; choose another file"
+        ) from error
+    return path
