@@ -140,6 +140,22 @@ def test_curves_with_negative_values_are_drawn_on_a_linear_axis(tmp_path):
     assert pixels(plot.curve([1.0, -1.0, 0.5], tmp_path / "curve.png", name="bits")).size
 
 
+def coloured(picture, colour):
+    """How many pixels are of a colour, mixed with white as bars are."""
+    want = np.array([0.75 * c + 0.25 * 255 for c in colour])
+    return (abs(picture[..., :3] - want).max(-1) < 3).sum()
+
+
+def test_a_bar_is_as_high_as_its_number(tmp_path):
+    panels = {"one": {"samples": (1.0, 0.5, 2.0), "floor": (4.0, 3.9, 4.1)}}
+    blue, orange = (31, 119, 180), (255, 127, 14)
+    picture = pixels(plot.bars(panels, tmp_path / "bars.png", title="high and low"))
+    assert coloured(picture, orange) / coloured(picture, blue) == pytest.approx(4, rel=0.1)
+    assert not np.array_equal(picture, pixels(plot.bars({"one": {
+        "samples": (1.0, 1.0, 1.0), "floor": (4.0, 3.9, 4.1)}}, tmp_path / "bars.png",
+        title="high and low")))  # fmt: skip
+
+
 def test_pictures_are_drawn_without_pyplot_and_its_global_state(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it now fails
     assert plot.scatter(torch.zeros(3, 2), tmp_path / "scatter.png").exists()
@@ -182,6 +198,9 @@ IMAGES = torch.zeros(2, 1, 4, 4)
         (lambda p: plot.curve(["a"], p), InvalidTypeError, "values must be numbers"),
         (lambda p: plot.curve([1.0], p, steps=[1, 2]), ShapeError, "got 2 and 1"),
         (lambda p: plot.pareto({}, p), InvalidValueError, "nothing to show"),
+        (lambda p: plot.bars({}, p), InvalidValueError, "nothing to show"),
+        (lambda p: plot.bars({"a": {}}, p), ShapeError, "a must be a vector"),
+        (lambda p: plot.bars({"a": {"b": (1, 0, math.inf)}}, p), NonFiniteError, "numbers in a"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(tmp_path, call, error, message):

@@ -1,14 +1,47 @@
 """How far samples are from data, and how sure of it one can be."""
 
-from scoresde.metrics.distances import frechet_distance, nearest_distance, total_variation
+from scoresde.metrics.classifier import Classifier
+from scoresde.metrics.distances import nearest_distance, total_variation
+from scoresde.metrics.evaluate import METRICS, Metric, evaluate
+from scoresde.metrics.evaluation import Comparison, Evaluation
+from scoresde.metrics.frechet import Frechet, GaussianFit, frechet_distance
+from scoresde.metrics.halves import Estimate, halves
+from scoresde.metrics.inception import Inception, inception
 from scoresde.metrics.interval import bootstrap
-from scoresde.metrics.laws import energy_distance, sliced_wasserstein
+from scoresde.metrics.kernels import Kernel, kernel_distance
+from scoresde.metrics.laws import Sliced, energy_distance, sliced_wasserstein
+from scoresde.metrics.memory import Memorisation, Memory, memorisation
+from scoresde.metrics.neighbours import Neighbours, Support, precision_recall
+from scoresde.metrics.sources import Features, Source
 
 __all__ = [
+    "METRICS",
+    "Classifier",
+    "Comparison",
+    "Estimate",
+    "Evaluation",
+    "Features",
+    "Frechet",
+    "GaussianFit",
+    "Inception",
+    "Kernel",
+    "Memorisation",
+    "Memory",
+    "Metric",
+    "Neighbours",
+    "Sliced",
+    "Source",
+    "Support",
     "bootstrap",
     "energy_distance",
+    "evaluate",
     "frechet_distance",
+    "halves",
+    "inception",
+    "kernel_distance",
+    "memorisation",
     "nearest_distance",
+    "precision_recall",
     "sliced_wasserstein",
     "total_variation",
 ]

@@ -6,13 +6,15 @@ have the mean 0 then, so that they may be negative and can be averaged over seve
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.metrics.checks import flat
 
-__all__ = ["energy_distance", "sliced_wasserstein"]
+__all__ = ["Sliced", "energy_distance", "sliced_wasserstein"]
 
 # Entries of a table of distances that are held at one time.
 _ENTRIES = 2**22
@@ -86,13 +88,51 @@ def sliced_wasserstein(
         )
     if projections < 1:
         raise InvalidValueError(f"projections must be at least 1, got {projections}")
-    u = torch.randn(a.shape[1], projections, generator=generator, dtype=torch.float64)
-    u = (u / u.norm(dim=0)).to(a.device)
+    u = _directions(a.shape[1], projections, generator).to(a.device)
+    return float(_apart(a @ u, b @ u))
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """The squared sliced Wasserstein-2 distance of `sliced_wasserstein`, the figure `sliced`.
+
+    Args:
+        projections: Number of directions, at least 1.
+        seed: Where they come from.
+
+    Raises:
+        InvalidValueError: `projections` is below 1.
+    """
+
+    projections: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.projections < 1:
+            raise InvalidValueError(f"projections must be at least 1, got {self.projections}")
+
+    def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
+        """`sliced`, of each choice of rows, as many of x as of y."""
+        generator = torch.Generator().manual_seed(self.seed)
+        u = _directions(x.shape[1], self.projections, generator)
+        a, b = x @ u, y @ u
+        values = [_apart(a[i], b[j]) for i, j in zip(rows, others, strict=True)]
+        return {"sliced": torch.stack(values)}
+
+
+def _directions(size: int, count: int, generator: torch.Generator | None) -> Tensor:
+    u = torch.randn(size, count, generator=generator, dtype=torch.float64)
+    unit: Tensor = u / u.norm(dim=0)
+    return unit
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """The mean over directions of the estimate, from projected samples `(N, P)` of both sets."""
     half = len(a) // 2
     (x1, x2), (y1, y2) = (
-        ((part[:half] @ u).sort(0)[0], (part[half : 2 * half] @ u).sort(0)[0]) for part in (a, b)
+        part[: 2 * half].mT.reshape(-1, 2, half).sort()[0].unbind(1) for part in (a, b)
     )
-    return float(((x1 - y1) * (x2 - y2) + (x1 - y2) * (x2 - y1)).mean() / 2)
+    return ((x1 - y1) * (x2 - y2) + (x1 - y2) * (x2 - y1)).mean() / 2
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

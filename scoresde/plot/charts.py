@@ -201,10 +201,13 @@ def bars(
 
     Raises:
         InvalidValueError: there is no panel, or the file cannot be written.
+        NonFiniteError: a number is NaN or infinite.
         MissingExtraError: matplotlib is not installed.
     """
     if not panels:
         raise InvalidValueError("there is nothing to show; give at least one panel")
+    for heading, part in panels.items():
+        paper.vector(heading, [number for bar in part.values() for number in bar])
     columns = min(6, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = paper.figure("a plot of bars", (1.7 * columns + 0.4, 2.6 * rows + 0.4))

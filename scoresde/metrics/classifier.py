@@ -1,0 +1,152 @@
+"""A small classifier, whose last hidden layer is a feature map for data of one kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from scoresde import checkpoint
+from scoresde.data import Data, batch_indices
+from scoresde.errors import CheckpointError, DataError, InvalidValueError, ShapeError
+
+__all__ = ["Classifier"]
+
+
+class Classifier(nn.Module):
+    """Classes of events, and 64 features by which it tells them apart.
+
+    Images `(C, H, W)` pass two convolutions and are pooled to 4x4; events of other shapes are
+    flattened. Called on a batch `(B, *)` it returns the features `(B, 64)`, in evaluation mode and
+    out of any graph, so that it can be given as `features=` as it is.
+
+    Trained on images of either side of a comparison, its features of them differ from those of
+    images that it has not seen: fit it to others.
+
+    Args:
+        event_shape: The shape of one event.
+        classes: How many classes there are, at least 2.
+
+    Raises:
+        ShapeError: The shape is empty.
+        InvalidValueError: There are fewer than two classes.
+    """
+
+    SIZE = 64
+
+    def __init__(self, event_shape: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.classes = classes
+        if not self.event_shape or min(self.event_shape) < 1:
+            raise ShapeError(f"an event has at least one dimension, got shape {self.event_shape}")
+        if classes < 2:
+            raise InvalidValueError(f"a classifier needs at least 2 classes, got {classes}")
+        if len(self.event_shape) == 3:
+            # small images keep their pixels for one layer more
+            stride = 1 if min(self.event_shape[1:]) < 16 else 2
+            self.body = nn.Sequential(
+                nn.Conv2d(self.event_shape[0], 32, 5, stride=stride, padding=2), nn.ReLU(),
+                nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
+                nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64 * 16, self.SIZE), nn.ReLU(),
+            )  # fmt: skip
+        else:
+            size = torch.Size(self.event_shape).numel()
+            self.body = nn.Sequential(
+                nn.Flatten(), nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, self.SIZE), nn.ReLU()
+            )
+        self.head = nn.Linear(self.SIZE, classes)
+
+    @classmethod
+    def fit(
+        cls,
+        data: Data,
+        *,
+        steps: int = 500,
+        batch_size: int = 128,
+        lr: float = 2e-3,
+        seed: int = 0,
+    ) -> Classifier:
+        """A classifier trained on labelled data by Adam, in seconds.
+
+        Args:
+            data: With labels.
+            steps: Updates, at least 1.
+            batch_size: Events of one update, at least 1.
+            lr: The learning rate, positive.
+            seed: The first weights and the order of the data; torch's global generator is left
+                alone.
+
+        Raises:
+            DataError: The data have no labels.
+            InvalidValueError: A number is out of range, or there are fewer than two classes.
+        """
+        if data.label is None or data.classes is None:
+            raise DataError("a classifier learns from labels, and these data have none")
+        if steps < 1 or batch_size < 1 or not lr > 0:
+            raise InvalidValueError(
+                f"need steps >= 1, batch_size >= 1 and lr > 0, got {steps}, {batch_size} and {lr}"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed % 2**63)
+            self = cls(data.event_shape, data.classes)
+        optimizer = torch.optim.Adam(self.parameters(), lr=lr)
+        with torch.enable_grad():
+            for step in range(steps):
+                rows = batch_indices(len(data), batch_size, seed=seed, step=step)
+                scores = self.head(self.body(data.x[rows].float()))
+                loss = nn.functional.cross_entropy(scores, data.label[rows])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        return self.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """The features `(B, 64)` of a batch `(B, *)`."""
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ShapeError(
+                f"the classifier knows events of shape {self.event_shape}, got a batch of shape "
+                f"{tuple(x.shape)}"
+            )
+        features: Tensor = self.body(x.to(self.head.weight))
+        return features
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """The most probable class of each event, `(B,)`."""
+        scores: Tensor = self.head(self(x))
+        return scores.argmax(1)
+
+    def accuracy(self, data: Data) -> float:
+        """The share of labelled data that it tells right."""
+        if data.label is None:
+            raise DataError("accuracy is measured against labels, and these data have none")
+        found = torch.cat([self.predict(part) for part in torch.split(data.x, 1024)])
+        return float((found == data.label).double().mean())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a .safetensors file.
+
+        Raises:
+            CheckpointError: The file cannot be written.
+        """
+        meta = {"classifier": {"event_shape": self.event_shape, "classes": self.classes}}
+        checkpoint.save_tensors(path, self.state_dict(), meta)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Classifier:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or holds something else.
+        """
+        tensors, meta = checkpoint.load_tensors(path)
+        if "classifier" not in meta:
+            raise CheckpointError(f"{path} holds no classifier; write one with Classifier.save")
+        with torch.random.fork_rng(devices=[]):  # the first weights are overwritten
+            self = cls(**meta["classifier"])
+        checkpoint.load_state(self, tensors, source=str(path))
+        return self.eval().requires_grad_(False)

@@ -1,0 +1,161 @@
+"""Samples against data: every metric, with its interval, beside that of data against data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scoresde.data import order
+from scoresde.errors import DataError, InvalidTypeError, ShapeError, UnknownNameError
+from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
+from scoresde.metrics.frechet import Frechet
+from scoresde.metrics.halves import estimate, halves
+from scoresde.metrics.kernels import Kernel
+from scoresde.metrics.laws import Sliced
+from scoresde.metrics.memory import Memory
+from scoresde.metrics.neighbours import Neighbours
+from scoresde.metrics.sources import Features, Source, features_of
+
+__all__ = ["METRICS", "Metric", "evaluate"]
+
+
+class Metric(Protocol):
+    """A comparison of samples with data, of all rows and of halves of them."""
+
+    def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> Mapping[str, Tensor]:
+        """The figures by name, `(S,)` each.
+
+        Args:
+            x: Features of samples, `(n, F)`, float64.
+            y: Those of reference data, `(n, F)`.
+            rows: S choices of rows of x, `(S, n)`, booleans; the first chooses all.
+            others: S choices of rows of y, of as many rows each.
+        """
+        ...
+
+
+METRICS: Mapping[str, Metric] = {
+    "frechet": Frechet(),
+    "mmd": Kernel("gaussian"),
+    "kid": Kernel("cubic"),
+    "sliced": Sliced(),
+    "neighbours": Neighbours(),
+}
+"""The names that `evaluate(metrics=...)` accepts."""
+
+
+@torch.no_grad()
+def evaluate(
+    samples: Source,
+    real: Source,
+    *,
+    features: Features | None = None,
+    metrics: Iterable[str | Metric] = tuple(METRICS),
+    train: Source | None = None,
+    seed: int = 0,
+    resamples: int = 100,
+    level: float = 0.95,
+    progress: bool | None = None,
+) -> Evaluation:
+    r"""Compare samples with data that the model has not seen.
+
+    The data are divided at random into two sets of n: the reference, and one for the floor, which
+    is what samples of the exact law would reach at this n. Both are compared with the reference,
+    and so are their random halves, which give the intervals (`scoresde.metrics.halves`). Samples
+    and data are read batch by batch; their features are held in memory.
+
+    Args:
+        samples: A tensor `(N, *)`, an iterable of batches, the folder of shards that `scoresde
+            sample` writes, or a file.
+        real: Likewise; at least twice as many as samples, or fewer samples are used.
+        features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
+            samples at a time; without it the samples themselves, flattened.
+        metrics: Names of `METRICS`, or objects with hyperparameters of their own.
+        train: The training data, to look for memorisation; `real` must have none of them.
+        seed: The split and the halves, a 64-bit number.
+        resamples: How many halves; 0 for no intervals.
+        level: The probability of the intervals, in (0, 1).
+        progress: Whether to show a bar; None shows it on a terminal.
+
+    Returns:
+        For each figure the samples' and the floor's, and their difference, with intervals.
+
+    Raises:
+        ShapeError: There are too few samples or data, or their features differ in size.
+        UnknownNameError: There is no metric of a name.
+        DataError: A source holds nothing, or the held-out data are training data.
+        InvalidValueError: A number is out of range.
+        InvalidTypeError: A source, a feature or a metric is of an impossible type.
+        NonFiniteError: A feature or a figure is NaN or infinite.
+    """
+    chosen = [_metric(metric) for metric in metrics]
+    read = partial(_read, features=features, progress=progress)
+    own, data = read("samples", samples), read("real", real)
+    known = None if train is None else read("train", train)
+    for name, other in (("real", data), ("train", data if known is None else known)):
+        if other.shape[1] != own.shape[1]:
+            raise ShapeError(
+                f"samples and {name} must have features of one size, got {own.shape[1]} and "
+                f"{other.shape[1]}"
+            )
+    n = min(len(own), len(data) // 2)
+    if n < 2:
+        raise ShapeError(
+            f"a comparison needs at least 2 samples and 4 real ones, got {len(own)} and {len(data)}"
+        )
+    x = own[order(len(own), seed=seed, epoch=0)[:n]]
+    y, z = data[order(len(data), seed=seed, epoch=1)[: 2 * n]].chunk(2)
+    rows, others, floor_rows = (halves(n, resamples, seed=seed, stream=i) for i in (1, 2, 3))
+    if known is not None:
+        chosen.append(Memory(known))
+    figures: dict[str, Comparison] = {}
+    for metric in tqdm(chosen, desc="comparing", leave=False, disable=_hidden(progress)):
+        found, floor = metric(x, y, rows, others), metric(z, y, floor_rows, others)
+        for name, values in found.items():
+            _, low, high = FIGURES.get(name, Figure(""))
+            figures[name] = Comparison(
+                estimate(values, level=level, limits=(low, high)),
+                estimate(floor[name], level=level, limits=(low, high)),
+                estimate(values - floor[name], level=level, limits=(low - high, high - low)),
+            )
+    what = "the samples themselves" if features is None else _name(features)
+    return Evaluation(figures, n, own.shape[1], what, seed, resamples, level)
+
+
+def _metric(given: str | Metric) -> Metric:
+    if isinstance(given, str):
+        if given not in METRICS:
+            raise UnknownNameError.of("metric", given, METRICS)
+        return METRICS[given]
+    if not callable(given):
+        raise InvalidTypeError(
+            f"a metric is a name or a callable, got {type(given).__name__}; names are "
+            f"{', '.join(METRICS)}"
+        )
+    return given
+
+
+def _read(name: str, source: Source, *, features: Features | None, progress: bool | None) -> Tensor:
+    parts = []
+    with tqdm(desc=f"features of {name}", leave=False, disable=_hidden(progress)) as bar:
+        for part in features_of(name, source, features):
+            parts.append(part)
+            bar.update(len(part))
+    if not parts:
+        raise DataError(f"{name} holds no samples")
+    if len({part.shape[1] for part in parts}) > 1:
+        raise ShapeError(f"the features of {name} differ in size from batch to batch")
+    return torch.cat(parts)
+
+
+def _hidden(progress: bool | None) -> bool | None:
+    return None if progress is None else not progress
+
+
+def _name(features: Features) -> str:
+    return str(getattr(features, "__name__", None) or type(features).__name__)

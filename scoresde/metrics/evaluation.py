@@ -1,0 +1,152 @@
+"""What `evaluate` finds: a table, a JSON file, a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scoresde import checkpoint, plot
+from scoresde.errors import UnknownNameError
+from scoresde.metrics.halves import Estimate
+
+__all__ = ["FIGURES", "Comparison", "Evaluation", "Figure"]
+
+
+class Figure(NamedTuple):
+    """What a figure means: where it is good, and the least and largest value it can have."""
+
+    good: str
+    low: float = float("-inf")
+    high: float = float("inf")
+
+
+FIGURES: Mapping[str, Figure] = {
+    "frechet": Figure("small", low=0),
+    "frechet_limit": Figure("small"),
+    "mmd": Figure("small"),
+    "kid": Figure("small"),
+    "sliced": Figure("small"),
+    "precision": Figure("large", 0, 1),
+    "recall": Figure("large", 0, 1),
+    "density": Figure("large", low=0),
+    "coverage": Figure("large", 0, 1),
+    "copied": Figure("at the floor", 0, 1),
+    "nearer": Figure("at the floor", 0, 1),
+}
+"""The figures of the metrics here, by name."""
+
+
+class Comparison(NamedTuple):
+    """One figure: of the samples, of other real data against the same, and the difference.
+
+    The reference data are the same on both sides, half by half too, so that the difference is known
+    better than either, and the bias of a figure mostly leaves it.
+    """
+
+    samples: Estimate
+    floor: Estimate
+    gap: Estimate
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the difference is to one side of 0."""
+        return self.gap.low > 0 or self.gap.high < 0
+
+
+@dataclass(frozen=True)
+class Evaluation(Mapping[str, Comparison]):
+    """How far samples are from data: for each figure a `Comparison`, by name.
+
+    Attributes:
+        figures: The comparisons.
+        n: How many samples, as many reference data, and as many others for the floor.
+        size: The number of features.
+        features: What they are.
+        seed: The seed of the split of the data and of the random halves.
+        resamples: How many halves.
+        level: The probability that the intervals are to have.
+    """
+
+    figures: Mapping[str, Comparison]
+    n: int
+    size: int
+    features: str
+    seed: int
+    resamples: int
+    level: float
+
+    def __getitem__(self, name: str) -> Comparison:
+        if name not in self.figures:
+            raise UnknownNameError.of("figure", name, self.figures)
+        return self.figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.figures)
+
+    def __len__(self) -> int:
+        return len(self.figures)
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.n} samples, and {self.n} real ones as the floor, against {self.n} other real "
+            f"ones\nin {self.size} features ({self.features}); intervals of {self.level:.0%} from "
+            f"{self.resamples} random halves"
+        )
+        if not self.resamples:
+            head = head.rpartition(";")[0]
+        table = [["", "good", "samples", "floor", "difference"]]
+        for name, row in self.items():
+            good = FIGURES[name].good if name in FIGURES else ""
+            mark = " *" if row.differs and self.resamples else ""
+            table.append([name, good, *map(self._cell, row[:2]), self._cell(row.gap) + mark])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
+        foot = (
+            [
+                "* 0 is outside of the interval, as it is once in "
+                f"{1 / (1 - self.level):.0f} times by chance"
+            ]
+            if self.resamples
+            else []
+        )
+        return "\n".join([head, "", *lines, *foot])
+
+    def _cell(self, estimate: Estimate) -> str:
+        return str(estimate) if self.resamples else f"{estimate.value:.3g}"
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as what `json` can hold."""
+        own = {name: value for name, value in vars(self).items() if name != "figures"}
+        figures = {
+            name: {part: value._asdict() for part, value in row._asdict().items()}
+            for name, row in self.items()
+        }
+        return {**own, "figures": figures}
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write it to a file.
+
+        Raises:
+            CheckpointError: The file cannot be written.
+        """
+        checkpoint.write_json(path, self.as_json())
+        return Path(path)
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Write a picture: each figure with its interval, beside the floor.
+
+        Args:
+            path: The file, ending in `.png`.
+
+        Raises:
+            InvalidValueError: The file cannot be written.
+            MissingExtraError: matplotlib is not installed.
+        """
+        panels: dict[str, dict[str, tuple[float, float, float]]] = {
+            name: {"samples": row.samples, "floor": row.floor} for name, row in self.items()
+        }
+        title = f"{self.n} samples against {self.n} real ones; floor: real against real"
+        return plot.bars(panels, path, title=title)

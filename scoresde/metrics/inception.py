@@ -1,0 +1,87 @@
+"""The features of Inception-v3, as torch-fidelity computes them: those that FID and KID name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.data import to_uint8
+from scoresde.errors import DataError, InvalidValueError, MissingExtraError, ShapeError
+
+__all__ = ["Inception", "inception"]
+
+_LAYERS = ("64", "192", "768", "2048")
+
+
+@dataclass(frozen=True, eq=False)
+class Inception:
+    """Images in [-1, 1] to the features of an extractor of torch-fidelity's.
+
+    Such an extractor takes bytes `(B, 3, H, W)`, resizes them to 299x299 itself, and returns a
+    tuple of features. Grey images are repeated in the three channels.
+
+    Args:
+        extractor: A `torch_fidelity.FeatureExtractorInceptionV3`, or a callable like it.
+        batch_size: Images that it sees at one time.
+
+    Raises:
+        InvalidValueError: `batch_size` is below 1.
+    """
+
+    extractor: Any
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InvalidValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """The features `(B, F)` of images `(B, 1, H, W)` or `(B, 3, H, W)`.
+
+        Raises:
+            ShapeError: The batch is of another shape.
+        """
+        if x.ndim != 4 or x.shape[1] not in (1, 3):
+            raise ShapeError(
+                "Inception sees images (B, 1, H, W) or (B, 3, H, W) in [-1, 1], got shape "
+                f"{tuple(x.shape)}; choose other features"
+            )
+        images = to_uint8(x).expand(-1, 3, -1, -1)
+        return torch.cat([self.extractor(part)[0] for part in torch.split(images, self.batch_size)])
+
+
+def inception(layer: str = "2048", *, device: str | torch.device = "cpu") -> Inception:
+    """The feature map of FID and KID; its weights, 91 MB, are downloaded when first asked for.
+
+    Args:
+        layer: `"2048"`, the last pooling layer, or one of the earlier ones `"64"`, `"192"` and
+            `"768"`, which need fewer samples.
+        device: Where it runs.
+
+    Raises:
+        InvalidValueError: There is no such layer.
+        MissingExtraError: torch-fidelity is not installed.
+        DataError: The weights cannot be downloaded.
+    """
+    if layer not in _LAYERS:
+        raise InvalidValueError(f"layer must be one of {', '.join(_LAYERS)}, got {layer!r}")
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise MissingExtraError.of("torch-fidelity", "fidelity", "Inception") from error
+    try:
+        extractor = FeatureExtractorInceptionV3("inception", [layer], verbose=False)
+    except OSError as error:  # URLError is one
+        raise DataError(
+            f"cannot download the weights of Inception ({error}); connect this machine to the "
+            "network once, or choose other features"
+        ) from error
+    return Inception(_on(extractor.to(device), device))
+
+
+def _on(extractor: Any, device: str | torch.device) -> Any:
+    return lambda images: extractor(images.to(device))

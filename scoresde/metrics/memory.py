@@ -1,0 +1,107 @@
+r"""Memorisation: whether samples lie nearer to the training data than held-out data do.
+
+With $d(\cdot)$ the distance to the nearest training point, x samples and y held-out data,
+
+- copied: the share of samples with $d(x)$ below the quantile q of $d(y)$, which is q for samples
+  that are as new as held-out data;
+- nearer: the probability that $d(x) < d(y)$, a tie counting half, which is then 1/2. It is the
+  statistic of Mann & Whitney, of which
+
+$$ C_T = \Big(\frac12 - \mathrm{nearer}\Big) \Big/ \sqrt{\frac{n + m + 1}{12\, n m}} $$
+
+is standard normal for such samples, and far below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
+arXiv:2004.05675, here without their division of space into cells).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import DataError, InvalidValueError, ShapeError
+from scoresde.metrics.distances import nearest_distance
+
+__all__ = ["Memorisation", "Memory", "memorisation"]
+
+
+class Memorisation(NamedTuple):
+    """How near to its training data a model samples; the law of each figure is in the module."""
+
+    copied: float
+    nearer: float
+    c_t: float
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """The figures `copied` and `nearer`, against training data.
+
+    Args:
+        train: The features of the training data, `(T, F)`.
+        quantile: Of the held-out distances, the one below which a sample counts as copied.
+
+    Raises:
+        InvalidValueError: `quantile` does not lie in (0, 1).
+    """
+
+    train: Tensor
+    quantile: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quantile < 1:
+            raise InvalidValueError(f"quantile must lie in (0, 1), got {self.quantile}")
+
+    def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
+        """Both figures, of each choice of rows.
+
+        Raises:
+            DataError: More than that quantile of the held-out data are training data.
+        """
+        own, held = nearest_distance(x, self.train), nearest_distance(y, self.train)
+        known = float((held == 0).double().mean())
+        if known > self.quantile:
+            raise DataError(
+                f"{known:.1%} of the held-out data are equal to training data, so that nothing "
+                "can be said of memorisation; give data that were not trained on"
+            )
+        copied, nearer = [], []
+        for i, j in zip(rows, others, strict=True):
+            a, b = own[i], held[j].sort()[0]
+            copied.append((a < b.quantile(self.quantile)).double().mean())
+            above = len(b) - torch.searchsorted(b, a, right=True)
+            equal = len(b) - above - torch.searchsorted(b, a)
+            nearer.append((above + 0.5 * equal).mean() / len(b))
+        return {"copied": torch.stack(copied), "nearer": torch.stack(nearer)}
+
+
+@torch.no_grad()
+def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.01) -> Memorisation:
+    """Whether samples lie nearer to the training data than held-out data do.
+
+    Args:
+        x: Samples or their features, `(N, *)`.
+        held: Held-out data, of the law of the training data, `(M, *)`.
+        train: What the model was trained on, `(T, *)`.
+        quantile: Of the held-out distances, the one below which a sample counts as copied.
+
+    Returns:
+        The shares `copied` and `nearer`, and the statistic `c_t`.
+
+    Raises:
+        DataError: The held-out data are among the training data.
+        ShapeError: A set is empty, or events differ in shape.
+        InvalidValueError: `quantile` does not lie in (0, 1).
+        InvalidTypeError: One of the sets is not a tensor of real numbers.
+        NonFiniteError: One of them holds a NaN or an infinity.
+    """
+    metric = Memory(train, quantile)
+    if min(len(x), len(held)) < 1:
+        raise ShapeError(f"x and held must hold samples, got {len(x)} and {len(held)}")
+    n, m = len(x), len(held)
+    whole = [torch.ones(1, size, dtype=torch.bool) for size in (n, m)]
+    copied, nearer = (float(value) for value in metric(x, held, *whole).values())
+    return Memorisation(copied, nearer, (0.5 - nearer) / math.sqrt((n + m + 1) / (12 * n * m)))

@@ -1,0 +1,423 @@
+"""`evaluate`: sources, features, intervals that hold, floors, and what it says."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoresde import checkpoint
+from scoresde.data import Data
+from scoresde.errors import (
+    CheckpointError,
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingExtraError,
+    NonFiniteError,
+    ShapeError,
+    UnknownNameError,
+)
+from scoresde.metrics import (
+    METRICS,
+    Classifier,
+    Frechet,
+    GaussianFit,
+    Inception,
+    Kernel,
+    Neighbours,
+    Sliced,
+    evaluate,
+    frechet_distance,
+    halves,
+    inception,
+    sliced_wasserstein,
+)
+from scoresde.metrics.halves import estimate
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def randn(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+# Fits, merged
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(lambda n: sum(n) >= 2),
+    st.integers(1, 6),
+    st.floats(0, 1e4),
+    seeds,
+)
+def test_a_fit_is_the_same_however_its_samples_come_in_batches(sizes, d, shift, seed):
+    x, y = shift + randn(sum(sizes), d, seed=seed), shift + randn(9, d, seed=seed + 1)
+    fit = GaussianFit.of(part for part in x.split(sizes))
+    assert fit.n == len(x)
+    assert len(fit.root) <= d
+    torch.testing.assert_close(fit.mean, x.mean(0), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(fit.cov, x.T.cov().reshape(d, d), rtol=1e-8, atol=1e-8)
+    want = frechet_distance(x, y)
+    assert frechet_distance(fit, y) == pytest.approx(want, rel=1e-10, abs=1e-9)
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 8), seeds)
+def test_fits_merge_like_their_samples(n, m, d, seed):
+    x, y = randn(n, d, seed=seed), 3 + randn(m, d, seed=seed + 1)
+    both = GaussianFit.of(x) + GaussianFit.of(y)
+    whole = GaussianFit.of(torch.cat([x, y]))
+    assert both.n == n + m
+    torch.testing.assert_close(both.mean, whole.mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(both.cov, whole.cov, rtol=1e-10, atol=1e-10)
+
+
+@given(st.integers(4, 40), st.integers(1, 12), seeds)
+def test_the_figures_of_metrics_are_those_of_the_functions(n, d, seed):
+    x, y = randn(n, d, seed=seed), 0.2 + randn(n, d, seed=seed + 1)
+    whole = torch.ones(1, n, dtype=torch.bool)
+    frechet = float(Frechet()(x, y, whole, whole)["frechet"])
+    assert frechet == pytest.approx(frechet_distance(x, y), rel=1e-8, abs=1e-10)
+    sliced = float(Sliced(8, seed=3)(x, y, whole, whole)["sliced"])
+    generator = torch.Generator().manual_seed(3)
+    want = sliced_wasserstein(x, y, projections=8, generator=generator)
+    assert sliced == pytest.approx(want)
+
+
+# Halves and their intervals
+
+
+@given(st.integers(2, 30), st.integers(0, 5), seeds)
+def test_halves_are_halves_and_a_function_of_their_seed(n, resamples, seed):
+    found = halves(n, resamples, seed=seed)
+    assert found.shape == (1 + resamples, n)
+    assert found[0].all()
+    assert (found[1:].sum(1) == n // 2).all()
+    assert torch.equal(halves(n, resamples, seed=seed), found)
+    if n > 20 and resamples > 2:
+        assert not torch.equal(halves(n, resamples, seed=seed, stream=1), found)
+
+
+def test_the_spread_of_a_mean_over_halves_is_its_standard_error():
+    x = randn(20, seed=1)
+    rows = halves(20, 3000, seed=0)
+    means = torch.stack([x[i].mean() for i in rows])
+    found = estimate(means, level=0.6826894921)  # one standard error
+    assert found.value == pytest.approx(float(x.mean()))
+    error = float(x.std()) / math.sqrt(20)
+    assert found.high - found.value == pytest.approx(error, rel=0.06)
+    assert found.value - found.low == pytest.approx(error, rel=0.06)
+
+
+def covered(truths, metrics, draw, n, reps, resamples=40):
+    """How often the interval of each figure holds its true value."""
+    hits = dict.fromkeys(truths, 0)
+    for r in range(reps):
+        x, y = draw(2 * r), draw(2 * r + 1, reference=True)
+        rows = [halves(n, resamples, seed=r, stream=i) for i in range(2)]
+        for metric in metrics:
+            for name, values in metric(x, y, *rows).items():
+                if name in truths:
+                    found = estimate(values)
+                    hits[name] += found.low <= truths[name] <= found.high
+    return {name: count / reps for name, count in hits.items()}
+
+
+def test_intervals_of_different_gaussians_hold_the_closed_forms_as_often_as_they_say():
+    n, d, shift, scale, s, reps = 120, 4, 0.4, 1.2, 2.0, 150
+
+    def draw(seed, reference=False):
+        x = randn(n, d, seed=seed)
+        return x if reference else shift + scale * x
+
+    def overlap(variance, mean):
+        total = s**2 + variance
+        return (s**2 / total) ** (d / 2) * math.exp(-d * mean**2 / (2 * total))
+
+    truths = {
+        "frechet_limit": d * (shift**2 + (scale - 1) ** 2),
+        "mmd": overlap(2 * scale**2, 0) + overlap(2, 0) - 2 * overlap(1 + scale**2, shift),
+    }
+    found = covered(truths, [Frechet(), Kernel("gaussian", s)], draw, n, reps)
+    # to first order: over many more repetitions it is 0.92 to 0.95 here
+    error = 3 * math.sqrt(0.95 * 0.05 / reps)
+    for name, share in found.items():
+        assert 0.93 - error <= share, (name, share)
+        assert share < 1, (name, "an interval that is never wrong is too wide")
+
+
+def test_intervals_of_equal_laws_are_not_too_narrow():
+    n, k, reps = 60, 3, 100
+    coverage = 1 - math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
+    truths = {"frechet_limit": 0, "mmd": 0, "density": 1, "coverage": coverage}
+    metrics = [Frechet(), Kernel("gaussian", 1.0), Neighbours(k)]
+    found = covered(truths, metrics, lambda seed, reference=False: randn(n, 2, seed=seed), n, reps)
+    error = 3.5 * math.sqrt(0.95 * 0.05 / reps)
+    assert all(share >= 0.95 - error for share in found.values()), found
+
+
+def test_the_limit_has_less_of_the_bias_that_grows_with_the_number_of_features():
+    n, d, want = 200, 16, 16 * (0.2**2 + 0.1**2)
+    found = []
+    for i in range(12):
+        x, y = 0.2 + 1.1 * randn(n, d, seed=2 * i), randn(n, d, seed=2 * i + 1)
+        rows = [halves(n, 20, seed=i, stream=j) for j in range(2)]
+        found.append({name: v[0] for name, v in Frechet()(x, y, *rows).items()})
+    plain = float(torch.stack([f["frechet"] for f in found]).mean()) - want
+    limit = float(torch.stack([f["frechet_limit"] for f in found]).mean()) - want
+    assert plain > 0.8 * want  # the distance itself, at 12 times as many samples as features
+    assert abs(limit) < 0.2 * plain
+    assert "frechet_limit" not in Frechet()(x[:31], y[:31], *(r[:, :31] for r in rows))
+
+
+def test_samples_of_the_exact_law_are_as_far_as_the_floor():
+    starred = figures = 0
+    for seed in range(25):
+        found = evaluate(
+            randn(60, 2, seed=2 * seed), randn(120, 2, seed=2 * seed + 1), seed=seed, resamples=30,
+            metrics=["frechet", "mmd", "kid", "neighbours"],
+        )  # fmt: skip
+        starred += sum(row.differs for row in found.values())
+        figures += len(found)
+    # one in twenty, and fewer for the distances, whose intervals are too wide here
+    assert starred <= 0.1 * figures
+
+
+# What evaluate reads
+
+
+REAL, SAMPLES = randn(80, 2, 3, seed=1), 0.5 + randn(30, 2, 3, seed=2)
+QUICK = {"resamples": 4, "metrics": ["frechet", "kid"], "progress": False}
+
+
+def shards(folder, x, sizes):
+    for i, part in enumerate(x.split(sizes)):
+        checkpoint.save_tensors(folder / f"shard-{i:05d}.safetensors", {"x": part})
+    return folder
+
+
+def test_samples_may_be_tensors_batches_data_files_or_folders(tmp_path):
+    want = evaluate(SAMPLES, REAL, **QUICK)
+    np.save(tmp_path / "x.npy", SAMPLES.numpy())
+    np.save(tmp_path / "real.npy", REAL.numpy())
+    checkpoint.save_tensors(tmp_path / "x.safetensors", {"x": SAMPLES})
+    (tmp_path / "many").mkdir()
+    for samples in (
+        [SAMPLES[:7], SAMPLES[7:7], SAMPLES[7:]],
+        (part for part in SAMPLES.split(11)),
+        Data(SAMPLES),
+        shards(tmp_path / "many", SAMPLES, 8),
+        tmp_path / "x.safetensors",
+    ):
+        assert evaluate(samples, REAL, **QUICK).as_json() == want.as_json()
+    # numpy files are read in single precision, as data are
+    found = evaluate(str(tmp_path / "x.npy"), tmp_path / "real.npy", **QUICK)
+    assert found["frechet"].samples == pytest.approx(want["frechet"].samples, rel=1e-4)
+
+
+def test_features_are_what_is_compared():
+    want = evaluate(SAMPLES[:, 0], REAL[:, 0], **QUICK)
+    found = evaluate(SAMPLES, REAL, features=lambda x: x[:, 0], **QUICK)
+    assert found.figures == want.figures
+    assert found.size == 3
+
+
+def test_numbers_are_equal_on_all_sides():
+    assert evaluate(SAMPLES, REAL, **QUICK).n == 30
+    assert evaluate(SAMPLES, REAL[:41], **QUICK).n == 20
+
+
+def test_the_order_of_samples_means_nothing_to_symmetric_figures():
+    mixed = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    one, two = (evaluate(x, REAL, **QUICK) for x in (SAMPLES, SAMPLES[mixed]))
+    for name in ("frechet", "kid"):
+        row = one[name]
+        assert two[name].samples.value == pytest.approx(row.samples.value)
+        assert two[name].floor == row.floor
+
+
+def test_the_difference_is_that_of_the_figures():
+    for row in evaluate(SAMPLES, REAL, resamples=4, metrics=["neighbours", "sliced"]).values():
+        assert row.gap.value == pytest.approx(row.samples.value - row.floor.value)
+        for part in row:
+            assert part.low <= part.value <= part.high
+
+
+def test_memorised_samples_are_told_and_new_ones_are_not():
+    train, held, other = (randn(100, 4, seed=i) for i in range(3))
+    options = {"metrics": [], "train": train, "resamples": 40}
+    copies = evaluate(train + 1e-4 * other, held, **options)
+    assert all(copies[name].differs for name in ("copied", "nearer"))
+    assert copies["copied"].samples.value == 1
+    new = evaluate(other, held, **options)
+    assert not new["nearer"].differs
+
+
+def test_a_metric_of_ones_own_is_a_callable():
+    def shift(x, y, rows, others):
+        pairs = zip(rows, others, strict=True)
+        return {"shift": torch.stack([(x[i].mean(0) - y[j].mean(0)).norm() for i, j in pairs])}
+
+    found = evaluate(SAMPLES + 2, REAL, metrics=[shift], resamples=10)
+    assert found["shift"].differs
+    assert "shift" in str(found)
+
+
+def test_what_is_found_is_a_table_a_file_and_a_picture(tmp_path):
+    found = evaluate(SAMPLES, REAL, resamples=4)
+    text = str(found)
+    assert text.startswith("30 samples, and 30 real ones as the floor")
+    assert all(f"\n{name} " in text for name in found)
+    stored = json.loads(found.to_json(tmp_path / "deep" / "report.json").read_text())
+    assert stored == found.as_json()
+    assert stored["figures"]["kid"]["gap"]["value"] == found["kid"].gap.value
+    assert found.plot(tmp_path / "report.png").stat().st_size > 5000
+    bare = str(evaluate(SAMPLES, REAL, resamples=0))
+    assert "[" not in bare
+    assert "*" not in bare
+
+
+# Feature maps
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    """Labelled images of 6x6, of three classes."""
+    label = torch.arange(90) % 3
+    return Data((label[:, None, None, None] + randn(90, 1, 6, 6, seed=3)).float(), label)
+
+
+def test_a_classifier_learns_and_is_a_function_of_its_seed(clusters, tmp_path):
+    one = Classifier.fit(clusters, steps=30)
+    assert one.accuracy(clusters) > 0.9
+    features = one(clusters.x)
+    assert features.shape == (90, 64)
+    assert not features.requires_grad
+    assert torch.equal(Classifier.fit(clusters, steps=30)(clusters.x), features)
+    assert not torch.equal(Classifier.fit(clusters, steps=30, seed=1)(clusters.x), features)
+    one.save(tmp_path / "judge.safetensors")
+    two = Classifier.load(tmp_path / "judge.safetensors")
+    assert torch.equal(two(clusters.x), features)
+    assert torch.equal(two.predict(clusters.x), one.predict(clusters.x))
+    assert evaluate(clusters, clusters, features=two, **QUICK).features == "Classifier"
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 7), (3, 16, 20), (1, 2, 2)])
+def test_a_classifier_takes_events_of_any_shape(shape):
+    label = torch.arange(12) % 2
+    data = Data(randn(12, *shape).float(), label)
+    assert Classifier.fit(data, steps=1)(data.x).shape == (12, 64)
+
+
+class Extractor:
+    """What torch-fidelity's extractors promise: bytes (B, 3, H, W) in, a tuple of features out."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, x):
+        assert x.dtype == torch.uint8
+        assert x.ndim == 4
+        assert x.shape[1] == 3
+        self.sizes.append(len(x))
+        return (x.float().mean((2, 3)),)
+
+
+def test_inception_is_given_bytes_in_three_channels_part_by_part():
+    images = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])[:, None, None, None].expand(5, 1, 4, 4)
+    extractor = Extractor()
+    found = Inception(extractor, batch_size=2)(images)
+    assert extractor.sizes == [2, 2, 1]
+    assert torch.equal(found, torch.tensor([0.0, 0, 128, 255, 255])[:, None].expand(5, 3))
+    assert Inception(extractor)(images.expand(5, 3, 4, 4)).shape == (5, 3)
+
+
+def test_inception_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(
+        __import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None
+    )
+    with pytest.raises(MissingExtraError, match=r"pip install 'scoresde\[fidelity\]'"):
+        inception()
+
+
+def empty(tmp_path):
+    checkpoint.save_tensors(tmp_path / "shard-0.safetensors", {"y": REAL})
+    return tmp_path
+
+
+def damaged(tmp_path):
+    (tmp_path / "shard-0.safetensors").write_bytes(b"nothing")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda p: evaluate(SAMPLES, REAL[:3]), ShapeError, "4 real ones, got 30 and 3"),
+        (lambda p: evaluate(SAMPLES[:11], REAL), ShapeError, "at least 12 samples.*got 11"),
+        (lambda p: evaluate(SAMPLES, REAL[:, 0]), ShapeError, "one size, got 6 and 3"),
+        (lambda p: evaluate(SAMPLES, REAL, train=REAL[:, 0]), ShapeError, "samples and train"),
+        (lambda p: evaluate(SAMPLES[:0], REAL), DataError, "samples holds no samples"),
+        (lambda p: evaluate([], REAL), DataError, "samples holds no samples"),
+        (lambda p: evaluate([SAMPLES, REAL[:, 0]], REAL), ShapeError, r"\(2, 3\) and then \(3,\)"),
+        (lambda p: evaluate([1, 2], REAL), InvalidTypeError, "samples must be.*got int"),
+        (lambda p: evaluate(7, REAL), InvalidTypeError, "samples must be.*got int"),
+        (lambda p: evaluate(SAMPLES / 0, REAL), NonFiniteError, "samples holds NaN"),
+        (lambda p: evaluate(1e200 * SAMPLES, REAL), NonFiniteError, "too large"),
+        (lambda p: evaluate(SAMPLES, REAL, metrics=["fid"]), UnknownNameError, "'fid'.*'kid'"),
+        (lambda p: evaluate(SAMPLES, REAL, metrics=[3]), InvalidTypeError, "a metric is a name"),
+        (lambda p: evaluate(SAMPLES, REAL, level=1), InvalidValueError, "level must lie"),
+        (lambda p: evaluate(SAMPLES, REAL, resamples=-1), InvalidValueError, "got 30 and -1"),
+        (lambda p: evaluate(SAMPLES, REAL, seed=-1), InvalidValueError, "seed = -1"),
+        (lambda p: evaluate(SAMPLES, REAL, train=REAL), DataError, "not trained on"),
+        (lambda p: evaluate(p / "none.npy", REAL), DataError, "does not exist"),
+        (lambda p: evaluate(empty(p), REAL), DataError, "has the keys y"),
+        (lambda p: evaluate(damaged(p), REAL), CheckpointError, "shard-0"),
+        (
+            lambda p: evaluate(SAMPLES, REAL, features=lambda x: x.mean(0)),
+            ShapeError,
+            r"one row per sample, got 2 rows for 30",
+        ),
+        (lambda p: evaluate(SAMPLES, REAL, **QUICK)["fid"], UnknownNameError, "figure 'fid'"),
+        (lambda p: GaussianFit.of(REAL[:0]), ShapeError, "source holds no samples"),
+        (
+            lambda p: frechet_distance(GaussianFit.of(REAL[:1]), REAL),
+            ShapeError,
+            "at least 2 samples, got 1",
+        ),
+        (
+            lambda p: GaussianFit.of(REAL) + GaussianFit.of(REAL[:, 0]),
+            ShapeError,
+            "one size, got 6 and 3",
+        ),
+        (lambda p: Classifier.fit(Data(REAL)), DataError, "have none"),
+        (lambda p: Classifier((), 3), ShapeError, r"got shape \(\)"),
+        (lambda p: Classifier((3,), 1), InvalidValueError, "got 1"),
+        (lambda p: Classifier((3,), 2)(REAL), ShapeError, r"\(3,\), got a batch of .*\(80, 2, 3\)"),
+        (lambda p: Inception(Extractor())(REAL), ShapeError, "choose other features"),
+        (lambda p: Inception(Extractor(), 0), InvalidValueError, "batch_size.*got 0"),
+        (lambda p: inception("1024"), InvalidValueError, "'1024'"),
+        (
+            lambda p: Classifier.load(shards(p, REAL, 80) / "shard-00000.safetensors"),
+            CheckpointError,
+            "holds no classifier",
+        ),
+    ],
+)
+@pytest.mark.global_rng  # first weights of networks that are never used
+def test_bad_inputs_are_named(tmp_path, call, error, message):
+    with pytest.raises(error, match=message):
+        call(tmp_path)
+
+
+def test_every_name_is_a_metric_that_stands_degenerate_features():
+    flat_rows = torch.ones(24, 3)
+    found = evaluate(flat_rows, flat_rows.repeat(2, 1), metrics=METRICS, resamples=3)
+    assert found["precision"].samples.value == 1
+    assert found["frechet"].samples.value == pytest.approx(0, abs=1e-12)
+    few = evaluate(randn(12, 50, seed=1), randn(24, 50, seed=2), resamples=3)
+    assert all(math.isfinite(number) for row in few.values() for part in row for number in part)
