@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoresde import checkpoint
-from scoresde.data import Data
+from scoresde.data import BYTES, Data
 from scoresde.errors import (
     CheckpointError,
     DataError,
@@ -217,6 +217,15 @@ def test_samples_may_be_tensors_batches_data_files_or_folders(tmp_path):
     # numpy files are read in single precision, as data are
     found = evaluate(str(tmp_path / "x.npy"), tmp_path / "real.npy", **QUICK)
     assert found["frechet"].samples == pytest.approx(want["frechet"].samples, rel=1e-4)
+
+
+def test_stored_samples_are_in_the_units_of_the_data(tmp_path):
+    real = Data(torch.randint(0, 256, (80, 1, 2, 3), generator=torch.Generator().manual_seed(0),
+                dtype=torch.uint8), transform=BYTES)  # fmt: skip
+    want = evaluate(real[:30].x, real, **QUICK)
+    assert evaluate(real[:30], real, **QUICK).as_json() == want.as_json()
+    found = evaluate(shards(tmp_path, real.raw[:30], 8), real, **QUICK)
+    assert found.as_json() == want.as_json()
 
 
 def test_features_are_what_is_compared():

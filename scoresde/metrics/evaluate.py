@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.data import order
+from scoresde.data import Data, Identity, Transform, order
 from scoresde.errors import DataError, InvalidTypeError, ShapeError, UnknownNameError
 from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
 from scoresde.metrics.frechet import Frechet
@@ -19,7 +19,7 @@ from scoresde.metrics.kernels import Kernel
 from scoresde.metrics.laws import Sliced
 from scoresde.metrics.memory import Memory
 from scoresde.metrics.neighbours import Neighbours
-from scoresde.metrics.sources import Features, Source, features_of
+from scoresde.metrics.sources import Features, Source, features_of, opened
 
 __all__ = ["METRICS", "Metric", "evaluate"]
 
@@ -70,9 +70,10 @@ def evaluate(
     and data are read batch by batch; their features are held in memory.
 
     Args:
-        samples: A tensor `(N, *)`, an iterable of batches, the folder of shards that `scoresde
-            sample` writes, or a file.
-        real: Likewise; at least twice as many as samples, or fewer samples are used.
+        samples: A tensor `(N, *)`, an iterable of batches, data, or the file or the folder of
+            shards that `scoresde sample` writes; the numbers in files are in the units of `real`.
+        real: Likewise, or what `scoresde.data.load` knows by name; at least twice as many as
+            samples, or fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; without it the samples themselves, flattened.
         metrics: Names of `METRICS`, or objects with hyperparameters of their own.
@@ -94,7 +95,9 @@ def evaluate(
         NonFiniteError: A feature or a figure is NaN or infinite.
     """
     chosen = [_metric(metric) for metric in metrics]
-    read = partial(_read, features=features, progress=progress)
+    real = opened(real)
+    units = real.transform if isinstance(real, Data) else Identity()
+    read = partial(_read, features=features, units=units, progress=progress)
     own, data = read("samples", samples), read("real", real)
     known = None if train is None else read("train", train)
     for name, other in (("real", data), ("train", data if known is None else known)):
@@ -140,10 +143,17 @@ def _metric(given: str | Metric) -> Metric:
     return given
 
 
-def _read(name: str, source: Source, *, features: Features | None, progress: bool | None) -> Tensor:
+def _read(
+    name: str,
+    source: Source,
+    *,
+    features: Features | None,
+    units: Transform,
+    progress: bool | None,
+) -> Tensor:
     parts = []
     with tqdm(desc=f"features of {name}", leave=False, disable=_hidden(progress)) as bar:
-        for part in features_of(name, source, features):
+        for part in features_of(name, source, features, units):
             parts.append(part)
             bar.update(len(part))
     if not parts:

@@ -11,31 +11,39 @@ import torch
 from torch import Tensor
 
 from scoresde import checkpoint, data
-from scoresde.data import Data
+from scoresde.data import Data, Identity, Transform
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 from scoresde.metrics.checks import flat
 
-__all__ = ["Features", "Source", "batches", "features_of"]
+__all__ = ["Features", "Source", "batches", "features_of", "opened"]
 
 Features: TypeAlias = Callable[[Tensor], Tensor]
 """A map from a batch `(B, *)` to its features `(B, F)`."""
 
 Source: TypeAlias = Tensor | Data | str | os.PathLike[str] | Iterable[Tensor]
-"""Samples: a tensor `(N, *)`, data, batches one after the other, or a file or folder of them."""
+"""Samples: a tensor `(N, *)`, data, batches one after the other, or where they are kept."""
 
 # Samples that a feature map sees at one time.
 _ROWS = 1024
+_AS_THEY_ARE = Identity()
 
 
-def batches(name: str, source: Source) -> Iterator[Tensor]:
+def opened(source: Source) -> Source:
+    """A source as it is; what `scoresde.data.load` knows by name or by file is loaded."""
+    if isinstance(source, str | os.PathLike) and not _shards(Path(source)):
+        return data.load(source)
+    return source
+
+
+def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Iterator[Tensor]:
     """The samples of a source, at most 1024 at a time.
 
     Args:
         name: What the source is called in errors.
-        source: A tensor or data; an iterable of batches, which is gone through once; the folder of
-            shards that `scoresde sample` writes, of which one at a time is in memory; one
-            `.safetensors` file with the key `x`; or another file or folder that
-            `scoresde.data.load` reads.
+        source: A tensor; an iterable of batches, which is gone through once; data, of which one
+            batch at a time is in memory; the folder of shards that `scoresde sample` writes, or one
+            `.safetensors` file, with the key `x`; or what `scoresde.data.load` reads.
+        units: What makes model units of the numbers in files of samples.
 
     Raises:
         InvalidTypeError: The source, or a batch of it, is something else.
@@ -44,7 +52,7 @@ def batches(name: str, source: Source) -> Iterator[Tensor]:
         CheckpointError: A shard is damaged.
     """
     shape: torch.Size | None = None
-    for part in _parts(name, source):
+    for part in _parts(name, opened(source), units):
         if not isinstance(part, Tensor) or part.is_complex():
             got = part.dtype if isinstance(part, Tensor) else type(part).__name__
             raise InvalidTypeError(f"{name} must be a tensor of samples, or batches, got {got}")
@@ -60,20 +68,26 @@ def batches(name: str, source: Source) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def features_of(name: str, source: Source, features: Features | None = None) -> Iterator[Tensor]:
+def features_of(
+    name: str,
+    source: Source,
+    features: Features | None = None,
+    units: Transform = _AS_THEY_ARE,
+) -> Iterator[Tensor]:
     """The features of a source, float64 `(B, F)` on the CPU, at most 1024 rows at a time.
 
     Args:
         name: What the source is called in errors.
         source: As for `batches`.
         features: The map; without it the samples themselves, flattened, are the features.
+        units: As for `batches`.
 
     Raises:
         ShapeError: The map does not return one row per sample.
         InvalidTypeError: A feature is not a real number.
         NonFiniteError: A feature is NaN or infinite.
     """
-    for part in batches(name, source):
+    for part in batches(name, source, units):
         if features is None:
             yield flat(name, part).cpu()
             continue
@@ -86,13 +100,14 @@ def features_of(name: str, source: Source, features: Features | None = None) -> 
         yield found.cpu()
 
 
-def _parts(name: str, source: Source) -> Iterable[Tensor]:
+def _parts(name: str, source: Source, units: Transform) -> Iterable[Tensor]:
     if isinstance(source, Tensor):
         return (source,)
     if isinstance(source, Data):
-        return (source.x,)
+        starts = range(0, len(source), _ROWS)
+        return (source.batch(slice(start, start + _ROWS)) for start in starts)
     if isinstance(source, str | os.PathLike):
-        return _stored(Path(source).expanduser())
+        return (units.forward(_stored(shard)) for shard in _shards(Path(source)))
     if isinstance(source, Iterable):
         return source
     raise InvalidTypeError(
@@ -101,16 +116,16 @@ def _parts(name: str, source: Source) -> Iterable[Tensor]:
     )
 
 
-def _stored(path: Path) -> Iterator[Tensor]:
-    shards = sorted(path.glob("shard-*.safetensors")) if path.is_dir() else []
+def _shards(path: Path) -> list[Path]:
     if path.suffix == ".safetensors":
-        shards = [path]
-    for shard in shards:
-        tensors, _ = checkpoint.load_tensors(shard)
-        if "x" not in tensors:
-            raise DataError(
-                f"{shard} has the keys {', '.join(tensors) or '(none)'}; samples are named 'x'"
-            )
-        yield tensors["x"]
-    if not shards:
-        yield data.load(path).x
+        return [path]
+    return sorted(path.glob("shard-*.safetensors")) if path.is_dir() else []
+
+
+def _stored(shard: Path) -> Tensor:
+    tensors, _ = checkpoint.load_tensors(shard)
+    if "x" not in tensors:
+        raise DataError(
+            f"{shard} has the keys {', '.join(tensors) or '(none)'}; samples are named 'x'"
+        )
+    return tensors["x"]
