@@ -6,6 +6,8 @@ import json
 import math
 import os
 import random
+import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
@@ -550,3 +552,17 @@ def test_a_partial_state_leaves_the_module_alone():
 def test_the_header_of_a_checkpoint_is_plain_safetensors(folder, good):
     with safetensors.safe_open(folder / "good.safetensors", "pt") as file:
         assert json.loads(file.metadata()["meta"]) == {"step": 7, "lr": 0.1}
+
+
+def test_the_same_content_is_the_same_file_in_every_process(tmp_path):
+    """Otherwise no two files could be compared by their bytes."""
+    code = (
+        "import sys, torch; from scoresde import checkpoint\n"
+        "checkpoint.save_tensors(sys.argv[1], {n: torch.ones(3) for n in 'caféb'}, {'é': 1})"
+    )
+    files = [tmp_path / f"{k}.safetensors" for k in range(3)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", code, file], check=True)
+    assert len({file.read_bytes() for file in files}) == 1
+    assert checkpoint.load_tensors(files[0])[1] == {"é": 1}
+    safetensors.torch.load_file(files[0])

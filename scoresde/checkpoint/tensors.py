@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def save_tensors(
     owned = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     header = {"format": _FORMAT, "schema": str(SCHEMA), "meta": text}
     header["sha256"] = _digest(owned, text, SCHEMA)
-    write_bytes(path, safetensors.torch.save(owned, header))
+    write_bytes(path, _ordered(safetensors.torch.save(owned, header)))
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -122,6 +123,14 @@ def _digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _ordered(raw: bytes) -> bytes:
+    """The same file with its header sorted, which safetensors orders anew in every process."""
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.dumps(json.loads(raw[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + raw[end:]
 
 
 def _metadata(path: Path, raw: bytes) -> dict[str, str]:
