@@ -37,6 +37,7 @@ __all__ = [
     "share",
     "shared",
     "size",
+    "wait",
 ]
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def device() -> torch.device:
 
 
 @contextmanager
-def group(timeout: float = 600.0) -> Iterator[None]:
+def group(timeout: float = 3600.0) -> Iterator[None]:
     """Within the block the processes that `torchrun` started are one group.
 
     It does nothing in a process that was started alone, or within another such block.
@@ -134,6 +135,11 @@ def largest(value: int) -> int:
     found = torch.tensor(value)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return int(found)
+
+
+def wait() -> None:
+    """Go on when every process has come here."""
+    largest(0)
 
 
 def mean(x: Tensor) -> Tensor:

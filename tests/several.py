@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import scoresde.cli
 from scoresde import checkpoint, distributed
 from scoresde.data import Data
 from scoresde.nn import MLP, UNet
@@ -127,6 +128,17 @@ def resumed(folder):
     return Trainer(acting(0, None), data(), SHORT, folder=folder)
 
 
+FILES = ("drawn.npy", "drawn.safetensors", "drawn.png", "drawn")
+
+
+def sampled(folder):
+    """The command line, within the group of these processes or alone: 11 samples by 4."""
+    few = ["--n", "11", "--batch-size", "4", "--steps", "3", "--seed", "5"]
+    for name in FILES:
+        words = ["sample", str(folder / "float32"), "--out", str(folder / name), *few]
+        assert scoresde.cli.main(words) == 0
+
+
 def uneven(folder):
     Trainer(model(), data(), replace(SHORT, batch_size=9))
 
@@ -183,8 +195,8 @@ def ever(folder):
 
 
 CASES = [
-    signalled, not_a_number, full_disk, damaged, undisturbed, uneven, indivisible, other_arguments,
-    unreached, failing_main, spoken,
+    signalled, not_a_number, full_disk, damaged, undisturbed, sampled, uneven, indivisible,
+    other_arguments, unreached, failing_main, spoken,
 ]  # fmt: skip
 
 

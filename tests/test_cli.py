@@ -266,7 +266,7 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
             "--sampler pcc",
             "unknown sampler 'pcc'; did you mean 'pc'? choose from adaptive, ald, ancestral, ",
         ),
-        ("--n 0", "n must be at least 1, got 0"),
+        ("--n 0", "n must be an integer >= 1, got 0"),
         ("--steps 0", "steps must be at least 1, got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
         ("--first -1", "first must be an integer >= 0, got -1"),

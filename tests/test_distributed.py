@@ -163,6 +163,19 @@ def test_a_run_goes_on_in_another_number_of_processes_with_a_warning(two):
     assert trainer.step == 8
 
 
+# Sampling
+
+
+def test_two_processes_write_the_samples_of_one_bit_for_bit(two, tmp_path):
+    (tmp_path / "float32").symlink_to(two[0] / "float32")
+    several.sampled(tmp_path)
+    files = ["drawn.npy", "drawn.safetensors", "drawn.png"]
+    files += [f"drawn/shard-0000{k}.safetensors" for k in range(3)]
+    for name in files:
+        assert (two[0] / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert not list(two[0].glob("*.shards"))
+
+
 # What the processes tell one another
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
+from scoresde import distributed
 from scoresde.errors import ScoreSDEError
 
 if TYPE_CHECKING:
@@ -41,10 +43,9 @@ def main(args: Sequence[str] | None = None) -> int:
         training in `SystemExit(143)`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+        with warnings.catch_warnings(), distributed.group(), _one_voice():
             _parse(args).run()
-            sys.stdout.flush()
+        sys.stdout.flush()
     except KeyboardInterrupt as error:
         _say(str(error) or "interrupted")
         return 130
@@ -97,5 +98,19 @@ def _parse(args: Sequence[str] | None) -> Command:
     return command
 
 
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Among several processes number 0 speaks for all; only errors are told by each."""
+    if distributed.is_main():
+        warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+        yield
+    else:
+        warnings.simplefilter("ignore")
+        with redirect_stdout(None):
+            yield
+
+
 def _say(message: str) -> None:
-    print("scoresde:", " ".join(message.split()), file=sys.stderr)
+    number = os.environ.get("RANK", "0")
+    who = "scoresde:" if number == "0" else f"scoresde, process {number}:"
+    print(who, " ".join(message.split()), file=sys.stderr)

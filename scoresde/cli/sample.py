@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from scoresde import checkpoint, plot
+from scoresde import checkpoint, distributed, plot
 from scoresde.errors import InvalidValueError
-from scoresde.sampling import SAMPLERS, sample
+from scoresde.sampling import SAMPLERS, Shards, sample
 from scoresde.score import ScoreModel
 
 __all__ = ["Drawn", "Sample", "check_out", "draw"]
@@ -27,13 +28,18 @@ _SUFFIXES = (".png", ".npy", ".npz", ".safetensors")
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw samples from a trained model. Sample i of a seed is the same whatever --n is."""
+    """Draw samples from a trained model. Sample i of a seed is the same whatever --n is.
+
+    The same command again goes on where one that was interrupted ended. Under torchrun the batches
+    are divided among the processes, and their numbers stay the same.
+    """
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
     out: Path
     """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors, in the units
-    of the data that the model learnt: bytes where those were bytes."""
+    of the data that the model learnt: bytes where those were bytes. A name without a suffix is a
+    folder of .safetensors, one for each batch, for more samples than fit into memory."""
     n: int = 64
     """How many samples, at least 1."""
     sampler: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")] = "pc"
@@ -57,24 +63,57 @@ class Sample:
 
     def run(self) -> None:
         """Draw and write."""
-        check_out(self.out)
-        model = ScoreModel.from_pretrained(self.checkpoint)
+        in_file = bool(self.out.suffix)
+        if in_file:
+            check_out(self.out)
+        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
         _check_picture(self.out, model.event_shape)
-        drawn = draw(
-            model,
-            self.sampler,
-            n=self.n,
-            steps=self.steps,
-            seed=self.seed,
-            label=self.class_,
-            first=self.first,
-            batch_size=self.batch_size,
-        )
-        _write(self.out, drawn._replace(x=_shown(self.out, drawn.x, model)))
+        folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
+        shards = Shards(folder, self.n, self.batch_size)
+        nfe = 0
+        start = time.perf_counter()
+
+        def chunk(rows: range) -> dict[str, Tensor]:
+            nonlocal nfe
+            drawn = draw(
+                model,
+                self.sampler,
+                n=len(rows),
+                steps=self.steps,
+                seed=self.seed,
+                label=self.class_,
+                first=self.first + rows.start,
+                batch_size=self.batch_size,
+            )
+            nfe = drawn.nfe
+            x = _shown(self.out, drawn.x, model)
+            return {"x": x} if drawn.label is None else {"x": x, "y": drawn.label}
+
+        missing = shards.draw(chunk, self._request(model), scratch=in_file)
+        if not distributed.is_main():
+            return
+        if in_file:
+            _write(self.out, shards.joined())
+            shards.remove()
+        cost = f", {nfe} evaluations of the network each" if nfe else ""
+        there = len(shards) - missing
+        already = f", {there} of {len(shards)} batches were there" if there else ""
         print(
-            f"{self.n} samples of shape {model.event_shape} in {drawn.seconds:.1f} s, "
-            f"{drawn.nfe} evaluations of the network each: {self.out}"
+            f"{self.n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
+            f"{cost}{already}: {self.out}"
         )
+
+    def _request(self, model: ScoreModel) -> dict[str, Any]:
+        """All that the samples depend on."""
+        return {
+            "model": _fingerprint(model),
+            "sampler": self.sampler,
+            "steps": self.steps,
+            "seed": self.seed,
+            "class": self.class_,
+            "first": self.first,
+            "batch_size": self.batch_size,
+        }
 
 
 class Drawn(NamedTuple):
@@ -126,8 +165,8 @@ def draw(
             seed=seed,
             first=first,
             batch_size=batch_size,
-            condition=None if labels is None else {"label": labels},
-        )
+            condition=None if labels is None else {"label": labels.to(model.data_mean.device)},
+        ).cpu()
     batches = -(-n // batch_size)
     return Drawn(x, labels, len(calls) // batches, time.perf_counter() - start)
 
@@ -176,11 +215,20 @@ def _shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
     return x if path.suffix == ".png" else model.transform.restore(x)
 
 
-def _write(path: Path, drawn: Drawn) -> None:
+def _fingerprint(model: ScoreModel) -> str:
+    """Tells one trained model from another."""
+    digest = hashlib.sha256(f"{model.sde} {model.parameterization} {model.steps}".encode())
+    pilot = {} if model.pilot is None else model.pilot.tensors()
+    for name, value in sorted({**model.state_dict(), **pilot}.items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     if path.suffix == ".png":
-        plot.grid(drawn.x, path)
+        plot.grid(tensors["x"], path)
         return
-    tensors = {"x": drawn.x} if drawn.label is None else {"x": drawn.x, "y": drawn.label}
     if path.suffix == ".safetensors":
         checkpoint.save_tensors(path, tensors)
         return

@@ -48,11 +48,7 @@ class Train:
 
     def run(self) -> None:
         """Train to the end, together with the other processes that `torchrun` started."""
-        with distributed.group():
-            self._train()
-
-    def _train(self) -> None:
-        callbacks = self.settings.callbacks(self.out)
+        callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
         data = self._data()
         run = replace(self.settings, net=self.settings.net.fitted(data.event_shape))
         model = run.model(data).to(distributed.device())
@@ -111,5 +107,4 @@ def _check_folder(folder: Path) -> None:
 
 
 def _say(line: str) -> None:
-    if distributed.is_main():
-        print(line, flush=True)
+    print(line, flush=True)

@@ -1,0 +1,120 @@
+r"""Many samples in a folder of shards: drawn by several processes, and taken up where they ended.
+
+Shard c holds the samples $cb \dots cb + b - 1$ of a request, drawn by one process as one chunk. So
+it depends neither on how many processes there are, nor on how many shards, nor on how often the
+work was interrupted. A shard that is there and good is not drawn again. Each says in its own file
+what it holds samples of, and those of two requests do not meet in a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde import checkpoint, distributed
+from scoresde.checks import check_integer
+from scoresde.errors import CheckpointError, InvalidValueError
+
+__all__ = ["Shards"]
+
+
+class Shards:
+    """A folder of samples in files of `size`; the last may hold fewer.
+
+    Among several processes each calls the same methods in the same order.
+
+    Args:
+        folder: Made if need be.
+        n: How many samples, at least 1.
+        size: How many in each file, at least 1.
+
+    Raises:
+        InvalidValueError: A number is below 1.
+    """
+
+    def __init__(self, folder: Path, n: int, size: int) -> None:
+        check_integer("n", n, 1)
+        check_integer("batch_size", size, 1)
+        self.folder = folder
+        self.n = n
+        self.size = size
+
+    def __len__(self) -> int:
+        return -(-self.n // self.size)
+
+    def path(self, number: int) -> Path:
+        """The file of shard `number`."""
+        return self.folder / f"shard-{number:05d}.safetensors"
+
+    def rows(self, number: int) -> range:
+        """The samples that shard `number` holds."""
+        return range(number * self.size, min((number + 1) * self.size, self.n))
+
+    def draw(
+        self,
+        chunk: Callable[[range], Mapping[str, Tensor]],
+        request: Mapping[str, Any],
+        *,
+        scratch: bool = False,
+    ) -> int:
+        """Draw the shards that are missing, and wait until all processes have drawn theirs.
+
+        Args:
+            chunk: The tensors `(len(rows), *)` of the samples `rows`, by name.
+            request: All that samples depend on beside their number; what JSON can hold.
+            scratch: Whether shards of another request are drawn again, rather than refused.
+
+        Returns:
+            How many shards were missing.
+
+        Raises:
+            InvalidValueError: The folder holds samples of another request; names what differs.
+            CheckpointError: A shard cannot be written.
+        """
+        missing = distributed.on_main(
+            lambda: [k for k in range(len(self)) if not self._is_good(k, request, scratch)]
+        )
+        for number in missing[distributed.rank() :: distributed.size()]:
+            tensors = chunk(self.rows(number))
+            checkpoint.save_tensors(self.path(number), tensors, {"request": request})
+        distributed.wait()
+        return len(missing)
+
+    def joined(self) -> dict[str, Tensor]:
+        """All samples in their order, by name."""
+        parts = [checkpoint.load_tensors(self.path(k))[0] for k in range(len(self))]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def remove(self) -> None:
+        """Remove the shards, and the folder unless something else is in it."""
+        for number in range(len(self)):
+            self.path(number).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _is_good(self, number: int, request: Mapping[str, Any], scratch: bool) -> bool:
+        path = self.path(number)
+        if not path.exists():
+            return False
+        try:
+            tensors, meta = checkpoint.load_tensors(path)
+        except CheckpointError:
+            return False  # cut short or damaged, and drawn again
+        stored = meta.get("request", {})
+        changes = [
+            f"{name} was {stored.get(name)!r} and is {value!r}"
+            for name, value in request.items()
+            if stored.get(name) != value
+        ]
+        if changes and not scratch:
+            raise InvalidValueError(
+                f"{path} holds samples of another request: {', '.join(changes)}; take the old "
+                "values, or another folder"
+            )
+        rows = len(self.rows(number))
+        return not changes and all(len(value) == rows for value in tensors.values())

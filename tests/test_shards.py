@@ -1,0 +1,105 @@
+"""Samples in shards: each drawn once, by anyone, and never mixed with those of another request."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoresde import checkpoint, distributed
+from scoresde.errors import InvalidValueError
+from scoresde.sampling import Shards
+
+SEED = {"seed": 3, "steps": 5}
+
+
+class Drawing:
+    """Sample i is the number i; remembers what it was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, rows):
+        self.asked.append(rows)
+        return {"x": torch.tensor(rows)[:, None] * 1.0, "y": torch.tensor(rows) % 3}
+
+
+def draw(folder, n, size=4, request=SEED, **options):
+    shards, drawing = Shards(folder, n, size), Drawing()
+    missing = shards.draw(drawing, request, **options)
+    assert missing == len(drawing.asked)
+    x = shards.joined()
+    assert x["x"].flatten().tolist() == list(range(n))
+    assert x["y"].tolist() == [i % 3 for i in range(n)]
+    return [rows.start for rows in drawing.asked]
+
+
+@given(n=st.integers(1, 30), size=st.integers(1, 9), processes=st.integers(1, 5))
+def test_every_shard_is_drawn_once_whatever_the_number_of_processes(
+    tmp_path_factory, n, size, processes
+):
+    folder = tmp_path_factory.mktemp("shards")
+    shards = Shards(folder, n, size)
+    with pytest.MonkeyPatch.context() as patch:
+        # process 0 asks last, for it alone looks at what is there: here each does
+        patch.setattr(distributed, "on_main", lambda action: list(range(len(shards))))
+        patch.setattr(distributed, "wait", lambda: None)
+        patch.setattr(distributed, "size", lambda: processes)
+        asked = []
+        for rank in range(processes):
+            patch.setattr(distributed, "rank", lambda rank=rank: rank)
+            drawing = Drawing()
+            shards.draw(drawing, SEED)
+            asked += drawing.asked
+    assert sorted(i for rows in asked for i in rows) == list(range(n))
+    assert draw(folder, n, size) == []
+    shards.remove()
+    assert not folder.exists()
+
+
+def test_only_what_is_missing_damaged_or_too_short_is_drawn_again(tmp_path):
+    assert draw(tmp_path, 10) == [0, 4, 8]
+    assert draw(tmp_path, 10) == []
+    (tmp_path / "shard-00000.safetensors").unlink()
+    middle = tmp_path / "shard-00001.safetensors"
+    middle.write_bytes(middle.read_bytes()[:-7])
+    assert draw(tmp_path, 10) == [0, 4]
+    assert draw(tmp_path, 15) == [8, 12]
+
+
+def test_samples_of_another_request_are_refused_by_name_and_kept(tmp_path):
+    draw(tmp_path, 5)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InvalidValueError, match=r"another request: seed was 3 and is 4; "):
+        draw(tmp_path, 5, request={**SEED, "seed": 4})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_scratch_of_another_request_is_drawn_again(tmp_path):
+    draw(tmp_path, 5)
+    assert draw(tmp_path, 5, request={**SEED, "seed": 4}, scratch=True) == [0, 4]
+    assert checkpoint.load_tensors(tmp_path / "shard-00001.safetensors")[1]["request"]["seed"] == 4
+
+
+def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path):
+    class Interrupted(Drawing):
+        def __call__(self, rows):
+            if rows.start == 8:
+                raise KeyboardInterrupt
+            return super().__call__(rows)
+
+    with pytest.raises(KeyboardInterrupt):
+        Shards(tmp_path, 14, 4).draw(Interrupted(), SEED)
+    assert draw(tmp_path, 14) == [8, 12]
+
+
+def test_what_is_not_ours_in_the_folder_stays(tmp_path):
+    (tmp_path / "notes.txt").write_text("keep me")
+    draw(tmp_path, 5)
+    Shards(tmp_path, 5, 4).remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(("n", "size"), [(0, 4), (4, 0), (-1, 4), (2.5, 4)])
+def test_impossible_numbers_are_refused(tmp_path, n, size):
+    with pytest.raises((InvalidValueError, TypeError), match="must be an integer"):
+        Shards(tmp_path, n, size)
