@@ -67,6 +67,7 @@ def _parse(args: Sequence[str] | None) -> Command:
 
     from scoresde.cli.audit import Audit
     from scoresde.cli.bench import Bench
+    from scoresde.cli.data import CheckData
     from scoresde.cli.demo import Demo
     from scoresde.cli.ema import Ema
     from scoresde.cli.info import Info
@@ -82,6 +83,7 @@ def _parse(args: Sequence[str] | None) -> Command:
         "info": Info,
         "likelihood": Likelihood,
         "bench": Bench,
+        "data": CheckData,
         "audit": Audit,
         "ema": Ema,
         "push": Push,

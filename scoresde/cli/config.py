@@ -25,7 +25,7 @@ from scoresde.score import ScoreModel
 from scoresde.sde import SDE, VESDE, Moments
 from scoresde.training import Callback, Pictures, TensorBoard, Trackio, TrainConfig, WandB
 
-__all__ = ["DataConfig", "NetConfig", "RunConfig"]
+__all__ = ["SDE_WORDS", "DataConfig", "NetConfig", "RunConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ def _words_of(sde: SDE) -> list[str]:
     return [table["type"], *(f"{k}={v}" for k, v in values.items())]
 
 
-_SDE = tyro.constructors.PrimitiveConstructorSpec(
+SDE_WORDS = tyro.constructors.PrimitiveConstructorSpec(
     nargs="*",
     metavar="NAME [PARAMETER=VALUE ...]",
     instance_from_str=_sde_of,
@@ -178,7 +178,7 @@ class RunConfig:
 
     data: Annotated[DataConfig, tyro.conf.arg(name="")]
     """Where the data come from."""
-    sde: Annotated[SDE, _SDE] = field(default=VESDE())
+    sde: Annotated[SDE, SDE_WORDS] = field(default=VESDE())
     """The name, then what differs from its defaults, as in VPSDE beta_max=10; or VESDE, SubVPSDE,
     CosineSDE, EDMSDE, FlowSDE, NCSNLadder sigmas=0.1,1,10."""
     net: Annotated[NetConfig, tyro.conf.arg(name="")] = NetConfig()

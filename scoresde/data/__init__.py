@@ -2,6 +2,7 @@
 
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.data.batches import batch_indices, order
+from scoresde.data.report import Report, check
 from scoresde.data.samples import Data
 from scoresde.data.sources import load
 from scoresde.data.transforms import BYTES, Identity, Range, Standardize, Transform, to_uint8
@@ -12,9 +13,11 @@ __all__ = [
     "Data",
     "Identity",
     "Range",
+    "Report",
     "Standardize",
     "Transform",
     "batch_indices",
+    "check",
     "load",
     "order",
     "to_uint8",

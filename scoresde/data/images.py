@@ -22,7 +22,7 @@ from torch import Tensor
 from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, Part, Store, in_threads, numbers, pieces
 from scoresde.data.transforms import BYTES
-from scoresde.errors import DataError
+from scoresde.errors import DataError, InvalidValueError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +33,7 @@ __all__ = [
     "Items",
     "Look",
     "Size",
+    "check_size",
     "folder",
     "keep",
     "look",
@@ -244,6 +245,18 @@ def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
     rest = [i for i in range(len(images.items)) if i not in errors]
     found = dict(zip(rest, in_threads(images.error, rest), strict=True))
     return {**errors, **{i: error for i, error in found.items() if error}}
+
+
+def check_size(size: Size) -> None:
+    """Refuse a size without pixels.
+
+    Raises:
+        InvalidValueError: It is no number above 0, and no two of them.
+    """
+    sides = size if isinstance(size, tuple) else (size, size)
+    sound = all(isinstance(side, int) and side >= 1 for side in sides)
+    if size is not None and not (sound and len(sides) == 2):
+        raise InvalidValueError(f"size is {size!r}; it must be pixels, or (height, width), above 0")
 
 
 def _refuse(items: Items, errors: Mapping[int, str], skip: bool) -> None:

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from scoresde.data.arrays import array_file
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
-from scoresde.data.images import Size, folder
+from scoresde.data.images import Size, check_size, folder
 from scoresde.data.named import digits, torchvision_set
 from scoresde.data.samples import Data
 from scoresde.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["load"]
+__all__ = ["find", "load"]
 
 
 def load(
@@ -72,8 +72,8 @@ def load(
     """
     if on_bad_image not in ("raise", "skip"):
         raise InvalidValueError(f"on_bad_image is {on_bad_image!r}; it must be 'raise' or 'skip'")
-    _check_size(size)
-    data = _find(source, label, split, size, on_bad_image == "skip", lazy, root)
+    skip = on_bad_image == "skip"
+    data = find(source, label=label, split=split, size=size, skip=skip, lazy=lazy, root=root)
     if not isinstance(data.raw, Tensor):
         _ = data.survey  # whatever cannot be read, or is not finite, is an error here
     if not standardize:
@@ -85,15 +85,18 @@ def load(
     return data.standardized()
 
 
-def _find(
+def find(
     source: object,
-    label: Any,
-    split: str | None,
-    size: Size,
-    skip: bool,
-    lazy: bool | None,
-    root: str | os.PathLike[str] | None,
+    *,
+    label: Any = None,
+    split: str | None = None,
+    size: Size = None,
+    skip: bool = False,
+    lazy: bool | None = None,
+    root: str | os.PathLike[str] | None = None,
 ) -> Data:
+    """What `load` loads, before its samples are looked at."""
+    check_size(size)
     if isinstance(source, Tensor | np.ndarray):
         x = source if isinstance(source, Tensor) else torch.from_numpy(np.ascontiguousarray(source))
         return Data(x, None if label is None else torch.as_tensor(label))
@@ -119,9 +122,3 @@ def _find(
         return digits()
     path = Path(name).expanduser()
     return folder(path, size, skip=skip, lazy=lazy) if path.is_dir() else array_file(path)
-
-
-def _check_size(size: Size) -> None:
-    sides = size if isinstance(size, tuple) else (size,)
-    if size is not None and (len(sides) not in (1, 2) or not all(s and s >= 1 for s in sides)):
-        raise InvalidValueError(f"size is {size!r}; it must be pixels, or (height, width), above 0")

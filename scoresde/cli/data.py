@@ -1,0 +1,68 @@
+"""`scoresde data check`: what would break a training run, before it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from scoresde import plot
+from scoresde.cli.config import SDE_WORDS
+from scoresde.cli.sample import check_out
+from scoresde.data import check
+from scoresde.errors import DataError, InvalidValueError
+from scoresde.sde import SDE, VESDE
+
+__all__ = ["CheckData"]
+
+
+@dataclass(frozen=True)
+class CheckData:
+    """Look for what would break a training run; the exit code is 1 if anything would."""
+
+    what: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")]
+    """What is done."""
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    """A folder of images, a .npy or .npz, digits, mnist, hf:name[:split[:column]] and so on."""
+    split: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """The part of a data set of torchvision or of the hub."""
+    size: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as they are)")
+    ] = None
+    """Pixels a side that images would be resized to, at least 1."""
+    standardize: bool = False
+    """Whether floats would be shifted and scaled to mean 0 and variance 1."""
+    channels: tuple[int, ...] = (32, 64)
+    """Widths of the levels of the U-Net that would be trained."""
+    patch: int = 2
+    """Side of the patches that it begins with, at least 1."""
+    sde: Annotated[SDE, SDE_WORDS] = field(default=VESDE())
+    """The SDE, as for train."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .png file for up to 64 of the images, as the model would see them."""
+
+    def run(self) -> None:
+        """Look, print, and fail where the training would."""
+        if self.out is not None:
+            check_out(self.out, (".png",))
+        if self.patch < 1 or not self.channels:
+            raise InvalidValueError(
+                f"need patch >= 1 and a level, got patch {self.patch} and channels {self.channels}"
+            )
+        report = check(
+            self.source,
+            split=self.split,
+            size=self.size,
+            standardize=self.standardize,
+            stride=self.patch * 2 ** (len(self.channels) - 1),
+            sde=self.sde,
+        )
+        print(report)
+        if self.out is not None and report.samples is not None:
+            print(f"{'picture':14}{plot.grid(report.samples, self.out)}")
+        if not report.ok:
+            raise DataError(
+                f"training on {self.source} would fail, by {len(report.problems)} problem(s)"
+            )

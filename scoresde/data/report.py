@@ -1,0 +1,327 @@
+r"""What would break a training run, found before the run does.
+
+Every sample is read once: broken files, mixed sizes and modes, copies, constant samples, numbers
+that are none, labels with gaps, and units that do not suit the noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.data.images import Files, Images, Look, Size, check_size, look, shape_of, usable
+from scoresde.data.samples import Data
+from scoresde.data.sources import find
+from scoresde.data.stores import Part, in_threads, pieces
+from scoresde.data.transforms import BYTES, Identity
+from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError, ShapeError
+
+if TYPE_CHECKING:
+    from scoresde.sde import SDE
+
+__all__ = ["Report", "check"]
+
+_NAMED = 20  # files or samples that are named of those with the same fault
+_SHOWN = 64  # samples of the picture
+
+
+@dataclass
+class Report:
+    """What was found in a data set.
+
+    Attributes:
+        facts: What there is, by name.
+        problems: What would end the training, or end it before it began.
+        remarks: What would not, and may not be meant.
+        samples: Up to 64 of them, spread over the data, in model units; None where none is usable.
+    """
+
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    samples: Tensor | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether one can train on the data as they are."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [f"{name:14}{value}" for name, value in self.facts.items()]
+        lines += [f"{'problem':14}{text}" for text in self.problems]
+        lines += [f"{'remark':14}{text}" for text in self.remarks]
+        return "\n".join(lines)
+
+
+def check(
+    source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
+    *,
+    split: str | None = None,
+    size: Size = None,
+    standardize: bool = False,
+    stride: int = 1,
+    sde: SDE | None = None,
+) -> Report:
+    """Look for what would break a training run on these data.
+
+    Args:
+        source: What `load` takes, or data that were loaded.
+        split: As for `load`.
+        size: As for `load`.
+        standardize: As for `load`.
+        stride: What the sides of images should be multiples of, `patch * 2 ** (levels - 1)` of a
+            U-Net; it pads the others.
+        sde: Whose noise the data are compared with, if any.
+
+    Returns:
+        The report. Faults of the data are in it, and are not raised.
+
+    Raises:
+        InvalidValueError, UnknownNameError, MissingExtraError: An argument is wrong, as for `load`.
+    """
+    check_size(size)
+    report = Report()
+    if isinstance(source, Data):
+        data: Data | None = source
+    elif isinstance(source, str | os.PathLike) and _is_folder(source):
+        data = _folder(report, Path(source).expanduser(), size)
+    else:
+        data = _opened(report, source, split, size)
+    if data is None:
+        return report
+    _describe(report, data)
+    good = _samples(report, data)
+    if good is None:
+        return report
+    if standardize and good.transform.levels is None:
+        good = good.standardized()
+    _units(report, good, sde)
+    _sides(report, good.event_shape, stride)
+    index = torch.linspace(0, len(good) - 1, min(_SHOWN, len(good))).round().long()
+    report.samples = good.batch(index)
+    if sde is not None:
+        _noise(report, good, sde)
+    return report
+
+
+def _is_folder(source: str | os.PathLike[str]) -> bool:
+    named = isinstance(source, str) and not set(source) & {".", "/", os.sep}
+    return not named and not os.fspath(source).startswith("hf:") and Path(source).is_dir()
+
+
+def _opened(report: Report, source: object, split: str | None, size: Size) -> Data | None:
+    try:
+        return find(source, split=split, size=size)
+    except (DataError, InvalidTypeError, ShapeError) as error:
+        report.problems.append(str(error))
+        return None
+
+
+def _folder(report: Report, path: Path, size: Size) -> Data | None:
+    """The usable images of a folder; what is wrong with the others goes into the report."""
+    try:
+        files = Files(path)
+    except DataError as error:
+        report.problems.append(str(error))
+        return None
+    looks = list(in_threads(partial(look, files), range(len(files))))
+    _other_files(report, files)
+    good = [i for i, found in enumerate(looks) if not found.error]
+    errors = {i: found.error for i, found in enumerate(looks) if found.error}
+    kept = _of_one_size(report, files, looks, good) if size is None else good
+    if kept:
+        alike = [looks[i] if i in set(kept) else Look(error="other") for i in range(len(files))]
+        images = Images(files, size, shape_of(files, alike, size))
+        others = {i: "of another size" for i in good if i not in set(kept)}
+        found = usable(images, {**errors, **others})
+        errors = {i: error for i, error in found.items() if i not in others}
+        kept = [i for i in kept if i not in errors]
+    if errors:
+        names = [f"{files.name(i)} ({errors[i]})" for i in sorted(errors)]
+        report.problems.append(f"{len(errors)} of {len(files)} images are broken: {_some(names)}")
+    modes = Counter(looks[i].mode for i in good)
+    report.facts["modes"] = _counts(modes)
+    if len({mode in ("1", "L") for mode in modes}) > 1:
+        report.remarks.append("grey images are among coloured ones, and become coloured")
+    if not kept:
+        return None
+    classes = files.classes()
+    index = torch.tensor(kept)
+    label, n = (None, None) if classes is None else (classes[0][index], classes[1])
+    return Data(Part(images, index), label, BYTES, n)
+
+
+def _other_files(report: Report, files: Files) -> None:
+    known = set(files.paths)
+    odd = [str(p) for p in sorted(files.folder.rglob("*")) if p.is_file() and p not in known]
+    if odd:
+        report.remarks.append(f"{len(odd)} files are no images and are passed over: {_some(odd)}")
+    inner = [len(path.relative_to(files.folder).parts) > 1 for path in files.paths]
+    if any(inner) and not all(inner):
+        loose = [str(path) for path, deep in zip(files.paths, inner, strict=True) if not deep]
+        report.remarks.append(
+            f"{len(loose)} images lie beside the folders of the others, so that nothing is "
+            f"labelled: {_some(loose)}"
+        )
+    empty = [
+        str(p)
+        for p in sorted(files.folder.iterdir())
+        if p.is_dir() and not any(p in path.parents for path in known)
+    ]
+    if empty and all(inner):
+        report.remarks.append(f"classes without an image: {_some(empty)}")
+
+
+def _of_one_size(
+    report: Report, files: Files, looks: Sequence[Look], good: Sequence[int]
+) -> list[int]:
+    sizes = Counter(looks[i].size for i in good)
+    report.facts["sizes"] = _counts({f"{h}x{w}": count for (h, w), count in sizes.items()})
+    if not sizes:
+        return []
+    usual = sizes.most_common(1)[0][0]
+    others = [files.name(i) for i in good if looks[i].size != usual]
+    if others:
+        report.problems.append(
+            f"{len(others)} images are not {usual[0]}x{usual[1]} as most are, so pass size: "
+            f"{_some(others)}"
+        )
+    return [i for i in good if looks[i].size == usual]
+
+
+def _describe(report: Report, data: Data) -> None:
+    report.facts["samples"] = f"{len(data):,} of shape {data.event_shape}"
+    floats = 4 * len(data) * math.prod(data.event_shape)
+    raw = floats // 4 if data.transform.levels is not None else floats
+    report.facts["memory"] = f"{_size(raw)} as they are, {_size(floats)} as floats"
+    if data.label is None:
+        report.facts["classes"] = "none"
+        return
+    counts = torch.bincount(data.label, minlength=data.classes or 0)
+    report.facts["classes"] = (
+        f"{len(counts)}, with {int(counts.min()):,} to {int(counts.max()):,} samples each"
+    )
+    gaps = [str(i) for i in (counts == 0).nonzero().flatten().tolist()]
+    if gaps:
+        report.remarks.append(f"labels that no sample has: {_some(gaps)}")
+
+
+def _samples(report: Report, data: Data) -> Data | None:
+    """The samples that are made of numbers; copies and constants go into the report."""
+    finite, constant = [], []
+    first: dict[bytes, int] = {}
+    copies = []
+    try:
+        for rows, raw in pieces(data.store):
+            flat = raw.flatten(1)
+            finite.append(flat.isfinite().all(1))
+            same = (flat == flat[:, :1]).all(1) & (flat.shape[1] > 1)
+            constant += (rows.start + same.nonzero().flatten()).tolist()
+            for i, row in enumerate(flat.numpy(), rows.start):
+                number = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), i)
+                if number != i:
+                    copies.append(f"{i} (of {number})")
+    except ScoreSDEError as error:
+        report.problems.append(str(error))
+        return None
+    fine = torch.cat(finite)
+    if not fine.all():
+        bad = [str(i) for i in (~fine).nonzero().flatten().tolist()]
+        report.problems.append(f"{len(bad)} samples hold a NaN or an infinity: {_some(bad)}")
+    if copies:
+        report.remarks.append(f"{len(copies)} samples are copies of others: {_some(copies)}")
+    if constant:
+        report.remarks.append(
+            f"{len(constant)} samples are one number all over: {_some(map(str, constant))}"
+        )
+    if not fine.any():
+        return None
+    return data if fine.all() else data[fine.nonzero().flatten()]
+
+
+def _units(report: Report, data: Data, sde: SDE | None) -> None:
+    found = data.survey
+    mean, var = data.moments()
+    rms = math.sqrt(float(mean.square().mean()) + var)
+    report.facts["numbers"] = f"from {found.low:.6g} to {found.high:.6g}"
+    report.facts["transform"] = str(data.transform)
+    report.facts["moments"] = (
+        f"mean {float(mean.mean()):.4g}, std {math.sqrt(var):.4g}, RMS {rms:.4g} in model units"
+    )
+    if var == 0:
+        report.problems.append("all samples are the same: there is nothing to learn")
+    elif data.transform == Identity() and not 0.1 <= rms <= 10:
+        report.remarks.append(
+            f"the numbers have an RMS of {rms:.4g}; the schedules and times of training are made "
+            "for about 1: standardize them"
+        )
+
+
+def _sides(report: Report, event_shape: tuple[int, ...], stride: int) -> None:
+    odd = [n for n in event_shape[1:] if n % stride] if len(event_shape) == 3 else []
+    if odd:
+        report.remarks.append(
+            f"the sides {event_shape[1]}x{event_shape[2]} are no multiples of {stride}: the U-Net "
+            "pads them, which costs time"
+        )
+
+
+def _noise(report: Report, data: Data, sde: SDE) -> None:
+    """Compare the noise with the data: it ends below their spread, and begins above it.
+
+    The noise should begin at the largest distance between samples (Song & Ermon 2020, technique 1,
+    arXiv:2006.09011).
+    """
+    assert report.samples is not None
+    low, high = (
+        float(sde.sigma(torch.tensor(t, dtype=torch.float64)))
+        / float(sde.alpha(torch.tensor(t, dtype=torch.float64)))
+        for t in (sde.eps, sde.T)
+    )
+    std = math.sqrt(data.moments()[1])
+    far = float(torch.pdist(report.samples.flatten(1).double()).max()) if len(data) > 1 else 0.0
+    report.facts["noise"] = (
+        f"sigma / alpha from {low:.4g} to {high:.4g}; {len(report.samples)} samples lie up to "
+        f"{far:.4g} apart"
+    )
+    if std and low > std / 5:
+        report.remarks.append(
+            f"the least noise, {low:.4g}, hides the data, whose std is {std:.4g}: standardize "
+            "them, or choose a smaller sigma_min or eps"
+        )
+    if high < far:
+        report.remarks.append(
+            f"the largest noise, {high:.4g}, is smaller than the distance of {far:.4g} between "
+            "samples: choose a larger sigma_max, or standardize"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    """All names up to twenty, then how many more there are."""
+    listed = list(names)
+    more = f", and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return ", ".join(listed[:_NAMED]) + more
+
+
+def _counts(counts: Counter[str] | dict[str, int]) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return _some(f"{name} ({count:,})" for name, count in ranked) or "none"
+
+
+def _size(n: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000  # type: ignore[assignment]
+    return f"{n:.3g} TB"

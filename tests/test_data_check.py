@@ -1,0 +1,196 @@
+"""`scoresde data check`: every fault of a data set is named before a run would meet it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from scoresde import VESDE, VPSDE
+from scoresde.cli import main
+from scoresde.data import BYTES, Data, check, load
+from scoresde.errors import DataError, InvalidValueError
+
+
+def picture(seed, size=(16, 16), mode="L"):
+    shape = (*size, 3) if mode == "RGB" else size
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 15 sound images each."""
+    for name in ("cat", "dog"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+        for i in range(15):
+            picture(i + 100 * (name == "dog")).save(tmp_path / "x" / name / f"{i:02}.png")
+    return tmp_path / "x"
+
+
+def only(texts, *parts):
+    """The one text that has all these parts."""
+    found = [text for text in texts if all(part in text for part in parts)]
+    assert len(found) == 1, (parts, texts)
+    return found[0]
+
+
+def test_a_sound_folder_has_no_problems_and_no_remarks(folder):
+    report = check(folder, sde=VESDE())
+    assert (report.ok, report.problems, report.remarks) == (True, [], [])
+    assert report.facts["samples"] == "30 of shape (1, 16, 16)"
+    assert report.facts["classes"] == "2, with 15 to 15 samples each"
+    assert report.facts["sizes"] == "16x16 (30)"
+    assert torch.equal(report.samples, load(folder).x)
+
+
+def test_all_broken_images_are_named_up_to_twenty(folder):
+    files = sorted(folder.rglob("*.png"))
+    whole = files[0].read_bytes()
+    for i, file in enumerate(files[:23]):
+        file.write_bytes([b"", b"text", whole[:-30]][i % 3])
+    report = check(folder)
+    assert not report.ok
+    told = only(report.problems, "23 of 30 images are broken", ", and 3 more")
+    assert all(str(file) in told for file in files[:20])
+    assert str(files[20]) not in told
+    assert report.facts["samples"].startswith("7 of shape")
+
+
+def test_images_of_another_size_mode_or_depth_are_named(folder):
+    picture(50, (8, 9)).save(folder / "cat" / "small.png")
+    picture(51, mode="RGB").save(folder / "dog" / "colour.png")
+    deep = np.random.default_rng(0).integers(0, 2**16, (16, 16), dtype=np.uint16)
+    Image.fromarray(deep).save(folder / "dog" / "deep.png")
+    report = check(folder)
+    assert "small.png" in only(report.problems, "1 images are not 16x16 as most are, so pass size")
+    assert "deep.png" in only(report.problems, "1 of 33 images are broken", "'I;16', more than 8")
+    only(report.remarks, "grey images are among coloured ones")
+    assert report.facts["sizes"] == "16x16 (31), 8x9 (1)"
+    assert report.facts["modes"] == "L (31), RGB (1)"
+    assert report.facts["samples"] == "31 of shape (3, 16, 16)"
+    resized = check(folder, size=8)
+    assert len(resized.problems) == 1
+    assert resized.facts["samples"] == "32 of shape (3, 8, 8)"
+
+
+def test_copies_constant_images_and_files_that_are_none_are_remarked(folder):
+    (folder / "dog" / "copy.png").write_bytes((folder / "cat" / "03.png").read_bytes())
+    Image.new("L", (16, 16), 77).save(folder / "cat" / "zz.png")
+    (folder / "cat" / "Thumbs.db").write_bytes(b"x")
+    (folder / "empty").mkdir()
+    report = check(folder)
+    assert report.ok
+    only(report.remarks, "1 samples are copies of others: 31 (of 3)")
+    only(report.remarks, "1 samples are one number all over: 15")
+    assert "Thumbs.db" in only(report.remarks, "1 files are no images")
+    assert "empty" in only(report.remarks, "classes without an image")
+
+
+def test_a_loose_image_that_takes_the_labels_away_is_named(folder):
+    picture(77).save(folder / "loose.png")
+    report = check(folder)
+    assert "loose.png" in only(report.remarks, "1 images lie beside the folders of the others")
+    assert report.facts["classes"] == "none"
+
+
+def test_a_class_whose_images_are_all_broken_is_a_gap(folder):
+    for file in (folder / "cat").glob("*.png"):
+        file.write_bytes(b"")
+    only(check(folder).remarks, "labels that no sample has: 0")
+
+
+def test_numbers_that_are_none_are_all_counted(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    x[[3, 39]] = np.nan
+    x[7, 1] = np.inf
+    np.save(tmp_path / "x.npy", x)
+    report = check(tmp_path / "x.npy")
+    assert report.problems == ["3 samples hold a NaN or an infinity: 3, 7, 39"]
+    assert torch.equal(report.samples, torch.from_numpy(x[np.isfinite(x).all(1)]))
+    with pytest.raises(DataError):
+        load(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.csv", "folder/"])
+def test_what_is_not_there_is_a_problem_and_no_traceback(tmp_path, name):
+    if name == "folder/":
+        (tmp_path / "folder").mkdir()
+    report = check(tmp_path / name)
+    assert len(report.problems) == 1
+    assert (report.ok, report.samples) == (False, None)
+
+
+@pytest.mark.parametrize("raw", [torch.full((4, 2), 3.0), torch.zeros(1, 2)])
+def test_samples_that_are_all_the_same_are_a_problem(raw):
+    only(check(raw).problems, "all samples are the same")
+
+
+@given(scale=st.sampled_from([1e-3, 1.0, 1e3]), offset=st.sampled_from([0.0, 1e4]))
+def test_units_that_do_not_suit_the_noise_are_remarked(scale, offset):
+    generator = torch.Generator().manual_seed(0)
+    x = scale * torch.randn(100, 3, generator=generator, dtype=torch.float64) + offset
+    remarks = check(x, sde=VESDE()).remarks
+    unusual = scale != 1 or offset != 0
+    assert any("have an RMS of" in text for text in remarks) == unusual
+    assert any("hides the data" in text for text in remarks) == (scale == 1e-3)
+    assert any("smaller than the distance" in text for text in remarks) == (scale == 1e3)
+    for sde in (VESDE(), VPSDE()):
+        assert check(x, sde=sde, standardize=True).remarks == []
+
+
+@given(side=st.integers(1, 40), stride=st.sampled_from([1, 2, 4, 8]))
+def test_sides_that_a_unet_pads_are_remarked(side, stride):
+    x = torch.randn(2, 1, side, 8, generator=torch.Generator().manual_seed(0))
+    remarked = any("no multiples of" in text for text in check(x, stride=stride).remarks)
+    assert remarked == (side % stride > 0)
+
+
+def test_gaps_in_labels_and_data_that_were_loaded_are_understood():
+    raw = torch.randint(0, 256, (5, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
+    report = check(Data(raw, torch.tensor([0, 3, 3, 0, 5]), BYTES))
+    only(report.remarks, "labels that no sample has: 1, 2, 4")
+    assert report.facts["memory"] == "80 B as they are, 320 B as floats"
+
+
+def test_wrong_arguments_are_no_faults_of_the_data(folder):
+    with pytest.raises(InvalidValueError, match="size is 0"):
+        check(load(folder).x, size=0)
+    with pytest.raises(InvalidValueError, match="size is 0"):
+        check(folder, size=0)
+
+
+# The command
+
+
+def test_the_command_prints_a_report_and_draws_the_images(folder, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    assert main(["data", "check", str(folder), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "samples       30 of shape (1, 16, 16)\n" in said
+    assert f"picture       {out}" in said
+    with Image.open(out) as grid:
+        assert min(grid.size) > 5 * 16
+
+
+def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
+    (folder / "cat" / "00.png").write_bytes(b"")
+    assert main(["data", "check", str(folder)]) == 1
+    said = capsys.readouterr()
+    assert "problem       1 of 30 images are broken: " in said.out
+    assert said.err == f"scoresde: error: training on {folder} would fail, by 1 problem(s)\n"
+    run = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), "--steps", "1"]
+    assert main(run) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--out grid.gif", "out must end in .png; got 'grid.gif'"),
+        ("--patch 0", "need patch >= 1 and a level"),
+        ("--size 0", "size is 0"),
+    ],
+)
+def test_wrong_words_are_one_line_on_stderr(folder, options, message, capsys):
+    assert main(["data", "check", str(folder), *options.split()]) == 1
+    assert message in capsys.readouterr().err
