@@ -74,6 +74,17 @@ def test_samples_of_another_request_are_refused_by_name_and_kept(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("n", [9, 8, 5])
+def test_a_folder_may_grow_but_holds_no_more_than_was_asked_for(tmp_path, n):
+    draw(tmp_path, 10)
+    with pytest.raises(InvalidValueError, match=f"holds more than {n} samples, see shard-0000[12]"):
+        draw(tmp_path, n)
+    assert draw(tmp_path, 10) == []
+    assert draw(tmp_path, n, scratch=True) in ([4], [8], [])
+    Shards(tmp_path, n, 4).remove()
+    assert not tmp_path.exists()
+
+
 def test_scratch_of_another_request_is_drawn_again(tmp_path):
     draw(tmp_path, 5)
     assert draw(tmp_path, 5, request={**SEED, "seed": 4}, scratch=True) == [0, 4]

@@ -73,12 +73,10 @@ class Shards:
             How many shards were missing.
 
         Raises:
-            InvalidValueError: The folder holds samples of another request; names what differs.
+            InvalidValueError: The folder holds samples of another request, or more than `n`.
             CheckpointError: A shard cannot be written.
         """
-        missing = distributed.on_main(
-            lambda: [k for k in range(len(self)) if not self._is_good(k, request, scratch)]
-        )
+        missing = distributed.on_main(lambda: self._missing(request, scratch))
         for number in missing[distributed.rank() :: distributed.size()]:
             tensors = chunk(self.rows(number))
             checkpoint.save_tensors(self.path(number), tensors, {"request": request})
@@ -92,19 +90,35 @@ class Shards:
 
     def remove(self) -> None:
         """Remove the shards, and the folder unless something else is in it."""
-        for number in range(len(self)):
-            self.path(number).unlink(missing_ok=True)
+        for path in self._there():
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
-    def _is_good(self, number: int, request: Mapping[str, Any], scratch: bool) -> bool:
+    def _there(self) -> list[Path]:
+        return sorted(self.folder.glob("shard-*.safetensors"))
+
+    def _missing(self, request: Mapping[str, Any], scratch: bool) -> list[int]:
+        found = {k: self._length(k, request, scratch) for k in range(len(self))}
+        own = {self.path(k) for k in found}
+        many = [path for path in self._there() if path not in own]
+        many += [self.path(k) for k, length in found.items() if length > len(self.rows(k))]
+        if many and not scratch:
+            raise InvalidValueError(
+                f"{self.folder} holds more than {self.n} samples, see {many[0].name}; ask for as "
+                "many at least, or take another folder"
+            )
+        return [k for k, length in found.items() if length != len(self.rows(k))]
+
+    def _length(self, number: int, request: Mapping[str, Any], scratch: bool) -> int:
+        """How many samples of this request are in a shard, 0 where it is damaged or missing."""
         path = self.path(number)
         if not path.exists():
-            return False
+            return 0
         try:
             tensors, meta = checkpoint.load_tensors(path)
         except CheckpointError:
-            return False  # cut short or damaged, and drawn again
+            return 0
         stored = meta.get("request", {})
         changes = [
             f"{name} was {stored.get(name)!r} and is {value!r}"
@@ -116,5 +130,4 @@ class Shards:
                 f"{path} holds samples of another request: {', '.join(changes)}; take the old "
                 "values, or another folder"
             )
-        rows = len(self.rows(number))
-        return not changes and all(len(value) == rows for value in tensors.values())
+        return 0 if changes else min(len(value) for value in tensors.values())
