@@ -314,6 +314,8 @@ def same(one, other):
 def test_every_decay_is_the_result_of_a_run_of_its_own(run, tmp_path):
     folder, trainer = run
     for decay, where in ((0.9, folder), (0.99, folder / "ema-0.99")):
+        said = checkpoint.read_json(where / "config.json")["average"]
+        assert said == {"profile": f"decay {decay}"}
         config = replace(SEVERAL, ema=decay, ema_sigma=())
         alone = Trainer(make(), data(), config, folder=tmp_path / str(decay))
         alone.train()
@@ -418,10 +420,14 @@ def test_the_command_writes_the_model_and_says_how_good_it_is(run, tmp_path, cap
     stored = tensors(out / "model.safetensors")
     assert all(torch.equal(stored[name], value) for name, value in found.state.items())
     config = json.loads((out / "config.json").read_text())
-    assert config["average"] == {"profile": "decay 0.99", "at": 56, "error": found.error}
+    assert config["average"] == {"profile": "decay 0.99", "error": found.error}
     assert config["training"]["done"] == 56
     assert main(["ema", str(folder), "--sigma", "0.12", "--out", str(out)]) == 0
     assert not same(out / "model.safetensors", folder / "model.safetensors")
+    capsys.readouterr()
+    assert main(["info", str(out)]) == 0
+    assert "average           sigma 0.12\n" in capsys.readouterr().out
+    assert "| Average | sigma 0.12 |" in (out / "README.md").read_text()
 
 
 def test_train_takes_one_decay_or_several_on_the_command_line(tmp_path):

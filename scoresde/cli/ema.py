@@ -46,7 +46,7 @@ class Ema:
         found = reconstruct(self.folder, profile, at=self.at)
         checkpoint.load_state(model, found.state, source=f"the snapshots in {self.folder}")
         model.pilot = None  # it was measured with other weights
-        average = {"profile": str(profile), "at": found.at, "error": found.error}
+        average = {"profile": str(profile), "error": found.error}
         training = {**config.get("training", {}), "done": found.at}
         model.save_pretrained(self.out, training=training, average=average)
         print(f"{profile} at step {found.at:,}, from {len(found.weights)} snapshots: {self.out}")

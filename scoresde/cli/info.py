@@ -66,6 +66,8 @@ def _model(
         # a model that was saved at the end of its training counts no further
         done = training.get("done", training["steps"])
         yield "trained", f"{done:,} of {training['steps']:,} steps"
+    if "average" in config:
+        yield "average", config["average"]["profile"]
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:

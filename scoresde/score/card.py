@@ -90,6 +90,7 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
             "Parameterization": f"`{config['parameterization']}`",
             "Network": f"`{spelt({'type': net['type'], **(net['config'] or {})})}`",
             "Parameters": f"{config['parameters']:,}" if "parameters" in config else None,
+            "Average": config["average"]["profile"] if "average" in config else None,
             "Data transform": f"`{spelt(config['transform'])}`" if "transform" in config else None,
         }
     )

@@ -38,10 +38,11 @@ class Averages:
         return self._decays[0].model
 
     @property
-    def models(self) -> dict[str, ScoreModel]:
-        """The averages with a decay by their folder within that of the run: "" for the result."""
-        others = zip(self.config.decays[1:], self._decays[1:], strict=True)
-        return {"": self.model, **{f"ema-{decay}": average.model for decay, average in others}}
+    def results(self) -> dict[str, Average[ScoreModel]]:
+        """The averages with a decay by their folder within that of the run: "" for the first."""
+        first, *others = self._decays
+        named = zip(self.config.decays[1:], others, strict=True)
+        return {"": first, **{f"ema-{decay}": average for decay, average in named}}
 
     def update(self, model: ScoreModel) -> None:
         """Move all of them towards the weights of `model`, once."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde import checkpoint, distributed
+from scoresde.ema import Average
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
@@ -60,10 +61,10 @@ class Keeper:
         self,
         step: int,
         tensors: Mapping[str, Tensor],
-        models: Mapping[str, ScoreModel],
+        averages: Mapping[str, Average[ScoreModel]],
         last: bool,
     ) -> bool:
-        """Write the checkpoint of `step`, and the averaged models; whether all were written.
+        """Write the checkpoint of `step`, and the averages; whether all were written.
 
         Raises:
             CheckpointError: They could not be, for the second time or for the last.
@@ -80,7 +81,7 @@ class Keeper:
             self.newest = checkpoint.save_step(
                 self.folder, step, tensors, meta, keep=self.config.keep
             )
-            self.export(step, models)
+            self.export(step, averages)
         except CheckpointError as error:
             if last or self._unsaved:
                 raise
@@ -92,11 +93,12 @@ class Keeper:
             self._unsaved = False
         return not self._unsaved
 
-    def export(self, step: int, models: Mapping[str, ScoreModel]) -> None:
-        """Write averaged models of `step`, by folder, as `ScoreModel.save_pretrained` does."""
+    def export(self, step: int, averages: Mapping[str, Average[ScoreModel]]) -> None:
+        """Write the averages after `step`, each as `ScoreModel.save_pretrained` does."""
         training = {**self.config.as_json(), "done": step}
-        for name, model in models.items():
-            model.save_pretrained(self.folder / name, training=training)
+        for name, average in averages.items():
+            profile = {"profile": str(average.profile)}
+            average.model.save_pretrained(self.folder / name, training=training, average=profile)
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
         self.config.check_continues(meta["config"], source)

@@ -142,8 +142,8 @@ class Trainer:
         """
         if self._keeper is not None and self.finished:
             # the run may have been killed between the two files
-            keeper, models = self._keeper, self.ema.models
-            distributed.on_main(lambda: keeper.export(self.step, models))
+            keeper, results = self._keeper, self.ema.results
+            distributed.on_main(lambda: keeper.export(self.step, results))
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
         bar = tqdm(
@@ -220,7 +220,7 @@ class Trainer:
             return
         state = pack(self.model, self.ema, self.optimizer)
         self._guard.check(self.step, state, self.optimizer)
-        if distributed.on_main(lambda: keeper.save(self.step, state, self.ema.models, last)):
+        if distributed.on_main(lambda: keeper.save(self.step, state, self.ema.results, last)):
             self.callbacks.on_checkpoint(self.step, self.ema.model)
 
     def _resume(self, keeper: Keeper) -> None:
