@@ -8,7 +8,7 @@ bytes and JSON that is checked on reading. Nothing here knows about models, and 
 unpickles.
 """
 
-from scoresde.checkpoint.files import clean, read_json, write_bytes, write_json
+from scoresde.checkpoint.files import clean, parse, read_json, write_bytes, write_json
 from scoresde.checkpoint.state import load_state
 from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
 from scoresde.checkpoint.tensors import SCHEMA, NewerError, load_tensors, save_tensors, schema
@@ -20,6 +20,7 @@ __all__ = [
     "latest",
     "load_state",
     "load_tensors",
+    "parse",
     "read_json",
     "save_step",
     "save_tensors",

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scoresde import checkpoint
 from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
 
@@ -19,7 +20,7 @@ class JSONLines(Callback):
 
     Args:
         path: The file. What stands there after the step of a resumed run is written again, and so
-            is dropped at the start, as is a line that was cut short.
+            is dropped at the start, as is a line that was cut short or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,8 +29,9 @@ class JSONLines(Callback):
     def on_start(self, step: int, config: TrainConfig) -> None:
         """Drop the lines after `step`."""
         kept = [json.dumps(row) + "\n" for row in rows(self.path) if row["step"] <= step]
-        if self.path.exists():
-            self.path.write_text("".join(kept))
+        text = "".join(kept).encode()
+        if self.path.exists() and self.path.read_bytes() != text:
+            checkpoint.write_bytes(self.path, text)
 
     def on_log(self, row: Mapping[str, float]) -> None:
         """Add one line."""
@@ -40,8 +42,10 @@ class JSONLines(Callback):
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log, without those that were cut short; none where there is no log."""
-    text = path.read_text() if path.exists() else ""
+    """The lines of a log that are whole; none where there is no log."""
+    text = path.read_bytes() if path.exists() else b""
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            yield json.loads(line)
+            row = checkpoint.parse(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                yield row
