@@ -306,7 +306,9 @@ def test_info_says_what_a_run_is(run, capsys):
     assert rows["parameters"] == f"{parameters:,}, stored as float32"
     assert rows["data"] == "mean -0.3895, std 0.5416"
     assert rows["trained"] == "4 of 4 steps"
-    assert rows["model"].endswith("checksum verified")
+    assert rows["model"].endswith("schema 2, checksum verified")
+    assert rows["config"].endswith("config.json, agrees with the model")
+    assert rows["log"].endswith("log.jsonl, 2 rows")
     assert [name for name in rows if name.startswith("step ")] == ["step 2", "step 4"]
 
 
@@ -336,6 +338,39 @@ def test_info_points_at_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
     found = capsys.readouterr()
     assert re.search(r"step 1 .*step-00000001.safetensors, 0.\d\d MB, DAMAGED\n", found.out)
     assert found.err == f"scoresde: error: 1 file(s) of {tmp_path} are damaged\n"
+
+
+def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_path, capsys):
+    assert train(tmp_path, "--save-every", "1", steps=2) == 0
+    edited(tmp_path / "model.safetensors", -9)
+    edited(tmp_path / "log.jsonl", 2)
+    (tmp_path / "step-00000001.safetensors").rename(tmp_path / "step-00000001.damaged")
+    (tmp_path / "ema" / "sigma-0.1").mkdir(parents=True)
+    newer = tmp_path / "ema" / "sigma-0.1" / "step-00000002.safetensors"
+    with mock.patch("scoresde.checkpoint.tensors.SCHEMA", 3):
+        checkpoint.save_tensors(newer, {})
+    capsys.readouterr()
+    assert main(["info", str(tmp_path)]) == 1
+    found = capsys.readouterr()
+    rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in found.out.splitlines())
+    assert rows["model"].endswith(", DAMAGED")
+    assert rows["step 2"].endswith("checksum verified")
+    assert rows["set aside"].endswith("damaged when the run was taken up again")
+    assert rows["ema/sigma-0.1"].endswith(", of a newer scoresde")
+    assert rows["log"].endswith("1 rows, DAMAGED")
+    assert "checkpoints beside it can write it again" in found.err
+    assert train(tmp_path, "--save-every", "1", steps=2) == 0  # as it says
+    assert different(tmp_path / "model.safetensors", tmp_path / "model.safetensors") == []
+
+
+def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
+    assert train(tmp_path, steps=1) == 0
+    checkpoint.write_json(tmp_path / "config.json", {"a": 1})
+    assert main(["info", str(tmp_path)]) == 0
+    assert "config.json, differs from the model, which decides\n" in capsys.readouterr().out
+    (tmp_path / "config.json").write_text("{")
+    assert main(["info", str(tmp_path)]) == 1
+    assert "config.json, DAMAGED\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [["info"], ["sample", "--out", "x.npy"]])

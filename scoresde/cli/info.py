@@ -16,7 +16,8 @@ from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel, locate
-from scoresde.score.store import spelt
+from scoresde.score.store import read, spelt
+from scoresde.training import log
 
 __all__ = ["Info"]
 
@@ -31,13 +32,23 @@ class Info:
     def run(self) -> None:
         """Print a table."""
         path = locate(self.checkpoint)
-        tensors, config = checkpoint.load_tensors(path)
-        if not {"sde", "net", "event_shape", "parameterization"} <= config.keys():
-            raise CheckpointError(f"{path} is no model of scoresde; give the folder of one")
-        rows = [*_model(path, tensors, config), *_files(path)]
-        for name, value in rows:
+        rows: list[tuple[str, str]] = []
+        config: dict[str, Any] = {}
+        unread: CheckpointError | None = None
+        try:
+            tensors, config = read(path)
+            if not {"sde", "net", "event_shape", "parameterization"} <= config.keys():
+                raise CheckpointError(f"{path} is no model of scoresde; give the folder of one")
+            rows += _model(path, tensors, config)
+        except CheckpointError as error:
+            unread = error
+        rows += _files(path)
+        rows += _texts(path.parent, config)
+        for name, value in rows if unread is None or len(rows) > 1 else ():
             print(f"{name:18}{value}")
         damaged = [value for _, value in rows if value.endswith("DAMAGED")]
+        if unread is not None:
+            raise unread
         if damaged:
             raise CheckpointError(f"{len(damaged)} file(s) of {path.parent} are damaged")
 
@@ -71,15 +82,42 @@ def _model(
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:
-    """The model's file, and what training left beside it."""
-    yield "model", f"{path}, {_size(path)}, checksum verified"
-    for step, file in checkpoint.steps_in(path.parent):
+    """The model's file, and the tensors that training left beside it."""
+    folder = path.parent
+    files = [("model", path)]
+    files += [(f"step {step:,}", file) for step, file in checkpoint.steps_in(folder)]
+    files += [
+        (str(file.relative_to(folder).parent), file)
+        for file in sorted(folder.glob("ema*/**/*.safetensors"))
+    ]
+    for name, file in files:
         try:
-            checkpoint.load_tensors(file)
-            state = "checksum verified"
+            state = f"schema {checkpoint.schema(file)}, checksum verified"
+        except checkpoint.NewerError:
+            state = "of a newer scoresde"
         except CheckpointError:
             state = "DAMAGED"
-        yield f"step {step:,}", f"{file}, {_size(file)}, {state}"
+        if file.exists():
+            yield name, f"{file}, {_size(file)}, {state}"
+    for file in sorted(folder.glob("step-*.damaged")):
+        yield "set aside", f"{file}, {_size(file)}, damaged when the run was taken up again"
+
+
+def _texts(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What people read of a run: it has no checksum, and can be written again."""
+    path = folder / "config.json"
+    if path.exists() and config:
+        try:
+            same = checkpoint.read_json(path) == config
+            state = "agrees with the model" if same else "differs from the model, which decides"
+        except CheckpointError:
+            state = "DAMAGED"
+        yield "config", f"{path}, {state}"
+    path = folder / "log.jsonl"
+    if path.exists():
+        lines = len(path.read_bytes().splitlines())
+        whole = sum(1 for _ in log.rows(path))
+        yield "log", f"{path}, {whole:,} rows" + (", DAMAGED" if whole < lines else "")
 
 
 def _size(path: Path) -> str:

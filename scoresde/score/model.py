@@ -24,7 +24,7 @@ from scoresde.errors import (
 from scoresde.score import card, hub
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
 from scoresde.score.pilot import Pilot
-from scoresde.score.store import locate, packaged, rebuild_net, rebuild_sde, sde_fields
+from scoresde.score.store import locate, packaged, read, rebuild_net, rebuild_sde, sde_fields
 from scoresde.sde import SDE, Moments, expand
 
 __all__ = ["ScoreModel", "load"]
@@ -262,7 +262,7 @@ class ScoreModel(nn.Module):
             MissingExtraError: The hub is asked, and huggingface_hub is not installed.
         """
         path = locate(folder)
-        tensors, config = checkpoint.load_tensors(path)
+        tensors, config = read(path)
         try:
             net = rebuild_net(config) if net is None else net
             sde = rebuild_sde(config) if sde is None else sde

@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.errors import CheckpointError
 from scoresde.score import hub
 from scoresde.sde import SDE
 
-__all__ = ["SDES", "locate", "packaged", "rebuild_net", "rebuild_sde", "sde_fields", "spelt"]
+__all__ = [
+    "SDES",
+    "locate",
+    "packaged",
+    "read",
+    "rebuild_net",
+    "rebuild_sde",
+    "sde_fields",
+    "spelt",
+]
 
 _MODELS = Path(__file__).parents[1] / "models"
 SDES = {
@@ -51,6 +61,25 @@ def locate(folder: str | Path) -> Path:
     if isinstance(folder, str) and hub.is_repo(folder):
         return hub.fetch(folder)
     return packaged(str(folder)) / "model.safetensors"
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description in a model's file.
+
+    Raises:
+        CheckpointError: There is no such file, or it is damaged or foreign.
+    """
+    try:
+        return checkpoint.load_tensors(path)
+    except checkpoint.NewerError:
+        raise
+    except CheckpointError as error:
+        if not checkpoint.steps_in(path.parent):
+            raise
+        raise CheckpointError(
+            f"{error}; the checkpoints beside it can write it again: let the run's own training "
+            "command go on, which does so even at the end of the run"
+        ) from error
 
 
 def packaged(name: str) -> Path:
