@@ -121,7 +121,8 @@ class Guard:
                 raise
             raise MemoryLimitError(
                 f"step {step}, of {self.config.batch_size} samples, does not fit into memory; "
-                f"{self._kept()}; take a smaller batch_size or network, or bf16=True"
+                f"{self._kept()}; go on with a larger accumulate or with recompute=True, or begin "
+                "another run with a smaller batch_size"
             ) from error
 
     def _report(self, step: int, loss: float, norm: float) -> str:

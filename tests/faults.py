@@ -1,0 +1,711 @@
+"""Faults at random instants, and what they leave of a run: `python tests/faults.py --instants 200`.
+
+A fault strikes a child process that trains a tiny model. Afterwards every checkpoint that was
+written before it must be there and good, those apart that the fault itself has damaged, and the
+run that is taken up again must end in the weights of one that nothing disturbed, bit for bit.
+A fault that training cannot outlive must end in an error that names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import errno
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from test_training import data, rows
+from torch import nn
+
+from scoresde import checkpoint
+from scoresde.errors import CheckpointError
+from scoresde.score import ScoreModel
+from scoresde.sde import VESDE
+from scoresde.training import Callback, TrainConfig, Trainer
+
+CONFIG = TrainConfig(steps=18, batch_size=8, warmup=3, save_every=3, keep=3, log_every=2)
+# most of the time would be spent in flushing to a real disk
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+LAST = f"step-{CONFIG.steps:08d}.safetensors"
+
+
+class Net(nn.Module):
+    """As few tensors as a network with dropout can have, since they make most of the cost."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer, self.drop = nn.Linear(3, 8), nn.Linear(8, 2), nn.Dropout(0.2)
+
+    def forward(self, x, c):
+        return self.outer(self.drop(self.inner(torch.cat([x, c[:, None]], 1)).tanh()))
+
+
+class Started(Callback):
+    """Says when training begins, and signals are waited for."""
+
+    def __init__(self, say):
+        self.say = say
+
+    def on_start(self, step, config):
+        self.say("started")
+
+
+def make(folder: Path, config: TrainConfig = CONFIG, callbacks=()) -> Trainer:
+    """The trainer of the run in this folder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        net = Net()
+    model = ScoreModel(net, VESDE(), (2,))
+    return Trainer(model, data(labels=False), config, folder=folder, callbacks=callbacks)
+
+
+# A run in a process of its own
+
+
+@dataclass
+class End:
+    """How a child ended: its exit code, or minus the number of the signal, and what it said."""
+
+    code: int
+    said: list[str]
+
+    def all(self, word: str) -> list[str]:
+        """What it said of this kind."""
+        return [line.split(" ", 1)[1] for line in self.said if line.startswith(word + " ")]
+
+
+class Child:
+    """A forked process that trains, and tells of it through a pipe."""
+
+    def __init__(self, folder: Path, config: TrainConfig, prepare, steps: int | None):
+        source, target = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(source)
+            os._exit(_train(folder, config, prepare, steps, partial(_say, target)))
+        os.close(target)
+        self.pipe = os.fdopen(source)
+        self.said: list[str] = []
+
+    def wait_until(self, word: str) -> None:
+        """Read what the child says until it says this, or no more."""
+        for line in self.pipe:
+            self.said.append(line.rstrip("\n"))
+            if self.said[-1] == word:
+                return
+
+    def send(self, number: int) -> None:
+        """Send a signal, if the child still lives: nobody but `end` buries it."""
+        os.kill(self.pid, number)
+
+    def end(self) -> End:
+        """Wait for the end."""
+        self.wait_until("nothing but the end")
+        self.pipe.close()
+        return End(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.said)
+
+
+def _say(pipe: int, line: str) -> None:
+    os.write(pipe, (" ".join(line.split()) + "\n").encode())
+
+
+def _train(folder, config, prepare, steps, say) -> int:
+    """What a child does, up to its exit code."""
+    save = checkpoint.save_step
+
+    def save_step(folder, step, *args, **options):
+        path = save(folder, step, *args, **options)
+        say(f"saved {step}")
+        return path
+
+    checkpoint.save_step = save_step
+    warnings.simplefilter("always")
+    warnings.showwarning = lambda message, *_: say(f"warning {message}")
+    try:
+        trainer = make(folder, config, [Started(say)])
+        prepare(trainer, say)
+        try:
+            trainer.train(steps, progress=False)
+        finally:
+            say(f"step {trainer.step}")
+        return 0
+    except SystemExit as error:
+        return error.code
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        say(f"error {type(error).__name__}: {error}")
+        return 1
+
+
+@dataclass
+class Whole:
+    """The run that nothing disturbed: its result, and what it took."""
+
+    result: dict[str, dict[str, torch.Tensor]]
+    seconds: float
+    events: int
+
+
+class Scene:
+    """The folder of one run, before, during and after a fault.
+
+    Attributes:
+        chance: What is random about the fault.
+        whole: The run that nothing disturbed.
+        saved: The steps whose checkpoints were written, as far as they told.
+        spoilt: Files that the fault has damaged, and that therefore are not missed.
+    """
+
+    def __init__(self, folder: Path, chance: random.Random, whole: Whole | None = None):
+        self.folder, self.chance, self.whole = folder, chance, whole
+        self.saved: set[int] = set()
+        self.spoilt: set[Path] = set()
+        self.config = CONFIG
+        self.prepare = lambda trainer, say: None
+        self.missing: list[int] = []
+        self.exact: bool | None = None
+        self.warned: list[str] = []
+
+    def start(self, prepare=None, steps: int | None = None) -> Child:
+        """Begin or go on with the run."""
+
+        def both(trainer, say):
+            self.prepare(trainer, say)
+            if prepare is not None:
+                prepare(trainer, say)
+
+        return Child(self.folder, self.config, both, steps)
+
+    def end(self, child: Child) -> End:
+        """Wait for the end, and note what was saved until then."""
+        end = child.end()
+        self.saved |= {int(step) for step in end.all("saved")}
+        return end
+
+    def run(self, prepare=None, steps: int | None = None) -> End:
+        """Begin or go on with the run, and wait for its end."""
+        return self.end(self.start(prepare, steps))
+
+    def result(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The tensors of the finished run."""
+        return {
+            name: checkpoint.load_tensors(self.folder / name)[0]
+            for name in (LAST, "model.safetensors")
+        }
+
+    def lost(self) -> list[int]:
+        """The steps whose checkpoints should be there and good, and are not."""
+        good = {step for step, path in checkpoint.steps_in(self.folder) if self.is_good(path)}
+        # a child may have been killed before it could tell that it had saved
+        expected = sorted(self.saved | good)[-self.config.keep :]
+        return [step for step in expected if step not in good]
+
+    def is_good(self, path: Path) -> bool:
+        """Whether a checkpoint can be read, or need not be."""
+        try:
+            return path in self.spoilt or checkpoint.schema(path) > 0
+        except CheckpointError:
+            return False
+
+    def recover(self) -> None:
+        """Take the run up again to its end, and judge it."""
+        if self.exact is not None:
+            return
+        self.missing = self.lost()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer = make(self.folder, self.config)
+            self.prepare(trainer, lambda line: None)
+            trainer.train(progress=False)
+        self.warned = [str(warning.message) for warning in caught]
+        steps = [row["step"] for row in rows(self.folder)]
+        assert steps == sorted(set(steps)), f"the log has the steps {steps}"
+        assert not list(self.folder.glob(".*.tmp")), "temporary files are left"
+        self.exact = same(self.result(), self.whole.result)
+
+
+def same(one, other) -> bool:
+    """Whether two results have the same tensors, bit for bit."""
+    return all(
+        one[part].keys() == other[part].keys()
+        and all(torch.equal(value, other[part][name]) for name, value in one[part].items())
+        for part in other
+    )
+
+
+# The disk
+
+
+class Disk:
+    """Stands between a process and the calls by which it writes into its folder.
+
+    Every call has a moment before and one after it, and a write of a file one in its middle;
+    `strike(moment)` is called at each of them, and may end the process or raise.
+    """
+
+    CALLS = ("fsync", "replace", "rename", "chmod", "unlink", "mkdir")
+
+    def __init__(self, folder: Path, strike: Callable[[str], None]):
+        self.folder, self.strike = str(folder), strike
+        self.open = builtins.open
+        builtins.open = self._open
+        for name in self.CALLS:
+            setattr(os, name, partial(self._call, name, getattr(os, name)))
+
+    def _call(self, name, call, *args, **options):
+        self.strike("before")
+        self.entered(name, args)
+        result = call(*args, **options)
+        self.strike("after")
+        return result
+
+    def _open(self, path, mode="r", *args, **options):
+        if not str(path).startswith(self.folder) or not set(mode) & set("wax"):
+            return self.open(path, mode, *args, **options)
+        self.strike("before")
+        return File(self, self.open(path, mode, *args, **options))
+
+    def entered(self, name, args) -> None:
+        """A call is about to be made."""
+
+
+class File:
+    """An open file whose writes can be interrupted in their middle."""
+
+    def __init__(self, disk: Disk, file):
+        self.disk, self.file = disk, file
+
+    def write(self, text) -> None:
+        half = len(text) // 2
+        self.file.write(text[:half])
+        self.file.flush()
+        self.disk.strike("amid")
+        self.file.write(text[half:])
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
+class Volatile(Disk):
+    """A disk that forgets at a power cut what it was not told to flush.
+
+    Bytes of a file that was never flushed are cut off anywhere, and renames since the last flush
+    of the folder are undone, from some one of them on. What is removed is gone at once.
+    """
+
+    def __init__(self, folder: Path, strike: Callable[[str], None], chance: random.Random):
+        super().__init__(folder, strike)
+        self.chance, self.shadow = chance, Path(tempfile.mkdtemp(dir=folder.parent))
+        self.flushed: set[int] = {os.stat(path).st_ino for path in folder.iterdir()}
+        self.renamed: list[tuple[Path, Path | None]] = []
+
+    def entered(self, name, args) -> None:
+        if name == "fsync":
+            if os.path.isdir(f"/proc/self/fd/{args[0]}"):
+                self.renamed.clear()
+            else:
+                self.flushed.add(os.fstat(args[0]).st_ino)
+        elif name == "replace":
+            target, before = Path(args[1]), None
+            if target.exists():
+                before = self.shadow / str(len(list(self.shadow.iterdir())))
+                os.link(target, before)
+            self.renamed.append((target, before))
+
+    def cut(self) -> None:
+        """The power is gone."""
+        undone = self.chance.randint(0, len(self.renamed))
+        for target, before in reversed(self.renamed[len(self.renamed) - undone :]):
+            target.unlink(missing_ok=True)
+            if before is not None:
+                os.link(before, target)
+        for path in Path(self.folder).iterdir():
+            if path.stat().st_ino not in self.flushed and path.name != "log.jsonl":
+                os.truncate(path, self.chance.randint(0, path.stat().st_size))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Count:
+    """Calls `act(moment)` at moment number `at`, or, if `on` says so, from then on."""
+
+    def __init__(self, at: float, act: Callable[[str], None], on: bool = False):
+        self.at, self.act, self.on, self.seen = at, act, on, 0
+
+    def __call__(self, moment: str) -> None:
+        seen, self.seen = self.seen, self.seen + 1
+        if seen == self.at or (self.on and seen > self.at):
+            self.act(moment)
+
+
+def die(*_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(number: int, moment: str) -> None:
+    if moment != "after":
+        raise OSError(number, os.strerror(number))
+
+
+# The kinds of faults: each strikes a scene, and says in a word how the child ended
+
+
+def kill(scene: Scene) -> str:
+    child = scene.start()
+    child.wait_until("started")
+    time.sleep(scene.chance.uniform(0, scene.whole.seconds))
+    child.send(signal.SIGKILL)
+    return "killed" if scene.end(child).code < 0 else "done before"
+
+
+def kill_in_a_write(scene: Scene) -> str:
+    at = scene.chance.randrange(scene.whole.events)
+    end = scene.run(lambda trainer, say: Disk(scene.folder, Count(at, die)))
+    assert end.code in (-signal.SIGKILL, 0), end
+    return "killed" if end.code else "done before"
+
+
+def kill_again_and_again(scene: Scene) -> str:
+    for _ in range(4):
+        at = scene.chance.randrange(scene.whole.events // 3)
+        scene.run(lambda trainer, say, at=at: Disk(scene.folder, Count(at, die)))
+        assert not scene.lost(), scene.lost()
+    return "killed four times"
+
+
+def power_cut(scene: Scene) -> str:
+    def prepare(trainer, say):
+        scene.folder.mkdir(exist_ok=True)
+        disk = Volatile(scene.folder, lambda moment: None, scene.chance)
+        disk.strike = Count(at, lambda moment: disk.cut())
+
+    at = scene.chance.randrange(scene.whole.events)
+    end = scene.run(prepare)
+    assert end.code == -signal.SIGKILL, end
+    return "cut"
+
+
+def told(number: int, code: int, scene: Scene) -> str:
+    child = scene.start()
+    child.wait_until("started")
+    time.sleep(scene.chance.uniform(0, scene.whole.seconds))
+    child.send(number)
+    end = scene.end(child)
+    assert end.code in (code, 0), end
+    # a first signal costs not one step
+    assert max(scene.saved) == int(end.all("step")[0]), end
+    return f"exit code {end.code}"
+
+
+def told_twice(second: int, scene: Scene) -> str:
+    child = scene.start()
+    child.wait_until("started")
+    time.sleep(scene.chance.uniform(0, scene.whole.seconds))
+    child.send(signal.SIGTERM)
+    time.sleep(scene.chance.uniform(0, 0.01))
+    child.send(second)
+    code = scene.end(child).code
+    assert code in (143, 0, -second), code
+    return f"exit code {code}"
+
+
+def full_once(scene: Scene) -> str:
+    at = scene.chance.randrange(scene.whole.events)
+    full = Count(at, partial(refuse, errno.ENOSPC))
+    end = scene.run(lambda trainer, say: Disk(scene.folder, full))
+    return ended_by_the_disk(end, errno.ENOSPC)
+
+
+def refused_for_good(number: int, scene: Scene) -> str:
+    at = scene.chance.randrange(scene.whole.events)
+    denied = Count(at, partial(refuse, number), on=True)
+    end = scene.run(lambda trainer, say: Disk(scene.folder, denied))
+    return ended_by_the_disk(end, number)
+
+
+def away_for_a_moment(scene: Scene) -> str:
+    at = scene.chance.randrange(scene.whole.events)
+    away = Count(at, partial(refuse, scene.chance.choice([errno.EIO, errno.ESTALE])))
+    end = scene.run(lambda trainer, say: Disk(scene.folder, away))
+    assert (end.code, end.all("warning")) == (0, []), end
+    return "went on"
+
+
+def ended_by_the_disk(end: End, number: int) -> str:
+    """Went on with a warning, or ended in an error: both name the reason."""
+    reason = os.strerror(number)
+    assert all(reason in line for line in end.all("warning")), end
+    if end.code == 0:
+        return "went on"
+    assert end.code == 1, end
+    assert end.all("error")[0].startswith("CheckpointError: cannot write"), end
+    assert reason in end.all("error")[0], end
+    return "CheckpointError"
+
+
+def full_tmpfs(scene: Scene) -> str:
+    """A real disk that is really full, where this may be mounted."""
+    scene.folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(scene.folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        return "not allowed here"
+    try:
+        ballast = scene.folder / "ballast"
+        ballast.write_bytes(bytes(scene.chance.randrange(12, 60) * 1024))
+        outcome = ended_by_the_disk(scene.run(), errno.ENOSPC)
+        ballast.unlink()
+        scene.recover()
+    finally:
+        subprocess.run(["umount", str(scene.folder)], check=True)
+    return outcome
+
+
+def no_large_files(scene: Scene) -> str:
+    limit = scene.chance.randrange(6_000)
+
+    def prepare(trainer, say):
+        shrink = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+        at_step(trainer, scene.chance.randrange(CONFIG.steps), shrink)
+
+    return ended_by_the_disk(scene.run(prepare), errno.EFBIG)
+
+
+def damage(spoil: Callable[[bytes, random.Random], bytes], scene: Scene, number: int = 1) -> str:
+    steps = scene.chance.randrange(CONFIG.save_every * number + 1, CONFIG.steps)
+    assert scene.run(steps=steps).code == 0
+    found = [path for _, path in checkpoint.steps_in(scene.folder)]
+    for path in found[-number:]:
+        path.write_bytes(spoil(path.read_bytes(), scene.chance))
+    scene.spoilt |= set(found[-number:])
+    scene.recover()
+    said = [line for line in scene.warned if f"going on from {found[-number - 1].name}" in line]
+    assert len(said) == 1, scene.warned
+    assert found[-1].name in said[0], said
+    return "fell back"
+
+
+def cut_off(raw: bytes, chance: random.Random) -> bytes:
+    return raw[: chance.randrange(len(raw))]
+
+
+def flip(raw: bytes, chance: random.Random) -> bytes:
+    place = chance.randrange(len(raw))
+    flipped = raw[place] ^ 1 << chance.randrange(8)
+    return raw[:place] + bytes([flipped]) + raw[place + 1 :]
+
+
+def blank(raw: bytes, chance: random.Random) -> bytes:
+    return bytes(len(raw))
+
+
+def leftovers(scene: Scene) -> str:
+    scene.run(steps=scene.chance.randrange(CONFIG.steps))
+    scene.folder.mkdir(exist_ok=True)
+    for i in range(scene.chance.randrange(1, 5)):
+        name = scene.chance.choice([LAST, "model.safetensors", "config.json"])
+        (scene.folder / f".{name}.{i}.tmp").write_bytes(scene.chance.randbytes(500))
+    return "cleaned"
+
+
+def spoilt_result(scene: Scene) -> str:
+    """The model or the log of a run that has come to its end is damaged."""
+    scene.run()
+    for name in ("model.safetensors", "config.json", "log.jsonl"):
+        path = scene.folder / name
+        spoil = scene.chance.choice([cut_off, flip, blank])
+        path.write_bytes(spoil(path.read_bytes(), scene.chance))
+    return "written again"
+
+
+def at_step(trainer, step: int, act: Callable[[], None]) -> None:
+    """Let something happen before update number `step`."""
+    at = trainer._batches.at
+    trainer._batches.at = lambda k: (act() if k == step else None, at(k))[1]
+
+
+def spoilt_batch(bad: set[int], trainer, say) -> None:
+    """The batches of these steps are not numbers."""
+    at = trainer._batches.at
+
+    def spoilt(step):
+        x, label = at(step)
+        return (x * math.nan if step in bad else x), label
+
+    trainer._batches.at = spoilt
+
+
+def nan_batch(scene: Scene) -> str:
+    step = scene.chance.randrange(CONFIG.steps)
+    end = scene.run(partial(spoilt_batch, {step}))
+    assert end.code == 1, end
+    assert end.all("error")[0].startswith(f"TrainingError: training broke down at step {step}:")
+    assert max(scene.saved, default=0) <= step, scene.saved
+    return "TrainingError"
+
+
+def nan_batch_left_out(scene: Scene) -> str:
+    bad = set(scene.chance.sample(range(CONFIG.steps), 3))
+    scene.config = replace(CONFIG, on_nan="skip")
+    scene.prepare = partial(spoilt_batch, bad)
+    whole = Scene(scene.folder.with_suffix(".whole"), scene.chance)
+    whole.config, whole.prepare = scene.config, scene.prepare
+    end = whole.run()
+    assert end.code == 0, end
+    scene.whole = replace(scene.whole, result=whole.result())
+    return kill_in_a_write(scene)
+
+
+def no_memory(scene: Scene) -> str:
+    step = scene.chance.randrange(CONFIG.steps)
+    where = scene.chance.choice(["network", "backward", "optimiser"])
+
+    def fail(*_, **__):
+        if scene.chance.random() < 0.5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        torch.empty(2**46)  # a real refusal
+
+    def prepare(trainer, say):
+        def short():
+            if where == "optimiser":
+                trainer.optimizer.step = fail
+            elif where == "network":
+                trainer.model.net.outer.register_forward_hook(fail)
+            else:
+                trainer.model.net.outer.register_full_backward_hook(fail)
+
+        at_step(trainer, step, short)
+
+    end = scene.run(prepare)
+    assert end.code == 1, end
+    assert end.all("error")[0].startswith(f"MemoryLimitError: step {step}, of 8 samples,"), end
+    return "MemoryLimitError"
+
+
+KINDS: dict[str, Callable[[Scene], str]] = {
+    "kill -9 at any moment": kill,
+    "kill -9 in a write": kill_in_a_write,
+    "kill -9 four times": kill_again_and_again,
+    "power cut": power_cut,
+    "SIGTERM": partial(told, signal.SIGTERM, 143),
+    "SIGINT": partial(told, signal.SIGINT, 130),
+    "SIGTERM twice": partial(told_twice, signal.SIGTERM),
+    "SIGTERM, then kill -9": partial(told_twice, signal.SIGKILL),
+    "disk full for a moment": full_once,
+    "disk full for good": partial(refused_for_good, errno.ENOSPC),
+    "a full disk, mounted": full_tmpfs,
+    "no more large files": no_large_files,
+    "folder made read-only": partial(refused_for_good, errno.EROFS),
+    "disk away for a moment": away_for_a_moment,
+    "newest truncated": partial(damage, cut_off),
+    "newest with a flipped bit": partial(damage, flip),
+    "newest all zeros": partial(damage, blank),
+    "two newest truncated": partial(damage, cut_off, number=2),
+    "temporary files left": leftovers,
+    "model and log damaged": spoilt_result,
+    "NaN batch": nan_batch,
+    "NaN batches left out": nan_batch_left_out,
+    "out of memory": no_memory,
+}
+
+
+# The table
+
+
+def undisturbed(folder: Path) -> Whole:
+    scene = Scene(folder, random.Random(0))
+    end = scene.run()  # the first one warms up
+    assert end.code == 0, end
+    shutil.rmtree(folder)
+    child = scene.start()
+    child.wait_until("started")
+    start = time.perf_counter()
+    end = scene.end(child)
+    seconds = time.perf_counter() - start
+    assert end.code == 0, end
+    result = scene.result()
+    shutil.rmtree(folder)
+    count = Count(math.inf, lambda moment: None)
+
+    def prepare(trainer, say):
+        Disk(folder, count)
+        train = trainer.train
+
+        def counted(*args, **options):
+            train(*args, **options)
+            say(f"events {count.seen}")
+
+        trainer.train = counted
+
+    end = scene.run(prepare)
+    return Whole(result, seconds, int(end.all("events")[0]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--instants", type=int, default=20, help="instants of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="kinds whose name holds this")
+    parser.add_argument("--folder", default=MEMORY, help="where runs are kept for the while")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    failures, strikes = [], 0
+    print(f"{'':26}{'instants':>8}{'lost':>6}{'differ':>8}  how the run ended")
+    with tempfile.TemporaryDirectory(dir=options.folder) as work:
+        whole = undisturbed(Path(work) / "whole")
+        for name, strike in KINDS.items():
+            if options.only not in name:
+                continue
+            lost, differ, ends = 0, 0, Counter()
+            for i in range(options.instants):
+                chance = random.Random(f"{options.seed} {name} {i}")
+                scene = Scene(Path(work) / f"{name} {i}".replace(" ", "-"), chance, whole)
+                try:
+                    ends[strike(scene)] += 1
+                    scene.recover()
+                    why = ""
+                except Exception:
+                    ends["FAILED"] += 1
+                    why = traceback.format_exc()
+                lost += len(scene.missing)
+                differ += scene.exact is False
+                if why or scene.missing or not scene.exact:
+                    failures.append(f"{name}, instant {i}: lost {scene.missing}, {why}")
+                for path in Path(work).iterdir():
+                    shutil.rmtree(path)
+            strikes += options.instants
+            told = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+            print(f"{name:26}{options.instants:>8}{lost:>6}{differ:>8}  {told}", flush=True)
+    own, children = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    seconds = sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
+    print(f"\n{strikes} faults, {len(failures)} failures, {seconds:.0f} s of CPU")
+    for failure in failures[:20]:
+        print(f"\n{failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
