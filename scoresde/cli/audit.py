@@ -57,7 +57,8 @@ class Audit:
         if self.json is not None:
             check_out(self.json, (".json",))
         model = ScoreModel.from_pretrained(self.checkpoint)
-        x, condition = self._chosen(load(self.data, split=self.split), model)
+        data = load(self.data, split=self.split).units_of(model.transform)
+        x, condition = self._chosen(data, model)
         found = audit(
             model,
             model.sde,
