@@ -28,6 +28,7 @@ from scoresde.sde import (
     ReverseSDE,
     SubVPSDE,
 )
+from scoresde.suggestion import suggest
 
 __version__ = "0.1.0"
 
@@ -65,6 +66,7 @@ __all__ = [
     "sample",
     "samplers",
     "ssm_loss",
+    "suggest",
     "targets",
     "trajectory",
 ]

@@ -22,7 +22,7 @@ FLOORS = [
     {"sde", "data"},
     {"score", "targets", "ema"},
     {"samplers", "objectives", "plot"},
-    {"guidance", "likelihood", "sampling", "metrics"},
+    {"guidance", "likelihood", "sampling", "metrics", "suggestion"},
     {"training", "check", "arena", "audit", "interop"},
     {"cli"},
     {"__main__"},

@@ -74,6 +74,7 @@ def _parse(args: Sequence[str] | None) -> Command:
     from scoresde.cli.likelihood import Likelihood
     from scoresde.cli.push import Push
     from scoresde.cli.sample import Sample
+    from scoresde.cli.suggest import Suggest
     from scoresde.cli.train import Train
 
     commands: dict[str, Callable[..., Command]] = {
@@ -87,6 +88,7 @@ def _parse(args: Sequence[str] | None) -> Command:
         "audit": Audit,
         "ema": Ema,
         "push": Push,
+        "suggest": Suggest,
     }
     words = sys.argv[1:] if args is None else list(args)
     if words[:1] == ["train"]:

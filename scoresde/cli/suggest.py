@@ -1,0 +1,31 @@
+"""`scoresde suggest`: noise levels and samplers for data, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from scoresde.data import load
+from scoresde.suggestion import suggest
+
+__all__ = ["Suggest"]
+
+
+@dataclass(frozen=True)
+class Suggest:
+    """Choose noise levels and samplers for data, and say why."""
+
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
+    split: Annotated[
+        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
+    ] = None
+    """The part of a data set of torchvision."""
+    seed: int = 0
+    """Which of the samples are looked at, where there are many."""
+
+    def run(self) -> None:
+        """Print a table."""
+        print(suggest(load(self.data, split=self.split), seed=self.seed))

@@ -1,0 +1,241 @@
+"""Suggested noise levels and samplers: the equations they solve, and that they work."""
+
+import math
+
+import numpy as np
+import oracle
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import generators
+
+import scoresde
+from scoresde import suggestion
+from scoresde.cli import main
+from scoresde.data import BYTES, Data
+from scoresde.errors import DataError, InvalidTypeError, ShapeError
+from scoresde.samplers import PC, AnnealedLangevin, Langevin
+from scoresde.sde import VESDE
+from scoresde.targets import Gaussian, GaussianMixture
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(n, *event, seed=0):
+    return torch.randn(n, *event, generator=seeded(seed), dtype=torch.float64)
+
+
+@given(st.integers(1, 200_000))
+def test_the_ratio_of_levels_solves_the_papers_equation(size):
+    ratio, _ = suggestion._ratio(size)
+    middle = math.sqrt(2 * size) * (ratio - 1)
+    overlap = scipy.stats.norm.cdf(middle + 3 * ratio) - scipy.stats.norm.cdf(middle - 3 * ratio)
+    assert overlap > 0.5 - 1e-9
+    assert overlap == pytest.approx(0.5, abs=1e-9) or (size < 65 and ratio == 1.36)
+    assert 1 < ratio <= 1.36
+
+
+def test_for_cifar_the_ladder_is_that_of_the_paper():
+    # 232 levels from 50 to .01, 5 steps of 6.2e-6 / .01^2 each (its table 2)
+    ratio, _ = suggestion._ratio(3072)
+    assert 1 + math.log(5000) / math.log(ratio) == pytest.approx(232, rel=0.06)
+    kappa, k, left = suggestion._annealing(5000 ** (1 / 231))
+    assert k == 5
+    assert kappa == pytest.approx(0.062, rel=0.01)
+    assert left <= 1.056
+
+
+def test_a_ladder_needs_28_levels_in_64_dimensions_and_105_in_784():
+    levels = {d: 1 + math.log(3800) / math.log(suggestion._ratio(d)[0]) for d in (64, 784)}
+    assert levels == pytest.approx({64: 28, 784: 105}, abs=1)
+
+
+@pytest.mark.parametrize("ratio", [1.04, 1.2, 1.36])
+def test_annealed_steps_leave_the_variance_that_is_foretold(ratio):
+    kappa, k, left = suggestion._annealing(ratio)
+    sde = VESDE(0.1, 1.0)
+    score = oracle.gaussian(sde, 0.0, 0.0)
+    s = torch.tensor(sde.eps, dtype=torch.float64)
+    found = oracle.step(AnnealedLangevin(kappa, k), sde.reverse(score), s, s)
+    zero = torch.zeros(1, dtype=torch.float64)
+    _, variance = found(zero, zero + (0.1 * ratio) ** 2)
+    assert float(variance) / 0.1**2 == pytest.approx(left, rel=1e-9)
+    assert left <= 1.056
+    fewer = suggestion._annealing(ratio)[1] - 1
+    kappas = torch.linspace(1e-3, 0.999, 4000, dtype=torch.float64)
+    settled = 2 / (2 - kappas)
+    if fewer:
+        assert ((1 - kappas) ** (2 * fewer) * (ratio**2 - settled) + settled).min() > 1.056
+
+
+@pytest.mark.parametrize("size", [2, 64])
+def test_predictor_corrector_is_right_to_a_percent_and_better_than_the_default(size):
+    found = suggestion.suggest(normal(500, size))
+    sde = found.sde()
+    widths = torch.logspace(
+        math.log10(4 * found.sigma_min), math.log10(found.sigma_max / 4), 25, dtype=torch.float64
+    )
+    score = oracle.gaussian(sde, 0.0, widths**2)
+
+    def worst(sampler):
+        times = sampler.times(sde, found.steps)
+        _, variance = oracle.run(sampler, score, times)
+        return float((variance / oracle.law(score, times[-1])[1] - 1).abs().max())
+
+    own = worst(found.sampler())
+    assert own < 0.01
+    # at twice and half of the suggested ratio the errors no longer cancel
+    assert own < 0.5 * worst(PC(corrector=Langevin(2 * found.snr)))
+    assert own < 0.5 * worst(PC(corrector=Langevin(found.snr / 2)))
+    assert own < 1.6 * worst(PC())
+
+
+def test_the_ladder_finds_the_shares_of_distant_modes_and_a_short_one_does_not():
+    target = GaussianMixture([0.15, 0.85], [[-6.0, 0.0], [6.0, 0.0]], stds=0.5)
+    found = suggestion.suggest(target.sample(1000, generator=seeded(1)))
+
+    def share(ladder):
+        x = scoresde.sample(
+            lambda x, t: target.at(ladder)(x, t), ladder, found.annealed(), n=800, shape=(2,),
+            seed=0,
+        )  # fmt: skip
+        return float((x[:, 0] < 0).double().mean())
+
+    ladder = found.ladder()
+    assert ladder.levels == found.levels
+    # the walk lags a little behind its levels, and cannot make up for levels that are missing
+    assert abs(share(ladder) - 0.15) < 0.06
+    assert abs(share(VESDE(found.sigma_min, 1.0, levels=found.levels)) - 0.15) > 0.2
+
+
+def test_the_largest_noise_is_the_largest_distance():
+    x = normal(12, 3, 2)
+    found = suggestion.suggest(x)
+    pairs = [(x[i] - x[j]).norm() for i in range(12) for j in range(i)]
+    assert found.sigma_max == pytest.approx(float(max(pairs)))
+    assert "largest distance" in found.reasons["sigma_max"]
+
+
+def test_one_outlier_changes_nothing_much():
+    x = normal(1500, 2)
+    plain = suggestion.suggest(x)
+    x[7] = 1e6
+    found = suggestion.suggest(x)
+    for name in ("sigma_min", "sigma_max"):
+        assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=0.2)
+    assert "1.41e+06" in found.reasons["sigma_max"]
+
+
+@given(st.floats(0.01, 100), st.floats(-3, 3), generators())
+def test_suggestions_scale_with_the_data(scale, shift, generator):
+    x = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    plain, found = suggestion.suggest(x), suggestion.suggest(scale * (x + shift))
+    for name in ("sigma_min", "sigma_max", "sigma_data"):
+        assert getattr(found, name) == pytest.approx(scale * getattr(plain, name), rel=1e-6)
+    for name in ("levels", "k", "steps"):
+        assert getattr(found, name) == getattr(plain, name)
+    assert found.snr == pytest.approx(plain.snr)
+
+
+def test_suggestions_do_not_depend_on_the_coordinates():
+    x = normal(200, 5) * torch.tensor([1.0, 0.5, 2.0, 0.1, 1.0], dtype=torch.float64)
+    turn, _ = torch.linalg.qr(normal(5, 5, seed=3))
+    one, two = suggestion.suggest(x), suggestion.suggest(x @ turn)
+    assert two.sigma_min == pytest.approx(one.sigma_min, rel=1e-9)
+    assert two.sigma_max == pytest.approx(one.sigma_max, rel=1e-9)
+
+
+def test_noise_of_half_a_quantum_hides_the_levels_of_bytes():
+    # a picture that varies slowly is continuous but for its levels
+    raw = torch.randint(0, 256, (300, 1, 6, 6), generator=seeded(4), dtype=torch.uint8)
+    flat = (raw.float().mean((2, 3), keepdim=True) + raw.float() / 64).round().to(torch.uint8)
+    found = suggestion.suggest(Data(flat, transform=BYTES))
+    assert "quantum" in found.reasons["sigma_min"]
+    assert found.sigma_min == pytest.approx(1 / 255, rel=1e-2)
+    x = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None]
+    comb = torch.exp(-0.5 * ((x - torch.arange(-20.0, 21)) / 0.5) ** 2).sum(1)
+    assert float(comb.max() / comb.min()) < 1.03
+
+
+def test_the_thinnest_direction_bounds_the_smallest_noise():
+    x = normal(1000, 8) * torch.tensor([1.0] * 7 + [0.01], dtype=torch.float64)
+    found = suggestion.suggest(x)
+    assert found.sigma_min == pytest.approx(0.001, rel=0.1)
+    assert "thinnest" in found.reasons["sigma_min"]
+    # a direction without any spread says nothing
+    flat = suggestion.suggest(torch.cat([normal(1000, 7), torch.zeros(1000, 1)], 1))
+    assert flat.sigma_min > 0.02
+
+
+def test_copies_of_a_sample_are_no_neighbours():
+    x = normal(60, 2)
+    assert suggestion.suggest(x.repeat(3, 1)).sigma_min == pytest.approx(
+        suggestion.suggest(x).sigma_min, rel=0.05
+    )
+
+
+def test_nearly_equal_samples_still_have_a_scale():
+    x = torch.zeros(500, 2)
+    x[0] = 1.0
+    found = suggestion.suggest(x)
+    assert found.sigma_max == pytest.approx(math.sqrt(2))
+    assert 0 < found.sigma_min < found.sigma_max
+
+
+def test_many_samples_are_looked_at_by_the_seed():
+    x = normal(5000, 2)
+    one, two = suggestion.suggest(x), suggestion.suggest(x, seed=1)
+    assert "2000 samples" in one.reasons["sigma_max"]
+    assert one == suggestion.suggest(x)
+    assert one.sigma_min != two.sigma_min
+    assert one.sigma_max == pytest.approx(two.sigma_max, rel=0.05)
+
+
+@pytest.mark.parametrize("event", [(1,), (3,), (2, 3, 4), (1, 2, 2, 2)])
+@pytest.mark.parametrize("n", [2, 3, 30])
+def test_any_shape_and_number_of_samples_gives_usable_figures(event, n):
+    found = suggestion.suggest(normal(n, *event))
+    assert 0 < found.sigma_min < found.sigma_max < math.inf
+    assert found.levels >= 2
+    assert found.sde().sigma_max == found.sigma_max
+    x = scoresde.sample(
+        Gaussian(torch.zeros(event), var=1.0).at(found.sde()), found.sde(), found.sampler(), n=2,
+        steps=found.steps, seed=0,
+    )  # fmt: skip
+    assert x.shape == (2, *event)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (torch.zeros(1, 3), DataError),
+        (torch.ones(9, 3), DataError),
+        (torch.zeros(4), ShapeError),
+        (torch.zeros(0, 2), DataError),
+        (torch.full((3, 2), math.nan), DataError),
+        (7, InvalidTypeError),
+    ],
+)
+def test_data_without_a_scale_are_refused(data, error):
+    with pytest.raises(error):
+        suggestion.suggest(data)
+
+
+def test_the_table_names_every_figure_with_its_reason():
+    found = scoresde.suggest(normal(50, 2))
+    lines = str(found).splitlines()
+    assert [line.split()[0] for line in lines] == list(found.reasons)
+    assert all(len(line) > 40 for line in lines)
+    assert "reasons" not in repr(found)
+
+
+def test_the_command_prints_the_table(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", normal(40, 2).numpy())
+    assert main(["suggest", str(tmp_path / "x.npy")]) == 0
+    assert "sigma_max" in capsys.readouterr().out
+    assert main(["suggest", str(tmp_path / "y.npy")]) == 1
+    assert "does not exist" in capsys.readouterr().err
