@@ -70,6 +70,7 @@ def _parse(args: Sequence[str] | None) -> Command:
     from scoresde.cli.data import CheckData
     from scoresde.cli.demo import Demo
     from scoresde.cli.ema import Ema
+    from scoresde.cli.evaluate import Evaluate
     from scoresde.cli.info import Info
     from scoresde.cli.likelihood import Likelihood
     from scoresde.cli.push import Push
@@ -86,6 +87,7 @@ def _parse(args: Sequence[str] | None) -> Command:
         "bench": Bench,
         "data": CheckData,
         "audit": Audit,
+        "evaluate": Evaluate,
         "ema": Ema,
         "push": Push,
         "suggest": Suggest,

@@ -1,0 +1,172 @@
+"""`scoresde evaluate`: samples of a model against data it has not seen, by every metric."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from scoresde import distributed, plot
+from scoresde.cli.config import RunConfig
+from scoresde.cli.sample import Sample
+from scoresde.data import Data, load
+from scoresde.errors import InvalidValueError, ShapeError, UnknownNameError
+from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
+from scoresde.sampling import SAMPLERS
+from scoresde.score import ScoreModel
+
+__all__ = ["Evaluate"]
+
+_FEATURES = ("pixels", "classifier", "inception")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Compare a model's samples with data it has not seen, beside other such data.
+
+    The samples are kept in the folder of the report: the same command again draws no more of them.
+    Under torchrun they are drawn by all processes.
+    """
+
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
+    data: str
+    """Data that were not trained on: digits, a name of torchvision's (mnist, cifar10 ...), a .npy
+    or .npz, a folder of images."""
+    split: Annotated[
+        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: test)")
+    ] = None
+    """The part of a data set of torchvision: the one that the model was not trained on."""
+    train_data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """The data that were trained on, to look for memorisation; of torchvision's the part train."""
+    n: int = 1000
+    """How many samples, at least 2; half as many as there are data, if that is less."""
+    samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """In place of drawing any: the file or the folder that `scoresde sample` wrote."""
+    features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
+    """What is compared: the numbers as they are; what a small classifier sees, which is trained on
+    the training data or on a third of the others; Inception's features; a classifier's file."""
+    metrics: tuple[str, ...] = tuple(METRICS)
+    """The comparisons."""
+    sampler: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")] = "fast"
+    """How samples are drawn."""
+    steps: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's or the sampler's)"),
+    ] = None
+    """Steps from noise to data, at least 1."""
+    seed: int = 0
+    """The randomness of samples, of the halves of the data, and of the intervals."""
+    resamples: int = 100
+    """Random halves that give the intervals; 0 for none."""
+    batch_size: int = 64
+    """Samples drawn at once, at least 1."""
+    out: Path = Path("report")
+    """The folder of the report: report.json, report.png and the samples."""
+
+    def run(self) -> None:
+        """Draw, compare, print a table, and write the report."""
+        # without matplotlib nothing could be drawn after the work
+        plot.figure("the picture of an evaluation", (1, 1))
+        self._check_names()
+        model = ScoreModel.from_pretrained(self.checkpoint)
+        real = self._loaded(self.data, "test", model)
+        known = None
+        if self.train_data is not None:
+            known = self._loaded(self.train_data, "train", model)
+        self._warn()
+        lesson = known
+        if self.features == "classifier" and known is None:
+            # on data it was trained on, a classifier sees other features than on new ones
+            real, lesson = real.split(1 / 3, seed=self.seed)
+        features = self._features(lesson, real) if distributed.is_main() else None
+        where = self.samples or self._drawn(min(self.n, len(real) // 2))
+        if not distributed.is_main():
+            return
+        found = evaluate(
+            where,
+            real,
+            features=features,
+            metrics=self.metrics,
+            train=known,
+            seed=self.seed,
+            resamples=self.resamples,
+        )
+        print(f"\n{found}\n")
+        figures = found.to_json(self.out / "report.json")
+        picture = found.plot(self.out / "report.png")
+        print(f"the report is in {figures.absolute()} and {picture.absolute()}")
+
+    def _check_names(self) -> None:
+        for name in self.metrics:
+            if name not in METRICS:
+                raise UnknownNameError.of("metric", name, METRICS)
+        if self.features not in _FEATURES and Path(self.features).suffix != ".safetensors":
+            raise UnknownNameError.of("feature map", self.features, _FEATURES)
+
+    def _loaded(self, source: str, usual: str, model: ScoreModel) -> Data:
+        split = (self.split if usual == "test" else None) or self._usual(source, usual)
+        data = load(source, split=split).units_of(model.transform)
+        if data.event_shape != model.event_shape:
+            raise ShapeError(
+                f"the samples of {source} have shape {data.event_shape}, but the model's have "
+                f"{model.event_shape}"
+            )
+        return data
+
+    @staticmethod
+    def _usual(source: str, split: str) -> str | None:
+        """The split of a data set that has some and that none was named of."""
+        named = not set(source) & {".", "/", "\\", ":"} and source.lower() != "digits"
+        return split if named else None
+
+    def _warn(self) -> None:
+        """Say so where the run's own file names these data as those that were trained on."""
+        path = Path(self.checkpoint) / "config.toml"
+        if not path.is_file():
+            return
+        run = RunConfig.read(path).data
+        splits = self.split or self._usual(self.data, "test"), run.split
+        if run.source == self.data and splits[0] == (splits[1] or self._usual(self.data, "train")):
+            warnings.warn(
+                f"the model was trained on {self.data}: near copies of these data look perfect "
+                "here; compare with data that were kept apart",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _drawn(self, n: int) -> Path:
+        """The folder of the samples, drawn as far as they are not there yet."""
+        if n < 2:
+            raise InvalidValueError(
+                f"a comparison needs at least 2 samples and 4 data, got --n {self.n} and too few "
+                f"of {self.data}"
+            )
+        folder = self.out / "samples"
+        command = Sample(
+            self.checkpoint,
+            folder,
+            n=n,
+            sampler=self.sampler,
+            steps=self.steps,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        command.run()
+        return folder
+
+    def _features(self, lesson: Data | None, real: Data) -> Features | None:
+        """What is looked at, as the option says."""
+        if self.features == "pixels":
+            return None
+        if self.features == "inception":
+            return inception(device=distributed.device())
+        if self.features != "classifier" or lesson is None:
+            return Classifier.load(self.features)
+        judge = Classifier.fit(lesson, seed=self.seed)
+        if real.label is not None:
+            print(f"classifier: {judge.accuracy(real):.1%} of {len(real)} data right")
+        return judge

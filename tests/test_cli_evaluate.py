@@ -1,0 +1,149 @@
+"""`scoresde evaluate`: what it draws, compares, writes and refuses."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde import checkpoint
+from scoresde.cli import main
+from scoresde.metrics import Classifier, evaluate
+
+QUICK = ["--resamples", "3", "--metrics", "frechet", "kid"]
+
+
+def points(path, n, seed, classes=None):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 2, generator=generator)
+    arrays = {"x": x.numpy()} if classes is None else {"x": x.numpy(), "y": np.arange(n) % classes}
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run of two steps on points of the plane, and in it held-out points."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    source = str(points(folder.parent / "train.npz", 60, 0))
+    words = ["--data", source, "--out", str(folder), "--steps", "2", "--channels", "4"]
+    assert main(["train", *words, "--batch-size", "8"]) == 0
+    points(folder.parent / "held.npz", 60, 1)
+    points(folder.parent / "labelled.npz", 60, 2, classes=3)
+    return folder
+
+
+@pytest.fixture
+def command(run, tmp_path, monkeypatch):
+    """The command on this run, from a folder of its own; its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*options, data="held.npz", quick=QUICK):
+        words = [
+            "evaluate",
+            str(run),
+            "--data",
+            str(run.parent / data),
+            "--steps",
+            "2",
+            "--n",
+            "12",
+        ]
+        return main([*words, *quick, *options])
+
+    return call
+
+
+def test_it_writes_a_table_a_file_and_a_picture(command, tmp_path, capsys):
+    assert command("--out", "deep/report") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^frechet +small ", out, re.M)
+    stored = json.loads((tmp_path / "deep/report/report.json").read_text())
+    assert stored["n"] == 12
+    assert list(stored["figures"]) == ["frechet", "frechet_limit", "kid"]
+    assert (tmp_path / "deep/report/report.png").stat().st_size > 5000
+
+
+def test_what_it_says_is_what_evaluate_says_of_its_samples(command, run, tmp_path):
+    assert command("--seed", "3", "--train-data", str(run.parent / "train.npz")) == 0
+    stored = json.loads((tmp_path / "report/report.json").read_text())
+    want = evaluate(
+        tmp_path / "report/samples", run.parent / "held.npz", train=run.parent / "train.npz",
+        metrics=["frechet", "kid"], seed=3, resamples=3,
+    )  # fmt: skip
+    assert stored == json.loads(json.dumps(want.as_json()))
+    assert "copied" in stored["figures"]
+
+
+def test_the_same_command_again_draws_nothing_and_says_the_same(command, tmp_path, monkeypatch):
+    assert command() == 0
+    before = (tmp_path / "report/report.json").read_bytes()
+    monkeypatch.setattr("scoresde.cli.sample.sample", None)  # calling it now fails
+    assert command() == 0
+    assert (tmp_path / "report/report.json").read_bytes() == before
+
+
+def test_samples_that_are_there_are_taken(command, run, tmp_path, capsys):
+    x = torch.from_numpy(np.load(run.parent / "held.npz")["x"])[:20] + 5
+    checkpoint.save_tensors(tmp_path / "mine.safetensors", {"x": x})
+    assert command("--samples", "mine.safetensors") == 0
+    assert not (tmp_path / "report/samples").exists()
+    stored = json.loads((tmp_path / "report/report.json").read_text())
+    assert stored["n"] == 20
+    assert stored["figures"]["frechet"]["samples"]["value"] > 20
+
+
+def test_a_classifier_is_trained_apart_from_what_it_judges(command, tmp_path, monkeypatch, capsys):
+    seen = []
+    fit = Classifier.fit
+    monkeypatch.setattr(
+        Classifier, "fit", lambda data, **options: seen.append(data) or fit(data, steps=2)
+    )
+    assert command("--features", "classifier", data="labelled.npz") == 0
+    assert re.search(r"classifier: \S+% of 40 data right", capsys.readouterr().out)
+    stored = json.loads((tmp_path / "report/report.json").read_text())
+    assert stored["features"] == "Classifier"
+    assert stored["size"] == 64
+    assert [len(data) for data in seen] == [20]
+    fit(seen[0], steps=1).save(tmp_path / "judge.safetensors")
+    assert command("--features", "judge.safetensors") == 0
+
+
+def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
+    assert command(data="train.npz") == 0
+    assert "warning: the model was trained on" in capsys.readouterr().err
+    assert command("--train-data", str(run.parent / "train.npz"), data="train.npz") == 1
+    assert "100.0% of the held-out data are equal to training data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--features", "pixel"], "unknown feature map 'pixel'; did you mean 'pixels'"),
+        (["--metrics", "fid"], "unknown metric 'fid'; did you mean 'kid'"),
+        (["--n", "1"], "got --n 1"),
+        (["--features", "classifier"], "learns from labels"),
+        (["--features", "none.safetensors"], "there is no file"),
+        (["--features", "inception"], "pip install 'scoresde"),
+        (["--samples", "none"], "none"),
+        (["--split", "test"], "no split 'test'"),
+        (["--train-data", "nowhere.npz"], "does not exist"),
+        (["--seed", "-1"], "seed"),
+        (["--resamples", "-1"], "resamples"),
+    ],
+)
+def test_what_cannot_be_is_one_line(command, capsys, monkeypatch, options, message):
+    name = "torch_fidelity.feature_extractor_inceptionv3"
+    monkeypatch.setitem(__import__("sys").modules, name, None)
+    assert command(*options) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_data_of_another_shape_are_refused(command, run, capsys):
+    np.savez(run.parent / "wide.npz", x=np.zeros((9, 3)))
+    assert command(data="wide.npz") == 1
+    assert "have shape (3,), but the model's have (2,)" in capsys.readouterr().err
