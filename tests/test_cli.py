@@ -113,6 +113,7 @@ def packaged(tmp_path, monkeypatch):
         ("train", "on-bad-image steps batch-size lr betas warmup"),
         ("train", "decay clip ema seed weight times log-sigma label-dropout bf16 save-every keep"),
         ("sample", "out n sampler steps seed class first batch-size"),
+        ("evaluate", "data split train-data n samples features metrics sampler steps seed out"),
         ("info", "help"),
         ("push", "private license"),
     ],

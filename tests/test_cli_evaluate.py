@@ -39,18 +39,9 @@ def command(run, tmp_path, monkeypatch):
     """The command on this run, from a folder of its own; its exit code."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*options, data="held.npz", quick=QUICK):
-        words = [
-            "evaluate",
-            str(run),
-            "--data",
-            str(run.parent / data),
-            "--steps",
-            "2",
-            "--n",
-            "12",
-        ]
-        return main([*words, *quick, *options])
+    def call(*options, data="held.npz"):
+        words = ["evaluate", str(run), "--data", str(run.parent / data), "--n", "12"]
+        return main([*words, "--steps", "2", *QUICK, *options])
 
     return call
 
@@ -110,6 +101,7 @@ def test_a_classifier_is_trained_apart_from_what_it_judges(command, tmp_path, mo
     assert command("--features", "judge.safetensors") == 0
 
 
+@pytest.mark.filterwarnings("default")
 def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
     assert command(data="train.npz") == 0
     assert "warning: the model was trained on" in capsys.readouterr().err
