@@ -290,6 +290,16 @@ def test_a_missing_package_is_an_error_with_its_extra(tmp_path, monkeypatch, cal
         callback(tmp_path)
 
 
+def test_a_package_that_is_there_and_broken_says_what_it_lacks(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("import something_that_nobody_has")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(
+        MissingExtraError, match=r"wandb cannot be imported .*something_that_nobody"
+    ):
+        WandB(str(tmp_path))
+
+
 def test_a_name_that_is_given_twice_logs_once(tmp_path):
     config = RunConfig(data=DataConfig(source="digits"), log=("pictures", "pictures"))
     assert [type(callback) for callback in config.callbacks(tmp_path)] == [Pictures]

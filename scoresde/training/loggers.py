@@ -33,8 +33,8 @@ class TensorBoard(Callback):
         MissingExtraError: tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "tensorboard"
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder) / "tensorboard"
         self._module = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
@@ -67,8 +67,8 @@ class WandB(Callback):
         MissingExtraError: wandb is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
         self._module = _imported("wandb", "wandb", "wandb")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
@@ -104,8 +104,8 @@ class Trackio(Callback):
         MissingExtraError: trackio is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
         self._module = _imported("trackio", "trackio", "trackio")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
@@ -132,6 +132,8 @@ def _imported(module: str, package: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        if error.name not in (package, module, None):
+            raise MissingExtraError(f"{package} cannot be imported here: {error}") from error
         raise MissingExtraError.of(package, extra, f"logging to {package}") from error
 
 

@@ -35,8 +35,8 @@ class Pictures(Callback):
         MissingExtraError: matplotlib is not installed.
     """
 
-    def __init__(self, folder: Path, n: int | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, n: int | None = None) -> None:
+        self.folder = Path(folder)
         self.n = n
         try:
             import matplotlib  # noqa: F401, told before the work
