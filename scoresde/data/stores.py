@@ -157,8 +157,8 @@ def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
 def in_threads(function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
     """`map`, with several threads, of which none runs far ahead of the reader."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        for i in range(0, len(items), 4 * _THREADS):
-            yield from pool.map(function, items[i : i + 4 * _THREADS])
+        for i in range(0, len(items), 2 * _THREADS):
+            yield from pool.map(function, items[i : i + 2 * _THREADS])
 
 
 def channels_first(x: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
