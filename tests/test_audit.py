@@ -234,11 +234,11 @@ def test_the_distance_of_samples_is_the_energy_distance_in_its_own_units():
 
 def test_samples_of_one_law_are_rarely_told_apart():
     generator = seeded(14)
-    draws = [torch.randn(2, 20, 2, generator=generator) for _ in range(200)]
+    draws = [torch.randn(2, 20, 2, generator=generator) for _ in range(100)]
     found = [agreements.agreement(*pair, generator) for pair in draws]
     above = sum(a.value > a.floor for a in found)
-    assert scipy.stats.binom.cdf(above, 200, 0.05) > 1e-4
-    assert scipy.stats.binom.sf(above - 1, 200, 0.05) > 1e-4
+    assert scipy.stats.binom.cdf(above, 100, 0.05) > 1e-4
+    assert scipy.stats.binom.sf(above - 1, 100, 0.05) > 1e-4
     assert max(a.z for a in found) < 4.5
 
 
@@ -251,6 +251,36 @@ def test_sde_and_flow_part_where_the_score_is_that_of_no_diffusion():
     assert found.parted is not None
     assert found.parted.ratio < 3.0
     assert "differ from" in found.verdict()
+
+
+def test_a_score_that_knows_its_training_data_by_heart_is_told_from_one_that_knows_the_law():
+    sde, target, labels = VESDE(0.05, 5.0), modes(16), torch.arange(100) % 2
+    train, x = (target.sample(n, generator=seeded(n)) for n in (100, 400))
+    heart = GaussianMixture([0.01] * 100, train, stds=0.0).at(sde)
+    knowing, learned = (
+        audit(lambda x, t, s=score: s(x, t), sde, x, train=train, **QUICK)
+        for score in (target.at(sde), heart)
+    )
+    assert not any("memory" in a.failed for a in knowing.levels)
+    for level in knowing.levels:
+        assert abs(level.memory.share.value) < 5 * level.memory.share.stderr
+        assert level.memory.loss.value > level.memory.floor.value
+    small = learned.levels[-1]
+    assert "memory" in small.failed
+    assert small.memory.share.value == pytest.approx(1, abs=1e-6)
+    for level in learned.levels:
+        assert level.memory.loss.value == pytest.approx(level.memory.floor.value, rel=1e-4)
+    # of each class by heart is more than of all: their floor is lower
+    split = audit(
+        lambda x, t, condition: heart(x, t), sde, x, condition={"label": torch.arange(400) % 2},
+        train=train, train_condition={"label": labels}, **QUICK,
+    )  # fmt: skip
+    floors = [(a.memory.floor.value, b.memory.floor.value) for a, b in zip(
+        split.levels, learned.levels, strict=True)]  # fmt: skip
+    assert all(a < b + 1e-9 for a, b in floors)
+    assert any(a < 0.9 * b for a, b in floors)
+    assert "by heart" in str(split)
+    assert split.as_json()["levels"][-1]["memory"]["share"]["value"] > 0.9
 
 
 def test_figures_do_not_depend_on_the_size_of_the_batches():
@@ -279,10 +309,10 @@ def test_data_at_one_point_are_no_reason_for_an_alarm():
 def test_a_table_json_and_a_picture_come_of_it(tmp_path):
     sde, target = VESDE(), modes(6)
     x = target.sample(64, generator=seeded(17))
-    for truth in (None, target):
+    for truth, train in ((None, x[:20]), (target, None)):
         found = audit(
-            Bent(target, sde, lambda s, _: 2 * s), sde, x, target=truth, levels=4, samples=8,
-            steps=6,
+            Bent(target, sde, lambda s, _: 2 * s), sde, x, target=truth, train=train, levels=4,
+            samples=8, steps=6,
         )  # fmt: skip
         text = str(found)
         assert len(text.splitlines()) == 1 + 1 + 4 + 1
@@ -321,6 +351,7 @@ def test_nats_are_the_excess_in_the_integral_of_the_bound():
         (dict(target="moons"), InvalidTypeError, "targets"),
         (dict(target=Gaussian(torch.zeros(2), var=1.0)), ShapeError, "target"),
         (dict(condition={"label": torch.zeros(3)}), ShapeError, "label"),
+        (dict(train=torch.zeros(20, 2)), ShapeError, "events"),
         (dict(sde=VPSDE()), InvalidValueError, "belongs to"),
         (dict(model=3), InvalidTypeError, "callable"),
         (dict(model=lambda x, t: x * math.nan), NonFiniteError, "NaN"),
@@ -351,6 +382,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     np.savez(tmp_path / "moons.npz", x=x, y=np.arange(100) % 3)
     words = [str(folder), "--data", str(tmp_path / "moons.npz"), "--levels", "4", "--steps", "6"]
     out = ["--out", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")]
+    out += ["--train", str(tmp_path / "moons.npz")]
     assert main(["audit", *words, *out, "--n", "32", "--samples", "8"]) == 0
     said = capsys.readouterr().out
     assert "32 held-out samples" in said

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.audit.agreement import Agreement
-from scoresde.audit.identities import ROUNDING, examine, mean
+from scoresde.audit.levels import levels_of
 from scoresde.audit.problem import Problem, Sight
-from scoresde.audit.references import Linear
-from scoresde.audit.result import Audit, Level, limit
+from scoresde.audit.references import ByHeart, Exact
+from scoresde.audit.result import Audit
 from scoresde.checks import check_integer
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.noise import Noise
@@ -34,6 +33,8 @@ def audit(
     *,
     condition: Mapping[str, Tensor] | None = None,
     target: Target | None = None,
+    train: Tensor | None = None,
+    train_condition: Mapping[str, Tensor] | None = None,
     levels: int = 13,
     samples: int = 128,
     steps: int = 48,
@@ -54,6 +55,9 @@ def audit(
             percent; in the plane that takes 10,000 points.
         condition: What the model takes beside `(x, t)`, one row for each sample.
         target: The law of the data, where it is known: gives the floor and the Fisher error.
+        train: The data that the model has learnt, all of them, `(N, *)`: says how much it knows by
+            heart.
+        train_condition: Their conditions.
         levels: How many noise levels, at least 2, even in log-SNR from `T` to eps; on an SDE with
             levels some of its own.
         samples: Samples drawn by either method, at least 2; at most n count.
@@ -68,6 +72,8 @@ def audit(
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
     _check(model, sde, x, condition, target)
+    if train is not None:
+        _check(model, sde, train, train_condition, None)
     for name, value, least in (
         ("levels", levels, 2), ("samples", samples, 2), ("steps", steps, levels - 1),
         ("batch_size", batch_size, 1),
@@ -81,7 +87,7 @@ def audit(
     times = grid[marks]
     if not (sde.sigma(times) > 0).all():
         raise InvalidValueError(f"there is no noise at eps = {sde.eps} of this SDE; raise its eps")
-    looks = 2 * len(times) * -(-len(x) // batch_size)
+    looks = (2 + 2 * (train is not None)) * len(times) * -(-len(x) // batch_size)
     with (
         torch.no_grad(),
         evaluating(model),
@@ -90,45 +96,20 @@ def audit(
             disable=None if progress is None else not progress,
         ) as bar,
     ):  # fmt: skip
-        problem = Problem(model, sde, x, condition, target, seed, batch_size, bar.update)
-        sights = [problem.look(t) for t in times]
-        drawn = problem.draw(grid, marks, samples)
-    rows = _levels(sde, times, x.double().reshape(len(x), -1), sights, drawn)
-    return Audit(rows, str(sde), math.prod(x.shape[1:]), len(x), samples, last)
-
-
-def _levels(
-    sde: SDE, times: Tensor, x: Tensor, sights: list[Sight], drawn: list[Agreement]
-) -> tuple[Level, ...]:
-    """What was seen, as figures."""
-    log_snr = sde.log_snr(times)
-    edges = torch.cat([log_snr[:1], (log_snr[1:] + log_snr[:-1]) / 2, log_snr[-1:]]).diff()
-    # each half of the samples meets the linear denoiser of the other
-    even, odd = Linear(x[::2]), Linear(x[1::2])
-    levels = []
-    for t, cell, sight, agreement in zip(times, edges.tolist(), sights, drawn, strict=True):
-        alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
-        linear = torch.empty_like(sight.losses)
-        linear[::2] = odd.loss(x[::2], alpha, sigma)
-        linear[1::2] = even.loss(x[1::2], alpha, sigma)
-        findings = examine(sight.table, sight.errors)
-        above = mean(sight.losses - linear)
-        levels.append(
-            Level(
-                t=float(t),
-                ratio=sigma / alpha,
-                cell=cell,
-                loss=mean(sight.losses),
-                findings=findings,
-                linear=mean(linear),
-                floor=None if sight.floor is None else mean(sight.floor),
-                fisher=None if sight.fisher is None else mean(sight.fisher),
-                agreement=agreement,
-                z={**findings.z, "linear": above.value / math.hypot(above.stderr, ROUNDING)},
-                limit=limit(len(times)),
-            )
-        )
-    return tuple(levels)
+        exact = None if target is None else Exact(sde, target)
+        held = Problem(model, sde, x, condition, exact, seed, batch_size, bar.update)
+        sights = [held.look(t) for t in times]
+        learnt: list[Sight] = []
+        if train is not None:
+            rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed % 2**63))
+            rows = rows[: len(x)].to(train.device)
+            chosen = {name: value[rows] for name, value in (train_condition or {}).items()} or None
+            heart = ByHeart(sde, train, train_condition, rows)
+            known = Problem(model, sde, train[rows], chosen, heart, seed, batch_size, bar.update)
+            learnt = [known.look(t) for t in times]
+        drawn = held.draw(grid, marks, samples)
+    found = levels_of(sde, times, x, sights, learnt, drawn)
+    return Audit(found, str(sde), math.prod(x.shape[1:]), len(x), samples, last)
 
 
 def _check(

@@ -38,7 +38,12 @@ def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
     _line(losses, levels, lambda a: a.loss, "the model", "C0")
     if known:
         _line(losses, levels, lambda a: a.floor, "the least possible", "C2", ":")
-    losses.set(ylabel="held-out loss", yscale="log")
+    if levels[0].memory is not None:
+        _line(losses, levels, _of_training, "the model on training data", "C1")
+        _line(losses, levels, _by_heart, "the least possible there, by heart", "C1", ":")
+    top = 3 * max(max(a.loss.value, a.linear.value) for a in levels)
+    least = min(a.loss.value for a in levels)
+    losses.set(ylabel="held-out loss", yscale="log", ylim=(least / 3, top))
 
     for name, read, colour in (
         ("calibration", lambda a: a.findings.calibration, "C0"),
@@ -88,6 +93,14 @@ def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
 def _of_one(level: Level) -> tuple[Estimate, ...]:
     findings = level.findings
     return findings.calibration, findings.stein, findings.slope
+
+
+def _of_training(level: Level) -> Estimate | None:
+    return None if level.memory is None else level.memory.loss
+
+
+def _by_heart(level: Level) -> Estimate | None:
+    return None if level.memory is None else level.memory.floor
 
 
 def _line(

@@ -16,7 +16,6 @@ from scoresde.samplers import DPMSolverPP, Fast, Sampler
 from scoresde.sampling import trajectory
 from scoresde.score import Conditional
 from scoresde.sde import SDE, Moments
-from scoresde.targets import Target
 
 __all__ = ["Problem", "Sight"]
 
@@ -28,8 +27,8 @@ class Sight:
     Attributes:
         table: The `products`, `(n, 6)`.
         errors: $e$, `(n, D)`.
-        floor: The squared error of the perfect score per dimension, `(n,)`, or `None`.
-        fisher: The squared distance from the perfect score, `(n,)`, or `None`.
+        floor: The squared error of the perfect prediction per dimension, `(n,)`, or `None`.
+        fisher: The squared distance from the perfect prediction, `(n,)`, or `None`.
     """
 
     table: Tensor
@@ -45,13 +44,17 @@ class Sight:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A score, its process, and data that it has not seen; the arguments are those of `audit`."""
+    """A score, its process and data; the arguments are those of `audit`.
+
+    `perfect` gives the best prediction of the noise, where it is known, of states, their time and
+    the numbers of their samples.
+    """
 
     model: Any
     sde: SDE
     x: Tensor
     condition: Mapping[str, Tensor] | None
-    target: Target | None
+    perfect: Callable[[Tensor, Tensor, slice], Tensor] | None
     seed: int
     batch_size: int
     advance: Callable[[], object]
@@ -70,12 +73,12 @@ class Problem:
                 u = (state.double() - alpha * centre) / sigma
                 tables.append(products(z, said, u))
                 errors.append((z - said).reshape(len(z), -1))
-                if self.target is not None:
-                    exact = -sigma * self.target.score(state.double(), self.sde, t)
+                if self.perfect is not None:
+                    exact = self.perfect(state.double(), t, rows)
                     floors.append(_square(z - exact))
                     fishers.append(_square(said - exact))
                 self.advance()
-        known = self.target is not None
+        known = self.perfect is not None
         return Sight(
             _paired(tables), _paired(errors),
             _paired(floors) if known else None, _paired(fishers) if known else None,
@@ -117,7 +120,7 @@ class Problem:
 
     def _bound(self, rows: slice) -> Any:
         """The model with its condition for these samples."""
-        if self.condition is None:
+        if not self.condition:
             return self.model
         return Conditional(self.model, {k: v[rows] for k, v in self.condition.items()})
 

@@ -1,4 +1,4 @@
-r"""A loss to compare with: that of the best linear denoiser.
+r"""Losses to compare with: a linear denoiser, and one that knows its training data by heart.
 
 A linear denoiser, the optimal one for Gaussians of the data's covariance $\Sigma$, predicts in the
 principal axes, with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$,
@@ -7,14 +7,24 @@ $$ e_j = \frac{\alpha^2 v_j z_j - \alpha\sigma y_j}{V_j}, \qquad
    E_z\, e_j^2 = \frac{\alpha^4 v_j^2 + \alpha^2\sigma^2 y_j^2}{V_j^2}. $$
 
 A network that is no better has learnt nothing but the covariance at that noise.
+
+Of N training samples $c_i$ the perfect denoiser, whose loss on them nothing can undercut, is
+
+$$ D(x_t) = \sum_i w_i c_i, \qquad w_i \propto \exp(-\|x_t - \alpha c_i\|^2 / 2\sigma^2). $$
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-__all__ = ["Linear"]
+from scoresde.sde import SDE
+from scoresde.targets import Target
+
+__all__ = ["ByHeart", "Exact", "Linear"]
 
 # Samples that a covariance is read from, at most.
 _ROWS = 2048
@@ -56,6 +66,48 @@ class Linear:
         total = total + _error(rest, outside, alpha, sigma)
         total = total + (count - 1) * _error(rest, torch.zeros_like(outside), alpha, sigma)
         return total / x.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """The perfect prediction of the noise for data of a known law."""
+
+    sde: SDE
+    target: Target
+
+    def __call__(self, state: Tensor, t: Tensor, part: slice) -> Tensor:
+        """The noise `(b, *)` in the states, float64."""
+        return -float(self.sde.sigma(t)) * self.target.score(state, self.sde, t)
+
+
+@dataclass(frozen=True, eq=False)
+class ByHeart:
+    """The perfect prediction of the noise for some samples, which are all that there is.
+
+    Args:
+        sde: The process.
+        points: The samples, `(N, *)`.
+        condition: What each goes with; a state's condition leaves those of the same condition.
+        rows: Which of the samples are asked for, in the order of the states.
+    """
+
+    sde: SDE
+    points: Tensor
+    condition: Mapping[str, Tensor] | None
+    rows: Tensor
+
+    def __call__(self, state: Tensor, t: Tensor, part: slice) -> Tensor:
+        """The noise `(b, *)` in states of the samples `rows[part]`, float64."""
+        alpha, sigma = float(self.sde.alpha(t)), float(self.sde.sigma(t))
+        x = state.double().reshape(len(state), -1)
+        points = self.points.double().reshape(len(self.points), -1)
+        # -|x - alpha c|^2 / 2 sigma^2, without what all points have in common
+        logits = (alpha * x @ points.T - 0.5 * alpha**2 * points.square().sum(1)) / sigma**2
+        for value in (self.condition or {}).values():
+            flat = value.reshape(len(value), -1)
+            same = (flat[self.rows[part], None] == flat).all(2)
+            logits = logits.masked_fill(~same, -torch.inf)
+        return ((x - alpha * logits.softmax(1) @ points) / sigma).reshape(state.shape)
 
 
 def _principal(y: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from scoresde import checkpoint
 from scoresde.audit.agreement import Agreement
 from scoresde.audit.identities import ROUNDING, Estimate, Findings
 
-__all__ = ["Audit", "Level"]
+__all__ = ["Audit", "Level", "Memory"]
 
 # The share of audits of perfect scores that may complain.
 _FALSE_ALARMS = 0.01
@@ -26,8 +26,26 @@ _FAULTS = {
     "slope": "x0 does not follow the denoiser with slope 1",
     "bias": "its mean is not 0",
     "linear": "loses to a linear denoiser",
+    "memory": "knows its training data by heart",
 }
 _TWO_SIDED = {"calibration", "stein", "slope"}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How well training samples are known, beside held-out ones.
+
+    Attributes:
+        loss: The loss of training samples.
+        floor: The loss of them that nobody can undercut: that of knowing all of them by heart.
+        gap: The held-out loss less that of training samples, 0 where nothing is known by heart.
+        share: The gap over its largest value, the held-out loss less the floor.
+    """
+
+    loss: Estimate
+    floor: Estimate
+    gap: Estimate
+    share: Estimate
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,7 @@ class Level:
         linear: The loss of the best linear denoiser.
         floor: The least possible loss, where the truth is known.
         fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, where the truth is known.
+        memory: What is known of the training data, where they were given.
         agreement: The reverse SDE's samples against the flow's.
         z: For each test how far it is off, as a normal deviate.
         limit: The deviate from which on a test has failed.
@@ -56,6 +75,7 @@ class Level:
     linear: Estimate
     floor: Estimate | None
     fisher: Estimate | None
+    memory: Memory | None
     agreement: Agreement
     z: Mapping[str, float]
     limit: float
@@ -133,10 +153,11 @@ class Audit:
         return f"{said} The SDE's samples and the flow's differ from {parted.ratio:.3g} down."
 
     def __str__(self) -> str:
-        known = self.levels[0].fisher is not None
+        known, learnt = (v is not None for v in (self.levels[0].fisher, self.levels[0].memory))
         names = [
             "sigma/alpha", "loss", "floor" if known else "linear", "calibration", "Stein", "slope",
-            "excess" if known else "excess >=", "SDE-ODE", "(floor)", "failed",
+            "excess" if known else "excess >=", *["by heart"] * learnt, "SDE-ODE", "(floor)",
+            "failed",
         ]  # fmt: skip
         rows = [names]
         for a in self.levels:
@@ -145,6 +166,7 @@ class Audit:
                 [
                     f"{a.ratio:.3g}", f"{a.loss.value:.3g}", f"{below.value:.3g}",
                     _pm(f.calibration), _pm(f.stein), _pm(f.slope), f"{a.excess.value:.1e}",
+                    *([] if a.memory is None else [_pm(a.memory.share)]),
                     f"{a.agreement.value:.1e}", f"{a.agreement.floor:.1e}",
                     ", ".join(a.failed) or "-",
                 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde import plot
 from scoresde.audit import audit
 from scoresde.cli.sample import check_out
-from scoresde.data import Data, load
+from scoresde.data import load
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
 
@@ -32,6 +32,8 @@ class Audit:
         str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
     ] = None
     """The part of a data set of torchvision: the one that the model was not trained on."""
+    train: str | None = None
+    """The data that the model was trained on, to see how much of them it knows by heart."""
     out: Path = Path("audit.png")
     """The picture to write, a .png file."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -57,13 +59,17 @@ class Audit:
         if self.json is not None:
             check_out(self.json, (".json",))
         model = ScoreModel.from_pretrained(self.checkpoint)
-        data = load(self.data, split=self.split).units_of(model.transform)
-        x, condition = self._chosen(data, model)
+        x, condition = self._read(self.data, self.split, model)
+        random = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.seed % 2**63))
+        rows = random[: self.n]
+        train, known = (None, None) if self.train is None else self._read(self.train, None, model)
         found = audit(
             model,
             model.sde,
-            x,
-            condition=condition,
+            x[rows],
+            condition={name: value[rows] for name, value in condition.items()},
+            train=train,
+            train_condition=known,
             levels=self.levels,
             samples=self.samples,
             steps=self.steps,
@@ -75,21 +81,22 @@ class Audit:
             print(f"all figures are in {found.to_json(self.json).absolute()}")
         print(f"the picture is {found.plot(self.out).absolute()}")
 
-    def _chosen(self, data: Data, model: ScoreModel) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Random samples, and their labels where the model takes them."""
+    def _read(
+        self, source: str, split: str | None, model: ScoreModel
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Data, and their labels where the model takes them."""
+        data = load(source, split=split).units_of(model.transform)
         if data.event_shape != model.event_shape:
             raise ShapeError(
-                f"the samples of {self.data} have shape {data.event_shape}, "
+                f"the samples of {source} have shape {data.event_shape}, "
                 f"but the model's have {model.event_shape}"
             )
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
                 f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"
             )
-        generator = torch.Generator().manual_seed(self.seed % 2**63)
-        chosen = data[torch.randperm(len(data), generator=generator)[: self.n]]
         if getattr(model.net, "config", {}).get("num_classes") is None:
-            return chosen.x.float(), None
-        if chosen.label is None:
-            raise InvalidValueError(f"the model knows classes, but {self.data} has no labels")
-        return chosen.x.float(), {"label": chosen.label}
+            return data.x.float(), {}
+        if data.label is None:
+            raise InvalidValueError(f"the model knows classes, but {source} has no labels")
+        return data.x.float(), {"label": data.label}
