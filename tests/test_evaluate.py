@@ -91,7 +91,7 @@ def test_the_figures_of_metrics_are_those_of_the_functions(n, d, seed):
 # Halves and their intervals
 
 
-@given(st.integers(2, 30), st.integers(0, 5), seeds)
+@given(st.integers(2, 30), st.sampled_from([0, 2, 5]), seeds)
 def test_halves_are_halves_and_a_function_of_their_seed(n, resamples, seed):
     found = halves(n, resamples, seed=seed)
     assert found.shape == (1 + resamples, n)
@@ -192,6 +192,9 @@ def test_samples_of_the_exact_law_are_as_far_as_the_floor():
 
 REAL, SAMPLES = randn(80, 2, 3, seed=1), 0.5 + randn(30, 2, 3, seed=2)
 QUICK = {"resamples": 4, "metrics": ["frechet", "kid"], "progress": False}
+
+
+LABELLED = Data(REAL, torch.arange(80) % 2)
 
 
 def shards(folder, x, sizes):
@@ -312,6 +315,7 @@ def test_a_classifier_learns_and_is_a_function_of_its_seed(clusters, tmp_path):
     two = Classifier.load(tmp_path / "judge.safetensors")
     assert torch.equal(two(clusters.x), features)
     assert torch.equal(two.predict(clusters.x), one.predict(clusters.x))
+    assert features.square().mean() == pytest.approx(1, rel=1e-5)
     assert evaluate(clusters, clusters, features=two, **QUICK).features == "Classifier"
 
 
@@ -380,8 +384,23 @@ def damaged(tmp_path):
         (lambda p: evaluate(SAMPLES, REAL, metrics=["fid"]), UnknownNameError, "'fid'.*'kid'"),
         (lambda p: evaluate(SAMPLES, REAL, metrics=[3]), InvalidTypeError, "a metric is a name"),
         (lambda p: evaluate(SAMPLES, REAL, level=1), InvalidValueError, "level must lie"),
-        (lambda p: evaluate(SAMPLES, REAL, resamples=-1), InvalidValueError, "got 30 and -1"),
-        (lambda p: evaluate(SAMPLES, REAL, seed=-1), InvalidValueError, "seed = -1"),
+        (lambda p: evaluate(SAMPLES, REAL, resamples=-1), InvalidValueError, "resamples.*got -1"),
+        (lambda p: evaluate(SAMPLES, REAL, resamples=1), InvalidValueError, "one half has no"),
+        (lambda p: evaluate(SAMPLES, REAL, resamples="3"), InvalidValueError, "resamples.*'3'"),
+        (lambda p: evaluate(SAMPLES, REAL, seed="x"), InvalidValueError, "seed.*'x'"),
+        (lambda p: evaluate(SAMPLES, REAL, level="x"), InvalidTypeError, "level.*'x'"),
+        (lambda p: evaluate(SAMPLES, REAL, metrics=()), InvalidValueError, "nothing to compare"),
+        (
+            lambda p: evaluate(SAMPLES, REAL, metrics=[lambda *a: {"mean": a[0].mean()}]),
+            InvalidTypeError,
+            r"one number for each of 101 choices of rows; mean is \(\)",
+        ),
+        (lambda p: Sliced(0), InvalidValueError, "projections.*got 0"),
+        (lambda p: Sliced(seed=-1), InvalidValueError, "seed.*got -1"),
+        (lambda p: Kernel(bandwidth="x"), InvalidTypeError, "bandwidth.*'x'"),
+        (lambda p: Classifier.fit(LABELLED, steps=0), InvalidValueError, "steps.*got 0"),
+        (lambda p: Classifier.fit(LABELLED, lr=0), InvalidValueError, "lr must be positive"),
+        (lambda p: evaluate(SAMPLES, REAL, seed=-1), InvalidValueError, "seed.*got -1"),
         (lambda p: evaluate(SAMPLES, REAL, train=REAL), DataError, "not trained on"),
         (lambda p: evaluate(p / "none.npy", REAL), DataError, "does not exist"),
         (lambda p: evaluate(empty(p), REAL), DataError, "has the keys y"),

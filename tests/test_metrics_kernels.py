@@ -227,9 +227,9 @@ X = torch.zeros(4, 3)
         (lambda: kernel_distance(X, X, bandwidth=0), InvalidValueError, "bandwidth.*got 0"),
         (lambda: precision_recall(X, X), ShapeError, "more than k = 5"),
         (lambda: precision_recall(X, X[:, :1], k=1), ShapeError, "one shape"),
-        (lambda: precision_recall(X, X, k=0), InvalidValueError, "at least 1, got 0"),
+        (lambda: precision_recall(X, X, k=0), InvalidValueError, "k must be.*got 0"),
         (
-            lambda: Neighbours(3)(X, X, halves(4, 1, seed=0), halves(4, 1, seed=0)),
+            lambda: Neighbours(3)(X, X, halves(4, 2, seed=0), halves(4, 2, seed=0)),
             ShapeError,
             "at least 8 samples on either side, got 4 and 4",
         ),

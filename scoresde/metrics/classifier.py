@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
+from scoresde.checks import check_integer, check_real
 from scoresde.data import Data, batch_indices
 from scoresde.errors import CheckpointError, DataError, InvalidValueError, ShapeError
 
@@ -20,7 +21,8 @@ class Classifier(nn.Module):
 
     Images `(C, H, W)` pass two convolutions and are pooled to 4x4; events of other shapes are
     flattened. Called on a batch `(B, *)` it returns the features `(B, 64)`, in evaluation mode and
-    out of any graph, so that it can be given as `features=` as it is.
+    out of any graph, so that it can be given as `features=` as it is. Their mean square is 1 on the
+    data that it was fitted to.
 
     Trained on images of either side of a comparison, its features of them differ from those of
     images that it has not seen: fit it to others.
@@ -35,6 +37,7 @@ class Classifier(nn.Module):
     """
 
     SIZE = 64
+    scale: Tensor
 
     def __init__(self, event_shape: Sequence[int], classes: int) -> None:
         super().__init__()
@@ -42,8 +45,7 @@ class Classifier(nn.Module):
         self.classes = classes
         if not self.event_shape or min(self.event_shape) < 1:
             raise ShapeError(f"an event has at least one dimension, got shape {self.event_shape}")
-        if classes < 2:
-            raise InvalidValueError(f"a classifier needs at least 2 classes, got {classes}")
+        check_integer("classes", classes, 2)
         if len(self.event_shape) == 3:
             # small images keep their pixels for one layer more
             stride = 1 if min(self.event_shape[1:]) < 16 else 2
@@ -58,6 +60,7 @@ class Classifier(nn.Module):
                 nn.Flatten(), nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, self.SIZE), nn.ReLU()
             )
         self.head = nn.Linear(self.SIZE, classes)
+        self.register_buffer("scale", torch.ones(()))
 
     @classmethod
     def fit(
@@ -85,10 +88,12 @@ class Classifier(nn.Module):
         """
         if data.label is None or data.classes is None:
             raise DataError("a classifier learns from labels, and these data have none")
-        if steps < 1 or batch_size < 1 or not lr > 0:
-            raise InvalidValueError(
-                f"need steps >= 1, batch_size >= 1 and lr > 0, got {steps}, {batch_size} and {lr}"
-            )
+        for name, value in (("steps", steps), ("batch_size", batch_size)):
+            check_integer(name, value, 1)
+        check_integer("seed", seed, 0)
+        check_real("lr", lr)
+        if not lr > 0:
+            raise InvalidValueError(f"lr must be positive, got {lr}")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed % 2**63)
             self = cls(data.event_shape, data.classes)
@@ -96,12 +101,15 @@ class Classifier(nn.Module):
         with torch.enable_grad():
             for step in range(steps):
                 rows = batch_indices(len(data), batch_size, seed=seed, step=step)
-                scores = self.head(self.body(data.x[rows].float()))
+                scores = self.head(self.body(data.batch(rows).float()))
                 loss = nn.functional.cross_entropy(scores, data.label[rows])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-        return self.eval().requires_grad_(False)
+        self.eval().requires_grad_(False)
+        seen = data.batch(batch_indices(len(data), min(len(data), 1024), seed=seed, step=0))
+        self.scale.fill_(float(self(seen).square().mean().sqrt()) or 1.0)
+        return self
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -112,19 +120,20 @@ class Classifier(nn.Module):
                 f"{tuple(x.shape)}"
             )
         features: Tensor = self.body(x.to(self.head.weight))
-        return features
+        return features / self.scale
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """The most probable class of each event, `(B,)`."""
-        scores: Tensor = self.head(self(x))
+        scores: Tensor = self.head(self(x) * self.scale)
         return scores.argmax(1)
 
     def accuracy(self, data: Data) -> float:
         """The share of labelled data that it tells right."""
         if data.label is None:
             raise DataError("accuracy is measured against labels, and these data have none")
-        found = torch.cat([self.predict(part) for part in torch.split(data.x, 1024)])
+        starts = range(0, len(data), 1024)
+        found = torch.cat([self.predict(data.batch(slice(i, i + 1024))) for i in starts])
         return float((found == data.label).double().mean())
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from scoresde.checks import check_integer
 from scoresde.data import Data, Identity, Transform, order
-from scoresde.errors import DataError, InvalidTypeError, ShapeError, UnknownNameError
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    ShapeError,
+    UnknownNameError,
+)
 from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
 from scoresde.metrics.frechet import Frechet
 from scoresde.metrics.halves import estimate, halves
@@ -79,7 +86,7 @@ def evaluate(
         metrics: Names of `METRICS`, or objects with hyperparameters of their own.
         train: The training data, to look for memorisation; `real` must have none of them.
         seed: The split and the halves, a 64-bit number.
-        resamples: How many halves; 0 for no intervals.
+        resamples: How many halves, at least 2; 0 for no intervals.
         level: The probability of the intervals, in (0, 1).
         progress: Whether to show a bar; None shows it on a terminal.
 
@@ -94,7 +101,10 @@ def evaluate(
         InvalidTypeError: A source, a feature or a metric is of an impossible type.
         NonFiniteError: A feature or a figure is NaN or infinite.
     """
-    chosen = [_metric(metric) for metric in metrics]
+    chosen = [_metric(metric) for metric in ((metrics,) if isinstance(metrics, str) else metrics)]
+    if not chosen and train is None:
+        raise InvalidValueError(f"there is nothing to compare; metrics are {', '.join(METRICS)}")
+    check_integer("seed", seed, 0)
     real = opened(real)
     units = real.transform if isinstance(real, Data) else Identity()
     read = partial(_read, features=features, units=units, progress=progress)
@@ -118,7 +128,7 @@ def evaluate(
         chosen.append(Memory(known))
     figures: dict[str, Comparison] = {}
     for metric in tqdm(chosen, desc="comparing", leave=False, disable=_hidden(progress)):
-        found, floor = metric(x, y, rows, others), metric(z, y, floor_rows, others)
+        found, floor = _found(metric, x, y, rows, others), _found(metric, z, y, floor_rows, others)
         for name, values in found.items():
             _, low, high = FIGURES.get(name, Figure(""))
             figures[name] = Comparison(
@@ -128,6 +138,20 @@ def evaluate(
             )
     what = "the samples themselves" if features is None else _name(features)
     return Evaluation(figures, n, own.shape[1], what, seed, resamples, level)
+
+
+def _found(
+    metric: Metric, x: Tensor, y: Tensor, rows: Tensor, others: Tensor
+) -> Mapping[str, Tensor]:
+    found = metric(x, y, rows, others)
+    for name, values in found.items():
+        if not isinstance(values, Tensor) or values.shape != (len(rows),):
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise InvalidTypeError(
+                f"a metric returns one number for each of {len(rows)} choices of rows; {name} is "
+                f"{shape}"
+            )
+    return found
 
 
 def _metric(given: str | Metric) -> Metric:

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer, check_real
 from scoresde.data import order
 from scoresde.errors import InvalidValueError, NonFiniteError
 
@@ -52,15 +53,18 @@ def halves(n: int, resamples: int, *, seed: int, stream: int = 0) -> Tensor:
 
     Args:
         n: How many rows there are, at least 2.
-        resamples: How many halves, at least 0.
+        resamples: How many halves: 0, or at least 2.
         seed: Their randomness, a 64-bit number.
         stream: Other halves of the same seed, for another set.
 
     Raises:
         InvalidValueError: A number is out of range.
     """
-    if n < 2 or resamples < 0:
-        raise InvalidValueError(f"need n >= 2 and resamples >= 0, got {n} and {resamples}")
+    check_integer("n", n, 2)
+    check_integer("resamples", resamples, 0)
+    check_integer("seed", seed, 0)
+    if resamples == 1:
+        raise InvalidValueError("resamples must be 0 or at least 2, got 1: one half has no spread")
     chosen = torch.zeros(1 + resamples, n, dtype=torch.bool)
     chosen[0] = True
     for b in range(resamples):
@@ -85,6 +89,7 @@ def estimate(
         InvalidValueError: `level` is out of range.
         NonFiniteError: A figure is NaN or infinite.
     """
+    check_real("level", level)
     if not 0 < level < 1:
         raise InvalidValueError(f"level must lie in (0, 1), got {level}; 0.95 is usual")
     if not values.isfinite().all():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer
 from scoresde.data import to_uint8
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError, ShapeError
 
@@ -35,8 +36,7 @@ class Inception:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InvalidValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_integer("batch_size", self.batch_size, 1)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:

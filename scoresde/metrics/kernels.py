@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_real
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.metrics.checks import flat
 
@@ -48,8 +49,10 @@ class Kernel:
     def __post_init__(self) -> None:
         if self.kind not in ("gaussian", "cubic"):
             raise InvalidValueError(f"kind must be 'gaussian' or 'cubic', got {self.kind!r}")
-        if self.bandwidth is not None and not 0 < self.bandwidth < float("inf"):
-            raise InvalidValueError(f"bandwidth must be positive, got {self.bandwidth}")
+        if self.bandwidth is not None:
+            check_real("bandwidth", self.bandwidth)
+            if not 0 < self.bandwidth < float("inf"):
+                raise InvalidValueError(f"bandwidth must be positive, got {self.bandwidth}")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """`mmd` or `kid`, of each choice of rows."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.metrics.checks import flat
 
@@ -96,20 +97,23 @@ def sliced_wasserstein(
 class Sliced:
     """The squared sliced Wasserstein-2 distance of `sliced_wasserstein`, the figure `sliced`.
 
+    The directions are the same for the samples and the floor. With few of them in many dimensions
+    the figure is theirs more than that of all directions.
+
     Args:
         projections: Number of directions, at least 1.
         seed: Where they come from.
 
     Raises:
-        InvalidValueError: `projections` is below 1.
+        InvalidValueError: `projections` is below 1, or the seed negative.
     """
 
     projections: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.projections < 1:
-            raise InvalidValueError(f"projections must be at least 1, got {self.projections}")
+        check_integer("projections", self.projections, 1)
+        check_integer("seed", self.seed, 0)
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """`sliced`, of each choice of rows, as many of x as of y."""

@@ -22,7 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_real
 from scoresde.errors import DataError, InvalidValueError, ShapeError
+from scoresde.metrics.checks import flat
 from scoresde.metrics.distances import nearest_distance
 
 __all__ = ["Memorisation", "Memory", "memorisation"]
@@ -52,6 +54,7 @@ class Memory:
     quantile: float = 0.01
 
     def __post_init__(self) -> None:
+        check_real("quantile", self.quantile)
         if not 0 < self.quantile < 1:
             raise InvalidValueError(f"quantile must lie in (0, 1), got {self.quantile}")
 
@@ -99,9 +102,9 @@ def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.
         NonFiniteError: One of them holds a NaN or an infinity.
     """
     metric = Memory(train, quantile)
-    if min(len(x), len(held)) < 1:
-        raise ShapeError(f"x and held must hold samples, got {len(x)} and {len(held)}")
-    n, m = len(x), len(held)
+    n, m = len(flat("x", x)), len(flat("held", held))
+    if min(n, m) < 1:
+        raise ShapeError(f"x and held must hold samples, got {n} and {m}")
     whole = [torch.ones(1, size, dtype=torch.bool) for size in (n, m)]
     copied, nearer = (float(value) for value in metric(x, held, *whole).values())
     return Memorisation(copied, nearer, (0.5 - nearer) / math.sqrt((n + m + 1) / (12 * n * m)))

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.checks import check_integer
+from scoresde.errors import ShapeError
 from scoresde.metrics.checks import flat
 
 __all__ = ["Neighbours", "Support", "precision_recall"]
@@ -53,8 +54,7 @@ class Neighbours:
     k: int = 5
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InvalidValueError(f"k must be at least 1, got {self.k}")
+        check_integer("k", self.k, 1)
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """The four figures, of each choice of rows.
