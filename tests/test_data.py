@@ -143,6 +143,9 @@ def test_pictures_outside_the_range_are_clipped_as_bytes():
         (lambda: Range(0, float("inf")), InvalidValueError, "both finite"),
         (lambda: Range(float("nan"), 1), InvalidValueError, "need low < high"),
         (lambda: Range(0, 1, levels=1), InvalidValueError, "at least 2 levels, got 1"),
+        (lambda: Range(0, 1, levels=2.5), InvalidValueError, "at least 2 levels, got 2.5"),
+        (lambda: Range("a", "b"), InvalidTypeError, "low of Range must be a number"),
+        (lambda: Standardize(("a",), (1,)), InvalidTypeError, "shift must hold numbers"),
         (lambda: Standardize((0, 1), (1,)), ShapeError, "got 2 shifts and 1 scales"),
         (lambda: Standardize((), ()), ShapeError, "got 0 shifts"),
         (lambda: Standardize((0,), (0,)), InvalidValueError, "scales positive"),
@@ -318,6 +321,50 @@ def test_labels_that_do_not_fit_are_refused(label, error, message):
 def test_labels_beyond_the_declared_classes_are_refused():
     with pytest.raises(DataError, match=r"labels lie in \[0, 5\], expected \[0, 4\]"):
         Data(torch.zeros(2, 1), torch.tensor([0, 5]), classes=5)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [(torch.tensor([5]), "numbers 0 to 4"), (torch.tensor([0.5]), "used as indices must be")],
+)
+def test_samples_that_are_not_there_are_refused_by_number(tmp_path, index, message):
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "x.npy", x.numpy())
+    for data in (Data(x), load(tmp_path / "x.npy")):
+        for ask in (data.batch, data.__getitem__):
+            with pytest.raises(InvalidValueError, match=message):
+                ask(index)
+
+
+def test_the_graph_of_a_tensor_is_left_behind():
+    assert not Data(torch.ones(3, 2, requires_grad=True)).x.requires_grad
+
+
+@pytest.mark.parametrize("kind", [np.longdouble, [("a", "f4")]])
+def test_an_array_that_torch_does_not_know_is_refused(kind):
+    with pytest.raises(InvalidTypeError, match="samples must be floats, got an array of"):
+        load(np.zeros((3, 2), kind))
+
+
+def test_options_of_images_are_refused_for_arrays(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 2), np.float32))
+    for source in (tmp_path / "x.npy", torch.zeros(3, 2), "digits"):
+        for options in (dict(size=8), dict(lazy=True)):
+            with pytest.raises(InvalidValueError, match="is for images; leave it out"):
+                load(source, **options)
+
+
+def test_a_folder_that_is_called_like_an_image_is_none(tmp_path):
+    store(tmp_path / "x", pictures(2))
+    (tmp_path / "x" / "photos.png").mkdir()
+    assert len(load(tmp_path / "x")) == 2
+
+
+def test_a_link_to_nowhere_is_a_broken_image(tmp_path):
+    store(tmp_path / "x", pictures(2))
+    (tmp_path / "x" / "dead.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"cannot read the image .*dead\.png: "):
+        load(tmp_path / "x")
 
 
 def test_tensors_are_taken_as_they_are():

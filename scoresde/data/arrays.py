@@ -11,7 +11,7 @@ import torch
 from scoresde.data.samples import Data
 from scoresde.data.stores import Mapped, channels_first
 from scoresde.data.transforms import BYTES, Identity
-from scoresde.errors import DataError, InvalidTypeError
+from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError
 
 __all__ = ["array_file"]
 
@@ -24,6 +24,7 @@ def array_file(path: Path) -> Data:
 
     Raises:
         DataError: The file is missing, broken or pickled, or does not say which array is meant.
+        ShapeError: The samples have no event dimension.
         InvalidTypeError: It holds anything but floats or bytes, or labels that are no integers.
     """
     if path.suffix not in (".npy", ".npz"):
@@ -41,7 +42,7 @@ def array_file(path: Path) -> Data:
             arrays = {"x": content} if isinstance(content, np.ndarray) else dict(content)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except (DataError, InvalidTypeError):
+    except ScoreSDEError:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
         raise DataError(f"cannot read {path}: {error}") from error

@@ -70,7 +70,9 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        self.paths = sorted(
+            p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.is_dir()
+        )
         if not self.paths:
             raise DataError(
                 f"there are no images in {folder}; looked for {', '.join(sorted(_SUFFIXES))}"

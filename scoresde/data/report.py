@@ -25,7 +25,13 @@ from scoresde.data.samples import Data
 from scoresde.data.sources import find
 from scoresde.data.stores import Part, in_threads, pieces
 from scoresde.data.transforms import BYTES, Identity
-from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError, ShapeError
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    ScoreSDEError,
+    ShapeError,
+)
 
 if TYPE_CHECKING:
     from scoresde.sde import SDE
@@ -91,6 +97,8 @@ def check(
         InvalidValueError, UnknownNameError, MissingExtraError: An argument is wrong, as for `load`.
     """
     check_size(size)
+    if stride < 1:
+        raise InvalidValueError(f"the stride is at least 1, got {stride}")
     report = Report()
     if isinstance(source, Data):
         data: Data | None = source

@@ -47,6 +47,7 @@ class Data:
     def __post_init__(self) -> None:
         describe(self.transform)
         if isinstance(self.raw, Tensor):
+            object.__setattr__(self, "raw", self.raw.detach())
             _check_dtype(self.raw, self.transform)
         _check_shape(tuple(self.raw.shape))
         if isinstance(self.raw, Tensor):
@@ -82,12 +83,20 @@ class Data:
 
         Raises:
             DataError: One cannot be read; says which.
+            InvalidValueError: There is no sample of such a number.
         """
-        return self.transform.forward(self.store.read(index))
+        try:
+            raw = self.store.read(index)
+        except IndexError as error:
+            raise InvalidValueError(self._no_such(error)) from error
+        return self.transform.forward(raw)
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
         """The samples of `index`, read where they are, with the same transform and classes."""
-        rows = torch.arange(len(self))[index]
+        try:
+            rows = torch.arange(len(self))[index]
+        except IndexError as error:
+            raise InvalidValueError(self._no_such(error)) from error
         if rows.ndim != 1:
             raise InvalidTypeError(
                 f"data are indexed by a slice or a list of numbers, got {index!r}; "
@@ -95,6 +104,9 @@ class Data:
             )
         label = None if self.label is None else self.label[rows]
         return replace(self, raw=Part(self.store, rows), label=label)
+
+    def _no_such(self, error: IndexError) -> str:
+        return f"the {len(self)} samples have the numbers 0 to {len(self) - 1}: {error}"
 
     def unlabelled(self) -> Data:
         """The same samples without labels, for an unconditional model."""
@@ -168,7 +180,7 @@ class Data:
 def _check_dtype(x: Tensor, transform: Transform) -> None:
     if x.dtype not in _DTYPES or (x.dtype == torch.uint8 and transform == Identity()):
         hint = (
-            "scale bytes with `x.float() / 127.5 - 1`, or declare that with transform=BYTES"
+            "scale bytes with `x.float() / 127.5 - 1`, or keep them: Data(x, transform=BYTES)"
             if x.dtype == torch.uint8
             else "convert them with `x.float()`"
         )

@@ -98,8 +98,8 @@ def find(
     """What `load` loads, before its samples are looked at."""
     check_size(size)
     if isinstance(source, Tensor | np.ndarray):
-        x = source if isinstance(source, Tensor) else torch.from_numpy(np.ascontiguousarray(source))
-        return Data(x, None if label is None else torch.as_tensor(label))
+        _check_no_images(size, lazy)
+        return Data(_tensor(source), None if label is None else torch.as_tensor(label))
     if label is not None:
         raise InvalidValueError("label= goes with a tensor; files and data sets bring their own")
     if is_table(source):
@@ -118,7 +118,23 @@ def find(
         raise InvalidValueError(
             f"{name!r} comes whole, it has no split {split!r}; use `data.split(fraction)`"
         )
-    if is_name:
-        return digits()
     path = Path(name).expanduser()
-    return folder(path, size, skip=skip, lazy=lazy) if path.is_dir() else array_file(path)
+    if path.is_dir() and not is_name:
+        return folder(path, size, skip=skip, lazy=lazy)
+    _check_no_images(size, lazy)
+    return digits() if is_name else array_file(path)
+
+
+def _check_no_images(size: Size, lazy: bool | None) -> None:
+    for name, value in (("size", size), ("lazy", lazy)):
+        if value is not None:
+            raise InvalidValueError(f"{name}={value!r} is for images; leave it out for arrays")
+
+
+def _tensor(x: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    try:
+        return torch.from_numpy(np.ascontiguousarray(x))
+    except TypeError as error:
+        raise InvalidTypeError(f"samples must be floats, got an array of {x.dtype}") from error

@@ -7,13 +7,15 @@ in the units the data had.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_fields
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ShapeError
 
 __all__ = [
@@ -83,6 +85,7 @@ class Range:
 
     Raises:
         InvalidValueError: The range is empty or not finite, or there are fewer than two levels.
+        InvalidTypeError: An end is no number.
     """
 
     low: float
@@ -90,12 +93,15 @@ class Range:
     levels: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not -math.inf < self.low < self.high < math.inf:
             raise InvalidValueError(
                 f"need low < high, both finite, got low = {self.low}, high = {self.high}"
             )
-        if self.levels is not None and self.levels < 2:
-            raise InvalidValueError(f"a range has at least 2 levels, got {self.levels}")
+        if self.levels is not None and not (isinstance(self.levels, int) and self.levels >= 2):
+            raise InvalidValueError(
+                f"a range has a whole number of at least 2 levels, got {self.levels!r}"
+            )
 
     def forward(self, raw: Tensor) -> Tensor:
         """Raw numbers, any shape and dtype, to floats in [-1, 1]."""
@@ -130,6 +136,7 @@ class Standardize:
 
     Raises:
         InvalidValueError: A shift is not finite, or a scale not positive.
+        InvalidTypeError: One is no number.
         ShapeError: There are more of the one than of the other.
     """
 
@@ -138,7 +145,11 @@ class Standardize:
 
     def __post_init__(self) -> None:
         for name in ("shift", "scale"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            value = getattr(self, name)
+            listed = tuple(value) if isinstance(value, Sequence) else (value,)
+            if not all(isinstance(number, Real) for number in listed):
+                raise InvalidTypeError(f"{name} must hold numbers, got {value!r}")
+            object.__setattr__(self, name, tuple(map(float, listed)))
         if len(self.shift) != len(self.scale) or not self.shift:
             raise ShapeError(
                 f"need as many scales as shifts, got {len(self.shift)} shifts and "
