@@ -263,19 +263,19 @@ def test_a_line_that_was_cut_short_is_no_reason_to_stop_drawing(tmp_path):
 
 
 def test_the_command_logs_where_it_is_told_to(tmp_path, capsys):
-    assert train(tmp_path, "--log", "tensorboard", "pictures", "--log-every", "1") == 0
+    assert train(tmp_path, "--log-to", "tensorboard", "pictures", "--log-every", "1") == 0
     assert [step for step, _ in scalars(tmp_path, "loss")] == [1, 2, 3, 4]
     assert size(tmp_path / "samples.png") > (4 * 8, 4 * 8)
     text = (tmp_path / "config.toml").read_text()
-    assert RunConfig.read(tmp_path / "config.toml").log == ("tensorboard", "pictures"), text
+    assert RunConfig.read(tmp_path / "config.toml").log_to == ("tensorboard", "pictures"), text
 
 
 def test_unknown_and_missing_logs_are_told_before_the_work(tmp_path, capsys, monkeypatch):
-    assert train(tmp_path / "run", "--log", "tensorbord") == 1
+    assert train(tmp_path / "run", "--log-to", "tensorbord") == 1
     assert "unknown log 'tensorbord'; did you mean 'tensorboard'?" in said(capsys)
     for name in ("wandb", "trackio"):
         monkeypatch.setitem(sys.modules, name, None)
-        assert train(tmp_path / "run", "--log", name) == 1
+        assert train(tmp_path / "run", "--log-to", name) == 1
         assert f"needs the package '{name}', which is not installed; run `pip" in said(capsys)
     assert not (tmp_path / "run").exists()
 
@@ -301,7 +301,7 @@ def test_a_package_that_is_there_and_broken_says_what_it_lacks(tmp_path, monkeyp
 
 
 def test_a_name_that_is_given_twice_logs_once(tmp_path):
-    config = RunConfig(data=DataConfig(source="digits"), log=("pictures", "pictures"))
+    config = RunConfig(data=DataConfig(source="digits"), log_to=("pictures", "pictures"))
     assert [type(callback) for callback in config.callbacks(tmp_path)] == [Pictures]
     with pytest.raises(UnknownNameError, match="unknown log 'x'"):
-        RunConfig(data=DataConfig(source="digits"), log=("x",))
+        RunConfig(data=DataConfig(source="digits"), log_to=("x",))

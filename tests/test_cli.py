@@ -109,7 +109,7 @@ def packaged(tmp_path, monkeypatch):
     ("command", "options"),
     [
         ("demo", "class n out seed steps"),
-        ("train", "data out config sde channels blocks patch attention dropout log split size"),
+        ("train", "data out config sde channels blocks patch attention dropout log-to split size"),
         ("train", "on-bad-image steps batch-size lr betas warmup"),
         ("train", "decay clip ema seed weight times log-sigma label-dropout bf16 save-every keep"),
         ("sample", "out n sampler steps seed class first batch-size"),

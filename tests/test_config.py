@@ -44,7 +44,7 @@ def runs(draw) -> RunConfig:
             bf16=draw(st.booleans()),
             decay=draw(st.sampled_from(["cosine", "constant"])),
         ),
-        log=tuple(draw(st.lists(st.sampled_from(["tensorboard", "pictures"]), max_size=2))),
+        log_to=tuple(draw(st.lists(st.sampled_from(["tensorboard", "pictures"]), max_size=2))),
     )
 
 
@@ -103,7 +103,8 @@ def test_a_whole_number_stands_for_a_real_one(tmp_path):
         ("[net]\ndropout = 1.0", InvalidValueError, r"dropout must lie in \[0, 1\), got 1.0"),
         ("on_bad_image = 'no'", InvalidTypeError, r"must be Literal\['raise', 'skip'\], got 'no'"),
         ("[sde]\ntype = 'VESD'", UnknownNameError, "unknown SDE 'VESD'; did you mean 'VESDE'?"),
-        ("[sde]\nsigma_max = 9.0", UnknownNameError, "unknown SDE None; choose from"),
+        ("[sde]\nsigma_max = 9.0", InvalidValueError, "the key sde.type is missing"),
+        ("[sde]\ntype = []", UnknownNameError, r"unknown SDE \[\]; choose from"),
         ("[sde]\ntype = 'VPSDE'\nsigma_max = 9.0", UnknownNameError, "unknown key 'sde.sigma_max'"),
         ("[sde]\ntype = 'VPSDE'\nT = 'x'", InvalidTypeError, "sde.T must be float, got 'x'"),
         (

@@ -1,7 +1,6 @@
 """Sharing: the card says what the model is, and the hub is asked for two files and no code."""
 
 import inspect
-import json
 import re
 import shutil
 import sys
@@ -18,6 +17,8 @@ from test_cli import said, train
 from scoresde import checkpoint
 from scoresde.cli import main
 from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
+from scoresde.metrics.evaluation import Comparison, Evaluation
+from scoresde.metrics.halves import Estimate
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel, card, store
 from scoresde.sde import SDE, VESDE, VPSDE
@@ -195,7 +196,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 def run(tmp_path_factory):
     """A run on the digits that drew pictures."""
     folder = tmp_path_factory.mktemp("hub") / "run"
-    assert train(folder, "--log", "pictures", "--sde", "VESDE", "sigma_max=9", steps=2) == 0
+    assert train(folder, "--log-to", "pictures", "--sde", "VESDE", "sigma_max=9", steps=2) == 0
     return folder
 
 
@@ -303,17 +304,20 @@ def test_a_card_without_a_config_file_shows_the_numbers_of_the_training(tmp_path
 
 
 def report(path, **changes):
-    estimate = {"value": 1.25, "low": 1.0, "high": 1.5}
-    figures = {"frechet": {"samples": estimate, "floor": {**estimate, "value": 0.125}}}
-    path.write_text(json.dumps({"n": 1000, "figures": figures} | changes))
+    """What an evaluation writes, with changes."""
+    figure = Comparison(Estimate(1.25, 1.0, 1.5), Estimate(0.125, -1.0, 0.5), Estimate(0, 0, 0))
+    found = Evaluation({"frechet": figure}, 1000, 64, "pixels", 0, 100, 0.95)
+    checkpoint.write_json(path, found.as_json() | changes)
 
 
-def test_the_card_shows_what_an_evaluation_found(tmp_path):
-    report(tmp_path / "report.json")
+@pytest.mark.parametrize("name", ["report.json", "report/report.json"])
+def test_the_card_shows_what_an_evaluation_found(tmp_path, name):
+    report(tmp_path / name)
     model().save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert "Of 1,000 samples, and of as many real data" in text
-    assert "| frechet | 1.25 [1, 1.5] | 0.125 [1, 1.5] |" in text
+    assert "1,000 samples, and as many real data as the floor" in text
+    assert "in 64 features (pixels):" in text
+    assert "| frechet | 1.25 [1, 1.5] | 0.125 [-1, 0.5] |" in text
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ class RunConfig:
     """The network."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default=TrainConfig())
     """The numbers of the training."""
-    log: Annotated[
+    log_to: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
             metavar="NAME [NAME ...]", help_behavior_hint="(default: none beside log.jsonl)"
@@ -194,7 +194,7 @@ class RunConfig:
     """Where else to log: tensorboard, wandb, trackio; pictures of samples and of the loss."""
 
     def __post_init__(self) -> None:
-        for name in self.log:
+        for name in self.log_to:
             if name not in _LOGS:
                 raise UnknownNameError.of("log", name, _LOGS)
 
@@ -223,7 +223,7 @@ class RunConfig:
         Raises:
             MissingExtraError: A package is not installed.
         """
-        return [_LOGS[name](folder) for name in dict.fromkeys(self.log)]
+        return [_LOGS[name](folder) for name in dict.fromkeys(self.log_to)]
 
     def model(self, data: Data) -> ScoreModel:
         """An untrained model for the data, its weights a function of the seed."""

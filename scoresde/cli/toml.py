@@ -77,8 +77,10 @@ def build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
     """
     if kind is SDE:
         table = dict(table)
-        name = table.pop("type", None)
-        if name not in SDES:
+        if "type" not in table:
+            raise InvalidValueError(f"the key {where}type is missing")
+        name = table.pop("type")
+        if not isinstance(name, str) or name not in SDES:
             raise UnknownNameError.of("SDE", name, SDES)
         kind = SDES[name]
     known = fields_of(kind)

@@ -28,7 +28,8 @@ def write(folder: Path, *, name: str | None = None, licence: str | None = None) 
     """Write the card of the model in a folder, or leave one that somebody edited.
 
     Args:
-        folder: Holds `config.json`, and maybe `config.toml`, `report.json` and `samples.png`.
+        folder: Holds `config.json`, and maybe `config.toml`, `samples.png`, and `report.json` or
+            `report/report.json`.
         name: What `from_pretrained` takes; by default the folder's own name.
         licence: The licence of the weights, by its name on the hub, such as "mit".
 
@@ -131,17 +132,24 @@ def _training(training: Mapping[str, Any] | None, folder: Path) -> Iterator[str]
 
 def _metrics(folder: Path) -> Iterator[str]:
     """What `scoresde evaluate` found, where it left a report."""
+    found = [
+        path
+        for path in (folder / "report.json", folder / "report" / "report.json")
+        if path.exists()
+    ]
     try:
-        report = checkpoint.read_json(folder / "report.json")
+        report = checkpoint.read_json(found[0])
         lines = [
-            f"| {name} | {_interval(found['samples'])} | {_interval(found['floor'])} |"
-            for name, found in report["figures"].items()
+            f"| {name} | {_interval(figure['samples'])} | {_interval(figure['floor'])} |"
+            for name, figure in report["figures"].items()
         ]
-        n = f"{report['n']:,}"
+        what = (
+            f"{report['n']:,} samples, and as many real data as the floor, against other real data"
+        )
+        where = f"{report['size']:,} features ({report['features']})"
     except (CheckpointError, LookupError, TypeError, ValueError, AttributeError):
         return  # there is none, or one of another kind
-    yield "## Metrics\n"
-    yield f"Of {n} samples, and of as many real data (the floor), against other real data.\n"
+    yield f"## Metrics\n\n{what}, in {where}:\n"
     yield "\n".join(["| | samples | floor |", "| --- | --- | --- |", *lines, ""])
 
 

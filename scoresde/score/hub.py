@@ -18,7 +18,8 @@ __all__ = ["check", "fetch", "is_repo", "push"]
 # what people want of a run's folder; its checkpoints stay at home
 _FILES = [
     "model.safetensors", "config.json", "config.toml", "README.md",
-    "report.json", "samples.png", "loss.png",
+    "samples.png", "loss.png", "report.json", "report.png", "report/report.json",
+    "report/report.png",
 ]  # fmt: skip
 _REPO = r"\w[\w.-]*/\w[\w.-]*"
 _HINTS = {
