@@ -8,6 +8,7 @@ import torch
 
 from scoresde import VPSDE, Moments, ScoreModel
 from scoresde.cli import main
+from scoresde.data import Range, Standardize
 from scoresde.nn import MLP
 
 
@@ -52,8 +53,36 @@ def test_data_without_levels_have_nats_alone(folders, capsys):
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "bits per dim  none" in out
+    assert "units         those of the model, after Identity()" in out
     # at 0 the standard normal law has -log 2 pi, which this model's moments make of any point
     assert "5 samples of 2 dimensions" in out
+
+
+def test_data_are_taken_in_the_units_of_the_model(folders, tmp_path, capsys):
+    model = ScoreModel.from_pretrained(folders / "plane")
+    model.transform = Standardize((8000, -3), (120, 0.5))
+    model.save_pretrained(tmp_path / "model")
+    raw = np.array([[8000, -3]] * 5, dtype=np.float32)
+    np.savez(tmp_path / "raw.npz", x=raw)
+    words = ["--n", "5", "--seed", "1"]
+    said = []
+    for name, data in ((folders / "plane", folders / "plane.npz"), (tmp_path / "model", "raw.npz")):
+        assert main(["likelihood", str(name), "--data", str(tmp_path / data), *words]) == 0
+        said.append(capsys.readouterr().out.splitlines()[1])
+    assert said[0] == said[1]
+
+
+def test_levels_beyond_those_of_the_model_are_refused(folders, tmp_path, capsys):
+    model = ScoreModel.from_pretrained(folders / "digits")
+    model.transform = Range(0, 16, levels=17)
+    model.save_pretrained(tmp_path / "model")
+    for high, message in ((17, "these numbers lie in [0, 17]"), (3.5, "lie between them")):
+        raw = np.zeros((3, 1, 8, 8), dtype=np.float32)
+        raw[0, 0, 0, 0] = high
+        np.savez(tmp_path / "raw.npz", x=raw)
+        words = ["likelihood", str(tmp_path / "model"), "--data", str(tmp_path / "raw.npz")]
+        assert main(words) == 1
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from strategies import SDES, exact_scores, generators, sdes
 from torch.testing import assert_close
 
 from scoresde import VESDE, VPSDE, Moments, load, sample
+from scoresde.data import Range
 from scoresde.errors import (
     ConvergenceError,
     InvalidTypeError,
@@ -499,6 +500,20 @@ def test_a_level_is_spread_over_its_cell(levels, origin, cell):
     middle = Dequantization.centred(levels)
     assert middle.origin + middle.cell / 2 == pytest.approx(-1)
     assert middle.origin + middle.cell * (levels - 0.5) == pytest.approx(1)
+
+
+@given(levels=st.integers(2, 300), low=st.integers(-20, 20), generator=generators())
+def test_the_transform_of_a_model_says_which_levels_its_data_had(levels, low, generator):
+    transform = Range(low, low + levels - 1, levels=levels)
+    spread = Dequantization.of(transform)
+    y = torch.randint(levels, (7, 2), generator=generator)
+    assert torch.equal(spread.level(transform.forward(y + low)).long(), y)
+    # a draw from the cell of a level is nearest to that level
+    assert torch.equal(transform.restore(spread(y, generator=generator)).long(), y + low)
+    with pytest.raises(InvalidValueError, match=f"not made of {levels} levels"):
+        spread.level(transform.forward(y + low + 0.3))
+    with pytest.raises(InvalidValueError, match="the data are continuous"):
+        Dequantization.of(Range(0, 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])

@@ -71,6 +71,7 @@ def _model(
     yield "network", spelt({"type": kind, **options})
     yield "parameters", f"{numbers:,}, stored as {dtypes}"
     yield "data", f"mean {float(mean.mean()):.4g}, std {math.sqrt(float(var.mean())):.4g}"
+    yield "units", spelt(config.get("transform") or {"type": "Identity"})
     yield "sampling steps", str(config.get("steps") or "the sampler's default")
     training = config.get("training")
     if training is not None:

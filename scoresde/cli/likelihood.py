@@ -78,6 +78,7 @@ class Likelihood:
         print(
             f"prior         the data's moments; without them it would be off by {mismatch:.3g} (W2)"
         )
+        print(f"units         those of the model, after {model.transform}")
 
     def _prepared(
         self, data: Data, model: ScoreModel
