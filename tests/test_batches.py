@@ -219,11 +219,31 @@ def test_a_broken_image_ends_the_run_by_its_name(tmp_path, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_users_function_raises_is_no_death_of_a_worker():
-    def fails(x, generator):
-        raise RuntimeError("of the user's own")
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
+def test_a_batch_that_can_no_longer_be_fetched_from_a_dead_worker_is_made_again(monkeypatch, error):
+    """It waits in the queue, while its numbers are with the worker."""
+    batches, deaths = Batches(DATA, config(workers=1)), []
 
-    with pytest.raises(RuntimeError, match="of the user's own"):
+    def dies_once(step):
+        if not deaths:
+            deaths.append(step)
+            yield batches.at(step)
+            raise error("of the connection")
+        yield from map(batches.at, range(step, batches.config.steps))
+
+    monkeypatch.setattr(batches, "_made_elsewhere", dies_once)
+    with pytest.warns(RuntimeWarning, match=r"died before step 1 .*; it is replaced"):
+        found = made(batches)
+    assert all(map(same, found, made(Batches(DATA, config()))))
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize("error", [RuntimeError, FileNotFoundError, ConnectionError])
+def test_what_a_users_function_raises_is_no_death_of_a_worker(error):
+    def fails(x, generator):
+        raise error("of the user's own")
+
+    with pytest.raises(error, match="of the user's own"):
         made(Batches(DATA, config(workers=1), augment=fails))
 
 

@@ -89,8 +89,8 @@ class Batches:
                 for batch in self._made_elsewhere(step):
                     yield batch
                     step += 1
-            except RuntimeError as error:
-                if isinstance(error, ScoreSDEError) or "DataLoader worker (pid" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:
+                if not _is_a_death(error):
                     raise
                 deaths = [*(k for k in deaths if k > step - _WITHIN), step]
                 told = f"a worker that makes batches died before step {step} ({error})"
@@ -130,6 +130,17 @@ class _Steps(Dataset[Any]):
             return self.batches.at(step)
         except ScoreSDEError as error:
             return error
+
+
+def _is_a_death(error: Exception) -> bool:
+    """Whether an error says that a worker is gone, and not what went wrong within it.
+
+    A batch that waits in the queue is fetched from the worker that made it: where that one has
+    died since, the error is one of the connection.
+    """
+    if isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
+        return "in DataLoader worker" not in str(error)
+    return "DataLoader worker (pid" in str(error) and not isinstance(error, ScoreSDEError)
 
 
 def _as_it_is(batch: Any) -> Any:
