@@ -14,6 +14,7 @@ import errno
 import math
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -30,10 +31,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from test_training import data, rows
 from torch import nn
 
 from scoresde import checkpoint
+from scoresde.data import load
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE
@@ -48,12 +51,14 @@ LAST = f"step-{CONFIG.steps:08d}.safetensors"
 class Net(nn.Module):
     """As few tensors as a network with dropout can have, since they make most of the cost."""
 
-    def __init__(self):
+    def __init__(self, size: int):
         super().__init__()
-        self.inner, self.outer, self.drop = nn.Linear(3, 8), nn.Linear(8, 2), nn.Dropout(0.2)
+        self.inner, self.outer = nn.Linear(size + 1, 8), nn.Linear(8, size)
+        self.drop = nn.Dropout(0.2)
 
     def forward(self, x, c):
-        return self.outer(self.drop(self.inner(torch.cat([x, c[:, None]], 1)).tanh()))
+        state = torch.cat([x.flatten(1), c[:, None]], 1)
+        return self.outer(self.drop(self.inner(state).tanh())).view_as(x)
 
 
 class Started(Callback):
@@ -64,15 +69,6 @@ class Started(Callback):
 
     def on_start(self, step, config):
         self.say("started")
-
-
-def make(folder: Path, config: TrainConfig = CONFIG, callbacks=()) -> Trainer:
-    """The trainer of the run in this folder."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        net = Net()
-    model = ScoreModel(net, VESDE(), (2,))
-    return Trainer(model, data(labels=False), config, folder=folder, callbacks=callbacks)
 
 
 # A run in a process of its own
@@ -93,12 +89,12 @@ class End:
 class Child:
     """A forked process that trains, and tells of it through a pipe."""
 
-    def __init__(self, folder: Path, config: TrainConfig, prepare, steps: int | None):
+    def __init__(self, make, prepare, steps: int | None):
         source, target = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(source)
-            os._exit(_train(folder, config, prepare, steps, partial(_say, target)))
+            os._exit(_train(make, prepare, steps, partial(_say, target)))
         os.close(target)
         self.pipe = os.fdopen(source)
         self.said: list[str] = []
@@ -125,8 +121,9 @@ def _say(pipe: int, line: str) -> None:
     os.write(pipe, (" ".join(line.split()) + "\n").encode())
 
 
-def _train(folder, config, prepare, steps, say) -> int:
+def _train(make, prepare, steps, say) -> int:
     """What a child does, up to its exit code."""
+    os.setpgrp()
     save = checkpoint.save_step
 
     def save_step(folder, step, *args, **options):
@@ -138,7 +135,7 @@ def _train(folder, config, prepare, steps, say) -> int:
     warnings.simplefilter("always")
     warnings.showwarning = lambda message, *_: say(f"warning {message}")
     try:
-        trainer = make(folder, config, [Started(say)])
+        trainer = make([Started(say)])
         prepare(trainer, say)
         try:
             trainer.train(steps, progress=False)
@@ -167,6 +164,7 @@ class Scene:
     """The folder of one run, before, during and after a fault.
 
     Attributes:
+        config, data, prepare: What the run is, and what is odd about its trainer.
         chance: What is random about the fault.
         whole: The run that nothing disturbed.
         saved: The steps whose checkpoints were written, as far as they told.
@@ -178,10 +176,20 @@ class Scene:
         self.saved: set[int] = set()
         self.spoilt: set[Path] = set()
         self.config = CONFIG
+        self.data = partial(data, labels=False)
         self.prepare = lambda trainer, say: None
         self.missing: list[int] = []
         self.exact: bool | None = None
         self.warned: list[str] = []
+
+    def make(self, callbacks=()) -> Trainer:
+        """The trainer of the run."""
+        samples = self.data()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            net = Net(math.prod(samples.event_shape))
+        model = ScoreModel(net, VESDE(), samples.event_shape)
+        return Trainer(model, samples, self.config, folder=self.folder, callbacks=callbacks)
 
     def start(self, prepare=None, steps: int | None = None) -> Child:
         """Begin or go on with the run."""
@@ -191,7 +199,7 @@ class Scene:
             if prepare is not None:
                 prepare(trainer, say)
 
-        return Child(self.folder, self.config, both, steps)
+        return Child(self.make, both, steps)
 
     def end(self, child: Child) -> End:
         """Wait for the end, and note what was saved until then."""
@@ -205,10 +213,19 @@ class Scene:
 
     def result(self) -> dict[str, dict[str, torch.Tensor]]:
         """The tensors of the finished run."""
+        files = {self.folder / LAST, self.folder / "model.safetensors"}
+        files |= set(self.folder.glob("ema*/**/*.safetensors"))
         return {
-            name: checkpoint.load_tensors(self.folder / name)[0]
-            for name in (LAST, "model.safetensors")
+            str(path.relative_to(self.folder)): checkpoint.load_tensors(path)[0] for path in files
         }
+
+    def compare_with_its_own(self) -> None:
+        """Let a run of this configuration, rather than the usual one, be the undisturbed."""
+        whole = Scene(self.folder.with_suffix(".whole"), self.chance)
+        whole.config, whole.data, whole.prepare = self.config, self.data, self.prepare
+        end = whole.run()
+        assert end.code == 0, end
+        self.whole = replace(self.whole, result=whole.result())
 
     def lost(self) -> list[int]:
         """The steps whose checkpoints should be there and good, and are not."""
@@ -231,7 +248,7 @@ class Scene:
         self.missing = self.lost()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            trainer = make(self.folder, self.config)
+            trainer = self.make()
             self.prepare(trainer, lambda line: None)
             trainer.train(progress=False)
         self.warned = [str(warning.message) for warning in caught]
@@ -243,7 +260,7 @@ class Scene:
 
 def same(one, other) -> bool:
     """Whether two results have the same tensors, bit for bit."""
-    return all(
+    return one.keys() == other.keys() and all(
         one[part].keys() == other[part].keys()
         and all(torch.equal(value, other[part][name]) for name, value in one[part].items())
         for part in other
@@ -395,6 +412,13 @@ def kill_again_and_again(scene: Scene) -> str:
     return "killed four times"
 
 
+def kill_among_averages(scene: Scene) -> str:
+    """As above, with averages that have folders and snapshots of their own."""
+    scene.config = replace(CONFIG, ema=(0.9, 0.99), ema_sigma=(0.1,), snapshot_every=4)
+    scene.compare_with_its_own()
+    return kill_again_and_again(scene)
+
+
 def power_cut(scene: Scene) -> str:
     def prepare(trainer, say):
         scene.folder.mkdir(exist_ok=True)
@@ -415,6 +439,19 @@ def told(number: int, code: int, scene: Scene) -> str:
     end = scene.end(child)
     assert end.code in (code, 0), end
     # a first signal costs not one step
+    assert max(scene.saved) == int(end.all("step")[0]), end
+    return f"exit code {end.code}"
+
+
+def told_with_its_workers(scene: Scene) -> str:
+    """The signal reaches all processes of the run at once, as from a cluster."""
+    scene.config = replace(CONFIG, workers=2)
+    child = scene.start()
+    child.wait_until("started")
+    time.sleep(scene.chance.uniform(0, 3 * scene.whole.seconds))
+    os.killpg(child.pid, signal.SIGTERM)
+    end = scene.end(child)
+    assert end.code in (143, 0), end
     assert max(scene.saved) == int(end.all("step")[0]), end
     return f"exit code {end.code}"
 
@@ -569,11 +606,7 @@ def nan_batch_left_out(scene: Scene) -> str:
     bad = set(scene.chance.sample(range(CONFIG.steps), 3))
     scene.config = replace(CONFIG, on_nan="skip")
     scene.prepare = partial(spoilt_batch, bad)
-    whole = Scene(scene.folder.with_suffix(".whole"), scene.chance)
-    whole.config, whole.prepare = scene.config, scene.prepare
-    end = whole.run()
-    assert end.code == 0, end
-    scene.whole = replace(scene.whole, result=whole.result())
+    scene.compare_with_its_own()
     return kill_in_a_write(scene)
 
 
@@ -603,13 +636,62 @@ def no_memory(scene: Scene) -> str:
     return "MemoryLimitError"
 
 
+def dead_worker(scene: Scene) -> str:
+    step, mark = scene.chance.randrange(CONFIG.steps), scene.folder.with_suffix(".died")
+
+    def die_once():
+        if not mark.exists():
+            mark.touch()
+            die()
+
+    scene.config = replace(CONFIG, workers=2)
+    end = scene.run(lambda trainer, say: at_step(trainer, step, die_once))
+    assert end.code == 0, end
+    # it makes batches ahead of their time, so that its death may show before that of its batch
+    known = re.match(r"a worker that makes batches died before step (\d+) ", end.all("warning")[0])
+    assert int(known[1]) <= step, end
+    return "replaced"
+
+
+def dead_workers(scene: Scene) -> str:
+    step = scene.chance.randrange(CONFIG.steps)
+    scene.config = replace(CONFIG, workers=2)
+    end = scene.run(lambda trainer, say: at_step(trainer, step, die))
+    assert end.code == 1, end
+    assert end.all("error")[0].startswith("TrainingError: a worker that makes batches died"), end
+    return "TrainingError"
+
+
+def broken_image(scene: Scene) -> str:
+    """A file of images that are decoded when they are needed is damaged while the run goes on."""
+    images = scene.folder.with_suffix(".images")
+    images.mkdir()
+    for i in range(8):
+        pixels = scene.chance.randbytes(4 * 4)
+        Image.frombytes("L", (4, 4), pixels).save(images / f"{i}.png")
+    scene.data = partial(load, images, lazy=True)
+    scene.config = replace(CONFIG, batch_size=4, workers=scene.chance.randrange(2))
+    scene.compare_with_its_own()
+    broken = images / f"{scene.chance.randrange(8)}.png"
+    good = broken.read_bytes()
+    step = scene.chance.randrange(CONFIG.steps - 2)  # within two more every image has its turn
+    cut = partial(broken.write_bytes, good[: scene.chance.randrange(40)])  # before the pixels
+    end = scene.run(lambda trainer, say: at_step(trainer, step, cut))
+    assert end.code == 1, end
+    assert end.all("error")[0].startswith(f"DataError: cannot read the image {broken}"), end
+    broken.write_bytes(good)
+    return "DataError"
+
+
 KINDS: dict[str, Callable[[Scene], str]] = {
     "kill -9 at any moment": kill,
     "kill -9 in a write": kill_in_a_write,
     "kill -9 four times": kill_again_and_again,
+    "kill -9, several averages": kill_among_averages,
     "power cut": power_cut,
     "SIGTERM": partial(told, signal.SIGTERM, 143),
     "SIGINT": partial(told, signal.SIGINT, 130),
+    "SIGTERM to all processes": told_with_its_workers,
     "SIGTERM twice": partial(told_twice, signal.SIGTERM),
     "SIGTERM, then kill -9": partial(told_twice, signal.SIGKILL),
     "disk full for a moment": full_once,
@@ -627,6 +709,9 @@ KINDS: dict[str, Callable[[Scene], str]] = {
     "NaN batch": nan_batch,
     "NaN batches left out": nan_batch_left_out,
     "out of memory": no_memory,
+    "a worker dies": dead_worker,
+    "workers die for good": dead_workers,
+    "broken image": broken_image,
 }
 
 
@@ -693,7 +778,7 @@ def main() -> int:
                 if why or scene.missing or not scene.exact:
                     failures.append(f"{name}, instant {i}: lost {scene.missing}, {why}")
                 for path in Path(work).iterdir():
-                    shutil.rmtree(path)
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             strikes += options.instants
             told = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
             print(f"{name:26}{options.instants:>8}{lost:>6}{differ:>8}  {told}", flush=True)
