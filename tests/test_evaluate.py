@@ -36,7 +36,7 @@ from scoresde.metrics import (
     inception,
     sliced_wasserstein,
 )
-from scoresde.metrics.halves import estimate
+from scoresde.metrics.resampling import estimate
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -2,16 +2,16 @@
 
 from scoresde.metrics.classifier import Classifier
 from scoresde.metrics.distances import nearest_distance, total_variation
-from scoresde.metrics.evaluate import METRICS, Metric, evaluate
 from scoresde.metrics.evaluation import Comparison, Evaluation
+from scoresde.metrics.fidelity import Inception, inception
 from scoresde.metrics.frechet import Frechet, GaussianFit, frechet_distance
-from scoresde.metrics.halves import Estimate, halves
-from scoresde.metrics.inception import Inception, inception
+from scoresde.metrics.front import METRICS, Metric, evaluate
 from scoresde.metrics.interval import bootstrap
 from scoresde.metrics.kernels import Kernel, kernel_distance
 from scoresde.metrics.laws import Sliced, energy_distance, sliced_wasserstein
 from scoresde.metrics.memory import Memorisation, Memory, memorisation
 from scoresde.metrics.neighbours import Neighbours, Support, precision_recall
+from scoresde.metrics.resampling import Estimate, halves
 from scoresde.metrics.sources import Features, Source
 
 __all__ = [

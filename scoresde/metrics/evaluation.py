@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from scoresde import checkpoint, plot
 from scoresde.errors import UnknownNameError
-from scoresde.metrics.halves import Estimate
+from scoresde.metrics.resampling import Estimate
 
 __all__ = ["FIGURES", "Comparison", "Evaluation", "Figure"]
 

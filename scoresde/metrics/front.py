@@ -21,11 +21,11 @@ from scoresde.errors import (
 )
 from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
 from scoresde.metrics.frechet import Frechet
-from scoresde.metrics.halves import estimate, halves
 from scoresde.metrics.kernels import Kernel
 from scoresde.metrics.laws import Sliced
 from scoresde.metrics.memory import Memory
 from scoresde.metrics.neighbours import Neighbours
+from scoresde.metrics.resampling import estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
 
 __all__ = ["METRICS", "Metric", "evaluate"]
@@ -73,7 +73,7 @@ def evaluate(
 
     The data are divided at random into two sets of n: the reference, and one for the floor, which
     is what samples of the exact law would reach at this n. Both are compared with the reference,
-    and so are their random halves, which give the intervals (`scoresde.metrics.halves`). Samples
+    and so are their random halves, which give the intervals (`metrics.resampling`). Samples
     and data are read batch by batch; their features are held in memory.
 
     Args:
