@@ -11,8 +11,10 @@ from PIL import Image
 from test_cli import said, train
 from test_training import CONFIG, assert_same, data, make, rows
 
+from scoresde import plot
 from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.data import Data
+from scoresde.data.transforms import Standardize
 from scoresde.errors import MissingExtraError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
@@ -135,6 +137,7 @@ class Run:
         self.rows, self.finished, self.metrics = [], False, {}
 
     def log(self, data, step=None):
+        assert (step is None) == ("step" in data)
         self.rows.append((data["step"] if step is None else step, data["loss"]))
 
     def define_metric(self, name, step_metric):
@@ -237,6 +240,17 @@ def test_the_samples_of_other_weights_differ(tmp_path):
     Pictures(tmp_path, n=2).on_checkpoint(2, model)
     first, second = sorted((tmp_path / "pictures").iterdir())
     assert not np.array_equal(*(np.asarray(Image.open(path)) for path in (first, second)))
+
+
+def test_points_are_shown_in_the_units_of_the_data(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plot, "scatter", lambda x, path, title: shown.append(x) or path.touch())
+    (tmp_path / "pictures").mkdir()
+    model = make(num_classes=None).eval()
+    for scale in (1.0, 100.0):
+        model.transform = Standardize((0.0, 0.0), (scale, scale))
+        Pictures(tmp_path, n=3).on_checkpoint(1, model)
+    torch.testing.assert_close(shown[1], 100 * shown[0])
 
 
 def test_a_ladder_of_few_levels_is_drawn_in_its_own_steps(tmp_path):

@@ -14,6 +14,7 @@ from test_cli import different, said, train
 
 from scoresde.cli import main, toml
 from scoresde.cli.config import DataConfig, NetConfig, RunConfig, _sde_of, _words_of
+from scoresde.data import Data
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.sde import SDE, VESDE, VPSDE, NCSNLadder
@@ -234,6 +235,17 @@ def test_the_file_of_a_run_takes_that_run_up_again(run, capsys, tmp_path):
         main(["train", "--config", str(copy)])
     assert ended.value.code == 2
     assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.global_rng
+def test_the_first_weights_are_those_of_the_seed():
+    def weights(seed):
+        torch.rand(1)
+        run = RunConfig(data=DataConfig(source=""), train=TrainConfig(seed=seed))
+        return run.model(Data(torch.randn(4, 2))).net.stem.weight
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
 
 
 def test_another_run_leaves_the_file_as_it_was(run, capsys):

@@ -23,8 +23,9 @@ class Pictures(Callback):
     """Draws `loss.png`, `samples.png` and `pictures/step-*.png` at every checkpoint.
 
     The samples are a grid of images or points in the plane, by DPM-Solver++ in 20 steps: always of
-    the same seed, so that one sees the same ones get better. Events of any other shape have no
-    picture. The averaged model draws them, and the run itself is not touched.
+    the same seed, so that one sees the same ones get better. Points are in the units of the data,
+    and events of any other shape have no picture. The averaged model draws, and the run itself is
+    not touched.
 
     Args:
         folder: That of the run.
@@ -66,7 +67,7 @@ class Pictures(Callback):
         if is_image:
             plot.grid(x, path)
         else:
-            plot.scatter(x, path, title=f"step {step:,}")
+            plot.scatter(model.to_units(x), path, title=f"step {step:,}")
         shutil.copy(path, self.folder / "samples.png")
 
     def _draw_loss(self) -> None:
