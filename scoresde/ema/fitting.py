@@ -91,11 +91,12 @@ def _updates(stored: Sequence[int], at: int) -> tuple[Tensor, Tensor]:
     if last < _NODES:
         k = torch.arange(last + 1)
     else:
-        # shares have kinks where an average was stored, and vary fastest just before `at`
+        # shares have kinks where an average was stored, and bend most at `at` and just before it
         kinks = torch.tensor(sorted({0, at, *stored}), dtype=torch.float64)
         between = torch.linspace(0, 1, max(8, _NODES // len(kinks)), dtype=torch.float64)
         even = torch.lerp(kinks[:-1, None], kinks[1:, None], between).flatten()
         near = at - torch.logspace(0, 1, _NODES // 8, base=at, dtype=torch.float64)
-        k = torch.unique(torch.cat([even, near]).round().long())
+        after = torch.tensor([min(at + 1.0, last)])
+        k = torch.unique(torch.cat([even, near, after]).round().long())
     gaps = torch.diff(k.double(), prepend=torch.tensor([-1.0]), append=k[-1:].double() + 1)
     return k, (gaps[:-1] + gaps[1:]) / 2
