@@ -254,7 +254,7 @@ class Scene:
         self.warned = [str(warning.message) for warning in caught]
         steps = [row["step"] for row in rows(self.folder)]
         assert steps == sorted(set(steps)), f"the log has the steps {steps}"
-        assert not list(self.folder.glob(".*.tmp")), "temporary files are left"
+        assert not list(self.folder.rglob(".*.tmp")), "temporary files are left"
         self.exact = same(self.result(), self.whole.result)
 
 

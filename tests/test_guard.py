@@ -98,11 +98,8 @@ def test_ten_steps_in_a_row_may_be_left_out_and_no_more(tmp_path, number, ends):
 
 def test_a_loss_without_end_whose_gradient_is_finite_is_never_left_out():
     trainer = trainer_of(set())
-    update = trainer._update
-    trainer._update = lambda step, batch: update(step, batch).index_fill(
-        0, torch.tensor(0), math.nan if step == 3 else 0.0
-    )
-    trainer._guard._describe = update.describe
+    loss = trainer._update.loss
+    trainer._update.loss = lambda step, *batch: loss(step, *batch) + (math.nan if step == 3 else 0)
     with pytest.raises(TrainingError, match="broke down at step 3: the loss is nan and its grad"):
         trainer.train()
 
@@ -162,6 +159,52 @@ def test_a_step_without_memory_is_explained_and_the_run_can_go_on(tmp_path, erro
     undisturbed = Trainer(hooked(-1, None), data(), CONFIG)
     undisturbed.train()
     assert_same(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_trainer_that_was_stopped_within_an_update_does_not_go_on(tmp_path, when):
+    trainer = Trainer(make(), data(), CONFIG, folder=tmp_path)
+    trainer.train(7)
+    step = trainer.optimizer.step
+
+    def stopped():
+        if when == "after":
+            step()
+        raise KeyboardInterrupt
+
+    trainer.optimizer.step = stopped
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.optimizer.step = step
+    with pytest.raises(TrainingError, match=r"in the middle of step 7, .* last good .*-0+7\.s"):
+        trainer.train()
+    resumed = Trainer(make(), data(), CONFIG, folder=tmp_path)
+    resumed.train()
+    whole = Trainer(make(), data(), CONFIG)
+    whole.train()
+    assert_same(resumed, whole)
+
+
+def test_a_trainer_whose_network_failed_goes_on_exactly():
+    def fail(out):
+        raise RuntimeError("for once")
+
+    trainer = Trainer(hooked(5, fail), data(), CONFIG)
+    with pytest.raises(RuntimeError, match="for once"):
+        trainer.train()
+    trainer.train()
+    whole = Trainer(hooked(-1, None), data(), CONFIG)
+    whole.train()
+    assert_same(trainer, whole)
+
+
+def test_what_a_killed_writer_left_beside_other_averages_is_removed_too(tmp_path):
+    config = replace(CONFIG, ema=(0.9, 0.99))
+    Trainer(make(), data(), config, folder=tmp_path).train(2)
+    left = tmp_path / "ema-0.99" / ".model.safetensors.99.tmp"
+    left.write_text("half")
+    Trainer(make(), data(), config, folder=tmp_path)
+    assert not left.exists()
 
 
 def test_memory_that_is_really_not_there_is_told_apart_from_other_errors():

@@ -125,6 +125,13 @@ class Guard:
                 "another run with a smaller batch_size"
             ) from error
 
+    def torn(self, step: int) -> TrainingError:
+        """The error for weights that may have moved where their averages have not."""
+        return TrainingError(
+            f"training was ended at once in the middle of step {step}, so that this trainer cannot "
+            f"go on; {self._kept()}, from which a new trainer of the same folder does"
+        )
+
     def _report(self, step: int, loss: float, norm: float) -> str:
         row = f", the {self._in_a_row}th in a row" if self._in_a_row > _MOST else ""
         return (

@@ -45,7 +45,8 @@ class Keeper:
             InvalidValueError: It is one of another configuration, model or data set.
             CheckpointError: There are checkpoints, and none is good or of a run.
         """
-        checkpoint.clean(self.folder)
+        for folder in (self.folder, *self.folder.glob("ema-*")):
+            checkpoint.clean(folder)
         found = checkpoint.latest(self.folder)
         if found is None:
             return None

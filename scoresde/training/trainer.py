@@ -140,6 +140,8 @@ class Trainer:
             CheckpointError: Two checkpoints in a row could not be written, or the last one.
             PeerError: Another process of the job died.
         """
+        if self._update.begun == self.step:
+            raise self._guard.torn(self.step)
         if self._keeper is not None and self.finished:
             # the run may have been killed between the two files
             keeper, results = self._keeper, self.ema.results

@@ -37,6 +37,7 @@ class Update:
 
     Attributes:
         optimizer: Adam, over the parameters that ask for gradients.
+        begun: The last update whose weights have begun to move.
 
     Raises:
         InvalidValueError: The batch cannot be divided evenly.
@@ -52,6 +53,7 @@ class Update:
             betas=config.betas,
             fused=True,
         )
+        self.begun = -1
         self._rows = _divided(config)
         self._weight = _weight(config, model)
         self._law = _law(config)
@@ -74,6 +76,7 @@ class Update:
         self._check_reached()
         weights = self.optimizer.param_groups[0]["params"]
         norm = torch.nn.utils.clip_grad_norm_(weights, self.config.clip)
+        self.begun = step
         if self.config.on_nan == "raise" or norm.isfinite():
             self.optimizer.step()
         return torch.stack([torch.stack(losses).sum(), norm])
