@@ -17,8 +17,7 @@ from test_cli import said, train
 from scoresde import checkpoint
 from scoresde.cli import main
 from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
-from scoresde.metrics.evaluation import Comparison, Evaluation
-from scoresde.metrics.halves import Estimate
+from scoresde.metrics import Comparison, Estimate, Evaluation
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel, card, store
 from scoresde.sde import SDE, VESDE, VPSDE
