@@ -12,6 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from scoresde import VESDE, ScoreModel
 from scoresde.data import BYTES, Data, load
@@ -180,17 +182,35 @@ class Store:
         return RAW[index]
 
 
+@pytest.fixture
+def torch_has_seen_no_loader(monkeypatch):
+    """It answers SIGCHLD from the first loader of a process on."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("torch_has_seen_no_loader")
+@pytest.mark.parametrize("another", [False, True])
+def test_a_death_is_told_between_updates_and_not_within_one(another):
+    if another:
+        list(DataLoader(range(3), num_workers=1, generator=torch.Generator()))
+        assert signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL
+    with contextlib.closing(Batches(DATA, config(workers=1)).since(0)) as batches:
+        next(batches)
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+
+
 def test_a_worker_that_is_killed_is_replaced_and_no_batch_is_lost(tmp_path):
     file = tmp_path / "die"
     data = Data(Store(file), DATA.label, BYTES)
     file.touch()
-    before = signal.getsignal(signal.SIGCHLD)
     with pytest.warns(RuntimeWarning, match=r"died before step \d+ .*; it is replaced"):
         found = made(Batches(data, config(workers=2)))
     assert all(map(same, found, made(Batches(DATA, config()))))
     assert len(found) == 12
     assert not file.exists()
-    assert signal.getsignal(signal.SIGCHLD) is before
 
 
 def test_workers_that_die_again_and_again_end_the_run(monkeypatch):

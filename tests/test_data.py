@@ -281,7 +281,8 @@ def test_the_fingerprint_sees_samples_and_labels():
     other = x.clone()
     other[3, 1] = 1e-30
     prints = [Data(x), Data(other), Data(x.double()), Data(x[:, :1]), Data(x, label)]
-    assert len({data.fingerprint() for data in [*prints, Data(x, label.flip(0))]}) == 6
+    prints += [Data(x, label.flip(0)), Data(x, transform=Range(0, 1)), Data(x, classes=3)]
+    assert len({data.fingerprint() for data in prints}) == 7
     assert Data(x.clone()).fingerprint() == Data(x).fingerprint()
 
 
