@@ -243,6 +243,25 @@ def test_numbers_are_equal_on_all_sides():
     assert evaluate(SAMPLES, REAL[:41], **QUICK).n == 20
 
 
+def test_the_floor_is_of_other_real_data_against_the_same_reference():
+    seen = []
+
+    def spy(x, y, rows, others):
+        seen.append((x, y, rows, others))
+        return {"zero": torch.zeros(len(rows))}
+
+    evaluate(torch.arange(20.0)[:, None], 100 + torch.arange(50.0)[:, None], metrics=[spy])
+    (x, y, rows, others), (z, again, floor_rows, same) = seen
+    assert torch.equal(y, again)
+    assert torch.equal(others, same)
+    assert not torch.equal(rows, floor_rows)
+    assert sorted(x.flatten().tolist()) == list(range(20))
+    held = torch.cat([y, z]).flatten().tolist()
+    assert len(set(held)) == 40
+    assert min(held) >= 100
+    assert held != sorted(held)
+
+
 def test_the_order_of_samples_means_nothing_to_symmetric_figures():
     mixed = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     one, two = (evaluate(x, REAL, **QUICK) for x in (SAMPLES, SAMPLES[mixed]))
