@@ -15,7 +15,7 @@ from scoresde import plot
 from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.data import Data
 from scoresde.data.transforms import Standardize
-from scoresde.errors import MissingExtraError, UnknownNameError
+from scoresde.errors import InvalidValueError, MissingExtraError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, Moments
@@ -251,6 +251,11 @@ def test_points_are_shown_in_the_units_of_the_data(tmp_path, monkeypatch):
         model.transform = Standardize((0.0, 0.0), (scale, scale))
         Pictures(tmp_path, n=3).on_checkpoint(1, model)
     torch.testing.assert_close(shown[1], 100 * shown[0])
+
+
+def test_a_number_of_samples_is_at_least_one(tmp_path):
+    with pytest.raises(InvalidValueError, match="n must be an integer >= 1, got 0"):
+        Pictures(tmp_path, n=0)
 
 
 def test_a_ladder_of_few_levels_is_drawn_in_its_own_steps(tmp_path):

@@ -1,6 +1,7 @@
 """A run as a file: it says everything, makes the same weights again, and refuses what is wrong."""
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import UserSDE, log_floats, sdes
 from test_cli import different, said, train
+from torch.distributed.run import get_args_parser
 
 from scoresde.cli import main, toml
 from scoresde.cli.config import DataConfig, NetConfig, RunConfig, _sde_of, _words_of
@@ -301,3 +303,14 @@ def test_a_missing_file_or_a_forgotten_name_is_told_in_one_line(tmp_path, capsys
 
 def test_the_tables_of_an_sde_name_its_class():
     assert toml.build(SDE, toml.tables(VESDE(levels=3)), "") == VESDE(levels=3)
+
+
+def test_torchrun_leaves_every_option_to_the_command(capsys):
+    """It takes what begins as an option of its own does for an abbreviation, wherever it stands."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    options = sorted(set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out)))
+    assert {"--log-to", "--log-every", "--config", "--sde", "--steps"} <= set(options)
+    words = ["train", *(word for option in options for word in (option, "x"))]
+    found = get_args_parser().parse_args(["--nproc-per-node", "2", "-m", "scoresde", *words])
+    assert (found.training_script, found.training_script_args) == ("scoresde", words)

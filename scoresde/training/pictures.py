@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from scoresde import plot
+from scoresde.checks import check_integer
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import sample
 from scoresde.score import ScoreModel
@@ -33,11 +34,14 @@ class Pictures(Callback):
             128 of them, or 1,000 points.
 
     Raises:
+        InvalidValueError: `n` is no integer of at least 1.
         MissingExtraError: matplotlib is not installed.
     """
 
     def __init__(self, folder: str | Path, n: int | None = None) -> None:
         self.folder = Path(folder)
+        if n is not None:
+            check_integer("n", n, 1)
         self.n = n
         try:
             import matplotlib  # noqa: F401, told before the work
