@@ -1,0 +1,223 @@
+r"""What a training step costs: the trainer beside a loop written by hand, and each of its options.
+
+1. Overhead. The same network, optimiser, average and loss, once in a `Trainer` and once in thirty
+   lines of plain torch, for a U-Net of realistic size and for a tiny MLP, where whatever a step
+   does beside the network shows most.
+2. Options. The U-Net's step with each option of `TrainConfig` that changes how it is computed:
+   time, and the memory that a step needs on top of what is there before it.
+
+All take turns, so that a change in the speed of the machine meets all of them alike, and seconds
+are those of the thread. A figure is the median over the turns; an overhead is that of the ratios
+within a turn, with a 95 % interval of the median.
+
+    python examples/benchmarks/training.py            # ten minutes
+    python examples/benchmarks/training.py --short    # seconds: does it run?
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from scoresde import Moments, ScoreModel
+from scoresde.nn import MLP, UNet
+from scoresde.sde import EDMSDE
+from scoresde.training import TrainConfig, Trainer
+
+DECAY, CLIP, LR = 0.999, 1.0, 1e-3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    turns: int = 21
+    """Turns of every contender; the first is not counted."""
+    batch: int = 64
+    """Samples in a batch."""
+    compile: bool = True
+    """Whether torch.compile is among the options: it needs a C++ compiler, and minutes."""
+    short: bool = False
+    """A run of a few seconds that shows that everything works and measures nothing."""
+    csv: Path | None = None
+    """Where to write the table of options."""
+
+
+def unet() -> nn.Module:
+    """1.6 million parameters, for images of 28 x 28."""
+    return UNet(1, patch=2, channels=(48, 80, 104, 112))
+
+
+def mlp() -> nn.Module:
+    """A network for points of the plane."""
+    return MLP(2, hidden=(64, 64))
+
+
+def built(make: Callable[[], nn.Module], x: Tensor) -> ScoreModel:
+    """A score model with the same first weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(torch.Generator().manual_seed(0).get_state())
+        return ScoreModel(make(), EDMSDE(), x.shape[1:], data=Moments(0.0, var=1.0))
+
+
+# --- the contenders: functions that make some steps -----------------------------------------------
+
+Contender = Callable[[int], Any]
+
+
+def trainer(make: Callable[[], nn.Module], x: Tensor, batch: int, **options: Any) -> Contender:
+    """The steps of a `Trainer`."""
+    config = TrainConfig(
+        steps=10**6, batch_size=batch, lr=LR, clip=CLIP, ema=DECAY, decay="constant", warmup=0,
+        times="lognormal", **options,
+    )  # fmt: skip
+    run = Trainer(built(make, x), x, config)
+    return lambda steps: run.train(steps, progress=False)
+
+
+def by_hand(make: Callable[[], nn.Module], x: Tensor, batch: int) -> Contender:
+    """The same in plain torch: EDM's preconditioning and loss (Karras et al. 2022, table 1)."""
+    net = built(make, x).net.train()
+    weights = list(net.parameters())
+    average = [p.detach().clone() for p in weights]
+    optimizer = torch.optim.Adam(weights, lr=LR, betas=(0.9, 0.99), fused=True)
+    generator = torch.Generator().manual_seed(0)
+    one = (batch, *(1,) * (x.ndim - 1))
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            x0 = x[torch.randint(len(x), (batch,), generator=generator)]
+            sigma = (1.2 * torch.randn(one, generator=generator)).exp()
+            noisy = x0 + sigma * torch.randn(x0.shape, generator=generator)
+            total = 1 + sigma**2
+            out = net(noisy / total.sqrt(), 0.25 * sigma.flatten().log())
+            denoised = noisy / total + sigma / total.sqrt() * out
+            loss = (total / sigma**2 * (denoised - x0) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, CLIP)
+            optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(average, weights, 1 - DECAY)
+
+    return run
+
+
+# --- the two measurements -------------------------------------------------------------------------
+
+
+def turns(contenders: Mapping[str, Contender], steps: int, n: int) -> dict[str, list[float]]:
+    """Milliseconds a step of each contender in each of `n` turns."""
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(n):
+        for name, run in contenders.items():
+            start = time.thread_time()
+            run(steps)
+            if turn:
+                found[name].append(1e3 * (time.thread_time() - start) / steps)
+    return found
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """An interval that holds the median with 95 % confidence, from the order of the values."""
+    n, ordered = len(values), sorted(values)
+    k = max(0, math.floor((n - 1.96 * math.sqrt(n)) / 2))
+    return ordered[k], ordered[n - 1 - k]
+
+
+def overhead(name: str, ms: Mapping[str, list[float]]) -> None:
+    """Print what the trainer adds to a step."""
+    ours, hand = (statistics.median(ms[key]) for key in ("trainer", "by hand"))
+    ratios = [100 * (a / b - 1) for a, b in zip(ms["trainer"], ms["by hand"], strict=True)]
+    low, high = interval(ratios)
+    print(
+        f"{name}: {ours:.3f} ms a step in the trainer, {hand:.3f} by hand: "
+        f"{statistics.median(ratios):+.2f} % [{low:+.2f}, {high:+.2f}]"
+    )
+
+
+def memory(make: Callable[[], Contender]) -> float:
+    """Megabytes that two steps need on top of what was there, in a process of their own."""
+    if sys.platform != "linux":
+        return math.nan
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+
+    def measure() -> None:
+        run = make()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        run(2)
+        there.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+    child = context.Process(target=measure)
+    child.start()
+    child.join()
+    return float(here.recv()) if here.poll() else math.nan
+
+
+def main(options: Options) -> None:
+    """Measure and print."""
+    if options.short:
+        options = replace(options, turns=3, batch=8, compile=False)
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(256, 1, 28, 28, generator=generator)
+    points = torch.randn(4096, 2, generator=generator)
+    batch = options.batch
+    kinds: dict[str, dict[str, Any]] = {
+        "as it is": {},
+        "bf16": dict(bf16=True),
+        "channels_last": dict(channels_last=True),
+        "bf16, channels_last": dict(bf16=True, channels_last=True),
+        "recompute": dict(recompute=True),
+        "accumulate = 4": dict(accumulate=4),
+    }
+    if options.compile:
+        kinds["compile"] = dict(compile=True)
+        kinds["compile, bf16"] = dict(compile=True, bf16=True)
+    # first of all, while the process is small
+    megabytes = {
+        name: memory(lambda kind=kind: trainer(unet, images, batch, **kind))
+        for name, kind in kinds.items()
+        if "compile" not in kind
+    }
+
+    print(f"one thread, batch {batch}, median of {options.turns - 1} turns\n\n1. Overhead\n")
+    pairs = [("U-Net, 1.6M parameters", unet, images, 2), ("MLP, 5k parameters", mlp, points, 100)]
+    for name, make, x, steps in pairs:
+        pair = {"trainer": trainer(make, x, batch), "by hand": by_hand(make, x, batch)}
+        overhead(name, turns(pair, 1 if options.short else steps, options.turns))
+
+    print("\n2. Options of the U-Net's step\n")
+    contenders = {name: trainer(unet, images, batch, **kind) for name, kind in kinds.items()}
+    found = turns(contenders, 1 if options.short else 2, options.turns)
+    rows = [("option", "ms a step", "times the first", "MB a step")]
+    for name, ms in found.items():
+        ratios = [a / b for a, b in zip(ms, found["as it is"], strict=True)]
+        size = megabytes.get(name, math.nan)
+        rows.append((
+            name, f"{statistics.median(ms):.1f}", f"{statistics.median(ratios):.2f}",
+            "" if math.isnan(size) else f"{size:.0f}",
+        ))  # fmt: skip
+    for row in rows:
+        print(f"{row[0]:<20}" + "".join(f"{cell:>17}" for cell in row[1:]))
+    if options.csv is not None:
+        with options.csv.open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
