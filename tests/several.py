@@ -29,6 +29,10 @@ RUNS = {
     "float32": (torch.float32, {}),
     "float64": (torch.float64, {}),
     "in parts": (torch.float64, dict(accumulate=3)),
+    "in shares": (
+        torch.float64,
+        dict(shard=True, accumulate=3, recompute=True, ema=(0.999, 0.9), ema_sigma=(0.1,)),
+    ),
 }
 
 
@@ -73,9 +77,11 @@ def acting(n, act, only=1):
 
 def train(folder, runs=RUNS):
     for name, (dtype, options) in runs.items():
-        # other first weights in every process: those of process 0 count
-        start = model(dtype, seed=distributed.rank())
-        Trainer(start, data(dtype), replace(CONFIG, **options), folder=folder / name).train()
+        config = replace(CONFIG, snapshot_every=25, **options)
+        for steps in (23, None):
+            # other first weights in every process: those of process 0 count
+            start = model(dtype, seed=distributed.rank())
+            Trainer(start, data(dtype), config, folder=folder / name).train(steps)
 
 
 def term(out):
@@ -139,6 +145,22 @@ def sampled(folder):
         assert scoresde.cli.main(words) == 0
 
 
+def shares(folder):
+    """How many numbers this process holds, in shares and otherwise."""
+    found = []
+    for shard in (True, False):
+        trainer = Trainer(model(), data(), replace(SHORT, shard=shard))
+        result = trainer.train(2)
+        averages = [p for average in trainer.ema._all for p in average.model.parameters()]
+        moments = [v for slot in trainer.optimizer.state.values() for v in slot.values()]
+        held = [*trainer.model.parameters(), *averages, *moments]
+        held = [v.to_local() if hasattr(v, "to_local") else v for v in held]
+        found.append(sum(v.numel() for v in held))
+        with torch.no_grad():  # of whole weights, in each process
+            found.append(float(result(torch.ones(1, 1, 4, 4), 0.5).sum()))
+    return found
+
+
 def uneven(folder):
     Trainer(model(), data(), replace(SHORT, batch_size=9))
 
@@ -195,7 +217,7 @@ def ever(folder):
 
 
 CASES = [
-    signalled, not_a_number, full_disk, damaged, undisturbed, sampled, uneven, indivisible,
+    signalled, not_a_number, full_disk, damaged, undisturbed, sampled, shares, uneven, indivisible,
     other_arguments, unreached, failing_main, spoken,
 ]  # fmt: skip
 
@@ -214,5 +236,5 @@ def main(folder):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with distributed.group(timeout=60):
+    with distributed.group(timeout=240):
         {"main": main, "ever": ever}[sys.argv[1]](Path(sys.argv[2]))

@@ -35,7 +35,7 @@ def start(*words):
     )
 
 
-def ended(process, seconds=120):
+def ended(process, seconds=300):
     """Exit code, stdout and stderr, in time or not at all."""
     try:
         out, err = process.communicate(timeout=seconds)
@@ -79,7 +79,8 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "tolerance"), [("float32", 1e-5), ("float64", 1e-9), ("in parts", 1e-9)]
+    ("name", "tolerance"),
+    [("float32", 1e-5), ("float64", 1e-9), ("in parts", 1e-9), ("in shares", 1e-9)],
 )
 def test_two_processes_end_in_the_weights_of_one(two, one, name, tolerance):
     for file in ("step-00000050.safetensors", "model.safetensors"):
@@ -93,7 +94,7 @@ def test_two_processes_log_the_losses_of_one(two, one, name):
         [json.loads(line) for line in (f / name / "log.jsonl").read_text().splitlines()]
         for f in (two[0], one)
     )
-    assert len(expected) == 10
+    assert len(expected) == 11
     for key in ("step", "loss", "grad_norm", "lr"):
         assert [row[key] for row in found] == pytest.approx([row[key] for row in expected], 1e-4)
 
@@ -103,10 +104,23 @@ def test_a_batch_in_parts_is_the_batch(one):
     assert 0 < apart(a, b) < 1e-9
 
 
+def test_averages_in_shares_are_written_whole(two, one):
+    for name in ("ema-0.9/model.safetensors", "ema/sigma-0.1/step-00000025.safetensors"):
+        found, expected = (tensors(folder / "in shares", name) for folder in (two[0], one))
+        assert apart(found, expected) < 1e-9
+
+
+def test_a_process_holds_its_share_of_the_weights_the_averages_and_the_optimiser(two):
+    for end in two[1]:
+        held, result, all_, expected = end["shares"]
+        assert held < 0.6 * all_
+        assert result == pytest.approx(expected, 1e-4)
+
+
 def test_process_0_alone_writes(two):
     written = {path.name for path in (two[0] / "float32").iterdir()}
-    steps = {f"step-000000{k}.safetensors" for k in (20, 40, 50)}
-    assert written == steps | {"model.safetensors", "config.json", "log.jsonl"}
+    steps = {f"step-000000{k}.safetensors" for k in (23, 40, 50)}
+    assert written == steps | {"model.safetensors", "config.json", "log.jsonl", "README.md"}
 
 
 def test_a_signal_to_one_process_ends_both_after_the_same_step(two):

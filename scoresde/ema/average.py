@@ -41,7 +41,7 @@ class Average(Generic[ModelT]):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.profile = profile
         self.updates = 0
-        self._follow(model)
+        self.follow(model)
 
     @property
     def averaged(self) -> set[str]:
@@ -58,7 +58,7 @@ class Average(Generic[ModelT]):
         the objects themselves.
         """
         if model is not self._followed or [p.requires_grad for p in self._weights] != self._free:
-            self._follow(model)
+            self.follow(model)
         mine, theirs = self._moved
         if mine:
             torch._foreach_lerp_(mine, theirs, 1 - self.profile.decay_at(self.updates))
@@ -66,8 +66,12 @@ class Average(Generic[ModelT]):
             old.copy_(new)
         self.updates += 1
 
-    def _follow(self, model: nn.Module) -> None:
-        """Look up what is averaged and what is copied: it takes longer than a small update."""
+    def follow(self, model: nn.Module) -> None:
+        """Look up what is averaged and what is copied: it takes longer than a small update.
+
+        Args:
+            model: what to follow from now on.
+        """
         self._followed = model
         self._weights = list(model.parameters())
         self._free = [p.requires_grad for p in self._weights]

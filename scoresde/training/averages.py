@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
+from scoresde import distributed
 from scoresde.ema import EMA, Average, PowerEMA, save_snapshot, snapshots_in
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
+from scoresde.training.shard import shard, whole
 
 __all__ = ["Averages"]
+
+AverageT = TypeVar("AverageT", bound=Average[ScoreModel])
 
 
 class Averages:
@@ -30,7 +36,29 @@ class Averages:
         self.folder = folder
         self._decays = [EMA(model, decay) for decay in config.decays]
         self._powers = [PowerEMA(model, sigma) for sigma in config.ema_sigma]
-        self._all: list[Average[ScoreModel]] = [*self._decays, *self._powers]
+        self._mold: ScoreModel | None = None
+        if config.shard and distributed.size() > 1:
+            self._mold = copy.deepcopy(model).cpu()
+
+    @property
+    def _all(self) -> list[Average[ScoreModel]]:
+        return [*self._decays, *self._powers]
+
+    def share(self, model: ScoreModel) -> None:
+        """Keep a share of every average, and of `model` itself, in each of the processes."""
+        if self._mold is not None:
+            shard(model, *(average.model for average in self._all))
+            for average in self._all:
+                average.follow(model)
+
+    def whole(self) -> Averages:
+        """The same averages where each process has all of them; all ask for it together."""
+        if self._mold is None:
+            return self
+        found = copy.copy(self)
+        found._decays = [_gathered(average, self._mold) for average in self._decays]
+        found._powers = [_gathered(average, self._mold) for average in self._powers]
+        return found
 
     @property
     def model(self) -> ScoreModel:
@@ -100,3 +128,12 @@ class Averages:
             parts[i][own] = value
         for average, part in zip(self._all, parts, strict=True):
             average.load_state_dict(part)
+
+
+def _gathered(average: AverageT, mold: ScoreModel) -> AverageT:
+    """A whole copy of an average that is kept in shares."""
+    found = copy.copy(average)
+    found.model = copy.deepcopy(mold).eval().requires_grad_(False)
+    found.follow(mold)
+    found.load_state_dict(whole(average.state_dict()))
+    return found

@@ -17,7 +17,7 @@ __all__ = ["TrainConfig"]
 # stay the same but for rounding.
 _FREE = {
     "on_nan", "save_every", "keep", "log_every", "accumulate", "compile", "channels_last",
-    "recompute", "snapshot_every", "snapshot_half", "workers",
+    "recompute", "shard", "snapshot_every", "snapshot_half", "workers",
 }  # fmt: skip
 
 
@@ -69,6 +69,8 @@ class TrainConfig:
             want them.
         recompute: Whether the blocks of the network forget their activations and compute them
             again on the way back, which saves memory and costs about a third more time.
+        shard: Whether each of several processes keeps a share of the weights, gradients and
+            averages only, for networks that one cannot hold; every step then sends more.
         save_every: Steps between checkpoints, at least 1.
         keep: How many checkpoints are kept, at least 2: a damaged one needs a predecessor.
         log_every: Steps between looks at the loss, at least 1.
@@ -102,6 +104,7 @@ class TrainConfig:
     compile: bool = False
     channels_last: bool = False
     recompute: bool = False
+    shard: bool = False
     save_every: int = 1000
     keep: int = 3
     log_every: int = 50
@@ -131,6 +134,8 @@ class TrainConfig:
             raise InvalidValueError("ema must hold at least one decay, 0.999 for example")
         if len(self.decays) == 1:  # one decay is one run, however it is written
             object.__setattr__(self, "ema", self.decays[0])
+        if self.shard and self.channels_last:
+            raise InvalidValueError("shard and channels_last exclude each other; leave one out")
         if not 0 <= self.label_dropout <= 1:
             raise InvalidValueError(f"label_dropout must lie in [0, 1], got {self.label_dropout!r}")
         for kind, name, choices in (

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
 
-__all__ = ["laid_out", "training"]
+__all__ = ["blocks", "laid_out", "training"]
 
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -62,21 +62,22 @@ def _compiled(net: nn.Module) -> Iterator[None]:
 def _recomputed(net: nn.Module) -> Iterator[None]:
     """Activation checkpointing (Chen et al. 2016, arXiv:1604.06174) of every block of the network.
 
-    The blocks are the items of its outermost `ModuleList`s; the whole network where it has none.
+    The whole network is one where it has none.
     """
-    blocks = list(_blocks(net)) or [net]
-    for block in blocks:
+    chosen = list(blocks(net)) or [net]
+    for block in chosen:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
     try:
         yield
     finally:
-        for block in blocks:
+        for block in chosen:
             del block.forward
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+def blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a network that run one after the other: the items of outermost `ModuleList`s."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child
         else:
-            yield from _blocks(child)
+            yield from blocks(child)

@@ -12,6 +12,7 @@ from scoresde.data import Data
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel
 from scoresde.training.averages import Averages
+from scoresde.training.shard import laid_like, whole
 
 __all__ = ["identity", "pack", "unpack"]
 
@@ -22,7 +23,7 @@ def pack(model: ScoreModel, ema: Averages, optimizer: torch.optim.Optimizer) -> 
     state |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for i, slots in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": v for k, v in slots.items()}
-    return state
+    return whole(state)
 
 
 def unpack(
@@ -44,8 +45,8 @@ def unpack(
         if part not in parts:
             raise CheckpointError(f"{source} is no checkpoint of a run: it holds {name!r}")
         parts[part][rest] = value
-    checkpoint.load_state(model, parts["model"], source=source)
-    ema.load_state_dict(parts["ema"])
+    checkpoint.load_state(model, _laid(parts["model"], model.state_dict()), source=source)
+    ema.load_state_dict(_laid(parts["ema"], ema.state_dict()))
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():
         number, _, key = name.partition(".")
@@ -55,9 +56,15 @@ def unpack(
         for name, value in slot.items():
             if value.ndim and value.shape == weights[index].shape:
                 # fused Adam walks through memory, so its averages must lie as the weights do
-                slot[name] = torch.empty_like(weights[index], dtype=value.dtype).copy_(value)
+                slot[name] = laid_like(value, weights[index])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _laid(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    fits = {name for name, value in own.items() if name in tensors}
+    fits = {name for name in fits if tensors[name].shape == own[name].shape}
+    return {k: laid_like(v, own[k]) if k in fits else v for k, v in tensors.items()}
 
 
 def identity(model: ScoreModel, data: Data) -> dict[str, str]:

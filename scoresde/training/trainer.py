@@ -96,6 +96,7 @@ class Trainer:
         if self.data.transform != Identity():
             model.transform = self.data.transform
         self.ema = Averages(model, self.config, self.folder)
+        self.ema.share(model)
         self._batches = Batches(self.data, self.config, augment=augment)
         self._update = Update(model, self.config, self.data.classes)
         self._keeper: Keeper | None = None
@@ -144,7 +145,7 @@ class Trainer:
             raise self._guard.torn(self.step)
         if self._keeper is not None and self.finished:
             # the run may have been killed between the two files
-            keeper, results = self._keeper, self.ema.results
+            keeper, results = self._keeper, self.ema.whole().results
             distributed.on_main(lambda: keeper.export(self.step, results))
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
@@ -180,13 +181,13 @@ class Trainer:
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     recent.clear()
                 if snapshot:
-                    distributed.on_main(self.ema.snapshot)
+                    distributed.on_main(self.ema.whole().snapshot)
                 if save:
                     self._save(last=last)
                 if told is not None:
                     kept = f"saved in {self.folder}" if self.folder else "not saved"
                     stop.end(f"{told.name} at step {self.step}, {kept}")
-        return self.ema.model
+        return self.ema.whole().model
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -222,8 +223,9 @@ class Trainer:
             return
         state = pack(self.model, self.ema, self.optimizer)
         self._guard.check(self.step, state, self.optimizer)
-        if distributed.on_main(lambda: keeper.save(self.step, state, self.ema.results, last)):
-            self.callbacks.on_checkpoint(self.step, self.ema.model)
+        ema = self.ema.whole()
+        if distributed.on_main(lambda: keeper.save(self.step, state, ema.results, last)):
+            self.callbacks.on_checkpoint(self.step, ema.model)
 
     def _resume(self, keeper: Keeper) -> None:
         """Go on from what process 0 finds: what the others see of the folder does not matter."""

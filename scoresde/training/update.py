@@ -6,9 +6,10 @@ Step k draws its times, noise, hidden labels and dropout from (seed, k) alone: s
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from scoresde import distributed, objectives
@@ -18,6 +19,7 @@ from scoresde.sde import Importance, LogNormal, TimeLaw, Uniform
 from scoresde.training.batches import Batch
 from scoresde.training.config import TrainConfig
 from scoresde.training.draws import Draws
+from scoresde.training.shard import whole
 
 __all__ = ["Update"]
 
@@ -57,8 +59,8 @@ class Update:
         self._rows = _divided(config)
         self._weight = _weight(config, model)
         self._law = _law(config)
-        self._score: nn.Module = model
-        if distributed.size() > 1:
+        self._score: Any = model
+        if distributed.size() > 1 and not config.shard:
             self._score = DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
@@ -76,6 +78,7 @@ class Update:
         self._check_reached()
         weights = self.optimizer.param_groups[0]["params"]
         norm = torch.nn.utils.clip_grad_norm_(weights, self.config.clip)
+        norm = whole({"norm": norm})["norm"]
         self.begun = step
         if self.config.on_nan == "raise" or norm.isfinite():
             self.optimizer.step()
@@ -122,8 +125,12 @@ class Update:
 
     def _local(self, part: int) -> AbstractContextManager[None]:
         """All parts but the last one leave their gradients unsent."""
-        if isinstance(self._score, DistributedDataParallel) and part < self.config.accumulate - 1:
-            return self._score.no_sync()
+        last = part == self.config.accumulate - 1
+        if distributed.size() > 1 and self.config.shard:
+            self._score.set_requires_gradient_sync(last)
+        elif distributed.size() > 1 and not last:
+            context: AbstractContextManager[None] = self._score.no_sync()
+            return context
         return nullcontext()
 
     def _check_reached(self) -> None:

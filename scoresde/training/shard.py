@@ -1,0 +1,52 @@
+r"""A model in shares: every process keeps a part of each weight, gradient and average.
+
+For networks that do not fit into one process (Rajbhandari et al. 2020, arXiv:1910.02054, by
+`torch.distributed.fsdp.fully_shard`). A block's weights are gathered while it runs. Files hold
+whole tensors as those of any run do, so a run can go on with or without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde import distributed
+from scoresde.training.network import blocks
+
+__all__ = ["laid_like", "shard", "whole"]
+
+# torch's own modules for it take half a second to import, so they are where they are needed
+
+
+def shard(*models: nn.Module) -> None:
+    """Leave every process its share of these models, which were the same in all."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    device = next(models[0].parameters()).device.type
+    mesh = init_device_mesh(device, (distributed.size(),))
+    for model in models:
+        for block in blocks(model):
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with all their parts; every process asks for them together."""
+    return {name: _in_full(value) for name, value in tensors.items()}
+
+
+def laid_like(value: Tensor, own: Any) -> Tensor:
+    """A tensor in shares, or in the memory layout, as `own` of the same shape is."""
+    if hasattr(own, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+    return torch.empty_like(own, dtype=value.dtype).copy_(value)
+
+
+def _in_full(value: Any) -> Tensor:
+    return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[no-any-return]
