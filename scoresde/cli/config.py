@@ -199,7 +199,7 @@ class RunConfig:
                 raise UnknownNameError.of("log", name, _LOGS)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: str | Path) -> Self:
         """The run of a file.
 
         Raises:

@@ -34,7 +34,7 @@ def write(path: Path, config: object, comment: str) -> None:
     checkpoint.write_bytes(path, text.encode())
 
 
-def read(path: Path, kind: type[Any]) -> Any:
+def read(path: str | Path, kind: type[Any]) -> Any:
     """Read what `write` wrote, or a file like it; keys that are left out have their defaults.
 
     Raises:
