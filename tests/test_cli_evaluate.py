@@ -109,12 +109,21 @@ def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
     assert "100.0% of the held-out data are equal to training data" in capsys.readouterr().err
 
 
+def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, run):
+    before = (run / "config.toml").read_text()
+    (run / "config.toml").write_text("[unknown]\nkey = 1\n")
+    assert command() == 0
+    (run / "config.toml").unlink()
+    assert command() == 0
+    (run / "config.toml").write_text(before)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--features", "pixel"], "unknown feature map 'pixel'; did you mean 'pixels'"),
         (["--metrics", "fid"], "unknown metric 'fid'; did you mean 'kid'"),
-        (["--n", "1"], "got --n 1"),
+        (["--n", "1"], "n must be an integer >= 2, got 1"),
         (["--features", "classifier"], "learns from labels"),
         (["--features", "none.safetensors"], "there is no file"),
         (["--features", "inception"], "pip install 'scoresde"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoresde import checkpoint
-from scoresde.data import BYTES, Data
+from scoresde.data import BYTES, Data, Range
 from scoresde.errors import (
     CheckpointError,
     DataError,
@@ -229,6 +229,10 @@ def test_stored_samples_are_in_the_units_of_the_data(tmp_path):
     assert evaluate(real[:30], real, **QUICK).as_json() == want.as_json()
     found = evaluate(shards(tmp_path, real.raw[:30], 8), real, **QUICK)
     assert found.as_json() == want.as_json()
+    few = Data(real.raw // 16, transform=Range(0, 16, levels=17))  # bytes that are not in [0, 255]
+    np.save(tmp_path / "few.npy", few.raw[:30].numpy())
+    found = evaluate(tmp_path / "few.npy", few, **QUICK)
+    assert found.as_json() == evaluate(few[:30], few, **QUICK).as_json()
 
 
 def test_features_are_what_is_compared():

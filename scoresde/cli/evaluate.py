@@ -10,10 +10,11 @@ from typing import Annotated
 import tyro
 
 from scoresde import distributed, plot
+from scoresde.checks import check_integer
 from scoresde.cli.config import RunConfig
 from scoresde.cli.sample import Sample
 from scoresde.data import Data, load
-from scoresde.errors import InvalidValueError, ShapeError, UnknownNameError
+from scoresde.errors import DataError, ScoreSDEError, ShapeError, UnknownNameError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
 from scoresde.sampling import SAMPLERS
 from scoresde.score import ScoreModel
@@ -125,10 +126,10 @@ class Evaluate:
 
     def _warn(self) -> None:
         """Say so where the run's own file names these data as those that were trained on."""
-        path = Path(self.checkpoint) / "config.toml"
-        if not path.is_file():
+        try:
+            run = RunConfig.read(Path(self.checkpoint) / "config.toml").data
+        except ScoreSDEError:  # a model without a run, or the run of another version
             return
-        run = RunConfig.read(path).data
         splits = self.split or self._usual(self.data, "test"), run.split
         if run.source == self.data and splits[0] == (splits[1] or self._usual(self.data, "train")):
             warnings.warn(
@@ -140,11 +141,9 @@ class Evaluate:
 
     def _drawn(self, n: int) -> Path:
         """The folder of the samples, drawn as far as they are not there yet."""
+        check_integer("n", self.n, 2)
         if n < 2:
-            raise InvalidValueError(
-                f"a comparison needs at least 2 samples and 4 data, got --n {self.n} and too few "
-                f"of {self.data}"
-            )
+            raise DataError(f"a comparison needs at least 4 data; {self.data} has too few")
         folder = self.out / "samples"
         command = Sample(
             self.checkpoint,

@@ -52,7 +52,10 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
         CheckpointError: A shard is damaged.
     """
     shape: torch.Size | None = None
-    for part in _parts(name, opened(source), units):
+    if isinstance(source, str | os.PathLike):
+        source = opened(source)
+        source = source.units_of(units) if isinstance(source, Data) else source
+    for part in _parts(name, source, units):
         if not isinstance(part, Tensor) or part.is_complex():
             got = part.dtype if isinstance(part, Tensor) else type(part).__name__
             raise InvalidTypeError(f"{name} must be a tensor of samples, or batches, got {got}")
