@@ -124,6 +124,34 @@ def test_the_fisher_error_and_the_floor_are_those_of_the_closed_form():
     assert found.worst is largest
 
 
+@pytest.mark.parametrize("c", [0.8, 1.1])
+def test_the_ratios_are_those_of_the_closed_form(c):
+    v, sde = 0.25, VPSDE()
+    target = Gaussian(torch.full((64,), 0.5), var=v)
+    x = target.sample(800, generator=seeded(20))
+    found = audit(Bent(target, sde, lambda s, _: c * s), sde, x, **QUICK)
+    for level in found.levels:
+        # shares of the noise and of the signal in a state
+        noise = level.ratio**2 / (v + level.ratio**2)
+        findings = level.findings
+        for estimate, exact in (
+            (findings.calibration, (1 - 2 * c * noise + c**2 * noise) / (1 - c * noise)),
+            (findings.stein, c),
+            (findings.slope, (1 - noise) / (1 - c * noise)),
+        ):
+            if abs(1 - c * noise) > 0.05:
+                assert abs(estimate.value - exact) < 5 * estimate.stderr + 1e-4
+        assert abs(findings.bias.value) < 5 * findings.bias.stderr + 1e-9
+
+
+def test_the_two_ways_of_sampling_begin_from_draws_of_their_own():
+    sde, target = VESDE(), modes(4)
+    x = target.sample(30, generator=seeded(21))
+    first = audit(target.at(sde), sde, x, levels=3, samples=30, steps=4).levels[0]
+    # equal sets of m samples would be at -1 / (m - 1)
+    assert abs(first.agreement.value + 1 / 29) > 1e-3
+
+
 @given(st.floats(0.7, 1.3), st.floats(-0.5, 0.5), generators())
 def test_what_is_avoidable_is_no_more_than_the_error_and_all_of_a_factor(factor, tilt, generator):
     # scores of the form -(a x) / V have the error that a linear correction removes
@@ -325,15 +353,16 @@ def test_a_table_json_and_a_picture_come_of_it(tmp_path):
 
 
 def test_nats_are_the_excess_in_the_integral_of_the_bound():
-    sde, target = VESDE(), modes(6)
+    sde, v, c = VESDE(), 0.25, 1.2
+    target = Gaussian(torch.zeros(32), var=v)
     found = audit(
-        Bent(target, sde, stretched), sde, target.sample(64, generator=seeded(18)),
-        target=target, levels=5, samples=8, steps=8,
+        Bent(target, sde, lambda s, _: c * s), sde, target.sample(400, generator=seeded(18)),
+        target=target, levels=25, samples=8, steps=24,
     )  # fmt: skip
-    ends = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-    assert sum(a.cell for a in found.levels) == pytest.approx(float(ends[1] - ends[0]))
-    level = found.levels[2]
-    assert found.nats(level) == 0.5 * 6 * level.cell * level.fisher.value
+    # the excess is (c - 1)^2 / (1 + v e^lambda)
+    low, high = (v * math.exp(a.log_snr) for a in (found.levels[0], found.levels[-1]))
+    integral = math.log(high / low) - math.log((1 + high) / (1 + low))
+    assert found.nats == pytest.approx(16 * (c - 1) ** 2 * integral, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,6 @@ def levels_of(
         learnt: What was seen of training samples; empty where none were given.
         drawn: The samples of the SDE against those of the flow.
     """
-    log_snr = sde.log_snr(times)
-    cells = torch.cat([log_snr[:1], (log_snr[1:] + log_snr[:-1]) / 2, log_snr[-1:]]).diff()
     flat = x.double().reshape(len(x), -1)
     # each half of the samples meets the linear denoiser of the other
     even, odd = Linear(flat[::2]), Linear(flat[1::2])
@@ -53,7 +51,7 @@ def levels_of(
             Level(
                 t=float(t),
                 ratio=sigma / alpha,
-                cell=float(cells[i]),
+                log_snr=float(sde.log_snr(t)),
                 loss=mean(sight.losses),
                 findings=findings,
                 linear=mean(linear),

@@ -55,7 +55,7 @@ class Level:
     Attributes:
         t: The time.
         ratio: $\sigma / \alpha$ there.
-        cell: The width in log-SNR of the range that the level stands for.
+        log_snr: $\log(\alpha^2 / \sigma^2)$.
         loss: $E\|\sigma s + z\|^2$ of the held-out samples.
         findings: The tests that need no truth.
         linear: The loss of the best linear denoiser.
@@ -69,7 +69,7 @@ class Level:
 
     t: float
     ratio: float
-    cell: float
+    log_snr: float
     loss: Estimate
     findings: Findings
     linear: Estimate
@@ -126,13 +126,16 @@ class Audit:
         """The largest noise at which the SDE's and the flow's samples differ for certain."""
         return next((a for a in self.levels if a.agreement.z > a.limit), None)
 
-    def nats(self, level: Level) -> float:
-        r"""What a level's excess costs in likelihood, $\tfrac12 D\,\Delta\lambda$ times it.
+    @property
+    def nats(self) -> float:
+        r"""What all excess costs in likelihood, $\tfrac12 D \int \text{excess}\, d\lambda$.
 
         The variational bound integrates the loss over the log-SNR $\lambda$ (Kingma et al. 2021,
-        eq. 15, arXiv:2107.00630).
+        eq. 15, arXiv:2107.00630); the rule is that of trapezia.
         """
-        return 0.5 * self.dimensions * level.cell * level.excess.value
+        x = torch.tensor([a.log_snr for a in self.levels], dtype=torch.float64)
+        y = torch.tensor([a.excess.value for a in self.levels], dtype=torch.float64)
+        return 0.5 * self.dimensions * float(torch.trapezoid(y, x))
 
     def verdict(self) -> str:
         """One or two sentences: at which noise the score is bad, and in what way."""
@@ -143,9 +146,9 @@ class Audit:
             why = "; ".join(_FAULTS[name] for name in worst.failed) or "no test without truth fails"
             bound = "" if worst.fisher else "at least "
             said = (
-                f"worst at sigma/alpha = {worst.ratio:.3g}: {why}; error {bound}"
-                f"{max(worst.excess.value, 0):.2g} of a loss of {worst.loss.value:.3g}, "
-                f"{bound}{max(self.nats(worst), 0):.2g} nats there."
+                f"worst at sigma/alpha = {worst.ratio:.3g}: {why}; excess {bound}"
+                f"{max(worst.excess.value, 0):.2g} of a loss of {worst.loss.value:.3g}. All levels "
+                f"together cost {bound}about {max(self.nats, 0):.2g} nats."
             )
         parted = self.parted
         if parted is None:
@@ -185,7 +188,8 @@ class Audit:
         for entry, level in zip(out["levels"], self.levels, strict=True):
             entry |= {"failed": list(level.failed), "excess": asdict(level.excess)}
         worst = self.worst
-        out |= {"worst": None if worst is None else worst.ratio, "verdict": self.verdict()}
+        out |= {"worst": None if worst is None else worst.ratio, "nats": self.nats}
+        out |= {"verdict": self.verdict()}
         return {name: _finite(value) for name, value in out.items()}
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
