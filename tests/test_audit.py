@@ -243,6 +243,21 @@ def test_the_covariance_is_shrunk_as_ledoit_and_wolf_say(n, size):
     np.testing.assert_allclose(cov.numpy(), expected, atol=1e-10)
 
 
+def test_the_linear_denoiser_meets_only_samples_that_it_was_not_fitted_to():
+    sde, target = VESDE(), Gaussian(torch.zeros(60), var=torch.logspace(-3, 0.5, 60))
+    x = target.sample(40, generator=seeded(22), dtype=torch.float64)
+    found = audit(target.at(sde), sde, x, target=target, **QUICK)
+    even, odd = x[::2], x[1::2]
+    for level in found.levels:
+        fair = Linear(odd).loss(even, 1.0, level.ratio), Linear(even).loss(odd, 1.0, level.ratio)
+        assert level.linear.value == pytest.approx(float(torch.cat(fair).mean()))
+        assert level.linear.value > level.floor.value - 3 * level.floor.stderr
+    # on its own samples it would beat the truth
+    assert float(Linear(even).loss(even, 1.0, 1.0).mean()) < float(
+        (target.moments().var / (target.moments().var + 1)).mean()
+    )
+
+
 def test_a_model_that_knows_nothing_but_half_of_the_covariance_loses_to_a_linear_one():
     target, sde = Gaussian(torch.zeros(16), var=torch.linspace(0.01, 2, 16)), VESDE()
     lazy = Gaussian(torch.zeros(16), var=0.3).at(sde)

@@ -171,6 +171,15 @@ def test_the_thinnest_direction_bounds_the_smallest_noise():
     assert flat.sigma_min > 0.02
 
 
+def test_neighbours_in_the_plane_bound_the_smallest_noise():
+    x = normal(400, 2)
+    found = suggestion.suggest(x)
+    distances = (x[:, None] - x).norm(dim=2).fill_diagonal_(math.inf)
+    expected = float(distances.amin(1).median()) / (2 * math.sqrt(2))
+    assert found.sigma_min == pytest.approx(expected)
+    assert "neighbours" in found.reasons["sigma_min"]
+
+
 def test_copies_of_a_sample_are_no_neighbours():
     x = normal(60, 2)
     assert suggestion.suggest(x.repeat(3, 1)).sigma_min == pytest.approx(
