@@ -126,14 +126,14 @@ def test_samples_that_are_all_the_same_are_a_problem(raw):
     only(check(raw).problems, "all samples are the same")
 
 
-@given(scale=st.sampled_from([1e-3, 1.0, 1e3]), offset=st.sampled_from([0.0, 1e4]))
+@given(scale=st.sampled_from([1e-3, 0.02, 0.2, 1.0, 1e3]), offset=st.sampled_from([0.0, 1e4]))
 def test_units_that_do_not_suit_the_noise_are_remarked(scale, offset):
     generator = torch.Generator().manual_seed(0)
     x = scale * torch.randn(100, 3, generator=generator, dtype=torch.float64) + offset
     remarks = check(x, sde=VESDE()).remarks
-    unusual = scale != 1 or offset != 0
+    unusual = scale not in (0.2, 1) or offset != 0
     assert any("have an RMS of" in text for text in remarks) == unusual
-    assert any("hides the data" in text for text in remarks) == (scale == 1e-3)
+    assert any("hides the data" in text for text in remarks) == (scale <= 0.02)
     assert any("smaller than the distance" in text for text in remarks) == (scale == 1e3)
     for sde in (VESDE(), VPSDE()):
         assert check(x, sde=sde, standardize=True).remarks == []
