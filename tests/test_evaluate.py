@@ -240,6 +240,7 @@ def test_features_are_what_is_compared():
     found = evaluate(SAMPLES, REAL, features=lambda x: x[:, 0], **QUICK)
     assert found.figures == want.figures
     assert found.size == 3
+    assert evaluate(SAMPLES, REAL, features="pixels", **QUICK) == evaluate(SAMPLES, REAL, **QUICK)
 
 
 def test_numbers_are_equal_on_all_sides():
@@ -412,6 +413,15 @@ def damaged(tmp_path):
         (lambda p: evaluate(SAMPLES, REAL, resamples="3"), InvalidValueError, "resamples.*'3'"),
         (lambda p: evaluate(SAMPLES, REAL, seed="x"), InvalidValueError, "seed.*'x'"),
         (lambda p: evaluate(SAMPLES, REAL, level="x"), InvalidTypeError, "level.*'x'"),
+        (lambda p: evaluate(SAMPLES, REAL, features=3), InvalidTypeError, "features must be.*3"),
+        (lambda p: evaluate(SAMPLES, REAL, features="pixel"), UnknownNameError, "'pixels'"),
+        (lambda p: evaluate(SAMPLES, REAL, metrics=None), InvalidTypeError, "metrics must be"),
+        (
+            lambda p: evaluate(SAMPLES, REAL, metrics=[lambda *a: None]),
+            InvalidTypeError,
+            "by name, got NoneType",
+        ),
+        (lambda p: evaluate(SAMPLES[..., :0], REAL), ShapeError, r"at least 1, got \{0\}"),
         (lambda p: evaluate(SAMPLES, REAL, metrics=()), InvalidValueError, "nothing to compare"),
         (
             lambda p: evaluate(SAMPLES, REAL, metrics=[lambda *a: {"mean": a[0].mean()}]),

@@ -67,6 +67,8 @@ class GaussianFit:
         return _fit("source", source, features)
 
     def __add__(self, other: GaussianFit) -> GaussianFit:
+        if not isinstance(other, GaussianFit):
+            return NotImplemented
         if self.mean.shape != other.mean.shape:
             raise ShapeError(
                 "fits merge where their features have one size, got "

@@ -20,6 +20,7 @@ from scoresde.errors import (
     UnknownNameError,
 )
 from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
+from scoresde.metrics.fidelity import inception
 from scoresde.metrics.frechet import Frechet
 from scoresde.metrics.kernels import Kernel
 from scoresde.metrics.laws import Sliced
@@ -61,8 +62,8 @@ def evaluate(
     samples: Source,
     real: Source,
     *,
-    features: Features | None = None,
-    metrics: Iterable[str | Metric] = tuple(METRICS),
+    features: Features | str | None = None,
+    metrics: str | Iterable[str | Metric] = tuple(METRICS),
     train: Source | None = None,
     seed: int = 0,
     resamples: int = 100,
@@ -82,7 +83,8 @@ def evaluate(
         real: Likewise, or what `scoresde.data.load` knows by name; at least twice as many as
             samples, or fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
-            samples at a time; without it the samples themselves, flattened.
+            samples at a time; without it, or by the name `"pixels"`, the samples themselves,
+            flattened; `"inception"` is `inception()`.
         metrics: Names of `METRICS`, or objects with hyperparameters of their own.
         train: The training data, to look for memorisation; `real` must have none of them.
         seed: The split and the halves, a 64-bit number.
@@ -95,13 +97,17 @@ def evaluate(
 
     Raises:
         ShapeError: There are too few samples or data, or their features differ in size.
-        UnknownNameError: There is no metric of a name.
+        UnknownNameError: There is no metric, or feature map, of a name.
         DataError: A source holds nothing, or the held-out data are training data.
         InvalidValueError: A number is out of range.
         InvalidTypeError: A source, a feature or a metric is of an impossible type.
         NonFiniteError: A feature or a figure is NaN or infinite.
     """
-    chosen = [_metric(metric) for metric in ((metrics,) if isinstance(metrics, str) else metrics)]
+    metrics = (metrics,) if isinstance(metrics, str) else metrics
+    if not isinstance(metrics, Iterable):
+        raise InvalidTypeError(f"metrics must be names or callables, got {metrics!r}")
+    chosen = [_metric(metric) for metric in metrics]
+    features = _map(features)
     if not chosen and train is None:
         raise InvalidValueError(f"there is nothing to compare; metrics are {', '.join(METRICS)}")
     check_integer("seed", seed, 0)
@@ -144,6 +150,8 @@ def _found(
     metric: Metric, x: Tensor, y: Tensor, rows: Tensor, others: Tensor
 ) -> Mapping[str, Tensor]:
     found = metric(x, y, rows, others)
+    if not isinstance(found, Mapping):
+        raise InvalidTypeError(f"a metric returns its figures by name, got {type(found).__name__}")
     for name, values in found.items():
         if not isinstance(values, Tensor) or values.shape != (len(rows),):
             shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -152,6 +160,18 @@ def _found(
                 f"{shape}"
             )
     return found
+
+
+def _map(features: Features | str | None) -> Features | None:
+    if features is None or features == "pixels":
+        return None
+    if features == "inception":
+        return inception()
+    if isinstance(features, str):
+        raise UnknownNameError.of("feature map", features, ("pixels", "inception"))
+    if not callable(features):
+        raise InvalidTypeError(f"features must be a name or a callable, got {features!r}")
+    return features
 
 
 def _metric(given: str | Metric) -> Metric:
@@ -182,8 +202,9 @@ def _read(
             bar.update(len(part))
     if not parts:
         raise DataError(f"{name} holds no samples")
-    if len({part.shape[1] for part in parts}) > 1:
-        raise ShapeError(f"the features of {name} differ in size from batch to batch")
+    sizes = {part.shape[1] for part in parts}
+    if len(sizes) > 1 or 0 in sizes:
+        raise ShapeError(f"the features of {name} must have one size, at least 1, got {sizes}")
     return torch.cat(parts)
 
 
