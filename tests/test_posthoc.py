@@ -22,11 +22,12 @@ from scoresde.ema import (
     PowerEMA,
     fit,
     fitting,
+    posthoc,
     reconstruct,
     save_snapshot,
     snapshots_in,
 )
-from scoresde.errors import CheckpointError, InvalidValueError, NonFiniteError
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, NonFiniteError
 from scoresde.score import ScoreModel
 from scoresde.training import Trainer
 
@@ -173,6 +174,8 @@ def test_a_run_of_a_million_updates_is_fitted_in_no_time():
 def test_a_step_beyond_the_snapshots_is_refused(at):
     with pytest.raises(InvalidValueError, match=r"at must be an integer in \[1, 400\], got"):
         fit(steps(400, 50), Power(0.1), at)
+    with pytest.raises(InvalidTypeError, match=r"must be one as Power\(0.1\) is, got 0.1"):
+        fit(steps(400, 50), 0.1, 400)
     with pytest.raises(InvalidValueError, match="nothing is stored"):
         fit([], Power(0.1), at)
 
@@ -269,6 +272,19 @@ def test_what_is_not_averaged_comes_from_the_next_snapshot(tmp_path):
         found = reconstruct(tmp_path, Power(0.1), at=33)
     assert int(found.state["count"]) == 40
     assert found.state["free"].dtype == torch.float64
+
+
+def test_of_very_many_snapshots_few_are_read_and_suffice(tmp_path, monkeypatch):
+    monkeypatch.setattr(posthoc, "_MOST", 40)
+    path = walk(200, 1000)
+    (model,) = tracked(tmp_path, path, [Power(0.15)], every=2)
+    found = reconstruct(tmp_path, Power(0.15))
+    assert len(found.weights) <= 2 * 40 < len(snapshots_in(tmp_path)) == 200
+    assert {s.step for s in found.weights} >= set(range(186, 201, 2))
+    off = float((found.state["free"] - model.free).detach().norm())
+    off /= float((path[-1] - model.free).detach().norm())
+    assert off < 1.3 * found.error < 1e-3
+    assert reconstruct(tmp_path, Power(0.1), at=2).error < 1e-6
 
 
 def test_snapshots_that_do_not_suffice_are_warned_of(tmp_path):
@@ -414,11 +430,13 @@ def test_one_decay_is_one_run_however_it_is_written(tmp_path):
         (dict(ema=(0.9, 0.9)), "ema holds a number twice"),
         (dict(ema_sigma=(0.5,)), r"sigma must lie in \[0.0001, 0.2887\], got 0.5"),
         (dict(ema_sigma=(0.1, 0.1)), "ema_sigma holds a number twice"),
+        (dict(ema_sigma=0.1), "ema_sigma must be a tuple of numbers, got 0.1"),
+        (dict(ema="0.9"), r"ema must be a tuple of numbers, got \('0.9',\)"),
         (dict(snapshot_every=0), "snapshot_every must be an integer >= 1, got 0"),
     ],
 )
 def test_impossible_averages_are_refused(change, message):
-    with pytest.raises(InvalidValueError, match=message):
+    with pytest.raises((InvalidValueError, InvalidTypeError), match=message):
         replace(CONFIG, **change)
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from scoresde.ema.profile import Profile
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["Fit", "fit"]
 
@@ -64,8 +64,11 @@ def fit(
         epsilon: The relative precision of the stored weights.
 
     Raises:
+        InvalidTypeError: `target` is no profile.
         InvalidValueError: Nothing is stored, or `at` is below 1 or beyond all that is stored.
     """
+    if not isinstance(target, Profile):
+        raise InvalidTypeError(f"the wanted average must be one as Power(0.1) is, got {target!r}")
     if not stored:
         raise InvalidValueError("nothing is stored from which an average could be made")
     last = max(n for _, n in stored)

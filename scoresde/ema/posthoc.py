@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ __all__ = ["Reconstruction", "reconstruct"]
 
 # A miss of more than a tenth of what the average is for is told without being asked.
 _POOR = 0.1
+# Of so many steps all snapshots are read.
+_MOST = 128
 # Averages are tracked in this precision, or a lower one.
 _PRECISION = torch.finfo(torch.float32).eps
 
@@ -31,7 +34,8 @@ class Reconstruction:
         state: The state dict of the model with the averaged weights.
         profile: Which average it is.
         at: After how many updates.
-        weights: How much each snapshot counts; their sum is 1.
+        weights: How much each snapshot counts; their sum is 1. Of those of more than 128 steps only
+            some count, ever fewer with the distance from `at`.
         error: The expected miss relative to the distance between the average and the weights it
             follows; see `Fit`.
     """
@@ -69,6 +73,7 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
             "command line with --ema-sigma 0.05 0.1"
         )
     at = max(s.step for s in found) if at is None else at
+    found = _of_use(found, at)
     nearest = min((s for s in found if s.step >= at), key=lambda s: s.step, default=found[-1])
     sample, copied = nearest.read()
     epsilon = max([_PRECISION, *(torch.finfo(value.dtype).eps for value in sample.values())])
@@ -83,6 +88,19 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
         )
     weights = dict(zip(found, best.weights.tolist(), strict=True))
     return Reconstruction(_total(weights) | copied, profile, at, weights, best.error)
+
+
+def _of_use(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
+    """The snapshots that are worth reading: of very many, ever fewer with the distance from `at`.
+
+    A power profile varies on the scale of that distance, so the ranks are geometric.
+    """
+    steps = sorted({s.step for s in found}, key=lambda step: abs(step - at))
+    if len(steps) > _MOST:
+        ranks = np.geomspace(1, len(steps), _MOST).round().astype(int) - 1
+        steps = [steps[rank] for rank in ranks]
+    chosen = set(steps)
+    return [s for s in found if s.step in chosen]
 
 
 def _total(weights: Mapping[Snapshot, float]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Mapping
@@ -82,7 +83,8 @@ class Averages:
         if self.folder is not None:
             for snapshot in snapshots_in(self.folder):
                 if snapshot.step > step:
-                    snapshot.path.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # it will be replaced
+                        snapshot.path.unlink()
 
     def due(self, step: int) -> bool:
         """Whether a snapshot is to be stored after `step` updates."""

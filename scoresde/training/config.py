@@ -9,7 +9,7 @@ from typing import Any
 
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.ema import gamma_of
-from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 
 __all__ = ["TrainConfig"]
 
@@ -76,6 +76,7 @@ class TrainConfig:
         log_every: Steps between looks at the loss, at least 1.
 
     Raises:
+        InvalidTypeError: The averages are no numbers; the message names the field.
         InvalidValueError: A number is impossible; the message names the field.
         UnknownNameError: A name is unknown.
     """
@@ -121,6 +122,9 @@ class TrainConfig:
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InvalidValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for name, values in (("ema", self.decays), ("ema_sigma", self.ema_sigma)):
+            if not isinstance(values, tuple) or not all(isinstance(v, int | float) for v in values):
+                raise InvalidTypeError(f"{name} must be a tuple of numbers, got {values!r}")
         for name, values in (("ema", self.decays), ("betas", self.betas)):
             for value in values:
                 if not 0 <= value < 1:
@@ -151,7 +155,7 @@ class TrainConfig:
     @property
     def decays(self) -> tuple[float, ...]:
         """All decays of `ema`, that of the result first."""
-        return (self.ema,) if isinstance(self.ema, int | float) else tuple(self.ema)
+        return self.ema if isinstance(self.ema, tuple) else (self.ema,)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of update number `step`, counted from 0."""
