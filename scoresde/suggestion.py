@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer
 from scoresde.data import Data, load
 from scoresde.errors import DataError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
@@ -110,12 +111,14 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0) -> Suggestion:
     Args:
         data: `Data`, or whatever `scoresde.data.load` takes: samples `(N, *event)`, a path, a name.
             At most 2,000 of the samples are looked at, fewer of large ones.
-        seed: Which.
+        seed: Which, an integer of at least 0.
 
     Raises:
-        DataError: There are not two samples that differ.
+        DataError: There are not two samples that differ, or their distances overflow.
+        InvalidValueError: The seed is none.
         InvalidTypeError, ShapeError: They are no samples.
     """
+    check_integer("seed", seed, 0)
     data = data if isinstance(data, Data) else load(data)
     x = _chosen(data, seed)
     apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
@@ -124,6 +127,8 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0) -> Suggestion:
             f"the {len(x)} samples looked at are one point, which has no scale; give at least two "
             "that differ"
         )
+    if not apart.max().isfinite():
+        raise DataError("the distances of the samples overflow; divide the data by their scale")
     sigma_max, far = _largest(apart)
     sigma_min, near = _smallest(x, data, apart, sigma_max)
     ratio, overlap = _ratio(x.shape[1])
@@ -157,7 +162,7 @@ def _chosen(data: Data, seed: int) -> Tensor:
     """Some of the samples, at random, flat and in float64."""
     size = math.prod(data.event_shape)
     count = min(len(data), _SAMPLES, max(64, math.isqrt(int(_BUDGET / size))))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed % 2**63)
     rows = torch.randperm(len(data), generator=generator)[:count].sort()[0]
     return data.batch(rows).double().reshape(count, size)
 

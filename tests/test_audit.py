@@ -342,6 +342,14 @@ def test_figures_do_not_depend_on_the_size_of_the_batches():
     assert other.levels[2].loss != runs[0].levels[2].loss
 
 
+def test_tensors_that_want_gradients_are_left_alone():
+    sde, target = VESDE(), modes(3)
+    x = target.sample(20, generator=seeded(23)).requires_grad_()
+    found = audit(target.at(sde), sde, x, train=x, levels=3, samples=4, steps=4)
+    assert x.grad is None
+    assert math.isfinite(found.nats)
+
+
 def test_data_at_one_point_are_no_reason_for_an_alarm():
     sde, target = VESDE(), Gaussian(torch.ones(4), var=0.0)
     found = audit(target.at(sde), sde, torch.ones(64, 4), **QUICK)
@@ -396,6 +404,13 @@ def test_nats_are_the_excess_in_the_integral_of_the_bound():
         (dict(target=Gaussian(torch.zeros(2), var=1.0)), ShapeError, "target"),
         (dict(condition={"label": torch.zeros(3)}), ShapeError, "label"),
         (dict(train=torch.zeros(20, 2)), ShapeError, "events"),
+        (dict(condition=torch.zeros(20)), InvalidTypeError, "maps names"),
+        (
+            dict(train=torch.zeros(20, 3), train_condition={"label": torch.zeros(20)}),
+            InvalidValueError,
+            "give the same",
+        ),
+        (dict(train_condition={"label": torch.zeros(20)}), InvalidValueError, "give the same"),
         (dict(sde=VPSDE()), InvalidValueError, "belongs to"),
         (dict(model=3), InvalidTypeError, "callable"),
         (dict(model=lambda x, t: x * math.nan), NonFiniteError, "NaN"),

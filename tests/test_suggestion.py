@@ -15,7 +15,7 @@ import scoresde
 from scoresde import suggestion
 from scoresde.cli import main
 from scoresde.data import BYTES, Data
-from scoresde.errors import DataError, InvalidTypeError, ShapeError
+from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
 from scoresde.sde import VESDE
 from scoresde.targets import Gaussian, GaussianMixture
@@ -226,12 +226,19 @@ def test_any_shape_and_number_of_samples_gives_usable_figures(event, n):
         (torch.zeros(4), ShapeError),
         (torch.zeros(0, 2), DataError),
         (torch.full((3, 2), math.nan), DataError),
+        (1e160 * normal(9, 2), DataError),
         (7, InvalidTypeError),
     ],
 )
 def test_data_without_a_scale_are_refused(data, error):
     with pytest.raises(error):
         suggestion.suggest(data)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "a"])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(InvalidValueError, match="seed"):
+        suggestion.suggest(normal(9, 2), seed=seed)
 
 
 def test_the_table_names_every_figure_with_its_reason():

@@ -74,6 +74,15 @@ def audit(
     _check(model, sde, x, condition, target)
     if train is not None:
         _check(model, sde, train, train_condition, None)
+        train = train.detach()
+    if (train is not None or train_condition) and set(train_condition or {}) != set(
+        condition or {}
+    ):
+        raise InvalidValueError(
+            f"train_condition= has the names {sorted(train_condition or {})}, and condition= has "
+            f"{sorted(condition or {})}; give the same"
+        )
+    x = x.detach()
     for name, value, least in (
         ("levels", levels, 2), ("samples", samples, 2), ("steps", steps, levels - 1),
         ("batch_size", batch_size, 1),
@@ -130,6 +139,10 @@ def _check(
         raise ShapeError(f"an audit needs x of at least 16 samples, got shape {tuple(x.shape)}")
     if target is not None and not hasattr(target, "responsibilities"):
         raise InvalidTypeError(f"target= takes one of scoresde.targets, got {target!r}")
+    if condition is not None and not isinstance(condition, Mapping):
+        raise InvalidTypeError(
+            f"a condition maps names to tensors, such as {{'label': labels}}, got {condition!r}"
+        )
     for name, value in (condition or {}).items():
         if not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]:
             raise ShapeError(f"condition {name!r} needs one row for each of the {len(x)} samples")
