@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from scoresde.ema import EMA, Exponential, Power, PowerEMA, gamma_of, sigma_of
-from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ShapeError
 
 
 class Point(nn.Module):
@@ -247,3 +247,19 @@ def test_a_spread_that_no_power_has_is_refused(sigma):
 def test_an_exponent_that_no_spread_has_is_refused(gamma):
     with pytest.raises(InvalidValueError, match="gamma must be a number >= 0"):
         sigma_of(gamma)
+
+
+@pytest.mark.parametrize("value", ["0.1", None, (0.1,)])
+def test_what_is_no_number_is_told_by_name(value):
+    for make, name in ((Power, "sigma"), (Exponential, "decay"), (sigma_of, "gamma")):
+        with pytest.raises(InvalidTypeError, match=f"{name} must be a number, got "):
+            make(value)
+
+
+@pytest.mark.parametrize("sizes", [(3,), (2, 2)])
+def test_the_weights_of_another_model_are_refused_and_change_nothing(sizes):
+    ema = EMA(nn.LayerNorm(2))
+    before = copy.deepcopy(ema.state_dict())
+    with pytest.raises(ShapeError, match="cannot be averaged with a LayerNorm of 2"):
+        ema.update(nn.Sequential(*map(nn.LayerNorm, sizes)))
+    assert same(before, ema.state_dict())

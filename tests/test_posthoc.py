@@ -176,6 +176,8 @@ def test_a_step_beyond_the_snapshots_is_refused(at):
         fit(steps(400, 50), Power(0.1), at)
     with pytest.raises(InvalidTypeError, match=r"must be one as Power\(0.1\) is, got 0.1"):
         fit(steps(400, 50), 0.1, 400)
+    with pytest.raises(InvalidValueError, match="without an update"):
+        fit([(Power(0.1), 0), (Power(0.1), 400)], Power(0.1), at)
     with pytest.raises(InvalidValueError, match="nothing is stored"):
         fit([], Power(0.1), at)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from scoresde.checkpoint import load_state
 from scoresde.ema.profile import Exponential, Power, Profile
+from scoresde.errors import ShapeError
 
 __all__ = ["EMA", "Average", "PowerEMA"]
 
@@ -56,6 +57,9 @@ class Average(Generic[ModelT]):
 
         Its parameters and buffers are looked up once and then known: replace what they hold, not
         the objects themselves.
+
+        Raises:
+            ShapeError: its parameters or buffers have other shapes than those of the average.
         """
         if model is not self._followed or [p.requires_grad for p in self._weights] != self._free:
             self.follow(model)
@@ -71,7 +75,20 @@ class Average(Generic[ModelT]):
 
         Args:
             model: what to follow from now on.
+
+        Raises:
+            ShapeError: its parameters or buffers have other shapes than those of the average.
         """
+        shapes = [
+            [tuple(value.shape) for value in (*each.parameters(), *each.buffers())]
+            for each in (self.model, model)
+        ]
+        if shapes[0] != shapes[1]:
+            raise ShapeError(
+                f"a {type(model).__name__} of {len(shapes[1])} tensors cannot be averaged with a "
+                f"{type(self.model).__name__} of {len(shapes[0])}, or their shapes differ; make an "
+                "average of its own for each model"
+            )
         self._followed = model
         self._weights = list(model.parameters())
         self._free = [p.requires_grad for p in self._weights]

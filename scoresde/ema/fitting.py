@@ -65,12 +65,15 @@ def fit(
 
     Raises:
         InvalidTypeError: `target` is no profile.
-        InvalidValueError: Nothing is stored, or `at` is below 1 or beyond all that is stored.
+        InvalidValueError: Nothing is stored, or something before its first update, or `at` is
+            below 1 or beyond all that is stored.
     """
     if not isinstance(target, Profile):
         raise InvalidTypeError(f"the wanted average must be one as Power(0.1) is, got {target!r}")
     if not stored:
         raise InvalidValueError("nothing is stored from which an average could be made")
+    if min(n for _, n in stored) < 1:
+        raise InvalidValueError("an average without an update, or less, has nothing to give")
     last = max(n for _, n in stored)
     if isinstance(at, bool) or not isinstance(at, int) or not 1 <= at <= last:
         raise InvalidValueError(f"at must be an integer in [1, {last}], got {at!r}")

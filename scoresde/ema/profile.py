@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import abc
 import math
+import numbers
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
 
@@ -62,6 +63,7 @@ class Exponential(Profile):
         warmup: Whether the decay starts low.
 
     Raises:
+        InvalidTypeError: `decay` is no number.
         InvalidValueError: `decay` is outside [0, 1).
     """
 
@@ -69,6 +71,7 @@ class Exponential(Profile):
     warmup: bool = True
 
     def __post_init__(self) -> None:
+        _check_number("decay", self.decay)
         if not 0 <= self.decay < 1:
             raise InvalidValueError(
                 f"decay is {self.decay}; it must lie in [0, 1), 0.9999 for example"
@@ -108,6 +111,7 @@ class Power(Profile):
             [1e-4, 0.288]: 0.05 to 0.25 are usual. $1/\sqrt{12}$ is the mean of all weights.
 
     Raises:
+        InvalidTypeError: `sigma` is no number.
         InvalidValueError: `sigma` is outside this range.
     """
 
@@ -140,8 +144,10 @@ def sigma_of(gamma: float) -> float:
     of the density $(\gamma + 1) \tau^\gamma$ on [0, 1] (Karras et al. 2024, arXiv:2312.02696).
 
     Raises:
+        InvalidTypeError: `gamma` is no number.
         InvalidValueError: `gamma` is below 0.
     """
+    _check_number("gamma", gamma)
     if not 0 <= gamma < math.inf:
         raise InvalidValueError(f"gamma must be a number >= 0, got {gamma!r}")
     return math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
@@ -153,11 +159,18 @@ def gamma_of(sigma: float) -> float:
     It is the largest root of $(\gamma + 2)^2 (\gamma + 3) = (\gamma + 1) / \sigma_\text{rel}^2$.
 
     Raises:
+        InvalidTypeError: `sigma` is no number.
         InvalidValueError: `sigma` is outside [1e-4, 0.288].
     """
+    _check_number("sigma", sigma)
     if not _LEAST <= sigma <= sigma_of(0.0) + 1e-12:
         raise InvalidValueError(
             f"sigma must lie in [{_LEAST}, {sigma_of(0.0):.4f}], got {sigma!r}; 0.1 for example"
         )
     t = sigma**-2.0
     return max(0.0, float(np.roots([1, 7, 16 - t, 12 - t]).real.max()))
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, numbers.Real):
+        raise InvalidTypeError(f"{name} must be a number, got {value!r}")
