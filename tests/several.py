@@ -98,6 +98,17 @@ def not_a_number(folder):
     Trainer(acting(5, lambda out: out * math.nan), data(), SHORT, folder=folder / "nan").train()
 
 
+def left_out(folder):
+    """The step of a gradient that is no number in one process alone, and the weights of each."""
+    config = replace(SHORT, on_nan="skip")
+    trainer = Trainer(acting(5, lambda out: out * math.nan), data(), config)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.train()
+    said = [str(warning.message) for warning in caught if "left out" in str(warning.message)]
+    return said, [p.detach().double().sum().item() for p in trainer.model.net.parameters()]
+
+
 def full_disk(folder):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -217,8 +228,8 @@ def ever(folder):
 
 
 CASES = [
-    signalled, not_a_number, full_disk, damaged, undisturbed, sampled, shares, uneven, indivisible,
-    other_arguments, unreached, failing_main, spoken,
+    signalled, not_a_number, left_out, full_disk, damaged, undisturbed, sampled, shares, uneven,
+    indivisible, other_arguments, unreached, failing_main, spoken,
 ]  # fmt: skip
 
 

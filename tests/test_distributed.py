@@ -136,6 +136,12 @@ def test_what_is_not_finite_in_one_process_is_reported_by_both_and_never_saved(t
     assert [step for step, _ in checkpoint.steps_in(folder / "nan")] == [3]
 
 
+def test_a_step_that_is_not_finite_in_one_process_is_left_out_by_both(two):
+    one, other = (end["left_out"] for end in two[1])
+    assert one == other
+    assert [line.endswith("the first is step 4") for line in one[0]] == [True]
+
+
 def test_a_checkpoint_that_cannot_be_written_ends_both(two):
     for end in two[1]:
         assert end["full_disk"].startswith("CheckpointError: cannot write ")
