@@ -308,6 +308,8 @@ def test_a_missing_file_is_named(tmp_path):
         checkpoint.load_tensors(tmp_path / "nowhere.safetensors")
     with pytest.raises(CheckpointError, match=r"cannot read .*: Is a directory"):
         checkpoint.load_tensors(tmp_path)
+    with pytest.raises(CheckpointError, match=r"cannot read .*: embedded null byte"):
+        checkpoint.load_tensors("a\0b")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -323,6 +325,38 @@ def test_numpy_scalars_become_plain_numbers(tmp_path):
     path = tmp_path / "a.json"
     checkpoint.write_json(path, {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True)})
     assert checkpoint.read_json(path) == {"a": 0.5, "b": 3, "c": True}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "error"),
+    [
+        ({"x": [1, 2]}, InvalidTypeError),
+        ({"x": torch.ones(2).to_sparse()}, InvalidTypeError),
+        ({"x": torch.empty(2, device="meta")}, InvalidTypeError),
+        ({3: torch.ones(1)}, InvalidValueError),
+        ({"\ud800": torch.ones(1)}, InvalidValueError),
+        ({"__metadata__": torch.ones(1)}, InvalidValueError),
+    ],
+)
+def test_tensors_that_could_not_be_read_back_are_not_written(tmp_path, tensors, error):
+    path = tmp_path / "a.safetensors"
+    checkpoint.save_tensors(path, {"x": torch.zeros(1)})
+    with pytest.raises(error, match=r"cannot (be stored|store)"):
+        checkpoint.save_tensors(path, tensors)
+    assert torch.equal(checkpoint.load_tensors(path)[0]["x"], torch.zeros(1))
+
+
+def test_meta_that_is_no_object_is_refused(tmp_path):
+    with pytest.raises(InvalidTypeError, match=r"expected a JSON object, got \[1\]"):
+        checkpoint.save_tensors(tmp_path / "a.safetensors", {}, [1])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("step", "keep"), [(-1, 2), (1.5, 2), (1, 0)])
+def test_steps_and_numbers_to_keep_are_checked(tmp_path, step, keep):
+    with pytest.raises(InvalidValueError, match="must be an integer >= "):
+        checkpoint.save_step(tmp_path, step, {}, {}, keep=keep)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_object_that_json_lacks_is_refused(tmp_path):

@@ -76,8 +76,9 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot read {path}: {reason}") from error
 
 
 def clean(folder: str | os.PathLike[str]) -> None:
@@ -119,6 +120,8 @@ def dump(value: Mapping[str, Any], indent: int | None = None) -> str:
     Raises:
         InvalidTypeError, InvalidValueError: `value` is no JSON.
     """
+    if not isinstance(value, Mapping):
+        raise InvalidTypeError(f"expected a JSON object, got {reprlib.repr(value)}")
     try:
         text = json.dumps(value, allow_nan=False, indent=indent, default=_plain)
         parse(text)  # keys such as 1 and "1" are two here and one there

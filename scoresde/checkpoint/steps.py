@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.checkpoint.tensors import NewerError, load_tensors, save_tensors
+from scoresde.checks import check_integer
 from scoresde.errors import CheckpointError
 
 __all__ = ["latest", "save_step", "set_aside", "steps_in"]
@@ -31,8 +32,11 @@ def save_step(
     """Write the checkpoint of `step` into `folder` and remove all but the last `keep` up to it.
 
     Raises:
+        InvalidValueError: `step` or `keep` is impossible.
         CheckpointError: the file cannot be written; then no older one is removed.
     """
+    check_integer("step", step, 0)
+    check_integer("keep", keep, 1)
     path = Path(folder) / f"step-{step:08d}.safetensors"
     save_tensors(path, tensors, meta)
     # A later step is one that `latest` rejected: it does not count, and is soon written again.

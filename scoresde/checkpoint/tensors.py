@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoresde.checkpoint.files import dump, parse, read_bytes, write_bytes
 from scoresde.checkpoint.state import layout
-from scoresde.errors import CheckpointError
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 
 __all__ = ["SCHEMA", "NewerError", "load_tensors", "save_tensors", "schema"]
 
@@ -46,13 +46,26 @@ def save_tensors(
 
     Raises:
         CheckpointError: the file cannot be written (a full disk, say); an older file is untouched.
-        InvalidTypeError, InvalidValueError: `meta` is no JSON.
+        InvalidTypeError, InvalidValueError: `meta` is no JSON object, or `tensors` are not strided
+            tensors by name.
     """
+    for name, value in tensors.items():
+        _check(name, value)
     text = dump(meta or {})
     owned = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     header = {"format": _FORMAT, "schema": str(SCHEMA), "meta": text}
     header["sha256"] = _digest(owned, text, SCHEMA)
     write_bytes(path, _ordered(safetensors.torch.save(owned, header)))
+
+
+def _check(name: object, value: object) -> None:
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+        kind = f"{value.layout}, {value.device}" if isinstance(value, Tensor) else type(value)
+        raise InvalidTypeError(f"cannot store {name!r} ({kind}); use dense tensors with values")
+    # the header is JSON in UTF-8, and has one name for itself
+    sound = isinstance(name, str) and name == name.encode("utf-8", "replace").decode()
+    if not sound or name == "__metadata__":
+        raise InvalidValueError(f"a tensor cannot be stored under the name {name!r}; use another")
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
