@@ -10,7 +10,7 @@ All take turns, so that a change in the speed of the machine meets all of them a
 are those of the thread. A figure is the median over the turns; an overhead is that of the ratios
 within a turn, with a 95 % interval of the median.
 
-    python examples/benchmarks/training.py            # ten minutes
+    python examples/benchmarks/training.py            # a quarter of an hour
     python examples/benchmarks/training.py --short    # seconds: does it run?
 """
 
