@@ -21,6 +21,7 @@ from scoresde import checkpoint, objectives
 from scoresde.data import Data
 from scoresde.errors import (
     CheckpointError,
+    InvalidTypeError,
     InvalidValueError,
     ShapeError,
     TrainingError,
@@ -644,7 +645,10 @@ def test_data_that_do_not_fit_the_model_are_refused():
         ("seed", -1, "seed must be an integer >= 0, got -1"),
         ("keep", 1, "keep must be an integer >= 2, got 1"),
         ("lr", 0.0, "lr must be positive, got 0.0"),
+        ("seed", 2**64, r"seed must be below 2\*\*64, got 18446744073709551616"),
         ("lr", math.nan, "lr must be positive, got nan"),
+        ("lr", math.inf, "lr must be finite, got inf"),
+        ("betas", (0.9,), r"betas must be two numbers, got \(0.9,\)"),
         ("clip", -1.0, "clip must be positive, got -1.0"),
         ("ema", 1.0, r"ema must lie in \[0, 1\), got 1.0"),
         ("betas", (0.9, 1.0), r"betas must lie in \[0, 1\), got 1.0"),
@@ -654,6 +658,50 @@ def test_data_that_do_not_fit_the_model_are_refused():
 def test_impossible_numbers_are_refused_by_field(field, value, message):
     with pytest.raises(InvalidValueError, match=message):
         TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("lr", "fast", "lr of TrainConfig must be a number, got 'fast'"),
+        ("label_dropout", None, "label_dropout of TrainConfig must be a number, got None"),
+        ("betas", 0.9, "betas must be a tuple of numbers, got 0.9"),
+        ("log_sigma", (0.0, "wide"), r"log_sigma must be a tuple of numbers, got \(0.0, 'wide'\)"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_field(field, value, message):
+    with pytest.raises(InvalidTypeError, match=message):
+        TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, "3", True])
+def test_a_number_of_updates_that_is_none_is_refused_before_the_first(steps):
+    trainer = Trainer(make(), data(), CONFIG)
+    with pytest.raises(InvalidValueError, match="steps must be an integer >= 0, got"):
+        trainer.train(steps)
+    assert trainer.step == 0
+
+
+def test_what_is_no_model_or_configuration_is_refused():
+    with pytest.raises(InvalidTypeError, match="model must be a ScoreModel, got MLP"):
+        Trainer(make().net, data())
+    with pytest.raises(InvalidTypeError, match="config must be a TrainConfig, got dict"):
+        Trainer(make(), data(), {"steps": 2})
+
+
+def test_a_result_is_trained_again_once_it_is_thawed():
+    result = Trainer(make(), data(), CONFIG).train()
+    with pytest.raises(InvalidValueError, match=r"nothing to train; .* `model.requires_grad_\(\)`"):
+        Trainer(result, data(), CONFIG)
+    before = result.net.stem.weight.clone()
+    Trainer(result.requires_grad_(), data(), CONFIG).train()
+    assert not torch.equal(result.net.stem.weight, before)
+
+
+def test_a_network_whose_weights_are_out_of_reach_is_reported():
+    trainer = Trainer(hooked(1, torch.Tensor.detach), data(), CONFIG)
+    with pytest.raises(TrainingError, match="no gradient reaches any parameter"):
+        trainer.train()
 
 
 @pytest.mark.parametrize(

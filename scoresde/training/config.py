@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from scoresde.checks import check_fields
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.ema import gamma_of
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
@@ -39,7 +40,7 @@ class TrainConfig:
             together.
         accumulate: Parts, at least 1, in which a process handles its share of a batch one after
             the other, to save memory.
-        lr: The largest learning rate of Adam, above 0.
+        lr: The largest learning rate of Adam, above 0 and finite.
         betas: Adam's two decay rates, each in [0, 1).
         warmup: Steps over which the learning rate rises, 0 for none.
         decay: How the learning rate falls: "cosine" (to zero) or "constant" (not at all).
@@ -50,7 +51,7 @@ class TrainConfig:
             kept: with (0.05, 0.1) any average can be made after the training.
         snapshot_every: Steps between these snapshots, at least 1; the last step has one, too.
         snapshot_half: Whether they are kept in float16, at half the size.
-        seed: An integer, at least 0: all randomness of step k is a pure function of (seed, k).
+        seed: An integer from 0 to 2**64 - 1: all randomness of step k is a function of (seed, k).
         weight: The weight of the noise levels: "edm", "sigma2" or "g2".
         times: The law of the training times: "sde" (the SDE's own), "uniform", "lognormal" or
             "importance".
@@ -119,12 +120,23 @@ class TrainConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise InvalidValueError(f"{name} must be an integer >= {low}, got {value!r}")
+            if value >= 2**64:
+                raise InvalidValueError(f"{name} must be below 2**64, got {value!r}")
+        check_fields(self)
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise InvalidValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-        for name, values in (("ema", self.decays), ("ema_sigma", self.ema_sigma)):
+        if self.lr == math.inf:
+            raise InvalidValueError("lr must be finite, got inf")
+        for name, values in (
+            *(("ema", self.decays), ("ema_sigma", self.ema_sigma)),
+            *(("betas", self.betas), ("log_sigma", self.log_sigma)),
+        ):
             if not isinstance(values, tuple) or not all(isinstance(v, int | float) for v in values):
                 raise InvalidTypeError(f"{name} must be a tuple of numbers, got {values!r}")
+        for name, pair in (("betas", self.betas), ("log_sigma", self.log_sigma)):
+            if len(pair) != 2:
+                raise InvalidValueError(f"{name} must be two numbers, got {pair!r}")
         for name, values in (("ema", self.decays), ("betas", self.betas)):
             for value in values:
                 if not 0 <= value < 1:

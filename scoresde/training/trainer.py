@@ -18,9 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde import distributed
+from scoresde.checks import check_integer
 from scoresde.data import Data, Identity, load
 from scoresde.data.augment import Augment
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
 from scoresde.training.averages import Averages
 from scoresde.training.batches import Batches
@@ -66,7 +67,9 @@ class Trainer:
 
     Raises:
         ShapeError: The data's events have another shape than the model's.
-        InvalidValueError: The folder holds a run of another configuration, model or data set.
+        InvalidTypeError: The model is no `ScoreModel`, or the configuration no `TrainConfig`.
+        InvalidValueError: The folder holds a run of another configuration, model or data set; or
+            all weights of the model are frozen, as those of a model that `train` returned.
         CheckpointError: The folder holds checkpoints, and all are damaged.
 
     Within `scoresde.distributed.group()` the processes that `torchrun` started train together:
@@ -88,6 +91,7 @@ class Trainer:
         self.data = data if isinstance(data, Data) else load(data)
         self.config = TrainConfig() if config is None else config
         self.folder = None if folder is None else Path(folder)
+        _check_kinds(model, self.config)
         _check_fit(model, self.data)
         own = identity(model, self.data)
         distributed.check_same({**self.config.as_json(), **own})
@@ -129,18 +133,21 @@ class Trainer:
         KeyboardInterrupt or a SystemExit(143); a second one ends it at once.
 
         Args:
-            steps: How many updates at most; None is all that are left.
+            steps: How many updates at most, at least 0; None is all that are left.
             progress: Whether to show a bar; None shows it on a terminal.
 
         Returns:
-            The model with the averaged weights, in eval mode.
+            The model with the averaged weights, in eval mode and frozen.
 
         Raises:
+            InvalidValueError: `steps` is no integer of at least 0.
             TrainingError: The loss, its gradient or a weight is no longer finite; says where.
             MemoryLimitError: A step does not fit into memory.
             CheckpointError: Two checkpoints in a row could not be written, or the last one.
             PeerError: Another process of the job died.
         """
+        if steps is not None:
+            check_integer("steps", steps, 0)
         if self._update.begun == self.step:
             raise self._guard.torn(self.step)
         if self._keeper is not None and self.finished:
@@ -244,6 +251,12 @@ class Trainer:
             path, self.step = found
             tensors = distributed.shared(state)
             unpack(tensors, self.model, self.ema, self.optimizer, source=path)
+
+
+def _check_kinds(model: object, config: object) -> None:
+    for name, value, kind in (("model", model, ScoreModel), ("config", config, TrainConfig)):
+        if not isinstance(value, kind):
+            raise InvalidTypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def _check_fit(model: ScoreModel, data: Data) -> None:

@@ -42,15 +42,21 @@ class Update:
         begun: The last update whose weights have begun to move.
 
     Raises:
-        InvalidValueError: The batch cannot be divided evenly.
+        InvalidValueError: The batch cannot be divided evenly, or no parameter asks for gradients.
     """
 
     def __init__(self, model: ScoreModel, config: TrainConfig, classes: int | None) -> None:
         self.model = model
         self.config = config
         self.classes = classes
+        weights = [p for p in model.parameters() if p.requires_grad]
+        if not weights:
+            raise InvalidValueError(
+                "no parameter of the model asks for a gradient, so that there is nothing to train; "
+                "what `train` returned is frozen, and trains on after `model.requires_grad_()`"
+            )
         self.optimizer = torch.optim.Adam(
-            [p for p in model.parameters() if p.requires_grad],
+            weights,
             lr=config.lr,
             betas=config.betas,
             fused=True,
@@ -73,6 +79,11 @@ class Update:
         for part in range(self.config.accumulate):
             with self._local(part):
                 loss = self.loss(step, batch, part) / self.config.accumulate
+                if not loss.requires_grad:
+                    raise TrainingError(
+                        "no gradient reaches any parameter: the network's output does not depend "
+                        "on them, or it was detached"
+                    )
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         self._check_reached()
