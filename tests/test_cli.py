@@ -489,6 +489,21 @@ def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, cap
     assert "holds a model, but no checkpoint from which its training could go on" in said(capsys)
 
 
+@pytest.mark.parametrize("name", ["model", "step-00000004"])
+def test_samples_do_not_replace_a_model_or_a_checkpoint(name, run, tmp_path, capsys):
+    path = run / f"{name}.safetensors"
+    before = path.read_bytes()
+    words = ["sample", str(run), "--n", "2", "--steps", "2", "--out"]
+    assert main([*words, str(path)]) == 1
+    assert f"{path} holds something else than samples" in said(capsys)
+    assert path.read_bytes() == before
+    samples = tmp_path / "samples.safetensors"
+    assert [main([*words, str(samples)]) for _ in range(2)] == [0, 0]
+    samples.write_bytes(b"of some other program")
+    assert main([*words, str(samples)]) == 1
+    assert samples.read_bytes() == b"of some other program"
+
+
 def test_images_get_a_u_net_and_anything_else_an_mlp(vectors, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()

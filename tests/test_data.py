@@ -823,6 +823,14 @@ def test_torchvision_data_sets_are_known_by_name():
 
 
 @pytest.mark.usefixtures("torchvision")
+def test_a_folder_without_a_separator_in_its_name_is_told_from_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match=r"no data set has the name 'photos'; .* write './photos'"):
+        load("photos")
+
+
+@pytest.mark.usefixtures("torchvision")
 def test_names_and_parts_that_do_not_exist_are_refused():
     with pytest.raises(UnknownNameError) as caught:
         load("square")

@@ -40,6 +40,7 @@ class Ema:
         profile = self._profile()
         if self.out.resolve() == self.folder.resolve() or checkpoint.steps_in(self.out):
             raise CheckpointError(f"{self.out} holds a run, whose model this one would replace")
+        _check_replaced(self.out)
         path = locate(self.folder)
         model = ScoreModel.from_pretrained(path)
         _, config = checkpoint.load_tensors(path)
@@ -60,3 +61,12 @@ class Ema:
         if self.decay is not None and self.sigma is None:
             return Exponential(self.decay)
         raise InvalidValueError("give --sigma or --decay, and not both")
+
+
+def _check_replaced(folder: Path) -> None:
+    """Refuse to replace a model that this command did not make."""
+    path = folder / "model.safetensors"
+    if path.exists() and "error" not in checkpoint.load_tensors(path)[1].get("average", {}):
+        raise CheckpointError(
+            f"{folder} holds a model that `scoresde ema` did not make; take another folder"
+        )

@@ -17,7 +17,7 @@ import tyro
 from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
-from scoresde.errors import InvalidValueError
+from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.sampling import SAMPLERS, Shards, sample
 from scoresde.score import ScoreModel
 
@@ -66,6 +66,7 @@ class Sample:
         in_file = bool(self.out.suffix)
         if in_file:
             check_out(self.out)
+            _check_replaced(self.out)
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
         _check_picture(self.out, model.event_shape)
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
@@ -200,6 +201,18 @@ def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
     """Refuse, before the work, a file of another kind than can be written after it."""
     if path.suffix not in suffixes:
         raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
+
+
+def _check_replaced(path: Path) -> None:
+    """Refuse to replace a model or a checkpoint, whose files end as those of samples do."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return
+    try:
+        samples = checkpoint.load_tensors(path)[0].keys() <= {"x", "y"}
+    except CheckpointError:
+        samples = False  # of a newer scoresde, damaged or foreign: not ours to judge
+    if not samples:
+        raise InvalidValueError(f"{path} holds something else than samples; take another file")
 
 
 def _check_picture(path: Path, event_shape: tuple[int, ...]) -> None:

@@ -58,7 +58,8 @@ def torchvision_set(
     """A data set that torchvision downloads, as images with the labels, where it has any.
 
     Raises:
-        DataError: torchvision is not there, the download failed, or images have several sizes.
+        DataError: torchvision is not there, the download failed, images have several sizes, or the
+            name is that of a file or folder here.
         InvalidValueError: There is no such split.
         UnknownNameError: No data set has that name.
     """
@@ -85,6 +86,10 @@ def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any
     table = {n.lower(): getattr(datasets, n) for n in datasets.__all__}
     downloads = {n: c for n, c in table.items() if _downloads(c)}
     key = name.lower().replace("_", "").replace("-", "")
+    if key not in downloads and Path(name).exists():
+        raise DataError(
+            f"no data set has the name {name!r}; for the file or folder here write './{name}'"
+        )
     if key not in downloads:
         raise UnknownNameError.of("data set", name, [*downloads, "digits"])
     make = downloads[key]
