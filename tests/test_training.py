@@ -265,6 +265,14 @@ def test_a_finished_run_does_nothing_but_write_its_model(tmp_path, whole):
     assert all(torch.equal(v, stored[k]) for k, v in model.state_dict().items())
 
 
+def test_a_model_that_no_run_left_is_not_replaced(tmp_path):
+    make().save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match=r"holds a model, but no checkpoint from which"):
+        Trainer(make(), data(), CONFIG, folder=tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
 def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):
     checkpoint.save_step(tmp_path, 1, {}, {}, keep=2)
     with pytest.raises(CheckpointError, match="is no checkpoint of a run"):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from scoresde import checkpoint, distributed
+from scoresde import distributed
 from scoresde.cli.config import RunConfig
 from scoresde.data import Data
 from scoresde.errors import CheckpointError
@@ -94,16 +94,11 @@ def _file_in(words: Sequence[str]) -> Path | None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse, before the work, a folder that cannot be written or holds another's model."""
+    """Refuse, before the work, a folder that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
-    if (folder / "model.safetensors").exists() and not checkpoint.steps_in(folder):
-        raise CheckpointError(
-            f"{folder} holds a model, but no checkpoint from which its training could go on; "
-            "take another folder"
-        )
 
 
 def _say(line: str) -> None:

@@ -43,12 +43,18 @@ class Keeper:
 
         Raises:
             InvalidValueError: It is one of another configuration, model or data set.
-            CheckpointError: There are checkpoints, and none is good or of a run.
+            CheckpointError: There are checkpoints, and none is good or of a run; or there is a
+                model without any, which a new run would replace.
         """
         for folder in (self.folder, *self.folder.glob("ema-*")):
             checkpoint.clean(folder)
         found = checkpoint.latest(self.folder)
         if found is None:
+            if (self.folder / "model.safetensors").exists():
+                raise CheckpointError(
+                    f"{self.folder} holds a model, but no checkpoint from which its training could "
+                    "go on; take another folder"
+                )
             return None
         path, tensors, meta = found
         if not {"step", "config"} <= meta.keys():

@@ -70,7 +70,7 @@ class Trainer:
         InvalidTypeError: The model is no `ScoreModel`, or the configuration no `TrainConfig`.
         InvalidValueError: The folder holds a run of another configuration, model or data set; or
             all weights of the model are frozen, as those of a model that `train` returned.
-        CheckpointError: The folder holds checkpoints, and all are damaged.
+        CheckpointError: The folder holds checkpoints, and all are damaged, or a model and none.
 
     Within `scoresde.distributed.group()` the processes that `torchrun` started train together:
     each on its rows of every batch, all with the same weights. Process 0 writes, prints, and calls
