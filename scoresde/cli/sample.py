@@ -230,7 +230,9 @@ def _shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
 
 def _fingerprint(model: ScoreModel) -> str:
     """Tells one trained model from another."""
-    digest = hashlib.sha256(f"{model.sde} {model.parameterization} {model.steps}".encode())
+    config = getattr(model.net, "config", None)
+    parts = (model.sde, model.parameterization, model.steps, model.transform, config)
+    digest = hashlib.sha256(repr(parts).encode())
     pilot = {} if model.pilot is None else model.pilot.tensors()
     for name, value in sorted({**model.state_dict(), **pilot}.items()):
         digest.update(name.encode())
