@@ -414,6 +414,8 @@ def test_nats_are_the_excess_in_the_integral_of_the_bound():
         (dict(target=Gaussian(torch.zeros(2), var=1.0)), ShapeError, "target"),
         (dict(condition={"label": torch.zeros(3)}), ShapeError, "label"),
         (dict(train=torch.zeros(20, 2)), ShapeError, "events"),
+        (dict(model=lambda x, t: -x, train=torch.zeros(20, 2)), ShapeError, "one kind"),
+        (dict(train=torch.zeros(15, 3)), ShapeError, "needs train of at least 16"),
         (dict(condition=torch.zeros(20)), InvalidTypeError, "maps names"),
         (
             dict(train=torch.zeros(20, 3), train_condition={"label": torch.zeros(20)}),

@@ -194,3 +194,19 @@ def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
 def test_wrong_words_are_one_line_on_stderr(folder, options, message, capsys):
     assert main(["data", "check", str(folder), *options.split()]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_samples_in_any_order_of_memory_are_read_and_vectors_have_no_picture(tmp_path, capsys):
+    x = torch.randn(2, 30, generator=torch.Generator().manual_seed(0)).T
+    assert check(x).ok
+    np.save(tmp_path / "x.npy", x.numpy())
+    out = tmp_path / "grid.png"
+    assert main(["data", "check", str(tmp_path / "x.npy"), "--out", str(out)]) == 0
+    assert "no images" in capsys.readouterr().out
+    assert not out.exists()
+
+
+def test_a_constant_entry_is_only_shifted_in_float64_too():
+    x = torch.full((1000, 2), 0.1, dtype=torch.float64)
+    x[:, 1] = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert load(x, standardize=True).transform.scale[0] == 1

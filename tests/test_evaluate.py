@@ -394,7 +394,8 @@ def damaged(tmp_path):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda p: evaluate(SAMPLES, REAL[:3]), ShapeError, "4 real ones, got 30 and 3"),
+        (lambda p: evaluate(SAMPLES, REAL[:3]), ShapeError, "8 real ones.*got 30 and 3"),
+        (lambda p: evaluate(SAMPLES[:3], REAL, metrics="frechet"), ShapeError, "4 samples.*got 3"),
         (lambda p: evaluate(SAMPLES[:11], REAL), ShapeError, "at least 12 samples.*got 11"),
         (lambda p: evaluate(SAMPLES, REAL[:, 0]), ShapeError, "one size, got 6 and 3"),
         (lambda p: evaluate(SAMPLES, REAL, train=REAL[:, 0]), ShapeError, "samples and train"),
@@ -473,6 +474,13 @@ def damaged(tmp_path):
 def test_bad_inputs_are_named(tmp_path, call, error, message):
     with pytest.raises(error, match=message):
         call(tmp_path)
+
+
+def test_bytes_are_in_the_units_of_the_data_they_are_compared_with():
+    raw = torch.randint(0, 256, (90, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    real = Data(raw[30:].byte(), transform=BYTES)
+    found = evaluate(raw[:30].byte(), real, **QUICK)
+    assert found == evaluate(BYTES.forward(raw[:30]), real, **QUICK)
 
 
 def test_every_name_is_a_metric_that_stands_degenerate_features():

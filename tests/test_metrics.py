@@ -147,6 +147,11 @@ def test_disjoint_histograms_differ_by_one():
     assert total_variation(torch.tensor([3, 0]), torch.tensor([0.0, 0.2])) == 1
 
 
+def test_a_copy_is_found_far_from_the_origin():
+    y = torch.randn(300, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1e8
+    assert (nearest_distance(y, y) == 0).all()
+
+
 X = torch.zeros(4, 3)
 
 
@@ -172,6 +177,8 @@ X = torch.zeros(4, 3)
         (lambda: nearest_distance(X, X[:0]), ShapeError, "y holds no sample"),
         (lambda: nearest_distance(X[0, 0], X[0, 0]), ShapeError, "batch"),
         (lambda: nearest_distance(X / 0, X), NonFiniteError, "x holds NaN"),
+        (lambda: nearest_distance(X.double() + 1e200, X), NonFiniteError, "x holds.*too large"),
+        (lambda: frechet_distance(X, X.double() + 1e200), NonFiniteError, "y holds.*too large"),
         (lambda: total_variation(X[0], X[0] + 1), InvalidValueError, "p must be a histogram"),
         (lambda: total_variation(X[0] + 1, X[0] - 1), InvalidValueError, "q must be a histogram"),
         (lambda: total_variation(X[0] + 1, X[0, :2] + 1), ShapeError, r"\(3,\) and \(2,\)"),

@@ -242,3 +242,12 @@ X = torch.zeros(4, 3)
 def test_bad_inputs_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_kernel_that_overflows_is_an_error_and_one_set_twice_keeps_its_diagonal():
+    x = randn(10, 3)
+    with pytest.raises(NonFiniteError, match="cubic kernel overflows"):
+        kernel_distance(1e100 * x, x, kernel="cubic")
+    rows = torch.ones(1, 10, dtype=torch.bool)
+    twice = Kernel("cubic")(x, x, rows, rows)["kid"]
+    assert twice == Kernel("cubic")(x, x.clone(), rows, rows)["kid"]

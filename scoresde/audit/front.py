@@ -73,7 +73,12 @@ def audit(
     """
     _check(model, sde, x, condition, target)
     if train is not None:
-        _check(model, sde, train, train_condition, None)
+        _check(model, sde, train, train_condition, None, name="train")
+        if train.shape[1:] != x.shape[1:]:
+            raise ShapeError(
+                f"train= has events of shape {tuple(train.shape[1:])}, and x of "
+                f"{tuple(x.shape[1:])}; give data of one kind"
+            )
         train = train.detach()
     if (train is not None or train_condition) and set(train_condition or {}) != set(
         condition or {}
@@ -127,22 +132,27 @@ def _check(
     x: Tensor,
     condition: Mapping[str, Tensor] | None,
     target: Target | None,
+    name: str = "x",
 ) -> None:
     check_problem(model, sde)
     check_data(x)
     event = tuple(x.shape[1:])
     own = getattr(model, "event_shape", None)
-    for name, shape in (("model", own), ("target", getattr(target, "event_shape", None))):
+    for what, shape in (("model", own), ("target", getattr(target, "event_shape", None))):
         if shape is not None and tuple(shape) != event:
-            raise ShapeError(f"the {name}'s events have shape {tuple(shape)}, those of x {event}")
+            raise ShapeError(
+                f"the {what}'s events have shape {tuple(shape)}, those of {name} {event}"
+            )
     if len(x) < 16 or math.prod(event) == 0:
-        raise ShapeError(f"an audit needs x of at least 16 samples, got shape {tuple(x.shape)}")
+        raise ShapeError(
+            f"an audit needs {name} of at least 16 samples, got shape {tuple(x.shape)}"
+        )
     if target is not None and not hasattr(target, "responsibilities"):
         raise InvalidTypeError(f"target= takes one of scoresde.targets, got {target!r}")
     if condition is not None and not isinstance(condition, Mapping):
         raise InvalidTypeError(
             f"a condition maps names to tensors, such as {{'label': labels}}, got {condition!r}"
         )
-    for name, value in (condition or {}).items():
+    for key, value in (condition or {}).items():
         if not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]:
-            raise ShapeError(f"condition {name!r} needs one row for each of the {len(x)} samples")
+            raise ShapeError(f"condition {key!r} needs one row for each of the {len(x)} samples")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from torch import Tensor
 
 from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
@@ -41,7 +42,7 @@ class CheckData:
     sde: Annotated[SDE, SDE_WORDS] = field(default=VESDE())
     """The SDE, as for train."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A .png file for up to 64 of the images, as the model would see them."""
+    """A .png file for up to 64 of the images, as the model would see them; other data have none."""
 
     def run(self) -> None:
         """Look, print, and fail where the training would."""
@@ -61,8 +62,14 @@ class CheckData:
         )
         print(report)
         if self.out is not None and report.samples is not None:
-            print(f"{'picture':14}{plot.grid(report.samples, self.out)}")
+            print(f"{'picture':14}{self._picture(report.samples, self.out)}")
         if not report.ok:
             raise DataError(
                 f"training on {self.source} would fail, by {len(report.problems)} problem(s)"
             )
+
+    @staticmethod
+    def _picture(x: Tensor, path: Path) -> str:
+        if x.ndim != 4 or x.shape[1] not in (1, 3):
+            return f"none, as samples of shape {tuple(x.shape[1:])} are no images"
+        return str(plot.grid(x, path))

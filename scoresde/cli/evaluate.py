@@ -44,7 +44,7 @@ class Evaluate:
     train_data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """The data that were trained on, to look for memorisation; of torchvision's the part train."""
     n: int = 1000
-    """How many samples, at least 2; half as many as there are data, if that is less."""
+    """How many samples, at least 4, or 2 without intervals; half of the data, if that is less."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """In place of drawing any: the file or the folder that `scoresde sample` wrote."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
@@ -141,9 +141,10 @@ class Evaluate:
 
     def _drawn(self, n: int) -> Path:
         """The folder of the samples, drawn as far as they are not there yet."""
-        check_integer("n", self.n, 2)
-        if n < 2:
-            raise DataError(f"a comparison needs at least 4 data; {self.data} has too few")
+        least = 4 if self.resamples else 2  # halves give the intervals
+        check_integer("n", self.n, least)
+        if n < least:
+            raise DataError(f"a comparison needs at least {2 * least} data; {self.data} has fewer")
         folder = self.out / "samples"
         command = Sample(
             self.checkpoint,

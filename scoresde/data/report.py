@@ -236,7 +236,7 @@ def _samples(report: Report, data: Data) -> Data | None:
             finite.append(flat.isfinite().all(1))
             same = (flat == flat[:, :1]).all(1) & (flat.shape[1] > 1)
             constant += (rows.start + same.nonzero().flatten()).tolist()
-            for i, row in enumerate(flat.numpy(), rows.start):
+            for i, row in enumerate(flat.contiguous().numpy(), rows.start):
                 number = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), i)
                 if number != i:
                     copies.append(f"{i} (of {number})")

@@ -99,7 +99,7 @@ def find(
     check_size(size)
     if isinstance(source, Tensor | np.ndarray):
         _check_no_images(size, lazy)
-        return Data(_tensor(source), None if label is None else torch.as_tensor(label))
+        return Data(_tensor(source), _labels(label))
     if label is not None:
         raise InvalidValueError("label= goes with a tensor; files and data sets bring their own")
     if is_table(source):
@@ -135,6 +135,14 @@ def _tensor(x: Tensor | np.ndarray[Any, Any]) -> Tensor:
     if isinstance(x, Tensor):
         return x
     try:
-        return torch.from_numpy(np.ascontiguousarray(x))
+        native = x.astype(x.dtype.newbyteorder("="), copy=False)
+        return torch.from_numpy(np.ascontiguousarray(native))
     except TypeError as error:
         raise InvalidTypeError(f"samples must be floats, got an array of {x.dtype}") from error
+
+
+def _labels(label: Any) -> Tensor | None:
+    try:
+        return None if label is None else torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidTypeError(f"labels must be integers, one a sample: {error}") from error

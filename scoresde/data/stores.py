@@ -171,7 +171,7 @@ def channels_first(x: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
         return x
     if x.ndim == 3:
         return x[:, None]
-    if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
+    if x.ndim == 4 and x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
         return x.transpose(0, 3, 1, 2)
     if x.ndim == 4:
         return x

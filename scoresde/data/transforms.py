@@ -164,13 +164,14 @@ class Standardize:
     def of(cls, mean: Tensor, var: Tensor) -> Standardize:
         """The transform after which data of this mean and variance `(*event)` have 0 and 1.
 
-        An entry without any variance is only shifted.
+        An entry without any variance, but for what rounding makes of its mean, is only shifted.
         """
         rows = mean.double().reshape(len(mean), -1)
         shift = rows.mean(1)
         spread = var.double().reshape(len(mean), -1).mean(1)
         total = (spread + (rows - shift[:, None]).square().mean(1)).sqrt()
-        scale = torch.where(total > 0, total, 1.0)
+        rounding = 16 * torch.finfo(torch.float64).eps * shift.abs()
+        scale = torch.where(total > rounding, total, 1.0)
         return cls(tuple(shift.tolist()), tuple(scale.tolist()))
 
     @property

@@ -8,13 +8,22 @@ from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
 __all__ = ["finite", "flat"]
 
+# The squares of larger numbers, summed up, may leave float64.
+_LARGEST = 1e140
+
 
 def flat(name: str, x: Tensor) -> Tensor:
     """Samples `(N, *)` as a finite float64 matrix `(N, D)`, out of any graph."""
     x = finite(name, x)
     if x.ndim == 0:
         raise ShapeError(f"{name} must be a batch (B, *), got a single number")
-    return x.reshape(len(x), x.shape[1:].numel())
+    rows = x.reshape(len(x), x.shape[1:].numel())
+    if rows.numel() and (largest := float(rows.abs().max())) > _LARGEST:
+        raise NonFiniteError(
+            f"{name} holds numbers up to {largest:.3g}, too large to be squared; divide both "
+            "sides of the comparison by their scale"
+        )
+    return rows
 
 
 def finite(name: str, x: Tensor) -> Tensor:

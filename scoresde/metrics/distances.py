@@ -40,6 +40,9 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     points, others = flat("x", x), flat("y", y).to(x.device)
     if len(others) == 0:
         raise ShapeError("y holds no sample to be near to; pass at least one")
+    # the products behind the choice cancel least about a common centre
+    centre = others.mean(0)
+    points, others = points - centre, others - centre
     norms = others.square().sum(1)
     rows = max(1, _ENTRIES // len(others))
     distances = []

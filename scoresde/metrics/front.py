@@ -79,7 +79,8 @@ def evaluate(
 
     Args:
         samples: A tensor `(N, *)`, an iterable of batches, data, or the file or the folder of
-            shards that `scoresde sample` writes; the numbers in files are in the units of `real`.
+            shards that `scoresde sample` writes; the numbers in files, and bytes anywhere, are in
+            the units of `real`.
         real: Likewise, or what `scoresde.data.load` knows by name; at least twice as many as
             samples, or fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
@@ -122,10 +123,12 @@ def evaluate(
                 f"samples and {name} must have features of one size, got {own.shape[1]} and "
                 f"{other.shape[1]}"
             )
-    n = min(len(own), len(data) // 2)
-    if n < 2:
+    n, least = min(len(own), len(data) // 2), 4 if resamples else 2
+    if n < least:
         raise ShapeError(
-            f"a comparison needs at least 2 samples and 4 real ones, got {len(own)} and {len(data)}"
+            f"a comparison needs at least {least} samples and {2 * least} real ones"
+            f"{', of which halves give the intervals' if resamples else ''}; got {len(own)} and "
+            f"{len(data)}"
         )
     x = own[order(len(own), seed=seed, epoch=0)[:n]]
     y, z = data[order(len(data), seed=seed, epoch=1)[: 2 * n]].chunk(2)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_real
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
 from scoresde.metrics.checks import flat
 
 __all__ = ["Kernel", "kernel_distance", "median_distance"]
@@ -62,7 +62,9 @@ class Kernel:
             x, y = x - y.mean(0), y - y.mean(0)
         v, w = rows.double(), others.double()
         n, m = v.sum(1), w.sum(1)
-        within = _sums(x, x, v, v, scale) / (n * (n - 1)) + _sums(y, y, w, w, scale) / (m * (m - 1))
+        within = sum(
+            _sums(a, a, u, u, scale, own=True) / (k * (k - 1)) for a, u, k in ((x, v, n), (y, w, m))
+        )
         name = "mmd" if self.kind == "gaussian" else "kid"
         return {name: within - 2 * _sums(x, y, v, w, scale) / (n * m)}
 
@@ -90,7 +92,7 @@ def kernel_distance(
         ShapeError: Fewer than two samples, or events of different shape.
         InvalidValueError: There is no such kernel, or the bandwidth is not positive.
         InvalidTypeError: One of the sets is not a tensor of real numbers.
-        NonFiniteError: One of them holds a NaN or an infinity.
+        NonFiniteError: One of them holds a NaN or an infinity, or numbers too large for the kernel.
     """
     a, b = flat("x", x), flat("y", y)
     if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) < 2:
@@ -100,6 +102,11 @@ def kernel_distance(
         )
     whole = [torch.ones(1, len(part), dtype=torch.bool, device=a.device) for part in (a, b)]
     (found,) = Kernel(kernel, bandwidth)(a, b.to(a.device), *whole).values()
+    if not found.isfinite():
+        raise NonFiniteError(
+            f"the {kernel} kernel overflows on these numbers, up to {float(a.abs().max()):.3g} in "
+            f"x and {float(b.abs().max()):.3g} in y; divide both by their scale"
+        )
     return float(found)
 
 
@@ -113,12 +120,12 @@ def median_distance(y: Tensor) -> float:
     return found or 1.0
 
 
-def _sums(a: Tensor, b: Tensor, v: Tensor, w: Tensor, scale: float) -> Tensor:
-    r"""The sums $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w, without i = j of one set."""
+def _sums(a: Tensor, b: Tensor, v: Tensor, w: Tensor, scale: float, *, own: bool = False) -> Tensor:
+    r"""The sums $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w; without i = j if of one set."""
     total = v.new_zeros(len(v))
     for start, part in _chunks(a, len(b)):
         k = _kernel(part, b, scale)
-        if a is b:
+        if own:
             i = torch.arange(len(part))
             k[i, start + i] = 0
         total += ((w @ k.mT) * v[:, start : start + len(part)]).sum(1)

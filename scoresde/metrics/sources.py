@@ -43,7 +43,7 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
         source: A tensor; an iterable of batches, which is gone through once; data, of which one
             batch at a time is in memory; the folder of shards that `scoresde sample` writes, or one
             `.safetensors` file, with the key `x`; or what `scoresde.data.load` reads.
-        units: What makes model units of the numbers in files of samples.
+        units: What makes model units of the numbers in files of samples, and of bytes anywhere.
 
     Raises:
         InvalidTypeError: The source, or a batch of it, is something else.
@@ -61,6 +61,8 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
             raise InvalidTypeError(f"{name} must be a tensor of samples, or batches, got {got}")
         if part.ndim == 0:
             raise ShapeError(f"{name} must be a batch (B, *), got a single number")
+        if part.dtype == torch.uint8 and units != _AS_THEY_ARE:
+            part = units.forward(part)
         shape = part.shape[1:] if shape is None else shape
         if part.shape[1:] != shape:
             raise ShapeError(
@@ -110,7 +112,8 @@ def _parts(name: str, source: Source, units: Transform) -> Iterable[Tensor]:
         starts = range(0, len(source), _ROWS)
         return (source.batch(slice(start, start + _ROWS)) for start in starts)
     if isinstance(source, str | os.PathLike):
-        return (units.forward(_stored(shard)) for shard in _shards(Path(source)))
+        stored = (_stored(shard) for shard in _shards(Path(source)))
+        return (x if x.dtype == torch.uint8 else units.forward(x) for x in stored)
     if isinstance(source, Iterable):
         return source
     raise InvalidTypeError(
