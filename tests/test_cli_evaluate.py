@@ -123,7 +123,7 @@ def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, r
     [
         (["--features", "pixel"], "unknown feature map 'pixel'; did you mean 'pixels'"),
         (["--metrics", "fid"], "unknown metric 'fid'; did you mean 'kid'"),
-        (["--n", "1"], "n must be an integer >= 2, got 1"),
+        (["--n", "1"], "n must be an integer >= 4, got 1"),
         (["--features", "classifier"], "learns from labels"),
         (["--features", "none.safetensors"], "there is no file"),
         (["--features", "inception"], "pip install 'scoresde"),

@@ -869,3 +869,18 @@ def test_a_string_with_a_dot_or_a_separator_is_a_path(monkeypatch, tmp_path):
     assert len(load("digits")) == 1797
     assert len(load("./digits")) == 4
     assert len(load(Path("digits"))) == 4
+
+
+def test_the_order_of_bytes_in_an_array_does_not_matter():
+    x = np.arange(6.0).reshape(3, 2)
+    assert torch.equal(load(x.astype(">f4")).x, load(x.astype("<f4")).x)
+
+
+def test_labels_that_are_words_are_refused_in_a_sentence():
+    with pytest.raises(InvalidTypeError, match="labels must be integers"):
+        load(torch.zeros(2, 3), label=["a", "b"])
+
+
+def test_bytes_with_four_channels_last_are_images_of_four_channels(tmp_path):
+    np.save(tmp_path / "rgba.npy", np.zeros((2, 6, 5, 4), np.uint8))
+    assert load(tmp_path / "rgba.npy").event_shape == (4, 6, 5)
