@@ -39,17 +39,17 @@ class Draws:
     def __init__(self, config: TrainConfig, sde: SDE, law: TimeLaw | None, step: int) -> None:
         n = config.batch_size
         self._n = n
-        self._seeds = np.random.SeedSequence([config.seed, step])
-        generator = torch.Generator().manual_seed(self._seed(0))
+        self._sequence = np.random.SeedSequence([config.seed, step])
+        generator = torch.Generator().manual_seed(self._seeds(1)[0])
         self.t, self.importance = sde.sample_times(n, law=law, generator=generator)
         self.hidden = torch.rand(n, generator=generator) < config.label_dropout
 
     def noise(self, like: Tensor, rows: slice) -> Tensor:
         """Standard normal numbers for these rows of the batch, like `like`, on its device."""
         first, last = rows.start // _BLOCK, (rows.stop - 1) // _BLOCK
-        blocks = []
+        blocks, seeds = [], self._seeds(2 + last)
         for block in range(first, last + 1):
-            generator = torch.Generator().manual_seed(self._seed(1 + block))
+            generator = torch.Generator().manual_seed(seeds[1 + block])
             length = min(_BLOCK, self._n - block * _BLOCK)
             blocks.append(
                 torch.randn(length, *like.shape[1:], generator=generator, dtype=like.dtype)
@@ -59,8 +59,9 @@ class Draws:
 
     def dropout_seed(self, part: int) -> int:
         """The seed of layers such as dropout, in part number `part` of the batch."""
-        return self._seed(1 + -(-self._n // _BLOCK) + part)
+        return self._seeds(2 + -(-self._n // _BLOCK) + part)[-1]
 
-    def _seed(self, number: int) -> int:
-        word = self._seeds.generate_state(number + 1, np.uint64)[-1]
-        return int(word >> np.uint64(1))
+    def _seeds(self, n: int) -> list[int]:
+        """The first `n` seeds of the step: of its times, its blocks of rows, its parts."""
+        words = self._sequence.generate_state(n, np.uint64)
+        return [int(word >> np.uint64(1)) for word in words]
