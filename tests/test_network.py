@@ -134,7 +134,10 @@ def test_parts_that_do_not_divide_the_batch_are_refused(accumulate):
 
 
 @given(
-    n=st.integers(1, 150), cut=st.integers(0, 150), step=st.integers(0, 10**6), seed=st.integers(0)
+    n=st.integers(1, 150),
+    cut=st.integers(0, 150),
+    step=st.integers(0, 10**6),
+    seed=st.integers(0, 2**64 - 1),
 )
 def test_a_process_draws_for_its_rows_what_one_draws_that_has_all(n, cut, step, seed):
     draws = Draws(replace(CONFIG, batch_size=n, seed=seed), VESDE(), None, step)
