@@ -144,6 +144,14 @@ def test_a_thousand_random_damages_are_detected_or_harmless(folder, number):
         assert_detected_or_harmless(path, saved, meta)
 
 
+@pytest.mark.parametrize("size", range(10))  # about the end of the header's length
+def test_a_file_of_a_few_bytes_is_truncated(folder, good, size):
+    path = folder / "few.safetensors"
+    path.write_bytes(good[:size])
+    with pytest.raises(CheckpointError, match=rf"is truncated: it has {size} bytes"):
+        checkpoint.load_tensors(path)
+
+
 @given(cut=st.floats(0, 1, exclude_max=True))
 def test_every_truncation_is_detected(folder, good, cut):
     path = folder / "cut.safetensors"

@@ -11,12 +11,20 @@ unpickles.
 from scoresde.checkpoint.files import clean, parse, read_json, write_bytes, write_json
 from scoresde.checkpoint.state import load_state
 from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
-from scoresde.checkpoint.tensors import SCHEMA, NewerError, load_tensors, save_tensors, schema
+from scoresde.checkpoint.tensors import (
+    SCHEMA,
+    NewerError,
+    digest,
+    load_tensors,
+    save_tensors,
+    schema,
+)
 
 __all__ = [
     "SCHEMA",
     "NewerError",
     "clean",
+    "digest",
     "latest",
     "load_state",
     "load_tensors",

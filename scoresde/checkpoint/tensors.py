@@ -18,7 +18,7 @@ from scoresde.checkpoint.files import dump, parse, read_bytes, write_bytes
 from scoresde.checkpoint.state import layout
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 
-__all__ = ["SCHEMA", "NewerError", "load_tensors", "save_tensors", "schema"]
+__all__ = ["SCHEMA", "NewerError", "digest", "load_tensors", "save_tensors", "schema"]
 
 SCHEMA = 2
 """The number of what is written; all from 1 on are read. Files of schema 1 hold no number."""
@@ -54,7 +54,7 @@ def save_tensors(
     text = dump(meta or {})
     owned = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     header = {"format": _FORMAT, "schema": str(SCHEMA), "meta": text}
-    header["sha256"] = _digest(owned, text, SCHEMA)
+    header["sha256"] = digest(owned, text, SCHEMA)
     write_bytes(path, _ordered(safetensors.torch.save(owned, header)))
 
 
@@ -96,7 +96,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int]:
     damaged = f"{path} ({len(raw):,} bytes) is damaged"
     try:
         tensors = safetensors.torch.load(raw)
-        found = _digest(tensors, text, number or SCHEMA)
+        found = digest(tensors, text, number or SCHEMA)
         meta = parse(text) if number else {}
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{damaged}: {error}") from error
@@ -129,13 +129,20 @@ def _schema(path: Path, ours: Mapping[str, str]) -> int | None:
     return number if number > 1 else None
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
-    digest = hashlib.sha256(text.encode() if number == 1 else f"{number}\n{text}".encode())
+def digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
+    """The SHA-256, in hexadecimal, over names, dtypes, shapes and bytes of tensors, and a text.
+
+    Args:
+        tensors: On the CPU.
+        text: What else is counted.
+        number: The schema of the file whose checksum it is.
+    """
+    found = hashlib.sha256(text.encode() if number == 1 else f"{number}\n{text}".encode())
     for name in sorted(tensors):
         value = tensors[name]
-        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        found.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _ordered(raw: bytes) -> bytes:
@@ -157,7 +164,7 @@ def _metadata(path: Path, raw: bytes) -> dict[str, str]:
             "weights_only=True) and safetensors.torch.save_file"
         )
     start = 8 + int.from_bytes(raw[:8], "little")
-    if size < 8 or (start > size and raw[8:9] == b"{"):
+    if size < 8 or (start > size and raw[8:9] in (b"{", b"")):
         raise CheckpointError(
             f"{path} is truncated: it has {size:,} bytes, expected more than "
             f"{max(start, 8):,}; use an earlier copy"

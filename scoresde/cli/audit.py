@@ -12,9 +12,9 @@ from torch import Tensor
 
 from scoresde import plot
 from scoresde.audit import audit
+from scoresde.cli.held_out import held_out, labels_of
 from scoresde.cli.sample import check_out
-from scoresde.data import load
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidValueError
 from scoresde.score import ScoreModel
 
 __all__ = ["Audit"]
@@ -85,18 +85,10 @@ class Audit:
         self, source: str, split: str | None, model: ScoreModel
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Data, and their labels where the model takes them."""
-        data = load(source, split=split).units_of(model.transform)
-        if data.event_shape != model.event_shape:
-            raise ShapeError(
-                f"the samples of {source} have shape {data.event_shape}, "
-                f"but the model's have {model.event_shape}"
-            )
+        data = held_out(source, split, model)
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
                 f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"
             )
-        if getattr(model.net, "config", {}).get("num_classes") is None:
-            return data.x.float(), {}
-        if data.label is None:
-            raise InvalidValueError(f"the model knows classes, but {source} has no labels")
-        return data.x.float(), {"label": data.label}
+        label = labels_of(data, source, model)
+        return data.x.float(), {} if label is None else {"label": label}

@@ -12,9 +12,10 @@ import tyro
 from scoresde import distributed, plot
 from scoresde.checks import check_integer
 from scoresde.cli.config import RunConfig
+from scoresde.cli.held_out import held_out
 from scoresde.cli.sample import Sample
-from scoresde.data import Data, load
-from scoresde.errors import DataError, ScoreSDEError, ShapeError, UnknownNameError
+from scoresde.data import Data
+from scoresde.errors import DataError, ScoreSDEError, UnknownNameError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
 from scoresde.sampling import SAMPLERS
 from scoresde.score import ScoreModel
@@ -110,13 +111,7 @@ class Evaluate:
 
     def _loaded(self, source: str, usual: str, model: ScoreModel) -> Data:
         split = (self.split if usual == "test" else None) or self._usual(source, usual)
-        data = load(source, split=split).units_of(model.transform)
-        if data.event_shape != model.event_shape:
-            raise ShapeError(
-                f"the samples of {source} have shape {data.event_shape}, but the model's have "
-                f"{model.event_shape}"
-            )
-        return data
+        return held_out(source, split, model)
 
     @staticmethod
     def _usual(source: str, split: str) -> str | None:

@@ -12,8 +12,9 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.data import Data, load
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.cli.held_out import held_out, labels_of
+from scoresde.data import Data
+from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
 from scoresde.score import ScoreModel
 
@@ -50,7 +51,7 @@ class Likelihood:
     def run(self) -> None:
         """Compute and print."""
         model = ScoreModel.from_pretrained(self.checkpoint)
-        data = load(self.data, split=self.split).units_of(model.transform)
+        data = held_out(self.data, self.split, model)
         x, label, transform = self._prepared(data, model)
         start = time.perf_counter()
         parts = []
@@ -89,21 +90,14 @@ class Likelihood:
                 f"need n >= 2, batch-size >= 1 and first >= 0, got {self.n}, {self.batch_size} "
                 f"and {self.first}"
             )
-        if data.event_shape != model.event_shape:
-            raise ShapeError(
-                f"the samples of {self.data} have shape {data.event_shape}, "
-                f"but the model's have {model.event_shape}"
-            )
         rows = slice(self.first, self.first + self.n)
-        x, label = data.batch(rows).float(), None
+        x = data.batch(rows).float()
         if len(x) < 2:
             raise InvalidValueError(
                 f"{self.data} has {len(data)} samples; --first {self.first} leaves {len(x)}"
             )
-        if getattr(model.net, "config", {}).get("num_classes") is not None:
-            if data.label is None:
-                raise InvalidValueError(f"the model knows classes, but {self.data} has no labels")
-            label = data.label[rows]
+        label = labels_of(data, self.data, model)
+        label = None if label is None else label[rows]
         if data.transform.levels is None:
             return x, label, None
         spread = Dequantization.of(data.transform)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from collections.abc import Iterator
@@ -174,7 +173,7 @@ def draw(
 
 def _labels(model: ScoreModel, label: int | None, index: Tensor) -> Tensor | None:
     """The classes of the samples of these numbers, where the model knows any."""
-    classes: int | None = getattr(model.net, "config", {}).get("num_classes")
+    classes = model.classes
     if classes is None:
         if label is None:
             return None
@@ -232,12 +231,9 @@ def _fingerprint(model: ScoreModel) -> str:
     """Tells one trained model from another."""
     config = getattr(model.net, "config", None)
     parts = (model.sde, model.parameterization, model.steps, model.transform, config)
-    digest = hashlib.sha256(repr(parts).encode())
     pilot = {} if model.pilot is None else model.pilot.tensors()
-    for name, value in sorted({**model.state_dict(), **pilot}.items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    tensors = {name: value.cpu() for name, value in {**model.state_dict(), **pilot}.items()}
+    return checkpoint.digest(tensors, repr(parts), checkpoint.SCHEMA)[:16]
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -108,6 +108,13 @@ class ScoreModel(nn.Module):
         """The data's moments: mean, and variance per dimension."""
         return Moments(self.data_mean, var=self.data_var)
 
+    @property
+    def classes(self) -> int | None:
+        """How many classes the network tells apart by `label`, or None."""
+        config = getattr(self.net, "config", None) or {}
+        number: int | None = config.get("num_classes")
+        return number
+
     def forward(
         self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:

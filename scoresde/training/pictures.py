@@ -58,7 +58,7 @@ class Pictures(Callback):
         path = self.folder / "pictures" / f"step-{step:08d}.png"
         n = self.n or (16 if is_image else 1000)
         levels = model.sde.levels
-        classes = getattr(model.net, "config", {}).get("num_classes")
+        classes = model.classes
         x = sample(
             model,
             model.sde,
