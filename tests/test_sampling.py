@@ -37,7 +37,9 @@ MIXING = Gaussian([0.5, -1.0], cov=[[1.0, 0.6], [0.6, 0.5]])
 
 
 def unet(sde):
-    net = scoresde.nn.UNet(1, channels=(8, 8), blocks=1, features=16, seed=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        net = scoresde.nn.UNet(1, channels=(8, 8), blocks=1, features=16, seed=0)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():  # the zero-initialised output would hide the network
         for p in net.parameters():
