@@ -9,6 +9,7 @@ Tensors on the CPU travel by gloo, tensors on a GPU by NCCL. What is no tensor t
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ __all__ = [
     "align",
     "check_same",
     "device",
+    "engine",
     "group",
     "is_main",
     "largest",
@@ -103,6 +105,8 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(device())
+    # it takes the group of the moment of its first import for a default, and keeps it
+    importlib.import_module("torch.distributed.nn.functional")
     with _peers():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout)
@@ -126,6 +130,18 @@ def _peers() -> Iterator[None]:
                 f"({' '.join(str(error).split())[:200]})"
             ) from error
         raise
+
+
+def engine() -> dist.ProcessGroup:
+    """A further group of all processes, for an engine of torch that may keep what it is given.
+
+    A group ends with its last holder. The threads of one that outlives `group()` may still want
+    Python's lock when Python ends, for tensors that Python has seen, and that aborts the process
+    (pytorch/pytorch#179291). The gradients that an engine sends are no such tensors.
+    """
+    found = dist.new_group()
+    assert isinstance(found, dist.ProcessGroup)  # all processes are in it
+    return found
 
 
 def largest(value: int) -> int:

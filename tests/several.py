@@ -224,7 +224,9 @@ def spoken(folder):
 def ever(folder):
     """A run that is there to be killed."""
     config = replace(CONFIG, steps=60, save_every=2)
-    Trainer(model(), data(), config, folder=folder).train()
+    trainer = Trainer(model(), data(), config, folder=folder)
+    trainer.train()
+    return trainer
 
 
 CASES = [
@@ -245,7 +247,17 @@ def main(folder):
     checkpoint.write_json(folder / f"process-{distributed.rank()}.json", ends)
 
 
+def threads():
+    """How many threads of gloo's there are, two to a group."""
+    names = [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]
+    return sum(name.startswith("pt_gloo") for name in names)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    act, folder = sys.argv[1], Path(sys.argv[2])
     with distributed.group(timeout=240):
-        {"main": main, "ever": ever}[sys.argv[1]](Path(sys.argv[2]))
+        held = {"main": main, "ever": ever}[act](folder)
+        count = {"within": threads()}
+    count["after"] = threads()
+    checkpoint.write_json(folder / f"threads-{os.environ['RANK']}.json", count)

@@ -267,3 +267,7 @@ def test_a_run_whose_processes_are_killed_ends_in_the_same_weights(tmp_path, two
     assert 0 < ends[0] < 60
     for name in ("step-00000060.safetensors", "model.safetensors"):
         assert apart(tensors(folder, name), tensors(two[0] / "ever", name)) == 0
+    # a thread that may want Python after its end now and then aborts a run that was done: the
+    # group's own end with it, and those of the engine stay for as long as the trainer does
+    for rank in (0, 1):
+        assert checkpoint.read_json(folder / f"threads-{rank}.json") == {"within": 4, "after": 2}

@@ -23,11 +23,11 @@ __all__ = ["laid_like", "shard", "whole"]
 
 def shard(*models: nn.Module) -> None:
     """Leave every process its share of these models, which were the same in all."""
-    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
     device = next(models[0].parameters()).device.type
-    mesh = init_device_mesh(device, (distributed.size(),))
+    mesh = DeviceMesh.from_group(distributed.engine(), device)
     for model in models:
         for block in blocks(model):
             fully_shard(block, mesh=mesh)

@@ -67,7 +67,9 @@ class Update:
         self._law = _law(config)
         self._score: Any = model
         if distributed.size() > 1 and not config.shard:
-            self._score = DistributedDataParallel(model, gradient_as_bucket_view=True)
+            self._score = DistributedDataParallel(
+                model, process_group=distributed.engine(), gradient_as_bucket_view=True
+            )
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
         """Update number `step`; the loss of the own rows and the norm of the gradient, `(2,)`."""
