@@ -1,16 +1,17 @@
-"""Arguments that are numbers, refused in a sentence where they are none."""
+"""Arguments, refused in a sentence where they are not what they should be."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from scoresde.errors import DeviceError, InvalidTypeError, InvalidValueError
+from scoresde.errors import DeviceError, InvalidTypeError, InvalidValueError, UnknownNameError
 
 __all__ = [
     "as_numbers",
@@ -19,10 +20,15 @@ __all__ = [
     "check_generator",
     "check_has",
     "check_integer",
+    "check_name",
     "check_real",
     "is_out_of_memory",
+    "named",
     "named_device",
 ]
+
+T = TypeVar("T")
+C = TypeVar("C")
 
 # An annotation is a class, or its name where annotations are postponed.
 _KINDS: dict[object, tuple[type, str]] = {
@@ -72,6 +78,24 @@ def check_real(what: str, value: object) -> None:
     """Raise InvalidTypeError unless `value` is a real number."""
     if not isinstance(value, Real):
         raise InvalidTypeError(f"{what} must be a number, got {value!r}")
+
+
+def check_name(kind: str, name: object, choices: Collection[str]) -> None:
+    """Raise UnknownNameError, with the nearest of the choices, unless `name` is one of them."""
+    if name not in choices:
+        raise UnknownNameError.of(kind, name, choices)
+
+
+def named(kind: str, given: str | T, choices: Mapping[str, C]) -> T | C:
+    """The choice of that name; what is no name stands for itself.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    if not isinstance(given, str):
+        return given
+    check_name(kind, given, choices)
+    return choices[given]
 
 
 def check_has(what: str, value: object, attribute: str, expected: str) -> None:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.checks import named
+from scoresde.errors import InvalidTypeError, InvalidValueError
 
 if TYPE_CHECKING:
     from scoresde.sde import SDE
@@ -170,10 +171,7 @@ def spacing_of(spacing: Spacing | str) -> Spacing:
         UnknownNameError: The name is not in `SPACINGS`.
         InvalidTypeError: It is neither a name nor a spacing.
     """
-    if isinstance(spacing, str):
-        if spacing not in SPACINGS:
-            raise UnknownNameError.of("spacing", spacing, SPACINGS)
-        return SPACINGS[spacing]
+    spacing = named("spacing", spacing, SPACINGS)
     if not callable(spacing):
         raise InvalidTypeError(
             f"a spacing is a name ({', '.join(SPACINGS)}) or an object such as Karras(rho=7), "

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from scoresde.errors import ConvergenceError, InvalidTypeError, UnknownNameError
+from scoresde.checks import named
+from scoresde.errors import ConvergenceError, InvalidTypeError
 from scoresde.samplers import Fast, Sampler
 from scoresde.sampling import SAMPLERS, trajectory
 from scoresde.sampling import pilot as measure
@@ -143,18 +144,15 @@ def contenders(
         samplers = {name: name for name in samplers}
     found: dict[str, Contender] = {}
     for name, sampler in samplers.items():
-        if isinstance(sampler, str):
-            if sampler not in SAMPLERS:
-                raise UnknownNameError.of("sampler", sampler, SAMPLERS)
-            sampler = SAMPLERS[sampler]
-        if isinstance(sampler, Sampler):
-            found[name] = Own(sampler)
-        elif callable(sampler):
-            found[name] = sampler
+        entrant = named("sampler", sampler, SAMPLERS)
+        if isinstance(entrant, Sampler):
+            found[name] = Own(entrant)
+        elif callable(entrant):
+            found[name] = entrant
         else:
             raise InvalidTypeError(
                 f"{name!r} must be a sampler, its name, or a function (problem, x, budget, seed) "
-                f"-> (samples, evaluations), got {sampler!r}"
+                f"-> (samples, evaluations), got {entrant!r}"
             )
     return found
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.checks import check_name
+from scoresde.errors import InvalidValueError
 
 __all__ = ["Ratio", "Results", "Row"]
 
@@ -136,8 +137,7 @@ class Results:
         """
         known = self.samplers
         for name in against:
-            if name not in known:
-                raise UnknownNameError.of("sampler", name, known)
+            check_name("sampler", name, known)
         metric = self.metric_or_first(metric)
         rows = [row for row in self.rows if row.metric == metric]
         if any(row.value < 0 for row in rows):
@@ -249,8 +249,7 @@ class Results:
             if not self.metrics:
                 raise InvalidValueError("these results are empty; compare some samplers first")
             return self.metrics[0]
-        if metric not in self.metrics:
-            raise UnknownNameError.of("metric", metric, self.metrics)
+        check_name("metric", metric, self.metrics)
         return metric
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:

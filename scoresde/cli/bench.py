@@ -10,8 +10,9 @@ import tyro
 
 from scoresde import arena, sde
 from scoresde.arena.peers import LIBRARIES, peers
+from scoresde.checks import check_name
 from scoresde.cli.sample import check_out
-from scoresde.errors import InvalidValueError, MissingExtraError, UnknownNameError
+from scoresde.errors import InvalidValueError, MissingExtraError
 from scoresde.sampling import SAMPLERS
 
 __all__ = ["Bench"]
@@ -108,8 +109,7 @@ class Bench:
             return chosen[::5]
         names = [problem.name for problem in chosen]
         for name in self.only:
-            if name not in names:
-                raise UnknownNameError.of("problem", name, names)
+            check_name("problem", name, names)
         return tuple(p for p in chosen if not self.only or p.name in self.only)
 
     def _peers(self) -> dict[str, arena.Contender]:

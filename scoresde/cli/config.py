@@ -17,9 +17,10 @@ import torch
 import tyro
 from torch import nn
 
+from scoresde.checks import check_name
 from scoresde.cli import toml
 from scoresde.data import Data, load
-from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, VESDE, Moments
@@ -195,8 +196,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in self.log_to:
-            if name not in _LOGS:
-                raise UnknownNameError.of("log", name, _LOGS)
+            check_name("log", name, _LOGS)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

@@ -10,12 +10,12 @@ from typing import Annotated
 import tyro
 
 from scoresde import distributed, plot
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, check_name
 from scoresde.cli.config import RunConfig
 from scoresde.cli.held_out import held_out
 from scoresde.cli.sample import Sample
 from scoresde.data import Data
-from scoresde.errors import DataError, ScoreSDEError, UnknownNameError
+from scoresde.errors import DataError, ScoreSDEError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
 from scoresde.sampling import SAMPLERS
 from scoresde.score import ScoreModel
@@ -104,10 +104,9 @@ class Evaluate:
 
     def _check_names(self) -> None:
         for name in self.metrics:
-            if name not in METRICS:
-                raise UnknownNameError.of("metric", name, METRICS)
-        if self.features not in _FEATURES and Path(self.features).suffix != ".safetensors":
-            raise UnknownNameError.of("feature map", self.features, _FEATURES)
+            check_name("metric", name, METRICS)
+        if Path(self.features).suffix != ".safetensors":
+            check_name("feature map", self.features, _FEATURES)
 
     def _loaded(self, source: str, usual: str, model: ScoreModel) -> Data:
         split = (self.split if usual == "test" else None) or self._usual(source, usual)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError, ShapeError, UnknownNameError
+from scoresde.checks import check_name
+from scoresde.errors import InvalidValueError, ShapeError
 
 __all__ = ["AUGMENTATIONS", "Augment", "augmented", "chosen", "hflip", "shift"]
 
@@ -54,8 +55,7 @@ def chosen(names: Sequence[str], event_shape: tuple[int, ...]) -> list[Augment]:
         InvalidValueError: The samples are no images.
     """
     for name in names:
-        if name not in AUGMENTATIONS:
-            raise UnknownNameError.of("augmentation", name, AUGMENTATIONS)
+        check_name("augmentation", name, AUGMENTATIONS)
         if len(event_shape) != 3:
             raise InvalidValueError(
                 f"the augmentation {name!r} is for images (C, H, W), not for events of shape "

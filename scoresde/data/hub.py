@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from scoresde.checks import check_name
 from scoresde.data.images import Images, Size, keep, look, shape_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, in_threads
 from scoresde.data.transforms import BYTES, Identity
-from scoresde.errors import DataError, InvalidValueError, MissingExtraError, UnknownNameError
+from scoresde.errors import DataError, InvalidValueError, MissingExtraError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,8 +94,7 @@ def from_table(table: Any, column: str | None, size: Size, *, lazy: bool | None)
             f"no column of {', '.join(table.column_names)} holds images or arrays of numbers"
         )
     column = names[0] if column is None else column
-    if column not in table.column_names:
-        raise UnknownNameError.of("column", column, table.column_names)
+    check_name("column", column, table.column_names)
     label, classes = _labels(table, row, column)
     cells = Cells(table, column)
     if not _is_image(row[column]):

@@ -20,9 +20,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_has
+from scoresde.checks import check_has, named
 from scoresde.data import Transform
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.likelihood.result import LogProb
 
 __all__ = ["TRANSFORMS", "Dequantization", "bits_per_dim", "importance_bound"]
@@ -137,10 +137,7 @@ def bits_per_dim(
             "they had; declare data_transform='uint8' for (y + u) / 128 - 1, "
             "or a Dequantization(levels, cell, origin)"
         )
-    if isinstance(data_transform, str):
-        if data_transform not in TRANSFORMS:
-            raise UnknownNameError.of("data transform", data_transform, TRANSFORMS)
-        data_transform = TRANSFORMS[data_transform]
+    data_transform = named("data transform", data_transform, TRANSFORMS)
     check_has("data_transform", data_transform, "cell", "a Dequantization or its name")
     if log_prob.dimensions == 0:
         raise InvalidValueError("samples without a dimension have no bits per dimension")

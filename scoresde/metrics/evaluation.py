@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scoresde import checkpoint, plot
-from scoresde.errors import UnknownNameError
+from scoresde.checks import check_name
 from scoresde.metrics.resampling import Estimate
 
 __all__ = ["FIGURES", "Comparison", "Evaluation", "Figure"]
@@ -79,8 +79,7 @@ class Evaluation(Mapping[str, Comparison]):
     level: float
 
     def __getitem__(self, name: str) -> Comparison:
-        if name not in self.figures:
-            raise UnknownNameError.of("figure", name, self.figures)
+        check_name("figure", name, self.figures)
         return self.figures[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -10,15 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, check_name, named
 from scoresde.data import Data, Identity, Transform, order
-from scoresde.errors import (
-    DataError,
-    InvalidTypeError,
-    InvalidValueError,
-    ShapeError,
-    UnknownNameError,
-)
+from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
 from scoresde.metrics.fidelity import inception
 from scoresde.metrics.frechet import Frechet
@@ -166,22 +160,16 @@ def _found(
 
 
 def _map(features: Features | str | None) -> Features | None:
-    if features is None or features == "pixels":
-        return None
-    if features == "inception":
-        return inception()
     if isinstance(features, str):
-        raise UnknownNameError.of("feature map", features, ("pixels", "inception"))
-    if not callable(features):
+        check_name("feature map", features, ("pixels", "inception"))
+        return inception() if features == "inception" else None
+    if features is not None and not callable(features):
         raise InvalidTypeError(f"features must be a name or a callable, got {features!r}")
     return features
 
 
 def _metric(given: str | Metric) -> Metric:
-    if isinstance(given, str):
-        if given not in METRICS:
-            raise UnknownNameError.of("metric", given, METRICS)
-        return METRICS[given]
+    given = named("metric", given, METRICS)
     if not callable(given):
         raise InvalidTypeError(
             f"a metric is a name or a callable, got {type(given).__name__}; names are "

@@ -17,12 +17,13 @@ The weight $\sigma_t^2$ is 0 there; `power(0)` is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.checks import check_name
+from scoresde.errors import InvalidValueError
 from scoresde.objectives.perturbed import Perturbed, check_data, draw, event_sum, perturb
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, TimeLaw, expand
@@ -125,7 +126,7 @@ def ssm_loss(
     Raises:
         UnknownNameError: The projection is unknown; else the errors of `ism_loss`.
     """
-    _check_projection(projection)
+    check_name("projection", projection, get_args(Projection))
     p = _informed(perturb(model, sde, x, t, law, condition, weight, generator))
     v = _direction(x, projection, generator)
 
@@ -179,7 +180,7 @@ def fd_ssm_loss(
         UnknownNameError: The projection is unknown.
         InvalidValueError: The step is not positive; else the errors of `ism_loss`.
     """
-    _check_projection(projection)
+    check_name("projection", projection, get_args(Projection))
     if not 0 < step < float("inf"):
         raise InvalidValueError(f"step must be positive and finite, got {step}")
     p = _informed(perturb(model, sde, x, t, law, condition, weight, generator))
@@ -241,9 +242,3 @@ def _direction(x: Tensor, projection: Projection, generator: torch.Generator | N
         radius = event_sum(v**2).sqrt()
         return expand((x.shape[1:].numel() ** 0.5 / radius), v) * v
     return v
-
-
-def _check_projection(projection: str) -> None:
-    choices = ("rademacher", "gaussian", "sphere")
-    if projection not in choices:
-        raise UnknownNameError.of("projection", projection, choices)

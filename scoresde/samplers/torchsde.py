@@ -22,7 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError, UnknownNameError
+from scoresde.checks import check_name
+from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError
 from scoresde.samplers.base import NoiseLike, Sampler, State
 from scoresde.sde import ReverseSDE, expand
 
@@ -88,8 +89,7 @@ class TorchSDE(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in _METHODS:
-            raise UnknownNameError.of("method of torchsde", self.method, _METHODS)
+        check_name("method of torchsde", self.method, _METHODS)
         for name in ("rtol", "atol", "dt_min"):
             value = getattr(self, name)
             if not 0 < value < math.inf:

@@ -8,14 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_floating, check_integer, named_device
-from scoresde.errors import (
-    InvalidTypeError,
-    InvalidValueError,
-    NonFiniteError,
-    ShapeError,
-    UnknownNameError,
-)
+from scoresde.checks import check_floating, check_integer, named, named_device
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import seeds_of
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
@@ -104,10 +98,7 @@ def prepare(
 
 
 def _sampler(sampler: str | Sampler) -> Sampler:
-    if isinstance(sampler, str):
-        if sampler not in SAMPLERS:
-            raise UnknownNameError.of("sampler", sampler, SAMPLERS)
-        return SAMPLERS[sampler]
+    sampler = named("sampler", sampler, SAMPLERS)
     if isinstance(sampler, type) or not hasattr(sampler, "trajectory"):
         raise InvalidTypeError(
             f"sampler must be a name ({', '.join(SAMPLERS)}) or a sampler object such as "

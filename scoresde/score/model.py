@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
+from scoresde.checks import check_name
 from scoresde.data import Identity, Transform
 from scoresde.data.transforms import describe, rebuild
 from scoresde.errors import (
@@ -19,7 +20,6 @@ from scoresde.errors import (
     InvalidValueError,
     NonFiniteError,
     ShapeError,
-    UnknownNameError,
 )
 from scoresde.score import card, hub
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
@@ -73,8 +73,7 @@ class ScoreModel(nn.Module):
         data: Moments | None = None,
     ) -> None:
         super().__init__()
-        if parameterization not in PARAMETERIZATIONS:
-            raise UnknownNameError.of("parameterization", parameterization, PARAMETERIZATIONS)
+        check_name("parameterization", parameterization, PARAMETERIZATIONS)
         data = Moments(0.0, var=1.0) if data is None else data
         if not hasattr(data, "at"):
             raise InvalidTypeError(f"data= takes Moments(mean, var=...), got {type(data).__name__}")

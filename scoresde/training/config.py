@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scoresde.checks import check_fields
+from scoresde.checks import check_fields, check_name
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.ema import gamma_of
-from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["TrainConfig"]
 
@@ -161,8 +161,7 @@ class TrainConfig:
             ("decay", self.decay, ("cosine", "constant")),
             ("on_nan", self.on_nan, ("raise", "skip")),
         ):
-            if name not in choices:
-                raise UnknownNameError.of(kind, name, choices)
+            check_name(kind, name, choices)
 
     @property
     def decays(self) -> tuple[float, ...]:

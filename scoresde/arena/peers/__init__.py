@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Sequence
 
 from scoresde.arena.peers.base import Peer, on_all_grids
-from scoresde.errors import MissingExtraError, UnknownNameError
+from scoresde.checks import check_name
+from scoresde.errors import MissingExtraError
 
 __all__ = ["LIBRARIES", "Peer", "peers"]
 
@@ -26,8 +27,7 @@ def peers(libraries: Sequence[str] = LIBRARIES) -> dict[str, Peer]:
     """
     found: dict[str, Peer] = {}
     for library in libraries:
-        if library not in LIBRARIES:
-            raise UnknownNameError.of("library", library, LIBRARIES)
+        check_name("library", library, LIBRARIES)
         adapter = importlib.import_module(f"scoresde.arena.peers.from_{library}")
         try:
             methods = adapter.methods()
