@@ -78,6 +78,18 @@ def test_half_precision_states_are_asked_at_single_precision_times(dtype):
     assert score.asked[0][0] == torch.tensor(0.123456)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_states_are_denoised_at_noise_whose_square_it_cannot_hold(dtype):
+    """348 squared is infinity in float16."""
+    sde = VESDE(0.01, 348.0)
+    score = Exact(sde, 0.5, 0.25)
+    rsde = sde.reverse(lambda x, t: score(x.double(), t))
+    x = 348 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    half, exact = (rsde.denoise(y, sde.T) for y in (x, x.double()))
+    assert half.dtype == dtype
+    assert ((half - exact).abs() <= 4 * torch.finfo(dtype).eps * (1 + x.abs().double())).all()
+
+
 @given(shapes(), st.sampled_from(sorted(SDES)))
 def test_an_empty_batch_costs_no_evaluation(shape, name):
     sde = SDES[name]

@@ -867,6 +867,20 @@ def test_steps_leave_their_input_alone_and_keep_shape_and_dtype(name):
             assert not torch.equal(out, x)
 
 
+# Euler's methods in time take the drift, which is itself of the size of that square
+@pytest.mark.parametrize("name", sorted((PREDICTORS | FLOWS).keys() - {"euler_maruyama", "flow"}))
+def test_a_step_in_half_precision_holds_at_noise_whose_square_it_cannot_hold(name):
+    """348 squared is infinity in float16."""
+    sde, noise = VESDE(0.01, 348.0), Noise.of(0, 4)
+    exact = gaussian(sde, 0.5, 0.25)
+    rsde = sde.reverse(lambda x, t: exact(x.double(), t), data=exact.data)
+    x = 348 * randn(torch.Generator(), 4, 1).half()
+    t, s = sde.times(10)[:2]
+    half, double = (ALL[name].step(rsde, y, t, s, noise) for y in (x, x.double()))
+    assert half.dtype == torch.float16
+    assert ((half - double).abs() <= 0.01 * 348).all()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_sampler_is_a_frozen_value(name):
     sampler = ALL[name]

@@ -497,6 +497,15 @@ def test_another_sde_than_the_models_is_refused(own, other):
     check_problem(Bridge(ScoreModel(Wave(), own, (2,)), other), other)
 
 
+def test_a_denoiser_is_a_score_in_half_precision_where_the_square_of_the_noise_is_infinite():
+    sde = VESDE(0.01, 348.0)
+    score = from_denoiser(lambda x, t: 0.25 * x / 348**2, sde)
+    x = 348 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).half()
+    exact = score(x.double(), torch.ones(4))
+    assert_close(score(x, torch.ones(4)).double(), exact, rtol=3e-3, atol=1e-6)
+    assert (exact != 0).all()
+
+
 def test_a_function_goes_with_every_sde():
     check_problem(lambda x, t: x, VESDE())
     score = from_denoiser(lambda x, t: x, VESDE())

@@ -65,8 +65,8 @@ class ReverseDiffusion(Sampler):
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """A draw of p_t becomes a draw of p_s."""
         a, v = rsde.sde.transition(s, t)
-        z = noise.normal(x, t)
-        return expand(2 - a, x) * x + expand(v, x) * rsde.score(x, t) + expand(v.sqrt(), x) * z
+        root, z = expand(v.sqrt(), x), noise.normal(x, t)
+        return expand(2 - a, x) * x + root * (root * rsde.score(x, t) + z)
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,6 @@ class Ancestral(Sampler):
         """A draw of p_t becomes a draw of p_s."""
         a, v = rsde.sde.transition(s, t)
         ratio = 1.0 if self.large else rsde.sde.sigma(s) / rsde.sde.sigma(t)
-        z = noise.normal(x, t)
-        mean = (x + expand(v, x) * rsde.score(x, t)) / expand(a, x)
+        root, z = expand(v.sqrt(), x), noise.normal(x, t)
+        mean = (x + root * (root * rsde.score(x, t))) / expand(a, x)
         return mean + expand(v.sqrt() * ratio, x) * z

@@ -60,8 +60,9 @@ class DenoiserScore:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The score `(B, *)`."""
         time = self.sde._times(t)
-        alpha, var = expand(self.sde.alpha(time), x), expand(self.sde.sigma(time) ** 2, x)
-        return (alpha * self.denoise(x, t) - x) / var
+        alpha, sigma = expand(self.sde.alpha(time), x), expand(self.sde.sigma(time), x)
+        # half precision holds sigma, and not its square
+        return (alpha * self.denoise(x, t) - x) / sigma / sigma
 
 
 def from_denoiser(denoiser: ScoreFunction, sde: SDE) -> DenoiserScore:

@@ -99,7 +99,8 @@ class ReverseSDE:
         score = self.score(x, t)
         time = self.sde._times(t)
         sigma, alpha = expand(self.sde.sigma(time), x), expand(self.sde.alpha(time), x)
-        return (x + sigma**2 * score) / alpha
+        # half precision holds sigma, and not its square
+        return (x + sigma * (sigma * score)) / alpha
 
     def log_density(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""$\log p_t(x)$ up to a constant in x, `(B,)`, by the score's own `log_prob(x, t)`.
