@@ -122,6 +122,22 @@ def test_one_step_is_the_formula_with_the_score_at_both_ends():
     first = base + w * tan * (x + score(x, t))
     second = base + w * tan_s * (first + score(first, s))
     assert_close(found, (first + second) / 2, rtol=1e-9, atol=1e-9)
+    # it is taken where half the difference is within the tolerance of the larger of both states
+    size = torch.maximum(x.abs(), first.abs())
+    ratio = ((first - second) / 2 / (1 + size)).square().mean(1).sqrt().max()
+    for share, taken in ((1.001, True), (0.999, False)):
+        rsde, tol = sde.reverse(score), float(share * ratio)
+        AdaptiveSDE(tol, tol).step(rsde, x, t, s, noise)
+        assert (rsde.nfe == 2) == taken
+
+
+def test_what_is_left_of_a_stretch_is_never_a_hundredth_of_a_step():
+    sde, t = VPSDE(), torch.tensor(0.4, dtype=DOUBLE)
+    for stretch, evaluations in ((0.1005, 2), (0.1015, 4)):
+        rsde = sde.reverse(Gaussian([0.5], var=[0.25]).at(sde))
+        s = sde.time(sde.log_snr(t) + stretch)
+        AdaptiveSDE(1e3, 1e3).step(rsde, torch.ones(1, 1).double(), t, s, Noise.of(0, 1))
+        assert rsde.nfe == evaluations
 
 
 def test_a_rejected_step_is_repeated_on_a_part_of_the_same_increment():

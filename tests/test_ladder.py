@@ -15,13 +15,16 @@ from torch.testing import assert_close
 from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.objectives import dsm_loss
 from scoresde.sde import (
+    EDMSDE,
     VESDE,
     VPSDE,
     BetaLadder,
     CosineSDE,
+    FlowSDE,
     Importance,
     LogNormal,
     NCSNLadder,
+    SubVPSDE,
     expand,
 )
 
@@ -36,6 +39,10 @@ def twins(draw) -> tuple[VESDE, NCSNLadder]:
 
 def close(a, b, rel):
     assert_close(a, b, rtol=rel, atol=0)
+
+
+# those that may have levels
+KINDS = [VESDE, VPSDE, SubVPSDE, CosineSDE, EDMSDE, FlowSDE, UserSDE]
 
 
 @given(twins())
@@ -140,14 +147,21 @@ def test_the_moments_of_a_ladder_solve_their_differential_equation(sde):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("levels", [2, 3, 11, 1000, 2000, 100_000])
-@pytest.mark.parametrize("kind", [VESDE, VPSDE, CosineSDE, UserSDE])
+@pytest.mark.parametrize("kind", [*KINDS, "ncsn", "betas"])
 def test_every_level_has_its_own_index(kind, levels, dtype):
-    sde = kind(levels=levels)
+    if kind == "ncsn":
+        sde = NCSNLadder.geometric(0.01, 50.0, levels)
+    elif kind == "betas":
+        sde = VPSDE.from_betas([1 / levels] * levels)
+    else:
+        sde = kind(levels=levels)
     t = sde.times()
     assert len(t) == levels
     assert torch.equal(sde.index(t.to(dtype)), torch.arange(levels - 1, -1, -1))
+    # NCSN counts from the largest level down, and back
     labels = levels - 1 - sde.index(t)
     assert torch.equal(labels, torch.arange(levels))
+    assert torch.equal(sde.times().flip(0)[levels - 1 - labels], t)
 
 
 @given(st.sampled_from([VPSDE, CosineSDE, UserSDE]), st.integers(2, 3000), st.data())

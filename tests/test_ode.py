@@ -142,6 +142,39 @@ def test_rejected_attempts_leave_no_error_and_are_not_followed_by_a_longer_step(
     assert ode._factor(ratio, one, ~after).tolist() == [10.0, 1.0, 0.7, 0.2]
 
 
+@TABLEAUS
+def test_a_step_is_taken_where_its_error_is_within_the_tolerance_and_nowhere_else(tableau):
+    seen = []
+
+    def norm(error):
+        seen.append(rms(error))
+        return seen[-1]
+
+    y = torch.tensor([[1.0, 0.0], [2.0, -1.0], [3.0, 0.1]], dtype=DOUBLE)
+    out = solve(pendulum, y, 0.0, 20.0, tableau=tableau, rtol=1e-4, atol=1e-4, norm=norm)
+    ratio = torch.cat(seen[3:])  # three more are of the first step
+    assert int((ratio <= 1).sum()) == int(out.accepted.sum())
+    assert int((ratio > 1).sum()) == int(out.rejected.sum())
+    assert ((ratio > 1) & (ratio < 1.5)).any()
+
+
+@TABLEAUS
+@pytest.mark.parametrize("rate", [5.0, -5.0])
+def test_an_error_is_relative_to_the_larger_of_the_two_ends_of_a_step(tableau, rate):
+    ratios = []
+
+    def norm(error):
+        ratios.append(rms(error))
+        return ratios[-1]
+
+    y = torch.ones(1, 1, dtype=DOUBLE)
+    out = solve(lambda t, y, rows: rate * y, y, 0.0, 0.1, tableau=tableau, rtol=1.0, atol=0.0,
+                norm=norm)  # fmt: skip
+    assert out.accepted.tolist() == [1]
+    larger = max(1.0, float(out.y))
+    assert_close(ratios[-1] * larger, out.error[:, 0], rtol=1e-12, atol=0)
+
+
 @given(st.data())
 def test_an_outlier_in_the_batch_changes_no_bit_of_the_others(data):
     n = data.draw(st.integers(2, 9))

@@ -152,6 +152,17 @@ def test_vp_with_a_constant_rate_decays_exponentially(beta, t):
         math.exp(-beta * t / 2)
     )
     assert float(sde.diffusion(t)) == pytest.approx(math.sqrt(beta), rel=1e-12)
+    # and its clock is read off without a division by the slope that it has not
+    times = torch.tensor([1e-9, 1e-3, 0.5, 1.0], dtype=torch.float64)
+    for kind in (VPSDE, SubVPSDE):
+        path = kind(beta, beta)
+        close(path.time(path.log_snr(times)), times, 1e-9)
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), SubVPSDE()], ids=repr)
+def test_small_times_of_vp_keep_their_digits(sde):
+    t = torch.logspace(-12, 0, 13, dtype=torch.float64)
+    close(sde.time(sde.log_snr(t)), t, 1e-9)
 
 
 @given(log_floats(1e-4, 1), log_floats(1e-9, 1e-2), st.floats(0, 1), log_floats(0.1, 10))

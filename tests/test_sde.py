@@ -41,11 +41,13 @@ every_sde = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 class Shrinking(SDE):
     """No diffusion at all: its noise falls with time."""
 
+    pace: float = 1.0
+
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return 2 - t
+        return 2 - self.pace * t
 
 
 def close(a: Tensor, b: Tensor, rel: float, scale: float = 0.0) -> None:
@@ -128,12 +130,15 @@ def test_the_variance_of_vp_does_not_cancel_near_zero(sde, t):
 @given(st.data())
 def test_the_signal_to_noise_ratio_decreases(data):
     sde = data.draw(sdes())
-    t = data.draw(times_of(sde, 16))
-    snr = (sde.alpha(t) / sde.sigma(t)) ** 2
-    assert (snr.diff() < 0).all()
-    assert (sde.log_snr(t).diff() < 0).all()
-    assert (sde.log_snr(t.float()).diff() <= 0).all()
-    close(sde.log_snr(t), snr.log(), 1e-10, scale=10)
+    u = torch.rand(64, generator=data.draw(generators()), dtype=torch.float64).sort().values
+    # from 0, where there may be no noise at all, and no two times nearer than 1e-4
+    t = sde.T * (u * (1 - 63e-4) + torch.arange(64) * 1e-4).clamp(max=1)
+    for times in (t, torch.cat([t.new_zeros(1), t[1:]])):
+        snr = (sde.alpha(times) / sde.sigma(times)) ** 2
+        assert (snr.diff() < 0).all()
+        assert (sde.log_snr(times).diff() < 0).all()
+        assert (sde.log_snr(times.float()).diff() <= 0).all()
+    close(sde.log_snr(t), 2 * (sde.alpha(t).log() - sde.sigma(t).log()), 1e-10, scale=10)
 
 
 @given(st.data())
@@ -161,7 +166,8 @@ def test_drift_and_diffusion_are_the_coefficients(data):
 
 @given(sdes())
 def test_log_snr_and_time_are_inverse_of_each_other(sde):
-    t = torch.linspace(sde.eps, sde.T, 33, dtype=torch.float64)
+    # also below eps, where a kernel is known all the same
+    t = torch.linspace(sde.eps / 8, sde.T, 33, dtype=torch.float64)
     log_snr = sde.log_snr(t)
     close(sde.time(log_snr), t, 1e-9, scale=sde.T)
     close(sde.log_snr(sde.time(log_snr)), log_snr, 1e-9, scale=10)
@@ -229,6 +235,7 @@ BAD = {
     "law without width": (lambda: LogNormal(std=0.0), "must be positive, got 0.0"),
     "time nan": (lambda: VPSDE().diffusion(math.nan), r"time must lie in \[0, 1.0\], got nan"),
     "time before": (lambda: VPSDE().transition(-0.1, 0.5), r"lie in \[0, 1.0\], got -0.1"),
+    "time just after": (lambda: VPSDE().diffusion(1.00001), r"lie in \[0, 1.0\], got 1.0000"),
     "time after": (lambda: EDMSDE().drift(torch.ones(1), 81.0), r"lie in \[0, 80.0\], got 81.0"),
     "a nan among times": (
         lambda: VPSDE().perturb(torch.ones(2, 3), torch.tensor([0.1, math.nan]), torch.ones(2, 3)),
@@ -254,6 +261,11 @@ BAD = {
     "singular": (lambda: UserSDE(decay=-1.0).diffusion(1.0), "singular at t = 1.0"),
     "falling noise": (lambda: Shrinking().diffusion(0.5), "signal-to-noise"),
     "falling noise in a transition": (lambda: Shrinking().transition(0.2, 0.5), "signal-to-noise"),
+    "slowly falling noise": (lambda: Shrinking(pace=1e-6).diffusion(0.5), "signal-to-noise"),
+    "slowly falling noise in a transition": (
+        lambda: Shrinking(pace=1e-6).transition(0.2, 0.5),
+        "signal-to-noise",
+    ),
 }
 
 
