@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scoresde.nn import MLP, Fourier, LogSNR, Sinusoidal, UNet
-from scoresde.nn.blocks import from_patches, to_patches
+from scoresde.nn.blocks import Attention, ResidualBlock, from_patches, norm, to_patches
+from scoresde.nn.mlp import ResidualLayer
 
 SEEDS = st.integers(0, 2**32 - 1)
 EMBEDDINGS = ["fourier", "sinusoidal", "log_snr"]
@@ -114,6 +115,72 @@ def test_patches_are_one_position_each_and_unfold_to_the_same_image(seed, spatia
 def test_an_empty_batch_gives_an_empty_output():
     assert small(patch=2)(torch.zeros(0, 1, 8, 8), torch.zeros(0)).shape == (0, 1, 8, 8)
     assert built(lambda: MLP(3))(torch.zeros(0, 3), torch.zeros(0)).shape == (0, 3)
+
+
+# --- formulas -----------------------------------------------------------------------------------
+
+
+def grouped(x: Tensor, groups: int) -> Tensor:
+    """Each group of channels with mean 0 and variance 1."""
+    y = x.reshape(len(x), groups, -1)
+    y = (y - y.mean(2, keepdim=True)) / (y.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
+    return y.reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(2, 1), (3, 1), (6, 3), (8, 4), (14, 7), (16, 8), (22, 2), (96, 8)]
+)
+def test_a_norm_has_at_most_eight_groups_of_at_least_two_channels(channels, groups):
+    x = 3 + 2 * normal(0, 2, channels, 5)
+    torch.testing.assert_close(norm(channels)(x), grouped(x, groups), rtol=1e-4, atol=1e-4)
+
+
+def test_a_residual_block_is_its_formula():
+    block = built(lambda: ResidualBlock(8, 5, 2, dropout=0.0, padding="circular")).double()
+    x, e = normal(0, 3, 8, 6, 6).double(), normal(1, 3, 5).double()
+    scale, shift = (e @ block.film.weight.T + block.film.bias)[:, :, None, None].split(8, 1)
+    silu = nn.functional.silu
+    h = (1 + scale) * grouped(block.conv1(silu(block.norm1(x))), 4) + shift
+    torch.testing.assert_close(block(x, e), x + block.conv2(silu(h)), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(6, 6), (4, 6)])
+def test_a_layer_of_the_mlp_is_its_formula(inputs, outputs):
+    layer = built(lambda: ResidualLayer(inputs, outputs, 5, dropout=0.0)).double()
+    h, e = normal(0, 3, inputs).double(), normal(1, 3, 5).double()
+    scale, shift = (e @ layer.film.weight.T + layer.film.bias).split(outputs, 1)
+    y = (1 + scale) * layer.linear1(layer.norm(h)) + shift
+    skip = h if inputs == outputs else layer.skip(h)
+    y = skip + layer.linear2(nn.functional.silu(y))
+    torch.testing.assert_close(layer(h, e), y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(16, 1), (64, 2), (96, 3)])
+def test_attention_is_its_formula_in_heads_of_32_channels(channels, heads):
+    layer = built(lambda: Attention(channels, 1)).double()
+    x = normal(0, 2, channels, 7).double()
+    out = []
+    for q, k, v in zip(
+        *(part.chunk(heads, 1) for part in layer.qkv(layer.norm(x)).chunk(3, 1)), strict=True
+    ):
+        match = torch.einsum("bdi,bdj->bij", q, k) / (channels / heads) ** 0.5
+        out.append(torch.einsum("bij,bdj->bdi", match.softmax(2), v))
+    torch.testing.assert_close(layer(x), x + layer.out(torch.cat(out, 1)), rtol=1e-9, atol=1e-9)
+
+
+def test_waves_have_the_stated_frequencies():
+    c = torch.linspace(-2, 2, 9, dtype=torch.float64)
+
+    def waves(f):
+        return torch.cat([(c[:, None] * f).cos(), (c[:, None] * f).sin()], 1)
+
+    ladder = 0.5 * 100 ** (torch.arange(8, dtype=torch.float64) / 7)
+    torch.testing.assert_close(Sinusoidal(16)(c), waves(ladder), rtol=0, atol=1e-4)
+    for scale in (1.0, 3.0):
+        fourier = Fourier(4000, scale=scale)
+        turns = fourier.frequencies.double()
+        assert abs(turns.std() / scale - 1) < 5 / 4000**0.5
+        torch.testing.assert_close(fourier(c), waves(2 * torch.pi * turns), rtol=0, atol=1e-4)
 
 
 # --- what an output depends on ------------------------------------------------------------------
