@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -63,6 +64,14 @@ def test_the_mean_and_the_variance_of_probes_are_the_formulas():
     s = (a + a.T) / 2
     assert_close(estimates.mean(), a.trace())
     assert_close(estimates.var(correction=0), 2 * ((s**2).sum() - (s.diagonal() ** 2).sum()))
+    # normal probes, by a quadrature that is exact for the fourth degree: 2 |S|^2
+    nodes, masses = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(3))
+    v, mass = torch.cartesian_prod(*[nodes] * 4), torch.cartesian_prod(*[masses] * 4).prod(1)
+    mass = mass / mass.sum()
+    _, estimates = hutchinson(linear(a), torch.ones(1, 4, dtype=DOUBLE), v[:, None])
+    mean = mass @ estimates[:, 0]
+    assert_close(mean, a.trace())
+    assert_close(mass @ (estimates[:, 0] - mean) ** 2, 2 * (s**2).sum())
 
 
 @given(st.data())

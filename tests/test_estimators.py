@@ -57,6 +57,10 @@ def test_stratified_times_come_in_random_order_and_each_follows_the_law():
     for column in t.T:  # each place of the batch alone: mean 1/2, variance 1/12
         assert abs(column.mean() - 0.5005) < 5 * math.sqrt(1 / 12 / 4000)
         assert abs(column.var() * 12 - 1) < 0.1
+    # and within its stratum each is uniform: mean 1/2, variance 1/12, of 32,000
+    place = ((t - 1e-3) / (1 - 1e-3) * 8).frac()
+    assert abs(place.mean() - 0.5) < 5 * math.sqrt(1 / 12 / 32_000)
+    assert abs(place.var() * 12 - 1) < 5 * math.sqrt(0.8 / 32_000)
     assert VPSDE().sample_times(0, law=Stratified())[0].shape == (0,)
 
 
@@ -148,6 +152,20 @@ def test_a_new_learned_weight_is_its_base(sde, data):
     x = torch.zeros(3, 2, 2)
     assert (learned.penalty(sde, t, x) == 0).all()
     assert learned.penalty(sde, t, x).shape == (3,)
+
+
+@given(sde=sdes(), data=st.data())
+def test_a_learned_weight_is_a_function_of_a_quarter_of_the_log_noise_level(sde, data):
+    t, generator = data.draw(times_of(sde, 3)), data.draw(generators())
+    learned = LearnedWeight(features=8)
+    with torch.no_grad():
+        learned.slopes.copy_(torch.randn(8, generator=generator))
+        learned.bias.fill_(0.3)
+        c = (sde.sigma(t) / sde.alpha(t)).log().float() / 4
+        expected = learned.waves(c) @ learned.slopes + 0.3
+        assert_close(learned.log_variance(sde, t).float(), expected, rtol=1e-3, atol=1e-4)
+        loss = learned(sde, t) / sde.sigma(t) ** 2
+        assert_close(loss, torch.exp(-learned.log_variance(sde, t)), rtol=1e-9, atol=0)
 
 
 @given(sde=sdes(), factor=log_floats(0.1, 10), data=st.data())

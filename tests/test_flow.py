@@ -147,6 +147,16 @@ def test_churn_stops_at_the_last_time():
     assert_close(found, Heun().step(rsde, raised, t, s, None), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("sde", [VPSDE(), FlowSDE(), EDMSDE()], ids=repr)
+def test_churn_has_its_window_in_the_ratio_of_noise_to_signal(sde):
+    levels = torch.tensor([3.0, 2.5, 1.5, 1.1, 0.9, 0.1], dtype=torch.float64)
+    times, noise = sde.time(-2 * levels.log()), Numbered(torch.zeros(9, 1, 1).double())
+    sampler = Heun(churn=2.0, sigma_min=1.0, sigma_max=2.0)
+    x = torch.ones(1, 1, dtype=torch.float64)
+    last(sampler, sde.reverse(gaussian(sde, 0.3, 0.5)), x, times, noise)
+    assert noise.times == times[2:4].tolist()
+
+
 @given(st.data())
 def test_dpm2_is_the_published_formula(data):
     """Lu et al. (2022), algorithm 1: there lambda is half of the log signal-to-noise ratio."""
@@ -407,6 +417,19 @@ def test_restarts_go_up_where_they_should_and_cost_what_they_say(data, steps, lo
         assert float(ratio(sde, torch.tensor(first[0]).double())) == pytest.approx(low * factor)
     assert asked[: ups[0]] == [float(t) for t in times if t > end]
     assert asked[ups[1] + 3 :] == [float(t) for t in times[:-1] if t <= end]
+
+
+def test_a_stretch_is_gone_down_on_the_grid_of_karras():
+    sde, asked = VPSDE(), []
+    score = gaussian(sde, 0.0, 0.5)
+    rsde = sde.reverse(lambda x, t: asked.append(t[0]) or score(x, t))
+    sampler = Restart(DDIM(), (Stretch(0.1, 2.0, k=1, steps=5),))
+    x = torch.ones(1, 1, dtype=torch.float64)
+    times = sde.time(-2 * torch.tensor([4.0, 1.0, 0.1, 0.05], dtype=torch.float64).log())
+    list(sampler.trajectory(rsde, x, times, Noise.of(0, 1)))
+    down = ratio(sde, torch.stack([*asked[2:7], times[2]])) ** (1 / 7)
+    assert down[0] == pytest.approx(2 ** (1 / 7), rel=1e-9)
+    assert_close(down.diff(), down.diff().mean().expand(5), rtol=1e-9, atol=0)
 
 
 def test_several_stretches_are_gone_over_each_at_its_end():

@@ -271,6 +271,13 @@ def test_ddpm_transitions_add_the_betas_of_the_table():
     close(v, betas[1:], 1e-9)
 
 
+def test_a_table_of_tiny_betas_keeps_their_digits():
+    sde = VPSDE.from_betas([1e-13, 1e-9, 1e-3])
+    t = sde.times().flip(0)
+    close(sde.sigma(t[:2]) ** 2, torch.tensor([1e-13, 1e-9 + 1e-13], dtype=torch.float64), 1e-9)
+    close(sde.transition(t[:-1], t[1:])[1], torch.tensor([1e-9, 1e-3], dtype=torch.float64), 1e-9)
+
+
 @pytest.mark.parametrize("form", [list, tuple, torch.tensor])
 def test_any_sequence_is_a_ladder(form):
     values = [0.1, 0.2, 0.7]

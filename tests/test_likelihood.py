@@ -102,6 +102,21 @@ def test_the_moments_are_read_from_the_score(sde, target):
     assert_close(found.mean, moments.mean, rtol=0, atol=1e-2)
 
 
+def test_the_moments_of_a_point_and_of_a_score_that_turns_are_read_too():
+    sde = VPSDE()
+    point = Gaussian([1.0, -2.0], var=0.0)
+    found = read_moments(sde.reverse(point.at(sde)), (2,), DOUBLE)
+    assert torch.linalg.eigvalsh(found.cov).min() >= 0
+    assert_close(found.cov, torch.zeros(2, 2, dtype=DOUBLE), rtol=0, atol=1e-9)
+    assert_close(found.mean, point.moments().mean, rtol=1e-9, atol=0)
+    # what a score turns is no part of a covariance
+    cov = torch.tensor([[1.0, 0.3], [0.3, 0.5]], dtype=DOUBLE)
+    turn = torch.tensor([[0.0, 1e-3], [-1e-3, 0.0]], dtype=DOUBLE)
+    score = Gaussian([0.0, 0.0], cov=cov).at(sde)
+    found = read_moments(sde.reverse(lambda x, t: score(x, t) + x @ turn), (2,), DOUBLE)
+    assert_close(found.cov, cov, rtol=1e-6, atol=1e-6)
+
+
 @given(st.data())
 @settings(max_examples=10)
 def test_the_gap_of_another_prior_is_the_closed_form(data):
@@ -229,6 +244,16 @@ def test_more_probes_have_a_smaller_error_and_one_probe_knows_of_none():
     }
     assert (found[1].stderr == math.inf).all()
     assert 1.4 < float(found[1].value.std() / found[4].value.std()) < 2.8
+
+
+def test_the_error_bar_of_two_probes_is_half_of_what_they_differ_by():
+    """Of K estimates it is their standard deviation by the square root of K."""
+    sde, target = VPSDE(), skewed(20)
+    x = draws(target, 3)
+    options = dict(t=sde.eps, method="hutchinson", rtol=1e-6, atol=1e-6)
+    one, two = (log_prob(target.at(sde), sde, x, probes=k, **options) for k in (1, 2))
+    # the first probe is the same: half of the difference is what the mean is away from it
+    assert_close(two.stderr, (one.value - two.value).abs(), rtol=1e-3, atol=1e-4)
 
 
 def test_the_trace_of_the_gaussian_part_costs_no_probes():
@@ -450,6 +475,14 @@ def test_the_control_of_the_bound_changes_its_spread_and_not_its_mean():
     gap = (own.value - off.value).mean()
     error = float(((own.stderr**2 + off.stderr**2).sum()).sqrt()) / 200
     assert abs(float(gap)) < 5 * error + 1e-3
+
+
+def test_the_bounds_error_bar_is_the_spread_of_the_bound():
+    """Over 600 seeds, which are rows of one point: 5 standard errors are 15 %."""
+    sde, x = VPSDE(), draws(MIXTURE, 1).expand(600, 2)
+    found = elbo(MIXTURE.at(sde), sde, x, draws=32)
+    spread = found.value.std() / found.stderr.square().mean().sqrt()
+    assert 0.85 < float(spread) < 1.15
 
 
 def test_the_bounds_error_bar_falls_with_the_draws():

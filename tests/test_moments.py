@@ -109,6 +109,13 @@ BAD = {
         InvalidValueError,
         "positive",
     ),
+    "nearly a covariance": (
+        lambda: Moments(0.0, cov=torch.tensor([[1.0, 1.001], [1.001, 1.0]])).sample(
+            torch.ones(1, 2)
+        ),
+        InvalidValueError,
+        "positive semi-definite, but has the eigenvalue -0.001",
+    ),
     "a density without width": (
         lambda: Moments(0.0, var=0.0).log_prob(torch.ones(1, 2)),
         InvalidValueError,

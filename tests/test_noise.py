@@ -474,6 +474,7 @@ def test_a_generator_gives_every_sample_a_seed_of_its_own():
     assert seeds == seeds_of(8, None, torch.Generator().manual_seed(1), 0)[0][:5]
     used = torch.Generator().manual_seed(1)
     assert seeds_of(5, None, used, 0) != seeds_of(5, None, used, 0)
+    assert seeds_of(5, None, torch.Generator().manual_seed(1), 4) == (seeds, [4] * 5)
 
 
 def test_a_list_of_generators_gives_one_seed_each():

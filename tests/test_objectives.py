@@ -240,6 +240,9 @@ def test_weights_by_name_are_what_they_say(sde, data):
     # on the denoiser's error, (alpha / sigma^2)^2 of it, the lesser of SNR and 5
     of_denoiser = WEIGHTS["min_snr"](sde, t) / noise**2 / sigma**2
     assert_close(of_denoiser, (1 / noise**2).clamp(max=5), rtol=1e-12, atol=0)
+    snr = alpha**2 * 0.3 / sigma**2
+    found = min_snr(2.0, data_var=0.3)(sde, t)
+    assert_close(found, sigma**2 * (2.0 / snr).clamp(max=1), rtol=1e-12, atol=0)
     for p in (0.0, 1.0, 2.5):
         assert_close(power(p)(sde, t), sigma**p, rtol=1e-12, atol=0)
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import FrozenInstanceError, dataclass, fields
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -381,6 +382,69 @@ def test_at_many_steps_the_law_is_that_of_the_marginal(name, sde):
     (mean, var), (m, v) = run(ALL[name], score, times), law(score, times[-1])
     assert ((var / v - 1).abs() < 0.05).all(), var / v
     assert ((mean - m).abs() < 0.01).all()
+
+
+@pytest.mark.parametrize("sde", [VESDE(), VPSDE()], ids=repr)
+def test_the_default_pair_is_right_to_one_percent_of_the_variance_from_100_steps_on(sde):
+    score = gaussian(sde, [0.3, 0.0], [0.15**2, 1.0])
+    for steps in (100, 200):
+        times = PC().times(sde, steps)
+        var, v = run(PC(), score, times)[1], law(score, times[-1])[1]
+        assert ((var / v - 1).abs() < 0.01).all(), var / v
+
+
+def test_the_pair_of_the_paper_is_wide_by_the_known_part_at_100_steps():
+    sde = VESDE()
+    score, times = gaussian(sde, [0.3, 0.0], [0.15**2, 1.0]), sde.times(100)
+    ratio = run(PC(ReverseDiffusion(), Langevin(0.16)), score, times)[1] / law(score, times[-1])[1]
+    assert ((ratio - 1.0466).abs() < 5e-4).all(), ratio
+
+
+# Modes, which a Gaussian does not have
+
+MODES = GaussianMixture([0.3, 0.7], [[-1.5], [1.5]], stds=0.35)
+
+
+def mass_below(sde, t, x):
+    """The share of p_t below x."""
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    z = (x - alpha * MODES.means[:, 0]) / (alpha**2 * 0.35**2 + sigma**2).sqrt()
+    return float(torch.special.ndtr(z) @ MODES.weights)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("sde", [VESDE(0.01, 10.0), VPSDE()], ids=repr)
+def test_a_flow_carries_to_each_mode_the_mass_that_it_has(sde, name):
+    """On a line the flow is monotone: what ends below 0 is what begins below one point."""
+    score, sampler = MODES.at(sde), ALL[name]
+    times = sde.times(64) if name == "flow" else sampler.times(sde, 64, score.data)
+    moments = score.data.at(sde.alpha(times[0]), sde.sigma(times[0]))
+    z = torch.linspace(-0.7, -0.3, 801, dtype=torch.float64)[:, None]
+    x = moments.sample(z)
+    end = last(sampler, sde.reverse(score, data=score.data), x, times, None)[:, 0]
+    assert (end.diff() > 0).all()
+    edge = torch.from_numpy(np.interp([0.0], end.numpy(), x[:, 0].numpy()))
+    error = mass_below(sde, times[0], edge) - mass_below(sde, times[-1], torch.zeros(1))
+    first_order = {"flow": 0.025, "ddim": 5e-3, "dpmpp_1s": 5e-3, "dpmpp_2s": 1e-3}
+    assert abs(error) < first_order.get(name, 2e-4)
+
+
+@pytest.mark.parametrize("name", sorted((PREDICTORS.keys() | {"pc"}) - {"ddim_1"}))
+def test_a_mixture_keeps_the_weights_of_its_modes(name):
+    """Without statistics: the density itself is carried from step to step, on a grid of points."""
+    sde, sampler = VPSDE(eps=0.1), ALL[name]
+    score, times = MODES.at(sde), sampler.times(sde, 200)
+    rsde = sde.reverse(score)
+    x = torch.linspace(-4.5, 4.5, 226, dtype=torch.float64)[:, None]
+    mass = score.log_prob(x, times[0]).exp()
+    for t, s in pairwise(times):
+        mean, moved = (sampler.step(rsde, x, t, s, Given(z)) for z in (0 * x, 1 + 0 * x))
+        width = moved - mean
+        assert (width > 0.04).all(), "the grid is too coarse"
+        kernel = torch.exp(-(((x.T - mean) / width) ** 2) / 2)
+        mass = mass @ (kernel / kernel.sum(1, keepdim=True))
+    below = float(mass[x[:, 0] < 0].sum() / mass.sum())
+    assert abs(below - mass_below(sde, times[-1], torch.zeros(1))) < 4e-3
 
 
 @given(st.data())
@@ -840,6 +904,14 @@ def test_evaluations_are_counted_documented_and_budgeted(name, n):
     assert sampler.steps_for(0) == 0
 
 
+def test_a_pair_costs_what_its_parts_cost_together():
+    sampler, score = PC(Heun(), MALA(), k=2), Standard()
+    rsde = ReverseSDE(VPSDE(), score)
+    list(sampler.trajectory(rsde, torch.ones(2, 1), VPSDE().times(3), Noise.of(0, 2)))
+    assert rsde.nfe == len(score.calls) == 3 * (2 + 2 * 4)
+    assert [sampler.steps_for(nfe) for nfe in (30, 29, 9)] == [3, 2, 0]
+
+
 @pytest.mark.parametrize("name", sorted(ALL.keys() - OWN_LOOP))
 def test_a_trajectory_is_its_steps_at_the_times_of_the_grid(name):
     sampler, sde = ALL[name], VPSDE()
@@ -904,6 +976,7 @@ def test_every_exported_sampler_is_tested_here():
     ("make", "message"),
     [
         (lambda: EulerMaruyama(-0.1), "eta must be finite and >= 0, got -0.1"),
+        (lambda: EulerMaruyama(math.inf), "eta must be finite and >= 0, got inf"),
         (lambda: EulerMaruyama(math.nan), "eta must be finite and >= 0, got nan"),
         (lambda: FixedLangevin(0.0), "epsilon must be positive and finite, got 0.0"),
         (lambda: FixedLangevin(math.inf), "epsilon must be positive and finite, got inf"),

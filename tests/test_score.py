@@ -153,6 +153,16 @@ def test_the_network_sees_unit_variance_and_a_quarter_of_the_log_noise_level(pro
     assert_close(c, level.expand(len(u)), rtol=1e-12, atol=1e-14)
 
 
+def test_a_network_is_scaled_with_the_mean_of_the_variances():
+    sde, x, t = VPSDE(), torch.ones(1, 2, 2), 0.3
+    var = torch.tensor([[0.1, 0.5], [2.0, 5.4]])
+    one, other = (
+        ScoreModel(Wave(), sde, (2, 2), data=Moments(0.0, var=v)) for v in (var, float(var.mean()))
+    )
+    assert_close(one(x, t), other(x, t))
+    assert torch.equal(one.data.var, var)
+
+
 @given(sde=sdes(), var=log_floats(1e-2, 10), data=st.data())
 def test_the_target_of_an_edm_network_has_unit_variance_and_knows_nothing_of_its_input(
     sde, var, data
@@ -200,10 +210,17 @@ def test_a_time_may_be_one_number_or_one_for_each_sample(data):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_the_score_has_the_dtype_of_the_state_and_the_network_its_own(dtype):
-    model = ScoreModel(built(MLP, 3, hidden=(8,)), VESDE(), (3,))
+    # half precision holds 348, and not its square
+    model = ScoreModel(built(MLP, 3, hidden=(8,)), VESDE(sigma_max=348.0), (3,))
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert model(x, 0.5).dtype == model.denoise(x, 0.5).dtype == dtype
-    assert model(x, 1.0).isfinite().all()
+    expected = model.denoise(348 * x.double(), 1.0)
+    for net in (model.net, model.net.to(dtype)):
+        model.net = net
+        assert model(348 * x, 1.0).isfinite().all()
+        assert (model(348 * x, 1.0) != 0).all()
+        error = (model.denoise(348 * x, 1.0) - expected).abs().max()
+        assert error <= 20 * torch.finfo(dtype).eps * expected.abs().max() + 1e-5
 
 
 def test_autocast_reaches_the_network_and_nothing_else():
