@@ -83,6 +83,10 @@ def test_a_network_without_blocks_is_recomputed_as_a_whole():
     assert model.net.calls == 2
 
 
+def test_adam_tensor_by_tensor_is_adam_in_one_pass_but_for_rounding():
+    assert 0 < apart(trained(torch.float64, fused=False), trained(torch.float64)) < 1e-12
+
+
 def test_channels_last_is_another_layout_of_the_same_weights():
     found, expected = (trained(torch.float64, channels_last=on) for on in (True, False))
     assert 0 < apart(found, expected) < 1e-12
@@ -118,7 +122,7 @@ def test_a_compiled_network_trains_to_the_same_weights_under_the_same_names(trac
 
 def test_how_a_run_is_computed_may_change_within_it(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(3)
-    config = replace(CONFIG, accumulate=2, recompute=True, channels_last=True)
+    config = replace(CONFIG, accumulate=2, recompute=True, channels_last=True, fused=False)
     trainer = Trainer(make(), data(), config, folder=tmp_path)
     trainer.train()
     assert apart(state(trainer), trained()) < 1e-5

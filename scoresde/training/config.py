@@ -17,8 +17,8 @@ __all__ = ["TrainConfig"]
 # These change what is kept and shown of a run, or how it is computed, but not what: its weights
 # stay the same but for rounding.
 _FREE = {
-    "on_nan", "save_every", "keep", "log_every", "accumulate", "compile", "channels_last",
-    "recompute", "shard", "snapshot_every", "snapshot_half", "workers",
+    "on_nan", "save_every", "keep", "log_every", "accumulate", "fused", "compile",
+    "channels_last", "recompute", "shard", "snapshot_every", "snapshot_half", "workers",
 }  # fmt: skip
 
 
@@ -64,6 +64,8 @@ class TrainConfig:
         bf16: Whether the network runs in bfloat16 (weights and optimiser stay in float32).
         on_nan: What becomes of a step whose gradient is not finite: "raise" ends the run with a
             report, "skip" leaves the step out, up to 10 in a row.
+        fused: Whether Adam moves all weights in one pass, or else by torch's default, for devices
+            that have no fused Adam.
         compile: Whether the network runs through `torch.compile`; the first steps then take
             minutes.
         channels_last: Whether images are stored with their channels last, as many convolutions
@@ -103,6 +105,7 @@ class TrainConfig:
     workers: int = 0
     bf16: bool = False
     on_nan: str = "raise"
+    fused: bool = True
     compile: bool = False
     channels_last: bool = False
     recompute: bool = False

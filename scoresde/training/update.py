@@ -59,7 +59,7 @@ class Update:
             weights,
             lr=config.lr,
             betas=config.betas,
-            fused=True,
+            fused=config.fused or None,  # None: what torch thinks best for the device
         )
         self.begun = -1
         self._rows = _divided(config)
