@@ -13,7 +13,7 @@ import math
 import torch
 import tyro
 from common import Options, seeded, three_modes
-from panels import BLUE, RED, arrows, grid, panels, save, shade
+from panels import BLUE, RED, arrows, grid, level_line, panels, save, shade
 
 from scoresde import EnergyScore
 from scoresde.targets import GaussianMixture
@@ -64,12 +64,11 @@ def main(options: Options) -> None:
     arrows(axes[0], grid(3.9, 19), s, RED, scale=26)
     axes[0].set_title("density, and its score: uphill everywhere")
     axes[1].plot(dims, errors, "o-", color=BLUE)
-    axes[1].axhline(1, color="grey", lw=1, ls="--")
-    axes[1].text(1, 1.06, "as wrong as the answer 0", color="grey")
     axes[1].set(
         xlabel="dimensions", ylabel=f"relative error of Z from {n:,} points", yscale="log",
         xticks=dims, title="the normaliser is lost; the score is exact",
     )  # fmt: skip
+    level_line(axes[1], 1, "as wrong as the answer 0")
     save(figure, options.out, "01_score.png")
 
 

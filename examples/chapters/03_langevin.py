@@ -63,7 +63,8 @@ def main(options: Options) -> None:
     axes[4].legend(frameon=False)
     save(figure, options.out, "03_langevin.png")
 
-    film(options.out / "03_langevin.gif", density, 4, frames, fps=12, top=0.35)
+    titles = [f"after {10 * k} steps" for k in range(len(frames))]
+    film(options.out / "03_langevin.gif", density, 4, frames, fps=12, titles=titles, top=0.35)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main(options: Options) -> None:
         found = frechet_distance(x, held.x[:m])
         print(f"  kappa = {kappa}, k = {k}: {28 * k:4d} evaluations   {found:6.2f}")
 
-    figure, axes = panels(6, size=(2.8, 3.0))
+    figure, axes = panels(6, size=(2.8, 3.2))
     density = target.log_prob(grid(12)).exp()
     levels = [float(ladder.sigma(state.t)) for state in states]
     titles = {name: f"{name}: {w:.2f} and {1 - w:.2f}" for name, w in weights.items()}

@@ -108,10 +108,12 @@ def tick(axes: Axes, x: Sequence[float]) -> None:
     axes.minorticks_off()
 
 
-def level_line(axes: Axes, y: float, text: str, at: tuple[float, float]) -> None:
-    """A dashed line to compare with, and what it means."""
+def level_line(axes: Axes, y: float, text: str) -> None:
+    """A dashed line near the top of a logarithmic axis, and above it what it means."""
     axes.axhline(y, color=GREY, lw=1, ls="--")
-    axes.text(*at, text, color=GREY, fontsize=8)
+    axes.text(0.03, 1.2 * y, text, color="#5c677d", fontsize=8, va="bottom",
+              transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.set_ylim(top=5 * y)
 
 
 def bars(
