@@ -13,6 +13,7 @@ from torch import Tensor
 from scoresde import plot
 from scoresde.audit import audit
 from scoresde.cli.held_out import held_out, labels_of
+from scoresde.cli.options import Checkpoint, Source, Split
 from scoresde.cli.sample import check_out
 from scoresde.errors import InvalidValueError
 from scoresde.score import ScoreModel
@@ -24,13 +25,9 @@ __all__ = ["Audit"]
 class Audit:
     """Test a trained model at every noise level, with data it has not seen."""
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
-    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
-    data: str
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
-    split: Annotated[
-        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
-    ] = None
+    checkpoint: Checkpoint
+    data: Source
+    split: Split = None
     """The part of a data set of torchvision: the one that the model was not trained on."""
     train: str | None = None
     """The data that the model was trained on, to see how much of them it knows by heart."""

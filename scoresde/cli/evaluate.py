@@ -13,11 +13,11 @@ from scoresde import distributed, plot
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.config import RunConfig
 from scoresde.cli.held_out import held_out
+from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.sample import Sample
 from scoresde.data import Data
 from scoresde.errors import DataError, ScoreSDEError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
-from scoresde.sampling import SAMPLERS
 from scoresde.score import ScoreModel
 
 __all__ = ["Evaluate"]
@@ -33,8 +33,7 @@ class Evaluate:
     Under torchrun they are drawn by all processes.
     """
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
-    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
+    checkpoint: Checkpoint
     data: str
     """Data that were not trained on: digits, a name of torchvision's (mnist, cifar10 ...), a .npy
     or .npz, a folder of images."""
@@ -53,12 +52,9 @@ class Evaluate:
     the training data or on a third of the others; Inception's features; a classifier's file."""
     metrics: tuple[str, ...] = tuple(METRICS)
     """The comparisons."""
-    sampler: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")] = "fast"
+    sampler: SamplerName = "fast"
     """How samples are drawn."""
-    steps: Annotated[
-        int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's or the sampler's)"),
-    ] = None
+    steps: Steps = None
     """Steps from noise to data, at least 1."""
     seed: int = 0
     """The randomness of samples, of the halves of the data, and of the intervals."""

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
+from scoresde.cli.options import Checkpoint
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel, locate
 from scoresde.score.store import read, spelt
@@ -26,8 +26,7 @@ __all__ = ["Info"]
 class Info:
     """Say what a model is, and verify the checksums of its files."""
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
-    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
+    checkpoint: Checkpoint
 
     def run(self) -> None:
         """Print a table."""

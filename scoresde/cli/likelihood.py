@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
 from scoresde.cli.held_out import held_out, labels_of
+from scoresde.cli.options import Checkpoint, Source, Split
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
@@ -25,13 +25,9 @@ __all__ = ["Likelihood"]
 class Likelihood:
     """Say how probable a trained model finds data it has not seen."""
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
-    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
-    data: str
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
-    split: Annotated[
-        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
-    ] = None
+    checkpoint: Checkpoint
+    data: Source
+    split: Split = None
     """The part of a data set of torchvision."""
     first: int = 0
     """The number of the first sample of the data."""

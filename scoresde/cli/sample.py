@@ -16,8 +16,9 @@ import tyro
 from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
+from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.errors import CheckpointError, InvalidValueError
-from scoresde.sampling import SAMPLERS, Shards, sample
+from scoresde.sampling import Shards, sample
 from scoresde.score import ScoreModel
 
 __all__ = ["Drawn", "Sample", "check_out", "draw"]
@@ -33,20 +34,16 @@ class Sample:
     are divided among the processes, and their numbers stay the same.
     """
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
-    """The folder of a run or a model, its model.safetensors, or a packaged name such as mnist."""
+    checkpoint: Checkpoint
     out: Path
     """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors, in the units
     of the data that the model learnt: bytes where those were bytes. A name without a suffix is a
     folder of .safetensors, one for each batch, for more samples than fit into memory."""
     n: int = 64
     """How many samples, at least 1."""
-    sampler: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")] = "pc"
+    sampler: SamplerName = "pc"
     """pc predicts and corrects; em, reverse_diffusion and ancestral predict; ald corrects."""
-    steps: Annotated[
-        int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's or the sampler's)"),
-    ] = None
+    steps: Steps = None
     """Steps from noise to data, at least 1; more are slower and better."""
     seed: int = 0
     """The randomness, an integer from 0 to 2**64 - 1."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from scoresde.cli.options import Split
 from scoresde.data import load
 from scoresde.suggestion import suggest
 
@@ -19,9 +20,7 @@ class Suggest:
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
-    split: Annotated[
-        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
-    ] = None
+    split: Split = None
     """The part of a data set of torchvision."""
     seed: int = 0
     """Which of the samples are looked at, where there are many."""

@@ -1,0 +1,35 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+from scoresde.sampling import SAMPLERS
+
+__all__ = ["Checkpoint", "SamplerName", "Source", "Split", "Steps"]
+
+Checkpoint = Annotated[
+    tyro.conf.Positional[str],
+    tyro.conf.arg(
+        metavar="CHECKPOINT",
+        help="The folder of a run or a model, its model.safetensors, or a packaged name such as "
+        "mnist.",
+    ),
+]
+Source = Annotated[
+    str,
+    tyro.conf.arg(
+        help="digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of "
+        "images."
+    ),
+]
+Split = Annotated[
+    str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
+]
+SamplerName = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")]
+Steps = Annotated[
+    int | None,
+    tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's or the sampler's)"),
+]
