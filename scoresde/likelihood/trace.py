@@ -15,7 +15,6 @@ from scoresde.sde import Moments
 
 __all__ = ["Exact", "Probed", "Trace"]
 
-
 Function = Callable[[Tensor], Tensor]
 
 
@@ -28,12 +27,7 @@ class Trace(Protocol):
         ...
 
     def __call__(
-        self,
-        score: Callable[[Tensor], Tensor],
-        x: Tensor,
-        rows: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
+        self, score: Function, x: Tensor, rows: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The score `(b, *)` and the estimates `(count, b)` at the samples `rows` of the batch.
 
@@ -54,12 +48,7 @@ class Exact:
     count: int = 1
 
     def __call__(
-        self,
-        score: Callable[[Tensor], Tensor],
-        x: Tensor,
-        rows: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
+        self, score: Function, x: Tensor, rows: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The score and its divergence."""
         value, trace = divergence(score, x)
@@ -95,12 +84,7 @@ class Probed:
             self.excess = (flat @ basis.to(flat.device)) ** 2 - 1
 
     def __call__(
-        self,
-        score: Callable[[Tensor], Tensor],
-        x: Tensor,
-        rows: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
+        self, score: Function, x: Tensor, rows: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The score and one estimate for each probe."""
         value, estimates = hutchinson(score, x, self.probes[:, rows].to(x))

@@ -127,14 +127,7 @@ class Noise:
         $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. The law over the
         intervals of a grid is exact; pathwise, 1/16 of its standard deviation or less is not
         the path's but the interval's own, more only where it is hardly longer than the resolution.
-
-        Args:
-            like: A tensor `(B, *)` whose shape, dtype and device the result has.
-            s: The earlier time, in [0, horizon).
-            t: The later time, in (s, horizon].
-
-        Raises:
-            InvalidValueError: The interval is empty, outside the path, or below its resolution.
+        Arguments and errors are those of `increment`.
         """
         low, high = self._interval(s, t)
         weights, rest = path.area(low, high)
