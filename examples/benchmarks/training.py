@@ -5,13 +5,17 @@ r"""What a training step costs: the trainer beside a loop written by hand, and e
    does beside the network shows most.
 2. Options. The U-Net's step with each option of `TrainConfig` that changes how it is computed:
    time, and the memory that a step needs on top of what is there before it.
+3. Batches. The same step on images that are decoded, resized and augmented for every batch, which
+   the process itself does, or others do ahead of it.
 
 All take turns, so that a change in the speed of the machine meets all of them alike, and seconds
-are those of the thread. A figure is the median over the turns; an overhead is that of the ratios
-within a turn, with a 95 % interval of the median.
+are those of the thread, or, where others make the batches, of the process that trains: what a step
+takes where other cores are free. A figure is the median over the turns; an overhead is that of the
+ratios within a turn, with a 95 % interval of the median.
 
-    python examples/benchmarks/training.py            # a quarter of an hour
-    python examples/benchmarks/training.py --short    # seconds: does it run?
+    python examples/benchmarks/training.py                    # a quarter of an hour
+    python examples/benchmarks/training.py --parts options    # one of the three
+    python examples/benchmarks/training.py --short            # seconds: does it run?
 """
 
 from __future__ import annotations
@@ -22,20 +26,25 @@ import multiprocessing
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import tyro
+from PIL import Image
 from torch import Tensor, nn
 
 from scoresde import Moments, ScoreModel
+from scoresde.data import Data, load
 from scoresde.nn import MLP, UNet
 from scoresde.sde import EDMSDE
-from scoresde.training import TrainConfig, Trainer
+from scoresde.training import Callback, TrainConfig, Trainer
 
 DECAY, CLIP, LR = 0.999, 1.0, 1e-3
 
@@ -44,6 +53,10 @@ DECAY, CLIP, LR = 0.999, 1.0, 1e-3
 class Options:
     """What to run."""
 
+    parts: tuple[Literal["overhead", "options", "batches"], ...] = (
+        "overhead", "options", "batches",
+    )  # fmt: skip
+    """What to measure."""
     turns: int = 21
     """Turns of every contender; the first is not counted."""
     batch: int = 64
@@ -53,7 +66,7 @@ class Options:
     short: bool = False
     """A run of a few seconds that shows that everything works and measures nothing."""
     csv: Path | None = None
-    """Where to write the table of options."""
+    """Where to write the tables of options and batches."""
 
 
 def unet() -> nn.Module:
@@ -78,13 +91,17 @@ def built(make: Callable[[], nn.Module], x: Tensor) -> ScoreModel:
 Contender = Callable[[int], Any]
 
 
-def trainer(make: Callable[[], nn.Module], x: Tensor, batch: int, **options: Any) -> Contender:
-    """The steps of a `Trainer`."""
-    config = TrainConfig(
+def configured(batch: int, **options: Any) -> TrainConfig:
+    """The numbers of every run."""
+    return TrainConfig(
         steps=10**6, batch_size=batch, lr=LR, clip=CLIP, ema=DECAY, decay="constant", warmup=0,
         times="lognormal", **options,
     )  # fmt: skip
-    run = Trainer(built(make, x), x, config)
+
+
+def trainer(make: Callable[[], nn.Module], x: Tensor, batch: int, **options: Any) -> Contender:
+    """The steps of a `Trainer`."""
+    run = Trainer(built(make, x), x, configured(batch, **options))
     return lambda steps: run.train(steps, progress=False)
 
 
@@ -116,7 +133,7 @@ def by_hand(make: Callable[[], nn.Module], x: Tensor, batch: int) -> Contender:
     return run
 
 
-# --- the two measurements -------------------------------------------------------------------------
+# --- the measurements -----------------------------------------------------------------------------
 
 
 def turns(contenders: Mapping[str, Contender], steps: int, n: int) -> dict[str, list[float]]:
@@ -168,6 +185,106 @@ def memory(make: Callable[[], Contender]) -> float:
     return float(here.recv()) if here.poll() else math.nan
 
 
+class Clock(Callback):
+    """The processor's time of this process, whenever some steps are done."""
+
+    def __init__(self) -> None:
+        self.ticks: list[float] = []
+
+    def on_log(self, row: Mapping[str, float]) -> None:
+        """Read it."""
+        self.ticks.append(time.process_time())
+
+
+def in_files(folder: Path, n: int) -> Data:
+    """Smooth random pictures of 256 x 256, one JPEG each, that are learnt as 28 x 28."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        small = Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8))
+        small.resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"{i:04d}.jpg")
+    return load(folder, size=28, lazy=True)
+
+
+Rows = list[tuple[str, ...]]
+
+
+def overheads(options: Options, images: Tensor, points: Tensor) -> None:
+    """Print what the trainer adds to a step of two networks."""
+    pairs = [("U-Net, 1.6M parameters", unet, images, 2), ("MLP, 5k parameters", mlp, points, 100)]
+    for name, make, x, steps in pairs:
+        pair = {
+            "trainer": trainer(make, x, options.batch),
+            "by hand": by_hand(make, x, options.batch),
+        }
+        overhead(name, turns(pair, 1 if options.short else steps, options.turns))
+
+
+def kinds(options: Options, images: Tensor) -> Rows:
+    """The step with each option that changes how it is computed."""
+    chosen: dict[str, dict[str, Any]] = {
+        "as it is": {},
+        "bf16": dict(bf16=True),
+        "channels_last": dict(channels_last=True),
+        "bf16, channels_last": dict(bf16=True, channels_last=True),
+        "recompute": dict(recompute=True),
+        "accumulate = 4": dict(accumulate=4),
+        "fused = False": dict(fused=False),
+    }
+    if options.compile:
+        chosen["compile"] = dict(compile=True)
+        chosen["compile, bf16"] = dict(compile=True, bf16=True)
+
+    def made(kind: Mapping[str, Any]) -> Contender:
+        return trainer(unet, images, options.batch, **kind)
+
+    # first of all, while the process is small
+    megabytes = {
+        name: memory(partial(made, kind)) for name, kind in chosen.items() if "compile" not in kind
+    }
+    contenders = {name: made(kind) for name, kind in chosen.items()}
+    found = turns(contenders, 1 if options.short else 2, options.turns)
+    rows = beside("option", found)
+    return [(*rows[0], "MB a step")] + [
+        (*row, f"{megabytes[row[0]]:.0f}" if row[0] in megabytes else "") for row in rows[1:]
+    ]
+
+
+def batches(options: Options) -> Rows:
+    """The step with each number of workers, once they have begun."""
+    every = 1 if options.short else 5
+    with tempfile.TemporaryDirectory() as folder:
+        data = in_files(Path(folder), options.batch if options.short else 1024)
+        shown, runs = data.batch(slice(0, 2)), {}
+        for workers in (0, 1, 2):
+            config = configured(
+                options.batch, augment=("hflip", "shift"), workers=workers, log_every=every
+            )
+            clock = Clock()
+            runs[f"workers = {workers}"] = (
+                Trainer(built(unet, shown), data, config, callbacks=[clock]),
+                clock,
+            )
+        found: dict[str, list[float]] = {name: [] for name in runs}
+        for turn in range(options.turns):
+            for name, (run, clock) in runs.items():
+                clock.ticks.clear()
+                run.train(5 * every, progress=False)
+                if turn:
+                    passed = clock.ticks[-1] - clock.ticks[0]
+                    found[name].append(1e3 * passed / (4 * every))
+    return beside("batches", found)
+
+
+def beside(what: str, found: Mapping[str, list[float]]) -> Rows:
+    """The median of every contender, and that of its ratios to the first."""
+    first = next(iter(found.values()))
+    rows: Rows = [(what, "ms a step", "times the first")]
+    for name, ms in found.items():
+        ratios = [a / b for a, b in zip(ms, first, strict=True)]
+        rows.append((name, f"{statistics.median(ms):.1f}", f"{statistics.median(ratios):.2f}"))
+    return rows
+
+
 def main(options: Options) -> None:
     """Measure and print."""
     if options.short:
@@ -176,47 +293,22 @@ def main(options: Options) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(256, 1, 28, 28, generator=generator)
     points = torch.randn(4096, 2, generator=generator)
-    batch = options.batch
-    kinds: dict[str, dict[str, Any]] = {
-        "as it is": {},
-        "bf16": dict(bf16=True),
-        "channels_last": dict(channels_last=True),
-        "bf16, channels_last": dict(bf16=True, channels_last=True),
-        "recompute": dict(recompute=True),
-        "accumulate = 4": dict(accumulate=4),
-    }
-    if options.compile:
-        kinds["compile"] = dict(compile=True)
-        kinds["compile, bf16"] = dict(compile=True, bf16=True)
-    # first of all, while the process is small
-    megabytes = {
-        name: memory(lambda kind=kind: trainer(unet, images, batch, **kind))
-        for name, kind in kinds.items()
-        if "compile" not in kind
-    }
-
-    print(f"one thread, batch {batch}, median of {options.turns - 1} turns\n\n1. Overhead\n")
-    pairs = [("U-Net, 1.6M parameters", unet, images, 2), ("MLP, 5k parameters", mlp, points, 100)]
-    for name, make, x, steps in pairs:
-        pair = {"trainer": trainer(make, x, batch), "by hand": by_hand(make, x, batch)}
-        overhead(name, turns(pair, 1 if options.short else steps, options.turns))
-
-    print("\n2. Options of the U-Net's step\n")
-    contenders = {name: trainer(unet, images, batch, **kind) for name, kind in kinds.items()}
-    found = turns(contenders, 1 if options.short else 2, options.turns)
-    rows = [("option", "ms a step", "times the first", "MB a step")]
-    for name, ms in found.items():
-        ratios = [a / b for a, b in zip(ms, found["as it is"], strict=True)]
-        size = megabytes.get(name, math.nan)
-        rows.append((
-            name, f"{statistics.median(ms):.1f}", f"{statistics.median(ratios):.2f}",
-            "" if math.isnan(size) else f"{size:.0f}",
-        ))  # fmt: skip
-    for row in rows:
-        print(f"{row[0]:<20}" + "".join(f"{cell:>17}" for cell in row[1:]))
+    print(f"one thread, batch {options.batch}, median of {options.turns - 1} turns")
+    tables = {}
+    if "options" in options.parts:
+        tables["Options of the U-Net's step"] = kinds(options, images)
+    if "batches" in options.parts:
+        tables["Batches of augmented images from files"] = batches(options)
+    if "overhead" in options.parts:
+        print("\nOverhead\n")
+        overheads(options, images, points)
+    for title, rows in tables.items():
+        print(f"\n{title}\n")
+        for row in rows:
+            print(f"{row[0]:<20}" + "".join(f"{cell:>17}" for cell in row[1:]))
     if options.csv is not None:
         with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
+            csv.writer(file).writerows(row for rows in tables.values() for row in rows)
 
 
 if __name__ == "__main__":
