@@ -120,7 +120,8 @@ def test_a_process_holds_its_share_of_the_weights_the_averages_and_the_optimiser
 def test_process_0_alone_writes(two):
     written = {path.name for path in (two[0] / "float32").iterdir()}
     steps = {f"step-000000{k}.safetensors" for k in (23, 40, 50)}
-    assert written == steps | {"model.safetensors", "config.json", "log.jsonl", "README.md"}
+    others = {"model.safetensors", "config.json", "log.jsonl", "README.md", ".lock"}
+    assert written == steps | others
 
 
 def test_a_signal_to_one_process_ends_both_after_the_same_step(two):

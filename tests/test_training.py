@@ -126,20 +126,20 @@ def test_training_leaves_the_weights_where_they_are_saved_or_not(tmp_path, whole
 
 KILLED = """
 import os, random, signal, sys, time
-from test_training import CONFIG, Trainer, data, make, replace
+from test_training import CONFIG, Trainer, checkpoint, data, make, replace
 import torch
 torch.set_num_threads(1)
 folder, moments = sys.argv[1], random.Random(0)
 config = replace(CONFIG, steps=150, save_every=3)
 ends = []
 for _ in range(6):
-    before = set(os.listdir(folder))
+    before = checkpoint.steps_in(folder)
     child = os.fork()
     if child == 0:
         Trainer(make(), data(), config, folder=folder).train()
         os._exit(0)
     # on a busy machine the child may take long to get anywhere
-    while set(os.listdir(folder)) <= before and os.waitpid(child, os.WNOHANG) == (0, 0):
+    while checkpoint.steps_in(folder) == before and os.waitpid(child, os.WNOHANG) == (0, 0):
         time.sleep(0.001)
     time.sleep(moments.uniform(0, 0.05))
     try:
@@ -147,7 +147,9 @@ for _ in range(6):
         os.waitpid(child, 0)
     except (ProcessLookupError, ChildProcessError):
         pass  # it had come to its end
-    ends.append(Trainer(make(), data(), config, folder=folder).step)
+    trainer = Trainer(make(), data(), config, folder=folder)
+    trainer.train(0)  # and so leaves the folder to the next child
+    ends.append(trainer.step)
 trainer = Trainer(make(), data(), config, folder=folder)
 trainer.train()
 print(*ends)
@@ -193,7 +195,47 @@ def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(tmp_path, whole):
 def test_what_a_killed_writer_left_is_removed_at_the_start(tmp_path):
     (tmp_path / ".step-00000005.safetensors.99.tmp").write_text("half")
     Trainer(make(), data(), CONFIG, folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def child(act):
+    """The exit code of a forked process: 1 where the folder is not for it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act()
+            os._exit(0)
+        except CheckpointError as error:
+            os._exit(1 if "another process trains in" in str(error) else 2)
+        finally:
+            os._exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork and locks of files")
+def test_of_two_runs_that_begin_in_one_empty_folder_the_second_is_refused(tmp_path):
+    def begin(**change):
+        return Trainer(make(), data(), replace(CONFIG, **change), folder=tmp_path)
+
+    trainer = begin()
+    assert child(lambda: begin(seed=1)) == 1
+    trainer.train(2)
+    # the folder is free where nobody trains, be it by a kill
+    assert child(lambda: begin().train(1)) == 0
+    assert child(lambda: begin() and os.kill(os.getpid(), signal.SIGKILL)) == -signal.SIGKILL
+    again = begin()
+    assert again.step == 3
+    again.train()
+    assert child(lambda: begin().train()) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks of files")
+def test_a_disk_that_knows_no_locks_is_trained_on_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    assert Trainer(make(), data(), CONFIG, folder=tmp_path).train(1) is not None
 
 
 def test_another_number_of_threads_is_warned_of(tmp_path):

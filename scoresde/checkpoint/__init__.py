@@ -9,6 +9,7 @@ unpickles.
 """
 
 from scoresde.checkpoint.files import clean, parse, read_json, write_bytes, write_json
+from scoresde.checkpoint.lock import Lock
 from scoresde.checkpoint.state import load_state
 from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
 from scoresde.checkpoint.tensors import (
@@ -22,6 +23,7 @@ from scoresde.checkpoint.tensors import (
 
 __all__ = [
     "SCHEMA",
+    "Lock",
     "NewerError",
     "clean",
     "digest",

@@ -29,6 +29,7 @@ class Keeper:
 
     Attributes:
         newest: The file of the last good checkpoint, or None.
+        lock: Had from `resume` on, until the training ends: another run would be overwritten.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, identity: Mapping[str, str]) -> None:
@@ -36,6 +37,7 @@ class Keeper:
         self.config = config
         self.identity = identity
         self.newest: Path | None = None
+        self.lock = checkpoint.Lock(folder)
         self._unsaved = False
 
     def resume(self) -> tuple[Path, dict[str, Tensor], int] | None:
@@ -44,8 +46,9 @@ class Keeper:
         Raises:
             InvalidValueError: It is one of another configuration, model or data set.
             CheckpointError: There are checkpoints, and none is good or of a run; or there is a
-                model without any, which a new run would replace.
+                model without any, which a new run would replace; or another process trains here.
         """
+        self.lock.take()
         for folder in (self.folder, *self.folder.glob("ema-*")):
             checkpoint.clean(folder)
         found = checkpoint.latest(self.folder)

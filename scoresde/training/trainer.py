@@ -70,7 +70,8 @@ class Trainer:
         InvalidTypeError: The model is no `ScoreModel`, or the configuration no `TrainConfig`.
         InvalidValueError: The folder holds a run of another configuration, model or data set; or
             all weights of the model are frozen, as those of a model that `train` returned.
-        CheckpointError: The folder holds checkpoints, and all are damaged, or a model and none.
+        CheckpointError: The folder holds checkpoints, and all are damaged, or a model and none; or
+            another process trains in it.
 
     Within `scoresde.distributed.group()` the processes that `torchrun` started train together:
     each on its rows of every batch, all with the same weights. Process 0 writes, prints, and calls
@@ -103,18 +104,16 @@ class Trainer:
         self.ema.share(model)
         self._batches = Batches(self.data, self.config, augment=augment)
         self._update = Update(model, self.config, self.data.classes)
-        self._keeper: Keeper | None = None
+        keeper = None if self.folder is None else Keeper(self.folder, self.config, own)
+        self._keeper = keeper
         self._guard = Guard(
-            self.config,
-            self._update.describe,
-            lambda: self._keeper.newest if self._keeper is not None else None,
+            self.config, self._update.describe, lambda: None if keeper is None else keeper.newest
         )
         self.callbacks = Callbacks(callbacks if distributed.is_main() else ())
-        if self.folder is not None:
-            self._keeper = Keeper(self.folder, self.config, own)
+        if keeper is not None:
             if distributed.is_main():
-                self.callbacks.members.insert(0, JSONLines(self.folder / "log.jsonl"))
-            self._resume(self._keeper)
+                self.callbacks.members.insert(0, JSONLines(keeper.folder / "log.jsonl"))
+            self._resume(keeper)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -143,17 +142,14 @@ class Trainer:
             InvalidValueError: `steps` is no integer of at least 0.
             TrainingError: The loss, its gradient or a weight is no longer finite; says where.
             MemoryLimitError: A step does not fit into memory.
-            CheckpointError: Two checkpoints in a row could not be written, or the last one.
+            CheckpointError: Two checkpoints in a row could not be written, or the last one; or
+                another process trains in the folder.
             PeerError: Another process of the job died.
         """
         if steps is not None:
             check_integer("steps", steps, 0)
         if self._update.begun == self.step:
             raise self._guard.torn(self.step)
-        if self._keeper is not None and self.finished:
-            # the run may have been killed between the two files
-            keeper, results = self._keeper, self.ema.whole().results
-            distributed.on_main(lambda: keeper.export(self.step, results))
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
         bar = tqdm(
@@ -166,11 +162,16 @@ class Trainer:
         with (
             bar,
             Stop() as stop,
+            self._alone(),
             training(self.model, self.config),
             self._watched(),
             contextlib.closing(self._batches.since(self.step)) as batches,
         ):
             start = time.perf_counter()
+            if self._keeper is not None and self.finished:
+                # the run may have been killed between the two files
+                keeper, results = self._keeper, self.ema.whole().results
+                distributed.on_main(lambda: keeper.export(self.step, results))
             distributed.on_main(lambda: self.ema.start(self.step))
             while self.step < end:
                 batch = next(batches)
@@ -195,6 +196,19 @@ class Trainer:
                     kept = f"saved in {self.folder}" if self.folder else "not saved"
                     stop.end(f"{told.name} at step {self.step}, {kept}")
         return self.ema.whole().model
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within the block no other process writes into the folder."""
+        if self._keeper is None:
+            yield
+            return
+        lock = self._keeper.lock
+        distributed.on_main(lock.take)
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
