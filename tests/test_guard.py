@@ -98,8 +98,8 @@ def test_ten_steps_in_a_row_may_be_left_out_and_no_more(tmp_path, number, ends):
 
 def test_a_loss_without_end_whose_gradient_is_finite_is_never_left_out():
     trainer = trainer_of(set())
-    loss = trainer._update.loss
-    trainer._update.loss = lambda step, *batch: loss(step, *batch) + (math.nan if step == 3 else 0)
+    update, loss = trainer._update, trainer._update.loss
+    update.loss = lambda *batch: loss(*batch) + (math.nan if update.begun == 2 else 0)
     with pytest.raises(TrainingError, match="broke down at step 3: the loss is nan and its grad"):
         trainer.train()
 

@@ -174,6 +174,18 @@ def test_every_part_of_every_step_has_dropout_of_its_own():
     assert len(seeds) == 20
 
 
+def test_the_parts_of_a_step_share_its_draws(monkeypatch):
+    drawn = []
+
+    def counted(*args):
+        drawn.append(args[-1])
+        return Draws(*args)
+
+    monkeypatch.setattr("scoresde.training.update.Draws", counted)
+    Trainer(make(), data(), replace(CONFIG, steps=3, accumulate=4)).train()
+    assert drawn == [0, 1, 2]
+
+
 def test_the_loss_of_a_given_noise_is_that_of_the_generator_that_draws_it():
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

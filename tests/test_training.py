@@ -54,7 +54,7 @@ def make(sde=None, **options):
 
 def loss(trainer, step):
     """The loss of a step, without its update."""
-    return trainer._update.loss(step, trainer._batches.at(step))
+    return trainer._update.loss(trainer._update.draws(step), trainer._batches.at(step))
 
 
 class Hook(nn.Module):

@@ -77,10 +77,10 @@ class Update:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        losses = []
+        losses, draws = [], self.draws(step)
         for part in range(self.config.accumulate):
             with self._local(part):
-                loss = self.loss(step, batch, part) / self.config.accumulate
+                loss = self.loss(draws, batch, part) / self.config.accumulate
                 if not loss.requires_grad:
                     raise TrainingError(
                         "no gradient reaches any parameter: the network's output does not depend "
@@ -97,9 +97,12 @@ class Update:
             self.optimizer.step()
         return torch.stack([torch.stack(losses).sum(), norm])
 
-    def loss(self, step: int, batch: Batch, part: int = 0) -> Tensor:
+    def draws(self, step: int) -> Draws:
+        """What chance decides in update number `step`."""
+        return Draws(self.config, self.model.sde, self._law, step)
+
+    def loss(self, draws: Draws, batch: Batch, part: int = 0) -> Tensor:
         """The loss of one part of the own rows: the mean over samples and event dimensions."""
-        draws = Draws(self.config, self.model.sde, self._law, step)
         number = distributed.rank() * self.config.accumulate + part
         rows = self._rows[number]
         mine = slice(part * (rows.stop - rows.start), (part + 1) * (rows.stop - rows.start))
@@ -128,7 +131,7 @@ class Update:
 
     def describe(self, step: int) -> str:
         """At which rate, times and noise levels update number `step` is made."""
-        t = Draws(self.config, self.model.sde, self._law, step).t
+        t = self.draws(step).t
         sigma = self.model.sde.sigma(t)
         return (
             f"at learning rate {self.config.lr_at(step):.3g}, times in "
