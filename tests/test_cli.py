@@ -462,7 +462,7 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("digits", "--lr 0", "lr must be positive, got 0.0"),
+        ("digits", "--lr 0", "lr must be positive and finite, got 0.0"),
         ("digits", "--steps -1", "steps must be an integer >= 1, got -1"),
         ("digits", "--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("digits", "--channels 1", "ValueError: channels must be one width, 2 or more, per level"),

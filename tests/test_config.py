@@ -100,7 +100,7 @@ def test_a_whole_number_stands_for_a_real_one(tmp_path):
         ("[train]\nseed = true", InvalidTypeError, "train.seed must be int, got True"),
         ("[train]\nbf16 = 1", InvalidTypeError, "train.bf16 must be bool, got 1"),
         ("[train]\nbetas = [0.9]", InvalidTypeError, r"train.betas must be tuple\[float, float\]"),
-        ("[train]\nlr = 0", InvalidValueError, "lr must be positive, got 0.0"),
+        ("[train]\nlr = 0", InvalidValueError, "lr must be positive and finite, got 0.0"),
         ("[net]\nchannels = ['x']", InvalidTypeError, r"net.channels must be tuple\[int, \.\.\.\]"),
         ("[net]\nblocks = 'x'", InvalidTypeError, r"net.blocks must be int \| None, got 'x'"),
         ("[net]\ndropout = 1.0", InvalidValueError, r"dropout must lie in \[0, 1\), got 1.0"),

@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -694,12 +695,13 @@ def test_data_that_do_not_fit_the_model_are_refused():
         ("batch_size", 2.5, "batch_size must be an integer >= 1, got 2.5"),
         ("seed", -1, "seed must be an integer >= 0, got -1"),
         ("keep", 1, "keep must be an integer >= 2, got 1"),
-        ("lr", 0.0, "lr must be positive, got 0.0"),
+        ("lr", 0.0, "lr must be positive and finite, got 0.0"),
         ("seed", 2**64, r"seed must be below 2\*\*64, got 18446744073709551616"),
-        ("lr", math.nan, "lr must be positive, got nan"),
-        ("lr", math.inf, "lr must be finite, got inf"),
+        ("lr", math.nan, "lr must be positive and finite, got nan"),
+        ("lr", math.inf, "lr must be positive and finite, got inf"),
         ("betas", (0.9,), r"betas must be two numbers, got \(0.9,\)"),
-        ("clip", -1.0, "clip must be positive, got -1.0"),
+        ("clip", -1.0, "clip must be positive and finite, got -1.0"),
+        ("clip", math.inf, "clip must be positive and finite, got inf; 1e30 scales nothing down"),
         ("ema", 1.0, r"ema must lie in \[0, 1\), got 1.0"),
         ("betas", (0.9, 1.0), r"betas must lie in \[0, 1\), got 1.0"),
         ("label_dropout", 1.5, r"label_dropout must lie in \[0, 1\], got 1.5"),
@@ -708,6 +710,12 @@ def test_data_that_do_not_fit_the_model_are_refused():
 def test_impossible_numbers_are_refused_by_field(field, value, message):
     with pytest.raises(InvalidValueError, match=message):
         TrainConfig(**{field: value})
+
+
+def test_a_number_of_numpys_is_a_number(tmp_path):
+    config = replace(CONFIG, steps=1, lr=np.float32(0.5), clip=np.float64(2))
+    assert config == replace(CONFIG, steps=1, lr=0.5, clip=2)
+    assert Trainer(make(), data(), config, folder=tmp_path).train() is not None
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ class TrainConfig:
         betas: Adam's two decay rates, each in [0, 1).
         warmup: Steps over which the learning rate rises, 0 for none.
         decay: How the learning rate falls: "cosine" (to zero) or "constant" (not at all).
-        clip: The largest norm of the gradient, above 0; longer ones are scaled down to it.
+        clip: The largest norm of the gradient, above 0 and finite; longer ones are scaled down to
+            it.
         ema: The decay of the averaged weights, which are the result; in [0, 1). Further decays are
             averages beside it, kept in a folder `ema-<decay>` each.
         ema_sigma: Spreads of power-function averages, in [1e-4, 0.288], of which snapshots are
@@ -126,11 +127,13 @@ class TrainConfig:
             if value >= 2**64:
                 raise InvalidValueError(f"{name} must be below 2**64, got {value!r}")
         check_fields(self)
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise InvalidValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-        if self.lr == math.inf:
-            raise InvalidValueError("lr must be finite, got inf")
+        for name in ("lr", "clip", "label_dropout"):  # numpy's numbers among them are no JSON
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name, hint in (("lr", ""), ("clip", "; 1e30 scales nothing down")):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InvalidValueError(
+                    f"{name} must be positive and finite, got {getattr(self, name)!r}{hint}"
+                )
         for name, values in (
             *(("ema", self.decays), ("ema_sigma", self.ema_sigma)),
             *(("betas", self.betas), ("log_sigma", self.log_sigma)),
