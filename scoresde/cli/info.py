@@ -36,8 +36,6 @@ class Info:
         unread: CheckpointError | None = None
         try:
             tensors, config = read(path)
-            if not {"sde", "net", "event_shape", "parameterization"} <= config.keys():
-                raise CheckpointError(f"{path} is no model of scoresde; give the folder of one")
             rows += _model(path, tensors, config)
         except CheckpointError as error:
             unread = error

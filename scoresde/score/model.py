@@ -274,14 +274,14 @@ class ScoreModel(nn.Module):
             sde = rebuild_sde(config) if sde is None else sde
             data = Moments(tensors["data_mean"], var=tensors["data_var"])
             model = cls(net, sde, config["event_shape"], config["parameterization"], data)
-            model.steps = config["steps"]
+            model.steps = config.get("steps")
             model.transform = rebuild(config.get("transform"))
             if "pilot" in config:
                 parts = {name: value for name, value in tensors.items() if name.startswith(_PILOT)}
                 parts = {name.removeprefix(_PILOT): tensors.pop(name) for name in parts}
                 model.pilot = _pilot_of(parts, config["pilot"], model, path)
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no model of scoresde: {error!r}") from error
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} describes no model of scoresde: {error}") from error
         checkpoint.load_state(model, tensors, source=str(path))
         return model.eval()
 

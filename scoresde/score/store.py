@@ -42,6 +42,7 @@ SDES = {
         sdes.FlowSDE,
     )
 }
+_DESCRIPTION = ("sde", "net", "event_shape", "parameterization")
 _NETS = {
     "UNet": networks.UNet,
     "MLP": networks.MLP,
@@ -67,10 +68,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description in a model's file.
 
     Raises:
-        CheckpointError: There is no such file, or it is damaged or foreign.
+        CheckpointError: There is no such file, or it is damaged or foreign, or holds something else
+            than a model.
     """
     try:
-        return checkpoint.load_tensors(path)
+        tensors, config = checkpoint.load_tensors(path)
     except checkpoint.NewerError:
         raise
     except CheckpointError as error:
@@ -80,6 +82,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{error}; the checkpoints beside it can write it again: let the run's own training "
             "command go on, which does so even at the end of the run"
         ) from error
+    missing = [name for name in _DESCRIPTION if name not in config]
+    missing += [name for name in ("data_mean", "data_var") if name not in tensors]
+    if missing:
+        raise CheckpointError(
+            f"{path} is no model of scoresde, for it has no {', '.join(missing)}; give the folder "
+            "of a run or of a model"
+        )
+    return tensors, config
 
 
 def packaged(name: str) -> Path:
