@@ -22,6 +22,7 @@ from scoresde.data import (
     Range,
     Standardize,
     batch_indices,
+    check,
     images,
     load,
     order,
@@ -353,6 +354,26 @@ def test_options_of_images_are_refused_for_arrays(tmp_path):
         for options in (dict(size=8), dict(lazy=True)):
             with pytest.raises(InvalidValueError, match="is for images; leave it out"):
                 load(source, **options)
+
+
+def test_folders_that_are_links_are_classes_as_others_are(tmp_path):
+    """Of a class that is a link nothing was read, and nothing said."""
+    store(tmp_path / "elsewhere", pictures(3, (5, 6)))
+    store(tmp_path / "x" / "dog", pictures(2, (5, 6)))
+    (tmp_path / "x" / "cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "x" / "dog" / "back").symlink_to(tmp_path / "x")
+    (tmp_path / "x" / "dog" / "itself").symlink_to(tmp_path / "x" / "dog" / "itself")
+    data = load(tmp_path / "x")
+    assert (data.label.tolist(), data.classes) == ([0, 0, 0, 1, 1], 2)
+    report = check(tmp_path / "x")
+    assert report.facts["samples"].startswith("5 of shape")
+    assert any("itself" in remark for remark in report.remarks)
+
+
+def test_an_array_that_may_not_be_written_is_taken_without_a_word(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert torch.equal(load(mapped).x, torch.ones(3, 2, dtype=torch.float64))
 
 
 def test_a_folder_that_is_called_like_an_image_is_none(tmp_path):

@@ -8,8 +8,9 @@ decoding each one once.
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,17 +63,23 @@ class Items(Protocol):
 
 
 class Files:
-    """The images in a folder and those within it, sorted by name.
+    """The images in a folder and those within it, sorted by name; links are followed.
+
+    Attributes:
+        folder: Where they are.
+        paths: Their files.
+        others: Files of other kinds.
 
     Raises:
-        DataError: There are none.
+        DataError: There are none, or a folder cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths = sorted(
-            p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.is_dir()
-        )
+        self.paths: list[Path] = []
+        self.others: list[Path] = []
+        for path in sorted(_below(folder)):
+            (self.paths if path.suffix.lower() in _SUFFIXES else self.others).append(path)
         if not self.paths:
             raise DataError(
                 f"there are no images in {folder}; looked for {', '.join(sorted(_SUFFIXES))}"
@@ -98,6 +105,22 @@ class Files:
             return None
         names = {name: k for k, name in enumerate(sorted({parts[0] for parts in inner}))}
         return torch.tensor([names[parts[0]] for parts in inner]), len(names)
+
+
+def _below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The files in a folder and in those within it, but not in one that links back to it."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
+    for entry in entries:
+        if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
+            yield from _below(Path(entry.path), (*above, real))
+        else:
+            yield Path(entry.path)
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,7 @@ def _folder(report: Report, path: Path, size: Size) -> Data | None:
 
 
 def _other_files(report: Report, files: Files) -> None:
-    known = set(files.paths)
-    odd = [str(p) for p in sorted(files.folder.rglob("*")) if p.is_file() and p not in known]
+    odd = list(map(str, files.others))
     if odd:
         report.remarks.append(f"{len(odd)} files are no images and are passed over: {_some(odd)}")
     inner = [len(path.relative_to(files.folder).parts) > 1 for path in files.paths]
@@ -185,7 +184,7 @@ def _other_files(report: Report, files: Files) -> None:
     empty = [
         str(p)
         for p in sorted(files.folder.iterdir())
-        if p.is_dir() and not any(p in path.parents for path in known)
+        if p.is_dir() and not any(p in path.parents for path in files.paths)
     ]
     if empty and all(inner):
         report.remarks.append(f"classes without an image: {_some(empty)}")
