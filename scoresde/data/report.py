@@ -149,9 +149,10 @@ def _folder(report: Report, path: Path, size: Size) -> Data | None:
     errors = {i: found.error for i, found in enumerate(looks) if found.error}
     kept = _of_one_size(report, files, looks, good) if size is None else good
     if kept:
-        alike = [looks[i] if i in set(kept) else Look(error="other") for i in range(len(files))]
+        same = set(kept)
+        alike = [looks[i] if i in same else Look(error="other") for i in range(len(files))]
         images = Images(files, size, shape_of(files, alike, size))
-        others = {i: "of another size" for i in good if i not in set(kept)}
+        others = {i: "of another size" for i in good if i not in same}
         found = usable(images, {**errors, **others})
         errors = {i: error for i, error in found.items() if i not in others}
         kept = [i for i in kept if i not in errors]
