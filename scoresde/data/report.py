@@ -7,6 +7,7 @@ that are none, labels with gaps, and units that do not suit the noise.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 from collections import Counter
@@ -216,13 +217,18 @@ def _describe(report: Report, data: Data) -> None:
     if data.label is None:
         report.facts["classes"] = "none"
         return
-    counts = torch.bincount(data.label, minlength=data.classes or 0)
+    known, counts = torch.unique(data.label, return_counts=True)
+    classes = data.classes or 0
+    gaps = classes - len(known)
     report.facts["classes"] = (
-        f"{len(counts)}, with {int(counts.min()):,} to {int(counts.max()):,} samples each"
+        f"{classes:,}, with {0 if gaps else int(counts.min()):,} to {int(counts.max()):,} samples "
+        "each"
     )
-    gaps = [str(i) for i in (counts == 0).nonzero().flatten().tolist()]
     if gaps:
-        report.remarks.append(f"labels that no sample has: {_some(gaps)}")
+        found = set(known.tolist())
+        # labels may be large numbers from elsewhere: nobody counts up to them
+        first = itertools.islice((str(i) for i in range(classes) if i not in found), _NAMED)
+        report.remarks.append(f"labels that no sample has: {_some(first, gaps)}")
 
 
 def _samples(report: Report, data: Data) -> Data | None:
@@ -315,10 +321,11 @@ def _noise(report: Report, data: Data, sde: SDE) -> None:
         )
 
 
-def _some(names: Iterable[str]) -> str:
-    """All names up to twenty, then how many more there are."""
+def _some(names: Iterable[str], n: int | None = None) -> str:
+    """All names up to twenty, then how many more of the `n` there are."""
     listed = list(names)
-    more = f", and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    rest = (len(listed) if n is None else n) - _NAMED
+    more = f", and {rest} more" if rest > 0 else ""
     return ", ".join(listed[:_NAMED]) + more
 
 
