@@ -6,6 +6,7 @@ Images become `(C, H, W)` bytes with the transform to [-1, 1], which is kept wit
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def _tensor(x: Tensor | np.ndarray[Any, Any]) -> Tensor:
         return x
     try:
         native = x.astype(x.dtype.newbyteorder("="), copy=False)
-        return torch.from_numpy(np.ascontiguousarray(native))
+        with warnings.catch_warnings():  # of arrays that may not be written: nobody does
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(np.ascontiguousarray(native))
     except TypeError as error:
         raise InvalidTypeError(f"samples must be floats, got an array of {x.dtype}") from error
 
