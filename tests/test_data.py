@@ -455,7 +455,8 @@ def test_a_npy_file_is_mapped_and_never_held(tmp_path, dtype):
     data = load(tmp_path / "x.npy")
     assert isinstance(data.store._array, np.memmap)
     index = torch.tensor([5, 0, 0])
-    expected = torch.from_numpy(raw[index.numpy()].astype(np.float32))
+    wide = np.float64 if dtype == "<f8" else np.float32
+    expected = torch.from_numpy(raw[index.numpy()].astype(wide))
     expected = BYTES.forward(expected) if dtype == "u1" else expected
     assert torch.equal(data.batch(index), expected)
     sent = sent_to_a_worker(data)
@@ -575,7 +576,7 @@ def test_a_table_of_images_has_its_labels_beside_it():
 def test_a_table_of_arrays_is_taken_as_it_is():
     x = np.random.default_rng(0).normal(size=(5, 2, 3))
     data = load(Table(x=x.tolist()))
-    assert torch.equal(data.x, torch.from_numpy(x).float())
+    assert torch.equal(data.x, torch.from_numpy(x))
     assert (data.label, data.transform) == (None, Identity())
     ragged = [[1.0], [1.0, 2.0]]
     for bad, message in (
@@ -649,9 +650,30 @@ def test_floats_in_a_file_are_taken_as_they_are(tmp_path):
     x = np.random.default_rng(0).normal(size=(4, 2)).astype(">f8")
     np.savez(tmp_path / "a.npz", x=x, y=np.array([0, 1, 1, 0]))
     data = load(tmp_path / "a.npz")
-    assert data.x.dtype == torch.float32
-    assert np.array_equal(data.x.numpy(), x.astype(np.float32))
+    assert data.x.dtype == torch.float64
+    assert np.array_equal(data.x.numpy(), x)
     assert data.transform == Identity()
+
+
+@pytest.mark.parametrize("source", ["x.npy", "x.npz", "tensor", "table"])
+def test_small_differences_of_large_numbers_survive_the_way_there_and_back(tmp_path, source):
+    """Seconds since 1970: float32 knows every 128th of them."""
+    x = 1.7e9 + 100 * np.random.default_rng(0).normal(size=(50, 2))
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x=x)
+    found = {"tensor": torch.from_numpy(x), "table": Table(x=x.tolist())}
+    data = load(found.get(source, tmp_path / source), standardize=True)
+    torch.testing.assert_close(
+        data.transform.inverse(data.x), torch.from_numpy(x), rtol=1e-15, atol=0
+    )
+    back = data.transform.restore(data.x.float())  # as samples of a model are
+    torch.testing.assert_close(back, torch.from_numpy(x), rtol=0, atol=1e-4)
+
+
+def test_a_list_of_numbers_is_as_wide_as_they_are():
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    for dtype, expected in ((np.float32, torch.float32), (np.float64, torch.float64)):
+        assert load(Table(x=x.astype(dtype).tolist())).x.dtype == expected
 
 
 def test_a_file_without_samples_lists_its_keys(tmp_path):

@@ -1,5 +1,7 @@
 """`scoresde data check`: every fault of a data set is named before a run would meet it."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,9 @@ from scoresde import VESDE, VPSDE
 from scoresde.cli import main
 from scoresde.data import BYTES, Data, check, load
 from scoresde.errors import DataError, InvalidValueError
+from scoresde.nn import MLP
+from scoresde.score import ScoreModel
+from scoresde.training import Trainer
 
 
 def picture(seed, size=(16, 16), mode="L"):
@@ -124,6 +129,31 @@ def test_what_is_not_there_is_a_problem_and_no_traceback(tmp_path, name):
 @pytest.mark.parametrize("raw", [torch.full((4, 2), 3.0), torch.zeros(1, 2)])
 def test_samples_that_are_all_the_same_are_a_problem(raw):
     only(check(raw).problems, "all samples are the same")
+
+
+@pytest.mark.parametrize(
+    ("scale", "message", "standardized"),
+    [
+        (1e300, r"so far apart that their squares are beyond float64", False),
+        (1e100, r"a variance of \S+e\+199 and means up to \S+, beyond float32, in", True),
+        (1e-25, r"a variance of \S+e-51 and means up to \S+, beyond float32, in", True),
+    ],
+)
+def test_numbers_beyond_what_a_model_can_have_are_told_from_those_that_are_none(
+    tmp_path, scale, message, standardized
+):
+    x = scale * np.random.default_rng(0).normal(size=(40, 3))
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x=x)
+    with torch.random.fork_rng(devices=[]):
+        model = ScoreModel(MLP(3, hidden=(4,)), VESDE(), (3,))
+    for source in (tmp_path / "x.npy", tmp_path / "x.npz", x):
+        report = check(source)
+        assert len(report.problems) == 1
+        assert re.search(message, report.problems[0])
+        with pytest.raises(DataError, match=message):
+            Trainer(model, source)
+        assert check(source, standardize=True).ok == standardized
 
 
 @given(scale=st.sampled_from([1e-3, 0.02, 0.2, 1.0, 1e3]), offset=st.sampled_from([0.0, 1e4]))

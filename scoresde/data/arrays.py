@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scoresde.data.samples import Data
-from scoresde.data.stores import Mapped, channels_first
+from scoresde.data.stores import Mapped, channels_first, plain
 from scoresde.data.transforms import BYTES, Identity
 from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError
 
@@ -64,7 +64,7 @@ def _data(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Data:
         label = torch.from_numpy(y.astype(np.int64))
     if x.dtype == np.uint8:
         return Data(torch.from_numpy(channels_first(x, path)), label, BYTES)
-    return Data(torch.from_numpy(x.astype(np.float32)), label)
+    return Data(torch.from_numpy(x.astype(plain(x.dtype))), label)
 
 
 def _check(path: Path, what: str, dtype: np.dtype[Any]) -> None:

@@ -113,9 +113,13 @@ def check(
     good = _samples(report, data)
     if good is None:
         return report
-    if standardize and good.transform.levels is None:
-        good = good.standardized()
-    _units(report, good, sde)
+    try:
+        if standardize and good.transform.levels is None:
+            good = good.standardized()
+        _units(report, good)
+    except DataError as error:
+        report.problems.append(str(error))
+        return report
     _sides(report, good.event_shape, stride)
     index = torch.linspace(0, len(good) - 1, min(_SHOWN, len(good))).round().long()
     report.samples = good.batch(index)
@@ -264,12 +268,12 @@ def _samples(report: Report, data: Data) -> Data | None:
     return data if fine.all() else data[fine.nonzero().flatten()]
 
 
-def _units(report: Report, data: Data, sde: SDE | None) -> None:
+def _units(report: Report, data: Data) -> None:
     found = data.survey
-    mean, var = data.moments()
-    rms = math.sqrt(float(mean.square().mean()) + var)
     report.facts["numbers"] = f"from {found.low:.6g} to {found.high:.6g}"
     report.facts["transform"] = str(data.transform)
+    mean, var = data.moments()
+    rms = math.sqrt(float(mean.square().mean()) + var)
     report.facts["moments"] = (
         f"mean {float(mean.mean()):.4g}, std {math.sqrt(var):.4g}, RMS {rms:.4g} in model units"
     )

@@ -145,10 +145,21 @@ class Data:
         """The mean sample, float64 `(*event)`, and the mean variance about it, per dimension.
 
         Both are in model units. `Moments(*data.moments())` is what `ScoreModel(data=...)` takes.
+
+        Raises:
+            DataError: They are beyond float32, in which models have them.
         """
         raw = torch.stack([self.survey.mean, self.survey.mean + self.survey.var.sqrt()])
         mean, above = self.transform.forward(raw)  # an affine map takes deviations to deviations
-        return mean, float((above - mean).square().mean())
+        var = float((above - mean).square().mean())
+        largest, known = max(var, float(mean.abs().max())), torch.finfo(torch.float32)
+        if largest > known.max or 0 < var < known.tiny:
+            raise DataError(
+                f"the numbers that a model would see have a variance of {var:.4g} and means up to "
+                f"{float(mean.abs().max()):.4g}, beyond float32, in which models have them; "
+                "standardize the data, or scale them"
+            )
+        return mean, var
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Data, Data]:
         """Two disjoint random parts; the second holds `fraction` of the samples, rounded.

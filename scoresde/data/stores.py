@@ -20,7 +20,17 @@ from tqdm import tqdm
 
 from scoresde.errors import DataError
 
-__all__ = ["Mapped", "Memory", "Part", "Rows", "Store", "channels_first", "in_threads", "pieces"]
+__all__ = [
+    "Mapped",
+    "Memory",
+    "Part",
+    "Rows",
+    "Store",
+    "channels_first",
+    "in_threads",
+    "pieces",
+    "plain",
+]
 
 _PIECE = 2**24  # bytes of one piece
 _THREADS = min(8, os.cpu_count() or 1)
@@ -76,9 +86,9 @@ class Mapped:
         return tuple(self._array.shape)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """A copy of these rows; floats of any width and byte order become float32."""
+        """A copy of these rows; floats of any other width or byte order become what torch knows."""
         rows = self._array[index if isinstance(index, slice) else index.numpy()]
-        return torch.from_numpy(np.array(rows, dtype=_plain(rows.dtype), order="C"))
+        return torch.from_numpy(np.array(rows, dtype=plain(rows.dtype), order="C"))
 
 
 class Rows:
@@ -95,7 +105,11 @@ class Rows:
         if first.dtype.kind not in "fu" or (first.dtype.kind == "u" and first.dtype.itemsize > 1):
             raise DataError(f"{what} holds {first.dtype}; samples are floats or bytes")
         self.shape = (n, *first.shape)
-        self._dtype, self._get, self._what = _plain(first.dtype), get, what
+        self._dtype, self._get, self._what = plain(first.dtype), get, what
+        if self._dtype == np.float64:  # as a list's numbers are, however wide they were before
+            with np.errstate(over="ignore"):
+                narrow = first.astype(np.float32)
+            self._dtype = narrow.dtype if np.array_equal(narrow, first) else self._dtype
         self.bytes = first.dtype == np.uint8
 
     def read(self, index: Tensor | slice) -> Tensor:
@@ -181,5 +195,11 @@ def channels_first(x: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
     )
 
 
-def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.float32) if dtype.kind == "f" else dtype
+def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Bytes as they are, and the floats that hold all numbers of a dtype, as far as torch can.
+
+    Times in seconds since 1970, say, differ by less than float32 can tell.
+    """
+    if dtype.kind != "f":
+        return dtype
+    return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)

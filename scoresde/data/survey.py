@@ -45,7 +45,8 @@ def survey(store: Store) -> Survey:
     """Read all samples once.
 
     Raises:
-        DataError: A sample cannot be read, or holds a NaN or an infinity.
+        DataError: A sample cannot be read, or holds a NaN or an infinity, or they lie so far apart
+            that they have no variance.
     """
     digest = hashlib.sha256(str(store.shape).encode())
     mean = torch.zeros(store.shape[1:], dtype=torch.float64)
@@ -66,4 +67,9 @@ def survey(store: Store) -> Survey:
         delta, n = own - mean, rows.stop
         spread += (x - own).square_().sum(0) + delta**2 * (rows.start * len(x) / n)
         mean += delta * (len(x) / n)
+    if not (mean.isfinite() & spread.isfinite()).all():
+        raise DataError(
+            f"the numbers lie in [{low:.4g}, {high:.4g}], so far apart that their squares are "
+            "beyond float64; scale them"
+        )
     return Survey(mean, spread / store.shape[0], low, high, digest.hexdigest())

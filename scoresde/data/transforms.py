@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_FAR = 2**14  # scales from 0 where float32 has 1024 numbers within a scale
+
+
 class Transform(Protocol):
     """An invertible affine map of raw numbers `(B, *event)`; the same for every sample."""
 
@@ -186,9 +189,15 @@ class Standardize:
         return x if raw.dtype == torch.float64 else x.float()
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back to the raw units, in the dtype of `x`."""
+        """Back to the raw units, in the dtype of `x`.
+
+        In float64 where float32 would round off a thousandth of a scale, as with times in seconds
+        since 1970.
+        """
         shift, scale = self._spread(x)
-        return (x * scale + shift).to(x.dtype)
+        far = max(abs(a) / b for a, b in zip(self.shift, self.scale, strict=True))
+        raw = x * scale + shift
+        return raw if far > _FAR else raw.to(x.dtype)
 
     restore = inverse
 

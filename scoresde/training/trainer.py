@@ -67,6 +67,7 @@ class Trainer:
 
     Raises:
         ShapeError: The data's events have another shape than the model's.
+        DataError: Their numbers are beyond what a model can have.
         InvalidTypeError: The model is no `ScoreModel`, or the configuration no `TrainConfig`.
         InvalidValueError: The folder holds a run of another configuration, model or data set; or
             all weights of the model are frozen, as those of a model that `train` returned.
@@ -279,6 +280,7 @@ def _check_fit(model: ScoreModel, data: Data) -> None:
             f"the data's events have shape {data.event_shape}, the model's {model.event_shape}; "
             "build the model with event_shape=data.event_shape"
         )
+    data.moments()  # numbers without end would only show in the loss
     config = getattr(model.net, "config", None)
     known = config if isinstance(config, dict) else {}
     if data.label is not None and known.get("num_classes", data.classes) != data.classes:
