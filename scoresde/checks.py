@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
@@ -61,10 +62,19 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
             raise InvalidValueError(f"{field.name} must be finite, got {value}")
 
 
-def check_integer(what: str, value: int, least: int) -> None:
-    """Raise InvalidValueError unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+def check_integer(what: str, value: int, least: int) -> int:
+    """The value as Python's own integer; an array of one would multiply lists in another way.
+
+    Raises:
+        InvalidValueError: It is no integer, or below `least`.
+    """
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
         raise InvalidValueError(f"{what} must be an integer >= {least}, got {value!r}")
+    return number
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -667,6 +667,8 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(steps=1.5), InvalidTypeError, "steps must be an integer, got 1.5"),
         (dict(steps=None, nfe=2), InvalidValueError, r"nfe = 2 does not pay for one step of PC\("),
         (dict(steps=None, nfe=0), InvalidValueError, "nfe = 0 does not pay for one step"),
+        (dict(steps=None, nfe=9.0), InvalidValueError, "nfe must be an integer >= 0, got 9.0"),
+        (dict(steps=None, nfe="9"), InvalidValueError, "nfe must be an integer >= 0, got '9'"),
         (dict(steps=9, sde=VESDE(levels=9)), InvalidValueError, "levels=9; use at most 8 steps"),
         (dict(steps=None, times=[0.1, 0.5]), InvalidValueError, "times must decrease strictly"),
         (dict(steps=None, times=[0.5, 0.5]), InvalidValueError, "times must decrease strictly"),
@@ -831,11 +833,14 @@ def test_a_budget_counts_what_nested_samplers_spend(inner):
     assert 0 < last.nfe <= 40
 
 
-def test_numbers_of_numpy_are_numbers():
-    four = np.int64(4)
+@pytest.mark.parametrize("four", [np.int64(4), np.array(4), torch.tensor(4)], ids=repr)
+def test_numbers_of_numpy_and_of_torch_are_numbers(four):
     own = sample(lambda x, t: -x, VPSDE(), shape=(2,), n=4, steps=4, seed=4, first=4)
-    numpy = sample(lambda x, t: -x, VPSDE(), shape=(2,), n=four, steps=four, seed=four, first=four)
-    assert torch.equal(own, numpy)
+    given = dict(n=four, seed=four, first=four, batch_size=four)
+    for price in ("steps", "nfe"):
+        four_steps = four if price == "steps" else four * 2 + 1
+        other = sample(plain, VPSDE(), shape=(2,), **given, **{price: four_steps})
+        assert torch.equal(own, other)
 
 
 @pytest.mark.parametrize("device", ["foo", "cuda:999"])

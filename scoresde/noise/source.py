@@ -8,6 +8,7 @@ drawn before.
 from __future__ import annotations
 
 import math
+import operator
 import struct
 from collections.abc import Sequence
 from functools import cached_property
@@ -45,12 +46,7 @@ class Noise:
     ) -> None:
         if len(seeds) != len(indices):
             raise InvalidValueError(f"{len(seeds)} seeds for {len(indices)} indices")
-        for seed in seeds:
-            if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-                raise InvalidTypeError(f"a seed is an integer, got {seed!r}")
-            if not 0 <= seed < _WORD:
-                raise InvalidValueError(f"a seed must lie in [0, 2**64), got {seed}")
-        self.seeds = tuple(int(seed) for seed in seeds)
+        self.seeds = tuple(_checked(seed) for seed in seeds)
         self.indices = tuple(int(index) for index in indices)
         self.horizon = horizon
         self.stream = stream
@@ -216,6 +212,15 @@ def seeds_of(
         raise InvalidValueError(f"a list of {len(generator)} generators for n = {n} samples")
     own = [int(torch.randint(2**63 - 1, (), generator=g, device=g.device)) for g in generator]
     return own, [first] * n
+
+
+def _checked(seed: int) -> int:
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise InvalidTypeError(f"a seed is an integer, got {seed!r}")
+    number = operator.index(seed)
+    if not 0 <= number < _WORD:
+        raise InvalidValueError(f"a seed must lie in [0, 2**64), got {number}")
+    return number
 
 
 def _bits(t: float) -> int:

@@ -78,7 +78,7 @@ def sample(
         MemoryLimitError: A chunk does not fit into memory.
     """
     if batch_size is not None:
-        check_integer("batch_size", batch_size, 1)
+        batch_size = check_integer("batch_size", batch_size, 1)
     run = prepare(
         model, sde, sampler, n, shape, steps, nfe, times, x, seed, generator, first, denoise,
         condition, data, device, dtype,

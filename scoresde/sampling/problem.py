@@ -52,7 +52,8 @@ def prepare(
             raise NonFiniteError("the start x holds NaN or infinity")
     event = _event_shape(model, shape, x)
     n = _count(n, x)
-    check_integer("first", first, 0)
+    first = check_integer("first", first, 0)
+    nfe = None if nfe is None else check_integer("nfe", nfe, 0)
     data = getattr(model, "data", None) if data is None else data
     if data is not None and not hasattr(data, "at"):
         raise InvalidTypeError(f"data= takes Moments(mean, var=...), got {type(data).__name__}")
@@ -138,7 +139,7 @@ def _event_shape(model: Score, shape: Sequence[int] | None, x: Tensor | None) ->
 def _count(n: int | None, x: Tensor | None) -> int:
     if n is None:
         return 1 if x is None else len(x)
-    check_integer("n", n, 0)
+    n = check_integer("n", n, 0)
     if x is not None and len(x) != n:
         raise ShapeError(f"x holds {len(x)} samples, but n = {n}")
     return n
