@@ -9,7 +9,7 @@ import torch
 from strategies import SDES
 from torch.testing import assert_close
 
-from scoresde import VESDE, VPSDE, FlowSDE, trajectory
+from scoresde import EDMSDE, VESDE, VPSDE, FlowSDE, sample, trajectory
 from scoresde.errors import ConvergenceError
 from scoresde.noise import Noise
 from scoresde.samplers import AdaptiveSDE
@@ -183,6 +183,17 @@ def test_the_budget_of_evaluations_is_kept_and_its_end_is_an_error():
     with pytest.raises(ConvergenceError, match=r"max_nfe = 31 .* raise max_nfe, or loosen"):
         method.step(rsde, torch.ones(2, 1), t, s, Noise.of(0, 2))
     assert rsde.nfe == 30
+
+
+@pytest.mark.parametrize("sde", [VPSDE(eps=0.0), EDMSDE(eps=0.0)], ids=repr)
+def test_it_goes_down_to_no_noise_at_all(sde):
+    """The last step of all is infinitely long in the log-SNR that the others are measured in."""
+    score, n = GaussianMixture([0.5, 0.5], [[-2.0], [1.0]], stds=[0.1, 0.2]).at(sde), 6
+    method = AdaptiveSDE(0.005, 0.005)
+    x = sample(score, sde, method, n=n, times=ends(sde), seed=0, denoise=False).double()
+    deviation = (x - score.target.means.T).abs() / torch.tensor([0.1, 0.2], dtype=DOUBLE)
+    assert deviation.amin(1).max() < 5
+    assert 0 < deviation.argmin(1).sum() < n
 
 
 def test_no_time_to_pass_is_no_step():

@@ -22,6 +22,7 @@ from torch import Tensor
 from scoresde.errors import ConvergenceError
 from scoresde.ode import check_finite, nearest_factor, rms
 from scoresde.samplers.base import Adaptive, NoiseLike
+from scoresde.samplers.levels import REACH
 from scoresde.samplers.ode import scale, velocity
 from scoresde.sde import ReverseSDE, expand
 
@@ -65,6 +66,9 @@ class AdaptiveSDE(Adaptive):
         paths = [noise[i : i + 1] for i in range(len(x))]
         z, time = x / expand(scale(sde, t), x), t.repeat(len(x))
         h, end = torch.full_like(time, _FIRST), sde.log_snr(s)
+        if end.isinf():
+            # no noise at all is infinitely far; where the levels end, it is one step away
+            end = sde.log_snr(t) + 2 * REACH
         while (time > s).any():
             spent += 2
             if spent > self.max_nfe:

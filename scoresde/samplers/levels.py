@@ -8,10 +8,10 @@ from torch import Tensor
 
 from scoresde.sde import SDE
 
-__all__ = ["NODES", "ends_of", "even_times", "quadrature", "times_at", "uniform_times"]
+__all__ = ["NODES", "REACH", "ends_of", "even_times", "quadrature", "times_at", "uniform_times"]
 
-# Levels further than this from the first are not told apart; a noise of zero is infinitely far.
-_LAST = 16.0
+REACH = 16.0
+"""Levels further than this from the first are not told apart; no noise at all is infinitely far."""
 NODES = 24
 """Gauss-Legendre nodes of a step: exact to rounding for the steps that occur."""
 _X, _W = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(NODES))
@@ -26,7 +26,7 @@ def quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
 def ends_of(sde: SDE) -> Tensor:
     r"""The first and the last level $\ell$ of an SDE, `(2,)`, both finite."""
     levels = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64)) / 2
-    return torch.minimum(levels, levels[0] + _LAST)
+    return torch.minimum(levels, levels[0] + REACH)
 
 
 def times_at(sde: SDE, levels: Tensor) -> Tensor:
