@@ -719,6 +719,35 @@ def test_wrong_arguments_of_a_trajectory_are_refused_before_it_is_iterated():
         trajectory(plain, SDE, "pcc", shape=(2,))
 
 
+@dataclass(frozen=True)
+class Straight(scoresde.SDE):
+    """A user's own: the straight flow, all the way to noise alone."""
+
+    constant: float | None = None
+
+    def alpha(self, t):
+        return 1 - t if self.constant is None else self.constant
+
+    def sigma(self, t):
+        return t.clone()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_process_that_ends_in_noise_alone_is_refused_before_anything_divides_by_it(name):
+    with pytest.raises(InvalidValueError, match=r"left of the data at t = 1 .* at T = 0.999"):
+        sample(plain, Straight(), name, shape=(1,), seed=0)
+
+
+def test_from_an_earlier_time_of_it_samples_can_be_drawn():
+    half = Straight().times(4)[1:]
+    assert sample(plain, Straight(), x=torch.ones(1, 1), times=half, seed=0).isfinite().all()
+
+
+def test_functions_of_time_that_are_no_tensors_are_named():
+    with pytest.raises(ShapeError, match=r"alpha of Straight must .* shape .* \(2,\), got 1.0"):
+        sample(plain, Straight(constant=1.0), shape=(1,), seed=0)
+
+
 def test_a_nan_in_one_sample_is_located():
     def score(x, t):
         out = -x

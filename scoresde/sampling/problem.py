@@ -158,8 +158,10 @@ def _times(
     """The grid that `steps`, `nfe` or `times` asks for."""
     if sum(choice is not None for choice in (steps, nfe, times)) > 1:
         raise InvalidValueError("steps=, nfe= and times= exclude each other; give one")
-    if times is not None:
-        return _check_times(sde, times)
+    grid = None if times is None else _check_times(sde, times)
+    _check_start(sde, sde.T if grid is None else float(grid[0]))
+    if grid is not None:
+        return grid
     if nfe is not None:
         steps = sampler.steps_for(nfe - denoise)
         if steps < 1:
@@ -187,6 +189,24 @@ def _check_times(sde: SDE, times: Tensor) -> Tensor:
             )
         return nearest
     return grid
+
+
+def _check_start(sde: SDE, start: float) -> None:
+    """Refuse functions of time that are no tensors, and a start that knows nothing of the data."""
+    t = torch.tensor([start, start], dtype=torch.float64)
+    for name in ("alpha", "sigma"):
+        value = getattr(sde, name)(t)
+        if getattr(value, "shape", None) != t.shape:
+            raise ShapeError(
+                f"{name} of {type(sde).__name__} must return a tensor of the shape of its "
+                f"argument, {tuple(t.shape)}, got {value!r}"
+            )
+    if not (sde.log_snr(t) > -math.inf).all():
+        raise InvalidValueError(
+            f"nothing is left of the data at t = {start:.6g} under {type(sde).__name__}: "
+            "alpha / sigma is 0, and samplers divide by it; let the SDE end a little earlier, "
+            f"for example at T = {0.999 * start:.6g}"
+        )
 
 
 def _device(model: Score, x: Tensor | None) -> torch.device:
