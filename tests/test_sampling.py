@@ -388,6 +388,15 @@ def test_half_precision_states_are_computed_in_single_precision():
     assert torch.equal(out, sample(DIAGONAL.at(SDE), SDE, n=4, seed=0, steps=5).half())
 
 
+@pytest.mark.parametrize("denoise", [True, False])
+def test_samples_beyond_half_precision_are_refused_and_not_infinite(denoise):
+    score = Gaussian([1e5], var=1.0).at(SDE)
+    arguments = dict(n=2, steps=3, seed=0, denoise=denoise)
+    with pytest.raises(NonFiniteError, match=r"of up to 1e\+05 are too large for torch.float16"):
+        sample(score, SDE, "ddim", **arguments, dtype=torch.float16)
+    assert sample(score, SDE, "ddim", **arguments, dtype=torch.bfloat16).isfinite().all()
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_single_and_double_precision_follow_one_path(name):
     one, two = (

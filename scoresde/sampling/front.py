@@ -73,7 +73,7 @@ def sample(
     Raises:
         UnknownNameError: The sampler's name is unknown.
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
-        NonFiniteError: `x` or the score has a NaN or an infinity.
+        NonFiniteError: `x` or the score has a NaN or an infinity, or samples do not fit `dtype`.
         DeviceError: The model and the state are on different devices.
         MemoryLimitError: A chunk does not fit into memory.
     """
@@ -97,8 +97,7 @@ def sample(
         for chunk in chunks:
             for state in chunk.states():  # noqa: B007
                 shown.update()
-            last = state.x if state.denoised is None else state.denoised
-            out.append(last.to(run.dtype))
+            out.append(chunk.samples(state))
     return torch.cat(out)[: run.n]
 
 

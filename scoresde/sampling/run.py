@@ -72,6 +72,16 @@ class Run:
             return self.sde.prior(self.data)
         return self.data.at(self.sde.alpha(start), self.sde.sigma(start))
 
+    def samples(self, end: State) -> Tensor:
+        """The samples of the last state, in the dtype that was asked for."""
+        x = end.x if end.denoised is None else end.denoised
+        if not x.to(self.dtype).isfinite().all():
+            raise NonFiniteError(
+                f"samples of up to {float(x.abs().max()):.3g} are too large for {self.dtype}; "
+                "give dtype=torch.float32"
+            )
+        return x.to(self.dtype)
+
     def states(self) -> Iterator[State]:
         """The run itself; whoever walks it turns gradients off."""
         # states below single precision would lose the noise schedule
