@@ -63,8 +63,8 @@ def compare(
 
     Raises:
         UnknownNameError, InvalidTypeError: `samplers` holds something else.
-        InvalidValueError: `by`, `n`, `repeats` or a budget is out of range, or a law is asked for
-            that is not known.
+        InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range, or a law is
+            asked for that is not known.
     """
     if by not in ("flow", "law"):
         raise InvalidValueError(f"by must be 'flow' or 'law', got {by!r}")
@@ -73,6 +73,8 @@ def compare(
             "a comparison needs n >= 2 samples, repeats >= 1 and budgets of at least 2 "
             f"evaluations, got n={n}, repeats={repeats}, budgets={tuple(budgets)}"
         )
+    if not 0 <= seed < 2**63:
+        raise InvalidValueError(f"a seed must lie in [0, 2**63), got {seed}")
     run = _flow if by == "flow" else _law
     if not problems or not budgets:
         raise InvalidValueError("there is nothing to run; give at least one problem and one budget")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from scoresde.checks import check_name
+from scoresde.checks import check_integer, check_name
 from scoresde.errors import InvalidValueError
 
 __all__ = ["Ratio", "Results", "Row"]
@@ -202,8 +202,10 @@ class Results:
 
         Args:
             metric: which error; all that were measured by default.
-            top: how many lines at most; without it all.
+            top: how many lines at most, at least 1; without it all.
         """
+        if top is not None:
+            check_integer("top", top, 1)
         chosen = self.metrics if metric is None else (self.metric_or_first(metric),)
         parts = [self._block(p, m, top) for m in chosen for p in self.problems]
         return "\n\n".join(part for part in parts if part)

@@ -10,7 +10,7 @@ import tyro
 
 from scoresde import arena, sde
 from scoresde.arena.peers import LIBRARIES, peers
-from scoresde.checks import check_name
+from scoresde.checks import check_integer, check_name
 from scoresde.cli.sample import check_out
 from scoresde.errors import InvalidValueError, MissingExtraError
 from scoresde.sampling import SAMPLERS
@@ -57,7 +57,7 @@ class Bench:
     peers: bool = False
     """Also run the samplers of azula, diffusers and k-diffusion, as far as they are installed."""
     top: int = 12
-    """Lines of each table, at most."""
+    """Lines of each table, at most; at least 1."""
     csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A .csv file for every figure."""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -70,6 +70,7 @@ class Bench:
         for path, ending in ((self.csv, ".csv"), (self.plot, ".png")):
             if path is not None:
                 check_out(path, (ending,))
+        check_integer("top", self.top, 1)
         options = replace(self, n=16, repeats=1, budgets=(10, 20)) if self.short else self
         options._compare()
 
@@ -85,8 +86,9 @@ class Bench:
         )  # fmt: skip
         if not results.rows:
             raise InvalidValueError(
-                "none of these samplers is deterministic on a budget of "
-                f"{max(self.budgets)} evaluations; judge them with --by law"
+                f"none of these samplers can be judged by {self.by} on a budget of "
+                f"{max(self.budgets)} evaluations; give larger --budgets, or judge those with "
+                "noise with --by law"
             )
         print(results.table(top=self.top))
         present = [name for name in rivals if name in results.samplers]
