@@ -163,6 +163,7 @@ def solve(
     atol: float | Tensor = 1e-5,
     max_nfe: int = 10_000,
     norm: Callable[[Tensor], Tensor] = rms,
+    variable: str = "t",
 ) -> Solution:
     r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, each sample by itself.
 
@@ -177,6 +178,7 @@ def solve(
         max_nfe: The most evaluations a sample may take, at least `tableau.stages + 2`.
         norm: What makes one number of a scaled error: `(b, *)` to `(b,)`. It may weigh the parts of
             an event differently.
+        variable: What t is, for messages.
 
     Raises:
         InvalidValueError: A tolerance is negative or none is positive, or a time is not finite.
@@ -194,19 +196,19 @@ def solve(
         return Solution(out, error, nfe, accepted, rejected)
     spent = 2
     y, t, end = y[rows], start[rows], end[rows]
-    h, k = _first_step(f, y, t, end, rows, rtol, atol, norm)
+    h, k = _first_step(f, y, t, end, rows, rtol, atol, norm, variable)
     previous, retry = torch.ones_like(t), torch.zeros_like(t, dtype=torch.bool)
     while True:
         if spent + tableau.stages > max_nfe:
             raise ConvergenceError(
-                f"max_nfe = {max_nfe} evaluations brought sample {int(rows[0])} only to t = "
-                f"{float(t[0]):.6g} of [{float(start[rows[0]]):.6g}, {float(end[0]):.6g}]; "
-                "raise max_nfe, or loosen rtol and atol"
+                f"max_nfe = {max_nfe} evaluations brought sample {int(rows[0])} only to "
+                f"{variable} = {float(t[0]):.6g} of [{float(start[rows[0]]):.6g}, "
+                f"{float(end[0]):.6g}]; raise max_nfe, or loosen rtol and atol"
             )
         if (t + h == t).any():
             raise ConvergenceError(
                 f"the steps of sample {int(rows[(t + h == t).nonzero()[0]])} fell below the "
-                "resolution of time; loosen rtol and atol, or use float64"
+                f"resolution of {variable}; loosen rtol and atol, or use float64"
             )
         arriving = h.abs() >= (end - t).abs() * (1 - 1e-9)
         to = torch.where(arriving, end, t + h)
@@ -217,7 +219,7 @@ def solve(
         spent += tableau.stages
         local = width * _combine(tableau.e, stages)
         ratio = norm(local / (atol + rtol * torch.maximum(y.abs(), y_to.abs()))).cpu()
-        check_finite(ratio, t, rows)
+        check_finite(ratio, t, rows, variable)
         ok = ratio <= 1
         h = (to - t) * _factor(ratio, previous, retry)
         previous, retry = torch.where(ok, ratio.clamp(min=1e-4), previous), ~ok
@@ -258,16 +260,17 @@ def _first_step(
     rtol: Tensor,
     atol: Tensor,
     norm: Callable[[Tensor], Tensor],
+    variable: str,
 ) -> tuple[Tensor, Tensor]:
     """The first step and the first stage, by two evaluations (Hairer et al. 1993, II.4)."""
     k, scale, span = f(t, y, rows), atol + rtol * y.abs(), end - t
     size, slope = norm(y / scale).cpu(), norm(k / scale).cpu()
-    check_finite(size + slope, t, rows)
+    check_finite(size + slope, t, rows, variable)
     probe = (0.01 * size / slope).nan_to_num(0.0, posinf=math.inf).clamp(min=1e-6)
     probe = span.sign() * torch.minimum(probe, span.abs())
     after = f(t + probe, y + _column(probe, y) * k, rows)
     bend = norm((after - k) / scale).cpu() / probe.abs()
-    check_finite(bend, t, rows)
+    check_finite(bend, t, rows, variable)
     # a fifth root in exact arithmetic
     root = (0.01 / torch.maximum(slope, bend)).sqrt().sqrt().sqrt().sqrt()
     guess = torch.minimum(100 * probe.abs(), root * root * root)
@@ -307,11 +310,12 @@ def _tolerances(rtol: float | Tensor, atol: float | Tensor, y: Tensor) -> tuple[
     return both
 
 
-def check_finite(ratio: Tensor, t: Tensor, rows: Tensor) -> None:
+def check_finite(ratio: Tensor, t: Tensor, rows: Tensor, variable: str = "t") -> None:
     """Raise NonFiniteError unless the scaled errors `(b,)` at times `(b,)` are finite."""
     if not ratio.isfinite().all():
         bad = ~ratio.isfinite()
         raise NonFiniteError(
-            f"the state or its derivative became NaN or infinite after t = {float(t[bad][0]):.6g}, "
-            f"in samples {rows[bad].tolist()[:8]}; look at the size of the derivative there"
+            "the state or its derivative became NaN or infinite after "
+            f"{variable} = {float(t[bad][0]):.6g}, in samples {rows[bad].tolist()[:8]}; "
+            "look at the size of the derivative there"
         )

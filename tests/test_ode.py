@@ -260,10 +260,10 @@ def test_a_derivative_that_is_not_finite_is_an_error_at_once(bad, after):
         wrong = (t > after) & (rows == 1)
         return torch.where(wrong[:, None], bad, y)
 
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(NonFiniteError, match=r"in samples \[1\]"):
         solve(f, y, 0.0, 1.0)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
     assert len(calls) < 50
 
 
@@ -286,10 +286,10 @@ def test_the_budget_of_evaluations_is_kept_and_its_end_is_an_error(max_nfe):
 
 
 def test_a_singularity_ends_in_an_error_and_not_in_a_standstill():
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises((ConvergenceError, NonFiniteError)):
         solve(lambda t, y, rows: y**2, torch.ones(1, 1, dtype=DOUBLE), 0.0, 2.0)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,10 @@ def test_a_budget_is_never_exceeded(name):
         calls.append(1)
         return target.score(x, sde, t)
 
-    with pytest.raises(ConvergenceError, match=r"max_nfe = 19 .* raise max_nfe, or loosen"):
+    # nobody takes an angle for a time
+    where = "" if name in {"scipy", "adaptive"} else r"arctan\(sigma / alpha\) = [\d.]+ of "
+    message = rf"max_nfe = 19 .* only to {where}.* raise max_nfe, or loosen"
+    with pytest.raises(ConvergenceError, match=message):
         sample(score, sde, name, n=2, shape=(2,), seed=0, nfe=20)
     assert len(calls) <= 20
     with pytest.raises(InvalidValueError, match="nfe = 2 does not pay"):
@@ -451,10 +454,10 @@ def test_a_score_of_nan_ends_within_a_second(name, check_finite):
             return torch.where((t < until)[:, None], math.nan, -x)
 
         rsde = sde.reverse(score, check_finite=check_finite)
-        begin = time.perf_counter()
+        begin = time.process_time()
         with pytest.raises(NonFiniteError):
             method.step(rsde, x, t, s, Noise.of(0, 2))
-        assert time.perf_counter() - begin < 1
+        assert time.process_time() - begin < 1
 
 
 @pytest.mark.parametrize(

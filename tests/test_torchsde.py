@@ -176,7 +176,7 @@ def test_an_adaptive_run_ends_within_its_budget():
 def test_a_score_that_is_not_a_number_is_found_at_once(method, adaptive, check):
     sde = VPSDE()
     rsde = sde.reverse(lambda x, t: x * math.nan, check_finite=check)
-    sampler, begin = TorchSDE(method, adaptive=adaptive), time.perf_counter()
+    sampler, begin = TorchSDE(method, adaptive=adaptive), time.process_time()
     arguments = (sampler, rsde, torch.ones(2, 1), sde.times(2), Noise.of(0, 2))
     if check or adaptive:
         with pytest.raises(NonFiniteError, match="NaN"):
@@ -184,7 +184,7 @@ def test_a_score_that_is_not_a_number_is_found_at_once(method, adaptive, check):
     else:
         # as every fixed-step method does when it is told not to look
         assert last(*arguments).isnan().all()
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 def test_a_step_at_the_least_length_is_taken_with_a_warning():

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from scoresde.likelihood.trace import Trace
 from scoresde.ode import DOPRI5, Solution, rms, solve
-from scoresde.samplers.ode import angle, scale, time_at
+from scoresde.samplers.ode import ANGLE, angle, scale, time_at
 from scoresde.score import Conditional
 from scoresde.sde import SDE, Moments, ReverseSDE, expand
 
@@ -116,6 +116,7 @@ class Flow:
             rtol=self.rtol * parts,
             atol=self.atol,
             max_nfe=self.max_nfe,
+            variable=ANGLE,
             norm=lambda e: torch.maximum(rms(e[:, :size]), rms(e[:, size:])),
         )
         z = solution.y[:, :size].reshape(x.shape)

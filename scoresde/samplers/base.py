@@ -128,6 +128,10 @@ class Adaptive(Sampler):
     Its grid is the two ends unless the user names more times. A budget of evaluations cannot buy
     steps here: it is a bound, at which the method stops with an error.
 
+    Rounding may decide whether a step is taken. A float32 network rounds differently in batches of
+    another size, and then a sample may be another solution within the tolerance. At one
+    `batch_size` it is the same bit for bit, whatever its neighbours and their number.
+
     Attributes:
         rtol: The tolerance relative to the state, in units in which noise and data are of order 1.
         atol: The absolute tolerance, in the same units.

@@ -25,8 +25,10 @@ from scoresde.ode import DOPRI5, TSIT5, solve
 from scoresde.samplers.base import Adaptive, NoiseLike
 from scoresde.sde import SDE, ReverseSDE, expand
 
-__all__ = ["TABLEAUS", "ProbabilityFlow", "Scipy", "angle", "scale", "time_at", "velocity"]
+__all__ = ["ANGLE", "TABLEAUS", "ProbabilityFlow", "Scipy", "angle", "scale", "time_at", "velocity"]
 
+ANGLE = "arctan(sigma / alpha)"
+"""What the flow is a function of, in messages."""
 TABLEAUS = {"dopri5": DOPRI5, "tsit5": TSIT5}
 
 
@@ -108,6 +110,7 @@ class ProbabilityFlow(Adaptive):
             rtol=self.rtol,
             atol=self.atol,
             max_nfe=self.max_nfe,
+            variable=ANGLE,
         )
         return solution.y * expand(scale(sde, s), x)
 
