@@ -271,6 +271,15 @@ def test_the_trace_of_the_gaussian_part_costs_no_probes():
     assert (blind.value - exact).abs().mean() > 0.1
 
 
+def test_the_trace_is_exact_up_to_64_dimensions_unless_it_is_asked_for_otherwise():
+    sde = VPSDE()
+    for size, exact in ((64, True), (65, False)):
+        score = skewed(size).at(sde)
+        options = dict(data=Moments(0.0, var=1.5), rtol=1e-2, atol=1e-2, t=0.5)
+        found = log_prob(score, sde, torch.ones(1, size, dtype=DOUBLE), **options)
+        assert (float(found.stderr) == 0) == exact
+
+
 def test_as_many_probes_as_dimensions_are_the_axes():
     sde, x = VPSDE(), draws(MIXTURE, 3)
     exact = log_prob(MIXTURE.at(sde), sde, x, method="exact")

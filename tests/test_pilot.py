@@ -118,6 +118,31 @@ def test_weights_reproduce_cubics_in_the_limit_of_small_steps(variance):
     assert worst[-1] < 1e-3
 
 
+@pytest.mark.parametrize("c", [0.3, 4.0])
+def test_the_pilot_that_was_not_run_is_the_mean_over_gaussians_of_all_variances(c):
+    """What their denoisers leave of N(0, c) along the flow, which keeps x / sqrt(v + rho^2)."""
+    p, sde = Pilot.prior(-3.0, 2.0, c), EDMSDE()
+    rho = torch.exp(-p.levels)
+    residuals = []
+    for v in (c * torch.logspace(-4, 1, 24, dtype=DTYPE)).tolist():
+        x = (v + rho**2).sqrt()[:, None]
+        denoised = [Gaussian([0.0], var=var).denoise(x, sde, rho) for var in (v, c)]
+        residuals.append((denoised[0] - denoised[1])[:, 0])
+    expected = torch.stack(residuals).T @ torch.stack(residuals) / 24
+    assert_close(p.factor.T @ p.factor, expected, rtol=1e-9, atol=1e-12)
+    assert (p.data.mean, p.data.var) == (0.0, c)
+
+
+@given(st.floats(0, 2), st.floats(-2, 2), st.floats(-2, 2))
+def test_noise_fades_a_residual_of_the_second_degree_twice_as_fast_as_the_state(tau, node, at):
+    """Mehler: correlated by r = exp(-tau^2 |l - l'|), z^2 - 1 is correlated by r^2."""
+    levels = torch.linspace(-3, 3, 9, dtype=DTYPE)
+    p = Pilot(levels, torch.ones(1, 9, dtype=DTYPE), STANDARD, 0, unseen=0.0)
+    one, other = (torch.tensor([[level]], dtype=DTYPE) for level in (node, at))
+    found = Fast(pilot=p, tau=tau).interpolation(VPSDE(), None).matrix(one, other)
+    assert float(found) == pytest.approx(math.exp(-(tau**2) * abs(at - node)) ** 2, rel=1e-9)
+
+
 def test_a_gaussian_of_known_moments_leaves_no_residual():
     for data in (
         Gaussian([0.5, -1.0], var=[0.3, 2.0]),

@@ -112,6 +112,9 @@ def test_schedules_in_float32_keep_their_relative_precision(data):
     t = data.draw(times_of(sde, 8)).float()
     for function in (sde.alpha, sde.sigma):
         close(function(t).double(), function(t.double()), 1e-5)
+    if sde.levels is None:
+        for single, double in zip(sde.coefficients(t), sde.coefficients(t.double()), strict=True):
+            close(single.double(), double, 1e-5)
 
 
 @pytest.mark.parametrize("sde", [VPSDE(), SubVPSDE()])
