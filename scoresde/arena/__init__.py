@@ -3,7 +3,8 @@ r"""The referee for samplers: exact problems, equal budgets, and errors with the
 from scoresde.arena.contender import FAST, Contender, Informed, contenders
 from scoresde.arena.judges import LAW
 from scoresde.arena.picture import pareto
-from scoresde.arena.problems import HELD_OUT, TUNING, Problem, digits, tuning
+from scoresde.arena.problem import Problem
+from scoresde.arena.problems import HELD_OUT, TUNING, digits, tuning
 from scoresde.arena.referee import BUDGETS, compare
 from scoresde.arena.reference import DOP853, FlowMap, RungeKutta4
 from scoresde.arena.results import Ratio, Results, Row

@@ -19,7 +19,7 @@ from scoresde.score import Pilot
 from scoresde.sde import Moments
 
 if TYPE_CHECKING:
-    from scoresde.arena.problems import Problem
+    from scoresde.arena.problem import Problem
 
 __all__ = ["FAST", "Contender", "Informed", "Own", "contenders"]
 

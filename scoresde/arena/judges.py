@@ -19,7 +19,7 @@ from torch import Tensor
 from scoresde.metrics import energy_distance, sliced_wasserstein, total_variation
 
 if TYPE_CHECKING:
-    from scoresde.arena.problems import Problem
+    from scoresde.arena.problem import Problem
 
 __all__ = ["LAW", "flow_errors", "law_errors"]
 

@@ -1,35 +1,21 @@
-r"""What samplers are judged on: laws whose score is known, so that every error is the sampler's.
+r"""The problems of the arena: laws whose score is known, so that every error is the sampler's.
 
-A problem is a score, the SDE whose score it is, and the data's moments. The eight of `TUNING` may
-be looked at while a sampler's settings are chosen; those of `HELD_OUT` never are, and say how
-the choice carries over to other shapes of data and other SDEs.
+The eight of `TUNING` may be looked at while a sampler's settings are chosen; those of `HELD_OUT`
+never are, and say how the choice carries over to other shapes of data and other SDEs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.arena.reference import DOP853, FlowMap, RungeKutta4
-from scoresde.errors import InvalidValueError
+from scoresde.arena.problem import Problem, generator_of
+from scoresde.arena.reference import RungeKutta4
 from scoresde.score import load
-from scoresde.sde import (
-    EDMSDE,
-    SDE,
-    VESDE,
-    VPSDE,
-    CosineSDE,
-    FlowSDE,
-    Moments,
-    ReverseSDE,
-    SubVPSDE,
-)
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.targets import (
     EightGaussians,
     Gaussian,
@@ -41,110 +27,7 @@ from scoresde.targets import (
     TwoMoons,
 )
 
-__all__ = ["HELD_OUT", "TUNING", "Problem", "digits", "tuning"]
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    r"""A score to sample from.
-
-    `Problem.of(target, sde)` makes one of a target; a model or a user's own score is named by all
-    of the first five fields.
-
-    Args:
-        name: what tables call it.
-        score: a callable `(x, t) -> score`, with a `denoise` of its own where it has one.
-        sde: the SDE whose score it is.
-        shape: the shape of one sample, without the batch.
-        data: the data's moments; the start is drawn from the prior that has them.
-        target: the law itself, where it is known: then starts are drawn from the exact $p_T$, and
-            samples can be judged by their law.
-        flow: how the exact flow map is computed.
-        dtype: in which the score is evaluated.
-    """
-
-    name: str
-    score: Any
-    sde: SDE
-    shape: tuple[int, ...]
-    data: Moments
-    target: Target | None = None
-    flow: FlowMap = field(default_factory=DOP853)
-    dtype: torch.dtype = torch.float64
-
-    @classmethod
-    def of(cls, target: Target, sde: SDE, name: str | None = None) -> Problem:
-        """The problem of sampling from `target` under `sde`; both give the name without one."""
-        name = name or f"{type(target).__name__}/{type(sde).__name__}"
-        return cls(name, target.at(sde), sde, target.event_shape, target.moments(), target)
-
-    @property
-    def scale(self) -> float:
-        """The root mean square of the data's standard deviations, the unit of every error."""
-        if self.data.cov is not None:
-            return float(self.data.cov.diagonal().mean().sqrt())
-        return float(torch.as_tensor(self.data.var, dtype=torch.float64).mean().sqrt())
-
-    def reverse(self) -> ReverseSDE:
-        """The reverse SDE, which counts evaluations."""
-        return self.sde.reverse(self.score, data=self.data)
-
-    def start(self, n: int, seed: int) -> Tensor:
-        """`n` draws of $p_T$, `(n, *)`."""
-        generator = _generator(seed, 0)
-        if self.target is not None:
-            draws = self.target.sample(
-                n, self.sde, self.sde.T, generator=generator, dtype=torch.float64
-            )
-        else:
-            z = torch.randn(n, *self.shape, generator=generator, dtype=torch.float64)
-            draws = self.sde.prior(self.data).sample(z)
-        return draws.to(self.dtype)
-
-    @torch.no_grad()
-    def finish(self, x: Tensor) -> Tensor:
-        r"""$E[x_0 | x_\epsilon]$: with it every run ends, at the price of one evaluation."""
-        return self.reverse().denoise(x, self.sde.eps)
-
-    def exact(self, n: int, seed: int, part: int = 0) -> Tensor:
-        r"""`n` draws of what a perfect sampler returns: Tweedie's estimate at exact $x_\epsilon$.
-
-        Args:
-            n: how many.
-            seed: the randomness, which is not that of `start`.
-            part: another number, other draws: independent sets of one seed.
-
-        Raises:
-            InvalidValueError: The problem has no target.
-        """
-        if self.target is None:
-            raise InvalidValueError(
-                f"the law of {self.name} is not known; judge it by='flow', or give a target"
-            )
-        generator = _generator(seed, 1 + part)
-        return self.finish(
-            self.target.sample(n, self.sde, self.sde.eps, generator=generator, dtype=torch.float64)
-        )
-
-    def rho(self, t: Tensor | float) -> Tensor:
-        r"""$\rho = \sigma_t / \alpha_t$, float64."""
-        return torch.exp(-0.5 * self.sde.log_snr(torch.as_tensor(t, dtype=torch.float64)))
-
-    @torch.no_grad()
-    def denoise(self, y: Tensor, rho: Tensor | float) -> Tensor:
-        r"""The denoiser of $y = x_t / \alpha_t$ at $\rho = \sigma_t / \alpha_t$.
-
-        Every SDE is the variance-exploding one after this rescaling (Karras et al. 2022,
-        arXiv:2206.00364, appendix B), whose denoiser is what most libraries sample with.
-
-        Args:
-            y: rescaled states, `(B, *)`.
-            rho: the noise level, a number between those at `eps` and at `T`.
-        """
-        level = torch.as_tensor(rho, dtype=torch.float64)
-        t = self.sde.time(-2 * level.log()).clamp(self.sde.eps, self.sde.T)
-        x = (self.sde.alpha(t) * y).to(self.dtype)
-        return self.reverse().denoise(x, t).to(y.dtype)
+__all__ = ["HELD_OUT", "TUNING", "digits", "tuning"]
 
 
 def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
@@ -180,12 +63,6 @@ def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     )
 
 
-def _generator(*key: int) -> torch.Generator:
-    """A generator for each key; torch's own seeds keep 32 bits, in which sums of numbers meet."""
-    (state,) = np.random.SeedSequence(key).generate_state(1)
-    return torch.Generator().manual_seed(int(state))
-
-
 def _rotation(d: int, generator: torch.Generator) -> Tensor:
     z = torch.randn(d, d, generator=generator, dtype=torch.float64)
     q: Tensor = torch.linalg.qr(z)[0]
@@ -201,7 +78,7 @@ def _blobs() -> Target:
 
 def _gaussian() -> Target:
     """Sixteen dimensions, variances from .01 to 4 along rotated axes, a mean that is not zero."""
-    g = _generator(16)
+    g = generator_of(16)
     q = _rotation(16, g)
     variances = torch.logspace(math.log10(0.01), math.log10(4), 16, dtype=torch.float64)
     return Gaussian(torch.randn(16, generator=g, dtype=torch.float64), cov=(q * variances) @ q.T)
@@ -209,7 +86,7 @@ def _gaussian() -> Target:
 
 def _images() -> Target:
     """Eight modes in 64 dimensions with spectra that fall like those of images, k to the -2."""
-    g = _generator(64)
+    g = generator_of(64)
     spectrum = torch.arange(1, 65, dtype=torch.float64) ** -2
     bases = [_rotation(64, g) for _ in range(8)]
     means = 0.5 * torch.randn(8, 64, generator=g, dtype=torch.float64)
@@ -221,7 +98,7 @@ def _images() -> Target:
 
 def _planes() -> Target:
     """Five modes in 32 dimensions, each on a plane of four dimensions but for a width of .05."""
-    g = _generator(32)
+    g = generator_of(32)
     spectrum = torch.cat([torch.tensor([1.0, 0.7, 0.5, 0.3]), torch.full((28,), 0.0025)]).double()
     bases = [_rotation(32, g) for _ in range(5)]
     means = torch.randn(5, 32, generator=g, dtype=torch.float64)
@@ -243,7 +120,7 @@ def _nested() -> Target:
 
 def _waves() -> Target:
     """Signals of 32 numbers: smooth deviations, and a little noise, about six smooth means."""
-    g, at = _generator(6), torch.linspace(0, 1, 32, dtype=torch.float64)
+    g, at = generator_of(6), torch.linspace(0, 1, 32, dtype=torch.float64)
     gap = at[:, None] - at
     smooth = torch.exp(-0.5 * (gap / 0.15) ** 2) + 1e-4 * torch.eye(32, dtype=torch.float64)
     means = torch.randn(6, 32, generator=g, dtype=torch.float64) @ torch.linalg.cholesky(smooth).T

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from scoresde.arena.contender import Contender, contenders
 from scoresde.arena.judges import LAW, flow_errors, law_errors
-from scoresde.arena.problems import TUNING, Problem
+from scoresde.arena.problem import Problem
+from scoresde.arena.problems import TUNING
 from scoresde.arena.results import Results, Row
 from scoresde.errors import InvalidValueError, NonFiniteError
 from scoresde.metrics import bootstrap

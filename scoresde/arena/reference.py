@@ -19,7 +19,7 @@ from torch import Tensor
 from scoresde.errors import InvalidValueError, NonFiniteError
 
 if TYPE_CHECKING:
-    from scoresde.arena.problems import Problem
+    from scoresde.arena.problem import Problem
 
 __all__ = ["DOP853", "FlowMap", "RungeKutta4"]
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import DeviceError, InvalidTypeError, NonFiniteError, ShapeError
-from scoresde.sde.base import SDE, expand
+from scoresde.sde.base import SDE
 from scoresde.sde.moments import Moments
+from scoresde.sde.shapes import expand
 
 __all__ = ["ReverseSDE", "ScoreFunction", "as_score"]
 

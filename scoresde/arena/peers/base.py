@@ -24,7 +24,7 @@ from scoresde import grids
 from scoresde.errors import NonFiniteError
 
 if TYPE_CHECKING:
-    from scoresde.arena.problems import Problem
+    from scoresde.arena.problem import Problem
     from scoresde.sde import SDE
 
 __all__ = ["GRIDS", "Beta", "Denoiser", "Method", "Peer", "on_all_grids"]

@@ -1,0 +1,37 @@
+"""Where coefficients in float64 meet states of any shape and dtype."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, ShapeError
+
+__all__ = ["expand"]
+
+
+def expand(c: Tensor, x: Tensor) -> Tensor:
+    """A coefficient `()`, `(1,)` or `(B,)`, in the dtype of `x` and ready to multiply it.
+
+    Args:
+        c: A coefficient, computed in float64.
+        x: A state `(B, *)`.
+
+    Raises:
+        InvalidTypeError: `x` is not floating-point: the coefficient would be rounded to 0 or 1.
+        ShapeError: `c` has another shape, or `x` has no batch.
+    """
+    if not x.is_floating_point():
+        raise InvalidTypeError(
+            f"a state must be floating-point, got {x.dtype}; "
+            "for images of bytes use x.float() / 127.5 - 1"
+        )
+    if x.ndim == 0:
+        raise ShapeError("a state has shape (B, *), got a tensor of shape ()")
+    if c.ndim == 0:
+        return c.to(x.dtype)
+    if c.ndim != 1 or c.shape[0] not in (1, x.shape[0]):
+        raise ShapeError(
+            f"time must have shape () or (B,) = ({x.shape[0]},), got {tuple(c.shape)} "
+            f"for x of shape {tuple(x.shape)}"
+        )
+    return c.to(x).reshape(-1, *(1,) * (x.ndim - 1))
