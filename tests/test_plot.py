@@ -207,3 +207,22 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(tmp_path, call, erro
     with pytest.raises(error, match=message):
         call(tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_rounding_does_not_stretch_a_panel_and_prices_are_plain_numbers(
+    tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(plot.paper, "save", lambda figure, path: seen.append(figure))
+    points = [(9, 1.0, 0.5, 2.0), (20, 1e-15, 0.0, 1e-14)]
+    plot.pareto({"a": {"b": points}}, tmp_path / "picture.png")
+    axes = seen[0].axes[0]
+    assert 1e-12 < axes.get_ylim()[0] < 1e-8
+    low, high = axes.get_xlim()
+    shown = [
+        label
+        for at, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        if low <= at <= high
+    ]
+    assert [label.get_text() for label in shown] == ["10", "20"]
+    assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))

@@ -49,4 +49,5 @@ def pareto(
             rows = dict.fromkeys(row for row in best if row is not None)
             panel[label] = [(float(r.nfe), r.value, r.low, r.high) for r in rows]
         panels[problem] = panel
-    return plot.pareto(panels, path, y=chosen)
+    error = "distance to the flow map / std" if chosen == "flow" else f"error by {chosen}"
+    return plot.pareto(panels, path, y=error)

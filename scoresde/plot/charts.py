@@ -138,7 +138,8 @@ def pareto(
 ) -> Path:
     """Writes price against error, one panel beside the other, with shaded intervals.
 
-    Both axes are logarithmic: points without a positive error are left out.
+    Both axes are logarithmic: points without a positive error are left out, and one below 1e-8 of
+    the largest of its panel, where rounding begins, is drawn there.
 
     Args:
         panels: for each title the curves, by the names of the legend; one name has one colour.
@@ -158,11 +159,19 @@ def pareto(
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = paper.figure("a plot of errors", (3.4 * columns + 1.6, 3 * rows))
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     grid_of_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (title, curves) in zip(grid_of_axes, panels.items(), strict=False):
+        errors = [error for points in curves.values() for _, error, *_ in points]
+        bottom = 1e-8 * max((e for e in errors if math.isfinite(e)), default=0.0)
         for name, points in curves.items():
-            shown = [point for point in points if point[1] > 0 and math.isfinite(point[1])]
+            shown = [
+                (price, *(max(number, bottom) for number in numbers))
+                for price, *numbers in points
+                if numbers[0] > 0 and math.isfinite(numbers[0])
+            ]
             at, values, lows, highs = zip(*shown, strict=True) if shown else ((),) * 4
             # a dash pattern for every ten colours
             tens, units = divmod(names.index(name), 10)
@@ -172,6 +181,10 @@ def pareto(
             axes.fill_between(at, least, highs, color=colour, alpha=0.2, linewidth=0)
         axes.set(title=title, xlabel=x, ylabel=y, xscale="log", yscale="log")
         axes.grid(alpha=0.3)
+        # plain numbers, also where the prices span less than a decade
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     for axes in grid_of_axes[len(panels) :]:
         axes.remove()
     handles = {
@@ -179,7 +192,10 @@ def pareto(
         for axes in grid_of_axes[: len(panels)]
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, loc="outside right upper", fontsize="small")
+    figure.legend(
+        handles.values(), handles, loc="outside right upper", fontsize="small",
+        ncols=math.ceil(len(handles) / (16 * rows)),
+    )  # fmt: skip
     return paper.save(figure, path)
 
 
