@@ -2,7 +2,8 @@
 
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.data.batches import batch_indices, order
-from scoresde.data.report import Report, check
+from scoresde.data.data_check import check
+from scoresde.data.report import Report
 from scoresde.data.samples import Data
 from scoresde.data.sources import load
 from scoresde.data.transforms import BYTES, Identity, Range, Standardize, Transform, to_uint8

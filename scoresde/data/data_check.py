@@ -1,0 +1,230 @@
+r"""What would break a training run, found before the run does.
+
+Every sample is read once: broken files, mixed sizes and modes, copies, constant samples, numbers
+that are none, labels with gaps, and units that do not suit the noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.data.folder_check import usable_of
+from scoresde.data.images import Size, check_size
+from scoresde.data.report import NAMED, Report, some
+from scoresde.data.samples import Data
+from scoresde.data.sources import find
+from scoresde.data.stores import pieces
+from scoresde.data.transforms import Identity
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    ScoreSDEError,
+    ShapeError,
+)
+
+if TYPE_CHECKING:
+    from scoresde.sde import SDE
+
+__all__ = ["check"]
+
+_SHOWN = 64  # samples of the picture
+
+
+def check(
+    source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
+    *,
+    split: str | None = None,
+    size: Size = None,
+    standardize: bool = False,
+    stride: int = 1,
+    sde: SDE | None = None,
+) -> Report:
+    """Look for what would break a training run on these data.
+
+    Args:
+        source: What `load` takes, or data that were loaded.
+        split: As for `load`.
+        size: As for `load`.
+        standardize: As for `load`.
+        stride: What the sides of images should be multiples of, `patch * 2 ** (levels - 1)` of a
+            U-Net; it pads the others.
+        sde: Whose noise the data are compared with, if any.
+
+    Returns:
+        The report. Faults of the data are in it, and are not raised.
+
+    Raises:
+        InvalidValueError, UnknownNameError, MissingExtraError: An argument is wrong, as for `load`.
+    """
+    check_size(size)
+    if stride < 1:
+        raise InvalidValueError(f"the stride is at least 1, got {stride}")
+    report = Report()
+    if isinstance(source, Data):
+        data: Data | None = source
+    elif isinstance(source, str | os.PathLike) and _is_folder(source):
+        data = usable_of(report, Path(source).expanduser(), size)
+    else:
+        data = _opened(report, source, split, size)
+    if data is None:
+        return report
+    _describe(report, data)
+    good = _samples(report, data)
+    if good is None:
+        return report
+    try:
+        if standardize and good.transform.levels is None:
+            good = good.standardized()
+        _units(report, good)
+    except DataError as error:
+        report.problems.append(str(error))
+        return report
+    _sides(report, good.event_shape, stride)
+    index = torch.linspace(0, len(good) - 1, min(_SHOWN, len(good))).round().long()
+    report.samples = good.batch(index)
+    if sde is not None:
+        _noise(report, good, sde)
+    return report
+
+
+def _is_folder(source: str | os.PathLike[str]) -> bool:
+    named = isinstance(source, str) and not set(source) & {".", "/", os.sep}
+    return not named and not os.fspath(source).startswith("hf:") and Path(source).is_dir()
+
+
+def _opened(report: Report, source: object, split: str | None, size: Size) -> Data | None:
+    try:
+        return find(source, split=split, size=size)
+    except (DataError, InvalidTypeError, ShapeError) as error:
+        report.problems.append(str(error))
+        return None
+
+
+def _describe(report: Report, data: Data) -> None:
+    report.facts["samples"] = f"{len(data):,} of shape {data.event_shape}"
+    floats = 4 * len(data) * math.prod(data.event_shape)
+    raw = floats // 4 if data.transform.levels is not None else floats
+    report.facts["memory"] = f"{_size(raw)} as they are, {_size(floats)} as floats"
+    if data.label is None:
+        report.facts["classes"] = "none"
+        return
+    known, counts = torch.unique(data.label, return_counts=True)
+    classes = data.classes or 0
+    gaps = classes - len(known)
+    report.facts["classes"] = (
+        f"{classes:,}, with {0 if gaps else int(counts.min()):,} to {int(counts.max()):,} samples "
+        "each"
+    )
+    if gaps:
+        found = set(known.tolist())
+        # labels may be large numbers from elsewhere: nobody counts up to them
+        first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
+        report.remarks.append(f"labels that no sample has: {some(first, gaps)}")
+
+
+def _samples(report: Report, data: Data) -> Data | None:
+    """The samples that are made of numbers; copies and constants go into the report."""
+    finite, constant = [], []
+    first: dict[bytes, int] = {}
+    copies = []
+    try:
+        for rows, raw in pieces(data.store):
+            flat = raw.flatten(1)
+            finite.append(flat.isfinite().all(1))
+            same = (flat == flat[:, :1]).all(1) & (flat.shape[1] > 1)
+            constant += (rows.start + same.nonzero().flatten()).tolist()
+            for i, row in enumerate(flat.contiguous().numpy(), rows.start):
+                number = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), i)
+                if number != i:
+                    copies.append(f"{i} (of {number})")
+    except ScoreSDEError as error:
+        report.problems.append(str(error))
+        return None
+    fine = torch.cat(finite)
+    if not fine.all():
+        bad = [str(i) for i in (~fine).nonzero().flatten().tolist()]
+        report.problems.append(f"{len(bad)} samples hold a NaN or an infinity: {some(bad)}")
+    if copies:
+        report.remarks.append(f"{len(copies)} samples are copies of others: {some(copies)}")
+    if constant:
+        report.remarks.append(
+            f"{len(constant)} samples are one number all over: {some(map(str, constant))}"
+        )
+    if not fine.any():
+        return None
+    return data if fine.all() else data[fine.nonzero().flatten()]
+
+
+def _units(report: Report, data: Data) -> None:
+    found = data.survey
+    report.facts["numbers"] = f"from {found.low:.6g} to {found.high:.6g}"
+    report.facts["transform"] = str(data.transform)
+    mean, var = data.moments()
+    rms = math.sqrt(float(mean.square().mean()) + var)
+    report.facts["moments"] = (
+        f"mean {float(mean.mean()):.4g}, std {math.sqrt(var):.4g}, RMS {rms:.4g} in model units"
+    )
+    if var == 0:
+        report.problems.append("all samples are the same: there is nothing to learn")
+    elif data.transform == Identity() and not 0.1 <= rms <= 10:
+        report.remarks.append(
+            f"the numbers have an RMS of {rms:.4g}; the schedules and times of training are made "
+            "for about 1: standardize them"
+        )
+
+
+def _sides(report: Report, event_shape: tuple[int, ...], stride: int) -> None:
+    odd = [n for n in event_shape[1:] if n % stride] if len(event_shape) == 3 else []
+    if odd:
+        report.remarks.append(
+            f"the sides {event_shape[1]}x{event_shape[2]} are no multiples of {stride}: the U-Net "
+            "pads them, which costs time"
+        )
+
+
+def _noise(report: Report, data: Data, sde: SDE) -> None:
+    """Compare the noise with the data: it ends below their spread, and begins above it.
+
+    The noise should begin at the largest distance between samples (Song & Ermon 2020, technique 1,
+    arXiv:2006.09011).
+    """
+    assert report.samples is not None
+    low, high = (
+        float(sde.sigma(torch.tensor(t, dtype=torch.float64)))
+        / float(sde.alpha(torch.tensor(t, dtype=torch.float64)))
+        for t in (sde.eps, sde.T)
+    )
+    std = math.sqrt(data.moments()[1])
+    far = float(torch.pdist(report.samples.flatten(1).double()).max()) if len(data) > 1 else 0.0
+    report.facts["noise"] = (
+        f"sigma / alpha from {low:.4g} to {high:.4g}; {len(report.samples)} samples lie up to "
+        f"{far:.4g} apart"
+    )
+    if std and low > std / 5:
+        report.remarks.append(
+            f"the least noise, {low:.4g}, hides the data, whose std is {std:.4g}: standardize "
+            "them, or choose a smaller sigma_min or eps"
+        )
+    if high < far:
+        report.remarks.append(
+            f"the largest noise, {high:.4g}, is smaller than the distance of {far:.4g} between "
+            "samples: choose a larger sigma_max, or standardize"
+        )
+
+
+def _size(n: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000  # type: ignore[assignment]
+    return f"{n:.3g} TB"

@@ -1,0 +1,96 @@
+"""What would break a training run on a folder of images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from scoresde.data.images import Files, Images, Look, Size, look, shape_of, usable
+from scoresde.data.report import Report, some
+from scoresde.data.samples import Data
+from scoresde.data.stores import Part, in_threads
+from scoresde.data.transforms import BYTES
+from scoresde.errors import DataError
+
+__all__ = ["usable_of"]
+
+
+def usable_of(report: Report, path: Path, size: Size) -> Data | None:
+    """The usable images of a folder; what is wrong with the others goes into the report."""
+    try:
+        files = Files(path)
+    except DataError as error:
+        report.problems.append(str(error))
+        return None
+    looks = list(in_threads(partial(look, files), range(len(files))))
+    _other_files(report, files)
+    good = [i for i, found in enumerate(looks) if not found.error]
+    errors = {i: found.error for i, found in enumerate(looks) if found.error}
+    kept = _of_one_size(report, files, looks, good) if size is None else good
+    if kept:
+        same = set(kept)
+        alike = [looks[i] if i in same else Look(error="other") for i in range(len(files))]
+        images = Images(files, size, shape_of(files, alike, size))
+        others = {i: "of another size" for i in good if i not in same}
+        found = usable(images, {**errors, **others})
+        errors = {i: error for i, error in found.items() if i not in others}
+        kept = [i for i in kept if i not in errors]
+    if errors:
+        names = [f"{files.name(i)} ({errors[i]})" for i in sorted(errors)]
+        report.problems.append(f"{len(errors)} of {len(files)} images are broken: {some(names)}")
+    modes = Counter(looks[i].mode for i in good)
+    report.facts["modes"] = _counts(modes)
+    if len({mode in ("1", "L") for mode in modes}) > 1:
+        report.remarks.append("grey images are among coloured ones, and become coloured")
+    if not kept:
+        return None
+    classes = files.classes()
+    index = torch.tensor(kept)
+    label, n = (None, None) if classes is None else (classes[0][index], classes[1])
+    return Data(Part(images, index), label, BYTES, n)
+
+
+def _other_files(report: Report, files: Files) -> None:
+    odd = list(map(str, files.others))
+    if odd:
+        report.remarks.append(f"{len(odd)} files are no images and are passed over: {some(odd)}")
+    inner = [len(path.relative_to(files.folder).parts) > 1 for path in files.paths]
+    if any(inner) and not all(inner):
+        loose = [str(path) for path, deep in zip(files.paths, inner, strict=True) if not deep]
+        report.remarks.append(
+            f"{len(loose)} images lie beside the folders of the others, so that nothing is "
+            f"labelled: {some(loose)}"
+        )
+    empty = [
+        str(p)
+        for p in sorted(files.folder.iterdir())
+        if p.is_dir() and not any(p in path.parents for path in files.paths)
+    ]
+    if empty and all(inner):
+        report.remarks.append(f"classes without an image: {some(empty)}")
+
+
+def _of_one_size(
+    report: Report, files: Files, looks: Sequence[Look], good: Sequence[int]
+) -> list[int]:
+    sizes = Counter(looks[i].size for i in good)
+    report.facts["sizes"] = _counts({f"{h}x{w}": count for (h, w), count in sizes.items()})
+    if not sizes:
+        return []
+    usual = sizes.most_common(1)[0][0]
+    others = [files.name(i) for i in good if looks[i].size != usual]
+    if others:
+        report.problems.append(
+            f"{len(others)} images are not {usual[0]}x{usual[1]} as most are, so pass size: "
+            f"{some(others)}"
+        )
+    return [i for i in good if looks[i].size == usual]
+
+
+def _counts(found: Mapping[str, int]) -> str:
+    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return some(f"{name} ({count:,})" for name, count in ranked) or "none"
