@@ -218,7 +218,7 @@ def test_one_step_without_noise_is_the_flow_map_up_to_one_order_more_than_its_ow
         a = step(FLOWS[name], sde.reverse(score), t, t - u * h).a
         return a - (law(score, t - u * h)[1] / law(score, t)[1]).sqrt()
 
-    assert_order(error, 3 if name in {"heun", "dpm2"} else 2, "A")
+    assert_order(error, 3 if name in {"heun", "dpm2", "dpmpp_2s"} else 2, "A")
 
 
 @given(st.data())

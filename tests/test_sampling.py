@@ -349,6 +349,20 @@ def test_any_shape_and_floating_dtype_comes_out_as_it_was_asked_for(name, shape,
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_the_shape_of_an_event_changes_no_number(name):
+    def draw(*shape):
+        return sample(score, SDE, name, shape=shape, n=3, steps=3, seed=0)
+
+    def score(x, t):
+        return -x - 0.1 * torch.sin(x)
+
+    one = draw(6)
+    for shape in ((2, 3), (1, 3, 2), (6, 1, 1, 1)):
+        assert torch.equal(draw(*shape), one.reshape(3, *shape))
+    assert torch.equal(draw(), draw(1)[:, 0])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_strides_change_nothing_and_the_start_is_left_alone(name):
     target = Gaussian(torch.zeros(2, 3, 4), std=0.5)
     plain = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
