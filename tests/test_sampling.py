@@ -417,7 +417,7 @@ def test_single_and_double_precision_follow_one_path(name):
         sample(DIAGONAL.at(SDE), SDE, name, n=4, seed=0, steps=20, dtype=dtype)
         for dtype in (torch.float32, torch.float64)
     )
-    assert_close(one.double(), two, rtol=1e-4, atol=1e-4)
+    assert_close(one.double(), two, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
