@@ -1,6 +1,7 @@
 """Kernel, neighbour and memorisation metrics against closed forms and brute force."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -54,6 +55,20 @@ def test_kernel_distances_are_the_means_over_different_pairs(n, m, d, seed):
         options = {"bandwidth": 0.7} if kind == "gaussian" else {}
         got = kernel_distance(x, y, kernel=kind, **options)
         assert got == pytest.approx(discrepancy(kernel, x, y), rel=1e-8, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(1, 1e4), (1, 1e8), (1e-3, 1), (1e-9, -1), (1e-30, 0), (1e30, 0)]
+)
+def test_the_cubic_kernel_keeps_its_digits_far_from_the_origin_and_near_it(scale, offset):
+    x, y = offset + scale * randn(5, 2, seed=1), offset + scale * (1 + randn(6, 2, seed=2))
+
+    def kernel(a, b):
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / 2 + 1) ** 3
+
+    exact = ([[Fraction(v) for v in row] for row in part.tolist()] for part in (x, y))
+    want = discrepancy(kernel, *exact)
+    assert kernel_distance(x, y, kernel="cubic") == pytest.approx(want, rel=1e-11, abs=0)
 
 
 @given(st.integers(6, 12), st.integers(1, 3), seeds)
