@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from strategies import SDES, generators
 
 import scoresde
+from scoresde import plot
 from scoresde.audit import agreement as agreements
 from scoresde.audit import audit, identities
 from scoresde.audit.references import Linear
@@ -383,6 +384,33 @@ def test_a_table_json_and_a_picture_come_of_it(tmp_path):
         assert len(stored["levels"]) == 4
         picture = found.plot(tmp_path / "audit.png")
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_marks_every_failed_test_and_what_leaves_its_frame(tmp_path, monkeypatch):
+    sde, target = VESDE(), modes(6)
+    x = target.sample(64, generator=seeded(17))
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, path: drawn.append(figure))
+    options = {"target": target, "levels": 4, "samples": 8, "steps": 6}
+    for factor in (2, 1):
+        found = audit(Bent(target, sde, lambda s, _, c=factor: c * s), sde, x, **options)
+        found.plot(tmp_path / "audit.png")
+        _, tests, excess, _, failed = drawn.pop().axes
+        names = [label.get_text() for label in failed.get_yticklabels()]
+        marks = failed.collections[0].get_offsets()
+        seen = {(float(ratio), names[int(at)]) for ratio, at in marks}
+        seen = {(ratio, name) for ratio, name in seen if name != "SDE-ODE"}
+        assert seen == {(a.ratio, name) for a in found.levels for name in a.failed}
+        _, high = tests.get_ylim()
+        shown = {float(line.get_xdata()[0]) for line in tests.lines if line.get_marker() == "^"}
+        values = {
+            a.ratio: [f.value for f in (a.findings.calibration, a.findings.stein, a.findings.slope)]
+            for a in found.levels
+        }
+        assert shown == {ratio for ratio, three in values.items() if max(three) > high}
+        assert bool(seen) == bool(shown) == (factor == 2)
+    # the rounding of a perfect score is no finding
+    assert excess.get_ylim() == pytest.approx((-5e-7, 5e-7))
 
 
 def test_nats_are_the_excess_in_the_integral_of_the_bound():

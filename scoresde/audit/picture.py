@@ -1,21 +1,24 @@
-r"""The picture of an audit: four panels over one axis of noise, and what failed in red.
+r"""The picture of an audit: five panels over one axis of noise, and what failed in red.
 
-The losses; the calibration, Stein's identity and the slope, which are 1 for a perfect score; the
-excess loss; and the distance between the SDE's samples and the flow's. A level that fails a test is
-the redder the larger its excess is beside that of the worst level, which has a line.
+The losses; the calibration, Stein's identity and the slope, which are 1 for a perfect score, with
+an arrow where they leave the frame; the excess loss; the distance between the SDE's samples and the
+flow's; and the tests that failed. A level that fails a test is the redder the larger its excess is
+beside that of the worst level, which has a line.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 from collections.abc import Callable
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scoresde import plot
-from scoresde.audit.identities import Estimate
+from scoresde.audit.identities import ROUNDING, Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +32,9 @@ _BAD = "#d1495b"
 
 def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
     """Write the picture into a PNG file; the arguments and errors are those of `Audit.plot`."""
-    drawn = plot.figure("the picture of an audit", (8, 10.5))
-    losses, tests, excess, apart = drawn.subplots(4, 1, sharex=True, height_ratios=(3, 3, 2, 2))
+    drawn = plot.figure("the picture of an audit", (8, 12))
+    panels = drawn.subplots(5, 1, sharex=True, height_ratios=(3, 3, 2, 2, 1.6))
+    losses, tests, excess, apart, failed = panels
     levels = audit.levels
     known = levels[0].fisher is not None
 
@@ -45,39 +49,60 @@ def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
     least = min(a.loss.value for a in levels)
     losses.set(ylabel="held-out loss", yscale="log", ylim=(least / 3, top))
 
-    for name, read, colour in (
-        ("calibration", lambda a: a.findings.calibration, "C0"),
-        ("Stein", lambda a: a.findings.stein, "C1"),
-        ("slope of x0 on the denoiser", lambda a: a.findings.slope, "C2"),
-    ):
-        _line(tests, levels, read, name, colour)
     tests.axhline(1, color="k", linewidth=0.8)
     # levels that tell nothing, or are far off, would hide the others
     sure = [e for a in levels for e in _of_one(a) if e.stderr < 0.1]
     reach = max([0.02, *(abs(end - 1) for e in sure for end in (e.low, e.high))])
     reach = 1.1 * min(reach, 0.3)
     tests.set(ylabel="1 for a perfect score", ylim=(1 - reach, 1 + reach))
+    for test, name, colour in (
+        ("calibration", "calibration", "C0"),
+        ("stein", "Stein", "C1"),
+        ("slope", "slope of x0 on the denoiser", "C2"),
+    ):
+        read: Callable[[Level], Estimate] = attrgetter(f"findings.{test}")
+        _line(tests, levels, read, name, colour)
+        for a in levels:
+            if abs(off := read(a).value - 1) > reach:
+                at = 1 + math.copysign(0.95 * reach, off)
+                tests.plot(a.ratio, at, "^" if off > 0 else "v", color=colour)
 
     what = "excess loss" if known else "excess loss, at least"
     _line(excess, levels, lambda a: a.excess, what, "C3")
     largest = max(a.excess.value for a in levels)
     excess.set(ylabel=what)
-    if known and largest > 0:
+    if known and largest > ROUNDING:
         excess.set(yscale="log", ylim=(largest / 1e4, 2 * largest))
     else:
         excess.axhline(0, color="k", linewidth=0.8)
+        low, high = excess.get_ylim()
+        excess.set_ylim(min(low, -ROUNDING), max(high, ROUNDING))
 
     x = [a.ratio for a in levels]
     apart.plot(x, [a.agreement.value for a in levels], marker=".", label="SDE against flow")
     apart.plot(x, [a.agreement.floor for a in levels], color="k", linestyle=":",
                label="95 % of equal laws stay below")  # fmt: skip
     apart.axhline(0, color="k", linewidth=0.8)
-    apart.set(ylabel="distance of samples", xlabel=r"$\sigma/\alpha$", xscale="log")
+    apart.set(ylabel="distance of samples")
 
-    edges = [x[0], *((a * b) ** 0.5 for a, b in pairwise(x)), x[-1]]
-    for axes in (losses, tests, excess, apart):
+    faults = [*levels[0].z, "SDE-ODE"]
+    marks = [(a.ratio, name) for a in levels for name in a.failed]
+    marks += [(a.ratio, "SDE-ODE") for a in levels if a.agreement.z > a.limit]
+    failed.scatter([r for r, _ in marks], [faults.index(n) for _, n in marks], marker="s", c=_BAD)
+    failed.set_yticks(range(len(faults)), faults, fontsize="small")
+    failed.set(ylim=(len(faults) - 0.5, -0.5), xlabel=r"$\sigma/\alpha$", xscale="log")
+    failed.set_title(
+        "tests that failed; a level that fails one is the redder the larger its excess, "
+        "and the worst has a line",
+        fontsize="small", loc="left",
+    )  # fmt: skip
+
+    edges = [(a * b) ** 0.5 for a, b in pairwise(x)]
+    edges = [x[0] ** 2 / edges[0], *edges, x[-1] ** 2 / edges[-1]]
+    for axes in panels:
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if axes is not failed:
+            axes.legend(fontsize="small")
         for i, level in enumerate(levels):
             if level.failed:
                 share = min(1.0, max(0.0, level.excess.value) / max(largest, 1e-300))
