@@ -102,6 +102,13 @@ def test_halves_are_halves_and_a_function_of_their_seed(n, resamples, seed):
         assert not torch.equal(halves(n, resamples, seed=seed, stream=1), found)
 
 
+@given(st.sampled_from([1e-250, 1e-165, 1e-30, 1e30, 1e165, 1e250]), seeds)
+def test_an_interval_is_in_the_units_of_its_figure(scale, seed):
+    values = randn(9, seed=seed)
+    got, want = estimate(scale * values), estimate(values)
+    assert got == pytest.approx([scale * end for end in want], rel=1e-12, abs=0)
+
+
 def test_the_spread_of_a_mean_over_halves_is_its_standard_error():
     x = randn(20, seed=1)
     rows = halves(20, 3000, seed=0)

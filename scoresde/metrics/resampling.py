@@ -100,6 +100,8 @@ def estimate(
     value = float(values[0])
     if len(values) < 3:
         return Estimate(value, value, value)
-    reach = NormalDist().inv_cdf((1 + level) / 2) * float(values[1:].double().std())
+    parts = values[1:].double()
+    size = float(parts.abs().max()) or 1.0  # their squares may leave float64
+    reach = NormalDist().inv_cdf((1 + level) / 2) * float((parts / size).std()) * size
     low, high = (-math.inf, math.inf) if limits is None else limits
     return Estimate(value, max(value - reach, low), min(value + reach, high))
