@@ -179,6 +179,7 @@ X = torch.zeros(4, 3)
         (lambda: nearest_distance(X / 0, X), NonFiniteError, "x holds NaN"),
         (lambda: nearest_distance(X.double() + 1e200, X), NonFiniteError, "x holds.*too large"),
         (lambda: frechet_distance(X, X.double() + 1e200), NonFiniteError, "y holds.*too large"),
+        (lambda: nearest_distance(X.double(), 1e-162 * (X.double() + 1)), NonFiniteError, "small"),
         (lambda: total_variation(X[0], X[0] + 1), InvalidValueError, "p must be a histogram"),
         (lambda: total_variation(X[0] + 1, X[0] - 1), InvalidValueError, "q must be a histogram"),
         (lambda: total_variation(X[0] + 1, X[0, :2] + 1), ShapeError, r"\(3,\) and \(2,\)"),

@@ -8,8 +8,8 @@ from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
 __all__ = ["finite", "flat"]
 
-# The squares of larger numbers, summed up, may leave float64.
-_LARGEST = 1e140
+# The squares of larger numbers, summed up, may leave float64, and those of smaller ones vanish.
+_LARGEST, _SMALLEST = 1e140, 1e-140
 
 
 def flat(name: str, x: Tensor) -> Tensor:
@@ -18,10 +18,11 @@ def flat(name: str, x: Tensor) -> Tensor:
     if x.ndim == 0:
         raise ShapeError(f"{name} must be a batch (B, *), got a single number")
     rows = x.reshape(len(x), x.shape[1:].numel())
-    if rows.numel() and (largest := float(rows.abs().max())) > _LARGEST:
+    largest = float(rows.abs().max()) if rows.numel() else 0.0
+    if largest > _LARGEST or 0 < largest < _SMALLEST:
         raise NonFiniteError(
-            f"{name} holds numbers up to {largest:.3g}, too large to be squared; divide both "
-            "sides of the comparison by their scale"
+            f"{name} holds numbers up to {largest:.3g}, too {'large' if largest > 1 else 'small'} "
+            "to be squared; divide both sides of the comparison by their scale"
         )
     return rows
 
