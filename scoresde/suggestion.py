@@ -40,6 +40,8 @@ __all__ = ["Suggestion", "suggest"]
 
 # Samples that are compared in pairs, at most, and numbers that this may take.
 _SAMPLES, _BUDGET = 2000, 4e9
+# How far samples may differ: the squares of other distances, summed up, leave float64.
+_SMALLEST, _LARGEST = 1e-140, 1e140
 # The share of pairs that may be further apart than sigma_max: those of one outlier in 400.
 _FAR = 0.005
 # The largest ratio of neighbouring levels, that of 64 dimensions. Below 5 radii overlap at any, but
@@ -114,21 +116,25 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0) -> Suggestion:
         seed: Which, an integer of at least 0.
 
     Raises:
-        DataError: There are not two samples that differ, or their distances overflow.
+        DataError: There are not two samples that differ, or the squares of their distances
+            overflow or vanish.
         InvalidValueError: The seed is none.
         InvalidTypeError, ShapeError: They are no samples.
     """
     check_integer("seed", seed, 0)
     data = data if isinstance(data, Data) else load(data)
     x = _chosen(data, seed)
-    apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-    if not apart.max() > 0:
+    if (spread := float((x - x[0]).abs().max())) == 0:
         raise DataError(
             f"the {len(x)} samples looked at are one point, which has no scale; give at least two "
             "that differ"
         )
-    if not apart.max().isfinite():
-        raise DataError("the distances of the samples overflow; divide the data by their scale")
+    if not _SMALLEST < spread < _LARGEST:
+        raise DataError(
+            f"the samples differ by up to {spread:.3g}, whose square leaves float64; divide the "
+            "data by their scale"
+        )
+    apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     sigma_max, far = _largest(apart)
     sigma_min, near = _smallest(x, data, apart, sigma_max)
     ratio, overlap = _ratio(x.shape[1])
