@@ -26,6 +26,7 @@ __all__ = [
     "is_out_of_memory",
     "named",
     "named_device",
+    "seeded",
 ]
 
 T = TypeVar("T")
@@ -152,6 +153,16 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
         return torch.as_tensor(value, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(f"{what} must be a number or a tensor, got {value!r}") from error
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of torch's, which takes 63 bits of a seed.
+
+    Raises:
+        InvalidValueError: The seed is no integer of at least 0.
+    """
+    check_integer("seed", seed, 0)
+    return torch.Generator().manual_seed(int(seed) % 2**63)
 
 
 def check_generator(generator: object) -> None:

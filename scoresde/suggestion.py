@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, seeded
 from scoresde.data import Data, load
 from scoresde.errors import DataError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
@@ -168,8 +168,7 @@ def _chosen(data: Data, seed: int) -> Tensor:
     """Some of the samples, at random, flat and in float64."""
     size = math.prod(data.event_shape)
     count = min(len(data), _SAMPLES, max(64, math.isqrt(int(_BUDGET / size))))
-    generator = torch.Generator().manual_seed(seed % 2**63)
-    rows = torch.randperm(len(data), generator=generator)[:count].sort()[0]
+    rows = torch.randperm(len(data), generator=seeded(seed))[:count].sort()[0]
     return data.batch(rows).double().reshape(count, size)
 
 

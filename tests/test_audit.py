@@ -353,6 +353,16 @@ def test_figures_do_not_depend_on_the_size_of_the_batches():
     assert other.levels[2].loss != runs[0].levels[2].loss
 
 
+def test_a_seed_may_be_an_integer_of_numpy():
+    sde, target = VESDE(), Gaussian(torch.zeros(2), var=0.5)
+    x = target.sample(16, generator=seeded(21))
+    found = [
+        audit(target.at(sde), sde, x, train=x, levels=2, samples=4, steps=2, seed=seed)
+        for seed in (5, np.int64(5))
+    ]
+    assert str(found[0]) == str(found[1])
+
+
 def test_tensors_that_want_gradients_are_left_alone():
     sde, target = VESDE(), modes(3)
     x = target.sample(20, generator=seeded(23)).requires_grad_()

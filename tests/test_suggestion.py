@@ -235,6 +235,17 @@ def test_data_without_a_scale_are_refused(data, error):
         suggestion.suggest(data)
 
 
+@pytest.mark.parametrize("scale", [1e153, 1e-162, 1e-200])
+def test_samples_that_differ_too_little_or_too_much_are_not_called_one_point(scale):
+    with pytest.raises(DataError, match="whose square leaves float64"):
+        suggestion.suggest(scale * normal(9, 2))
+
+
+def test_a_seed_may_be_an_integer_of_numpy():
+    x = normal(3000, 2)
+    assert suggestion.suggest(x, seed=np.int64(3)) == suggestion.suggest(x, seed=3)
+
+
 @pytest.mark.parametrize("seed", [-1, 0.5, "a"])
 def test_a_seed_that_is_none_is_refused(seed):
     with pytest.raises(InvalidValueError, match="seed"):

@@ -14,7 +14,7 @@ from scoresde.audit.levels import levels_of
 from scoresde.audit.problem import Problem, Sight
 from scoresde.audit.references import ByHeart, Exact
 from scoresde.audit.result import Audit
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import check_data
@@ -115,7 +115,7 @@ def audit(
         sights = [held.look(t) for t in times]
         learnt: list[Sight] = []
         if train is not None:
-            rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed % 2**63))
+            rows = torch.randperm(len(train), generator=seeded(seed))
             rows = rows[: len(x)].to(train.device)
             chosen = {name: value[rows] for name, value in (train_condition or {}).items()} or None
             heart = ByHeart(sde, train, train_condition, rows)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoresde.audit.agreement import Agreement, agreement
 from scoresde.audit.identities import products
+from scoresde.checks import seeded
 from scoresde.noise import Noise
 from scoresde.samplers import DPMSolverPP, Fast, Sampler
 from scoresde.sampling import trajectory
@@ -88,7 +89,7 @@ class Problem:
         """The flow's samples against those of the reverse SDE, at the marked times of a grid."""
         flow = self._states(Fast(), grid, marks, samples, 0)
         other = self._states(DPMSolverPP(tau=1.0), grid, marks, samples, samples)
-        generator = torch.Generator().manual_seed(self.seed % 2**63)
+        generator = seeded(self.seed)
         return [agreement(a, b, generator) for a, b in zip(flow, other, strict=True)]
 
     def _states(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoresde import plot
 from scoresde.audit import audit
+from scoresde.checks import seeded
 from scoresde.cli.held_out import held_out, labels_of
 from scoresde.cli.options import Checkpoint, Source, Split
 from scoresde.cli.sample import check_out
@@ -57,8 +58,7 @@ class Audit:
             check_out(self.json, (".json",))
         model = ScoreModel.from_pretrained(self.checkpoint)
         x, condition = self._read(self.data, self.split, model)
-        random = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.seed % 2**63))
-        rows = random[: self.n]
+        rows = torch.randperm(len(x), generator=seeded(self.seed))[: self.n]
         train, known = (None, None) if self.train is None else self._read(self.train, None, model)
         found = audit(
             model,

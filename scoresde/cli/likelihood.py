@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from scoresde.checks import seeded
 from scoresde.cli.held_out import held_out, labels_of
 from scoresde.cli.options import Checkpoint, Source, Split
 from scoresde.data import Data
@@ -97,8 +97,7 @@ class Likelihood:
         if data.transform.levels is None:
             return x, label, None
         spread = Dequantization.of(data.transform)
-        generator = torch.Generator().manual_seed(self.seed % 2**63)
-        return spread(spread.level(x), generator=generator), label, spread
+        return spread(spread.level(x), generator=seeded(self.seed)), label, spread
 
 
 def _report(found: LogProb, transform: Dequantization | None, seconds: float) -> None:

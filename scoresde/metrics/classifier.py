@@ -95,7 +95,7 @@ class Classifier(nn.Module):
         if not lr > 0:
             raise InvalidValueError(f"lr must be positive, got {lr}")
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed % 2**63)
+            torch.default_generator.manual_seed(int(seed) % 2**63)
             self = cls(data.event_shape, data.classes)
         optimizer = torch.optim.Adam(self.parameters(), lr=lr)
         with torch.enable_grad():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, seeded
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.metrics.checks import flat
 
@@ -117,8 +117,7 @@ class Sliced:
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """`sliced`, of each choice of rows, as many of x as of y."""
-        generator = torch.Generator().manual_seed(self.seed)
-        u = _directions(x.shape[1], self.projections, generator)
+        u = _directions(x.shape[1], self.projections, seeded(self.seed))
         a, b = x @ u, y @ u
         values = [_apart(a[i], b[j]) for i, j in zip(rows, others, strict=True)]
         return {"sliced": torch.stack(values)}
