@@ -189,6 +189,11 @@ def _flow(
     check_integer("max_nfe", max_nfe, 1)
     check_real("rtol", rtol)
     check_real("atol", atol)
+    if not (0 <= rtol < math.inf and 0 < atol < math.inf):
+        raise InvalidValueError(
+            f"tolerances must be >= 0 and finite, and atol positive, got rtol = {rtol} and "
+            f"atol = {atol}"
+        )
     data = moments_of(model, data)
     if data is None and not condition and 0 < math.prod(event) <= _READABLE:
         data = read_moments(sde.reverse(model), event, x.dtype)
