@@ -505,6 +505,9 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     [
         (["--out", "a.jpg"], ".png"),
         (["--json", "a.txt"], ".json"),
+        (["--out", "folder.png"], "is a folder"),
+        (["--json", "folder.json"], "is a folder"),
+        (["--out", "x.npz/a.png"], "is a file"),
         (["--n", "3"], "16"),
         (["--data", "nothing.npz"], "does not exist"),
     ],
@@ -512,6 +515,9 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
 def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, capsys, options, words):
     monkeypatch.chdir(tmp_path)
     folder = small_model(tmp_path)
+    monkeypatch.setattr("scoresde.cli.audit.audit", None)  # the work
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.json").mkdir()
     np.savez(tmp_path / "x.npz", x=np.zeros((50, 2), dtype=np.float32))
     given = {"--data": "x.npz"} | dict([options])
     code = main(["audit", str(folder), *(w for pair in given.items() for w in pair)])

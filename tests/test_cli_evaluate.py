@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,12 +133,20 @@ def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, r
         (["--train-data", "nowhere.npz"], "does not exist"),
         (["--seed", "-1"], "seed"),
         (["--resamples", "-1"], "resamples"),
+        (["--resamples", "1"], "one half has no spread"),
+        (["--metrics"], "nothing to compare"),
+        (["--metrics", "neighbours", "--n", "11"], "n must be an integer >= 12, got 11"),
+        (["--out", "file"], "'file' is a file"),
+        (["--out", "file/deep"], "'file' is a file"),
     ],
 )
 def test_what_cannot_be_is_one_line(command, capsys, monkeypatch, options, message):
     name = "torch_fidelity.feature_extractor_inceptionv3"
     monkeypatch.setitem(__import__("sys").modules, name, None)
+    monkeypatch.setattr("scoresde.cli.sample.sample", None)  # it is refused before any is drawn
+    Path("file").write_text("kept")
     assert command(*options) == 1
+    assert Path("file").read_text() == "kept"
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err

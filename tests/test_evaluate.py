@@ -401,7 +401,7 @@ def damaged(tmp_path):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda p: evaluate(SAMPLES, REAL[:3]), ShapeError, "8 real ones.*got 30 and 3"),
+        (lambda p: evaluate(SAMPLES, REAL[:3]), ShapeError, "24 real ones.*got 30 and 3"),
         (lambda p: evaluate(SAMPLES[:3], REAL, metrics="frechet"), ShapeError, "4 samples.*got 3"),
         (lambda p: evaluate(SAMPLES[:11], REAL), ShapeError, "at least 12 samples.*got 11"),
         (lambda p: evaluate(SAMPLES, REAL[:, 0]), ShapeError, "one size, got 6 and 3"),
@@ -415,9 +415,10 @@ def damaged(tmp_path):
         (lambda p: evaluate(1e200 * SAMPLES, REAL), NonFiniteError, "too large"),
         (lambda p: evaluate(SAMPLES, REAL, metrics=["fid"]), UnknownNameError, "'fid'.*'kid'"),
         (lambda p: evaluate(SAMPLES, REAL, metrics=[3]), InvalidTypeError, "a metric is a name"),
-        (lambda p: evaluate(SAMPLES, REAL, level=1), InvalidValueError, "level must lie"),
+        (lambda p: evaluate(None, None, level=1), InvalidValueError, "level must lie"),
+        (lambda p: evaluate(1e-160 * SAMPLES, REAL), NonFiniteError, "too small"),
         (lambda p: evaluate(SAMPLES, REAL, resamples=-1), InvalidValueError, "resamples.*got -1"),
-        (lambda p: evaluate(SAMPLES, REAL, resamples=1), InvalidValueError, "one half has no"),
+        (lambda p: evaluate(None, None, resamples=1), InvalidValueError, "one half has no"),
         (lambda p: evaluate(SAMPLES, REAL, resamples="3"), InvalidValueError, "resamples.*'3'"),
         (lambda p: evaluate(SAMPLES, REAL, seed="x"), InvalidValueError, "seed.*'x'"),
         (lambda p: evaluate(SAMPLES, REAL, level="x"), InvalidTypeError, "level.*'x'"),

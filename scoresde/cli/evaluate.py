@@ -14,10 +14,11 @@ from scoresde.checks import check_integer, check_name
 from scoresde.cli.config import RunConfig
 from scoresde.cli.held_out import held_out
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
-from scoresde.cli.sample import Sample
+from scoresde.cli.sample import Sample, check_folder
 from scoresde.data import Data
 from scoresde.errors import DataError, ScoreSDEError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
+from scoresde.metrics.front import plan
 from scoresde.score import ScoreModel
 
 __all__ = ["Evaluate"]
@@ -44,7 +45,8 @@ class Evaluate:
     train_data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """The data that were trained on, to look for memorisation; of torchvision's the part train."""
     n: int = 1000
-    """How many samples, at least 4, or 2 without intervals; half of the data, if that is less."""
+    """How many samples, at least 12, or 4 without neighbours, and half of that without intervals;
+    half of the data, if that is less."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """In place of drawing any: the file or the folder that `scoresde sample` wrote."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
@@ -69,7 +71,8 @@ class Evaluate:
         """Draw, compare, print a table, and write the report."""
         # without matplotlib nothing could be drawn after the work
         plot.figure("the picture of an evaluation", (1, 1))
-        self._check_names()
+        check_folder(self.out)
+        least = self._least()
         model = ScoreModel.from_pretrained(self.checkpoint)
         real = self._loaded(self.data, "test", model)
         known = None
@@ -81,7 +84,7 @@ class Evaluate:
             # on data it was trained on, a classifier sees other features than on new ones
             real, lesson = real.split(1 / 3, seed=self.seed)
         features = self._features(lesson, real) if distributed.is_main() else None
-        where = self.samples or self._drawn(min(self.n, len(real) // 2))
+        where = self.samples or self._drawn(min(self.n, len(real) // 2), least)
         if not distributed.is_main():
             return
         found = evaluate(
@@ -98,11 +101,15 @@ class Evaluate:
         picture = found.plot(self.out / "report.png")
         print(f"the report is in {figures.absolute()} and {picture.absolute()}")
 
-    def _check_names(self) -> None:
-        for name in self.metrics:
-            check_name("metric", name, METRICS)
+    def _least(self) -> int:
+        """The fewest samples that can be compared so, once the options are seen to be possible."""
+        _, least = plan(self.metrics, self.resamples, self.train_data is not None)
+        check_integer("seed", self.seed, 0)
+        if self.samples is None:
+            check_integer("n", self.n, least)
         if Path(self.features).suffix != ".safetensors":
             check_name("feature map", self.features, _FEATURES)
+        return least
 
     def _loaded(self, source: str, usual: str, model: ScoreModel) -> Data:
         split = (self.split if usual == "test" else None) or self._usual(source, usual)
@@ -129,12 +136,10 @@ class Evaluate:
                 stacklevel=2,
             )
 
-    def _drawn(self, n: int) -> Path:
+    def _drawn(self, n: int, least: int) -> Path:
         """The folder of the samples, drawn as far as they are not there yet."""
-        least = 4 if self.resamples else 2  # halves give the intervals
-        check_integer("n", self.n, least)
         if n < least:
-            raise DataError(f"a comparison needs at least {2 * least} data; {self.data} has fewer")
+            raise DataError(f"these metrics need at least {2 * least} data; {self.data} has fewer")
         folder = self.out / "samples"
         command = Sample(
             self.checkpoint,

@@ -21,7 +21,7 @@ from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.sampling import Shards, sample
 from scoresde.score import ScoreModel
 
-__all__ = ["Drawn", "Sample", "check_out", "draw"]
+__all__ = ["Drawn", "Sample", "check_folder", "check_out", "draw"]
 
 _SUFFIXES = (".png", ".npy", ".npz", ".safetensors")
 
@@ -63,6 +63,8 @@ class Sample:
         if in_file:
             check_out(self.out)
             _check_replaced(self.out)
+        else:
+            check_folder(self.out)
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
         _check_picture(self.out, model.event_shape)
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
@@ -197,6 +199,16 @@ def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
     """Refuse, before the work, a file of another kind than can be written after it."""
     if path.suffix not in suffixes:
         raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
+    if path.is_dir():
+        raise InvalidValueError(f"{str(path)!r} is a folder; name a file")
+    check_folder(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse, before the work, what cannot be the folder that is filled after it."""
+    taken = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None)
+    if taken is not None:
+        raise InvalidValueError(f"{str(taken)!r} is a file; name a folder")
 
 
 def _check_replaced(path: Path) -> None:

@@ -20,14 +20,17 @@ from scoresde.metrics.kernels import Kernel
 from scoresde.metrics.laws import Sliced
 from scoresde.metrics.memory import Memory
 from scoresde.metrics.neighbours import Neighbours
-from scoresde.metrics.resampling import estimate, halves
+from scoresde.metrics.resampling import check_level, check_resamples, estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
 
-__all__ = ["METRICS", "Metric", "evaluate"]
+__all__ = ["METRICS", "Metric", "evaluate", "plan"]
 
 
 class Metric(Protocol):
-    """A comparison of samples with data, of all rows and of halves of them."""
+    """A comparison of samples with data, of all rows and of halves of them.
+
+    One that needs more than 2 rows in a choice has their number as its attribute `least`.
+    """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> Mapping[str, Tensor]:
         """The figures by name, `(S,)` each.
@@ -98,14 +101,10 @@ def evaluate(
         InvalidTypeError: A source, a feature or a metric is of an impossible type.
         NonFiniteError: A feature or a figure is NaN or infinite.
     """
-    metrics = (metrics,) if isinstance(metrics, str) else metrics
-    if not isinstance(metrics, Iterable):
-        raise InvalidTypeError(f"metrics must be names or callables, got {metrics!r}")
-    chosen = [_metric(metric) for metric in metrics]
+    chosen, least = plan(metrics, resamples, train is not None)
     features = _map(features)
-    if not chosen and train is None:
-        raise InvalidValueError(f"there is nothing to compare; metrics are {', '.join(METRICS)}")
     check_integer("seed", seed, 0)
+    check_level(level)
     real = opened(real)
     units = real.transform if isinstance(real, Data) else Identity()
     read = partial(_read, features=features, units=units, progress=progress)
@@ -117,10 +116,10 @@ def evaluate(
                 f"samples and {name} must have features of one size, got {own.shape[1]} and "
                 f"{other.shape[1]}"
             )
-    n, least = min(len(own), len(data) // 2), 4 if resamples else 2
+    n = min(len(own), len(data) // 2)
     if n < least:
         raise ShapeError(
-            f"a comparison needs at least {least} samples and {2 * least} real ones"
+            f"these metrics need at least {least} samples and {2 * least} real ones"
             f"{', of which halves give the intervals' if resamples else ''}; got {len(own)} and "
             f"{len(data)}"
         )
@@ -141,6 +140,30 @@ def evaluate(
             )
     what = "the samples themselves" if features is None else _name(features)
     return Evaluation(figures, n, own.shape[1], what, seed, resamples, level)
+
+
+def plan(
+    metrics: str | Iterable[str | Metric], resamples: int, memory: bool
+) -> tuple[list[Metric], int]:
+    """The metrics, and the fewest samples on either side that they compare.
+
+    Args:
+        metrics: As for `evaluate`.
+        resamples: Likewise.
+        memory: Whether memorisation is looked for.
+
+    Raises:
+        UnknownNameError, InvalidTypeError, InvalidValueError: There is no such comparison.
+    """
+    metrics = (metrics,) if isinstance(metrics, str) else metrics
+    if not isinstance(metrics, Iterable):
+        raise InvalidTypeError(f"metrics must be names or callables, got {metrics!r}")
+    chosen = [_metric(metric) for metric in metrics]
+    if not chosen and not memory:
+        raise InvalidValueError(f"there is nothing to compare; metrics are {', '.join(METRICS)}")
+    check_resamples(resamples)
+    least = max([2, *(getattr(metric, "least", 2) for metric in chosen)])
+    return chosen, 2 * least if resamples else least
 
 
 def _found(

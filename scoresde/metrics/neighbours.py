@@ -56,6 +56,11 @@ class Neighbours:
     def __post_init__(self) -> None:
         check_integer("k", self.k, 1)
 
+    @property
+    def least(self) -> int:
+        """The fewest rows of a choice."""
+        return self.k + 1
+
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """The four figures, of each choice of rows.
 

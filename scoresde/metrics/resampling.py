@@ -34,7 +34,7 @@ from scoresde.checks import check_integer, check_real
 from scoresde.data import order
 from scoresde.errors import InvalidValueError, NonFiniteError
 
-__all__ = ["Estimate", "estimate", "halves"]
+__all__ = ["Estimate", "check_level", "check_resamples", "estimate", "halves"]
 
 
 class Estimate(NamedTuple):
@@ -61,15 +61,27 @@ def halves(n: int, resamples: int, *, seed: int, stream: int = 0) -> Tensor:
         InvalidValueError: A number is out of range.
     """
     check_integer("n", n, 2)
-    check_integer("resamples", resamples, 0)
+    check_resamples(resamples)
     check_integer("seed", seed, 0)
-    if resamples == 1:
-        raise InvalidValueError("resamples must be 0 or at least 2, got 1: one half has no spread")
     chosen = torch.zeros(1 + resamples, n, dtype=torch.bool)
     chosen[0] = True
     for b in range(resamples):
         chosen[1 + b, order(n, seed=seed, epoch=(stream << 32) + b)[: n // 2]] = True
     return chosen
+
+
+def check_resamples(resamples: int) -> None:
+    """Raise InvalidValueError unless it is 0 or an integer of at least 2."""
+    check_integer("resamples", resamples, 0)
+    if resamples == 1:
+        raise InvalidValueError("resamples must be 0 or at least 2, got 1: one half has no spread")
+
+
+def check_level(level: float) -> None:
+    """Raise InvalidTypeError or InvalidValueError unless it is a probability in (0, 1)."""
+    check_real("level", level)
+    if not 0 < level < 1:
+        raise InvalidValueError(f"level must lie in (0, 1), got {level}; 0.95 is usual")
 
 
 def estimate(
@@ -89,9 +101,7 @@ def estimate(
         InvalidValueError: `level` is out of range.
         NonFiniteError: A figure is NaN or infinite.
     """
-    check_real("level", level)
-    if not 0 < level < 1:
-        raise InvalidValueError(f"level must lie in (0, 1), got {level}; 0.95 is usual")
+    check_level(level)
     if not values.isfinite().all():
         raise NonFiniteError(
             f"a figure is not finite, {float(values[0])} of all rows; the features are too large "
