@@ -332,6 +332,21 @@ def test_info_describes_a_network_of_a_foreign_class(tmp_path, capsys):
     assert "parameters        6, stored as float32\n" in out
 
 
+@pytest.mark.parametrize(
+    ("meta", "told"),
+    [
+        ({"training": {"lr": 0.5}}, "units "),
+        ({"training": "long ago", "average": "mean"}, "units "),
+        ({"training": {"steps": "many"}}, "trained           many of many steps\n"),
+    ],
+)  # fmt: skip
+def test_info_and_the_card_stand_what_somebody_stored_of_the_training(meta, told, tmp_path, capsys):
+    ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).save_pretrained(tmp_path, **meta)
+    assert (tmp_path / "README.md").exists()
+    assert main(["info", str(tmp_path)]) == 0
+    assert told in capsys.readouterr().out
+
+
 def test_info_points_at_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
     assert train(tmp_path, "--save-every", "1", steps=2) == 0
     edited(tmp_path / "step-00000001.safetensors", -9)

@@ -19,7 +19,7 @@ from scoresde.cli import main
 from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
 from scoresde.metrics import Comparison, Estimate, Evaluation
 from scoresde.nn import MLP, UNet
-from scoresde.score import ScoreModel, card, store
+from scoresde.score import ScoreModel, store
 from scoresde.sde import SDE, VESDE, VPSDE
 
 
@@ -222,6 +222,11 @@ def test_a_push_of_what_is_no_model_is_refused_before_it(hub, capsys, run):
     Path("damaged/model.safetensors").write_bytes(b"no")
     assert main(["push", "damaged", "me/x"]) == 1
     assert "is truncated" in said(capsys)
+    assert main(["push", str(run / "step-00000002.safetensors"), "me/x"]) == 1
+    assert "is no model of scoresde" in said(capsys)
+    shutil.copy(run / "model.safetensors", "damaged/other.safetensors")
+    assert main(["push", "damaged/other.safetensors", "me/x"]) == 1
+    assert "shares its model.safetensors, not other.safetensors" in said(capsys)
     assert hub.calls == []
 
 
@@ -282,13 +287,11 @@ def test_a_card_of_foreign_classes_names_them(tmp_path):
 
     with torch.random.fork_rng(devices=[]):
         net = torch.nn.Linear(2, 2)
-    model(Mine(), net).save_pretrained(
-        tmp_path, license="mit", transform={"type": "Range", "low": 0}
-    )
+    model(Mine(), net).save_pretrained(tmp_path, license="mit")
     text = (tmp_path / "README.md").read_text()
     assert "| SDE | `Mine(" in text
     assert "| Network | `Linear()` |" in text
-    assert "| Data transform | `Range(low=0)` |" in text
+    assert "| Data transform | `Identity()` |" in text
     assert front_matter(text)[0] == {"library_name": "scoresde", "license": "mit"}
     assert "## Training" not in text
     assert "torch.arange" not in text
@@ -354,11 +357,6 @@ def test_a_readme_of_the_users_own_is_left_alone(tmp_path, content):
     (tmp_path / "README.md").write_bytes(content)
     model().save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_bytes() == content
-
-
-def test_a_card_needs_a_model(tmp_path):
-    with pytest.raises(CheckpointError, match=r"there is no file .*config.json"):
-        card.write(tmp_path)
 
 
 def test_the_files_of_a_model_hold_the_number_of_its_parameters(tmp_path):

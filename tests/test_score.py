@@ -388,6 +388,15 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
         ScoreModel.from_pretrained(tmp_path / "gone")
 
 
+@pytest.mark.parametrize("name", ["sde", "net", "steps", "transform", "pilot"])
+def test_what_a_user_stores_beside_a_model_does_not_replace_what_it_is(name, tmp_path):
+    model = ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InvalidValueError, match=f"has a {name} of its own"):
+        model.save_pretrained(tmp_path, **{name: "mine"})
+    assert ScoreModel.from_pretrained(tmp_path).sde == VESDE()
+
+
 def test_a_packaged_model_is_found_by_its_name_alone(tmp_path, monkeypatch):
     model = ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,))
     model.save_pretrained(tmp_path / "models" / "plane")

@@ -16,7 +16,7 @@ from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel, locate
-from scoresde.score.store import read, spelt
+from scoresde.score.store import read, spelt, spelt_count, told
 from scoresde.training import log
 
 __all__ = ["Info"]
@@ -70,13 +70,13 @@ def _model(
     yield "data", f"mean {float(mean.mean()):.4g}, std {math.sqrt(float(var.mean())):.4g}"
     yield "units", spelt(config.get("transform") or {"type": "Identity"})
     yield "sampling steps", str(config.get("steps") or "the sampler's default")
-    training = config.get("training")
-    if training is not None:
-        # a model that was saved at the end of its training counts no further
-        done = training.get("done", training["steps"])
-        yield "trained", f"{done:,} of {training['steps']:,} steps"
-    if "average" in config:
-        yield "average", config["average"]["profile"]
+    # a model that was saved at the end of its training counts no further
+    if (steps := told(config, "training", "steps")) is not None:
+        done = told(config, "training", "done")
+        done = steps if done is None else done
+        yield "trained", f"{spelt_count(done)} of {spelt_count(steps)} steps"
+    if (profile := told(config, "average", "profile")) is not None:
+        yield "average", str(profile)
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from scoresde import checkpoint
+from scoresde.errors import InvalidValueError
 from scoresde.score import card, hub, locate
+from scoresde.score.store import read
 
 __all__ = ["Push"]
 
@@ -32,7 +33,11 @@ class Push:
         """Verify, describe, upload, and say where it is."""
         hub.check(self.repo)
         path = locate(self.checkpoint)
-        checkpoint.load_tensors(path)
-        card.write(path.parent, name=self.repo, licence=self.license)
+        _, config = read(path)
+        if path.name != "model.safetensors":
+            raise InvalidValueError(
+                f"a folder shares its model.safetensors, not {path.name}; give a folder"
+            )
+        card.write(path.parent, config, name=self.repo, licence=self.license)
         url = hub.push(path.parent, self.repo, private=self.private or None, token=None)
         print(f"{self.checkpoint} is at {url}")

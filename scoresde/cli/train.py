@@ -16,6 +16,7 @@ from scoresde.cli.config import RunConfig
 from scoresde.data import Data
 from scoresde.errors import CheckpointError
 from scoresde.score import card
+from scoresde.score.store import read
 from scoresde.training import Trainer
 
 __all__ = ["Train"]
@@ -72,12 +73,17 @@ class Train:
             _say(f"stopped by SIGTERM at step {trainer.step:,}; the same command resumes")
             raise
         seconds = time.perf_counter() - start
-        distributed.on_main(lambda: card.write(self.out))  # by now with the last picture
+        distributed.on_main(self._describe)
         suffix = ".png" if len(data.event_shape) == 3 else ".npy"
         _say(
             f"done: {steps} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
             f"see the result with `scoresde sample {self.out} --out samples{suffix}`"
         )
+
+    def _describe(self) -> None:
+        """Write the card again, by now with the last picture."""
+        _, config = read(self.out / "model.safetensors")
+        card.write(self.out, config)
 
     def _data(self) -> Data:
         """The samples, which process 0 fetches before the others look where it left them."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from scoresde import checkpoint
 from scoresde.errors import CheckpointError
-from scoresde.score.store import SDES, spelt
+from scoresde.score.store import SDES, spelt, spelt_count, told
 
 __all__ = ["write"]
 
@@ -24,22 +24,24 @@ _INLINE = re.compile(r"(?<!\$)\$(?!\$)(.+?)(?<!\$)\$(?!\$)", re.DOTALL)
 _MARK = re.compile(r"^<!-- scoresde ([0-9a-f]{16}):.*-->\n", re.MULTILINE)
 
 
-def write(folder: Path, *, name: str | None = None, licence: str | None = None) -> None:
+def write(
+    folder: Path, config: Mapping[str, Any], *, name: str | None = None, licence: str | None = None
+) -> None:
     """Write the card of the model in a folder, or leave one that somebody edited.
 
     Args:
-        folder: Holds `config.json`, and maybe `config.toml`, `samples.png`, and `report.json` or
+        folder: Holds maybe `config.toml`, `samples.png`, and `report.json` or
             `report/report.json`.
+        config: The description in the model's file.
         name: What `from_pretrained` takes; by default the folder's own name.
         licence: The licence of the weights, by its name on the hub, such as "mit".
 
     Raises:
-        CheckpointError: There is no `config.json`, or the card cannot be written.
+        CheckpointError: The card cannot be written.
     """
     path = folder / "README.md"
     if path.exists() and not _is_ours(path):
         return
-    config = checkpoint.read_json(folder / "config.json")
     name = folder.resolve().name if name is None else name
     head, body = _front_matter(config, licence), "\n".join(_body(config, folder, name))
     mark = f"<!-- scoresde {_digest(head + body)}: rewritten with the model, until it is edited -->"
@@ -48,7 +50,7 @@ def write(folder: Path, *, name: str | None = None, licence: str | None = None) 
 
 def _is_ours(path: Path) -> bool:
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except (OSError, UnicodeError):
         return False
     mark = _MARK.search(text)
@@ -71,7 +73,8 @@ def _front_matter(config: Mapping[str, Any], licence: str | None) -> str:
 def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     shape = tuple(config["event_shape"])
     net = config["net"]
-    classes = (net["config"] or {}).get("num_classes")
+    options = net.get("config") or {}
+    classes = options.get("num_classes")
     of = f", of {classes} classes" if classes else ""
     yield f"# {name}\n"
     yield f"A score-based generative model of events of shape {shape}{of}, made with scoresde.\n"
@@ -89,9 +92,9 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
         {
             "SDE": f"`{spelt(config['sde'])}`",
             "Parameterization": f"`{config['parameterization']}`",
-            "Network": f"`{spelt({'type': net['type'], **(net['config'] or {})})}`",
+            "Network": f"`{spelt({'type': net['type'], **options})}`",
             "Parameters": f"{config['parameters']:,}" if "parameters" in config else None,
-            "Average": config["average"]["profile"] if "average" in config else None,
+            "Average": told(config, "average", "profile"),
             "Data transform": f"`{spelt(config['transform'])}`" if "transform" in config else None,
         }
     )
@@ -116,17 +119,18 @@ def _process(kind: str) -> Iterator[str]:
     yield _INLINE.sub(r"\\\\(\1\\\\)", text)  # as the hub spells formulas within a line
 
 
-def _training(training: Mapping[str, Any] | None, folder: Path) -> Iterator[str]:
-    if training is None:
+def _training(training: object, folder: Path) -> Iterator[str]:
+    if not isinstance(training, Mapping):
         return
     done = training.get("done", training.get("steps"))
+    steps = "Trained" if done is None else f"{spelt_count(done)} steps"
     yield "## Training\n"
     if not (folder / "config.toml").is_file():
-        yield f"{done:,} steps with `{spelt({'type': 'TrainConfig', **training})}`.\n"
+        yield f"{steps} with `{spelt({'type': 'TrainConfig', **training})}`.\n"
         return
-    yield f"{done:,} steps. The same again, with the file below as `config.toml`:\n"
+    yield f"{steps}. The same again, with the file below as `config.toml`:\n"
     yield "```bash\nscoresde train --config config.toml --out run/\n```\n"
-    text = (folder / "config.toml").read_text(errors="replace")
+    text = (folder / "config.toml").read_text("utf-8", errors="replace")
     yield f"<details><summary>config.toml</summary>\n\n```toml\n{text}```\n\n</details>\n"
 
 

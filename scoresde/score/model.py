@@ -194,13 +194,15 @@ class ScoreModel(nn.Module):
         Args:
             folder: Made if it is missing.
             dtype: The dtype of the stored network; `None` keeps its own.
-            meta: Anything JSON can hold that should travel with the model; the card shows
-                `training` and takes its licence from `license`.
+            meta: Anything JSON can hold that should travel with the model, under names that its
+                own description does not have; the card shows `training` and takes its licence
+                from `license`.
 
         Raises:
+            InvalidValueError, InvalidTypeError: `meta` has such a name, or is no JSON.
             CheckpointError: The folder cannot be written.
         """
-        config = {
+        config: dict[str, Any] = {
             "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
             "net": {"type": type(self.net).__name__, "config": getattr(self.net, "config", None)},
             "event_shape": list(self.event_shape),
@@ -208,8 +210,13 @@ class ScoreModel(nn.Module):
             "steps": self.steps,
             "parameters": sum(p.numel() for p in self.net.parameters()),
             "transform": describe(self.transform),
-            **meta,
         }
+        if taken := {"pilot", *config} & meta.keys():
+            raise InvalidValueError(
+                f"the model has a {', '.join(sorted(taken))} of its own in its file; store what is "
+                "yours under another name"
+            )
+        config |= meta
         tensors = {
             name: value.to(dtype) if dtype and name.startswith("net.") else value
             for name, value in self.state_dict().items()
@@ -220,7 +227,7 @@ class ScoreModel(nn.Module):
         folder = Path(folder)
         checkpoint.save_tensors(folder / "model.safetensors", tensors, config)
         checkpoint.write_json(folder / "config.json", config)
-        card.write(folder)
+        card.write(folder, config)
 
     def push_to_hub(
         self,

@@ -26,6 +26,8 @@ __all__ = [
     "rebuild_sde",
     "sde_fields",
     "spelt",
+    "spelt_count",
+    "told",
 ]
 
 _MODELS = Path(__file__).parents[1] / "models"
@@ -90,6 +92,18 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "of a run or of a model"
         )
     return tensors, config
+
+
+def told(config: object, *names: str) -> Any:
+    """What a description holds under a name, and within that under the next, or None."""
+    for name in names:
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def spelt_count(count: object) -> str:
+    """A number with its thousands apart, or whatever else somebody stored in its place."""
+    return f"{count:,}" if isinstance(count, int) else str(count)
 
 
 def packaged(name: str) -> Path:
