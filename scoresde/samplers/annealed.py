@@ -6,6 +6,7 @@ the next level; the consistent one adds just what is missing there.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +17,7 @@ from torch import Tensor
 from scoresde.errors import InvalidValueError
 from scoresde.samplers.base import NoiseLike, Sampler, State
 from scoresde.samplers.flow import predicted_noise
-from scoresde.samplers.langevin import ScaledLangevin, correct
+from scoresde.samplers.langevin import ScaledLangevin, carry, correct
 from scoresde.sde import ReverseSDE, expand
 
 __all__ = ["AnnealedLangevin", "ConsistentAnnealed"]
@@ -29,6 +30,9 @@ class AnnealedLangevin(Sampler):
     The step $c\,\sigma_i^2 / \sigma_\min^2$ of the paper of 2020, with the smallest level
     $\sigma_\min$, is $\kappa = c / \sigma_\min^2$; that of 2019 writes twice the step, so there
     $\kappa$ is half of it.
+    From one level to the next the state is scaled as the signal is, by $\alpha_s / \alpha_t$. That
+    is nothing on a ladder; where the signal fades it keeps the mean, which lags behind if Langevin
+    steps alone must carry it.
     Neighbouring levels must overlap, or the walk does not settle: a ladder needs about 28 levels in
     64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1, arXiv:1907.05600; (2020),
     techniques 2 and 4, arXiv:2006.09011.
@@ -58,15 +62,16 @@ class AnnealedLangevin(Sampler):
         return max(nfe // self.k - 1, 0)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """`k` Langevin steps at the level s; t is not read."""
+        """`k` Langevin steps at the level s, to which the state is scaled."""
+        x = carry(rsde.sde, x, t, s)
         return correct(ScaledLangevin(self.kappa), self.k, rsde, x, s, noise)
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
         """The states after the steps at each of `times`, the first included."""
-        for s in times:
-            x = self.step(rsde, x, s, s, noise)
+        for t, s in itertools.pairwise((times[0], *times)):
+            x = self.step(rsde, x, t, s, noise)
             yield State(s, x, None, rsde.nfe)
 
 

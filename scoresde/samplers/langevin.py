@@ -20,7 +20,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.samplers.base import NoiseLike, Sampler
 from scoresde.sde import SDE, ReverseSDE, expand
 
-__all__ = ["Corrector", "FixedLangevin", "Langevin", "ScaledLangevin", "correct"]
+__all__ = ["Corrector", "FixedLangevin", "Langevin", "ScaledLangevin", "carry", "correct"]
 
 
 class Corrector(Sampler):
@@ -138,6 +138,11 @@ def correct(
     for j in range(k):
         x = corrector.step(rsde, x, s, s, noise.fork(1 + j))
     return x
+
+
+def carry(sde: SDE, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    r"""$(\alpha_s / \alpha_t)\,x$: what is known of the way from t to s without a score."""
+    return expand(sde.alpha(s) / sde.alpha(t), x) * x
 
 
 def _positive(name: str, value: float) -> None:

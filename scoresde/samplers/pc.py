@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.errors import InvalidValueError
 from scoresde.samplers.base import NoiseLike, Sampler, check_part
 from scoresde.samplers.flow import DDIM
-from scoresde.samplers.langevin import Langevin, correct
+from scoresde.samplers.langevin import Langevin, carry, correct
 from scoresde.samplers.levels import even_times
 from scoresde.sde import SDE, Moments, ReverseSDE
 
@@ -31,7 +31,8 @@ class PC(Sampler):
     at 100 steps and right to 1 % at 300.
 
     Args:
-        predictor: Any sampler; `None` leaves the work to the corrector.
+        predictor: Any sampler; `None` scales the state as the signal is, by $\alpha_s / \alpha_t$,
+            and leaves the rest to the corrector.
         corrector: Any sampler that reads its last time only.
         k: Corrector steps after each predictor step, at least 0.
     """
@@ -72,7 +73,9 @@ class PC(Sampler):
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """A draw of p_t becomes a draw of p_s."""
-        if self.predictor is not None:
+        if self.predictor is None:
+            x = carry(rsde.sde, x, t, s)
+        else:
             # a predictor that has correctors inside must not meet the noise of those outside
             own = noise.fork(0) if self.k else noise
             x = self.predictor.step(rsde, x, t, s, own)
