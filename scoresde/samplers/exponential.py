@@ -90,7 +90,7 @@ class ExponentialMultistep(Sampler):
         return torch.ones_like(rho)
 
     def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
-        """A grid that is uniform in the level; on a ladder its own levels."""
+        """A grid that is uniform in the level; on a ladder its levels nearest to that."""
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

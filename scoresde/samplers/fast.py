@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scoresde.errors import InvalidTypeError
 from scoresde.samplers.interpolation import Interpolation, Measured
-from scoresde.samplers.levels import ends_of, quadrature, times_at, uniform_times
+from scoresde.samplers.levels import ends_of, quadrature, snapped, times_at, uniform_times
 from scoresde.samplers.multistep import TauMultistep
 from scoresde.score import Pilot
 from scoresde.sde import SDE, Moments
@@ -90,24 +90,13 @@ class Fast(TauMultistep):
         position = torch.linspace(0, m, n + 1, dtype=torch.float64)
         cell = position.long().clamp(max=m - 1)
         t = times_at(sde, torch.lerp(grid[cell], grid[cell + 1], position - cell))
-        return t if sde.levels is None else _snapped(sde, t)
+        return t if sde.levels is None else snapped(sde, t)
 
     def _pilot(self, sde: SDE, data: Moments | None) -> Pilot:
         if self.pilot is not None:
             return self.pilot
         low, high = ends_of(sde).tolist()
         return _prior(low, high, None if data is None else data.mean_variance())
-
-
-def _snapped(sde: SDE, t: Tensor) -> Tensor:
-    """The levels nearest to times `(N + 1,)`, each taken once."""
-    n, levels = len(t) - 1, sde.times()
-    index = sde.index(t).tolist()
-    for i in range(1, n + 1):
-        index[i] = max(min(index[i], index[i - 1] - 1), n - i)
-    for i in range(n - 1, -1, -1):
-        index[i] = max(index[i], index[i + 1] + 1)
-    return levels.flip(0)[index]
 
 
 _prior = lru_cache(maxsize=64)(Pilot.prior)

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from scoresde.sde import SDE
 
-__all__ = ["NODES", "REACH", "ends_of", "even_times", "quadrature", "times_at", "uniform_times"]
+__all__ = [
+    "NODES",
+    "REACH",
+    "ends_of",
+    "even_times",
+    "quadrature",
+    "snapped",
+    "times_at",
+    "uniform_times",
+]
 
 REACH = 16.0
 """Levels further than this from the first are not told apart; no noise at all is infinitely far."""
@@ -42,9 +51,19 @@ def uniform_times(sde: SDE, steps: int | None) -> Tensor:
 
 
 def even_times(sde: SDE, steps: int | None) -> Tensor:
-    """Times `(N + 1,)` whose levels are evenly spaced; on a ladder those of the ladder."""
-    plain = uniform_times(sde, steps)
-    if sde.levels is not None:
-        return plain
+    """Times `(N + 1,)` whose levels are evenly spaced; on a ladder its levels nearest to them."""
+    n = len(uniform_times(sde, steps)) - 1
     low, high = ends_of(sde).tolist()
-    return times_at(sde, torch.linspace(low, high, len(plain), dtype=torch.float64))
+    even = times_at(sde, torch.linspace(low, high, n + 1, dtype=torch.float64))
+    return even if sde.levels is None else snapped(sde, even)
+
+
+def snapped(sde: SDE, t: Tensor) -> Tensor:
+    """The levels of a ladder that are nearest to times `(N + 1,)`, each taken once."""
+    n, levels = len(t) - 1, sde.times()
+    index = sde.index(t).tolist()
+    for i in range(1, n + 1):
+        index[i] = max(min(index[i], index[i - 1] - 1), n - i)
+    for i in range(n - 1, -1, -1):
+        index[i] = max(index[i], index[i + 1] + 1)
+    return levels.flip(0)[index]

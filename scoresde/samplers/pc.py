@@ -68,7 +68,7 @@ class PC(Sampler):
         return replace(self, predictor=predictor, corrector=self.corrector.suited(model))
 
     def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
-        """A grid that is even in log-SNR; on a ladder its own levels."""
+        """A grid that is even in log-SNR; on a ladder its levels nearest to that."""
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

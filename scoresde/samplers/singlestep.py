@@ -53,7 +53,7 @@ class TwoStage(Sampler):
             raise InvalidValueError(f"tau must be finite and >= 0, got {self.tau}")
 
     def times(self, sde: SDE, steps: int | None, data: Moments | None = None) -> Tensor:
-        """A grid that is uniform in the level; on a ladder its own levels."""
+        """A grid that is uniform in the level; on a ladder its levels nearest to that."""
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
