@@ -97,18 +97,6 @@ def check_name(kind: str, name: object, choices: Collection[str]) -> None:
         raise UnknownNameError.of(kind, name, choices)
 
 
-def named(kind: str, given: str | T, choices: Mapping[str, C]) -> T | C:
-    """The choice of that name; what is no name stands for itself.
-
-    Raises:
-        UnknownNameError: There is none.
-    """
-    if not isinstance(given, str):
-        return given
-    check_name(kind, given, choices)
-    return choices[given]
-
-
 def check_has(what: str, value: object, attribute: str, expected: str) -> None:
     """Raise InvalidTypeError unless `value` has the attribute by which such things are known.
 
@@ -120,6 +108,27 @@ def check_has(what: str, value: object, attribute: str, expected: str) -> None:
     """
     if isinstance(value, type) or not hasattr(value, attribute):
         raise InvalidTypeError(f"{what} must be {expected}, got {value!r}")
+
+
+def named(kind: str, given: str | T, choices: Mapping[str, C], attribute: str, other: str) -> T | C:
+    """The choice of that name; an object stands for itself.
+
+    Args:
+        kind: What it is.
+        given: What came in.
+        choices: What has a name.
+        attribute: A name that every object of the kind has.
+        other: Such an object, in words.
+
+    Raises:
+        UnknownNameError: The name is not among the choices.
+        InvalidTypeError: It is neither a name nor such an object.
+    """
+    if not isinstance(given, str):
+        check_has(kind, given, attribute, f"a name ({', '.join(choices)}) or {other}")
+        return given
+    check_name(kind, given, choices)
+    return choices[given]
 
 
 def check_floating(what: str, dtype: torch.dtype) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import named
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from scoresde.sde import SDE
@@ -171,13 +171,7 @@ def spacing_of(spacing: Spacing | str) -> Spacing:
         UnknownNameError: The name is not in `SPACINGS`.
         InvalidTypeError: It is neither a name nor a spacing.
     """
-    spacing = named("spacing", spacing, SPACINGS)
-    if not callable(spacing):
-        raise InvalidTypeError(
-            f"a spacing is a name ({', '.join(SPACINGS)}) or an object such as Karras(rho=7), "
-            f"got {spacing!r}"
-        )
-    return spacing
+    return named("spacing", spacing, SPACINGS, "__call__", "an object such as Karras(rho=7)")
 
 
 def ladder(levels: int, steps: int) -> Tensor:

@@ -414,7 +414,12 @@ def damaged(tmp_path):
         (lambda p: evaluate(SAMPLES / 0, REAL), NonFiniteError, "samples holds NaN"),
         (lambda p: evaluate(1e200 * SAMPLES, REAL), NonFiniteError, "too large"),
         (lambda p: evaluate(SAMPLES, REAL, metrics=["fid"]), UnknownNameError, "'fid'.*'kid'"),
-        (lambda p: evaluate(SAMPLES, REAL, metrics=[3]), InvalidTypeError, "a metric is a name"),
+        (lambda p: evaluate(SAMPLES, REAL, metrics=[3]), InvalidTypeError, "metric must be a name"),
+        (
+            lambda p: evaluate(SAMPLES, REAL, metrics=[Kernel]),
+            InvalidTypeError,
+            "metric must be a name .* or a callable",
+        ),
         (lambda p: evaluate(None, None, level=1), InvalidValueError, "level must lie"),
         (lambda p: evaluate(1e-160 * SAMPLES, REAL), NonFiniteError, "too small"),
         (lambda p: evaluate(SAMPLES, REAL, resamples=-1), InvalidValueError, "resamples.*got -1"),

@@ -312,6 +312,11 @@ BAD = {
         InvalidTypeError,
         "spacing.*got 7",
     ),
+    "a class in place of its object": (
+        lambda: VPSDE().times(5, spacing=grids.Karras),
+        InvalidTypeError,
+        "spacing must be a name .* or an object such as Karras",
+    ),
     "a negative number of times": (
         lambda: VPSDE().sample_times(-1, generator=torch.Generator()),
         InvalidValueError,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from scoresde.checks import named
+from scoresde.checks import check_name
 from scoresde.errors import ConvergenceError, InvalidTypeError
 from scoresde.samplers import Fast, Sampler
 from scoresde.sampling import SAMPLERS, trajectory
@@ -144,15 +144,17 @@ def contenders(
         samplers = {name: name for name in samplers}
     found: dict[str, Contender] = {}
     for name, sampler in samplers.items():
-        entrant = named("sampler", sampler, SAMPLERS)
-        if isinstance(entrant, Sampler):
-            found[name] = Own(entrant)
-        elif callable(entrant):
-            found[name] = entrant
+        if isinstance(sampler, str):
+            check_name("sampler", sampler, SAMPLERS)
+            sampler = SAMPLERS[sampler]
+        if isinstance(sampler, Sampler):
+            found[name] = Own(sampler)
+        elif callable(sampler):
+            found[name] = sampler
         else:
             raise InvalidTypeError(
                 f"{name!r} must be a sampler, its name, or a function (problem, x, budget, seed) "
-                f"-> (samples, evaluations), got {entrant!r}"
+                f"-> (samples, evaluations), got {sampler!r}"
             )
     return found
 

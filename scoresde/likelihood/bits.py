@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_has, named
+from scoresde.checks import named
 from scoresde.data import Transform
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.likelihood.result import LogProb
@@ -137,8 +137,7 @@ def bits_per_dim(
             "they had; declare data_transform='uint8' for (y + u) / 128 - 1, "
             "or a Dequantization(levels, cell, origin)"
         )
-    data_transform = named("data transform", data_transform, TRANSFORMS)
-    check_has("data_transform", data_transform, "cell", "a Dequantization or its name")
+    data_transform = named("data transform", data_transform, TRANSFORMS, "cell", "a Dequantization")
     if log_prob.dimensions == 0:
         raise InvalidValueError("samples without a dimension have no bits per dimension")
     return -log_prob.value / (log_prob.dimensions * math.log(2)) - math.log2(data_transform.cell)

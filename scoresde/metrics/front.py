@@ -192,13 +192,7 @@ def _map(features: Features | str | None) -> Features | None:
 
 
 def _metric(given: str | Metric) -> Metric:
-    given = named("metric", given, METRICS)
-    if not callable(given):
-        raise InvalidTypeError(
-            f"a metric is a name or a callable, got {type(given).__name__}; names are "
-            f"{', '.join(METRICS)}"
-        )
-    return given
+    return named("metric", given, METRICS, "__call__", "a callable")
 
 
 def _read(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_floating, check_integer, named, named_device
+from scoresde.checks import check_floating, check_has, check_integer, named, named_device
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import seeds_of
 from scoresde.samplers import Sampler
@@ -55,8 +55,8 @@ def prepare(
     first = check_integer("first", first, 0)
     nfe = None if nfe is None else check_integer("nfe", nfe, 0)
     data = getattr(model, "data", None) if data is None else data
-    if data is not None and not hasattr(data, "at"):
-        raise InvalidTypeError(f"data= takes Moments(mean, var=...), got {type(data).__name__}")
+    if data is not None:
+        check_has("data", data, "at", "Moments(mean, var=...)")
     if condition is not None and not isinstance(condition, Mapping):
         raise InvalidTypeError(
             f"condition= maps names to tensors, such as {{'label': labels}}, got {condition!r}"
@@ -99,13 +99,8 @@ def prepare(
 
 
 def _sampler(sampler: str | Sampler) -> Sampler:
-    sampler = named("sampler", sampler, SAMPLERS)
-    if isinstance(sampler, type) or not hasattr(sampler, "trajectory"):
-        raise InvalidTypeError(
-            f"sampler must be a name ({', '.join(SAMPLERS)}) or a sampler object such as "
-            f"`PC(k=2)`, got {sampler!r}"
-        )
-    return sampler
+    other = "a sampler object such as `PC(k=2)`"
+    return named("sampler", sampler, SAMPLERS, "trajectory", other)
 
 
 def _event_shape(model: Score, shape: Sequence[int] | None, x: Tensor | None) -> tuple[int, ...]:
