@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -72,6 +73,17 @@ def test_numbers_stand_for_every_dimension(mean, var, shape, generator):
     expected = Normal(mean, math.sqrt(var)).log_prob(x).reshape(shape[0], -1).sum(1)
     assert_close(moments.log_prob(x), expected, rtol=1e-6, atol=1e-6)
     assert_close(moments.sample(x), mean + math.sqrt(var) * x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [list, np.array], ids=["list", "array"])
+def test_lists_and_arrays_are_moments_too(form):
+    z = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    for spread in (dict(var=[1.0, 4.0]), dict(cov=[[1.0, 0.5], [0.5, 4.0]])):
+        whole = Moments(torch.tensor([0.5, 2.0]), **{k: torch.tensor(v) for k, v in spread.items()})
+        given = Moments(form([0.5, 2.0]), **{k: form(v) for k, v in spread.items()})
+        assert_close(given.sample(z), whole.sample(z))
+        own, other = (m.at(torch.tensor(0.5), torch.tensor(0.1)) for m in (given, whole))
+        assert_close(own.log_prob(z), other.log_prob(z))
 
 
 BAD = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -37,9 +38,9 @@ class Moments:
     def __post_init__(self) -> None:
         if (self.var is None) == (self.cov is None):
             raise InvalidValueError("Moments takes either var= or cov=, and not both")
-        mean = as_numbers("the mean in Moments", self.mean)
-        var = self.var if self.cov is None else self.cov
-        spread = as_numbers("the variance in Moments", var)
+        which = "var" if self.cov is None else "cov"
+        mean = self._number("mean", "the mean in Moments")
+        spread = self._number(which, "the variance in Moments")
         for name, value in (("mean", mean), ("variance", spread)):
             if not value.isfinite().all():
                 raise InvalidValueError(f"the {name} in Moments must be finite, got {value}")
@@ -51,6 +52,14 @@ class Moments:
             spread = self.cov.diagonal()
         if (spread < 0).any():
             raise InvalidValueError(f"a variance in Moments is negative: {spread}")
+
+    def _number(self, field: str, what: str) -> Tensor:
+        """A field as a tensor, which lists and arrays become for good."""
+        value = getattr(self, field)
+        number = as_numbers(what, value)
+        if not isinstance(value, (Real, Tensor)):
+            object.__setattr__(self, field, number)
+        return number
 
     def at(self, alpha: Tensor, sigma: Tensor) -> Moments:
         r"""Those of $\alpha x_0 + \sigma z$: $\alpha\mu$ and $\alpha^2\Sigma + \sigma^2 I$."""
