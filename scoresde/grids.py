@@ -35,6 +35,7 @@ __all__ = [
     "Spacing",
     "Uniform",
     "ladder",
+    "spaced",
     "spacing_of",
     "span",
 ]
@@ -172,6 +173,24 @@ def spacing_of(spacing: Spacing | str) -> Spacing:
         InvalidTypeError: It is neither a name nor a spacing.
     """
     return named("spacing", spacing, SPACINGS, "__call__", "an object such as Karras(rho=7)")
+
+
+def spaced(sde: SDE, steps: int, spacing: Spacing | str) -> Tensor:
+    """The times `(steps + 1,)` of a spacing, with both ends exact.
+
+    Raises:
+        InvalidValueError: They are others in number, do not fall, or are not finite.
+    """
+    rule = spacing_of(spacing)
+    t = rule(sde, steps).double()
+    if t.shape == (steps + 1,):
+        t[0], t[-1] = sde.T, sde.eps
+        if (t.diff() < 0).all():
+            return t
+    raise InvalidValueError(
+        f"{rule} gives no {steps + 1} falling times from T = {sde.T} to eps = {sde.eps}; take "
+        "another spacing, or fewer steps"
+    )
 
 
 def ladder(levels: int, steps: int) -> Tensor:

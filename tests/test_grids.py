@@ -317,6 +317,21 @@ BAD = {
         InvalidTypeError,
         "spacing must be a name .* or an object such as Karras",
     ),
+    "a rho that overflows": (
+        lambda: VPSDE().times(4, spacing=grids.Karras(1e-3)),
+        InvalidValueError,
+        r"Karras\(rho=0.001\) gives no 5 falling times from T = 1.0 to eps = 0.001",
+    ),
+    "a spacing that rises": (
+        lambda: VPSDE().times(4, spacing=lambda sde, n: torch.linspace(0, 1, n + 1)),
+        InvalidValueError,
+        "gives no 5 falling times",
+    ),
+    "a spacing of other steps": (
+        lambda: VPSDE().times(4, spacing=lambda sde, n: torch.linspace(1, 0, n)),
+        InvalidValueError,
+        "gives no 5 falling times",
+    ),
     "a negative number of times": (
         lambda: VPSDE().sample_times(-1, generator=torch.Generator()),
         InvalidValueError,
@@ -331,6 +346,11 @@ def test_impossible_grids_and_laws_are_named(name):
     with pytest.raises(kind, match=message) as caught:
         call()
     assert isinstance(caught.value, ScoreSDEError)
+
+
+def test_times_of_ones_own_spacing_are_in_double_precision():
+    t = VPSDE().times(4, spacing=lambda sde, n: torch.linspace(sde.T, sde.eps, n + 1))
+    assert (t.dtype, t[-1]) == (torch.float64, 1e-3)
 
 
 def test_numpy_integers_are_numbers_of_steps():

@@ -247,7 +247,7 @@ class SDE(abc.ABC):
         elif steps is None:
             raise InvalidValueError("a continuous SDE needs the number of steps: times(steps)")
         else:
-            t = grids.spacing_of(self.spacing if spacing is None else spacing)(self, steps)
+            return grids.spaced(self, steps, self.spacing if spacing is None else spacing)
         t[0], t[-1] = self.T, self.eps
         return t
 
