@@ -20,6 +20,7 @@ from scoresde import checkpoint, data
 from scoresde.cli import main
 from scoresde.cli.info import Info
 from scoresde.cli.sample import draw
+from scoresde.errors import DataError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel, store
 from scoresde.sde import VESDE
@@ -425,6 +426,21 @@ def test_a_bad_checkpoint_is_told_in_one_line(
     assert line.startswith("scoresde: error: ")
     assert message in line
     assert not Path("x.npy").exists()
+
+
+@pytest.mark.parametrize("command", ["audit", "evaluate", "likelihood"])
+def test_a_model_is_asked_about_the_part_that_it_did_not_learn(
+    command, tmp_path, monkeypatch, capsys
+):
+    def load(source, *, split):
+        raise DataError(f"the part {split} of {source}")
+
+    ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path)
+    monkeypatch.setattr("scoresde.cli.held_out.load", load)
+    assert main([command, str(tmp_path), "--data", "cifar10"]) == 1
+    assert "the part test of cifar10" in capsys.readouterr().err
+    assert main([command, str(tmp_path), "--data", "cifar10", "--split", "train"]) == 1
+    assert "the part train of cifar10" in capsys.readouterr().err
 
 
 # train

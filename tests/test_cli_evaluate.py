@@ -108,6 +108,11 @@ def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
     assert "warning: the model was trained on" in capsys.readouterr().err
     assert command("--train-data", str(run.parent / "train.npz"), data="train.npz") == 1
     assert "100.0% of the held-out data are equal to training data" in capsys.readouterr().err
+    words = [str(run), "--data", str(run.parent / "train.npz"), "--n", "16"]
+    assert main(["likelihood", *words, "--tol", ".1"]) == 0
+    assert "warning: the model was trained on" in capsys.readouterr().err
+    assert main(["audit", *words, "--levels", "2", "--samples", "2", "--steps", "1"]) == 0
+    assert "warning: the model was trained on" in capsys.readouterr().err
 
 
 def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, run):

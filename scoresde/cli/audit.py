@@ -13,9 +13,10 @@ from torch import Tensor
 from scoresde import plot
 from scoresde.audit import audit
 from scoresde.checks import seeded
-from scoresde.cli.held_out import held_out, labels_of
-from scoresde.cli.options import Checkpoint, Source, Split
+from scoresde.cli.held_out import held_out, labels_of, warn_of_training
+from scoresde.cli.options import Checkpoint, HeldOutSplit, Source
 from scoresde.cli.sample import check_out
+from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.score import ScoreModel
 
@@ -28,8 +29,7 @@ class Audit:
 
     checkpoint: Checkpoint
     data: Source
-    split: Split = None
-    """The part of a data set of torchvision: the one that the model was not trained on."""
+    split: HeldOutSplit = None
     train: str | None = None
     """The data that the model was trained on, to see how much of them it knows by heart."""
     out: Path = Path("audit.png")
@@ -57,9 +57,13 @@ class Audit:
         if self.json is not None:
             check_out(self.json, (".json",))
         model = ScoreModel.from_pretrained(self.checkpoint)
-        x, condition = self._read(self.data, self.split, model)
+        x, condition = self._prepared(held_out(self.data, self.split, model), self.data, model)
+        warn_of_training(self.checkpoint, self.data, self.split)
         rows = torch.randperm(len(x), generator=seeded(self.seed))[: self.n]
-        train, known = (None, None) if self.train is None else self._read(self.train, None, model)
+        train, known = None, None
+        if self.train is not None:
+            learnt = held_out(self.train, None, model, usual="train")
+            train, known = self._prepared(learnt, self.train, model)
         found = audit(
             model,
             model.sde,
@@ -78,11 +82,10 @@ class Audit:
             print(f"all figures are in {found.to_json(self.json).absolute()}")
         print(f"the picture is {found.plot(self.out).absolute()}")
 
-    def _read(
-        self, source: str, split: str | None, model: ScoreModel
+    def _prepared(
+        self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Data, and their labels where the model takes them."""
-        data = held_out(source, split, model)
+        """Samples, and their labels where the model takes them."""
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
                 f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"

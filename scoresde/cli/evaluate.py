@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +10,11 @@ import tyro
 
 from scoresde import distributed, plot
 from scoresde.checks import check_integer, check_name
-from scoresde.cli.config import RunConfig
-from scoresde.cli.held_out import held_out
-from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.held_out import held_out, warn_of_training
+from scoresde.cli.options import Checkpoint, HeldOutSplit, SamplerName, Steps
 from scoresde.cli.sample import Sample, check_folder
 from scoresde.data import Data
-from scoresde.errors import DataError, ScoreSDEError
+from scoresde.errors import DataError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
 from scoresde.metrics.front import plan
 from scoresde.score import ScoreModel
@@ -38,10 +36,7 @@ class Evaluate:
     data: str
     """Data that were not trained on: digits, a name of torchvision's (mnist, cifar10 ...), a .npy
     or .npz, a folder of images."""
-    split: Annotated[
-        str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: test)")
-    ] = None
-    """The part of a data set of torchvision: the one that the model was not trained on."""
+    split: HeldOutSplit = None
     train_data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """The data that were trained on, to look for memorisation; of torchvision's the part train."""
     n: int = 1000
@@ -74,11 +69,11 @@ class Evaluate:
         check_folder(self.out)
         least = self._least()
         model = ScoreModel.from_pretrained(self.checkpoint)
-        real = self._loaded(self.data, "test", model)
+        real = held_out(self.data, self.split, model)
         known = None
         if self.train_data is not None:
-            known = self._loaded(self.train_data, "train", model)
-        self._warn()
+            known = held_out(self.train_data, None, model, usual="train")
+        warn_of_training(self.checkpoint, self.data, self.split)
         lesson = known
         if self.features == "classifier" and known is None:
             # on data it was trained on, a classifier sees other features than on new ones
@@ -110,31 +105,6 @@ class Evaluate:
         if Path(self.features).suffix != ".safetensors":
             check_name("feature map", self.features, _FEATURES)
         return least
-
-    def _loaded(self, source: str, usual: str, model: ScoreModel) -> Data:
-        split = (self.split if usual == "test" else None) or self._usual(source, usual)
-        return held_out(source, split, model)
-
-    @staticmethod
-    def _usual(source: str, split: str) -> str | None:
-        """The split of a data set that has some and that none was named of."""
-        named = not set(source) & {".", "/", "\\", ":"} and source.lower() != "digits"
-        return split if named else None
-
-    def _warn(self) -> None:
-        """Say so where the run's own file names these data as those that were trained on."""
-        try:
-            run = RunConfig.read(Path(self.checkpoint) / "config.toml").data
-        except ScoreSDEError:  # a model without a run, or the run of another version
-            return
-        splits = self.split or self._usual(self.data, "test"), run.split
-        if run.source == self.data and splits[0] == (splits[1] or self._usual(self.data, "train")):
-            warnings.warn(
-                f"the model was trained on {self.data}: near copies of these data look perfect "
-                "here; compare with data that were kept apart",
-                RuntimeWarning,
-                stacklevel=2,
-            )
 
     def _drawn(self, n: int, least: int) -> Path:
         """The folder of the samples, drawn as far as they are not there yet."""

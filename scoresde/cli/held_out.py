@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 from torch import Tensor
 
+from scoresde.cli.config import RunConfig
 from scoresde.data import Data, load
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidValueError, ScoreSDEError, ShapeError
 from scoresde.score import ScoreModel
 
-__all__ = ["held_out", "labels_of"]
+__all__ = ["held_out", "labels_of", "warn_of_training"]
 
 
-def held_out(source: str, split: str | None, model: ScoreModel) -> Data:
+def held_out(source: str, split: str | None, model: ScoreModel, *, usual: str = "test") -> Data:
     """The data, in the units of the model.
+
+    Args:
+        source: What `scoresde.data.load` takes.
+        split: A part of them, or None.
+        model: Whose data they are.
+        usual: The part of a data set of torchvision's where none is named.
 
     Raises:
         ShapeError: Their samples have another shape than the model's.
     """
-    data = load(source, split=split).units_of(model.transform)
+    data = load(source, split=split or _usual(source, usual)).units_of(model.transform)
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "
             f"but the model's have {model.event_shape}"
         )
     return data
+
+
+def warn_of_training(checkpoint: str, source: str, split: str | None) -> None:
+    """Say so where the run's own file names these data as those that were trained on."""
+    try:
+        run = RunConfig.read(Path(checkpoint) / "config.toml").data
+    except ScoreSDEError:  # a model without a run, or the run of another version
+        return
+    if run.source == source and (split or _usual(source, "test")) == (
+        run.split or _usual(source, "train")
+    ):
+        warnings.warn(
+            f"the model was trained on {source}: what it knows by heart looks perfect here; take "
+            "data that were kept apart",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _usual(source: str, split: str) -> str | None:
+    """The split of a data set that has some and that none was named of."""
+    named = not set(source) & {".", "/", "\\", ":"} and source.lower() != "digits"
+    return split if named else None
 
 
 def labels_of(data: Data, source: str, model: ScoreModel) -> Tensor | None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde.checks import seeded
-from scoresde.cli.held_out import held_out, labels_of
-from scoresde.cli.options import Checkpoint, Source, Split
+from scoresde.cli.held_out import held_out, labels_of, warn_of_training
+from scoresde.cli.options import Checkpoint, HeldOutSplit, Source
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
@@ -27,8 +27,7 @@ class Likelihood:
 
     checkpoint: Checkpoint
     data: Source
-    split: Split = None
-    """The part of a data set of torchvision."""
+    split: HeldOutSplit = None
     first: int = 0
     """The number of the first sample of the data."""
     n: int = 64
@@ -48,6 +47,7 @@ class Likelihood:
         """Compute and print."""
         model = ScoreModel.from_pretrained(self.checkpoint)
         data = held_out(self.data, self.split, model)
+        warn_of_training(self.checkpoint, self.data, self.split)
         x, label, transform = self._prepared(data, model)
         start = time.perf_counter()
         parts = []

@@ -8,7 +8,7 @@ import tyro
 
 from scoresde.sampling import SAMPLERS
 
-__all__ = ["Checkpoint", "SamplerName", "Source", "Split", "Steps"]
+__all__ = ["Checkpoint", "HeldOutSplit", "SamplerName", "Source", "Split", "Steps"]
 
 Checkpoint = Annotated[
     tyro.conf.Positional[str],
@@ -27,6 +27,14 @@ Source = Annotated[
 ]
 Split = Annotated[
     str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
+]
+HeldOutSplit = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="{train,test}",
+        help_behavior_hint="(default: test)",
+        help="The part of a data set of torchvision: the one that the model was not trained on.",
+    ),
 ]
 SamplerName = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")]
 Steps = Annotated[
