@@ -87,8 +87,10 @@ class MissingExtraError(ScoreSDEError, ImportError):
         )
 
 
-class UnknownNameError(ScoreSDEError, ValueError):
+class UnknownNameError(ScoreSDEError, ValueError, KeyError):
     """A name that is not among the choices."""
+
+    __str__ = Exception.__str__  # a KeyError would show the sentence in quotes
 
     @classmethod
     def of(cls, kind: str, name: object, choices: Iterable[str]) -> UnknownNameError:

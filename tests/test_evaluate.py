@@ -283,6 +283,13 @@ def test_the_order_of_samples_means_nothing_to_symmetric_figures():
         assert two[name].floor == row.floor
 
 
+def test_a_figure_that_was_not_found_is_absent_as_in_any_mapping():
+    found = evaluate(SAMPLES, REAL, **QUICK)
+    assert "kid" in found
+    assert "fid" not in found
+    assert found.get("fid") is None
+
+
 def test_the_difference_is_that_of_the_figures():
     for row in evaluate(SAMPLES, REAL, resamples=4, metrics=["neighbours", "sliced"]).values():
         assert row.gap.value == pytest.approx(row.samples.value - row.floor.value)
