@@ -51,6 +51,16 @@ def test_a_draw_is_affine_with_the_stated_mean_and_covariance(data):
     assert_close(root.T @ root, cov, rtol=1e-10, atol=1e-10)
 
 
+@given(generators())
+def test_a_covariance_of_a_line_has_draws_on_it(generator):
+    """Rounding makes some of the eigenvalues 0 slightly negative."""
+    line = torch.randn(5, generator=generator, dtype=torch.float64)
+    z = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    x = Moments(0.0, cov=torch.outer(line, line)).sample(z)
+    along = (x @ line) / line.square().sum()
+    assert_close(x, along[:, None] * line, rtol=0, atol=1e-6)
+
+
 @given(st.data())
 def test_log_density_is_that_of_the_normal_law(data):
     shape, dtype = data.draw(shapes()), data.draw(dtypes())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from scoresde.nn import MLP, Fourier, LogSNR, Sinusoidal, UNet
 from scoresde.nn.blocks import Attention, ResidualBlock, from_patches, norm, to_patches
+from scoresde.nn.embedding import Embedding
 from scoresde.nn.mlp import ResidualLayer
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -166,6 +167,20 @@ def test_attention_is_its_formula_in_heads_of_32_channels(channels, heads):
         match = torch.einsum("bdi,bdj->bij", q, k) / (channels / heads) ** 0.5
         out.append(torch.einsum("bij,bdj->bdi", match.softmax(2), v))
     torch.testing.assert_close(layer(x), x + layer.out(torch.cat(out, 1)), rtol=1e-9, atol=1e-9)
+
+
+def test_levels_are_counted_from_the_finest():
+    net = built(lambda: UNet(1, channels=(4, 6, 8), attention=(0, 1)))
+    levels = [net.body, net.body.below, net.body.below.below]
+    assert [isinstance(level.attention, Attention) for level in levels] == [True, True, False]
+    assert [level.down[0].conv1.weight.shape[0] for level in levels] == [4, 6, 8]
+
+
+def test_an_embedding_is_the_sum_of_what_level_and_label_say():
+    embedding = built(lambda: Embedding("log_snr", 6, num_classes=2))
+    c, label = normal(0, 3), torch.tensor([0, 2, 1])
+    said = embedding.mix(c[:, None]) + embedding.label.weight[label]
+    torch.testing.assert_close(embedding(c, label), nn.functional.silu(said))
 
 
 def test_waves_have_the_stated_frequencies():

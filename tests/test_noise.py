@@ -295,6 +295,9 @@ def test_a_path_has_the_covariance_of_brownian_motion_exactly(s, t):
     a, b = path.weights(s), path.weights(t)
     for u, form in ((s, a), (t, b)):
         assert math.isclose(covariance(form, form), u, rel_tol=1e-12)
+        distance = min(u, 1 - u)
+        assert 2.0 ** -path.leaf(u) <= 2**-15 * max(distance, 2.0**-45)
+        assert path.leaf(u) <= 60
     if path.resolved(s, t):
         assert math.isclose(covariance(a, b), s, rel_tol=1e-12)
         gap = increment(s, t)
@@ -489,6 +492,8 @@ def test_a_list_of_generators_gives_one_seed_each():
 
 @pytest.mark.global_rng
 def test_without_seed_or_generator_the_global_generator_governs():
+    # of 63 bits, so that two runs hardly ever meet
+    assert max(seeds_of(1, None, None, 0)[0][0] for _ in range(9)) > 2**40
     state = torch.get_rng_state()
     first = seeds_of(3, None, None, 0)
     assert first != seeds_of(3, None, None, 0)
