@@ -166,6 +166,19 @@ def test_finite_differences_err_by_the_second_order_of_their_step(seed, projecti
         assert 1.95 < math.log2(coarse / fine) < 2.05
 
 
+@given(sde=sdes(), step=log_floats(1e-3, 0.5), data=st.data())
+def test_the_step_of_finite_differences_is_in_units_of_the_noise(sde, step, data):
+    t, seen = data.draw(times_of(sde)), []
+    x = torch.randn(5, 3, generator=data.draw(generators()), dtype=torch.float64)
+    options = dict(step=step, generator=data.draw(generators()))
+    fd_ssm_loss(lambda x, t: seen.append(x) or -x, sde, x, t=t, **options)
+    # where there is none, it is the step itself
+    fd_ssm_loss(lambda x, t: seen.append(x) or -x, EDMSDE(), x, t=0.0, weight=power(0), **options)
+    for (plus, minus), size in zip((seen[:2], seen[2:]), (sde.sigma(t), 1.0), strict=True):
+        width = torch.full_like(x, step * float(size))
+        assert_close((plus - minus).abs() / 2, width, rtol=1e-6, atol=1e-13)
+
+
 # Directions
 
 
