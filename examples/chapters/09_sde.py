@@ -75,7 +75,7 @@ def main(options: Options) -> None:
     lines = {name: [max(e, 1e-4) for e in curve] for name, curve in errors.items()}
     curves(
         axes[4], budgets, lines, colors,
-        xscale="log", yscale="log", xlabel="evaluations", title="energy distance to the data",
+        xscale="log", yscale="log", xlabel="evaluations", title="distance to the data",
     )  # fmt: skip
     axes[4].axhspan(8e-5, 5e-4, color=GREY, alpha=0.25, lw=0)
     axes[4].text(budgets[0], 2e-4, "as real points", color=GREY, fontsize=8)
