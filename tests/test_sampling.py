@@ -277,6 +277,17 @@ def test_the_first_state_is_the_start_and_the_last_repeats_its_time_and_adds_the
     assert torch.equal(plain[-1].x, states[-2].x)
 
 
+@pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - ADAPTIVE))
+def test_what_is_done_to_a_state_in_place_does_not_reach_the_run(name):
+    start = torch.ones(2, 3, requires_grad=True)
+    arguments = dict(x=start, steps=3, seed=0)
+    for state in trajectory(DIAGONAL.at(SDE), SDE, name, **arguments):
+        assert not state.x.requires_grad
+        state.x.add_(1).div_(2)
+    assert (start == 1).all()
+    assert torch.equal(state.denoised, sample(DIAGONAL.at(SDE), SDE, name, **arguments))
+
+
 def test_the_number_of_steps_is_the_models_own_then_the_levels_then_the_samplers():
     def length(model, sde, sampler="em", **options):
         return len(list(trajectory(model, sde, sampler, seed=0, denoise=False, **options))) - 1

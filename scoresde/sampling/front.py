@@ -3,6 +3,7 @@ r"""The front door: `sample` and `trajectory`."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -125,7 +126,8 @@ def trajectory(
     """The states of a sampling run, one at a time; stop early by `break`.
 
     The arguments are those of `sample`. The first state is the start; with `denoise`, the last one
-    repeats the time and the samples of the state before it and adds `denoised`.
+    repeats the time and the samples of the state before it and adds `denoised`. What is done to a
+    state in place does not reach the run.
 
     Returns:
         An iterator of `State(t, x, denoised, nfe)`; wrong arguments raise before the first.
@@ -135,12 +137,16 @@ def trajectory(
         condition, data, device, dtype,
     )  # fmt: skip
 
+    def copies() -> Iterator[State]:
+        for state in run.states():
+            yield replace(state, x=state.x.clone())
+
     def states() -> Iterator[State]:
         bar = None if progress is None else not progress
         with evaluating(model):
             # step by step, since the user's code runs in between
             yield from tqdm(
-                torch.no_grad()(run.states)(),
+                torch.no_grad()(copies)(),
                 total=run.length,
                 disable=bar,
                 desc="sampling",
