@@ -732,6 +732,8 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(model=lambda x, t: x[:, :1]), ShapeError, r"expected \(1, 2\), got \(1, 1\)"),
         (dict(model=lambda x, t: torch.cat([x, x], 1)), ShapeError, "such as a learned variance"),
         (dict(model=lambda x, t: (x,)), InvalidTypeError, "return a tensor, got tuple; wrap it"),
+        (dict(model=lambda x, t: x * 1j), InvalidTypeError, "must be real, got torch.complex64"),
+        (dict(model=lambda x, t: x.neg_()), InvalidValueError, r"in place, .* work on x.clone\(\)"),
         (dict(model=lambda x, t: x * math.nan), NonFiniteError, r"evaluation 1, t = 1, in samples"),
         (dict(model=lambda x, t: x / 0), NonFiniteError, "although its input was finite; try more"),
     ],
@@ -775,6 +777,16 @@ def test_a_process_that_ends_in_noise_alone_is_refused_before_anything_divides_b
 def test_from_an_earlier_time_of_it_samples_can_be_drawn():
     half = Straight().times(4)[1:]
     assert sample(plain, Straight(), x=torch.ones(1, 1), times=half, seed=0).isfinite().all()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_score_may_scale_its_time_in_place(n):
+    arguments = dict(shape=(2,), n=n, steps=4, seed=0, dtype=torch.float64)
+    plain, scaling = (
+        list(trajectory(lambda x, t, f=f: -x * f(t)[:, None], SDE, "ddim", **arguments))
+        for f in (lambda t: 999 * t, lambda t: t.mul_(999))
+    )
+    assert all(torch.equal(a.x, b.x) and a.t == b.t for a, b in zip(plain, scaling, strict=True))
 
 
 def test_functions_of_time_that_are_no_tensors_are_named():

@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.errors import DeviceError, InvalidTypeError, NonFiniteError, ShapeError
+from scoresde.errors import (
+    DeviceError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+)
 from scoresde.sde.base import SDE
 from scoresde.sde.moments import Moments
 from scoresde.sde.shapes import expand
@@ -30,7 +36,7 @@ def as_score(out: Any, x: Tensor) -> Tensor:
     """What a score returned for the states `x` `(B, *)`, once it is seen to be of their shape.
 
     Raises:
-        InvalidTypeError: It is no tensor.
+        InvalidTypeError: It is no tensor, or one of complex numbers.
         ShapeError: It has another shape.
     """
     if not isinstance(out, Tensor):
@@ -38,6 +44,8 @@ def as_score(out: Any, x: Tensor) -> Tensor:
             f"the score must return a tensor, got {type(out).__name__}; "
             "wrap it, for example `lambda x, t: model(x, t).sample`"
         )
+    if out.is_complex():
+        raise InvalidTypeError(f"the score must be real, got {out.dtype}; take its .real")
     if out.shape != x.shape:
         raise ShapeError(
             f"the score must return the shape of its input, expected {tuple(x.shape)}, "
@@ -85,7 +93,7 @@ class ReverseSDE:
         Raises:
             ShapeError: The score returned another shape, or `t` has one.
             InvalidTypeError: It returned no tensor, or `x` is not floating-point.
-            InvalidValueError: `t` is outside [0, T].
+            InvalidValueError: `t` is outside [0, T], or the score changed `x` in place.
             NonFiniteError: It returned a NaN or an infinity, and `check_finite` holds.
         """
         return self._evaluate(self._score, x, t)
@@ -139,8 +147,10 @@ class ReverseSDE:
             return torch.zeros_like(like)
         # half precision cannot tell the times of a fine grid apart
         dtype = torch.promote_types(x.dtype, torch.float32)
+        version = None if x.is_inference() else x._version
         try:
-            out: Any = function(x, time.to(x.device, dtype).expand(x.shape[0]))
+            # a copy of the time, which a network may scale in place
+            out: Any = function(x, time.to(x.device, dtype).expand(x.shape[0]).clone())
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(
@@ -149,6 +159,11 @@ class ReverseSDE:
                 ) from error
             raise
         self.nfe += 1
+        if version is not None and x._version != version:
+            raise InvalidValueError(
+                "the score changed its input x in place, with which the sampler goes on; let it "
+                "work on x.clone()"
+            )
         # in the dtype of x, where it may still overflow
         value = as_score(out, like).to(x.dtype)
         if self.check_finite and not _all_finite(value):
