@@ -98,10 +98,17 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
 
     Raises:
         PeerError: Another process of the group died, or could not be reached in time.
+        InvalidValueError: The environment says that there are others, but not where.
     """
     if not _alone() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    unknown = {"RANK", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
+    if unknown:
+        raise InvalidValueError(
+            f"the environment has WORLD_SIZE={os.environ['WORLD_SIZE']}, but no "
+            f"{', '.join(sorted(unknown))}; start with torchrun, or unset WORLD_SIZE"
+        )
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(device())

@@ -15,6 +15,7 @@ import several
 import torch
 
 from scoresde import checkpoint, distributed
+from scoresde.errors import InvalidValueError
 
 HERE = Path(__file__).parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -213,6 +214,17 @@ def test_numbers_and_tensors_arrive_as_they_were_sent(two):
     assert ends[0]["mean"] == [1.0, 1.0]
     assert ends[0]["on_main"] == ["Grüße", 0]
     assert ends[0]["shared"] == {"a": [1.5, -0.0], "b": 7, "c": []}
+
+
+def test_an_environment_that_does_not_say_where_the_others_are_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        pytest.raises(InvalidValueError, match="WORLD_SIZE=2, but no MASTER_ADDR, MASTER_PORT, RA"),
+        distributed.group(),
+    ):
+        pass
 
 
 def test_a_process_alone_is_process_0_of_1():
