@@ -517,7 +517,9 @@ def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, cap
     assert f"cannot make the folder {tmp_path / 'file'}: File exists" in said(capsys)
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path / "model")
     assert train(tmp_path / "model") == 1
-    assert "holds a model, but no checkpoint from which its training could go on" in said(capsys)
+    assert "holds model.safetensors, which a new run would replace, but no checkpoint" in said(
+        capsys
+    )
 
 
 @pytest.mark.parametrize("name", ["model", "step-00000004"])

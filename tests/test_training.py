@@ -30,7 +30,7 @@ from scoresde.errors import (
 )
 from scoresde.nn import MLP
 from scoresde.objectives import dsm_loss, g2
-from scoresde.score import ScoreModel
+from scoresde.score import Pilot, ScoreModel
 from scoresde.sde import EDMSDE, VESDE, VPSDE, Importance, Moments
 from scoresde.training import Callback, TrainConfig, Trainer
 from scoresde.training.state import pack
@@ -308,12 +308,34 @@ def test_a_finished_run_does_nothing_but_write_its_model(tmp_path, whole):
     assert all(torch.equal(v, stored[k]) for k, v in model.state_dict().items())
 
 
-def test_a_model_that_no_run_left_is_not_replaced(tmp_path):
-    make().save_pretrained(tmp_path)
-    before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match=r"holds a model, but no checkpoint from which"):
+def test_what_was_made_of_the_model_of_a_finished_run_stays(tmp_path):
+    """Only files that a kill or damage left behind are written again."""
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train()
+    model = ScoreModel.from_pretrained(tmp_path)
+    model.steps = 17
+    model.save_pretrained(tmp_path)
+    for after in (17, None):
+        Trainer(make(), data(), CONFIG, folder=tmp_path).train()
+        assert ScoreModel.from_pretrained(tmp_path).steps == after
+        (tmp_path / "config.json").write_text("{}")
+
+
+def test_a_model_that_is_trained_on_loses_the_pilot_of_its_old_weights(tmp_path):
+    model = make()
+    model.pilot = Pilot.measure(torch.arange(6.0) - 3, torch.eye(6), Moments(0.0, var=1.0), 6)
+    model = Trainer(model, data(), CONFIG, folder=tmp_path).train(1)
+    assert model.pilot is None
+    assert ScoreModel.from_pretrained(tmp_path).pilot is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_model_that_no_run_left_is_not_replaced(tmp_path, name):
+    make().save_pretrained(tmp_path / "other")
+    before = (tmp_path / "other" / name).read_bytes()
+    (tmp_path / name).write_bytes(before)
+    with pytest.raises(CheckpointError, match=rf"holds {name}, which a new run would replace, but"):
         Trainer(make(), data(), CONFIG, folder=tmp_path)
-    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):

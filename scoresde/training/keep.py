@@ -45,19 +45,20 @@ class Keeper:
 
         Raises:
             InvalidValueError: It is one of another configuration, model or data set.
-            CheckpointError: There are checkpoints, and none is good or of a run; or there is a
-                model without any, which a new run would replace; or another process trains here.
+            CheckpointError: There are checkpoints, and none is good or of a run; or there is none,
+                but a model that a new run would replace; or another process trains here.
         """
         self.lock.take()
         for folder in (self.folder, *self.folder.glob("ema-*")):
             checkpoint.clean(folder)
         found = checkpoint.latest(self.folder)
         if found is None:
-            if (self.folder / "model.safetensors").exists():
-                raise CheckpointError(
-                    f"{self.folder} holds a model, but no checkpoint from which its training could "
-                    "go on; take another folder"
-                )
+            for name in ("model.safetensors", "config.json"):
+                if (self.folder / name).exists():
+                    raise CheckpointError(
+                        f"{self.folder} holds {name}, which a new run would replace, but no "
+                        "checkpoint from which one could go on; take another folder"
+                    )
             return None
         path, tensors, meta = found
         if not {"step", "config"} <= meta.keys():
@@ -110,6 +111,14 @@ class Keeper:
             profile = {"profile": str(average.profile)}
             average.model.save_pretrained(self.folder / name, training=training, average=profile)
 
+    def complete(self, step: int, averages: Mapping[str, Average[ScoreModel]]) -> None:
+        """Write the averages after the last `step` where a kill or damage left none, or older ones.
+
+        Others stay, since somebody may have made more of them, by a pilot for example.
+        """
+        lost = {name: a for name, a in averages.items() if not _holds(self.folder / name, step)}
+        self.export(step, lost)
+
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
         self.config.check_continues(meta["config"], source)
         for name, value in self.identity.items():
@@ -130,3 +139,13 @@ class Keeper:
                     RuntimeWarning,
                     stacklevel=4,
                 )
+
+
+def _holds(folder: Path, step: int) -> bool:
+    """Whether the files of a model are there and whole, and not those after fewer updates."""
+    try:
+        _, config = checkpoint.load_tensors(folder / "model.safetensors")
+        whole = checkpoint.read_json(folder / "config.json") == config
+    except CheckpointError:
+        return False
+    return whole and config.get("training", {}).get("done", step) == step

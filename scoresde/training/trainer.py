@@ -49,10 +49,12 @@ class Trainer:
       writes it;
     - `ema-*/`: the same for every further decay of `config.ema`;
     - `ema/`: snapshots of the averages of `config.ema_sigma`, for `scoresde.ema.reconstruct`;
-    - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before.
+    - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before;
+    - `.lock`: nothing; it keeps other processes out while this one trains.
 
     Args:
-        model: Trained in place; it is told the data's transform, where they declare one.
+        model: Trained in place; it is told the data's transform, where they declare one, and loses
+            its pilot, which was measured with other weights.
         data: What to learn, or what `scoresde.data.load` makes it of. Labels, where there are
             any, are given to the network as `label`; a hidden one is `data.classes`.
         config: The numbers of the run.
@@ -101,6 +103,7 @@ class Trainer:
         self.step = 0
         if self.data.transform != Identity():
             model.transform = self.data.transform
+        model.pilot = None  # it was measured with other weights
         self.ema = Averages(model, self.config, self.folder)
         self.ema.share(model)
         self._batches = Batches(self.data, self.config, augment=augment)
@@ -172,7 +175,7 @@ class Trainer:
             if self._keeper is not None and self.finished:
                 # the run may have been killed between the two files
                 keeper, results = self._keeper, self.ema.whole().results
-                distributed.on_main(lambda: keeper.export(self.step, results))
+                distributed.on_main(lambda: keeper.complete(self.step, results))
             distributed.on_main(lambda: self.ema.start(self.step))
             while self.step < end:
                 batch = next(batches)
