@@ -1,5 +1,6 @@
 """Training: bit-exact resume, whatever ended the run, and reports instead of NaNs."""
 
+import argparse
 import errno
 import json
 import math
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -767,6 +768,42 @@ def test_what_is_no_model_or_configuration_is_refused():
         Trainer(make().net, data())
     with pytest.raises(InvalidTypeError, match="config must be a TrainConfig, got dict"):
         Trainer(make(), data(), {"steps": 2})
+
+
+class Own(nn.Linear):
+    """A user's network, that has its configuration as many do."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.config = argparse.Namespace(width=2)
+
+    def forward(self, x, c):
+        return super().forward(x)
+
+
+def test_a_network_with_a_configuration_of_its_own_kind_is_trained_and_taken_up_again(tmp_path):
+    """It was refused at the first checkpoint, or as another one that it was not."""
+    for step in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            model = ScoreModel(Own(), VESDE(), (2,))
+        trainer = Trainer(model, data(labels=False), CONFIG, folder=tmp_path)
+        assert trainer.step == step - 1
+        assert trainer.train(1).classes is None
+    with torch.random.fork_rng(devices=[]):
+        again = ScoreModel.from_pretrained(tmp_path, net=Own())
+    assert torch.equal(again.net.weight, trainer.ema.model.net.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabled(VESDE):
+    """A user's process, with a field that is no JSON."""
+
+    table: torch.Tensor
+
+
+def test_a_model_that_no_file_can_hold_is_refused_before_the_first_update(tmp_path):
+    with pytest.raises(InvalidTypeError, match=r"cannot store tensor\(\[1.\]\) .* as JSON"):
+        Trainer(make(Tabled(table=torch.ones(1))), data(), CONFIG, folder=tmp_path)
 
 
 def test_a_result_is_trained_again_once_it_is_thawed():

@@ -8,7 +8,7 @@ bytes and JSON that is checked on reading. Nothing here knows about models, and 
 unpickles.
 """
 
-from scoresde.checkpoint.files import clean, parse, read_json, write_bytes, write_json
+from scoresde.checkpoint.files import clean, dump, parse, read_json, write_bytes, write_json
 from scoresde.checkpoint.lock import Lock
 from scoresde.checkpoint.state import load_state
 from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
@@ -27,6 +27,7 @@ __all__ = [
     "NewerError",
     "clean",
     "digest",
+    "dump",
     "latest",
     "load_state",
     "load_tensors",

@@ -20,6 +20,7 @@ from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.sampling import Shards, sample
 from scoresde.score import ScoreModel
+from scoresde.score.store import net_config
 
 __all__ = ["Drawn", "Sample", "check_folder", "check_out", "draw"]
 
@@ -238,7 +239,7 @@ def _shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
 
 def _fingerprint(model: ScoreModel) -> str:
     """Tells one trained model from another."""
-    config = getattr(model.net, "config", None)
+    config = net_config(model.net)
     parts = (model.sde, model.parameterization, model.steps, model.transform, config)
     pilot = {} if model.pilot is None else model.pilot.tensors()
     tensors = {name: value.cpu() for name, value in {**model.state_dict(), **pilot}.items()}

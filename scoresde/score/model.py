@@ -24,7 +24,15 @@ from scoresde.errors import (
 from scoresde.score import card, hub
 from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
 from scoresde.score.pilot import Pilot
-from scoresde.score.store import locate, packaged, read, rebuild_net, rebuild_sde, sde_fields
+from scoresde.score.store import (
+    locate,
+    net_config,
+    packaged,
+    read,
+    rebuild_net,
+    rebuild_sde,
+    sde_fields,
+)
 from scoresde.sde import SDE, Moments, expand
 
 __all__ = ["ScoreModel", "load"]
@@ -110,7 +118,7 @@ class ScoreModel(nn.Module):
     @property
     def classes(self) -> int | None:
         """How many classes the network tells apart by `label`, or None."""
-        config = getattr(self.net, "config", None) or {}
+        config = net_config(self.net) or {}
         number: int | None = config.get("num_classes")
         return number
 
@@ -183,6 +191,18 @@ class ScoreModel(nn.Module):
 
     # Persistence
 
+    def description(self) -> dict[str, Any]:
+        """What `save_pretrained` says of the model in JSON."""
+        return {
+            "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
+            "net": {"type": type(self.net).__name__, "config": net_config(self.net)},
+            "event_shape": list(self.event_shape),
+            "parameterization": self.parameterization,
+            "steps": self.steps,
+            "parameters": sum(p.numel() for p in self.net.parameters()),
+            "transform": describe(self.transform),
+        }
+
     def save_pretrained(
         self, folder: str | Path, *, dtype: torch.dtype | None = None, **meta: Any
     ) -> None:
@@ -202,15 +222,7 @@ class ScoreModel(nn.Module):
             InvalidValueError, InvalidTypeError: `meta` has such a name, or is no JSON.
             CheckpointError: The folder cannot be written.
         """
-        config: dict[str, Any] = {
-            "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
-            "net": {"type": type(self.net).__name__, "config": getattr(self.net, "config", None)},
-            "event_shape": list(self.event_shape),
-            "parameterization": self.parameterization,
-            "steps": self.steps,
-            "parameters": sum(p.numel() for p in self.net.parameters()),
-            "transform": describe(self.transform),
-        }
+        config = self.description()
         if taken := {"pilot", *config} & meta.keys():
             raise InvalidValueError(
                 f"the model has a {', '.join(sorted(taken))} of its own in its file; store what is "

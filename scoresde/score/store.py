@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
-from scoresde.errors import CheckpointError
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 from scoresde.score import hub
 from scoresde.sde import SDE
 
 __all__ = [
     "SDES",
     "locate",
+    "net_config",
     "packaged",
     "read",
     "rebuild_net",
@@ -125,6 +126,19 @@ def sde_fields(sde: SDE) -> dict[str, Any]:
     """The constructor's arguments of an SDE."""
     init = {name for name, field in sde.__dataclass_fields__.items() if field.init}
     return {name: value for name, value in asdict(sde).items() if name in init}
+
+
+def net_config(net: nn.Module) -> dict[str, Any] | None:
+    """The constructor's arguments of a network, where `config` holds them as JSON, as ours does.
+
+    Networks of others have objects of all kinds under that name.
+    """
+    config: Any = getattr(net, "config", None)
+    try:
+        checkpoint.dump(config)
+    except (InvalidTypeError, InvalidValueError):
+        return None
+    return dict(config)
 
 
 def spelt(fields: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from scoresde import checkpoint
 from scoresde.data import Data
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel
+from scoresde.score.store import net_config
 from scoresde.training.averages import Averages
 from scoresde.training.shard import laid_like, whole
 
@@ -72,7 +73,7 @@ def identity(model: ScoreModel, data: Data) -> dict[str, str]:
     samples = " x ".join(map(str, (len(data), *data.event_shape)))
     return {
         "sde": repr(model.sde),
-        "network": f"{type(model.net).__name__}({getattr(model.net, 'config', '')})",
+        "network": f"{type(model.net).__name__}({net_config(model.net) or ''})",
         "parameterization": model.parameterization,
         "data set": f"{samples}, SHA-256 {data.fingerprint()[:16]}",
     }

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde import distributed
+from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer
 from scoresde.data import Data, Identity, load
 from scoresde.data.augment import Augment
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
+from scoresde.score.store import net_config
 from scoresde.training.averages import Averages
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks
@@ -70,7 +71,8 @@ class Trainer:
     Raises:
         ShapeError: The data's events have another shape than the model's.
         DataError: Their numbers are beyond what a model can have.
-        InvalidTypeError: The model is no `ScoreModel`, or the configuration no `TrainConfig`.
+        InvalidTypeError: The model is no `ScoreModel`, or the configuration no `TrainConfig`; or
+            the folder cannot hold the model, whose SDE has fields that are no JSON.
         InvalidValueError: The folder holds a run of another configuration, model or data set; or
             all weights of the model are frozen, as those of a model that `train` returned.
         CheckpointError: The folder holds checkpoints, and all are damaged, or a model and none; or
@@ -115,6 +117,7 @@ class Trainer:
         )
         self.callbacks = Callbacks(callbacks if distributed.is_main() else ())
         if keeper is not None:
+            checkpoint.dump(model.description())  # else the first checkpoint would fail
             if distributed.is_main():
                 self.callbacks.members.insert(0, JSONLines(keeper.folder / "log.jsonl"))
             self._resume(keeper)
@@ -284,8 +287,7 @@ def _check_fit(model: ScoreModel, data: Data) -> None:
             "build the model with event_shape=data.event_shape"
         )
     data.moments()  # numbers without end would only show in the loss
-    config = getattr(model.net, "config", None)
-    known = config if isinstance(config, dict) else {}
+    known = net_config(model.net) or {}
     if data.label is not None and known.get("num_classes", data.classes) != data.classes:
         raise InvalidValueError(
             f"the data have {data.classes} classes and the network num_classes="
