@@ -794,6 +794,14 @@ def test_a_network_with_a_configuration_of_its_own_kind_is_trained_and_taken_up_
     assert torch.equal(again.net.weight, trainer.ema.model.net.weight)
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_the_first_update(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(CheckpointError, match="cannot make the folder"):
+            Trainer(make(), data(), CONFIG, folder=folder)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tabled(VESDE):
     """A user's process, with a field that is no JSON."""

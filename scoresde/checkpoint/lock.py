@@ -23,7 +23,7 @@ class Lock:
     nor do several in one process shut one another out.
 
     Args:
-        folder: Made if need be. What is left in it is an empty file `.lock`.
+        folder: What is left in it is an empty file `.lock`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,6 @@ class Lock:
         if self._end is not None:
             return
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is overwritten
-            self.folder.mkdir(parents=True, exist_ok=True)
             file = os.open(self.folder / _NAME, os.O_WRONLY | os.O_CREAT, 0o666)
             self._end = weakref.finalize(self, os.close, file)
             if not _locked(file):

@@ -14,7 +14,6 @@ import tyro
 from scoresde import distributed
 from scoresde.cli.config import RunConfig
 from scoresde.data import Data
-from scoresde.errors import CheckpointError
 from scoresde.score import card
 from scoresde.score.store import read
 from scoresde.training import Trainer
@@ -57,7 +56,6 @@ class Train:
         classes = f", {data.classes} classes" if data.classes else ""
         _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{classes}")
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
-        distributed.on_main(lambda: _check_folder(self.out))
         trainer = Trainer(model, data, run.train, folder=self.out, callbacks=callbacks)
         distributed.on_main(lambda: run.write(self.out / _FILE))
         steps = f"{run.train.steps:,}"
@@ -97,14 +95,6 @@ def _file_in(words: Sequence[str]) -> Path | None:
     finder.add_argument("--config", type=Path, nargs="?")
     path: Path | None = finder.parse_known_args(words)[0].config
     return path
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse, before the work, a folder that cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 def _say(line: str) -> None:

@@ -46,8 +46,15 @@ class Keeper:
         Raises:
             InvalidValueError: It is one of another configuration, model or data set.
             CheckpointError: There are checkpoints, and none is good or of a run; or there is none,
-                but a model that a new run would replace; or another process trains here.
+                but a model that a new run would replace; or another process trains here; or the
+                folder cannot be made.
         """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot make the folder {self.folder}: {error.strerror}"
+            ) from error
         self.lock.take()
         for folder in (self.folder, *self.folder.glob("ema-*")):
             checkpoint.clean(folder)
