@@ -1,5 +1,6 @@
 """Ladders of noise levels: the NCSN ladder is the VE SDE, restricted to its levels."""
 
+import copy
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -285,6 +286,18 @@ def test_any_sequence_is_a_ladder(form):
     ladder = NCSNLadder(form(values))
     assert ladder.levels == 3
     assert hash(ladder) == hash(NCSNLadder(ladder.sigmas))
+
+
+def test_a_table_is_made_once_and_one_made_in_inference_mode_serves_training_too():
+    sde, t = VPSDE.from_betas([0.1, 0.2, 0.3]), torch.tensor([0.2, 0.9], dtype=torch.float64)
+    with torch.inference_mode():
+        sde.sigma(t)
+    table = sde._table
+    x = torch.ones(2, 3, requires_grad=True)
+    sde.perturb(x, t, torch.zeros(2, 3)).sum().backward()
+    assert_close(x.grad, sde.alpha(t)[:, None].float().expand(2, 3))
+    assert sde._table is table
+    assert copy.deepcopy(sde) == sde == VPSDE.from_betas([0.1, 0.2, 0.3])
 
 
 def test_a_ladder_of_any_length_of_time_is_the_same_ladder():

@@ -7,8 +7,11 @@ logarithm of the noise, so that everything which an SDE can do a ladder can do t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from scoresde.checks import check_integer, check_real
@@ -29,6 +32,11 @@ class _Table(SDE):
         """The log signal-to-noise ratio at the levels, decreasing, float64 `(L,)`."""
         raise InvalidTypeError(f"{type(self).__name__} has no table")
 
+    @cached_property
+    def _table(self) -> NDArray[np.float64]:
+        # an array, since a tensor made in inference mode would stay one of it
+        return self._knots().numpy()
+
     def _set_levels(self, name: str) -> None:
         try:
             values = tuple(float(value) for value in getattr(self, name))
@@ -45,14 +53,14 @@ class _Table(SDE):
             raise InvalidValueError(f"a ladder ends at its first level, eps = 0; got {self.eps}")
 
     def _check_levels(self, name: str) -> None:
-        if not (self._knots().diff() < 0).all():
+        if not (np.diff(self._table) < 0).all():
             raise InvalidValueError(
                 f"two levels are not far enough apart to differ in float64; thin out {name}"
             )
 
     def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The log signal-to-noise ratio at t, and its slope in t, in the dtype of t."""
-        knots = self._knots().to(t)
+        knots = torch.from_numpy(self._table).to(t)
         last = len(knots) - 1
         position = t / self.T * last
         i = position.detach().floor().long().clamp(0, last - 1)
@@ -65,7 +73,7 @@ class _Table(SDE):
 
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse of `log_snr`."""
-        knots = self._knots().to(log_snr)
+        knots = torch.from_numpy(self._table).to(log_snr)
         last = len(knots) - 1
         i = torch.searchsorted(-knots, -log_snr.contiguous(), right=True).sub(1).clamp(0, last - 1)
         return self.T * (i + (log_snr - knots[i]) / (knots[i + 1] - knots[i])) / last
