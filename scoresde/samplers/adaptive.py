@@ -40,10 +40,11 @@ class AdaptiveSDE(Adaptive):
     Models*, arXiv:2105.14080, whose improved Euler method and control of errors these are. Three
     things differ. The linear part is integrated exactly in the variables of the probability flow,
     so that all SDEs are treated alike. The two tolerances are added, where there the larger counts,
-    and steps change by the power 3/4 of the error, not 9/10. And the noise of an attempt belongs to its interval of time
-    on one Brownian path per sample: a rejected step is repeated with a part of the same increment,
-    where a number that is kept and rescaled would be biased by the rejection. A seed stands for
-    one path at any tolerance. The paths are drawn sample by sample, about a millisecond a step.
+    and steps change by the power 3/4 of the error, not 9/10. And the noise of an attempt belongs to
+    its interval of time on one Brownian path per sample: a rejected step is repeated with a part of
+    the same increment, where a number that is kept and rescaled would be biased by the rejection. A
+    seed stands for one path at any tolerance. The paths are drawn sample by sample, about a
+    millisecond a step.
 
     Args:
         rtol: The tolerance relative to $z$, positive.
