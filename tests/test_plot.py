@@ -209,6 +209,12 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(tmp_path, call, erro
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("points", [[], [(1, 0.0, 0.0, 0.0)], [(0, 1.0, 0.5, 2.0)]])
+def test_a_panel_without_a_point_that_has_a_logarithm_is_empty(tmp_path, points):
+    path = plot.pareto({"a": {"b": points}}, tmp_path / "picture.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_an_error_of_rounding_does_not_stretch_a_panel_and_prices_are_plain_numbers(
     tmp_path, monkeypatch
 ):

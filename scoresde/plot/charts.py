@@ -138,8 +138,8 @@ def pareto(
 ) -> Path:
     """Writes price against error, one panel beside the other, with shaded intervals.
 
-    Both axes are logarithmic: points without a positive error are left out, and one below 1e-8 of
-    the largest of its panel, where rounding begins, is drawn there.
+    Both axes are logarithmic: points without a positive price and error are left out, and an error
+    below 1e-8 of the largest of its panel, where rounding begins, is drawn there.
 
     Args:
         panels: for each title the curves, by the names of the legend; one name has one colour.
@@ -170,9 +170,11 @@ def pareto(
             shown = [
                 (price, *(max(number, bottom) for number in numbers))
                 for price, *numbers in points
-                if numbers[0] > 0 and math.isfinite(numbers[0])
+                if price > 0 and numbers[0] > 0 and math.isfinite(numbers[0])
             ]
-            at, values, lows, highs = zip(*shown, strict=True) if shown else ((),) * 4
+            if not shown:
+                continue
+            at, values, lows, highs = zip(*shown, strict=True)
             # a dash pattern for every ten colours
             tens, units = divmod(names.index(name), 10)
             colour, dashes = f"C{units}", ("-", "--", ":", "-.")[tens % 4]
