@@ -400,6 +400,13 @@ def empty(tmp_path):
     return tmp_path
 
 
+def judge(tmp_path, **changes):
+    """The file of a classifier of another description."""
+    fields = {"event_shape": [3], "classes": 2} | changes
+    checkpoint.save_tensors(tmp_path / "judge.safetensors", {}, {"classifier": fields})
+    return tmp_path / "judge.safetensors"
+
+
 def damaged(tmp_path):
     (tmp_path / "shard-0.safetensors").write_bytes(b"nothing")
     return tmp_path
@@ -454,6 +461,9 @@ def damaged(tmp_path):
         (lambda p: Kernel(bandwidth="x"), InvalidTypeError, "bandwidth.*'x'"),
         (lambda p: Classifier.fit(LABELLED, steps=0), InvalidValueError, "steps.*got 0"),
         (lambda p: Classifier.fit(LABELLED, lr=0), InvalidValueError, "lr must be positive"),
+        (lambda p: Classifier.fit(LABELLED, steps=3, lr=1e30), NonFiniteError, "diverged at lr"),
+        (lambda p: Classifier.load(judge(p, classes=-1)), CheckpointError, "holds no classifier"),
+        (lambda p: Classifier.load(judge(p, event_shape=3)), CheckpointError, "no classifier"),
         (lambda p: evaluate(SAMPLES, REAL, seed=-1), InvalidValueError, "seed.*got -1"),
         (lambda p: evaluate(SAMPLES, REAL, train=REAL), DataError, "not trained on"),
         (lambda p: evaluate(p / "none.npy", REAL), DataError, "does not exist"),

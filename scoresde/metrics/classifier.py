@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -11,7 +12,13 @@ from torch import Tensor, nn
 from scoresde import checkpoint
 from scoresde.checks import check_integer, check_real
 from scoresde.data import Data, batch_indices
-from scoresde.errors import CheckpointError, DataError, InvalidValueError, ShapeError
+from scoresde.errors import (
+    CheckpointError,
+    DataError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+)
 
 __all__ = ["Classifier"]
 
@@ -85,6 +92,7 @@ class Classifier(nn.Module):
         Raises:
             DataError: The data have no labels.
             InvalidValueError: A number is out of range, or there are fewer than two classes.
+            NonFiniteError: The training diverged.
         """
         if data.label is None or data.classes is None:
             raise DataError("a classifier learns from labels, and these data have none")
@@ -108,7 +116,13 @@ class Classifier(nn.Module):
                 optimizer.step()
         self.eval().requires_grad_(False)
         seen = data.batch(batch_indices(len(data), min(len(data), 1024), seed=seed, step=0))
-        self.scale.fill_(float(self(seen).square().mean().sqrt()) or 1.0)
+        size = float(self(seen).square().mean().sqrt())
+        if not math.isfinite(size):
+            raise NonFiniteError(
+                f"the training of the classifier diverged at lr = {lr}; take a smaller one, or "
+                "divide the data by their scale"
+            )
+        self.scale.fill_(size or 1.0)
         return self
 
     @torch.no_grad()
@@ -153,9 +167,12 @@ class Classifier(nn.Module):
             CheckpointError: The file is missing, damaged, or holds something else.
         """
         tensors, meta = checkpoint.load_tensors(path)
-        if "classifier" not in meta:
-            raise CheckpointError(f"{path} holds no classifier; write one with Classifier.save")
-        with torch.random.fork_rng(devices=[]):  # the first weights are overwritten
-            self = cls(**meta["classifier"])
+        try:
+            with torch.random.fork_rng(devices=[]):  # the first weights are overwritten
+                self = cls(**meta["classifier"])
+        except (LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} holds no classifier; write one with Classifier.save"
+            ) from error
         checkpoint.load_state(self, tensors, source=str(path))
         return self.eval().requires_grad_(False)
