@@ -272,6 +272,7 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
         ("--steps 0", "steps must be at least 1, got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
         ("--first -1", "first must be an integer >= 0, got -1"),
+        (f"--first {10**23}", "samples of a seed are numbered below 2**40, got first = 1000000"),
         ("--batch-size 0", "batch_size must be an integer >= 1, got 0"),
         ("--class -1", "class must lie in [0, 9], got -1"),
         ("--out x.gif", "out must end in .png, .npy, .npz, .safetensors; got 'x.gif'"),

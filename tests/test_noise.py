@@ -468,6 +468,12 @@ def test_a_seed_numbers_its_samples_from_the_first(seed, n, first):
     assert seeds_of(n, seed, None, first) == ([seed] * n, list(range(first, first + n)))
 
 
+def test_the_last_sample_of_a_seed_is_not_the_first():
+    # 2**62 was: its counters begin where 64 bits do again
+    last = Noise.of(0, 1, first=2**40 - 1).normal(like(1, 16), 0.5)
+    assert (last - Noise.of(0, 1).normal(like(1, 16), 0.5)).abs().max() > 0.1
+
+
 def test_a_generator_gives_every_sample_a_seed_of_its_own():
     seeds, indices = seeds_of(5, None, torch.Generator().manual_seed(1), 0)
     assert len(set(seeds)) == 5
@@ -506,7 +512,8 @@ def test_without_seed_or_generator_the_global_generator_governs():
     ("arguments", "error", "message"),
     [
         ((2, 1, torch.Generator(), 0), InvalidValueError, "seed= or generator=, not both"),
-        ((2, 1, None, -1), InvalidValueError, "first must be >= 0, got -1"),
+        ((2, 1, None, -1), InvalidValueError, "below .*, got first = -1 and n = 2"),
+        ((2, 1, None, 2**40 - 1), InvalidValueError, "below .*, got first = 1099511627775"),
         ((2, None, [torch.Generator()], 0), InvalidValueError, "1 generators for n = 2 samples"),
         ((2, None, 5, 0), InvalidTypeError, "generator= takes a torch.Generator .* got 5"),
     ],

@@ -153,7 +153,7 @@ def draw(
     """
     if n < 1:
         raise InvalidValueError(f"n must be at least 1, got {n}")
-    labels = _labels(model, label, torch.arange(first, first + n))
+    labels = _labels(model, label, first, n)
     start = time.perf_counter()
     with _counted(model) as calls:
         x = sample(
@@ -171,18 +171,18 @@ def draw(
     return Drawn(x, labels, len(calls) // batches, time.perf_counter() - start)
 
 
-def _labels(model: ScoreModel, label: int | None, index: Tensor) -> Tensor | None:
-    """The classes of the samples of these numbers, where the model knows any."""
+def _labels(model: ScoreModel, label: int | None, first: int, n: int) -> Tensor | None:
+    """The classes of samples `first ... first + n - 1`, where the model knows any."""
     classes = model.classes
     if classes is None:
         if label is None:
             return None
         raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
     if label is None:
-        return index % classes
+        return (torch.arange(n) + first % classes) % classes
     if not 0 <= label < classes:
         raise InvalidValueError(f"class must lie in [0, {classes - 1}], got {label}")
-    return torch.full_like(index, label)
+    return torch.full((n,), label)
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from scoresde.noise import path, philox
 __all__ = ["Noise", "seeds_of"]
 
 _WORD = 2**64
+# samples of one seed: the counters of further ones would run into those of the first
+_SAMPLES = 2**40
 # the second word of the key: what the numbers are for
 _FRESH, _PATH, _AREA = range(3)
 _FORKS = 8
@@ -190,12 +192,15 @@ def seeds_of(
     draws one from each. With neither, one seed is drawn from torch's global generator.
 
     Raises:
-        InvalidValueError: Both a seed and a generator, or a list of another length than n.
+        InvalidValueError: Both a seed and a generator, a list of another length than n, or a sample
+            number outside [0, 2**40).
     """
     if seed is not None and generator is not None:
         raise InvalidValueError("give seed= or generator=, not both")
-    if first < 0:
-        raise InvalidValueError(f"first must be >= 0, got {first}")
+    if not 0 <= first <= _SAMPLES - n:
+        raise InvalidValueError(
+            f"samples of a seed are numbered below 2**40, got first = {first} and n = {n}"
+        )
     if generator is None:
         if seed is None:
             seed = int(torch.randint(2**63 - 1, ()))
