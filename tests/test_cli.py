@@ -433,7 +433,7 @@ def test_a_bad_checkpoint_is_told_in_one_line(
 def test_a_model_is_asked_about_the_part_that_it_did_not_learn(
     command, tmp_path, monkeypatch, capsys
 ):
-    def load(source, *, split):
+    def load(source, *, split, size):
         raise DataError(f"the part {split} of {source}")
 
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path)
@@ -442,6 +442,51 @@ def test_a_model_is_asked_about_the_part_that_it_did_not_learn(
     assert "the part test of cifar10" in capsys.readouterr().err
     assert main([command, str(tmp_path), "--data", "cifar10", "--split", "train"]) == 1
     assert "the part train of cifar10" in capsys.readouterr().err
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Images of three sizes, which are data once they are resized."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(48):
+        Image.new("RGB", (8 + i % 3, 9), (5 * i, 0, 255 - i)).save(folder / f"{i}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("suggest",),
+        ("likelihood", "model", "--n", "2", "--tol", "1", "--data"),
+        ("audit", "model", "--levels=2", "--samples=2", "--steps=1", "--n=16", "--data"),
+        ("evaluate", "model", "--steps", "2", "--resamples", "0", "--metrics", "mmd", "--data"),
+    ],
+)
+def test_images_of_odd_sizes_are_resized_for_a_model_as_they_were_for_its_training(
+    command, photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    net = built(UNet, 3, channels=(2,))
+    model = ScoreModel(net, VESDE(), (3, 4, 4))
+    model.transform = data.BYTES
+    model.save_pretrained("model")
+    assert main([*command, photos]) == 1
+    assert "the images have different sizes" in said(capsys)
+    assert main([*command, photos, "--size", "4"]) == 0
+    if command[0] != "suggest":
+        capsys.readouterr()
+        assert main([*command, photos, "--size", "5"]) == 1
+        assert "but the model's have (3, 4, 4); images are resized by --size" in said(capsys)
+
+
+def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, capsys):
+    path = tmp_path / "far.npy"
+    np.save(path, 1000 + 50 * np.random.default_rng(0).standard_normal((200, 2)))
+    for options, std in ((["--standardize"], 1), ([], 50)):
+        assert main(["suggest", str(path), *options]) == 0
+        found = re.search(r"sigma_data +([\d.]+)", capsys.readouterr().out)
+        assert float(found[1]) == pytest.approx(std, rel=0.2)
 
 
 # train

@@ -14,7 +14,7 @@ from scoresde import plot
 from scoresde.audit import audit
 from scoresde.checks import seeded
 from scoresde.cli.held_out import held_out, labels_of, warn_of_training
-from scoresde.cli.options import Checkpoint, HeldOutSplit, Source
+from scoresde.cli.options import Checkpoint, HeldOutSplit, Size, Source
 from scoresde.cli.sample import check_out
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
@@ -30,6 +30,7 @@ class Audit:
     checkpoint: Checkpoint
     data: Source
     split: HeldOutSplit = None
+    size: Size = None
     train: str | None = None
     """The data that the model was trained on, to see how much of them it knows by heart."""
     out: Path = Path("audit.png")
@@ -57,12 +58,13 @@ class Audit:
         if self.json is not None:
             check_out(self.json, (".json",))
         model = ScoreModel.from_pretrained(self.checkpoint)
-        x, condition = self._prepared(held_out(self.data, self.split, model), self.data, model)
+        asked = held_out(self.data, self.split, model, size=self.size)
+        x, condition = self._prepared(asked, self.data, model)
         warn_of_training(self.checkpoint, self.data, self.split)
         rows = torch.randperm(len(x), generator=seeded(self.seed))[: self.n]
         train, known = None, None
         if self.train is not None:
-            learnt = held_out(self.train, None, model, usual="train")
+            learnt = held_out(self.train, None, model, size=self.size, usual="train")
             train, known = self._prepared(learnt, self.train, model)
         found = audit(
             model,

@@ -19,6 +19,7 @@ from torch import nn
 
 from scoresde.checks import check_name
 from scoresde.cli import toml
+from scoresde.cli.options import Size
 from scoresde.data import Data, load
 from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, UNet
@@ -40,10 +41,7 @@ class DataConfig:
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: train)")
     ] = None
     """The part of a data set of torchvision, train or test, or of one of Hugging Face's."""
-    size: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as they are)")
-    ] = None
-    """Crop images to squares and resize them to this many pixels a side, at least 1."""
+    size: Size = None
     standardize: bool = False
     """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
     lazy: Annotated[

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
+from scoresde.cli.options import Size
 from scoresde.cli.sample import check_out
 from scoresde.data import check
 from scoresde.errors import DataError, InvalidValueError
@@ -29,10 +30,7 @@ class CheckData:
     """A folder of images, a .npy or .npz, digits, mnist, hf:name[:split[:column]] and so on."""
     split: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """The part of a data set of torchvision or of the hub."""
-    size: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: as they are)")
-    ] = None
-    """Pixels a side that images would be resized to, at least 1."""
+    size: Size = None
     standardize: bool = False
     """Whether floats would be shifted and scaled to mean 0 and variance 1."""
     channels: tuple[int, ...] = (32, 64)

@@ -11,7 +11,7 @@ import tyro
 from scoresde import distributed, plot
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.held_out import held_out, warn_of_training
-from scoresde.cli.options import Checkpoint, HeldOutSplit, SamplerName, Steps
+from scoresde.cli.options import Checkpoint, HeldOutSplit, SamplerName, Size, Steps
 from scoresde.cli.sample import Sample, check_folder
 from scoresde.data import Data
 from scoresde.errors import DataError
@@ -37,6 +37,7 @@ class Evaluate:
     """Data that were not trained on: digits, a name of torchvision's (mnist, cifar10 ...), a .npy
     or .npz, a folder of images."""
     split: HeldOutSplit = None
+    size: Size = None
     train_data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """The data that were trained on, to look for memorisation; of torchvision's the part train."""
     n: int = 1000
@@ -69,10 +70,10 @@ class Evaluate:
         check_folder(self.out)
         least = self._least()
         model = ScoreModel.from_pretrained(self.checkpoint)
-        real = held_out(self.data, self.split, model)
+        real = held_out(self.data, self.split, model, size=self.size)
         known = None
         if self.train_data is not None:
-            known = held_out(self.train_data, None, model, usual="train")
+            known = held_out(self.train_data, None, model, size=self.size, usual="train")
         warn_of_training(self.checkpoint, self.data, self.split)
         lesson = known
         if self.features == "classifier" and known is None:

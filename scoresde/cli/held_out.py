@@ -15,23 +15,32 @@ from scoresde.score import ScoreModel
 __all__ = ["held_out", "labels_of", "warn_of_training"]
 
 
-def held_out(source: str, split: str | None, model: ScoreModel, *, usual: str = "test") -> Data:
+def held_out(
+    source: str,
+    split: str | None,
+    model: ScoreModel,
+    *,
+    size: int | None = None,
+    usual: str = "test",
+) -> Data:
     """The data, in the units of the model.
 
     Args:
         source: What `scoresde.data.load` takes.
         split: A part of them, or None.
         model: Whose data they are.
+        size: Pixels a side that images are resized to, or None.
         usual: The part of a data set of torchvision's where none is named.
 
     Raises:
         ShapeError: Their samples have another shape than the model's.
     """
-    data = load(source, split=split or _usual(source, usual)).units_of(model.transform)
+    data = load(source, split=split or _usual(source, usual), size=size)
+    data = data.units_of(model.transform)
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "
-            f"but the model's have {model.event_shape}"
+            f"but the model's have {model.event_shape}; images are resized by --size"
         )
     return data
 

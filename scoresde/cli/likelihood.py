@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from scoresde.checks import seeded
 from scoresde.cli.held_out import held_out, labels_of, warn_of_training
-from scoresde.cli.options import Checkpoint, HeldOutSplit, Source
+from scoresde.cli.options import Checkpoint, HeldOutSplit, Size, Source
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
@@ -28,6 +28,7 @@ class Likelihood:
     checkpoint: Checkpoint
     data: Source
     split: HeldOutSplit = None
+    size: Size = None
     first: int = 0
     """The number of the first sample of the data."""
     n: int = 64
@@ -46,7 +47,7 @@ class Likelihood:
     def run(self) -> None:
         """Compute and print."""
         model = ScoreModel.from_pretrained(self.checkpoint)
-        data = held_out(self.data, self.split, model)
+        data = held_out(self.data, self.split, model, size=self.size)
         warn_of_training(self.checkpoint, self.data, self.split)
         x, label, transform = self._prepared(data, model)
         start = time.perf_counter()

@@ -8,7 +8,7 @@ import tyro
 
 from scoresde.sampling import SAMPLERS
 
-__all__ = ["Checkpoint", "HeldOutSplit", "SamplerName", "Source", "Split", "Steps"]
+__all__ = ["Checkpoint", "HeldOutSplit", "SamplerName", "Size", "Source", "Split", "Steps"]
 
 Checkpoint = Annotated[
     tyro.conf.Positional[str],
@@ -34,6 +34,14 @@ HeldOutSplit = Annotated[
         metavar="{train,test}",
         help_behavior_hint="(default: test)",
         help="The part of a data set of torchvision: the one that the model was not trained on.",
+    ),
+]
+Size = Annotated[
+    int | None,
+    tyro.conf.arg(
+        metavar="INT",
+        help="Crop images to squares and resize them to this many pixels a side, at least 1.",
+        help_behavior_hint="(default: as they are)",
     ),
 ]
 SamplerName = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")]

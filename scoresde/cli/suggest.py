@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from scoresde.cli.options import Split
+from scoresde.cli.options import Size, Split
 from scoresde.data import load
 from scoresde.suggestion import suggest
 
@@ -22,9 +22,13 @@ class Suggest:
     """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images."""
     split: Split = None
     """The part of a data set of torchvision."""
+    size: Size = None
+    standardize: bool = False
+    """Whether floats would be shifted and scaled to mean 0 and variance 1, as for train."""
     seed: int = 0
     """Which of the samples are looked at, where there are many."""
 
     def run(self) -> None:
         """Print a table."""
-        print(suggest(load(self.data, split=self.split), seed=self.seed))
+        data = load(self.data, split=self.split, size=self.size, standardize=self.standardize)
+        print(suggest(data, seed=self.seed))
