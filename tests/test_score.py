@@ -407,6 +407,9 @@ def test_a_packaged_model_is_found_by_its_name_alone(tmp_path, monkeypatch):
     assert torch.equal(load("plane").net.head.weight, model.net.head.weight)
     with pytest.raises(CheckpointError, match="no packaged model of that name; packaged are plane"):
         load("moon")
+    (tmp_path / "moon").mkdir()
+    with pytest.raises(CheckpointError, match=r"the one here is read by ScoreModel\."):
+        load("moon")
 
 
 # Wrapped scores

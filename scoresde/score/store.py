@@ -115,6 +115,11 @@ def packaged(name: str) -> Path:
     """
     names = sorted(p.name for p in _MODELS.glob("*") if p.is_dir())
     if name not in names:
+        if Path(name).exists():
+            raise CheckpointError(
+                f"{name!r} is no packaged model; the one here is read by "
+                f"ScoreModel.from_pretrained({name!r})"
+            )
         raise CheckpointError(
             f"there is no folder {name!r} and no packaged model of that name; "
             f"packaged are {', '.join(names) or 'none'}"
