@@ -510,6 +510,14 @@ def test_the_bounds_error_bar_falls_with_the_draws():
     assert (elbo(MIXTURE.at(sde), sde, x, draws=1).stderr == math.inf).all()
 
 
+def test_the_bound_of_a_process_without_noise_at_eps_is_refused_and_not_nan():
+    sde = VPSDE(eps=0.0)
+    with pytest.raises(
+        InvalidValueError, match=r"sigma\(eps = 0.0\) is 0 for VPSDE; choose eps > 0"
+    ):
+        elbo(MIXTURE.at(sde), sde, torch.zeros(1, 2))
+
+
 def test_a_network_with_disturbed_weights_finds_real_digits_less_probable():
     model = load("mnist")
     images, _ = mnist_data()
@@ -571,6 +579,11 @@ def test_levels_may_be_bytes_whole_numbers_or_floats(dtype):
     levels = torch.tensor([[0, 128, 255]], dtype=dtype)
     x = Dequantization(256, 1 / 128, -1.0)(levels, generator=gen())
     assert torch.equal(((x + 1) * 128).floor(), torch.tensor([[0.0, 128.0, 255.0]]))
+
+
+def test_one_level_is_too_few():
+    with pytest.raises(InvalidValueError, match="levels must be at least 2, got 1"):
+        Dequantization.centred(1)
 
 
 def test_data_without_a_declared_transform_have_no_bits():

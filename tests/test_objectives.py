@@ -121,6 +121,11 @@ def test_the_floor_in_figures():
     assert dsm_floor(VESDE(), torch.zeros(2, 3), Moments(0.0, var=torch.ones(4))).shape == (2, 3)
 
 
+def test_there_is_no_floor_without_noise():
+    with pytest.raises(InvalidValueError, match=r"sigma is 0 at t = 0.0; stay at or above eps"):
+        dsm_floor(VPSDE(), 0.0, Moments(0.0, var=torch.ones(4)))
+
+
 # Times
 
 

@@ -60,7 +60,7 @@ class Dequantization:
         The cell of a level has its value in the middle: bytes by `x / 127.5 - 1` are
         `centred(256)`, and 7 bits become log2(127.5) = 6.994.
         """
-        cell = (high - low) / (levels - 1)
+        cell = (high - low) / max(levels - 1, 1)
         return cls(levels, cell, low - cell / 2)
 
     @classmethod

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer
+from scoresde.errors import InvalidValueError
 from scoresde.likelihood.inputs import check_input, moments_of, time
 from scoresde.likelihood.result import LogProb
 from scoresde.noise import Noise
@@ -55,13 +56,14 @@ def elbo(
         seed: The randomness; row i has that of number `first + i`.
         first: The number of the first row.
         condition: What the model takes beside `(x, t)`, one row for each sample.
-        data: The data's moments, for the prior; a `ScoreModel` knows its own.
+        data: The data's moments, for the prior and a smaller spread; a `ScoreModel` knows its own.
 
     Returns:
         On the scale of `log_prob`, with the standard error of the draws.
 
     Raises:
-        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
+        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or there is no
+            noise at eps.
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
     check_input(model, sde, x, condition)
@@ -70,6 +72,11 @@ def elbo(
     data = moments_of(model, data)
     size, noise = math.prod(x.shape[1:]), Noise.of(seed, len(x), first=first)
     low, high = sde.log_snr(time(sde.T)), sde.log_snr(time(sde.eps))
+    if not high.isfinite():
+        raise InvalidValueError(
+            f"the bound needs noise at eps, but sigma(eps = {sde.eps}) is 0 for "
+            f"{type(sde).__name__}; choose eps > 0, or use log_prob"
+        )
     rsde = sde.reverse(Conditional(model, condition) if condition else model)
     terms = []
     with evaluating(model), torch.no_grad():

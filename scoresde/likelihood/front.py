@@ -48,8 +48,9 @@ def log_prob(
     r"""The log-density of samples, by the probability flow from eps to `T`.
 
     Three things are made explicit that are usually silent. The prior is the Gaussian with the
-    moments of the data, those of `data` or of the model, or else read from the score at `T`. What
-    lies between the data and eps is crossed by the heat equation (`heat_correction`), and its size
+    moments of the data, those of `data` or of the model, or else read from the score at `T`, unless
+    that takes a condition or has more than 1024 dimensions: then it is `sde.prior()`. What lies
+    between the data and eps is crossed by the heat equation (`heat_correction`), and its size
     reported. And each sample has adaptive steps of its own, so that its value does not depend on
     the batch, but for the rounding of a network or of a product with a covariance.
 

@@ -75,11 +75,7 @@ def dsm_loss(
         InvalidValueError: There is no noise at `t`, or the model belongs to another SDE.
     """
     p = perturb(model, sde, x, t, law, condition, weight, generator, check_finite, noise)
-    if not (p.sigma > 0).all():
-        raise InvalidValueError(
-            f"denoising needs noise, but sigma is 0 at t = {p.time}; stay at or above "
-            f"eps = {sde.eps}, or use ism_loss, ssm_loss or fd_ssm_loss"
-        )
+    _check_noise(sde, p.time, p.sigma)
     # sigma s + z is of order one at every noise level, so nothing large is subtracted
     said = expand(p.sigma, x) * p.score(p.x)
     scale = (p.scale / p.sigma**2).to(x)
@@ -105,8 +101,12 @@ def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) ->
 
     Returns:
         The floor, of the shape of `t`, in float64.
+
+    Raises:
+        InvalidValueError: There is no noise at `t`.
     """
     time = sde._times(t)
+    _check_noise(sde, time, sde.sigma(time))
     check_has("data", data, "at", "Moments(mean, var=...)")
     if data.cov is not None:
         var = torch.linalg.eigvalsh(data.cov.double()).clamp(min=0)
@@ -116,3 +116,11 @@ def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) ->
     signal = sde.alpha(time)[..., None] ** 2 * var
     floor: Tensor = (signal / (signal + noise[..., None])).sum(-1)
     return weight(sde, time) / noise * floor
+
+
+def _check_noise(sde: SDE, t: Tensor, sigma: Tensor) -> None:
+    if not (sigma > 0).all():
+        raise InvalidValueError(
+            f"denoising needs noise, but sigma is 0 at t = {t}; stay at or above "
+            f"eps = {sde.eps}, or use ism_loss, ssm_loss or fd_ssm_loss"
+        )
