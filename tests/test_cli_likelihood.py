@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from scoresde import VPSDE, Moments, ScoreModel
 from scoresde.cli import main
@@ -46,6 +47,21 @@ def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
     assert main(words) == 0
     again = capsys.readouterr().out.splitlines()
     assert numbers(again[1])[0] == pytest.approx(nats, abs=0.02)
+
+
+def test_a_folder_that_lacks_a_class_is_refused_since_others_would_take_its_number(
+    folders, tmp_path, capsys
+):
+    for name in ("a", "b", "d"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8), ord(name)).save(tmp_path / name / "0.png")
+    words = ["likelihood", str(folders / "classes"), "--data", str(tmp_path), "--n", "2"]
+    assert main(words) == 1
+    assert f"knows 10 classes, but {tmp_path} has folders of 3" in capsys.readouterr().err
+    for k in range(7):
+        (tmp_path / f"e{k}").mkdir()
+        Image.new("L", (8, 8), k).save(tmp_path / f"e{k}" / "0.png")
+    assert main([*words, "--tol", "0.1"]) == 0
 
 
 def test_data_without_levels_have_nats_alone(folders, capsys):

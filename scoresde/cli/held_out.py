@@ -72,10 +72,17 @@ def labels_of(data: Data, source: str, model: ScoreModel) -> Tensor | None:
     """Their labels, where the model takes any.
 
     Raises:
-        InvalidValueError: It takes some, and there are none.
+        InvalidValueError: It takes some, and there are none; or a folder has other classes than
+            the model.
     """
     if model.classes is None:
         return None
     if data.label is None:
         raise InvalidValueError(f"the model knows classes, but {source} has no labels")
+    if Path(source).is_dir() and data.classes != model.classes:
+        # folders are numbered in the order of their names: without one, others take its number
+        raise InvalidValueError(
+            f"the model knows {model.classes} classes, but {source} has folders of {data.classes}, "
+            "whose numbers may be others'; give every class its folder, or the labels in a .npz"
+        )
     return data.label
