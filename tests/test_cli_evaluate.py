@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde import checkpoint
+from scoresde import VESDE, ScoreModel, checkpoint
 from scoresde.cli import main
 from scoresde.metrics import Classifier, evaluate
+from scoresde.nn import MLP
 
 QUICK = ["--resamples", "3", "--metrics", "frechet", "kid"]
 
@@ -74,6 +75,25 @@ def test_the_same_command_again_draws_nothing_and_says_the_same(command, tmp_pat
     monkeypatch.setattr("scoresde.cli.sample.sample", None)  # calling it now fails
     assert command() == 0
     assert (tmp_path / "report/report.json").read_bytes() == before
+
+
+@pytest.mark.filterwarnings("always:samples are drawn of all classes")
+@pytest.mark.parametrize(("counts", "excess"), [((30, 30), None), ((31, 29), None), ((45, 15), 25)])
+def test_classes_that_are_uneven_in_the_data_and_even_in_the_samples_are_told(
+    counts, excess, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        net = MLP(2, hidden=(4,), num_classes=2)
+    ScoreModel(net, VESDE(), (2,)).save_pretrained("model")
+    y = np.repeat([0, 1], counts)
+    np.savez("held.npz", x=np.random.default_rng(0).standard_normal((60, 2)), y=y)
+    words = ["evaluate", "model", "--data", "held.npz", "--n", "12", "--steps", "2", *QUICK]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert (f"held.npz has {excess}% too many of some" in said) == (excess is not None)
+    assert main([*words, "--samples", "report/samples"]) == 0  # whose classes are the user's affair
+    assert "too many" not in capsys.readouterr().err
 
 
 def test_samples_that_are_there_are_taken(command, run, tmp_path, capsys):

@@ -10,7 +10,7 @@ import tyro
 
 from scoresde import distributed, plot
 from scoresde.checks import check_integer, check_name
-from scoresde.cli.held_out import held_out, warn_of_training
+from scoresde.cli.held_out import held_out, warn_of_classes, warn_of_training
 from scoresde.cli.options import Checkpoint, HeldOutSplit, SamplerName, Size, Steps
 from scoresde.cli.sample import Sample, check_folder
 from scoresde.data import Data
@@ -75,6 +75,8 @@ class Evaluate:
         if self.train_data is not None:
             known = held_out(self.train_data, None, model, size=self.size, usual="train")
         warn_of_training(self.checkpoint, self.data, self.split)
+        if self.samples is None:
+            warn_of_classes(real, self.data, model)
         lesson = known
         if self.features == "classifier" and known is None:
             # on data it was trained on, a classifier sees other features than on new ones

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from scoresde.cli.config import RunConfig
@@ -12,7 +13,9 @@ from scoresde.data import Data, load
 from scoresde.errors import InvalidValueError, ScoreSDEError, ShapeError
 from scoresde.score import ScoreModel
 
-__all__ = ["held_out", "labels_of", "warn_of_training"]
+__all__ = ["held_out", "labels_of", "warn_of_classes", "warn_of_training"]
+
+_UNEVEN = 0.05  # the share of data in excess classes that goes unmentioned
 
 
 def held_out(
@@ -57,6 +60,22 @@ def warn_of_training(checkpoint: str, source: str, split: str | None) -> None:
         warnings.warn(
             f"the model was trained on {source}: what it knows by heart looks perfect here; take "
             "data that were kept apart",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def warn_of_classes(data: Data, source: str, model: ScoreModel) -> None:
+    """Say so where samples of all classes in turn are no samples of the data's law."""
+    if model.classes is None or data.label is None:
+        return
+    share = torch.bincount(data.label, minlength=model.classes) / len(data)
+    excess = float((share - 1 / model.classes).clamp_min(0).sum())
+    if excess > _UNEVEN:
+        warnings.warn(
+            f"samples are drawn of all classes in turn, but {source} has {excess:.0%} too many of "
+            "some, which the comparison counts as the model's error; take data with as many of "
+            "each class, or --samples in the shares of the data",
             RuntimeWarning,
             stacklevel=2,
         )
