@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -114,13 +116,14 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
         torch.cuda.set_device(device())
     # it takes the group of the moment of its first import for a default, and keeps it
     importlib.import_module("torch.distributed.nn.functional")
-    with _peers():
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout)
-        )
-        try:
+    try:
+        with _peers():
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout)
+            )
             yield
-        finally:
+    finally:
+        if not _alone():
             dist.destroy_process_group()
 
 
@@ -131,6 +134,10 @@ def _peers() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+            if threading.current_thread() is threading.main_thread():
+                # torchrun ends what is left of a job by this signal, within a tenth of a second,
+                # which may be before the sentence is printed; 30 s later it kills
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise PeerError(
                 "another process of this job died, or did not answer in time; its own message, if "
                 "it had the time for one, says why. Start the same command again to go on "

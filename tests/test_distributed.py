@@ -15,7 +15,7 @@ import several
 import torch
 
 from scoresde import checkpoint, distributed
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidValueError, PeerError
 
 HERE = Path(__file__).parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -253,6 +253,27 @@ def children(process):
         if parent == process.pid and rank:
             found[rank[0]] = pid
     return found
+
+
+def test_the_word_that_another_process_died_is_not_cut_short(monkeypatch):
+    """As it was when torchrun's SIGTERM to those that are left came before it was printed."""
+    before = signal.getsignal(signal.SIGTERM)
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "2")
+
+    def gone(*_, **__):
+        raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] closed")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", gone)
+    try:
+        with (
+            pytest.raises(PeerError, match="another process of this job died"),
+            distributed.group(),
+        ):
+            pass
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def steps(folder):
