@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -592,6 +593,15 @@ def test_images_get_a_u_net_and_anything_else_an_mlp(vectors, tmp_path, capsys):
     assert "3 samples of shape (3, 17, 17)\n" in capsys.readouterr().out
     assert ScoreModel.from_pretrained(tmp_path / "a").net.config["patch"] == 2
     assert ScoreModel.from_pretrained(vectors).net.config["hidden"] == [4]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (2, 4, 4), (2,)])
+def test_the_command_that_is_said_after_a_training_draws(shape, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(0).standard_normal((20, *shape), dtype="f"))
+    assert train(Path("my run"), source="x.npy", steps=1) == 0
+    words = shlex.split(re.search("`scoresde (.+)`", capsys.readouterr().out)[1])
+    assert main([*words, "--n", "2", "--steps", "2"]) == 0
 
 
 @pytest.mark.global_rng

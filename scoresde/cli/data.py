@@ -68,6 +68,7 @@ class CheckData:
 
     @staticmethod
     def _picture(x: Tensor, path: Path) -> str:
-        if x.ndim != 4 or x.shape[1] not in (1, 3):
-            return f"none, as samples of shape {tuple(x.shape[1:])} are no images"
+        shape = tuple(x.shape[1:])
+        if not plot.is_image(shape):
+            return f"none, as samples of shape {shape} are no images"
         return str(plot.grid(x, path))

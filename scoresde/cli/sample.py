@@ -225,7 +225,7 @@ def _check_replaced(path: Path) -> None:
 
 
 def _check_picture(path: Path, event_shape: tuple[int, ...]) -> None:
-    if path.suffix == ".png" and (len(event_shape) != 3 or event_shape[0] not in (1, 3)):
+    if path.suffix == ".png" and not plot.is_image(event_shape):
         raise InvalidValueError(
             "a .png shows images of shape (1, H, W) or (3, H, W), but this model's samples have "
             f"shape {event_shape}; write them to a .npy, .npz or .safetensors file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from scoresde import distributed
+from scoresde import distributed, plot
 from scoresde.cli.config import RunConfig
 from scoresde.data import Data
 from scoresde.score import card
@@ -72,10 +73,11 @@ class Train:
             raise
         seconds = time.perf_counter() - start
         distributed.on_main(self._describe)
-        suffix = ".png" if len(data.event_shape) == 3 else ".npy"
+        folder = shlex.quote(str(self.out))
+        suffix = ".png" if plot.is_image(data.event_shape) else ".npy"
         _say(
             f"done: {steps} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
-            f"see the result with `scoresde sample {self.out} --out samples{suffix}`"
+            f"see the result with `scoresde sample {folder} --out samples{suffix}`"
         )
 
     def _describe(self) -> None:

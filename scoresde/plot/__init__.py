@@ -5,7 +5,7 @@ A grid needs nothing but Pillow, which comes with torchvision; the others need m
 """
 
 from scoresde.plot.charts import Series, bars, curve, pareto, scatter
-from scoresde.plot.images import grid
+from scoresde.plot.images import grid, is_image
 from scoresde.plot.paper import figure, save
 
-__all__ = ["Series", "bars", "curve", "figure", "grid", "pareto", "save", "scatter"]
+__all__ = ["Series", "bars", "curve", "figure", "grid", "is_image", "pareto", "save", "scatter"]

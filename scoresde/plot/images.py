@@ -13,10 +13,15 @@ from torch import Tensor
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
 
-__all__ = ["grid"]
+__all__ = ["grid", "is_image"]
 
 # Pixels between the images of a grid, their grey level, and the height that small images get.
 _GAP, _GREY, _HEIGHT = 2, 80, 84
+
+
+def is_image(event_shape: tuple[int, ...]) -> bool:
+    """Whether samples of this shape can be shown by `grid`: grey or coloured images."""
+    return len(event_shape) == 3 and event_shape[0] in (1, 3)
 
 
 def grid(
@@ -49,7 +54,7 @@ def grid(
     from PIL import Image
 
     pixels = paper.finite("images", images)
-    if pixels.ndim != 4 or pixels.shape[1] not in {1, 3} or pixels.numel() == 0:
+    if not is_image(tuple(pixels.shape[1:])) or pixels.numel() == 0:
         raise ShapeError(
             "images must be of shape (B, 1, H, W) or (B, 3, H, W) with B, H, W >= 1, got "
             f"{tuple(pixels.shape)}"

@@ -52,7 +52,7 @@ class Pictures(Callback):
         """Draw."""
         self._draw_loss()
         shape = model.event_shape
-        is_image = len(shape) == 3 and shape[0] in (1, 3)
+        is_image = plot.is_image(shape)
         if not is_image and shape != (2,):
             return
         path = self.folder / "pictures" / f"step-{step:08d}.png"
