@@ -223,6 +223,21 @@ def test_the_score_has_the_dtype_of_the_state_and_the_network_its_own(dtype):
         assert error <= 20 * torch.finfo(dtype).eps * expected.abs().max() + 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_keeps_the_moments_of_its_data(dtype):
+    # bfloat16 takes 127.3 for 127.5, a hundred times the smallest noise
+    data = Moments(127.3, var=torch.tensor([7.1, 1e5, 0.3]))
+    model = ScoreModel(built(MLP, 3, hidden=(8,)), EDMSDE(), (3,), data=data)
+    mean, var = model.data_mean.clone(), model.data_var.clone()
+    x = 127.3 + torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    exact = model.denoise(x, 0.01)
+    for half in (model.to(dtype), model.double().to(dtype)):
+        assert torch.equal(half.data_mean, mean)
+        assert torch.equal(half.data_var, var)
+        assert {p.dtype for p in half.net.parameters()} == {dtype}
+        assert_close(half.denoise(x, 0.01), exact, rtol=0, atol=5e-3)
+
+
 def test_autocast_reaches_the_network_and_nothing_else():
     net = built(MLP, 3, hidden=(8,))
     dtypes = []

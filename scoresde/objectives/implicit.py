@@ -170,7 +170,8 @@ def fd_ssm_loss(
         weight: $\lambda$.
         projection: The law of v, as in `ssm_loss`.
         step: $h / \sigma_t$, positive; where there is no noise, h itself. In single precision the
-            difference loses digits below about 1e-3.
+            difference loses digits below about 1e-3, and where h is below about 1e-5 of the state:
+            data far from 0 or of a large scale want to be standardised.
         generator: Source of times, noise and directions.
 
     Returns:

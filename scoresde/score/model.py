@@ -3,7 +3,7 @@ r"""A network with its preconditioning: a score."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -104,6 +104,17 @@ class ScoreModel(nn.Module):
             self.register_buffer(name, value)
         if not self._var > 0:
             raise InvalidValueError("the data's variance must be positive")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Half precision is for the network alone, and would round the moments too."""
+        precise = {"data_mean": self.data_mean, "data_var": self.data_var}
+        convert: Any = super()._apply  # untyped in some releases of torch
+        convert(fn, recurse)
+        for name, value in precise.items():
+            moved: Tensor = getattr(self, name)
+            if moved.dtype != value.dtype:
+                setattr(self, name, value.to(moved.device))
+        return self
 
     @property
     def _var(self) -> float:
