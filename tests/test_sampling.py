@@ -27,7 +27,16 @@ from scoresde.errors import (
     UnknownNameError,
 )
 from scoresde.noise import Noise
-from scoresde.samplers import PC, Ancestral, AnnealedLangevin, Langevin, ReverseDiffusion
+from scoresde.samplers import (
+    DDIM,
+    PC,
+    Ancestral,
+    AnnealedLangevin,
+    Langevin,
+    Restart,
+    ReverseDiffusion,
+    TorchSDE,
+)
 from scoresde.sde import EDMSDE, VESDE, VPSDE, FlowSDE, Moments, NCSNLadder, SubVPSDE
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -902,10 +911,32 @@ def test_events_without_dimensions_have_norms_too(norm):
     assert x.isfinite().all()
 
 
-@pytest.mark.parametrize("inner", [PC(k=2), AnnealedLangevin(k=5)], ids=["pc", "ald"])
-def test_a_budget_counts_what_nested_samplers_spend(inner):
-    *_, last = trajectory(lambda x, t: -x, VPSDE(), PC(inner), shape=(2,), nfe=40, seed=0)
-    assert 0 < last.nfe <= 40
+INNER = {
+    "pc": PC(k=2),
+    "ald": AnnealedLangevin(k=2),
+    "restart": Restart(DDIM()),
+    "reversible_heun": TorchSDE("reversible_heun"),
+}
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize(("outer", "nfe"), [(PC, 40), (Restart, 61)])
+def test_a_budget_counts_what_nested_samplers_spend(outer, nfe, inner):
+    sampler = outer(INNER[inner])
+    *_, last = trajectory(lambda x, t: -x, VPSDE(), sampler, shape=(2,), nfe=nfe, seed=0)
+    # no other step would have been paid for
+    assert nfe - sampler.nfe_per_step < last.nfe <= nfe
+
+
+def test_a_budget_that_levels_cannot_use_is_refused_with_the_one_that_they_can():
+    sde, sampler = VESDE(levels=5), AnnealedLangevin(k=2)
+    asked = dict(shape=(2,), seed=0)
+    with pytest.raises(InvalidValueError, match=r"nfe = 40 pays for 18 steps, .* give nfe=11"):
+        sample(lambda x, t: -x, sde, sampler, nfe=40, **asked)
+    *_, last = trajectory(lambda x, t: -x, sde, sampler, nfe=11, **asked)
+    assert last.nfe == 11
+    every = sample(lambda x, t: -x, sde, sampler, **asked)
+    assert torch.equal(every, last.denoised)
 
 
 @pytest.mark.parametrize("four", [np.int64(4), np.array(4), torch.tensor(4)], ids=repr)

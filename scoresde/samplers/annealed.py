@@ -57,9 +57,9 @@ class AnnealedLangevin(Sampler):
         """The k evaluations of a level."""
         return self.k
 
-    def steps_for(self, nfe: int) -> int:
+    def cost(self, steps: int) -> int:
         """N steps visit N + 1 levels, with k evaluations at each."""
-        return max(nfe // self.k - 1, 0)
+        return (steps + 1) * self.k
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """`k` Langevin steps at the level s, to which the state is scaled."""

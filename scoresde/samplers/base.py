@@ -68,7 +68,7 @@ class Sampler(abc.ABC):
 
     Attributes:
         steps: The number of steps taken when the user names none.
-        nfe_per_step: Evaluations of one step.
+        nfe_per_step: Evaluations of one `step`.
         adaptive: Whether the method takes steps of its own between two times of the grid.
     """
 
@@ -79,9 +79,14 @@ class Sampler(abc.ABC):
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def cost(self, steps: int) -> int:
+        """Evaluations of a run of so many steps, at most; it grows linearly."""
+        return steps * self.nfe_per_step
+
     def steps_for(self, nfe: int) -> int:
         """How many steps a budget of `nfe` evaluations buys; 0 if not even one."""
-        return nfe // self.nfe_per_step
+        start = self.cost(0)
+        return max(nfe - start, 0) // (self.cost(1) - start)
 
     def within(self, nfe: int) -> Sampler:
         """This method under a budget of `nfe` evaluations: itself, where steps have a price."""

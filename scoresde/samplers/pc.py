@@ -52,10 +52,6 @@ class PC(Sampler):
         if self.predictor is None and self.k == 0:
             raise InvalidValueError("PC without a predictor needs k >= 1 corrector steps")
 
-    def steps_for(self, nfe: int) -> int:
-        """Each step costs the predictor's evaluations and k of the corrector's."""
-        return nfe // self.nfe_per_step
-
     @property
     def nfe_per_step(self) -> int:  # type: ignore[override]  # the class attribute of most samplers
         """The predictor's evaluations and k of the corrector's."""

@@ -97,10 +97,10 @@ class Restart(Sampler):
         """The sampler's own."""
         return self.sampler.nfe_per_step
 
-    def steps_for(self, nfe: int) -> int:
-        """What is left when the steps of the restarts are paid for."""
-        again = sum(stretch.k * stretch.steps for stretch in self.stretches)
-        return max(self.sampler.steps_for(nfe - again * self.nfe_per_step), 0)
+    def cost(self, steps: int) -> int:
+        """That of the steps, which each stretch parts once more, and of all passes."""
+        passes = sum(stretch.k * self.sampler.cost(stretch.steps) for stretch in self.stretches)
+        return self.sampler.cost(steps) + len(self.stretches) * self.sampler.cost(0) + passes
 
     def suited(self, model: object) -> Restart:
         """With the sampler set up for the model."""

@@ -102,14 +102,20 @@ class TorchSDE(Sampler):
 
     @property
     def nfe_per_step(self) -> int:  # type: ignore[override]  # the class attribute of most samplers
-        """The evaluations of one step of fixed length."""
-        return _METHODS[self.method][1]
+        """The evaluations of one step by itself; at most, where it is adaptive."""
+        return self.max_nfe if self.adaptive else self.cost(1)
+
+    def cost(self, steps: int) -> int:
+        """Evaluations of a run; an adaptive one is bounded as a whole."""
+        if self.adaptive:
+            return self.max_nfe * min(steps, 1)
+        return steps * _METHODS[self.method][1] + (self.method == _REVERSIBLE)
 
     def steps_for(self, nfe: int) -> int:
         """How many steps `nfe` evaluations buy; an adaptive run is one, from T to eps."""
         if self.adaptive:
-            return int(nfe > self.nfe_per_step)
-        return max(nfe - (self.method == _REVERSIBLE), 0) // self.nfe_per_step
+            return int(nfe > _METHODS[self.method][1])
+        return super().steps_for(nfe)
 
     def within(self, nfe: int) -> TorchSDE:
         """This method under a budget of `nfe` evaluations, which bounds an adaptive run."""

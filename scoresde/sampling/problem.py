@@ -161,6 +161,13 @@ def _times(
         steps = sampler.steps_for(nfe - denoise)
         if steps < 1:
             raise InvalidValueError(f"nfe = {nfe} does not pay for one step of {sampler}")
+        if sde.levels is not None and steps >= sde.levels:
+            most = sde.levels - 1
+            raise InvalidValueError(
+                f"nfe = {nfe} pays for {steps} steps, but this SDE has levels={sde.levels}, which "
+                f"are at most {most} steps; give nfe={sampler.cost(most) + denoise}, or neither "
+                "nfe= nor steps= for every level"
+            )
     if steps is None and sampler.adaptive:
         steps = sampler.steps
     elif steps is None and sde.levels is None:
