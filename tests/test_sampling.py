@@ -939,6 +939,18 @@ def test_a_budget_that_levels_cannot_use_is_refused_with_the_one_that_they_can()
     assert torch.equal(every, last.denoised)
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(4, 4), nn.Conv1d(3, 3, 1)], ids=["linear", "conv"])
+def test_a_network_of_another_precision_than_the_state_is_told_how_to_meet_it(layer):
+    def score(x, t):
+        return layer(x)
+
+    asked = dict(shape=(3, 4), steps=2, seed=0, dtype=torch.float64)
+    with pytest.raises(InvalidTypeError, match=r"the state is torch\.float64 .*x\.float\(\)"):
+        sample(score, VPSDE(), **asked)
+    x = sample(lambda x, t: score(x.float(), t.float()), VPSDE(), **asked)
+    assert x.dtype == torch.float64
+
+
 @pytest.mark.parametrize("four", [np.int64(4), np.array(4), torch.tensor(4)], ids=repr)
 def test_numbers_of_numpy_and_of_torch_are_numbers(four):
     own = sample(lambda x, t: -x, VPSDE(), shape=(2,), n=4, steps=4, seed=4, first=4)

@@ -31,6 +31,9 @@ __all__ = ["ReverseSDE", "ScoreFunction", "as_score"]
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]
 """A score or a denoiser of `(x, t)`, `(B, *)` and `(B,)`; its value has the shape of `x`."""
 
+# What torch says of a network and its input in different dtypes.
+_MIXED = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
+
 
 def as_score(out: Any, x: Tensor) -> Tensor:
     """What a score returned for the states `x` `(B, *)`, once it is seen to be of their shape.
@@ -156,6 +159,11 @@ class ReverseSDE:
                 raise DeviceError(
                     f"the state is on {x.device} and the score on another device; "
                     "move the model, or give device="
+                ) from error
+            if any(words in str(error) for words in _MIXED):
+                raise InvalidTypeError(
+                    f"the state is {x.dtype} and the score's weights are not ({error}); cast what "
+                    "it is given to theirs, for example `lambda x, t: model(x.float(), t.float())`"
                 ) from error
             raise
         self.nfe += 1
