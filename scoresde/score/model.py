@@ -112,8 +112,8 @@ class ScoreModel(nn.Module):
         convert(fn, recurse)
         for name, value in precise.items():
             moved: Tensor = getattr(self, name)
-            if moved.dtype != value.dtype:
-                setattr(self, name, value.to(moved.device))
+            if moved.dtype.itemsize < torch.float32.itemsize:
+                setattr(self, name, value.to(moved.device, torch.float32))
         return self
 
     @property
