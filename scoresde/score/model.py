@@ -103,7 +103,9 @@ class ScoreModel(nn.Module):
                 )
             self.register_buffer(name, value)
         if not self._var > 0:
-            raise InvalidValueError("the data's variance must be positive")
+            raise InvalidValueError(
+                "the data's variance must be positive; a model is learnt from samples that differ"
+            )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Half precision is for the network alone, and would round the moments too."""
