@@ -221,10 +221,12 @@ def spoken(folder):
     }
 
 
+EVER = replace(CONFIG, steps=120, save_every=2)
+
+
 def ever(folder):
     """A run that is there to be killed."""
-    config = replace(CONFIG, steps=60, save_every=2)
-    trainer = Trainer(model(), data(), config, folder=folder)
+    trainer = Trainer(model(), data(), EVER, folder=folder)
     trainer.train()
     return trainer
 
