@@ -24,6 +24,7 @@ __all__ = [
     "check_name",
     "check_real",
     "is_out_of_memory",
+    "lacks",
     "named",
     "named_device",
     "seeded",
@@ -106,8 +107,13 @@ def check_has(what: str, value: object, attribute: str, expected: str) -> None:
         attribute: A name that everything of the kind has.
         expected: The kind, in words.
     """
-    if isinstance(value, type) or not hasattr(value, attribute):
+    if lacks(value, attribute):
         raise InvalidTypeError(f"{what} must be {expected}, got {value!r}")
+
+
+def lacks(value: object, attribute: str) -> bool:
+    """Whether it is no object of the kind with this attribute; nor is the kind's class one."""
+    return isinstance(value, type) or not hasattr(value, attribute)
 
 
 def named(kind: str, given: str | T, choices: Mapping[str, C], attribute: str, other: str) -> T | C:
@@ -170,8 +176,7 @@ def seeded(seed: int) -> torch.Generator:
     Raises:
         InvalidValueError: The seed is no integer of at least 0.
     """
-    check_integer("seed", seed, 0)
-    return torch.Generator().manual_seed(int(seed) % 2**63)
+    return torch.Generator().manual_seed(check_integer("seed", seed, 0) % 2**63)
 
 
 def check_generator(generator: object) -> None:

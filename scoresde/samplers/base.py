@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from scoresde.checks import check_fields
+from scoresde.checks import check_fields, lacks
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import SDE, Moments, ReverseSDE
 
@@ -176,7 +176,7 @@ class Adaptive(Sampler):
 
 def check_part(owner: str, part: object) -> None:
     """Raise InvalidTypeError unless the sampler `owner` can be made of `part`."""
-    if isinstance(part, type) or not hasattr(part, "step"):
+    if lacks(part, "step"):
         raise InvalidTypeError(
             f"{owner} takes sampler objects such as `Ancestral()` and `Langevin()`, got {part!r}"
         )

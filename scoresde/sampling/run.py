@@ -75,12 +75,13 @@ class Run:
     def samples(self, end: State) -> Tensor:
         """The samples of the last state, in the dtype that was asked for."""
         x = end.x if end.denoised is None else end.denoised
-        if not x.to(self.dtype).isfinite().all():
+        out = x.to(self.dtype)
+        if not out.isfinite().all():
             raise NonFiniteError(
                 f"samples of up to {float(x.abs().max()):.3g} are too large for {self.dtype}; "
                 "give dtype=torch.float32"
             )
-        return x.to(self.dtype)
+        return out
 
     def states(self) -> Iterator[State]:
         """The run itself; whoever walks it turns gradients off."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from scoresde.checks import lacks
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.score.store import sde_fields
 from scoresde.sde import SDE, ScoreFunction, expand
@@ -134,7 +135,7 @@ def check_problem(model: Any, sde: SDE) -> None:
     """
     if not callable(model):
         raise InvalidTypeError(f"the model must be a callable (x, t) -> score, got {model!r}")
-    if isinstance(sde, type) or not hasattr(sde, "transition"):
+    if lacks(sde, "transition"):
         raise InvalidTypeError(f"the second argument is an SDE such as `VESDE()`, got {sde!r}")
     own = getattr(model, "sde", None)
     if own is None or own == sde:
