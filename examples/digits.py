@@ -39,7 +39,7 @@ def main(options: Options) -> None:
 
     sde = VESDE(sigma_min=0.01, sigma_max=20.0)
     net = nn.UNet(1, channels=(32, 64), blocks=1, num_classes=10)
-    model = ScoreModel(net, sde, train.event_shape, data=Moments(*train.moments()))
+    model = ScoreModel(net, sde, train.event_shape, moments=Moments(*train.moments()))
     config = TrainConfig(
         steps=30 if options.short else options.steps,
         lr=2e-3,

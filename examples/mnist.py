@@ -86,7 +86,7 @@ def images() -> Data:
 def build(data: Data) -> ScoreModel:
     """An untrained model for these images."""
     net = nn.UNet(1, channels=(48, 64, 96), blocks=(1, 1, 1), patch=2, features=128, num_classes=10)
-    return ScoreModel(net, VESDE(0.01, 50.0), data.event_shape, data=Moments(*data.moments()))
+    return ScoreModel(net, VESDE(0.01, 50.0), data.event_shape, moments=Moments(*data.moments()))
 
 
 def config(options: Options) -> TrainConfig:

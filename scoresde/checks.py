@@ -27,6 +27,7 @@ __all__ = [
     "lacks",
     "named",
     "named_device",
+    "quoted",
     "seeded",
 ]
 
@@ -40,6 +41,15 @@ _KINDS: dict[object, tuple[type, str]] = {
     str: (str, "a string"),
 }
 _KINDS |= {"float": _KINDS[float], "int": _KINDS[int], "str": _KINDS[str]}
+
+
+def quoted(value: object) -> str:
+    """Return a value for an error message, cut to 200 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # of whatever kind: the message is about something else
+        text = f"an object of the class {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def check_fields(owner: Any, *, finite: bool = False) -> None:

@@ -82,7 +82,7 @@ def run(
     sampler: Sampler, score: TargetScore, times: Tensor, *, denoise: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Exact mean and variance `(D,)` of a whole run from the exact law at `times[0]`."""
-    rsde = score.sde.reverse(score, data=score.data)
+    rsde = score.sde.reverse(score, moments=score.facts.moments)
 
     def function(x: Tensor, noise: Probe) -> Tensor:
         for state in sampler.trajectory(rsde, x, times, noise):
@@ -103,10 +103,13 @@ def gaussian(sde: SDE, mean, var) -> TargetScore:
 def law(score: TargetScore, t: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance `(D,)` of p_t."""
     alpha, sigma = score.sde.alpha(t), score.sde.sigma(t)
-    return alpha * score.data.mean.flatten(), alpha**2 * score.data.var.flatten() + sigma**2
+    return (
+        alpha * score.facts.moments.mean.flatten(),
+        alpha** 2 * score.facts.moments.var.flatten() + sigma** 2,
+    )
 
 
 def tweedie(score: TargetScore, t: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance `(D,)` of E[x_0 | x_t] for x_t from p_t: m^2 v_0^2 / V, below v_0."""
-    var = score.data.var.flatten()
-    return score.data.mean.flatten(), score.sde.alpha(t) ** 2 * var**2 / law(score, t)[1]
+    var = score.facts.moments.var.flatten()
+    return score.facts.moments.mean.flatten(), score.sde.alpha(t) ** 2 * var**2 / law(score, t)[1]

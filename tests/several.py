@@ -51,7 +51,7 @@ def built(make, *args, seed=0, **options):
 
 def model(dtype=torch.float32, seed=0, **options):
     net = built(UNet, 1, channels=(4, 6), num_classes=2, features=8, seed=seed, **options)
-    return ScoreModel(net, VESDE(), (1, 4, 4), data=Moments(0.0, var=1.0)).to(dtype)
+    return ScoreModel(net, VESDE(), (1, 4, 4), moments=Moments(0.0, var=1.0)).to(dtype)
 
 
 class Acting(nn.Module):

@@ -50,7 +50,7 @@ SDES: dict[str, SDE] = {
     "ve_levels": VESDE(levels=20),
     "vp_levels": VPSDE(levels=7),
     "ncsn": NCSNLadder((0.01, 0.03, 0.2, 0.7, 1.0, 5.0)),
-    "betas": VPSDE.from_betas(torch.linspace(1e-3, 0.2, 50)),
+    "betas": BetaLadder(torch.linspace(1e-3, 0.2, 50)),
     "user": UserSDE(),
     "user_levels": UserSDE(levels=5),
 }
@@ -123,7 +123,7 @@ def ladders(draw, max_levels=40) -> SDE:
     # alpha(T) >= 1e-3
     top = 1 - math.exp(-13.8 / size)
     betas = st.lists(log_floats(1e-4, 0.9).map(lambda b: min(b, top)), min_size=size, max_size=size)
-    return VPSDE.from_betas(draw(betas))
+    return BetaLadder(draw(betas))
 
 
 def sdes(*, continuous: bool = False) -> st.SearchStrategy[SDE]:

@@ -63,8 +63,8 @@ def test_mean_and_variance_of_gaussian_data_are_kept(sde):
     n, (t, s) = 800, ends(sde)
     start = score.target.sample(n, sde, t, generator=torch.Generator().manual_seed(0)).double()
     x = AdaptiveSDE().step(sde.reverse(score), start, t, s, Walk(n, 2, sde.T))
-    alpha, var = sde.alpha(s), sde.alpha(s) ** 2 * score.data.var + sde.sigma(s) ** 2
-    assert ((x.mean(0) - alpha * score.data.mean).abs() < 5 * (var / n).sqrt()).all()
+    alpha, var = sde.alpha(s), sde.alpha(s) ** 2 * score.facts.moments.var + sde.sigma(s) ** 2
+    assert ((x.mean(0) - alpha * score.facts.moments.mean).abs() < 5 * (var / n).sqrt()).all()
     # a twentieth for the tolerance, and five standard errors
     assert ((x.var(0) / var - 1).abs() < 0.05 + 5 * math.sqrt(2 / n)).all()
 

@@ -43,7 +43,7 @@ class Bent:
 
     def __init__(self, target, sde, change, low=0.0, high=math.inf):
         self.exact, self.change, self.low, self.high = target.at(sde), change, low, high
-        self.sde, self.event_shape, self.data = sde, target.event_shape, self.exact.data
+        self.sde, self.event_shape, self.data = sde, target.event_shape, self.exact.facts.moments
 
     def ratio(self, t):
         return self.sde.sigma(t.double()) / self.sde.alpha(t.double())
@@ -480,7 +480,7 @@ def test_what_does_not_fit_is_refused(change, error, words):
 def small_model(tmp_path, classes=None):
     with torch.random.fork_rng(devices=[]):
         net = MLP(2, hidden=(8,), num_classes=classes)
-    model = ScoreModel(net, VESDE(0.05, 5.0), (2,), data=Moments(0.0, var=1.0))
+    model = ScoreModel(net, VESDE(0.05, 5.0), (2,), moments=Moments(0.0, var=1.0))
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 

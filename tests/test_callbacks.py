@@ -14,12 +14,12 @@ from test_training import CONFIG, assert_same, data, make, rows
 from scoresde import plot
 from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.data import Data
-from scoresde.data.transforms import Standardize
 from scoresde.errors import InvalidValueError, MissingExtraError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, Moments
 from scoresde.training import Callback, Pictures, TensorBoard, Trackio, Trainer, WandB
+from scoresde.units import Standardize
 
 EVENTS = ["on_start", "on_log", "on_checkpoint", "on_end"]
 
@@ -219,7 +219,7 @@ def images(levels=None):
         net = UNet(1, channels=(4,), patch=2, num_classes=2)
         for p in net.parameters():
             torch.nn.init.normal_(p, std=0.1)
-    return ScoreModel(net, VESDE(levels=levels), (1, 4, 4), data=Moments(0.0, var=1.0)).eval()
+    return ScoreModel(net, VESDE(levels=levels), (1, 4, 4), moments=Moments(0.0, var=1.0)).eval()
 
 
 def test_the_samples_are_the_same_ones_whatever_the_global_state(tmp_path):

@@ -65,7 +65,7 @@ WRONG_TYPES = {
     "number for levels": lambda: NCSNLadder(3),
     "level": lambda: NCSNLadder((None, 1.0)),
     "end of a ladder": lambda: NCSNLadder.geometric("a", 1.0, 3),
-    "betas": lambda: VPSDE.from_betas("ab"),
+    "betas": lambda: BetaLadder("ab"),
     "mean": lambda: Moments("a", var=1.0),
     "energy": lambda: EnergyScore(3),
     "network of a level": lambda: PerLevelScore([3, 4], VESDE(levels=2), (2,)),

@@ -20,9 +20,9 @@ def folders(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         for name, shape, classes in (("digits", (1, 8, 8), None), ("classes", (1, 8, 8), 10)):
             net = MLP(shape, hidden=(8,), num_classes=classes)
-            model = ScoreModel(net, VPSDE(), shape, data=Moments(-0.4, var=0.5))
+            model = ScoreModel(net, VPSDE(), shape, moments=Moments(-0.4, var=0.5))
             model.save_pretrained(root / name)
-        plane = ScoreModel(MLP(2, hidden=(8,)), VPSDE(), (2,), data=Moments(0.0, var=1.0))
+        plane = ScoreModel(MLP(2, hidden=(8,)), VPSDE(), (2,), moments=Moments(0.0, var=1.0))
         plane.save_pretrained(root / "plane")
     np.savez(root / "plane.npz", x=np.zeros((5, 2), dtype=np.float32))
     return root

@@ -30,7 +30,6 @@ from scoresde.data import (
     to_uint8,
 )
 from scoresde.data.stores import Memory
-from scoresde.data.transforms import describe, rebuild
 from scoresde.errors import (
     CheckpointError,
     DataError,
@@ -40,6 +39,7 @@ from scoresde.errors import (
     ShapeError,
     UnknownNameError,
 )
+from scoresde.units import describe, rebuild
 
 SEEDS = st.integers(0, 2**64 - 1)
 

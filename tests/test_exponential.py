@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from scoresde import SAMPLERS, sample
 from scoresde.noise import Noise
+from scoresde.quadrature import NODES, gauss_legendre, lagrange
 from scoresde.samplers import (
     DDIM,
     DEIS,
@@ -25,9 +26,8 @@ from scoresde.samplers import (
     TwoStage,
     UniPC,
 )
-from scoresde.samplers.interpolation import lagrange
-from scoresde.samplers.levels import NODES, even_times, quadrature
 from scoresde.sde import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE
+from scoresde.sde.spacings import even_times
 from scoresde.targets import Gaussian, GaussianMixture
 
 MIXTURE = GaussianMixture(
@@ -304,7 +304,7 @@ def test_without_noise_a_method_converges_to_the_flow_map_at_its_order(
     flow_map, sampler, order, sizes
 ):
     p, exact = flow_map
-    rsde = FINE.reverse(p.score, data=p.score.data)
+    rsde = FINE.reverse(p.score, moments=p.score.facts.moments)
     scaled = []
     for n in sizes:
         *_, end = sampler.trajectory(rsde, p.x, sampler.times(FINE, n, rsde.data), p.noise)
@@ -341,7 +341,7 @@ EVEN = sorted(name for name in SAMPLERS if "dpmpp" in name or name in {"unipc", 
 def test_few_of_the_levels_of_a_table_serve_as_well_as_the_process_that_it_stands_for(name):
     """Levels that are even in the index, as DDPM takes them, are half of them of no use here."""
     sampler, errors = SAMPLERS[name], []
-    for sde in (VPSDE(), VPSDE.from_betas(torch.linspace(1e-4, 0.02, 1000))):
+    for sde in (VPSDE(), BetaLadder(torch.linspace(1e-4, 0.02, 1000))):
         score = gaussian(sde, 1.3, 0.25)
         times = sampler.times(sde, 32)
         errors.append(abs(float(run(sampler, score, times)[1] / law(score, times[-1])[1]) - 1))
@@ -370,7 +370,7 @@ def test_fast_solves_the_gaussian_of_its_moments_in_any_number_of_steps(data):
     var = data.draw(st.lists(log_floats(1e-3, 10), min_size=size, max_size=size))
     score = gaussian(sde, mean, var)
     sampler = Fast(tau=tau)
-    times = sampler.times(sde, n, score.data)
+    times = sampler.times(sde, n, score.facts.moments)
     got, exact = run(sampler, score, times), law(score, times[-1])
     assert_close(got[0], exact[0], rtol=1e-9, atol=1e-9)
     assert_close(got[1], exact[1], rtol=1e-9, atol=0)
@@ -395,7 +395,10 @@ def test_fast_solves_a_gaussian_with_a_full_covariance(sde, tau):
     root = torch.randn(d, d, generator=generator, dtype=torch.float64)
     cov, mean = root @ root.T, torch.randn(2, 2, generator=generator, dtype=torch.float64)
     score, sampler = Gaussian(mean, cov=cov).at(sde), Fast(tau=tau)
-    rsde, times = sde.reverse(score, data=score.data), sampler.times(sde, 3, score.data)
+    rsde, times = (
+        sde.reverse(score, moments=score.facts.moments),
+        sampler.times(sde, 3, score.facts.moments),
+    )
     alpha, sigma = sde.alpha(times), sde.sigma(times)
     eye = torch.eye(d, dtype=torch.float64)
     covs = [a**2 * cov + s**2 * eye for a, s in zip(alpha, sigma, strict=True)]
@@ -442,7 +445,7 @@ def test_lagrange_weights_sum_to_one_and_reproduce_polynomials(generator, m, q):
 @given(st.floats(-5, 5), st.floats(0.01, 3), st.integers(0, 2 * NODES - 1))
 def test_quadrature_integrates_polynomials_exactly(start, width, degree):
     a, b = (torch.tensor([[v]], dtype=torch.float64) for v in (start, start + width))
-    x, w = quadrature(a, b)
+    x, w = gauss_legendre(a, b)
     u = (x - a) / (b - a)
     assert_close((w * u**degree).sum(), (b - a).sum() / (degree + 1), rtol=1e-12, atol=0)
 
@@ -471,7 +474,7 @@ ZERO = [VPSDE(eps=0.0), CosineSDE(eps=0.0), FlowSDE(eps=0.0), EDMSDE(eps=0.0)]
 def test_the_step_to_zero_noise_is_the_denoiser(sde, sampler):
     score = MIXTURE.at(sde)
     for n in (1, 5):
-        times = sampler.times(sde, n, score.data)
+        times = sampler.times(sde, n, score.facts.moments)
         assert float(times[-1]) == 0
         p, asked = Problem(sde, times), []
 
@@ -483,7 +486,7 @@ def test_the_step_to_zero_noise_is_the_denoiser(sde, sampler):
                 asked.append(score.denoise(x, t))
                 return asked[-1]
 
-        rsde = sde.reverse(Spy(), data=score.data)
+        rsde = sde.reverse(Spy(), moments=score.facts.moments)
         *_, end = sampler.trajectory(rsde, p.x, times, p.noise)
         assert len(asked) == n
         assert_close(end.x, float(sde.alpha(times[-1])) * asked[-1], rtol=1e-9, atol=1e-9)

@@ -108,8 +108,8 @@ def test_the_checker_sees_a_wrong_import(path, source):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("sde/base.py", "from scoresde.grids import uniform"),
-        ("sde/base.py", "from scoresde import errors, grids"),
+        ("sde/base.py", "from scoresde.sde.spacings import uniform"),
+        ("sde/base.py", "from scoresde import errors, sde"),
         ("sde/base.py", "from scoresde.sde.reverse import ReverseSDE"),
         ("sde/base.py", "from .reverse import ReverseSDE"),
         ("sde/base.py", "if TYPE_CHECKING:\n    from scoresde.score import ScoreModel"),

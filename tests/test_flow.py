@@ -15,7 +15,6 @@ from strategies import generators, log_floats, sdes, ve_sdes, vp_sdes
 from torch.testing import assert_close
 
 from scoresde import SAMPLERS
-from scoresde.grids import Karras
 from scoresde.noise import Noise
 from scoresde.samplers import (
     DDIM,
@@ -29,8 +28,9 @@ from scoresde.samplers import (
     Restart,
     Stretch,
 )
-from scoresde.samplers.adams import adams_bashforth
+from scoresde.samplers.flow.adams import adams_bashforth
 from scoresde.sde import EDMSDE, VESDE, VPSDE, FlowSDE, NCSNLadder, SubVPSDE
+from scoresde.sde.spacings import Karras
 from scoresde.targets import Gaussian, GaussianMixture
 
 # for tests that hypothesis runs once for each name
@@ -75,7 +75,7 @@ def test_ddim_is_the_published_formula(data, eta):
     betas = torch.tensor(
         data.draw(st.lists(log_floats(1e-4, 0.5), min_size=n, max_size=n)), dtype=torch.float64
     )
-    sde, abar = VPSDE.from_betas(betas), torch.cumprod(1 - betas, 0)
+    sde, abar = BetaLadder(betas), torch.cumprod(1 - betas, 0)
     x, z = randn(data.draw(generators()), 2, 5, 3)
     score = Gaussian(torch.zeros(3), std=0.7).at(sde)
     i = data.draw(st.integers(1, n - 1))

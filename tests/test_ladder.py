@@ -153,7 +153,7 @@ def test_every_level_has_its_own_index(kind, levels, dtype):
     if kind == "ncsn":
         sde = NCSNLadder.geometric(0.01, 50.0, levels)
     elif kind == "betas":
-        sde = VPSDE.from_betas([1 / levels] * levels)
+        sde = BetaLadder([1 / levels] * levels)
     else:
         sde = kind(levels=levels)
     t = sde.times()
@@ -251,7 +251,7 @@ def test_ddpm_approaches_vp_at_first_order():
     vp, errors = VPSDE(), []
     for n in (250, 500, 1000, 2000):
         i = torch.arange(1, n + 1, dtype=torch.float64)
-        table = VPSDE.from_betas(vp.beta(i / n) / n)
+        table = BetaLadder(vp.beta(i / n) / n)
         assert table.levels == n
         level = table.times().flip(0)
         errors.append(float((table.alpha(level) ** 2 / vp.alpha(i / n) ** 2 - 1).abs().max()))
@@ -264,7 +264,7 @@ def test_ddpm_approaches_vp_at_first_order():
 def test_ddpm_transitions_add_the_betas_of_the_table():
     """The ancestral step x_i = sqrt(1 - beta_i) x_{i-1} + sqrt(beta_i) z."""
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    sde = VPSDE.from_betas(betas)
+    sde = BetaLadder(betas)
     assert isinstance(sde, BetaLadder)
     t = sde.times().flip(0)
     a, v = sde.transition(t[:-1], t[1:])
@@ -273,7 +273,7 @@ def test_ddpm_transitions_add_the_betas_of_the_table():
 
 
 def test_a_table_of_tiny_betas_keeps_their_digits():
-    sde = VPSDE.from_betas([1e-13, 1e-9, 1e-3])
+    sde = BetaLadder([1e-13, 1e-9, 1e-3])
     t = sde.times().flip(0)
     close(sde.sigma(t[:2]) ** 2, torch.tensor([1e-13, 1e-9 + 1e-13], dtype=torch.float64), 1e-9)
     close(sde.transition(t[:-1], t[1:])[1], torch.tensor([1e-9, 1e-3], dtype=torch.float64), 1e-9)
@@ -282,14 +282,14 @@ def test_a_table_of_tiny_betas_keeps_their_digits():
 @pytest.mark.parametrize("form", [list, tuple, torch.tensor])
 def test_any_sequence_is_a_ladder(form):
     values = [0.1, 0.2, 0.7]
-    assert VPSDE.from_betas(form(values)).levels == 3
+    assert BetaLadder(form(values)).levels == 3
     ladder = NCSNLadder(form(values))
     assert ladder.levels == 3
     assert hash(ladder) == hash(NCSNLadder(ladder.sigmas))
 
 
 def test_a_table_is_made_once_and_one_made_in_inference_mode_serves_training_too():
-    sde, t = VPSDE.from_betas([0.1, 0.2, 0.3]), torch.tensor([0.2, 0.9], dtype=torch.float64)
+    sde, t = BetaLadder([0.1, 0.2, 0.3]), torch.tensor([0.2, 0.9], dtype=torch.float64)
     with torch.inference_mode():
         sde.sigma(t)
     table = sde._table
@@ -297,7 +297,7 @@ def test_a_table_is_made_once_and_one_made_in_inference_mode_serves_training_too
     sde.perturb(x, t, torch.zeros(2, 3)).sum().backward()
     assert_close(x.grad, sde.alpha(t)[:, None].float().expand(2, 3))
     assert sde._table is table
-    assert copy.deepcopy(sde) == sde == VPSDE.from_betas([0.1, 0.2, 0.3])
+    assert copy.deepcopy(sde) == sde == BetaLadder([0.1, 0.2, 0.3])
 
 
 def test_a_ladder_of_any_length_of_time_is_the_same_ladder():
@@ -316,13 +316,13 @@ BAD = {
     "nan": (lambda: NCSNLadder((0.1, math.nan)), r"finite.*got \(0.1, nan\)"),
     "infinite": (lambda: NCSNLadder((0.1, math.inf)), r"finite.*got \(0.1, inf\)"),
     "one": (lambda: NCSNLadder((1.0,)), "at least 2 levels, got 1 sigmas"),
-    "none": (lambda: VPSDE.from_betas([]), "at least 2 levels, got 0 betas"),
+    "none": (lambda: BetaLadder([]), "at least 2 levels, got 0 betas"),
     "eps": (lambda: NCSNLadder((0.1, 1.0), eps=0.1), "ends at its first level, eps = 0; got 0.1"),
-    "beta of 1": (lambda: VPSDE.from_betas([0.1, 1.0]), r"lie in \(0, 1\), got \(0.1, 1.0\)"),
-    "beta of 0": (lambda: VPSDE.from_betas([0.0, 0.5]), r"lie in \(0, 1\), got \(0.0, 0.5\)"),
-    "beta nan": (lambda: VPSDE.from_betas([0.1, math.nan]), r"got \(0.1, nan\)"),
+    "beta of 1": (lambda: BetaLadder([0.1, 1.0]), r"lie in \(0, 1\), got \(0.1, 1.0\)"),
+    "beta of 0": (lambda: BetaLadder([0.0, 0.5]), r"lie in \(0, 1\), got \(0.0, 0.5\)"),
+    "beta nan": (lambda: BetaLadder([0.1, math.nan]), r"got \(0.1, nan\)"),
     "a beta lost in rounding": (
-        lambda: VPSDE.from_betas([0.5, 1e-20]),
+        lambda: BetaLadder([0.5, 1e-20]),
         "far enough apart to differ",
     ),
     "sigmas lost in rounding": (

@@ -69,7 +69,7 @@ def test_the_density_of_a_gaussian_is_exact_at_every_time_of_every_sde(data):
     t = sde.eps + (sde.T - sde.eps) * data.draw(st.floats(0, 0.9))
     mean, var = score.law(torch.tensor(t, dtype=DOUBLE))
     x = mean + var.sqrt() * torch.randn(4, 2, generator=data.draw(generators()), dtype=DOUBLE)
-    found = log_prob(score, sde, x, t=t, data=Moments(score.mean, var=score.var), **TIGHT)
+    found = log_prob(score, sde, x, t=t, moments=Moments(score.mean, var=score.var), **TIGHT)
     exact = Moments(float(mean), var=float(var)).log_prob(x)
     assert_close(found.value, exact, rtol=0, atol=1e-6)
     assert found.value.dtype == DOUBLE
@@ -268,7 +268,7 @@ def test_the_trace_of_the_gaussian_part_costs_no_probes():
         assert (found.value - exact).abs().max() < 1e-3
         assert (found.stderr < 1e-6).all()
     # without the moments of the data there is nothing to take
-    blind = log_prob(target.at(sde), sde, x, data=Moments(0.0, var=1.0), **options)
+    blind = log_prob(target.at(sde), sde, x, moments=Moments(0.0, var=1.0), **options)
     assert (blind.value - exact).abs().mean() > 0.1
 
 
@@ -276,7 +276,7 @@ def test_the_trace_is_exact_up_to_64_dimensions_unless_it_is_asked_for_otherwise
     sde = VPSDE()
     for size, exact in ((64, True), (65, False)):
         score = skewed(size).at(sde)
-        options = dict(data=Moments(0.0, var=1.5), rtol=1e-2, atol=1e-2, t=0.5)
+        options = dict(moments=Moments(0.0, var=1.5), rtol=1e-2, atol=1e-2, t=0.5)
         found = log_prob(score, sde, torch.ones(1, size, dtype=DOUBLE), **options)
         assert (float(found.stderr) == 0) == exact
 
@@ -324,7 +324,7 @@ def test_evaluations_are_counted_for_each_sample(t):
         seen.append(len(x))
         return MIXTURE.score(x, sde, t)
 
-    found = log_prob(score, sde, x, t=t, data=MIXTURE.moments())
+    found = log_prob(score, sde, x, t=t, moments=MIXTURE.moments())
     assert int(found.nfe.sum()) == sum(seen)
     assert len(set(found.nfe.tolist())) > 1
 
@@ -338,7 +338,7 @@ def test_a_condition_is_bound_to_its_sample():
             return MIXTURE.score(x - shift, sde, t)
 
     shift = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [-2.0, 2.0]], dtype=DOUBLE)
-    found = log_prob(Shifted(), sde, x + shift, condition={"shift": shift}, data=MIXTURE.moments(),
+    found = log_prob(Shifted(), sde, x + shift, condition={"shift": shift}, moments=MIXTURE.moments(),
                      t=None)  # fmt: skip
     plain = MIXTURE.log_prob(x)
     # the prior does not know of the shift: alpha_T shift is .03 of a standard deviation at most
@@ -418,7 +418,7 @@ def test_the_probes_of_a_sample_are_not_the_signs_of_its_start():
 
     score_ = lambda x, t: score(x, t)  # noqa: E731
     sample_with_log_prob(score_, sde, 1, shape=(70,), probes=1, method="hutchinson", seed=5,
-                         data=target.moments(), dtype=DOUBLE)  # fmt: skip
+                         moments=target.moments(), dtype=DOUBLE)  # fmt: skip
     start, pulled = seen[0], seen[1]
     # the score of a diagonal Gaussian pulls a probe back to a negative multiple of itself
     agreement = float((pulled.sign() == -start.sign()).double().mean())
@@ -645,9 +645,9 @@ def test_bad_input_is_refused_in_words(change, error, message):
 def test_a_score_of_nan_is_an_error_and_no_likelihood():
     sde = VPSDE()
     with pytest.raises(NonFiniteError):
-        log_prob(lambda x, t: x * math.nan, sde, torch.ones(2, 2), data=Moments(0.0, var=1.0))
+        log_prob(lambda x, t: x * math.nan, sde, torch.ones(2, 2), moments=Moments(0.0, var=1.0))
     with pytest.raises(InvalidTypeError, match="no gradient"):
-        log_prob(lambda x, t: -x.detach(), sde, torch.ones(2, 2), data=Moments(0.0, var=1.0))
+        log_prob(lambda x, t: -x.detach(), sde, torch.ones(2, 2), moments=Moments(0.0, var=1.0))
 
 
 def test_no_samples_have_no_likelihood():

@@ -202,11 +202,11 @@ def test_a_prior_with_the_moments_of_the_data_is_the_law_at_the_end(data):
     var = alpha**2 * clean_cov + sigma**2 * torch.eye(len(cov)).double()
     assert_close(cov, var, rtol=1e-12, atol=1e-14 * float(sigma) ** 2)
     generator = data.draw(generators())
-    draw = sde.prior_sample(event, n=shape[0], data=clean, generator=generator, dtype=dtype)
+    draw = sde.prior_sample(event, n=shape[0], moments=clean, generator=generator, dtype=dtype)
     assert draw.shape == shape
     assert draw.dtype == dtype
     expected = MultivariateNormal(mean, var).log_prob(draw.double().reshape(shape[0], -1))
-    assert_close(sde.prior_log_prob(draw, data=clean).double(), expected, rtol=2e-3, atol=2e-3)
+    assert_close(sde.prior_log_prob(draw, moments=clean).double(), expected, rtol=2e-3, atol=2e-3)
 
 
 def test_drawing_the_prior_needs_no_global_randomness():

@@ -32,7 +32,7 @@ def make(dtype=torch.float32, **options):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         net = UNet(2, channels=(4, 6), features=8, **options)
-    return ScoreModel(net, VESDE(), (2, 6, 6), data=Moments(0.0, var=1.0)).to(dtype)
+    return ScoreModel(net, VESDE(), (2, 6, 6), moments=Moments(0.0, var=1.0)).to(dtype)
 
 
 def state(trainer):

@@ -246,7 +246,7 @@ def test_weights_by_name_are_what_they_say(sde, data):
     of_denoiser = WEIGHTS["min_snr"](sde, t) / noise**2 / sigma**2
     assert_close(of_denoiser, (1 / noise**2).clamp(max=5), rtol=1e-12, atol=0)
     snr = alpha**2 * 0.3 / sigma**2
-    found = min_snr(2.0, data_var=0.3)(sde, t)
+    found = min_snr(2.0, var=0.3)(sde, t)
     assert_close(found, sigma**2 * (2.0 / snr).clamp(max=1), rtol=1e-12, atol=0)
     for p in (0.0, 1.0, 2.5):
         assert_close(power(p)(sde, t), sigma**p, rtol=1e-12, atol=0)
@@ -398,7 +398,7 @@ def test_a_score_that_is_no_tensor_is_refused():
 def test_weights_refuse_impossible_numbers():
     for value in (0.0, -1.0, math.nan):
         for weight in (edm, lambda var: min_snr(5.0, var)):
-            with pytest.raises(InvalidValueError, match="data_var must be positive, got "):
+            with pytest.raises(InvalidValueError, match="var must be positive, got "):
                 weight(value)
         with pytest.raises(InvalidValueError, match="gamma must be positive, got "):
             min_snr(value)

@@ -20,7 +20,7 @@ from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError,
 from scoresde.noise import Noise
 from scoresde.ode import DOPRI5, TSIT5, rms, solve
 from scoresde.samplers import PC, Adaptive, ProbabilityFlow, Scipy
-from scoresde.samplers.ode import angle, scale, time_at
+from scoresde.sde.coordinates import angle, scale, time_of_angle
 from scoresde.targets import Gaussian, GaussianMixture
 
 TABLEAUS = pytest.mark.parametrize("tableau", [DOPRI5, TSIT5], ids=["dopri5", "tsit5"])
@@ -318,7 +318,7 @@ def test_the_angle_of_a_time_and_the_time_of_an_angle_are_inverse(data):
     assert (phi.diff() > 0).all()
     assert_close(phi.sin() * scale(sde, t), sde.sigma(t), rtol=1e-9, atol=1e-12)
     assert_close(phi.cos() * scale(sde, t), sde.alpha(t), rtol=1e-9, atol=1e-12)
-    assert_close(time_at(sde, phi), t, rtol=1e-7, atol=1e-9 * sde.T)
+    assert_close(time_of_angle(sde, phi), t, rtol=1e-7, atol=1e-9 * sde.T)
 
 
 def ends(sde):

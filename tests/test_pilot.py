@@ -22,9 +22,9 @@ from scoresde.errors import (
     ShapeError,
 )
 from scoresde.nn import MLP
+from scoresde.quadrature import gauss_legendre
 from scoresde.samplers import PC, DPMSolverPP, Fast, Langevin, Restart, UniPC
-from scoresde.samplers.fast import step_errors
-from scoresde.samplers.levels import quadrature
+from scoresde.samplers.multistep.fast import step_errors
 from scoresde.score import ScoreModel
 from scoresde.sde import EDMSDE, VESDE, VPSDE
 from scoresde.targets import Gaussian, GaussianMixture
@@ -196,7 +196,7 @@ def test_a_model_and_its_condition_are_evaluated_together():
             return self.score(x - VPSDE().alpha(t)[:, None] * condition["to"], t)
 
     sde, to = VPSDE(), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
-    p = pilot(Shifted(sde), sde, n=8, condition={"to": to}, data=Moments(0.0, var=0.5))
+    p = pilot(Shifted(sde), sde, n=8, condition={"to": to}, moments=Moments(0.0, var=0.5))
     assert p.factor.isfinite().all()
     # the residual of N(to, c) less N(0, c): to * rho^2 / (c + rho^2)
     rho2 = torch.exp(-2 * p.levels)
@@ -236,7 +236,7 @@ def test_a_last_level_without_noise_is_allowed():
 def end_of(sampler, score, x, n, data=None):
     """Where the sampler ends from x in n steps of its own grid."""
     sde = score.sde
-    rsde = sde.reverse(score, data=data or score.data)
+    rsde = sde.reverse(score, data=data or score.facts.moments)
     *_, end = sampler.trajectory(rsde, x, sampler.times(sde, n, rsde.data), None)
     return end.x
 
@@ -271,7 +271,7 @@ def test_a_foretold_error_is_that_of_the_best_prediction_integrated_over_its_ste
         new = corrector > 0 and i < n - 1
         first = max(i + 1 - (corrector if new else order), 0)
         nodes = grid[first : i + 1 + new]
-        at, weight = quadrature(grid[i].reshape(1, 1), grid[i + 1].reshape(1, 1))
+        at, weight = gauss_legendre(grid[i].reshape(1, 1), grid[i + 1].reshape(1, 1))
         gap = p.features(at[0]) - p.predict(nodes, at[0]) @ p.features(nodes)
         expected.append((weight[0] / (1 + torch.exp(-2 * at[0])).sqrt() @ gap).norm())
     assert_close(
@@ -437,7 +437,7 @@ def test_impossible_pilots_and_settings_are_refused(make, kind, message):
         (VPSDE(levels=5), {}, "6 levels.*5"),
         (VPSDE, {}, "such as"),
         (VPSDE(), dict(shape=None), "shape="),
-        (VPSDE(), dict(data=Moments(torch.zeros(3), var=1.0)), r"\(3,\)"),
+        (VPSDE(), dict(moments=Moments(torch.zeros(3), var=1.0)), r"\(3,\)"),
         (VPSDE(), dict(condition={"to": torch.zeros(3)}), "n = 32"),
     ],
 )

@@ -23,7 +23,7 @@ class Spy:
     """The exact score, without a denoiser, that notes what it is given."""
 
     def __init__(self, score):
-        self.score, self.event_shape, self.data = score, score.event_shape, score.data
+        self.score, self.event_shape, self.data = score, score.event_shape, score.facts.moments
         self.sde, self.calls = score.sde, []
 
     def __call__(self, x, t):

@@ -417,11 +417,11 @@ def mass_below(sde, t, x):
 def test_a_flow_carries_to_each_mode_the_mass_that_it_has(sde, name):
     """On a line the flow is monotone: what ends below 0 is what begins below one point."""
     score, sampler = MODES.at(sde), ALL[name]
-    times = sde.times(64) if name == "flow" else sampler.times(sde, 64, score.data)
-    moments = score.data.at(sde.alpha(times[0]), sde.sigma(times[0]))
+    times = sde.times(64) if name == "flow" else sampler.times(sde, 64, score.facts.moments)
+    moments = score.facts.moments.at(sde.alpha(times[0]), sde.sigma(times[0]))
     z = torch.linspace(-0.7, -0.3, 801, dtype=torch.float64)[:, None]
     x = moments.sample(z)
-    end = last(sampler, sde.reverse(score, data=score.data), x, times, None)[:, 0]
+    end = last(sampler, sde.reverse(score, moments=score.facts.moments), x, times, None)[:, 0]
     assert (end.diff() > 0).all()
     edge = torch.from_numpy(np.interp([0.0], end.numpy(), x[:, 0].numpy()))
     error = mass_below(sde, times[0], edge) - mass_below(sde, times[-1], torch.zeros(1))
@@ -475,7 +475,7 @@ def test_under_vp_predictors_are_the_published_formulas(data):
     betas = torch.tensor(
         data.draw(st.lists(log_floats(1e-4, 0.5), min_size=n, max_size=n)), dtype=torch.float64
     )
-    sde = VPSDE.from_betas(betas)
+    sde = BetaLadder(betas)
     x, z = randn(data.draw(generators()), 2, 5, 3)
     score = Gaussian(torch.zeros(3), std=0.7).at(sde)
     abar = torch.cumprod(1 - betas, 0)
@@ -854,9 +854,9 @@ def test_shifted_data_gives_shifted_samples(name, data, c):
         sde.sigma(times[0]) * randn(data.draw(generators()), 4, 1),
         Noise.of(1, 4, horizon=sde.T),
     )
-    one = last(ALL[name], sde.reverse(score, data=score.data), x, times, noise)
+    one = last(ALL[name], sde.reverse(score, moments=score.facts.moments), x, times, noise)
     start = x + sde.alpha(times[0]) * c
-    two = last(ALL[name], sde.reverse(moved, data=moved.data), start, times, noise)
+    two = last(ALL[name], sde.reverse(moved, moments=moved.facts.moments), start, times, noise)
     scale = max(1.0, float(sde.sigma(times[0])))
     assert_close(two, one + sde.alpha(times[-1]) * c, rtol=1e-9, atol=1e-9 * scale)
 
@@ -875,8 +875,13 @@ def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
     assume((sde.sigma(times)[:, None].log() - edges.log()).abs().min() > 1e-9)
     score, larger = gaussian(sde, 0.3, 0.5), gaussian(large, 0.3 * c, 0.5 * c**2)
     x, noise = sde.sigma_max * randn(data.draw(generators()), 4, 1), Noise.of(1, 4, horizon=sde.T)
-    path = [s.x for s in sampler.trajectory(sde.reverse(score, data=score.data), x, times, noise)]
-    wide = large.reverse(larger, data=larger.data)
+    path = [
+        s.x
+        for s in sampler.trajectory(
+            sde.reverse(score, moments=score.facts.moments), x, times, noise
+        )
+    ]
+    wide = large.reverse(larger, moments=larger.facts.moments)
     two = last(scaled(name, c), wide, c * x, times, noise)
     # a high order extrapolates far over so few steps, and rounding with it
     scale = max(float(torch.stack(path).abs().max()), sde.sigma_max)
@@ -957,7 +962,7 @@ def test_a_step_in_half_precision_holds_at_noise_whose_square_it_cannot_hold(nam
     """348 squared is infinity in float16."""
     sde, noise = VESDE(0.01, 348.0), Noise.of(0, 4)
     exact = gaussian(sde, 0.5, 0.25)
-    rsde = sde.reverse(lambda x, t: exact(x.double(), t), data=exact.data)
+    rsde = sde.reverse(lambda x, t: exact(x.double(), t), moments=exact.facts.moments)
     x = 348 * randn(torch.Generator(), 4, 1).half()
     t, s = sde.times(10)[:2]
     half, double = (ALL[name].step(rsde, y, t, s, noise) for y in (x, x.double()))

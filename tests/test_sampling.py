@@ -15,7 +15,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import scoresde
-from scoresde import SAMPLERS, Bridge, ScoreModel, from_denoiser, sample, trajectory
+from scoresde import SAMPLERS, Rescheduled, ScoreModel, from_denoiser, sample, trajectory
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -152,9 +152,9 @@ def test_two_seeds_give_other_samples_and_one_seed_the_same(name):
 def test_a_sample_is_the_prior_then_the_trajectory_then_tweedie():
     score, x = DIAGONAL.at(SDE), torch.empty(5, 3, dtype=torch.float64)
     for name, sampler in SAMPLERS.items():
-        noise, rsde = Noise.of(9, 5, first=2), SDE.reverse(score, data=score.data)
-        state = SDE.prior(score.data).sample(noise.normal(x, math.inf))
-        times = sampler.times(SDE, 4, score.data)
+        noise, rsde = Noise.of(9, 5, first=2), SDE.reverse(score, moments=score.facts.moments)
+        state = SDE.prior(score.facts.moments).sample(noise.normal(x, math.inf))
+        times = sampler.times(SDE, 4, score.facts.moments)
         for at in sampler.trajectory(rsde, state, times, noise):
             state = at.x
         arguments = dict(n=5, seed=9, first=2, steps=4, dtype=torch.float64)
@@ -240,7 +240,15 @@ class Counted:
 def test_evaluations_reported_counted_and_documented_agree(name, denoise, n):
     score = Counted(DIAGONAL.at(SDE))
     *_, end = trajectory(
-        score, SDE, name, shape=(3,), n=2, steps=n, denoise=denoise, seed=0, data=Moments(0.0, 1.0)
+        score,
+        SDE,
+        name,
+        shape=(3,),
+        n=2,
+        steps=n,
+        denoise=denoise,
+        seed=0,
+        moments=Moments(0.0, 1.0),
     )
     documented = evaluations(name, n) + denoise
     assert (end.nfe, score.calls) == (documented, documented)
@@ -617,7 +625,7 @@ def test_a_conditional_score_uses_its_denoiser_only_where_it_has_one():
 def test_a_bridge_reaches_both_ends_of_the_noise_levels_of_its_model(sde, dtype):
     """Single precision rounds the time of the smallest level below it."""
     model = ScoreModel(Net(), VESDE(), (3,))
-    out = sample(Bridge(model, sde), sde, "ancestral", steps=4, n=2, seed=0, dtype=dtype)
+    out = sample(Rescheduled(model, sde), sde, "ancestral", steps=4, n=2, seed=0, dtype=dtype)
     assert out.isfinite().all()
 
 
@@ -627,11 +635,11 @@ def test_a_bridge_to_another_sde_samples_the_same_data(other):
     target = Gaussian([0.5, -1.0], std=[0.3, 1.0])
     model = target.at(own)
     model = type("Model", (), dict(
-        sde=own, event_shape=(2,), data=target.moments(), steps=None,
+        sde=own, event_shape=(2,), moments=target.moments(), steps=None,
         __call__=lambda self, x, t, c=None: model_score(x, t), denoise=None,
     ))()  # fmt: skip
     model_score = target.at(own)
-    bridge = Bridge(model, other)
+    bridge = Rescheduled(model, other)
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for t in (other.eps, other.T / 2, other.T):
         t = torch.full((5,), t, dtype=torch.float64)
@@ -644,7 +652,7 @@ def test_a_model_is_sampled_with_its_own_sde_levels_and_eps_excepted():
         assert sample(model, sde, steps=4, seed=0).shape == (1, 3)
     for sde in (VESDE(sigma_max=49.0), VESDE(T=2.0), VPSDE(), NCSNLadder.geometric(0.01, 50.0, 5)):
         with pytest.raises(
-            InvalidValueError, match=r"belongs to VESDE.*, not to .*Bridge\(model, sde"
+            InvalidValueError, match=r"belongs to VESDE.*, not to .*Rescheduled\(model, sde"
         ):
             sample(model, sde, steps=4, seed=0)
 
@@ -656,7 +664,7 @@ def test_the_prior_takes_the_moments_of_the_data_that_are_known():
         for score, options in (
             (Gaussian([3.0], std=4.0).at(sde), {}),
             (lambda x, t: -x, dict(shape=(1,))),
-            (lambda x, t: -x, dict(shape=(1,), data=Moments(3.0, var=16.0))),
+            (lambda x, t: -x, dict(shape=(1,), moments=Moments(3.0, var=16.0))),
         )
     ]
     assert float(starts[0].std()) == pytest.approx(math.sqrt(20), rel=0.06)

@@ -23,9 +23,9 @@ from scoresde.errors import (
 )
 from scoresde.nn import MLP, UNet
 from scoresde.score import (
-    PARAMETERIZATIONS,
-    Bridge,
+    PREDICTIONS,
     Conditional,
+    Rescheduled,
     ScoreModel,
     check_problem,
     from_denoiser,
@@ -35,7 +35,7 @@ from scoresde.score import (
 )
 from scoresde.sde import EDMSDE, VESDE, VPSDE, Moments, NCSNLadder, SubVPSDE, expand
 
-NAMES = sorted(PARAMETERIZATIONS)
+NAMES = sorted(PREDICTIONS)
 
 
 class Wave(nn.Module):
@@ -79,15 +79,15 @@ def test_every_parameterisation_recovers_the_score_and_the_data_from_its_own_out
     model = ScoreModel(Output(out), sde, x0.shape[1:], name, data).double()
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     centred = alpha * x0 + sigma * noise
-    x = alpha * model.data_mean + centred
+    x = alpha * model.mean + centred
     rounding = 1e-12 * (1 + (x.abs() + centred.abs()).max())
     # a result is as exact as the largest term in it
-    affine = PARAMETERIZATIONS[name](sde, t, model._var)
+    affine = PREDICTIONS[name](sde, t, model._var)
     a, b = abs(float(affine.score_x)), abs(float(affine.score_f))
     error = (model(x, t) + noise / sigma).abs()
     assert (error <= a * rounding + 1e-12 * b * (size + 1)).all()
     a, b = abs(float(affine.denoise_x)), abs(float(affine.denoise_f))
-    error = (model.denoise(x, t) - model.data_mean - x0).abs()
+    error = (model.denoise(x, t) - model.mean - x0).abs()
     assert (error <= (1 + a) * rounding + 1e-12 * b * (size + 1)).all()
 
 
@@ -97,7 +97,7 @@ def test_the_denoiser_is_tweedies_formula_of_the_score(name, problem):
     """E[x_0 | x_t] = (x + sigma^2 score) / alpha, whatever the network says."""
     sde, t, data, x, out = problem
     model = ScoreModel(Output(out), sde, x.shape[1:], name, data).double()
-    x = x + float(sde.alpha(t)) * model.data_mean
+    x = x + float(sde.alpha(t)) * model.mean
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     score = model(x, t)
     tweedie = (x + sigma**2 * score) / alpha
@@ -146,7 +146,7 @@ def test_the_network_sees_unit_variance_and_a_quarter_of_the_log_noise_level(pro
     model = ScoreModel(Output(), sde, u.shape[1:], data=data).double()
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     spread = math.sqrt(alpha**2 * model._var + sigma**2)
-    model(alpha * model.data_mean + spread * u, t)
+    model(alpha * model.mean + spread * u, t)
     ((seen, c, _),) = model.net.asked
     assert_close(seen, u, rtol=1e-11, atol=1e-11 * (1 + 10 * alpha / spread))
     level = torch.tensor(0.25 * math.log(sigma / alpha), dtype=torch.float64)
@@ -157,7 +157,8 @@ def test_a_network_is_scaled_with_the_mean_of_the_variances():
     sde, x, t = VPSDE(), torch.ones(1, 2, 2), 0.3
     var = torch.tensor([[0.1, 0.5], [2.0, 5.4]])
     one, other = (
-        ScoreModel(Wave(), sde, (2, 2), data=Moments(0.0, var=v)) for v in (var, float(var.mean()))
+        ScoreModel(Wave(), sde, (2, 2), moments=Moments(0.0, var=v))
+        for v in (var, float(var.mean()))
     )
     assert_close(one(x, t), other(x, t))
     assert torch.equal(one.data.var, var)
@@ -169,7 +170,7 @@ def test_the_target_of_an_edm_network_has_unit_variance_and_knows_nothing_of_its
 ):
     """Var F = 1 and Cov(F, x) = 0, exactly, for data of variance v."""
     t = data.draw(times_of(sde))
-    model = ScoreModel(Output(torch.zeros(())), sde, (1,), data=Moments(0.0, var=var)).double()
+    model = ScoreModel(Output(torch.zeros(())), sde, (1,), moments=Moments(0.0, var=var)).double()
     var, one = model._var, torch.ones(1, 1, dtype=torch.float64)
     skip = float(model.denoise(one, t))
     model.net.out = one
@@ -186,7 +187,9 @@ def test_the_target_of_an_edm_network_has_unit_variance_and_knows_nothing_of_its
 def test_an_edm_network_that_says_nothing_is_the_exact_score_of_gaussian_data():
     gaussian = targets.Gaussian([1.0, -2.0], var=0.25)
     for sde in SDES.values():
-        model = ScoreModel(Output(), sde, (2,), data=Moments(torch.tensor([1.0, -2.0]), var=0.25))
+        model = ScoreModel(
+            Output(), sde, (2,), moments=Moments(torch.tensor([1.0, -2.0]), var=0.25)
+        )
         model = model.double()
         x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         t = torch.tensor((sde.eps + sde.T) / 2, dtype=torch.float64)
@@ -228,12 +231,12 @@ def test_a_model_in_half_precision_keeps_the_moments_of_its_data(dtype):
     # bfloat16 takes 127.3 for 127.5, a hundred times the smallest noise
     data = Moments(127.3, var=torch.tensor([7.1, 1e5, 0.3]))
     model = ScoreModel(built(MLP, 3, hidden=(8,)), EDMSDE(), (3,), data=data)
-    mean, var = model.data_mean.clone(), model.data_var.clone()
+    mean, var = model.mean.clone(), model.var.clone()
     x = 127.3 + torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     exact = model.denoise(x, 0.01)
     for half in (model.to(dtype), model.double().to(dtype)):
-        assert torch.equal(half.data_mean, mean)
-        assert torch.equal(half.data_var, var)
+        assert torch.equal(half.mean, mean)
+        assert torch.equal(half.var, var)
         assert {p.dtype for p in half.net.parameters()} == {dtype}
         assert_close(half.denoise(x, 0.01), exact, rtol=0, atol=5e-3)
 
@@ -308,16 +311,16 @@ def test_a_time_outside_of_the_sde_is_refused(t):
 def test_an_impossible_model_is_refused():
     with pytest.raises(UnknownNameError, match="unknown parameterization 'epx'; did you mean 'eps"):
         ScoreModel(Wave(), VESDE(), (2,), "epx")
-    with pytest.raises(ShapeError, match=r"data_mean must be a number or have the event shape"):
-        ScoreModel(Wave(), VESDE(), (2,), data=Moments(torch.zeros(3), var=1.0))
+    with pytest.raises(ShapeError, match=r"mean must be a number or have the event shape"):
+        ScoreModel(Wave(), VESDE(), (2,), moments=Moments(torch.zeros(3), var=1.0))
     with pytest.raises(InvalidValueError, match="the data's variance must be positive"):
-        ScoreModel(Wave(), VESDE(), (2,), data=Moments(0.0, var=0.0))
+        ScoreModel(Wave(), VESDE(), (2,), moments=Moments(0.0, var=0.0))
 
 
 def test_a_full_covariance_is_kept_as_its_diagonal():
     cov = torch.tensor([[2.0, 0.5], [0.5, 4.0]])
-    model = ScoreModel(Wave(), VESDE(), (1, 2), data=Moments(torch.zeros(1, 2), cov=cov))
-    assert torch.equal(model.data.var, torch.tensor([[2.0, 4.0]]))
+    model = ScoreModel(Wave(), VESDE(), (1, 2), moments=Moments(torch.zeros(1, 2), cov=cov))
+    assert torch.equal(model.moments.var, torch.tensor([[2.0, 4.0]]))
 
 
 # Files
@@ -339,7 +342,7 @@ def test_a_model_comes_back_bit_for_bit(which, kind, tmp_path):
     model.steps = 17
     model.save_pretrained(tmp_path, licence="MIT")
     found = ScoreModel.from_pretrained(tmp_path)
-    assert (found.sde, found.event_shape, found.parameterization, found.steps) == (
+    assert (found.sde, found.event_shape, found.predicts, found.steps) == (
         SDES[kind], shape, "v", 17,
     )  # fmt: skip
     assert not found.training
@@ -353,15 +356,15 @@ def test_a_model_comes_back_bit_for_bit(which, kind, tmp_path):
 
 def test_half_precision_halves_the_network_and_leaves_the_data_alone(tmp_path):
     net, shape = nets()[1]
-    model = ScoreModel(net, VESDE(), shape, data=Moments(0.1234567, var=0.7654321))
+    model = ScoreModel(net, VESDE(), shape, moments=Moments(0.1234567, var=0.7654321))
     model.save_pretrained(tmp_path, dtype=torch.float16)
     stored, _ = checkpoint.load_tensors(tmp_path / "model.safetensors")
     kinds = {name: value.dtype for name, value in stored.items()}
-    assert kinds.pop("data_mean") == kinds.pop("data_var") == torch.float32
+    assert kinds.pop("mean") == kinds.pop("var") == torch.float32
     assert set(kinds.values()) == {torch.float16}
     found = ScoreModel.from_pretrained(tmp_path)
     assert next(found.parameters()).dtype == torch.float32
-    assert torch.equal(found.data_var, model.data_var)
+    assert torch.equal(found.var, model.var)
     for name, value in model.net.state_dict().items():
         assert torch.equal(found.net.state_dict()[name], value.half().float()), name
     assert next(model.parameters()).dtype == torch.float32
@@ -474,7 +477,7 @@ def test_a_bridge_is_the_exact_score_of_the_other_sde(own, other, data):
     t = data.draw(times_of(other))
     low, high = own.log_snr(torch.tensor([own.T, own.eps], dtype=torch.float64))
     assume(low + 1e-6 <= other.log_snr(t) <= high - 1e-6)
-    bridge = Bridge(Exact(MIXTURE, own), other)
+    bridge = Rescheduled(Exact(MIXTURE, own), other)
     x = MIXTURE.sample(4, other, t, generator=data.draw(generators()), dtype=torch.float64)
     sigma, alpha = float(other.sigma(t)), float(other.alpha(t))
     # the two times agree to rounding, which the log-ratio of noise to signal magnifies
@@ -489,15 +492,15 @@ def test_a_bridge_is_the_exact_score_of_the_other_sde(own, other, data):
 def test_vp_through_a_bridge_is_ve(t, seed):
     vp, ve = VPSDE(), VESDE(0.0108, 150.0)
     x = MIXTURE.sample(4, ve, t, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    through = Bridge(Exact(MIXTURE, vp), ve)(x, torch.tensor(t, dtype=torch.float64))
+    through = Rescheduled(Exact(MIXTURE, vp), ve)(x, torch.tensor(t, dtype=torch.float64))
     exact, sigma = MIXTURE.score(x, ve, t), float(ve.sigma(torch.tensor(t)))
     assert ((through - exact).abs() * sigma).max() <= 1e-9
 
 
 def test_a_bridge_hands_on_what_the_model_knows():
     model = Exact(MIXTURE, VPSDE())
-    bridge = Bridge(model, VESDE(0.02, 20.0))
-    assert (bridge.event_shape, bridge.steps, bridge.data) == ((2,), 7, model.data)
+    bridge = Rescheduled(model, VESDE(0.02, 20.0))
+    assert (bridge.event_shape, bridge.steps, bridge.data) == ((2,), 7, model.moments)
     label = {"label": torch.tensor([1])}
     bridge(torch.zeros(1, 2), torch.tensor(0.5), label)
     bridge.denoise(torch.zeros(1, 2), torch.tensor(0.5), label)
@@ -508,7 +511,7 @@ def test_a_bridge_hands_on_what_the_model_knows():
 def test_a_bridge_is_not_asked_beyond_the_models_noise(t, sde):
     message = r"of VESDE has a noise level outside \[eps, T\] = \[0.001, 1.0\] of the model's VPSDE"
     with pytest.raises(InvalidValueError, match=message):
-        Bridge(Exact(MIXTURE, VPSDE()), sde)(torch.zeros(1, 2), torch.tensor(t))
+        Rescheduled(Exact(MIXTURE, VPSDE()), sde)(torch.zeros(1, 2), torch.tensor(t))
 
 
 LADDER = NCSNLadder((0.01, 0.1, 1.0))
@@ -541,10 +544,12 @@ def test_levels_and_eps_may_differ_from_the_models(own, other):
     ],
 )
 def test_another_sde_than_the_models_is_refused(own, other):
-    message = r"this score belongs to .*, not to .*; sample with `model.sde`, or with `Bridge\("
+    message = (
+        r"this score belongs to .*, not to .*; sample with `model.sde`, or with `Rescheduled\("
+    )
     with pytest.raises(InvalidValueError, match=message):
         check_problem(ScoreModel(Wave(), own, (2,)), other)
-    check_problem(Bridge(ScoreModel(Wave(), own, (2,)), other), other)
+    check_problem(Rescheduled(ScoreModel(Wave(), own, (2,)), other), other)
 
 
 def test_a_denoiser_is_a_score_in_half_precision_where_the_square_of_the_noise_is_infinite():
@@ -566,7 +571,7 @@ def test_a_function_goes_with_every_sde():
 
 def test_loading_a_state_brings_the_preconditioning_with_it():
     net = built(MLP, 2)
-    ours = ScoreModel(net, VPSDE(), (2,), data=Moments(0.0, var=0.25))
+    ours = ScoreModel(net, VPSDE(), (2,), moments=Moments(0.0, var=0.25))
     fresh = ScoreModel(net, VPSDE(), (2,))
     fresh.load_state_dict(ours.state_dict())
     x = torch.ones(3, 2)

@@ -82,16 +82,16 @@ def test_an_energy_is_differentiated_again_in_x_and_in_its_weights():
 
 def test_an_energy_knows_its_log_density_up_to_a_constant():
     sde, t = VPSDE(), torch.full((4,), 0.3, dtype=torch.float64)
-    model = EnergyScore(energy_of(TARGET, sde), sde, (2,), data=TARGET.moments())
+    model = EnergyScore(energy_of(TARGET, sde), sde, (2,), moments=TARGET.moments())
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert_close(model.log_prob(x, t), TARGET.log_prob(x, sde, t))
-    assert (model.sde, model.event_shape, model.data.mean.shape) == (sde, (2,), (2,))
+    assert (model.sde, model.event_shape, model.moments.mean.shape) == (sde, (2,), (2,))
 
 
 @pytest.mark.parametrize("sampler", ["pc", "em", "ald"])
 def test_an_energy_is_sampled_like_the_score_that_it_has(sampler):
     sde = VESDE(0.05, 5.0)
-    model = EnergyScore(energy_of(TARGET, sde), sde, (2,), data=TARGET.moments())
+    model = EnergyScore(energy_of(TARGET, sde), sde, (2,), moments=TARGET.moments())
     arguments = dict(n=8, steps=10, seed=0, dtype=torch.float64)
     found = sample(model, sde, sampler, **arguments)
     assert not found.requires_grad
@@ -212,7 +212,7 @@ def test_a_model_of_several_networks_is_saved_read_and_sampled_like_any_other(tm
     nets = [MLP(2, hidden=(8,), num_classes=3) for _ in range(6)]
     for net in nets:
         nn.init.normal_(net.head.weight)
-    model = PerLevelScore(nets, LADDER, (2,), data=Moments(0.5, var=2.0)).eval()
+    model = PerLevelScore(nets, LADDER, (2,), moments=Moments(0.5, var=2.0)).eval()
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert [n["type"] for n in config["net"]["config"]["nets"]] == ["MLP"] * 6
@@ -243,9 +243,9 @@ def test_one_gaussian_for_each_level_is_the_exact_score():
         [Constant(0.0) for _ in range(6)],
         LADDER,
         (2,),
-        data=Moments(target.moments().mean, var=1.5**2),
+        moments=Moments(target.moments().mean, var=1.5**2),
     )
     x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
     t = LADDER.times()
     assert_close(model(x, t), target.score(x, LADDER, t), rtol=1e-5, atol=1e-5)
-    assert math.isclose(float(model.data_var), 2.25)
+    assert math.isclose(float(model.var), 2.25)

@@ -382,7 +382,7 @@ def test_a_score_knows_what_a_sampler_asks_of_it():
     target, sde = Gaussian([1.0, 2.0], var=[1.0, 4.0]), VPSDE()
     score = target.at(sde)
     assert score.event_shape == (2,)
-    assert torch.equal(score.data.mean, target.moments().mean)
+    assert torch.equal(score.facts.moments.mean, target.moments().mean)
     assert score.sde is sde
     assert repr(target) == "Gaussian(1 component, event_shape=(2,))"
 

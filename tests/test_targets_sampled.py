@@ -68,7 +68,9 @@ def test_gaussian_samples_have_the_exact_moments(name, process, shape):
     sde = PROCESSES[process]
     score, sampler = gaussian(shape).at(sde), SAMPLERS[name]
     times = grid(sde, 16)
-    flat = Gaussian(score.data.mean.flatten(), var=score.data.var.flatten()).at(sde)
+    flat = Gaussian(score.facts.moments.mean.flatten(), var=score.facts.moments.var.flatten()).at(
+        sde
+    )
     found = ends(score, sampler, NUMBERS // math.prod(shape), times)
     for x, denoise in zip(found, (False, True), strict=True):
         mean, var = run(sampler, flat, times, denoise=denoise)
@@ -100,7 +102,7 @@ def test_the_exact_law_of_the_output_is_near_the_marginal_and_its_tweedie_law(na
         sde = NCSNLadder.geometric(0.01, 10.0, 201)
     score = Gaussian([1.0, -1.0, 2.0], var=[0.05, 0.25, 1.0]).at(sde)
     sampler = SETTLING[name]
-    times = sampler.times(sde, 200, score.data)
+    times = sampler.times(sde, 200, score.facts.moments)
     rsde, moments = sde.reverse(score), law(score, times[0])
     pairs = list(pairwise(times))
     if name == "ald":

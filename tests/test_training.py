@@ -51,7 +51,7 @@ def make(sde=None, **options):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         net = MLP(2, **{"hidden": (8,), "num_classes": 2, "dropout": 0.2, **options})
-    return ScoreModel(net, sde or VESDE(), (2,), data=Moments(0.0, var=1.0))
+    return ScoreModel(net, sde or VESDE(), (2,), moments=Moments(0.0, var=1.0))
 
 
 def loss(trainer, step):

@@ -83,7 +83,7 @@ def built(make: Callable[[], nn.Module], x: Tensor) -> ScoreModel:
     """A score model with the same first weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(torch.Generator().manual_seed(0).get_state())
-        return ScoreModel(make(), EDMSDE(), x.shape[1:], data=Moments(0.0, var=1.0))
+        return ScoreModel(make(), EDMSDE(), x.shape[1:], moments=Moments(0.0, var=1.0))
 
 
 # --- the contenders: functions that make some steps -----------------------------------------------

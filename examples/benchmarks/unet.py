@@ -156,7 +156,7 @@ class Run:
         self.sde = EDMSDE()
         self.model = ScoreModel(self.net, self.sde, self.images.shape[1:], data=data)
         self.model.autocast = torch.bfloat16
-        self.weight = edm(float(self.model.data_var))
+        self.weight = edm(float(self.model.var))
         self.optimiser = torch.optim.Adam(self.net.parameters(), betas=(0.9, 0.99))
         self.generator = torch.Generator().manual_seed(self.seed)
         self.ema = [p.detach().clone() for p in self.net.parameters()]

@@ -57,7 +57,7 @@ def main(options: Options) -> None:
     annealed = {"exact": target.at(ladder), "noise-trained": taught}
     for name, score in scores.items():
         annealed[f"tempered {name}"] = lambda x, t, score=score: score(x, t) / heat(t)
-    same = dict(n=n, shape=(2,), seed=4, denoise=False, data=target.moments())
+    same = dict(n=n, shape=(2,), seed=4, denoise=False, moments=target.moments())
     for name, score in annealed.items():
         x = sample(score, ladder, AnnealedLangevin(0.1, steps // 20), **same)
         weight[f"annealed, {name} score"] = upper(x)

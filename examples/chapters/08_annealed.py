@@ -46,7 +46,7 @@ def main(options: Options) -> None:
     # digits
     train_set, held = load("digits").split(1 / 3)
     stairs, net = VESDE(0.02, 20.0, levels=28), nn.UNet(1, channels=(16, 32), blocks=1)
-    draws = ScoreModel(net, stairs, (1, 8, 8), data=Moments(*train_set.moments()))
+    draws = ScoreModel(net, stairs, (1, 8, 8), moments=Moments(*train_set.moments()))
     config = TrainConfig(steps=5 if options.short else 1_000, batch_size=64, lr=3e-3, ema=0.995)
     draws = Trainer(draws, train_set.unlabelled(), config).train(progress=False)
     m = 40 if options.short else 400

@@ -16,7 +16,7 @@ from scoresde.samplers import Fast, Sampler
 from scoresde.sampling import SAMPLERS, trajectory
 from scoresde.sampling import pilot as measure
 from scoresde.score import Pilot
-from scoresde.sde import Moments
+from scoresde.sde import Facts, Moments
 
 if TYPE_CHECKING:
     from scoresde.arena.problem import Problem
@@ -46,17 +46,17 @@ class Own:
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
         """The samples and what they cost; `None` where the budget does not pay for them."""
-        return _run(self.sampler, problem, problem.score, problem.data, x, budget, seed)
+        return _run(self.sampler, problem, problem.score, problem.moments, x, budget, seed)
 
 
 def _run(
-    sampler: Sampler, problem: Problem, score: Any, data: Moments | None,
+    sampler: Sampler, problem: Problem, score: Any, moments: Moments | None,
     x: Tensor, budget: int, seed: int,
 ) -> tuple[Tensor, int] | None:  # fmt: skip
     if sampler.steps_for(budget - 1) < 1:
         return None
     states = trajectory(
-        score, problem.sde, sampler, x=x, nfe=budget, seed=seed, data=data, progress=False
+        score, problem.sde, sampler, x=x, nfe=budget, seed=seed, moments=moments, progress=False
     )
     try:
         *_, last = states
@@ -91,11 +91,11 @@ class Informed:
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
         """The samples and what they cost; `None` where the budget does not pay for them."""
-        data = _told(problem, self.facts)
+        moments = _told(problem, self.facts)
         sampler = self.sampler
         if self.pilot:
-            sampler = replace(sampler, pilot=_pilot(problem, data))
-        return _run(sampler, problem, _Bare(problem.score), data, x, budget, seed)
+            sampler = replace(sampler, pilot=_pilot(problem, moments))
+        return _run(sampler, problem, _Bare(problem.score), moments, x, budget, seed)
 
 
 class _Bare:
@@ -103,8 +103,7 @@ class _Bare:
 
     def __init__(self, score: Any) -> None:
         self._score = score
-        if hasattr(score, "denoise"):
-            self.denoise = score.denoise
+        self.facts = Facts()
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         score: Tensor = self._score(x, t)
@@ -117,14 +116,14 @@ def _told(problem: Problem, facts: str) -> Moments | None:
     if facts == "nothing":
         return None
     if facts == "covariance":
-        return problem.data
-    return Moments(problem.data.mean, var=problem.data.mean_variance())
+        return problem.moments
+    return Moments(problem.moments.mean, var=problem.moments.mean_variance())
 
 
 @lru_cache(maxsize=256)
-def _pilot(problem: Problem, data: Moments | None) -> Pilot:
+def _pilot(problem: Problem, moments: Moments | None) -> Pilot:
     return measure(
-        _Bare(problem.score), problem.sde, shape=problem.shape, data=data, steps=_PILOT,
+        _Bare(problem.score), problem.sde, shape=problem.shape, moments=moments, steps=_PILOT,
         dtype=problem.dtype, progress=False,
     )  # fmt: skip
 

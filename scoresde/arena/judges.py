@@ -55,7 +55,7 @@ def law_errors(problem: Problem, samples: Tensor, seed: int) -> dict[str, float]
     shares, spread, cov = _facts(problem)
     mean, own_cov = samples.flatten(1).mean(0), samples.flatten(1).T.cov().reshape(cov.shape)
     own_shares, own_spread = _modes(problem, samples)
-    data_mean = torch.as_tensor(problem.data.mean, dtype=torch.float64).flatten()
+    data_mean = torch.as_tensor(problem.moments.mean, dtype=torch.float64).flatten()
     generator = torch.Generator().manual_seed(seed)
     return {
         "energy": energy_distance(samples, exact) / scale,

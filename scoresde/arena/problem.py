@@ -26,10 +26,10 @@ class Problem:
 
     Args:
         name: what tables call it.
-        score: a callable `(x, t) -> score`, with a `denoise` of its own where it has one.
+        score: a callable `(x, t) -> score`.
         sde: the SDE whose score it is.
         shape: the shape of one sample, without the batch.
-        data: the data's moments; the start is drawn from the prior that has them.
+        moments: the data's moments; the start is drawn from the prior that has them.
         target: the law itself, where it is known: then starts are drawn from the exact $p_T$, and
             samples can be judged by their law.
         flow: how the exact flow map is computed.
@@ -40,7 +40,7 @@ class Problem:
     score: Any
     sde: SDE
     shape: tuple[int, ...]
-    data: Moments
+    moments: Moments
     target: Target | None = None
     flow: FlowMap = field(default_factory=DOP853)
     dtype: torch.dtype = torch.float64
@@ -54,13 +54,13 @@ class Problem:
     @property
     def scale(self) -> float:
         """The root mean square of the data's standard deviations, the unit of every error."""
-        if self.data.cov is not None:
-            return float(self.data.cov.diagonal().mean().sqrt())
-        return float(torch.as_tensor(self.data.var, dtype=torch.float64).mean().sqrt())
+        if self.moments.cov is not None:
+            return float(self.moments.cov.diagonal().mean().sqrt())
+        return float(torch.as_tensor(self.moments.var, dtype=torch.float64).mean().sqrt())
 
     def reverse(self) -> ReverseSDE:
         """The reverse SDE, which counts evaluations."""
-        return self.sde.reverse(self.score, data=self.data)
+        return self.sde.reverse(self.score, moments=self.moments)
 
     def start(self, n: int, seed: int) -> Tensor:
         """`n` draws of $p_T$, `(n, *)`."""
@@ -71,7 +71,7 @@ class Problem:
             )
         else:
             z = torch.randn(n, *self.shape, generator=generator, dtype=torch.float64)
-            draws = self.sde.prior(self.data).sample(z)
+            draws = self.sde.prior(self.moments).sample(z)
         return draws.to(self.dtype)
 
     @torch.no_grad()

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from scoresde.arena.problem import Problem, generator_of
 from scoresde.arena.reference import RungeKutta4
-from scoresde.score import load
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.score import Wrapped, load
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, Condition, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.targets import (
     EightGaussians,
     Gaussian,
@@ -38,26 +38,18 @@ def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     """
     model = load("mnist")
 
-    class Labelled:
+    class Labelled(Wrapped):
         """The score of samples whose classes go round."""
 
-        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-            score: Tensor = model(x, t, self._labels(x))
-            return score
-
-        def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-            """$E[x_0 | x_t]$."""
-            return model.denoise(x, t, self._labels(x))
-
-        def _labels(self, x: Tensor) -> dict[str, Tensor]:
-            return {"label": torch.arange(len(x)) % labels}
+        def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+            return self.ask(self.score, x, t, Condition({"label": torch.arange(len(x)) % labels}))
 
     return Problem(
         "digits/VESDE",
-        Labelled(),
+        Labelled(model),
         model.sde,
         model.event_shape,
-        model.data,
+        model.moments,
         flow=RungeKutta4(evaluations // 4),
         dtype=torch.float32,
     )

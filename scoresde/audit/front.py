@@ -18,23 +18,23 @@ from scoresde.checks import check_integer, seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import check_data
-from scoresde.samplers.levels import even_times
-from scoresde.score import check_problem, evaluating
-from scoresde.sde import SDE
+from scoresde.score import evaluating
+from scoresde.sde import SDE, Condition, Score, facts, process_of
+from scoresde.sde.spacings import even_times
 from scoresde.targets import Target
 
 __all__ = ["audit"]
 
 
 def audit(
-    model: Any,
+    score: Score,
     sde: SDE,
     x: Tensor,
     *,
-    condition: Mapping[str, Tensor] | None = None,
+    condition: Mapping[str, Any] | None = None,
     target: Target | None = None,
     train: Tensor | None = None,
-    train_condition: Mapping[str, Tensor] | None = None,
+    train_condition: Mapping[str, Any] | None = None,
     levels: int = 13,
     samples: int = 128,
     steps: int = 48,
@@ -49,11 +49,11 @@ def audit(
     reverse SDE and of the probability flow. A perfect score fails a test in one audit of a hundred.
 
     Args:
-        model: A `ScoreModel`, or any callable `(x, t) -> score`.
+        score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process whose score it is.
         x: Held-out data `(n, *)`, floating point, n at least 16. 500 images show an error of a
             percent; in the plane that takes 10,000 points.
-        condition: What the model takes beside `(x, t)`, one row for each sample.
+        condition: What the score takes beside `(x, t)`, one row for each sample.
         target: The law of the data, where it is known: gives the floor and the Fisher error.
         train: The data that the model has learnt, all of them, `(N, *)`: says how much it knows by
             heart.
@@ -71,9 +71,9 @@ def audit(
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
-    _check(model, sde, x, condition, target)
+    given = _check(score, sde, x, condition, target)
     if train is not None:
-        _check(model, sde, train, train_condition, None, name="train")
+        learnt_given = _check(score, sde, train, train_condition, None, name="train")
         if train.shape[1:] != x.shape[1:]:
             raise ShapeError(
                 f"train= has events of shape {tuple(train.shape[1:])}, and x of "
@@ -104,22 +104,22 @@ def audit(
     looks = (2 + 2 * (train is not None)) * len(times) * -(-len(x) // batch_size)
     with (
         torch.no_grad(),
-        evaluating(model),
+        evaluating(score),
         tqdm(
             total=looks + 2 * (last + 1) * -(-samples // batch_size), desc="audit", leave=False,
             disable=None if progress is None else not progress,
         ) as bar,
     ):  # fmt: skip
         exact = None if target is None else Exact(sde, target)
-        held = Problem(model, sde, x, condition, exact, seed, batch_size, bar.update)
+        held = Problem(score, sde, x, given, exact, seed, batch_size, bar.update)
         sights = [held.look(t) for t in times]
         learnt: list[Sight] = []
         if train is not None:
             rows = torch.randperm(len(train), generator=seeded(seed))
             rows = rows[: len(x)].to(train.device)
-            chosen = {name: value[rows] for name, value in (train_condition or {}).items()} or None
-            heart = ByHeart(sde, train, train_condition, rows)
-            known = Problem(model, sde, train[rows], chosen, heart, seed, batch_size, bar.update)
+            chosen = None if learnt_given is None else learnt_given.rows(rows)
+            heart = ByHeart(sde, train, learnt_given, rows)
+            known = Problem(score, sde, train[rows], chosen, heart, seed, batch_size, bar.update)
             learnt = [known.look(t) for t in times]
         drawn = held.draw(grid, marks, samples)
     found = levels_of(sde, times, x, sights, learnt, drawn)
@@ -127,18 +127,21 @@ def audit(
 
 
 def _check(
-    model: Any,
+    score: Score,
     sde: SDE,
     x: Tensor,
-    condition: Mapping[str, Tensor] | None,
+    condition: Mapping[str, Any] | None,
     target: Target | None,
     name: str = "x",
-) -> None:
-    check_problem(model, sde)
+) -> Condition | None:
+    process_of(score, sde)
     check_data(x)
     event = tuple(x.shape[1:])
-    own = getattr(model, "event_shape", None)
-    for what, shape in (("model", own), ("target", getattr(target, "event_shape", None))):
+    if target is not None and not hasattr(target, "responsibilities"):
+        raise InvalidTypeError(f"target= takes one of scoresde.targets, got {target!r}")
+    known = facts(score)
+    of_target = None if target is None else target.event_shape
+    for what, shape in (("score", known.event_shape), ("target", of_target)):
         if shape is not None and tuple(shape) != event:
             raise ShapeError(
                 f"the {what}'s events have shape {tuple(shape)}, those of {name} {event}"
@@ -147,12 +150,4 @@ def _check(
         raise ShapeError(
             f"an audit needs {name} of at least 16 samples, got shape {tuple(x.shape)}"
         )
-    if target is not None and not hasattr(target, "responsibilities"):
-        raise InvalidTypeError(f"target= takes one of scoresde.targets, got {target!r}")
-    if condition is not None and not isinstance(condition, Mapping):
-        raise InvalidTypeError(
-            f"a condition maps names to tensors, such as {{'label': labels}}, got {condition!r}"
-        )
-    for key, value in (condition or {}).items():
-        if not isinstance(value, Tensor) or value.shape[:1] != x.shape[:1]:
-            raise ShapeError(f"condition {key!r} needs one row for each of the {len(x)} samples")
+    return Condition.of(condition, len(x), known.conditions, x.device)

@@ -2,9 +2,8 @@ r"""A score under audit: what it says at one noise level, and what it draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +14,7 @@ from scoresde.checks import seeded
 from scoresde.noise import Noise
 from scoresde.samplers import DPMSolverPP, Fast, Sampler
 from scoresde.sampling import trajectory
-from scoresde.score import Conditional
-from scoresde.sde import SDE, Moments
+from scoresde.sde import SDE, Condition, Moments, Score, facts
 
 __all__ = ["Problem", "Sight"]
 
@@ -51,10 +49,10 @@ class Problem:
     the numbers of their samples.
     """
 
-    model: Any
+    score: Score
     sde: SDE
     x: Tensor
-    condition: Mapping[str, Tensor] | None
+    condition: Condition | None
     perfect: Callable[[Tensor, Tensor, slice], Tensor] | None
     seed: int
     batch_size: int
@@ -66,7 +64,7 @@ class Problem:
         noise, centre = Noise.of(self.seed, len(self.x)), self.x.double().mean(0)
         tables, errors, floors, fishers = [], [], [], []
         for rows in self._chunks(len(self.x)):
-            score = self.sde.reverse(self._bound(rows)).score
+            score = self.sde.reverse(self.score, condition=self._given(rows)).score
             clean, draw = self.x[rows], noise[rows].normal(self.x[rows], t)
             for z in (draw, -draw):
                 state = alpha * clean + sigma * z
@@ -96,16 +94,17 @@ class Problem:
         self, sampler: Sampler, grid: Tensor, marks: Tensor, samples: int, first: int
     ) -> list[Tensor]:
         """The states at the marks, `(samples, *)` each."""
-        data = getattr(self.model, "data", None) or Moments(
+        moments = facts(self.score).moments or Moments(
             self.x.mean(0), var=float((self.x - self.x.mean(0)).double().square().mean())
         )
         wanted = set(marks.tolist())
         parts = []
         for rows in self._chunks(samples):
             run = trajectory(
-                self._bound(rows), self.sde, sampler, n=rows.stop - rows.start,
+                self.score, self.sde, sampler, n=rows.stop - rows.start,
                 shape=self.x.shape[1:], times=grid, seed=self.seed, first=first + rows.start,
-                data=data, denoise=False, dtype=self.x.dtype, device=self.x.device, progress=False,
+                moments=moments, denoise=False, dtype=self.x.dtype, device=self.x.device,
+                condition=self._given(rows), progress=False,
             )  # fmt: skip
             kept = []
             for i, state in enumerate(run):
@@ -119,11 +118,9 @@ class Problem:
         for first in range(0, n, self.batch_size):
             yield slice(first, min(first + self.batch_size, n))
 
-    def _bound(self, rows: slice) -> Any:
-        """The model with its condition for these samples."""
-        if not self.condition:
-            return self.model
-        return Conditional(self.model, {k: v[rows] for k, v in self.condition.items()})
+    def _given(self, rows: slice) -> Condition | None:
+        """Return the condition of these samples."""
+        return None if self.condition is None else self.condition.rows(rows)
 
 
 def _square(gap: Tensor) -> Tensor:

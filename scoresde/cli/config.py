@@ -228,4 +228,4 @@ class RunConfig:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.train.seed)
             net = self.net.build(data.event_shape, data.classes)
-        return ScoreModel(net, self.sde, data.event_shape, data=Moments(*data.moments()))
+        return ScoreModel(net, self.sde, data.event_shape, moments=Moments(*data.moments()))

@@ -11,7 +11,8 @@ import tyro
 from scoresde import checkpoint
 from scoresde.ema import Exponential, Power, Profile, reconstruct
 from scoresde.errors import CheckpointError, InvalidValueError
-from scoresde.score import ScoreModel, locate
+from scoresde.pretrained.store import locate
+from scoresde.score import ScoreModel
 
 __all__ = ["Ema"]
 

@@ -15,8 +15,8 @@ from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
 from scoresde.errors import CheckpointError
-from scoresde.score import ScoreModel, locate
-from scoresde.score.store import read, spelt, spelt_count, told
+from scoresde.pretrained.store import locate, read, spelt, spelt_count, told
+from scoresde.score import ScoreModel
 from scoresde.training import log
 
 __all__ = ["Info"]
@@ -61,9 +61,9 @@ def _model(
     if hasattr(networks, kind) and hasattr(sdes, config["sde"]["type"]):
         model = ScoreModel.from_pretrained(path)
         numbers = sum(p.numel() for p in model.net.parameters())
-    mean, var = (tensors[name].double() for name in ("data_mean", "data_var"))
+    mean, var = (tensors[name].double() for name in ("mean", "var"))
     yield "SDE", spelt(config["sde"])
-    yield "parameterization", config["parameterization"]
+    yield "predicts", config["predicts"]
     yield "event shape", f"{shape}, {math.prod(shape):,} dimensions"
     yield "network", spelt({"type": kind, **options})
     yield "parameters", f"{numbers:,}, stored as {dtypes}"

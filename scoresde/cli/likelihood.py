@@ -71,8 +71,8 @@ class Likelihood:
                 )
             )
         _report(LogProb.cat(parts), transform, time.perf_counter() - start)
-        mean = model.data_mean.expand(model.event_shape)
-        mismatch = model.sde.prior_mismatch(mean, model.data_var)
+        mean = model.mean.expand(model.event_shape)
+        mismatch = model.sde.prior_mismatch(mean, model.var)
         print(
             f"prior         the data's moments; without them it would be off by {mismatch:.3g} (W2)"
         )

@@ -8,8 +8,8 @@ from typing import Annotated
 import tyro
 
 from scoresde.errors import InvalidValueError
-from scoresde.score import card, hub, locate
-from scoresde.score.store import read
+from scoresde.pretrained import card, hub
+from scoresde.pretrained.store import locate, read
 
 __all__ = ["Push"]
 

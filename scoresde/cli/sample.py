@@ -18,9 +18,9 @@ from torch import Tensor
 from scoresde import checkpoint, distributed, plot
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.pretrained.store import net_config
 from scoresde.sampling import Shards, sample
 from scoresde.score import ScoreModel
-from scoresde.score.store import net_config
 
 __all__ = ["Drawn", "Sample", "check_folder", "check_out", "draw"]
 
@@ -165,7 +165,7 @@ def draw(
             seed=seed,
             first=first,
             batch_size=batch_size,
-            condition=None if labels is None else {"label": labels.to(model.data_mean.device)},
+            condition=None if labels is None else {"label": labels.to(model.mean.device)},
         ).cpu()
     batches = -(-n // batch_size)
     return Drawn(x, labels, len(calls) // batches, time.perf_counter() - start)
@@ -240,7 +240,7 @@ def _shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
 def _fingerprint(model: ScoreModel) -> str:
     """Tells one trained model from another."""
     config = net_config(model.net)
-    parts = (model.sde, model.parameterization, model.steps, model.transform, config)
+    parts = (model.sde, model.predicts, model.steps, model.transform, config)
     pilot = {} if model.pilot is None else model.pilot.tensors()
     tensors = {name: value.cpu() for name, value in {**model.state_dict(), **pilot}.items()}
     return checkpoint.digest(tensors, repr(parts), checkpoint.SCHEMA)[:16]

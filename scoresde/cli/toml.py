@@ -18,8 +18,7 @@ import typeguard
 
 from scoresde import checkpoint
 from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, UnknownNameError
-from scoresde.score.store import SDES
-from scoresde.sde import SDE
+from scoresde.sde import SDE, SDES
 
 __all__ = ["build", "fields_of", "read", "tables", "write"]
 

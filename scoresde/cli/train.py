@@ -15,8 +15,8 @@ import tyro
 from scoresde import distributed, plot
 from scoresde.cli.config import RunConfig
 from scoresde.data import Data
-from scoresde.score import card
-from scoresde.score.store import read
+from scoresde.pretrained import card
+from scoresde.pretrained.store import read
 from scoresde.training import Trainer
 
 __all__ = ["Train"]

@@ -6,7 +6,7 @@ from scoresde.data.data_check import check
 from scoresde.data.report import Report
 from scoresde.data.samples import Data
 from scoresde.data.sources import load
-from scoresde.data.transforms import BYTES, Identity, Range, Standardize, Transform, to_uint8
+from scoresde.units import BYTES, Identity, Range, Standardize, Transform, to_uint8
 
 __all__ = [
     "AUGMENTATIONS",

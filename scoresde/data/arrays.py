@@ -10,8 +10,8 @@ import torch
 
 from scoresde.data.samples import Data
 from scoresde.data.stores import Mapped, channels_first, plain
-from scoresde.data.transforms import BYTES, Identity
 from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError
+from scoresde.units import BYTES, Identity
 
 __all__ = ["array_file"]
 

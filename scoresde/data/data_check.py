@@ -23,7 +23,6 @@ from scoresde.data.report import NAMED, Report, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import find
 from scoresde.data.stores import pieces
-from scoresde.data.transforms import Identity
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -31,6 +30,7 @@ from scoresde.errors import (
     ScoreSDEError,
     ShapeError,
 )
+from scoresde.units import Identity
 
 if TYPE_CHECKING:
     from scoresde.sde import SDE

@@ -13,8 +13,8 @@ from scoresde.data.images import Files, Images, Look, Size, look, shape_of, usab
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.stores import Part, in_threads
-from scoresde.data.transforms import BYTES
 from scoresde.errors import DataError
+from scoresde.units import BYTES
 
 __all__ = ["usable_of"]
 

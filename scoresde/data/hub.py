@@ -18,8 +18,8 @@ from scoresde.checks import check_name
 from scoresde.data.images import Images, Size, keep, look, shape_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, in_threads
-from scoresde.data.transforms import BYTES, Identity
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError
+from scoresde.units import BYTES, Identity
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, Part, Store, in_threads, numbers, pieces
-from scoresde.data.transforms import BYTES
 from scoresde.errors import DataError, InvalidValueError
+from scoresde.units import BYTES
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,8 +13,8 @@ import torch
 from scoresde.data.images import Images, Size, keep, look, shape_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
-from scoresde.data.transforms import BYTES, Range
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError, UnknownNameError
+from scoresde.units import BYTES, Range
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,8 +13,8 @@ from torch import Tensor
 from scoresde.data.batches import order
 from scoresde.data.stores import Memory, Part, Store
 from scoresde.data.survey import Survey, survey
-from scoresde.data.transforms import Identity, Standardize, Transform, describe
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.units import Identity, Standardize, Transform, describe
 
 __all__ = ["Data"]
 
@@ -144,7 +144,7 @@ class Data:
     def moments(self) -> tuple[Tensor, float]:
         """The mean sample, float64 `(*event)`, and the mean variance about it, per dimension.
 
-        Both are in model units. `Moments(*data.moments())` is what `ScoreModel(data=...)` takes.
+        Both are in model units. `Moments(*data.moments())` is what `ScoreModel(moments=...)` takes.
 
         Raises:
             DataError: They are beyond float32, in which models have them.

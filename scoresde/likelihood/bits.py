@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import named
-from scoresde.data import Transform
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.likelihood.result import LogProb
+from scoresde.units import Transform
 
 __all__ = ["TRANSFORMS", "Dequantization", "bits_per_dim", "importance_bound"]
 

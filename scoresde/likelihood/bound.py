@@ -29,34 +29,35 @@ from scoresde.errors import InvalidValueError
 from scoresde.likelihood.inputs import check_input, moments_of, time
 from scoresde.likelihood.result import LogProb
 from scoresde.noise import Noise
-from scoresde.score import Conditional, evaluating
-from scoresde.sde import SDE, Moments, expand
+from scoresde.score import evaluating
+from scoresde.sde import SDE, Moments, Score, expand
 
 __all__ = ["elbo"]
 
 
 def elbo(
-    model: Any,
+    score: Score,
     sde: SDE,
     x: Tensor,
     *,
     draws: int = 64,
     seed: int = 0,
     first: int = 0,
-    condition: Mapping[str, Tensor] | None = None,
-    data: Moments | None = None,
+    condition: Mapping[str, Any] | None = None,
+    moments: Moments | None = None,
 ) -> LogProb:
     r"""A lower bound of the data's log-density, an unbiased estimate with its standard error.
 
     Args:
-        model: A `ScoreModel`, or any callable `(x, t) -> score`.
+        score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process whose score it is.
         x: The points, `(B, *)`, floating point.
         draws: Evaluations for each sample, at least 1.
         seed: The randomness; row i has that of number `first + i`.
         first: The number of the first row.
-        condition: What the model takes beside `(x, t)`, one row for each sample.
-        data: The data's moments, for the prior and a smaller spread; a `ScoreModel` knows its own.
+        condition: What the score takes beside `(x, t)`, one row for each sample.
+        moments: The data's moments, for the prior and a smaller spread; a `ScoreModel`
+            knows its own.
 
     Returns:
         On the scale of `log_prob`, with the standard error of the draws.
@@ -66,10 +67,10 @@ def elbo(
             noise at eps.
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
-    check_input(model, sde, x, condition)
+    given = check_input(score, sde, x, condition)
     check_integer("draws", draws, 1)
     check_integer("first", first, 0)
-    data = moments_of(model, data)
+    moments = moments_of(score, moments)
     size, noise = math.prod(x.shape[1:]), Noise.of(seed, len(x), first=first)
     low, high = sde.log_snr(time(sde.T)), sde.log_snr(time(sde.eps))
     if not high.isfinite():
@@ -77,9 +78,9 @@ def elbo(
             f"the bound needs noise at eps, but sigma(eps = {sde.eps}) is 0 for "
             f"{type(sde).__name__}; choose eps > 0, or use log_prob"
         )
-    rsde = sde.reverse(Conditional(model, condition) if condition else model)
+    rsde = sde.reverse(score, condition=given)
     terms = []
-    with evaluating(model), torch.no_grad():
+    with evaluating(score), torch.no_grad():
         for k in range(draws):
             # the distribution function of a normal number is uniform
             u = torch.special.ndtr(noise.normal(torch.empty(len(x), 1).double(), 0.0, k))[:, 0]
@@ -88,11 +89,11 @@ def elbo(
             alpha, sigma = expand(sde.alpha(t), x), expand(sde.sigma(t), x)
             rest = (epsilon + sigma * rsde.score(alpha * x + sigma * epsilon, t)).double()
             term = rest**2
-            if data is not None:
-                term = term - _control(x.double(), epsilon.double(), t, sde, data)
+            if moments is not None:
+                term = term - _control(x.double(), epsilon.double(), t, sde, moments)
             terms.append(term.reshape(len(x), size).sum(1))
     integral = -0.5 * float(high - low) * torch.stack(terms)
-    ends = _at_eps(sde, size) - _divergence_at_end(sde, x.double(), data)
+    ends = _at_eps(sde, size) - _divergence_at_end(sde, x.double(), moments)
     # neighbouring strata tell the spread within one, and little of how their means differ
     spread = torch.full_like(integral[0], math.inf)
     if draws > 1:
@@ -108,11 +109,11 @@ def elbo(
     )
 
 
-def _control(x: Tensor, epsilon: Tensor, t: Tensor, sde: SDE, data: Moments) -> Tensor:
+def _control(x: Tensor, epsilon: Tensor, t: Tensor, sde: SDE, moments: Moments) -> Tensor:
     """The square of a Gaussian's rest, less its mean over epsilon: of mean zero for any moments."""
-    mean, var = data.mean, data.var
-    if data.cov is not None:
-        var = data.cov.diagonal().reshape(x.shape[1:])
+    mean, var = moments.mean, moments.var
+    if moments.cov is not None:
+        var = moments.cov.diagonal().reshape(x.shape[1:])
     mean, var = (torch.as_tensor(v, dtype=torch.float64).to(x) for v in (mean, var))
     alpha, sigma = expand(sde.alpha(t), x), expand(sde.sigma(t), x)
     whole = alpha**2 * var + sigma**2
@@ -125,9 +126,9 @@ def _at_eps(sde: SDE, size: int) -> float:
     return 0.5 * size * (float(sde.log_snr(time(sde.eps))) - math.log(2 * math.pi) - 1)
 
 
-def _divergence_at_end(sde: SDE, x: Tensor, data: Moments | None) -> Tensor:
+def _divergence_at_end(sde: SDE, x: Tensor, moments: Moments | None) -> Tensor:
     """KL of N(alpha_T x, sigma_T^2) from the prior, `(B,)`."""
-    end, prior, size = time(sde.T), sde.prior(data), math.prod(x.shape[1:])
+    end, prior, size = time(sde.T), sde.prior(moments), math.prod(x.shape[1:])
     alpha, var = sde.alpha(end), float(sde.sigma(end) ** 2)
     if prior.cov is None:
         variances = torch.as_tensor(prior.var, dtype=torch.float64).expand(x.shape[1:])

@@ -1,7 +1,7 @@
 r"""Densities along the probability flow.
 
 A density is carried by its flow: with $u$ the velocity of $z = x / c_t$ in the angle $\varphi$
-(`scoresde.samplers.ode`), $\frac{d}{d\varphi} \log p(z_\varphi) = -\nabla\cdot u$, so that
+(`scoresde.samplers.adaptive.ode`), $\frac{d}{d\varphi} \log p(z_\varphi) = -\nabla\cdot u$, so that
 
 $$ \log p_t(x_t) = \log p_T(x_T) + D \log \frac{c_T}{c_t}
    + \int_{\varphi_t}^{\varphi_T} \nabla\cdot u\; d\varphi, \qquad
@@ -15,18 +15,16 @@ sample by itself; the integrand vanishes where $p_t$ is standard normal.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from scoresde.likelihood.trace import Trace
 from scoresde.ode import DOPRI5, Solution, rms, solve
-from scoresde.samplers.ode import ANGLE, angle, scale, time_at
-from scoresde.score import Conditional
-from scoresde.sde import SDE, Moments, ReverseSDE, expand
+from scoresde.samplers.adaptive.ode import ANGLE
+from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, expand
+from scoresde.sde.coordinates import angle, scale, time_of_angle
 
 __all__ = ["Flow", "Transport"]
 
@@ -53,10 +51,10 @@ class Flow:
     """The probability flow of a model, with the divergence of its score.
 
     Args:
-        model: The score.
+        score: The score.
         sde: The process.
-        condition: What the model takes beside `(x, t)`, one row for each sample.
-        data: The data's moments, where known.
+        condition: What the score takes beside `(x, t)`, one row for each sample.
+        moments: The data's moments, where known.
         dtype: The dtype in which the model is evaluated.
         trace: How the divergence is found.
         rtol: The tolerance relative to $z$.
@@ -64,29 +62,27 @@ class Flow:
         max_nfe: The most evaluations of a sample.
     """
 
-    model: Any
+    score: Score
     sde: SDE
-    condition: Mapping[str, Tensor] | None
-    data: Moments | None
+    condition: Condition | None
+    moments: Moments | None
     dtype: torch.dtype
     trace: Trace
     rtol: float
     atol: float
     max_nfe: int
 
-    def door(self, rows: Tensor | slice = slice(None)) -> ReverseSDE:
-        """The reverse SDE for some of the samples."""
-        score = self.model
-        if self.condition:
-            score = Conditional(score, {k: v[rows] for k, v in self.condition.items()})
-        return self.sde.reverse(score, data=self.data)
+    def reverse(self, rows: Tensor | slice = slice(None)) -> ReverseSDE:
+        """Return the reverse SDE for some of the samples."""
+        condition = None if self.condition is None else self.condition.rows(rows)
+        return self.sde.reverse(self.score, moments=self.moments, condition=condition)
 
     def divergence(self, x: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The score and the estimates of its divergence, `(b, *)` and `(K, b)`, float64."""
-        door, where = self.door(rows), t.expand(len(x))
+        rsde, where = self.reverse(rows), t.expand(len(x))
         alpha, sigma = self.sde.alpha(where), self.sde.sigma(where)
         score, trace = self.trace(
-            lambda y: door.score(y, where), x.to(self.dtype), rows, alpha, sigma
+            lambda y: rsde.score(y, where), x.to(self.dtype), rows, alpha, sigma
         )
         return score.double(), trace
 
@@ -98,7 +94,7 @@ class Flow:
 
         def slope(phi: Tensor, y: Tensor, rows: Tensor) -> Tensor:
             z = y[:, :size].reshape(len(y), *event)
-            time = time_at(sde, phi).clamp(*ends)
+            time = time_of_angle(sde, phi).clamp(*ends)
             c, tan = scale(sde, time), torch.tan(phi)
             score, trace = self.divergence(expand(c, z) * z, time, rows)
             velocity = -expand(tan, z) * (z + expand(c, z) * score)

@@ -18,7 +18,7 @@ from scoresde.likelihood.result import LogProb
 from scoresde.likelihood.trace import Exact, Probed, Trace
 from scoresde.noise import Noise, seeds_of
 from scoresde.score import evaluating
-from scoresde.sde import SDE, Moments, expand
+from scoresde.sde import SDE, Condition, Moments, Score, expand, facts
 
 __all__ = ["log_prob", "sample_with_log_prob"]
 
@@ -29,7 +29,7 @@ _EXACT, _READABLE = 64, 1024
 
 
 def log_prob(
-    model: Any,
+    score: Score,
     sde: SDE,
     x: Tensor,
     *,
@@ -42,20 +42,20 @@ def log_prob(
     seed: int = 0,
     first: int = 0,
     batch_size: int | None = None,
-    condition: Mapping[str, Tensor] | None = None,
-    data: Moments | None = None,
+    condition: Mapping[str, Any] | None = None,
+    moments: Moments | None = None,
 ) -> LogProb:
     r"""The log-density of samples, by the probability flow from eps to `T`.
 
     Three things are made explicit that are usually silent. The prior is the Gaussian with the
-    moments of the data, those of `data` or of the model, or else read from the score at `T`, unless
-    that takes a condition or has more than 1024 dimensions: then it is `sde.prior()`. What lies
-    between the data and eps is crossed by the heat equation (`heat_correction`), and its size
+    moments of the data, those of `moments` or of the score, or else read from the score at `T`,
+    unless that takes a condition or has more than 1024 dimensions: then it is `sde.prior()`. What
+    lies between the data and eps is crossed by the heat equation (`heat_correction`), and its size
     reported. And each sample has adaptive steps of its own, so that its value does not depend on
     the batch, but for the rounding of a network or of a product with a covariance.
 
     Args:
-        model: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
+        score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
         sde: The process whose score it is.
         x: The points, `(B, *)`, floating point; the model is evaluated in their dtype.
         t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
@@ -69,15 +69,15 @@ def log_prob(
         seed: The randomness of the probes; row i has those of number `first + i`.
         first: The number of the first row.
         batch_size: Rows at once, to bound memory; by default all.
-        condition: What the model takes beside `(x, t)`, one row for each sample.
-        data: The data's moments; a `ScoreModel` knows its own.
+        condition: What the score takes beside `(x, t)`, one row for each sample.
+        moments: The data's moments; a `ScoreModel` knows its own.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
         NonFiniteError: `x` or the score has a NaN or an infinity.
         ConvergenceError: `max_nfe` is used up.
     """
-    check_input(model, sde, x, condition)
+    given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
     check_real("t", start)
     if not sde.eps <= start <= sde.T:
@@ -87,19 +87,19 @@ def log_prob(
         check_integer("batch_size", batch_size, 1)
     size = len(x) if batch_size is None else batch_size
     parts = []
-    with evaluating(model), torch.no_grad():
+    with evaluating(score), torch.no_grad():
         for i in range(0, max(len(x), 1), max(size, 1)):
             rows = slice(i, i + size)
-            some = condition and {name: value[rows] for name, value in condition.items()}
+            some = None if given is None else given.rows(rows)
             noise = Noise.of(seed, len(x[rows]), first=first + i)
             trace = (method, probes, noise)
-            flow = _flow(model, sde, x[rows], some, data, trace, rtol, atol, max_nfe)
+            flow = _flow(score, sde, x[rows], some, moments, trace, rtol, atol, max_nfe)
             parts.append(_log_prob(flow, x[rows], start, of_data=t is None))
     return LogProb.cat(parts)
 
 
 def sample_with_log_prob(
-    model: Any,
+    score: Score,
     sde: SDE,
     n: int = 1,
     *,
@@ -112,8 +112,8 @@ def sample_with_log_prob(
     seed: int | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     first: int = 0,
-    condition: Mapping[str, Tensor] | None = None,
-    data: Moments | None = None,
+    condition: Mapping[str, Any] | None = None,
+    moments: Moments | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, LogProb]:
@@ -123,7 +123,7 @@ def sample_with_log_prob(
     prior, carried by the flow of the model. It is what importance weights need.
 
     Args:
-        model: A score, as in `log_prob`.
+        score: A score, as in `log_prob`.
         sde: The process whose score it is.
         n: How many.
         shape: The shape of one sample; a `ScoreModel` knows its own.
@@ -135,8 +135,8 @@ def sample_with_log_prob(
         seed: The randomness, as in `scoresde.sample`, whose prior draws these are.
         generator: In its place, likewise.
         first: The number of the first sample of the seed.
-        condition: What the model takes beside `(x, t)`, one row for each sample.
-        data: The data's moments, for the prior.
+        condition: What the score takes beside `(x, t)`, one row for each sample.
+        moments: The data's moments, for the prior.
         dtype: In which the model is evaluated and the samples are returned.
         device: Where.
 
@@ -145,7 +145,7 @@ def sample_with_log_prob(
     """
     check_integer("n", n, 0)
     check_integer("first", first, 0)
-    event: Any = getattr(model, "event_shape", None) if shape is None else shape
+    event: Any = facts(score).event_shape if shape is None else shape
     if event is None:
         raise InvalidValueError("a bare score does not know its event shape; give shape=")
     if not (isinstance(event, Sequence) and all(isinstance(d, int) and d >= 0 for d in event)):
@@ -156,11 +156,11 @@ def sample_with_log_prob(
     check_floating("dtype", dtype)
     where = None if device is None else named_device(device)
     like = torch.empty(n, *event, dtype=dtype, device=where)
-    check_input(model, sde, torch.zeros_like(like), condition)
-    with evaluating(model), torch.no_grad():
+    given = check_input(score, sde, torch.zeros_like(like), condition)
+    with evaluating(score), torch.no_grad():
         trace = (method, probes, noise)
-        flow = _flow(model, sde, like, condition, data, trace, rtol, atol, max_nfe)
-        prior = sde.prior(flow.data)
+        flow = _flow(score, sde, like, given, moments, trace, rtol, atol, max_nfe)
+        prior = sde.prior(flow.moments)
         z = prior.sample(noise.normal(like.double(), math.inf))
         moved = flow.transport(z, time(sde.T), time(sde.eps))
     values = prior.log_prob(z) + moved.rise
@@ -171,11 +171,11 @@ def sample_with_log_prob(
 
 
 def _flow(
-    model: Any,
+    score: Score,
     sde: SDE,
     x: Tensor,
-    condition: Mapping[str, Tensor] | None,
-    data: Moments | None,
+    condition: Condition | None,
+    moments: Moments | None,
     by: tuple[str, int, Noise],
     rtol: float,
     atol: float,
@@ -195,16 +195,16 @@ def _flow(
             f"tolerances must be >= 0 and finite, and atol positive, got rtol = {rtol} and "
             f"atol = {atol}"
         )
-    data = moments_of(model, data)
-    if data is None and not condition and 0 < math.prod(event) <= _READABLE:
-        data = read_moments(sde.reverse(model), event, x.dtype)
+    moments = moments_of(score, moments)
+    if moments is None and not condition and 0 < math.prod(event) <= _READABLE:
+        moments = read_moments(sde.reverse(score), event, x.dtype)
     trace: Trace = Exact()
     size = math.prod(event)
     if size > probes and (method == "hutchinson" or (method == "auto" and size > _EXACT)):
         own = noise.fork(1)  # the start of a sample of the same seed is another number
         signs = torch.stack([own.normal(x, math.inf, k).sign() for k in range(probes)])
-        trace = Probed(signs, data)
-    return Flow(model, sde, condition, data, x.dtype, trace, rtol, atol, max_nfe)
+        trace = Probed(signs, moments)
+    return Flow(score, sde, condition, moments, x.dtype, trace, rtol, atol, max_nfe)
 
 
 def _log_prob(flow: Flow, x: Tensor, start: float, *, of_data: bool) -> LogProb:
@@ -214,7 +214,7 @@ def _log_prob(flow: Flow, x: Tensor, start: float, *, of_data: bool) -> LogProb:
     if of_data:
         x = x * expand(sde.alpha(t), x)
     moved = flow.transport(x, t, end)
-    values = sde.prior(flow.data).log_prob(moved.x) - moved.rise
+    values = sde.prior(flow.moments).log_prob(moved.x) - moved.rise
     nfe = moved.nfe
     if of_data:
         score, trace = flow.divergence(x, t, torch.arange(len(x)))

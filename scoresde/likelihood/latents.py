@@ -12,60 +12,59 @@ from scoresde.errors import ShapeError
 from scoresde.likelihood.inputs import check_input, time
 from scoresde.noise import Noise
 from scoresde.samplers import ProbabilityFlow
-from scoresde.score import Conditional, evaluating
-from scoresde.sde import SDE
+from scoresde.score import evaluating
+from scoresde.sde import SDE, Score
 
 __all__ = ["decode", "encode", "slerp"]
 
 
 def encode(
-    model: Any,
+    score: Score,
     sde: SDE,
     x: Tensor,
     *,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     max_nfe: int = 10_000,
-    condition: Mapping[str, Tensor] | None = None,
+    condition: Mapping[str, Any] | None = None,
 ) -> Tensor:
     r"""Latents: where the probability flow takes samples from eps to `T`, `(B, *)`.
 
     `decode` leads back, up to about ten times the tolerance; `scoresde.sample(..., x=latents)`
     starts from them as well. The arguments are those of `log_prob`.
     """
-    return _carried(model, sde, x, sde.eps, sde.T, ProbabilityFlow("dopri5", rtol, atol, max_nfe),
+    return _carried(score, sde, x, sde.eps, sde.T, ProbabilityFlow("dopri5", rtol, atol, max_nfe),
                     condition)  # fmt: skip
 
 
 def decode(
-    model: Any,
+    score: Score,
     sde: SDE,
     latents: Tensor,
     *,
     rtol: float = 1e-6,
     atol: float = 1e-6,
     max_nfe: int = 10_000,
-    condition: Mapping[str, Tensor] | None = None,
+    condition: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Samples: where the probability flow takes latents from `T` to eps, `(B, *)`."""
-    return _carried(model, sde, latents, sde.T, sde.eps,
+    return _carried(score, sde, latents, sde.T, sde.eps,
                     ProbabilityFlow("dopri5", rtol, atol, max_nfe), condition)  # fmt: skip
 
 
 def _carried(
-    model: Any,
+    score: Score,
     sde: SDE,
     x: Tensor,
     t: float,
     s: float,
     method: ProbabilityFlow,
-    condition: Mapping[str, Tensor] | None,
+    condition: Mapping[str, Any] | None,
 ) -> Tensor:
-    check_input(model, sde, x, condition)
-    score = Conditional(model, condition) if condition else model
-    with evaluating(model), torch.no_grad():
+    given = check_input(score, sde, x, condition)
+    with evaluating(score), torch.no_grad():
         noise = Noise([], [], horizon=sde.T)
-        return method.step(sde.reverse(score), x, time(t), time(s), noise)
+        return method.step(sde.reverse(score, condition=given), x, time(t), time(s), noise)
 
 
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:

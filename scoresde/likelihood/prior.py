@@ -48,7 +48,7 @@ def read_moments(rsde: ReverseSDE, event_shape: tuple[int, ...], dtype: torch.dt
     if not ((values > 0) & values.isfinite()).all():
         raise InvalidValueError(
             "the moments of the data cannot be read from this score at T, where it is no "
-            f"Gaussian's; give them as data=Moments(mean, var=...) (eigenvalues {values})"
+            f"Gaussian's; give them as moments=Moments(mean, var=...) (eigenvalues {values})"
         )
     at_zero = (var * score.double() / alpha).reshape(size)
     mean = basis @ ((basis.T @ at_zero) / values)

@@ -66,21 +66,21 @@ class Probed:
 
     Args:
         probes: $v$, `(K, B, *)`, the same along the whole path.
-        data: The data's moments; None leaves the control out.
+        moments: The data's moments; None leaves the control out.
     """
 
-    def __init__(self, probes: Tensor, data: Moments | None) -> None:
+    def __init__(self, probes: Tensor, moments: Moments | None) -> None:
         self.probes, self.count = probes, len(probes)
         size = math.prod(probes.shape[2:])
         flat = probes.double().reshape(*probes.shape[:2], size)
-        if data is None:
+        if moments is None:
             self.variances, self.excess = torch.ones(size, dtype=torch.float64), 0 * flat
-        elif data.cov is None:
-            var = torch.as_tensor(data.var, dtype=torch.float64)
+        elif moments.cov is None:
+            var = torch.as_tensor(moments.var, dtype=torch.float64)
             self.variances = var.expand(probes.shape[2:]).reshape(size)
             self.excess = flat**2 - 1
         else:
-            self.variances, basis = data.principal()
+            self.variances, basis = moments.principal()
             self.excess = (flat @ basis.to(flat.device)) ** 2 - 1
 
     def __call__(

@@ -7,11 +7,12 @@ constant, on one scale: no ½, summed over the event. `dsm_loss` knows the noise
 
 from scoresde.objectives.denoising import dsm_floor, dsm_loss
 from scoresde.objectives.implicit import fd_ssm_loss, ism_loss, ssm_loss
+from scoresde.objectives.learned import LearnedWeight
 from scoresde.objectives.weights import (
     WEIGHTS,
-    LearnedWeight,
     Weight,
     edm,
+    flow,
     g2,
     min_snr,
     power,
@@ -26,6 +27,7 @@ __all__ = [
     "dsm_loss",
     "edm",
     "fd_ssm_loss",
+    "flow",
     "g2",
     "ism_loss",
     "min_snr",

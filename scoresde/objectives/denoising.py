@@ -2,35 +2,36 @@ r"""Denoising score matching: a score is asked for the noise that was added, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scoresde.checks import check_has
 from scoresde.errors import InvalidValueError
+from scoresde.noise import Noise
 from scoresde.objectives.perturbed import event_sum, perturb
 from scoresde.objectives.weights import Weight, sigma2
-from scoresde.sde import SDE, Moments, TimeLaw, expand
+from scoresde.sde import SDE, Moments, Score, TimeLaw, expand
 
 __all__ = ["dsm_floor", "dsm_loss"]
 
 
 def dsm_loss(
-    model: Callable[..., Tensor],
+    score: Score,
     sde: SDE,
     x: Tensor,
     *,
     t: Tensor | float | None = None,
-    law: TimeLaw | None = None,
-    condition: Mapping[str, Tensor] | None = None,
+    noise: Noise | None = None,
+    condition: Mapping[str, Any] | None = None,
     weight: Weight = sigma2,
+    law: TimeLaw | None = None,
     control_variate: bool = False,
-    noise: Tensor | None = None,
-    check_finite: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Denoising score matching, one value for each sample.
+    r"""Return the denoising score matching loss of each sample.
 
     $$ \lambda(t)\,\big\| s_\theta(x_t, t) + z / \sigma_t \big\|^2, \qquad
        x_t = \alpha_t x_0 + \sigma_t z $$
@@ -50,19 +51,18 @@ def dsm_loss(
     score (Wang et al. 2020, arXiv:2002.07501). A single value may then be negative.
 
     Args:
-        model: A score `(x, t) -> (B, *)`; with a `condition`, `(x, t, condition)`.
+        score: A score `(x, t) -> (B, *)`; with a `condition`, `(x, t, condition)`.
         sde: The process.
         x: Clean data `(B, *)`, floating point.
         t: Times `()` or `(B,)` in `[0, T]` with noise; `None` draws them.
+        noise: Where times and noise come from, for as many samples as `x` holds.
+        condition: Handed to the score.
+        weight: $\lambda$, a function of `(sde, t)`.
         law: By which law times are drawn, `None` being the SDE's own; its importance weights are
             part of the result.
-        condition: Handed to the model.
-        weight: $\lambda$, a function of `(sde, t)`.
         control_variate: Whether the second form is used; same mean, two evaluations.
-        check_finite: Whether `x` is looked through first, for which a GPU has to be waited for;
-            otherwise a NaN in it is one in the loss.
-        noise: $z$ itself, `(B, *)`; `None` draws it.
-        generator: Source of times and noise; on the CPU, or on the device of `x` if `t` is given.
+        generator: In place of `noise`: seeds of the samples are drawn from it, or else from torch's
+            global generator.
 
     Returns:
         The loss `(B,)`, summed over the event.
@@ -72,21 +72,24 @@ def dsm_loss(
         ShapeError: The score or the noise has another shape than `x`, or `t` is neither `()` nor
             `(B,)`.
         NonFiniteError: `x` holds a NaN or an infinity.
-        InvalidValueError: There is no noise at `t`, or the model belongs to another SDE.
+        InvalidValueError: There is no noise at `t`, or the score belongs to another SDE.
     """
-    p = perturb(model, sde, x, t, law, condition, weight, generator, check_finite, noise)
+    p = perturb(
+        score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
+        generator=generator,
+    )  # fmt: skip
     _check_noise(sde, p.time, p.sigma)
     # sigma s + z is of order one at every noise level, so nothing large is subtracted
-    said = expand(p.sigma, x) * p.score(p.x)
+    scaled = expand(p.sigma, x) * p.score(p.x)
     scale = (p.scale / p.sigma**2).to(x)
     if not control_variate:
-        return scale * event_sum((said + p.z) ** 2)
-    change = said - expand(p.sigma, x) * p.score(p.clean)
-    return scale * (event_sum(said**2 + 2 * p.z * change) + x.shape[1:].numel())
+        return scale * event_sum((scaled + p.z) ** 2)
+    change = scaled - expand(p.sigma, x) * p.score(p.clean)
+    return scale * (event_sum(scaled**2 + 2 * p.z * change) + x.shape[1:].numel())
 
 
-def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) -> Tensor:
-    r"""The least value that `dsm_loss` can have at time t, for Gaussian data of a known variance.
+def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2) -> Tensor:
+    r"""Return the least value of `dsm_loss` at time t, for Gaussian data of a known variance.
 
     $$ \frac{\lambda(t)}{\sigma_t^2} \sum_j \frac{\alpha_t^2 v_j}{\alpha_t^2 v_j + \sigma_t^2} $$
 
@@ -96,7 +99,7 @@ def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) ->
     Args:
         sde: The process.
         t: Times of any shape.
-        data: Moments whose variance is a tensor of the event's shape, or a covariance.
+        moments: Moments whose variance is a tensor of the event's shape, or a covariance.
         weight: $\lambda$.
 
     Returns:
@@ -105,13 +108,13 @@ def dsm_floor(sde: SDE, t: Tensor, data: Moments, *, weight: Weight = sigma2) ->
     Raises:
         InvalidValueError: There is no noise at `t`.
     """
-    time = sde._times(t)
+    time = sde.as_time(t)
     _check_noise(sde, time, sde.sigma(time))
-    check_has("data", data, "at", "Moments(mean, var=...)")
-    if data.cov is not None:
-        var = torch.linalg.eigvalsh(data.cov.double()).clamp(min=0)
+    check_has("moments", moments, "at", "Moments(mean, var=...)")
+    if moments.cov is not None:
+        var = torch.linalg.eigvalsh(moments.cov.double()).clamp(min=0)
     else:
-        var = torch.as_tensor(data.var, dtype=torch.float64).flatten()
+        var = torch.as_tensor(moments.var, dtype=torch.float64).flatten()
     noise = sde.sigma(time) ** 2
     signal = sde.alpha(time)[..., None] ** 2 * var
     floor: Tensor = (signal / (signal + noise[..., None])).sum(-1)

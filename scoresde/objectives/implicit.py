@@ -17,16 +17,17 @@ The weight $\sigma_t^2$ is 0 there; `power(0)` is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_name
+from scoresde.checks import check_name, quoted
 from scoresde.errors import InvalidValueError
-from scoresde.objectives.perturbed import Perturbed, check_data, draw, event_sum, perturb
+from scoresde.noise import Noise
+from scoresde.objectives.perturbed import Perturbed, check_data, event_sum, perturb
 from scoresde.objectives.weights import Weight, sigma2
-from scoresde.sde import SDE, TimeLaw, expand
+from scoresde.sde import SDE, Score, TimeLaw, expand
 
 __all__ = ["Projection", "fd_ssm_loss", "ism_loss", "ssm_loss"]
 
@@ -35,18 +36,19 @@ r"""The law of the random $v$, all with $\mathbb E\,v v^T = I$; signs have the l
 
 
 def ism_loss(
-    model: Callable[..., Tensor],
+    score: Score,
     sde: SDE,
     x: Tensor,
     *,
     t: Tensor | float | None = None,
-    law: TimeLaw | None = None,
-    condition: Mapping[str, Tensor] | None = None,
+    noise: Noise | None = None,
+    condition: Mapping[str, Any] | None = None,
     weight: Weight = sigma2,
+    law: TimeLaw | None = None,
     exact: int = 16,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Implicit score matching, one value for each sample.
+    r"""Return the implicit score matching loss of each sample.
 
     $$ \lambda(t)\,\big(2\,\mathrm{tr}\,\nabla s_\theta(x_t, t) + \|s_\theta(x_t, t)\|^2\big) $$
 
@@ -55,17 +57,17 @@ def ism_loss(
     `ssm_loss`.
 
     Args:
-        model: A score `(x, t) -> (B, *)`, differentiable in `x`; with a `condition`,
+        score: A score `(x, t) -> (B, *)`, differentiable in `x`; with a `condition`,
             `(x, t, condition)`.
         sde: The process.
         x: Clean data `(B, *)`, floating point.
         t: Times `()` or `(B,)` in `[0, T]`, noiseless ones too; `None` draws them.
         law: By which law times are drawn, `None` being the SDE's own.
-        condition: Handed to the model.
+        condition: Handed to the score.
         weight: $\lambda$, a function of `(sde, t)`, positive at the times given.
         exact: The largest event whose trace is exact.
-        generator: Source of times, noise and signs; on the CPU, or on the device of `x` if `t` is
-            given.
+        noise: Where times, noise and signs come from, for as many samples as `x` holds.
+        generator: In place of `noise`: seeds of the samples are drawn from it.
 
     Returns:
         The loss `(B,)`, summed over the event; negative for a good score.
@@ -75,32 +77,34 @@ def ism_loss(
         ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
         NonFiniteError: `x` holds a NaN or an infinity.
         InvalidValueError: The weight is 0 for lack of noise, the score is not differentiable, or
-            the model belongs to another SDE.
+            the score belongs to another SDE.
     """
     check_data(x)
     if x.shape[1:].numel() > exact:
         return ssm_loss(
-            model, sde, x, t=t, law=law, condition=condition, weight=weight, generator=generator
-        )
-    p = _informed(perturb(model, sde, x, t, law, condition, weight, generator))
-    score, trace = _differentiate(p, _trace)
-    return p.scale.to(x) * (2 * trace + event_sum(score**2))
+            score, sde, x, t=t, noise=noise, condition=condition, weight=weight, law=law,
+            generator=generator,
+        )  # fmt: skip
+    p = _weighted(score, sde, x, t, law, noise, condition, weight, generator)
+    value, trace = _differentiate(p, _trace)
+    return p.scale.to(x) * (2 * trace + event_sum(value**2))
 
 
 def ssm_loss(
-    model: Callable[..., Tensor],
+    score: Score,
     sde: SDE,
     x: Tensor,
     *,
     t: Tensor | float | None = None,
-    law: TimeLaw | None = None,
-    condition: Mapping[str, Tensor] | None = None,
+    noise: Noise | None = None,
+    condition: Mapping[str, Any] | None = None,
     weight: Weight = sigma2,
+    law: TimeLaw | None = None,
     projection: Projection = "rademacher",
     variance_reduced: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Sliced score matching, one value for each sample, from one random direction each.
+    r"""Return the sliced score matching loss of each sample, from one random direction each.
 
     $$ \lambda(t)\,\big(2\,v^T \nabla s_\theta(x_t, t)\,v + \|s_\theta(x_t, t)\|^2\big) $$
 
@@ -108,17 +112,18 @@ def ssm_loss(
     Song et al. (2019), eqs. 7 and 8, arXiv:1905.07088. One derivative in any dimension.
 
     Args:
-        model: As in `ism_loss`, like all arguments that are not named here.
+        score: As in `ism_loss`, like all arguments that are not named here.
         sde: The process.
         x: Clean data `(B, *)`.
         t: Times.
         law: Their law.
-        condition: Handed to the model.
+        condition: Handed to the score.
         weight: $\lambda$.
         projection: The law of v: random signs, normal numbers, or points on the sphere of radius
             $\sqrt D$.
         variance_reduced: Which of the two forms.
-        generator: Source of times, noise and directions.
+        noise: Where times, noise and directions come from.
+        generator: In place of `noise`: seeds of the samples are drawn from it.
 
     Returns:
         The loss `(B,)`, as of `ism_loss`.
@@ -127,31 +132,32 @@ def ssm_loss(
         UnknownNameError: The projection is unknown; else the errors of `ism_loss`.
     """
     check_name("projection", projection, get_args(Projection))
-    p = _informed(perturb(model, sde, x, t, law, condition, weight, generator))
-    v = _direction(x, projection, generator)
+    p = _weighted(score, sde, x, t, law, noise, condition, weight, generator)
+    v = _direction(x, projection, p.noise)
 
-    def slope(score: Tensor, state: Tensor) -> Tensor:
-        return event_sum(v * _vjp(score, state, v))
+    def slope(value: Tensor, state: Tensor) -> Tensor:
+        return event_sum(v * _vjp(value, state, v))
 
-    score, trace = _differentiate(p, slope)
-    norm = event_sum(score**2) if variance_reduced else event_sum(v * score) ** 2
+    value, trace = _differentiate(p, slope)
+    norm = event_sum(value**2) if variance_reduced else event_sum(v * value) ** 2
     return p.scale.to(x) * (2 * trace + norm)
 
 
 def fd_ssm_loss(
-    model: Callable[..., Tensor],
+    score: Score,
     sde: SDE,
     x: Tensor,
     *,
     t: Tensor | float | None = None,
-    law: TimeLaw | None = None,
-    condition: Mapping[str, Tensor] | None = None,
+    noise: Noise | None = None,
+    condition: Mapping[str, Any] | None = None,
     weight: Weight = sigma2,
+    law: TimeLaw | None = None,
     projection: Projection = "rademacher",
     step: float = 0.05,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Sliced score matching by finite differences, one value for each sample.
+    r"""Return the sliced score matching loss of each sample, by finite differences.
 
     $$ \lambda(t)\,\Big(\frac{v^T (s_+ - s_-)}{h} + \Big\|\frac{s_+ + s_-}{2}\Big\|^2\Big),
        \qquad s_\pm = s_\theta(x_t \pm h v, t), $$
@@ -160,19 +166,20 @@ def fd_ssm_loss(
     and an ordinary backward pass (Pang et al. 2020, arXiv:2007.03317).
 
     Args:
-        model: As in `ism_loss`, like all arguments that are not named here; it need not be
+        score: As in `ism_loss`, like all arguments that are not named here; it need not be
             differentiable in `x`.
         sde: The process.
         x: Clean data `(B, *)`.
         t: Times.
         law: Their law.
-        condition: Handed to the model.
+        condition: Handed to the score.
         weight: $\lambda$.
         projection: The law of v, as in `ssm_loss`.
         step: $h / \sigma_t$, positive; where there is no noise, h itself. In single precision the
             difference loses digits below about 1e-3, and where h is below about 1e-5 of the state:
             data far from 0 or of a large scale want to be standardised.
-        generator: Source of times, noise and directions.
+        noise: Where times, noise and directions come from.
+        generator: In place of `noise`: seeds of the samples are drawn from it.
 
     Returns:
         The loss `(B,)`, as of `ism_loss`.
@@ -184,20 +191,34 @@ def fd_ssm_loss(
     check_name("projection", projection, get_args(Projection))
     if not 0 < step < float("inf"):
         raise InvalidValueError(f"step must be positive and finite, got {step}")
-    p = _informed(perturb(model, sde, x, t, law, condition, weight, generator))
+    p = _weighted(score, sde, x, t, law, noise, condition, weight, generator)
     h = expand(step * torch.where(p.sigma > 0, p.sigma, 1.0), x)
-    v = _direction(x, projection, generator)
+    v = _direction(x, projection, p.noise)
     plus, minus = p.score(p.x + h * v), p.score(p.x - h * v)
     slope = event_sum(v * (plus - minus) / h)
     return p.scale.to(x) * (slope + event_sum(((plus + minus) / 2) ** 2))
 
 
-def _informed(p: Perturbed) -> Perturbed:
-    """A batch whose weight is not 0 for lack of noise: its loss would be 0 whatever the score."""
+def _weighted(
+    score: Score,
+    sde: SDE,
+    x: Tensor,
+    t: Tensor | float | None,
+    law: TimeLaw | None,
+    noise: Noise | None,
+    condition: Mapping[str, Any] | None,
+    weight: Weight,
+    generator: torch.Generator | None,
+) -> Perturbed:
+    """Return a perturbed batch whose weight is not 0 for lack of noise, as no loss could be."""
+    p = perturb(
+        score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
+        generator=generator,
+    )  # fmt: skip
     if ((p.sigma == 0) & (p.scale == 0)).any():
         raise InvalidValueError(
-            f"without noise, at t = {p.time}, the weight is 0 and nothing would be learned; "
-            "pass weight=power(0)"
+            f"without noise, at t = {quoted(p.time)}, the weight is 0 and nothing would be "
+            "learned; pass weight=power(0)"
         )
     return p
 
@@ -234,9 +255,9 @@ def _trace(score: Tensor, x: Tensor) -> Tensor:
     return trace
 
 
-def _direction(x: Tensor, projection: Projection, generator: torch.Generator | None) -> Tensor:
+def _direction(x: Tensor, projection: Projection, noise: Noise) -> Tensor:
     r"""Random vectors like `x` with $\mathbb E\,v v^T = I$."""
-    v = draw(x, generator)
+    v = noise.fork(1).normal(x, 0.0)
     if projection == "rademacher":
         return torch.where(v < 0, -1.0, 1.0).to(x)
     if projection == "sphere":

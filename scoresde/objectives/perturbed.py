@@ -1,20 +1,25 @@
-r"""The door of every objective: all that came in is checked, and data become states of $p_t$."""
+r"""The arguments that objectives share, checked, and data perturbed by them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_generator, check_has
+from scoresde.checks import check_generator, check_has, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.noise import Noise, seeds_of
 from scoresde.objectives.weights import Weight
-from scoresde.score import check_problem
-from scoresde.sde import SDE, TimeLaw, as_score
+from scoresde.sde import SDE, Condition, Score, TimeLaw, expand, facts, process_of
 
-__all__ = ["Perturbed", "check_data", "draw", "event_sum", "perturb"]
+__all__ = ["Perturbed", "check_data", "event_sum", "noise_of", "perturb", "times_of"]
+
+# What the k-th draw of a noise is for.
+_TIMES, _STATES = range(2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +33,8 @@ class Perturbed:
         clean: $\alpha_t x_0$, `(B, *)`.
         sigma: $\sigma_t$, `()` or `(B,)`, float64.
         scale: $\lambda(t)$ times the importance weight of t, `()` or `(B,)`, float64.
-        score: The model at these times: states `(B, *)` to scores `(B, *)`, checked.
+        noise: Where further random numbers come from.
+        score: The score at these times: states `(B, *)` to scores `(B, *)`, checked.
     """
 
     x: Tensor
@@ -37,55 +43,85 @@ class Perturbed:
     clean: Tensor
     sigma: Tensor
     scale: Tensor
+    noise: Noise
     score: Callable[[Tensor], Tensor]
 
 
 def perturb(
-    model: Callable[..., Tensor],
+    score: Score,
     sde: SDE,
     x: Tensor,
+    *,
     t: Tensor | float | None,
     law: TimeLaw | None,
-    condition: Mapping[str, Tensor] | None,
+    noise: Noise | None,
+    condition: Mapping[str, Any] | None,
     weight: Weight,
     generator: torch.Generator | None,
-    check_finite: bool = True,
-    noise: Tensor | None = None,
 ) -> Perturbed:
-    """Draw times and noise; the arguments and errors are those of the objectives."""
-    check_problem(model, sde)
+    """Return data at times and with noise; the arguments and errors are those of the objectives."""
+    process_of(score, sde)
     if not callable(weight):
         raise InvalidTypeError(
-            f"weight is a function (sde, t) -> Tensor such as sigma2, got {weight!r}; "
+            f"weight is a function (sde, t) -> Tensor such as sigma2, got {quoted(weight)}; "
             "those with a name are in scoresde.objectives.WEIGHTS"
         )
-    check_data(x, check_finite)
-    if t is None:
-        time, importance = sde.sample_times(len(x), law=law, generator=generator)
-    elif law is not None:
-        raise InvalidValueError("t= and law= exclude each other; give the times or their law")
-    else:
-        time = sde._times(t)
-        importance = torch.ones_like(time)
+    check_data(x)
+    given = Condition.of(condition, len(x), facts(score).conditions, x.device)
+    noise = noise_of(noise, generator, x)
+    time, importance = times_of(sde, t, law, noise)
     lam = weight(sde, time)
     check_has("a weight's value", lam, "shape", "a tensor of the times' shape")
     if lam.shape != time.shape:
         raise ShapeError(
             f"a weight has the shape of its times, {tuple(time.shape)}, got {tuple(lam.shape)}"
         )
-    z = draw(x, generator) if noise is None else _checked_noise(noise, x)
-    mean, std = sde.marginal(x, time)
-    at = time.to(x.device, torch.promote_types(x.dtype, torch.float32)).expand(len(x))
-
-    def score(state: Tensor) -> Tensor:
-        out = model(state, at) if condition is None else model(state, at, condition)
-        return as_score(out, state)
-
-    return Perturbed(mean + std * z, z, time, mean, sde.sigma(time), importance * lam, score)
+    rsde = sde.reverse(score, condition=given, check_finite=False)
+    alpha, sigma = sde.at(time, x)
+    clean, z = alpha * x, noise.normal(x, 0.0, _STATES)
+    return Perturbed(
+        clean + sigma * z, z, time, clean, sde.sigma(time), importance * lam, noise,
+        lambda state: rsde.score(state, time),
+    )  # fmt: skip
 
 
-def check_data(x: Tensor, check_finite: bool = True) -> None:
-    """Raise unless data are floating point numbers `(B, *)`, and finite where that is asked."""
+def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) -> Noise:
+    """Return the noise given, or that of seeds drawn from a generator or torch's global one."""
+    if noise is None:
+        check_generator(generator)
+        seeds, indices = seeds_of(len(x), None, generator, 0)
+        return Noise(seeds, indices)
+    if generator is not None:
+        raise InvalidValueError("give noise= or generator=, not both")
+    check_has("noise", noise, "fork", "a scoresde.Noise such as Noise.of(seed, len(x))")
+    if len(noise) != len(x):
+        raise ShapeError(f"noise for {len(noise)} samples, but x holds {len(x)}")
+    return noise
+
+
+def times_of(
+    sde: SDE, t: Tensor | float | None, law: TimeLaw | None, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Return times and their importance weights, float64: those given, or drawn by a law."""
+    if t is not None:
+        if law is not None:
+            raise InvalidValueError("t= and law= exclude each other; give the times or their law")
+        time = sde.as_time(t)
+        expand(time, torch.empty(len(noise)))  # a time for each sample, or one for all
+        return time, torch.ones_like(time)
+    law = sde.time_law if law is None else law
+    check_has("law", law, "__call__", "a law of times such as Uniform()")
+    like = torch.empty(len(noise), 1, dtype=torch.float64)
+    # the distribution function of a normal number is uniform, below 1 but for rounding
+    u = torch.special.ndtr(noise.normal(like, 0.0, _TIMES))[:, 0].clamp(max=1 - 2**-53)
+    return law(sde, u)
+
+
+def check_data(x: Tensor) -> None:
+    """Raise unless data are floating point numbers `(B, *)`, and finite where they are on the CPU.
+
+    On another device a NaN shows in the loss, for which nothing has to be waited for.
+    """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise InvalidTypeError(
@@ -93,25 +129,10 @@ def check_data(x: Tensor, check_finite: bool = True) -> None:
         )
     if x.ndim == 0:
         raise ShapeError("data need a batch dimension (B, *), got one number")
-    if check_finite and not x.isfinite().all():
+    if x.device.type == "cpu" and not x.isfinite().all():
         raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
 
 
-def _checked_noise(noise: Tensor, x: Tensor) -> Tensor:
-    if noise.shape != x.shape:
-        raise ShapeError(
-            f"noise has the shape of the data, {tuple(x.shape)}, got {tuple(noise.shape)}"
-        )
-    return noise.to(x)
-
-
-def draw(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal numbers like `x`, on its device."""
-    check_generator(generator)
-    device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-
-
 def event_sum(x: Tensor) -> Tensor:
-    """The sum over the event, `(B, *)` to `(B,)`."""
-    return x.reshape(len(x), x.shape[1:].numel()).sum(1)
+    """Return the sum over the event, `(B, *)` to `(B,)`."""
+    return x.reshape(len(x), math.prod(x.shape[1:])).sum(1)

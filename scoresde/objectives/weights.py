@@ -8,134 +8,114 @@ $\sigma^2 \|\Delta s\|^2 = \|\Delta\varepsilon\|^2 = (\alpha/\sigma)^2 \|\Delta 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoresde.errors import InvalidValueError
-from scoresde.nn import Fourier
 from scoresde.sde import SDE
 
-__all__ = ["WEIGHTS", "LearnedWeight", "Weight", "edm", "g2", "min_snr", "power", "sigma2"]
+__all__ = ["WEIGHTS", "Weight", "edm", "flow", "g2", "min_snr", "power", "sigma2"]
 
 Weight = Callable[[SDE, Tensor], Tensor]
 r"""A weight $\lambda(t)$ of the objective, from `(sde, t)`."""
 
 
+@dataclass(frozen=True)
+class _Named:
+    """A weight that says in its repr how it was made, which is what a run is known by."""
+
+    name: str
+    function: Weight = field(repr=False, compare=False)
+
+    def __call__(self, sde: SDE, t: Tensor) -> Tensor:
+        return self.function(sde, t)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise InvalidValueError(f"{name} must be positive, got {value}")
+
+
 def sigma2(sde: SDE, t: Tensor) -> Tensor:
-    r"""$\lambda = \sigma_t^2$: all levels count the same (Song & Ermon 2019, arXiv:1907.05600)."""
+    r"""Return $\lambda = \sigma_t^2$: all levels count alike (Song & Ermon 2019, 1907.05600)."""
     return sde.sigma(t) ** 2
 
 
 def g2(sde: SDE, t: Tensor) -> Tensor:
-    r"""$\lambda = g(t)^2$: the likelihood weight (Song et al. 2021, arXiv:2101.09258)."""
+    r"""Return $\lambda = g(t)^2$, the likelihood weight (Song et al. 2021, arXiv:2101.09258)."""
     return sde.coefficients(t)[1]
 
 
-def power(p: float) -> Weight:
-    r"""$\lambda = \sigma_t^p$; `power(2)` is `sigma2`, and `power(0)` counts all errors alike.
+def flow(sde: SDE, t: Tensor) -> Tensor:
+    r"""Return $\lambda = \sigma_t^2 / \alpha_t^2$, the weight of flow matching.
 
-    At `p = 0` it is one where there is no noise too.
+    Under `FlowSDE` the velocity $u = \varepsilon - x_0$ has the error
+    $\|\Delta u\|^2 = \|\Delta\varepsilon\|^2 / \alpha^2 = (\sigma/\alpha)^2 \|\Delta s\|^2$
+    (Lipman et al. 2023, eq. 14, arXiv:2210.02747).
+    """
+    return (sde.sigma(t) / sde.alpha(t)) ** 2
+
+
+def power(p: float) -> Weight:
+    r"""Return the weight $\lambda = \sigma_t^p$; `power(2)` is `sigma2`.
+
+    `power(0)` counts all errors of the score alike, also where there is no noise.
 
     Args:
         p: The power, at least 0.
     """
     if not p >= 0:
         raise InvalidValueError(f"the power must be at least 0, got {p}")
-
-    def weight(sde: SDE, t: Tensor) -> Tensor:
-        return sde.sigma(t) ** p
-
-    return weight
+    return _Named(f"power({p})", lambda sde, t: sde.sigma(t) ** p)
 
 
-def edm(data_var: float = 1.0) -> Weight:
-    r"""EDM's weight, under which the target of its preconditioned network has unit variance.
+def edm(var: float = 1.0) -> Weight:
+    r"""Return EDM's weight, under which its preconditioned network has a target of unit variance.
 
     $\lambda = \sigma^2 (1 + \tilde\sigma^2 / v)$ with $\tilde\sigma = \sigma/\alpha$ and $v$ the
     data's variance; on the denoiser's error it reads $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$
     (Karras et al. 2022, table 1, arXiv:2206.00364).
 
     Args:
-        data_var: $v$, positive.
+        var: $v$, positive.
     """
-    if not data_var > 0:
-        raise InvalidValueError(f"data_var must be positive, got {data_var}")
+    _positive("var", var)
 
     def weight(sde: SDE, t: Tensor) -> Tensor:
-        var = sde.sigma(t) ** 2
-        return var * (1 + var / sde.alpha(t) ** 2 / data_var)
+        noise = sde.sigma(t) ** 2
+        return noise * (1 + noise / sde.alpha(t) ** 2 / var)
 
-    return weight
+    return _Named(f"edm({var:.6g})", weight)
 
 
-def min_snr(gamma: float = 5.0, data_var: float = 1.0) -> Weight:
-    r"""$\lambda = \sigma^2 \min(1, \gamma / \text{SNR})$ with $\text{SNR} = \alpha^2 v / \sigma^2$.
+def min_snr(gamma: float = 5.0, var: float = 1.0) -> Weight:
+    r"""Return $\lambda = \sigma^2 \min(1, \gamma / \text{SNR})$.
+
+    The signal-to-noise ratio SNR is $\alpha^2 v / \sigma^2$.
 
     On the denoiser's error it reads $\min(\text{SNR}, \gamma)$: the levels with little noise, whose
     gradients would drown the others', are held back (Hang et al. 2023, arXiv:2303.09556).
 
     Args:
         gamma: $\gamma$, positive.
-        data_var: $v$, the data's variance, positive.
+        var: $v$, the data's variance, positive.
     """
-    for name, value in (("gamma", gamma), ("data_var", data_var)):
-        if not value > 0:
-            raise InvalidValueError(f"{name} must be positive, got {value}")
+    _positive("gamma", gamma)
+    _positive("var", var)
 
     def weight(sde: SDE, t: Tensor) -> Tensor:
-        var = sde.sigma(t) ** 2
-        return var * (gamma / data_var * var / sde.alpha(t) ** 2).clamp(max=1)
+        noise = sde.sigma(t) ** 2
+        return noise * (gamma / var * noise / sde.alpha(t) ** 2).clamp(max=1)
 
-    return weight
+    return _Named(f"min_snr({gamma:.6g}, {var:.6g})", weight)
 
 
 WEIGHTS: Mapping[str, Weight] = MappingProxyType(
-    {"sigma2": sigma2, "g2": g2, "edm": edm(), "min_snr": min_snr()}
+    {"sigma2": sigma2, "g2": g2, "edm": edm(), "min_snr": min_snr(), "flow": flow}
 )
 """Weights by name; `edm` and `min_snr` for data of unit variance."""
-
-
-class LearnedWeight(nn.Module):
-    r"""A weight $\lambda(t)\,e^{-u(t)}$ that is learned beside the score, by its uncertainty.
-
-    If the residual of an event of D numbers, weighted by $\lambda$, is thought of as normal with
-    the variance $e^{u(t)}$, then its negative log-likelihood is, up to factors and constants,
-
-    $$ e^{-u(t)}\,\ell(t) + D\,u(t), \qquad \min_u\colon\; e^{u(t)} = \mathbb E\,\ell(t) / D, $$
-
-    so that every level contributes gradients of one size (Kendall et al. 2018, arXiv:1705.07115; as
-    a function of the noise level Karras et al. 2023, eq. 14, arXiv:2312.02696). The loss $\ell$ of
-    `dsm_loss` is positive, as this needs; those that know no noise are not.
-
-        t, _ = sde.sample_times(len(x))
-        loss = dsm_loss(model, sde, x, t=t, weight=learned) + learned.penalty(sde, t, x)
-
-    The optimiser is given `learned.parameters()` too; they are of no use after training.
-
-    Args:
-        base: $\lambda$.
-        features: Fourier features of $\tfrac14 \log(\sigma/\alpha)$ of which u is linear; even.
-    """
-
-    def __init__(self, base: Weight = sigma2, *, features: int = 64) -> None:
-        super().__init__()
-        self.base = base
-        self.waves = Fourier(features)
-        self.slopes = nn.Parameter(torch.zeros(features))
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    def log_variance(self, sde: SDE, t: Tensor) -> Tensor:
-        r"""$u(t)$, of the shape and on the device of `t`, in float64; zero before training."""
-        c = (-sde.log_snr(t) / 8).to(self.bias).reshape(-1)
-        u: Tensor = self.waves(c).to(c.dtype) @ self.slopes + self.bias
-        return u.reshape(t.shape).to(t.device, torch.float64)
-
-    def forward(self, sde: SDE, t: Tensor) -> Tensor:
-        r"""$\lambda(t)\,e^{-u(t)}$."""
-        return self.base(sde, t) * (-self.log_variance(sde, t)).exp()
-
-    def penalty(self, sde: SDE, t: Tensor, x: Tensor) -> Tensor:
-        r"""$D\,u(t)$ `(B,)` for data `x` `(B, *)`, to be added to the loss under this weight."""
-        return (x.shape[1:].numel() * self.log_variance(sde, t)).to(x)

@@ -1,22 +1,35 @@
 """Samplers: predictors, correctors, and what is made of them."""
 
-from scoresde.samplers.adams import IPNDM, LMS
-from scoresde.samplers.adaptive import AdaptiveSDE
-from scoresde.samplers.annealed import AnnealedLangevin, ConsistentAnnealed
-from scoresde.samplers.base import Adaptive, NoiseLike, Sampler, State
-from scoresde.samplers.exponential import ExponentialMultistep
-from scoresde.samplers.fast import Fast
-from scoresde.samplers.flow import DDIM
-from scoresde.samplers.heun import DPM2, Heun
-from scoresde.samplers.langevin import Corrector, FixedLangevin, Langevin, ScaledLangevin, correct
-from scoresde.samplers.metropolis import MALA
-from scoresde.samplers.multistep import DEIS, ERSDE, DPMSolverPP, SASolver, TauMultistep, UniPC
-from scoresde.samplers.ode import ProbabilityFlow, Scipy
-from scoresde.samplers.pc import PC
-from scoresde.samplers.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
-from scoresde.samplers.restart import Restart, Stretch
-from scoresde.samplers.singlestep import TwoStage
-from scoresde.samplers.torchsde import TorchSDE
+from scoresde.samplers.adaptive.ode import ProbabilityFlow, Scipy
+from scoresde.samplers.adaptive.sde import AdaptiveSDE
+from scoresde.samplers.adaptive.torchsde import TorchSDE
+from scoresde.samplers.flow.adams import IPNDM, LMS
+from scoresde.samplers.flow.euler import DDIM
+from scoresde.samplers.flow.exponential import TwoStage
+from scoresde.samplers.flow.heun import DPM2, Heun
+from scoresde.samplers.flow.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
+from scoresde.samplers.flow.restart import Restart, Stretch
+from scoresde.samplers.langevin.annealed import AnnealedLangevin, ConsistentAnnealed
+from scoresde.samplers.langevin.langevin import (
+    Corrector,
+    FixedLangevin,
+    Langevin,
+    ScaledLangevin,
+    correct,
+)
+from scoresde.samplers.langevin.metropolis import MALA
+from scoresde.samplers.langevin.pc import PC
+from scoresde.samplers.multistep.fast import Fast
+from scoresde.samplers.multistep.integrator import ExponentialMultistep
+from scoresde.samplers.multistep.methods import (
+    DEIS,
+    ERSDE,
+    DPMSolverPP,
+    SASolver,
+    TauMultistep,
+    UniPC,
+)
+from scoresde.samplers.sampler import Adaptive, NoiseLike, Sampler, State
 
 __all__ = [
     "DDIM",

@@ -1,8 +1,9 @@
 """Sampling: every method behind `sample` and `trajectory`."""
 
-from scoresde.sampling.front import sample, trajectory
+from scoresde.sampling.doors import sample, trajectory
 from scoresde.sampling.learn import pilot
 from scoresde.sampling.names import SAMPLERS
+from scoresde.sampling.run import Options, Run, Samples
 from scoresde.sampling.shards import Shards
 
-__all__ = ["SAMPLERS", "Shards", "pilot", "sample", "trajectory"]
+__all__ = ["SAMPLERS", "Options", "Run", "Samples", "Shards", "pilot", "sample", "trajectory"]

@@ -1,79 +1,284 @@
-r"""A sampling run whose arguments have been checked: start, steps, and Tweedie at the end.
+r"""A sampling request: checked, and run.
 
-The start is a draw of the law at the first time, the sampler walks down the grid, and Tweedie's
-formula at its end, the one move without noise, removes the noise that is left there.
+The start is a draw of the law at the first time, the sampler walks down the grid, and the sampler's
+`finish`, by default Tweedie's formula, removes the noise that is left at the end.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from scoresde.checks import is_out_of_memory
-from scoresde.errors import MemoryLimitError, NonFiniteError
-from scoresde.noise import Noise
+from scoresde.checks import check_integer, is_out_of_memory
+from scoresde.errors import InvalidValueError, MemoryLimitError, NonFiniteError
+from scoresde.noise import Noise, seeds_of
 from scoresde.samplers import Sampler, State
-from scoresde.score import Conditional
-from scoresde.sde import SDE, Moments
+from scoresde.sampling import request
+from scoresde.score import device_of, evaluating, lost_facts
+from scoresde.sde import SDE, Condition, Facts, Moments, Score, facts, process_of
+from scoresde.units import Transform
 
-__all__ = ["Run", "Score"]
+__all__ = ["Options", "Run", "Samples"]
 
-Score = Callable[..., Tensor]
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `Run.of`, which say the same in `sample` and `trajectory`."""
+
+    n: int | None
+    shape: Sequence[int] | None
+    steps: int | None
+    nfe: int | None
+    times: Tensor | None
+    x: Tensor | None
+    seed: int | None
+    generator: Generators | None
+    first: int
+    denoise: bool
+    condition: Mapping[str, Any] | None
+    moments: Moments | None
+    units: bool
+    progress: bool | None
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The samples of a run, and what they cost.
+
+    Attributes:
+        x: The samples `(n, *shape)`.
+        nfe: Evaluations of the score that each sample received, at most.
+        passes: Network passes that these cost.
+        info: What else the sampler or the score reports, by name.
+    """
+
+    x: Tensor
+    nfe: int
+    passes: int
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A checked sampling problem."""
+    """A sampling request, checked before the first evaluation. Made by `Run.of`.
 
-    model: Score
+    Attributes:
+        score: The score.
+        sde: The process.
+        sampler: The method, set up for the score.
+        shape: The shape of one sample.
+        times: The grid, `(N + 1,)`, decreasing, float64.
+        noise: Where randomness comes from, one stream for each sample.
+        start: The states at `times[0]`, or None where the prior is drawn from.
+        denoise: Whether the run ends with the sampler's `finish`.
+        condition: What the score takes beside state and time.
+        moments: The data's moments, where known.
+        transform: The map to the user's units, where samples are wanted in them.
+        progress: Whether a bar is shown.
+        device: Where the states are.
+        dtype: Of the samples.
+    """
+
+    score: Score
     sde: SDE
     sampler: Sampler
     shape: tuple[int, ...]
     times: Tensor
+    noise: Noise
     start: Tensor | None
-    seeds: list[int]
-    indices: list[int]
     denoise: bool
-    condition: Mapping[str, Tensor] | None
-    data: Moments | None
+    condition: Condition | None
+    moments: Moments | None
+    transform: Transform | None
+    progress: bool | None
     device: torch.device
     dtype: torch.dtype
+
+    @classmethod
+    def of(
+        cls,
+        score: Score,
+        sde: SDE | None = None,
+        sampler: str | Sampler = "pc",
+        *,
+        n: int | None = None,
+        shape: Sequence[int] | None = None,
+        steps: int | None = None,
+        nfe: int | None = None,
+        times: Tensor | None = None,
+        x: Tensor | None = None,
+        seed: int | None = None,
+        generator: Generators | None = None,
+        first: int = 0,
+        denoise: bool = True,
+        condition: Mapping[str, Any] | None = None,
+        moments: Moments | None = None,
+        units: bool = False,
+        progress: bool | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Run:
+        """Return the request for samples, checked; the arguments and errors are those of `sample`.
+
+        Examples:
+            >>> import scoresde
+            >>> model = scoresde.load("mnist")
+            >>> run = scoresde.Run.of(model, sampler="fast", nfe=6, n=2, seed=0)
+            >>> samples = run.draw(batch_size=1)
+            >>> samples.x.shape, samples.nfe
+            (torch.Size([2, 1, 28, 28]), 6)
+        """
+        known = _facts(score)
+        sde = process_of(score, sde)
+        request.check_start(x)
+        method = request.sampler_of(sampler, sde)
+        moments = known.moments if moments is None else moments
+        event = request.event_shape(known.event_shape, shape, x)
+        n = request.count(n, x)
+        first = check_integer("first", first, 0)
+        nfe = None if nfe is None else check_integer("nfe", nfe, 0)
+        method = method.prepared(known, sde, nfe=None if nfe is None else nfe - denoise)
+        budget = request.Budget(steps, nfe, times, denoise)
+        grid = budget.times(sde, method, known.steps, moments)
+        request.check_prior(x, moments, sde, grid)
+        where = device_of(score) if x is None else x.device
+        where = where if device is None else request.named_device(device)
+        seeds, indices = seeds_of(n, seed, generator, first)
+        return cls(
+            score=score,
+            sde=sde,
+            sampler=method,
+            shape=event,
+            times=grid,
+            noise=Noise(seeds, indices, horizon=sde.T),
+            start=x,
+            denoise=denoise,
+            condition=Condition.of(condition, n, _declared(known, method), where),
+            moments=moments,
+            transform=_transform(known) if units else None,
+            progress=progress,
+            device=where,
+            dtype=request.dtype_of(dtype, x),
+        )
 
     @property
     def n(self) -> int:
         """The number of samples."""
-        return len(self.seeds)
+        return len(self.noise)
 
-    @property
-    def length(self) -> int:
-        """The usual number of states, for the progress bar."""
-        return len(self.times) + self.denoise
+    def draw(self, batch_size: int | None = None) -> Samples:
+        """Draw the samples.
 
-    def rows(self, i: int, size: int) -> Run:
-        """Samples i ... i + size - 1, the last one repeated where there are fewer."""
+        Args:
+            batch_size: Samples at a time, to bound memory. Every chunk has exactly this size, the
+                last one padded, so that a network's results do not depend on n.
+
+        Raises:
+            NonFiniteError: The score has a NaN or an infinity, or samples do not fit the dtype.
+            DeviceError: The score and the states are on different devices.
+            MemoryLimitError: A chunk does not fit into memory.
+        """
+        size = max(self.n, 1) if batch_size is None else check_integer("batch_size", batch_size, 1)
+        chunks = [self._rows(i, size) for i in range(0, self.n, size)] or [self]
+        parts, nfe, passes = [], 0, 0
+        with torch.no_grad(), evaluating(self.score), self._bar(len(chunks)) as bar:
+            for chunk in chunks:
+                for state in chunk._states():  # noqa: B007
+                    bar.update()
+                parts.append(chunk._samples(state))
+                nfe, passes = max(nfe, state.nfe), max(passes, state.passes)
+        x = torch.cat(parts)[: self.n]
+        return Samples(x if self.transform is None else self.transform.restore(x), nfe, passes)
+
+    def states(self) -> Iterator[State]:
+        """Yield the states of the run, one at a time; stop early by `break`.
+
+        The first state is the start; with `denoise` the last one repeats the time and the samples
+        of the state before it and adds `denoised`. States may be changed in place.
+        """
+        steps = torch.no_grad()(self._copies)()
+        with evaluating(self.score), self._bar(1) as bar:
+            # step by step, since the user's code runs in between
+            for state in steps:
+                bar.update()
+                yield state
+
+    def _copies(self) -> Iterator[State]:
+        for state in self._states():
+            x, denoised = state.x.clone(), state.denoised
+            if self.transform is not None:
+                x = self.transform.inverse(x)
+                denoised = None if denoised is None else self.transform.inverse(denoised)
+            yield replace(state, x=x, denoised=denoised)
+
+    @contextmanager
+    def _bar(self, chunks: int) -> Iterator[Any]:
+        disable = None if self.progress is None else not self.progress
+        total = chunks * (len(self.times) + self.denoise)
+        with tqdm(total=total, disable=disable, desc="sampling", unit="step", leave=False) as bar:
+            yield bar
+
+    def _rows(self, i: int, size: int) -> Run:
+        """Return the run of samples i ... i + size - 1, the last one repeated where it ends."""
         rows = [min(row, self.n - 1) for row in range(i, i + size)]
-        condition = self.condition
+        seeds = [self.noise.seeds[row] for row in rows]
+        indices = [self.noise.indices[row] for row in rows]
         return replace(
             self,
-            seeds=[self.seeds[row] for row in rows],
-            indices=[self.indices[row] for row in rows],
+            noise=Noise(seeds, indices, horizon=self.sde.T),
             start=None if self.start is None else self.start[rows],
-            condition=condition and {name: value[rows] for name, value in condition.items()},
+            condition=None if self.condition is None else self.condition.rows(rows),
         )
 
-    def _prior(self) -> Moments:
-        """The law at the first time, as far as it is known."""
-        start = self.times[0]
-        if self.data is None or math.isclose(start, self.sde.T, rel_tol=1e-6):
-            return self.sde.prior(self.data)
-        return self.data.at(self.sde.alpha(start), self.sde.sigma(start))
+    def _states(self) -> Iterator[State]:
+        """Yield the states; the caller turns gradients off."""
+        # states below single precision would lose the noise schedule
+        work = torch.promote_types(self.dtype, torch.float32)
+        rsde = self.sde.reverse(self.score, moments=self.moments, condition=self.condition)
+        try:
+            if self.start is None:
+                like = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
+                x = self._prior().sample(self.noise.normal(like, math.inf))
+            else:
+                x = self.start.to(self.device, work)
+            yield State.of(rsde, self.times[0], x)
+            for state in self.sampler.trajectory(rsde, x, self.times, self.noise):
+                x = state.x
+                yield state
+            # until here the score would have met what is not finite
+            _check_end(x)
+            if self.denoise:
+                x0 = self.sampler.finish(rsde, x, self.times[-1], self.noise)
+                _check_end(x0)
+                yield State.of(rsde, self.times[-1], x, x0)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryLimitError(
+                f"{self.n} samples of shape {self.shape} at once do not fit into memory; "
+                f"give sample() a smaller batch_size, for example {max(self.n // 2, 1)}"
+            ) from error
 
-    def samples(self, end: State) -> Tensor:
-        """The samples of the last state, in the dtype that was asked for."""
+    def _prior(self) -> Moments:
+        """Return the law at the first time, as far as it is known."""
+        start = self.times[0]
+        if self.moments is None or math.isclose(start, self.sde.T, rel_tol=1e-6):
+            return self.sde.prior(self.moments)
+        return self.moments.at(self.sde.alpha(start), self.sde.sigma(start))
+
+    def _samples(self, end: State) -> Tensor:
+        """Return the samples of the last state, in the dtype that was asked for."""
         x = end.x if end.denoised is None else end.denoised
         out = x.to(self.dtype)
         if not out.isfinite().all():
@@ -83,38 +288,33 @@ class Run:
             )
         return out
 
-    def states(self) -> Iterator[State]:
-        """The run itself; whoever walks it turns gradients off."""
-        # states below single precision would lose the noise schedule
-        work = torch.promote_types(self.dtype, torch.float32)
-        noise = Noise(self.seeds, self.indices, horizon=self.sde.T)
-        score: Score = self.model
-        if self.condition:
-            score = Conditional(score, self.condition)
-        rsde = self.sde.reverse(score, data=self.data)
-        try:
-            if self.start is None:
-                x = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
-                x = self._prior().sample(noise.normal(x, math.inf))
-            else:
-                x = self.start.to(self.device, work)
-            state = State(self.times[0], x, None, 0)
-            yield state
-            for state in self.sampler.trajectory(rsde, x, self.times, noise):
-                yield state
-            # until here the score would have met what is not finite
-            _check_end(state.x)
-            if self.denoise:
-                x0 = rsde.denoise(state.x, self.times[-1])
-                _check_end(x0)
-                yield State(self.times[-1], state.x, x0, rsde.nfe)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MemoryLimitError(
-                f"{self.n} samples of shape {self.shape} at once do not fit into memory; "
-                f"give sample() a smaller batch_size, for example {max(self.n // 2, 1)}"
-            ) from error
+
+def _facts(score: object) -> Facts:
+    """Return what a score knows, with a warning where it hides what a network inside knows."""
+    hidden = lost_facts(score)
+    if hidden is not None:
+        warnings.warn(
+            f"the score uses a {type(hidden).__name__} but does not hand on what it knows (its "
+            "SDE, event shape, moments, steps and pilot); derive the score from "
+            "scoresde.Wrapped, or keep the model as its attribute `score`",
+            UserWarning,
+            stacklevel=4,
+        )
+    return facts(score)
+
+
+def _declared(known: Facts, method: Sampler) -> Mapping[str, Any] | None:
+    """Return the conditions that the score takes, None where nobody knows."""
+    return None if method.conditions else known.conditions
+
+
+def _transform(known: Facts) -> Transform:
+    if known.transform is None:
+        raise InvalidValueError(
+            "units=True needs the transform of the data, which this score does not know; "
+            "leave units out, and convert the samples yourself"
+        )
+    return known.transform
 
 
 def _check_end(x: Tensor) -> None:

@@ -1,28 +1,27 @@
-r"""Scores: any callable `(x, t)` that returns $\nabla\log p_t(x)$, and networks that learn one."""
+r"""Scores: networks that learn one, and scores made of other functions and scores."""
 
 from scoresde.score.energy import EnergyScore
+from scoresde.score.foreign import DenoiserScore, from_denoiser
 from scoresde.score.model import ScoreModel, load
-from scoresde.score.modes import evaluating, layers
-from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
-from scoresde.score.per_level import PerLevelScore
+from scoresde.score.modules import device_of, evaluating, lost_facts, modules
 from scoresde.score.pilot import Pilot
-from scoresde.score.store import locate
-from scoresde.score.wrappers import Bridge, Conditional, DenoiserScore, check_problem, from_denoiser
+from scoresde.score.predictions import PREDICTIONS, Affine
+from scoresde.score.rescheduled import Rescheduled
+from scoresde.score.wrapped import Wrapped
 
 __all__ = [
-    "PARAMETERIZATIONS",
+    "PREDICTIONS",
     "Affine",
-    "Bridge",
-    "Conditional",
     "DenoiserScore",
     "EnergyScore",
-    "PerLevelScore",
     "Pilot",
+    "Rescheduled",
     "ScoreModel",
-    "check_problem",
+    "Wrapped",
+    "device_of",
     "evaluating",
     "from_denoiser",
-    "layers",
     "load",
-    "locate",
+    "lost_facts",
+    "modules",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scoresde.checks import check_has
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.sde import SDE, Moments
+from scoresde.sde import SDE, Facts, Moments
 
 __all__ = ["EnergyScore"]
 
@@ -25,7 +25,7 @@ class EnergyScore(nn.Module):
             condition, `(x, t, condition)`.
         sde: The process, where it belongs to one.
         event_shape: The shape of one sample, where it is known.
-        data: The data's moments, where known.
+        moments: The data's moments, where known.
     """
 
     def __init__(
@@ -34,14 +34,19 @@ class EnergyScore(nn.Module):
         sde: SDE | None = None,
         event_shape: Sequence[int] | None = None,
         *,
-        data: Moments | None = None,
+        moments: Moments | None = None,
     ) -> None:
         super().__init__()
         check_has("energy", energy, "__call__", "a function (x, t) -> (B,)")
         self.energy = energy
         self.sde = sde
         self.event_shape = None if event_shape is None else tuple(event_shape)
-        self.data = data
+        self.moments = moments
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the energy."""
+        return Facts(sde=self.sde, event_shape=self.event_shape, moments=self.moments, passes=1)
 
     def forward(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from scoresde import checkpoint
 from scoresde.checks import check_name
-from scoresde.data import Identity, Transform
-from scoresde.data.transforms import describe, rebuild
 from scoresde.errors import (
     CheckpointError,
     InvalidTypeError,
@@ -21,10 +19,8 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.score import card, hub
-from scoresde.score.parameterization import PARAMETERIZATIONS, Affine
-from scoresde.score.pilot import Pilot
-from scoresde.score.store import (
+from scoresde.pretrained import card, hub
+from scoresde.pretrained.store import (
     locate,
     net_config,
     packaged,
@@ -33,7 +29,11 @@ from scoresde.score.store import (
     rebuild_sde,
     sde_fields,
 )
-from scoresde.sde import SDE, Moments, expand
+from scoresde.score.pilot import Pilot
+from scoresde.score.predictions import PREDICTIONS
+from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
+from scoresde.sde.coordinates import network_level
+from scoresde.units import Identity, Transform, describe, rebuild
 
 __all__ = ["ScoreModel", "load"]
 
@@ -52,8 +52,8 @@ class ScoreModel(nn.Module):
         net: A module `net(x, c, **condition)` with output of the shape of `x`.
         sde: The process it is a score of.
         event_shape: The shape of one sample, without the batch.
-        parameterization: What the output means, a key of `PARAMETERIZATIONS`.
-        data: Mean and variance of the data; standardised data is assumed by default.
+        predicts: What the network's output predicts, a key of `PREDICTIONS`.
+        moments: Mean and variance of the data; standardised data is assumed by default.
 
     Attributes:
         autocast: A dtype under which the network (and nothing else) runs in autocast, or `None`.
@@ -66,40 +66,44 @@ class ScoreModel(nn.Module):
             saved with it. Measure it again when the weights have changed.
 
     Raises:
-        UnknownNameError: The parameterisation is unknown.
+        UnknownNameError: `predicts` is no such key.
     """
 
-    data_mean: Tensor
-    data_var: Tensor
+    mean: Tensor
+    var: Tensor
 
     def __init__(
         self,
         net: nn.Module,
         sde: SDE,
         event_shape: Sequence[int],
-        parameterization: str = "edm",
-        data: Moments | None = None,
+        predicts: str = "edm",
+        moments: Moments | None = None,
     ) -> None:
         super().__init__()
-        check_name("parameterization", parameterization, PARAMETERIZATIONS)
-        data = Moments(0.0, var=1.0) if data is None else data
-        if not hasattr(data, "at"):
-            raise InvalidTypeError(f"data= takes Moments(mean, var=...), got {type(data).__name__}")
+        check_name("predicts", predicts, PREDICTIONS)
+        moments = Moments(0.0, var=1.0) if moments is None else moments
+        if not hasattr(moments, "at"):
+            raise InvalidTypeError(
+                f"moments= takes Moments(mean, var=...), got {type(moments).__name__}"
+            )
         self.net = net
         self.sde = sde
         self.event_shape = tuple(event_shape)
-        self.parameterization = parameterization
+        self.predicts = predicts
         self.autocast: torch.dtype | None = None
         self.steps: int | None = None
         self.transform: Transform = Identity()
         self.pilot: Pilot | None = None
-        var = data.var if data.cov is None else data.cov.diagonal().reshape(self.event_shape)
-        for name, value in (("data_mean", data.mean), ("data_var", var)):
+        var = moments.var
+        if moments.cov is not None:
+            var = moments.cov.diagonal().reshape(self.event_shape)
+        for name, value in (("mean", moments.mean), ("var", var)):
             value = torch.as_tensor(value, dtype=torch.float32).clone()
             if value.ndim and value.shape != self.event_shape:
                 raise ShapeError(
-                    f"{name} must be a number or have the event shape {self.event_shape}, "
-                    f"got {tuple(value.shape)}"
+                    f"the {name} in moments= must be a number or have the event shape "
+                    f"{self.event_shape}, got {tuple(value.shape)}"
                 )
             self.register_buffer(name, value)
         if not self._var > 0:
@@ -108,8 +112,8 @@ class ScoreModel(nn.Module):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Half precision is for the network alone, and would round the moments too."""
-        precise = {"data_mean": self.data_mean, "data_var": self.data_var}
+        """Keep the moments in float32 where the network is made half."""
+        precise = {"mean": self.mean, "var": self.var}
         convert: Any = super()._apply  # untyped in some releases of torch
         convert(fn, recurse)
         for name, value in precise.items():
@@ -121,12 +125,30 @@ class ScoreModel(nn.Module):
     @property
     def _var(self) -> float:
         """The data's mean variance, with which the network is preconditioned."""
-        return float(self.data_var.double().mean())
+        return float(self.var.double().mean())
 
     @property
-    def data(self) -> Moments:
+    def moments(self) -> Moments:
         """The data's moments: mean, and variance per dimension."""
-        return Moments(self.data_mean, var=self.data_var)
+        return Moments(self.mean, var=self.var)
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the model."""
+        config = net_config(self.net)
+        conditions: dict[str, Classes | Field] | None = None if config is None else {}
+        if conditions is not None and self.classes is not None:
+            conditions["label"] = Classes(self.classes)
+        return Facts(
+            sde=self.sde,
+            event_shape=self.event_shape,
+            moments=self.moments,
+            steps=self.steps,
+            pilot=self.pilot,
+            transform=self.transform,
+            passes=1,
+            conditions=conditions,
+        )
 
     @property
     def classes(self) -> int | None:
@@ -138,7 +160,7 @@ class ScoreModel(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        r"""The score $\nabla\log p_t(x)$ of shape `(B, *)`.
+        r"""Return the score $\nabla\log p_t(x)$ of shape `(B, *)`.
 
         Args:
             x: States `(B, *event_shape)`.
@@ -146,53 +168,33 @@ class ScoreModel(nn.Module):
             condition: What the network takes beside them, such as `{"label": labels}`.
 
         Raises:
-            ShapeError: `x` has another event shape.
+            ShapeError: `x` has another event shape, or the network's output has.
             InvalidTypeError: `x` is not of floating point.
             InvalidValueError: There is no noise at `t`, or it lies outside of the SDE.
         """
-        coefficients, centred, out = self._network(x, t, condition)
-        score = expand(coefficients.score_x, out) * centred
-        return (score + expand(coefficients.score_f, out) * out).to(x.dtype)
-
-    def denoise(
-        self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
-        r"""$E[x_0 | x_t]$ of shape `(B, *)`; the arguments are those of `forward`."""
-        coefficients, centred, out = self._network(x, t, condition)
-        x0 = expand(coefficients.denoise_x, out) * centred
-        return (self.data_mean + x0 + expand(coefficients.denoise_f, out) * out).to(x.dtype)
-
-    def _network(
-        self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None
-    ) -> tuple[Affine, Tensor, Tensor]:
-        """The coefficients at t, the centred state, and the network's output."""
-        if not x.is_floating_point():
-            raise InvalidTypeError(
-                f"a state must be floating point, got {x.dtype}; "
-                "for images of bytes use x.float() / 127.5 - 1"
-            )
         if x.shape[1:] != self.event_shape:
             raise ShapeError(
                 f"this model takes states (B, {', '.join(map(str, self.event_shape))}), "
                 f"got shape {tuple(x.shape)}"
             )
-        time = self.sde._times(t)
-        sigma = self.sde.sigma(time)
+        time = self.sde.as_time(t)
+        sigma, alpha, var = self.sde.sigma(time), self.sde.alpha(time), self._var
         if not (sigma > 0).all():
             raise InvalidValueError(
                 f"the score is singular where sigma is 0, as at t = {time}; "
                 f"stay at or above eps = {self.sde.eps}"
             )
-        alpha = self.sde.alpha(time)
-        var = self._var
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        centred = wide - expand(alpha, wide) * self.data_mean
-        scaled = expand((alpha**2 * var + sigma**2).rsqrt(), wide) * centred
-        c = expand(0.25 * (sigma / alpha).log(), wide).flatten().expand(len(x))
+        unit = expand((alpha**2 * var + sigma**2).rsqrt(), wide)
+        centred = wide - expand(alpha, wide) * self.mean
+        c = expand(network_level(self.sde, time), wide).flatten().expand(len(x))
         dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-            out = self.net(scaled.to(dtype), c.to(dtype), **(condition or {}))
-        return PARAMETERIZATIONS[self.parameterization](self.sde, time, var), centred, out.to(wide)
+            out = self.net((unit * centred).to(dtype), c.to(dtype), **(condition or {}))
+        out = check_output("network", out, x).to(wide)
+        weights = PREDICTIONS[self.predicts](self.sde, time, var)
+        score = expand(weights.x, out) * centred + expand(weights.f, out) * out
+        return score.to(x.dtype)
 
     def to_units(self, x: Tensor) -> Tensor:
         """Samples `(B, *event_shape)` in the units of the data that the model was trained on.
@@ -210,7 +212,7 @@ class ScoreModel(nn.Module):
             "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
             "net": {"type": type(self.net).__name__, "config": net_config(self.net)},
             "event_shape": list(self.event_shape),
-            "parameterization": self.parameterization,
+            "predicts": self.predicts,
             "steps": self.steps,
             "parameters": sum(p.numel() for p in self.net.parameters()),
             "transform": describe(self.transform),
@@ -304,8 +306,8 @@ class ScoreModel(nn.Module):
         try:
             net = rebuild_net(config) if net is None else net
             sde = rebuild_sde(config) if sde is None else sde
-            data = Moments(tensors["data_mean"], var=tensors["data_var"])
-            model = cls(net, sde, config["event_shape"], config["parameterization"], data)
+            moments = Moments(tensors["mean"], var=tensors["var"])
+            model = cls(net, sde, config["event_shape"], config["predicts"], moments)
             model.steps = config.get("steps")
             model.transform = rebuild(config.get("transform"))
             if "pilot" in config:
@@ -324,7 +326,7 @@ def _pilot_of(
     """A stored pilot, or the file's name in the error."""
     try:
         pilot = Pilot.of(parts, numbers)
-        pilot.data.check_event(torch.empty(0, *model.event_shape))
+        pilot.moments.check_event(torch.empty(0, *model.event_shape))
     except (ShapeError, InvalidValueError, NonFiniteError) as error:
         raise CheckpointError(f"{path} holds a damaged or foreign pilot: {error}") from error
     return pilot

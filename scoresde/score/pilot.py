@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.quadrature import lagrange
 from scoresde.sde import Moments
 
 __all__ = ["Pilot"]
@@ -46,7 +47,7 @@ class Pilot:
     Args:
         levels: $\ell$ of the K levels, `(K,)`, increasing, at least 6.
         factor: A matrix `(r, K)` with $k = F^T F$ at those levels.
-        data: The moments of the Gaussian that was taken off.
+        moments: The moments of the Gaussian that was taken off.
         nfe: The evaluations that each sample of the pilot run received.
         unseen: The size of what no pilot has seen, relative to the residual's; it is taken to be a
             cubic in the level, for which weights are exact in the limit of small steps.
@@ -63,7 +64,7 @@ class Pilot:
 
     levels: Tensor
     factor: Tensor
-    data: Moments
+    moments: Moments
     nfe: int
     unseen: float = 1e-3
     growth: float = 1.5
@@ -94,11 +95,11 @@ class Pilot:
                 raise InvalidValueError(f"{name} must be finite and >= 0, got {value}")
 
     @classmethod
-    def measure(cls, levels: Tensor, residuals: Tensor, data: Moments, nfe: int) -> Pilot:
+    def measure(cls, levels: Tensor, residuals: Tensor, moments: Moments, nfe: int) -> Pilot:
         """From residuals `(M, K)` of M trajectories and dimensions."""
         rows = residuals.double() / max(len(residuals), 1) ** 0.5
         _, factor = torch.linalg.qr(rows, mode="r")
-        return cls(levels.double(), factor, data, nfe)
+        return cls(levels.double(), factor, moments, nfe)
 
     @classmethod
     def prior(cls, low: float, high: float, variance: float | None) -> Pilot:
@@ -122,8 +123,10 @@ class Pilot:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors in it by name, in single precision."""
-        spread = {"var": self.data.var} if self.data.cov is None else {"cov": self.data.cov}
-        parts = {"levels": self.levels, "factor": self.factor, "mean": self.data.mean, **spread}
+        spread = (
+            {"var": self.moments.var} if self.moments.cov is None else {"cov": self.moments.cov}
+        )
+        parts = {"levels": self.levels, "factor": self.factor, "mean": self.moments.mean, **spread}
         return {name: torch.as_tensor(value).float() for name, value in parts.items()}
 
     def numbers(self) -> dict[str, float]:
@@ -133,8 +136,8 @@ class Pilot:
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Pilot:
         """From what `tensors` and `numbers` give."""
-        data = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
-        return cls(parts["levels"].double(), parts["factor"].double(), data, **numbers)
+        moments = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
+        return cls(parts["levels"].double(), parts["factor"].double(), moments, **numbers)
 
     def features(self, at: Tensor) -> Tensor:
         r"""Vectors `(..., r')` whose inner products are the covariances of $R$ at levels `at`.
@@ -183,21 +186,3 @@ class Pilot:
         unseen, _ = torch.linalg.qr(powers)
         size = self.factor.square().sum().sqrt()
         return torch.cat((self.factor.T, self.unseen * size * unseen), 1)
-
-
-def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
-    r"""Lagrange's polynomials $w_j(a) = \prod_{k \ne j} (a - n_k) / (n_j - n_k)$.
-
-    Args:
-        nodes: Distinct nodes `(..., m)`.
-        at: Where the polynomials are wanted, `(..., Q)`.
-
-    Returns:
-        The matrix `(..., Q, m)`, whose rows sum to one.
-    """
-    m = nodes.shape[-1]
-    numerator = (at[..., None] - nodes[..., None, :])[..., None, :].expand(*at.shape, m, m)
-    denominator = nodes[..., :, None] - nodes[..., None, :]
-    eye = torch.eye(m, dtype=torch.bool)
-    ratio = numerator / denominator.masked_fill(eye, 1.0)[..., None, :, :]
-    return ratio.masked_fill(eye, 1.0).prod(-1)

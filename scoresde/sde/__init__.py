@@ -1,31 +1,54 @@
 """Stochastic differential equations: perturbation kernels, ladders, and their reversal."""
 
-from scoresde.sde.base import SDE
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from scoresde.sde.condition import Classes, Condition, Field
+from scoresde.sde.facts import Facts, Score, ask, facts, process_of
 from scoresde.sde.ladder import BetaLadder, NCSNLadder
 from scoresde.sde.laws import Importance, LogNormal, Stratified, TimeLaw, Uniform
 from scoresde.sde.moments import Moments
 from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
-from scoresde.sde.reverse import ReverseSDE, ScoreFunction, as_score
+from scoresde.sde.process import SDE
+from scoresde.sde.reverse import ReverseSDE, check_output
 from scoresde.sde.shapes import expand
+
+SDES: Mapping[str, type[SDE]] = MappingProxyType(
+    {
+        kind.__name__: kind
+        for kind in (
+            VESDE, VPSDE, SubVPSDE, NCSNLadder, BetaLadder, CosineSDE, EDMSDE, FlowSDE,
+        )
+    }
+)  # fmt: skip
+"""The SDEs by name, as files of models, the command line and the tests know them."""
 
 __all__ = [
     "EDMSDE",
     "SDE",
+    "SDES",
     "VESDE",
     "VPSDE",
     "BetaLadder",
+    "Classes",
+    "Condition",
     "CosineSDE",
+    "Facts",
+    "Field",
     "FlowSDE",
     "Importance",
     "LogNormal",
     "Moments",
     "NCSNLadder",
     "ReverseSDE",
-    "ScoreFunction",
+    "Score",
     "Stratified",
     "SubVPSDE",
     "TimeLaw",
     "Uniform",
-    "as_score",
+    "ask",
+    "check_output",
     "expand",
+    "facts",
+    "process_of",
 ]

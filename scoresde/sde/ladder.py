@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_real
 from scoresde.errors import InvalidTypeError, InvalidValueError
-from scoresde.sde.base import SDE
+from scoresde.sde.process import SDE
 
 __all__ = ["BetaLadder", "NCSNLadder"]
 
@@ -141,7 +141,7 @@ class BetaLadder(_Table):
 
     $\alpha^2 = \bar\alpha$, $\sigma^2 = 1 - \bar\alpha$ at the levels, linear in log-SNR between
     them (Ho et al. 2020, arXiv:2006.11239). With $\beta_i = \beta(i/N)/N$ it equals `VPSDE` up to
-    $O(1/N)$. Made by `VPSDE.from_betas(betas)`.
+    $O(1/N)$.
 
     Args:
         betas: The variances added at each level, in (0, 1); at least two.

@@ -20,7 +20,7 @@ from scoresde.checks import check_fields, check_has
 from scoresde.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from scoresde.sde.base import SDE
+    from scoresde.sde.process import SDE
 
 __all__ = ["Importance", "LogNormal", "Stratified", "TimeLaw", "Uniform"]
 

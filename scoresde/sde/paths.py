@@ -3,18 +3,15 @@ r"""The continuous SDEs of the field, each a closed-form pair $(\alpha_t, \sigma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from scoresde import grids
 from scoresde.errors import InvalidValueError
-from scoresde.sde import laws
-from scoresde.sde.base import SDE
-from scoresde.sde.ladder import BetaLadder
+from scoresde.sde import laws, spacings
+from scoresde.sde.process import SDE
 
 __all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE"]
 
@@ -78,7 +75,7 @@ class VPSDE(SDE):
        \beta(t) = \beta_\min + t\,(\beta_\max - \beta_\min), \qquad B(t) = \int_0^t \beta $$
 
     Song et al. (2021), eqs. 32-33, arXiv:2011.13456; the limit of DDPM (Ho et al. 2020,
-    arXiv:2006.11239), whose own table is `VPSDE.from_betas`. The prior is $\mathcal N(0, I)$.
+    arXiv:2006.11239), whose own table is `BetaLadder`. The prior is $\mathcal N(0, I)$.
 
     Args:
         beta_min: $\beta(0)$, positive.
@@ -95,11 +92,6 @@ class VPSDE(SDE):
                 "need 0 < beta_min <= beta_max (beta_min must be > 0), "
                 f"got beta_min = {self.beta_min}, beta_max = {self.beta_max}"
             )
-
-    @classmethod
-    def from_betas(cls, betas: Sequence[float] | Tensor) -> BetaLadder:
-        r"""DDPM's table: $\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)$ at N discrete levels."""
-        return BetaLadder(betas)  # type: ignore[arg-type]  # which makes a tuple of it
 
     @property
     def prior_std(self) -> float:
@@ -223,7 +215,7 @@ class EDMSDE(SDE):
     T: float = field(default=80.0, kw_only=True)
     eps: float = field(default=0.002, kw_only=True)
 
-    spacing: ClassVar[grids.Spacing] = grids.Karras()
+    spacing: ClassVar[spacings.Spacing] = spacings.Karras()
     time_law: ClassVar[laws.TimeLaw] = laws.LogNormal()
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -259,7 +251,7 @@ class FlowSDE(SDE):
     T: float = field(default=0.999, kw_only=True)
     eps: float = field(default=0.01, kw_only=True)
 
-    spacing: ClassVar[grids.Spacing] = grids.LogSNR()
+    spacing: ClassVar[spacings.Spacing] = spacings.LogSNR()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-r"""The reverse-time SDE: the one door between samplers and a score.
+r"""The reverse-time SDE: what samplers, losses and likelihoods know of a score.
 
 $$ dx = \big[f x - \tfrac12 (1 + \eta^2) g^2 \nabla \log p_t(x)\big] dt + \eta\, g\, d\bar w $$
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde.errors import (
     DeviceError,
@@ -22,21 +22,25 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.sde.base import SDE
+from scoresde.sde.condition import Condition
+from scoresde.sde.facts import Score, ask, facts
 from scoresde.sde.moments import Moments
+from scoresde.sde.process import SDE
 from scoresde.sde.shapes import expand
 
-__all__ = ["ReverseSDE", "ScoreFunction", "as_score"]
+__all__ = ["ReverseSDE", "check_output"]
 
-ScoreFunction = Callable[[Tensor, Tensor], Tensor]
-"""A score or a denoiser of `(x, t)`, `(B, *)` and `(B,)`; its value has the shape of `x`."""
-
-# What torch says of a network and its input in different dtypes.
+# The words of torch's errors for a network and its input in different dtypes.
 _MIXED = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
 
 
-def as_score(out: Any, x: Tensor) -> Tensor:
-    """What a score returned for the states `x` `(B, *)`, once it is seen to be of their shape.
+def check_output(what: str, out: Any, x: Tensor) -> Tensor:
+    """Return the output of a score or a network, checked to have the shape of its input.
+
+    Args:
+        what: "score", "network" or "denoiser".
+        out: What it returned.
+        x: The states `(B, *)` that it was given.
 
     Raises:
         InvalidTypeError: It is no tensor, or one of complex numbers.
@@ -44,14 +48,14 @@ def as_score(out: Any, x: Tensor) -> Tensor:
     """
     if not isinstance(out, Tensor):
         raise InvalidTypeError(
-            f"the score must return a tensor, got {type(out).__name__}; "
+            f"the {what} must return a tensor, got {type(out).__name__}; "
             "wrap it, for example `lambda x, t: model(x, t).sample`"
         )
     if out.is_complex():
-        raise InvalidTypeError(f"the score must be real, got {out.dtype}; take its .real")
+        raise InvalidTypeError(f"the {what} must be real, got {out.dtype}; take its .real")
     if out.shape != x.shape:
         raise ShapeError(
-            f"the score must return the shape of its input, expected {tuple(x.shape)}, "
+            f"the {what} must return the shape of its input, expected {tuple(x.shape)}, "
             f"got {tuple(out.shape)}; drop extra outputs such as a learned variance, and "
             "broadcast nothing"
         )
@@ -59,35 +63,45 @@ def as_score(out: Any, x: Tensor) -> Tensor:
 
 
 class ReverseSDE:
-    """An SDE, reversed under a score. It has no kernel and no prior; those are the SDE's.
+    """The time reversal of an SDE under a score. It has no kernel and no prior.
 
     Args:
         sde: The forward process.
-        score: A callable `(x, t) -> score`, with `x` and its result `(B, *)` and `t` `(B,)`.
-        data: The data's moments, where known.
+        score: A score `(x, t)` or `(x, t, condition)`.
+        moments: The data's moments, where known.
+        condition: The condition of the samples, handed to the score.
         check_finite: Whether a NaN or an infinity from the score is an error.
+
+    Attributes:
+        nfe: The evaluations that one sample received.
     """
 
     def __init__(
         self,
         sde: SDE,
-        score: ScoreFunction,
+        score: Score,
         *,
-        data: Moments | None = None,
+        moments: Moments | None = None,
+        condition: Condition | None = None,
         check_finite: bool = True,
     ) -> None:
         if not callable(score):
             raise InvalidTypeError(f"a score is a callable (x, t) -> score, got {score!r}")
         self.sde = sde
-        self.data = data
+        self.moments = moments
+        self.condition = condition
         self.check_finite = check_finite
         self.nfe = 0
         self._score = score
-        self._denoise: ScoreFunction | None = getattr(score, "denoise", None)
-        self._log_prob: ScoreFunction | None = getattr(score, "log_prob", None)
+        self._cost = facts(score).passes or 1
+
+    @property
+    def passes(self) -> int:
+        """The network passes that one sample's evaluations cost."""
+        return self.nfe * self._cost
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
-        r"""$\nabla \log p_t(x)$ of shape `(B, *)`: one evaluation, counted in `nfe`.
+        r"""Return $\nabla \log p_t(x)$ of shape `(B, *)`: one evaluation, counted in `nfe`.
 
         Args:
             x: States `(B, *)`.
@@ -99,53 +113,62 @@ class ReverseSDE:
             InvalidValueError: `t` is outside [0, T], or the score changed `x` in place.
             NonFiniteError: It returned a NaN or an infinity, and `check_finite` holds.
         """
-        return self._evaluate(self._score, x, t)
+        return self._evaluate("score", lambda x, t: ask(self._score, x, t, self.condition), x, t, x)
 
     def denoise(self, x: Tensor, t: Tensor | float) -> Tensor:
-        r"""$E[x_0 | x_t] = (x + \sigma_t^2 \nabla\log p_t(x)) / \alpha_t$, by one evaluation.
+        r"""Return $E[x_0 | x_t] = (x + \sigma_t^2 \nabla\log p_t(x)) / \alpha_t$ by one evaluation.
 
-        A score with a `denoise` of its own is asked for that, which does not cancel at large noise.
+        Tweedie's formula (Efron 2011, doi:10.1198/jasa.2011.tm11181).
         """
-        if self._denoise is not None:
-            return self._evaluate(self._denoise, x, t)
-        score = self.score(x, t)
-        time = self.sde._times(t)
-        sigma, alpha = expand(self.sde.sigma(time), x), expand(self.sde.alpha(time), x)
+        alpha, sigma = self.sde.at(t, x)
         # half precision holds sigma, and not its square
-        return (x + sigma * (sigma * score)) / alpha
-
-    def log_density(self, x: Tensor, t: Tensor | float) -> Tensor:
-        r"""$\log p_t(x)$ up to a constant in x, `(B,)`, by the score's own `log_prob(x, t)`.
-
-        One evaluation, with the arguments and errors of `score`. Exact targets and energies have a
-        density, a network that says a vector field has none.
-
-        Raises:
-            InvalidTypeError: The score has no density.
-        """
-        if self._log_prob is None:
-            raise InvalidTypeError(
-                "a density is needed, but this score has no log_prob(x, t); use an EnergyScore or "
-                "an exact target, or a method without acceptance such as Langevin()"
-            )
-        return self._evaluate(self._log_prob, x, t, numbers=True)
+        return (x + sigma * (sigma * self.score(x, t))) / alpha
 
     def drift(self, x: Tensor, t: Tensor | float, eta: float = 1.0) -> Tensor:
-        r"""$f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)$, like `x`; one evaluation."""
+        r"""Return $f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)$, like `x`; one evaluation."""
         g = expand(self.sde.diffusion(t), x)
         return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * g**2 * self.score(x, t)
 
     def diffusion(self, t: Tensor | float, eta: float = 1.0) -> Tensor:
-        r"""$\eta\, g(t)$, of the shape of `t`, in float64."""
+        r"""Return $\eta\, g(t)$, of the shape of `t`, in float64."""
         return eta * self.sde.diffusion(t)
 
+    def method(self, name: str) -> Callable[[Tensor, Tensor | float], Tensor] | None:
+        r"""Return another function of the score, such as `log_prob`, where it surely belongs to it.
+
+        That is where the class of the score defines both the call (`forward` of a module) and the
+        method, neither is replaced on the object, and no hook is attached. A subclass that
+        overrides one of the two, a proxy and a wrapper have none.
+
+        Args:
+            name: The method, a function of `(x, t)` or `(x, t, condition)` with values `(B,)`.
+
+        Returns:
+            A function of states `(B, *)` and a time `()` or `(B,)`, whose calls count as
+            evaluations; or None.
+        """
+        score = self._score
+        if not _belongs(score, name):
+            return None
+        known = getattr(score, name)
+
+        def call(x: Tensor, t: Tensor) -> Tensor:
+            value: Tensor = known(x, t, self.condition) if self.condition else known(x, t)
+            return value
+
+        return lambda x, t: self._evaluate(name, call, x, t, x.new_zeros(len(x)))
+
     def _evaluate(
-        self, function: ScoreFunction, x: Tensor, t: Tensor | float, *, numbers: bool = False
+        self,
+        what: str,
+        function: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        t: Tensor | float,
+        like: Tensor,
     ) -> Tensor:
-        """A function's value at `x` and `t`: like `x`, or one number for each sample, `(B,)`."""
-        time = self.sde._times(t)
+        """Return a function's value at `x` and `t`, of the shape of `like`."""
+        time = self.sde.as_time(t)
         expand(time, x)  # x and the shape of t are checked before the network sees them
-        like = x.new_zeros(len(x)) if numbers else x
         if x.shape[0] == 0:
             return torch.zeros_like(like)
         # half precision cannot tell the times of a fine grid apart
@@ -153,7 +176,7 @@ class ReverseSDE:
         version = None if x.is_inference() else x._version
         try:
             # a copy of the time, which a network may scale in place
-            out: Any = function(x, time.to(x.device, dtype).expand(x.shape[0]).clone())
+            out = function(x, time.to(x.device, dtype).expand(x.shape[0]).clone())
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(
@@ -173,20 +196,35 @@ class ReverseSDE:
                 "work on x.clone()"
             )
         # in the dtype of x, where it may still overflow
-        value = as_score(out, like).to(x.dtype)
+        value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and not _all_finite(value):
             bad = (~value.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
             where = "although its input was finite" if x.isfinite().all() else "as did its input"
             raise NonFiniteError(
-                f"the score returned NaN or infinity at evaluation {self.nfe}, "
+                f"the {what} returned NaN or infinity at evaluation {self.nfe}, "
                 f"t = {time.flatten()[0].item():.6g}, in samples {bad[:8]}, {where}; "
                 "try more steps, a smaller corrector step, or float32"
             )
         return value
 
 
+def _belongs(score: object, name: str) -> bool:
+    """Return True if a method of a score is sure to describe what a call of the score returns."""
+    kind, called = type(score), "__call__"
+    if isinstance(score, nn.Module):
+        called = "forward"
+        if score._forward_hooks or score._forward_pre_hooks:
+            return False
+        if kind.__call__ is not nn.Module.__call__:
+            return False
+    owner = next((base for base in kind.__mro__ if name in vars(base)), None)
+    caller = next((base for base in kind.__mro__ if called in vars(base)), None)
+    own = getattr(score, "__dict__", {})
+    return owner is not None and owner is caller and not {name, called} & own.keys()
+
+
 def _all_finite(x: Tensor) -> bool:
-    """Whether no entry is NaN or infinite.
+    """Return True if no entry is NaN or infinite.
 
     A finite sum has finite terms and costs a hundredth of a look at each; a sum may overflow.
     """

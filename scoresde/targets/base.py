@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
-from scoresde.sde import expand
+from scoresde.sde import Facts, expand
 from scoresde.targets.mixture import Components, Marginal
 
 if TYPE_CHECKING:
@@ -230,15 +230,16 @@ class TargetScore:
     target: Target
     sde: SDE
 
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """The shape of one draw, without the batch."""
-        return self.target.event_shape
-
     @cached_property
-    def data(self) -> Moments:
-        """The exact moments of the data."""
-        return self.target.moments()
+    def facts(self) -> Facts:
+        """What is known of it: the SDE, the event shape and the exact moments."""
+        return Facts(
+            sde=self.sde,
+            event_shape=self.target.event_shape,
+            moments=self.target.moments(),
+            passes=1,
+            conditions={},
+        )
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         r"""$\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
@@ -251,11 +252,6 @@ class TargetScore:
         """
         self.target._check_points(x)
         return self.target._marginal(x, self.sde, t).score().reshape(x.shape).to(x.dtype)
-
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """$E[x_0 | x_t = x]$; arguments and errors are those of the score."""
-        self.target._check_points(x)
-        return self.target._marginal(x, self.sde, t).denoise().reshape(x.shape).to(x.dtype)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         r"""$\log p_t(x)$, `(B,)`; arguments and errors are those of the score."""

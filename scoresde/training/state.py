@@ -10,8 +10,8 @@ from torch import Tensor
 from scoresde import checkpoint
 from scoresde.data import Data
 from scoresde.errors import CheckpointError
+from scoresde.pretrained.store import net_config
 from scoresde.score import ScoreModel
-from scoresde.score.store import net_config
 from scoresde.training.averages import Averages
 from scoresde.training.shard import laid_like, whole
 
@@ -74,6 +74,6 @@ def identity(model: ScoreModel, data: Data) -> dict[str, str]:
     return {
         "sde": repr(model.sde),
         "network": f"{type(model.net).__name__}({net_config(model.net) or ''})",
-        "parameterization": model.parameterization,
+        "predicts": model.predicts,
         "data set": f"{samples}, SHA-256 {data.fingerprint()[:16]}",
     }

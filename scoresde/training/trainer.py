@@ -22,8 +22,8 @@ from scoresde.checks import check_integer
 from scoresde.data import Data, Identity, load
 from scoresde.data.augment import Augment
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.pretrained.store import net_config
 from scoresde.score import ScoreModel
-from scoresde.score.store import net_config
 from scoresde.training.averages import Averages
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks

@@ -106,7 +106,7 @@ class Update:
         number = distributed.rank() * self.config.accumulate + part
         rows = self._rows[number]
         mine = slice(part * (rows.stop - rows.start), (part + 1) * (rows.stop - rows.start))
-        device = self.model.data_mean.device
+        device = self.model.mean.device
         x = batch[0][mine].to(device)
         condition = None
         if batch[1] is not None:
@@ -124,8 +124,7 @@ class Update:
                 t=draws.t[rows],
                 condition=condition,
                 weight=self._weight,
-                check_finite=False,  # a NaN shows in the gradient, and the same in every process
-                noise=draws.noise(x, rows),
+                noise=draws.noise(rows),
             )
         return (draws.importance[rows].to(losses) * losses).mean() / x[0].numel()
 
@@ -177,7 +176,7 @@ def _divided(config: TrainConfig) -> list[slice]:
 
 def _weight(config: TrainConfig, model: ScoreModel) -> objectives.Weight:
     if config.weight == "edm":
-        return objectives.edm(float(model.data_var.double().mean()))
+        return objectives.edm(float(model.var.double().mean()))
     return objectives.WEIGHTS[config.weight]
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from scoresde import grids
 from scoresde.errors import NonFiniteError
+from scoresde.sde import spacings
 
 if TYPE_CHECKING:
     from scoresde.arena.problem import Problem
@@ -34,7 +34,7 @@ r"""$E[x_0 | y]$ of `(y, rho)`, `(B, *)` and `()`."""
 
 
 @dataclass(frozen=True)
-class Beta(grids.Spacing):
+class Beta(spacings.Spacing):
     r"""Noise levels at the quantiles of a Beta(a, a) distribution, between both ends.
 
     Lee et al. (2024), *Beta sampling is all you need*, arXiv:2407.12173, as diffusers has it, with
@@ -57,11 +57,11 @@ class Beta(grids.Spacing):
         return sde.time(-2 * rho.log())
 
 
-GRIDS: Mapping[str, grids.Spacing] = MappingProxyType(
+GRIDS: Mapping[str, spacings.Spacing] = MappingProxyType(
     {
-        "karras": grids.Karras(),
-        "exp": grids.LogSNR(),
-        "time": grids.Uniform(),
+        "karras": spacings.Karras(),
+        "exp": spacings.LogSNR(),
+        "time": spacings.Uniform(),
         "beta": Beta(),
     }
 )
@@ -90,7 +90,7 @@ class Peer:
     """A contender: a method of another library on one grid."""
 
     method: Method
-    spacing: grids.Spacing
+    spacing: spacings.Spacing
 
     def __call__(
         self, problem: Problem, x: Tensor, budget: int, seed: int

@@ -1,0 +1,91 @@
+r"""A weight that is learnt beside the score: a loss that is a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checks import check_has
+from scoresde.nn import Fourier
+from scoresde.noise import Noise
+from scoresde.objectives.perturbed import noise_of, times_of
+from scoresde.objectives.weights import Weight, sigma2
+from scoresde.sde import SDE, Score, TimeLaw
+from scoresde.sde.coordinates import network_level
+
+__all__ = ["LearnedWeight"]
+
+
+class LearnedWeight(nn.Module):
+    r"""A loss whose weight $\lambda(t)\,e^{-u(t)}$ is learnt with the score, by its uncertainty.
+
+    If the residual of an event of D numbers, weighted by $\lambda$, is thought of as normal with
+    the variance $e^{u(t)}$, then its negative log-likelihood is, up to factors and constants,
+
+    $$ e^{-u(t)}\,\ell(t) + D\,u(t), \qquad \min_u\colon\; e^{u(t)} = \mathbb E\,\ell(t) / D, $$
+
+    so that every level contributes gradients of one size (Kendall et al. 2018, arXiv:1705.07115; as
+    a function of the noise level Karras et al. 2023, eq. 14, arXiv:2312.02696). The loss $\ell$ of
+    `dsm_loss` is positive, as this needs; those without noise are not.
+
+    It is called like any loss; `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and saves its
+    parameters, which are of no use after training.
+
+    Args:
+        loss: A loss `(score, sde, x, *, t, noise, condition, weight) -> (B,)`.
+        base: $\lambda$.
+        law: By which law times are drawn, `None` being the SDE's own.
+        features: Fourier features of $\tfrac14 \log(\sigma/\alpha)$ of which u is linear; even.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[..., Tensor],
+        base: Weight = sigma2,
+        *,
+        law: TimeLaw | None = None,
+        features: int = 64,
+    ) -> None:
+        super().__init__()
+        check_has("loss", loss, "__call__", "a loss such as dsm_loss")
+        self.loss, self.base, self.law = loss, base, law
+        self.waves = Fourier(features)
+        self.slopes = nn.Parameter(torch.zeros(features))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def extra_repr(self) -> str:
+        """Say which loss it weighs, so that a run is known by it."""
+        return f"loss={getattr(self.loss, '__name__', self.loss)}, base={self.base}, law={self.law}"
+
+    def log_variance(self, sde: SDE, t: Tensor) -> Tensor:
+        r"""Return $u(t)$, of the shape and on the device of `t`, in float64; 0 before training."""
+        c = network_level(sde, t).to(self.bias).reshape(-1)
+        u: Tensor = self.waves(c).to(c.dtype) @ self.slopes + self.bias
+        return u.reshape(t.shape).to(t.device, torch.float64)
+
+    def weight(self, sde: SDE, t: Tensor) -> Tensor:
+        r"""Return $\lambda(t)\,e^{-u(t)}$."""
+        return self.base(sde, t) * (-self.log_variance(sde, t)).exp()
+
+    def forward(
+        self,
+        score: Score,
+        sde: SDE,
+        x: Tensor,
+        *,
+        t: Tensor | float | None = None,
+        noise: Noise | None = None,
+        condition: Mapping[str, Any] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""Return $e^{-u}\,\ell + D\,u$, `(B,)`; the arguments are those of the loss."""
+        noise = noise_of(noise, generator, x)
+        time, importance = times_of(sde, t, self.law, noise)
+        losses = self.loss(
+            score, sde, x, t=time, noise=noise, condition=condition, weight=self.weight
+        )
+        penalty = x.shape[1:].numel() * self.log_variance(sde, time)
+        return importance.to(losses) * (losses + penalty.to(losses))

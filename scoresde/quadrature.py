@@ -1,0 +1,50 @@
+r"""Gauss-Legendre quadrature and Lagrange's polynomials, the tools of multistep methods."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["NODES", "gauss_legendre", "lagrange", "lagrange_integrals"]
+
+NODES = 24
+"""Nodes of an interval: exact to rounding for polynomials of degree 47."""
+_X, _W = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(NODES))
+_X, _W = (_X + 1) / 2, _W / 2
+
+
+def gauss_legendre(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nodes and weights `(N, Q)` of intervals whose ends are `(N, 1)`."""
+    return torch.lerp(start, end, _X), (end - start) * _W
+
+
+def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
+    r"""Return Lagrange's polynomials $w_j(a) = \prod_{k \ne j} (a - n_k) / (n_j - n_k)$.
+
+    Args:
+        nodes: Distinct nodes `(..., m)`.
+        at: Where the polynomials are wanted, `(..., Q)`.
+
+    Returns:
+        The matrix `(..., Q, m)`, whose rows sum to one.
+    """
+    m = nodes.shape[-1]
+    numerator = (at[..., None] - nodes[..., None, :])[..., None, :].expand(*at.shape, m, m)
+    denominator = nodes[..., :, None] - nodes[..., None, :]
+    eye = torch.eye(m, dtype=torch.bool)
+    ratio = numerator / denominator.masked_fill(eye, 1.0)[..., None, :, :]
+    return ratio.masked_fill(eye, 1.0).prod(-1)
+
+
+def lagrange_integrals(nodes: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return the integrals of Lagrange's polynomials on `nodes` `(M, q)` from a to b `(M,)`.
+
+    Returns:
+        `(M, q)`, exact to rounding and without the cancellation of powers.
+    """
+    q = nodes.shape[1]
+    points, parts = (torch.from_numpy(v).to(nodes) for v in np.polynomial.legendre.leggauss(q))
+    half = (b - a)[:, None] / 2
+    at = a[:, None] + half * (1 + points)
+    return torch.einsum("mq,mqj->mj", half * parts, lagrange(nodes, at))

@@ -1,0 +1,166 @@
+r"""The probability-flow ODE, in the variables in which every SDE is the same rotation.
+
+With $c_t = \sqrt{\alpha_t^2 + \sigma_t^2}$, the state $z = x / c_t$ and the angle
+$\varphi = \arctan(\sigma_t / \alpha_t)$,
+
+$$ z = \cos\varphi\; x_0 + \sin\varphi\; \varepsilon, \qquad
+   \frac{dz}{d\varphi} = E[\cos\varphi\; \varepsilon - \sin\varphi\; x_0 \mid z]
+   = -\tan\varphi\, \big(z + c_t \nabla\log p_t(c_t z)\big), $$
+
+the velocity of Salimans & Ho (2022), appendix D, arXiv:2202.00512. It is of the data's scale at
+both ends, where the drift in time is stiff (VE, EDM) or nearly singular (flow): a solver takes the
+same steps under every schedule, about half of those that $x$ takes as a function of $t$.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError
+from scoresde.ode import DOPRI5, TSIT5, solve
+from scoresde.samplers.sampler import Adaptive, NoiseLike
+from scoresde.sde import ReverseSDE, expand
+from scoresde.sde.coordinates import angle, scale, time_of_angle
+
+__all__ = ["ANGLE", "TABLEAUS", "ProbabilityFlow", "Scipy", "velocity"]
+
+ANGLE = "arctan(sigma / alpha)"
+"""What the flow is a function of, in messages."""
+TABLEAUS = {"dopri5": DOPRI5, "tsit5": TSIT5}
+
+
+def velocity(rsde: ReverseSDE, z: Tensor, t: Tensor) -> Tensor:
+    r"""$u = dz / d\varphi = -\tan\varphi\, (z + c_t \nabla\log p_t(c_t z))$ by one evaluation.
+
+    Args:
+        rsde: The reverse SDE.
+        z: States `(B, *)` in units of $c_t$.
+        t: Their times, `()` or `(B,)`.
+    """
+    c, tan = (expand(part, z) for part in (scale(rsde.sde, t), torch.tan(angle(rsde.sde, t))))
+    return -tan * (z + c * rsde.score(c * z, t))
+
+
+@dataclass(frozen=True)
+class ProbabilityFlow(Adaptive):
+    r"""An adaptive Runge-Kutta solve of the probability flow, each sample with steps of its own.
+
+    Song et al. (2021), section 4.3, arXiv:2011.13456, who take one step size for the whole batch.
+    All samples are evaluated together until the last one has arrived, so that `State.nfe` is that
+    of the slowest; `scoresde.ode.solve` counts them one by one. The score is also asked between
+    the levels of an SDE that has levels. No noise is drawn.
+
+    Args:
+        method: `"dopri5"` or `"tsit5"`, both of order 5(4).
+        rtol: The tolerance relative to $z$, positive.
+        atol: The absolute tolerance of $z$, positive.
+        max_nfe: The most evaluations between two times of the grid, at least 8.
+
+    Raises:
+        InvalidValueError: A parameter has an impossible value.
+        ConvergenceError: `max_nfe` is used up before the next time of the grid.
+    """
+
+    stochastic = False
+    least: ClassVar[int] = DOPRI5.stages + 2
+    method: Literal["dopri5", "tsit5"] = "dopri5"
+    rtol: float = 1e-4
+    atol: float = 1e-4
+    max_nfe: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in TABLEAUS:
+            raise InvalidValueError(f"method must be 'dopri5' or 'tsit5', got {self.method!r}")
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """The flow map from t to s, in either direction."""
+        sde = rsde.sde
+        # the score sees the whole batch in its order, since it may hold something for each sample
+        whole, times = x / expand(scale(sde, t), x), t.repeat(len(x))
+        ends = torch.stack([s, t]).aminmax()
+
+        def slope(phi: Tensor, z: Tensor, rows: Tensor) -> Tensor:
+            whole[rows], times[rows] = z, time_of_angle(sde, phi).clamp(*ends)
+            return velocity(rsde, whole, times)[rows]
+
+        solution = solve(
+            slope,
+            whole.clone(),
+            angle(sde, t),
+            angle(sde, s),
+            tableau=TABLEAUS[self.method],
+            rtol=self.rtol,
+            atol=self.atol,
+            max_nfe=self.max_nfe,
+            variable=ANGLE,
+        )
+        return solution.y * expand(scale(sde, s), x)
+
+
+@dataclass(frozen=True)
+class Scipy(Adaptive):
+    r"""The probability flow in $x$ and $t$ by `scipy.integrate.solve_ivp`: the usual recipe.
+
+    The whole batch is one system in float64 with one step size, so that a sample depends on its
+    neighbours within the tolerance. It is here as a check of `ProbabilityFlow` by other code.
+
+    Args:
+        method: `"RK45"`, `"RK23"` or `"DOP853"`.
+        rtol: The tolerance relative to $x$, positive.
+        atol: The absolute tolerance of $x$, positive.
+        max_nfe: The most evaluations between two times of the grid.
+
+    Raises:
+        InvalidValueError: A parameter has an impossible value.
+        NonFiniteError: The score is NaN or infinite, from which scipy would not return.
+        ConvergenceError: `max_nfe` is used up, or scipy gives up.
+    """
+
+    stochastic = False
+    coupled = True
+    method: Literal["RK45", "RK23", "DOP853"] = "RK45"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    max_nfe: int = 10_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in ("RK45", "RK23", "DOP853"):
+            raise InvalidValueError(
+                f"method must be 'RK45', 'RK23' or 'DOP853', got {self.method!r}"
+            )
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """The flow map from t to s, in either direction."""
+        from scipy.integrate import solve_ivp
+
+        if x.numel() == 0 or t == s:
+            return x.clone()
+        spent, ends = 0, torch.stack([s, t]).aminmax()
+
+        def drift(time: float, y: Any) -> Any:
+            nonlocal spent
+            spent += 1
+            if spent > self.max_nfe:
+                raise ConvergenceError(
+                    f"max_nfe = {self.max_nfe} evaluations brought scipy's {self.method} only to "
+                    f"t = {time:.6g}; raise max_nfe, or loosen rtol and atol"
+                )
+            now = torch.tensor(time, dtype=torch.float64).clamp(*ends)
+            out = rsde.drift(torch.from_numpy(y).to(x).reshape(x.shape), now, eta=0.0)
+            if not out.isfinite().all():
+                raise NonFiniteError(f"the drift at t = {time:.6g} is NaN or infinite")
+            return out.double().flatten().cpu().numpy()
+
+        start = x.double().flatten().cpu().numpy()
+        found = solve_ivp(
+            drift, (float(t), float(s)), start, method=self.method, rtol=self.rtol, atol=self.atol
+        )
+        if not found.success:
+            raise ConvergenceError(f"scipy's {self.method} gave up: {found.message}")
+        return torch.from_numpy(found.y[:, -1]).to(x).reshape(x.shape)

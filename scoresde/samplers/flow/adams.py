@@ -1,0 +1,129 @@
+r"""The probability flow by Adams-Bashforth methods: one evaluation a step, and memory.
+
+With the slopes $\epsilon_j$ of $dy / d\tilde\sigma = \epsilon$ at the last $k$ times of the grid,
+
+$$ y_{i+1} = y_i + \sum_{j=0}^{k-1} w_{ij}\,\epsilon_{i-j}, $$
+
+of the order of $k$ once that many slopes are known; the first steps know fewer, and the very
+first is `DDIM()`. The weights depend on the grid alone and are computed before the first step.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+from scoresde.quadrature import lagrange_integrals
+from scoresde.samplers.flow.euler import along, predicted_noise
+from scoresde.samplers.sampler import NoiseLike, Sampler, State
+from scoresde.sde import ReverseSDE, expand
+
+__all__ = ["IPNDM", "LMS"]
+
+
+@dataclass(frozen=True)
+class _Adams(Sampler):
+    """A linear multistep method on the probability flow."""
+
+    steps: ClassVar[int] = 50
+    stochastic = False
+    order: int = 4
+
+    def __post_init__(self) -> None:
+        if self.order not in range(1, 9):
+            raise InvalidValueError(f"order must be an integer from 1 to 8, got {self.order}")
+        super().__post_init__()
+
+    @abc.abstractmethod
+    def weights(self, ratios: Tensor) -> Tensor:
+        r"""The weights $w_{ij}$, `(N, order)`, for the ratios $\tilde\sigma_0 > \dots$, `(N + 1,)`.
+
+        A slope that is not known yet has the weight 0.
+        """
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """The step without memory, which is that of `DDIM()`."""
+        return along(rsde.sde, x, t, s, predicted_noise(rsde, x, t))
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """The states at `times[1:]`."""
+        alpha = rsde.sde.alpha(times)
+        scales = alpha[1:] / alpha[:-1]
+        weights = alpha[1:, None] * self.weights(rsde.sde.sigma(times) / alpha)
+        slopes: deque[Tensor] = deque(maxlen=self.order)
+        for (t, s), scale, row in zip(pairwise(times), scales, weights, strict=True):
+            slopes.appendleft(predicted_noise(rsde, x, t))
+            x = expand(scale, x) * x
+            for weight, slope in zip(row, slopes, strict=False):
+                x = x + expand(weight, x) * slope
+            yield State.of(rsde, s, x)
+
+
+@dataclass(frozen=True)
+class LMS(_Adams):
+    r"""Linear multistep: the polynomial through the last slopes, integrated exactly.
+
+    $$ w_{ij} = \int_{\tilde\sigma_i}^{\tilde\sigma_{i+1}}
+       \prod_{l \ne j} \frac{u - \tilde\sigma_{i-l}}{\tilde\sigma_{i-j} - \tilde\sigma_{i-l}}\,du $$
+
+    Adams & Bashforth (1883) with variable steps, on the flow of Karras et al. (2022),
+    arXiv:2206.00364.
+
+    Args:
+        order: How many slopes are used, from 1 (which is `DDIM()`) to 8; 4 is the usual choice.
+    """
+
+    def weights(self, ratios: Tensor) -> Tensor:
+        """The integrals of Lagrange's polynomials."""
+        return adams_bashforth(ratios, self.order)
+
+
+@dataclass(frozen=True)
+class IPNDM(_Adams):
+    r"""Adams-Bashforth with the weights of equal steps, on any grid.
+
+    $$ y_{i+1} = y_i + \frac{\tilde\sigma_{i+1} - \tilde\sigma_i}{24}
+       (55\,\epsilon_i - 59\,\epsilon_{i-1} + 37\,\epsilon_{i-2} - 9\,\epsilon_{i-3}) $$
+
+    and lower orders for the first three steps. It has its order where the steps in
+    $\tilde\sigma$ are equal, and the second elsewhere. Liu et al. (2022),
+    arXiv:2202.09778; Zhang & Chen (2023), who improved its start, arXiv:2204.13902.
+
+    Args:
+        order: How many slopes are used, from 1 (which is `DDIM()`) to 8; 4 is the paper's.
+    """
+
+    def weights(self, ratios: Tensor) -> Tensor:
+        """The weights of equal steps, times the step."""
+        equal = torch.arange(len(ratios), dtype=ratios.dtype)
+        return ratios.diff()[:, None] * adams_bashforth(equal, self.order)
+
+
+def adams_bashforth(nodes: Tensor, order: int) -> Tensor:
+    """The weights of the last slopes in the step from each node to the next.
+
+    Args:
+        nodes: Where the slopes are known, `(N + 1,)`, all different; the last one is the end.
+        order: How many slopes are used where that many are known.
+
+    Returns:
+        `(N, order)`, the newest slope first, 0 for slopes before the first.
+    """
+    steps = len(nodes) - 1
+    weights = nodes.new_zeros(steps, order)
+    for known in range(1, min(order, steps) + 1):
+        past = nodes[:-1].unfold(0, known, 1).flip(1)
+        weights[known - 1 :, :known] = lagrange_integrals(
+            past, nodes[known - 1 : -1], nodes[known:]
+        )
+    return weights

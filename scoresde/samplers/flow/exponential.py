@@ -1,0 +1,99 @@
+r"""Two evaluations a step, no memory: exponential Runge-Kutta methods of data prediction."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+from scoresde.samplers.sampler import NoiseLike, Sampler
+from scoresde.sde import SDE, Moments, ReverseSDE
+from scoresde.sde.spacings import even_times
+
+__all__ = ["TwoStage"]
+
+
+@dataclass(frozen=True)
+class TwoStage(Sampler):
+    r"""DPM-Solver++(2S), and with `tau` = 1 SEEDS-2.
+
+    In $y = x/\alpha$ and $\ell = \log(\alpha/\sigma)$, with $h = \ell_s - \ell_t$ and
+    $k = 1 + \tau^2$, a first stage goes to $\ell_m = \ell_t + r h$,
+
+    $$ y_m = e^{-k r h} y_t + (1 - e^{-k r h}) D_t + \rho_m \sqrt{1 - e^{-2\tau^2 r h}}\, z_1, $$
+
+    and the step uses both of its denoisers,
+
+    $$ y_s = e^{-k h} y_t + (1 - e^{-k h}) \Big[\big(1 - \tfrac{1}{2r}\big) D_t
+       + \tfrac{1}{2r} D_m\Big] + n, $$
+
+    where the noise $n$ continues that of the first stage. Lu et al. (2022), algorithm 1,
+    arXiv:2211.01095; Gonzalez et al. (2023), arXiv:2305.14267. A ladder is evaluated between its
+    levels.
+
+    Args:
+        r: Where in the step the second evaluation stands, in (0, 1].
+        tau: $\tau \ge 0$: 0 is the probability flow, 1 the reverse SDE.
+    """
+
+    steps: ClassVar[int] = 20
+    nfe_per_step = 2
+    order = 2
+    r: float = 0.5
+    tau: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.r <= 1:
+            raise InvalidValueError(f"r must lie in (0, 1], got {self.r}")
+        if not 0 <= self.tau < math.inf:
+            raise InvalidValueError(f"tau must be finite and >= 0, got {self.tau}")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added."""
+        return self.tau > 0
+
+    @property
+    def between(self) -> bool:
+        """Whether the second evaluation stands before the end of the step."""
+        return self.r < 1
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """A grid that is uniform in the level; on a ladder its levels nearest to that."""
+        return even_times(sde, steps)
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """A draw of p_t becomes a draw of p_s."""
+        sde, k = rsde.sde, 1 + self.tau**2
+        start, end = _level(sde, t), _level(sde, s)
+        # where no noise is left the last level is infinitely far, and the first stage is not
+        middle = start + self.r * (end - start if math.isfinite(end) else 8.0)
+        m = sde.time(torch.tensor(2 * middle, dtype=torch.float64)).clamp(s, t)
+        y, (alpha_m, alpha_s) = x / float(sde.alpha(t)), sde.alpha(torch.stack((m, s))).tolist()
+        first = rsde.denoise(x, t)
+        y_m = torch.lerp(first, y, math.exp(-k * (middle - start)))
+        n = torch.zeros_like(y)
+        if self.tau:
+            n = _spread(self.tau, start, middle) * noise.normal(x, t)
+        second = rsde.denoise(alpha_m * (y_m + n), m)
+        mean = torch.lerp(first, second, 0.5 / self.r)
+        y_s = torch.lerp(mean, y, math.exp(-k * (end - start)))
+        if self.tau:
+            n = math.exp(-k * (end - middle)) * n
+            n = n + _spread(self.tau, middle, end) * noise.normal(x, t, 1)
+        out: Tensor = alpha_s * (y_s + n)
+        return out
+
+
+def _level(sde: SDE, t: Tensor) -> float:
+    return float(sde.log_snr(t)) / 2
+
+
+def _spread(tau: float, start: float, end: float) -> float:
+    r"""$\rho_s \sqrt{1 - e^{-2\tau^2 h}}$."""
+    return math.exp(-end) * math.sqrt(-math.expm1(-2 * tau**2 * max(end - start, 0.0)))

@@ -1,0 +1,131 @@
+r"""The probability flow at the second order, by two evaluations a step.
+
+Both methods follow $dy / d\tilde\sigma = \epsilon_t(x)$, the flow of
+`scoresde.samplers.flow.euler`, and both end with Euler's step where there is no noise left at s,
+since no score exists there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+from scoresde.samplers.flow.euler import along, predicted_noise
+from scoresde.samplers.sampler import NoiseLike, Sampler, State
+from scoresde.sde import ReverseSDE, expand
+
+__all__ = ["DPM2", "Heun"]
+
+
+@dataclass(frozen=True)
+class Heun(Sampler):
+    r"""Heun's method on the probability flow, with Karras's churn.
+
+    $$ y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)
+       \frac{\epsilon_t(x_t) + \epsilon_s(x'_s)}{2} $$
+
+    with $x'_s$ the end of Euler's step. Where it churns, a step first goes back up to the noise
+    $(1 + \gamma)\,\tilde\sigma_t$, $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$, by the SDE's own
+    transition, yet never above that of T; on an SDE with levels it stands between them there.
+    Alone, `step` churns as a run of one step. Karras et al. (2022), algorithms 1 and 2,
+    arXiv:2206.00364.
+
+    Args:
+        churn: $S_\text{churn}$, the noise added in a whole run, at least 0.
+        sigma_min: $S_\text{tmin}$, the smallest $\tilde\sigma$ at which noise is added.
+        sigma_max: $S_\text{tmax}$, the largest.
+        s_noise: $S_\text{noise}$, the factor on the standard deviation of what is added, positive;
+            above 1 it makes up for a denoiser that removes too much.
+    """
+
+    steps: ClassVar[int] = 50
+    nfe_per_step = 2
+    order = 2
+    churn: float = 0.0
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    s_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.churn < math.inf:
+            raise InvalidValueError(f"churn must be finite and >= 0, got {self.churn}")
+        if not 0 <= self.sigma_min < self.sigma_max:
+            raise InvalidValueError(
+                "need 0 <= sigma_min < sigma_max, "
+                f"got sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}"
+            )
+        if not 0 < self.s_noise < math.inf:
+            raise InvalidValueError(f"s_noise must be positive and finite, got {self.s_noise}")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added: where it churns."""
+        return self.churn > 0
+
+    @property
+    def between(self) -> bool:
+        """Where it churns, steps begin between the times of the grid."""
+        return self.churn > 0
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """Return a draw of p_s, made of a draw of p_t."""
+        x, t = self._raise_noise(rsde, x, t, noise)
+        epsilon = predicted_noise(rsde, x, t)
+        end = along(rsde.sde, x, t, s, epsilon)
+        if rsde.sde.sigma(s) == 0:
+            return end
+        return along(rsde.sde, x, t, s, (epsilon + predicted_noise(rsde, end, s)) / 2)
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """The states at `times[1:]`, with the churn spread over the steps."""
+        share = replace(self, churn=self.churn / max(len(times) - 1, 1))
+        yield from Sampler.trajectory(share, rsde, x, times, noise)
+
+    def _raise_noise(
+        self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike
+    ) -> tuple[Tensor, Tensor]:
+        """The state and the time from which the step starts, after its churn."""
+        sde, gamma = rsde.sde, min(self.churn, math.sqrt(2) - 1)
+        if gamma == 0 or not self.sigma_min <= sde.sigma(t) / sde.alpha(t) <= self.sigma_max:
+            return x, t
+        raised = sde.time(sde.log_snr(t) - 2 * math.log1p(gamma)).clamp(max=sde.T)
+        top = torch.maximum(t, raised)
+        a, v = sde.transition(t, top)
+        return expand(a, x) * x + expand(self.s_noise * v.sqrt(), x) * noise.normal(x, t), top
+
+
+@dataclass(frozen=True)
+class DPM2(Sampler):
+    r"""The midpoint rule in $\log\tilde\sigma$: DPM-Solver-2, also known as DPM2.
+
+    $$ y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)\,\epsilon_m(x_m), \qquad
+       x_m / \alpha_m = y_t + (\tilde\sigma_m - \tilde\sigma_t)\,\epsilon_t(x_t), \qquad
+       \tilde\sigma_m = \sqrt{\tilde\sigma_s\,\tilde\sigma_t} $$
+
+    The second evaluation is at a time between those of the grid, so also between the levels of an
+    SDE that has levels. Lu et al. (2022), algorithm 1 with $r_1 = 1/2$, arXiv:2206.00927.
+    """
+
+    steps: ClassVar[int] = 50
+    nfe_per_step = 2
+    order = 2
+    stochastic = False
+    between = True
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """A draw of p_t becomes a draw of p_s."""
+        sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
+        if sde.sigma(s) == 0:
+            return along(sde, x, t, s, epsilon)
+        m = sde.time((sde.log_snr(s) + sde.log_snr(t)) / 2)
+        x_m = along(sde, x, t, m, epsilon)
+        return along(sde, x, t, s, predicted_noise(rsde, x_m, m))

@@ -1,0 +1,100 @@
+r"""Predictors: one step of the reverse SDE, each with one evaluation of the score.
+
+With $(a, v)$ the transition from $s$ to $t$, so that $x_t | x_s \sim \mathcal N(a x_s, v I)$,
+they differ in how they discretise the same reverse kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError
+from scoresde.samplers.sampler import NoiseLike, Sampler
+from scoresde.sde import ReverseSDE, expand
+
+__all__ = ["Ancestral", "EulerMaruyama", "ReverseDiffusion"]
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(Sampler):
+    r"""Euler-Maruyama on the reverse SDE, driven by one Brownian path per sample.
+
+    $$ x_s = x_t - (t - s) \big[f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)\big]
+       + \eta\, g \sqrt{t - s}\, z $$
+
+    The path belongs to the seed, so the same seed gives the same sample at 100 and at 1,000 steps,
+    up to the error of discretisation. Song et al. (2021), section 4.1,
+    arXiv:2011.13456.
+
+    Args:
+        eta: 1 for the reverse SDE, 0 for Euler's method on the probability-flow ODE; >= 0.
+    """
+
+    steps: ClassVar[int] = 1000
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta < math.inf:
+            raise InvalidValueError(f"eta must be finite and >= 0, got {self.eta}")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added."""
+        return self.eta > 0
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """A draw of p_t becomes a draw of p_s."""
+        h = t - s
+        x_s = x - expand(h, x) * rsde.drift(x, t, self.eta)
+        if self.eta == 0:
+            return x_s
+        return x_s + expand(rsde.diffusion(t, self.eta) * h.sqrt(), x) * noise.increment(x, s, t)
+
+
+@dataclass(frozen=True)
+class ReverseDiffusion(Sampler):
+    r"""The reverse SDE discretised exactly as the forward one.
+
+    $$ x_s = (2 - a)\, x_t + v \nabla\log p_t(x_t) + \sqrt v\, z $$
+
+    Song et al. (2021), eq. 46, arXiv:2011.13456.
+    """
+
+    steps: ClassVar[int] = 1000
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """A draw of p_t becomes a draw of p_s."""
+        a, v = rsde.sde.transition(s, t)
+        root, z = expand(v.sqrt(), x), noise.normal(x, t)
+        return expand(2 - a, x) * x + root * (root * rsde.score(x, t) + z)
+
+
+@dataclass(frozen=True)
+class Ancestral(Sampler):
+    r"""Ancestral sampling: the mean of $p(x_s | x_t)$ by Tweedie, with one of two variances.
+
+    $$ x_s = \frac{x_t + v \nabla\log p_t(x_t)}{a} + \sqrt v\, r\, z $$
+
+    with $r = \sigma_s / \sigma_t$, the variance of $p(x_s | x_t, x_0)$ (exact for data at a point),
+    or $r = 1$, `large` (under VP exact for standard normal data). Ho et al. (2020), algorithm 2,
+    arXiv:2006.11239; Song et al. (2021), eq. 47, arXiv:2011.13456.
+
+    Args:
+        large: Whether the larger variance is added.
+    """
+
+    steps: ClassVar[int] = 1000
+    large: bool = False
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """A draw of p_t becomes a draw of p_s."""
+        a, v = rsde.sde.transition(s, t)
+        ratio = 1.0 if self.large else rsde.sde.sigma(s) / rsde.sde.sigma(t)
+        root, z = expand(v.sqrt(), x), noise.normal(x, t)
+        mean = (x + root * (root * rsde.score(x, t))) / expand(a, x)
+        return mean + expand(v.sqrt() * ratio, x) * z

@@ -1,0 +1,68 @@
+r"""Langevin dynamics with Metropolis's rule, which leave a density exactly alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.samplers.langevin.langevin import Corrector
+from scoresde.samplers.sampler import NoiseLike
+from scoresde.sde import SDE, ReverseSDE, expand
+
+__all__ = ["MALA"]
+
+
+@dataclass(frozen=True)
+class MALA(Corrector):
+    r"""The Metropolis-adjusted Langevin algorithm: a Langevin step is proposed, and may be refused.
+
+    $$ x' = x + \epsilon\,s(x) + \sqrt{2\epsilon}\,z, \qquad
+       \log\frac{p(x')\,q(x \mid x')}{p(x)\,q(x' \mid x)}
+       = \log\frac{p(x')}{p(x)} + \frac{\|z\|^2 - \|z'\|^2}{2}, \qquad
+       z' = \frac{x - x' - \epsilon\,s(x')}{\sqrt{2\epsilon}} $$
+
+    with $s$ the score of $p = p_s$ and $z'$ the noise that would lead back. Each sample moves with
+    the probability $\min(1, \cdot)$ of that ratio and stays where it is otherwise, so $p$ is kept
+    whatever the step $\epsilon = \kappa\,\sigma_s^2$; too large a one is refused nearly always. The
+    score must have a density, `log_prob(x, t)`, of which the score is the exact gradient.
+    Roberts & Tweedie (1996), Bernoulli 2(4); Hastings (1970), Biometrika 57(1).
+
+    It takes four evaluations: score and density at $x$ and at $x'$.
+
+    Args:
+        kappa: $\kappa$, positive and finite.
+    """
+
+    nfe_per_step = 4
+    kappa: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.kappa < math.inf:
+            raise InvalidValueError(f"kappa must be positive and finite, got {self.kappa}")
+
+    def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
+        r"""$\kappa\,\sigma_s^2$."""
+        return self.kappa * expand(sde.sigma(s) ** 2, score)
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """One move, or none, that leaves p_s alone."""
+        log_prob = rsde.method("log_prob")
+        if log_prob is None:
+            raise InvalidTypeError(
+                "MALA needs the density, but this score has no log_prob(x, t) of its own; use an "
+                "EnergyScore or an exact target, or a corrector without acceptance: Langevin()"
+            )
+        density, score, z = log_prob(x, s), rsde.score(x, s), noise.normal(x, s)
+        epsilon = self.step_size(rsde.sde, s, score, z)
+        proposal = x + epsilon * score + (2 * epsilon).sqrt() * z
+        back = (x - proposal - epsilon * rsde.score(proposal, s)) / (2 * epsilon).sqrt()
+        noises = (z**2 - back**2).reshape(len(x), x.shape[1:].numel()).sum(1)
+        gain = log_prob(proposal, s) - density + noises / 2
+        # the normal distribution function of a normal number is uniform
+        moves = torch.special.log_ndtr(noise.normal(density, s, 1)) < gain
+        return torch.where(moves.reshape(-1, *(1,) * (x.ndim - 1)), proposal, x)

@@ -1,0 +1,144 @@
+r"""Coordinates in which a Gaussian's score is diagonal and every SDE is variance exploding.
+
+$w = Q^T (x/\alpha - \mu)$ with the principal axes $Q$ of the Gaussian. Its denoiser is
+$\mu + Q\,\mathrm{diag}(c / (c + \rho^2))\,w$ there, with $\rho = \sigma/\alpha$.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scoresde.sde import SDE, Moments
+
+__all__ = ["CentredFrame", "Frame", "frame_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    r"""The coordinates of data prediction, whose Gaussian is a point: those of the state itself.
+
+    Attributes:
+        variances: $c$, `(C,)`, float64; C is 1 or the number of dimensions.
+        alpha: The signal scale at each time, N + 1 numbers.
+        pull: $\sigma^2 / \alpha$ at each time, which Tweedie's formula multiplies the score with.
+        like: A state, whose dtype and device coefficients have.
+    """
+
+    variances: Tensor
+    alpha: list[float]
+    pull: list[float]
+    like: Tensor
+
+    @property
+    def scale(self) -> Tensor:
+        r"""The unit of these coordinates at each time, in $x / \alpha$: `(N + 1,)`, float64."""
+        return torch.tensor(self.alpha, dtype=torch.float64)
+
+    def from_state(self, x: Tensor, i: int) -> Tensor:
+        """Return a state at time i in these coordinates."""
+        return x
+
+    def to_state(self, w: Tensor, i: int) -> Tensor:
+        """Return the state `(B, *)` at time i of these coordinates."""
+        return w
+
+    def rotate(self, z: Tensor) -> Tensor:
+        """Return a difference of states along these axes."""
+        return z
+
+    def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
+        """Return the denoiser at time i, by Tweedie's formula, minus that of the Gaussian."""
+        return (w / self.alpha[i]).add_(score, alpha=self.pull[i])
+
+    def gains(self, i: int) -> Tensor:
+        r"""Return $c / (c + \rho^2)$ at time i, `(C,)`."""
+        return self.variances.new_zeros(1)
+
+    def coefficients(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Return values `(N, C)` as N coefficients, ready to multiply a state."""
+        return values[:, 0].to(self.like).unbind()
+
+
+@dataclass(frozen=True, eq=False)
+class CentredFrame(Frame):
+    r"""The coordinates of a Gaussian.
+
+    Attributes:
+        rho: The noise-to-signal ratio at each time, `(N + 1,)`, float64.
+        mean: $\mu$, of the event's shape.
+        basis: $Q$, `(D, D)`, or `None` where the axes are those of the event.
+    """
+
+    rho: Tensor
+    mean: Tensor
+    basis: Tensor | None
+
+    @property
+    def scale(self) -> Tensor:
+        r"""One: these coordinates are $x / \alpha$, shifted and turned."""
+        return torch.ones_like(self.rho)
+
+    def from_state(self, x: Tensor, i: int) -> Tensor:
+        """Return a state at time i in these coordinates."""
+        return self.rotate(x / self.alpha[i] - self.mean)
+
+    def to_state(self, w: Tensor, i: int) -> Tensor:
+        """Return the state `(B, *)` at time i of these coordinates."""
+        if self.basis is not None:
+            w = (w @ self.basis.T).reshape(self.like.shape)
+        return self.alpha[i] * (self.mean + w)
+
+    def rotate(self, z: Tensor) -> Tensor:
+        """Return a difference of states along these axes."""
+        return z if self.basis is None else z.reshape(len(z), len(self.basis)) @ self.basis
+
+    def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
+        """Return the denoiser at time i, by Tweedie's formula, minus that of the Gaussian."""
+        return (self._left[i] * w).add_(self.rotate(score), alpha=self.pull[i])
+
+    def gains(self, i: int) -> Tensor:
+        r"""Return $c / (c + \rho^2)$ at time i, `(C,)`."""
+        # c = 0 at rho = 0 leaves the gain at 0
+        return self.variances / (self.variances + self.rho[i] ** 2).clamp(min=1e-300)
+
+    def coefficients(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Return values `(N, C)` as N coefficients, ready to multiply a state."""
+        if values.shape[1] == 1:
+            return super().coefficients(values)
+        shape = values.shape[1:] if self.basis is not None else self.like.shape[1:]
+        return values.to(self.like).reshape(-1, *shape).unbind()
+
+    @cached_property
+    def _left(self) -> tuple[Tensor, ...]:
+        r"""The coefficients $\rho^2 / (c + \rho^2)$ at each time."""
+        noise = self.rho[:, None] ** 2
+        return self.coefficients(noise / (self.variances + noise).clamp(min=1e-300))
+
+
+def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tensor) -> Frame:
+    """Return the coordinates of a Gaussian at every time of a grid.
+
+    Args:
+        gaussian: Its moments.
+        sde: The process.
+        times: `(N + 1,)`.
+        rho: The noise-to-signal ratios at those times.
+        like: A state `(B, *)`, whose event, dtype and device count.
+    """
+    gaussian.check_event(like)
+    alpha = sde.alpha(times)
+    pull = sde.sigma(times) ** 2 / alpha
+    mean = torch.as_tensor(gaussian.mean, dtype=torch.float64)
+    if gaussian.cov is not None:
+        variances, axes = gaussian.principal()
+        basis = axes.to(like)
+    else:
+        variances = torch.as_tensor(gaussian.var, dtype=torch.float64).cpu().reshape(-1)
+        basis = None
+    if not (variances.any() or mean.any()):
+        return Frame(variances.new_zeros(1), alpha.tolist(), pull.tolist(), like)
+    return CentredFrame(variances, alpha.tolist(), pull.tolist(), like, rho, mean.to(like), basis)

@@ -1,0 +1,108 @@
+r"""From a few values of a function of the noise level to the function between and beyond them.
+
+A multistep method knows a residual $R$ of the denoiser at the levels $\ell_1 \dots \ell_m$ that it
+has visited, with $\ell = \log(\alpha/\sigma)$, and needs it on the step that comes. An
+interpolation is the matrix $w$ in $R(\ell) \approx \sum_j w_j(\ell)\, R(\ell_j)$.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.quadrature import lagrange
+from scoresde.score.pilot import Pilot
+from scoresde.sde import SDE
+
+__all__ = [
+    "Interpolation",
+    "Measured",
+    "Midpoint",
+    "Polynomial",
+    "PolynomialInNoise",
+    "PolynomialInTime",
+]
+
+
+class Interpolation(abc.ABC):
+    """How a residual is continued from the levels where it is known."""
+
+    @abc.abstractmethod
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
+        r"""The weights `(N, Q, m)` of N steps.
+
+        Args:
+            nodes: $\ell$ where the residual is known, `(N, m)`, the newest first.
+            at: $\ell$ where it is wanted, `(N, Q)`, symmetric about the middle of its step.
+        """
+
+
+@dataclass(frozen=True)
+class Polynomial(Interpolation):
+    r"""The polynomial in $\ell$ through all nodes."""
+
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        return lagrange(nodes, at)
+
+
+@dataclass(frozen=True)
+class Midpoint(Interpolation):
+    r"""As `Polynomial`, but a straight line counts with its value in the middle of the step.
+
+    This is the rule of DPM-Solver++(2M), and of UniPC where it has two nodes; with more nodes
+    UniPC integrates the polynomial.
+    """
+
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        if nodes.shape[-1] == 2:
+            at = at.mean(-1, keepdim=True).expand_as(at)
+        return lagrange(nodes, at)
+
+
+@dataclass(frozen=True)
+class PolynomialInNoise(Interpolation):
+    r"""The polynomial in the noise-to-signal ratio $\rho = e^{-\ell}$."""
+
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        return lagrange(torch.exp(-nodes), torch.exp(-at))
+
+
+@dataclass(frozen=True, eq=False)
+class PolynomialInTime(Interpolation):
+    r"""$R / \rho$, the predicted noise, as a polynomial in the time of an SDE."""
+
+    sde: SDE
+
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        # the noise is R / rho up to its sign
+        ratio = torch.exp(nodes[..., None, :] - at[..., None])
+        return ratio * lagrange(self.sde.time(2 * nodes), self.sde.time(2 * at))
+
+
+@dataclass(frozen=True)
+class Measured(Interpolation):
+    r"""The best linear prediction under the covariance that a pilot run has measured.
+
+    The pilot ran along the probability flow. With noise of stochasticity $\tau$ the standardised
+    state is forgotten as $\kappa = e^{-\tau^2 |\ell - \ell'|}$, at noise levels above the data's
+    variances, and a polynomial of degree n in it as $\kappa^n$ (Mehler 1866). The Gaussian that is
+    taken off is what there is of degree 1, so that the residual is led by degree 2.
+
+    Args:
+        pilot: What was measured.
+        tau: $\tau$.
+    """
+
+    pilot: Pilot
+    tau: float = 0.0
+
+    def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
+        """The weights `(N, Q, m)`."""
+        return self.pilot.predict(nodes, at, fade=2 * self.tau**2)

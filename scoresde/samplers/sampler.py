@@ -1,0 +1,250 @@
+r"""What a sampler is: hyperparameters with one verb, `step`.
+
+`step(rsde, x, t, s, noise)` turns a draw of $p_t$ into a draw of $p_s$, $s \le t$. The loop over a
+time grid is `trajectory`, shared by all but the methods with memory or steps of their own.
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self
+
+from torch import Tensor
+
+from scoresde.checks import check_fields, lacks
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.sde import SDE, Facts, Moments, ReverseSDE
+
+__all__ = ["Adaptive", "NoiseLike", "Sampler", "State", "check_part"]
+
+
+class NoiseLike(Protocol):
+    """The source of randomness that a sampler is given; `scoresde.noise.Noise` is the real one."""
+
+    def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
+        """The k-th standard normal draw at time t, like `like`."""
+        ...
+
+    def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """The standardised increment of one Brownian path over [s, t]."""
+        ...
+
+    def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """The standardised space-time Lévy area of the same path over [s, t]."""
+        ...
+
+    def fork(self, k: int) -> NoiseLike:
+        """An independent stream for the same samples."""
+        ...
+
+    def __getitem__(self, part: slice) -> NoiseLike:
+        """The noise of a part of the samples."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """The samples at one time of a run.
+
+    Attributes:
+        t: The time, a float64 scalar tensor.
+        x: The samples `(B, *)` at that time.
+        denoised: $E[x_0 | x_t]$ where the method or the last step computed it, else `None`.
+        nfe: Evaluations of the score that each sample received so far.
+        passes: Network passes that these cost.
+    """
+
+    t: Tensor
+    x: Tensor
+    denoised: Tensor | None = None
+    nfe: int = 0
+    passes: int = 0
+
+    @classmethod
+    def of(cls, rsde: ReverseSDE, t: Tensor, x: Tensor, denoised: Tensor | None = None) -> State:
+        """Return the state of a run at time `t`, with what it has cost so far."""
+        return cls(t, x, denoised, rsde.nfe, rsde.passes)
+
+
+class Sampler(abc.ABC):
+    """A sampling method: a frozen dataclass of its hyperparameters.
+
+    Its facts are attributes of the class, or properties where they depend on the hyperparameters.
+
+    Attributes:
+        steps: The number of steps taken when the user names none.
+    """
+
+    steps: ClassVar[int] = 100
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    # Facts
+
+    @property
+    def nfe_per_step(self) -> int:
+        """Evaluations of one `step`."""
+        return 1
+
+    @property
+    def order(self) -> int | None:
+        """The order of convergence in the number of steps, of the method without its noise.
+
+        None where it does not converge in them, as Langevin dynamics with a fixed step size, or
+        where the method chooses its own steps.
+        """
+        return 1
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is added on the way."""
+        return True
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the method takes steps of its own between two times of the grid."""
+        return False
+
+    @property
+    def coupled(self) -> bool:
+        """Whether a step mixes the samples of a batch."""
+        return False
+
+    @property
+    def between(self) -> bool:
+        """Whether the score is asked between the times of the grid, where a ladder has no level."""
+        return False
+
+    @property
+    def invariant(self) -> bool:
+        """Whether `step` at s = t moves samples and leaves $p_t$ unchanged, as correctors do."""
+        return False
+
+    @property
+    def uses_pilot(self) -> bool:
+        """Whether the method uses what `scoresde.pilot` measured."""
+        return False
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The names of the conditions that the sampler takes for itself."""
+        return ()
+
+    # Budgets and grids
+
+    def cost(self, steps: int) -> int:
+        """Return the evaluations of a run of so many steps, at most; it grows linearly."""
+        return steps * self.nfe_per_step
+
+    def steps_for(self, nfe: int) -> int:
+        """Return how many steps a budget of `nfe` evaluations buys; 0 if not even one."""
+        start = self.cost(0)
+        return max(nfe - start, 0) // (self.cost(1) - start)
+
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Sampler:
+        """Return this sampler set up for a score; by default itself.
+
+        Args:
+            facts: What is known of the score.
+            sde: The process.
+            nfe: The most evaluations of a run, where there is such a budget.
+        """
+        return self
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """Return the grid that this sampler wants: by default the SDE's own.
+
+        Args:
+            sde: The process.
+            steps: The number of steps; `None` is every level of an SDE with levels.
+            moments: The data's moments, where known.
+        """
+        return sde.times(steps)
+
+    @abc.abstractmethod
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """Return a draw of p_s, made of the draw `x` of p_t.
+
+        Args:
+            rsde: The reverse SDE.
+            x: States `(B, *)`.
+            t: The time of `x`, a float64 scalar tensor.
+            s: The time to go to, `s <= t`.
+            noise: Where randomness comes from.
+        """
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """Yield the states at `times[1:]`, from `x` at `times[0]`."""
+        for t, s in itertools.pairwise(times):
+            x = self.step(rsde, x, t, s, noise)
+            yield State.of(rsde, s, x)
+
+    def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
+        r"""Return $E[x_0 | x_t]$ at the end of a run, by one evaluation: the move without noise."""
+        return rsde.denoise(x, t)
+
+
+class Adaptive(Sampler):
+    """A method that chooses its own steps between two times of the grid, each sample by itself.
+
+    Its grid is the two ends unless the user names more times. A budget of evaluations cannot buy
+    steps here: it is a bound, at which the method stops with an error.
+
+    Rounding may decide whether a step is taken. A float32 network rounds differently in batches of
+    another size, and then a sample may be another solution within the tolerance. At one
+    `batch_size` it is the same bit for bit, whatever its neighbours and their number.
+
+    Attributes:
+        rtol: The tolerance relative to the state, in units in which noise and data are of order 1.
+        atol: The absolute tolerance, in the same units.
+        max_nfe: The most evaluations between two times of the grid.
+        least: Those of the shortest run.
+    """
+
+    steps: ClassVar[int] = 1
+    order = None
+    adaptive = True
+    between = True
+    least: ClassVar[int] = 2
+    rtol: float
+    atol: float
+    max_nfe: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise InvalidValueError(f"{name} must be positive and finite, got {value}")
+        if self.max_nfe < self.least:
+            raise InvalidValueError(f"max_nfe must be at least {self.least}, got {self.max_nfe}")
+
+    @property
+    def nfe_per_step(self) -> int:
+        """The most evaluations of one step."""
+        return self.max_nfe
+
+    def steps_for(self, nfe: int) -> int:
+        """Return 1, a step from T to eps, if `nfe` allows the shortest run, else 0."""
+        return int(nfe >= self.least)
+
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
+        """Return this method with `max_nfe` at most `nfe`."""
+        if nfe is None:
+            return self
+        return replace(self, max_nfe=min(self.max_nfe, nfe))  # type: ignore[type-var]
+
+
+def check_part(owner: str, part: object) -> None:
+    """Raise InvalidTypeError unless `part` is a sampler, of which the sampler `owner` is made."""
+    if lacks(part, "step"):
+        raise InvalidTypeError(
+            f"{owner} takes sampler objects such as `Ancestral()` and `Langevin()`, got {part!r}"
+        )

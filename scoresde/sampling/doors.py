@@ -1,0 +1,119 @@
+r"""`sample` and `trajectory`: samples of a score, by running an SDE backwards."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import TypeVar, Unpack
+
+from torch import Tensor
+
+from scoresde.samplers import Sampler, State
+from scoresde.sampling.run import Options, Run
+from scoresde.sde import SDE, Score
+
+__all__ = ["sample", "trajectory"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _shown(door: F) -> F:
+    """Show the arguments of `Run.of` in the signature of a door, for `help` and notebooks."""
+    own = inspect.signature(door)
+    asked = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    options = [p for p in inspect.signature(Run.of).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    last = [p for p in asked if p.kind == p.KEYWORD_ONLY]
+    first = [p for p in asked if p.kind != p.KEYWORD_ONLY]
+    door.__signature__ = own.replace(parameters=[*first, *options, *last])  # type: ignore[attr-defined]
+    return door
+
+
+@_shown
+def sample(
+    score: Score,
+    sde: SDE | None = None,
+    sampler: str | Sampler = "pc",
+    *,
+    batch_size: int | None = None,
+    **options: Unpack[Options],
+) -> Tensor:
+    r"""Draw samples from a score by running its SDE backwards.
+
+    Args:
+        score: A `ScoreModel`, or any callable `(x, t) -> score` with `x` `(B, *)` and `t` `(B,)`.
+        sde: The process whose score it is; by default the one that the score knows.
+        sampler: A name of `SAMPLERS`, or a sampler object.
+        n: How many samples; by default 1, or the length of `x`.
+        shape: The shape of one sample, without the batch; a `ScoreModel` knows its own.
+        steps: Steps of the sampler; by default the score's own number, all levels of an SDE with
+            levels, or the sampler's default.
+        nfe: In place of `steps`: a budget of evaluations of the score for each sample, `denoise`
+            included.
+        times: In place of `steps`: the decreasing times themselves, within `[0, T]`.
+        x: Where to start, a draw `(n, *shape)` of the law at `times[0]`; by default the prior.
+        seed: Sample `first + i` of a seed depends on the seed and on that number alone.
+        generator: In place of `seed`: a generator draws n seeds, a list of n draws one from each.
+            With neither, torch's global generator is asked for one seed.
+        first: The number of the first sample of the seed.
+        batch_size: Samples at a time, to bound memory. Every chunk has exactly this size (the last
+            one is padded), so that a network's results do not depend on `n`.
+        denoise: Whether to end with $E[x_0 | x_\epsilon]$, one more evaluation, in place of a draw
+            of $p_\epsilon$.
+        condition: What the score takes beside `(x, t)`, by name: a tensor with one row for each
+            sample, or one row or number for all, such as `{"label": 7}`.
+        moments: Mean and variance of the data, for the prior; a `ScoreModel` knows its own.
+        units: Whether samples come in the user's own units, as before the data's transform.
+        progress: Whether to show a bar; `None` shows it on a terminal.
+        device: Where to sample; by default where `x` or the networks of the score are.
+        dtype: Of the samples, floating point; by default that of `x`, or float32.
+
+    Returns:
+        Samples `(n, *shape)`, finite.
+
+    Raises:
+        UnknownNameError: The sampler's name is unknown, or that of a condition.
+        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
+        NonFiniteError: `x` or the score has a NaN or an infinity, or samples do not fit `dtype`.
+        DeviceError: The score and the states are on different devices.
+        MemoryLimitError: A chunk does not fit into memory.
+
+    Examples:
+        >>> import scoresde
+        >>> model = scoresde.load("mnist")
+        >>> x = scoresde.sample(model, sampler="fast", nfe=10, n=4, seed=0, units=True)
+        >>> x.shape, x.dtype
+        (torch.Size([4, 1, 28, 28]), torch.uint8)
+    """
+    return Run.of(score, sde, sampler, **options).draw(batch_size).x
+
+
+@_shown
+def trajectory(
+    score: Score,
+    sde: SDE | None = None,
+    sampler: str | Sampler = "pc",
+    **options: Unpack[Options],
+) -> Iterator[State]:
+    """Yield the states of a sampling run, one at a time; stop early by `break`.
+
+    The arguments are those of `sample`, without `batch_size`. The first state is the start; with
+    `denoise`, the last one repeats the time and the samples of the state before it and adds
+    `denoised`. What is done to a state in place does not reach the run.
+
+    Args:
+        score: A score, as in `sample`.
+        sde: The process; by default the one that the score knows.
+        sampler: A name of `SAMPLERS`, or a sampler object.
+        options: The keyword arguments of `sample`.
+
+    Returns:
+        An iterator of `State(t, x, denoised, nfe, passes)`; wrong arguments raise before the first.
+
+    Examples:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian([0.0, 1.0])
+        >>> score = target.at(scoresde.VPSDE())
+        >>> [len(state.x) for state in scoresde.trajectory(score, sampler="ddim", steps=2, n=5)]
+        [5, 5, 5, 5]
+    """
+    return Run.of(score, sde, sampler, **options).states()

@@ -1,0 +1,206 @@
+"""The arguments of a sampling request, each checked by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_floating, check_integer, named, named_device, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.samplers import Sampler
+from scoresde.sampling.names import SAMPLERS
+from scoresde.sde import SDE, Moments
+
+__all__ = [
+    "Budget",
+    "check_prior",
+    "check_start",
+    "count",
+    "dtype_of",
+    "event_shape",
+    "named_device",
+    "sampler_of",
+]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run is: by steps, evaluations or times, of which at most one is given.
+
+    Args:
+        steps: Steps of the sampler.
+        nfe: Evaluations of the score for each sample, the last one included.
+        grid: The times themselves.
+        denoise: Whether one evaluation goes to the last move.
+    """
+
+    steps: int | None
+    nfe: int | None
+    grid: Tensor | None
+    denoise: bool
+
+    def __post_init__(self) -> None:
+        if sum(choice is not None for choice in (self.steps, self.nfe, self.grid)) > 1:
+            raise InvalidValueError("steps=, nfe= and times= exclude each other; give one")
+
+    def times(
+        self, sde: SDE, sampler: Sampler, suits: int | None, moments: Moments | None
+    ) -> Tensor:
+        """Return the grid `(N + 1,)`, decreasing, float64.
+
+        Args:
+            sde: The process.
+            sampler: The method.
+            suits: The number of steps that suits the score, where it knows one.
+            moments: The data's moments, where known.
+
+        Raises:
+            InvalidValueError: There is no such grid.
+            ShapeError: The times given are not one-dimensional.
+        """
+        grid = None if self.grid is None else _checked_times(sde, self.grid)
+        _check_first(sde, sde.T if grid is None else float(grid[0]))
+        if grid is not None:
+            return grid
+        steps = self.steps
+        if self.nfe is not None:
+            steps = self._affordable(self.nfe, sde, sampler)
+        if steps is None and sampler.adaptive:
+            steps = sampler.steps
+        elif steps is None and sde.levels is None:
+            # what suits the score, but no more than the method wants
+            steps = min(suits or sampler.steps, sampler.steps)
+        return sampler.times(sde, steps, moments)
+
+    def _affordable(self, nfe: int, sde: SDE, sampler: Sampler) -> int:
+        steps = sampler.steps_for(nfe - self.denoise)
+        if steps < 1:
+            raise InvalidValueError(f"nfe = {nfe} does not pay for one step of {quoted(sampler)}")
+        if sde.levels is not None and steps >= sde.levels:
+            most = sde.levels - 1
+            raise InvalidValueError(
+                f"nfe = {nfe} pays for {steps} steps, but this SDE has levels={sde.levels}, which "
+                f"are at most {most} steps; give nfe={sampler.cost(most) + self.denoise}, or "
+                "neither nfe= nor steps= for every level"
+            )
+        return steps
+
+
+def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
+    """Return the sampler of a name, or the object itself, if it can follow the SDE."""
+    found = named("sampler", sampler, SAMPLERS, "trajectory", "a sampler object such as `PC(k=2)`")
+    if found.between and sde.levels is not None:
+        raise InvalidValueError(
+            f"{quoted(found)} asks the score between the times of its grid, but this SDE has "
+            f"levels={sde.levels} and exists only there; take another sampler, such as 'pc', "
+            "'ald' or 'dpmpp_2m', or a continuous SDE"
+        )
+    return found
+
+
+def check_start(x: Tensor | None) -> None:
+    """Raise unless the start `x` is a batch of finite floating point numbers, or None."""
+    if x is None:
+        return
+    if not isinstance(x, Tensor):
+        raise InvalidTypeError(f"x must be a tensor (n, *shape), got {type(x).__name__}")
+    check_floating("x", x.dtype)
+    if x.ndim == 0:
+        raise ShapeError("the start x needs a batch dimension: (n, *shape)")
+    if not x.isfinite().all():
+        raise NonFiniteError("the start x holds NaN or infinity")
+
+
+def event_shape(
+    own: tuple[int, ...] | None, shape: Sequence[int] | None, x: Tensor | None
+) -> tuple[int, ...]:
+    """Return the one event shape on which the score, `shape` and `x` agree."""
+    if shape is not None and not (
+        isinstance(shape, Sequence)
+        and all(isinstance(d, int) and not isinstance(d, bool) and d >= 0 for d in shape)
+    ):
+        raise InvalidValueError(
+            f"shape= is the shape of one sample, such as (2,) or (1, 28, 28), got {quoted(shape)}"
+        )
+    given = {
+        "the score": None if own is None else tuple(own),
+        "shape=": None if shape is None else tuple(shape),
+        "x": None if x is None else tuple(x.shape[1:]),
+    }
+    known = {who: value for who, value in given.items() if value is not None}
+    if not known:
+        raise InvalidValueError(
+            "a bare score does not know its event shape; give shape=, the shape of one sample "
+            "without the batch, for example shape=(2,)"
+        )
+    if len(set(known.values())) > 1:
+        said = ", ".join(f"{who} says {value}" for who, value in known.items())
+        raise ShapeError(f"the event shapes disagree: {said}; shape= is without the batch")
+    return next(iter(known.values()))
+
+
+def count(n: int | None, x: Tensor | None) -> int:
+    """Return the number of samples: n, or as many as the start holds, or one."""
+    if n is None:
+        return 1 if x is None else len(x)
+    n = check_integer("n", n, 0)
+    if x is not None and len(x) != n:
+        raise ShapeError(f"x holds {len(x)} samples, but n = {n}")
+    return n
+
+
+def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
+    """Return the dtype of the samples: the one asked for, that of the start, or float32."""
+    dtype = dtype or (torch.float32 if x is None else x.dtype)
+    check_floating("dtype", dtype)
+    return dtype
+
+
+def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tensor) -> None:
+    """Raise where a run starts below T and nothing tells the law there."""
+    if x is None and moments is None and not math.isclose(times[0], sde.T, rel_tol=1e-6):
+        raise InvalidValueError(
+            f"times starts at {float(times[0]):.6g}, below T = {sde.T}, where the prior is no "
+            "draw; give the start as x=, or the data's moments as moments="
+        )
+
+
+def _checked_times(sde: SDE, times: Tensor) -> Tensor:
+    grid = sde.as_time(times)
+    if grid.ndim != 1 or len(grid) == 0:
+        raise ShapeError(f"times must be one-dimensional and not empty, got {tuple(grid.shape)}")
+    if not (grid.diff() < 0).all():
+        raise InvalidValueError(
+            f"times must decrease strictly, from noise to data; got {quoted(times)}"
+        )
+    if sde.levels is not None:
+        nearest = sde.times().flip(0)[sde.index(grid)]
+        if not torch.allclose(nearest, grid, rtol=1e-6, atol=1e-6 * sde.T):
+            raise InvalidValueError(
+                f"this SDE has levels={sde.levels} and exists only there; take times from "
+                "sde.times()"
+            )
+        return nearest
+    return grid
+
+
+def _check_first(sde: SDE, start: float) -> None:
+    """Refuse functions of time that are no tensors, and a start that knows nothing of the data."""
+    t = torch.tensor([start, start], dtype=torch.float64)
+    for name in ("alpha", "sigma"):
+        value = getattr(sde, name)(t)
+        if getattr(value, "shape", None) != t.shape:
+            raise ShapeError(
+                f"{name} of {type(sde).__name__} must return a tensor of the shape of its "
+                f"argument, {tuple(t.shape)}, got {quoted(value)}"
+            )
+    if not (sde.log_snr(t) > -math.inf).all():
+        raise InvalidValueError(
+            f"nothing is left of the data at t = {start:.6g} under {type(sde).__name__}: "
+            "alpha / sigma is 0, and samplers divide by it; let the SDE end a little earlier, "
+            f"for example at T = {0.999 * start:.6g}"
+        )

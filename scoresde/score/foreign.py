@@ -1,0 +1,52 @@
+r"""Scores made of functions that are no scores: a denoiser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from scoresde.score.wrapped import Wrapped
+from scoresde.sde import SDE, Condition, Facts, Score, check_output
+
+__all__ = ["DenoiserScore", "from_denoiser"]
+
+
+class DenoiserScore(Wrapped):
+    r"""A denoiser as a score: $\nabla\log p_t(x) = (\alpha D(x, t) - x) / \sigma^2$.
+
+    Vincent (2011), doi:10.1162/NECO_a_00142; Efron (2011), Tweedie's formula.
+    """
+
+    def __init__(self, denoiser: Score, sde: SDE) -> None:
+        super().__init__(denoiser)
+        self.sde = sde
+
+    @property
+    def facts(self) -> Facts:
+        """What the denoiser knows, and the SDE."""
+        return replace(super().facts, sde=self.sde)
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Return the score `(B, *)`."""
+        out: Any = self.ask(self.score, x, t, condition)
+        alpha, sigma = self.sde.at(t, x)
+        # half precision holds sigma, and not its square
+        return (alpha * check_output("denoiser", out, x) - x) / sigma / sigma
+
+
+def from_denoiser(denoiser: Score, sde: SDE) -> DenoiserScore:
+    r"""Return the score of a denoiser `D(x, t)` $= E[x_0 | x_t]$, under `sde`.
+
+    Args:
+        denoiser: A callable; `x` and its result are `(B, *)`, `t` is `(B,)`.
+        sde: The process whose noise it removes.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> sde = scoresde.EDMSDE()
+        >>> score = scoresde.from_denoiser(lambda x, t: x / (1 + t[:, None] ** 2), sde)
+        >>> x = scoresde.sample(score, shape=(2,), sampler="heun", n=4, seed=0)
+    """
+    return DenoiserScore(denoiser, sde)

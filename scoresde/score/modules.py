@@ -1,0 +1,133 @@
+"""The networks inside a score: how they are found, and run in evaluation mode."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import threading
+import types
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.sde import Facts, facts
+
+__all__ = ["device_of", "evaluating", "lost_facts", "modules"]
+
+# What holds no network, or too much: classes, whole Python modules, numbers and text.
+_LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
+
+_lock = threading.Lock()
+# For each module that runs now: how often, and the mode to restore after the last time.
+_running: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool]] = weakref.WeakKeyDictionary()
+
+
+def modules(score: object) -> list[nn.Module]:
+    """Return every outermost network inside a score.
+
+    They are looked for in its attributes, in lists and mappings of them, in partials, methods and
+    closures, and in the global names that a function uses.
+
+    Args:
+        score: Any score, or anything else.
+    """
+    found: list[nn.Module] = []
+    seen: set[int] = set()
+    waiting = [score]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen or isinstance(part, _LEAVES):
+            continue
+        seen.add(id(part))
+        if isinstance(part, nn.Module):
+            found.append(part)
+            inside = list(part.modules())
+            seen.update(map(id, inside))
+            # a module keeps what is no module, such as a second score, among its attributes
+            waiting += [value for module in inside for value in _plain_attributes(module)]
+        else:
+            waiting += _parts(part)
+    return found
+
+
+def _plain_attributes(module: nn.Module) -> Iterator[object]:
+    return (value for name, value in vars(module).items() if name not in _TORCH)
+
+
+_TORCH = frozenset(vars(nn.Module()))
+
+
+def _parts(part: object) -> Iterable[object]:
+    """Return what an object, a container or a function holds."""
+    if isinstance(part, Mapping):
+        return list(part.values())
+    if isinstance(part, (list, tuple, set, frozenset)):
+        return list(part)
+    if isinstance(part, functools.partial):
+        return [part.func, part.args, part.keywords]
+    if isinstance(part, types.MethodType):
+        return [part.__self__, part.__func__]
+    if isinstance(part, types.FunctionType):
+        cells = [cell.cell_contents for cell in part.__closure__ or () if _is_filled(cell)]
+        defaults = [part.__defaults__, part.__kwdefaults__, part.__dict__]
+        return [*cells, *defaults, *_globals_of(part.__code__, part.__globals__)]
+    return list(vars(part).values()) if hasattr(part, "__dict__") else []
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _globals_of(code: types.CodeType, names: Mapping[str, Any]) -> list[object]:
+    """Return the values of the global names that a function reads, and functions within it."""
+    read = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    found = [names[name] for name in read if name in names]
+    return found + [value for const in inner for value in _globals_of(const, names)]
+
+
+@contextmanager
+def evaluating(score: object) -> Iterator[None]:
+    """Run the networks inside a score in evaluation mode within the block.
+
+    Each layer gets its own mode back when the last block that runs it ends, also where blocks are
+    nested, interleaved or in several threads.
+    """
+    layers = {layer for module in modules(score) for layer in module.modules()}
+    with _lock:
+        for layer in layers:
+            count, mode = _running.get(layer, (0, layer.training))
+            _running[layer] = count + 1, mode
+            layer.training = False
+    try:
+        yield
+    finally:
+        with _lock:
+            for layer in layers:
+                count, mode = _running.pop(layer)
+                if count > 1:
+                    _running[layer] = count - 1, mode
+                else:
+                    layer.training = mode
+
+
+def device_of(score: object) -> torch.device:
+    """Return the device of the first parameter inside a score, or the CPU."""
+    parameters = (p for module in modules(score) for p in module.parameters())
+    found = next(parameters, None)
+    return torch.device("cpu") if found is None else found.device
+
+
+def lost_facts(score: object) -> nn.Module | None:
+    """Return a network inside a score whose facts the score does not hand on, or None."""
+    if facts(score) != Facts():
+        return None
+    return next((module for module in modules(score) if facts(module) != Facts()), None)

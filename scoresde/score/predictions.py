@@ -1,0 +1,92 @@
+r"""What the output of a network predicts, as coefficients of the score.
+
+A network $F$ is given the centred state $\tilde x = x - \alpha\mu$, scaled. Whatever its output
+predicts, the score is affine in $\tilde x$ and $F$,
+
+$$ \nabla\log p_t(x) = a \tilde x + b F, $$
+
+with coefficients that are simplified by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scoresde.sde import SDE
+
+__all__ = ["PREDICTIONS", "Affine"]
+
+
+class Affine(NamedTuple):
+    """The coefficients of the centred state and of the network's output in the score."""
+
+    x: Tensor
+    f: Tensor
+
+
+def _edm(sde: SDE, t: Tensor, var: float) -> Affine:
+    a, s = sde.alpha(t), sde.sigma(t)
+    total = a**2 * var + s**2
+    return Affine(-1 / total, a * math.sqrt(var) / total.sqrt() / s)
+
+
+def _eps(sde: SDE, t: Tensor, var: float) -> Affine:
+    return Affine(torch.zeros_like(t), -1 / sde.sigma(t))
+
+
+def _x0(sde: SDE, t: Tensor, var: float) -> Affine:
+    a, s = sde.alpha(t), sde.sigma(t)
+    return Affine(-1 / s**2, a / s**2)
+
+
+def _v(sde: SDE, t: Tensor, var: float) -> Affine:
+    a, s = sde.alpha(t), sde.sigma(t)
+    total = a**2 + s**2
+    return Affine(-1 / total, -a / (s * total))
+
+
+def _flow(sde: SDE, t: Tensor, var: float) -> Affine:
+    a, s = sde.alpha(t), sde.sigma(t)
+    f, g2 = sde.coefficients(t)
+    # alpha sigma' - sigma alpha', with alpha' = f alpha and sigma' = f sigma + g^2 / (2 sigma)
+    wronskian = a * g2 / (2 * s)
+    return Affine(f * a / (s * wronskian), -a / (s * wronskian))
+
+
+def _score(sde: SDE, t: Tensor, var: float) -> Affine:
+    return Affine(torch.zeros_like(t), torch.ones_like(t))
+
+
+def _sigma_score(sde: SDE, t: Tensor, var: float) -> Affine:
+    return Affine(torch.zeros_like(t), 1 / sde.sigma(t))
+
+
+PREDICTIONS: Mapping[str, Callable[[SDE, Tensor, float], Affine]] = MappingProxyType(
+    {
+        "edm": _edm,
+        "eps": _eps,
+        "x0": _x0,
+        "v": _v,
+        "flow": _flow,
+        "score": _score,
+        "sigma_score": _sigma_score,
+    }
+)
+r"""What a network's output F predicts, by name.
+
+- `edm`: the unit-variance residual of Karras et al. (2022), eq. 7, arXiv:2206.00364, applied to
+  $x/\alpha$ at the noise level $\sigma/\alpha$.
+- `eps`: the noise $\varepsilon$ (Ho et al. 2020, arXiv:2006.11239).
+- `x0`: the (centred) data.
+- `v`: $\alpha\varepsilon - \sigma x_0$ (Salimans & Ho 2022, arXiv:2202.00512).
+- `flow`: the velocity $\dot\alpha x_0 + \dot\sigma\varepsilon$ (Lipman et al. 2023,
+  arXiv:2210.02747).
+- `score`: $\nabla\log p_t$ itself.
+- `sigma_score`: $\sigma\,\nabla\log p_t$ (Song & Ermon 2019, arXiv:1907.05600).
+"""

@@ -1,0 +1,64 @@
+r"""A score of one SDE as a score of another: the same noise level, rescaled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import quoted
+from scoresde.errors import InvalidValueError
+from scoresde.score.wrapped import Wrapped
+from scoresde.sde import SDE, Condition, Facts, Score, expand, process_of
+
+__all__ = ["Rescheduled"]
+
+
+class Rescheduled(Wrapped):
+    r"""A score under another SDE than its own.
+
+    If $\sigma'_u / \alpha'_u = \sigma_t / \alpha_t$, then $y = x\,\alpha'_u / \alpha_t$ has the law
+    $p'_u$, so $\nabla\log p_t(x) = \frac{\alpha'_u}{\alpha_t} \nabla\log p'_u(y)$ (Karras et al.
+    2022, eq. 20, arXiv:2206.00364).
+
+    Args:
+        score: A score that knows its own SDE.
+        sde: The SDE to use it with, whose noise levels the score's own SDE must cover.
+
+    Raises:
+        InvalidValueError: The score knows no SDE, or `sde` reaches beyond its noise levels.
+
+    Examples:
+        >>> import scoresde
+        >>> model = scoresde.load("mnist")  # of a variance-exploding SDE
+        >>> flow = scoresde.FlowSDE(T=0.98, eps=0.01)
+        >>> x = scoresde.sample(scoresde.Rescheduled(model, flow), sampler="heun", steps=8, seed=0)
+    """
+
+    def __init__(self, score: Score, sde: SDE) -> None:
+        super().__init__(score)
+        self.own = process_of(score, None)
+        self.sde = sde
+        ends = torch.tensor([sde.T, sde.eps], dtype=torch.float64)
+        own_ends = torch.tensor([self.own.T, self.own.eps], dtype=torch.float64)
+        (low, high), (own_low, own_high) = sde.log_snr(ends), self.own.log_snr(own_ends)
+        if low < own_low - 1e-6 or high > own_high + 1e-6:
+            raise InvalidValueError(
+                f"the noise levels sigma / alpha of {quoted(sde)} go from "
+                f"{float((-high / 2).exp()):.4g} to {float((-low / 2).exp()):.4g}, beyond those of "
+                f"the score, {float((-own_high / 2).exp()):.4g} to "
+                f"{float((-own_low / 2).exp()):.4g}; give it an eps and a T within them"
+            )
+
+    @property
+    def facts(self) -> Facts:
+        """The facts of the score, under the new SDE."""
+        return replace(super().facts, sde=self.sde)
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Return the score `(B, *)`."""
+        time = self.sde.as_time(t)
+        u = self.own.time(self.sde.log_snr(time)).clamp(self.own.eps, self.own.T)
+        ratio = expand(self.own.alpha(u) / self.sde.alpha(time), x)
+        return ratio * self.ask(self.score, ratio * x, u.to(t), condition)

@@ -1,0 +1,168 @@
+"""Conditions: what a score takes beside state and time, by name, one row for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import as_numbers, check_integer, check_name, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+
+__all__ = ["Classes", "Condition", "Field"]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Declare a condition that is an integer label.
+
+    Args:
+        n: The number of classes: labels are 0 to n - 1, and -1 where one is missing.
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        check_integer("the number of classes", self.n, 1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one label: a number."""
+        return ()
+
+    def check(self, name: str, value: Tensor) -> None:
+        """Raise unless `value` holds labels from -1 to n - 1."""
+        if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+            raise InvalidTypeError(
+                f"condition {name!r} takes integer labels, got {value.dtype}; pass labels.long()"
+            )
+        if value.numel() and not (-1 <= int(value.min()) and int(value.max()) < self.n):
+            raise InvalidValueError(
+                f"condition {name!r} takes labels from 0 to {self.n - 1}, or -1 where one is "
+                f"missing; got labels from {int(value.min())} to {int(value.max())}"
+            )
+
+
+@dataclass(frozen=True)
+class Field:
+    """Declare a condition that is a tensor of floating point numbers, NaN where one is missing.
+
+    Args:
+        shape: The shape of one sample's, without the batch: `(8,)` a vector, `(3, 64, 64)` a field.
+    """
+
+    shape: tuple[int, ...]
+
+    def check(self, name: str, value: Tensor) -> None:
+        """Raise unless `value` holds floating point numbers."""
+        if not value.is_floating_point():
+            raise InvalidTypeError(
+                f"condition {name!r} takes floating point numbers, got {value.dtype}; "
+                "pass its .float()"
+            )
+
+
+class Condition(Mapping[str, Tensor]):
+    """Hold the conditions of a batch: for each name a tensor `(B, *)`, one row for each sample.
+
+    It is a mapping, so a network takes it as `net(x, c, **condition)`.
+
+    Args:
+        values: Tensors with the same number of rows.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        self._values = dict(values)
+
+    @classmethod
+    def of(
+        cls,
+        values: Mapping[str, Any] | None,
+        n: int,
+        declared: Mapping[str, Classes | Field] | None = None,
+        device: torch.device | None = None,
+    ) -> Condition | None:
+        """Return the conditions of n samples, checked; None where there are none.
+
+        Args:
+            values: By name a tensor with n rows, or one row or number for all samples.
+            n: The number of samples.
+            declared: The names that the score takes, with their kinds; None where nobody knows.
+            device: Where the tensors are moved after the check.
+
+        Raises:
+            InvalidTypeError: It is no mapping, or a value is of another type than declared.
+            InvalidValueError: A label is of no class.
+            UnknownNameError: The score takes no condition of a name.
+            ShapeError: A value has neither n rows nor one.
+        """
+        if values is None or isinstance(values, cls):
+            return values
+        if not isinstance(values, Mapping):
+            raise InvalidTypeError(
+                "condition= maps names to tensors, such as {'label': labels}, got "
+                f"{quoted(values)}"
+            )
+        rows = {}
+        for name, given in values.items():
+            kind = None
+            if declared is not None:
+                if not declared:
+                    raise InvalidValueError(
+                        f"this score takes no condition, got condition={{{name!r}: ...}}; "
+                        "leave it out"
+                    )
+                check_name("condition", name, declared)
+                kind = declared[name]
+            value = as_numbers(f"condition {name!r}", given)
+            if kind is not None:
+                kind.check(name, value)
+            rows[name] = _rows(name, value, n, kind).to(device)
+        return cls(rows) if rows else None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.items())
+        return f"Condition({shapes})"
+
+    def rows(self, index: slice | Sequence[int] | Tensor) -> Condition:
+        """Return the conditions of some of the samples."""
+        return Condition({name: value[index] for name, value in self.items()})
+
+    def only(self, names: Mapping[str, object] | None) -> Condition | None:
+        """Return the conditions of these names, None where none is left; None keeps all."""
+        kept = {k: v for k, v in self.items() if names is None or k in names}
+        return Condition(kept) if kept else None
+
+    def without(self, *names: str) -> Condition | None:
+        """Return the conditions of all other names, None where none is left.
+
+        A wrapper that consumes a condition hands on the others.
+        """
+        kept = {name: value for name, value in self.items() if name not in names}
+        return Condition(kept) if kept else None
+
+
+def _rows(name: str, value: Tensor, n: int, kind: Classes | Field | None) -> Tensor:
+    """Return the value with one row for each of n samples."""
+    event = tuple(value.shape[1:]) if kind is None else kind.shape
+    if tuple(value.shape) in {(), event} and (kind is not None or value.ndim == 0):
+        value = value[None]
+    if value.shape[1:] != event or len(value) not in (1, n):
+        expected = " or ".join(dict.fromkeys(str(shape) for shape in ((n, *event), event)))
+        raise ShapeError(
+            f"condition {name!r} needs one row for each of the n = {n} samples, or one for all: "
+            f"shape {expected}, got {tuple(value.shape)}"
+        )
+    return value.expand(n, *event)

@@ -1,0 +1,123 @@
+r"""Scores: anything that returns $\nabla\log p_t(x)$, and what it knows besides.
+
+A score is called as `score(x, t)` or `score(x, t, condition)`. What it knows of itself is one
+attribute, `facts`; a score made of another holds that as its `score` and has the facts of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from scoresde.checks import quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.sde.condition import Classes, Condition, Field
+from scoresde.sde.moments import Moments
+from scoresde.units import Transform
+
+if TYPE_CHECKING:
+    from scoresde.sde.process import SDE
+
+__all__ = ["Facts", "Score", "ask", "facts", "process_of"]
+
+# Where torch and this package keep the score inside another: compiled modules, DataParallel, ours.
+_INSIDE = ("score", "_orig_mod", "module")
+
+
+class Score(Protocol):
+    r"""A score: a callable that returns $\nabla\log p_t(x)$.
+
+    That is all that is asked of it. It may take a condition as its third argument, and may know
+    `facts` about itself.
+    """
+
+    def __call__(self, x: Tensor, t: Tensor, /) -> Tensor:
+        """Return the score `(B, *)` of states `x` `(B, *)` at times `t` `(B,)`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a score knows of itself; None is what nobody knows.
+
+    Attributes:
+        sde: The process it is the score of.
+        event_shape: The shape of one sample, without the batch.
+        moments: Mean and variance of the data.
+        steps: The number of sampling steps that suits it.
+        pilot: What `scoresde.pilot` measured of it.
+        transform: The map from the user's numbers to those of the score.
+        passes: Network passes that one call costs; classifier-free guidance takes 2.
+        conditions: The names and kinds of the conditions it takes; empty where it takes none.
+    """
+
+    sde: SDE | None = None
+    event_shape: tuple[int, ...] | None = None
+    moments: Moments | None = None
+    steps: int | None = None
+    pilot: Any = None
+    transform: Transform | None = None
+    passes: int | None = None
+    conditions: Mapping[str, Classes | Field] | None = None
+
+
+def facts(score: object) -> Facts:
+    """Return what a score knows of itself.
+
+    That is its attribute `facts`, or else the facts of the score inside it: its `score`, the module
+    inside `torch.compile(...)`, or that of `torch.nn.DataParallel`. Other attributes are not read.
+
+    Args:
+        score: Any score.
+    """
+    seen: set[int] = set()
+    while score is not None and id(score) not in seen:
+        seen.add(id(score))
+        known = getattr(score, "facts", None)
+        if isinstance(known, Facts):
+            return known
+        score = next(
+            (part for name in _INSIDE if callable(part := getattr(score, name, None))), None
+        )
+    return Facts()
+
+
+def ask(score: Any, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+    """Return `score(x, t)`, or `score(x, t, condition)` with the conditions that it takes.
+
+    Args:
+        score: Any score.
+        x: States `(B, *)`.
+        t: Times `(B,)`.
+        condition: Those names are left out that the score is known not to take.
+    """
+    own = None if condition is None else condition.only(facts(score).conditions)
+    value: Tensor = score(x, t) if own is None else score(x, t, own)
+    return value
+
+
+def process_of(score: object, sde: SDE | None) -> SDE:
+    """Return the SDE under which a score is used: `sde`, or the score's own where it is None.
+
+    Raises:
+        InvalidTypeError: The score cannot be called, or `sde` is no SDE.
+        InvalidValueError: Neither is known, or the score belongs to another process than `sde`.
+    """
+    if not callable(score) or isinstance(score, type):
+        raise InvalidTypeError(f"a score is a callable (x, t) -> score, got {quoted(score)}")
+    own = facts(score).sde
+    if sde is None:
+        if own is None:
+            raise InvalidValueError("this score knows no SDE of its own; give one, such as VESDE()")
+        return own
+    if isinstance(sde, type) or not hasattr(sde, "transition"):
+        raise InvalidTypeError(f"sde must be an SDE such as VESDE(), got {quoted(sde)}")
+    if own is None or own.same_process(sde):
+        return sde
+    raise InvalidValueError(
+        f"this score belongs to {quoted(own)}, not to {quoted(sde)}; leave the SDE out, or sample "
+        "Rescheduled(score, sde)"
+    )

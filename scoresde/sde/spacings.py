@@ -1,0 +1,254 @@
+r"""Time grids: where a sampler evaluates the score.
+
+A spacing maps an SDE and a number of steps $N$ to $N + 1$ times from $T$ down to
+`eps`, in float64. It is a small frozen object, so that `sde.times(20,
+spacing=Karras(rho=5))` and `sde.times(20, spacing="karras")` say the same kind of thing.
+The user's own grid is a tensor, given to `sample(times=...)`.
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.checks import named
+from scoresde.errors import InvalidValueError
+from scoresde.sde.coordinates import level_range, ratio, time_of_level
+
+if TYPE_CHECKING:
+    from scoresde.sde.process import SDE
+
+__all__ = [
+    "AYS",
+    "SPACINGS",
+    "Geometric",
+    "Karras",
+    "LogSNR",
+    "Spacing",
+    "Uniform",
+    "even_times",
+    "ladder",
+    "snapped",
+    "spaced",
+    "spacing_of",
+    "span",
+    "times_of_levels",
+    "uniform_times",
+]
+
+
+class Spacing(abc.ABC):
+    """How the times of a grid are spaced between `sde.T` and `sde.eps`."""
+
+    @abc.abstractmethod
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+
+
+@dataclass(frozen=True)
+class Uniform(Spacing):
+    r"""Equal steps in time: $t_i = T + \frac{i}{N} (\epsilon - T)$."""
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        return torch.linspace(sde.T, sde.eps, steps + 1, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Geometric(Spacing):
+    r"""Equal ratios of times: $t_i = T (\epsilon / T)^{i/N}$. Needs `eps` > 0."""
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        if sde.eps <= 0:
+            raise InvalidValueError(
+                f"a geometric grid ends at eps > 0, but {type(sde).__name__} has eps = {sde.eps}; "
+                "use spacing='log_snr', which is geometric in the noise"
+            )
+        return span(sde.T, sde.eps, steps, power=0.0)
+
+
+@dataclass(frozen=True)
+class Karras(Spacing):
+    r"""Equal steps in $\tilde\sigma^{1/\rho}$, with $\tilde\sigma = \sigma_t / \alpha_t$.
+
+    Karras et al. (2022), eq. 5, arXiv:2206.00364; there $\alpha = 1$.
+
+    Args:
+        rho: The exponent, positive; 1 is uniform in $\tilde\sigma$, 7 the paper's choice.
+    """
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
+            raise InvalidValueError(f"rho must be positive, got {self.rho}")
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        high, low = _ends(sde)
+        return sde.time(-2 * span(high, low, steps, power=1 / self.rho).log())
+
+
+@dataclass(frozen=True)
+class LogSNR(Spacing):
+    r"""Equal steps in $\lambda = \log(\alpha_t^2 / \sigma_t^2)$, so geometric in the noise.
+
+    Lu et al. (2022), section 4.1, arXiv:2206.00927.
+    """
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        high, low = _ends(sde)
+        return sde.time(-2 * span(high, low, steps, power=0.0).log())
+
+
+@dataclass(frozen=True)
+class AYS(Spacing):
+    r"""Align Your Steps: a table of $\tilde\sigma$ that was optimised for 10 steps of one model.
+
+    The table is interpolated linearly in $\log\tilde\sigma$ for another number of steps, as its
+    authors advise. For another SDE it is stretched, in $\log\tilde\sigma$ too, to the range from
+    $\tilde\sigma_T$ to $\tilde\sigma_\epsilon$; that is ours, and no longer optimal for anything.
+    Sabour, Fidler & Kreis (2024), table 3, arXiv:2404.14507.
+
+    Args:
+        sigmas: The table, positive and decreasing, at least two; by default that of Stable
+            Diffusion 1.5. `SPACINGS` has the others of the paper: `"ays_sdxl"`,
+            `"ays_deepfloyd"` and `"ays_video"` (Stable Video Diffusion).
+    """
+
+    sigmas: tuple[float, ...] = (
+        14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        falling = all(a > b > 0 for a, b in itertools.pairwise(self.sigmas))
+        if len(self.sigmas) < 2 or not falling:
+            raise InvalidValueError(
+                f"a table has at least two positive and decreasing sigmas, got {self.sigmas}"
+            )
+
+    def __call__(self, sde: SDE, steps: int) -> Tensor:
+        """Times `(steps + 1,)`, decreasing, float64."""
+        table = np.log(self.sigmas)
+        place = np.linspace(0, len(table) - 1, steps + 1)
+        log_sigma = torch.from_numpy(np.interp(place, np.arange(len(table)), table))
+        high, low = (math.log(end) for end in _ends(sde))
+        # 1 at the first entry of the table, 0 at the last
+        height = (log_sigma - log_sigma[-1]) / (log_sigma[0] - log_sigma[-1])
+        return sde.time(-2 * (low + (high - low) * height))
+
+
+SPACINGS: Mapping[str, Spacing] = MappingProxyType(
+    {
+        "uniform": Uniform(),
+        "geometric": Geometric(),
+        "karras": Karras(),
+        "log_snr": LogSNR(),
+        "ays": AYS(),
+        "ays_sdxl": AYS(
+            (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+        ),
+        "ays_deepfloyd": AYS(
+            (160.41, 8.081, 3.315, 1.885, 1.207, 0.785, 0.553, 0.293, 0.186, 0.030, 0.006)
+        ),
+        "ays_video": AYS(
+            (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+        ),
+    }
+)
+"""The names that `spacing=` accepts."""
+
+
+def spacing_of(spacing: Spacing | str) -> Spacing:
+    """The spacing of that name, or the object itself.
+
+    Raises:
+        UnknownNameError: The name is not in `SPACINGS`.
+        InvalidTypeError: It is neither a name nor a spacing.
+    """
+    return named("spacing", spacing, SPACINGS, "__call__", "an object such as Karras(rho=7)")
+
+
+def spaced(sde: SDE, steps: int, spacing: Spacing | str) -> Tensor:
+    """The times `(steps + 1,)` of a spacing, with both ends exact.
+
+    Raises:
+        InvalidValueError: They are others in number, do not fall, or are not finite.
+    """
+    rule = spacing_of(spacing)
+    t = rule(sde, steps).double()
+    if t.shape == (steps + 1,):
+        t[0], t[-1] = sde.T, sde.eps
+        if (t.diff() < 0).all():
+            return t
+    raise InvalidValueError(
+        f"{rule} gives no {steps + 1} falling times from T = {sde.T} to eps = {sde.eps}; take "
+        "another spacing, or fewer steps"
+    )
+
+
+def ladder(levels: int, steps: int) -> Tensor:
+    """Level indices `(steps + 1,)` from `levels - 1` down to 0, both ends kept."""
+    return torch.linspace(levels - 1, 0, steps + 1, dtype=torch.float64).round().long()
+
+
+def span(high: float, low: float, steps: int, *, power: float) -> Tensor:
+    """From `high` to `low` in equal steps of `x ** power` (of `log x` at power 0)."""
+    ends = torch.tensor([high, low], dtype=torch.float64)
+    u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    if power == 0:
+        return torch.lerp(ends[0].log(), ends[1].log(), u).exp()
+    return torch.lerp(ends[0] ** power, ends[1] ** power, u) ** (1 / power)
+
+
+def times_of_levels(sde: SDE, levels: Tensor) -> Tensor:
+    """Return the times of levels `(N + 1,)` that go from the first to the last one of an SDE."""
+    t = time_of_level(sde, levels).clamp(sde.eps, sde.T)
+    t[0], t[-1] = sde.T, sde.eps
+    return t
+
+
+def uniform_times(sde: SDE, steps: int | None) -> Tensor:
+    """Return times `(N + 1,)`, evenly spaced also down to no noise; on a ladder its levels."""
+    return sde.times(steps, spacing=None if sde.levels else "uniform")
+
+
+def even_times(sde: SDE, steps: int | None) -> Tensor:
+    """Return times `(N + 1,)` evenly spaced in log-SNR; on a ladder the levels nearest to them."""
+    n = len(uniform_times(sde, steps)) - 1
+    low, high = level_range(sde).tolist()
+    even = times_of_levels(sde, torch.linspace(low, high, n + 1, dtype=torch.float64))
+    return even if sde.levels is None else snapped(sde, even)
+
+
+def snapped(sde: SDE, t: Tensor) -> Tensor:
+    """Return the levels of a ladder that are nearest to times `(N + 1,)`, each taken once."""
+    n, levels = len(t) - 1, sde.times()
+    index = sde.index(t).tolist()
+    for i in range(1, n + 1):
+        index[i] = max(min(index[i], index[i - 1] - 1), n - i)
+    for i in range(n - 1, -1, -1):
+        index[i] = max(index[i], index[i + 1] + 1)
+    return levels.flip(0)[index]
+
+
+def _ends(sde: SDE) -> tuple[float, float]:
+    """Return the noise-to-signal ratios at T and at eps, which must be positive."""
+    high, low = ratio(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64)).tolist()
+    if not low > 0:
+        raise InvalidValueError(
+            f"{type(sde).__name__} has no noise at t = {sde.eps}, so this grid has no end; "
+            "choose eps > 0 or spacing='uniform'"
+        )
+    return high, low
