@@ -39,7 +39,9 @@ def main(options: Options) -> None:
     data = Data(target.sample(20_000, generator=torch.Generator().manual_seed(1)))
 
     sde = VESDE(sigma_min=0.01, sigma_max=10.0)
-    model = ScoreModel(nn.MLP(2, hidden=(128, 128, 128)), sde, (2,), moments=Moments(*data.moments()))
+    model = ScoreModel(
+        nn.MLP(2, hidden=(128, 128, 128)), sde, (2,), moments=Moments(*data.moments())
+    )
     steps = 100 if options.short else options.steps
     config = TrainConfig(steps=steps, batch_size=512, lr=2e-3, ema=0.995)
     model = Trainer(model, data, config).train()

@@ -31,7 +31,7 @@ from scoresde.likelihood import LogProb, elbo, sample_with_log_prob
 from scoresde.nn import MLP
 from scoresde.objectives import dsm_floor
 from scoresde.samplers import DPMSolverPP, Stretch
-from scoresde.sde import LogNormal, Stratified
+from scoresde.sde import BetaLadder, LogNormal, Stratified
 from scoresde.targets import Gaussian
 
 X = torch.zeros(3, 2)

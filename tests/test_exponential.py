@@ -26,7 +26,7 @@ from scoresde.samplers import (
     TwoStage,
     UniPC,
 )
-from scoresde.sde import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE
+from scoresde.sde import EDMSDE, VESDE, VPSDE, BetaLadder, CosineSDE, FlowSDE
 from scoresde.sde.spacings import even_times
 from scoresde.targets import Gaussian, GaussianMixture
 

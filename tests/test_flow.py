@@ -29,7 +29,7 @@ from scoresde.samplers import (
     Stretch,
 )
 from scoresde.samplers.flow.adams import adams_bashforth
-from scoresde.sde import EDMSDE, VESDE, VPSDE, FlowSDE, NCSNLadder, SubVPSDE
+from scoresde.sde import EDMSDE, VESDE, VPSDE, BetaLadder, FlowSDE, NCSNLadder, SubVPSDE
 from scoresde.sde.spacings import Karras
 from scoresde.targets import Gaussian, GaussianMixture
 

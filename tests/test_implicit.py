@@ -38,7 +38,7 @@ def with_draws(loss, *tensors):
         return loss()
 
 
-def gauss_legendre(mixture):
+def quadrature(mixture):
     """Points, noise, directions and masses that integrate polynomials of degree 9 in the plane.
 
     The data are a mixture with isotropic components, the directions all pairs of signs.
@@ -81,7 +81,7 @@ def mixtures(draw):
 def test_the_gradient_is_that_of_denoising(name, sde, mixture, data):
     """On a mixture of two Gaussians in the plane, for any quadratic score, integrated exactly."""
     t = data.draw(times_of(sde))
-    x, z, v, mass = gauss_legendre(mixture)
+    x, z, v, mass = quadrature(mixture)
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     reach = math.sqrt(alpha**2 * 8 + sigma**2)
     theta = torch.randn(6, 2, generator=data.draw(generators()), dtype=torch.float64)
@@ -108,7 +108,7 @@ def test_the_loss_is_the_fisher_divergence_up_to_a_constant(loss, sde, mean, std
     """E loss(s) - E loss(grad log p) = lambda E |s - grad log p|^2: no half, summed, weighted."""
     t = data.draw(times_of(sde))
     target = targets.GaussianMixture([0.5, 0.5], [[mean, 0.0]] * 2, stds=std)
-    x, z, v, mass = gauss_legendre(target)
+    x, z, v, mass = quadrature(target)
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     total = math.sqrt(alpha**2 * std**2 + sigma**2)
     theta = torch.randn(6, 2, generator=data.draw(generators()), dtype=torch.float64)
@@ -130,9 +130,7 @@ def test_the_loss_is_the_fisher_divergence_up_to_a_constant(loss, sde, mean, std
 def test_without_noise_the_best_linear_score_is_that_of_the_data(name, sde):
     """At t = 0 the gradient vanishes at s = -(x - mu) / v: the naive model needs no code."""
     target = targets.Gaussian([1.0, -2.0], var=0.5)
-    x, z, v, mass = gauss_legendre(
-        targets.GaussianMixture([1.0], [[1.0, -2.0]], stds=math.sqrt(0.5))
-    )
+    x, z, v, mass = quadrature(targets.GaussianMixture([1.0], [[1.0, -2.0]], stds=math.sqrt(0.5)))
     slope = torch.full((2,), -2.0, dtype=torch.float64, requires_grad=True)
     shift = torch.tensor([2.0, -4.0], dtype=torch.float64, requires_grad=True)
 
@@ -313,9 +311,7 @@ def test_a_condition_reaches_the_score(name):
 @pytest.mark.parametrize("name", IMPLICIT)
 def test_an_energy_is_taught_through_its_second_derivative(name):
     """E = a |x|^2 / 2 on N(0, 1 / 2): the best a is 2."""
-    x, z, v, mass = gauss_legendre(
-        targets.GaussianMixture([1.0], [[0.0, 0.0]], stds=math.sqrt(0.5))
-    )
+    x, z, v, mass = quadrature(targets.GaussianMixture([1.0], [[0.0, 0.0]], stds=math.sqrt(0.5)))
     a = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     model = EnergyScore(lambda x, t: a * (x**2).sum(1) / 2)
     value = with_draws(lambda: IMPLICIT[name](model, EDMSDE(), x, t=0.0, weight=power(0)), z, v)

@@ -52,7 +52,16 @@ from scoresde.samplers import (
     ScaledLangevin,
     Stretch,
 )
-from scoresde.sde import EDMSDE, VESDE, VPSDE, CosineSDE, NCSNLadder, ReverseSDE, SubVPSDE
+from scoresde.sde import (
+    EDMSDE,
+    VESDE,
+    VPSDE,
+    BetaLadder,
+    CosineSDE,
+    NCSNLadder,
+    ReverseSDE,
+    SubVPSDE,
+)
 from scoresde.targets import Gaussian, GaussianMixture
 
 # for tests that hypothesis runs once for each name
