@@ -17,6 +17,7 @@ from scoresde.sde import (
     SDE,
     VESDE,
     VPSDE,
+    BetaLadder,
     CosineSDE,
     FlowSDE,
     Moments,
