@@ -14,7 +14,6 @@ from scoresde import (
     EnergyScore,
     Moments,
     NCSNLadder,
-    PerLevelScore,
     Pilot,
     ScoreModel,
     bits_per_dim,
@@ -52,8 +51,8 @@ WRONG_TYPES = {
     "number of times": lambda: SDE.sample_times("a"),
     "time of a density": lambda: log_prob(SCORE, SDE, X, t="a"),
     "tolerance": lambda: log_prob(SCORE, SDE, X, rtol="a"),
-    "data of a density": lambda: log_prob(SCORE, SDE, X, data=3),
-    "data of a bound": lambda: elbo(SCORE, SDE, X, data=3),
+    "data of a density": lambda: log_prob(SCORE, SDE, X, moments=3),
+    "moments of a bound": lambda: elbo(SCORE, SDE, X, moments=3),
     "dtype": lambda: sample_with_log_prob(SCORE, SDE, shape=(2,), seed=0, dtype="f"),
     "whole dtype": lambda: sample_with_log_prob(SCORE, SDE, shape=(2,), seed=0, dtype=torch.int),
     "device": lambda: sample_with_log_prob(SCORE, SDE, shape=(2,), seed=0, device="x"),
@@ -68,8 +67,6 @@ WRONG_TYPES = {
     "betas": lambda: BetaLadder("ab"),
     "mean": lambda: Moments("a", var=1.0),
     "energy": lambda: EnergyScore(3),
-    "network of a level": lambda: PerLevelScore([3, 4], VESDE(levels=2), (2,)),
-    "networks of levels": lambda: PerLevelScore(3, VESDE(levels=2), (2,)),
 }
 
 

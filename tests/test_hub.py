@@ -19,8 +19,8 @@ from scoresde.cli import main
 from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
 from scoresde.metrics import Comparison, Estimate, Evaluation
 from scoresde.nn import MLP, UNet
-from scoresde.score import ScoreModel, store
-from scoresde.sde import SDE, VESDE, VPSDE
+from scoresde.score import ScoreModel
+from scoresde.sde import SDE, SDES, VESDE, VPSDE
 
 
 def model(sde=None, net=None):
@@ -265,10 +265,10 @@ def test_the_code_of_a_card_runs(run, monkeypatch):
     assert found["x"].shape == (16, 1, 8, 8)
 
 
-@pytest.mark.parametrize("kind", store.SDES)
+@pytest.mark.parametrize("kind", SDES)
 def test_every_sde_of_ours_has_its_formulas_on_the_card(tmp_path, kind):
     tables = {"NCSNLadder": ((0.1, 1.0),), "BetaLadder": ((0.1, 0.2),)}
-    model(store.SDES[kind](*tables.get(kind, ()))).save_pretrained(tmp_path)
+    model(SDES[kind](*tables.get(kind, ()))).save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert r"\\(\mathcal N(x_t; \alpha_t x_0, \sigma_t^2 I)\\)" in text
     assert r"\\(\alpha" in text.partition("perturbation kernel")[2].partition("I)")[2]

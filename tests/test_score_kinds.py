@@ -1,7 +1,4 @@
-"""Scores from scalar energies, and from one network for each level."""
-
-import json
-import math
+"""Scores from scalar energies."""
 
 import pytest
 import torch
@@ -13,13 +10,13 @@ from torch.testing import assert_close
 
 from scoresde import sample
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.nn import MLP, PerLevel
+from scoresde.nn import MLP
 from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss, ism_loss
 from scoresde.samplers import MALA, correct
-from scoresde.score import EnergyScore, PerLevelScore, ScoreModel
-from scoresde.sde import VESDE, VPSDE, Moments, NCSNLadder, expand
-from scoresde.targets import Gaussian, GaussianMixture
+from scoresde.score import EnergyScore
+from scoresde.sde import VESDE, VPSDE, expand
+from scoresde.targets import GaussianMixture
 
 TARGET = GaussianMixture([0.8, 0.2], [[1.0, 1.0], [-1.0, -1.0]], stds=0.5)
 
@@ -148,104 +145,3 @@ def test_the_weights_of_an_energy_learn_from_every_objective():
 def test_what_is_no_energy_is_refused(energy, error, message):
     with pytest.raises(error, match=message):
         EnergyScore(energy)(torch.ones(3, 2), torch.zeros(3))
-
-
-# One network for each level
-
-
-class Constant(nn.Module):
-    """A network that says one number, and counts what it is asked."""
-
-    def __init__(self, value):
-        super().__init__()
-        self.value = nn.Parameter(torch.tensor(float(value)))
-        self.rows = 0
-
-    def forward(self, x, c, **condition):
-        self.rows += len(x)
-        return self.value * torch.ones_like(x) + condition.get("shift", torch.zeros(1))[:, None]
-
-
-LADDER = NCSNLadder((0.01, 0.03, 0.2, 0.7, 1.0, 5.0))
-
-
-def test_each_level_is_answered_by_its_own_network():
-    model = PerLevelScore([Constant(i) for i in range(6)], LADDER, (2,), "score")
-    t = LADDER.times()[[2, 0, 5, 5, 3]]
-    level = LADDER.index(t)
-    score = model(torch.zeros(5, 2), t)
-    assert_close(
-        score * LADDER.sigma(t)[:, None], level[:, None].expand(5, 2).double(), check_dtype=False
-    )
-    assert [net.rows for net in model.net] == [2, 0, 1, 1, 0, 1]
-    shift = torch.arange(5.0)
-    shifted = model(torch.zeros(5, 2), t, {"shift": shift})
-    moved = (shifted - score).double() * LADDER.sigma(t)[:, None]
-    assert_close(moved, shift[:, None].expand(5, 2).double(), atol=1e-5, rtol=0)
-    assert model(torch.zeros(0, 2), torch.zeros(0)).shape == (0, 2)
-
-
-@given(data=st.data(), levels=st.integers(2, 40))
-def test_the_network_asked_is_that_of_the_nearest_level(data, levels):
-    sde = VESDE(0.01, 10.0, levels=levels)
-    model = PerLevelScore([Constant(i) for i in range(levels)], sde, (1,), "score")
-    t = data.draw(times_of(sde, 4))
-    score = model(torch.zeros(4, 1, dtype=torch.float64), t)
-    asked = (score[:, 0] * sde.sigma(t)).detach()
-    place = t / sde.T * (levels - 1)
-    assert ((asked - place).abs() <= 0.5 + 1e-4).all()
-    exact = model(torch.zeros(levels, 1, dtype=torch.float64), sde.times())
-    assert_close(exact[:, 0] * sde.sigma(sde.times()), torch.arange(levels).flip(0).double())
-
-
-def test_a_network_learns_from_its_own_level_alone():
-    nets = [Constant(0.3) for _ in range(6)]
-    model = PerLevelScore(nets, LADDER, (2,))
-    x, generator = torch.ones(4, 2), torch.Generator().manual_seed(0)
-    t = LADDER.times()[[1, 1, 4, 4]]
-    dsm_loss(model, LADDER, x, t=t, generator=generator).mean().backward()
-    assert [net.value.grad is not None for net in nets] == [False, True, False, False, True, False]
-
-
-@pytest.mark.global_rng  # the first weights
-def test_a_model_of_several_networks_is_saved_read_and_sampled_like_any_other(tmp_path):
-    nets = [MLP(2, hidden=(8,), num_classes=3) for _ in range(6)]
-    for net in nets:
-        nn.init.normal_(net.head.weight)
-    model = PerLevelScore(nets, LADDER, (2,), moments=Moments(0.5, var=2.0)).eval()
-    model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert [n["type"] for n in config["net"]["config"]["nets"]] == ["MLP"] * 6
-    condition = {"label": torch.tensor([0, 1, 2, 0])}
-    arguments = dict(n=4, seed=0, sampler="ald", condition=condition)
-    expected = sample(model, LADDER, **arguments)
-    for kind in (ScoreModel, PerLevelScore):
-        found = kind.from_pretrained(tmp_path)
-        assert isinstance(found, kind)
-        assert isinstance(found.net, PerLevel)
-        assert torch.equal(sample(found, LADDER, **arguments), expected)
-
-
-def test_as_many_networks_as_levels_are_asked_for():
-    with pytest.raises(InvalidValueError, match=r"3 networks need as many levels.*levels=6"):
-        PerLevelScore([Constant(0)] * 3, LADDER, (2,))
-    with pytest.raises(InvalidValueError, match=r"levels=None; give the SDE levels=2"):
-        PerLevelScore([Constant(0)] * 2, VESDE(), (2,))
-    for nets, levels in (([], []), ([Constant(0)], [0.1, 0.2])):
-        with pytest.raises(ValueError, match="one network for each level"):
-            PerLevel(nets, levels)
-
-
-def test_one_gaussian_for_each_level_is_the_exact_score():
-    """The EDM network of Gaussian data says nothing, on every level."""
-    target = Gaussian([0.3, -1.0], std=1.5)
-    model = PerLevelScore(
-        [Constant(0.0) for _ in range(6)],
-        LADDER,
-        (2,),
-        moments=Moments(target.moments().mean, var=1.5**2),
-    )
-    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
-    t = LADDER.times()
-    assert_close(model(x, t), target.score(x, LADDER, t), rtol=1e-5, atol=1e-5)
-    assert math.isclose(float(model.var), 2.25)

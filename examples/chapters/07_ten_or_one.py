@@ -16,9 +16,10 @@ import torch
 import tyro
 from common import OneLevel, Options, batches, levels_for, relative_error, seeded, train, weights_of
 from panels import BLUE, GOLD, RED, by_level, panels, save
+from per_level import PerLevel
 from torch import Tensor
 
-from scoresde import VESDE, Moments, PerLevelScore, ScoreModel, dsm_loss, nn
+from scoresde import VESDE, Moments, ScoreModel, dsm_loss, nn
 from scoresde.data import load
 from scoresde.targets import TwoMoons
 
@@ -30,12 +31,13 @@ def compare(data: Tensor, ladder: VESDE, hidden: int, samples: int, batch: int) 
     moments = Moments(data.mean(0), var=float((data - data.mean(0)).pow(2).mean()))
     torch.manual_seed(0)
     net = nn.MLP(shape, hidden=(hidden,) * 3)
-    models = {"one shared network": ScoreModel(net, ladder, shape, data=moments)}
+    models = {"one shared network": ScoreModel(net, ladder, shape, moments=moments)}
     # a network of 1 / L of the size is shown L times as many samples in all
     plans = [([None], list(models.values()), samples)]
     for name, share in (("as many parameters in all", levels), ("each of its size", 1)):
         nets = [OneLevel(size, weights_of(net) / share) for _ in times]
-        models[f"{levels} networks, {name}"] = PerLevelScore(nets, ladder, shape, data=moments)
+        own = ScoreModel(PerLevel(nets, ladder), ladder, shape, moments=moments)
+        models[f"{levels} networks, {name}"] = own
         plans.append((times, nets, samples * share))
     for (name, model), (when, parts, shown) in zip(models.items(), plans, strict=True):
         for t, part in zip(when, parts, strict=True):

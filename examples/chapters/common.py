@@ -109,7 +109,7 @@ def teach(
 ) -> ScoreModel:
     """The score of points of the plane at every noise level, by denoising score matching."""
     moments = Moments(data.mean(0), var=float(data.var(0).mean()))
-    model = ScoreModel(scoresde.nn.MLP(2, hidden=hidden), sde, (2,), data=moments)
+    model = ScoreModel(scoresde.nn.MLP(2, hidden=hidden), sde, (2,), moments=moments)
     train(model, batches(data, partial(dsm_loss, model, sde)), steps=steps, lr=lr)
     return model
 

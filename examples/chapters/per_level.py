@@ -1,53 +1,27 @@
-"""One network for each level of a ladder, as one score."""
+"""One network for each noise level, behind the interface of one network."""
 
-from __future__ import annotations
+from collections.abc import Iterable
 
-from collections.abc import Iterable, Sequence
+import torch
+from torch import Tensor, nn
 
-from torch import nn
-
-from scoresde.checks import check_has
-from scoresde.errors import InvalidValueError
-from scoresde.nn import PerLevel
-from scoresde.score.model import ScoreModel
-from scoresde.sde import SDE, Moments
-
-__all__ = ["PerLevelScore"]
+from scoresde import SDE
+from scoresde.sde.coordinates import network_level
 
 
-class PerLevelScore(ScoreModel):
-    r"""L networks as one score model: network i answers at level i and learns from it alone.
+class PerLevel(nn.ModuleList):
+    """`net(x, c)` answered by the network of the level nearest in `c`; rows of one go together."""
 
-    The alternative to one network that is told its level, with which it shares everything else:
-    objectives, samplers, files.
+    levels: Tensor
 
-    Args:
-        nets: L modules `net(x, c, **condition)`, from the smallest noise up, as `sde.index` counts.
-        sde: A process with L levels.
-        event_shape: The shape of one sample, without the batch.
-        parameterization: What the outputs mean, as of `ScoreModel`.
-        data: Mean and variance of the data.
+    def __init__(self, nets: Iterable[nn.Module], ladder: SDE) -> None:
+        super().__init__(nets)
+        self.register_buffer("levels", network_level(ladder, ladder.times().flip(0)).float())
 
-    Raises:
-        InvalidValueError: The SDE has no levels, or another number of them.
-    """
-
-    def __init__(
-        self,
-        nets: Iterable[nn.Module],
-        sde: SDE,
-        event_shape: Sequence[int],
-        parameterization: str = "edm",
-        data: Moments | None = None,
-    ) -> None:
-        check_has("nets", nets, "__iter__", "a list of modules, one for each level")
-        nets = list(nets)
-        for net in nets:
-            check_has("each of nets", net, "parameters", "a module net(x, c)")
-        if sde.levels != len(nets):
-            raise InvalidValueError(
-                f"{len(nets)} networks need as many levels, but this {type(sde).__name__} has "
-                f"levels={sde.levels}; give the SDE levels={len(nets)}"
-            )
-        levels = -sde.log_snr(sde.times().flip(0)) / 8
-        super().__init__(PerLevel(nets, levels), sde, event_shape, parameterization, data)
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Return the outputs `(B, *)` of states `x` `(B, *)` at levels `c` `(B,)`."""
+        level = (c[:, None] - self.levels.to(c)).abs().argmin(1)
+        out = torch.empty_like(x)
+        for i in level.unique().tolist():
+            out[level == i] = self[i](x[level == i], c[level == i]).to(x)
+        return out

@@ -1,8 +1,7 @@
 """Networks: plain PyTorch modules `net(x, c, label=None)` that know nothing of SDEs."""
 
 from .embedding import Fourier, LogSNR, Sinusoidal
-from .levels import PerLevel
 from .mlp import MLP
 from .unet import UNet
 
-__all__ = ["MLP", "Fourier", "LogSNR", "PerLevel", "Sinusoidal", "UNet"]
+__all__ = ["MLP", "Fourier", "LogSNR", "Sinusoidal", "UNet"]

@@ -178,6 +178,7 @@ class ScoreModel(nn.Module):
                 f"got shape {tuple(x.shape)}"
             )
         time = self.sde.as_time(t)
+        expand(time, x)  # refuses what is no state, or no time of it
         sigma, alpha, var = self.sde.sigma(time), self.sde.alpha(time), self._var
         if not (sigma > 0).all():
             raise InvalidValueError(
