@@ -1,14 +1,16 @@
-"""The samplers that the tests go through: every exported class, with settings worth a test.
+"""The samplers that the tests go through: every name, and further settings worth a test.
 
-A new sampler is added here and to `SAMPLERS`, and is then held to all laws of `test_samplers.py`
-and to the contract of `test_protocol.py`.
+What a sampler is, it says itself; a name in `SAMPLERS` is held to all laws of `test_samplers.py`
+and to the contract of `test_protocol.py` without an entry here.
 """
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from scoresde import Moments, Pilot
+from scoresde import SAMPLERS, Moments, Pilot
 from scoresde.samplers import (
     DDIM,
     DEIS,
@@ -49,7 +51,7 @@ PILOT = Pilot.measure(
     12,
 )
 PREDICTORS = {
-    "euler_maruyama": EulerMaruyama(),
+    "em": EulerMaruyama(),
     "reverse_diffusion": ReverseDiffusion(),
     "ancestral": Ancestral(),
     "ancestral_large": Ancestral(large=True),
@@ -75,7 +77,8 @@ FLOWS = {
     "fast_pilot": Fast(pilot=PILOT),
 }
 ALL = (
-    PREDICTORS
+    {name: sampler for name, sampler in SAMPLERS.items() if name != "euler"}
+    | PREDICTORS
     | FLOWS
     | {
         "ddim_half": DDIM(0.5),
@@ -108,24 +111,19 @@ ALL = (
     }
 )
 
-# Which take steps of their own, different for each sample, between the times of the grid. What
-# holds for them up to a tolerance only is in `test_ode.py` and `test_adaptive.py`.
+# What holds for adaptive steps only up to a tolerance is in `test_ode.py` and `test_adaptive.py`.
 ADAPTIVE = {name for name, sampler in ALL.items() if sampler.adaptive}
 FIXED = [name for name in ALL if name not in ADAPTIVE]
-# Which make one system of the whole batch, where samples meet within the tolerance.
-COUPLED = {"scipy"}
-# Names of `SAMPLERS` that follow the probability flow, without noise.
-NOISELESS = FLOWS.keys() | {"euler", "dopri5", "tsit5", "scipy"}
-# Whose step may add no noise.
-SILENT = FLOWS.keys() | ADAPTIVE | {"heun_churn", "mala", "restart", "sa_solver"}
-MULTISTEP = {
-    "deis", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m", "dpmpp_3m_sde", "er_sde", "exponential",
-    "fast", "fast_pilot", "fast_sde", "sa_solver", "unipc", "unipc_2",
-}  # fmt: skip
+COUPLED = {name for name, sampler in ALL.items() if sampler.coupled}
+# Whose step may add no noise: at some of the noise levels, or ever.
+SILENT = {name for name, sampler in ALL.items() if not sampler.stochastic}
+SILENT |= ADAPTIVE | {"heun_churn", "mala", "restart", "sa_solver"}
 # Whose run is more than its steps.
-OWN_LOOP = {"ald", "heun_churn", "ipndm", "lms", "restart", "torchsde_reversible"} | MULTISTEP
-# Whose evaluations are not all at times of the grid.
-BETWEEN = ADAPTIVE | {"dpm2", "dpmpp_2s", "heun_churn", "restart", "seeds_2", "torchsde_srk"}
+OWN_LOOP = {
+    name
+    for name, sampler in ALL.items()
+    if type(sampler).trajectory not in (Sampler.trajectory, TorchSDE.trajectory)
+} | {"torchsde_reversible"}
 # Which bring a Gaussian or noise levels of their own, that do not move with the data.
 ROOTED = {"er_sde", "fast_pilot"}
 # Which see the sample as x / alpha at the noise sigma / alpha alone, whatever the SDE.
@@ -134,28 +132,17 @@ RESCALED = FLOWS.keys() - {"flow"} | {
     "dpmpp_sde", "er_sde", "fast_sde", "heun_churn", "restart", "sa_solver", "seeds_2",
 }  # fmt: skip
 
-# Evaluations of N steps, as documented; what is not listed takes one for each step.
-EVALUATIONS = {
-    "pc": lambda n: 2 * n,
-    "pc_2": lambda n: 3 * n,
-    "pc_none": lambda n: 2 * n,
-    "ald": lambda n: 5 * (n + 1),
-    "heun": lambda n: 2 * n,
-    "heun_churn": lambda n: 2 * n,
-    "dpm2": lambda n: 2 * n,
-    "dpmpp_2s": lambda n: 2 * n,
-    "seeds_2": lambda n: 2 * n,
-    "restart": lambda n: 2 * n + 12,
-    "torchsde_srk": lambda n: 2 * n,
-    "torchsde_heun": lambda n: 2 * n,
-    "torchsde_reversible": lambda n: n + 1,
-    "mala": lambda n: 4 * n,
-}
 
-
-def evaluations(name: str, steps: int) -> int:
-    """What `steps` steps of the sampler of that name cost."""
-    return EVALUATIONS.get(name, lambda n: n)(steps)
+def documented(name: str, steps: int) -> int:
+    """The evaluations of N steps in the README's table of samplers."""
+    table = (Path(__file__).parent.parent / "README.md").read_text()
+    row = next(line for line in table.splitlines() if re.match(rf'\|.*`"{name}"`.*\|', line))
+    formula = row.strip("| ").split("|")[-1].strip()
+    formula = re.sub(r"(?<=[\w)]) (?=[\w(])", " * ", formula)
+    sampler = SAMPLERS[name]
+    stretch = sampler.stretches[0] if name == "restart" else sampler
+    values = {"N": steps, "k": getattr(stretch, "k", None), "M": stretch.steps}
+    return int(eval(formula, {}, values))
 
 
 def scaled(name: str, c: float) -> Sampler:

@@ -6,25 +6,29 @@ from itertools import product
 
 import pytest
 import torch
-from methods import ADAPTIVE, BETWEEN, COUPLED, evaluations
 from strategies import SDES, UserSDE
 
-from scoresde import SAMPLERS, sample, samplers, sde, trajectory
+from scoresde import SAMPLERS, Wrapped, sample, samplers, sde, trajectory
 from scoresde.noise import Noise
 from scoresde.samplers import Corrector, ExponentialMultistep, Sampler, TauMultistep
 from scoresde.targets import Gaussian
 
 TARGET = Gaussian([[0.5, -1.0], [0.0, 2.0]], var=[[0.3, 1.0], [0.1, 2.0]])
 STEPS = 4
-PAIRS = pytest.mark.parametrize(("name", "process"), list(product(SAMPLERS, SDES)))
+FIT = [
+    (name, process)
+    for name, process in product(SAMPLERS, SDES)
+    if not (SAMPLERS[name].between and SDES[process].levels)
+]
+PAIRS = pytest.mark.parametrize(("name", "process"), FIT)
 
 
-class Spy:
-    """The exact score, without a denoiser, that notes what it is given."""
+class Spy(Wrapped):
+    """The exact score, which notes what it is given."""
 
     def __init__(self, score):
-        self.score, self.event_shape, self.data = score, score.event_shape, score.facts.moments
-        self.sde, self.calls = score.sde, []
+        super().__init__(score)
+        self.calls = []
 
     def __call__(self, x, t):
         assert not torch.is_grad_enabled()
@@ -37,19 +41,19 @@ class Spy:
 def test_every_sampler_keeps_the_contract_under_every_sde(name, process):
     path = SDES[process]
     spy = Spy(TARGET.at(path))
-    grid = SAMPLERS[name].times(path, STEPS, spy.data)
+    grid = SAMPLERS[name].times(path, STEPS, spy.facts.moments)
     arguments = dict(n=3, steps=STEPS, seed=5, dtype=torch.float64)
     states = list(trajectory(spy, path, name, **arguments))
     # evaluations: counted, reported and documented
     assert len(spy.calls) == states[-1].nfe
-    adaptive = name in ADAPTIVE
-    assert adaptive or states[-1].nfe == evaluations(name, STEPS) + 1
+    adaptive = SAMPLERS[name].adaptive
+    assert adaptive or states[-1].nfe == SAMPLERS[name].cost(STEPS) + 1
     assert [s.nfe for s in states] == sorted(s.nfe for s in states)
     assert states[0].nfe == 0
     # what the score was given
     assert {call[1:] for call in spy.calls} == {((3, 2, 2), torch.float64, torch.float64)}
     asked = {t for call in spy.calls for t in call[0]}
-    assert asked <= set(grid.tolist()) or name in BETWEEN
+    assert asked <= set(grid.tolist()) or SAMPLERS[name].between
     assert min(asked) >= path.eps
     assert max(asked) <= path.T
     assert adaptive or all(len({*call[0]}) == 1 for call in spy.calls)
@@ -73,7 +77,7 @@ def test_every_sampler_keeps_the_contract_under_every_sde(name, process):
 
 @pytest.mark.parametrize(
     ("name", "process"),
-    [(name, sde) for name, sde in product(SAMPLERS, SDES) if name not in COUPLED],
+    [(name, process) for name, process in FIT if not SAMPLERS[name].coupled],
 )
 def test_every_sample_is_its_own_under_every_sde(name, process):
     path = SDES[process]

@@ -9,13 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import ADAPTIVE, COUPLED, NOISELESS, evaluations
+from methods import documented
 from oracle import gaussian, tweedie
 from torch import nn
 from torch.testing import assert_close
 
 import scoresde
-from scoresde import SAMPLERS, Rescheduled, ScoreModel, from_denoiser, sample, trajectory
+from scoresde import (
+    SAMPLERS,
+    Facts,
+    Rescheduled,
+    ScoreModel,
+    Wrapped,
+    from_denoiser,
+    sample,
+    trajectory,
+)
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -37,11 +46,13 @@ from scoresde.samplers import (
     ReverseDiffusion,
     TorchSDE,
 )
+from scoresde.score import modules
 from scoresde.sde import EDMSDE, VESDE, VPSDE, FlowSDE, Moments, NCSNLadder, SubVPSDE
 from scoresde.targets import Gaussian, GaussianMixture
 
 SDE = VPSDE()
 DIAGONAL = Gaussian([0.5, -1.0, 2.0], std=[0.3, 1.0, 2.0])
+MOMENTS = DIAGONAL.moments()
 MIXING = Gaussian([0.5, -1.0], cov=[[1.0, 0.6], [0.6, 0.5]])
 
 
@@ -57,6 +68,8 @@ def unet(sde):
 
 
 UNET = unet(SDE)
+ADAPTIVE = {name for name in SAMPLERS if SAMPLERS[name].adaptive}
+COUPLED = {name for name in SAMPLERS if SAMPLERS[name].coupled}
 
 
 class Net(nn.Module):
@@ -170,7 +183,7 @@ def test_the_given_start_takes_the_place_of_the_prior(name):
     one, two = (sample(DIAGONAL.at(SDE), SDE, name, seed=s, **arguments) for s in (0, 1))
     assert one.shape == (4, 3)
     # from a given start the flow leads to one end only
-    assert torch.equal(one, two) == (name in NOISELESS)
+    assert torch.equal(one, two) == (not SAMPLERS[name].stochastic)
     first = next(trajectory(DIAGONAL.at(SDE), SDE, name, seed=0, **arguments))
     assert torch.equal(first.x, x)
     assert torch.equal(x, torch.full((4, 3), 0.7))
@@ -223,9 +236,10 @@ def test_a_generator_determines_the_samples_and_a_list_one_each():
 # Evaluations, steps and times
 
 
-class Counted:
+class Counted(Wrapped):
     def __init__(self, score):
-        self.score, self.calls, self.times = score, 0, []
+        super().__init__(score)
+        self.calls, self.times = 0, []
 
     def __call__(self, x, t):
         self.calls += 1
@@ -250,12 +264,12 @@ def test_evaluations_reported_counted_and_documented_agree(name, denoise, n):
         seed=0,
         moments=Moments(0.0, 1.0),
     )
-    documented = evaluations(name, n) + denoise
-    assert (end.nfe, score.calls) == (documented, documented)
+    cost = documented(name, n) + denoise
+    assert (end.nfe, score.calls) == (cost, cost)
     # and this is what the budget of that size buys
     spent = Counted(DIAGONAL.at(SDE))
-    sample(spent, SDE, name, shape=(3,), nfe=documented, denoise=denoise, seed=0)
-    assert spent.calls == documented
+    sample(spent, SDE, name, shape=(3,), nfe=cost, denoise=denoise, seed=0)
+    assert spent.calls == cost
 
 
 def test_evaluations_are_per_sample_and_do_not_add_up_over_chunks():
@@ -270,12 +284,16 @@ def test_evaluations_are_per_sample_and_do_not_add_up_over_chunks():
 )
 def test_the_grid_goes_from_T_to_eps_exactly_and_the_score_is_asked_within_it(name, sde):
     score = Counted(DIAGONAL.at(sde))
+    if SAMPLERS[name].between and sde.levels:
+        with pytest.raises(InvalidValueError, match="asks the score between the times of its grid"):
+            trajectory(score, sde, name, steps=8, seed=0)
+        return
     states = list(trajectory(score, sde, name, shape=(3,), steps=8, seed=0, dtype=torch.float64))
     t = [float(state.t) for state in states]
     assert (t[0], t[-1]) == (sde.T, sde.eps)
     assert all(a >= b for a, b in pairwise(t))
     assert sum(a - b for a, b in pairwise(t)) == pytest.approx(sde.T - sde.eps, rel=1e-12)
-    assert sorted(set(t), reverse=True) == SAMPLERS[name].times(sde, 8).tolist()
+    assert sorted(set(t), reverse=True) == SAMPLERS[name].times(sde, 8, MOMENTS).tolist()
     assert sde.eps <= min(score.times) <= max(score.times) <= sde.T
     assert score.times[-1] == sde.eps
 
@@ -354,7 +372,7 @@ def test_a_start_below_T_is_drawn_from_the_law_there_and_not_from_the_prior(sde)
 
 
 def test_a_start_below_T_that_nobody_knows_is_asked_for():
-    with pytest.raises(InvalidValueError, match=r"times starts at 0\.4, below T = 1\.0.*x=.*data="):
+    with pytest.raises(InvalidValueError, match=r"starts at 0\.4, below T = 1\.0.*x=.*moments="):
         sample(lambda x, t: -x, SDE, shape=(2,), times=[0.4, 0.1], seed=0)
     sample(lambda x, t: -x, SDE, x=torch.ones(1, 2), times=[0.4, 0.1], seed=0)
 
@@ -571,16 +589,15 @@ class Denoiser(nn.Module):
 )
 def test_every_layer_around_a_model_is_evaluated_too(score):
     sample(score, SDE, "em", shape=(3,), steps=2, seed=0)
-    inner = score
-    while not isinstance(inner, nn.Module):
-        inner = inner.model
-    assert inner.training
-    assert inner.drop.training
+    assert modules(score)
+    for inner in modules(score):
+        assert inner.training
+        assert inner.drop.training
 
 
 def test_a_condition_goes_with_its_samples_into_their_chunks():
     class Shift:
-        event_shape = (1,)
+        facts = Facts(event_shape=(1,))
 
         def __call__(self, x, t, condition):
             return condition["mean"] - x
@@ -600,20 +617,19 @@ def test_an_empty_condition_is_none():
     assert torch.equal(empty, sample(DIAGONAL.at(SDE), SDE, seed=0, steps=2))
 
 
-def test_a_conditional_score_uses_its_denoiser_only_where_it_has_one():
-    class Denoising:
-        event_shape = (1,)
+def test_one_row_or_number_of_a_condition_is_that_of_all_samples():
+    def shifted(x, t, condition):
+        return condition["mean"].reshape(len(x), -1) - x
 
-        def __call__(self, x, t, condition):
-            return -x
+    def draw(mean, n=3):
+        condition = {"mean": mean}
+        return sample(shifted, SDE, shape=(1,), n=n, seed=0, steps=2, condition=condition)
 
-        def denoise(self, x, t, condition):
-            return condition["value"]
-
-    value = torch.full((2, 1), 42.0)
-    assert torch.equal(
-        sample(Denoising(), SDE, condition={"value": value}, n=2, seed=0, steps=1), value
-    )
+    whole = draw(torch.full((3, 1), 2.0))
+    for one in (2, 2.0, torch.tensor(2.0), torch.tensor([[2.0]]), np.float32(2)):
+        assert torch.equal(draw(one), whole)
+    with pytest.raises(ShapeError, match=r"'mean' needs one row for each of the n = 3 samples"):
+        draw(torch.ones(2, 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -622,7 +638,7 @@ def test_a_conditional_score_uses_its_denoiser_only_where_it_has_one():
     [EDMSDE(T=50.0, eps=0.01), EDMSDE(T=49.0, eps=0.02), NCSNLadder.geometric(0.01, 50.0, 20)],
     ids=["edm", "edm within", "ladder"],
 )
-def test_a_bridge_reaches_both_ends_of_the_noise_levels_of_its_model(sde, dtype):
+def test_a_rescheduled_score_reaches_both_ends_of_its_own_noise_levels(sde, dtype):
     """Single precision rounds the time of the smallest level below it."""
     model = ScoreModel(Net(), VESDE(), (3,))
     out = sample(Rescheduled(model, sde), sde, "ancestral", steps=4, n=2, seed=0, dtype=dtype)
@@ -630,29 +646,26 @@ def test_a_bridge_reaches_both_ends_of_the_noise_levels_of_its_model(sde, dtype)
 
 
 @pytest.mark.parametrize("other", [FlowSDE(T=0.98), VESDE(0.01, 50.0, T=2.0), SubVPSDE()], ids=repr)
-def test_a_bridge_to_another_sde_samples_the_same_data(other):
+def test_a_score_rescheduled_to_another_sde_is_that_of_the_same_data(other):
     own = VESDE(0.001, 2000.0)
     target = Gaussian([0.5, -1.0], std=[0.3, 1.0])
-    model = target.at(own)
-    model = type("Model", (), dict(
-        sde=own, event_shape=(2,), moments=target.moments(), steps=None,
-        __call__=lambda self, x, t, c=None: model_score(x, t), denoise=None,
-    ))()  # fmt: skip
-    model_score = target.at(own)
-    bridge = Rescheduled(model, other)
+    rescheduled = Rescheduled(target.at(own), other)
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for t in (other.eps, other.T / 2, other.T):
         t = torch.full((5,), t, dtype=torch.float64)
-        assert_close(bridge(x, t), target.at(other)(x, t), rtol=1e-6, atol=1e-6)
+        assert_close(rescheduled(x, t), target.at(other)(x, t), rtol=1e-6, atol=1e-6)
 
 
 def test_a_model_is_sampled_with_its_own_sde_levels_and_eps_excepted():
     model = ScoreModel(Net(), VESDE(), (3,))
-    for sde in (VESDE(levels=5), VESDE(eps=0.1), VESDE(levels=5, eps=0.1)):
+    for sde in (
+        VESDE(levels=5), VESDE(eps=0.1), VESDE(levels=5, eps=0.1),
+        NCSNLadder.geometric(0.01, 50.0, 5),
+    ):  # fmt: skip
         assert sample(model, sde, steps=4, seed=0).shape == (1, 3)
-    for sde in (VESDE(sigma_max=49.0), VESDE(T=2.0), VPSDE(), NCSNLadder.geometric(0.01, 50.0, 5)):
+    for sde in (VESDE(sigma_max=49.0), VESDE(T=2.0), VPSDE(), NCSNLadder.geometric(0.01, 49.0, 5)):
         with pytest.raises(
-            InvalidValueError, match=r"belongs to VESDE.*, not to .*Rescheduled\(model, sde"
+            InvalidValueError, match=r"belongs to VESDE.*, not to .*Rescheduled\(score, sde"
         ):
             sample(model, sde, steps=4, seed=0)
 
@@ -690,13 +703,13 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(sampler="zzz"), UnknownNameError, "unknown sampler 'zzz'; choose from adaptive, "),
         (dict(sampler=PC), InvalidTypeError, r"a sampler object such as `PC\(k=2\)`, got <class"),
         (dict(sampler=None), InvalidTypeError, "sampler must be a name .* got None"),
-        (dict(model=None), InvalidTypeError, "the model must be a callable .* got None"),
-        (dict(sde=VPSDE), InvalidTypeError, r"an SDE such as `VESDE\(\)`, got <class"),
-        (dict(sde="vp"), InvalidTypeError, r"an SDE such as `VESDE\(\)`, got 'vp'"),
+        (dict(model=None), InvalidTypeError, "a score is a callable .* got None"),
+        (dict(sde=VPSDE), InvalidTypeError, r"an SDE such as VESDE\(\), got <class"),
+        (dict(sde="vp"), InvalidTypeError, r"an SDE such as VESDE\(\), got 'vp'"),
         (dict(shape=None), InvalidValueError, "does not know its event shape; give shape="),
         (dict(shape=2), InvalidValueError, r"such as \(2,\) or \(1, 28, 28\), got 2"),
         (dict(shape=(-1,)), InvalidValueError, r"such as \(2,\) or .* got \(-1,\)"),
-        (dict(model=DIAGONAL.at(SDE)), ShapeError, r"model says \(3,\), shape= says \(2,\)"),
+        (dict(model=DIAGONAL.at(SDE)), ShapeError, r"the score says \(3,\), shape= says \(2,\)"),
         (dict(x=torch.ones(4, 3)), ShapeError, r"shape= says \(2,\), x says \(3,\)"),
         (dict(x=torch.tensor(1.0)), ShapeError, "needs a batch dimension"),
         (dict(x=[[1.0, 2.0]]), InvalidTypeError, "x must be a tensor .* got list"),
@@ -742,9 +755,8 @@ OK = dict(shape=(2,), steps=2, seed=0)
             InvalidValueError,
             "a list of 3 generators for n = 2 samples",
         ),
-        (dict(condition={"a": torch.ones(3)}), ShapeError, r"'a' of shape \(3,\) .* n = 1 sam"),
-        (dict(condition={"a": torch.tensor(3)}), ShapeError, r"'a' of shape \(\) .* n = 1 samples"),
-        (dict(condition={"a": [1]}), InvalidTypeError, r"'a' must be a tensor, got \[1\]"),
+        (dict(condition={"a": torch.ones(3)}), ShapeError, r"'a' needs one row .* got \(3,\)"),
+        (dict(condition={"a": "b"}), InvalidTypeError, "'a' must be a number or a tensor, got 'b'"),
         # what only the first evaluation shows
         (dict(model=lambda x, t: x[:, :1]), ShapeError, r"expected \(1, 2\), got \(1, 1\)"),
         (dict(model=lambda x, t: torch.cat([x, x], 1)), ShapeError, "such as a learned variance"),

@@ -24,13 +24,13 @@ class Frame:
     Attributes:
         variances: $c$, `(C,)`, float64; C is 1 or the number of dimensions.
         alpha: The signal scale at each time, N + 1 numbers.
-        pull: $\sigma^2 / \alpha$ at each time, which Tweedie's formula multiplies the score with.
+        sigma: The noise scale at each time.
         like: A state, whose dtype and device coefficients have.
     """
 
     variances: Tensor
     alpha: list[float]
-    pull: list[float]
+    sigma: list[float]
     like: Tensor
 
     @property
@@ -52,7 +52,14 @@ class Frame:
 
     def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
         """Return the denoiser at time i, by Tweedie's formula, minus that of the Gaussian."""
-        return (w / self.alpha[i]).add_(score, alpha=self.pull[i])
+        return (w / self.alpha[i]).add_(self._noise(score, i), alpha=self._ratio(i))
+
+    def _noise(self, score: Tensor, i: int) -> Tensor:
+        # half precision holds sigma, and not its square
+        return self.sigma[i] * score
+
+    def _ratio(self, i: int) -> float:
+        return self.sigma[i] / self.alpha[i]
 
     def gains(self, i: int) -> Tensor:
         r"""Return $c / (c + \rho^2)$ at time i, `(C,)`."""
@@ -98,7 +105,7 @@ class CentredFrame(Frame):
 
     def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
         """Return the denoiser at time i, by Tweedie's formula, minus that of the Gaussian."""
-        return (self._left[i] * w).add_(self.rotate(score), alpha=self.pull[i])
+        return (self._left[i] * w).add_(self.rotate(self._noise(score, i)), alpha=self._ratio(i))
 
     def gains(self, i: int) -> Tensor:
         r"""Return $c / (c + \rho^2)$ at time i, `(C,)`."""
@@ -130,8 +137,7 @@ def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tens
         like: A state `(B, *)`, whose event, dtype and device count.
     """
     gaussian.check_event(like)
-    alpha = sde.alpha(times)
-    pull = sde.sigma(times) ** 2 / alpha
+    alpha, sigma = sde.alpha(times).tolist(), sde.sigma(times).tolist()
     mean = torch.as_tensor(gaussian.mean, dtype=torch.float64)
     if gaussian.cov is not None:
         variances, axes = gaussian.principal()
@@ -140,5 +146,5 @@ def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tens
         variances = torch.as_tensor(gaussian.var, dtype=torch.float64).cpu().reshape(-1)
         basis = None
     if not (variances.any() or mean.any()):
-        return Frame(variances.new_zeros(1), alpha.tolist(), pull.tolist(), like)
-    return CentredFrame(variances, alpha.tolist(), pull.tolist(), like, rho, mean.to(like), basis)
+        return Frame(variances.new_zeros(1), alpha, sigma, like)
+    return CentredFrame(variances, alpha, sigma, like, rho, mean.to(like), basis)
