@@ -111,7 +111,7 @@ def trajectory(
 
     Examples:
         >>> import scoresde
-        >>> target = scoresde.targets.Gaussian([0.0, 1.0])
+        >>> target = scoresde.targets.Gaussian([0.0, 1.0], std=0.5)
         >>> score = target.at(scoresde.VPSDE())
         >>> [len(state.x) for state in scoresde.trajectory(score, sampler="ddim", steps=2, n=5)]
         [5, 5, 5, 5]
