@@ -1,5 +1,8 @@
 """scoresde: score-based generative models through stochastic differential equations."""
 
+from importlib import import_module
+from types import ModuleType
+
 from scoresde import nn, samplers, targets
 from scoresde.errors import ScoreSDEError
 from scoresde.likelihood import bits_per_dim, decode, encode, log_prob
@@ -38,6 +41,22 @@ from scoresde.sde import (
 from scoresde.suggestion import suggest
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a documented module when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
+    return import_module(f"scoresde.{name}")
+
+
+_MODULES = frozenset(
+    {
+        "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",
+        "likelihood", "metrics", "noise", "objectives", "ode", "plot", "sampling", "score", "sde",
+        "suggestion", "training", "units",
+    }
+)  # fmt: skip
 
 __all__ = [
     "EDMSDE",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,10 +14,11 @@ import tyro
 from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
+from scoresde.checks import check_integer
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.store import net_config
-from scoresde.sampling import Shards, sample
+from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
 
 __all__ = ["Drawn", "Sample", "check_folder", "check_out", "draw"]
@@ -151,24 +150,14 @@ def draw(
     Raises:
         InvalidValueError: `n` is below 1, or the model has no such class.
     """
-    if n < 1:
-        raise InvalidValueError(f"n must be at least 1, got {n}")
+    check_integer("n", n, 1)
     labels = _labels(model, label, first, n)
     start = time.perf_counter()
-    with _counted(model) as calls:
-        x = sample(
-            model,
-            model.sde,
-            sampler,
-            n=n,
-            steps=steps,
-            seed=seed,
-            first=first,
-            batch_size=batch_size,
-            condition=None if labels is None else {"label": labels.to(model.mean.device)},
-        ).cpu()
-    batches = -(-n // batch_size)
-    return Drawn(x, labels, len(calls) // batches, time.perf_counter() - start)
+    drawn = Run.of(
+        model, sampler=sampler, n=n, steps=steps, seed=seed, first=first,
+        condition=None if labels is None else {"label": labels},
+    ).draw(batch_size)  # fmt: skip
+    return Drawn(drawn.x.cpu(), labels, drawn.nfe, time.perf_counter() - start)
 
 
 def _labels(model: ScoreModel, label: int | None, first: int, n: int) -> Tensor | None:
@@ -183,17 +172,6 @@ def _labels(model: ScoreModel, label: int | None, first: int, n: int) -> Tensor 
     if not 0 <= label < classes:
         raise InvalidValueError(f"class must lie in [0, {classes - 1}], got {label}")
     return torch.full((n,), label)
-
-
-@contextmanager
-def _counted(model: ScoreModel) -> Iterator[list[None]]:
-    """A list that grows by one with every evaluation of the network."""
-    calls: list[None] = []
-    handle = model.net.register_forward_hook(lambda *_: calls.append(None))
-    try:
-        yield calls
-    finally:
-        handle.remove()
 
 
 def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
