@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, seeded
+from scoresde.checks import check_integer, door, seeded
 from scoresde.data import Data, load
 from scoresde.errors import DataError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
@@ -107,6 +107,7 @@ class Suggestion:
         return "\n".join(f"{name:11}{value:>9}  {why}" for name, value, why in rows)
 
 
+@door
 def suggest(data: Data | Tensor | Any, *, seed: int = 0) -> Suggestion:
     r"""Choose noise levels and samplers for data.
 

@@ -282,7 +282,9 @@ def test_a_density_is_not_taken_from_inside_a_changed_score(score):
         correct(MALA(), 1, SDE.reverse(score), torch.ones(2, 2), torch.tensor(0.5), Noise.of(0, 2))
 
 
-@pytest.mark.parametrize("score", [EnergyScore(energy), Gaussian([0.0, 0.0], var=1.0).at(SDE)], ids=repr)
+@pytest.mark.parametrize(
+    "score", [EnergyScore(energy), Gaussian([0.0, 0.0], var=1.0).at(SDE)], ids=repr
+)
 def test_a_density_defined_with_the_score_is_its_own(score):
     rsde = SDE.reverse(score)
     assert rsde.method("log_prob")(torch.ones(3, 2), 0.5).shape == (3,)

@@ -14,7 +14,7 @@ from scoresde.audit.levels import levels_of
 from scoresde.audit.problem import Problem, Sight
 from scoresde.audit.references import ByHeart, Exact
 from scoresde.audit.result import Audit
-from scoresde.checks import check_integer, seeded
+from scoresde.checks import check_integer, door, seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import check_data
@@ -26,6 +26,7 @@ from scoresde.targets import Target
 __all__ = ["audit"]
 
 
+@door
 def audit(
     score: Score,
     sde: SDE,

@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from scoresde.checks import named
+from scoresde.checks import door, named
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.likelihood.result import LogProb
 from scoresde.units import Transform
@@ -115,6 +115,7 @@ TRANSFORMS: Mapping[str, Dequantization] = MappingProxyType(
 """Transforms with a name: `"uint8"` are bytes as $x = (y + u) / 128 - 1$."""
 
 
+@door
 def bits_per_dim(
     log_prob: LogProb, *, data_transform: Dequantization | str | None = None
 ) -> Tensor:

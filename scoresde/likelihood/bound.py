@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.inputs import check_input, moments_of, time
 from scoresde.likelihood.result import LogProb
@@ -35,6 +35,7 @@ from scoresde.sde import SDE, Moments, Score, expand
 __all__ = ["elbo"]
 
 
+@door
 def elbo(
     score: Score,
     sde: SDE,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_floating, check_integer, check_real, named_device
+from scoresde.checks import check_floating, check_integer, check_real, door, named_device
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.inputs import check_input, moments_of, time
@@ -28,6 +28,7 @@ Method = Literal["auto", "exact", "hutchinson"]
 _EXACT, _READABLE = 64, 1024
 
 
+@door
 def log_prob(
     score: Score,
     sde: SDE,
@@ -98,6 +99,7 @@ def log_prob(
     return LogProb.cat(parts)
 
 
+@door
 def sample_with_log_prob(
     score: Score,
     sde: SDE,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.checks import door
 from scoresde.errors import ShapeError
 from scoresde.likelihood.inputs import check_input, time
 from scoresde.noise import Noise
@@ -18,6 +19,7 @@ from scoresde.sde import SDE, Score
 __all__ = ["decode", "encode", "slerp"]
 
 
+@door
 def encode(
     score: Score,
     sde: SDE,
@@ -37,6 +39,7 @@ def encode(
                     condition)  # fmt: skip
 
 
+@door
 def decode(
     score: Score,
     sde: SDE,

@@ -46,10 +46,14 @@ class Noise:
         horizon: float = 1.0,
         stream: int = 0,
     ) -> None:
+        if not (isinstance(seeds, Sequence) and isinstance(indices, Sequence)):
+            raise InvalidTypeError(
+                "Noise takes a sequence of seeds and one of indices; Noise.of(seed, n) makes both"
+            )
         if len(seeds) != len(indices):
             raise InvalidValueError(f"{len(seeds)} seeds for {len(indices)} indices")
         self.seeds = tuple(_checked(seed) for seed in seeds)
-        self.indices = tuple(int(index) for index in indices)
+        self.indices = tuple(operator.index(index) for index in indices)
         self.horizon = horizon
         self.stream = stream
         # a step down a grid begins where the last one ended, and asks for most of its numbers again

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_has
+from scoresde.checks import check_has, door
 from scoresde.errors import InvalidValueError
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import event_sum, perturb
@@ -18,6 +18,7 @@ from scoresde.sde import SDE, Moments, Score, TimeLaw, expand
 __all__ = ["dsm_floor", "dsm_loss"]
 
 
+@door
 def dsm_loss(
     score: Score,
     sde: SDE,
@@ -88,6 +89,7 @@ def dsm_loss(
     return scale * (event_sum(scaled**2 + 2 * p.z * change) + x.shape[1:].numel())
 
 
+@door
 def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2) -> Tensor:
     r"""Return the least value of `dsm_loss` at time t, for Gaussian data of a known variance.
 

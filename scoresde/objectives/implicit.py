@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_name, quoted
+from scoresde.checks import check_name, door, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import Perturbed, check_data, event_sum, perturb
@@ -35,6 +35,7 @@ Projection = Literal["rademacher", "gaussian", "sphere"]
 r"""The law of the random $v$, all with $\mathbb E\,v v^T = I$; signs have the least variance."""
 
 
+@door
 def ism_loss(
     score: Score,
     sde: SDE,
@@ -90,6 +91,7 @@ def ism_loss(
     return p.scale.to(x) * (2 * trace + event_sum(value**2))
 
 
+@door
 def ssm_loss(
     score: Score,
     sde: SDE,
@@ -143,6 +145,7 @@ def ssm_loss(
     return p.scale.to(x) * (2 * trace + norm)
 
 
+@door
 def fd_ssm_loss(
     score: Score,
     sde: SDE,

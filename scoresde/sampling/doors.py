@@ -8,6 +8,8 @@ from typing import TypeVar, Unpack
 
 from torch import Tensor
 
+from scoresde.checks import quoted
+from scoresde.errors import InvalidTypeError
 from scoresde.samplers import Sampler, State
 from scoresde.sampling.run import Options, Run
 from scoresde.sde import SDE, Score
@@ -84,7 +86,7 @@ def sample(
         >>> x.shape, x.dtype
         (torch.Size([4, 1, 28, 28]), torch.uint8)
     """
-    return Run.of(score, sde, sampler, **options).draw(batch_size).x
+    return _request(score, sde, sampler, options).draw(batch_size).x
 
 
 @_shown
@@ -116,4 +118,10 @@ def trajectory(
         >>> [len(state.x) for state in scoresde.trajectory(score, sampler="ddim", steps=2, n=5)]
         [5, 5, 5, 5]
     """
-    return Run.of(score, sde, sampler, **options).states()
+    return _request(score, sde, sampler, options).states()
+
+
+def _request(score: Score, sde: SDE | None, sampler: str | Sampler, options: Options) -> Run:
+    if isinstance(sde, str):
+        raise InvalidTypeError(f"the second argument is an SDE; write sampler={quoted(sde)}")
+    return Run.of(score, sde, sampler, **options)

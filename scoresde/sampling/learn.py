@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError
 from scoresde.samplers import UniPC
 from scoresde.samplers.multistep.frame import frame_of
@@ -34,6 +34,7 @@ class _Recorder(Wrapped):
         return value
 
 
+@door
 def pilot(
     score: Score,
     sde: SDE | None = None,

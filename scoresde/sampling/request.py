@@ -40,7 +40,7 @@ class Budget:
 
     steps: int | None
     nfe: int | None
-    grid: Tensor | None
+    grid: Tensor | Sequence[float] | None
     denoise: bool
 
     def __post_init__(self) -> None:
@@ -169,7 +169,7 @@ def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tens
         )
 
 
-def _checked_times(sde: SDE, times: Tensor) -> Tensor:
+def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:
     grid = sde.as_time(times)
     if grid.ndim != 1 or len(grid) == 0:
         raise ShapeError(f"times must be one-dimensional and not empty, got {tuple(grid.shape)}")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.checks import check_integer, is_out_of_memory
+from scoresde.checks import check_integer, door, is_out_of_memory
 from scoresde.errors import InvalidValueError, MemoryLimitError, NonFiniteError
 from scoresde.noise import Noise, seeds_of
 from scoresde.samplers import Sampler, State
@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
     shape: Sequence[int] | None
     steps: int | None
     nfe: int | None
-    times: Tensor | None
+    times: Tensor | Sequence[float] | None
     x: Tensor | None
     seed: int | None
     generator: Generators | None
@@ -106,6 +106,7 @@ class Run:
     dtype: torch.dtype
 
     @classmethod
+    @door
     def of(
         cls,
         score: Score,
@@ -116,7 +117,7 @@ class Run:
         shape: Sequence[int] | None = None,
         steps: int | None = None,
         nfe: int | None = None,
-        times: Tensor | None = None,
+        times: Tensor | Sequence[float] | None = None,
         x: Tensor | None = None,
         seed: int | None = None,
         generator: Generators | None = None,

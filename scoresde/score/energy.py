@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_has
+from scoresde.checks import check_has, door
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.sde import SDE, Facts, Moments
 
@@ -28,6 +28,7 @@ class EnergyScore(nn.Module):
         moments: The data's moments, where known.
     """
 
+    @door
     def __init__(
         self,
         energy: Callable[..., Tensor],

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scoresde.checks import door
 from scoresde.score.wrapped import Wrapped
 from scoresde.sde import SDE, Condition, Facts, Score, check_output
 
@@ -36,6 +37,7 @@ class DenoiserScore(Wrapped):
         return (alpha * check_output("denoiser", out, x) - x) / sigma / sigma
 
 
+@door
 def from_denoiser(denoiser: Score, sde: SDE) -> DenoiserScore:
     r"""Return the score of a denoiser `D(x, t)` $= E[x_0 | x_t]$, under `sde`.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde.checks import check_name
+from scoresde.checks import check_name, door
 from scoresde.errors import (
     CheckpointError,
     InvalidTypeError,
@@ -72,6 +72,7 @@ class ScoreModel(nn.Module):
     mean: Tensor
     var: Tensor
 
+    @door
     def __init__(
         self,
         net: nn.Module,
@@ -333,6 +334,7 @@ def _pilot_of(
     return pilot
 
 
+@door
 def load(name: str) -> ScoreModel:
     """A model that the package carries: `load("mnist")` draws 28x28 handwritten digits.
 

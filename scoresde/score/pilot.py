@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_fields
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.quadrature import lagrange
 from scoresde.sde import Moments
@@ -70,6 +71,7 @@ class Pilot:
     growth: float = 1.5
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("levels", "factor"):
             value = getattr(self, name)
             kind = getattr(value, "dtype", type(value))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scoresde.checks import quoted
+from scoresde.checks import door, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.score.wrapped import Wrapped
 from scoresde.sde import SDE, Condition, Facts, Score, expand, process_of
@@ -36,6 +36,7 @@ class Rescheduled(Wrapped):
         >>> x = scoresde.sample(scoresde.Rescheduled(model, flow), sampler="heun", steps=8, seed=0)
     """
 
+    @door
     def __init__(self, score: Score, sde: SDE) -> None:
         super().__init__(score)
         self.own = process_of(score, None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde.checks import quoted
+from scoresde.checks import door, quoted
 from scoresde.errors import InvalidTypeError
 from scoresde.sde import Condition, Facts, Score, ask, facts
 
@@ -36,6 +36,7 @@ class Wrapped:
         ...         return 0.5 * self.ask(self.score, x, t, condition)
     """
 
+    @door
     def __init__(self, score: Score, *others: Score) -> None:
         for part in (score, *others):
             if not callable(part) or isinstance(part, type):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_integer, check_name, quoted
+from scoresde.checks import as_numbers, check_fields, check_integer, check_name, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 
 __all__ = ["Classes", "Condition", "Field"]
@@ -56,6 +56,9 @@ class Field:
 
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def check(self, name: str, value: Tensor) -> None:
         """Raise unless `value` holds floating point numbers."""
         if not value.is_floating_point():
@@ -75,6 +78,8 @@ class Condition(Mapping[str, Tensor]):
     """
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
+        if not isinstance(values, Mapping):
+            raise InvalidTypeError(f"a Condition maps names to tensors, got {quoted(values)}")
         self._values = dict(values)
 
     @classmethod

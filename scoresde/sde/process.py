@@ -82,7 +82,7 @@ class SDE(abc.ABC):
 
     # Times and states
 
-    def as_time(self, t: Tensor | float) -> Tensor:
+    def as_time(self, t: Tensor | float | Sequence[float]) -> Tensor:
         """Return times as a float64 tensor on the CPU, `()` or `(B,)`, checked to lie in [0, T].
 
         Raises:

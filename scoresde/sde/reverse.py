@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoresde.checks import door
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -76,6 +77,7 @@ class ReverseSDE:
         nfe: The evaluations that one sample received.
     """
 
+    @door
     def __init__(
         self,
         sde: SDE,

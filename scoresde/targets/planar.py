@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from scoresde.checks import door
 from scoresde.errors import InvalidValueError
 from scoresde.targets.base import Target
 from scoresde.targets.mixture import Components
@@ -21,6 +22,7 @@ class SongMixture(Target):
     dynamics gets the weights of the modes wrong.
     """
 
+    @door
     def __init__(self) -> None:
         weights = torch.tensor([0.8, 0.2], dtype=torch.float64)
         means = torch.tensor([[5.0, 5.0], [-5.0, -5.0]], dtype=torch.float64)
@@ -35,6 +37,7 @@ class EightGaussians(Target):
         std: of each Gaussian, positive.
     """
 
+    @door
     def __init__(self, radius: float = 2.0, std: float = 0.2) -> None:
         super().__init__(_thread(radius * _circle(8), std))
 
@@ -46,6 +49,7 @@ class TwoMoons(Target):
         std: half the width of the moons, at least 0.05.
     """
 
+    @door
     def __init__(self, std: float = 0.1) -> None:
         angle = _midpoints(32) * math.pi
         upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1)
@@ -59,6 +63,7 @@ class Rings(Target):
         std: half the width of the rings, at least 0.1.
     """
 
+    @door
     def __init__(self, std: float = 0.1) -> None:
         super().__init__(_thread(torch.cat([_circle(40), 2 * _circle(80)]), std, 0.1))
 
@@ -70,6 +75,7 @@ class Spiral(Target):
         std: half the width of the arm, at least 0.1.
     """
 
+    @door
     def __init__(self, std: float = 0.1) -> None:
         # Archimedes' r = c angle has an arc length of about c angle^2 / 2.
         angle = 4 * math.pi * _midpoints(80).sqrt()

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError
+from scoresde.errors import ConvergenceError, NonFiniteError
 from scoresde.ode import DOPRI5, TSIT5, solve
 from scoresde.samplers.sampler import Adaptive, NoiseLike
 from scoresde.sde import ReverseSDE, expand
@@ -72,11 +72,6 @@ class ProbabilityFlow(Adaptive):
     atol: float = 1e-4
     max_nfe: int = 1000
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.method not in TABLEAUS:
-            raise InvalidValueError(f"method must be 'dopri5' or 'tsit5', got {self.method!r}")
-
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """The flow map from t to s, in either direction."""
         sde = rsde.sde
@@ -127,13 +122,6 @@ class Scipy(Adaptive):
     rtol: float = 1e-5
     atol: float = 1e-5
     max_nfe: int = 10_000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.method not in ("RK45", "RK23", "DOP853"):
-            raise InvalidValueError(
-                f"method must be 'RK45', 'RK23' or 'DOP853', got {self.method!r}"
-            )
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """The flow map from t to s, in either direction."""

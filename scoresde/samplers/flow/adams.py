@@ -38,9 +38,9 @@ class _Adams(Sampler):
     order: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.order not in range(1, 9):
             raise InvalidValueError(f"order must be an integer from 1 to 8, got {self.order}")
-        super().__post_init__()
 
     @abc.abstractmethod
     def weights(self, ratios: Tensor) -> Tensor:

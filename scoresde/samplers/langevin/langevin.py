@@ -87,10 +87,6 @@ class Langevin(Corrector):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive("snr", self.snr)
-        if self.norm not in ("expected", "batch_mean", "sample"):
-            raise InvalidValueError(
-                f"norm must be 'expected', 'batch_mean' or 'sample', got {self.norm!r}"
-            )
 
     @property
     def coupled(self) -> bool:

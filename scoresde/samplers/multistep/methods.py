@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -39,16 +38,14 @@ class TauMultistep(ExponentialMultistep):
     window: tuple[float, float] = (0.0, math.inf)
 
     def __post_init__(self) -> None:
-        for name, value, least in (("order", self.order, 1), ("corrector", self.corrector, 0)):
-            if not (isinstance(value, int) and least <= value <= 6):
-                raise InvalidValueError(f"{name} must be an integer in [{least}, 6], got {value!r}")
         super().__post_init__()
+        for name, value, least in (("order", self.order, 1), ("corrector", self.corrector, 0)):
+            if not least <= value <= 6:
+                raise InvalidValueError(f"{name} must be an integer in [{least}, 6], got {value}")
         if not 0 <= self.tau < math.inf:
             raise InvalidValueError(f"tau must be finite and >= 0, got {self.tau}")
-        pair = isinstance(self.window, tuple) and len(self.window) == 2
-        pair = pair and all(isinstance(ratio, Real) for ratio in self.window)
-        if not (pair and 0 <= self.window[0] <= self.window[1]):
-            raise InvalidValueError(f"window must be (low, high), 0 <= low, got {self.window!r}")
+        if not 0 <= self.window[0] <= self.window[1]:
+            raise InvalidValueError(f"window must be (low, high), 0 <= low, got {self.window}")
 
     @property
     def stochastic(self) -> bool:
@@ -146,9 +143,9 @@ class ERSDE(ExponentialMultistep):
     order: int = 3
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise InvalidValueError(f"order must be 1, 2 or 3, got {self.order!r}")
         super().__post_init__()
+        if self.order not in (1, 2, 3):
+            raise InvalidValueError(f"order must be 1, 2 or 3, got {self.order}")
 
     @property
     def stochastic(self) -> bool:

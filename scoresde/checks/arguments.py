@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Collection, Mapping
-from dataclasses import fields
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from scoresde.checks.annotations import quoted
 from scoresde.errors import DeviceError, InvalidTypeError, InvalidValueError, UnknownNameError
 
 __all__ = [
     "as_numbers",
-    "check_fields",
     "check_floating",
     "check_generator",
     "check_has",
@@ -27,51 +25,11 @@ __all__ = [
     "lacks",
     "named",
     "named_device",
-    "quoted",
     "seeded",
 ]
 
 T = TypeVar("T")
 C = TypeVar("C")
-
-# An annotation is a class, or its name where annotations are postponed.
-_KINDS: dict[object, tuple[type, str]] = {
-    float: (Real, "a number"),
-    int: (Integral, "an integer"),
-    str: (str, "a string"),
-}
-_KINDS |= {"float": _KINDS[float], "int": _KINDS[int], "str": _KINDS[str]}
-
-
-def quoted(value: object) -> str:
-    """Return a value for an error message, cut to 200 characters."""
-    try:
-        text = repr(value)
-    except Exception:  # of whatever kind: the message is about something else
-        text = f"an object of the class {type(value).__name__}"
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def check_fields(owner: Any, *, finite: bool = False) -> None:
-    """Check the fields of a dataclass that are declared as `float`, `int` or `str`.
-
-    Args:
-        owner: An instance.
-        finite: Whether its numbers must be finite.
-
-    Raises:
-        InvalidTypeError: A field holds something else.
-        InvalidValueError: A number is not finite.
-    """
-    for field in fields(owner):
-        value = getattr(owner, field.name)
-        kind, words = _KINDS.get(field.type, (object, ""))
-        if not isinstance(value, kind):
-            raise InvalidTypeError(
-                f"{field.name} of {type(owner).__name__} must be {words}, got {value!r}"
-            )
-        if finite and isinstance(value, float) and not math.isfinite(value):
-            raise InvalidValueError(f"{field.name} must be finite, got {value}")
 
 
 def check_integer(what: str, value: int, least: int) -> int:
@@ -85,7 +43,7 @@ def check_integer(what: str, value: int, least: int) -> int:
     except TypeError:
         number = least - 1
     if number < least:
-        raise InvalidValueError(f"{what} must be an integer >= {least}, got {value!r}")
+        raise InvalidValueError(f"{what} must be an integer >= {least}, got {quoted(value)}")
     return number
 
 
@@ -99,7 +57,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def check_real(what: str, value: object) -> None:
     """Raise InvalidTypeError unless `value` is a real number."""
     if not isinstance(value, Real):
-        raise InvalidTypeError(f"{what} must be a number, got {value!r}")
+        raise InvalidTypeError(f"{what} must be a number, got {quoted(value)}")
 
 
 def check_name(kind: str, name: object, choices: Collection[str]) -> None:
@@ -118,7 +76,7 @@ def check_has(what: str, value: object, attribute: str, expected: str) -> None:
         expected: The kind, in words.
     """
     if lacks(value, attribute):
-        raise InvalidTypeError(f"{what} must be {expected}, got {value!r}")
+        raise InvalidTypeError(f"{what} must be {expected}, got {quoted(value)}")
 
 
 def lacks(value: object, attribute: str) -> bool:
@@ -177,7 +135,9 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     try:
         return torch.as_tensor(value, **options)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidTypeError(f"{what} must be a number or a tensor, got {value!r}") from error
+        raise InvalidTypeError(
+            f"{what} must be a number or a tensor, got {quoted(value)}"
+        ) from error
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -1,0 +1,257 @@
+"""Arguments checked against their annotations: the one mechanism of every public door.
+
+`door` checks the arguments of a function, `check_fields` the fields of a dataclass. An annotation
+is read as Python reads it, but for three things: True is no number, numbers of numpy are numbers,
+and a place for tensors and numbers takes lists and arrays of numbers too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import math
+import operator
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+import typeguard
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+
+__all__ = ["check_fields", "door", "quoted"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def quoted(value: object) -> str:
+    """Return a value for an error message, cut to 200 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # of whatever kind: the message is about something else
+        text = f"an object of the class {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def door(function: F) -> F:
+    """Check the arguments of a public function against its annotations, call by call.
+
+    Raises:
+        InvalidTypeError: An argument has another type, is missing, or is not expected.
+        UnknownNameError: A word is none of those that its annotation lists.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidTypeError(_misfit(function, signature, kwargs, error)) from None
+        hints = _of_function(function)
+        for name, value in bound.arguments.items():
+            if name in hints and value is not signature.parameters[name].default:
+                hints[name].check(name, value)
+        return function(*args, **kwargs)
+
+    return typing.cast(F, checked)
+
+
+def check_fields(owner: Any, *, finite: bool = False) -> None:
+    """Check the fields of a dataclass against their annotations.
+
+    Args:
+        owner: An instance.
+        finite: Whether its numbers must be finite.
+
+    Raises:
+        InvalidTypeError: A field holds something else.
+        InvalidValueError: A number is not finite.
+        UnknownNameError: A word is none of those that its annotation lists.
+    """
+    kind: Any = type(owner)
+    for name, hint in _of_fields(kind).items():
+        value = getattr(owner, name)
+        hint.check(f"{name} of {kind.__name__}", value)
+        if finite and isinstance(value, Real) and not math.isfinite(value):
+            raise InvalidValueError(f"{name} must be finite, got {value}")
+
+
+class _Kind(type):
+    """A class whose instances are what a function says."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return bool(cls.__dict__["holds"](value))
+
+
+class _Number(metaclass=_Kind):
+    words = "a number"
+    holds = staticmethod(lambda value: isinstance(value, Real) and not _is_bool(value))
+
+
+class _Integer(metaclass=_Kind):
+    words = "an integer"
+    holds = staticmethod(lambda value: not _is_bool(value) and _is_index(value))
+
+
+class _Callable(metaclass=_Kind):
+    words = "a callable"
+    holds = staticmethod(lambda value: callable(value) and not isinstance(value, type))
+
+
+class _Numbers(metaclass=_Kind):
+    words = "numbers"
+    holds = staticmethod(lambda value: isinstance(value, (Tensor, np.ndarray, list, tuple)))
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, (bool, np.bool_))
+
+
+def _is_index(value: Any) -> bool:
+    """Return True for the integers of Python and numpy, and arrays and tensors of one."""
+    try:
+        operator.index(value)
+    except Exception:  # torch has a RuntimeError for some
+        return False
+    return True
+
+
+_READ_AS = {float: _Number, int: _Integer}
+_WORDS = {
+    str: "a string", bool: "True or False", Tensor: "a tensor", types.NoneType: "None",
+    torch.dtype: "a torch.dtype", torch.device: "a torch.device", Mapping: "a mapping",
+    Sequence: "a sequence",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hint:
+    """An annotation: the classes that fit at once, and what typeguard must look into."""
+
+    classes: tuple[type, ...]
+    rest: tuple[Any, ...]
+    choices: tuple[str, ...]
+    words: str
+
+    def check(self, what: str, value: object) -> None:
+        if isinstance(value, self.classes) or (isinstance(value, str) and value in self.choices):
+            return
+        for hint in self.rest:
+            try:
+                typeguard.check_type(
+                    value, hint,
+                    collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS,
+                )  # fmt: skip
+                return
+            except typeguard.TypeCheckError:
+                continue
+        if self.choices and isinstance(value, str):
+            raise UnknownNameError.of(what, value, self.choices)
+        raise InvalidTypeError(f"{what} must be {self.words}, got {quoted(value)}")
+
+
+def _hint(annotation: Any) -> _Hint | None:
+    """Return what an annotation asks for, or None where it takes anything."""
+    parts = [_translated(part) for part in _alternatives(annotation)]
+    if any(part in (Any, object) or isinstance(part, TypeVar) for part in parts):
+        return None
+    if Tensor in parts and _Number in parts:
+        parts.append(_Numbers)
+    literals = [part for part in parts if typing.get_origin(part) is Literal]
+    choices = tuple(choice for part in literals for choice in typing.get_args(part))
+    plain = [part for part in parts if isinstance(part, type) and typing.get_origin(part) is None]
+    rest = [part for part in parts if part not in plain and part not in literals]
+    words = [repr(choice) for choice in choices]
+    words += [_named(part) for part in parts if part not in literals and part is not _Numbers]
+    listed = ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]
+    return _Hint(tuple(plain), tuple(rest), choices, listed)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(a for part in typing.get_args(annotation) for a in _alternatives(part))
+    return (annotation,)
+
+
+def _translated(annotation: Any) -> Any:
+    """Return an annotation with our notion of numbers and callables in the place of Python's."""
+    if annotation is None:
+        return types.NoneType
+    if annotation in _READ_AS:
+        return _READ_AS[annotation]
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Callable or getattr(annotation, "_is_protocol", False):
+        return _Callable if origin or "__call__" in vars(annotation) else object
+    if origin is None or origin is Literal or not args:
+        return annotation
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(lambda a, b: a | b, map(_translated, args))
+    return origin[tuple(a if a is Ellipsis else _translated(a) for a in args)]
+
+
+def _named(part: Any) -> str:
+    """Return an annotation in words."""
+    origin = typing.get_origin(part)
+    if origin is not None:
+        whole = _WORDS.get(origin, f"a {origin.__name__}")
+        inside = dict.fromkeys(_plural(a) for a in typing.get_args(part) if a is not Ellipsis)
+        return whole if "" in inside or not inside else f"{whole} of {' and '.join(inside)}"
+    if part in _WORDS:
+        return _WORDS[part]
+    own: str | None = vars(part).get("words") if isinstance(part, _Kind) else None
+    name = getattr(part, "__name__", str(part))
+    return own or f"{'an' if name[0] in 'AEIO' or name == 'SDE' else 'a'} {name}"
+
+
+def _plural(part: Any) -> str:
+    """Return an annotation in words, for many; an empty string for anything."""
+    if part in (Any, object):
+        return ""
+    words = _named(part).removeprefix("an ").removeprefix("a ")
+    return words if words.endswith("s") else f"{words}s"
+
+
+@functools.cache
+def _of_function(function: Callable[..., Any]) -> dict[str, _Hint]:
+    kinds = {p.name: p.kind for p in inspect.signature(function).parameters.values()}
+    hints = typing.get_type_hints(function)
+    fixed = {n: h for n, h in hints.items() if n in kinds and kinds[n] not in (2, 4)}
+    return {name: hint for name, given in fixed.items() if (hint := _hint(given)) is not None}
+
+
+@functools.cache
+def _of_fields(kind: type) -> dict[str, _Hint]:
+    try:
+        hints = typing.get_type_hints(kind)
+    except NameError:  # of a class within a function, whose names are gone
+        simple = {"float": float, "int": int, "str": str, "bool": bool}
+        known = {f.name: f.type for f in dataclasses.fields(kind)}
+        hints = {n: simple.get(t, Any) if isinstance(t, str) else t for n, t in known.items()}
+    names = {field.name for field in dataclasses.fields(kind)}
+    given = {name: hint for name, hint in hints.items() if name in names}
+    return {name: hint for name, h in given.items() if (hint := _hint(h)) is not None}
+
+
+def _misfit(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    kwargs: Mapping[str, Any],
+    error: TypeError,
+) -> str:
+    """Return what is wrong with a call, with the nearest argument to an unknown one."""
+    names = list(signature.parameters)
+    any_name = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for name in kwargs:
+        if name not in names and not any_name:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}=?" if near else f"; it takes {', '.join(names)}"
+            return f"{function.__qualname__} takes no argument {name}={hint}"
+    return f"{function.__qualname__}: {error}"
