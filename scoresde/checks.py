@@ -66,11 +66,12 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
     for field in fields(owner):
         value = getattr(owner, field.name)
         kind, words = _KINDS.get(field.type, (object, ""))
-        if not isinstance(value, kind):
+        # True is an integer of Python's, and no number of anybody's
+        if not isinstance(value, kind) or (words and isinstance(value, bool)):
             raise InvalidTypeError(
-                f"{field.name} of {type(owner).__name__} must be {words}, got {value!r}"
+                f"{field.name} of {type(owner).__name__} must be {words}, got {quoted(value)}"
             )
-        if finite and isinstance(value, float) and not math.isfinite(value):
+        if finite and isinstance(value, Real) and not math.isfinite(value):
             raise InvalidValueError(f"{field.name} must be finite, got {value}")
 
 
@@ -85,7 +86,7 @@ def check_integer(what: str, value: int, least: int) -> int:
     except TypeError:
         number = least - 1
     if number < least:
-        raise InvalidValueError(f"{what} must be an integer >= {least}, got {value!r}")
+        raise InvalidValueError(f"{what} must be an integer >= {least}, got {quoted(value)}")
     return number
 
 
@@ -99,7 +100,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def check_real(what: str, value: object) -> None:
     """Raise InvalidTypeError unless `value` is a real number."""
     if not isinstance(value, Real):
-        raise InvalidTypeError(f"{what} must be a number, got {value!r}")
+        raise InvalidTypeError(f"{what} must be a number, got {quoted(value)}")
 
 
 def check_name(kind: str, name: object, choices: Collection[str]) -> None:
@@ -118,7 +119,7 @@ def check_has(what: str, value: object, attribute: str, expected: str) -> None:
         expected: The kind, in words.
     """
     if lacks(value, attribute):
-        raise InvalidTypeError(f"{what} must be {expected}, got {value!r}")
+        raise InvalidTypeError(f"{what} must be {expected}, got {quoted(value)}")
 
 
 def lacks(value: object, attribute: str) -> bool:
@@ -177,7 +178,9 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     try:
         return torch.as_tensor(value, **options)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidTypeError(f"{what} must be a number or a tensor, got {value!r}") from error
+        raise InvalidTypeError(
+            f"{what} must be a number or a tensor, got {quoted(value)}"
+        ) from error
 
 
 def seeded(seed: int) -> torch.Generator:

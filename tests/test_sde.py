@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
 import torch
@@ -217,6 +217,21 @@ def test_half_precision_states_stay_half_and_finite(sde, dtype):
     assert out.dtype == dtype
     assert out.isfinite().all()
     assert sde.drift(x, t).dtype == dtype
+
+
+@every_sde
+@pytest.mark.parametrize("wrong", [True, False, "1", "a", None], ids=repr)
+def test_words_and_truth_values_are_no_numbers(sde, wrong):
+    for field in fields(sde):
+        if field.init and field.type in ("float", float):
+            with pytest.raises(InvalidTypeError, match=f"{field.name} of .* got {wrong!r}"):
+                replace(sde, **{field.name: wrong})
+
+
+def test_a_value_is_quoted_with_two_hundred_characters():
+    with pytest.raises(InvalidTypeError) as caught:
+        VESDE("a" * 10_000)
+    assert len(str(caught.value)) < 300
 
 
 BAD = {
