@@ -21,7 +21,7 @@ from scoresde.errors import InvalidValueError, ShapeError
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
 
-__all__ = ["METHODS", "check_closed_forms"]
+__all__ = ["METHODS", "check_closed_forms", "of_shape", "two_of_shape"]
 
 METHODS = ("coefficients", "drift", "diffusion", "log_snr", "time", "transition")
 """The methods of an SDE that follow from `alpha` and `sigma`."""
@@ -50,6 +50,27 @@ def check_closed_forms(sde: SDE, base: type[Any]) -> None:
         comparison = _Comparison(sde, base)
         for name in own:
             getattr(comparison, name)()
+
+
+def of_shape(sde: SDE, name: str, value: Any, t: Tensor) -> Tensor:
+    """Return the value of a method of an SDE, checked to be a tensor of the shape of `t`."""
+    if getattr(value, "shape", None) != t.shape:
+        raise ShapeError(
+            f"{name} of {type(sde).__name__} must return a tensor of the shape of its argument, "
+            f"{tuple(t.shape)}, got {quoted(value)}"
+        )
+    tensor: Tensor = value
+    return tensor
+
+
+def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both values of a method of an SDE, checked to be tensors of the shape of `t`."""
+    if not isinstance(values, tuple) or len(values) != 2:
+        raise ShapeError(
+            f"{name} of {type(sde).__name__} must return two tensors of the shape of its argument, "
+            f"got {quoted(values)}"
+        )
+    return of_shape(sde, name, values[0], t), of_shape(sde, name, values[1], t)
 
 
 class _Comparison:
@@ -83,7 +104,7 @@ class _Comparison:
     def coefficients(self) -> None:
         """Compare f and the square of g with the derivatives of alpha and sigma."""
         name = "coefficients"
-        f, g2 = self.two(name, self.sde.coefficients(self.t))
+        f, g2 = two_of_shape(self.sde, name, self.sde.coefficients(self.t), self.t)
         if self.derivatives is not None:
             drift, diffusion = self.derivatives
             self.compare(name, "f", f, drift, 1e-9 / self.sde.T)
@@ -119,7 +140,7 @@ class _Comparison:
         """Compare the transition from each time to the next."""
         s, t = self.t.roll(1), self.t
         s[0] = self.t[0]
-        a, v = self.two("transition", self.sde.transition(s, t))
+        a, v = two_of_shape(self.sde, "transition", self.sde.transition(s, t), t)
         known_a, known_v = self.base.transition(self.sde, s, t)
         self.compare("transition", "a", a, known_a, 0.0)
         rounding = (1e-12 + self.rounding) * self.variance
@@ -127,22 +148,7 @@ class _Comparison:
 
     def shaped(self, name: str, value: Any) -> Tensor:
         """Return the value of a method, checked to be a tensor `(N,)`."""
-        if getattr(value, "shape", None) != self.t.shape:
-            raise ShapeError(
-                f"{name} of {type(self.sde).__name__} must return a tensor of the shape of its "
-                f"argument, {tuple(self.t.shape)}, got {quoted(value)}"
-            )
-        tensor: Tensor = value
-        return tensor
-
-    def two(self, name: str, values: Any) -> tuple[Tensor, Tensor]:
-        """Return both values of a method, checked to be tensors `(N,)`."""
-        if not isinstance(values, tuple) or len(values) != 2:
-            raise ShapeError(
-                f"{name} of {type(self.sde).__name__} must return two tensors of the shape of its "
-                f"argument, got {quoted(values)}"
-            )
-        return self.shaped(name, values[0]), self.shaped(name, values[1])
+        return of_shape(self.sde, name, value, self.t)
 
     def compare(
         self, name: str, what: str, own: Tensor, known: Tensor, rounding: Tensor | float

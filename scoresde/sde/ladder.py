@@ -42,7 +42,9 @@ class _Table(SDE):
         """Make the field of that name a tuple of floats, one for each level."""
         given = getattr(self, name)
         try:
-            if isinstance(given, str) or any(isinstance(value, (str, bytes, bool)) for value in given):
+            if isinstance(given, str) or any(
+                isinstance(value, (str, bytes, bool)) for value in given
+            ):
                 raise TypeError("a word or a truth value")
             values = tuple(float(value) for value in given)
         except (TypeError, ValueError) as error:
