@@ -10,22 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
-from strategies import SDES, UserSDE, generators, ladders, log_floats, shapes, times_of
+from strategies import KINDS, SDES, UserSDE, generators, ladders, log_floats, shapes, times_of
 from torch.testing import assert_close
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError
 from scoresde.objectives import dsm_loss
 from scoresde.sde import (
-    EDMSDE,
     VESDE,
     VPSDE,
     BetaLadder,
     CosineSDE,
-    FlowSDE,
     Importance,
     LogNormal,
     NCSNLadder,
-    SubVPSDE,
     expand,
 )
 
@@ -40,10 +37,6 @@ def twins(draw) -> tuple[VESDE, NCSNLadder]:
 
 def close(a, b, rel):
     assert_close(a, b, rtol=rel, atol=0)
-
-
-# those that may have levels
-KINDS = [VESDE, VPSDE, SubVPSDE, CosineSDE, EDMSDE, FlowSDE, UserSDE]
 
 
 @given(twins())
@@ -148,11 +141,11 @@ def test_the_moments_of_a_ladder_solve_their_differential_equation(sde):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("levels", [2, 3, 11, 1000, 2000, 100_000])
-@pytest.mark.parametrize("kind", [*KINDS, "ncsn", "betas"])
+@pytest.mark.parametrize("kind", [*KINDS.values(), UserSDE])
 def test_every_level_has_its_own_index(kind, levels, dtype):
-    if kind == "ncsn":
+    if kind is NCSNLadder:
         sde = NCSNLadder.geometric(0.01, 50.0, levels)
-    elif kind == "betas":
+    elif kind is BetaLadder:
         sde = BetaLadder([1 / levels] * levels)
     else:
         sde = kind(levels=levels)
