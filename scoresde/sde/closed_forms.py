@@ -74,7 +74,7 @@ def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, T
 
 
 class _Comparison:
-    """The comparison of the methods of an SDE with the derived ones, each by its own name."""
+    """Compare the methods of an SDE with the derived ones, each by its own name."""
 
     def __init__(self, sde: SDE, base: type[Any]) -> None:
         self.sde, self.base = sde, base
@@ -84,17 +84,17 @@ class _Comparison:
 
     @cached_property
     def known_log_snr(self) -> Tensor:
-        """The derived log-SNR."""
+        """Return the derived log-SNR."""
         return self.alpha2.log() - self.variance.log()
 
     @cached_property
     def rounding(self) -> Tensor:
-        r"""The relative error of $\alpha^2$ or $\sigma^2$ where one is 1 minus the other."""
+        r"""Return the relative error of $\alpha^2$ or $\sigma^2$ where one is 1 minus the other."""
         return 1e-15 * (self.alpha2 / self.variance + self.variance / self.alpha2)
 
     @cached_property
     def derivatives(self) -> tuple[Tensor, Tensor] | None:
-        r"""The derived $f$ and $g^2$, or None where autograd cannot tell."""
+        r"""Return the derived $f$ and $g^2$, or None where autograd cannot tell."""
         try:
             known: tuple[Tensor, Tensor] = self.base.coefficients(self.sde, self.t)
         except (RuntimeError, InvalidValueError):  # of torch, about an array; or our own

@@ -91,8 +91,8 @@ class ItoSDE(SDE):
         ...         return -rate, 2 * rate
         >>> sde = OrnsteinUhlenbeck()
         >>> alpha, sigma = sde.at(0.5, torch.zeros(1, 2))
-        >>> print(f"alpha {alpha:.6f} = {math.exp(-2.5):.6f}, sigma {sigma:.6f}")
-        alpha 0.082085 = 0.082085, sigma 0.996625
+        >>> print(f"alpha {alpha:.6f}, sigma {sigma:.6f}")  # e^-2.5, (1 - e^-5)^0.5
+        alpha 0.082085, sigma 0.996625
     """
 
     sigma0: float = field(default=0.0, kw_only=True)
@@ -151,7 +151,7 @@ class ItoSDE(SDE):
 
     @cached_property
     def _panels(self) -> tuple[Tensor, Tensor, Tensor]:
-        r"""The ends of all panels `(N,)`, and $F$ and $\sigma^2$ there."""
+        r"""Return the ends of all panels `(N,)`, and $F$ and $\sigma^2$ there."""
         with torch.inference_mode(False), torch.no_grad():
             halves = self.T * 0.5 ** torch.arange(1, _GRADED + 1, dtype=torch.float64)
             inner = torch.cat([halves.flip(0), self.T - halves[1:]])
