@@ -109,12 +109,15 @@ def test_the_comparison_comes_after_every_post_init():
     assert_refused("log_snr", "Late", lambda: replace(Late(), pace=1.1))
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+MODES = [torch.no_grad, torch.inference_mode, torch.enable_grad, lambda: torch.device("meta")]
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_sdes_are_made_in_every_mode_of_torch(sde, mode):
     with mode():
         again = replace(sde)
-        t = torch.tensor([sde.T / 2])
+        t = torch.tensor([sde.T / 2], device="cpu")
         f, g2 = SDE.coefficients(again, t)
     assert again == sde
     assert torch.equal(f, SDE.coefficients(sde, t)[0])

@@ -98,11 +98,13 @@ def test_the_kernel_is_differentiable_more_than_once(data):
             ours, theirs = ours + 0 * t, theirs + 0 * t
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_panels_that_were_made_in_inference_mode_serve_training_too(mode):
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, lambda: torch.device("meta")]
+)
+def test_panels_that_were_made_in_any_mode_serve_training_too(mode):
     with mode():
-        sde = twin(VPSDE())
-        sde.sigma(torch.tensor(0.5))
+        sde = Twin(base=VPSDE())
+        sde.sigma(torch.tensor(0.5, device="cpu"))
     t = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     sde.sigma(t).backward()
     assert t.grad > 0

@@ -33,6 +33,7 @@ _GRADED = 24  # times that [0, T] is halved towards each end before any error is
 _DEEPEST = 2.0**-1000  # the smallest panel at 0, as a share of T; elsewhere float64 sets it
 _MOST = 4096  # panels in all
 _SURE = 1e-12  # the error of a panel, absolute in log alpha and relative in sigma^2
+_HALVES = 0.5 ** torch.arange(1, 25, dtype=torch.float64)
 _ROWS = 4096  # times computed at once, for the sake of memory
 
 
@@ -153,7 +154,7 @@ class ItoSDE(SDE):
     def _panels(self) -> tuple[Tensor, Tensor, Tensor]:
         r"""Return the ends of all panels `(N,)`, and $F$ and $\sigma^2$ there."""
         with torch.inference_mode(False), torch.no_grad():
-            halves = self.T * 0.5 ** torch.arange(1, _GRADED + 1, dtype=torch.float64)
+            halves = self.T * _HALVES[:_GRADED]
             inner = torch.cat([halves.flip(0), self.T - halves[1:]])
             edges = torch.cat([inner.new_tensor([0.0]), inner, inner.new_tensor([self.T])])
             while True:
@@ -162,7 +163,7 @@ class ItoSDE(SDE):
                     return edges, log_alpha, variance
                 new = (edges[:-1] + edges[1:])[wrong] / 2
                 if wrong[0]:  # towards 0 at once, as far as it may have to be
-                    new = torch.cat([new, edges[1] * 0.5 ** torch.arange(2.0, 20.0).double()])
+                    new = torch.cat([new, edges[1] * _HALVES[1:20]])
                 edges = torch.cat([edges, new]).sort().values
 
     def _accumulated(self, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:

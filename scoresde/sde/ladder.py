@@ -139,7 +139,7 @@ class NCSNLadder(_Table):
         return cls(tuple(sigma_min * ratio ** (i / (levels - 1)) for i in range(levels)))
 
     def _knots(self) -> Tensor:
-        return -2 * torch.tensor(self.sigmas, dtype=torch.float64).log()
+        return -2 * torch.tensor(self.sigmas, dtype=torch.float64, device="cpu").log()
 
     def alpha(self, t: Tensor) -> Tensor:
         r"""Return $\alpha_t = 1$."""
@@ -193,7 +193,9 @@ class BetaLadder(_Table):
         return 1.0
 
     def _knots(self) -> Tensor:
-        log_alpha_bar = torch.log1p(-torch.tensor(self.betas, dtype=torch.float64)).cumsum(0)
+        log_alpha_bar = torch.log1p(
+            -torch.tensor(self.betas, dtype=torch.float64, device="cpu")
+        ).cumsum(0)
         return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
 
     def alpha(self, t: Tensor) -> Tensor:
