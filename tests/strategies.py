@@ -1,8 +1,9 @@
 """What hypothesis draws in these tests: SDEs, shapes, times, Gaussian data, generators.
 
-`SDES` holds one instance of every exported SDE, and of a user's, for tests that go through all of
-them by name; `sdes()` draws any of those kinds with its parameters. Everything stays within what
-the laws promise: alpha(T) >= 1e-3, noise ratios up to 1e5.
+`KINDS` are the classes of the table of SDEs, and `SDES` holds at least one instance of each, and of
+a user's, for tests that go through all of them by name; `sdes()` draws any of those kinds with its
+parameters. A new row of the table is in all of them, with default parameters. Everything stays
+within what the laws promise: alpha(T) >= 1e-3, noise ratios up to 1e5.
 """
 
 import math
@@ -25,6 +26,7 @@ from scoresde.sde import (
     SubVPSDE,
     expand,
 )
+from scoresde.sde import SDES as KINDS
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,17 @@ class UserSDE(SDE):
         return self.noise * t * (1 + t)
 
 
+TABLES = {
+    "NCSNLadder": [0.01 * 2**i for i in range(13)],
+    "BetaLadder": torch.linspace(1e-4, 0.02, 1000),
+}
+
+
+def made(kind: type[SDE], **fields: object) -> SDE:
+    """Return an SDE of a class with default parameters; a ladder has a usual table."""
+    return kind(TABLES[kind.__name__]) if kind.__name__ in TABLES else kind(**fields)
+
+
 SDES: dict[str, SDE] = {
     "ve": VESDE(),
     "vp": VPSDE(),
@@ -55,6 +68,7 @@ SDES: dict[str, SDE] = {
     "user": UserSDE(),
     "user_levels": UserSDE(levels=5),
 }
+SDES |= {name: kind() for name, kind in KINDS.items() if kind not in map(type, SDES.values())}
 
 
 class Exact:
@@ -102,7 +116,7 @@ def vp_sdes(draw, kind: type[VPSDE] = VPSDE, levels=_LEVELS) -> VPSDE:
 
 @st.composite
 def other_sdes(draw, kind: type[SDE], levels=_LEVELS) -> SDE:
-    """Cosine, EDM, flow or a user's own."""
+    """Any other kind of the table, or a user's own, at some of its T."""
     end = kind().T * draw(st.floats(0.2, 1))
     fields = dict(T=end, eps=end * draw(log_floats(1e-3, 0.1)), levels=draw(levels))
     if kind is UserSDE:
@@ -130,9 +144,12 @@ def ladders(draw, max_levels=40) -> SDE:
 def sdes(*, continuous: bool = False) -> st.SearchStrategy[SDE]:
     """Every exported SDE and a user's own, any parameters; `continuous` leaves levels out."""
     levels = st.none() if continuous else _LEVELS
-    kinds = [ve_sdes(levels), vp_sdes(VPSDE, levels), vp_sdes(SubVPSDE, levels)]
-    kinds += [other_sdes(kind, levels) for kind in (CosineSDE, EDMSDE, FlowSDE, UserSDE)]
-    return st.one_of(kinds if continuous else [*kinds, ladders()])
+    known = {"VESDE": ve_sdes(levels)}
+    known |= {kind.__name__: vp_sdes(kind, levels) for kind in (VPSDE, SubVPSDE)}
+    rows = {name: kind for name, kind in KINDS.items() if name not in TABLES}
+    drawn = [known.get(name, other_sdes(kind, levels)) for name, kind in rows.items()]
+    drawn.append(other_sdes(UserSDE, levels))
+    return st.one_of(drawn if continuous else [*drawn, ladders()])
 
 
 def shapes(min_rank: int = 1, max_rank: int = 5) -> st.SearchStrategy[tuple[int, ...]]:

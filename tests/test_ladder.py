@@ -10,22 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
-from strategies import SDES, UserSDE, generators, ladders, log_floats, shapes, times_of
+from strategies import KINDS, SDES, UserSDE, generators, ladders, log_floats, shapes, times_of
 from torch.testing import assert_close
 
-from scoresde.errors import InvalidValueError, ScoreSDEError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError
 from scoresde.objectives import dsm_loss
 from scoresde.sde import (
-    EDMSDE,
     VESDE,
     VPSDE,
     BetaLadder,
     CosineSDE,
-    FlowSDE,
     Importance,
     LogNormal,
     NCSNLadder,
-    SubVPSDE,
     expand,
 )
 
@@ -40,10 +37,6 @@ def twins(draw) -> tuple[VESDE, NCSNLadder]:
 
 def close(a, b, rel):
     assert_close(a, b, rtol=rel, atol=0)
-
-
-# those that may have levels
-KINDS = [VESDE, VPSDE, SubVPSDE, CosineSDE, EDMSDE, FlowSDE, UserSDE]
 
 
 @given(twins())
@@ -148,11 +141,11 @@ def test_the_moments_of_a_ladder_solve_their_differential_equation(sde):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("levels", [2, 3, 11, 1000, 2000, 100_000])
-@pytest.mark.parametrize("kind", [*KINDS, "ncsn", "betas"])
+@pytest.mark.parametrize("kind", [*KINDS.values(), UserSDE])
 def test_every_level_has_its_own_index(kind, levels, dtype):
-    if kind == "ncsn":
+    if kind is NCSNLadder:
         sde = NCSNLadder.geometric(0.01, 50.0, levels)
-    elif kind == "betas":
+    elif kind is BetaLadder:
         sde = BetaLadder([1 / levels] * levels)
     else:
         sde = kind(levels=levels)
@@ -309,8 +302,14 @@ def test_a_ladder_of_any_length_of_time_is_the_same_ladder():
 
 
 BAD = {
-    "falling": (lambda: NCSNLadder((1.0, 0.5)), r"strictly increasing, got \(1.0, 0.5\)"),
-    "constant": (lambda: NCSNLadder((0.5, 0.5)), r"strictly increasing, got \(0.5, 0.5\)"),
+    "falling": (
+        lambda: NCSNLadder((1.0, 0.5)),
+        r"increasing, but sigmas\[1\] = 0.5; got \(1.0, 0.5\)",
+    ),
+    "constant": (
+        lambda: NCSNLadder((0.5, 0.5)),
+        r"increasing, but sigmas\[1\] = 0.5; got \(0.5, 0.5\)",
+    ),
     "zero": (lambda: NCSNLadder((0.0, 0.5)), r"positive.*got \(0.0, 0.5\)"),
     "negative": (lambda: NCSNLadder((-1.0, 0.5)), r"positive.*got \(-1.0, 0.5\)"),
     "nan": (lambda: NCSNLadder((0.1, math.nan)), r"finite.*got \(0.1, nan\)"),
@@ -318,8 +317,12 @@ BAD = {
     "one": (lambda: NCSNLadder((1.0,)), "at least 2 levels, got 1 sigmas"),
     "none": (lambda: BetaLadder([]), "at least 2 levels, got 0 betas"),
     "eps": (lambda: NCSNLadder((0.1, 1.0), eps=0.1), "ends at its first level, eps = 0; got 0.1"),
-    "beta of 1": (lambda: BetaLadder([0.1, 1.0]), r"lie in \(0, 1\), got \(0.1, 1.0\)"),
-    "beta of 0": (lambda: BetaLadder([0.0, 0.5]), r"lie in \(0, 1\), got \(0.0, 0.5\)"),
+    "beta of 1": (
+        lambda: BetaLadder([0.1, 1.0]),
+        r"lie in \(0, 1\), but betas\[1\] = 1.0: at 1 a step leaves nothing of the data.*"
+        r"clip the table.*got \(0.1, 1.0\)",
+    ),
+    "beta of 0": (lambda: BetaLadder([0.0, 0.5]), r"lie in \(0, 1\), but betas\[0\] = 0.0"),
     "beta nan": (lambda: BetaLadder([0.1, math.nan]), r"got \(0.1, nan\)"),
     "a beta lost in rounding": (
         lambda: BetaLadder([0.5, 1e-20]),
@@ -333,6 +336,7 @@ BAD = {
         lambda: NCSNLadder.geometric(1.0, 0.1, 5),
         "sigma_min = 1.0, sigma_max = 0.1",
     ),
+    "levels of a continuous SDE": (lambda: VESDE(levels=True), "integer >= 2 or None, got True"),
     "geometric of one": (lambda: NCSNLadder.geometric(0.1, 1.0, 1), "integer >= 2, got 1"),
     "too many steps": (
         lambda: VESDE(levels=10).times(10),
@@ -358,3 +362,25 @@ def test_impossible_ladders_are_named(name):
     with pytest.raises(ScoreSDEError, match=message) as caught:
         call()
     assert isinstance(caught.value, InvalidValueError)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BetaLadder([*[0.001234567] * 999, 1.0]),
+        lambda: NCSNLadder([*[0.1 + i / 7 for i in range(999)], 0.01]),
+        lambda: NCSNLadder([*["0.123456789"] * 999]),
+        lambda: BetaLadder(["word"] * 1000),
+    ],
+)
+def test_a_long_table_is_not_quoted_whole(make):
+    with pytest.raises(ScoreSDEError) as caught:
+        make()
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("kind", [NCSNLadder, BetaLadder])
+@pytest.mark.parametrize("values", ["12", ["0.1", "0.2"], [0.1, True], [b"1", 0.2], 3, [None]])
+def test_words_and_truth_values_are_no_levels(kind, values):
+    with pytest.raises(InvalidTypeError, match="must be numbers, got"):
+        kind(values)

@@ -1,7 +1,7 @@
 """The process that follows from a kernel: its moments, its transitions, its simulation."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 import pytest
@@ -20,13 +20,19 @@ from strategies import (
 from torch import Tensor
 from torch.testing import assert_close
 
+from scoresde import sample
+from scoresde.errors import InvalidValueError
 from scoresde.sde import (
     EDMSDE,
     SDE,
     VESDE,
     VPSDE,
+    ItoSDE,
+    NCSNLadder,
     SubVPSDE,
+    process_of,
 )
+from scoresde.targets import Gaussian
 
 
 @dataclass(frozen=True)
@@ -251,3 +257,116 @@ def test_the_bias_of_euler_maruyama_is_of_first_order(name):
     bias = [abs(euler_maruyama_variance(sde, n) - exact) for n in (100, 200, 400)]
     assert 0 < bias[1] < 0.6 * bias[0]
     assert 0 < bias[2] < 0.6 * bias[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin(ItoSDE):
+    """The process of another SDE, by its drift and diffusion."""
+
+    base: SDE
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.base.coefficients(t)
+
+
+def again(sde: SDE, **changes) -> SDE:
+    """Return the same SDE as an object of a subclass, with other fields where given."""
+    kind = dataclass(frozen=True)(type("Mine", (type(sde),), {}))
+    return kind(**{f.name: getattr(sde, f.name) for f in fields(sde) if f.init} | changes)
+
+
+@given(sdes())
+def test_a_process_is_the_same_as_itself_and_as_that_of_a_subclass(sde):
+    for other in (sde, replace(sde), again(sde)):
+        assert sde.same_process(other)
+        assert other.same_process(sde)
+
+
+@given(sdes(continuous=True), st.none() | st.integers(2, 40), st.floats(0.01, 1))
+def test_levels_and_eps_make_no_other_process(sde, levels, share):
+    other = again(sde, levels=levels, eps=sde.eps + (sde.T - sde.eps) * share * 0.9)
+    assert sde.same_process(other)
+    assert other.same_process(sde)
+
+
+@given(sdes(continuous=True))
+def test_a_process_by_drift_and_diffusion_is_the_same(sde):
+    start = float(sde.sigma(torch.tensor(0.0, dtype=torch.float64)))
+    twin = Twin(base=sde, sigma0=start, T=sde.T, eps=sde.eps)
+    assert sde.same_process(twin)
+    assert twin.same_process(sde)
+
+
+@given(sdes(), sdes())
+def test_being_the_same_process_is_symmetric_and_means_the_same_transitions(one, other):
+    assert one.same_process(other) == other.same_process(one)
+    if one.same_process(other):
+        t = torch.linspace(max(one.eps, other.eps), one.T, 5, dtype=torch.float64)
+        close(one.sigma(t), other.sigma(t), 1e-5)
+
+
+@given(st.data(), st.sampled_from([-1e-3, 1e-3]))
+def test_other_parameters_are_another_process(data, change):
+    sde = data.draw(sdes())
+    names = [f.name for f in fields(sde) if f.init and f.name not in ("eps", "levels")]
+    name = data.draw(st.sampled_from(names))
+    value = getattr(sde, name)
+    if type(value) is tuple:
+        value = (*value[:-1], value[-1] * (1 + change))
+        if name == "sigmas" and value[-1] <= value[-2]:
+            return
+        if name == "betas" and value[-1] * math.prod(1 - b for b in value[:-1]) < 1e-2:
+            return  # too small to change the variance
+    elif (sde.T + 1e-3 >= 1 and name == "T") or value < 1e-2:
+        return  # cosine and flow end before 1, and a parameter may be too small to matter
+    else:
+        value *= 1 + change
+    other = replace(sde, **{name: value})
+    assert not sde.same_process(other)
+    assert not other.same_process(sde)
+
+
+def test_two_processes_that_meet_at_one_level_are_not_the_same():
+    """At T alone they agree, and at the first level of one of them, where the other is not used."""
+    one, other = VESDE(0.01, 50.0, levels=2), VESDE(0.02, 50.0, eps=0.5)
+    assert not one.same_process(other)
+    assert not other.same_process(one)
+
+
+def test_processes_with_infinities_or_tensors_are_compared_too():
+    @dataclass(frozen=True, eq=False)
+    class Table(SDE):
+        scales: Tensor
+
+        def alpha(self, t):
+            return self.scales[0] / (1 - t)
+
+        def sigma(self, t):
+            return self.scales[1] * t
+
+    one, same, other = (Table(torch.tensor([1.0, s]).double()) for s in (2.0, 2.0, 3.0))
+    assert one.same_process(same)
+    assert not one.same_process(other)
+
+
+@given(log_floats(1e-3, 1), log_floats(10, 1e4), st.integers(8, 40))
+def test_a_score_of_ve_with_levels_serves_the_equal_ladder(low, ratio, levels):
+    ve = VESDE(low, low * ratio, levels=levels)
+    ladder = NCSNLadder.geometric(low, low * ratio, levels)
+    score = Gaussian(torch.tensor([1.0, -1.0], dtype=torch.float64), var=0.5).at(ve)
+    assert process_of(score, ladder) is ladder
+    kwargs = dict(n=3, seed=0, dtype=torch.float64)
+    ours, theirs = (sample(score, sde, "ancestral", **kwargs) for sde in (ve, ladder))
+    close(ours, theirs, 1e-6, scale=1)
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_another_process_than_the_score_s_own_is_refused_by_name(name):
+    sde = SDES[name]
+    own = VPSDE(beta_max=15.0)
+    score = Gaussian(torch.zeros(2), var=0.5).at(own)
+    with pytest.raises(InvalidValueError, match=r"belongs to VPSDE\(.*Rescheduled\(score, sde\)"):
+        process_of(score, sde)
+    assert process_of(score, None) is own
+    assert process_of(score, replace(own, levels=5)) == replace(own, levels=5)
+    assert process_of(lambda x, t: -x, sde) is sde

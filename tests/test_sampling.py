@@ -819,8 +819,8 @@ def test_a_score_may_scale_its_time_in_place(n):
 
 
 def test_functions_of_time_that_are_no_tensors_are_named():
-    with pytest.raises(ShapeError, match=r"alpha of Straight must .* shape .* \(2,\), got 1.0"):
-        sample(plain, Straight(constant=1.0), shape=(1,), seed=0)
+    with pytest.raises(ShapeError, match=r"alpha of Straight must .* shape .* \(7,\), got 1.0"):
+        Straight(constant=1.0)
 
 
 def test_a_nan_in_one_sample_is_located():

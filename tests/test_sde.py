@@ -1,18 +1,24 @@
 """Every SDE, ours and a user's: the kernel at any time and shape, and bad inputs."""
 
+import doctest
+import importlib
+import inspect
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+import pkgutil
+from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import (
+    KINDS,
     SDES,
     UserSDE,
     dtypes,
     generators,
+    made,
     sdes,
     shapes,
     times_of,
@@ -54,10 +60,25 @@ def close(a: Tensor, b: Tensor, rel: float, scale: float = 0.0) -> None:
     assert_close(a, b, rtol=rel, atol=rel * scale)
 
 
-def test_every_exported_sde_goes_through_the_protocol():
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
+def test_every_exported_sde_is_a_row_of_the_table_and_goes_through_the_protocol():
     exported = (getattr(scoresde.sde, name) for name in scoresde.sde.__all__)
     exported = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, SDE)}
-    assert exported - {SDE} == {type(sde) for sde in SDES.values()} - {UserSDE}
+    rows = {kind for kind in exported if not inspect.isabstract(kind)}
+    assert rows == set(KINDS.values()) == {type(sde) for sde in SDES.values()} - {UserSDE}
+    assert all(name == kind.__name__ for name, kind in KINDS.items())
+
+
+@every_kind
+def test_a_signal_that_vanishes_ends_between_a_75th_and_a_thousandth_of_the_noise(kind):
+    sde = made(kind)
+    end = torch.tensor(sde.T, dtype=torch.float64)
+    if sde.alpha(end) < 0.5:
+        assert 75 <= sde.sigma(end) / sde.alpha(end) <= 1000
+    else:
+        assert sde.alpha(end) == 1
 
 
 @every_sde
@@ -217,6 +238,33 @@ def test_half_precision_states_stay_half_and_finite(sde, dtype):
     assert out.dtype == dtype
     assert out.isfinite().all()
     assert sde.drift(x, t).dtype == dtype
+
+
+@every_sde
+@pytest.mark.parametrize("wrong", [True, False, "1", "a", None], ids=repr)
+def test_words_and_truth_values_are_no_numbers(sde, wrong):
+    for field in fields(sde):
+        if field.init and field.type in ("float", float):
+            with pytest.raises(InvalidTypeError, match=f"{field.name} of .* got {wrong!r}"):
+                replace(sde, **{field.name: wrong})
+
+
+def test_a_value_is_quoted_with_two_hundred_characters():
+    with pytest.raises(InvalidTypeError) as caught:
+        VESDE("a" * 10_000)
+    assert len(str(caught.value)) < 300
+
+
+MODULES = [m.name for m in pkgutil.iter_modules(scoresde.sde.__path__, "scoresde.sde.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_the_docstrings_run(name):
+    module = importlib.import_module(name)
+    assert doctest.testmod(module).failed == 0
+    for kind in (getattr(module, public) for public in module.__all__):
+        if isinstance(kind, type):
+            assert ">>> " in kind.__doc__.partition("Examples:")[2], kind
 
 
 BAD = {

@@ -22,7 +22,7 @@ from scoresde.sde import (
     spacings,
 )
 
-spacings = st.sampled_from(
+every_spacing = st.sampled_from(
     [
         spacings.Uniform(),
         spacings.LogSNR(),
@@ -43,7 +43,7 @@ def midpoints(n: int) -> torch.Tensor:
     return (torch.arange(n, dtype=torch.float64) + 0.5) / n
 
 
-@given(sdes(continuous=True), spacings, st.integers(1, 300))
+@given(sdes(continuous=True), every_spacing, st.integers(1, 300))
 def test_a_grid_runs_from_the_last_time_to_eps_exactly(sde, spacing, steps):
     if spacing == spacings.Geometric() and sde.eps == 0:
         return

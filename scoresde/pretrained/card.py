@@ -115,7 +115,7 @@ def _process(kind: str) -> Iterator[str]:
     if kind not in SDES:
         return
     kernel = r"$\mathcal N(x_t; \alpha_t x_0, \sigma_t^2 I)$"
-    formulas = (inspect.getdoc(SDES[kind]) or "").partition("\n\nArgs:")[0]
+    formulas = re.split(r"\n\n(?:Args|Examples):", inspect.getdoc(SDES[kind]) or "")[0]
     text = f"The score is that of data under the perturbation kernel {kernel}.\n\n{formulas}\n"
     yield _INLINE.sub(r"\\\\(\1\\\\)", text)  # as the hub spells formulas within a line
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from scoresde.sde.condition import Classes, Condition, Field
 from scoresde.sde.facts import Facts, Score, ask, facts, process_of
+from scoresde.sde.ito import ItoSDE
 from scoresde.sde.ladder import BetaLadder, NCSNLadder
 from scoresde.sde.laws import Importance, LogNormal, Stratified, TimeLaw, Uniform
 from scoresde.sde.moments import Moments
@@ -37,6 +38,7 @@ __all__ = [
     "Field",
     "FlowSDE",
     "Importance",
+    "ItoSDE",
     "LogNormal",
     "Moments",
     "NCSNLadder",

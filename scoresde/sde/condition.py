@@ -21,6 +21,9 @@ class Classes:
 
     Args:
         n: The number of classes: labels are 0 to n - 1, and -1 where one is missing.
+
+    Examples:
+        >>> Classes(10).check("label", torch.tensor([3, -1]))  # no error
     """
 
     n: int
@@ -30,7 +33,7 @@ class Classes:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one label: a number."""
+        """Return the shape of one label, a number."""
         return ()
 
     def check(self, name: str, value: Tensor) -> None:
@@ -52,6 +55,9 @@ class Field:
 
     Args:
         shape: The shape of one sample's, without the batch: `(8,)` a vector, `(3, 64, 64)` a field.
+
+    Examples:
+        >>> Field((8,)).check("text", torch.zeros(2, 8))  # no error
     """
 
     shape: tuple[int, ...]
@@ -75,6 +81,11 @@ class Condition(Mapping[str, Tensor]):
 
     Args:
         values: Tensors with the same number of rows.
+
+    Examples:
+        >>> condition = Condition.of({"label": 3}, n=2, declared={"label": Classes(10)})
+        >>> print(condition, condition["label"].tolist())
+        Condition(label: (2,)) [3, 3]
     """
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:

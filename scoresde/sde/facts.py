@@ -28,10 +28,13 @@ _INSIDE = ("score", "_orig_mod", "module")
 
 
 class Score(Protocol):
-    r"""A score: a callable that returns $\nabla\log p_t(x)$.
+    r"""Describe a score: a callable that returns $\nabla\log p_t(x)$.
 
     That is all that is asked of it. It may take a condition as its third argument, and may know
     `facts` about itself.
+
+    Examples:
+        >>> score: Score = lambda x, t: -x  # of standard normal data under a VP SDE
     """
 
     def __call__(self, x: Tensor, t: Tensor, /) -> Tensor:
@@ -41,7 +44,7 @@ class Score(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a score knows of itself; None is what nobody knows.
+    """Hold what a score knows of itself; None is what nobody knows.
 
     Attributes:
         sde: The process it is the score of.
@@ -52,6 +55,11 @@ class Facts:
         transform: The map from the user's numbers to those of the score.
         passes: Network passes that one call costs; classifier-free guidance takes 2.
         conditions: The names and kinds of the conditions it takes; empty where it takes none.
+
+    Examples:
+        >>> known = Facts(event_shape=(2,), conditions={"label": Classes(10)})
+        >>> print(known.event_shape, known.sde)
+        (2,) None
     """
 
     sde: SDE | None = None

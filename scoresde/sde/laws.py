@@ -26,19 +26,34 @@ __all__ = ["Importance", "LogNormal", "Stratified", "TimeLaw", "Uniform"]
 
 
 class TimeLaw(abc.ABC):
-    """A distribution of times on `[sde.eps, sde.T]`, or on the levels of an SDE that has them."""
+    """Draw times on `[sde.eps, sde.T]`, or among the levels of an SDE that has them.
+
+    Examples:
+        >>> from scoresde.sde import VPSDE
+        >>> law = Stratified(Uniform())
+        >>> t, weight = VPSDE().sample_times(4, law=law, generator=torch.Generator().manual_seed(0))
+        >>> print((t.sort().values * 4).long().tolist(), weight.tolist())
+        [0, 1, 2, 3] [1.0, 1.0, 1.0, 1.0]
+    """
 
     @abc.abstractmethod
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Times and weights, both `(n,)` in float64, from uniform numbers `u` of shape `(n,)`."""
+        """Return times and weights `(n,)`, in float64, from uniform numbers `u` `(n,)`."""
 
 
 @dataclass(frozen=True)
 class Uniform(TimeLaw):
-    r"""$t \sim U(\epsilon, T)$, or every level with the same probability."""
+    r"""Draw $t \sim U(\epsilon, T)$, or every level with the same probability.
+
+    Examples:
+        >>> from scoresde.sde import VPSDE
+        >>> t, weight = Uniform()(VPSDE(eps=0.5), torch.tensor([0.0, 0.5], dtype=torch.float64))
+        >>> print(t.tolist(), weight.tolist())
+        [0.5, 0.75] [1.0, 1.0]
+    """
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Times and unit weights."""
+        """Return times and unit weights."""
         if sde.levels is None:
             return sde.eps + (sde.T - sde.eps) * u, torch.ones_like(u)
         grid = sde.times().flip(0)
@@ -47,13 +62,19 @@ class Uniform(TimeLaw):
 
 @dataclass(frozen=True)
 class LogNormal(TimeLaw):
-    r"""$\log(\sigma_t / \alpha_t) \sim N(\text{mean}, \text{std}^2)$, clipped to the SDE's range.
+    r"""Draw $\log(\sigma_t / \alpha_t) \sim N(\text{mean}, \text{std}^2)$, clipped to the range.
 
     Karras et al. (2022), table 1, arXiv:2206.00364; part of the objective, so the weights are one.
 
     Args:
         mean: $P_\text{mean}$ of the paper.
         std: $P_\text{std}$ of the paper, positive.
+
+    Examples:
+        >>> from scoresde.sde import EDMSDE
+        >>> t, _ = LogNormal()(EDMSDE(), torch.tensor([0.5], dtype=torch.float64))
+        >>> print(f"{t.item():.4f} = {math.exp(-1.2):.4f}")
+        0.3012 = 0.3012
     """
 
     mean: float = -1.2
@@ -69,7 +90,7 @@ class LogNormal(TimeLaw):
             )
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Times and unit weights."""
+        """Return times and unit weights."""
         low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
         log_ratio = self.mean + self.std * torch.special.ndtri(u)
         t = sde.time((-2 * log_ratio).clamp(low, high)).clamp(sde.eps, sde.T)
@@ -80,15 +101,21 @@ class LogNormal(TimeLaw):
 
 @dataclass(frozen=True)
 class Importance(TimeLaw):
-    r"""$p(t) \propto g(t)^2 / \sigma_t^2$: little variance for the likelihood weight $g^2$.
+    r"""Draw $p(t) \propto g(t)^2 / \sigma_t^2$, for little variance under the weight $g^2$.
 
     Since $g^2 / \sigma^2 = -\frac{d}{dt} \log(\alpha^2 / \sigma^2)$, this is the uniform law in the
     log signal-to-noise ratio (Song et al. 2021, arXiv:2101.09258; Kingma et al. 2021,
     arXiv:2107.00630). Needs $\sigma_\epsilon > 0$.
+
+    Examples:
+        >>> from scoresde.sde import VESDE
+        >>> t, weight = Importance()(VESDE(), torch.tensor([0.25], dtype=torch.float64))
+        >>> print(f"{t.item():.2f} {weight.item():.2f}")  # of VE that is the uniform law
+        0.75 1.00
     """
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Times, and the weights $1 / (p(t) (T - \epsilon))$."""
+        r"""Return times and the weights $1 / (p(t) (T - \epsilon))$."""
         low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
         if not high.isfinite():
             raise InvalidValueError(
@@ -109,7 +136,7 @@ class Importance(TimeLaw):
 
 @dataclass(frozen=True)
 class Stratified(TimeLaw):
-    r"""Another law, spread over the batch: one time in each of its n-quantiles.
+    r"""Spread another law over the batch: one time in each of its n-quantiles.
 
     The n uniform numbers become $(r_i + w_i) / n$ with $r_i$ their ranks and $w_i$ what their
     digits below $2^{-20}$ say, again uniform. Each time alone follows the law, so the mean is the
@@ -118,6 +145,12 @@ class Stratified(TimeLaw):
 
     Args:
         law: The law of one time.
+
+    Examples:
+        >>> from scoresde.sde import VPSDE
+        >>> u = torch.tensor([0.9, 0.1, 0.8, 0.2], dtype=torch.float64)
+        >>> print((Stratified()(VPSDE(), u)[0] * 4).long().tolist())
+        [3, 0, 2, 1]
     """
 
     law: TimeLaw = field(default_factory=Uniform)
@@ -126,6 +159,6 @@ class Stratified(TimeLaw):
         check_has("law", self.law, "__call__", "a law of times such as Uniform()")
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Times and weights of the law."""
+        """Return times and weights of the law."""
         rank = u.argsort().argsort()
         return self.law(sde, (rank + (u * 2**20).frac()) / max(len(u), 1))

@@ -9,7 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers
+from scoresde.checks import as_numbers, quoted
 from scoresde.errors import InvalidValueError, ShapeError
 
 __all__ = ["Moments"]
@@ -17,7 +17,7 @@ __all__ = ["Moments"]
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    r"""Mean and covariance of data, $\mathcal N(\mu, \Sigma)$ to second order.
+    r"""Hold the mean and covariance of data, $\mathcal N(\mu, \Sigma)$ to second order.
 
     Args:
         mean: $\mu$, a number or a tensor of the event's shape.
@@ -29,6 +29,14 @@ class Moments:
         InvalidValueError: Both or neither of `var` and `cov`, a negative variance, a covariance
             that is not symmetric, or a NaN or an infinity.
         ShapeError: `cov` is not a square matrix.
+
+    Examples:
+        >>> moments = Moments(torch.tensor([2.0, -1.0]), var=0.5)
+        >>> print(moments.sample(torch.zeros(1, 2)).tolist())
+        [[2.0, -1.0]]
+        >>> noisy = moments.at(torch.tensor(0.5), torch.tensor(1.0))  # of 0.5 x + z
+        >>> print(noisy.mean.tolist(), noisy.var)
+        [1.0, -0.5] 1.125
     """
 
     mean: Tensor | float
@@ -42,19 +50,20 @@ class Moments:
         mean = self._number("mean", "the mean in Moments")
         spread = self._number(which, "the variance in Moments")
         for name, value in (("mean", mean), ("variance", spread)):
-            if not value.isfinite().all():
-                raise InvalidValueError(f"the {name} in Moments must be finite, got {value}")
+            if (bad := ~value.isfinite()).any():
+                first = value[bad].flatten()[0].item()
+                raise InvalidValueError(f"the {name} in Moments must be finite, got {first}")
         if self.cov is not None:
             if self.cov.ndim != 2 or self.cov.shape[0] != self.cov.shape[1]:
                 raise ShapeError(f"cov must be a square matrix, got shape {tuple(self.cov.shape)}")
             if (self.cov - self.cov.T).abs().max() > 1e-5 * self.cov.abs().max():
-                raise InvalidValueError(f"cov must be symmetric, got {self.cov}")
+                raise InvalidValueError(f"cov must be symmetric, got {quoted(self.cov)}")
             spread = self.cov.diagonal()
         if (spread < 0).any():
-            raise InvalidValueError(f"a variance in Moments is negative: {spread}")
+            raise InvalidValueError(f"a variance in Moments is negative: {spread.min().item()}")
 
     def _number(self, field: str, what: str) -> Tensor:
-        """A field as a tensor, which lists and arrays become for good."""
+        """Return a field as a tensor, which lists and arrays become for good."""
         value = getattr(self, field)
         number = as_numbers(what, value)
         if not isinstance(value, (Real, Tensor)):
@@ -62,7 +71,7 @@ class Moments:
         return number
 
     def at(self, alpha: Tensor, sigma: Tensor) -> Moments:
-        r"""Those of $\alpha x_0 + \sigma z$: $\alpha\mu$ and $\alpha^2\Sigma + \sigma^2 I$."""
+        r"""Return those of $\alpha x_0 + \sigma z$, $(\alpha\mu, \alpha^2\Sigma + \sigma^2 I)$."""
         a, v = float(alpha), float(sigma) ** 2
         if self.cov is None:
             assert self.var is not None
@@ -71,12 +80,12 @@ class Moments:
         return Moments(a * self.mean, cov=a**2 * self.cov + v * eye)
 
     def mean_variance(self) -> float:
-        """The variance of one dimension, on average over the dimensions."""
+        """Return the variance of one dimension, on average over the dimensions."""
         spread = self.var if self.cov is None else self.cov.diagonal()
         return float(torch.as_tensor(spread, dtype=torch.float64).mean())
 
     def sample(self, z: Tensor) -> Tensor:
-        r"""$\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
+        r"""Return $\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
 
         Raises:
             ShapeError: The moments are those of another event.
@@ -91,7 +100,7 @@ class Moments:
         return mean + (_rows(z) @ root).reshape(z.shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        r"""$\log \mathcal N(x; \mu, \Sigma)$ for `x` of shape `(B, *)`; returns `(B,)`.
+        r"""Return $\log \mathcal N(x; \mu, \Sigma)$, `(B,)`, for `x` of shape `(B, *)`.
 
         Raises:
             ShapeError: The moments are those of another event.
@@ -106,13 +115,13 @@ class Moments:
             var, basis = self.principal()
             gap = gap @ basis.to(x.device)
         if not (var > 0).all():
-            raise InvalidValueError(f"a density needs positive variances, got {var}")
+            raise InvalidValueError(f"a density needs positive variances, got {var.min().item()}")
         var = var.to(x.device)
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
         return (-0.5 * terms.sum(1)).to(x.dtype)
 
     def principal(self) -> tuple[Tensor, Tensor]:
-        """Principal variances `(D,)` and axes `(D, D)` of the covariance, in float64."""
+        """Return principal variances `(D,)` and axes `(D, D)` of the covariance, in float64."""
         assert self.cov is not None
         var: Tensor
         var, basis = torch.linalg.eigh(self.cov.double())
@@ -140,5 +149,5 @@ class Moments:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """`(B, *)` as a matrix `(B, D)`, also where B is 0 or the event has no dimension."""
+    """Return `(B, *)` as a matrix `(B, D)`, also where B is 0 or the event has no dimension."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -5,7 +5,8 @@ $$ p(x_t \mid x_0) = \mathcal N(\alpha_t x_0, \sigma_t^2 I), \qquad dx = f(t) x\
 on $[0, T]$, with $f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f \sigma^2$
 (Song et al. 2021, arXiv:2011.13456, section 3; Kingma et al. 2021, arXiv:2107.00630). A subclass
 gives `alpha` and `sigma`; drift, diffusion, the transition between any two times, the prior and
-the time grids are derived here, and may be overridden by closed forms.
+the time grids are derived here, and may be overridden by closed forms, which are compared with the
+derived ones when an SDE is made.
 
 Schedules are computed on the CPU in float64 and cast once, to the dtype of the state.
 """
@@ -17,7 +18,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from scoresde.checks import (
 )
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.sde import laws, spacings
+from scoresde.sde.closed_forms import check_closed_forms
 from scoresde.sde.moments import Moments
 from scoresde.sde.shapes import expand
 
@@ -42,12 +44,24 @@ if TYPE_CHECKING:
 
 __all__ = ["SDE"]
 
+S = TypeVar("S")
+
+
+class _Checked(abc.ABCMeta):
+    """Compare the closed forms of an SDE with the derived ones once it is made, subclasses' too."""
+
+    def __call__(cls: type[S], *args: Any, **kwargs: Any) -> S:
+        made: S = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        check_closed_forms(made, SDE)  # type: ignore[arg-type]
+        return made
+
 
 @dataclass(frozen=True, kw_only=True)
-class SDE(abc.ABC):
-    r"""A linear SDE $dx = f(t) x\,dt + g(t)\,dw$ with kernel $N(\alpha_t x_0, \sigma_t^2 I)$.
+class SDE(metaclass=_Checked):
+    r"""Define the SDE $dx = f(t) x\,dt + g(t)\,dw$ by its kernel $N(\alpha_t x_0, \sigma_t^2 I)$.
 
-    Times are floats or tensors `()` or `(B,)` in `[0, T]`; states are `(B, *)` of any rank.
+    A subclass is a frozen dataclass with two methods, `alpha` and `sigma`. Times are floats or
+    tensors `()` or `(B,)` in `[0, T]`; states are `(B, *)` of any rank.
 
     Args:
         T: The last time; $\alpha_T$ should be at least 1e-3, since samplers divide by it.
@@ -55,7 +69,22 @@ class SDE(abc.ABC):
         levels: `None` for continuous time; `L` keeps only the times `linspace(eps, T, L)`.
 
     Raises:
-        InvalidValueError: A field has an impossible value.
+        InvalidTypeError: A field is of another type.
+        InvalidValueError: A field has an impossible value, or a closed form is not that of `alpha`
+            and `sigma`.
+        ShapeError: `alpha` or `sigma` returns no tensor of the shape of its argument.
+
+    Examples:
+        >>> @dataclass(frozen=True)
+        ... class Linear(SDE):
+        ...     def alpha(self, t):
+        ...         return 1 - 0.9 * t
+        ...
+        ...     def sigma(self, t):
+        ...         return t.sqrt()
+        >>> a, v = Linear().transition(0.25, 0.75)
+        >>> print(f"x_t = {a:.4f} x_s + {v.sqrt():.4f} z")
+        x_t = 0.4194 x_s + 0.8403 z
     """
 
     T: float = 1.0
@@ -69,16 +98,21 @@ class SDE(abc.ABC):
         check_fields(self, finite=True)
         if not 0 <= self.eps < self.T:
             raise InvalidValueError(f"need 0 <= eps < T, got eps = {self.eps}, T = {self.T}")
-        if self.levels is not None and (not isinstance(self.levels, int) or self.levels < 2):
-            raise InvalidValueError(f"levels must be an integer >= 2 or None, got {self.levels!r}")
+        if self.levels is not None:
+            levels = self.levels
+            if isinstance(levels, bool) or not hasattr(levels, "__index__") or levels < 2:
+                raise InvalidValueError(
+                    f"levels must be an integer >= 2 or None, got {quoted(levels)}"
+                )
+            object.__setattr__(self, "levels", operator.index(levels))
 
     @abc.abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        r"""The signal scale $\alpha_t > 0$; any shape in, the same shape out."""
+        r"""Return the signal scale $\alpha_t > 0$; any shape in, the same shape out."""
 
     @abc.abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        r"""The noise scale $\sigma_t \ge 0$; any shape in, the same shape out."""
+        r"""Return the noise scale $\sigma_t \ge 0$; any shape in, the same shape out."""
 
     # Times and states
 
@@ -93,7 +127,8 @@ class SDE(abc.ABC):
         t = as_numbers("a time", t, dtype=torch.float64, device="cpu")
         last = self.T * (1 + 1e-6)  # a time that was rounded to float32 may stand just above T
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
-            raise InvalidValueError(f"time must lie in [0, {self.T}], got {quoted(t)}")
+            outside = _first(t, ~((t >= 0) & (t <= last)))
+            raise InvalidValueError(f"time must lie in [0, {self.T}], got {outside}")
         return t
 
     def at(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,32 +144,34 @@ class SDE(abc.ABC):
     def same_process(self, other: SDE) -> bool:
         r"""Return True if another SDE is the same process, though maybe of another class.
 
-        It is if T agrees, and $\alpha$ and $\sigma$ agree to $10^{-6}$ at 33 times of the common
-        part of $[\epsilon, T]$, or at the levels of those that have levels.
+        It is if T agrees, and $\alpha$ and $\sigma$ agree to $10^{-6}$ relative: at 33 times of the
+        common part of $[\epsilon, T]$, or, where either has levels, at all of those. So `levels`
+        and `eps` may differ: a score of `VESDE(levels=30)` serves `VESDE` and the equal ladder.
+
+        Args:
+            other: Another SDE.
         """
-        if self is other or self == other:
+        if self is other:
             return True
         if not math.isclose(self.T, other.T, rel_tol=1e-9):
             return False
-        times = torch.linspace(max(self.eps, other.eps), self.T, 33, dtype=torch.float64)
-        ladders = [sde.times() for sde in (self, other) if sde.levels is not None]
-        for t in ladders or [times]:
-            t = t[t >= times[0] - 1e-9 * self.T]
-            for name in ("alpha", "sigma"):
-                own, its = getattr(self, name)(t), getattr(other, name)(t)
-                if not torch.allclose(own, its, rtol=1e-6, atol=0.0):
-                    return False
-        return True
+        grids = [sde.times() for sde in (self, other) if sde.levels is not None]
+        if not grids:
+            grids = [torch.linspace(max(self.eps, other.eps), self.T, 33, dtype=torch.float64)]
+        t = torch.cat(grids).clamp(max=min(self.T, other.T))
+        return all(
+            _agree(getattr(self, name)(t), getattr(other, name)(t)) for name in ("alpha", "sigma")
+        )
 
     # The kernel and the process
 
     def marginal(self, x0: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        r"""Mean $\alpha_t x_0$ and std $\sigma_t$ of $p(x_t | x_0)$, both ready for `(B, *)`."""
+        r"""Return the mean $\alpha_t x_0$ and the std $\sigma_t$ of $p(x_t | x_0)$, like `x0`."""
         alpha, sigma = self.at(t, x0)
         return alpha * x0, sigma
 
     def perturb(self, x0: Tensor, t: Tensor | float, noise: Tensor) -> Tensor:
-        r"""A draw $x_t = \alpha_t x_0 + \sigma_t z$ of $p(x_t | x_0)$ with `noise` for z."""
+        r"""Return a draw $x_t = \alpha_t x_0 + \sigma_t z$ of $p(x_t | x_0)$ with `noise` for z."""
         if noise.shape != x0.shape:
             raise ShapeError(
                 f"noise must have the shape of x0, {tuple(x0.shape)}; got {tuple(noise.shape)}"
@@ -143,58 +180,68 @@ class SDE(abc.ABC):
         return mean + std * noise
 
     def transition(self, s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        r"""Scale $a$ and variance $v$ of $p(x_t | x_s) = N(a x_s, v I)$ for $s \le t$, in float64.
+        r"""Return the scale $a$ and variance $v$ of $p(x_t | x_s) = N(a x_s, v I)$, in float64.
 
         $$ a = \alpha_t / \alpha_s, \qquad
            v = -\sigma_t^2 \operatorname{expm1}(\lambda_t - \lambda_s) $$
 
-        with $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. No difference of squares
-        is taken, so it composes over intermediate times to rounding.
+        with $s \le t$ and $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. No
+        difference of squares is taken, so it composes over intermediate times to rounding.
 
         Raises:
             InvalidValueError: `s > t` somewhere, or the signal-to-noise ratio rises from s to t.
         """
         s, t = self.as_time(s), self.as_time(t)
-        if (s > t).any():
-            raise InvalidValueError(f"transition goes forward: need s <= t, got s = {s}, t = {t}")
+        if (late := s > t).any():
+            raise InvalidValueError(
+                "transition goes forward: need s <= t, "
+                f"got s = {_first(s, late)}, t = {_first(t, late)}"
+            )
         same = s == t
         rise = (self.log_snr(t) - self.log_snr(s)).masked_fill(same, 0.0)
         # rounding may lift the ratio between two neighbouring times, a schedule may not
         if not (rise <= 1e-9).all():
-            raise InvalidValueError(self._not_a_diffusion(t))
+            raise InvalidValueError(self._not_a_diffusion(_first(t, ~(rise <= 1e-9))))
         a = self.alpha(t) / self.alpha(s)
         v = -(self.sigma(t) ** 2) * torch.expm1(rise.clamp(max=0))
         return torch.where(same, 1.0, a), torch.where(same, 0.0, v)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""$f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f\sigma^2$ by autograd.
+        r"""Return $f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f\sigma^2$.
 
-        Any shape in, the same shape out; override with closed forms where they are known.
+        Any shape in, the same shape out. By autograd here; override it with closed forms where
+        they are known, and where `alpha` or `sigma` is no function of torch's.
+
+        Raises:
+            InvalidValueError: Autograd cannot differentiate `alpha` or `sigma`.
         """
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             u = t.detach().clone().requires_grad_()
-            # 0 * u keeps a constant alpha or sigma in the graph
-            log_alpha, var = self.alpha(u).log() + 0 * u, self.sigma(u) ** 2 + 0 * u
+            alpha, sigma = self._traced("alpha", u), self._traced("sigma", u)
+            log_alpha, var = alpha.log(), sigma**2
             (f,) = torch.autograd.grad(log_alpha.sum(), u)
             (dvar,) = torch.autograd.grad(var.sum(), u)
         return f, dvar - 2 * f * var.detach()
 
     def drift(self, x: Tensor, t: Tensor | float) -> Tensor:
-        r"""$f(t)\,x$, of the shape of `x`."""
+        r"""Return $f(t)\,x$, of the shape of `x`."""
         f, _ = self._finite_coefficients(t)
         return expand(f, x) * x
 
     def diffusion(self, t: Tensor | float) -> Tensor:
-        r"""$g(t)$, of the shape of `t`, in float64."""
+        r"""Return $g(t)$, of the shape of `t`, in float64."""
         _, g2 = self._finite_coefficients(t)
         return g2.sqrt()
 
     def log_snr(self, t: Tensor) -> Tensor:
-        r"""$\lambda_t = \log(\alpha_t^2 / \sigma_t^2)$, decreasing in `t`; any shape."""
+        r"""Return $\lambda_t = \log(\alpha_t^2 / \sigma_t^2)$, decreasing in `t`; any shape."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time(self, log_snr: Tensor) -> Tensor:
-        r"""The time at which $\lambda_t$ has this value: the inverse of `log_snr`, by bisection."""
+        r"""Return the time at which $\lambda_t$ has this value: the inverse of `log_snr`.
+
+        By bisection here.
+        """
         target = log_snr.to(torch.float64)
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
         for _ in range(64):
@@ -207,16 +254,16 @@ class SDE(abc.ABC):
 
     @property
     def prior_mean(self) -> float:
-        """Mean of the prior at `T`, where nothing is known of the data."""
+        """Return the mean of the prior where nothing is known of the data."""
         return 0.0
 
     @property
     def prior_std(self) -> float:
-        r"""$\sigma_T$, the prior's standard deviation where nothing is known of the data."""
+        r"""Return $\sigma_T$, the prior's standard deviation where nothing is known of the data."""
         return float(self.sigma(torch.tensor(self.T, dtype=torch.float64)))
 
     def prior(self, moments: Moments | None = None) -> Moments:
-        r"""The Gaussian that stands for $p_T$.
+        r"""Return the Gaussian that stands for $p_T$.
 
         With the data's moments it is $\mathcal N(\alpha_T \mu, \alpha_T^2 \Sigma + \sigma_T^2 I)$,
         the best Gaussian there is; without them $\mathcal N(0, \text{prior\_std}^2 I)$.
@@ -236,16 +283,18 @@ class SDE(abc.ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """`n` draws of the prior, `(n, *shape)`; `shape` is one event's."""
+        """Return `n` draws of the prior, `(n, *shape)`; `shape` is one event's."""
         z = torch.randn(n, *shape, generator=generator, dtype=dtype, device=device)
         return self.prior(moments).sample(z)
 
     def prior_log_prob(self, z: Tensor, *, moments: Moments | None = None) -> Tensor:
-        """Log-density of the prior at `z` of shape `(B, *)`; returns `(B,)` in nats."""
+        """Return the log-density `(B,)` of the prior at `z` of shape `(B, *)`, in nats."""
         return self.prior(moments).log_prob(z)
 
     def prior_mismatch(self, mean: Tensor, var: Tensor | float) -> float:
-        r"""The Wasserstein-2 distance from $p_T$, to second order, to the prior of unknown data.
+        r"""Return the Wasserstein-2 distance from $p_T$ to the prior that knows no moments.
+
+        To second order, of data with this mean and variance:
 
         $$ W_2^2 = \|\alpha_T \mu - \mu_\text{prior}\|^2
            + \sum_j \big(\sqrt{\alpha_T^2 v_j + \sigma_T^2} - \sigma_\text{prior}\big)^2 $$
@@ -269,7 +318,7 @@ class SDE(abc.ABC):
     def times(
         self, steps: int | None = None, *, spacing: spacings.Spacing | str | None = None
     ) -> Tensor:
-        """The grid `(steps + 1,)` from `T` down to `eps`, in float64, both ends exact.
+        """Return the grid `(steps + 1,)` from `T` down to `eps`, in float64, both ends exact.
 
         Args:
             steps: The number of steps; `None` is every level of an SDE with levels.
@@ -282,15 +331,15 @@ class SDE(abc.ABC):
         """
         if steps is not None:
             if isinstance(steps, bool) or not hasattr(steps, "__index__"):
-                raise InvalidTypeError(f"steps must be an integer, got {steps!r}")
+                raise InvalidTypeError(f"steps must be an integer, got {quoted(steps)}")
             steps = operator.index(steps)
             if steps < 1:
                 raise InvalidValueError(f"steps must be at least 1, got {steps}")
         if self.levels is not None:
             if spacing is not None:
                 raise InvalidValueError(
-                    f"spacing={spacing!r} has no meaning for an SDE with levels={self.levels}, "
-                    "whose times are its levels; leave spacing out"
+                    f"spacing={quoted(spacing)} has no meaning for an SDE with "
+                    f"levels={self.levels}, whose times are its levels; leave spacing out"
                 )
             steps = self.levels - 1 if steps is None else steps
             if steps > self.levels - 1:
@@ -308,7 +357,7 @@ class SDE(abc.ABC):
         return t
 
     def index(self, t: Tensor | float) -> Tensor:
-        """The level nearest to `t`, 0 at `eps` and `levels - 1` at `T`; int64 of the shape of `t`.
+        """Return the level nearest to `t`, 0 at `eps`, `levels - 1` at `T`; int64, shaped like `t`.
 
         Raises:
             InvalidValueError: The SDE has no levels.
@@ -326,7 +375,7 @@ class SDE(abc.ABC):
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Times `(n,)` to train at, and their importance weights `(n,)`, in float64.
+        """Return times `(n,)` to train at, and their importance weights `(n,)`, in float64.
 
         Args:
             n: How many.
@@ -350,27 +399,59 @@ class SDE(abc.ABC):
         condition: Condition | None = None,
         check_finite: bool = True,
     ) -> ReverseSDE:
-        """The reverse-time SDE under `score`: what samplers receive. See `ReverseSDE`."""
+        """Return the reverse-time SDE under `score`, which samplers receive.
+
+        Args:
+            score: A score `(x, t)` or `(x, t, condition)`.
+            moments: The data's moments, where known.
+            condition: The condition of the samples, handed to the score.
+            check_finite: Whether a NaN or an infinity from the score is an error.
+        """
         from scoresde.sde.reverse import ReverseSDE
 
         return ReverseSDE(
             self, score, moments=moments, condition=condition, check_finite=check_finite
         )
 
+    def _traced(self, name: str, u: Tensor) -> Tensor:
+        """Return alpha or sigma with its graph, in which a constant has the derivative 0."""
+        value: Tensor = getattr(self, name)(u)
+        if not value.requires_grad:
+            first, last = getattr(self, name)(u.new_tensor([self.eps, self.T]))
+            if first != last:
+                raise InvalidValueError(
+                    f"autograd cannot differentiate {name} of {type(self).__name__}, from which "
+                    "the drift and diffusion follow; write it with torch's functions of t, or "
+                    "override coefficients"
+                )
+        return value + 0 * u
+
     def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return f and the square of g at checked times, where both are those of a process."""
         t = self.as_time(t)
         f, g2 = self.coefficients(t)
-        if not (f.isfinite() & g2.isfinite()).all():
+        if (bad := ~(f.isfinite() & g2.isfinite())).any():
             raise InvalidValueError(
-                f"the drift or diffusion of {type(self).__name__} is singular at t = {t}; "
-                f"stay within [eps, T] = [{self.eps}, {self.T}]"
+                f"the drift or diffusion of {type(self).__name__} is singular at "
+                f"t = {_first(t, bad)}; stay within [eps, T] = [{self.eps}, {self.T}]"
             )
         if (g2 < 0).any():
-            raise InvalidValueError(self._not_a_diffusion(t))
+            raise InvalidValueError(self._not_a_diffusion(_first(t, g2 < 0)))
         return f, g2
 
-    def _not_a_diffusion(self, t: Tensor) -> str:
+    def _not_a_diffusion(self, t: float) -> str:
         return (
             f"the signal-to-noise ratio alpha / sigma of {type(self).__name__} must fall in time, "
             f"but does not at t = {t}: no process has this kernel; correct alpha or sigma"
         )
+
+
+def _first(t: Tensor, bad: Tensor) -> float:
+    """Return the first of the times, `()` or of the shape of `bad`, at which `bad` is true."""
+    return float(t.expand_as(bad)[bad][0])
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    """Return True if values are equal, or differ by at most 1e-6 of the larger."""
+    near = (a - b).abs() <= 1e-6 * torch.maximum(a.abs(), b.abs())
+    return bool((near | (a == b)).all())

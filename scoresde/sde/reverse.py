@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import door
+from scoresde.checks import door, quoted
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -64,7 +64,7 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
 
 
 class ReverseSDE:
-    """The time reversal of an SDE under a score. It has no kernel and no prior.
+    """Reverse an SDE in time under a score. The reversal has no kernel and no prior.
 
     Args:
         sde: The forward process.
@@ -75,6 +75,14 @@ class ReverseSDE:
 
     Attributes:
         nfe: The evaluations that one sample received.
+
+    Examples:
+        >>> from scoresde.sde import VPSDE
+        >>> rsde = ReverseSDE(VPSDE(), lambda x, t: -x)  # standard normal data
+        >>> x = torch.ones(4, 2)
+        >>> flow = rsde.drift(x, t=0.5, eta=0.0)
+        >>> print(torch.allclose(flow, torch.zeros(4, 2), atol=1e-5), rsde.nfe)
+        True 1
     """
 
     @door
@@ -88,7 +96,7 @@ class ReverseSDE:
         check_finite: bool = True,
     ) -> None:
         if not callable(score):
-            raise InvalidTypeError(f"a score is a callable (x, t) -> score, got {score!r}")
+            raise InvalidTypeError(f"a score is a callable (x, t) -> score, got {quoted(score)}")
         self.sde = sde
         self.moments = moments
         self.condition = condition
@@ -99,7 +107,7 @@ class ReverseSDE:
 
     @property
     def passes(self) -> int:
-        """The network passes that one sample's evaluations cost."""
+        """Return the network passes that one sample's evaluations cost."""
         return self.nfe * self._cost
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:

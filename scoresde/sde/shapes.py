@@ -10,7 +10,7 @@ __all__ = ["expand"]
 
 
 def expand(c: Tensor, x: Tensor) -> Tensor:
-    """A coefficient `()`, `(1,)` or `(B,)`, in the dtype of `x` and ready to multiply it.
+    """Return a coefficient `()`, `(1,)` or `(B,)` in the dtype of `x`, ready to multiply it.
 
     Args:
         c: A coefficient, computed in float64.
@@ -19,6 +19,11 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
     Raises:
         InvalidTypeError: `x` is not floating-point: the coefficient would be rounded to 0 or 1.
         ShapeError: `c` has another shape, or `x` has no batch.
+
+    Examples:
+        >>> import torch
+        >>> tuple(expand(torch.tensor([0.5, 2.0]), torch.ones(2, 3, 8, 8)).shape)
+        (2, 1, 1, 1)
     """
     if not x.is_floating_point():
         raise InvalidTypeError(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import named
+from scoresde.checks import check_fields, named, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.sde.coordinates import level_range, ratio, time_of_level
 
@@ -47,28 +47,46 @@ __all__ = [
 
 
 class Spacing(abc.ABC):
-    """How the times of a grid are spaced between `sde.T` and `sde.eps`."""
+    """Space the times of a grid between `sde.T` and `sde.eps`.
+
+    Examples:
+        >>> from scoresde.sde import EDMSDE
+        >>> print([round(t, 3) for t in Geometric()(EDMSDE(), 3).tolist()])
+        [80.0, 2.339, 0.068, 0.002]
+    """
 
     @abc.abstractmethod
     def __call__(self, sde: SDE, steps: int) -> Tensor:
-        """Times `(steps + 1,)`, decreasing, float64."""
+        """Return times `(steps + 1,)`, decreasing, in float64."""
 
 
 @dataclass(frozen=True)
 class Uniform(Spacing):
-    r"""Equal steps in time: $t_i = T + \frac{i}{N} (\epsilon - T)$."""
+    r"""Take equal steps in time: $t_i = T + \frac{i}{N} (\epsilon - T)$.
+
+    Examples:
+        >>> from scoresde.sde import VPSDE
+        >>> print([round(t, 3) for t in VPSDE().times(2, spacing=Uniform()).tolist()])
+        [1.0, 0.5, 0.001]
+    """
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
-        """Times `(steps + 1,)`, decreasing, float64."""
+        """Return times `(steps + 1,)`, decreasing, in float64."""
         return torch.linspace(sde.T, sde.eps, steps + 1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Geometric(Spacing):
-    r"""Equal ratios of times: $t_i = T (\epsilon / T)^{i/N}$. Needs `eps` > 0."""
+    r"""Take equal ratios of times: $t_i = T (\epsilon / T)^{i/N}$. Needs `eps` > 0.
+
+    Examples:
+        >>> from scoresde.sde import VPSDE
+        >>> print([round(t, 3) for t in VPSDE().times(3, spacing=Geometric()).tolist()])
+        [1.0, 0.1, 0.01, 0.001]
+    """
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
-        """Times `(steps + 1,)`, decreasing, float64."""
+        """Return times `(steps + 1,)`, decreasing, in float64."""
         if sde.eps <= 0:
             raise InvalidValueError(
                 f"a geometric grid ends at eps > 0, but {type(sde).__name__} has eps = {sde.eps}; "
@@ -79,42 +97,53 @@ class Geometric(Spacing):
 
 @dataclass(frozen=True)
 class Karras(Spacing):
-    r"""Equal steps in $\tilde\sigma^{1/\rho}$, with $\tilde\sigma = \sigma_t / \alpha_t$.
+    r"""Take equal steps in $\tilde\sigma^{1/\rho}$, with $\tilde\sigma = \sigma_t / \alpha_t$.
 
     Karras et al. (2022), eq. 5, arXiv:2206.00364; there $\alpha = 1$.
 
     Args:
         rho: The exponent, positive; 1 is uniform in $\tilde\sigma$, 7 the paper's choice.
+
+    Examples:
+        >>> from scoresde.sde import EDMSDE
+        >>> print([round(t, 3) for t in EDMSDE().times(3, spacing=Karras(rho=5)).tolist()])
+        [80.0, 14.102, 0.966, 0.002]
     """
 
     rho: float = 7.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.rho > 0:
             raise InvalidValueError(f"rho must be positive, got {self.rho}")
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
-        """Times `(steps + 1,)`, decreasing, float64."""
+        """Return times `(steps + 1,)`, decreasing, in float64."""
         high, low = _ends(sde)
         return sde.time(-2 * span(high, low, steps, power=1 / self.rho).log())
 
 
 @dataclass(frozen=True)
 class LogSNR(Spacing):
-    r"""Equal steps in $\lambda = \log(\alpha_t^2 / \sigma_t^2)$, so geometric in the noise.
+    r"""Take equal steps in $\lambda = \log(\alpha_t^2 / \sigma_t^2)$, so geometric in the noise.
 
     Lu et al. (2022), section 4.1, arXiv:2206.00927.
+
+    Examples:
+        >>> from scoresde.sde import FlowSDE
+        >>> print([round(t, 3) for t in FlowSDE().times(3, spacing=LogSNR()).tolist()])
+        [0.999, 0.956, 0.318, 0.01]
     """
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
-        """Times `(steps + 1,)`, decreasing, float64."""
+        """Return times `(steps + 1,)`, decreasing, in float64."""
         high, low = _ends(sde)
         return sde.time(-2 * span(high, low, steps, power=0.0).log())
 
 
 @dataclass(frozen=True)
 class AYS(Spacing):
-    r"""Align Your Steps: a table of $\tilde\sigma$ that was optimised for 10 steps of one model.
+    r"""Follow Align Your Steps, a table of $\tilde\sigma$ optimised for 10 steps of one model.
 
     The table is interpolated linearly in $\log\tilde\sigma$ for another number of steps, as its
     authors advise. For another SDE it is stretched, in $\log\tilde\sigma$ too, to the range from
@@ -125,6 +154,11 @@ class AYS(Spacing):
         sigmas: The table, positive and decreasing, at least two; by default that of Stable
             Diffusion 1.5. `SPACINGS` has the others of the paper: `"ays_sdxl"`,
             `"ays_deepfloyd"` and `"ays_video"` (Stable Video Diffusion).
+
+    Examples:
+        >>> from scoresde.sde import VPSDE
+        >>> len(VPSDE().times(10, spacing=AYS()))
+        11
     """
 
     sigmas: tuple[float, ...] = (
@@ -135,11 +169,12 @@ class AYS(Spacing):
         falling = all(a > b > 0 for a, b in itertools.pairwise(self.sigmas))
         if len(self.sigmas) < 2 or not falling:
             raise InvalidValueError(
-                f"a table has at least two positive and decreasing sigmas, got {self.sigmas}"
+                "a table has at least two positive and decreasing sigmas, "
+                f"got {quoted(self.sigmas)}"
             )
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
-        """Times `(steps + 1,)`, decreasing, float64."""
+        """Return times `(steps + 1,)`, decreasing, in float64."""
         table = np.log(self.sigmas)
         place = np.linspace(0, len(table) - 1, steps + 1)
         log_sigma = torch.from_numpy(np.interp(place, np.arange(len(table)), table))
@@ -171,7 +206,7 @@ SPACINGS: Mapping[str, Spacing] = MappingProxyType(
 
 
 def spacing_of(spacing: Spacing | str) -> Spacing:
-    """The spacing of that name, or the object itself.
+    """Return the spacing of that name, or the object itself.
 
     Raises:
         UnknownNameError: The name is not in `SPACINGS`.
@@ -181,7 +216,7 @@ def spacing_of(spacing: Spacing | str) -> Spacing:
 
 
 def spaced(sde: SDE, steps: int, spacing: Spacing | str) -> Tensor:
-    """The times `(steps + 1,)` of a spacing, with both ends exact.
+    """Return the times `(steps + 1,)` of a spacing, with both ends exact.
 
     Raises:
         InvalidValueError: They are others in number, do not fall, or are not finite.
@@ -199,12 +234,12 @@ def spaced(sde: SDE, steps: int, spacing: Spacing | str) -> Tensor:
 
 
 def ladder(levels: int, steps: int) -> Tensor:
-    """Level indices `(steps + 1,)` from `levels - 1` down to 0, both ends kept."""
+    """Return level indices `(steps + 1,)` from `levels - 1` down to 0, both ends kept."""
     return torch.linspace(levels - 1, 0, steps + 1, dtype=torch.float64).round().long()
 
 
 def span(high: float, low: float, steps: int, *, power: float) -> Tensor:
-    """From `high` to `low` in equal steps of `x ** power` (of `log x` at power 0)."""
+    """Return values from `high` to `low` in equal steps of `x ** power` (of `log x` at power 0)."""
     ends = torch.tensor([high, low], dtype=torch.float64)
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     if power == 0:

@@ -1,0 +1,166 @@
+r"""The comparison of an SDE's closed forms with what follows from its $\alpha$ and $\sigma$.
+
+A subclass may override `coefficients`, `drift`, `diffusion`, `log_snr`, `time` and `transition` for
+speed. Samplers use now one of them and now another, so a subclass that changes `alpha` alone and
+inherits the others would give wrong samples without an error. When an SDE is made, every overridden
+method is therefore compared with the derived one at seven times between `eps` and `T`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import quoted
+from scoresde.errors import InvalidValueError, ShapeError
+
+if TYPE_CHECKING:
+    from scoresde.sde.process import SDE
+
+__all__ = ["METHODS", "check_closed_forms", "of_shape", "two_of_shape"]
+
+METHODS = ("coefficients", "drift", "diffusion", "log_snr", "time", "transition")
+"""The methods of an SDE that follow from `alpha` and `sigma`."""
+# Shares of [eps, T], denser near eps; irrational, so that none is a level, where a table has kinks.
+_SHARES = ((torch.arange(7, dtype=torch.float64) + 0.5**0.5) / 7) ** 3
+_TIGHT = 1e-6
+
+
+def check_closed_forms(sde: SDE, base: type[Any]) -> None:
+    r"""Raise unless the overridden methods of an SDE agree with its `alpha` and `sigma`.
+
+    They agree to $10^{-6}$ relative, and to the rounding of $\sigma^2 = 1 - \alpha^2$ where one of
+    the two is tiny. Where autograd cannot differentiate `alpha` and `sigma`, `drift` and
+    `diffusion` are compared with `coefficients`, and `coefficients` with nothing.
+
+    Args:
+        sde: An SDE.
+        base: The class whose methods are the derived ones.
+
+    Raises:
+        InvalidValueError: A method disagrees.
+        ShapeError: `alpha`, `sigma` or a method returns no tensor of the shape of its argument.
+    """
+    own = [name for name in METHODS if getattr(type(sde), name) is not getattr(base, name)]
+    with torch.inference_mode(False), torch.no_grad():
+        comparison = _Comparison(sde, base)
+        for name in own:
+            getattr(comparison, name)()
+
+
+def of_shape(sde: SDE, name: str, value: Any, t: Tensor) -> Tensor:
+    """Return the value of a method of an SDE, checked to be a tensor of the shape of `t`."""
+    if getattr(value, "shape", None) != t.shape:
+        raise ShapeError(
+            f"{name} of {type(sde).__name__} must return a tensor of the shape of its argument, "
+            f"{tuple(t.shape)}, got {quoted(value)}"
+        )
+    tensor: Tensor = value
+    return tensor
+
+
+def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both values of a method of an SDE, checked to be tensors of the shape of `t`."""
+    if not isinstance(values, tuple) or len(values) != 2:
+        raise ShapeError(
+            f"{name} of {type(sde).__name__} must return two tensors of the shape of its argument, "
+            f"got {quoted(values)}"
+        )
+    return of_shape(sde, name, values[0], t), of_shape(sde, name, values[1], t)
+
+
+class _Comparison:
+    """Compare the methods of an SDE with the derived ones, each by its own name."""
+
+    def __init__(self, sde: SDE, base: type[Any]) -> None:
+        self.sde, self.base = sde, base
+        self.t = sde.eps + (sde.T - sde.eps) * _SHARES
+        self.variance = self.shaped("sigma", sde.sigma(self.t)) ** 2
+        self.alpha2 = self.shaped("alpha", sde.alpha(self.t)) ** 2
+
+    @cached_property
+    def known_log_snr(self) -> Tensor:
+        """Return the derived log-SNR."""
+        return self.alpha2.log() - self.variance.log()
+
+    @cached_property
+    def rounding(self) -> Tensor:
+        r"""Return the relative error of $\alpha^2$ or $\sigma^2$ where one is 1 minus the other."""
+        return 1e-15 * (self.alpha2 / self.variance + self.variance / self.alpha2)
+
+    @cached_property
+    def derivatives(self) -> tuple[Tensor, Tensor] | None:
+        r"""Return the derived $f$ and $g^2$, or None where autograd cannot tell."""
+        try:
+            known: tuple[Tensor, Tensor] = self.base.coefficients(self.sde, self.t)
+        except (RuntimeError, InvalidValueError):  # of torch, about an array; or our own
+            return None
+        return known
+
+    def coefficients(self) -> None:
+        """Compare f and the square of g with the derivatives of alpha and sigma."""
+        name = "coefficients"
+        f, g2 = two_of_shape(self.sde, name, self.sde.coefficients(self.t), self.t)
+        if self.derivatives is not None:
+            drift, diffusion = self.derivatives
+            self.compare(name, "f", f, drift, 1e-9 / self.sde.T)
+            self.compare(name, "g^2", g2, diffusion, 1e-12 * drift.abs() * self.variance)
+
+    def drift(self) -> None:
+        """Compare the drift of a state with f times the state."""
+        f, _ = self.derivatives or self.sde.coefficients(self.t)
+        own = self.sde.drift(torch.full_like(self.t, 2.0), self.t)
+        self.compare("drift", "f x at x = 2", own, 2 * f, 1e-9 / self.sde.T)
+
+    def diffusion(self) -> None:
+        """Compare the diffusion with the root of the square of g."""
+        _, g2 = self.derivatives or self.sde.coefficients(self.t)
+        self.compare("diffusion", "g", self.sde.diffusion(self.t), g2.sqrt(), 0.0)
+
+    def log_snr(self) -> None:
+        """Compare the log-SNR with that of alpha and sigma."""
+        own = self.sde.log_snr(self.t)
+        self.compare("log_snr", "log_snr(t)", own, self.known_log_snr, _TIGHT)
+
+    def time(self) -> None:
+        """Compare the time of each log-SNR with the time that has it."""
+        own = self.shaped("time", self.sde.time(self.known_log_snr))
+        # where the log-SNR hardly falls, many times have it
+        again = 2 * (self.sde.alpha(own).log() - self.sde.sigma(own).log())
+        near = _TIGHT * self.known_log_snr.abs().clamp(min=1) + self.rounding
+        vague = (again - self.known_log_snr).abs() <= near
+        known = self.t.where(~vague & self.known_log_snr.isfinite(), math.nan)
+        self.compare("time", "time(log_snr(t))", own, known, 0.0)
+
+    def transition(self) -> None:
+        """Compare the transition from each time to the next."""
+        s, t = self.t.roll(1), self.t
+        s[0] = self.t[0]
+        a, v = two_of_shape(self.sde, "transition", self.sde.transition(s, t), t)
+        known_a, known_v = self.base.transition(self.sde, s, t)
+        self.compare("transition", "a", a, known_a, 0.0)
+        rounding = (1e-12 + self.rounding) * self.variance
+        self.compare("transition", "v", v, known_v, rounding)
+
+    def shaped(self, name: str, value: Any) -> Tensor:
+        """Return the value of a method, checked to be a tensor `(N,)`."""
+        return of_shape(self.sde, name, value, self.t)
+
+    def compare(
+        self, name: str, what: str, own: Tensor, known: Tensor, rounding: Tensor | float
+    ) -> None:
+        """Raise unless a method's values are the derived ones, where those are finite and sure."""
+        gap = (self.shaped(name, own) - known).abs()
+        judged = known.isfinite() & (self.rounding < 1e-3)
+        bad = judged & ~(gap <= (_TIGHT + self.rounding) * known.abs() + rounding)
+        if bad.any():
+            i = int(bad.nonzero()[0])
+            raise InvalidValueError(
+                f"{name} of {type(self.sde).__name__} disagrees with its alpha and sigma: at "
+                f"t = {float(self.t[i]):.6g} it gives {what} = {float(own[i]):.8g}, they give "
+                f"{float(known[i]):.8g}; override both, or neither"
+            )
