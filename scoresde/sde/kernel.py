@@ -1,0 +1,205 @@
+r"""Gaussian perturbation kernels, and the process that they belong to.
+
+$$ p(x_t \mid x_0) = \mathcal N(\alpha_t x_0, \sigma_t^2 I), \qquad dx = f(t) x\,dt + g(t)\,dw $$
+
+on $[0, T]$, with $f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f \sigma^2$
+(Song et al. 2021, arXiv:2011.13456, section 3; Kingma et al. 2021, arXiv:2107.00630). A subclass
+gives `alpha` and `sigma`; drift, diffusion and the transition between any two times are derived
+here. Schedules are computed on the CPU in float64 and cast once, to the dtype of the state.
+"""
+
+from __future__ import annotations
+
+import abc
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import as_numbers, check_fields, quoted
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.sde.shapes import expand
+
+__all__ = ["Kernel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel(abc.ABC):
+    r"""The part of an `SDE` that follows from `alpha` and `sigma` alone."""
+
+    T: float = 1.0
+    eps: float = 1e-3
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, finite=True)
+        if not 0 <= self.eps < self.T:
+            raise InvalidValueError(f"need 0 <= eps < T, got eps = {self.eps}, T = {self.T}")
+        if self.levels is not None:
+            levels = self.levels
+            if isinstance(levels, bool) or not hasattr(levels, "__index__") or levels < 2:
+                raise InvalidValueError(
+                    f"levels must be an integer >= 2 or None, got {quoted(levels)}"
+                )
+            object.__setattr__(self, "levels", operator.index(levels))
+
+    @abc.abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""Return the signal scale $\alpha_t > 0$; any shape in, the same shape out."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""Return the noise scale $\sigma_t \ge 0$; any shape in, the same shape out."""
+
+    # Times and states
+
+    def as_time(self, t: Tensor | float | Sequence[float]) -> Tensor:
+        """Return times as a float64 tensor on the CPU, `()` or `(B,)`, checked to lie in [0, T].
+
+        Raises:
+            InvalidTypeError: `t` is no number and no tensor.
+            InvalidValueError: A time lies outside.
+        """
+        # dtype is given at once, since a Python float alone would become a float32
+        t = as_numbers("a time", t, dtype=torch.float64, device="cpu")
+        last = self.T * (1 + 1e-6)  # a time that was rounded to float32 may stand just above T
+        if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
+            outside = _first(t, ~((t >= 0) & (t <= last)))
+            raise InvalidValueError(f"time must lie in [0, {self.T}], got {outside}")
+        return t
+
+    def at(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return $\alpha_t$ and $\sigma_t$ in the dtype of `x`, ready to multiply it.
+
+        Args:
+            t: Times `()` or `(B,)`.
+            x: A state `(B, *)`.
+        """
+        t = self.as_time(t)
+        return expand(self.alpha(t), x), expand(self.sigma(t), x)
+
+    # The kernel and the process
+
+    def marginal(self, x0: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        r"""Return the mean $\alpha_t x_0$ and the std $\sigma_t$ of $p(x_t | x_0)$, like `x0`."""
+        alpha, sigma = self.at(t, x0)
+        return alpha * x0, sigma
+
+    def perturb(self, x0: Tensor, t: Tensor | float, noise: Tensor) -> Tensor:
+        r"""Return a draw $x_t = \alpha_t x_0 + \sigma_t z$ of $p(x_t | x_0)$ with `noise` for z."""
+        if noise.shape != x0.shape:
+            raise ShapeError(
+                f"noise must have the shape of x0, {tuple(x0.shape)}; got {tuple(noise.shape)}"
+            )
+        mean, std = self.marginal(x0, t)
+        return mean + std * noise
+
+    def transition(self, s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        r"""Return the scale $a$ and variance $v$ of $p(x_t | x_s) = N(a x_s, v I)$, in float64.
+
+        $$ a = \alpha_t / \alpha_s, \qquad
+           v = -\sigma_t^2 \operatorname{expm1}(\lambda_t - \lambda_s) $$
+
+        with $s \le t$ and $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. No
+        difference of squares is taken, so it composes over intermediate times to rounding.
+
+        Raises:
+            InvalidValueError: `s > t` somewhere, or the signal-to-noise ratio rises from s to t.
+        """
+        s, t = self.as_time(s), self.as_time(t)
+        if (late := s > t).any():
+            raise InvalidValueError(
+                "transition goes forward: need s <= t, "
+                f"got s = {_first(s, late)}, t = {_first(t, late)}"
+            )
+        same = s == t
+        rise = (self.log_snr(t) - self.log_snr(s)).masked_fill(same, 0.0)
+        # rounding may lift the ratio between two neighbouring times, a schedule may not
+        if not (rise <= 1e-9).all():
+            raise InvalidValueError(self._not_a_diffusion(_first(t, ~(rise <= 1e-9))))
+        a = self.alpha(t) / self.alpha(s)
+        v = -(self.sigma(t) ** 2) * torch.expm1(rise.clamp(max=0))
+        return torch.where(same, 1.0, a), torch.where(same, 0.0, v)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return $f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f\sigma^2$.
+
+        Any shape in, the same shape out. By autograd here; override it with closed forms where
+        they are known, and where `alpha` or `sigma` is no function of torch's.
+
+        Raises:
+            InvalidValueError: Autograd cannot differentiate `alpha` or `sigma`.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            u = t.detach().clone().requires_grad_()
+            alpha, sigma = self._traced("alpha", u), self._traced("sigma", u)
+            log_alpha, var = alpha.log(), sigma**2
+            (f,) = torch.autograd.grad(log_alpha.sum(), u)
+            (dvar,) = torch.autograd.grad(var.sum(), u)
+        return f, dvar - 2 * f * var.detach()
+
+    def drift(self, x: Tensor, t: Tensor | float) -> Tensor:
+        r"""Return $f(t)\,x$, of the shape of `x`."""
+        f, _ = self._finite_coefficients(t)
+        return expand(f, x) * x
+
+    def diffusion(self, t: Tensor | float) -> Tensor:
+        r"""Return $g(t)$, of the shape of `t`, in float64."""
+        _, g2 = self._finite_coefficients(t)
+        return g2.sqrt()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""Return $\lambda_t = \log(\alpha_t^2 / \sigma_t^2)$, decreasing in `t`; any shape."""
+        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        r"""Return the time at which $\lambda_t$ has this value: the inverse of `log_snr`.
+
+        By bisection here.
+        """
+        target = log_snr.to(torch.float64)
+        low, high = torch.zeros_like(target), torch.full_like(target, self.T)
+        for _ in range(64):
+            middle = (low + high) / 2
+            later = self.log_snr(middle) > target
+            low, high = torch.where(later, middle, low), torch.where(later, high, middle)
+        return (low + high) / 2
+
+    def _traced(self, name: str, u: Tensor) -> Tensor:
+        """Return alpha or sigma with its graph, in which a constant has the derivative 0."""
+        value: Tensor = getattr(self, name)(u)
+        if not value.requires_grad:
+            first, last = getattr(self, name)(u.new_tensor([self.eps, self.T]))
+            if first != last:
+                raise InvalidValueError(
+                    f"autograd cannot differentiate {name} of {type(self).__name__}, from which "
+                    "the drift and diffusion follow; write it with torch's functions of t, or "
+                    "override coefficients"
+                )
+        return value + 0 * u
+
+    def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return f and the square of g at checked times, where both are those of a process."""
+        t = self.as_time(t)
+        f, g2 = self.coefficients(t)
+        if (bad := ~(f.isfinite() & g2.isfinite())).any():
+            raise InvalidValueError(
+                f"the drift or diffusion of {type(self).__name__} is singular at "
+                f"t = {_first(t, bad)}; stay within [eps, T] = [{self.eps}, {self.T}]"
+            )
+        if (g2 < 0).any():
+            raise InvalidValueError(self._not_a_diffusion(_first(t, g2 < 0)))
+        return f, g2
+
+    def _not_a_diffusion(self, t: float) -> str:
+        return (
+            f"the signal-to-noise ratio alpha / sigma of {type(self).__name__} must fall in time, "
+            f"but does not at t = {t}: no process has this kernel; correct alpha or sigma"
+        )
+
+
+def _first(t: Tensor, bad: Tensor) -> float:
+    """Return the first of the times, `()` or of the shape of `bad`, at which `bad` is true."""
+    return float(t.expand_as(bad)[bad][0])
