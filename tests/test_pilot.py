@@ -372,7 +372,7 @@ def test_a_model_brings_its_pilot_to_the_sampler_of_that_name(known):
         lambda fast: Restart(fast),
         lambda fast: PC(fast, Langevin()),
         lambda fast: PC(PC(fast, k=0), Langevin()),
-        lambda fast: PC(None, Restart(fast)),
+        lambda fast: Restart(PC(fast, k=0)),
     ],
 )
 def test_a_model_brings_its_pilot_to_a_sampler_within_another(known, around):
