@@ -357,13 +357,13 @@ def test_a_condition_is_bound_to_its_sample():
             return MIXTURE.score(x - shift, sde, t)
 
     shift = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [-2.0, 2.0]], dtype=DOUBLE)
-    found = log_prob(Shifted(), sde, x + shift, condition={"shift": shift}, moments=MIXTURE.moments(),
-                     t=None)  # fmt: skip
+    given = {"shift": shift}
+    found = log_prob(Shifted(), sde, x + shift, condition=given, moments=MIXTURE.moments(), t=None)
     plain = MIXTURE.log_prob(x)
     # the prior does not know of the shift: alpha_T shift is .03 of a standard deviation at most
     assert_close(found.value, plain, rtol=0, atol=0.1)
-    back = decode(Shifted(), sde, encode(Shifted(), sde, x, condition={"shift": shift}),
-                  condition={"shift": shift})  # fmt: skip
+    latents = encode(Shifted(), sde, x, condition=given)
+    back = decode(Shifted(), sde, latents, condition=given)
     assert (back - x).abs().max() < 1e-4
 
 

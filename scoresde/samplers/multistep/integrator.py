@@ -17,8 +17,8 @@ A method is a choice of $c$ (0 is data prediction, infinity noise prediction, th
 variance solves the Gaussian part exactly), of how the residual is continued from the levels where
 it has been evaluated (see `scoresde.samplers.multistep.interpolation`), and of $\tau$. A corrector
 repeats the last step with the evaluation that ends it: it costs nothing, since the next step needs
-that evaluation anyhow. Lu et al. (2022), arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902; Xue et
-al. (2023), arXiv:2309.05019.
+that evaluation anyhow. Lu et al. (2022), arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902;
+Xue et al. (2023), arXiv:2309.05019.
 
 All coefficients are computed before the loop, in float64.
 """
