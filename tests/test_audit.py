@@ -307,7 +307,7 @@ def test_sde_and_flow_part_where_the_score_is_that_of_no_diffusion():
     assert "differ from" in found.verdict()
 
 
-def test_a_score_that_knows_its_training_data_by_heart_is_told_from_one_that_knows_the_law():
+def test_a_score_that_memorised_its_training_data_is_told_from_one_that_learnt_the_law():
     sde, target, labels = VESDE(0.05, 5.0), modes(16), torch.arange(100) % 2
     train, x = (target.sample(n, generator=seeded(n)) for n in (100, 400))
     heart = GaussianMixture([0.01] * 100, train, stds=0.0).at(sde)
@@ -487,6 +487,14 @@ def test_what_does_not_fit_is_refused(change, error, words):
     model, process, x = (given.pop(name) for name in ("model", "sde", "x"))
     with pytest.raises(error, match=words):
         audit(model, process, x, **given)
+
+
+def test_without_an_sde_the_one_that_the_score_knows_is_taken():
+    sde, target = VESDE(), modes(3)
+    x, quick = target.sample(20, generator=seeded(4)), dict(levels=3, samples=4, steps=4)
+    assert audit(target.at(sde), None, x, **quick) == audit(target.at(sde), sde, x, **quick)
+    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+        audit(plain, None, x, **quick)
 
 
 def small_model(tmp_path, classes=None):

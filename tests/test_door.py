@@ -1,4 +1,4 @@
-"""The one door between a score and a sampler: what passes, and what is refused."""
+"""What a reverse SDE asks of a score, and what it refuses."""
 
 import math
 from types import SimpleNamespace
@@ -134,7 +134,7 @@ def test_the_reverse_sde_knows_its_process_and_moments():
     assert not hasattr(rsde, "prior_sample")
 
 
-def test_gradients_pass_through_the_door():
+def test_gradients_pass_through_the_reverse_sde():
     x = torch.ones(2, 3, requires_grad=True)
     VPSDE().reverse(lambda x, t: -(x**3)).score(x, 0.5).sum().backward()
     assert_close(x.grad, torch.full((2, 3), -3.0))

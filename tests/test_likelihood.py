@@ -233,7 +233,7 @@ def test_the_error_bar_of_sixteen_probes_covers_the_exact_value_19_times_in_20()
     assert abs(float(bias)) < 5
 
 
-def test_more_probes_have_a_smaller_error_and_one_probe_knows_of_none():
+def test_more_probes_have_a_smaller_error_and_one_probe_has_no_estimate_of_it():
     sde, target = VPSDE(), skewed(20)
     x = draws(target, 1).expand(60, 20)
     found = {
@@ -395,7 +395,7 @@ def test_samples_come_with_the_density_of_the_flow_that_made_them():
 
 
 @pytest.mark.parametrize(("moments", "near"), [(Moments(0.3, var=1.7), 0.0), (None, 1e-12)])
-def test_samples_and_their_density_are_those_of_their_numbers(moments, near):
+def test_samples_and_their_density_depend_on_the_seed_and_their_number_alone(moments, near):
     """Bit for bit; the covariance of a prior is a matrix product, whose rounding is the batch's."""
     sde, options = VPSDE(), dict(seed=3, dtype=DOUBLE, moments=moments)
     x, found = sample_with_log_prob(MIXTURE.at(sde), sde, 6, **options)

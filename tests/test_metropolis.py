@@ -56,7 +56,7 @@ def test_any_step_leaves_the_density_alone_where_unadjusted_ones_do_not(target, 
 
 
 @pytest.mark.parametrize("target", [BELL, HUMPS], ids=repr)
-def test_the_density_is_found_from_elsewhere(target):
+def test_metropolis_steps_find_the_density_from_another_start(target):
     rsde = SDE.reverse(target.at(SDE))
     n = N // 8
     start = torch.full((n, 1), 2.0, dtype=torch.float64)

@@ -483,5 +483,8 @@ def test_a_budget_lowers_the_bound_of_a_method_and_never_lifts_it():
         assert method.prepared(Facts(), VPSDE(), nfe=50) == replace(method, max_nfe=50)
         assert method.prepared(Facts(), VPSDE(), nfe=10**9) == method
         assert method.prepared(Facts(), VPSDE()) == method
+        # too little is what `steps_for` refuses, by name
+        least = method.prepared(Facts(), VPSDE(), nfe=-1)
+        assert (least.max_nfe, least.steps_for(-1)) == (method.least, 0)
         assert method.steps_for(method.least) == 1
         assert method.steps_for(method.least - 1) == 0

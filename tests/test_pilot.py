@@ -1,4 +1,4 @@
-"""What a pilot run tells, and the fast sampler that listens to it."""
+"""A pilot run and its covariance, and the fast sampler that uses it."""
 
 import math
 from dataclasses import replace
@@ -119,7 +119,7 @@ def test_weights_reproduce_cubics_in_the_limit_of_small_steps(variance):
 
 
 @pytest.mark.parametrize("c", [0.3, 4.0])
-def test_the_pilot_that_was_not_run_is_the_mean_over_gaussians_of_all_variances(c):
+def test_the_default_pilot_is_the_mean_over_gaussians_of_all_variances(c):
     """What their denoisers leave of N(0, c) along the flow, which keeps x / sqrt(v + rho^2)."""
     p, sde = Pilot.prior(-3.0, 2.0, c), EDMSDE()
     rho = torch.exp(-p.levels)
@@ -172,7 +172,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("name", [name for name, sde in SDES.items() if sde.levels != 5])
-def test_a_pilot_costs_what_it_says_and_repeats_under_every_sde(name):
+def test_a_pilot_counts_its_evaluations_and_repeats_under_every_sde(name):
     sde = SDES[name]
     score = Counted(MIXTURE.at(sde))
     p = pilot(score, sde, shape=(2,), n=4, steps=9)
@@ -262,7 +262,7 @@ def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
 
 
 @given(pilots(), st.integers(1, 6), st.integers(0, 6), st.integers(1, 9))
-def test_a_foretold_error_is_that_of_the_best_prediction_integrated_over_its_step(
+def test_a_predicted_error_is_that_of_the_best_prediction_integrated_over_its_step(
     p, order, corrector, n
 ):
     grid = torch.linspace(float(p.levels[0]), float(p.levels[-1]), n + 1, dtype=DTYPE)
@@ -357,7 +357,7 @@ class Model(Wrapped):
         return replace(super().facts, pilot=self.pilot)
 
 
-def test_a_model_brings_its_pilot_to_the_sampler_of_that_name(known):
+def test_fast_by_name_uses_the_pilot_of_the_score(known):
     model, sde = Model(MIXTURE.at(VPSDE())), VPSDE()
     plain = sample(model, sde, "fast", n=3, steps=5, seed=0)
     model.pilot = known
@@ -375,7 +375,7 @@ def test_a_model_brings_its_pilot_to_the_sampler_of_that_name(known):
         lambda fast: Restart(PC(fast, k=0)),
     ],
 )
-def test_a_model_brings_its_pilot_to_a_sampler_within_another(known, around):
+def test_a_sampler_within_another_uses_the_pilot_of_the_score(known, around):
     model, sde = Model(MIXTURE.at(VPSDE())), VPSDE()
     plain = sample(model, sde, around(Fast()), n=3, steps=5, seed=0)
     model.pilot = known
