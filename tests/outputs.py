@@ -1,4 +1,4 @@
-"""What a network of each parameterisation should say, by the papers, and one that says it."""
+"""What a network's output means for each kind of prediction, by the papers, and such a network."""
 
 import math
 

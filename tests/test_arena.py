@@ -42,8 +42,8 @@ def randn(*shape, seed=0):
 
 def flow_of_gaussian(problem, x, budget, seed):
     """The exact flow map of Gaussian data, in closed form, and then Tweedie's estimate."""
-    sde, (mean, cov) = problem.sde, (problem.data.mean, problem.data.cov)
-    var, basis = torch.linalg.eigh(problem.data.var[None] if cov is None else cov)
+    sde, (mean, cov) = problem.sde, (problem.moments.mean, problem.moments.cov)
+    var, basis = torch.linalg.eigh(problem.moments.var[None] if cov is None else cov)
     ends = torch.tensor([sde.T, sde.eps], dtype=torch.float64)
     alpha, sigma = sde.alpha(ends), sde.sigma(ends)
     first, last = alpha[:, None] ** 2 * var + sigma[:, None] ** 2
@@ -87,9 +87,9 @@ def test_the_two_references_agree_and_the_fixed_one_is_of_fourth_order():
 def test_the_problems_of_the_arena_start_and_end_in_their_own_law(problem):
     x = problem.start(4000, 0)
     assert torch.equal(x[:5], problem.start(4000, 0)[:5])
-    data = problem.data
-    mean = torch.as_tensor(data.mean, dtype=torch.float64)
-    cov = data.cov
+    known = problem.moments
+    mean = torch.as_tensor(known.mean, dtype=torch.float64)
+    cov = known.cov
     end = torch.tensor(problem.sde.T, dtype=torch.float64)
     alpha, sigma = problem.sde.alpha(end), problem.sde.sigma(end)
     var = alpha**2 * cov.diagonal() + sigma**2
@@ -362,7 +362,7 @@ def test_the_learned_problem_is_solved_by_its_own_reference():
         [problem], (5,), n=2,
     )  # fmt: skip
     assert results.rows[0].value < 1e-6
-    assert problem.scale == pytest.approx(float(problem.data.var.double().mean().sqrt()))
+    assert problem.scale == pytest.approx(float(problem.moments.var.double().mean().sqrt()))
     # sample i is of class i modulo ten: the score of another row is another
     x = torch.zeros(11, 1, 28, 28)
     scores = problem.reverse().score(x, 0.5)

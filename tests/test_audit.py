@@ -43,7 +43,7 @@ class Bent:
 
     def __init__(self, target, sde, change, low=0.0, high=math.inf):
         self.exact, self.change, self.low, self.high = target.at(sde), change, low, high
-        self.sde, self.event_shape, self.data = sde, target.event_shape, self.exact.facts.moments
+        self.sde, self.facts = sde, self.exact.facts
 
     def ratio(self, t):
         return self.sde.sigma(t.double()) / self.sde.alpha(t.double())
@@ -307,7 +307,7 @@ def test_sde_and_flow_part_where_the_score_is_that_of_no_diffusion():
     assert "differ from" in found.verdict()
 
 
-def test_a_score_that_knows_its_training_data_by_heart_is_told_from_one_that_knows_the_law():
+def test_a_score_that_memorised_its_training_data_is_told_from_one_that_learnt_the_law():
     sde, target, labels = VESDE(0.05, 5.0), modes(16), torch.arange(100) % 2
     train, x = (target.sample(n, generator=seeded(n)) for n in (100, 400))
     heart = GaussianMixture([0.01] * 100, train, stds=0.0).at(sde)
@@ -436,6 +436,10 @@ def test_nats_are_the_excess_in_the_integral_of_the_bound():
     assert found.nats == pytest.approx(16 * (c - 1) ** 2 * integral, rel=0.02)
 
 
+def plain(x, t, condition=None):
+    return -x
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -450,17 +454,25 @@ def test_nats_are_the_excess_in_the_integral_of_the_bound():
         (dict(seed=-1), InvalidValueError, "seed"),
         (dict(target="moons"), InvalidTypeError, "targets"),
         (dict(target=Gaussian(torch.zeros(2), var=1.0)), ShapeError, "target"),
-        (dict(condition={"label": torch.zeros(3)}), ShapeError, "label"),
+        (dict(model=plain, condition={"label": torch.zeros(3)}), ShapeError, "label"),
         (dict(train=torch.zeros(20, 2)), ShapeError, "events"),
-        (dict(model=lambda x, t: -x, train=torch.zeros(20, 2)), ShapeError, "one kind"),
+        (dict(model=plain, train=torch.zeros(20, 2)), ShapeError, "one kind"),
         (dict(train=torch.zeros(15, 3)), ShapeError, "needs train of at least 16"),
         (dict(condition=torch.zeros(20)), InvalidTypeError, "maps names"),
         (
-            dict(train=torch.zeros(20, 3), train_condition={"label": torch.zeros(20)}),
+            dict(
+                model=plain,
+                train=torch.zeros(20, 3),
+                train_condition={"label": torch.zeros(20)},
+            ),
             InvalidValueError,
             "give the same",
         ),
-        (dict(train_condition={"label": torch.zeros(20)}), InvalidValueError, "give the same"),
+        (
+            dict(model=plain, train_condition={"label": torch.zeros(20)}),
+            InvalidValueError,
+            "give the same",
+        ),
         (dict(sde=VPSDE()), InvalidValueError, "belongs to"),
         (dict(model=3), InvalidTypeError, "callable"),
         (dict(model=lambda x, t: x * math.nan), NonFiniteError, "NaN"),
@@ -475,6 +487,14 @@ def test_what_does_not_fit_is_refused(change, error, words):
     model, process, x = (given.pop(name) for name in ("model", "sde", "x"))
     with pytest.raises(error, match=words):
         audit(model, process, x, **given)
+
+
+def test_without_an_sde_the_one_that_the_score_knows_is_taken():
+    sde, target = VESDE(), modes(3)
+    x, quick = target.sample(20, generator=seeded(4)), dict(levels=3, samples=4, steps=4)
+    assert audit(target.at(sde), None, x, **quick) == audit(target.at(sde), sde, x, **quick)
+    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+        audit(plain, None, x, **quick)
 
 
 def small_model(tmp_path, classes=None):

@@ -28,23 +28,24 @@ from scoresde import (
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ScoreSDEError
 from scoresde.likelihood import LogProb, elbo, sample_with_log_prob
 from scoresde.nn import MLP
+from scoresde.noise import Noise
 from scoresde.objectives import dsm_floor
 from scoresde.samplers import DPMSolverPP, Stretch
 from scoresde.sde import BetaLadder, LogNormal, Stratified
 from scoresde.targets import Gaussian
 
-X = torch.zeros(3, 2)
+X, NOISE = torch.zeros(3, 2), Noise.of(0, 3)
 SDE = VESDE()
 SCORE = Gaussian([0.0, 1.0], std=[1.0, 0.5]).at(SDE)
 FOUND = LogProb(*(torch.zeros(3) for _ in range(5)), 2)
 
 # What came in, where a number, a tensor or one of our own things was expected.
 WRONG_TYPES = {
-    "times of a loss": lambda: dsm_loss(SCORE, SDE, X, t="a"),
-    "law of times": lambda: dsm_loss(SCORE, SDE, X, law=3),
+    "times of a loss": lambda: dsm_loss(SCORE, SDE, X, t="a", noise=NOISE),
+    "law of times": lambda: dsm_loss(SCORE, SDE, X, law=3, noise=NOISE),
     "law in a law": lambda: Stratified(3),
     "numbers of a law": lambda: LogNormal("a"),
-    "weight's value": lambda: dsm_loss(SCORE, SDE, X, t=0.5, weight=lambda sde, t: 3),
+    "weight's value": lambda: dsm_loss(SCORE, SDE, X, t=0.5, weight=lambda sde, t: 3, noise=NOISE),
     "generator of times": lambda: dsm_loss(SCORE, SDE, X, generator=3),
     "generator of noise": lambda: dsm_loss(SCORE, SDE, X, t=0.5, generator=3),
     "data of a floor": lambda: dsm_floor(SDE, torch.tensor(0.5), 3),
@@ -117,13 +118,15 @@ def test_a_window_is_made_of_numbers():
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_a_problem_begins_with_a_model_and_an_sde(problem):
+def test_a_problem_begins_with_a_score_and_an_sde(problem):
     x = torch.zeros(2, 3)
-    for sde in (None, "vp", 3, VPSDE):
-        with pytest.raises(InvalidTypeError, match="second argument is an SDE"):
+    with pytest.raises(InvalidValueError, match="knows no SDE of its own; give one"):
+        problem(lambda x, t: -x, None, x)
+    for sde in ("vp", 3, VPSDE):
+        with pytest.raises(InvalidTypeError, match="sde must be an SDE such as"):
             problem(lambda x, t: -x, sde, x)
-    for model in (None, 3, "mnist"):
-        with pytest.raises(InvalidTypeError, match="model must be a callable"):
+    for model in (None, 3, "mnist", ScoreModel):
+        with pytest.raises(InvalidTypeError, match="a score is a callable"):
             problem(model, VPSDE(), x)
     for data in (None, [1.0], 3):
         with pytest.raises(ScoreSDEError):

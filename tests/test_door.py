@@ -1,4 +1,4 @@
-"""The one door between a score and a sampler: what passes, and what is refused."""
+"""What a reverse SDE asks of a score, and what it refuses."""
 
 import math
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from strategies import (
     SDES,
     Exact,
     dtypes,
+    generators,
     sdes,
     shapes,
     times_of,
@@ -30,19 +31,24 @@ from scoresde.sde import VESDE, VPSDE, CosineSDE, FlowSDE, Moments, ReverseSDE
 
 
 class WithDenoiser(Exact):
-    """A score whose denoiser says that it was asked."""
+    """A score with a method `denoise` that is not of its score."""
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        self.asked.append(t)
-        return torch.full_like(x, 7.0)
+        raise AssertionError("what the score returns is the truth")
 
 
-def test_a_score_with_a_denoiser_is_asked_for_it():
-    score = WithDenoiser(VPSDE(), 0.0, 1.0)
-    rsde = VPSDE().reverse(score)
-    assert (rsde.denoise(torch.ones(2, 3), 0.5) == 7).all()
+@given(st.data())
+def test_the_denoiser_is_tweedies_formula_of_the_score_whatever_method_the_score_has(data):
+    sde, shape = data.draw(sdes()), data.draw(shapes())
+    t = data.draw(times_of(sde))
+    score = WithDenoiser(sde, 0.3, 0.7)
+    rsde = sde.reverse(score)
+    x = torch.randn(shape, generator=data.draw(generators()), dtype=torch.float64)
+    alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
+    found = rsde.denoise(x, t)
     assert rsde.nfe == 1
-    assert [tuple(t.shape) for t in score.asked] == [(2,)]
+    assert [tuple(t.shape) for t in score.asked] == [shape[:1]]
+    assert_close(alpha * found, x + sigma**2 * score(x, t), rtol=1e-12, atol=1e-12)
 
 
 @given(st.data())
@@ -117,18 +123,18 @@ def test_evaluations_are_counted_once_each():
     assert VPSDE().reverse(lambda x, t: -x).nfe == 0
 
 
-def test_the_reverse_sde_knows_its_process_and_data():
-    sde, data = VESDE(), Moments(0.5, var=2.0)
-    rsde = sde.reverse(lambda x, t: -x, data=data)
+def test_the_reverse_sde_knows_its_process_and_moments():
+    sde, moments = VESDE(), Moments(0.5, var=2.0)
+    rsde = sde.reverse(lambda x, t: -x, moments=moments)
     assert isinstance(rsde, ReverseSDE)
     assert rsde.sde is sde
-    assert rsde.data is data
-    assert sde.reverse(lambda x, t: -x).data is None
+    assert rsde.moments is moments
+    assert sde.reverse(lambda x, t: -x).moments is None
     assert not hasattr(rsde, "transition")
     assert not hasattr(rsde, "prior_sample")
 
 
-def test_gradients_pass_through_the_door():
+def test_gradients_pass_through_the_reverse_sde():
     x = torch.ones(2, 3, requires_grad=True)
     VPSDE().reverse(lambda x, t: -(x**3)).score(x, 0.5).sum().backward()
     assert_close(x.grad, torch.full((2, 3), -3.0))

@@ -336,7 +336,10 @@ BAD = {
         lambda: NCSNLadder.geometric(1.0, 0.1, 5),
         "sigma_min = 1.0, sigma_max = 0.1",
     ),
-    "levels of a continuous SDE": (lambda: VESDE(levels=True), "must be an integer or None, got True"),
+    "levels of a continuous SDE": (
+        lambda: VESDE(levels=True),
+        "must be an integer or None, got True",
+    ),
     "geometric of one": (lambda: NCSNLadder.geometric(0.1, 1.0, 1), "integer >= 2, got 1"),
     "too many steps": (
         lambda: VESDE(levels=10).times(10),

@@ -126,7 +126,7 @@ def test_the_gap_of_another_prior_is_the_closed_form(data):
     (m_T, m_e), (v_T, v_e) = score.law(ends)
     z = torch.randn(3, 2, generator=data.draw(generators()), dtype=DOUBLE)
     other = Moments(0.5, var=2.0)
-    found = log_prob(score, sde, m_e + v_e.sqrt() * z, t=sde.eps, data=other, **TIGHT)
+    found = log_prob(score, sde, m_e + v_e.sqrt() * z, t=sde.eps, moments=other, **TIGHT)
     x_T, x_e = m_T + v_T.sqrt() * z, m_e + v_e.sqrt() * z
     gap = sde.prior(other).log_prob(x_T) - Moments(float(m_T), var=float(v_T)).log_prob(x_T)
     exact = Moments(float(m_e), var=float(v_e)).log_prob(x_e)
@@ -138,11 +138,11 @@ def test_the_density_integrates_to_one_under_any_prior(prior):
     sde = VPSDE()
     line = GaussianMixture([0.4, 0.6], [[-1.5], [1.0]], stds=0.35)
     x = torch.linspace(-5, 4.5, 120, dtype=DOUBLE)[:, None]
-    found = log_prob(line.at(sde), sde, x, t=sde.eps, data=prior)
+    found = log_prob(line.at(sde), sde, x, t=sde.eps, moments=prior)
     assert abs(float(found.value.exp().sum() * (x[1] - x[0])) - 1) < 1e-4
     u = torch.linspace(-4.5, 5.5, 45, dtype=DOUBLE)
     grid = torch.cartesian_prod(u, u)
-    found = log_prob(MIXTURE.at(sde), sde, grid, t=sde.eps, data=prior, rtol=1e-4, atol=1e-4)
+    found = log_prob(MIXTURE.at(sde), sde, grid, t=sde.eps, moments=prior, rtol=1e-4, atol=1e-4)
     assert abs(float(found.value.exp().sum() * (u[1] - u[0]) ** 2) - 1) < 1e-3
 
 
@@ -233,7 +233,7 @@ def test_the_error_bar_of_sixteen_probes_covers_the_exact_value_19_times_in_20()
     assert abs(float(bias)) < 5
 
 
-def test_more_probes_have_a_smaller_error_and_one_probe_knows_of_none():
+def test_more_probes_have_a_smaller_error_and_one_probe_has_no_estimate_of_it():
     sde, target = VPSDE(), skewed(20)
     x = draws(target, 1).expand(60, 20)
     found = {
@@ -289,6 +289,25 @@ def test_as_many_probes_as_dimensions_are_the_axes():
     assert (found.stderr == 0).all()
 
 
+def test_without_an_sde_the_one_that_the_score_knows_is_taken():
+    sde, x = VPSDE(), draws(MIXTURE, 3)
+    score, quick = MIXTURE.at(sde), dict(rtol=1e-3, atol=1e-3)
+    assert torch.equal(
+        log_prob(score, None, x, **quick).value, log_prob(score, sde, x, **quick).value
+    )
+    assert torch.equal(elbo(score, None, x).value, elbo(score, sde, x).value)
+    latents = encode(score, None, x)
+    assert torch.equal(latents, encode(score, sde, x))
+    assert torch.equal(decode(score, None, latents), decode(score, sde, latents))
+    own, _ = sample_with_log_prob(score, None, 2, seed=0, **quick)
+    assert torch.equal(own, sample_with_log_prob(score, sde, 2, seed=0, **quick)[0])
+    for door in (log_prob, elbo, encode, decode):
+        with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+            door(lambda x, t: -x, None, x)
+    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+        sample_with_log_prob(lambda x, t: -x, None, shape=(2,))
+
+
 # Each sample by itself
 
 
@@ -300,11 +319,11 @@ def test_a_samples_likelihood_is_the_same_in_any_batch(method, full, seed):
     """Bit for bit; where a covariance makes a matrix product of it, to rounding."""
     sde = VPSDE()
     target = GaussianMixture([0.3, 0.7], [[-1.0, 0.5, 0.0], [2.0, 0.0, 1.0]], stds=0.4)
-    data = target.moments() if full else Moments(0.3, var=1.7)
+    moments = target.moments() if full else Moments(0.3, var=1.7)
     near = dict(rtol=1e-9, atol=1e-9) if full else dict(rtol=0, atol=0)
     x = draws(target, 4)
     x[0] *= 40
-    options = dict(method=method, probes=2, seed=seed, data=data, rtol=1e-4, atol=1e-4)
+    options = dict(method=method, probes=2, seed=seed, moments=moments, rtol=1e-4, atol=1e-4)
     whole = log_prob(target.at(sde), sde, x, **options)
     chunked = log_prob(target.at(sde), sde, x, batch_size=3, **options)
     for i in range(4):
@@ -338,13 +357,13 @@ def test_a_condition_is_bound_to_its_sample():
             return MIXTURE.score(x - shift, sde, t)
 
     shift = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0], [-2.0, 2.0]], dtype=DOUBLE)
-    found = log_prob(Shifted(), sde, x + shift, condition={"shift": shift}, moments=MIXTURE.moments(),
-                     t=None)  # fmt: skip
+    given = {"shift": shift}
+    found = log_prob(Shifted(), sde, x + shift, condition=given, moments=MIXTURE.moments(), t=None)
     plain = MIXTURE.log_prob(x)
     # the prior does not know of the shift: alpha_T shift is .03 of a standard deviation at most
     assert_close(found.value, plain, rtol=0, atol=0.1)
-    back = decode(Shifted(), sde, encode(Shifted(), sde, x, condition={"shift": shift}),
-                  condition={"shift": shift})  # fmt: skip
+    latents = encode(Shifted(), sde, x, condition=given)
+    back = decode(Shifted(), sde, latents, condition=given)
     assert (back - x).abs().max() < 1e-4
 
 
@@ -375,10 +394,10 @@ def test_samples_come_with_the_density_of_the_flow_that_made_them():
     assert_close(x, same, rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize(("data", "near"), [(Moments(0.3, var=1.7), 0.0), (None, 1e-12)])
-def test_samples_and_their_density_are_those_of_their_numbers(data, near):
+@pytest.mark.parametrize(("moments", "near"), [(Moments(0.3, var=1.7), 0.0), (None, 1e-12)])
+def test_samples_and_their_density_depend_on_the_seed_and_their_number_alone(moments, near):
     """Bit for bit; the covariance of a prior is a matrix product, whose rounding is the batch's."""
-    sde, options = VPSDE(), dict(seed=3, dtype=DOUBLE, data=data)
+    sde, options = VPSDE(), dict(seed=3, dtype=DOUBLE, moments=moments)
     x, found = sample_with_log_prob(MIXTURE.at(sde), sde, 6, **options)
     later, part = sample_with_log_prob(MIXTURE.at(sde), sde, 2, first=4, **options)
     assert_close(later, x[4:], rtol=near, atol=near)
@@ -484,8 +503,8 @@ def test_the_bound_of_a_wrong_model_is_that_of_its_own_law_and_worse_on_the_data
 def test_the_control_of_the_bound_changes_its_spread_and_not_its_mean():
     sde, x = VPSDE(), draws(MIXTURE, 200)
     own, off = (
-        elbo(MIXTURE.at(sde), sde, x, data=data, draws=32)
-        for data in (None, Moments(torch.tensor([1.0, 0.0]), var=3.0))
+        elbo(MIXTURE.at(sde), sde, x, moments=moments, draws=32)
+        for moments in (None, Moments(torch.tensor([1.0, 0.0]), var=3.0))
     )
     assert own.stderr.mean() < 0.7 * off.stderr.mean()
     # the other moments are those of another prior too, whose part is small under VP
@@ -616,6 +635,10 @@ def test_a_mean_over_data_comes_with_its_standard_error():
     assert uniform(-1.0, 2).mean() == (-1.0, math.inf)
 
 
+def plain(x, t, condition):
+    return -x
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -629,15 +652,24 @@ def test_a_mean_over_data_comes_with_its_standard_error():
         (dict(batch_size=1.5), InvalidValueError, "batch_size must be an integer >= 1, got 1.5"),
         (dict(max_nfe="a"), InvalidValueError, "max_nfe must be an integer >= 1, got 'a'"),
         (dict(condition=3), InvalidTypeError, "condition= maps names to tensors"),
-        (dict(condition={"y": 3}), InvalidTypeError, "condition 'y' must be a tensor, got 3"),
+        (dict(condition={"y": 3}), InvalidValueError, "this score takes no condition"),
+        (
+            dict(score=plain, condition={"y": "a"}),
+            InvalidTypeError,
+            "condition 'y' must be a number or a tensor, got 'a'",
+        ),
         (dict(batch_size=0), InvalidValueError, "batch_size must be an integer >= 1, got 0"),
         (dict(max_nfe=20), ConvergenceError, "max_nfe = 20 evaluations"),
-        (dict(condition={"y": torch.ones(3)}), ShapeError, "one row for each of the 2 samples"),
+        (
+            dict(score=plain, condition={"y": torch.ones(3)}),
+            ShapeError,
+            "one row for each of the n = 2 samples",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_words(change, error, message):
     sde = VPSDE()
-    arguments = dict(model=MIXTURE.at(sde), sde=sde, x=torch.ones(2, 2)) | change
+    arguments = dict(score=MIXTURE.at(sde), sde=sde, x=torch.ones(2, 2)) | change
     with pytest.raises(error, match=message):
         log_prob(**arguments)
 

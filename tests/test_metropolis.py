@@ -56,7 +56,7 @@ def test_any_step_leaves_the_density_alone_where_unadjusted_ones_do_not(target, 
 
 
 @pytest.mark.parametrize("target", [BELL, HUMPS], ids=repr)
-def test_the_density_is_found_from_elsewhere(target):
+def test_metropolis_steps_find_the_density_from_another_start(target):
     rsde = SDE.reverse(target.at(SDE))
     n = N // 8
     start = torch.full((n, 1), 2.0, dtype=torch.float64)
@@ -133,10 +133,11 @@ def test_the_density_of_a_target_is_that_of_its_score(data):
     target = Gaussian(torch.full(shape[1:], 0.3), std=0.7)
     x = torch.randn(shape, generator=data.draw(generators()), dtype=dtype)
     rsde = sde.reverse(target.at(sde))
-    found = rsde.log_density(x, t)
+    log_prob = rsde.method("log_prob")
+    found = log_prob(x, t)
     assert (found.shape, found.dtype, rsde.nfe) == (shape[:1], dtype, 1)
     assert_close(found, target.log_prob(x, sde, t), rtol=1e-4, atol=1e-4)
-    assert rsde.log_density(x[:0], t).shape == (0,)
+    assert log_prob(x[:0], t).shape == (0,)
     moved = MALA().step(rsde, x[:0], t, t, Noise.of(0, 0))
     assert moved.shape == (0, *shape[1:])
 
@@ -154,7 +155,7 @@ def with_density(function):
 @pytest.mark.parametrize(
     ("score", "error", "message"),
     [
-        (lambda x, t: -x, InvalidTypeError, r"this score has no log_prob\(x, t\); use an EnergySc"),
+        (lambda x, t: -x, InvalidTypeError, r"no log_prob\(x, t\) of its own; use an EnergyScore"),
         (with_density(lambda x, t: 1.0), InvalidTypeError, "must return a tensor, got float"),
         (with_density(lambda x, t: x), ShapeError, r"expected \(3,\), got \(3, 2\)"),
         (with_density(lambda x, t: x[:, 0] * math.nan), NonFiniteError, r"in samples \[0, 1, 2\]"),

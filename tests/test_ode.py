@@ -15,7 +15,7 @@ from strategies import SDES, dtypes, exact_scores, generators, sdes, shapes
 from torch import Tensor
 from torch.testing import assert_close
 
-from scoresde import SAMPLERS, VESDE, VPSDE, ode, sample, trajectory
+from scoresde import SAMPLERS, VESDE, VPSDE, Facts, ode, sample, trajectory
 from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import Noise
 from scoresde.ode import DOPRI5, TSIT5, rms, solve
@@ -416,7 +416,7 @@ def test_a_budget_is_never_exceeded(name):
 
 @pytest.mark.parametrize("name", sorted(ADAPTIVE))
 def test_an_adaptive_method_takes_one_step_of_the_grid_by_default(name):
-    for sde in (VPSDE(), VESDE(levels=20)):
+    for sde in (VPSDE(), VESDE()):
         score = Gaussian([0.5], var=[0.3]).at(sde)
         states = list(trajectory(score, sde, name, seed=0, denoise=False))
         assert [float(state.t) for state in states] == [sde.T, sde.eps]
@@ -426,7 +426,7 @@ def test_the_steps_of_a_model_are_not_meant_for_adaptive_methods():
     sde = VPSDE()
 
     class Model:
-        steps, event_shape = 50, (1,)
+        facts = Facts(steps=50, event_shape=(1,))
 
         def __call__(self, x, t):
             return -x
@@ -480,7 +480,11 @@ def test_a_budget_lowers_the_bound_of_a_method_and_never_lifts_it():
     for name in ADAPTIVE:
         method = ALL[name]
         assert isinstance(method, Adaptive)
-        assert method.within(50) == replace(method, max_nfe=50)
-        assert method.within(10**9) == method
+        assert method.prepared(Facts(), VPSDE(), nfe=50) == replace(method, max_nfe=50)
+        assert method.prepared(Facts(), VPSDE(), nfe=10**9) == method
+        assert method.prepared(Facts(), VPSDE()) == method
+        # too little is what `steps_for` refuses, by name
+        least = method.prepared(Facts(), VPSDE(), nfe=-1)
+        assert (least.max_nfe, least.steps_for(-1)) == (method.least, 0)
         assert method.steps_for(method.least) == 1
         assert method.steps_for(method.least - 1) == 0

@@ -1,4 +1,4 @@
-"""What a pilot run tells, and the fast sampler that listens to it."""
+"""A pilot run and its covariance, and the fast sampler that uses it."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import SDES, generators, sdes
 from torch.testing import assert_close
 
-from scoresde import Moments, Pilot, pilot, sample
+from scoresde import Facts, Moments, Pilot, Wrapped, pilot, sample
 from scoresde.arena import FAST, TUNING
 from scoresde.arena.judges import law_errors
 from scoresde.errors import (
@@ -55,7 +55,7 @@ def known():
 
 @given(pilots())
 def test_features_have_the_measured_covariance_as_inner_products(p):
-    unseen = Pilot(p.levels, p.factor, p.data, p.nfe, unseen=0.0)
+    unseen = Pilot(p.levels, p.factor, p.moments, p.nfe, unseen=0.0)
     features = unseen.features(p.levels)
     assert_close(features @ features.T, p.factor.T @ p.factor, rtol=1e-9, atol=1e-12)
     # beyond the measured levels nothing changes
@@ -119,7 +119,7 @@ def test_weights_reproduce_cubics_in_the_limit_of_small_steps(variance):
 
 
 @pytest.mark.parametrize("c", [0.3, 4.0])
-def test_the_pilot_that_was_not_run_is_the_mean_over_gaussians_of_all_variances(c):
+def test_the_default_pilot_is_the_mean_over_gaussians_of_all_variances(c):
     """What their denoisers leave of N(0, c) along the flow, which keeps x / sqrt(v + rho^2)."""
     p, sde = Pilot.prior(-3.0, 2.0, c), EDMSDE()
     rho = torch.exp(-p.levels)
@@ -130,7 +130,7 @@ def test_the_pilot_that_was_not_run_is_the_mean_over_gaussians_of_all_variances(
         residuals.append((denoised[0] - denoised[1])[:, 0])
     expected = torch.stack(residuals).T @ torch.stack(residuals) / 24
     assert_close(p.factor.T @ p.factor, expected, rtol=1e-9, atol=1e-12)
-    assert (p.data.mean, p.data.var) == (0.0, c)
+    assert (p.moments.mean, p.moments.var) == (0.0, c)
 
 
 @given(st.floats(0, 2), st.floats(-2, 2), st.floats(-2, 2))
@@ -161,7 +161,7 @@ def test_a_gaussian_of_known_moments_leaves_no_residual():
 
 
 class Counted:
-    """A bare score that counts."""
+    """A score that counts."""
 
     def __init__(self, score):
         self.score, self.calls = score, 0
@@ -172,7 +172,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("name", [name for name, sde in SDES.items() if sde.levels != 5])
-def test_a_pilot_costs_what_it_says_and_repeats_under_every_sde(name):
+def test_a_pilot_counts_its_evaluations_and_repeats_under_every_sde(name):
     sde = SDES[name]
     score = Counted(MIXTURE.at(sde))
     p = pilot(score, sde, shape=(2,), n=4, steps=9)
@@ -187,13 +187,13 @@ def test_a_pilot_costs_what_it_says_and_repeats_under_every_sde(name):
 
 def test_a_model_and_its_condition_are_evaluated_together():
     class Shifted:
-        event_shape = (2,)
+        facts = Facts(event_shape=(2,))
 
         def __init__(self, sde):
-            self.score = Gaussian([0.0, 0.0], var=[0.5, 0.5]).at(sde)
+            self.gaussian = Gaussian([0.0, 0.0], var=[0.5, 0.5]).at(sde)
 
         def __call__(self, x, t, condition):
-            return self.score(x - VPSDE().alpha(t)[:, None] * condition["to"], t)
+            return self.gaussian(x - VPSDE().alpha(t)[:, None] * condition["to"], t)
 
     sde, to = VPSDE(), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     p = pilot(Shifted(sde), sde, n=8, condition={"to": to}, moments=Moments(0.0, var=0.5))
@@ -215,11 +215,11 @@ def test_moments_that_nobody_knows_are_read_from_the_run(sde):
     u_first, u_last = (c + torch.exp(-sde.log_snr(ends))).sqrt().tolist()
     spread = (sde.prior_std / float(sde.alpha(ends[0]))) ** 2
     first, last = c / u_first**2, c / (u_first * u_last)
-    gap = p.data.mean - mean * (1 - first)
+    gap = p.moments.mean - mean * (1 - first)
     assert float(gap.abs().max()) < 6 * first * math.sqrt(spread / n)
     noise = spread * (last**2 - (2 * last * first - first**2) / n)
     expected = mean**2 * (last - first) ** 2 + noise
-    assert_close(p.data.mean_variance(), expected, rtol=6 * math.sqrt(2 / (n * d)), atol=0)
+    assert_close(p.moments.mean_variance(), expected, rtol=6 * math.sqrt(2 / (n * d)), atol=0)
 
 
 def test_a_last_level_without_noise_is_allowed():
@@ -233,11 +233,11 @@ def test_a_last_level_without_noise_is_allowed():
 # Fast
 
 
-def end_of(sampler, score, x, n, data=None):
+def end_of(sampler, score, x, n):
     """Where the sampler ends from x in n steps of its own grid."""
     sde = score.sde
-    rsde = sde.reverse(score, data=data or score.facts.moments)
-    *_, end = sampler.trajectory(rsde, x, sampler.times(sde, n, rsde.data), None)
+    rsde = sde.reverse(score, moments=score.facts.moments)
+    *_, end = sampler.trajectory(rsde, x, sampler.times(sde, n, rsde.moments), None)
     return end.x
 
 
@@ -262,7 +262,7 @@ def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
 
 
 @given(pilots(), st.integers(1, 6), st.integers(0, 6), st.integers(1, 9))
-def test_a_foretold_error_is_that_of_the_best_prediction_integrated_over_its_step(
+def test_a_predicted_error_is_that_of_the_best_prediction_integrated_over_its_step(
     p, order, corrector, n
 ):
     grid = torch.linspace(float(p.levels[0]), float(p.levels[-1]), n + 1, dtype=DTYPE)
@@ -303,7 +303,7 @@ def test_the_steps_share_the_error_nearly_equally_and_it_falls_with_their_number
         grid = sde.log_snr(sampler.times(sde, n)) / 2
         even = sde.log_snr(sde.times(n, spacing="log_snr")) / 2
         errors, others = (
-            (known.data.mean_variance() + torch.exp(-2 * levels[1:])) ** 0.75
+            (known.moments.mean_variance() + torch.exp(-2 * levels[1:])) ** 0.75
             * step_errors(known, levels, sampler.order, corrector)
             for levels in (grid, even)
         )
@@ -342,24 +342,22 @@ def test_with_the_pilot_of_another_target_fast_converges_all_the_same():
     score, x, sizes = MIXTURE.at(sde), draws(sde), (10, 20, 40, 80, 160)
     exact = end_of(UniPC(), score, x, 800)
     other = Gaussian([4.0, 4.0], var=[0.01, 30.0]).at(sde)
-    wrong = Fast(pilot=pilot(lambda x, t: other(x, t), sde, shape=(2,), data=STANDARD))
+    wrong = Fast(pilot=pilot(lambda x, t: other(x, t), sde, shape=(2,), moments=STANDARD))
     scaled = [n**2 * float((end_of(wrong, score, x, n) - exact).abs().max()) for n in sizes]
     assert max(scaled[-2:]) <= max(scaled[:3]) / 2, scaled
 
 
-class Model:
+class Model(Wrapped):
     """A score that may have a pilot."""
 
-    event_shape = (2,)
+    pilot = None
 
-    def __init__(self, score):
-        self.score, self.pilot = score, None
-
-    def __call__(self, x, t):
-        return self.score(x, t)
+    @property
+    def facts(self):
+        return replace(super().facts, pilot=self.pilot)
 
 
-def test_a_model_brings_its_pilot_to_the_sampler_of_that_name(known):
+def test_fast_by_name_uses_the_pilot_of_the_score(known):
     model, sde = Model(MIXTURE.at(VPSDE())), VPSDE()
     plain = sample(model, sde, "fast", n=3, steps=5, seed=0)
     model.pilot = known
@@ -374,10 +372,10 @@ def test_a_model_brings_its_pilot_to_the_sampler_of_that_name(known):
         lambda fast: Restart(fast),
         lambda fast: PC(fast, Langevin()),
         lambda fast: PC(PC(fast, k=0), Langevin()),
-        lambda fast: PC(None, Restart(fast)),
+        lambda fast: Restart(PC(fast, k=0)),
     ],
 )
-def test_a_model_brings_its_pilot_to_a_sampler_within_another(known, around):
+def test_a_sampler_within_another_uses_the_pilot_of_the_score(known, around):
     model, sde = Model(MIXTURE.at(VPSDE())), VPSDE()
     plain = sample(model, sde, around(Fast()), n=3, steps=5, seed=0)
     model.pilot = known

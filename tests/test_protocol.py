@@ -129,10 +129,15 @@ def test_a_name_is_a_frozen_dataclass_with_documented_defaults(name):
     assert eval(repr(sampler), vars(samplers) | {"inf": math.inf}) == sampler
 
 
+def classes_of(module):
+    """The classes that a module exports."""
+    values = (getattr(module, name) for name in module.__all__)
+    return {value for value in values if isinstance(value, type)}
+
+
 def test_every_exported_sde_and_sampler_is_run_here():
     assert {*sde.SDES.values(), UserSDE} == {type(path) for path in SDES.values()}
-    kinds = {getattr(samplers, name) for name in samplers.__all__}
-    methods = {k for k in kinds if isinstance(k, type) and issubclass(k, Sampler)}
+    methods = {k for k in classes_of(samplers) if issubclass(k, Sampler)}
     methods -= {Sampler, samplers.Adaptive}
     methods = {k for k in methods if not issubclass(k, Corrector)}
     methods -= {ExponentialMultistep, TauMultistep}  # what others are settings of

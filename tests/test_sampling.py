@@ -557,7 +557,7 @@ class Wrapper(nn.Module):
 
 
 class Holder:
-    """A score that holds a module as `model`, as guidance and bridges do."""
+    """A score that holds a module as `model`, as guidance does."""
 
     def __init__(self, model):
         self.model = model

@@ -283,7 +283,10 @@ BAD = {
     "eps after T": (lambda: EDMSDE(T=1.0, eps=2.0), "0 <= eps < T, got eps = 2.0, T = 1.0"),
     "eps nan": (lambda: UserSDE(eps=math.nan), "eps must be finite, got nan"),
     "one level": (lambda: VPSDE(levels=1), "levels must be an integer >= 2 or None, got 1"),
-    "half a level": (lambda: VPSDE(levels=2.5), "levels of VPSDE must be an integer or None, got 2.5"),
+    "half a level": (
+        lambda: VPSDE(levels=2.5),
+        "levels of VPSDE must be an integer or None, got 2.5",
+    ),
     "law without width": (lambda: LogNormal(std=0.0), "must be positive, got 0.0"),
     "time nan": (lambda: VPSDE().diffusion(math.nan), r"time must lie in \[0, 1.0\], got nan"),
     "time before": (lambda: VPSDE().transition(-0.1, 0.5), r"lie in \[0, 1.0\], got -0.1"),

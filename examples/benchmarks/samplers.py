@@ -140,7 +140,7 @@ def _pc_errors(
 def _facts(problem: Problem, x: Tensor) -> tuple[float, float, float]:
     """Squared distances to the data's mean and to that of the nearest mode, and a mode's share."""
     mode = problem.target.assign(x)
-    total = (x - problem.data.mean).square().sum(1).mean()
+    total = (x - problem.moments.mean).square().sum(1).mean()
     within = (x - problem.target.means[mode]).square().sum(1).mean()
     return float(total), float(within), float((mode == 0).double().mean())
 

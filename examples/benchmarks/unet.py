@@ -152,9 +152,9 @@ class Run:
     ema: list[Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        data = Moments(self.images.mean(0), var=self.images.var(0).mean().item())
+        moments = Moments(self.images.mean(0), var=self.images.var(0).mean().item())
         self.sde = EDMSDE()
-        self.model = ScoreModel(self.net, self.sde, self.images.shape[1:], data=data)
+        self.model = ScoreModel(self.net, self.sde, self.images.shape[1:], moments=moments)
         self.model.autocast = torch.bfloat16
         self.weight = edm(float(self.model.var))
         self.optimiser = torch.optim.Adam(self.net.parameters(), betas=(0.9, 0.99))

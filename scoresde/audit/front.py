@@ -29,7 +29,7 @@ __all__ = ["audit"]
 @door
 def audit(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
     condition: Mapping[str, Any] | None = None,
@@ -51,7 +51,7 @@ def audit(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
-        sde: The process whose score it is.
+        sde: The process whose score it is; None takes the one that the score knows.
         x: Held-out data `(n, *)`, floating point, n at least 16. 500 images show an error of a
             percent; in the plane that takes 10,000 points.
         condition: What the score takes beside `(x, t)`, one row for each sample.
@@ -72,9 +72,10 @@ def audit(
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
-    given = _check(score, sde, x, condition, target)
+    sde = process_of(score, sde)
+    given = _check(score, x, condition, target)
     if train is not None:
-        learnt_given = _check(score, sde, train, train_condition, None, name="train")
+        learnt_given = _check(score, train, train_condition, None, name="train")
         if train.shape[1:] != x.shape[1:]:
             raise ShapeError(
                 f"train= has events of shape {tuple(train.shape[1:])}, and x of "
@@ -129,13 +130,11 @@ def audit(
 
 def _check(
     score: Score,
-    sde: SDE,
     x: Tensor,
     condition: Mapping[str, Any] | None,
     target: Target | None,
     name: str = "x",
 ) -> Condition | None:
-    process_of(score, sde)
     check_data(x)
     event = tuple(x.shape[1:])
     if target is not None and not hasattr(target, "responsibilities"):

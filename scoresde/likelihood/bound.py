@@ -38,7 +38,7 @@ __all__ = ["elbo"]
 @door
 def elbo(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
     draws: int = 64,
@@ -51,7 +51,7 @@ def elbo(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
-        sde: The process whose score it is.
+        sde: The process whose score it is; None takes the one that the score knows.
         x: The points, `(B, *)`, floating point.
         draws: Evaluations for each sample, at least 1.
         seed: The randomness; row i has that of number `first + i`.
@@ -68,7 +68,7 @@ def elbo(
             noise at eps.
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
-    given = check_input(score, sde, x, condition)
+    sde, given = check_input(score, sde, x, condition)
     check_integer("draws", draws, 1)
     check_integer("first", first, 0)
     moments = moments_of(score, moments)

@@ -17,8 +17,8 @@ from scoresde.likelihood.prior import heat_correction, read_moments
 from scoresde.likelihood.result import LogProb
 from scoresde.likelihood.trace import Exact, Probed, Trace
 from scoresde.noise import Noise, seeds_of
-from scoresde.score import evaluating
-from scoresde.sde import SDE, Condition, Moments, Score, expand, facts
+from scoresde.score import device_of, evaluating
+from scoresde.sde import SDE, Condition, Moments, Score, expand, facts, process_of
 
 __all__ = ["log_prob", "sample_with_log_prob"]
 
@@ -31,7 +31,7 @@ _EXACT, _READABLE = 64, 1024
 @door
 def log_prob(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
     t: float | None = None,
@@ -57,7 +57,7 @@ def log_prob(
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
-        sde: The process whose score it is.
+        sde: The process whose score it is; None takes the one that the score knows.
         x: The points, `(B, *)`, floating point; the model is evaluated in their dtype.
         t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
         method: `"exact"` takes D vector-Jacobian products for each evaluation, `"hutchinson"` one
@@ -78,7 +78,7 @@ def log_prob(
         NonFiniteError: `x` or the score has a NaN or an infinity.
         ConvergenceError: `max_nfe` is used up.
     """
-    given = check_input(score, sde, x, condition)
+    sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
     check_real("t", start)
     if not sde.eps <= start <= sde.T:
@@ -102,7 +102,7 @@ def log_prob(
 @door
 def sample_with_log_prob(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     n: int = 1,
     *,
     shape: Sequence[int] | None = None,
@@ -126,7 +126,7 @@ def sample_with_log_prob(
 
     Args:
         score: A score, as in `log_prob`.
-        sde: The process whose score it is.
+        sde: The process whose score it is; None takes the one that the score knows.
         n: How many.
         shape: The shape of one sample; a `ScoreModel` knows its own.
         method: How the trace is found, as in `log_prob`.
@@ -140,11 +140,12 @@ def sample_with_log_prob(
         condition: What the score takes beside `(x, t)`, one row for each sample.
         moments: The data's moments, for the prior.
         dtype: In which the model is evaluated and the samples are returned.
-        device: Where.
+        device: Where; by default where the networks of the score are.
 
     Returns:
         The samples `(n, *)` and their `LogProb`.
     """
+    sde = process_of(score, sde)
     check_integer("n", n, 0)
     check_integer("first", first, 0)
     event: Any = facts(score).event_shape if shape is None else shape
@@ -156,9 +157,9 @@ def sample_with_log_prob(
     seeds, indices = seeds_of(n, seed, generator, first)
     noise = Noise(seeds, indices, horizon=sde.T)
     check_floating("dtype", dtype)
-    where = None if device is None else named_device(device)
+    where = device_of(score) if device is None else named_device(device)
     like = torch.empty(n, *event, dtype=dtype, device=where)
-    given = check_input(score, sde, torch.zeros_like(like), condition)
+    _, given = check_input(score, sde, torch.zeros_like(like), condition)
     with evaluating(score), torch.no_grad():
         trace = (method, probes, noise)
         flow = _flow(score, sde, like, given, moments, trace, rtol, atol, max_nfe)
@@ -199,7 +200,7 @@ def _flow(
         )
     moments = moments_of(score, moments)
     if moments is None and not condition and 0 < math.prod(event) <= _READABLE:
-        moments = read_moments(sde.reverse(score), event, x.dtype)
+        moments = read_moments(sde.reverse(score), event, x.dtype, x.device)
     trace: Trace = Exact()
     size = math.prod(event)
     if size > probes and (method == "hutchinson" or (method == "auto" and size > _EXACT)):

@@ -16,15 +16,15 @@ __all__ = ["check_input", "moments_of", "time"]
 
 
 def check_input(
-    score: Score, sde: SDE, x: Tensor, condition: Mapping[str, Any] | None
-) -> Condition | None:
-    """Return the condition of samples, once they, the score and the SDE are seen to fit.
+    score: Score, sde: SDE | None, x: Tensor, condition: Mapping[str, Any] | None
+) -> tuple[SDE, Condition | None]:
+    """Return the process and the condition of samples, all of which fit the score.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: They do not.
         NonFiniteError: `x` holds a NaN or an infinity.
     """
-    process_of(score, sde)
+    sde = process_of(score, sde)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise InvalidTypeError(
@@ -39,7 +39,7 @@ def check_input(
         )
     if not x.isfinite().all():
         raise NonFiniteError("x holds NaN or infinity")
-    return Condition.of(condition, len(x), known.conditions, x.device)
+    return sde, Condition.of(condition, len(x), known.conditions, x.device)
 
 
 def moments_of(score: Score, moments: Moments | None) -> Moments | None:

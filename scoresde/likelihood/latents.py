@@ -22,7 +22,7 @@ __all__ = ["decode", "encode", "slerp"]
 @door
 def encode(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
     rtol: float = 1e-6,
@@ -35,14 +35,14 @@ def encode(
     `decode` leads back, up to about ten times the tolerance; `scoresde.sample(..., x=latents)`
     starts from them as well. The arguments are those of `log_prob`.
     """
-    return _carried(score, sde, x, sde.eps, sde.T, ProbabilityFlow("dopri5", rtol, atol, max_nfe),
-                    condition)  # fmt: skip
+    method = ProbabilityFlow("dopri5", rtol, atol, max_nfe)
+    return _carried(score, sde, x, method, condition, up=True)
 
 
 @door
 def decode(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     latents: Tensor,
     *,
     rtol: float = 1e-6,
@@ -51,20 +51,22 @@ def decode(
     condition: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Samples: where the probability flow takes latents from `T` to eps, `(B, *)`."""
-    return _carried(score, sde, latents, sde.T, sde.eps,
-                    ProbabilityFlow("dopri5", rtol, atol, max_nfe), condition)  # fmt: skip
+    method = ProbabilityFlow("dopri5", rtol, atol, max_nfe)
+    return _carried(score, sde, latents, method, condition, up=False)
 
 
 def _carried(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
-    t: float,
-    s: float,
     method: ProbabilityFlow,
     condition: Mapping[str, Any] | None,
+    *,
+    up: bool,
 ) -> Tensor:
-    given = check_input(score, sde, x, condition)
+    """Return samples carried from eps to `T`, or down again."""
+    sde, given = check_input(score, sde, x, condition)
+    t, s = (sde.eps, sde.T) if up else (sde.T, sde.eps)
     with evaluating(score), torch.no_grad():
         noise = Noise([], [], horizon=sde.T)
         return method.step(sde.reverse(score, condition=given), x, time(t), time(s), noise)

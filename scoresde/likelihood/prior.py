@@ -14,7 +14,12 @@ from scoresde.sde import Moments, ReverseSDE, expand
 __all__ = ["heat_correction", "read_moments"]
 
 
-def read_moments(rsde: ReverseSDE, event_shape: tuple[int, ...], dtype: torch.dtype) -> Moments:
+def read_moments(
+    rsde: ReverseSDE,
+    event_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+) -> Moments:
     r"""The data's moments, read from the score at `T`, where the denoiser is nearly affine.
 
     For Gaussian data $D(x) = E[x_0 | x_T = x]$ has the Jacobian
@@ -28,6 +33,7 @@ def read_moments(rsde: ReverseSDE, event_shape: tuple[int, ...], dtype: torch.dt
         rsde: The reverse SDE of the score.
         event_shape: The shape of one sample.
         dtype: That of the states the score takes.
+        device: That of the states; by default the CPU.
 
     Returns:
         The mean, of the event's shape, and the covariance `(D, D)`, symmetric and without negative
@@ -39,9 +45,9 @@ def read_moments(rsde: ReverseSDE, event_shape: tuple[int, ...], dtype: torch.dt
     sde, size = rsde.sde, math.prod(event_shape)
     end = torch.tensor(sde.T, dtype=torch.float64)
     alpha, var = sde.alpha(end), sde.sigma(end) ** 2
-    x = torch.zeros(1, *event_shape, dtype=dtype)
-    score, slopes = jacobian(lambda y: rsde.score(y, end), x)
-    slopes = slopes[0].double()
+    x = torch.zeros(1, *event_shape, dtype=dtype, device=device)
+    score, slopes = (part.cpu().double() for part in jacobian(lambda y: rsde.score(y, end), x))
+    slopes = slopes[0]
     # with D = (x + sigma^2 score) / alpha, I - J is -sigma^2 times the slope of the score
     rest = -var * (slopes + slopes.T) / 2
     values, basis = torch.linalg.eigh(rest)
@@ -50,7 +56,7 @@ def read_moments(rsde: ReverseSDE, event_shape: tuple[int, ...], dtype: torch.dt
             "the moments of the data cannot be read from this score at T, where it is no "
             f"Gaussian's; give them as moments=Moments(mean, var=...) (eigenvalues {values})"
         )
-    at_zero = (var * score.double() / alpha).reshape(size)
+    at_zero = (var * score / alpha).reshape(size)
     mean = basis @ ((basis.T @ at_zero) / values)
     variances = (var / alpha**2 * (1 - values) / values).clamp(min=0)
     return Moments(mean.reshape(event_shape), cov=(basis * variances) @ basis.T)

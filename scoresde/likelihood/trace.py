@@ -76,7 +76,7 @@ class Probed:
         if moments is None:
             self.variances, self.excess = torch.ones(size, dtype=torch.float64), 0 * flat
         elif moments.cov is None:
-            var = torch.as_tensor(moments.var, dtype=torch.float64)
+            var = torch.as_tensor(moments.var, dtype=torch.float64).cpu()
             self.variances = var.expand(probes.shape[2:]).reshape(size)
             self.excess = flat**2 - 1
         else:

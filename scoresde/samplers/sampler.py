@@ -236,10 +236,14 @@ class Adaptive(Sampler):
         return int(nfe >= self.least)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
-        """Return this method with `max_nfe` at most `nfe`."""
+        """Return this method with `max_nfe` at most `nfe`, but enough for the shortest run.
+
+        A budget below that is one for which `steps_for` returns 0.
+        """
         if nfe is None:
             return self
-        return replace(self, max_nfe=min(self.max_nfe, nfe))  # type: ignore[type-var]
+        most = max(min(self.max_nfe, nfe), self.least)
+        return replace(self, max_nfe=most)  # type: ignore[type-var]
 
 
 def check_part(owner: str, part: object) -> None:

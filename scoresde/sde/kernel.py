@@ -27,7 +27,14 @@ __all__ = ["Kernel"]
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(abc.ABC):
-    r"""The part of an `SDE` that follows from `alpha` and `sigma` alone."""
+    r"""Derive the process from `alpha` and `sigma`: the part of an `SDE` that needs no more.
+
+    Examples:
+        >>> from scoresde.sde import VPSDE
+        >>> a, v = VPSDE().transition(0.2, 0.7)
+        >>> print(f"{a**2 + v:.6f}")  # the variance of standard normal data is preserved
+        1.000000
+    """
 
     T: float = 1.0
     eps: float = 1e-3
