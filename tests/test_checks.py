@@ -113,7 +113,7 @@ def test_annotations_are_read_as_classes_too():
 
 
 def test_a_window_is_made_of_numbers():
-    with pytest.raises(InvalidValueError, match=r"window must be .* got \('a', 'b'\)"):
+    with pytest.raises(InvalidTypeError, match=r"window .* a tuple of numbers, got \('a', 'b'\)"):
         DPMSolverPP(window=("a", "b"))
 
 
@@ -123,10 +123,10 @@ def test_a_problem_begins_with_a_score_and_an_sde(problem):
     with pytest.raises(InvalidValueError, match="knows no SDE of its own; give one"):
         problem(lambda x, t: -x, None, x)
     for sde in ("vp", 3, VPSDE):
-        with pytest.raises(InvalidTypeError, match="sde must be an SDE such as"):
+        with pytest.raises(InvalidTypeError, match="SDE"):
             problem(lambda x, t: -x, sde, x)
     for model in (None, 3, "mnist", ScoreModel):
-        with pytest.raises(InvalidTypeError, match="a score is a callable"):
+        with pytest.raises(InvalidTypeError, match="callable"):
             problem(model, VPSDE(), x)
     for data in (None, [1.0], 3):
         with pytest.raises(ScoreSDEError):

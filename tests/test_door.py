@@ -226,7 +226,7 @@ def test_a_score_that_is_no_tensor_is_refused_with_an_adapter(out, kind):
 
 
 def test_what_cannot_be_called_is_no_score():
-    with pytest.raises(InvalidTypeError, match=r"a callable \(x, t\) -> score, got 3"):
+    with pytest.raises(InvalidTypeError, match=r"score must be a callable, got 3"):
         VPSDE().reverse(3)
 
 

@@ -49,7 +49,7 @@ GARBAGE = [
     object(), object, Exception("x"), lambda *a, **k: None, lambda *a, **k: "x",
     torch.tensor(1.0), torch.tensor([]), torch.tensor([float("nan"), 1.0]), torch.zeros(3, 3, 3),
     torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.complex64),
-    torch.zeros(2, 3, dtype=torch.uint8), torch.float16, torch.int8, torch.device("meta"),
+    torch.zeros(2, 3, dtype=torch.uint8), torch.float16, torch.int8,
     np.array([1.0, 2.0]), np.array(["a"]), np.float32(0.5), np.int64(3), range(3), SDE, SCORE,
     Moments(0.0, var=1.0), SAMPLERS["em"], X, Unprintable(),
 ]  # fmt: skip
@@ -168,6 +168,7 @@ def test_garbage_ends_in_a_result_or_in_an_error_of_ours(name):
     assert not told, "\n".join(told)
 
 
+@pytest.mark.global_rng  # losses without a seed
 def test_the_table_is_large_and_every_call_it_changes_works():
     assert ROWS >= 700
     for name in DOORS:

@@ -93,7 +93,7 @@ class _Kind(type):
 
 class _Number(metaclass=_Kind):
     words = "a number"
-    holds = staticmethod(lambda value: isinstance(value, Real) and not _is_bool(value))
+    holds = staticmethod(lambda value: not _is_bool(value) and _is_float(value))
 
 
 class _Integer(metaclass=_Kind):
@@ -113,6 +113,12 @@ class _Numbers(metaclass=_Kind):
 
 def _is_bool(value: object) -> bool:
     return isinstance(value, (bool, np.bool_))
+
+
+def _is_float(value: Any) -> bool:
+    """Return True for real numbers that torch can hold."""
+    too_large = isinstance(value, int) and abs(value) >= 2**63
+    return isinstance(value, Real) and not too_large
 
 
 def _is_index(value: Any) -> bool:

@@ -15,11 +15,11 @@ from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from scoresde.checks import check_fields, lacks
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.checks import check_fields
+from scoresde.errors import InvalidValueError
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 
-__all__ = ["Adaptive", "NoiseLike", "Sampler", "State", "check_part"]
+__all__ = ["Adaptive", "NoiseLike", "Sampler", "State"]
 
 
 class NoiseLike(Protocol):
@@ -244,11 +244,3 @@ class Adaptive(Sampler):
             return self
         most = max(min(self.max_nfe, nfe), self.least)
         return replace(self, max_nfe=most)  # type: ignore[type-var]
-
-
-def check_part(owner: str, part: object) -> None:
-    """Raise InvalidTypeError unless `part` is a sampler, of which the sampler `owner` is made."""
-    if lacks(part, "step"):
-        raise InvalidTypeError(
-            f"{owner} takes sampler objects such as `Ancestral()` and `Langevin()`, got {part!r}"
-        )

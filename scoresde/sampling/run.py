@@ -28,6 +28,9 @@ from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
 
+# Numbers in a chunk, at most: no machine has memory for more.
+_LARGEST = 2**36
+
 Generators = torch.Generator | Sequence[torch.Generator]
 
 
@@ -191,6 +194,11 @@ class Run:
             MemoryLimitError: A chunk does not fit into memory.
         """
         size = max(self.n, 1) if batch_size is None else check_integer("batch_size", batch_size, 1)
+        if size * max(math.prod(self.shape), 1) > _LARGEST:
+            raise MemoryLimitError(
+                f"{size} samples of shape {self.shape} at once are more than 2**36 numbers; give a "
+                "smaller batch_size"
+            )
         chunks = [self._rows(i, size) for i in range(0, self.n, size)] or [self]
         parts, nfe, passes = [], 0, 0
         with torch.no_grad(), evaluating(self.score), self._bar(len(chunks)) as bar:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import as_numbers, quoted
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 
 __all__ = ["Moments"]
 
@@ -66,6 +66,8 @@ class Moments:
         """Return a field as a tensor, which lists and arrays become for good."""
         value = getattr(self, field)
         number = as_numbers(what, value)
+        if number.is_complex() or number.dtype == torch.bool:
+            raise InvalidTypeError(f"{what} must be real, got {number.dtype}")
         if not isinstance(value, (Real, Tensor)):
             object.__setattr__(self, field, number)
         return number

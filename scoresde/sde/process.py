@@ -181,8 +181,8 @@ class SDE(Kernel, metaclass=_Checked):
             if isinstance(steps, bool) or not hasattr(steps, "__index__"):
                 raise InvalidTypeError(f"steps must be an integer, got {quoted(steps)}")
             steps = operator.index(steps)
-            if steps < 1:
-                raise InvalidValueError(f"steps must be at least 1, got {steps}")
+            if not 1 <= steps < 2**31:
+                raise InvalidValueError(f"steps must be at least 1 and below 2**31, got {steps}")
         if self.levels is not None:
             if spacing is not None:
                 raise InvalidValueError(

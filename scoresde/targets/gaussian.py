@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.checks import quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.targets.base import Target
 from scoresde.targets.mixture import Components
@@ -118,7 +119,7 @@ def _numbers(name: str, value: Numbers) -> Tensor:
     try:
         tensor = torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidTypeError(f"{name} must be made of numbers, got {value!r}") from error
+        raise InvalidTypeError(f"{name} must be made of numbers, got {quoted(value)}") from error
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise InvalidTypeError(f"{name} must be made of real numbers, got {tensor.dtype}")
     if not tensor.isfinite().all():

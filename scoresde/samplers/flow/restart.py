@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde.checks import check_fields
 from scoresde.errors import InvalidValueError
 from scoresde.samplers.flow.heun import Heun
-from scoresde.samplers.sampler import NoiseLike, Sampler, State, check_part
+from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, ReverseSDE, expand
 from scoresde.sde.spacings import span
 
@@ -90,7 +90,7 @@ class Restart(Sampler):
     stretches: tuple[Stretch, ...] = (Stretch(),)
 
     def __post_init__(self) -> None:
-        check_part("Restart", self.sampler)
+        super().__post_init__()
 
     @property
     def nfe_per_step(self) -> int:

@@ -11,7 +11,7 @@ from scoresde.checks import quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.samplers.flow.euler import DDIM
 from scoresde.samplers.langevin.langevin import Langevin, carry, correct
-from scoresde.samplers.sampler import NoiseLike, Sampler, check_part
+from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 from scoresde.sde.spacings import even_times
 
@@ -45,9 +45,6 @@ class PC(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.predictor is not None:
-            check_part("PC", self.predictor)
-        check_part("PC", self.corrector)
         if self.k and not self.corrector.invariant:
             raise InvalidTypeError(
                 f"{quoted(self.corrector)} is no corrector: at one time it changes the law of the "
