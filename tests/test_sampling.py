@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import documented
+from methods import documented, in_the_readme
 from oracle import gaussian, tweedie
 from torch import nn
 from torch.testing import assert_close
@@ -247,7 +247,7 @@ class Counted(Wrapped):
         return self.score(x, t)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - ADAPTIVE))
+@pytest.mark.parametrize("name", sorted(in_the_readme() - ADAPTIVE))
 @pytest.mark.parametrize("denoise", [False, True])
 @settings(max_examples=4)
 @given(n=st.integers(1, 12))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.arena.contender import Contender, contenders
+from scoresde.arena.contender import Contender, Informed, Own, contenders
 from scoresde.arena.judges import LAW, flow_errors, law_errors
 from scoresde.arena.problem import Problem
 from scoresde.arena.problems import TUNING
@@ -166,10 +166,13 @@ def _attempt(
 
 
 def _is_deterministic(problem: Problem, contender: Contender, budgets: Sequence[int]) -> bool:
-    """Whether two seeds give one result, at the smallest budget and at the largest.
+    """Return True for a contender without noise.
 
-    With few steps, some methods that anneal their noise add none.
+    Ours say so themselves. Another is run with two seeds at the smallest and the largest budget:
+    with few steps, some methods that anneal their noise add none.
     """
+    if isinstance(contender, (Own, Informed)):
+        return not contender.sampler.stochastic
     x = problem.start(1, 0)
     for budget in (min(budgets), max(budgets)):
         runs = [_attempt(contender, problem, x, budget, seed) for seed in (1, 2)]

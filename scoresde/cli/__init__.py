@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from scoresde import distributed
 from scoresde.errors import ScoreSDEError
@@ -20,13 +22,31 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Command(Protocol):
-        """What is to be done, with its options."""
+        """A command with its options."""
 
         def run(self) -> None:
-            """Do it."""
+            """Carry out the command."""
 
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "demo": "demo.Demo",
+        "train": "train.Train",
+        "sample": "sample.Sample",
+        "info": "info.Info",
+        "likelihood": "likelihood.Likelihood",
+        "bench": "bench.Bench",
+        "data": "data.CheckData",
+        "audit": "audit.Audit",
+        "evaluate": "evaluate.Evaluate",
+        "ema": "ema.Ema",
+        "push": "push.Push",
+        "suggest": "suggest.Suggest",
+    }
+)
+"""The commands by name: a module of `scoresde.cli` and a dataclass in it with a method `run`."""
 
 _DESCRIPTION = """Score-based generative models through stochastic differential equations.
 Start with `scoresde demo`; every command has a --help of its own."""
@@ -65,43 +85,22 @@ def main(args: Sequence[str] | None = None) -> int:
 def _parse(args: Sequence[str] | None) -> Command:
     import tyro
 
-    from scoresde.cli.audit import Audit
-    from scoresde.cli.bench import Bench
-    from scoresde.cli.data import CheckData
-    from scoresde.cli.demo import Demo
-    from scoresde.cli.ema import Ema
-    from scoresde.cli.evaluate import Evaluate
-    from scoresde.cli.info import Info
-    from scoresde.cli.likelihood import Likelihood
-    from scoresde.cli.push import Push
-    from scoresde.cli.sample import Sample
-    from scoresde.cli.suggest import Suggest
-    from scoresde.cli.train import Train
-
-    commands: dict[str, Callable[..., Command]] = {
-        "demo": Demo,
-        "train": Train,
-        "sample": Sample,
-        "info": Info,
-        "likelihood": Likelihood,
-        "bench": Bench,
-        "data": CheckData,
-        "audit": Audit,
-        "evaluate": Evaluate,
-        "ema": Ema,
-        "push": Push,
-        "suggest": Suggest,
-    }
     words = sys.argv[1:] if args is None else list(args)
     if words[:1] == ["train"]:
-        return Train.parse(words[1:])  # it may take its defaults from a file
+        train: Command = _command("train").parse(words[1:])  # its defaults may be in a file
+        return train
     command: Command = tyro.extras.subcommand_cli_from_dict(
-        commands,
+        {name: _command(name) for name in COMMANDS},
         prog="scoresde",
         description=_DESCRIPTION,
         args=words,
     )
     return command
+
+
+def _command(name: str) -> Any:
+    module, _, kind = COMMANDS[name].partition(".")
+    return getattr(import_module(f"scoresde.cli.{module}"), kind)
 
 
 @contextmanager

@@ -2,7 +2,9 @@ r"""Array files: `.npy`, which are mapped, and `.npz`, which are read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,40 +15,49 @@ from scoresde.data.stores import Mapped, channels_first, plain
 from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError
 from scoresde.units import BYTES, Identity
 
-__all__ = ["array_file"]
+__all__ = ["READERS", "array_file"]
 
 
 def array_file(path: Path) -> Data:
-    """The samples in a file of numpy's.
-
-    A `.npy` stays where it is, mapped into memory; the members of a `.npz` cannot be mapped, and
-    are read.
+    """Return the samples in a file, by the reader of its suffix in `READERS`.
 
     Raises:
         DataError: The file is missing, broken or pickled, or does not say which array is meant.
         ShapeError: The samples have no event dimension.
         InvalidTypeError: It holds anything but floats or bytes, or labels that are no integers.
     """
-    if path.suffix not in (".npy", ".npz"):
+    reader = READERS.get(path.suffix)
+    if reader is None:
         what = "has a suffix that is not read" if path.exists() else "does not exist"
-        raise DataError(f"{path} {what}; pass a .npy or .npz file, or a folder of images")
+        raise DataError(f"{path} {what}; pass a {' or '.join(READERS)} file, or a folder of images")
     try:
-        if path.suffix == ".npy":
-            mapped = Mapped(path)
-            _check(path, "samples", mapped.dtype)
-            transform = BYTES if mapped.dtype == np.uint8 else Identity()
-            return Data(mapped, transform=transform)
-        # opened here, since numpy forgets to close a file that is broken
-        with open(path, "rb") as file:
-            content = np.load(file, allow_pickle=False)
-            arrays = {"x": content} if isinstance(content, np.ndarray) else dict(content)
+        return reader(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except ScoreSDEError:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
         raise DataError(f"cannot read {path}: {error}") from error
+
+
+def npy(path: Path) -> Data:
+    """Return the array in a `.npy` file, which stays where it is, mapped into memory."""
+    mapped = Mapped(path)
+    _check(path, "samples", mapped.dtype)
+    return Data(mapped, transform=BYTES if mapped.dtype == np.uint8 else Identity())
+
+
+def npz(path: Path) -> Data:
+    """Return the samples and labels in a `.npz` file, which is read as a whole."""
+    # opened here, since numpy forgets to close a file that is broken
+    with open(path, "rb") as file:
+        content = np.load(file, allow_pickle=False)
+        arrays = {"x": content} if isinstance(content, np.ndarray) else dict(content)
     return _data(path, arrays)
+
+
+READERS: Mapping[str, Callable[[Path], Data]] = MappingProxyType({".npy": npy, ".npz": npz})
+"""What reads a file of data, by its suffix."""
 
 
 def _data(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Data:
