@@ -105,7 +105,7 @@ def law(score: TargetScore, t: Tensor) -> tuple[Tensor, Tensor]:
     alpha, sigma = score.sde.alpha(t), score.sde.sigma(t)
     return (
         alpha * score.facts.moments.mean.flatten(),
-        alpha** 2 * score.facts.moments.var.flatten() + sigma** 2,
+        alpha**2 * score.facts.moments.var.flatten() + sigma**2,
     )
 
 

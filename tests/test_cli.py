@@ -23,7 +23,8 @@ from scoresde.cli.info import Info
 from scoresde.cli.sample import draw
 from scoresde.errors import DataError
 from scoresde.nn import MLP, UNet
-from scoresde.score import ScoreModel, store
+from scoresde.pretrained import store
+from scoresde.score import ScoreModel
 from scoresde.sde import VESDE
 from scoresde.training.update import Update
 

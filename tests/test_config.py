@@ -40,7 +40,7 @@ def runs(draw) -> RunConfig:
             blocks=draw(st.none() | st.integers(1, 4)),
             dropout=draw(st.floats(0, 0.99)),
         ),
-        train=TrainConfig(
+        train=TrainConfig().changed(
             steps=draw(st.integers(1, 2**40)),
             lr=draw(log_floats(1e-12, 1e3)),
             betas=(draw(st.floats(0, 0.999)), 0.5),

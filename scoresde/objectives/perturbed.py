@@ -66,7 +66,7 @@ def perturb(
             f"weight is a function (sde, t) -> Tensor such as sigma2, got {quoted(weight)}; "
             "those with a name are in scoresde.objectives.WEIGHTS"
         )
-    check_data(x)
+    check_data(x, finite=noise is None)
     given = Condition.of(condition, len(x), facts(score).conditions, x.device)
     noise = noise_of(noise, generator, x)
     time, importance = times_of(sde, t, law, noise)
@@ -117,10 +117,14 @@ def times_of(
     return law(sde, u)
 
 
-def check_data(x: Tensor) -> None:
-    """Raise unless data are floating point numbers `(B, *)`, and finite where they are on the CPU.
+def check_data(x: Tensor, *, finite: bool = True) -> None:
+    """Raise unless data are floating point numbers `(B, *)`.
 
-    On another device a NaN shows in the loss, for which nothing has to be waited for.
+    Args:
+        x: The data.
+        finite: Whether to look for NaN and infinity on the CPU. On another device they show in the
+            loss, for which nothing has to be waited for, and in training they have to: there a
+            step may be left out, by all processes together.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
@@ -129,7 +133,7 @@ def check_data(x: Tensor) -> None:
         )
     if x.ndim == 0:
         raise ShapeError("data need a batch dimension (B, *), got one number")
-    if x.device.type == "cpu" and not x.isfinite().all():
+    if finite and x.device.type == "cpu" and not x.isfinite().all():
         raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
 
 
