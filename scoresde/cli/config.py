@@ -168,11 +168,13 @@ class ObjectiveConfig:
             var: The variance of the data.
         """
         loss, weight = self.loss.make(), self.weight.make(var=var)
-        law = sde.time_law if self.law is None else self.law.make()
-        law = Stratified(law) if self.stratified else law
+        law = None if self.law is None else self.law.make()
+        if self.stratified:
+            law = Stratified(law or sde.time_law)
         if self.learned_weight:
             return LearnedWeight(loss, weight, law=law)
-        return functools.partial(loss, weight=weight, law=law)
+        bound = {"weight": weight} if law is None else {"weight": weight, "law": law}
+        return functools.partial(loss, **bound)
 
 
 def _sde_of(words: list[str]) -> SDE:

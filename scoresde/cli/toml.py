@@ -91,6 +91,9 @@ def build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
     known = fields_of(kind)
     for key in table:
         if key not in known:
+            inner = (name for name, hint in known.items() if key in _fields_within(hint))
+            if (part := next(inner, None)) is not None:
+                raise UnknownNameError(f"unknown key '{where}{key}'; it is '{where}{part}.{key}'")
             raise UnknownNameError.of("key", where + key, [where + name for name in known])
     given = {key: _typed(known[key], table[key], where + key) for key in table}
     for field in dataclasses.fields(kind):
@@ -104,6 +107,11 @@ def fields_of(kind: type) -> dict[str, Any]:
     """The fields that a dataclass is made of, with their types."""
     hints = typing.get_type_hints(kind)
     return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}
+
+
+def _fields_within(hint: Any) -> dict[str, Any]:
+    """Return the fields of a table within a table, none of anything else."""
+    return fields_of(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
 
 
 def _plain(value: Any) -> Any:

@@ -60,14 +60,16 @@ def perturb(
     generator: torch.Generator | None,
 ) -> Perturbed:
     """Return data at times and with noise; the arguments and errors are those of the objectives."""
-    process_of(score, sde)
+    known = facts(score)
+    if known.sde is not sde or sde is None:
+        process_of(score, sde)
     if not callable(weight):
         raise InvalidTypeError(
             f"weight is a function (sde, t) -> Tensor such as sigma2, got {quoted(weight)}; "
             "those with a name are in scoresde.objectives.WEIGHTS"
         )
     check_data(x, finite=noise is None)
-    given = Condition.of(condition, len(x), facts(score).conditions, x.device)
+    given = Condition.of(condition, len(x), known.conditions, x.device)
     noise = noise_of(noise, generator, x)
     time, importance = times_of(sde, t, law, noise)
     lam = weight(sde, time)

@@ -139,19 +139,13 @@ class Keeper:
             return
         self.export(step, {_BEST: averages[""]}, held_out=held_out.best)
 
-    def complete(
-        self,
-        step: int,
-        averages: Mapping[str, Average[nn.Module]],
-        held_out: HeldOut | None,
-    ) -> None:
+    def complete(self, step: int, averages: Mapping[str, Average[nn.Module]]) -> None:
         """Write the averages after the last `step` where a kill or damage left none, or older ones.
 
         Others stay, since somebody may have made more of them, by a pilot for example.
         """
         lost = {name: a for name, a in averages.items() if not _holds(self.folder / name, step)}
         self.export(step, lost)
-        self.keep_best(step, averages, held_out)
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
         self.config.check_continues(meta["config"], source)

@@ -228,10 +228,12 @@ class Trainer(Generic[ScoreT]):
             contextlib.closing(self._batches.since(self.step)) as batches,
         ):
             start = time.perf_counter()
-            if self._keeper is not None and self.finished:
-                # the run may have been killed between the two files
-                keeper, results = self._keeper, self.ema.whole().results
-                distributed.on_main(lambda: keeper.complete(self.step, results, self.held_out))
+            if self._keeper is not None:
+                # the run may have been killed between the checkpoint and the models
+                keeper, results, held = self._keeper, self.ema.whole().results, self.held_out
+                if self.finished:
+                    distributed.on_main(lambda: keeper.complete(self.step, results))
+                distributed.on_main(lambda: keeper.keep_best(self.step, results, held))
             distributed.on_main(lambda: self.ema.start(self.step))
             while self.step < end and not self._stopped:
                 batch = next(batches)
@@ -242,11 +244,11 @@ class Trainer(Generic[ScoreT]):
                 bar.update()
                 told = stop.agreed()  # asked once: a signal may come while this step is saved
                 due = self._is_due()
-                held = self._look() if due else None
+                judged = self._look() if due else None
                 last = self.step == end or told is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % self.config.keeping.log_every == 0:
-                    loss = self._log(recent, time.perf_counter() - start, held)
+                    loss = self._log(recent, time.perf_counter() - start, judged)
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     recent.clear()
                 if snapshot:
