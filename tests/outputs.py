@@ -34,6 +34,7 @@ def meant(name, sde, t, var, x0, noise):
             "x0": (x0,),
             "v": (alpha * noise, -sigma * x0),
             "flow": (d_alpha * x0, d_sigma * noise),
-            "score": (-noise,),
+            "score": (-noise / sigma,),
+            "sigma_score": (-noise,),
         }[name]
     return sum(terms), sum(term.abs() for term in terms)

@@ -231,6 +231,8 @@ def _differentiate(
     with torch.enable_grad():
         state = p.x.detach().requires_grad_()
         score = p.score(state)
+        if not len(state):
+            return score, state.detach().new_zeros(0)
         if not score.requires_grad:
             raise InvalidValueError(
                 "the score does not depend on x in a way that can be differentiated; take "

@@ -69,6 +69,8 @@ def perturb(
             "those with a name are in scoresde.objectives.WEIGHTS"
         )
     check_data(x, finite=noise is None)
+    if t is not None and law is not None:
+        raise InvalidValueError("t= and law= exclude each other; give the times or their law")
     given = Condition.of(condition, len(x), known.conditions, x.device)
     noise = noise_of(noise, generator, x)
     time, importance = times_of(sde, t, law, noise)
@@ -104,10 +106,8 @@ def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) 
 def times_of(
     sde: SDE, t: Tensor | float | None, law: TimeLaw | None, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """Return times and their importance weights, float64: those given, or drawn by a law."""
+    """Return times and their importance weights, float64: those given, or else drawn by a law."""
     if t is not None:
-        if law is not None:
-            raise InvalidValueError("t= and law= exclude each other; give the times or their law")
         time = sde.as_time(t)
         expand(time, torch.empty(len(noise)))  # a time for each sample, or one for all
         return time, torch.ones_like(time)
