@@ -231,7 +231,7 @@ class Scene:
         """The steps whose checkpoints should be there and good, and are not."""
         good = {step for step, path in checkpoint.steps_in(self.folder) if self.is_good(path)}
         # a child may have been killed before it could tell that it had saved
-        expected = sorted(self.saved | good)[-self.config.keep :]
+        expected = sorted(self.saved | good)[-self.config.keeping.keep :]
         return [step for step in expected if step not in good]
 
     def is_good(self, path: Path) -> bool:
@@ -530,7 +530,7 @@ def no_large_files(scene: Scene) -> str:
 
 
 def damage(spoil: Callable[[bytes, random.Random], bytes], scene: Scene, number: int = 1) -> str:
-    steps = scene.chance.randrange(CONFIG.save_every * number + 1, CONFIG.steps)
+    steps = scene.chance.randrange(CONFIG.keeping.save_every * number + 1, CONFIG.steps)
     assert scene.run(steps=steps).code == 0
     found = [path for _, path in checkpoint.steps_in(scene.folder)]
     for path in found[-number:]:

@@ -18,6 +18,7 @@ import scoresde.cli
 from scoresde import checkpoint, distributed
 from scoresde.data import Data
 from scoresde.nn import MLP, UNet
+from scoresde.objectives import LearnedWeight, dsm_loss
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, Moments
 from scoresde.training import TrainConfig, Trainer
@@ -32,6 +33,8 @@ RUNS = {
         torch.float64,
         dict(shard=True, accumulate=3, recompute=True, ema=(0.999, 0.9), ema_sigma=(0.1,)),
     ),
+    "learned weight": (torch.float64, dict(accumulate=2, held_out=0.2)),
+    "learned weight in shares": (torch.float64, dict(shard=True, held_out=0.2)),
 }
 
 
@@ -80,7 +83,8 @@ def train(folder, runs=RUNS):
         for steps in (23, None):
             # other first weights in every process: those of process 0 count
             start = model(dtype, seed=distributed.rank())
-            Trainer(start, data(dtype), config, folder=folder / name).train(steps)
+            loss = LearnedWeight(dsm_loss).to(dtype) if "learned" in name else None
+            Trainer(start, data(dtype), config, loss=loss, folder=folder / name).train(steps)
 
 
 def term(out):

@@ -330,6 +330,10 @@ class TrainConfig:
         found: dict[str, Any] = _listed(asdict(self))
         return found
 
+    def flat(self) -> dict[str, Any]:
+        """Return `as_json` with the fields of the parts beside the others, as options are."""
+        return _flat(self.as_json())
+
     def check_continues(self, stored: Mapping[str, Any], source: str) -> None:
         """Refuse to go on with a run that was another one.
 
@@ -340,9 +344,9 @@ class TrainConfig:
         Raises:
             InvalidValueError: A field differs; names it with both values.
         """
-        own = _flat(self.as_json())
+        own = self.flat()
         # a field that the run did not know yet had what is now its default
-        before = {**_flat(TrainConfig().as_json()), **_flat(stored)}
+        before = {**TrainConfig().flat(), **_flat(stored)}
         names = [k for k in own if k not in _FREE and own[k] != before[k]]
         if "steps" in names and own["steps"] > before["steps"]:
             names.remove("steps")

@@ -93,6 +93,7 @@ def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data) -> dict[str, st
     return {
         "sde": repr(sde),
         **known,
-        "loss": described(loss),
+        # other data may have another variance, and so a loss of another weight
         "data set": f"{samples}, SHA-256 {data.fingerprint()[:16]}",
+        "loss": described(loss),
     }

@@ -142,7 +142,7 @@ class Trainer(Generic[ScoreT]):
         check_loss(self.loss)
         warn_of_moments(facts(score).moments, self.data, stacklevel=2)
         own = identity(score, sde, self.loss, self.data)
-        distributed.check_same({**self.config.as_json(), **own})
+        distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
         self.step = 0
         if isinstance(score, ScoreModel):
