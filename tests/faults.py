@@ -42,7 +42,7 @@ from scoresde.score import ScoreModel
 from scoresde.sde import VESDE
 from scoresde.training import Callback, TrainConfig, Trainer
 
-CONFIG = TrainConfig(steps=18, batch_size=8, warmup=3, save_every=3, keep=3, log_every=2)
+CONFIG = TrainConfig().changed(steps=18, batch_size=8, warmup=3, save_every=3, keep=3, log_every=2)
 # most of the time would be spent in flushing to a real disk
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 LAST = f"step-{CONFIG.steps:08d}.safetensors"
@@ -231,7 +231,7 @@ class Scene:
         """The steps whose checkpoints should be there and good, and are not."""
         good = {step for step, path in checkpoint.steps_in(self.folder) if self.is_good(path)}
         # a child may have been killed before it could tell that it had saved
-        expected = sorted(self.saved | good)[-self.config.keep :]
+        expected = sorted(self.saved | good)[-self.config.keeping.keep :]
         return [step for step in expected if step not in good]
 
     def is_good(self, path: Path) -> bool:
@@ -414,7 +414,7 @@ def kill_again_and_again(scene: Scene) -> str:
 
 def kill_among_averages(scene: Scene) -> str:
     """As above, with averages that have folders and snapshots of their own."""
-    scene.config = replace(CONFIG, ema=(0.9, 0.99), ema_sigma=(0.1,), snapshot_every=4)
+    scene.config = CONFIG.changed(ema=(0.9, 0.99), ema_sigma=(0.1,), snapshot_every=4)
     scene.compare_with_its_own()
     return kill_again_and_again(scene)
 
@@ -445,7 +445,7 @@ def told(number: int, code: int, scene: Scene) -> str:
 
 def told_with_its_workers(scene: Scene) -> str:
     """The signal reaches all processes of the run at once, as from a cluster."""
-    scene.config = replace(CONFIG, workers=2)
+    scene.config = CONFIG.changed(workers=2)
     child = scene.start()
     child.wait_until("started")
     time.sleep(scene.chance.uniform(0, 3 * scene.whole.seconds))
@@ -530,7 +530,7 @@ def no_large_files(scene: Scene) -> str:
 
 
 def damage(spoil: Callable[[bytes, random.Random], bytes], scene: Scene, number: int = 1) -> str:
-    steps = scene.chance.randrange(CONFIG.save_every * number + 1, CONFIG.steps)
+    steps = scene.chance.randrange(CONFIG.keeping.save_every * number + 1, CONFIG.steps)
     assert scene.run(steps=steps).code == 0
     found = [path for _, path in checkpoint.steps_in(scene.folder)]
     for path in found[-number:]:
@@ -604,7 +604,7 @@ def nan_batch(scene: Scene) -> str:
 
 def nan_batch_left_out(scene: Scene) -> str:
     bad = set(scene.chance.sample(range(CONFIG.steps), 3))
-    scene.config = replace(CONFIG, on_nan="skip")
+    scene.config = CONFIG.changed(on_nan="skip")
     scene.prepare = partial(spoilt_batch, bad)
     scene.compare_with_its_own()
     return kill_in_a_write(scene)
@@ -624,9 +624,9 @@ def no_memory(scene: Scene) -> str:
             if where == "optimiser":
                 trainer.optimizer.step = fail
             elif where == "network":
-                trainer.model.net.outer.register_forward_hook(fail)
+                trainer.score.net.outer.register_forward_hook(fail)
             else:
-                trainer.model.net.outer.register_full_backward_hook(fail)
+                trainer.score.net.outer.register_full_backward_hook(fail)
 
         at_step(trainer, step, short)
 
@@ -644,7 +644,7 @@ def dead_worker(scene: Scene) -> str:
             mark.touch()
             die()
 
-    scene.config = replace(CONFIG, workers=2)
+    scene.config = CONFIG.changed(workers=2)
     end = scene.run(lambda trainer, say: at_step(trainer, step, die_once))
     assert end.code == 0, end
     # it makes batches ahead of their time, so that its death may show before that of its batch
@@ -655,7 +655,7 @@ def dead_worker(scene: Scene) -> str:
 
 def dead_workers(scene: Scene) -> str:
     step = scene.chance.randrange(CONFIG.steps)
-    scene.config = replace(CONFIG, workers=2)
+    scene.config = CONFIG.changed(workers=2)
     end = scene.run(lambda trainer, say: at_step(trainer, step, die))
     assert end.code == 1, end
     assert end.all("error")[0].startswith("TrainingError: a worker that makes batches died"), end
@@ -670,7 +670,7 @@ def broken_image(scene: Scene) -> str:
         pixels = scene.chance.randbytes(4 * 4)
         Image.frombytes("L", (4, 4), pixels).save(images / f"{i}.png")
     scene.data = partial(load, images, lazy=True)
-    scene.config = replace(CONFIG, batch_size=4, workers=scene.chance.randrange(2))
+    scene.config = CONFIG.changed(batch_size=4, workers=scene.chance.randrange(2))
     scene.compare_with_its_own()
     broken = images / f"{scene.chance.randrange(8)}.png"
     good = broken.read_bytes()

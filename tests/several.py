@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,12 +18,13 @@ import scoresde.cli
 from scoresde import checkpoint, distributed
 from scoresde.data import Data
 from scoresde.nn import MLP, UNet
+from scoresde.objectives import LearnedWeight, dsm_loss
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, Moments
 from scoresde.training import TrainConfig, Trainer
 
-CONFIG = TrainConfig(steps=50, batch_size=12, warmup=3, save_every=20, log_every=5)
-SHORT = replace(CONFIG, steps=8, save_every=3, log_every=2)
+CONFIG = TrainConfig().changed(steps=50, batch_size=12, warmup=3, save_every=20, log_every=5)
+SHORT = CONFIG.changed(steps=8, save_every=3, log_every=2)
 RUNS = {
     "float32": (torch.float32, {}),
     "float64": (torch.float64, {}),
@@ -33,6 +33,8 @@ RUNS = {
         torch.float64,
         dict(shard=True, accumulate=3, recompute=True, ema=(0.999, 0.9), ema_sigma=(0.1,)),
     ),
+    "learned weight": (torch.float64, dict(accumulate=2, held_out=0.2)),
+    "learned weight in shares": (torch.float64, dict(shard=True, held_out=0.2)),
 }
 
 
@@ -77,11 +79,12 @@ def acting(n, act, only=1):
 
 def train(folder, runs=RUNS):
     for name, (dtype, options) in runs.items():
-        config = replace(CONFIG, snapshot_every=25, **options)
+        config = CONFIG.changed(snapshot_every=25, **options)
         for steps in (23, None):
             # other first weights in every process: those of process 0 count
             start = model(dtype, seed=distributed.rank())
-            Trainer(start, data(dtype), config, folder=folder / name).train(steps)
+            loss = LearnedWeight(dsm_loss).to(dtype) if "learned" in name else None
+            Trainer(start, data(dtype), config, loss=loss, folder=folder / name).train(steps)
 
 
 def term(out):
@@ -100,13 +103,13 @@ def not_a_number(folder):
 
 def left_out(folder):
     """The step of a gradient that is no number in one process alone, and the weights of each."""
-    config = replace(SHORT, on_nan="skip")
+    config = SHORT.changed(on_nan="skip")
     trainer = Trainer(acting(5, lambda out: out * math.nan), data(), config)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.train()
     said = [str(warning.message) for warning in caught if "left out" in str(warning.message)]
-    return said, [p.detach().double().sum().item() for p in trainer.model.net.parameters()]
+    return said, [p.detach().double().sum().item() for p in trainer.score.net.parameters()]
 
 
 def full_disk(folder):
@@ -160,11 +163,11 @@ def shares(folder):
     """How many numbers this process holds, in shares and otherwise."""
     found = []
     for shard in (True, False):
-        trainer = Trainer(model(), data(), replace(SHORT, shard=shard))
+        trainer = Trainer(model(), data(), SHORT.changed(shard=shard))
         result = trainer.train(2)
         averages = [p for average in trainer.ema._all for p in average.model.parameters()]
         moments = [v for slot in trainer.optimizer.state.values() for v in slot.values()]
-        held = [*trainer.model.parameters(), *averages, *moments]
+        held = [*trainer.score.parameters(), *averages, *moments]
         held = [v.to_local() if hasattr(v, "to_local") else v for v in held]
         found.append(sum(v.numel() for v in held))
         with torch.no_grad():  # of whole weights, in each process
@@ -173,15 +176,15 @@ def shares(folder):
 
 
 def uneven(folder):
-    Trainer(model(), data(), replace(SHORT, batch_size=9))
+    Trainer(model(), data(), SHORT.changed(batch_size=9))
 
 
 def indivisible(folder):
-    Trainer(model(), data(), replace(SHORT, accumulate=4))
+    Trainer(model(), data(), SHORT.changed(accumulate=4))
 
 
 def other_arguments(folder):
-    Trainer(model(), data(), replace(SHORT, lr=1e-3 * (1 + distributed.rank())))
+    Trainer(model(), data(), SHORT.changed(lr=1e-3 * (1 + distributed.rank())))
 
 
 def unreached(folder):
@@ -221,7 +224,7 @@ def spoken(folder):
     }
 
 
-EVER = replace(CONFIG, steps=120, save_every=2)
+EVER = CONFIG.changed(steps=120, save_every=2)
 
 
 def ever(folder):

@@ -34,7 +34,9 @@ DATA = Data(RAW, torch.arange(23) % 3, BYTES)
 
 
 def config(**options):
-    return TrainConfig(**{"steps": 12, "batch_size": 5, "augment": ("hflip", "shift"), **options})
+    return TrainConfig().changed(
+        **{"steps": 12, "batch_size": 5, "augment": ("hflip", "shift"), **options}
+    )
 
 
 def noisy(x, generator):

@@ -2,7 +2,6 @@
 
 import sys
 import types
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ EVENTS = ["on_start", "on_log", "on_checkpoint", "on_end"]
 
 def run(folder, *callbacks, steps=None, **changes):
     """The trainer of a run of 13 steps, looked at after 2, 4, 5, 6, 8, 10, 12 and 13."""
-    config = replace(CONFIG, **changes)
+    config = CONFIG.changed(**changes)
     trainer = Trainer(make(), data(), config, folder=folder, callbacks=callbacks)
     trainer.train(steps)
     return trainer

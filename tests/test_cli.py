@@ -114,7 +114,8 @@ def packaged(tmp_path, monkeypatch):
         ("demo", "class n out seed steps"),
         ("train", "data out config sde channels blocks patch attention dropout log-to split size"),
         ("train", "on-bad-image steps batch-size lr betas warmup"),
-        ("train", "decay clip ema seed weight times log-sigma label-dropout bf16 save-every keep"),
+        ("train", "decay clip ema seed label-dropout bf16 save-every keep held-out patience"),
+        ("train", "loss weight law stratified learned-weight"),
         ("sample", "out n sampler steps seed class first batch-size"),
         ("evaluate", "data split train-data n samples features metrics sampler steps seed out"),
         ("info", "help"),
@@ -305,7 +306,7 @@ def test_info_says_what_a_run_is(run, capsys):
     )
     parameters = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
     assert rows["SDE"].startswith("VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=")
-    assert rows["parameterization"] == "edm"
+    assert rows["predicts"] == "edm"
     assert rows["event shape"] == "(1, 8, 8), 64 dimensions"
     assert rows["network"].startswith("UNet(in_channels=1, out_channels=1, channels=[4], ")
     assert rows["parameters"] == f"{parameters:,}, stored as float32"
@@ -541,9 +542,8 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("digits", "--lr 0", "lr must be positive and finite, got 0.0"),
         ("digits", "--steps -1", "steps must be an integer >= 1, got -1"),
-        ("digits", "--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
+        ("digits", "--learned-weight --loss ism", "a learned weight needs a loss that is posi"),
         ("digits", "--channels 1", "ValueError: channels must be one width, 2 or more, per level"),
         ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
@@ -557,6 +557,51 @@ def test_wrong_options_of_train_are_told_in_one_line(
     assert train("run", *options.split(), source=source) == 1
     assert said(capsys).startswith(f"scoresde: error: {message}")
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--lr 0", "lr must be positive and finite, got 0.0"),
+        ("--patience 3", "patience waits for the loss of held-out data"),
+        ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
+        ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
+        ("--weight edm var=x", "edm.var must be float, got 'x'"),
+        ("--weight min_snr gamma=-1", "gamma must be positive, got -1.0"),
+        ("--loss dsm control_variate=1", "dsm.control_variate must be bool, got 1"),
+        ("--loss ssm control_variate=1", "unknown parameter 'control_variate'; choose from proj"),
+        ("--loss fd_ssm step", "cannot read 'step'; write parameters as NAME=VALUE"),
+        ("--law uniform mean=2", "uniform has no parameters, got mean=2"),
+    ],
+)
+def test_a_wrong_value_is_told_before_anything_is_made(options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train(tmp_path / "run", *options.split())
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_loss_is_trained_by_its_name_and_the_file_makes_it_again(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 2)).astype("f4"))
+    for i, words in enumerate(
+        (
+            "--loss ism --weight power p=1 --law uniform",
+            "--loss ssm projection=gaussian --weight g2 --law importance --stratified",
+            "--loss fd_ssm step=0.1 --weight flow",
+            "--loss dsm control_variate=True --weight min_snr gamma=3",
+            "--learned-weight --weight sigma2",
+            "--held-out 0.2 --patience 3",
+        )
+    ):
+        out, again = tmp_path / f"{i}", tmp_path / f"again-{i}"
+        assert train(out, *words.split(), source=tmp_path / "x.npy", steps=2) == 0, said(capsys)
+        assert main(["train", "--config", str(out / "config.toml"), "--out", str(again)]) == 0
+        assert (
+            different(out / "step-00000002.safetensors", again / "step-00000002.safetensors") == []
+        )
+        assert (out / "config.toml").read_bytes() == (again / "config.toml").read_bytes()
+    assert (out / "best/model.safetensors").exists()
 
 
 def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, capsys):
@@ -661,8 +706,8 @@ def test_ctrl_c_while_drawing_ends_in_130(run, tmp_path, capsys, monkeypatch):
 
 def test_a_traceback_is_shown_to_those_who_ask_for_it(monkeypatch, tmp_path):
     monkeypatch.setenv("SCORESDE_DEBUG", "1")
-    with pytest.raises(ValueError, match="lr must be positive"):
-        train(tmp_path, "--lr", "0")
+    with pytest.raises(ValueError, match="steps must be an integer"):
+        train(tmp_path, "--steps", "0")
 
 
 @pytest.mark.filterwarnings("default")

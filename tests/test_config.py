@@ -15,14 +15,42 @@ from test_cli import different, said, train
 from torch.distributed.run import get_args_parser
 
 from scoresde.cli import main, toml
-from scoresde.cli.config import DataConfig, NetConfig, RunConfig, _sde_of, _words_of
+from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice
+from scoresde.cli.config import (
+    DataConfig,
+    NetConfig,
+    ObjectiveConfig,
+    RunConfig,
+    _sde_of,
+    _words_of,
+)
+from scoresde.cli.train import Train
 from scoresde.data import Data
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
-from scoresde.sde import SDE, VESDE, VPSDE, NCSNLadder
+from scoresde.objectives import LOSSES, WEIGHTS, LearnedWeight, described
+from scoresde.sde import LAWS, SDE, VESDE, VPSDE, NCSNLadder
 from scoresde.training import TrainConfig
 
 OURS = sdes().filter(lambda sde: not isinstance(sde, UserSDE))
+
+
+OBJECTIVES = {
+    "loss": [
+        *map(LossChoice, LOSSES),
+        LossChoice("dsm", {"control_variate": True}),
+        LossChoice("ism", {"exact": 3}),
+        LossChoice("ssm", {"projection": "sphere", "variance_reduced": False}),
+        LossChoice("fd_ssm", {"step": 0.1, "projection": "gaussian"}),
+    ],
+    "weight": [
+        *map(WeightChoice, WEIGHTS),
+        WeightChoice("min_snr", {"gamma": 3.0, "var": 0.25}),
+        WeightChoice("edm", {"var": 2}),
+        WeightChoice("power", {"p": 1.5}),
+    ],
+    "law": [*map(LawChoice, LAWS), LawChoice("lognormal", {"mean": -1, "std": 0.5})],
+}
 
 
 @st.composite
@@ -40,12 +68,20 @@ def runs(draw) -> RunConfig:
             blocks=draw(st.none() | st.integers(1, 4)),
             dropout=draw(st.floats(0, 0.99)),
         ),
-        train=TrainConfig(
+        objective=ObjectiveConfig(
+            loss=draw(st.sampled_from(OBJECTIVES["loss"])),
+            weight=draw(st.sampled_from(OBJECTIVES["weight"])),
+            law=draw(st.none() | st.sampled_from(OBJECTIVES["law"])),
+            stratified=draw(st.booleans()),
+        ),
+        train=TrainConfig().changed(
             steps=draw(st.integers(1, 2**40)),
             lr=draw(log_floats(1e-12, 1e3)),
             betas=(draw(st.floats(0, 0.999)), 0.5),
             bf16=draw(st.booleans()),
             decay=draw(st.sampled_from(["cosine", "constant"])),
+            held_out=draw(st.floats(0.01, 0.9)),
+            patience=draw(st.none() | st.integers(1, 9)),
         ),
         log_to=tuple(draw(st.lists(st.sampled_from(["tensorboard", "pictures"]), max_size=2))),
     )
@@ -78,16 +114,46 @@ def test_the_words_of_an_sde_say_what_differs_from_its_defaults():
     assert _words_of(NCSNLadder((0.1, 2.0))) == ["NCSNLadder", "sigmas=0.1,2.0"]
 
 
+@pytest.mark.parametrize("choice", [choice for found in OBJECTIVES.values() for choice in found])
+def test_a_loss_a_weight_and_a_law_come_back_from_the_words_of_the_command_line(choice):
+    assert type(choice).of_words(choice.as_words()) == choice
+    assert choice.make() is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", "dsm_loss(weight=edm(0.25))"),
+        ("--loss ssm projection=sphere", "ssm_loss(projection='sphere', weight=edm(0.25))"),
+        ("--weight min_snr gamma=3", "dsm_loss(weight=min_snr(3, 0.25))"),
+        ("--weight edm var=2", "dsm_loss(weight=edm(2))"),
+        ("--law lognormal mean=0", "law=LogNormal(mean=0.0, std=1.2))"),
+        ("--stratified --law importance", "law=Stratified(law=Importance()))"),
+        (
+            "--weight g2 --loss dsm control_variate=True",
+            "dsm_loss(control_variate=True, weight=g2)",
+        ),
+        ("--learned-weight", "LearnedWeight( loss=dsm_loss, base=edm(0.25), law=None"),
+    ],
+)
+def test_the_objective_is_spelt_by_its_options(words, expected):
+    command = Train.parse(["--out", "run", "--data", "x", *words.split()])
+    loss = command.settings.objective.build(VESDE(), 0.25)
+    assert expected in described(loss)
+    assert isinstance(loss, LearnedWeight) == ("learned" in words)
+
+
 def test_a_short_file_means_the_defaults(tmp_path):
     assert RunConfig.read(text(tmp_path / "a.toml")) == RunConfig(data=DataConfig(source="digits"))
 
 
 def test_a_whole_number_stands_for_a_real_one(tmp_path):
     path = text(
-        tmp_path / "a.toml", "[train]", "lr = 1", "[sde]", 'type = "VESDE"', "sigma_max = 9"
+        tmp_path / "a.toml",
+        *("[train.optimiser]", "lr = 1", "[sde]", 'type = "VESDE"', "sigma_max = 9"),
     )
     run = RunConfig.read(path)
-    assert (repr(run.sde), repr(run.train.lr)) == (repr(VESDE(sigma_max=9.0)), "1.0")
+    assert (repr(run.sde), repr(run.train.optimiser.lr)) == (repr(VESDE(sigma_max=9.0)), "1.0")
 
 
 @pytest.mark.parametrize(
@@ -98,9 +164,37 @@ def test_a_whole_number_stands_for_a_real_one(tmp_path):
         ("[train]\nsteps = 'many'", InvalidTypeError, "train.steps must be int, got 'many'"),
         ("[train]\nsteps = 4.0", InvalidTypeError, "train.steps must be int, got 4.0"),
         ("[train]\nseed = true", InvalidTypeError, "train.seed must be int, got True"),
-        ("[train]\nbf16 = 1", InvalidTypeError, "train.bf16 must be bool, got 1"),
-        ("[train]\nbetas = [0.9]", InvalidTypeError, r"train.betas must be tuple\[float, float\]"),
-        ("[train]\nlr = 0", InvalidValueError, "lr must be positive and finite, got 0.0"),
+        ("[train.compute]\nbf16 = 1", InvalidTypeError, "train.compute.bf16 must be bool, got 1"),
+        (
+            "[train.optimiser]\nbetas = [0.9]",
+            InvalidTypeError,
+            r"train.optimiser.betas must be tuple\[float, float\]",
+        ),
+        ("[train]\nlr = 1", UnknownNameError, "unknown key 'train.lr'; it is 'train.optimiser.lr'"),
+        ("[train.keeping]\npatience = 2", InvalidValueError, "patience waits for .* held_out=0.1"),
+        ("[objective]\nloss = 3", InvalidTypeError, "objective.loss must be a table, got 3"),
+        (
+            "[objective.loss]\ntype = 'ds'",
+            UnknownNameError,
+            "unknown loss 'ds'; did you mean 'dsm'",
+        ),
+        ("[objective.law]\nmean = 1", InvalidValueError, "the key objective.law.type is missing"),
+        (
+            "[objective.weight]\ntype = 'min_snr'\ngama = 3",
+            UnknownNameError,
+            "unknown parameter 'gama'; did you mean 'gamma'",
+        ),
+        (
+            "[objective.weight]\ntype = 'min_snr'\ngamma = -3",
+            InvalidValueError,
+            "gamma must be positive, got -3.0",
+        ),
+        (
+            "[objective]\nlearned_weight = true\nloss = {type = 'ism'}",
+            InvalidValueError,
+            "positive",
+        ),
+        ("[train.optimiser]\nlr = 0", InvalidValueError, "lr must be positive and finite, got 0.0"),
         ("[net]\nchannels = ['x']", InvalidTypeError, r"net.channels must be tuple\[int, \.\.\.\]"),
         ("[net]\nblocks = 'x'", InvalidTypeError, r"net.blocks must be int \| None, got 'x'"),
         ("[net]\ndropout = 1.0", InvalidValueError, r"dropout must lie in \[0, 1\), got 1.0"),
@@ -212,7 +306,7 @@ def test_the_file_of_a_run_repeats_it_bit_for_bit(run, tmp_path):
 
 def test_the_file_holds_the_whole_run_and_nothing_is_left_open(run):
     own = RunConfig.read(run / "config.toml")
-    assert (own.sde, own.train.betas) == (VPSDE(beta_max=10.0), (0.8, 0.9))
+    assert (own.sde, own.train.optimiser.betas) == (VPSDE(beta_max=10.0), (0.8, 0.9))
     assert own.net == NetConfig(channels=(4,), blocks=1, patch=1, dropout=0.1)
     found = tomllib.loads((run / "config.toml").read_text())
     assert found["train"].keys() == {field.name for field in dataclasses.fields(TrainConfig)}
@@ -253,7 +347,7 @@ def test_the_first_weights_are_those_of_the_seed():
 def test_another_run_leaves_the_file_as_it_was(run, capsys):
     before = (run / "config.toml").read_bytes()
     assert train(run, "--lr", "0.5") == 1
-    assert "belongs to another configuration: lr was 0.001 and is 0.5" in said(capsys)
+    assert "another configuration: seed was 3 and is 0, lr was 0.001 and is 0.5" in said(capsys)
     assert (run / "config.toml").read_bytes() == before
 
 

@@ -81,7 +81,7 @@ def one(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "tolerance"),
-    [("float32", 1e-5), ("float64", 1e-9), ("in parts", 1e-9), ("in shares", 1e-9)],
+    [(name, 1e-5 if name == "float32" else 1e-9) for name in several.RUNS],
 )
 def test_two_processes_end_in_the_weights_of_one(two, one, name, tolerance):
     for file in ("step-00000050.safetensors", "model.safetensors"):
@@ -98,6 +98,9 @@ def test_two_processes_log_the_losses_of_one(two, one, name):
     assert len(expected) == 11
     for key in ("step", "loss", "grad_norm", "lr"):
         assert [row[key] for row in found] == pytest.approx([row[key] for row in expected], 1e-4)
+    held = [[row["held_out"] for row in log if "held_out" in row] for log in (found, expected)]
+    assert held[0] == pytest.approx(held[1], 1e-4)
+    assert len(held[0]) == (3 if "learned" in name else 0)
 
 
 def test_a_batch_in_parts_is_the_batch(one):

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from given import Given
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SDES, generators, log_floats, sdes, times_of
 from torch.testing import assert_close
 
-from scoresde import targets
+from scoresde import Noise, targets
 from scoresde.errors import InvalidValueError
 from scoresde.objectives import LearnedWeight, dsm_loss, g2, power, sigma2, ssm_loss
 from scoresde.sde import VESDE, VPSDE, Importance, LogNormal, Stratified, Uniform
@@ -102,16 +103,13 @@ def test_the_control_variate_is_what_has_mean_zero_given_the_data(sde, data):
     """(loss - controlled) sigma^2 / lambda = 2 sigma z s(alpha x0) + |z|^2 - D."""
     t = data.draw(times_of(sde))
     generator = data.draw(generators())
-    x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
-    state = generator.get_state()
+    x, z = torch.randn(2, 20, 3, generator=generator, dtype=torch.float64)
     values = [
         dsm_loss(
-            lambda x, t: torch.sin(x), sde, x, t=t, control_variate=form,
-            generator=generator.set_state(state),
+            lambda x, t: torch.sin(x), sde, x, t=t, control_variate=form, noise=Given(z),
         )
         for form in (False, True)
     ]  # fmt: skip
-    z = torch.randn(x.shape, generator=generator.set_state(state), dtype=torch.float64)
     said = sde.sigma(t) * torch.sin(sde.alpha(t) * x)
     expected = (2 * z * said + z**2).sum(1) - 3
     assert_close(values[0] - values[1], expected, rtol=1e-9, atol=1e-9)
@@ -147,24 +145,28 @@ def test_the_control_variate_bounds_the_variance_of_the_gradient_as_the_noise_va
 @given(sde=sdes(), data=st.data())
 def test_a_new_learned_weight_is_its_base(sde, data):
     t = data.draw(times_of(sde, 3))
-    learned = LearnedWeight(power(1.5))
-    assert_close(learned(sde, t), power(1.5)(sde, t), rtol=1e-12, atol=0)
-    x = torch.zeros(3, 2, 2)
-    assert (learned.penalty(sde, t, x) == 0).all()
-    assert learned.penalty(sde, t, x).shape == (3,)
+    learned = LearnedWeight(dsm_loss, power(1.5))
+    assert_close(learned.weight(sde, t), power(1.5)(sde, t), rtol=1e-12, atol=0)
+    x, noise = torch.ones(3, 2, 2), Noise.of(0, 3)
+
+    def score(x, t):
+        return x.sin()
+
+    found = learned(score, sde, x, t=t, noise=noise)
+    assert_close(found, dsm_loss(score, sde, x, t=t, weight=power(1.5), noise=noise))
 
 
 @given(sde=sdes(), data=st.data())
 def test_a_learned_weight_is_a_function_of_a_quarter_of_the_log_noise_level(sde, data):
     t, generator = data.draw(times_of(sde, 3)), data.draw(generators())
-    learned = LearnedWeight(features=8)
+    learned = LearnedWeight(dsm_loss, features=8)
     with torch.no_grad():
         learned.slopes.copy_(torch.randn(8, generator=generator))
         learned.bias.fill_(0.3)
         c = (sde.sigma(t) / sde.alpha(t)).log().float() / 4
         expected = learned.waves(c) @ learned.slopes + 0.3
         assert_close(learned.log_variance(sde, t).float(), expected, rtol=1e-3, atol=1e-4)
-        loss = learned(sde, t) / sde.sigma(t) ** 2
+        loss = learned.weight(sde, t) / sde.sigma(t) ** 2
         assert_close(loss, torch.exp(-learned.log_variance(sde, t)), rtol=1e-9, atol=0)
 
 
@@ -173,12 +175,11 @@ def test_the_learned_uncertainty_of_a_constant_loss_is_that_loss_by_dimension(sd
     """The gradient vanishes at e^u = E loss / D, at every level."""
     generator = data.draw(generators())
     t, _ = sde.sample_times(400, generator=generator)
-    learned = LearnedWeight(lambda sde, t: factor * sde.sigma(t) ** 2)
+    learned = LearnedWeight(dsm_loss, lambda sde, t: factor * sde.sigma(t) ** 2)
     with torch.no_grad():
         learned.bias.fill_(math.log(factor))
     x = torch.zeros(400, 3)
-    loss = dsm_loss(lambda x, t: 0 * x, sde, x, t=t, weight=learned, generator=generator)
-    total = (loss + learned.penalty(sde, t, x)).mean()
+    total = learned(lambda x, t: 0 * x, sde, x, t=t, generator=generator).mean()
     gradients = torch.autograd.grad(total, list(learned.parameters()))
     # loss e^-u = |z|^2 with the mean 3 and the variance 6
     assert all(g.abs().max() <= 6 * math.sqrt(6 / 400) for g in gradients)
@@ -188,16 +189,14 @@ def test_a_learned_weight_finds_how_large_the_loss_is_at_each_level():
     """Of an exact score: e^u = floor / D, over four decades of the noise."""
     sde = VESDE(0.01, 100.0)
     target = targets.Gaussian([0.0, 0.0], var=1.0)
-    learned = LearnedWeight(sigma2, features=32)
+    learned = LearnedWeight(dsm_loss, sigma2, law=Stratified(), features=32)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(learned.parameters(), lr=0.05)
     for step in range(400):
         optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 400)
         optimizer.zero_grad()
         x = target.sample(512, generator=generator)
-        t, _ = sde.sample_times(512, law=Stratified(), generator=generator)
-        loss = dsm_loss(target.at(sde), sde, x, t=t, weight=learned, generator=generator)
-        (loss + learned.penalty(sde, t, x)).mean().backward()
+        learned(target.at(sde), sde, x, generator=generator).mean().backward()
         optimizer.step()
     t = torch.linspace(0.05, 0.75, 20, dtype=torch.float64)
     u = learned.log_variance(sde, t).detach()

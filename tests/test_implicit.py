@@ -2,11 +2,11 @@
 
 import itertools
 import math
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from given import Given
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SDES, dtypes, generators, log_floats, sdes, shapes, times_of
@@ -29,13 +29,6 @@ PROJECTIONS = ("rademacher", "gaussian", "sphere")
 NODES, MASSES = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(5))
 MASSES = MASSES / MASSES.sum()
 SIGNS = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=2)), dtype=torch.float64)
-
-
-def with_draws(loss, *tensors):
-    """The loss of this noise, and then of these directions, in place of random ones."""
-    draws = iter(tensors)
-    with mock.patch.object(torch, "randn", lambda shape, **_: next(draws).expand(shape)):
-        return loss()
 
 
 def quadrature(mixture):
@@ -91,7 +84,8 @@ def test_the_gradient_is_that_of_denoising(name, sde, mixture, data):
     options = dict(step=1e-3 * reach / sigma) if name == "fd_ssm" else {}
 
     def gradient(loss, **options):
-        value = with_draws(lambda: loss(score, sde, x, t=t, weight=power(0), **options), z, v)
+        noise = Given(z, v)
+        value = loss(score, sde, x, t=t, weight=power(0), noise=noise, **options)
         return torch.autograd.grad((mass * value).sum(), theta)[0] * reach**2
 
     ours, theirs = gradient(IMPLICIT[name], **options), gradient(dsm_loss)
@@ -116,7 +110,7 @@ def test_the_loss_is_the_fisher_divergence_up_to_a_constant(loss, sde, mean, std
     score, exact = quadratic(theta, total, centre), target.at(sde)
 
     def expected(score):
-        value = with_draws(lambda: loss(score, sde, x, t=t, weight=sigma2), z, v)
+        value = loss(score, sde, x, t=t, weight=sigma2, noise=Given(z, v))
         return (mass * value).sum()
 
     state = alpha * x + sigma * z
@@ -139,8 +133,8 @@ def test_without_noise_the_best_linear_score_is_that_of_the_data(name, sde):
         return slope * x + shift
 
     assert_close(score(x, torch.zeros(1)), target.score(x))
-    options = dict(t=0.0, weight=power(0))
-    value = with_draws(lambda: IMPLICIT[name](score, sde, x, **options), z, v)
+    options = dict(t=0.0, weight=power(0), noise=Given(z, v))
+    value = IMPLICIT[name](score, sde, x, **options)
     loss = (mass * value).sum()
     assert_close(loss, torch.tensor(2 * -2.0 * 2 + 2 / 0.5, dtype=torch.float64))  # 2 tr + E|s|^2
     for gradient in torch.autograd.grad(loss, (slope, shift)):
@@ -253,17 +247,17 @@ def test_the_loss_of_a_sample_is_one_number_and_its_own(name, sde, shape, dtype,
         def score(x, t):
             return torch.tanh(x) * expand(t, x)
 
-        losses = IMPLICIT[name](score, sde, x[rows], t=t[rows])
+        noise = Given(z[rows], v[rows])
+        losses = IMPLICIT[name](score, sde, x[rows], t=t[rows], noise=noise)
         assert losses.dtype == dtype
         return losses.detach()
 
-    whole = with_draws(lambda: loss(slice(None)), z, v)
+    whole = loss(slice(None))
     assert whole.shape == (len(x),)
     assert whole.isfinite().all()
     for i in range(len(x)):
         one = slice(i, i + 1)
-        alone = with_draws(lambda one=one: loss(one), z[one], v[one])
-        assert_close(alone, whole[one], rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
+        assert_close(loss(one), whole[one], rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
 
 
 @pytest.mark.global_rng  # the first weights
@@ -314,7 +308,8 @@ def test_an_energy_is_taught_through_its_second_derivative(name):
     x, z, v, mass = quadrature(targets.GaussianMixture([1.0], [[0.0, 0.0]], stds=math.sqrt(0.5)))
     a = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     model = EnergyScore(lambda x, t: a * (x**2).sum(1) / 2)
-    value = with_draws(lambda: IMPLICIT[name](model, EDMSDE(), x, t=0.0, weight=power(0)), z, v)
+    options = dict(t=0.0, weight=power(0), noise=Given(z, v))
+    value = IMPLICIT[name](model, EDMSDE(), x, **options)
     loss = (mass * value).sum()
     assert_close(loss, torch.tensor(-4.0, dtype=torch.float64))
     assert abs(torch.autograd.grad(loss, a)[0]) < 1e-9

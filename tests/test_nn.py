@@ -62,7 +62,7 @@ def unets(draw: st.DrawFn, *spatials: int) -> tuple[nn.Module, Tensor, Tensor, T
     batch, classes = draw(st.integers(1, 3)), options["num_classes"]
     label = None
     if isinstance(classes, int) and draw(st.booleans()):
-        label = torch.tensor([draw(st.integers(0, classes)) for _ in range(batch)])
+        label = torch.tensor([draw(st.integers(-1, classes - 1)) for _ in range(batch)])
     return net, normal(seed, batch, in_channels, *size), normal(seed + 1, batch), label
 
 
@@ -178,7 +178,7 @@ def test_levels_are_counted_from_the_finest():
 
 def test_an_embedding_is_the_sum_of_what_level_and_label_say():
     embedding = built(lambda: Embedding("log_snr", 6, num_classes=2))
-    c, label = normal(0, 3), torch.tensor([0, 2, 1])
+    c, label = normal(0, 3), torch.tensor([0, -1, 1])
     said = embedding.mix(c[:, None]) + embedding.label.weight[label]
     torch.testing.assert_close(embedding(c, label), nn.functional.silu(said))
 
@@ -381,11 +381,11 @@ def test_random_frequencies_are_a_function_of_their_seed_alone(seed):
 
 
 @pytest.mark.parametrize("kind", [UNet, MLP])
-def test_no_label_is_the_null_label_and_every_label_matters(kind):
+def test_minus_one_is_the_missing_label_and_every_label_matters(kind):
     options = dict(channels=(8,)) if kind is UNet else {}
     net = built(lambda: kind(1 if kind is UNet else (1, 4, 4), num_classes=3, **options))
     x, c = normal(0, 2, 1, 4, 4), normal(1, 2)
-    outputs = [net(x, c, torch.full((2,), k)) for k in range(4)]
+    outputs = [net(x, c, torch.full((2,), k)) for k in (0, 1, 2, -1)]
     assert torch.equal(net(x, c), outputs[3])
     assert torch.equal(net(x, c, label=None), outputs[3])
     for i in range(4):
@@ -395,10 +395,12 @@ def test_no_label_is_the_null_label_and_every_label_matters(kind):
 
 def test_bad_labels_are_refused_with_the_range_and_what_came_in():
     net, x, c = small(num_classes=3), normal(0, 2, 1, 4, 4), normal(1, 2)
-    with pytest.raises(ValueError, match=r"0 \.\.\. 2 .* got values from 0 to 4"):
+    with pytest.raises(ValueError, match=r"0 \.\.\. 2, .* got values from 0 to 4"):
         net(x, c, torch.tensor([0, 4]))
-    with pytest.raises(ValueError, match="got values from -1 to 1"):
-        net(x, c, torch.tensor([-1, 1]))
+    with pytest.raises(ValueError, match="got values from -2 to 1"):
+        net(x, c, torch.tensor([-2, 1]))
+    with pytest.raises(ValueError, match="got values from 0 to 3"):
+        net(x, c, torch.tensor([0, 3]))
     with pytest.raises(TypeError, match=r"integers, got torch\.float32"):
         net(x, c, torch.tensor([0.0, 1.0]))
     with pytest.raises(ValueError, match=r"shape \(2,\), got \(3,\)"):

@@ -367,7 +367,7 @@ def test_the_average_of_a_real_run_is_reconstructed(run, decay):
     off = distance = 0.0
     for name, value in wanted.state_dict().items():
         off += float((found.state[name] - value).square().sum())
-        distance += float((trainer.model.state_dict()[name] - value).square().sum())
+        distance += float((trainer.score.state_dict()[name] - value).square().sum())
     assert (off / distance) ** 0.5 < 3 * found.error + 1e-4
     assert found.error < 0.05
 
@@ -410,15 +410,15 @@ def test_a_run_that_breaks_down_leaves_no_snapshot_of_it(tmp_path):
     trainer = Trainer(make(), data(), config, folder=tmp_path)
     trainer.train(3)
     with torch.no_grad():
-        trainer.model.net.head.bias.fill_(float("nan"))
+        trainer.score.net.head.bias.fill_(float("nan"))
     with pytest.raises(Exception, match="training broke down at step 3"):
         trainer.train()
     assert max(s.step for s in snapshots_in(tmp_path)) == 3
 
 
 def test_one_decay_is_one_run_however_it_is_written(tmp_path):
-    one = replace(CONFIG, ema=(0.9,), steps=2)
-    assert one == replace(CONFIG, ema=0.9, steps=2)
+    one = CONFIG.changed(ema=(0.9,), steps=2)
+    assert one == CONFIG.changed(ema=0.9, steps=2)
     Trainer(make(), data(), one, folder=tmp_path).train()
     with pytest.raises(InvalidValueError, match=r"ema was 0.9 and is \[0.9, 0.99\]"):
         Trainer(make(), data(), replace(one, ema=(0.9, 0.99)), folder=tmp_path)
@@ -439,7 +439,7 @@ def test_one_decay_is_one_run_however_it_is_written(tmp_path):
 )
 def test_impossible_averages_are_refused(change, message):
     with pytest.raises((InvalidValueError, InvalidTypeError), match=message):
-        replace(CONFIG, **change)
+        CONFIG.changed(**change)
 
 
 # On the command line

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,15 +20,18 @@ from torch import nn
 
 from scoresde.checks import check_name
 from scoresde.cli import toml
+from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
 from scoresde.cli.options import Size
 from scoresde.data import Data, load
 from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, UNet
+from scoresde.objectives import LearnedWeight
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE, VESDE, Moments
+from scoresde.sde import SDE, VESDE, Moments, Stratified
 from scoresde.training import Callback, Pictures, TensorBoard, Trackio, TrainConfig, WandB
+from scoresde.training.update import Loss
 
-__all__ = ["SDE_WORDS", "DataConfig", "NetConfig", "RunConfig"]
+__all__ = ["SDE_WORDS", "DataConfig", "NetConfig", "ObjectiveConfig", "RunConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +128,57 @@ class NetConfig:
         return UNet(event_shape[0], channels=own.channels, **known)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is lowered: a loss, its weight, and the law of its times.
+
+    Raises:
+        InvalidValueError: A weight is to be learnt under a loss that may be negative.
+    """
+
+    loss: Annotated[LossChoice, words(LossChoice)] = field(default=LossChoice("dsm"))
+    """The name, then what differs from its defaults, as in dsm control_variate=True."""
+    weight: Annotated[WeightChoice, words(WeightChoice)] = field(default=WeightChoice("edm"))
+    """The weight of the noise levels, as in min_snr gamma=3, or power p=1; edm and min_snr are for
+    the variance of the data."""
+    law: Annotated[
+        LawChoice | None,
+        words(LawChoice, optional=True),
+        tyro.conf.arg(help_behavior_hint="(default: the SDE's own)"),
+    ] = None
+    """The law of the training times, as in lognormal mean=0 std=1.2."""
+    stratified: bool = False
+    """Whether the times of a batch are spread evenly over their law."""
+    learned_weight: bool = False
+    """Whether the weight is also learnt, beside the score, by the uncertainty of each noise level;
+    for the loss dsm."""
+
+    def __post_init__(self) -> None:
+        if self.learned_weight and self.loss.name != "dsm":
+            raise InvalidValueError(
+                f"a learned weight needs a loss that is positive, as dsm is, and {self.loss.name} "
+                "is not; leave learned_weight out"
+            )
+
+    def build(self, sde: SDE, var: float) -> Loss:
+        """Return the loss.
+
+        Args:
+            sde: The process.
+            var: The variance of the data.
+        """
+        loss, weight = self.loss.make(), self.weight.make(var=var)
+        law = None if self.law is None else self.law.make()
+        if self.stratified:
+            law = Stratified(law or sde.time_law)
+        if self.learned_weight:
+            return LearnedWeight(loss, weight, law=law)
+        bound = {"weight": weight} if law is None else {"weight": weight, "law": law}
+        return functools.partial(loss, **bound)
+
+
 def _sde_of(words: list[str]) -> SDE:
-    """`VESDE sigma_max=10` as an SDE."""
+    """Return the SDE that `VESDE sigma_max=10` spells."""
     if not words:
         raise InvalidValueError("give the name of an SDE, as in `VESDE sigma_max=10`")
     name, *parameters = words
@@ -182,7 +235,11 @@ class RunConfig:
     CosineSDE, EDMSDE, FlowSDE, NCSNLadder sigmas=0.1,1,10."""
     net: Annotated[NetConfig, tyro.conf.arg(name="")] = NetConfig()
     """The network."""
-    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default=TrainConfig())
+    objective: Annotated[ObjectiveConfig, tyro.conf.arg(name="")] = ObjectiveConfig()
+    """What is lowered."""
+    train: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes] = field(
+        default=TrainConfig()
+    )
     """The numbers of the training."""
     log_to: Annotated[
         tuple[str, ...],
@@ -222,6 +279,10 @@ class RunConfig:
             MissingExtraError: A package is not installed.
         """
         return [_LOGS[name](folder) for name in dict.fromkeys(self.log_to)]
+
+    def loss(self, model: ScoreModel) -> Loss:
+        """Return what is lowered, for the variance that a model assumes of its data."""
+        return self.objective.build(self.sde, model.moments.mean_variance())
 
     def model(self, data: Data) -> ScoreModel:
         """An untrained model for the data, its weights a function of the seed."""

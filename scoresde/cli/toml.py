@@ -1,7 +1,8 @@
 """Frozen dataclasses as TOML: a table for every dataclass, a key for every field.
 
 A field that is None has no key, for TOML knows no null. An SDE is a table that names its class,
-`type = "VESDE"`, and has that class's fields.
+`type = "VESDE"`, and has that class's fields; a loss, a weight and a law of times name an entry of
+their table, `type = "min_snr"`, and have its parameters.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tomli_w
 import typeguard
 
 from scoresde import checkpoint
+from scoresde.cli.choices import Choice
 from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, UnknownNameError
 from scoresde.sde import SDE, SDES
 
@@ -55,7 +57,9 @@ def read(path: str | Path, kind: type[Any]) -> Any:
 
 
 def tables(config: Any) -> dict[str, Any]:
-    """A dataclass as TOML has it."""
+    """Return a dataclass as TOML has it."""
+    if isinstance(config, Choice):
+        return {"type": config.name, **config.parameters}
     named = {"type": type(config).__name__} if isinstance(config, SDE) else {}
     found = {name: getattr(config, name) for name in fields_of(type(config))}
     return named | {k: _plain(v) for k, v in found.items() if v is not None}
@@ -74,17 +78,22 @@ def build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
         InvalidTypeError: A value has the wrong type.
         UnknownNameError: A key is unknown, or the class of an SDE.
     """
-    if kind is SDE:
+    if kind is SDE or issubclass(kind, Choice):
         table = dict(table)
         if "type" not in table:
             raise InvalidValueError(f"the key {where}type is missing")
         name = table.pop("type")
+        if issubclass(kind, Choice):
+            return kind(name, table)
         if not isinstance(name, str) or name not in SDES:
             raise UnknownNameError.of("SDE", name, SDES)
         kind = SDES[name]
     known = fields_of(kind)
     for key in table:
         if key not in known:
+            inner = (name for name, hint in known.items() if key in _fields_within(hint))
+            if (part := next(inner, None)) is not None:
+                raise UnknownNameError(f"unknown key '{where}{key}'; it is '{where}{part}.{key}'")
             raise UnknownNameError.of("key", where + key, [where + name for name in known])
     given = {key: _typed(known[key], table[key], where + key) for key in table}
     for field in dataclasses.fields(kind):
@@ -100,6 +109,11 @@ def fields_of(kind: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}
 
 
+def _fields_within(hint: Any) -> dict[str, Any]:
+    """Return the fields of a table within a table, none of anything else."""
+    return fields_of(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return tables(value)
@@ -108,6 +122,8 @@ def _plain(value: Any) -> Any:
 
 def _typed(hint: Any, value: Any, key: str) -> Any:
     """The value of a key, where it fits the type of the field."""
+    # a table may be left out, where its field may be None
+    hint = next((h for h in typing.get_args(hint) if dataclasses.is_dataclass(h)), hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise InvalidTypeError(f"{key} must be a table, got {value!r}")

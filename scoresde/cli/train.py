@@ -17,6 +17,7 @@ from scoresde.cli.config import RunConfig
 from scoresde.data import Data
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
+from scoresde.score import ScoreModel
 from scoresde.training import Trainer
 
 __all__ = ["Train"]
@@ -57,12 +58,17 @@ class Train:
         classes = f", {data.classes} classes" if data.classes else ""
         _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{classes}")
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
-        trainer = Trainer(model, data, run.train, folder=self.out, callbacks=callbacks)
+        trainer = Trainer(
+            model, data, run.train, loss=run.loss(model), folder=self.out, callbacks=callbacks
+        )
         distributed.on_main(lambda: run.write(self.out / _FILE))
         steps = f"{run.train.steps:,}"
         if trainer.finished:
             trainer.train(progress=False)
-            _say(f"finished: all {steps} steps are done; a larger --steps goes on")
+            if trainer.step < run.train.steps:
+                _say(f"finished: {_early(trainer)}; a larger --patience goes on")
+            else:
+                _say(f"finished: all {steps} steps are done; a larger --steps goes on")
             return
         _say(f"{'resuming' if trainer.step else 'starting'} at step {trainer.step:,} of {steps}")
         first, start = trainer.step, time.perf_counter()
@@ -75,8 +81,10 @@ class Train:
         distributed.on_main(self._describe)
         folder = shlex.quote(str(self.out))
         suffix = ".png" if plot.is_image(data.event_shape) else ".npy"
+        if trainer.step < run.train.steps:
+            _say(_early(trainer))
         _say(
-            f"done: {steps} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
+            f"done: {trainer.step:,} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
             f"see the result with `scoresde sample {folder} --out samples{suffix}`"
         )
 
@@ -97,6 +105,15 @@ def _file_in(words: Sequence[str]) -> Path | None:
     finder.add_argument("--config", type=Path, nargs="?")
     path: Path | None = finder.parse_known_args(words)[0].config
     return path
+
+
+def _early(trainer: Trainer[ScoreModel]) -> str:
+    held = trainer.held_out
+    assert held is not None
+    return (
+        f"stopped early at step {trainer.step:,}, {held.waited} checkpoints after the lowest loss "
+        f"of held-out data, {held.best:.4g} at step {held.at:,}, whose model is in best/"
+    )
 
 
 def _say(line: str) -> None:

@@ -94,13 +94,14 @@ class Embedding(nn.Module):
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         features: Length of the vector.
-        num_classes: Number $K$ of classes, or None. Label $K$ (and no label at all) is the null
-            label of the unconditional score, trained by dropping labels at random
+        num_classes: Number $K$ of classes, or None. Label -1 (and no label at all) is the missing
+            label of the unconditional score, trained by hiding labels at random
             (Ho & Salimans 2022, arXiv 2207.12598).
         seed: Seed of the random frequencies of `"fourier"`.
 
     Raises:
-        ValueError: On an unknown `kind`, or labels outside $0 \ldots K$.
+        ValueError: On an unknown `kind`, or labels outside $-1 \ldots K - 1$, which is looked
+            for on the CPU alone, since a look at another device waits for it.
         TypeError: On labels that are not integers.
     """
 
@@ -141,22 +142,25 @@ class Embedding(nn.Module):
         return nn.functional.silu(y)
 
 
-def _indices(label: Tensor | None, c: Tensor, null: int) -> Tensor:
-    """The labels, checked, as int64 indices; the null label where there are none."""
+def _indices(label: Tensor | None, c: Tensor, classes: int) -> Tensor:
+    """Return rows of the table of labels, int64: the last one for those that are missing."""
     if label is None:
-        return torch.full(c.shape, null, dtype=torch.long, device=c.device)
+        return torch.full(c.shape, classes, dtype=torch.long, device=c.device)
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {label.dtype}; pass label.long()")
     if label.shape != c.shape:
         raise ValueError(
             f"expected one label per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
         )
-    if label.numel() and not (0 <= int(label.min()) and int(label.max()) <= null):
-        raise ValueError(
-            f"labels must lie in 0 ... {null - 1} ({null} is the null label of {null} classes), "
-            f"got values from {int(label.min())} to {int(label.max())}"
-        )
-    return label.long()
+    label = label.long()
+    if label.device.type == "cpu" and label.numel():
+        low, high = int(label.min()), int(label.max())
+        if not (-1 <= low and high < classes):
+            raise ValueError(
+                f"labels must lie in 0 ... {classes - 1}, or be -1 where they are missing; got "
+                f"values from {low} to {high}"
+            )
+    return torch.where(label < 0, classes, label)
 
 
 def _half(features: int) -> int:

@@ -5,7 +5,13 @@ constant, on one scale: no ½, summed over the event. `dsm_loss` knows the noise
 `ism_loss`, `ssm_loss` and `fd_ssm_loss` ask the score alone, and need no noise at all.
 """
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from torch import Tensor
+
 from scoresde.objectives.denoising import dsm_floor, dsm_loss
+from scoresde.objectives.described import described
 from scoresde.objectives.implicit import fd_ssm_loss, ism_loss, ssm_loss
 from scoresde.objectives.learned import LearnedWeight
 from scoresde.objectives.weights import (
@@ -19,10 +25,17 @@ from scoresde.objectives.weights import (
     sigma2,
 )
 
+LOSSES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
+    {"dsm": dsm_loss, "ism": ism_loss, "ssm": ssm_loss, "fd_ssm": fd_ssm_loss}
+)
+"""Losses by name; `functools.partial` binds what one of them takes beyond the others."""
+
 __all__ = [
+    "LOSSES",
     "WEIGHTS",
     "LearnedWeight",
     "Weight",
+    "described",
     "dsm_floor",
     "dsm_loss",
     "edm",

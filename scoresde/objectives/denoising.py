@@ -72,7 +72,7 @@ def dsm_loss(
         InvalidTypeError: `x` is not of floating point, or the score is no tensor.
         ShapeError: The score or the noise has another shape than `x`, or `t` is neither `()` nor
             `(B,)`.
-        NonFiniteError: `x` holds a NaN or an infinity.
+        NonFiniteError: `x` holds a NaN or an infinity; with `noise`, they show in the loss.
         InvalidValueError: There is no noise at `t`, or the score belongs to another SDE.
     """
     p = perturb(

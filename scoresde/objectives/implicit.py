@@ -76,11 +76,11 @@ def ism_loss(
     Raises:
         InvalidTypeError: `x` is not of floating point, or the score is no tensor.
         ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
-        NonFiniteError: `x` holds a NaN or an infinity.
+        NonFiniteError: `x` holds a NaN or an infinity; with `noise`, they show in the loss.
         InvalidValueError: The weight is 0 for lack of noise, the score is not differentiable, or
             the score belongs to another SDE.
     """
-    check_data(x)
+    check_data(x, finite=False)
     if x.shape[1:].numel() > exact:
         return ssm_loss(
             score, sde, x, t=t, noise=noise, condition=condition, weight=weight, law=law,
@@ -234,6 +234,8 @@ def _differentiate(
     with torch.enable_grad():
         state = p.x.detach().requires_grad_()
         score = p.score(state)
+        if not len(state):
+            return score, state.detach().new_zeros(0)
         if not score.requires_grad:
             raise InvalidValueError(
                 "the score does not depend on x in a way that can be differentiated; take "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scoresde.checks import check_has
 from scoresde.nn import Fourier
 from scoresde.noise import Noise
+from scoresde.objectives.described import described
 from scoresde.objectives.perturbed import noise_of, times_of
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, Score, TimeLaw
@@ -39,6 +40,14 @@ class LearnedWeight(nn.Module):
         base: $\lambda$.
         law: By which law times are drawn, `None` being the SDE's own.
         features: Fourier features of $\tfrac14 \log(\sigma/\alpha)$ of which u is linear; even.
+
+    Examples:
+        >>> from scoresde import Noise, VESDE
+        >>> from scoresde.objectives import dsm_loss
+        >>> loss, sde = LearnedWeight(dsm_loss), VESDE()
+        >>> x = torch.zeros(4, 2)
+        >>> loss(lambda x, t: -x, sde, x, noise=Noise.of(0, 4)).shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -58,7 +67,8 @@ class LearnedWeight(nn.Module):
 
     def extra_repr(self) -> str:
         """Say which loss it weighs, so that a run is known by it."""
-        return f"loss={getattr(self.loss, '__name__', self.loss)}, base={self.base}, law={self.law}"
+        parts = {"loss": self.loss, "base": self.base, "law": self.law}
+        return ", ".join(f"{name}={described(part)}" for name, part in parts.items())
 
     def log_variance(self, sde: SDE, t: Tensor) -> Tensor:
         r"""Return $u(t)$, of the shape and on the device of `t`, in float64; 0 before training."""

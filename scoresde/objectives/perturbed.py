@@ -60,14 +60,18 @@ def perturb(
     generator: torch.Generator | None,
 ) -> Perturbed:
     """Return data at times and with noise; the arguments and errors are those of the objectives."""
-    process_of(score, sde)
+    known = facts(score)
+    if known.sde is not sde or sde is None:
+        process_of(score, sde)
     if not callable(weight):
         raise InvalidTypeError(
             f"weight is a function (sde, t) -> Tensor such as sigma2, got {quoted(weight)}; "
             "those with a name are in scoresde.objectives.WEIGHTS"
         )
-    check_data(x)
-    given = Condition.of(condition, len(x), facts(score).conditions, x.device)
+    check_data(x, finite=noise is None)
+    if t is not None and law is not None:
+        raise InvalidValueError("t= and law= exclude each other; give the times or their law")
+    given = Condition.of(condition, len(x), known.conditions, x.device)
     noise = noise_of(noise, generator, x)
     time, importance = times_of(sde, t, law, noise)
     lam = weight(sde, time)
@@ -102,10 +106,8 @@ def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) 
 def times_of(
     sde: SDE, t: Tensor | float | None, law: TimeLaw | None, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """Return times and their importance weights, float64: those given, or drawn by a law."""
+    """Return times and their importance weights, float64: those given, or else drawn by a law."""
     if t is not None:
-        if law is not None:
-            raise InvalidValueError("t= and law= exclude each other; give the times or their law")
         time = sde.as_time(t)
         expand(time, torch.empty(len(noise)))  # a time for each sample, or one for all
         return time, torch.ones_like(time)
@@ -117,10 +119,14 @@ def times_of(
     return law(sde, u)
 
 
-def check_data(x: Tensor) -> None:
-    """Raise unless data are floating point numbers `(B, *)`, and finite where they are on the CPU.
+def check_data(x: Tensor, *, finite: bool = True) -> None:
+    """Raise unless data are floating point numbers `(B, *)`.
 
-    On another device a NaN shows in the loss, for which nothing has to be waited for.
+    Args:
+        x: The data.
+        finite: Whether to look for NaN and infinity on the CPU. On another device they show in the
+            loss, for which nothing has to be waited for, and in training they have to: there a
+            step may be left out, by all processes together.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
@@ -129,7 +135,7 @@ def check_data(x: Tensor) -> None:
         )
     if x.ndim == 0:
         raise ShapeError("data need a batch dimension (B, *), got one number")
-    if x.device.type == "cpu" and not x.isfinite().all():
+    if finite and x.device.type == "cpu" and not x.isfinite().all():
         raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
 
 

@@ -8,11 +8,12 @@ $\sigma^2 \|\Delta s\|^2 = \|\Delta\varepsilon\|^2 = (\alpha/\sigma)^2 \|\Delta 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from torch import Tensor
 
+from scoresde.checks import check_fields
 from scoresde.errors import InvalidValueError
 from scoresde.sde import SDE
 
@@ -20,20 +21,6 @@ __all__ = ["WEIGHTS", "Weight", "edm", "flow", "g2", "min_snr", "power", "sigma2
 
 Weight = Callable[[SDE, Tensor], Tensor]
 r"""A weight $\lambda(t)$ of the objective, from `(sde, t)`."""
-
-
-@dataclass(frozen=True)
-class _Named:
-    """A weight that says in its repr how it was made, which is what a run is known by."""
-
-    name: str
-    function: Weight = field(repr=False, compare=False)
-
-    def __call__(self, sde: SDE, t: Tensor) -> Tensor:
-        return self.function(sde, t)
-
-    def __repr__(self) -> str:
-        return self.name
 
 
 def _positive(name: str, value: float) -> None:
@@ -61,6 +48,22 @@ def flow(sde: SDE, t: Tensor) -> Tensor:
     return (sde.sigma(t) / sde.alpha(t)) ** 2
 
 
+@dataclass(frozen=True, repr=False)
+class _Power:
+    p: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.p >= 0:
+            raise InvalidValueError(f"the power must be at least 0, got {self.p}")
+
+    def __call__(self, sde: SDE, t: Tensor) -> Tensor:
+        return sde.sigma(t) ** self.p
+
+    def __repr__(self) -> str:
+        return f"power({self.p:.6g})"
+
+
 def power(p: float) -> Weight:
     r"""Return the weight $\lambda = \sigma_t^p$; `power(2)` is `sigma2`.
 
@@ -68,10 +71,29 @@ def power(p: float) -> Weight:
 
     Args:
         p: The power, at least 0.
+
+    Examples:
+        >>> from scoresde import EDMSDE
+        >>> power(3)(EDMSDE(), torch.tensor([2.0]))
+        tensor([8.], dtype=torch.float64)
     """
-    if not p >= 0:
-        raise InvalidValueError(f"the power must be at least 0, got {p}")
-    return _Named(f"power({p})", lambda sde, t: sde.sigma(t) ** p)
+    return _Power(p)
+
+
+@dataclass(frozen=True, repr=False)
+class _EDM:
+    var: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _positive("var", self.var)
+
+    def __call__(self, sde: SDE, t: Tensor) -> Tensor:
+        noise = sde.sigma(t) ** 2
+        return noise * (1 + noise / sde.alpha(t) ** 2 / self.var)
+
+    def __repr__(self) -> str:
+        return f"edm({self.var:.6g})"
 
 
 def edm(var: float = 1.0) -> Weight:
@@ -83,14 +105,30 @@ def edm(var: float = 1.0) -> Weight:
 
     Args:
         var: $v$, positive.
+
+    Examples:
+        >>> edm(0.25)
+        edm(0.25)
     """
-    _positive("var", var)
+    return _EDM(var)
 
-    def weight(sde: SDE, t: Tensor) -> Tensor:
+
+@dataclass(frozen=True, repr=False)
+class _MinSNR:
+    gamma: float = 5.0
+    var: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _positive("gamma", self.gamma)
+        _positive("var", self.var)
+
+    def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         noise = sde.sigma(t) ** 2
-        return noise * (1 + noise / sde.alpha(t) ** 2 / var)
+        return noise * (self.gamma / self.var * noise / sde.alpha(t) ** 2).clamp(max=1)
 
-    return _Named(f"edm({var:.6g})", weight)
+    def __repr__(self) -> str:
+        return f"min_snr({self.gamma:.6g}, {self.var:.6g})"
 
 
 def min_snr(gamma: float = 5.0, var: float = 1.0) -> Weight:
@@ -104,18 +142,23 @@ def min_snr(gamma: float = 5.0, var: float = 1.0) -> Weight:
     Args:
         gamma: $\gamma$, positive.
         var: $v$, the data's variance, positive.
+
+    Examples:
+        >>> min_snr(gamma=3)
+        min_snr(3, 1)
     """
-    _positive("gamma", gamma)
-    _positive("var", var)
-
-    def weight(sde: SDE, t: Tensor) -> Tensor:
-        noise = sde.sigma(t) ** 2
-        return noise * (gamma / var * noise / sde.alpha(t) ** 2).clamp(max=1)
-
-    return _Named(f"min_snr({gamma:.6g}, {var:.6g})", weight)
+    return _MinSNR(gamma, var)
 
 
 WEIGHTS: Mapping[str, Weight] = MappingProxyType(
-    {"sigma2": sigma2, "g2": g2, "edm": edm(), "min_snr": min_snr(), "flow": flow}
+    {
+        "sigma2": sigma2,
+        "g2": g2,
+        "flow": flow,
+        "edm": edm(),
+        "min_snr": min_snr(),
+        "power": power(0.0),
+    }
 )
-"""Weights by name; `edm` and `min_snr` for data of unit variance."""
+"""Weights by name. Those with parameters are dataclasses: `dataclasses.replace` gives them others;
+`edm` and `min_snr` are for data of unit variance."""

@@ -96,6 +96,7 @@ class ScoreModel(nn.Module):
         self.steps: int | None = None
         self.transform: Transform = Identity()
         self.pilot: Pilot | None = None
+        self._moments: Moments | None = None
         var = moments.var
         if moments.cov is not None:
             var = moments.cov.diagonal().reshape(self.event_shape)
@@ -131,15 +132,20 @@ class ScoreModel(nn.Module):
     @property
     def moments(self) -> Moments:
         """The data's moments: mean, and variance per dimension."""
-        return Moments(self.mean, var=self.var)
+        known = self._moments
+        if known is None or known.mean is not self.mean or known.var is not self.var:
+            # checked when the model is made or moved, and not at every evaluation
+            self._moments = known = Moments(self.mean, var=self.var)
+        return known
 
     @property
     def facts(self) -> Facts:
         """What is known of the model."""
         config = net_config(self.net)
         conditions: dict[str, Classes | Field] | None = None if config is None else {}
-        if conditions is not None and self.classes is not None:
-            conditions["label"] = Classes(self.classes)
+        classes = (config or {}).get("num_classes")
+        if conditions is not None and classes is not None:
+            conditions["label"] = Classes(classes)
         return Facts(
             sde=self.sde,
             event_shape=self.event_shape,

@@ -88,7 +88,9 @@ def _is_filled(cell: types.CellType) -> bool:
 
 def _globals_of(code: types.CodeType, names: Mapping[str, Any]) -> list[object]:
     """Return the values of the global names that a function reads, and functions within it."""
-    read = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+    # in the order of the code, so that networks are found in one order in every process
+    used = (i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL")
+    read = dict.fromkeys(used)
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     found = [names[name] for name in read if name in names]
     return found + [value for const in inner for value in _globals_of(const, names)]

@@ -24,8 +24,15 @@ SDES: Mapping[str, type[SDE]] = MappingProxyType(
 )  # fmt: skip
 """The SDEs by name, as files of models, the command line and the tests know them."""
 
+LAWS: Mapping[str, TimeLaw] = MappingProxyType(
+    {"uniform": Uniform(), "lognormal": LogNormal(), "importance": Importance()}
+)
+"""Laws of the training times by name; `dataclasses.replace` gives them other parameters, and
+`Stratified` spreads any of them over a batch."""
+
 __all__ = [
     "EDMSDE",
+    "LAWS",
     "SDE",
     "SDES",
     "VESDE",

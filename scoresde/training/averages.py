@@ -9,51 +9,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde import distributed
 from scoresde.ema import EMA, Average, PowerEMA, save_snapshot, snapshots_in
 from scoresde.errors import CheckpointError
-from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
 from scoresde.training.shard import shard, whole
 
-__all__ = ["Averages"]
+__all__ = ["AveragedWeights"]
 
-AverageT = TypeVar("AverageT", bound=Average[ScoreModel])
+AverageT = TypeVar("AverageT", bound="Average[nn.Module]")
 
 
-class Averages:
-    """The averages of a run.
+class AveragedWeights:
+    """Several averages that follow the weights of a run.
 
     Args:
         model: What they follow.
-        config: `ema` and `ema_sigma` say which averages there are.
+        config: Its `averages` say which there are.
         folder: Of the run; without it there are no snapshots.
     """
 
-    def __init__(self, model: ScoreModel, config: TrainConfig, folder: Path | None) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path | None) -> None:
         self.config = config
         self.folder = folder
-        self._decays = [EMA(model, decay) for decay in config.decays]
-        self._powers = [PowerEMA(model, sigma) for sigma in config.ema_sigma]
-        self._mold: ScoreModel | None = None
-        if config.shard and distributed.size() > 1:
+        self._decays = [EMA(model, decay) for decay in config.averages.decays]
+        self._powers = [PowerEMA(model, sigma) for sigma in config.averages.ema_sigma]
+        self._mold: nn.Module | None = None
+        if config.compute.shard and distributed.size() > 1:
             self._mold = copy.deepcopy(model).cpu()
 
     @property
-    def _all(self) -> list[Average[ScoreModel]]:
+    def _all(self) -> list[Average[nn.Module]]:
         return [*self._decays, *self._powers]
 
-    def share(self, model: ScoreModel) -> None:
+    def share(self, model: nn.Module) -> None:
         """Keep a share of every average, and of `model` itself, in each of the processes."""
         if self._mold is not None:
             shard(model, *(average.model for average in self._all))
             for average in self._all:
                 average.follow(model)
 
-    def whole(self) -> Averages:
-        """The same averages where each process has all of them; all ask for it together."""
+    def whole(self) -> AveragedWeights:
+        """Return the averages with all their parts in each process; all ask for it together."""
         if self._mold is None:
             return self
         found = copy.copy(self)
@@ -62,18 +61,18 @@ class Averages:
         return found
 
     @property
-    def model(self) -> ScoreModel:
+    def model(self) -> nn.Module:
         """The result of the run: the average with the first decay, in eval mode."""
         return self._decays[0].model
 
     @property
-    def results(self) -> dict[str, Average[ScoreModel]]:
+    def results(self) -> dict[str, Average[nn.Module]]:
         """The averages with a decay by their folder within that of the run: "" for the first."""
         first, *others = self._decays
-        named = zip(self.config.decays[1:], others, strict=True)
+        named = zip(self.config.averages.decays[1:], others, strict=True)
         return {"": first, **{f"ema-{decay}": average for decay, average in named}}
 
-    def update(self, model: ScoreModel) -> None:
+    def update(self, model: nn.Module) -> None:
         """Move all of them towards the weights of `model`, once."""
         for average in self._all:
             average.update(model)
@@ -90,7 +89,7 @@ class Averages:
         """Whether a snapshot is to be stored after `step` updates."""
         if self.folder is None or not self._powers:
             return False
-        return step % self.config.snapshot_every == 0 or step == self.config.steps
+        return step % self.config.averages.snapshot_every == 0 or step == self.config.steps
 
     def snapshot(self) -> None:
         """Store what a later reconstruction is made of.
@@ -101,7 +100,7 @@ class Averages:
         assert self.folder is not None
         try:
             for average in self._powers:
-                save_snapshot(self.folder, average, half=self.config.snapshot_half)
+                save_snapshot(self.folder, average, half=self.config.averages.snapshot_half)
         except CheckpointError as error:
             warnings.warn(
                 f"{error}; training goes on without this snapshot", RuntimeWarning, stacklevel=3
@@ -132,7 +131,7 @@ class Averages:
             average.load_state_dict(part)
 
 
-def _gathered(average: AverageT, mold: ScoreModel) -> AverageT:
+def _gathered(average: AverageT, mold: nn.Module) -> AverageT:
     """A whole copy of an average that is kept in shares."""
     found = copy.copy(average)
     found.model = copy.deepcopy(mold).eval().requires_grad_(False)

@@ -41,7 +41,7 @@ class Batches:
 
     Args:
         data: What to learn.
-        config: `steps`, `batch_size`, `seed`, `augment` and `workers` decide.
+        config: `steps`, `batch_size`, `seed`, `augment` and `compute.workers` decide.
         augment: A function `(x, generator) -> x` of one sample, after those of the configuration.
         rows: The rows of every batch that are wanted; by default those of this process.
 
@@ -80,7 +80,7 @@ class Batches:
             DataError: A sample cannot be read; names it.
             TrainingError: Workers die again and again.
         """
-        if self.config.workers == 0:
+        if self.config.compute.workers == 0:
             yield from map(self.at, range(step, self.config.steps))
             return
         deaths: list[int] = []
@@ -106,7 +106,7 @@ class Batches:
             _Steps(self),
             batch_size=None,
             sampler=range(step, self.config.steps),
-            num_workers=self.config.workers,
+            num_workers=self.config.compute.workers,
             collate_fn=_as_it_is,
             worker_init_fn=_obey_the_parent,
             generator=torch.Generator(),  # torch's global one belongs to the user

@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scoresde.score import ScoreModel
+from torch import nn
+
 from scoresde.training.config import TrainConfig
 
 __all__ = ["Callback", "Callbacks"]
@@ -26,9 +27,9 @@ class Callback:
         """Training is about to make update number `step`, counted from 0."""
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """A look at the loss: `step`, `loss`, `grad_norm`, `lr` and `seconds`."""
+        """Look at the loss: `step`, `loss`, `grad_norm`, `lr`, `seconds`; maybe `held_out`."""
 
-    def on_checkpoint(self, step: int, model: ScoreModel) -> None:
+    def on_checkpoint(self, step: int, model: nn.Module) -> None:
         """A checkpoint was written after `step` updates; `model` has the averaged weights."""
 
     def on_end(self, step: int) -> None:
@@ -53,7 +54,7 @@ class Callbacks(Callback):
         """Pass it on."""
         self._tell("on_log", row)
 
-    def on_checkpoint(self, step: int, model: ScoreModel) -> None:
+    def on_checkpoint(self, step: int, model: nn.Module) -> None:
         """Pass it on."""
         self._tell("on_checkpoint", step, model)
 

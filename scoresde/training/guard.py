@@ -29,7 +29,7 @@ class Guard:
     """Stands between the steps of a run and all that is kept of them.
 
     Args:
-        config: The numbers of the run, of which `on_nan` decides.
+        config: The numbers of the run, of which `keeping.on_nan` decides.
         describe: What update number `step` was made of, for a report.
         newest: The last good checkpoint, or None.
 
@@ -69,7 +69,7 @@ class Guard:
                 self._in_a_row = 0
                 continue
             self._in_a_row += 1
-            left_out = self.config.on_nan == "skip" and not finite[i, 1]
+            left_out = self.config.keeping.on_nan == "skip" and not finite[i, 1]
             if not left_out or self._in_a_row > _MOST:
                 raise TrainingError(self._report(first + i, loss, norm))
         bad = (~good).nonzero().flatten() + first

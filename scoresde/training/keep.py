@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde import checkpoint, distributed
 from scoresde.ema import Average
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
+from scoresde.training.held_out import HeldOut
 
 __all__ = ["Keeper"]
+
+_BEST = "best"
 
 
 class Keeper:
@@ -40,8 +43,11 @@ class Keeper:
         self.lock = checkpoint.Lock(folder)
         self._unsaved = False
 
-    def resume(self) -> tuple[Path, dict[str, Tensor], int] | None:
-        """The newest good checkpoint as (file, tensors, step), or None at the start of a run.
+    def resume(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+        """Return the newest good checkpoint, or None at the start of a run.
+
+        Returns:
+            Its file, its tensors, and its description, with `step` and maybe `held_out`.
 
         Raises:
             InvalidValueError: It is one of another configuration, model or data set.
@@ -56,7 +62,7 @@ class Keeper:
                 f"cannot make the folder {self.folder}: {error.strerror}"
             ) from error
         self.lock.take()
-        for folder in (self.folder, *self.folder.glob("ema-*")):
+        for folder in (self.folder, self.folder / _BEST, *self.folder.glob("ema-*")):
             checkpoint.clean(folder)
         found = checkpoint.latest(self.folder)
         if found is None:
@@ -73,16 +79,17 @@ class Keeper:
         self._check_same(meta, str(path))
         checkpoint.set_aside(self.folder, after=meta["step"])
         self.newest = path
-        return path, tensors, meta["step"]
+        return path, tensors, meta
 
     def save(
         self,
         step: int,
         tensors: Mapping[str, Tensor],
-        averages: Mapping[str, Average[ScoreModel]],
+        averages: Mapping[str, Average[nn.Module]],
+        held_out: HeldOut | None,
         last: bool,
     ) -> bool:
-        """Write the checkpoint of `step`, and the averages; whether all were written.
+        """Write the checkpoint of `step`, and the averages; return whether all were written.
 
         Raises:
             CheckpointError: They could not be, for the second time or for the last.
@@ -95,11 +102,14 @@ class Keeper:
             "torch": torch.__version__,
             **self.identity,
         }
+        if held_out is not None:
+            meta["held_out"] = held_out.as_json()
         try:
             self.newest = checkpoint.save_step(
-                self.folder, step, tensors, meta, keep=self.config.keep
+                self.folder, step, tensors, meta, keep=self.config.keeping.keep
             )
             self.export(step, averages)
+            self.keep_best(step, averages, held_out)
         except CheckpointError as error:
             if last or self._unsaved:
                 raise
@@ -111,14 +121,25 @@ class Keeper:
             self._unsaved = False
         return not self._unsaved
 
-    def export(self, step: int, averages: Mapping[str, Average[ScoreModel]]) -> None:
-        """Write the averages after `step`, each as `ScoreModel.save_pretrained` does."""
+    def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
+        """Write the averages after `step`, by `ScoreModel.save_pretrained`; no other module."""
         training = {**self.config.as_json(), "done": step}
         for name, average in averages.items():
-            profile = {"profile": str(average.profile)}
-            average.model.save_pretrained(self.folder / name, training=training, average=profile)
+            if isinstance(average.model, ScoreModel):
+                profile = {"profile": str(average.profile)}
+                average.model.save_pretrained(
+                    self.folder / name, training=training, average=profile, **meta
+                )
 
-    def complete(self, step: int, averages: Mapping[str, Average[ScoreModel]]) -> None:
+    def keep_best(
+        self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut | None
+    ) -> None:
+        """Write the averaged model into `best` where its held-out loss is the lowest so far."""
+        if held_out is None or held_out.at != step or _holds(self.folder / _BEST, step):
+            return
+        self.export(step, {_BEST: averages[""]}, held_out=held_out.best)
+
+    def complete(self, step: int, averages: Mapping[str, Average[nn.Module]]) -> None:
         """Write the averages after the last `step` where a kill or damage left none, or older ones.
 
         Others stay, since somebody may have made more of them, by a pilot for example.

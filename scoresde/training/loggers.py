@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from scoresde import checkpoint
 from scoresde.errors import MissingExtraError
-from scoresde.score import ScoreModel
 from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
 
@@ -47,8 +48,8 @@ class TensorBoard(Callback):
             if name != "step":
                 self._writer.add_scalar(name, value, int(row["step"]))
 
-    def on_checkpoint(self, step: int, model: ScoreModel) -> None:
-        """Make the file as new as the checkpoint."""
+    def on_checkpoint(self, step: int, model: nn.Module) -> None:
+        """Flush the event file."""
         self._writer.flush()
 
     def on_end(self, step: int) -> None:

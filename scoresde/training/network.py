@@ -6,8 +6,9 @@ None of it changes what is computed, but for rounding, nor the names of the weig
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,31 +22,75 @@ __all__ = ["blocks", "laid_out", "training"]
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def laid_out(model: ScoreModel, config: TrainConfig) -> ScoreModel:
-    """The same model, with the weights of its convolutions in the layout asked for."""
-    if config.channels_last:
-        for p in model.net.parameters():
+def laid_out(score: nn.Module, config: TrainConfig) -> nn.Module:
+    """Return the same score, with the weights of its convolutions in the layout asked for."""
+    if config.compute.channels_last:
+        for p in _network(score).parameters():
             if p.ndim in _LAST:
                 p.data = p.data.contiguous(memory_format=_LAST[p.ndim])
-    return model
+    return score
+
+
+def _network(score: nn.Module) -> nn.Module:
+    """Return what the options act on: the network of a model, or the module itself."""
+    return score.net if isinstance(score, ScoreModel) else score
 
 
 @contextmanager
-def training(model: ScoreModel, config: TrainConfig) -> Iterator[None]:
-    """Training mode and the options of the run within the block; afterwards those of before."""
-    before = model.training, model.autocast
-    model.train()
-    model.autocast = torch.bfloat16 if config.bf16 else None
+def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Iterator[None]:
+    """Set training mode and the options of the run within the block; afterwards those of before.
+
+    Args:
+        score: What is trained.
+        config: The numbers of the run.
+        others: Modules that are trained with it, such as those of a loss.
+    """
+    net, options = _network(score), config.compute
+    layers = [layer for module in (score, *others) for layer in module.modules()]
+    before = [layer.training for layer in layers]
+    for module in (score, *others):
+        module.train()
     with ExitStack() as stack:
-        if config.recompute:
-            stack.enter_context(_recomputed(model.net))
-        if config.compile:
-            stack.enter_context(_compiled(model.net))
+        if options.bf16:
+            stack.enter_context(_half(score))
+        if options.recompute:
+            stack.enter_context(_recomputed(net))
+        if options.compile:
+            stack.enter_context(_compiled(net))
         try:
             yield
         finally:
-            model.train(before[0])
-            model.autocast = before[1]
+            for layer, mode in zip(layers, before, strict=True):
+                layer.training = mode
+
+
+@contextmanager
+def _half(score: nn.Module) -> Iterator[None]:
+    """Run the network of a model in bfloat16, or the whole module where it is none."""
+    if isinstance(score, ScoreModel):
+        before, score.autocast = score.autocast, torch.bfloat16
+        try:
+            yield
+        finally:
+            score.autocast = before
+        return
+    device = next(score.parameters()).device.type
+    with _forward(score, torch.autocast(device, torch.bfloat16)(score.forward)):
+        yield
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another function within the block."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
 
 
 @contextmanager
@@ -65,13 +110,11 @@ def _recomputed(net: nn.Module) -> Iterator[None]:
     The whole network is one where it has none.
     """
     chosen = list(blocks(net)) or [net]
-    for block in chosen:
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for block in chosen:
-            del block.forward
+            again = functools.partial(checkpoint, block.forward, use_reentrant=False)
+            stack.enter_context(_forward(block, again))
+        yield
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from scoresde import plot
 from scoresde.checks import check_integer
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import sample
-from scoresde.score import ScoreModel
+from scoresde.sde import Classes, facts
 from scoresde.training.callbacks import Callback
 from scoresde.training.log import rows
 
@@ -48,20 +49,22 @@ class Pictures(Callback):
         except ImportError as error:
             raise MissingExtraError.of("matplotlib", "plot", "a picture of the loss") from error
 
-    def on_checkpoint(self, step: int, model: ScoreModel) -> None:
+    def on_checkpoint(self, step: int, model: nn.Module) -> None:
         """Draw."""
         self._draw_loss()
-        shape = model.event_shape
-        is_image = plot.is_image(shape)
-        if not is_image and shape != (2,):
+        known = facts(model)
+        shape = known.event_shape
+        if shape is None or known.sde is None or not (plot.is_image(shape) or shape == (2,)):
             return
+        is_image = plot.is_image(shape)
         path = self.folder / "pictures" / f"step-{step:08d}.png"
         n = self.n or (16 if is_image else 1000)
-        levels = model.sde.levels
-        classes = model.classes
+        levels = known.sde.levels
+        label = (known.conditions or {}).get("label")
+        classes = label.n if isinstance(label, Classes) else None
         x = sample(
             model,
-            model.sde,
+            known.sde,
             "dpmpp_2m",
             n=n,
             steps=_STEPS if levels is None else min(_STEPS, levels - 1),
@@ -71,7 +74,11 @@ class Pictures(Callback):
         if is_image:
             plot.grid(x, path)
         else:
-            plot.scatter(model.to_units(x), path, title=f"step {step:,}")
+            plot.scatter(
+                x if known.transform is None else known.transform.inverse(x),
+                path,
+                title=f"step {step:,}",
+            )
         shutil.copy(path, self.folder / "samples.png")
 
     def _draw_loss(self) -> None:

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde import checkpoint
 from scoresde.data import Data
 from scoresde.errors import CheckpointError
+from scoresde.objectives import described
 from scoresde.pretrained.store import net_config
 from scoresde.score import ScoreModel
-from scoresde.training.averages import Averages
+from scoresde.sde import SDE
+from scoresde.training.averages import AveragedWeights
 from scoresde.training.shard import laid_like, whole
+from scoresde.training.update import Loss
 
 __all__ = ["identity", "pack", "unpack"]
 
 
-def pack(model: ScoreModel, ema: Averages, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors of a run under the names `model.*`, `ema.*` and `optimizer.<number>.*`."""
-    state = {f"model.{k}": v for k, v in model.state_dict().items()}
+def pack(
+    score: nn.Module,
+    ema: AveragedWeights,
+    optimizer: torch.optim.Optimizer,
+    loss: nn.Module,
+) -> dict[str, Tensor]:
+    """Return all tensors of a run: `model.*`, `ema.*`, `loss.*` and `optimizer.<number>.*`."""
+    state = {f"model.{k}": v for k, v in score.state_dict().items()}
     state |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    state |= {f"loss.{k}": v for k, v in loss.state_dict().items()}
     for i, slots in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": v for k, v in slots.items()}
     return whole(state)
@@ -29,9 +38,10 @@ def pack(model: ScoreModel, ema: Averages, optimizer: torch.optim.Optimizer) -> 
 
 def unpack(
     tensors: Mapping[str, Tensor],
-    model: ScoreModel,
-    ema: Averages,
+    score: nn.Module,
+    ema: AveragedWeights,
     optimizer: torch.optim.Optimizer,
+    loss: nn.Module,
     *,
     source: str,
 ) -> None:
@@ -40,13 +50,14 @@ def unpack(
     Raises:
         CheckpointError: `tensors` are those of something else; names `source`.
     """
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "loss": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         if part not in parts:
             raise CheckpointError(f"{source} is no checkpoint of a run: it holds {name!r}")
         parts[part][rest] = value
-    checkpoint.load_state(model, _laid(parts["model"], model.state_dict()), source=source)
+    checkpoint.load_state(score, _laid(parts["model"], score.state_dict()), source=source)
+    checkpoint.load_state(loss, parts["loss"], source=source)
     ema.load_state_dict(_laid(parts["ema"], ema.state_dict()))
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():
@@ -68,12 +79,21 @@ def _laid(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     return {k: laid_like(v, own[k]) if k in fits else v for k, v in tensors.items()}
 
 
-def identity(model: ScoreModel, data: Data) -> dict[str, str]:
-    """What must not change within a run, beside its configuration."""
+def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data) -> dict[str, str]:
+    """Return what must not change within a run, beside its configuration."""
     samples = " x ".join(map(str, (len(data), *data.event_shape)))
+    if isinstance(score, ScoreModel):
+        known = {
+            "network": f"{type(score.net).__name__}({net_config(score.net) or ''})",
+            "predicts": score.predicts,
+        }
+    else:
+        number = sum(p.numel() for p in score.parameters())
+        known = {"network": f"{type(score).__name__}, {number:,} parameters"}
     return {
-        "sde": repr(model.sde),
-        "network": f"{type(model.net).__name__}({net_config(model.net) or ''})",
-        "predicts": model.predicts,
+        "sde": repr(sde),
+        **known,
+        # other data may have another variance, and so a loss of another weight
         "data set": f"{samples}, SHA-256 {data.fingerprint()[:16]}",
+        "loss": described(loss),
     }

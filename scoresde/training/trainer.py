@@ -8,108 +8,156 @@ threads).
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer
 from scoresde.data import Data, Identity, load
 from scoresde.data.augment import Augment
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.pretrained.store import net_config
+from scoresde.objectives import dsm_loss, edm
 from scoresde.score import ScoreModel
-from scoresde.training.averages import Averages
+from scoresde.sde import facts
+from scoresde.training.averages import AveragedWeights
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks
 from scoresde.training.config import TrainConfig
+from scoresde.training.door import check_fit, check_kinds, process, warn_of_moments
 from scoresde.training.guard import Guard
+from scoresde.training.held_out import HeldOut
 from scoresde.training.keep import Keeper
 from scoresde.training.log import JSONLines
 from scoresde.training.network import laid_out, training
 from scoresde.training.state import identity, pack, unpack
 from scoresde.training.stop import Stop
-from scoresde.training.update import Update
+from scoresde.training.update import Loss, Update, check_loss
 
 __all__ = ["Trainer"]
 
+ScoreT = TypeVar("ScoreT", bound=nn.Module)
 
-class Trainer:
-    """Trains a score model by denoising score matching, with Adam and an average of the weights.
+
+class Trainer(Generic[ScoreT]):
+    """Train a score with any loss, with Adam and an average of the weights.
+
+    The trainer makes batches, hands each to the loss with the noise of its step, and keeps the run;
+    what is lowered is the loss's matter alone. It calls
+    `loss(score, sde, x, noise=noise, condition=condition)` for one number a sample, where the SDE
+    is the score's own, and `noise` a `scoresde.Noise` that is a function of the seed, the step and
+    the row. Whatever a loss takes beyond that is bound with `functools.partial`:
+    `partial(dsm_loss, weight=min_snr(5), law=LogNormal())`.
 
     With a `folder`, the run can be ended at any moment: a trainer made with the same arguments
     goes on from the last checkpoint. The folder holds
 
     - `step-*.safetensors`: the last checkpoints, with all that is needed to go on;
     - `model.safetensors` and `config.json`: the averaged model, as `ScoreModel.save_pretrained`
-      writes it;
-    - `ema-*/`: the same for every further decay of `config.ema`;
-    - `ema/`: snapshots of the averages of `config.ema_sigma`, for `scoresde.ema.reconstruct`;
+      writes it. Of a score that is no `ScoreModel` there are checkpoints only, and the averaged
+      module is what `train` returns;
+    - `ema-*/`: the same for every further decay of `averages.ema`;
+    - `best/`: the same at the checkpoint with the lowest loss of held-out data, where there are
+      any;
+    - `ema/`: snapshots of the averages of `averages.ema_sigma`, for `scoresde.ema.reconstruct`;
     - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before;
     - `.lock`: nothing; it keeps other processes out while this one trains.
 
     Args:
-        model: Trained in place; it is told the data's transform, where they declare one, and loses
-            its pilot, which was measured with other weights.
+        score: A module that is a score and knows its SDE, trained in place: a `ScoreModel`, an
+            `EnergyScore`, or any other with an attribute `facts`. A `ScoreModel` is told the data's
+            transform, where they declare one, and loses its pilot, which was measured with other
+            weights.
         data: What to learn, or what `scoresde.data.load` makes it of. Labels, where there are
-            any, are given to the network as `label`; a hidden one is `data.classes`.
+            any, are the condition `label`; a hidden one is -1.
         config: The numbers of the run.
+        loss: A loss `(score, sde, x, *, noise, condition) -> (B,)`; by default `dsm_loss` with the
+            weight `edm` of the score's variance. A module, or one that is bound in it, such as
+            `LearnedWeight`, is trained and saved in the checkpoints with the score, and none of the
+            result.
         folder: Where the run is kept; nothing is kept without it.
+        callbacks: What looks on, beside the log.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
             the configuration; it draws from nothing but the generator.
-        callbacks: What looks on, beside the log.
 
     Attributes:
         step: Updates so far.
         ema: The averages of the weights; `ema.model` is the result.
+        held_out: The data set aside and the best checkpoint of theirs, or None.
 
     Raises:
-        ShapeError: The data's events have another shape than the model's.
+        ShapeError: The data's events have another shape than the score's.
         DataError: Their numbers are beyond what a model can have.
-        InvalidTypeError: The model is no `ScoreModel`, or the configuration no `TrainConfig`; or
-            the folder cannot hold the model, whose SDE has fields that are no JSON.
-        InvalidValueError: The folder holds a run of another configuration, model or data set; or
-            all weights of the model are frozen, as those of a model that `train` returned.
+        InvalidTypeError: The score is no module, the loss no function of these arguments, or the
+            configuration no `TrainConfig`; or the folder cannot hold the model, whose SDE has
+            fields that are no JSON.
+        InvalidValueError: The score knows no SDE, or takes no labels where the data have some; the
+            folder holds a run of another configuration, score, loss or data set; or all weights
+            are frozen, as those of what `train` returned are.
         CheckpointError: The folder holds checkpoints, and all are damaged, or a model and none; or
             another process trains in it.
 
     Within `scoresde.distributed.group()` the processes that `torchrun` started train together:
     each on its rows of every batch, all with the same weights. Process 0 writes, prints, and calls
     the callbacks.
+
+    Examples:
+        >>> from scoresde import VESDE, ScoreModel, nn
+        >>> from scoresde.objectives import LearnedWeight
+        >>> x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+        >>> with torch.random.fork_rng():
+        ...     model = ScoreModel(nn.MLP(2, hidden=(8,)), VESDE(), (2,))
+        >>> config = TrainConfig(steps=3, batch_size=16)
+        >>> trainer = Trainer(model, x, config, loss=LearnedWeight(dsm_loss))
+        >>> averaged = trainer.train(progress=False)
+        >>> averaged(x[:4], 0.5).shape
+        torch.Size([4, 2])
     """
 
     def __init__(
         self,
-        model: ScoreModel,
+        score: ScoreT,
         data: Data | Tensor | str | Path,
         config: TrainConfig | None = None,
         *,
+        loss: Loss | None = None,
         folder: str | Path | None = None,
         callbacks: Sequence[Callback] = (),
         augment: Augment | None = None,
     ) -> None:
-        self.model = model
-        self.data = data if isinstance(data, Data) else load(data)
+        self.score = score
         self.config = TrainConfig() if config is None else config
         self.folder = None if folder is None else Path(folder)
-        _check_kinds(model, self.config)
-        _check_fit(model, self.data)
-        own = identity(model, self.data)
-        distributed.check_same({**self.config.as_json(), **own})
-        distributed.align(laid_out(model, self.config))
+        check_kinds(score, self.config)
+        sde = process(score)
+        self.data = data if isinstance(data, Data) else load(data)
+        check_fit(score, self.data)
+        self.loss = _default_loss(score, self.data) if loss is None else loss
+        check_loss(self.loss)
+        warn_of_moments(facts(score).moments, self.data, stacklevel=2)
+        own = identity(score, sde, self.loss, self.data)
+        distributed.check_same({**self.config.flat(), **own})
+        distributed.align(laid_out(score, self.config))
         self.step = 0
-        if self.data.transform != Identity():
-            model.transform = self.data.transform
-        model.pilot = None  # it was measured with other weights
-        self.ema = Averages(model, self.config, self.folder)
-        self.ema.share(model)
-        self._batches = Batches(self.data, self.config, augment=augment)
-        self._update = Update(model, self.config, self.data.classes)
+        if isinstance(score, ScoreModel):
+            if self.data.transform != Identity():
+                score.transform = self.data.transform
+            score.pilot = None  # it was measured with other weights
+        self.held_out: HeldOut | None = None
+        learnt = self.data
+        if share := self.config.keeping.held_out:
+            learnt, apart = self.data.split(share, seed=self.config.seed)
+            self.held_out = HeldOut(apart, sde, self.loss, self.config)
+        self._batches = Batches(learnt, self.config, augment=augment)
+        self.ema = AveragedWeights(score, self.config, self.folder)
+        self.ema.share(score)
+        self._update = Update(score, sde, self.loss, self.config)
         keeper = None if self.folder is None else Keeper(self.folder, self.config, own)
         self._keeper = keeper
         self._guard = Guard(
@@ -117,7 +165,8 @@ class Trainer:
         )
         self.callbacks = Callbacks(callbacks if distributed.is_main() else ())
         if keeper is not None:
-            checkpoint.dump(model.description())  # else the first checkpoint would fail
+            if isinstance(score, ScoreModel):
+                checkpoint.dump(score.description())  # else the first checkpoint would fail
             if distributed.is_main():
                 self.callbacks.members.insert(0, JSONLines(keeper.folder / "log.jsonl"))
             self._resume(keeper)
@@ -129,11 +178,15 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step >= self.config.steps
+        """Whether all steps are done, or the loss of held-out data ended the run."""
+        return self.step >= self.config.steps or self._stopped
 
-    def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreModel:
-        """Train to the end, or for `steps` updates, and return the averaged model.
+    @property
+    def _stopped(self) -> bool:
+        return self.held_out is not None and self.held_out.stopped
+
+    def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
+        """Make updates, and return the averaged score.
 
         The first SIGINT or SIGTERM ends the run after its step and a checkpoint, with a
         KeyboardInterrupt or a SystemExit(143); a second one ends it at once.
@@ -143,7 +196,7 @@ class Trainer:
             progress: Whether to show a bar; None shows it on a terminal.
 
         Returns:
-            The model with the averaged weights, in eval mode and frozen.
+            The score with the averaged weights, in eval mode and frozen.
 
         Raises:
             InvalidValueError: `steps` is no integer of at least 0.
@@ -170,29 +223,32 @@ class Trainer:
             bar,
             Stop() as stop,
             self._alone(),
-            training(self.model, self.config),
+            training(self.score, self.config, self._update.beside),
             self._watched(),
             contextlib.closing(self._batches.since(self.step)) as batches,
         ):
             start = time.perf_counter()
-            if self._keeper is not None and self.finished:
-                # the run may have been killed between the two files
-                keeper, results = self._keeper, self.ema.whole().results
-                distributed.on_main(lambda: keeper.complete(self.step, results))
+            if self._keeper is not None:
+                # the run may have been killed between the checkpoint and the models
+                keeper, results, held = self._keeper, self.ema.whole().results, self.held_out
+                if self.finished:
+                    distributed.on_main(lambda: keeper.complete(self.step, results))
+                distributed.on_main(lambda: keeper.keep_best(self.step, results, held))
             distributed.on_main(lambda: self.ema.start(self.step))
-            while self.step < end:
+            while self.step < end and not self._stopped:
                 batch = next(batches)
                 with self._guard.memory(self.step):
                     recent.append(self._update(self.step, batch))
-                    self.ema.update(self.model)
+                    self.ema.update(self.score)
                 self.step += 1
                 bar.update()
                 told = stop.agreed()  # asked once: a signal may come while this step is saved
-                last = self.step == end or told is not None
-                save = last or self.step % self.config.save_every == 0
-                snapshot = self.ema.due(self.step)
-                if save or snapshot or self.step % self.config.log_every == 0:
-                    loss = self._log(recent, time.perf_counter() - start)
+                due = self._is_due()
+                judged = self._look() if due else None
+                last = self.step == end or told is not None or self._stopped
+                save, snapshot = due or last, self.ema.due(self.step)
+                if save or snapshot or self.step % self.config.keeping.log_every == 0:
+                    loss = self._log(recent, time.perf_counter() - start, judged)
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     recent.clear()
                 if snapshot:
@@ -202,7 +258,7 @@ class Trainer:
                 if told is not None:
                     kept = f"saved in {self.folder}" if self.folder else "not saved"
                     stop.end(f"{told.name} at step {self.step}, {kept}")
-        return self.ema.whole().model
+        return cast("ScoreT", self.ema.whole().model)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -225,8 +281,19 @@ class Trainer:
         finally:
             self.callbacks.on_end(self.step)
 
-    def _log(self, recent: list[Tensor], seconds: float) -> float:
-        """Look at the steps since the last look; the mean loss."""
+    def _is_due(self) -> bool:
+        """Return whether the run has a checkpoint here, wherever it is interrupted."""
+        every = self.config.keeping.save_every
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _look(self) -> float | None:
+        """Look at the data set aside, where there are any; return their loss."""
+        if self.held_out is None:
+            return None
+        return self.held_out.look(self.step, self.ema.whole().model)
+
+    def _log(self, recent: list[Tensor], seconds: float, held: float | None) -> float:
+        """Look at the steps since the last look; return the mean loss."""
         found = distributed.mean(torch.stack(recent).double().cpu())
         found = self._guard.look(self.step - len(recent), found)
         if not len(found):
@@ -239,7 +306,9 @@ class Trainer:
             "lr": self.config.lr_at(self.step - 1),
             "seconds": round(seconds, 3),
         }
-        if self.config.on_nan == "skip":
+        if held is not None:
+            line["held_out"] = held
+        if self.config.keeping.on_nan == "skip":
             line["skipped"] = self._guard.skipped
             self._guard.skipped = 0
         self.callbacks.on_log(line)
@@ -249,48 +318,42 @@ class Trainer:
         keeper = self._keeper
         if keeper is None:
             return
-        state = pack(self.model, self.ema, self.optimizer)
+        state = self._packed()
         self._guard.check(self.step, state, self.optimizer)
         ema = self.ema.whole()
-        if distributed.on_main(lambda: keeper.save(self.step, state, ema.results, last)):
+        if distributed.on_main(
+            lambda: keeper.save(self.step, state, ema.results, self.held_out, last)
+        ):
             self.callbacks.on_checkpoint(self.step, ema.model)
+
+    def _packed(self) -> dict[str, Tensor]:
+        """Return all tensors of the run."""
+        return pack(self.score, self.ema, self.optimizer, self._update.beside)
 
     def _resume(self, keeper: Keeper) -> None:
         """Go on from what process 0 finds: what the others see of the folder does not matter."""
         state: dict[str, Tensor] = {}
 
-        def find() -> tuple[str, int] | None:
+        def find() -> tuple[str, int, dict[str, Any] | None] | None:
             found = keeper.resume()
             if found is None:
                 return None
-            path, tensors, step = found
+            path, tensors, meta = found
             state.update(tensors)
-            return str(path), step
+            return str(path), meta["step"], meta.get("held_out")
 
         found = distributed.on_main(find)
         if found is not None:
-            path, self.step = found
+            path, self.step, held = found
+            if self.held_out is not None and held is not None:
+                self.held_out.load(held)
+            update = self._update
             tensors = distributed.shared(state)
-            unpack(tensors, self.model, self.ema, self.optimizer, source=path)
+            unpack(tensors, self.score, self.ema, self.optimizer, update.beside, source=path)
 
 
-def _check_kinds(model: object, config: object) -> None:
-    for name, value, kind in (("model", model, ScoreModel), ("config", config, TrainConfig)):
-        if not isinstance(value, kind):
-            raise InvalidTypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
-
-
-def _check_fit(model: ScoreModel, data: Data) -> None:
-    if data.event_shape != model.event_shape:
-        raise ShapeError(
-            f"the data's events have shape {data.event_shape}, the model's {model.event_shape}; "
-            "build the model with event_shape=data.event_shape"
-        )
-    data.moments()  # numbers without end would only show in the loss
-    known = net_config(model.net) or {}
-    if data.label is not None and known.get("num_classes", data.classes) != data.classes:
-        raise InvalidValueError(
-            f"the data have {data.classes} classes and the network num_classes="
-            f"{known['num_classes']}; build it with num_classes={data.classes}, or train on "
-            "`data.unlabelled()`"
-        )
+def _default_loss(score: nn.Module, data: Data) -> Loss:
+    """Return the DSM loss with EDM's weight, for the variance that the score assumes."""
+    moments = facts(score).moments
+    var = data.moments()[1] if moments is None else moments.mean_variance()
+    return functools.partial(dsm_loss, weight=edm(var or 1.0))

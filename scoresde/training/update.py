@@ -1,147 +1,180 @@
 r"""One update of the weights: loss, gradient, Adam.
 
-Step k draws its times, noise, hidden labels and dropout from (seed, k) alone: see `draws`.
+What chance decides in step k is a pure function of (seed, k, row of the batch): no random state has
+to be stored, and a process that handles some rows of a batch draws for them what a process that
+handles all of them does.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from scoresde import distributed, objectives
-from scoresde.errors import InvalidValueError, TrainingError
-from scoresde.score import ScoreModel
-from scoresde.sde import Importance, LogNormal, TimeLaw, Uniform
+from scoresde import distributed
+from scoresde.checks import quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingError
+from scoresde.noise import Noise
+from scoresde.score import modules
+from scoresde.sde import SDE
 from scoresde.training.batches import Batch
 from scoresde.training.config import TrainConfig
-from scoresde.training.draws import Draws
 from scoresde.training.shard import whole
 
-__all__ = ["Update"]
+__all__ = ["Loss", "Update", "check_loss", "checked", "seeds_of_step"]
+
+Loss = Callable[..., Tensor]
+"""A loss `(score, sde, x, *, noise, condition) -> (B,)`, such as `dsm_loss`."""
+
+_HIDDEN = 2**32  # the stream of a step's noise that hides labels, which no loss asks for
 
 
 class Update:
-    """Moves a model's weights, one batch at a time.
+    """Moves the weights of a score, and of the loss where it has some, one batch at a time.
 
     Among several processes each handles its own rows of a batch, in as many parts as the
     configuration says. The gradient is the mean over all of them, so that the update is the same
-    in every process, and that of one process alone, but for rounding and for layers such as
-    dropout, whose randomness belongs to the part.
+    in every process, and that of one process alone, but for rounding and for what belongs to the
+    part: the randomness of layers such as dropout, and times that a law spreads over a batch.
 
     Args:
-        model: Trained in place.
+        score: Trained in place.
+        sde: The process it is a score of.
+        loss: What is lowered.
         config: The numbers of the run.
-        classes: How many classes the labels have; a hidden label is `classes`.
 
     Attributes:
         optimizer: Adam, over the parameters that ask for gradients.
+        beside: The modules of the loss, which are trained with the score.
         begun: The last update whose weights have begun to move.
 
     Raises:
         InvalidValueError: The batch cannot be divided evenly, or no parameter asks for gradients.
     """
 
-    def __init__(self, model: ScoreModel, config: TrainConfig, classes: int | None) -> None:
-        self.model = model
+    def __init__(self, score: nn.Module, sde: SDE, loss: Loss, config: TrainConfig) -> None:
+        self.score = score
+        self.sde = sde
         self.config = config
-        self.classes = classes
-        weights = [p for p in model.parameters() if p.requires_grad]
+        self.beside = _beside(loss, score)
+        weights = [p for p in score.parameters() if p.requires_grad]
         if not weights:
             raise InvalidValueError(
-                "no parameter of the model asks for a gradient, so that there is nothing to train; "
-                "what `train` returned is frozen, and trains on after `model.requires_grad_()`"
+                "no parameter of the score asks for a gradient, so that there is nothing to train; "
+                "what `train` returned is frozen, and trains on after `score.requires_grad_()`"
             )
+        self._device = weights[0].device
+        self.beside.to(self._device)
+        distributed.align(self.beside)
+        others = [p for p in self.beside.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
-            weights,
-            lr=config.lr,
-            betas=config.betas,
-            fused=config.fused or None,  # None: what torch thinks best for the device
+            # in groups of their own: shares of a tensor and whole tensors do not mix
+            [{"params": group} for group in (weights, others) if group],
+            lr=config.optimiser.lr,
+            betas=config.optimiser.betas,
+            fused=config.compute.fused or None,  # None: what torch thinks best for the device
         )
         self.begun = -1
         self._rows = _divided(config)
-        self._weight = _weight(config, model)
-        self._law = _law(config)
-        self._score: Any = model
-        if distributed.size() > 1 and not config.shard:
+        self._loss = loss
+        self._threshold = float(torch.special.ndtri(torch.tensor(config.label_dropout)))
+        self._score: Any = score
+        if distributed.size() > 1 and not config.compute.shard:
             self._score = DistributedDataParallel(
-                model, process_group=distributed.engine(), gradient_as_bucket_view=True
+                score, process_group=distributed.engine(), gradient_as_bucket_view=True
             )
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
-        """Update number `step`; the loss of the own rows and the norm of the gradient, `(2,)`."""
+        """Make update number `step`; return the loss of the own rows and the gradient's norm."""
         lr = self.config.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        losses, draws = [], self.draws(step)
-        for part in range(self.config.accumulate):
+        parts = self.config.compute.accumulate
+        seeds = seeds_of_step(self.config.seed, step, 1 + len(self._rows))
+        losses = []
+        for part in range(parts):
             with self._local(part):
-                loss = self.loss(draws, batch, part) / self.config.accumulate
+                loss = self._part(seeds, batch, part) / parts
                 if not loss.requires_grad:
                     raise TrainingError(
-                        "no gradient reaches any parameter: the network's output does not depend "
-                        "on them, or it was detached"
+                        "no gradient reaches any parameter: the loss does not depend on them, or "
+                        "what the network returned was detached"
                     )
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         self._check_reached()
-        weights = self.optimizer.param_groups[0]["params"]
-        norm = torch.nn.utils.clip_grad_norm_(weights, self.config.clip)
-        norm = whole({"norm": norm})["norm"]
+        self._share_others()
+        norms = [self._clipped(group["params"]) for group in self.optimizer.param_groups]
+        norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         self.begun = step
-        if self.config.on_nan == "raise" or norm.isfinite():
+        if self.config.keeping.on_nan == "raise" or norm.isfinite():
             self.optimizer.step()
         return torch.stack([torch.stack(losses).sum(), norm])
 
-    def draws(self, step: int) -> Draws:
-        """What chance decides in update number `step`."""
-        return Draws(self.config, self.model.sde, self._law, step)
+    def loss(self, step: int, batch: Batch, part: int = 0) -> Tensor:
+        """Return the loss of one part of the own rows: the mean over samples and event entries."""
+        return self._part(seeds_of_step(self.config.seed, step, 1 + len(self._rows)), batch, part)
 
-    def loss(self, draws: Draws, batch: Batch, part: int = 0) -> Tensor:
-        """The loss of one part of the own rows: the mean over samples and event dimensions."""
-        number = distributed.rank() * self.config.accumulate + part
-        rows = self._rows[number]
-        mine = slice(part * (rows.stop - rows.start), (part + 1) * (rows.stop - rows.start))
-        device = self.model.mean.device
-        x = batch[0][mine].to(device)
-        condition = None
-        if batch[1] is not None:
-            label = batch[1][mine].masked_fill(draws.hidden[rows], self.classes or 0)
-            condition = {"label": label.to(device)}
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            # layers such as dropout know no generator but the global one
-            torch.default_generator.manual_seed(draws.dropout_seed(number))
-            if device.type == "cuda":
-                torch.cuda.manual_seed(draws.dropout_seed(number))
-            losses = objectives.dsm_loss(
-                self._score,
-                self.model.sde,
-                x,
-                t=draws.t[rows],
-                condition=condition,
-                weight=self._weight,
-                noise=draws.noise(rows),
-            )
-        return (draws.importance[rows].to(losses) * losses).mean() / x[0].numel()
+    def noise(self, step: int, rows: slice) -> Noise:
+        """Return the noise of some rows of the batch of a step."""
+        return _noise(seeds_of_step(self.config.seed, step, 1)[0], rows)
 
     def describe(self, step: int) -> str:
-        """At which rate, times and noise levels update number `step` is made."""
-        t = self.draws(step).t
-        sigma = self.model.sde.sigma(t)
+        """Say at which rate, times and noise levels update number `step` is made."""
+        rate = f"at learning rate {self.config.lr_at(step):.3g}"
+        seen: list[Tensor] = []
+
+        def listening(x: Tensor, t: Tensor, condition: object = None) -> Tensor:
+            seen.append(t)
+            return -x
+
+        noise = self.noise(step, slice(0, self.config.batch_size))
+        x = torch.zeros(len(noise), 1)
+        with contextlib.suppress(Exception), torch.no_grad():  # a loss may want another shape
+            self._loss(listening, self.sde, x, noise=noise, condition=None)
+        if not seen:
+            return rate
+        t = seen[0].double()
+        sigma = self.sde.sigma(t)
         return (
-            f"at learning rate {self.config.lr_at(step):.3g}, times in "
-            f"[{float(t.min()):.4g}, {float(t.max()):.4g}] and sigma in "
+            f"{rate}, times in [{float(t.min()):.4g}, {float(t.max()):.4g}] and sigma in "
             f"[{float(sigma.min()):.4g}, {float(sigma.max()):.4g}]"
         )
 
+    def _part(self, seeds: list[int], batch: Batch, part: int) -> Tensor:
+        number = distributed.rank() * self.config.compute.accumulate + part
+        rows = self._rows[number]
+        length = rows.stop - rows.start
+        mine = slice(part * length, (part + 1) * length)
+        x = batch[0][mine].to(self._device)
+        noise = _noise(seeds[0], rows)
+        condition = None
+        if batch[1] is not None:
+            label = batch[1][mine]
+            if self.config.label_dropout:
+                z = noise.fork(_HIDDEN).normal(torch.empty(length, 1), 0.0)[:, 0]
+                label = label.masked_fill(z < self._threshold, -1)
+            condition = {"label": label.to(self._device)}
+        with _global_seed(seeds[1 + number], self._device):
+            losses = self._loss(self._score, self.sde, x, noise=noise, condition=condition)
+        return checked(losses, x).mean() / x.shape[1:].numel()
+
+    def _clipped(self, weights: list[nn.Parameter]) -> Tensor:
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.config.optimiser.clip)
+        return whole({"norm": norm})["norm"]
+
     def _local(self, part: int) -> AbstractContextManager[None]:
-        """All parts but the last one leave their gradients unsent."""
-        last = part == self.config.accumulate - 1
-        if distributed.size() > 1 and self.config.shard:
+        """Leave the gradients of all parts but the last one unsent."""
+        last = part == self.config.compute.accumulate - 1
+        if distributed.size() > 1 and self.config.compute.shard:
             self._score.set_requires_gradient_sync(last)
         elif distributed.size() > 1 and not last:
             context: AbstractContextManager[None] = self._score.no_sync()
@@ -149,10 +182,10 @@ class Update:
         return nullcontext()
 
     def _check_reached(self) -> None:
-        """A gradient that never comes would leave several processes waiting for it."""
-        if self._score is self.model:
+        """Raise where a gradient never comes, for which several processes would wait."""
+        if self._score is self.score:
             return
-        named = self.model.named_parameters()
+        named = self.score.named_parameters()
         lost = [name for name, p in named if p.requires_grad and p.grad is None]
         if lost:
             raise TrainingError(
@@ -160,31 +193,83 @@ class Update:
                 "processes would wait for it; freeze what is not used by `requires_grad_(False)`"
             )
 
+    def _share_others(self) -> None:
+        """Give every process the mean of the gradients of the loss's own parameters."""
+        if distributed.size() == 1:
+            return
+        for p in self.beside.parameters():
+            if p.requires_grad:
+                p.grad = distributed.mean(torch.zeros_like(p) if p.grad is None else p.grad)
+
+
+def check_loss(loss: object) -> None:
+    """Raise InvalidTypeError unless a loss can be called as the trainer calls it."""
+    wanted = "a function (score, sde, x, *, noise, condition) -> (B,) such as dsm_loss"
+    if not callable(loss) or isinstance(loss, type):
+        raise InvalidTypeError(f"loss must be {wanted}, got {quoted(loss)}")
+    with contextlib.suppress(ValueError):  # some callables have no signature to look at
+        # that of a module's call takes anything
+        called = loss.forward if isinstance(loss, nn.Module) else loss
+        try:
+            inspect.signature(called).bind(None, None, None, noise=None, condition=None)
+        except TypeError as error:
+            raise InvalidTypeError(
+                f"loss must be {wanted}, but {quoted(loss)} cannot be called so: {error}"
+            ) from error
+
+
+def checked(losses: object, x: Tensor) -> Tensor:
+    """Return what a loss returned, checked to be one number for each sample."""
+    if not isinstance(losses, Tensor):
+        raise InvalidTypeError(f"a loss returns a tensor (B,), got {type(losses).__name__}")
+    if losses.shape != x.shape[:1]:
+        raise ShapeError(
+            f"a loss returns one number for each sample, expected ({len(x)},), got "
+            f"{tuple(losses.shape)}; sum over the event, and leave the mean to the trainer"
+        )
+    return losses
+
+
+def seeds_of_step(seed: int, step: int, n: int) -> list[int]:
+    """Return n seeds of a step: that of its noise, then one for each part of its batch."""
+    words: list[int] = np.random.SeedSequence([seed, step]).generate_state(n, np.uint64).tolist()
+    return words
+
+
+def _noise(seed: int, rows: slice) -> Noise:
+    return Noise.of(seed, rows.stop - rows.start, first=rows.start)
+
+
+@contextmanager
+def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators within the block: layers such as dropout know no others."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed >> 1)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed >> 1)
+        yield
+
+
+def _beside(loss: Loss, score: nn.Module) -> nn.ModuleList:
+    """Return the modules of a loss that are trained: not the score itself, and no frozen ones."""
+    own = set(score.modules())
+    return nn.ModuleList(
+        module
+        for module in modules(loss)
+        if own.isdisjoint(module.modules())
+        and (any(p.requires_grad for p in module.parameters()) or not list(module.parameters()))
+    )
+
 
 def _divided(config: TrainConfig) -> list[slice]:
-    """The rows of the batch that every part of every process handles."""
+    """Return the rows of the batch that every part of every process handles."""
     own = distributed.rows(config.batch_size)
-    length, rest = divmod(own.stop - own.start, config.accumulate)
+    accumulate = config.compute.accumulate
+    length, rest = divmod(own.stop - own.start, accumulate)
     if rest or not length:
         raise InvalidValueError(
-            f"accumulate = {config.accumulate} does not divide the {own.stop - own.start} samples "
-            "of a batch that a process has; choose a divisor of them"
+            f"accumulate = {accumulate} does not divide the {own.stop - own.start} samples of a "
+            "batch that a process has; choose a divisor of them"
         )
-    parts = distributed.size() * config.accumulate
+    parts = distributed.size() * accumulate
     return [slice(i * length, (i + 1) * length) for i in range(parts)]
-
-
-def _weight(config: TrainConfig, model: ScoreModel) -> objectives.Weight:
-    if config.weight == "edm":
-        return objectives.edm(float(model.var.double().mean()))
-    return objectives.WEIGHTS[config.weight]
-
-
-def _law(config: TrainConfig) -> TimeLaw | None:
-    mean, std = config.log_sigma
-    laws: dict[str, TimeLaw] = {
-        "uniform": Uniform(),
-        "lognormal": LogNormal(mean, std),
-        "importance": Importance(),
-    }
-    return laws.get(config.times)

@@ -1,0 +1,151 @@
+"""A loss, a weight or a law of times by its name, with the parameters that it has."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar, Self
+
+import typeguard
+import tyro
+from torch import Tensor
+
+from scoresde.checks import check_name
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.objectives import LOSSES, WEIGHTS, Weight
+from scoresde.sde import LAWS, TimeLaw
+
+__all__ = ["Choice", "LawChoice", "LossChoice", "WeightChoice", "parameters_of", "words"]
+
+# What every loss takes; the trainer or other options give it.
+_COMMON = {"score", "sde", "x", "t", "noise", "condition", "weight", "law", "generator"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Hold a name of a table, and values of the parameters that differ from its defaults.
+
+    Args:
+        name: The name.
+        parameters: By their names.
+
+    Raises:
+        UnknownNameError: The table has no such name, or what it names no such parameter.
+        InvalidTypeError, InvalidValueError: A parameter is impossible.
+
+    Examples:
+        >>> WeightChoice("min_snr", {"gamma": 3.0}).make(var=0.5)
+        min_snr(3, 0.5)
+    """
+
+    kind: ClassVar[str]
+    table: ClassVar[Mapping[str, Any]]
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.kind, self.name, self.table)
+        known = parameters_of(self.table[self.name])
+        given = {}
+        for key, value in self.parameters.items():
+            if not known:
+                raise InvalidValueError(f"{self.name} has no parameters, got {key}={value!r}")
+            check_name("parameter", key, known)
+            given[key] = _typed(known[key], value, f"{self.name}.{key}")
+        object.__setattr__(self, "parameters", given)
+        self.make()
+
+    def make(self, **usual: Any) -> Any:
+        """Return what is named.
+
+        Args:
+            usual: Values of parameters that it has and that were not given.
+        """
+        entry = self.table[self.name]
+        known = parameters_of(entry)
+        given = {k: v for k, v in usual.items() if k in known} | dict(self.parameters)
+        if is_dataclass(entry):
+            return replace(entry, **given)  # type: ignore[type-var]
+        return functools.partial(entry, **given) if given else entry
+
+    @classmethod
+    def of_words(cls, given: Sequence[str]) -> Self:
+        """Return the choice that `min_snr gamma=3` spells."""
+        if not given:
+            example = next(iter(cls.table))
+            raise InvalidValueError(f"give the name of a {cls.kind}, as in `{example}`")
+        found: dict[str, Any] = {}
+        for word in given[1:]:
+            key, sign, text = word.partition("=")
+            if not sign:
+                raise InvalidValueError(f"cannot read {word!r}; write parameters as NAME=VALUE")
+            try:
+                found[key] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                found[key] = text
+        return cls(given[0], found)
+
+    def as_words(self) -> list[str]:
+        """Return the inverse of `of_words`."""
+        return [self.name, *(f"{key}={value}" for key, value in self.parameters.items())]
+
+
+class LossChoice(Choice):
+    """Name a loss."""
+
+    kind = "loss"
+    table: ClassVar[Mapping[str, Callable[..., Tensor]]] = LOSSES
+
+
+class WeightChoice(Choice):
+    """Name a weight."""
+
+    kind = "weight"
+    table: ClassVar[Mapping[str, Weight]] = WEIGHTS
+
+
+class LawChoice(Choice):
+    """Name a law of times."""
+
+    kind = "law"
+    table: ClassVar[Mapping[str, TimeLaw]] = LAWS
+
+
+def words(kind: type[Choice], *, optional: bool = False) -> Any:
+    """Return how the command line reads and shows a choice of a table, maybe that of none."""
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="{" + ",".join(kind.table) + "} [PARAMETER=VALUE ...]",
+        instance_from_str=lambda given: None if optional and not given else kind.of_words(given),
+        is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
+        str_from_instance=lambda value: [] if value is None else value.as_words(),
+    )
+
+
+def parameters_of(entry: object) -> dict[str, Any]:
+    """Return the parameters of an entry of a table with their types, for a loss its own ones."""
+    if is_dataclass(entry):
+        kind = entry if isinstance(entry, type) else type(entry)
+        hints = typing.get_type_hints(kind)
+        return {f.name: hints[f.name] for f in fields(entry)}
+    hints = typing.get_type_hints(entry)
+    signature = inspect.signature(entry)  # type: ignore[arg-type]
+    own = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {name: hints[name] for name in own if name not in _COMMON}
+
+
+def _typed(hint: Any, value: Any, what: str) -> Any:
+    """Return a value of the type of a parameter; a whole number stands for a real one."""
+    try:
+        if isinstance(value, bool) and hint is not bool:
+            raise typeguard.TypeCheckError("Python takes True for the number 1")
+        typeguard.check_type(value, hint)
+    except typeguard.TypeCheckError as error:
+        name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise InvalidTypeError(f"{what} must be {name}, got {value!r}") from error
+    return float(value) if hint is float else value

@@ -1,0 +1,93 @@
+"""Data that are set aside: their loss at every checkpoint, the best model, and an early end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from scoresde import distributed
+from scoresde.data import Data
+from scoresde.noise import Noise
+from scoresde.score import device_of, evaluating
+from scoresde.sde import SDE
+from scoresde.training.config import TrainConfig
+from scoresde.training.update import Loss, checked, seeds_of_step
+
+__all__ = ["HeldOut"]
+
+_STEP = 2**64 - 1  # the step whose noise they have, which no run comes to
+
+
+class HeldOut:
+    """Judge a model by data that it was not trained on.
+
+    Args:
+        data: Those data.
+        sde: The process.
+        loss: What is lowered in training.
+        config: The numbers of the run.
+
+    Attributes:
+        best: The lowest loss at a checkpoint so far.
+        at: Its step, or None before the first one.
+        waited: How many checkpoints there were since.
+    """
+
+    def __init__(self, data: Data, sde: SDE, loss: Loss, config: TrainConfig) -> None:
+        self.data = data
+        self.sde = sde
+        self.config = config
+        self.best = math.inf
+        self.at: int | None = None
+        self.waited = 0
+        self._loss = loss
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there was no better checkpoint for as long as the configuration waits."""
+        patience = self.config.keeping.patience
+        return patience is not None and self.waited >= patience
+
+    def look(self, step: int, model: nn.Module) -> float:
+        """Return the loss after `step` updates, and remember whether it is the best one."""
+        loss = self.loss(model)
+        if loss < self.best:
+            self.best, self.at, self.waited = loss, step, 0
+        else:
+            self.waited += 1
+        return loss
+
+    @torch.no_grad()
+    def loss(self, model: nn.Module) -> float:
+        """Return the mean loss of the data under noise that is always the same.
+
+        Among several processes each looks at its own batches of them.
+        """
+        size, device = self.config.batch_size, device_of(model)
+        (seed,) = seeds_of_step(self.config.seed, _STEP, 1)
+        total = torch.zeros((), dtype=torch.float64)
+        starts = range(0, len(self.data), size)[distributed.rank() :: distributed.size()]
+        with evaluating((model, self._loss)):
+            for first in starts:
+                rows = slice(first, min(first + size, len(self.data)))
+                x = self.data.batch(rows).to(device)
+                label = self.data.label
+                condition = None if label is None else {"label": label[rows].to(device)}
+                noise = Noise.of(seed, len(x), first=first)
+                losses = self._loss(model, self.sde, x, noise=noise, condition=condition)
+                total += checked(losses, x).double().sum().cpu()
+        total = distributed.size() * distributed.mean(total)
+        return float(total) / (len(self.data) * math.prod(self.data.event_shape))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is remembered."""
+        return {"best": self.best if self.at else None, "at": self.at, "waited": self.waited}
+
+    def load(self, stored: Mapping[str, Any]) -> None:
+        """Take back what `as_json` gave."""
+        self.at, self.waited = stored["at"], stored["waited"]
+        self.best = math.inf if stored["best"] is None else stored["best"]
