@@ -740,7 +740,7 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(steps=None, times=[1.0, -0.5]), InvalidValueError, r"must lie in \[0, 1.0\]"),
         (dict(steps=None, times=[1.0, math.nan]), InvalidValueError, r"must lie in \[0, 1.0\]"),
         (dict(steps=None, times=[]), ShapeError, r"one-dimensional and not empty, got \(0,\)"),
-        (dict(steps=None, times=torch.tensor([[1.0, 0.5]])), ShapeError, r"one-dimensional .* got \(1, 2\)"),
+        (dict(steps=None, times=torch.ones(1, 2)), ShapeError, r"one-dimensional .* got \(1, 2\)"),
         (
             dict(steps=None, times=[1.0, 0.3], sde=VESDE(levels=5)),
             InvalidValueError,
