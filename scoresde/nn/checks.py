@@ -3,17 +3,19 @@
 import torch
 from torch import Tensor
 
+from scoresde.errors import InvalidTypeError, InvalidValueError
+
 
 def check_dtype(x: Tensor, weights: torch.dtype) -> None:
     """Refuse integers, and floats that the weights cannot meet."""
     if not x.is_floating_point():
-        raise TypeError(
+        raise InvalidTypeError(
             f"expected a floating-point x, got {x.dtype}; "
             "scale images first, for instance x.float() / 127.5 - 1"
         )
     casts = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     if x.dtype != weights and not casts:
-        raise TypeError(
+        raise InvalidTypeError(
             f"x is {x.dtype} but the weights are {weights}; "
             f"pass x.to({weights}) or convert the network with net.to({x.dtype})"
         )
@@ -22,6 +24,6 @@ def check_dtype(x: Tensor, weights: torch.dtype) -> None:
 def check_level(x: Tensor, c: Tensor) -> None:
     """One noise level per sample."""
     if c.shape != x.shape[:1]:
-        raise ValueError(
+        raise InvalidValueError(
             f"expected one noise level c per sample, shape ({x.shape[0]},), got {tuple(c.shape)}"
         )

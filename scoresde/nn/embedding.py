@@ -16,6 +16,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from scoresde.errors import InvalidTypeError, InvalidValueError
+
 
 class Waves(nn.Module):
     """Cosines and sines of fixed frequencies, which keep float32 when a network is made half."""
@@ -100,9 +102,9 @@ class Embedding(nn.Module):
         seed: Seed of the random frequencies of `"fourier"`.
 
     Raises:
-        ValueError: On an unknown `kind`, or labels outside $-1 \ldots K - 1$, which is looked
-            for on the CPU alone, since a look at another device waits for it.
-        TypeError: On labels that are not integers.
+        InvalidValueError: On an unknown `kind`, or labels outside $-1 \ldots K - 1$, which is
+            looked for on the CPU alone, since a look at another device waits for it.
+        InvalidTypeError: On labels that are not integers.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be None or at least 1, got {num_classes}")
+            raise InvalidValueError(f"num_classes must be None or at least 1, got {num_classes}")
         waves = 64
         self.wave: nn.Module
         if kind == "fourier":
@@ -120,7 +122,7 @@ class Embedding(nn.Module):
         elif kind == "log_snr":
             self.wave, waves = LogSNR(), 1
         else:
-            raise ValueError(
+            raise InvalidValueError(
                 f"unknown embedding {kind!r}; choose from 'fourier', 'sinusoidal', 'log_snr'"
             )
         self.mix = nn.Sequential(
@@ -135,7 +137,7 @@ class Embedding(nn.Module):
         if self.label is not None:
             y = y + self.label(_indices(label, c, self.label.num_embeddings - 1))
         elif label is not None:
-            raise ValueError(
+            raise InvalidValueError(
                 "got a label, but this network was built without classes; "
                 "pass num_classes= when building it, or leave the label out"
             )
@@ -147,16 +149,16 @@ def _indices(label: Tensor | None, c: Tensor, classes: int) -> Tensor:
     if label is None:
         return torch.full(c.shape, classes, dtype=torch.long, device=c.device)
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-        raise TypeError(f"labels must be integers, got {label.dtype}; pass label.long()")
+        raise InvalidTypeError(f"labels must be integers, got {label.dtype}; pass label.long()")
     if label.shape != c.shape:
-        raise ValueError(
+        raise InvalidValueError(
             f"expected one label per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
         )
     label = label.long()
     if label.device.type == "cpu" and label.numel():
         low, high = int(label.min()), int(label.max())
         if not (-1 <= low and high < classes):
-            raise ValueError(
+            raise InvalidValueError(
                 f"labels must lie in 0 ... {classes - 1}, or be -1 where they are missing; got "
                 f"values from {low} to {high}"
             )
@@ -165,7 +167,9 @@ def _indices(label: Tensor | None, c: Tensor, classes: int) -> Tensor:
 
 def _half(features: int) -> int:
     if features < 2 or features % 2:
-        raise ValueError(f"an embedding of waves needs an even number of features, got {features}")
+        raise InvalidValueError(
+            f"an embedding of waves needs an even number of features, got {features}"
+        )
     return features // 2
 
 

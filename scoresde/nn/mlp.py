@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde.errors import InvalidValueError
+
 from .checks import check_dtype, check_level
 from .embedding import Embedding
 
@@ -26,8 +28,9 @@ class MLP(nn.Module):
         dropout: Dropout probability inside the hidden layers.
 
     Raises:
-        ValueError: On an event of another shape, a `c` that is not `(B,)`, or a label out of range.
-        TypeError: On integer inputs, or inputs of another precision than the weights.
+        InvalidValueError: On an event of another shape, a `c` that is not `(B,)`, or a label out
+            of range.
+        InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class MLP(nn.Module):
         self.event = (features,) if isinstance(features, int) else tuple(features)
         hidden = tuple(hidden)
         if not hidden or min(*hidden, *self.event, 1) < 1:
-            raise ValueError(
+            raise InvalidValueError(
                 "features and hidden must be positive, with at least one hidden layer, "
                 f"got {features} and {hidden}"
             )
@@ -77,7 +80,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         """Map `x` `(B, *event)`, `c` `(B,)` and `label` `(B,)` to `(B, *event)`."""
         if x.shape[1:] != self.event or not x.ndim:
-            raise ValueError(
+            raise InvalidValueError(
                 f"expected x of shape (B, {', '.join(map(str, self.event))}), "
                 f"got {tuple(x.shape)}; build the network with features={tuple(x.shape[1:])}"
             )

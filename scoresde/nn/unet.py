@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde.errors import InvalidValueError
+
 from .blocks import CONV, Attention, Padding, ResidualBlock, conv, from_patches, norm, to_patches
 from .checks import check_dtype, check_level
 from .embedding import Embedding
@@ -103,9 +105,9 @@ class UNet(nn.Module):
             shifts by `patch * 2 ** (len(channels) - 1)` when that divides the size.
 
     Raises:
-        ValueError: On a rank or a number of channels other than the network's, a `c` that is not
-            `(B,)`, or a label out of range.
-        TypeError: On integer inputs, or inputs of another precision than the weights.
+        InvalidValueError: On a rank or a number of channels other than the network's, a `c` that
+            is not `(B,)`, or a label out of range.
+        InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
     """
 
     def __init__(
@@ -130,22 +132,26 @@ class UNet(nn.Module):
         out_channels = in_channels if out_channels is None else out_channels
         blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
         if spatial not in CONV:
-            raise ValueError(f"spatial must be 1, 2 or 3, got {spatial}")
+            raise InvalidValueError(f"spatial must be 1, 2 or 3, got {spatial}")
         if padding not in ("zeros", "circular"):
-            raise ValueError(f"padding must be 'zeros' or 'circular', got {padding!r}")
+            raise InvalidValueError(f"padding must be 'zeros' or 'circular', got {padding!r}")
         sizes = dict(
             in_channels=in_channels, out_channels=out_channels, patch=patch, features=features
         )
         if min(sizes.values()) < 1:
-            raise ValueError(f"{', '.join(sizes)} must be at least 1, got {sizes}")
+            raise InvalidValueError(f"{', '.join(sizes)} must be at least 1, got {sizes}")
         if not channels or min(channels) < 2:
-            raise ValueError(f"channels must be one width, 2 or more, per level, got {channels}")
+            raise InvalidValueError(
+                f"channels must be one width, 2 or more, per level, got {channels}"
+            )
         if len(blocks) != len(channels) or min(blocks) < 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"blocks must be one positive number per level ({len(channels)}), got {blocks}"
             )
         if not set(attention) <= set(range(len(channels))):
-            raise ValueError(f"attention names levels 0 ... {len(channels) - 1}, got {attention}")
+            raise InvalidValueError(
+                f"attention names levels 0 ... {len(channels) - 1}, got {attention}"
+            )
         self._config: dict[str, Any] = dict(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -207,7 +213,7 @@ class UNet(nn.Module):
     def _check(self, x: Tensor, c: Tensor) -> None:
         expected = f"(B, {self.in_channels}{', L' * self.spatial})"
         if x.ndim != self.spatial + 2 or x.shape[1] != self.in_channels:
-            raise ValueError(
+            raise InvalidValueError(
                 f"expected x of shape {expected}, got {tuple(x.shape)}; "
                 "build the network for these channels with in_channels=, these axes with spatial="
             )

@@ -14,6 +14,7 @@ from scoresde.objectives.denoising import dsm_floor, dsm_loss
 from scoresde.objectives.described import described
 from scoresde.objectives.implicit import fd_ssm_loss, ism_loss, ssm_loss
 from scoresde.objectives.learned import LearnedWeight
+from scoresde.objectives.perturbed import Perturbed, event_sum, perturb
 from scoresde.objectives.weights import (
     WEIGHTS,
     Weight,
@@ -34,16 +35,19 @@ __all__ = [
     "LOSSES",
     "WEIGHTS",
     "LearnedWeight",
+    "Perturbed",
     "Weight",
     "described",
     "dsm_floor",
     "dsm_loss",
     "edm",
+    "event_sum",
     "fd_ssm_loss",
     "flow",
     "g2",
     "ism_loss",
     "min_snr",
+    "perturb",
     "power",
     "sigma2",
     "ssm_loss",

@@ -21,7 +21,7 @@ __all__ = ["dsm_floor", "dsm_loss"]
 @door
 def dsm_loss(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
     t: Tensor | float | None = None,
@@ -53,7 +53,7 @@ def dsm_loss(
 
     Args:
         score: A score `(x, t) -> (B, *)`; with a `condition`, `(x, t, condition)`.
-        sde: The process.
+        sde: The process; None is the one that the score knows.
         x: Clean data `(B, *)`, floating point.
         t: Times `()` or `(B,)` in `[0, T]` with noise; `None` draws them.
         noise: Where times and noise come from, for as many samples as `x` holds.
@@ -79,7 +79,7 @@ def dsm_loss(
         score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
         generator=generator,
     )  # fmt: skip
-    _check_noise(sde, p.time, p.sigma)
+    _check_noise(p.sde, p.time, p.sigma)
     # sigma s + z is of order one at every noise level, so nothing large is subtracted
     scaled = expand(p.sigma, x) * p.score(p.x)
     scale = (p.scale / p.sigma**2).to(x)

@@ -38,7 +38,7 @@ r"""The law of the random $v$, all with $\mathbb E\,v v^T = I$; signs have the l
 @door
 def ism_loss(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
     t: Tensor | float | None = None,
@@ -60,7 +60,7 @@ def ism_loss(
     Args:
         score: A score `(x, t) -> (B, *)`, differentiable in `x`; with a `condition`,
             `(x, t, condition)`.
-        sde: The process.
+        sde: The process; None is the one that the score knows.
         x: Clean data `(B, *)`, floating point.
         t: Times `()` or `(B,)` in `[0, T]`, noiseless ones too; `None` draws them.
         law: By which law times are drawn, `None` being the SDE's own.
@@ -94,7 +94,7 @@ def ism_loss(
 @door
 def ssm_loss(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
     t: Tensor | float | None = None,
@@ -115,7 +115,7 @@ def ssm_loss(
 
     Args:
         score: As in `ism_loss`, like all arguments that are not named here.
-        sde: The process.
+        sde: The process; None is the one that the score knows.
         x: Clean data `(B, *)`.
         t: Times.
         law: Their law.
@@ -148,7 +148,7 @@ def ssm_loss(
 @door
 def fd_ssm_loss(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
     t: Tensor | float | None = None,
@@ -171,7 +171,7 @@ def fd_ssm_loss(
     Args:
         score: As in `ism_loss`, like all arguments that are not named here; it need not be
             differentiable in `x`.
-        sde: The process.
+        sde: The process; None is the one that the score knows.
         x: Clean data `(B, *)`.
         t: Times.
         law: Their law.
@@ -204,7 +204,7 @@ def fd_ssm_loss(
 
 def _weighted(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     t: Tensor | float | None,
     law: TimeLaw | None,

@@ -14,7 +14,7 @@ from scoresde.noise import Noise
 from scoresde.objectives.described import described
 from scoresde.objectives.perturbed import noise_of, times_of
 from scoresde.objectives.weights import Weight, sigma2
-from scoresde.sde import SDE, Score, TimeLaw
+from scoresde.sde import SDE, Score, TimeLaw, process_of
 from scoresde.sde.coordinates import network_level
 
 __all__ = ["LearnedWeight"]
@@ -83,7 +83,7 @@ class LearnedWeight(nn.Module):
     def forward(
         self,
         score: Score,
-        sde: SDE,
+        sde: SDE | None,
         x: Tensor,
         *,
         t: Tensor | float | None = None,
@@ -92,6 +92,7 @@ class LearnedWeight(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         r"""Return $e^{-u}\,\ell + D\,u$, `(B,)`; the arguments are those of the loss."""
+        sde = process_of(score, sde)
         noise = noise_of(noise, generator, x)
         time, importance = times_of(sde, t, self.law, noise)
         losses = self.loss(

@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde.checks import check_generator, check_has, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import Noise, seeds_of
-from scoresde.objectives.weights import Weight
+from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, Condition, Score, TimeLaw, expand, facts, process_of
 
 __all__ = ["Perturbed", "check_data", "event_sum", "noise_of", "perturb", "times_of"]
@@ -27,6 +27,7 @@ class Perturbed:
     r"""A batch at its noise levels.
 
     Attributes:
+        sde: The process.
         x: States $x_t = \alpha_t x_0 + \sigma_t z$, `(B, *)`.
         z: Their noise, `(B, *)`.
         time: Their times, `()` or `(B,)`, float64.
@@ -37,6 +38,7 @@ class Perturbed:
         score: The score at these times: states `(B, *)` to scores `(B, *)`, checked.
     """
 
+    sde: SDE
     x: Tensor
     z: Tensor
     time: Tensor
@@ -49,20 +51,20 @@ class Perturbed:
 
 def perturb(
     score: Score,
-    sde: SDE,
+    sde: SDE | None,
     x: Tensor,
     *,
-    t: Tensor | float | None,
-    law: TimeLaw | None,
-    noise: Noise | None,
-    condition: Mapping[str, Any] | None,
-    weight: Weight,
-    generator: torch.Generator | None,
+    t: Tensor | float | None = None,
+    law: TimeLaw | None = None,
+    noise: Noise | None = None,
+    condition: Mapping[str, Any] | None = None,
+    weight: Weight = sigma2,
+    generator: torch.Generator | None = None,
 ) -> Perturbed:
     """Return data at times and with noise; the arguments and errors are those of the objectives."""
     known = facts(score)
     if known.sde is not sde or sde is None:
-        process_of(score, sde)
+        sde = process_of(score, sde)
     if not callable(weight):
         raise InvalidTypeError(
             f"weight is a function (sde, t) -> Tensor such as sigma2, got {quoted(weight)}; "
@@ -84,7 +86,7 @@ def perturb(
     alpha, sigma = sde.at(time, x)
     clean, z = alpha * x, noise.normal(x, 0.0, _STATES)
     return Perturbed(
-        clean + sigma * z, z, time, clean, sde.sigma(time), importance * lam, noise,
+        sde, clean + sigma * z, z, time, clean, sde.sigma(time), importance * lam, noise,
         lambda state: rsde.score(state, time),
     )  # fmt: skip
 
