@@ -15,7 +15,7 @@ import scoresde
 from scoresde import suggestion
 from scoresde.cli import main
 from scoresde.data import BYTES, Data
-from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import DataError, InvalidTypeError, ShapeError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
 from scoresde.sde import VESDE
 from scoresde.targets import Gaussian, GaussianMixture
@@ -248,7 +248,7 @@ def test_a_seed_may_be_an_integer_of_numpy():
 
 @pytest.mark.parametrize("seed", [-1, 0.5, "a"])
 def test_a_seed_that_is_none_is_refused(seed):
-    with pytest.raises(InvalidValueError, match="seed"):
+    with pytest.raises(ScoreSDEError, match="seed must be an integer"):
         suggestion.suggest(normal(9, 2), seed=seed)
 
 

@@ -60,7 +60,6 @@ def main(options: Options) -> None:
             moons[name].append(relative_error(model(x, t), target.score(x, ladder, t)))
         print(f"  {name:44s} relative Fisher error, mean over levels {sum(moons[name]) / 10:.5f}")
 
-    # 64 dimensions need more levels than 10: by the rule
     levels, pixels = levels_for(64, 0.02, 20.0), {}
     print(f"digits: the rule asks for {levels} levels from .02 to 20 in 64 dimensions,")
     print(f"  {levels_for(64, 0.01, 50.0)} from .01 to 50, {levels_for(784, 0.01, 50.0)} in 784")
@@ -73,8 +72,7 @@ def main(options: Options) -> None:
             g = seeded(2)
             losses = [loss(t=t, generator=g).mean().detach() for _ in range(4)]
             pixels[name].append(float(sum(losses)) / 4 / 64)
-        mean = sum(pixels[name]) / levels
-        print(f"  {name:44s} held-out loss per pixel, mean over levels {mean:.4f}")
+        print(f"  {name:44s} held-out loss per pixel {sum(pixels[name]) / levels:.4f}")
 
     figure, axes = panels(2, size=(5.6, 3.8))
     for ax, sde, found, problem, what in (
@@ -83,8 +81,8 @@ def main(options: Options) -> None:
     ):
         one, *others = (sum(curve) for curve in found.values())
         assert options.short or one < min(others)
-        sigma = sde.sigma(sde.times().flip(0))
-        by_level(ax, sigma, found, problem, (BLUE, GOLD, RED), ylabel=what)
+        levels = sde.sigma(sde.times().flip(0))
+        by_level(ax, levels, found, problem, (BLUE, GOLD, RED), ylabel=what)
     save(figure, options.out, "07_ten_or_one.png")
 
 
