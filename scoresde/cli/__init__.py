@@ -1,7 +1,8 @@
 """The command line: `scoresde demo`, `train` and so on, in the words of the Python API.
 
 Whatever goes wrong is one line on stderr. The exit code is 0 on success alone, 1 after an error,
-2 for options that cannot be understood or are impossible, and 128 + the number of a signal that ended the command.
+2 for options that cannot be understood or are impossible, and 128 + the number of a signal that
+ended the command.
 """
 
 from __future__ import annotations
