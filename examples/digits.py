@@ -8,6 +8,7 @@ Prints the Fréchet distance in pixels to held-out digits, beside that of real t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,8 +18,10 @@ import scoresde
 from scoresde import VESDE, Moments, ScoreModel, nn
 from scoresde.data import load
 from scoresde.metrics import frechet_distance
+from scoresde.objectives import edm
 from scoresde.plot import grid
-from scoresde.training import TrainConfig, Trainer
+from scoresde.sde import LogNormal
+from scoresde.training import Optimiser, TrainConfig, Trainer
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,10 @@ def main(options: Options) -> None:
     sde = VESDE(sigma_min=0.01, sigma_max=20.0)
     net = nn.UNet(1, channels=(32, 64), blocks=1, num_classes=10)
     model = ScoreModel(net, sde, train.event_shape, moments=Moments(*train.moments()))
-    config = TrainConfig(
-        steps=30 if options.short else options.steps,
-        lr=2e-3,
-        times="lognormal",
-        log_sigma=(-0.5, 1.2),
-    )
-    model = Trainer(model, train, config).train()
+    config = TrainConfig(steps=30 if options.short else options.steps, optimiser=Optimiser(lr=2e-3))
+    weight = edm(model.moments.mean_variance())
+    loss = partial(scoresde.dsm_loss, weight=weight, law=LogNormal(-0.5, 1.2))
+    model = Trainer(model, train, config, loss=loss).train()
 
     n = 60 if options.short else len(held)
     label = torch.arange(n) % 10

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,8 +28,10 @@ import scoresde
 from scoresde import VESDE, Moments, ScoreModel, nn
 from scoresde.data import BYTES, Data, load
 from scoresde.metrics import frechet_distance, nearest_distance, total_variation
+from scoresde.objectives import edm
 from scoresde.plot import grid
-from scoresde.training import TrainConfig, Trainer
+from scoresde.sde import LogNormal
+from scoresde.training import Compute, Optimiser, TrainConfig, Trainer
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,11 @@ def build(data: Data) -> ScoreModel:
 def config(options: Options) -> TrainConfig:
     """The recipe of the packaged model."""
     return TrainConfig(
-        steps=20 if options.short else options.steps, batch_size=128, lr=2e-3, warmup=500,
-        ema=0.999, times="lognormal", log_sigma=(0.0, 1.2), bf16=True, save_every=1000,
-    )  # fmt: skip
+        steps=20 if options.short else options.steps,
+        batch_size=128,
+        optimiser=Optimiser(lr=2e-3, warmup=500),
+        compute=Compute(bf16=True),
+    )
 
 
 def apart(data: Data, n: int) -> tuple[Data, Data]:
@@ -154,7 +159,10 @@ def main(options: Options) -> None:
         train = load(options.data)
     folder = options.out / "short" if options.short else options.out
     recipe = config(options)
-    trained = Trainer(build(train), train, recipe, folder=folder).train()
+    model = build(train)
+    weight = edm(model.moments.mean_variance())
+    loss = partial(scoresde.dsm_loss, weight=weight, law=LogNormal(0.0, 1.2))
+    trained = Trainer(model, train, recipe, loss=loss, folder=folder).train()
     trained.steps = options.sampling_steps
     labels = torch.arange(40) % 10
     trained.pilot = scoresde.pilot(

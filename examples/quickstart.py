@@ -18,7 +18,7 @@ from scoresde import VESDE, Moments, ScoreModel, nn
 from scoresde.data import Data
 from scoresde.plot import scatter
 from scoresde.targets import TwoMoons
-from scoresde.training import TrainConfig, Trainer
+from scoresde.training import Averages, Optimiser, TrainConfig, Trainer
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ def main(options: Options) -> None:
         nn.MLP(2, hidden=(128, 128, 128)), sde, (2,), moments=Moments(*data.moments())
     )
     steps = 100 if options.short else options.steps
-    config = TrainConfig(steps=steps, batch_size=512, lr=2e-3, ema=0.995)
+    config = TrainConfig(
+        steps=steps, batch_size=512, optimiser=Optimiser(lr=2e-3), averages=Averages(ema=0.995)
+    )
     model = Trainer(model, data, config).train()
 
     print("noise   relative Fisher error E|s_model - s|^2 / E|s|^2")

@@ -43,10 +43,12 @@ from torch import Tensor, nn
 from scoresde import Moments, ScoreModel
 from scoresde.data import Data, load
 from scoresde.nn import MLP, UNet
-from scoresde.sde import EDMSDE
+from scoresde.objectives import dsm_loss, edm
+from scoresde.sde import EDMSDE, LogNormal
 from scoresde.training import Callback, TrainConfig, Trainer
 
 DECAY, CLIP, LR = 0.999, 1.0, 1e-3
+LOSS = partial(dsm_loss, weight=edm(1.0), law=LogNormal(0.0, 1.2))
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,14 @@ Contender = Callable[[int], Any]
 
 def configured(batch: int, **options: Any) -> TrainConfig:
     """The numbers of every run."""
-    return TrainConfig(
-        steps=10**6, batch_size=batch, lr=LR, clip=CLIP, ema=DECAY, decay="constant", warmup=0,
-        times="lognormal", **options,
-    )  # fmt: skip
+    return TrainConfig(steps=10**6, batch_size=batch).changed(
+        lr=LR, clip=CLIP, ema=DECAY, decay="constant", warmup=0, **options
+    )
 
 
 def trainer(make: Callable[[], nn.Module], x: Tensor, batch: int, **options: Any) -> Contender:
     """The steps of a `Trainer`."""
-    run = Trainer(built(make, x), x, configured(batch, **options))
+    run = Trainer(built(make, x), x, configured(batch, **options), loss=LOSS)
     return lambda steps: run.train(steps, progress=False)
 
 
@@ -261,7 +262,7 @@ def batches(options: Options) -> Rows:
             )
             clock = Clock()
             runs[f"workers = {workers}"] = (
-                Trainer(built(unet, shown), data, config, callbacks=[clock]),
+                Trainer(built(unet, shown), data, config, loss=LOSS, callbacks=[clock]),
                 clock,
             )
         found: dict[str, list[float]] = {name: [] for name in runs}

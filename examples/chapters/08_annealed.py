@@ -19,7 +19,7 @@ from scoresde.data import load
 from scoresde.metrics import frechet_distance
 from scoresde.samplers import AnnealedLangevin, ScaledLangevin
 from scoresde.targets import SongMixture
-from scoresde.training import TrainConfig, Trainer
+from scoresde.training import Averages, Optimiser, TrainConfig, Trainer
 
 
 def main(options: Options) -> None:
@@ -47,7 +47,12 @@ def main(options: Options) -> None:
     train_set, held = load("digits").split(1 / 3)
     stairs, net = VESDE(0.02, 20.0, levels=28), nn.UNet(1, channels=(16, 32), blocks=1)
     draws = ScoreModel(net, stairs, (1, 8, 8), moments=Moments(*train_set.moments()))
-    config = TrainConfig(steps=5 if options.short else 1_000, batch_size=64, lr=3e-3, ema=0.995)
+    config = TrainConfig(
+        steps=5 if options.short else 1_000,
+        batch_size=64,
+        optimiser=Optimiser(lr=3e-3),
+        averages=Averages(ema=0.995),
+    )
     draws = Trainer(draws, train_set.unlabelled(), config).train(progress=False)
     m = 40 if options.short else 400
     real = frechet_distance(train_set.x[:m], held.x[:m])

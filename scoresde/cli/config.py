@@ -56,7 +56,7 @@ class DataConfig:
     """Whether to pass over images that cannot be read, up to a tenth of a folder."""
 
     def load(self) -> Data:
-        """The data."""
+        """Return the data."""
         return load(
             self.source,
             split=self.split,
@@ -97,7 +97,7 @@ class NetConfig:
             raise InvalidValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
 
     def fitted(self, event_shape: tuple[int, ...]) -> Self:
-        """With the values that are left open chosen for events of a shape.
+        """Return it with the values that are left open chosen for events of a shape.
 
         Raises:
             InvalidValueError: An option of a U-Net is given where an MLP is built.
@@ -119,7 +119,7 @@ class NetConfig:
         return replace(self, channels=self.channels or (128, 128, 128))
 
     def build(self, event_shape: tuple[int, ...], classes: int | None) -> nn.Module:
-        """The network, its weights drawn from torch's global generator."""
+        """Return the network, its weights drawn from torch's global generator."""
         own = self.fitted(event_shape)
         known: dict[str, Any] = dict(num_classes=classes, dropout=own.dropout)
         if own.blocks is None or own.patch is None:
@@ -197,7 +197,7 @@ def _sde_of(words: list[str]) -> SDE:
 
 
 def _words_of(sde: SDE) -> list[str]:
-    """The inverse, without what is the class's default."""
+    """Return the inverse, without what is the class's default."""
     usual = {f.name: f.default for f in dataclasses.fields(sde)}
     table = toml.tables(sde)
     changed = [k for k in table if k != "type" and getattr(sde, k) != usual[k]]
@@ -255,7 +255,7 @@ class RunConfig:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The run of a file.
+        """Return the run of a file.
 
         Raises:
             InvalidValueError, InvalidTypeError, UnknownNameError: The file cannot be read or has a
@@ -273,7 +273,7 @@ class RunConfig:
         toml.write(path, self, f"again: scoresde train --config {path.name} --out FOLDER")
 
     def callbacks(self, folder: Path) -> list[Callback]:
-        """What logs beside `log.jsonl`.
+        """Return what logs beside `log.jsonl`.
 
         Raises:
             MissingExtraError: A package is not installed.
@@ -285,7 +285,7 @@ class RunConfig:
         return self.objective.build(self.sde, model.moments.mean_variance())
 
     def model(self, data: Data) -> ScoreModel:
-        """An untrained model for the data, its weights a function of the seed."""
+        """Return an untrained model for the data, its weights a function of the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.train.seed)
             net = self.net.build(data.event_shape, data.classes)

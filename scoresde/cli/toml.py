@@ -66,7 +66,7 @@ def tables(config: Any) -> dict[str, Any]:
 
 
 def build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
-    """A dataclass of a table.
+    """Return a dataclass of a table.
 
     Args:
         kind: The class; of `SDE` the one that the table names.
@@ -104,7 +104,7 @@ def build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
 
 
 def fields_of(kind: type) -> dict[str, Any]:
-    """The fields that a dataclass is made of, with their types."""
+    """Return the fields that a dataclass is made of, with their types."""
     hints = typing.get_type_hints(kind)
     return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}
 
@@ -121,7 +121,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(hint: Any, value: Any, key: str) -> Any:
-    """The value of a key, where it fits the type of the field."""
+    """Return the value of a key, where it fits the type of the field."""
     # a table may be left out, where its field may be None
     hint = next((h for h in typing.get_args(hint) if dataclasses.is_dataclass(h)), hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):

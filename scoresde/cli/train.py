@@ -37,7 +37,7 @@ class Train:
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Train:
-        """The command of these words, where a file among them gives the defaults."""
+        """Return the command of these words, where a file among them gives the defaults."""
         default = None
         path = _file_in(words)
         if path is not None:
@@ -94,7 +94,7 @@ class Train:
         card.write(self.out, config)
 
     def _data(self) -> Data:
-        """The samples, which process 0 fetches before the others look where it left them."""
+        """Return the samples, which process 0 fetches before the others look where it left them."""
         found: list[Data] = []
         distributed.on_main(lambda: found.append(self.settings.data.load()))
         return found[0] if found else self.settings.data.load()

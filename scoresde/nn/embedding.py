@@ -80,7 +80,7 @@ class Sinusoidal(Waves):
 
 
 class LogSNR(nn.Module):
-    r"""The number itself: $c = -\tfrac18 \log \mathrm{SNR}$ as the one feature, left to the MLP.
+    r"""Take the number itself, $c = -\tfrac18 \log \mathrm{SNR}$, as the one feature of the MLP.
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), who condition on the log-SNR.
     """
@@ -91,7 +91,7 @@ class LogSNR(nn.Module):
 
 
 class Embedding(nn.Module):
-    r"""The vector that modulates a network: an MLP of the embedded $c$, plus the label's vector.
+    r"""Make the vector that modulates a network: an MLP of the embedded $c$, plus the label's.
 
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.

@@ -74,6 +74,11 @@ def dsm_loss(
             `(B,)`.
         NonFiniteError: `x` holds a NaN or an infinity; with `noise`, they show in the loss.
         InvalidValueError: There is no noise at `t`, or the score belongs to another SDE.
+
+    Examples:
+        >>> from scoresde import VPSDE, Noise
+        >>> dsm_loss(lambda x, t: -x, VPSDE(), torch.zeros(8, 2), noise=Noise.of(0, 8)).shape
+        torch.Size([8])
     """
     p = perturb(
         score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
@@ -109,6 +114,11 @@ def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2)
 
     Raises:
         InvalidValueError: There is no noise at `t`.
+
+    Examples:
+        >>> from scoresde import EDMSDE
+        >>> float(dsm_floor(EDMSDE(), 1.0, Moments(0.0, var=torch.ones(2))))
+        1.0
     """
     time = sde.as_time(t)
     _check_noise(sde, time, sde.sigma(time))

@@ -79,6 +79,11 @@ def ism_loss(
         NonFiniteError: `x` holds a NaN or an infinity; with `noise`, they show in the loss.
         InvalidValueError: The weight is 0 for lack of noise, the score is not differentiable, or
             the score belongs to another SDE.
+
+    Examples:
+        >>> from scoresde import VPSDE, Noise
+        >>> ism_loss(lambda x, t: -x, VPSDE(), torch.zeros(8, 2), noise=Noise.of(0, 8)).shape
+        torch.Size([8])
     """
     check_data(x, finite=False)
     if x.shape[1:].numel() > exact:
@@ -132,6 +137,11 @@ def ssm_loss(
 
     Raises:
         UnknownNameError: The projection is unknown; else the errors of `ism_loss`.
+
+    Examples:
+        >>> from scoresde import VPSDE, Noise
+        >>> ssm_loss(lambda x, t: -x, VPSDE(), torch.zeros(8, 2), noise=Noise.of(0, 8)).shape
+        torch.Size([8])
     """
     check_name("projection", projection, get_args(Projection))
     p = _weighted(score, sde, x, t, law, noise, condition, weight, generator)
@@ -190,6 +200,11 @@ def fd_ssm_loss(
     Raises:
         UnknownNameError: The projection is unknown.
         InvalidValueError: The step is not positive; else the errors of `ism_loss`.
+
+    Examples:
+        >>> from scoresde import VPSDE, Noise
+        >>> fd_ssm_loss(lambda x, t: -x, VPSDE(), torch.zeros(8, 2), noise=Noise.of(0, 8)).shape
+        torch.Size([8])
     """
     check_name("projection", projection, get_args(Projection))
     if not 0 < step < float("inf"):
@@ -229,7 +244,7 @@ def _weighted(
 def _differentiate(
     p: Perturbed, derivative: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The score at the states, and a derivative of it in them, `(B,)`; under no_grad too."""
+    """Return the score at the states, and a derivative of it in them, `(B,)`; under no_grad too."""
     recording = torch.is_grad_enabled()
     with torch.enable_grad():
         state = p.x.detach().requires_grad_()

@@ -21,7 +21,7 @@ __all__ = ["LearnedWeight"]
 
 
 class LearnedWeight(nn.Module):
-    r"""A loss whose weight $\lambda(t)\,e^{-u(t)}$ is learnt with the score, by its uncertainty.
+    r"""Learn the weight $\lambda(t)\,e^{-u(t)}$ of a loss with the score, by its uncertainty.
 
     If the residual of an event of D numbers, weighted by $\lambda$, is thought of as normal with
     the variance $e^{u(t)}$, then its negative log-likelihood is, up to factors and constants,

@@ -24,7 +24,7 @@ _TIMES, _STATES = range(2)
 
 @dataclass(frozen=True, eq=False)
 class Perturbed:
-    r"""A batch at its noise levels.
+    r"""Hold a batch at its noise levels.
 
     Attributes:
         sde: The process.

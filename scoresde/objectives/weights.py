@@ -29,12 +29,26 @@ def _positive(name: str, value: float) -> None:
 
 
 def sigma2(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $\lambda = \sigma_t^2$: all levels count alike (Song & Ermon 2019, 1907.05600)."""
+    r"""Return $\lambda = \sigma_t^2$: all levels count alike (Song & Ermon 2019, 1907.05600).
+
+    Examples:
+        >>> import torch
+        >>> from scoresde import EDMSDE
+        >>> float(sigma2(EDMSDE(), torch.tensor(2.0)))
+        4.0
+    """
     return sde.sigma(t) ** 2
 
 
 def g2(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $\lambda = g(t)^2$, the likelihood weight (Song et al. 2021, arXiv:2101.09258)."""
+    r"""Return $\lambda = g(t)^2$, the likelihood weight (Song et al. 2021, arXiv:2101.09258).
+
+    Examples:
+        >>> import torch
+        >>> from scoresde import EDMSDE
+        >>> float(g2(EDMSDE(), torch.tensor(2.0)))
+        4.0
+    """
     return sde.coefficients(t)[1]
 
 
@@ -44,6 +58,12 @@ def flow(sde: SDE, t: Tensor) -> Tensor:
     Under `FlowSDE` the velocity $u = \varepsilon - x_0$ has the error
     $\|\Delta u\|^2 = \|\Delta\varepsilon\|^2 / \alpha^2 = (\sigma/\alpha)^2 \|\Delta s\|^2$
     (Lipman et al. 2023, eq. 14, arXiv:2210.02747).
+
+    Examples:
+        >>> import torch
+        >>> from scoresde import EDMSDE
+        >>> float(flow(EDMSDE(), torch.tensor(2.0)))
+        4.0
     """
     return (sde.sigma(t) / sde.alpha(t)) ** 2
 
@@ -73,9 +93,8 @@ def power(p: float) -> Weight:
         p: The power, at least 0.
 
     Examples:
-        >>> from scoresde import EDMSDE
-        >>> power(3)(EDMSDE(), torch.tensor([2.0]))
-        tensor([8.], dtype=torch.float64)
+        >>> power(3)
+        power(3)
     """
     return _Power(p)
 

@@ -127,12 +127,21 @@ def _training(training: object, folder: Path) -> Iterator[str]:
     steps = "Trained" if done is None else f"{spelt_count(done)} steps"
     yield "## Training\n"
     if not (folder / "config.toml").is_file():
-        yield f"{steps} with `{spelt({'type': 'TrainConfig', **training})}`.\n"
+        yield f"{steps} with `{_called('TrainConfig', training)}`.\n"
         return
     yield f"{steps}. The same again, with the file below as `config.toml`:\n"
     yield "```bash\nscoresde train --config config.toml --out run/\n```\n"
     text = (folder / "config.toml").read_text("utf-8", errors="replace")
     yield f"<details><summary>config.toml</summary>\n\n```toml\n{text}```\n\n</details>\n"
+
+
+def _called(name: str, fields: Mapping[str, Any]) -> str:
+    """Return a configuration as the call that makes it, its parts too."""
+    named = (
+        f"{k}={_called(k.capitalize(), v) if isinstance(v, Mapping) else repr(v)}"
+        for k, v in fields.items()
+    )
+    return f"{name}({', '.join(named)})"
 
 
 def _metrics(folder: Path) -> Iterator[str]:

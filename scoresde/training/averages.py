@@ -23,7 +23,7 @@ AverageT = TypeVar("AverageT", bound="Average[nn.Module]")
 
 
 class AveragedWeights:
-    """Several averages that follow the weights of a run.
+    """Keep several averages that follow the weights of a run.
 
     Args:
         model: What they follow.
@@ -62,12 +62,12 @@ class AveragedWeights:
 
     @property
     def model(self) -> nn.Module:
-        """The result of the run: the average with the first decay, in eval mode."""
+        """Return the result of the run: the average with the first decay, in eval mode."""
         return self._decays[0].model
 
     @property
     def results(self) -> dict[str, Average[nn.Module]]:
-        """The averages with a decay by their folder within that of the run: "" for the first."""
+        """Return the averages with a decay by their folder in that of the run: "" for the first."""
         first, *others = self._decays
         named = zip(self.config.averages.decays[1:], others, strict=True)
         return {"": first, **{f"ema-{decay}": average for decay, average in named}}
@@ -86,7 +86,7 @@ class AveragedWeights:
                         snapshot.path.unlink()
 
     def due(self, step: int) -> bool:
-        """Whether a snapshot is to be stored after `step` updates."""
+        """Return whether a snapshot is to be stored after `step` updates."""
         if self.folder is None or not self._powers:
             return False
         return step % self.config.averages.snapshot_every == 0 or step == self.config.steps
@@ -107,7 +107,7 @@ class AveragedWeights:
             )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state of all; the names of the first are its own, the others begin with a number."""
+        """Return the state of all; but for the first, the names begin with a number."""
         return {
             f"{i}.{name}" if i else name: value
             for i, average in enumerate(self._all)
@@ -132,7 +132,7 @@ class AveragedWeights:
 
 
 def _gathered(average: AverageT, mold: nn.Module) -> AverageT:
-    """A whole copy of an average that is kept in shares."""
+    """Return a whole copy of an average that is kept in shares."""
     found = copy.copy(average)
     found.model = copy.deepcopy(mold).eval().requires_grad_(False)
     found.follow(mold)

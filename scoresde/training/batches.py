@@ -37,7 +37,7 @@ _DEATHS, _WITHIN = 3, 1000
 
 
 class Batches:
-    """The batches of a run.
+    """Make the batches of a run.
 
     Args:
         data: What to learn.
@@ -67,14 +67,14 @@ class Batches:
             self._augment = [*self._augment, augment]
 
     def at(self, step: int) -> Batch:
-        """The batch of update number `step`."""
+        """Return the batch of update number `step`."""
         seed, size = self.config.seed, self.config.batch_size
         index = batch_indices(len(self.data), size, seed=seed, step=step)[list(self.rows)]
         x = augmented(self.data.batch(index), self._augment, seed=seed, step=step, rows=self.rows)
         return x, None if self.data.label is None else self.data.label[index]
 
     def since(self, step: int) -> Generator[Batch]:
-        """The batches of `step` and of all steps after it.
+        """Yield the batches of `step` and of all steps after it.
 
         Raises:
             DataError: A sample cannot be read; names it.
@@ -133,7 +133,7 @@ class _Steps(Dataset[Any]):
 
 
 def _is_a_death(error: Exception) -> bool:
-    """Whether an error says that a worker is gone, and not what went wrong within it.
+    """Return whether an error says that a worker is gone, and not what went wrong within it.
 
     A batch that waits in the queue is fetched from the worker that made it: where that one has
     died since, the error is one of the connection.
@@ -148,7 +148,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _obey_the_parent(_: int) -> None:
-    """A Ctrl-C reaches all processes of a terminal; when to stop is the trainer's decision."""
+    """Ignore Ctrl-C, which reaches all processes of a terminal: the trainer decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -30,14 +30,14 @@ class Callback:
         """Look at the loss: `step`, `loss`, `grad_norm`, `lr`, `seconds`; maybe `held_out`."""
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
-        """A checkpoint was written after `step` updates; `model` has the averaged weights."""
+        """Hear of a checkpoint after `step` updates; `model` has the averaged weights."""
 
     def on_end(self, step: int) -> None:
         """Training ends after `step` updates, whatever the reason."""
 
 
 class Callbacks(Callback):
-    """Several as one: what one of them does wrong harms neither the run nor the others.
+    """Call several as one: what one of them does wrong harms neither the run nor the others.
 
     Args:
         members: Called in this order.

@@ -150,7 +150,7 @@ class Averages:
 
     @property
     def decays(self) -> tuple[float, ...]:
-        """All decays of `ema`, that of the result first."""
+        """Return all decays of `ema`, that of the result first."""
         return self.ema if isinstance(self.ema, tuple) else (self.ema,)
 
 

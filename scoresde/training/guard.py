@@ -50,7 +50,7 @@ class Guard:
         self._in_a_row = 0
 
     def look(self, first: int, rows: Tensor) -> Tensor:
-        """The rows of the steps that count.
+        """Return the rows of the steps that count.
 
         Args:
             first: The number of the first step.
@@ -126,7 +126,7 @@ class Guard:
             ) from error
 
     def torn(self, step: int) -> TrainingError:
-        """The error for weights that may have moved where their averages have not."""
+        """Return the error for weights that may have moved where their averages have not."""
         return TrainingError(
             f"training was ended at once in the middle of step {step}, so that this trainer cannot "
             f"go on; {self._kept()}, from which a new trainer of the same folder does"

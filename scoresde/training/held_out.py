@@ -48,7 +48,7 @@ class HeldOut:
 
     @property
     def stopped(self) -> bool:
-        """Whether there was no better checkpoint for as long as the configuration waits."""
+        """Return whether no checkpoint was better for as long as the configuration waits."""
         patience = self.config.keeping.patience
         return patience is not None and self.waited >= patience
 

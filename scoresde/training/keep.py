@@ -170,7 +170,7 @@ class Keeper:
 
 
 def _holds(folder: Path, step: int) -> bool:
-    """Whether the files of a model are there and whole, and not those after fewer updates."""
+    """Return whether the files of a model are there, whole, and not those after fewer updates."""
     try:
         _, config = checkpoint.load_tensors(folder / "model.safetensors")
         whole = checkpoint.read_json(folder / "config.json") == config

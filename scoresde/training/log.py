@@ -42,7 +42,7 @@ class JSONLines(Callback):
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log that are whole; none where there is no log."""
+    """Yield the lines of a log that are whole; none where there is no log."""
     text = path.read_bytes() if path.exists() else b""
     for line in text.splitlines():
         with contextlib.suppress(ValueError):

@@ -58,7 +58,7 @@ class TensorBoard(Callback):
 
 
 class WandB(Callback):
-    """A run of Weights & Biases, in the project of `WANDB_PROJECT` or in "scoresde".
+    """Log to a run of Weights & Biases, in the project of `WANDB_PROJECT` or in "scoresde".
 
     Args:
         folder: That of the run. Its name is the run's, and `run-id` in it the number under which
@@ -96,7 +96,7 @@ class WandB(Callback):
 
 
 class Trackio(Callback):
-    """A run of trackio, kept on this machine: see it with `trackio show`.
+    """Log to a run of trackio, kept on this machine: see it with `trackio show`.
 
     Args:
         folder: That of the run. Its name and the number in `run-id` are the run's name.
@@ -129,7 +129,7 @@ class Trackio(Callback):
 
 
 def _imported(module: str, package: str, extra: str) -> Any:
-    """The module, or an error before the work."""
+    """Return a module, or raise before the work."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -139,7 +139,7 @@ def _imported(module: str, package: str, extra: str) -> Any:
 
 
 def _run_id(folder: Path) -> str:
-    """What tells this run from all others, also when its folder is moved."""
+    """Return what tells this run from all others, also when its folder is moved."""
     path = folder / "run-id"
     if not path.exists():
         checkpoint.write_bytes(path, secrets.token_hex(4).encode())

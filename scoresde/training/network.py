@@ -118,7 +118,7 @@ def _recomputed(net: nn.Module) -> Iterator[None]:
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a network that run one after the other: the items of outermost `ModuleList`s."""
+    """Yield the parts of a network that run in turn: the items of outermost `ModuleList`s."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child

@@ -40,7 +40,7 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def laid_like(value: Tensor, own: Any) -> Tensor:
-    """A tensor in shares, or in the memory layout, as `own` of the same shape is."""
+    """Return a tensor in shares, or in the memory layout, as `own` of the same shape is."""
     if hasattr(own, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor
 

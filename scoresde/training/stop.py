@@ -57,7 +57,7 @@ class Stop:
             self.end(f"stopped at once by a second {self.received.name}")
 
     def agreed(self) -> signal.Signals | None:
-        """The signal that this process received, or any of those that it works with."""
+        """Return the signal that this process received, or any of those that it works with."""
         number = distributed.largest(self.received or 0)
         if number:
             self.received = signal.Signals(number)

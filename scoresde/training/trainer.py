@@ -173,12 +173,12 @@ class Trainer(Generic[ScoreT]):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """What moves the weights."""
+        """Return what moves the weights."""
         return self._update.optimizer
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or the loss of held-out data ended the run."""
+        """Return whether all steps are done, or the loss of held-out data ended the run."""
         return self.step >= self.config.steps or self._stopped
 
     @property
