@@ -15,7 +15,7 @@ import scoresde
 from scoresde import suggestion
 from scoresde.cli import main
 from scoresde.data import BYTES, Data
-from scoresde.errors import DataError, InvalidTypeError, ShapeError
+from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError, ShapeError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
 from scoresde.sde import VESDE
 from scoresde.targets import Gaussian, GaussianMixture
