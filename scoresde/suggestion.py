@@ -121,6 +121,11 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0) -> Suggestion:
             overflow or vanish.
         InvalidValueError: The seed is none.
         InvalidTypeError, ShapeError: They are no samples.
+
+    Examples:
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> suggest(x).sde().sigma_min > 0
+        True
     """
     check_integer("seed", seed, 0)
     data = data if isinstance(data, Data) else load(data)

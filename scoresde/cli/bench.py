@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scoresde import arena, sde
+from scoresde import arena
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.sample import check_out
 from scoresde.errors import InvalidValueError, MissingExtraError
 from scoresde.sampling import SAMPLERS
+from scoresde.sde import SDE, SDES
 
 __all__ = ["Bench"]
 
@@ -36,7 +37,7 @@ class Bench:
     """The distance to the exact flow map (of deterministic samplers), or errors of the law."""
     problems: Literal["tuning", "held-out", "all"] = "tuning"
     """The problems on which settings may be chosen, those on which they may not, or both."""
-    under: tuple[Literal["VESDE", "VPSDE", "SubVPSDE", "CosineSDE", "EDMSDE", "FlowSDE"], ...] = ()
+    under: tuple[str, ...] = ()
     """In their place: the laws of the tuning problems under these SDEs."""
     only: tuple[str, ...] = ()
     """Of these problems only those with such names, for example moons/VESDE."""
@@ -106,7 +107,7 @@ class Bench:
             return (arena.digits(400 if self.short else self.reference),)
         chosen = _SETS[self.problems]
         if self.under:
-            chosen = tuple(p for name in self.under for p in arena.tuning(getattr(sde, name)()))
+            chosen = tuple(p for name in self.under for p in arena.tuning(_sde(name)))
         if self.short and not self.only:
             return chosen[::5]
         names = [problem.name for problem in chosen]
@@ -125,6 +126,11 @@ class Bench:
         if self.short:
             found = {name: peer for name, peer in found.items() if name.endswith("@exp")}
         return found
+
+
+def _sde(name: str) -> SDE:
+    check_name("SDE", name, SDES)
+    return SDES[name]()
 
 
 def _ratios(ratios: tuple[arena.Ratio, ...]) -> str:

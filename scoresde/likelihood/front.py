@@ -77,6 +77,14 @@ def log_prob(
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
         NonFiniteError: `x` or the score has a NaN or an infinity.
         ConvergenceError: `max_nfe` is used up.
+
+    Examples:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian([0.0, 1.0], std=[1.0, 0.5])
+        >>> sde, x = scoresde.VPSDE(), torch.zeros(1, 2)
+        >>> found = log_prob(target.at(sde), sde, x)
+        >>> bool((found.value - target.log_prob(x)).abs() < 1e-3)
+        True
     """
     sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t

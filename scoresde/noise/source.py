@@ -36,6 +36,12 @@ class Noise:
         seeds: One integer in [0, 2**64) for each sample.
         indices: One index for each sample; sample i of seed k is the same wherever it is drawn.
         horizon: The last time of the Brownian path, which starts at 0.
+
+    Examples:
+        >>> noise = Noise.of(seed=0, n=4)
+        >>> z = noise.normal(torch.empty(4, 2), t=0.5)
+        >>> bool((z[1:3] == noise[1:3].normal(torch.empty(2, 2), t=0.5)).all())
+        True
     """
 
     def __init__(

@@ -56,6 +56,15 @@ class State:
         denoised: $E[x_0 | x_t]$ where the method or the last step computed it, else `None`.
         nfe: Evaluations of the score that each sample received so far.
         passes: Network passes that these cost.
+
+    Examples:
+        >>> import scoresde
+        >>> score = scoresde.targets.Gaussian([0.0], std=1.0).at(scoresde.VPSDE())
+        >>> for state in scoresde.trajectory(score, sampler="ddim", steps=1, seed=0):
+        ...     print(f"{state.t:.3f} {state.nfe}")
+        1.000 0
+        0.001 1
+        0.001 2
     """
 
     t: Tensor

@@ -76,6 +76,12 @@ def pilot(
     Raises:
         InvalidValueError: Fewer than 2 samples, or fewer than 5 steps or 6 levels.
         ScoreSDEError: Whatever `sample` raises.
+
+    Examples:
+        >>> import scoresde
+        >>> score = scoresde.targets.TwoMoons().at(scoresde.VPSDE())
+        >>> pilot(score, n=8, steps=20).nfe
+        21
     """
     sde = process_of(score, sde)
     check_integer("n", n, 2)

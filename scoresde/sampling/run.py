@@ -91,6 +91,12 @@ class Run:
         progress: Whether a bar is shown.
         device: Where the states are.
         dtype: Of the samples.
+
+    Examples:
+        >>> import scoresde
+        >>> run = Run.of(scoresde.load("mnist"), sampler="ddim", steps=3, n=2, seed=0)
+        >>> run.draw().nfe
+        4
     """
 
     score: Score

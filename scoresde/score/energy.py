@@ -26,6 +26,11 @@ class EnergyScore(nn.Module):
         sde: The process, where it belongs to one.
         event_shape: The shape of one sample, where it is known.
         moments: The data's moments, where known.
+
+    Examples:
+        >>> score = EnergyScore(lambda x, t: (x**2).sum(1) / 2)  # of standard normal data under VP
+        >>> score(torch.ones(1, 2), torch.tensor([0.5])).detach()
+        tensor([[-1., -1.]])
     """
 
     @door

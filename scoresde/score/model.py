@@ -67,6 +67,12 @@ class ScoreModel(nn.Module):
 
     Raises:
         UnknownNameError: `predicts` is no such key.
+
+    Examples:
+        >>> from scoresde import VESDE, nn
+        >>> model = ScoreModel(nn.MLP(2), VESDE(), (2,), moments=Moments(0.0, var=1.0))
+        >>> model(torch.zeros(4, 2), 0.5).shape
+        torch.Size([4, 2])
     """
 
     mean: Tensor
@@ -346,5 +352,9 @@ def load(name: str) -> ScoreModel:
 
     Raises:
         CheckpointError: There is none of that name.
+
+    Examples:
+        >>> load("mnist").event_shape
+        (1, 28, 28)
     """
     return ScoreModel.from_pretrained(packaged(name))

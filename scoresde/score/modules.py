@@ -132,4 +132,5 @@ def lost_facts(score: object) -> nn.Module | None:
     """Return a network inside a score whose facts the score does not hand on, or None."""
     if facts(score) != Facts():
         return None
-    return next((module for module in modules(score) if facts(module) != Facts()), None)
+    inside = (part for module in modules(score) for part in module.modules())
+    return next((part for part in inside if facts(part) != Facts()), None)

@@ -61,6 +61,13 @@ class Pilot:
         InvalidTypeError: The levels or the factor are no float64 tensor.
         InvalidValueError: The levels do not increase, or `unseen` or `growth` is negative.
         NonFiniteError: A NaN or an infinity.
+
+    Examples:
+        >>> import scoresde
+        >>> score = scoresde.targets.TwoMoons().at(scoresde.VPSDE())
+        >>> measured = scoresde.pilot(score, n=8, steps=20)
+        >>> fast = scoresde.samplers.Fast(pilot=measured)
+        >>> x = scoresde.sample(score, sampler=fast, steps=8, seed=0)
     """
 
     levels: Tensor

@@ -80,6 +80,14 @@ def facts(score: object) -> Facts:
 
     Args:
         score: Any score.
+
+    Examples:
+        >>> import scoresde
+        >>> known = facts(scoresde.load("mnist"))
+        >>> known.event_shape, known.conditions
+        ((1, 28, 28), {'label': Classes(n=10)})
+        >>> facts(lambda x, t: -x) == Facts()
+        True
     """
     seen: set[int] = set()
     while score is not None and id(score) not in seen:

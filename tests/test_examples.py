@@ -1,0 +1,23 @@
+"""Every top-level name has an example in its docstring, and it runs."""
+
+import doctest
+import inspect
+
+import pytest
+
+import scoresde
+
+WITHOUT = {"SAMPLERS", "ScoreSDEError", "nn", "samplers", "targets"}  # tables, errors, packages
+NAMES = sorted(set(scoresde.__all__) - WITHOUT)
+FLAGS = doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.global_rng  # examples draw first weights and samples without a seed
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_of_a_public_name_runs(name):
+    thing = getattr(scoresde, name)
+    module = inspect.getmodule(thing)
+    finder = doctest.DocTestFinder(recurse=False)
+    (found,) = finder.find(thing, name, module, globs=vars(module).copy())
+    assert found.examples, f"{name} has no example"
+    assert doctest.DocTestRunner(optionflags=FLAGS).run(found).failed == 0
