@@ -156,7 +156,7 @@ class Compute:
         fused: Whether Adam moves all weights in one pass, or else by torch's default, for devices
             that have no fused Adam.
         compile: Whether the network runs through `torch.compile`; the first steps then take
-            minutes.
+            minutes. It cannot be differentiated twice, as an `EnergyScore` and `ism_loss` ask.
         channels_last: Whether images are stored with their channels last, as many convolutions
             want them.
         recompute: Whether the blocks of the network forget their activations and compute them
