@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -318,8 +317,7 @@ def test_a_folder_without_good_snapshots_is_refused(tmp_path):
 
 # In training
 
-SEVERAL = replace(
-    CONFIG,
+SEVERAL = CONFIG.changed(
     steps=60,
     ema=(0.9, 0.99),
     ema_sigma=(0.05, 0.1),
@@ -351,7 +349,7 @@ def test_every_decay_is_the_result_of_a_run_of_its_own(run, tmp_path):
     for decay, where in ((0.9, folder), (0.99, folder / "ema-0.99")):
         said = checkpoint.read_json(where / "config.json")["average"]
         assert said == {"profile": f"decay {decay}"}
-        config = replace(SEVERAL, ema=decay, ema_sigma=())
+        config = SEVERAL.changed(ema=decay, ema_sigma=())
         alone = Trainer(make(), data(), config, folder=tmp_path / str(decay))
         alone.train()
         assert same(where / "model.safetensors", tmp_path / str(decay) / "model.safetensors")
@@ -373,7 +371,7 @@ def test_the_average_of_a_real_run_is_reconstructed(run, decay):
 
 
 def test_snapshots_are_taken_at_their_steps_and_at_the_end(tmp_path):
-    config = replace(SEVERAL, steps=10, ema_sigma=(0.1,))
+    config = SEVERAL.changed(steps=10, ema_sigma=(0.1,))
     Trainer(make(), data(), config, folder=tmp_path).train()
     assert [s.step for s in snapshots_in(tmp_path)] == [4, 8, 10]
 
@@ -401,12 +399,12 @@ def test_a_resumed_run_has_the_same_averages_and_the_same_snapshots(run, tmp_pat
 def test_a_snapshot_that_cannot_be_written_is_warned_of_and_training_goes_on(tmp_path):
     (tmp_path / "ema").write_text("in the way")
     with pytest.warns(RuntimeWarning, match="training goes on without this snapshot"):
-        Trainer(make(), data(), replace(SEVERAL, steps=4), folder=tmp_path).train()
+        Trainer(make(), data(), SEVERAL.changed(steps=4), folder=tmp_path).train()
     assert checkpoint.latest(tmp_path)[2]["step"] == 4
 
 
 def test_a_run_that_breaks_down_leaves_no_snapshot_of_it(tmp_path):
-    config = replace(SEVERAL, log_every=50, save_every=50, snapshot_every=1)
+    config = SEVERAL.changed(log_every=50, save_every=50, snapshot_every=1)
     trainer = Trainer(make(), data(), config, folder=tmp_path)
     trainer.train(3)
     with torch.no_grad():
@@ -421,7 +419,7 @@ def test_one_decay_is_one_run_however_it_is_written(tmp_path):
     assert one == CONFIG.changed(ema=0.9, steps=2)
     Trainer(make(), data(), one, folder=tmp_path).train()
     with pytest.raises(InvalidValueError, match=r"ema was 0.9 and is \[0.9, 0.99\]"):
-        Trainer(make(), data(), replace(one, ema=(0.9, 0.99)), folder=tmp_path)
+        Trainer(make(), data(), one.changed(ema=(0.9, 0.99)), folder=tmp_path)
 
 
 @pytest.mark.parametrize(

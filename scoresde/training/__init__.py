@@ -1,8 +1,9 @@
 """Training of a score model: the loop, its configuration, its checkpoints."""
 
 from scoresde.training.callbacks import Callback
-from scoresde.training.config import Averages, Compute, Keeping, Optimiser, TrainConfig
+from scoresde.training.config import TrainConfig
 from scoresde.training.loggers import TensorBoard, Trackio, WandB
+from scoresde.training.parts import Averages, Compute, Keeping, Optimiser
 from scoresde.training.pictures import Pictures
 from scoresde.training.trainer import Trainer
 

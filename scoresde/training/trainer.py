@@ -8,7 +8,6 @@ threads).
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,6 @@ from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer
 from scoresde.data import Data, Identity, load
 from scoresde.data.augment import Augment
-from scoresde.objectives import dsm_loss, edm
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
 from scoresde.training.averages import AveragedWeights
@@ -38,7 +36,7 @@ from scoresde.training.log import JSONLines
 from scoresde.training.network import laid_out, training
 from scoresde.training.state import identity, pack, unpack
 from scoresde.training.stop import Stop
-from scoresde.training.update import Loss, Update, check_loss
+from scoresde.training.update import Loss, Update, check_loss, default_loss
 
 __all__ = ["Trainer"]
 
@@ -109,7 +107,7 @@ class Trainer(Generic[ScoreT]):
 
     Examples:
         >>> from scoresde import VESDE, ScoreModel, nn
-        >>> from scoresde.objectives import LearnedWeight
+        >>> from scoresde.objectives import LearnedWeight, dsm_loss
         >>> x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
         >>> with torch.random.fork_rng():
         ...     model = ScoreModel(nn.MLP(2, hidden=(8,)), VESDE(), (2,))
@@ -138,7 +136,7 @@ class Trainer(Generic[ScoreT]):
         sde = process(score)
         self.data = data if isinstance(data, Data) else load(data)
         check_fit(score, self.data)
-        self.loss = _default_loss(score, self.data) if loss is None else loss
+        self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
         warn_of_moments(facts(score).moments, self.data, stacklevel=2)
         own = identity(score, sde, self.loss, self.data)
@@ -350,10 +348,3 @@ class Trainer(Generic[ScoreT]):
             update = self._update
             tensors = distributed.shared(state)
             unpack(tensors, self.score, self.ema, self.optimizer, update.beside, source=path)
-
-
-def _default_loss(score: nn.Module, data: Data) -> Loss:
-    """Return the DSM loss with EDM's weight, for the variance that the score assumes."""
-    moments = facts(score).moments
-    var = data.moments()[1] if moments is None else moments.mean_variance()
-    return functools.partial(dsm_loss, weight=edm(var or 1.0))

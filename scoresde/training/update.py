@@ -8,6 +8,7 @@ handles all of them does.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,15 +21,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scoresde import distributed
 from scoresde.checks import quoted
+from scoresde.data import Data
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingError
 from scoresde.noise import Noise
+from scoresde.objectives import dsm_loss, edm
 from scoresde.score import modules
-from scoresde.sde import SDE
+from scoresde.sde import SDE, facts
 from scoresde.training.batches import Batch
 from scoresde.training.config import TrainConfig
 from scoresde.training.shard import whole
 
-__all__ = ["Loss", "Update", "check_loss", "checked", "seeds_of_step"]
+__all__ = ["Loss", "Update", "check_loss", "checked", "default_loss", "seeds_of_step"]
 
 Loss = Callable[..., Tensor]
 """A loss `(score, sde, x, *, noise, condition) -> (B,)`, such as `dsm_loss`."""
@@ -200,6 +203,13 @@ class Update:
         for p in self.beside.parameters():
             if p.requires_grad:
                 p.grad = distributed.mean(torch.zeros_like(p) if p.grad is None else p.grad)
+
+
+def default_loss(score: nn.Module, data: Data) -> Loss:
+    """Return the DSM loss with EDM's weight, for the variance that the score assumes."""
+    moments = facts(score).moments
+    var = data.moments()[1] if moments is None else moments.mean_variance()
+    return functools.partial(dsm_loss, weight=edm(var or 1.0))
 
 
 def check_loss(loss: object) -> None:
