@@ -587,8 +587,10 @@ class Denoiser(nn.Module):
     ],
     ids=["module", "held module", "denoiser", "held denoiser"],
 )
-def test_every_layer_around_a_model_is_evaluated_too(score):
+def test_every_layer_around_a_model_is_evaluated_too(score, recwarn):
     sample(score, SDE, "em", shape=(3,), steps=2, seed=0)
+    lost = [str(warning.message) for warning in recwarn]
+    assert all("derive the score from scoresde.Wrapped" in message for message in lost)
     assert modules(score)
     for inner in modules(score):
         assert inner.training
@@ -985,3 +987,28 @@ def test_numbers_of_numpy_and_of_torch_are_numbers(four):
 def test_a_device_that_is_not_there_is_named(device):
     with pytest.raises(DeviceError, match=f"device='{device}' cannot be used here"):
         sample(lambda x, t: -x, VPSDE(), shape=(2,), steps=2, seed=0, device=device)
+
+
+def test_a_label_of_another_type_or_class_is_refused_before_the_first_evaluation():
+    """A float label was an error of the network's own, in its words."""
+    model = scoresde.load("mnist")
+    for label, message in (
+        (torch.tensor([1.0]), "'label' takes integer labels, got torch.float32"),
+        (torch.tensor([10]), "'label' takes labels from 0 to 9, or -1 where one is missing"),
+        (-2, "'label' takes labels from 0 to 9"),
+    ):
+        with pytest.raises(ScoreSDEError, match=message):
+            scoresde.Run.of(model, condition={"label": label}, seed=0)
+    with pytest.raises(UnknownNameError, match="unknown condition 'labels'; did you mean 'label'"):
+        scoresde.Run.of(model, condition={"labels": 1}, seed=0)
+    with pytest.raises(InvalidValueError, match="this score takes no condition"):
+        scoresde.Run.of(DIAGONAL.at(SDE), condition={"label": 1}, seed=0)
+
+
+@pytest.mark.parametrize(
+    "corrector", [Ancestral(), DDIM(), ReverseDiffusion(), Restart()], ids=repr
+)
+def test_a_corrector_that_changes_the_law_or_does_nothing_is_refused(corrector):
+    with pytest.raises(InvalidTypeError, match="is no corrector"):
+        PC(corrector=corrector)
+    assert PC(corrector=corrector, k=0).order == 1
