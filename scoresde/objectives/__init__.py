@@ -11,7 +11,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from scoresde.objectives.denoising import dsm_floor, dsm_loss
-from scoresde.objectives.described import described
+from scoresde.objectives.description import described
 from scoresde.objectives.implicit import fd_ssm_loss, ism_loss, ssm_loss
 from scoresde.objectives.learned import LearnedWeight
 from scoresde.objectives.perturbed import Perturbed, event_sum, perturb

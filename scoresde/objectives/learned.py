@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scoresde.checks import check_has
 from scoresde.nn import Fourier
 from scoresde.noise import Noise
-from scoresde.objectives.described import described
+from scoresde.objectives.description import described
 from scoresde.objectives.perturbed import noise_of, times_of
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, Score, TimeLaw, process_of

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from scoresde.sde.condition import Classes, Condition, Field
-from scoresde.sde.facts import Facts, Score, ask, facts, process_of
 from scoresde.sde.ito import ItoSDE
 from scoresde.sde.ladder import BetaLadder, NCSNLadder
 from scoresde.sde.laws import Importance, LogNormal, Stratified, TimeLaw, Uniform
@@ -12,6 +11,7 @@ from scoresde.sde.moments import Moments
 from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.sde.process import SDE
 from scoresde.sde.reverse import ReverseSDE, check_output
+from scoresde.sde.score import Facts, Score, ask, facts, process_of
 from scoresde.sde.shapes import expand
 
 SDES: Mapping[str, type[SDE]] = MappingProxyType(

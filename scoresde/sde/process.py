@@ -25,8 +25,8 @@ from scoresde.sde.moments import Moments
 
 if TYPE_CHECKING:
     from scoresde.sde.condition import Condition
-    from scoresde.sde.facts import Score
     from scoresde.sde.reverse import ReverseSDE
+    from scoresde.sde.score import Score
 
 __all__ = ["SDE"]
 

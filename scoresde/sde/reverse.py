@@ -24,9 +24,9 @@ from scoresde.errors import (
     ShapeError,
 )
 from scoresde.sde.condition import Condition
-from scoresde.sde.facts import Score, ask, facts
 from scoresde.sde.moments import Moments
 from scoresde.sde.process import SDE
+from scoresde.sde.score import Score, ask, facts
 from scoresde.sde.shapes import expand
 
 __all__ = ["ReverseSDE", "check_output"]

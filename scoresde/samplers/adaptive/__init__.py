@@ -1,0 +1,1 @@
+"""Samplers that choose their own steps, and the solvers of scipy and torchsde."""

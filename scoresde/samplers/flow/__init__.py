@@ -1,0 +1,1 @@
+"""Samplers of fixed steps: predictors of the reverse SDE, and solvers of the probability flow."""

@@ -1,0 +1,1 @@
+"""Langevin dynamics: correctors, annealed Langevin, predictor-corrector."""

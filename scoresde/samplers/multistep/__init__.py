@@ -1,0 +1,1 @@
+"""Exponential multistep methods: one integrator, its settings, and the fast sampler."""
