@@ -364,7 +364,7 @@ def test_impossible_ladders_are_named(name):
     call, message = BAD[name]
     with pytest.raises(ScoreSDEError, match=message) as caught:
         call()
-    assert isinstance(caught.value, InvalidValueError)
+    assert isinstance(caught.value, (InvalidValueError, InvalidTypeError))
 
 
 @pytest.mark.parametrize(
