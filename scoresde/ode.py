@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer
 from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError, ShapeError
 
 __all__ = [
@@ -34,7 +35,8 @@ __all__ = [
     "Field",
     "Solution",
     "Tableau",
-    "check_finite",
+    "Tolerance",
+    "check_ratio",
     "nearest_factor",
     "rms",
     "solve",
@@ -152,17 +154,54 @@ def rms(y: Tensor) -> Tensor:
     return (y.double().reshape(len(y), size).square().sum(1) / max(size, 1)).sqrt()
 
 
+@dataclass(frozen=True, eq=False)
+class Tolerance:
+    """State what one step may err by, and how many evaluations a solution may take.
+
+    Args:
+        rtol: The tolerance relative to the state, >= 0; a tensor broadcasts against one event.
+        atol: The absolute tolerance, likewise; one of the two is positive.
+        max_nfe: The most evaluations of a sample.
+        norm: What makes one number of a scaled error: `(b, *)` to `(b,)`. It may weigh the parts of
+            an event differently.
+
+    Raises:
+        InvalidValueError: A tolerance is negative, infinite or NaN, or none is positive.
+    """
+
+    rtol: float | Tensor = 1e-5
+    atol: float | Tensor = 1e-5
+    max_nfe: int = 10_000
+    norm: Callable[[Tensor], Tensor] = rms
+
+    def __post_init__(self) -> None:
+        rtol, atol = (torch.as_tensor(tol, dtype=torch.float64) for tol in (self.rtol, self.atol))
+        total = rtol + atol
+        if not ((rtol >= 0) & (atol >= 0) & (total > 0) & total.isfinite()).all():
+            raise InvalidValueError(
+                "tolerances must be finite and >= 0, and one of them positive, got "
+                f"rtol = {self.rtol}, atol = {self.atol}"
+            )
+        check_integer("max_nfe", self.max_nfe, 1)
+
+    def like(self, y: Tensor) -> Tolerance:
+        """Return the same tolerances in the dtype and on the device of `y`."""
+        rtol, atol = (torch.as_tensor(tol).to(y) for tol in (self.rtol, self.atol))
+        return replace(self, rtol=rtol, atol=atol)
+
+    def measure(self, error: Tensor, size: Tensor) -> Tensor:
+        """Return errors `(b, *)` of states of this size, in tolerances: `(b,)` on the CPU."""
+        return self.norm(error / (self.atol + self.rtol * size)).cpu()
+
+
 def solve(
     f: Field,
     y: Tensor,
     t0: Tensor | float,
     t1: Tensor | float,
+    tolerance: Tolerance | None = None,
     *,
     tableau: Tableau = DOPRI5,
-    rtol: float | Tensor = 1e-5,
-    atol: float | Tensor = 1e-5,
-    max_nfe: int = 10_000,
-    norm: Callable[[Tensor], Tensor] = rms,
     variable: str = "t",
 ) -> Solution:
     r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, each sample by itself.
@@ -172,23 +211,20 @@ def solve(
         y: The states at `t0`, `(B, *)`, floating point.
         t0: The first time, `()` or `(B,)`, finite.
         t1: The last time, likewise.
+        tolerance: What a step may err by; its `max_nfe` is at least `tableau.stages + 2`.
         tableau: The method.
-        rtol: The tolerance relative to the state, >= 0; a tensor broadcasts against one event.
-        atol: The absolute tolerance, likewise.
-        max_nfe: The most evaluations a sample may take, at least `tableau.stages + 2`.
-        norm: What makes one number of a scaled error: `(b, *)` to `(b,)`. It may weigh the parts of
-            an event differently.
         variable: What t is, for messages.
 
     Raises:
-        InvalidValueError: A tolerance is negative or none is positive, or a time is not finite.
+        InvalidValueError: A time is not finite.
         ShapeError: A time is neither `()` nor `(B,)`.
         NonFiniteError: The state or the derivative is NaN or infinite.
         ConvergenceError: `max_nfe` is used up, or the steps fall below the resolution of time.
     """
     n = len(y)
     start, end = (_time(name, t, n) for name, t in (("t0", t0), ("t1", t1)))
-    rtol, atol = _tolerances(rtol, atol, y)
+    tolerance = (tolerance or Tolerance()).like(y)
+    max_nfe = tolerance.max_nfe
     out, error = y.clone(), torch.zeros_like(y)
     nfe, accepted, rejected = (torch.zeros(n, dtype=torch.long) for _ in range(3))
     rows = (start != end).nonzero().flatten()
@@ -196,7 +232,7 @@ def solve(
         return Solution(out, error, nfe, accepted, rejected)
     spent = 2
     y, t, end = y[rows], start[rows], end[rows]
-    h, k = _first_step(f, y, t, end, rows, rtol, atol, norm, variable)
+    h, k = _first_step(f, y, t, end, rows, tolerance, variable)
     previous, retry = torch.ones_like(t), torch.zeros_like(t, dtype=torch.bool)
     while True:
         if spent + tableau.stages > max_nfe:
@@ -218,8 +254,8 @@ def solve(
             stages.append(f(to if c == 1 else t + c * (to - t), y_to, rows))
         spent += tableau.stages
         local = width * _combine(tableau.e, stages)
-        ratio = norm(local / (atol + rtol * torch.maximum(y.abs(), y_to.abs()))).cpu()
-        check_finite(ratio, t, rows, variable)
+        ratio = tolerance.measure(local, torch.maximum(y.abs(), y_to.abs()))
+        check_ratio(ratio, t, rows, variable)
         ok = ratio <= 1
         h = (to - t) * _factor(ratio, previous, retry)
         previous, retry = torch.where(ok, ratio.clamp(min=1e-4), previous), ~ok
@@ -257,20 +293,18 @@ def _first_step(
     t: Tensor,
     end: Tensor,
     rows: Tensor,
-    rtol: Tensor,
-    atol: Tensor,
-    norm: Callable[[Tensor], Tensor],
+    tolerance: Tolerance,
     variable: str,
 ) -> tuple[Tensor, Tensor]:
     """The first step and the first stage, by two evaluations (Hairer et al. 1993, II.4)."""
-    k, scale, span = f(t, y, rows), atol + rtol * y.abs(), end - t
-    size, slope = norm(y / scale).cpu(), norm(k / scale).cpu()
-    check_finite(size + slope, t, rows, variable)
+    k, scale, span = f(t, y, rows), y.abs(), end - t
+    size, slope = tolerance.measure(y, scale), tolerance.measure(k, scale)
+    check_ratio(size + slope, t, rows, variable)
     probe = (0.01 * size / slope).nan_to_num(0.0, posinf=math.inf).clamp(min=1e-6)
     probe = span.sign() * torch.minimum(probe, span.abs())
     after = f(t + probe, y + _column(probe, y) * k, rows)
-    bend = norm((after - k) / scale).cpu() / probe.abs()
-    check_finite(bend, t, rows, variable)
+    bend = tolerance.measure(after - k, scale) / probe.abs()
+    check_ratio(bend, t, rows, variable)
     # a fifth root in exact arithmetic
     root = (0.01 / torch.maximum(slope, bend)).sqrt().sqrt().sqrt().sqrt()
     guess = torch.minimum(100 * probe.abs(), root * root * root)
@@ -301,16 +335,7 @@ def _time(name: str, t: Tensor | float, n: int) -> Tensor:
     return time.expand(n)
 
 
-def _tolerances(rtol: float | Tensor, atol: float | Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    both = torch.as_tensor(rtol).to(y), torch.as_tensor(atol).to(y)
-    if any(not (tol >= 0).all() for tol in both) or not (both[0] + both[1] > 0).all():
-        raise InvalidValueError(
-            f"tolerances must be >= 0 and one of them positive, got rtol = {rtol}, atol = {atol}"
-        )
-    return both
-
-
-def check_finite(ratio: Tensor, t: Tensor, rows: Tensor, variable: str = "t") -> None:
+def check_ratio(ratio: Tensor, t: Tensor, rows: Tensor, variable: str = "t") -> None:
     """Raise NonFiniteError unless the scaled errors `(b,)` at times `(b,)` are finite."""
     if not ratio.isfinite().all():
         bad = ~ratio.isfinite()

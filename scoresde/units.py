@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields
+from scoresde.checks import check_fields, check_integer
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ShapeError
 
 __all__ = [
@@ -101,10 +101,8 @@ class Range:
             raise InvalidValueError(
                 f"need low < high, both finite, got low = {self.low}, high = {self.high}"
             )
-        if self.levels is not None and not (isinstance(self.levels, int) and self.levels >= 2):
-            raise InvalidValueError(
-                f"a range has a whole number of at least 2 levels, got {self.levels!r}"
-            )
+        if self.levels is not None:
+            check_integer("levels", self.levels, 2)
 
     def forward(self, raw: Tensor) -> Tensor:
         """Raw numbers, any shape and dtype, to floats in [-1, 1]."""

@@ -270,7 +270,7 @@ def test_the_network_never_sees_an_impossible_time(name, ask):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
 def test_integer_states_are_refused_at_the_door(ask, dtype):
     rsde = VPSDE().reverse(lambda x, t: pytest.fail("the network was asked"))
-    with pytest.raises(InvalidTypeError, match=r"floating-point.*x.float\(\) / 127.5 - 1"):
+    with pytest.raises(InvalidTypeError, match=r"floating point.*x.float\(\) / 127.5 - 1"):
         getattr(rsde, ask)(torch.ones(2, 3, dtype=dtype), 0.5)
 
 

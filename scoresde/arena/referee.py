@@ -17,6 +17,7 @@ from scoresde.arena.judges import LAW, flow_errors, law_errors
 from scoresde.arena.problem import Problem
 from scoresde.arena.problems import TUNING
 from scoresde.arena.results import Results, Row
+from scoresde.checks import check_integer, check_range, door
 from scoresde.errors import InvalidValueError, NonFiniteError
 from scoresde.metrics import bootstrap
 from scoresde.samplers import Sampler
@@ -27,6 +28,7 @@ BUDGETS = (5, 10, 20, 35, 50, 100, 200)
 """Evaluations of the score that each sample may cost, Tweedie's estimate at the end included."""
 
 
+@door
 def compare(
     samplers: Mapping[str, Sampler | str | Contender] | Sequence[str],
     problems: Sequence[Problem] = TUNING,
@@ -67,15 +69,11 @@ def compare(
         InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range, or a law is
             asked for that is not known.
     """
-    if by not in ("flow", "law"):
-        raise InvalidValueError(f"by must be 'flow' or 'law', got {by!r}")
-    if n < 2 or repeats < 1 or any(budget < 2 for budget in budgets):
-        raise InvalidValueError(
-            "a comparison needs n >= 2 samples, repeats >= 1 and budgets of at least 2 "
-            f"evaluations, got n={n}, repeats={repeats}, budgets={tuple(budgets)}"
-        )
-    if not 0 <= seed < 2**63:
-        raise InvalidValueError(f"a seed must lie in [0, 2**63), got {seed}")
+    check_integer("n", n, 2)
+    check_integer("repeats", repeats, 1)
+    check_range("seed", seed, f"[0, {2**63})")
+    for budget in budgets:
+        check_integer("each budget", budget, 2)
     run = _flow if by == "flow" else _law
     if not problems or not budgets:
         raise InvalidValueError("there is nothing to run; give at least one problem and one budget")

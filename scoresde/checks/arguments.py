@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 import operator
-from collections.abc import Collection, Mapping
-from numbers import Real
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from scoresde.checks.annotations import quoted
-from scoresde.errors import DeviceError, InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.errors import (
+    DeviceError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    UnknownNameError,
+)
 
 __all__ = [
+    "as_event",
     "as_numbers",
+    "check_batch",
+    "check_finite",
     "check_floating",
-    "check_generator",
-    "check_has",
+    "check_increasing",
     "check_integer",
     "check_name",
-    "check_real",
+    "check_noise",
+    "check_range",
+    "check_shape",
     "is_out_of_memory",
-    "lacks",
     "named",
     "named_device",
     "seeded",
 ]
 
 T = TypeVar("T")
-C = TypeVar("C")
+
+
+# Numbers
 
 
 def check_integer(what: str, value: int, least: int) -> int:
-    """The value as Python's own integer; an array of one would multiply lists in another way.
+    """Return the value as Python's own integer; an array of one would multiply lists otherwise.
 
     Raises:
         InvalidValueError: It is no integer, or below `least`.
@@ -47,17 +61,32 @@ def check_integer(what: str, value: int, least: int) -> int:
     return number
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the host or a device, has run out."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+def check_range(what: str, value: float, interval: str) -> None:
+    """Raise InvalidValueError unless a number lies in an interval, written as `"(0, 1]"`."""
+    low, high = _ends(interval)
+    above = value > low or (interval[0] == "[" and value == low)
+    if not (above and (value < high or (interval[-1] == "]" and value == high))):
+        said = _IN_WORDS.get(interval, f"lie in {interval}")
+        raise InvalidValueError(f"{what} must {said}, got {quoted(value)}")
 
 
-def check_real(what: str, value: object) -> None:
-    """Raise InvalidTypeError unless `value` is a real number."""
-    if not isinstance(value, Real):
-        raise InvalidTypeError(f"{what} must be a number, got {quoted(value)}")
+_IN_WORDS = {"(0, inf)": "be positive and finite", "[0, inf)": "be finite and >= 0"}
+
+
+@functools.cache
+def _ends(interval: str) -> tuple[float, float]:
+    low, high = interval[1:-1].split(",")
+    return float(low), float(high)
+
+
+def check_increasing(**values: float) -> None:
+    """Raise InvalidValueError unless numbers, given by name, are positive, finite and increase."""
+    if not all(a < b for a, b in itertools.pairwise([0.0, *values.values(), math.inf])):
+        given = ", ".join(f"{name} = {quoted(value)}" for name, value in values.items())
+        raise InvalidValueError(f"need 0 < {' < '.join(values)}, finite, got {given}")
+
+
+# Names
 
 
 def check_name(kind: str, name: object, choices: Collection[str]) -> None:
@@ -66,68 +95,78 @@ def check_name(kind: str, name: object, choices: Collection[str]) -> None:
         raise UnknownNameError.of(kind, name, choices)
 
 
-def check_has(what: str, value: object, attribute: str, expected: str) -> None:
-    """Raise InvalidTypeError unless `value` has the attribute by which such things are known.
-
-    Args:
-        what: The argument.
-        value: What came in.
-        attribute: A name that everything of the kind has.
-        expected: The kind, in words.
-    """
-    if lacks(value, attribute):
-        raise InvalidTypeError(f"{what} must be {expected}, got {quoted(value)}")
-
-
-def lacks(value: object, attribute: str) -> bool:
-    """Whether it is no object of the kind with this attribute; nor is the kind's class one."""
-    return isinstance(value, type) or not hasattr(value, attribute)
-
-
-def named(kind: str, given: str | T, choices: Mapping[str, C], attribute: str, other: str) -> T | C:
-    """The choice of that name; an object stands for itself.
-
-    Args:
-        kind: What it is.
-        given: What came in.
-        choices: What has a name.
-        attribute: A name that every object of the kind has.
-        other: Such an object, in words.
+def named(kind: str, given: str | T, choices: Mapping[str, T]) -> T:
+    """Return the choice of that name; an object stands for itself.
 
     Raises:
         UnknownNameError: The name is not among the choices.
-        InvalidTypeError: It is neither a name nor such an object.
     """
     if not isinstance(given, str):
-        check_has(kind, given, attribute, f"a name ({', '.join(choices)}) or {other}")
         return given
     check_name(kind, given, choices)
     return choices[given]
 
 
-def check_floating(what: str, dtype: torch.dtype) -> None:
-    """Raise InvalidTypeError unless `dtype` is one of floating point."""
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise InvalidTypeError(
-            f"{what} must be floating point, got {dtype}; for 8-bit images: x.float() / 127.5 - 1"
-        )
+# Tensors
 
 
-def named_device(device: torch.device | str) -> torch.device:
-    """The device, once a tensor was made there.
+def check_batch(
+    what: str, x: Tensor, event: Sequence[int] | None = None, *, finite: bool = True
+) -> None:
+    """Raise unless `x` is a batch `(B, *event)` of floating point numbers.
+
+    Args:
+        what: The argument.
+        x: A tensor.
+        event: The shape of one sample, where it is known.
+        finite: Whether to look for NaN and infinity.
+    """
+    if not x.is_floating_point():
+        check_floating(what, x)
+    check_shape(what, x, event)
+    if finite:
+        check_finite(what, x)
+
+
+def check_floating(what: str, x: Tensor | torch.dtype) -> None:
+    """Raise InvalidTypeError unless a tensor, or a dtype asked for, is of floating point."""
+    dtype, remedy = x, "choose torch.float32 or torch.float64"
+    if not isinstance(dtype, torch.dtype):
+        dtype, remedy = dtype.dtype, "for 8-bit images: x.float() / 127.5 - 1"
+    if not dtype.is_floating_point:
+        raise InvalidTypeError(f"{what} must be floating point, got {dtype}; {remedy}")
+
+
+def check_shape(what: str, x: Tensor, event: Sequence[int] | None = None) -> None:
+    """Raise ShapeError unless a tensor has the shape `(B, *event)`, any event where it is None."""
+    if x.ndim == 0 or (event is not None and tuple(x.shape[1:]) != tuple(event)):
+        expected = ", ".join(map(str, ("B", *(("*",) if event is None else event))))
+        raise ShapeError(f"{what} must have shape ({expected}), got {tuple(x.shape)}")
+
+
+def check_finite(what: str, x: Tensor) -> None:
+    """Raise NonFiniteError where a tensor holds NaN or infinity."""
+    if not x.isfinite().all():
+        raise NonFiniteError(f"{what} holds NaN or infinity; remove or repair those numbers")
+
+
+def check_noise(sigma: Tensor, t: object, remedy: str) -> None:
+    """Raise InvalidValueError where the noise scale at times is 0, with what to do about it."""
+    if not (sigma > 0).all():
+        raise InvalidValueError(f"there is no noise at t = {quoted(t)}; {remedy}")
+
+
+def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of one sample as a tuple of integers of at least 0.
 
     Raises:
-        DeviceError: It is none, or cannot be used here.
+        InvalidValueError: A side is no such integer.
     """
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(f"device={device!r} cannot be used here: {reason}; try 'cpu'") from error
+    return tuple(check_integer(f"each side of {what}", side, 0) for side in shape)
 
 
 def as_numbers(what: str, value: object, **options: Any) -> Tensor:
-    """The value as a tensor, made with the `options` of `torch.as_tensor`.
+    """Return the value as a tensor, made with the `options` of `torch.as_tensor`.
 
     Raises:
         InvalidTypeError: It is none and cannot become one.
@@ -140,16 +179,33 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
         ) from error
 
 
+# Resources
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True for an error that says that memory, of the host or a device, has run out."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def named_device(device: torch.device | str) -> torch.device:
+    """Return the device, once a tensor was made there.
+
+    Raises:
+        DeviceError: It is none, or cannot be used here.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device={device!r} cannot be used here: {reason}; try 'cpu'") from error
+
+
 def seeded(seed: int) -> torch.Generator:
-    """A generator of torch's, which takes 63 bits of a seed.
+    """Return a generator of torch's, which takes 63 bits of a seed.
 
     Raises:
         InvalidValueError: The seed is no integer of at least 0.
     """
     return torch.Generator().manual_seed(check_integer("seed", seed, 0) % 2**63)
-
-
-def check_generator(generator: object) -> None:
-    """Raise InvalidTypeError unless it is a generator of torch, or None."""
-    if generator is not None:
-        check_has("generator", generator, "initial_seed", "a torch.Generator")

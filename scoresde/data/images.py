@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_integer
 from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, Part, Store, in_threads, numbers, pieces
-from scoresde.errors import DataError, InvalidValueError
+from scoresde.errors import DataError
 from scoresde.units import BYTES
 
 if TYPE_CHECKING:
@@ -276,12 +277,10 @@ def check_size(size: Size) -> None:
     """Refuse a size without pixels.
 
     Raises:
-        InvalidValueError: It is no number above 0, and no two of them.
+        InvalidValueError: A side is below 1.
     """
-    sides = size if isinstance(size, tuple) else (size, size)
-    sound = all(isinstance(side, int) and side >= 1 for side in sides)
-    if size is not None and not (sound and len(sides) == 2):
-        raise InvalidValueError(f"size is {size!r}; it must be pixels, or (height, width), above 0")
+    for side in size if isinstance(size, tuple) else (1 if size is None else size,):
+        check_integer("each side in size", side, 1)
 
 
 def _refuse(items: Items, errors: Mapping[int, str], skip: bool) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_fields
 from scoresde.data.batches import order
 from scoresde.data.stores import Memory, Part, Store
 from scoresde.data.survey import Survey, survey
@@ -45,6 +46,7 @@ class Data:
     classes: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         describe(self.transform)
         if isinstance(self.raw, Tensor):
             object.__setattr__(self, "raw", self.raw.detach())
@@ -190,13 +192,9 @@ class Data:
 
 def _check_dtype(x: Tensor, transform: Transform) -> None:
     if x.dtype not in _DTYPES or (x.dtype == torch.uint8 and transform == Identity()):
-        hint = (
-            "scale bytes with `x.float() / 127.5 - 1`, or keep them: Data(x, transform=BYTES)"
-            if x.dtype == torch.uint8
-            else "convert them with `x.float()`"
-        )
         raise InvalidTypeError(
-            f"samples must be float32 or float64, or bytes with a transform, got {x.dtype}; {hint}"
+            f"x must be float32 or float64, got {x.dtype}; for 8-bit images: "
+            "x.float() / 127.5 - 1, or bytes with their transform: Data(x, transform=BYTES)"
         )
 
 

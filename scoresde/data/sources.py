@@ -9,12 +9,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.checks import door
 from scoresde.data.arrays import array_file
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
 from scoresde.data.images import Size, check_size, folder
@@ -25,6 +26,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError
 __all__ = ["find", "load"]
 
 
+@door
 def load(
     source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
     *,
@@ -32,7 +34,7 @@ def load(
     split: str | None = None,
     size: Size = None,
     standardize: bool = False,
-    on_bad_image: str = "raise",
+    on_bad_image: Literal["raise", "skip"] = "raise",
     lazy: bool | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Data:
@@ -71,8 +73,6 @@ def load(
         UnknownNameError: no data set has that name.
         MissingExtraError: `"digits"` without scikit-learn, `"hf:..."` without datasets.
     """
-    if on_bad_image not in ("raise", "skip"):
-        raise InvalidValueError(f"on_bad_image is {on_bad_image!r}; it must be 'raise' or 'skip'")
     skip = on_bad_image == "skip"
     data = find(source, label=label, split=split, size=size, skip=skip, lazy=lazy, root=root)
     if not isinstance(data.raw, Tensor):

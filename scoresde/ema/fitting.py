@@ -26,8 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_range, door
 from scoresde.ema.profile import Profile
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.errors import InvalidValueError
 
 __all__ = ["Fit", "fit"]
 
@@ -48,6 +49,7 @@ class Fit(NamedTuple):
     error: float
 
 
+@door
 def fit(
     stored: Sequence[tuple[Profile, int]],
     target: Profile,
@@ -68,15 +70,11 @@ def fit(
         InvalidValueError: Nothing is stored, or something before its first update, or `at` is
             below 1 or beyond all that is stored.
     """
-    if not isinstance(target, Profile):
-        raise InvalidTypeError(f"the wanted average must be one as Power(0.1) is, got {target!r}")
     if not stored:
         raise InvalidValueError("nothing is stored from which an average could be made")
     if min(n for _, n in stored) < 1:
         raise InvalidValueError("an average without an update, or less, has nothing to give")
-    last = max(n for _, n in stored)
-    if isinstance(at, bool) or not isinstance(at, int) or not 1 <= at <= last:
-        raise InvalidValueError(f"at must be an integer in [1, {last}], got {at!r}")
+    check_range("at", at, f"[1, {max(n for _, n in stored)}]")
     k, width = _updates([n for _, n in stored], at)
     wanted = target.share(k, at) * width.sqrt()
     length = wanted[k <= at].norm()

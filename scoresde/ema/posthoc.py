@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.checks import door
 from scoresde.ema.fitting import fit
 from scoresde.ema.profile import Profile
 from scoresde.ema.snapshots import Snapshot, snapshots_in
@@ -47,6 +48,7 @@ class Reconstruction:
     error: float
 
 
+@door
 def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) -> Reconstruction:
     """The average of a run's weights that `profile` would have given, from its snapshots.
 

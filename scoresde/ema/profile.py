@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import abc
 import math
-import numbers
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.checks import check_fields, check_range, door
+from scoresde.errors import InvalidValueError
 
 __all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
 
@@ -71,11 +71,8 @@ class Exponential(Profile):
     warmup: bool = True
 
     def __post_init__(self) -> None:
-        _check_number("decay", self.decay)
-        if not 0 <= self.decay < 1:
-            raise InvalidValueError(
-                f"decay is {self.decay}; it must lie in [0, 1), 0.9999 for example"
-            )
+        check_fields(self)
+        check_range("decay", self.decay, "[0, 1)")
 
     def __str__(self) -> str:
         return f"decay {self.decay}"
@@ -118,6 +115,7 @@ class Power(Profile):
     sigma: float = 0.1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         gamma_of(self.sigma)
 
     def __str__(self) -> str:
@@ -137,6 +135,7 @@ class Power(Profile):
         return (k.double().clamp(max=n) / n) ** (self.gamma + 1)
 
 
+@door
 def sigma_of(gamma: float) -> float:
     r"""The spread of a power-function profile.
 
@@ -147,12 +146,11 @@ def sigma_of(gamma: float) -> float:
         InvalidTypeError: `gamma` is no number.
         InvalidValueError: `gamma` is below 0.
     """
-    _check_number("gamma", gamma)
-    if not 0 <= gamma < math.inf:
-        raise InvalidValueError(f"gamma must be a number >= 0, got {gamma!r}")
+    check_range("gamma", gamma, "[0, inf)")
     return math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
 
 
+@door
 def gamma_of(sigma: float) -> float:
     r"""The exponent of a power-function profile: the inverse of `sigma_of`.
 
@@ -162,15 +160,9 @@ def gamma_of(sigma: float) -> float:
         InvalidTypeError: `sigma` is no number.
         InvalidValueError: `sigma` is outside [1e-4, 0.288].
     """
-    _check_number("sigma", sigma)
     if not _LEAST <= sigma <= sigma_of(0.0) + 1e-12:
         raise InvalidValueError(
             f"sigma must lie in [{_LEAST}, {sigma_of(0.0):.4f}], got {sigma!r}; 0.1 for example"
         )
     t = sigma**-2.0
     return max(0.0, float(np.roots([1, 7, 16 - t, 12 - t]).real.max()))
-
-
-def _check_number(name: str, value: object) -> None:
-    if not isinstance(value, numbers.Real):
-        raise InvalidTypeError(f"{name} must be a number, got {value!r}")

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.checkpoint import clean, load_tensors, save_tensors, steps_in
+from scoresde.checks import door
 from scoresde.ema.average import PowerEMA
 from scoresde.ema.profile import Power
 from scoresde.errors import CheckpointError, InvalidValueError, NonFiniteError
@@ -57,6 +58,7 @@ class Snapshot:
         return parts
 
 
+@door
 def save_snapshot(folder: str | Path, average: PowerEMA[Any], *, half: bool = False) -> Path:
     """Store an average, as it is after its updates so far, in the folder of a run.
 
@@ -100,6 +102,7 @@ def _half(value: Tensor) -> Tensor:
     return rounded if rounded.isfinite().all() else value
 
 
+@door
 def snapshots_in(folder: str | Path) -> list[Snapshot]:
     """The snapshots in the folder of a run, by spread and step; none where there is none."""
     found = []

@@ -20,7 +20,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from scoresde.checks import door, named
+from scoresde.checks import check_fields, check_integer, check_range, door, named
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.likelihood.result import LogProb
 from scoresde.units import Transform
@@ -46,12 +46,9 @@ class Dequantization:
     origin: float
 
     def __post_init__(self) -> None:
-        if self.levels < 2:
-            raise InvalidValueError(f"levels must be at least 2, got {self.levels}")
-        if not 0 < self.cell < math.inf or not math.isfinite(self.origin):
-            raise InvalidValueError(
-                f"cell must be positive and origin finite, got {self.cell} and {self.origin}"
-            )
+        check_fields(self, finite=True)
+        check_integer("levels", self.levels, 2)
+        check_range("cell", self.cell, "(0, inf)")
 
     @classmethod
     def centred(cls, levels: int, low: float = -1.0, high: float = 1.0) -> Dequantization:
@@ -146,12 +143,13 @@ def bits_per_dim(
             "they had; declare data_transform='uint8' for (y + u) / 128 - 1, "
             "or a Dequantization(levels, cell, origin)"
         )
-    data_transform = named("data transform", data_transform, TRANSFORMS, "cell", "a Dequantization")
+    data_transform = named("data transform", data_transform, TRANSFORMS)
     if log_prob.dimensions == 0:
         raise InvalidValueError("samples without a dimension have no bits per dimension")
     return -log_prob.value / (log_prob.dimensions * math.log(2)) - math.log2(data_transform.cell)
 
 
+@door
 def importance_bound(values: Tensor) -> Tensor:
     r"""$\log \frac1k \sum_i e^{v_i}$ over k dequantisations of the same data, `(k, B)` to `(B,)`.
 

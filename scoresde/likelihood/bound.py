@@ -24,8 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, door
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_integer, check_noise, door
 from scoresde.likelihood.inputs import check_input, moments_of, time
 from scoresde.likelihood.result import LogProb
 from scoresde.noise import Noise
@@ -74,11 +73,7 @@ def elbo(
     moments = moments_of(score, moments)
     size, noise = math.prod(x.shape[1:]), Noise.of(seed, len(x), first=first)
     low, high = sde.log_snr(time(sde.T)), sde.log_snr(time(sde.eps))
-    if not high.isfinite():
-        raise InvalidValueError(
-            f"the bound needs noise at eps, but sigma(eps = {sde.eps}) is 0 for "
-            f"{type(sde).__name__}; choose eps > 0, or use log_prob"
-        )
+    check_noise(sde.sigma(time(sde.eps)), sde.eps, "choose eps > 0, or use log_prob")
     rsde = sde.reverse(score, condition=given)
     terms = []
     with evaluating(score), torch.no_grad():

@@ -15,13 +15,13 @@ sample by itself; the integrand vanishes where $p_t$ is standard normal.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from scoresde.likelihood.trace import Trace
-from scoresde.ode import DOPRI5, Solution, rms, solve
+from scoresde.ode import Solution, Tolerance, rms, solve
 from scoresde.samplers.adaptive.ode import ANGLE
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, expand
 from scoresde.sde.coordinates import angle, scale, time_of_angle
@@ -57,9 +57,8 @@ class Flow:
         moments: The data's moments, where known.
         dtype: The dtype in which the model is evaluated.
         trace: How the divergence is found.
-        rtol: The tolerance relative to $z$.
-        atol: The absolute tolerance of $z$, and that of the density in nats.
-        max_nfe: The most evaluations of a sample.
+        solver: The tolerance relative to $z$, the absolute one, of $z$ and of the density in nats,
+            and the most evaluations of a sample.
     """
 
     score: Score
@@ -68,9 +67,7 @@ class Flow:
     moments: Moments | None
     dtype: torch.dtype
     trace: Trace
-    rtol: float
-    atol: float
-    max_nfe: int
+    solver: Tolerance
 
     def reverse(self, rows: Tensor | slice = slice(None)) -> ReverseSDE:
         """Return the reverse SDE for some of the samples."""
@@ -108,12 +105,12 @@ class Flow:
             torch.cat([z.reshape(len(x), size), z.new_zeros(len(x), count)], 1),
             angle(sde, t),
             angle(sde, s),
-            tableau=DOPRI5,
-            rtol=self.rtol * parts,
-            atol=self.atol,
-            max_nfe=self.max_nfe,
+            replace(
+                self.solver,
+                rtol=self.solver.rtol * parts,
+                norm=lambda e: torch.maximum(rms(e[:, :size]), rms(e[:, size:])),
+            ),
             variable=ANGLE,
-            norm=lambda e: torch.maximum(rms(e[:, :size]), rms(e[:, size:])),
         )
         z = solution.y[:, :size].reshape(x.shape)
         volume = size * torch.log(scale(sde, t) / scale(sde, s))

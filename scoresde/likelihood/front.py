@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_floating, check_integer, check_real, door, named_device
+from scoresde.checks import as_event, check_floating, check_integer, check_range, door, named_device
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.inputs import check_input, moments_of, time
@@ -17,6 +18,7 @@ from scoresde.likelihood.prior import heat_correction, read_moments
 from scoresde.likelihood.result import LogProb
 from scoresde.likelihood.trace import Exact, Probed, Trace
 from scoresde.noise import Noise, seeds_of
+from scoresde.ode import Tolerance
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Condition, Moments, Score, expand, facts, process_of
 
@@ -88,21 +90,19 @@ def log_prob(
     """
     sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
-    check_real("t", start)
-    if not sde.eps <= start <= sde.T:
-        raise InvalidValueError(f"t must lie in [eps, T] = [{sde.eps}, {sde.T}], got {t}")
+    check_range("t", start, f"[{sde.eps}, {sde.T}]")
+    solver = Tolerance(rtol, atol, max_nfe)
     check_integer("first", first, 0)
-    if batch_size is not None:
-        check_integer("batch_size", batch_size, 1)
-    size = len(x) if batch_size is None else batch_size
+    size = len(x) if batch_size is None else check_integer("batch_size", batch_size, 1)
+    known = moments_of(score, moments)
     parts = []
     with evaluating(score), torch.no_grad():
         for i in range(0, max(len(x), 1), max(size, 1)):
             rows = slice(i, i + size)
             some = None if given is None else given.rows(rows)
             noise = Noise.of(seed, len(x[rows]), first=first + i)
-            trace = (method, probes, noise)
-            flow = _flow(score, sde, x[rows], some, moments, trace, rtol, atol, max_nfe)
+            by = _Divergence(method, probes, noise)
+            flow = _flow(score, sde, x[rows], some, known, by, solver)
             parts.append(_log_prob(flow, x[rows], start, of_data=t is None))
     return LogProb.cat(parts)
 
@@ -159,9 +159,7 @@ def sample_with_log_prob(
     event: Any = facts(score).event_shape if shape is None else shape
     if event is None:
         raise InvalidValueError("a bare score does not know its event shape; give shape=")
-    if not (isinstance(event, Sequence) and all(isinstance(d, int) and d >= 0 for d in event)):
-        raise InvalidValueError(f"shape= is the shape of one sample, such as (2,), got {event!r}")
-    event = tuple(event)
+    event = as_event("shape", event)
     seeds, indices = seeds_of(n, seed, generator, first)
     noise = Noise(seeds, indices, horizon=sde.T)
     check_floating("dtype", dtype)
@@ -169,8 +167,8 @@ def sample_with_log_prob(
     like = torch.empty(n, *event, dtype=dtype, device=where)
     _, given = check_input(score, sde, torch.zeros_like(like), condition)
     with evaluating(score), torch.no_grad():
-        trace = (method, probes, noise)
-        flow = _flow(score, sde, like, given, moments, trace, rtol, atol, max_nfe)
+        by, solver = _Divergence(method, probes, noise), Tolerance(rtol, atol, max_nfe)
+        flow = _flow(score, sde, like, given, moments_of(score, moments), by, solver)
         prior = sde.prior(flow.moments)
         z = prior.sample(noise.normal(like.double(), math.inf))
         moved = flow.transport(z, time(sde.T), time(sde.eps))
@@ -181,41 +179,41 @@ def sample_with_log_prob(
     return moved.x.to(dtype), found
 
 
+@dataclass(frozen=True)
+class _Divergence:
+    """How the divergence of a score is to be found."""
+
+    method: Method
+    probes: int
+    noise: Noise
+
+    def __post_init__(self) -> None:
+        check_integer("probes", self.probes, 1)
+
+    def trace(self, x: Tensor, moments: Moments | None) -> Trace:
+        """Return the trace for samples `(B, *)`."""
+        size, method = x.shape[1:].numel(), self.method
+        if size <= self.probes or method == "exact" or (method == "auto" and size <= _EXACT):
+            return Exact()
+        own = self.noise.fork(1)  # the start of a sample of the same seed is another number
+        signs = [own.normal(x, math.inf, k).sign() for k in range(self.probes)]
+        return Probed(torch.stack(signs), moments)
+
+
 def _flow(
     score: Score,
     sde: SDE,
     x: Tensor,
     condition: Condition | None,
     moments: Moments | None,
-    by: tuple[str, int, Noise],
-    rtol: float,
-    atol: float,
-    max_nfe: int,
+    by: _Divergence,
+    solver: Tolerance,
 ) -> Flow:
-    """The flow with its prior, and its trace `by` a method, a number of probes and a noise."""
-    method, probes, noise = by
+    """Return the flow of samples like `x`, with its prior and its trace."""
     event = tuple(x.shape[1:])
-    if method not in ("auto", "exact", "hutchinson"):
-        raise InvalidValueError(f"method must be 'auto', 'exact' or 'hutchinson', got {method!r}")
-    check_integer("probes", probes, 1)
-    check_integer("max_nfe", max_nfe, 1)
-    check_real("rtol", rtol)
-    check_real("atol", atol)
-    if not (0 <= rtol < math.inf and 0 < atol < math.inf):
-        raise InvalidValueError(
-            f"tolerances must be >= 0 and finite, and atol positive, got rtol = {rtol} and "
-            f"atol = {atol}"
-        )
-    moments = moments_of(score, moments)
     if moments is None and not condition and 0 < math.prod(event) <= _READABLE:
         moments = read_moments(sde.reverse(score), event, x.dtype, x.device)
-    trace: Trace = Exact()
-    size = math.prod(event)
-    if size > probes and (method == "hutchinson" or (method == "auto" and size > _EXACT)):
-        own = noise.fork(1)  # the start of a sample of the same seed is another number
-        signs = torch.stack([own.normal(x, math.inf, k).sign() for k in range(probes)])
-        trace = Probed(signs, moments)
-    return Flow(score, sde, condition, moments, x.dtype, trace, rtol, atol, max_nfe)
+    return Flow(score, sde, condition, moments, x.dtype, by.trace(x, moments), solver)
 
 
 def _log_prob(flow: Flow, x: Tensor, start: float, *, of_data: bool) -> LogProb:

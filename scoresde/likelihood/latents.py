@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import door
-from scoresde.errors import ShapeError
+from scoresde.checks import check_shape, door
 from scoresde.likelihood.inputs import check_input, time
 from scoresde.noise import Noise
 from scoresde.samplers import ProbabilityFlow
@@ -91,6 +90,7 @@ def _carried(
         return method.step(sde.reverse(score, condition=given), x, time(t), time(s), noise)
 
 
+@door
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     r"""The point between two latents on the great circle through them, each `(B, *)`.
 
@@ -108,8 +108,8 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     Raises:
         ShapeError: The two have different shapes.
     """
-    if a.shape != b.shape:
-        raise ShapeError(f"the latents differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
+    check_shape("a", a)
+    check_shape("b", b, a.shape[1:])
     u, v = (y.double().reshape(len(y), y.shape[1:].numel()) for y in (a, b))
     cos = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1)).clamp(min=1e-300)
     theta = torch.arccos(cos.clamp(-1, 1))

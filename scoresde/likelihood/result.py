@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from scoresde.checks import door
 from scoresde.errors import InvalidValueError
 
 __all__ = ["LogProb", "effective_sample_size"]
@@ -50,6 +51,7 @@ class LogProb:
         return LogProb(**joined, dimensions=parts[0].dimensions)
 
 
+@door
 def effective_sample_size(log_weights: Tensor) -> float:
     r"""$(\sum w)^2 / \sum w^2$: how many draws of the target the weighted ones are worth.
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from scoresde.checks import check_finite, check_shape, quoted
 from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
-__all__ = ["finite", "flat"]
+__all__ = ["finite", "flat", "pair", "whole"]
 
 # The squares of larger numbers, summed up, may leave float64, and those of smaller ones vanish.
 _LARGEST, _SMALLEST = 1e140, 1e-140
 
 
 def flat(name: str, x: Tensor) -> Tensor:
-    """Samples `(N, *)` as a finite float64 matrix `(N, D)`, out of any graph."""
+    """Return samples `(N, *)` as a finite float64 matrix `(N, D)`, out of any graph."""
     x = finite(name, x)
-    if x.ndim == 0:
-        raise ShapeError(f"{name} must be a batch (B, *), got a single number")
+    check_shape(name, x)
     rows = x.reshape(len(x), x.shape[1:].numel())
     largest = float(rows.abs().max()) if rows.numel() else 0.0
     if largest > _LARGEST or 0 < largest < _SMALLEST:
@@ -27,11 +28,25 @@ def flat(name: str, x: Tensor) -> Tensor:
     return rows
 
 
+def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) -> list[Tensor]:
+    """Return two sets of at least so many samples, each as `flat` does, on the device of x."""
+    a, b = (flat(name, part) for name, part in zip(names, (x, y), strict=True))
+    if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) < least:
+        raise ShapeError(
+            f"{names[0]} and {names[1]} must hold at least {least} events of one shape each, got "
+            f"{tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    return [a, b.to(a.device)]
+
+
+def whole(*sets: Tensor) -> list[Tensor]:
+    """Return the choice of all rows of each set, `(1, N)`, as metrics take it."""
+    return [torch.ones(1, len(part), dtype=torch.bool, device=part.device) for part in sets]
+
+
 def finite(name: str, x: Tensor) -> Tensor:
-    """`x` as float64 and out of any graph, once it is seen to be real and finite."""
+    """Return `x` as float64 and out of any graph, once it is seen to be real and finite."""
     if not isinstance(x, Tensor) or x.is_complex():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InvalidTypeError(f"{name} must be a tensor of real numbers, got {got}")
-    if not x.isfinite().all():
-        raise NonFiniteError(f"{name} holds NaN or infinite numbers; look where they come from")
+        raise InvalidTypeError(f"{name} must be a tensor of real numbers, got {quoted(x)}")
+    check_finite(name, x)
     return x.detach().double()

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde.checks import check_integer, check_real
+from scoresde.checks import check_integer, check_range, check_shape, door
 from scoresde.data import Data, batch_indices
 from scoresde.errors import (
     CheckpointError,
     DataError,
-    InvalidValueError,
     NonFiniteError,
     ShapeError,
 )
@@ -46,6 +45,7 @@ class Classifier(nn.Module):
     SIZE = 64
     scale: Tensor
 
+    @door
     def __init__(self, event_shape: Sequence[int], classes: int) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
@@ -70,6 +70,7 @@ class Classifier(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     @classmethod
+    @door
     def fit(
         cls,
         data: Data,
@@ -99,9 +100,7 @@ class Classifier(nn.Module):
         for name, value in (("steps", steps), ("batch_size", batch_size)):
             check_integer(name, value, 1)
         check_integer("seed", seed, 0)
-        check_real("lr", lr)
-        if not lr > 0:
-            raise InvalidValueError(f"lr must be positive, got {lr}")
+        check_range("lr", lr, "(0, inf)")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(seed) % 2**63)
             self = cls(data.event_shape, data.classes)
@@ -128,11 +127,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """The features `(B, 64)` of a batch `(B, *)`."""
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise ShapeError(
-                f"the classifier knows events of shape {self.event_shape}, got a batch of shape "
-                f"{tuple(x.shape)}"
-            )
+        check_shape("x", x, self.event_shape)
         features: Tensor = self.body(x.to(self.head.weight))
         return features / self.scale
 

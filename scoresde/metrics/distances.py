@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scoresde.checks import door
 from scoresde.errors import InvalidValueError, ShapeError
-from scoresde.metrics.checks import finite, flat
+from scoresde.metrics.checks import finite, pair
 
 __all__ = ["nearest_distance", "total_variation"]
 
@@ -14,6 +15,7 @@ __all__ = ["nearest_distance", "total_variation"]
 _ENTRIES = 2**22
 
 
+@door
 @torch.no_grad()
 def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     r"""The Euclidean distance from each sample to the nearest of `y`, $\min_j \|x_i - y_j\|$.
@@ -33,11 +35,7 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
         InvalidTypeError: one of them is not a tensor of real numbers.
         NonFiniteError: one of them holds a NaN or an infinity.
     """
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape[1:] != y.shape[1:]:
-        raise ShapeError(
-            f"x and y must hold events of one shape, got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    points, others = flat("x", x), flat("y", y).to(x.device)
+    points, others = pair(x, y, 0)
     if len(others) == 0:
         raise ShapeError("y holds no sample to be near to; pass at least one")
     # the products behind the choice cancel least about a common centre
@@ -53,6 +51,7 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(distances)
 
 
+@door
 def total_variation(p: Tensor, q: Tensor) -> float:
     r"""The total variation $\frac12 \sum_k |p_k - q_k|$ between two histograms.
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_fields, check_integer, door
 from scoresde.data import to_uint8
-from scoresde.errors import DataError, InvalidValueError, MissingExtraError, ShapeError
+from scoresde.errors import DataError, MissingExtraError, ShapeError
 
 __all__ = ["Inception", "inception"]
 
-_LAYERS = ("64", "192", "768", "2048")
+Layer = Literal["64", "192", "768", "2048"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,7 @@ class Inception:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_integer("batch_size", self.batch_size, 1)
 
     @torch.no_grad()
@@ -54,7 +55,8 @@ class Inception:
         return torch.cat([self.extractor(part)[0] for part in torch.split(images, self.batch_size)])
 
 
-def inception(layer: str = "2048", *, device: str | torch.device = "cpu") -> Inception:
+@door
+def inception(layer: Layer = "2048", *, device: str | torch.device = "cpu") -> Inception:
     """The feature map of FID and KID; its weights, 91 MB, are downloaded when first asked for.
 
     Args:
@@ -63,12 +65,10 @@ def inception(layer: str = "2048", *, device: str | torch.device = "cpu") -> Inc
         device: Where it runs.
 
     Raises:
-        InvalidValueError: There is no such layer.
+        UnknownNameError: There is no such layer.
         MissingExtraError: torch-fidelity is not installed.
         DataError: The weights cannot be downloaded.
     """
-    if layer not in _LAYERS:
-        raise InvalidValueError(f"layer must be one of {', '.join(_LAYERS)}, got {layer!r}")
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:

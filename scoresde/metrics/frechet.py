@@ -22,7 +22,8 @@ from operator import add
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, ShapeError
+from scoresde.checks import door
+from scoresde.errors import ShapeError
 from scoresde.metrics.sources import Features, Source, features_of
 
 __all__ = ["Frechet", "GaussianFit", "frechet_distance"]
@@ -112,6 +113,7 @@ class GaussianFit:
         return self.root / math.sqrt(self.n - 1)
 
 
+@door
 @torch.no_grad()
 def frechet_distance(
     x: Tensor | GaussianFit, y: Tensor | GaussianFit, *, features: Features | None = None
@@ -203,8 +205,6 @@ def _fit(name: str, source: Source, features: Features | None) -> GaussianFit:
 def _given(name: str, x: Tensor | GaussianFit, features: Features | None) -> GaussianFit:
     if isinstance(x, GaussianFit):
         return x
-    if not isinstance(x, Tensor):
-        raise InvalidTypeError(f"{name} must be a tensor of samples, got {type(x).__name__}")
     if x.ndim == 0 or len(x) < 2:
         raise ShapeError(
             f"a covariance needs at least 2 samples, got {name} of shape {tuple(x.shape)}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.checks import check_integer, check_name, named
+from scoresde.checks import check_integer, check_name, check_range, door, named, quoted
 from scoresde.data import Data, Identity, Transform, order
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
@@ -20,7 +20,7 @@ from scoresde.metrics.kernels import Kernel
 from scoresde.metrics.laws import Sliced
 from scoresde.metrics.memory import Memory
 from scoresde.metrics.neighbours import Neighbours
-from scoresde.metrics.resampling import check_level, check_resamples, estimate, halves
+from scoresde.metrics.resampling import check_resamples, estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
 
 __all__ = ["METRICS", "Metric", "evaluate", "plan"]
@@ -54,6 +54,7 @@ METRICS: Mapping[str, Metric] = {
 """The names that `evaluate(metrics=...)` accepts."""
 
 
+@door
 @torch.no_grad()
 def evaluate(
     samples: Source,
@@ -104,7 +105,7 @@ def evaluate(
     chosen, least = plan(metrics, resamples, train is not None)
     features = _map(features)
     check_integer("seed", seed, 0)
-    check_level(level)
+    check_range("level", level, "(0, 1)")
     real = opened(real)
     units = real.transform if isinstance(real, Data) else Identity()
     read = partial(_read, features=features, units=units, progress=progress)
@@ -156,9 +157,7 @@ def plan(
         UnknownNameError, InvalidTypeError, InvalidValueError: There is no such comparison.
     """
     metrics = (metrics,) if isinstance(metrics, str) else metrics
-    if not isinstance(metrics, Iterable):
-        raise InvalidTypeError(f"metrics must be names or callables, got {metrics!r}")
-    chosen = [_metric(metric) for metric in metrics]
+    chosen = [named("metric", metric, METRICS) for metric in metrics]
     if not chosen and not memory:
         raise InvalidValueError(f"there is nothing to compare; metrics are {', '.join(METRICS)}")
     check_resamples(resamples)
@@ -173,26 +172,19 @@ def _found(
     if not isinstance(found, Mapping):
         raise InvalidTypeError(f"a metric returns its figures by name, got {type(found).__name__}")
     for name, values in found.items():
-        if not isinstance(values, Tensor) or values.shape != (len(rows),):
-            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        if getattr(values, "shape", None) != (len(rows),):
             raise InvalidTypeError(
                 f"a metric returns one number for each of {len(rows)} choices of rows; {name} is "
-                f"{shape}"
+                f"{quoted(values)}"
             )
     return found
 
 
 def _map(features: Features | str | None) -> Features | None:
-    if isinstance(features, str):
-        check_name("feature map", features, ("pixels", "inception"))
-        return inception() if features == "inception" else None
-    if features is not None and not callable(features):
-        raise InvalidTypeError(f"features must be a name or a callable, got {features!r}")
-    return features
-
-
-def _metric(given: str | Metric) -> Metric:
-    return named("metric", given, METRICS, "__call__", "a callable")
+    if not isinstance(features, str):
+        return features
+    check_name("feature map", features, ("pixels", "inception"))
+    return inception() if features == "inception" else None
 
 
 def _read(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.checks import check_integer, check_range, door
+from scoresde.errors import ShapeError
 from scoresde.metrics.checks import finite
 
 __all__ = ["bootstrap"]
 
 
+@door
 def bootstrap(
     values: Tensor,
     *,
@@ -39,10 +41,8 @@ def bootstrap(
         InvalidTypeError: `values` is not a tensor of real numbers.
         NonFiniteError: it holds a NaN or an infinity.
     """
-    if not 0 < level < 1:
-        raise InvalidValueError(f"level must lie in (0, 1), got {level}; 0.95 is usual")
-    if resamples < 1:
-        raise InvalidValueError(f"resamples must be at least 1, got {resamples}")
+    check_range("level", level, "(0, 1)")
+    check_integer("resamples", resamples, 1)
     v = finite("values", values).cpu()
     if v.ndim != 1 or len(v) == 0:
         raise ShapeError(f"values must be a vector of numbers, got shape {tuple(v.shape)}")

@@ -26,9 +26,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_real
-from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
-from scoresde.metrics.checks import flat
+from scoresde.checks import check_fields, check_range, door
+from scoresde.errors import NonFiniteError
+from scoresde.metrics.checks import pair, whole
 
 __all__ = ["Kernel", "kernel_distance", "median_distance"]
 
@@ -54,12 +54,9 @@ class Kernel:
     bandwidth: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("gaussian", "cubic"):
-            raise InvalidValueError(f"kind must be 'gaussian' or 'cubic', got {self.kind!r}")
+        check_fields(self)
         if self.bandwidth is not None:
-            check_real("bandwidth", self.bandwidth)
-            if not 0 < self.bandwidth < float("inf"):
-                raise InvalidValueError(f"bandwidth must be positive, got {self.bandwidth}")
+            check_range("bandwidth", self.bandwidth, "(0, inf)")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """`mmd` or `kid`, of each choice of rows."""
@@ -79,6 +76,7 @@ class Kernel:
         return {name: within - 2 * _sums(kernel, x, y, v, w) / (n * m)}
 
 
+@door
 @torch.no_grad()
 def kernel_distance(
     x: Tensor,
@@ -104,14 +102,8 @@ def kernel_distance(
         InvalidTypeError: One of the sets is not a tensor of real numbers.
         NonFiniteError: One of them holds a NaN or an infinity, or numbers too large for the kernel.
     """
-    a, b = flat("x", x), flat("y", y)
-    if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) < 2:
-        raise ShapeError(
-            f"x and y must hold at least 2 events of one shape each, got {tuple(x.shape)} and "
-            f"{tuple(y.shape)}"
-        )
-    whole = [torch.ones(1, len(part), dtype=torch.bool, device=a.device) for part in (a, b)]
-    (found,) = Kernel(kernel, bandwidth)(a, b.to(a.device), *whole).values()
+    a, b = pair(x, y, 2)
+    (found,) = Kernel(kernel, bandwidth)(a, b, *whole(a, b)).values()
     if not found.isfinite():
         raise NonFiniteError(
             f"the {kernel} kernel overflows on these numbers, up to {float(a.abs().max()):.3g} in "

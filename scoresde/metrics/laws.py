@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, seeded
-from scoresde.errors import InvalidValueError, ShapeError
-from scoresde.metrics.checks import flat
+from scoresde.checks import check_fields, check_integer, door, seeded
+from scoresde.errors import ShapeError
+from scoresde.metrics.checks import pair
 
 __all__ = ["Sliced", "energy_distance", "sliced_wasserstein"]
 
@@ -21,6 +21,7 @@ __all__ = ["Sliced", "energy_distance", "sliced_wasserstein"]
 _ENTRIES = 2**22
 
 
+@door
 @torch.no_grad()
 def energy_distance(x: Tensor, y: Tensor) -> float:
     r"""The energy distance $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ between two laws.
@@ -41,7 +42,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         InvalidTypeError: one of them is not a tensor of real numbers.
         NonFiniteError: one of them holds a NaN or an infinity.
     """
-    a, b = _pair(x, y, 2)
+    a, b = pair(x, y, 2)
     # the products behind the distances cancel least about a common centre
     centre = b.mean(0)
     a, b = a - centre, b - centre
@@ -50,6 +51,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     return float(2 * _distances(a, b) / (n * m) - within)
 
 
+@door
 @torch.no_grad()
 def sliced_wasserstein(
     x: Tensor, y: Tensor, *, projections: int = 256, generator: torch.Generator | None = None
@@ -81,14 +83,13 @@ def sliced_wasserstein(
         InvalidTypeError: one of the sets is not a tensor of real numbers.
         NonFiniteError: one of them holds a NaN or an infinity.
     """
-    a, b = _pair(x, y, 2)
+    a, b = pair(x, y, 2)
     if len(a) != len(b):
         raise ShapeError(
             f"quantiles are compared one by one: give as many samples on both sides, not {len(a)} "
             f"and {len(b)}"
         )
-    if projections < 1:
-        raise InvalidValueError(f"projections must be at least 1, got {projections}")
+    check_integer("projections", projections, 1)
     u = _directions(a.shape[1], projections, generator).to(a.device)
     return float(_apart(a @ u, b @ u))
 
@@ -112,6 +113,7 @@ class Sliced:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_integer("projections", self.projections, 1)
         check_integer("seed", self.seed, 0)
 
@@ -142,13 +144,3 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
     """The sum of the distances of all pairs."""
     rows = max(1, _ENTRIES // len(b))
     return torch.stack([torch.cdist(part, b).sum() for part in torch.split(a, rows)]).sum()
-
-
-def _pair(x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
-    a, b = flat("x", x), flat("y", y)
-    if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) < least:
-        raise ShapeError(
-            f"x and y must hold at least {least} events of one shape each, got {tuple(x.shape)} "
-            f"and {tuple(y.shape)}"
-        )
-    return a, b.to(a.device)

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_real
-from scoresde.errors import DataError, InvalidValueError, ShapeError
-from scoresde.metrics.checks import flat
+from scoresde.checks import check_fields, check_range, door
+from scoresde.errors import DataError
+from scoresde.metrics.checks import pair, whole
 from scoresde.metrics.distances import nearest_distance
 
 __all__ = ["Memorisation", "Memory", "memorisation"]
@@ -54,9 +54,8 @@ class Memory:
     quantile: float = 0.01
 
     def __post_init__(self) -> None:
-        check_real("quantile", self.quantile)
-        if not 0 < self.quantile < 1:
-            raise InvalidValueError(f"quantile must lie in (0, 1), got {self.quantile}")
+        check_fields(self)
+        check_range("quantile", self.quantile, "(0, 1)")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
         """Both figures, of each choice of rows.
@@ -81,6 +80,7 @@ class Memory:
         return {"copied": torch.stack(copied), "nearer": torch.stack(nearer)}
 
 
+@door
 @torch.no_grad()
 def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.01) -> Memorisation:
     """Whether samples lie nearer to the training data than held-out data do.
@@ -102,9 +102,7 @@ def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.
         NonFiniteError: One of them holds a NaN or an infinity.
     """
     metric = Memory(train, quantile)
-    n, m = len(flat("x", x)), len(flat("held", held))
-    if min(n, m) < 1:
-        raise ShapeError(f"x and held must hold samples, got {n} and {m}")
-    whole = [torch.ones(1, size, dtype=torch.bool) for size in (n, m)]
-    copied, nearer = (float(value) for value in metric(x, held, *whole).values())
+    pair(x, held, 1, ("x", "held"))
+    n, m = len(x), len(held)
+    copied, nearer = (float(value) for value in metric(x, held, *whole(x, held)).values())
     return Memorisation(copied, nearer, (0.5 - nearer) / math.sqrt((n + m + 1) / (12 * n * m)))

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_fields, check_integer, door
 from scoresde.errors import ShapeError
-from scoresde.metrics.checks import flat
+from scoresde.metrics.checks import pair, whole
 
 __all__ = ["Neighbours", "Support", "precision_recall"]
 
@@ -54,6 +54,7 @@ class Neighbours:
     k: int = 5
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_integer("k", self.k, 1)
 
     @property
@@ -83,6 +84,7 @@ class Neighbours:
         return dict(zip(Support._fields, torch.stack(found).unbind(1), strict=True))
 
 
+@door
 @torch.no_grad()
 def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
     """Precision, recall, density and coverage of samples against data.
@@ -101,15 +103,9 @@ def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
         InvalidTypeError: One of the sets is not a tensor of real numbers.
         NonFiniteError: One of them holds a NaN or an infinity.
     """
-    a, b = flat("x", x).cpu(), flat("y", y).cpu()
     metric = Neighbours(k)
-    if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) <= k:
-        raise ShapeError(
-            f"x and y must hold more than k = {k} events of one shape each, got {tuple(x.shape)} "
-            f"and {tuple(y.shape)}"
-        )
-    whole = [torch.ones(1, len(part), dtype=torch.bool) for part in (a, b)]
-    return Support(*(float(value) for value in metric(a, b, *whole).values()))
+    a, b = (part.cpu() for part in pair(x, y, k + 1))
+    return Support(*(float(value) for value in metric(a, b, *whole(a, b)).values()))
 
 
 class _Balls:

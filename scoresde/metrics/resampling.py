@@ -30,11 +30,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, check_real
+from scoresde.checks import check_integer, check_range, door
 from scoresde.data import order
 from scoresde.errors import InvalidValueError, NonFiniteError
 
-__all__ = ["Estimate", "check_level", "check_resamples", "estimate", "halves"]
+__all__ = ["Estimate", "check_resamples", "estimate", "halves"]
 
 
 class Estimate(NamedTuple):
@@ -48,6 +48,7 @@ class Estimate(NamedTuple):
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
+@door
 def halves(n: int, resamples: int, *, seed: int, stream: int = 0) -> Tensor:
     """All n rows, then random halves of them: `(1 + resamples, n)`, booleans.
 
@@ -77,13 +78,6 @@ def check_resamples(resamples: int) -> None:
         raise InvalidValueError("resamples must be 0 or at least 2, got 1: one half has no spread")
 
 
-def check_level(level: float) -> None:
-    """Raise InvalidTypeError or InvalidValueError unless it is a probability in (0, 1)."""
-    check_real("level", level)
-    if not 0 < level < 1:
-        raise InvalidValueError(f"level must lie in (0, 1), got {level}; 0.95 is usual")
-
-
 def estimate(
     values: Tensor, *, level: float = 0.95, limits: tuple[float, float] | None = None
 ) -> Estimate:
@@ -101,7 +95,7 @@ def estimate(
         InvalidValueError: `level` is out of range.
         NonFiniteError: A figure is NaN or infinite.
     """
-    check_level(level)
+    check_range("level", level, "(0, 1)")
     if not values.isfinite().all():
         raise NonFiniteError(
             f"a figure is not finite, {float(values[0])} of all rows; the features are too large "

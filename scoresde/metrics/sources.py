@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde import checkpoint, data
+from scoresde.checks import check_shape, quoted
 from scoresde.data import Data, Identity, Transform
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 from scoresde.metrics.checks import flat
@@ -55,12 +56,12 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
     if isinstance(source, str | os.PathLike):
         source = opened(source)
         source = source.units_of(units) if isinstance(source, Data) else source
-    for part in _parts(name, source, units):
+    for part in _parts(source, units):
         if not isinstance(part, Tensor) or part.is_complex():
-            got = part.dtype if isinstance(part, Tensor) else type(part).__name__
-            raise InvalidTypeError(f"{name} must be a tensor of samples, or batches, got {got}")
-        if part.ndim == 0:
-            raise ShapeError(f"{name} must be a batch (B, *), got a single number")
+            raise InvalidTypeError(
+                f"{name} must be a tensor of real numbers, or batches of them, got {quoted(part)}"
+            )
+        check_shape(name, part)
         if part.dtype == torch.uint8 and units != _AS_THEY_ARE:
             part = units.forward(part)
         shape = part.shape[1:] if shape is None else shape
@@ -105,7 +106,7 @@ def features_of(
         yield found.cpu()
 
 
-def _parts(name: str, source: Source, units: Transform) -> Iterable[Tensor]:
+def _parts(source: Source, units: Transform) -> Iterable[Tensor]:
     if isinstance(source, Tensor):
         return (source,)
     if isinstance(source, Data):
@@ -114,12 +115,7 @@ def _parts(name: str, source: Source, units: Transform) -> Iterable[Tensor]:
     if isinstance(source, str | os.PathLike):
         stored = (_stored(shard) for shard in _shards(Path(source)))
         return (x if x.dtype == torch.uint8 else units.forward(x) for x in stored)
-    if isinstance(source, Iterable):
-        return source
-    raise InvalidTypeError(
-        f"{name} must be a tensor of samples, batches of them or where they are kept, got "
-        f"{type(source).__name__}"
-    )
+    return source
 
 
 def _shards(path: Path) -> list[Path]:

@@ -3,16 +3,13 @@
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_floating
 from scoresde.errors import InvalidTypeError, InvalidValueError
 
 
 def check_dtype(x: Tensor, weights: torch.dtype) -> None:
     """Refuse integers, and floats that the weights cannot meet."""
-    if not x.is_floating_point():
-        raise InvalidTypeError(
-            f"expected a floating-point x, got {x.dtype}; "
-            "scale images first, for instance x.float() / 127.5 - 1"
-        )
+    check_floating("x", x)
     casts = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     if x.dtype != weights and not casts:
         raise InvalidTypeError(

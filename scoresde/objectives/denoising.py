@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_has, door
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_noise, door
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import event_sum, perturb
 from scoresde.objectives.weights import Weight, sigma2
@@ -122,7 +121,6 @@ def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2)
     """
     time = sde.as_time(t)
     _check_noise(sde, time, sde.sigma(time))
-    check_has("moments", moments, "at", "Moments(mean, var=...)")
     if moments.cov is not None:
         var = torch.linalg.eigvalsh(moments.cov.double()).clamp(min=0)
     else:
@@ -134,8 +132,5 @@ def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2)
 
 
 def _check_noise(sde: SDE, t: Tensor, sigma: Tensor) -> None:
-    if not (sigma > 0).all():
-        raise InvalidValueError(
-            f"denoising needs noise, but sigma is 0 at t = {t}; stay at or above "
-            f"eps = {sde.eps}, or use ism_loss, ssm_loss or fd_ssm_loss"
-        )
+    other = "ism_loss, ssm_loss or fd_ssm_loss"
+    check_noise(sigma, t, f"stay at or above eps = {sde.eps}, or use {other}")

@@ -17,12 +17,12 @@ The weight $\sigma_t^2$ is 0 there; `power(0)` is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_name, door, quoted
+from scoresde.checks import check_range, door, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import Perturbed, check_data, event_sum, perturb
@@ -91,7 +91,12 @@ def ism_loss(
             score, sde, x, t=t, noise=noise, condition=condition, weight=weight, law=law,
             generator=generator,
         )  # fmt: skip
-    p = _weighted(score, sde, x, t, law, noise, condition, weight, generator)
+    p = _check_weighted(
+        perturb(
+            score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
+            generator=generator,
+        )
+    )  # fmt: skip
     value, trace = _differentiate(p, _trace)
     return p.scale.to(x) * (2 * trace + event_sum(value**2))
 
@@ -143,8 +148,12 @@ def ssm_loss(
         >>> ssm_loss(lambda x, t: -x, VPSDE(), torch.zeros(8, 2), noise=Noise.of(0, 8)).shape
         torch.Size([8])
     """
-    check_name("projection", projection, get_args(Projection))
-    p = _weighted(score, sde, x, t, law, noise, condition, weight, generator)
+    p = _check_weighted(
+        perturb(
+            score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
+            generator=generator,
+        )
+    )  # fmt: skip
     v = _direction(x, projection, p.noise)
 
     def slope(value: Tensor, state: Tensor) -> Tensor:
@@ -206,10 +215,13 @@ def fd_ssm_loss(
         >>> fd_ssm_loss(lambda x, t: -x, VPSDE(), torch.zeros(8, 2), noise=Noise.of(0, 8)).shape
         torch.Size([8])
     """
-    check_name("projection", projection, get_args(Projection))
-    if not 0 < step < float("inf"):
-        raise InvalidValueError(f"step must be positive and finite, got {step}")
-    p = _weighted(score, sde, x, t, law, noise, condition, weight, generator)
+    check_range("step", step, "(0, inf)")
+    p = _check_weighted(
+        perturb(
+            score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
+            generator=generator,
+        )
+    )  # fmt: skip
     h = expand(step * torch.where(p.sigma > 0, p.sigma, 1.0), x)
     v = _direction(x, projection, p.noise)
     plus, minus = p.score(p.x + h * v), p.score(p.x - h * v)
@@ -217,22 +229,8 @@ def fd_ssm_loss(
     return p.scale.to(x) * (slope + event_sum(((plus + minus) / 2) ** 2))
 
 
-def _weighted(
-    score: Score,
-    sde: SDE | None,
-    x: Tensor,
-    t: Tensor | float | None,
-    law: TimeLaw | None,
-    noise: Noise | None,
-    condition: Mapping[str, Any] | None,
-    weight: Weight,
-    generator: torch.Generator | None,
-) -> Perturbed:
-    """Return a perturbed batch whose weight is not 0 for lack of noise, as no loss could be."""
-    p = perturb(
-        score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-        generator=generator,
-    )  # fmt: skip
+def _check_weighted(p: Perturbed) -> Perturbed:
+    """Return a perturbed batch, refused where the weight is 0 for lack of noise."""
     if ((p.sigma == 0) & (p.scale == 0)).any():
         raise InvalidValueError(
             f"without noise, at t = {quoted(p.time)}, the weight is 0 and nothing would be "

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_has
+from scoresde.checks import door
 from scoresde.nn import Fourier
 from scoresde.noise import Noise
 from scoresde.objectives.description import described
@@ -50,6 +50,7 @@ class LearnedWeight(nn.Module):
         torch.Size([4])
     """
 
+    @door
     def __init__(
         self,
         loss: Callable[..., Tensor],
@@ -59,7 +60,6 @@ class LearnedWeight(nn.Module):
         features: int = 64,
     ) -> None:
         super().__init__()
-        check_has("loss", loss, "__call__", "a loss such as dsm_loss")
         self.loss, self.base, self.law = loss, base, law
         self.waves = Fourier(features)
         self.slopes = nn.Parameter(torch.zeros(features))
@@ -80,6 +80,7 @@ class LearnedWeight(nn.Module):
         r"""Return $\lambda(t)\,e^{-u(t)}$."""
         return self.base(sde, t) * (-self.log_variance(sde, t)).exp()
 
+    @door
     def forward(
         self,
         score: Score,

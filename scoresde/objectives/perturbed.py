@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_generator, check_has, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.checks import check_batch, quoted
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.noise import Noise, seeds_of
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, Condition, Score, TimeLaw, expand, facts, process_of
@@ -65,11 +65,6 @@ def perturb(
     known = facts(score)
     if known.sde is not sde or sde is None:
         sde = process_of(score, sde)
-    if not callable(weight):
-        raise InvalidTypeError(
-            f"weight is a function (sde, t) -> Tensor such as sigma2, got {quoted(weight)}; "
-            "those with a name are in scoresde.objectives.WEIGHTS"
-        )
     check_data(x, finite=noise is None)
     if t is not None and law is not None:
         raise InvalidValueError("t= and law= exclude each other; give the times or their law")
@@ -77,10 +72,10 @@ def perturb(
     noise = noise_of(noise, generator, x)
     time, importance = times_of(sde, t, law, noise)
     lam = weight(sde, time)
-    check_has("a weight's value", lam, "shape", "a tensor of the times' shape")
-    if lam.shape != time.shape:
+    if getattr(lam, "shape", None) != time.shape:
         raise ShapeError(
-            f"a weight has the shape of its times, {tuple(time.shape)}, got {tuple(lam.shape)}"
+            f"a weight must return a tensor of its times' shape, {tuple(time.shape)}, got "
+            f"{quoted(lam)}"
         )
     rsde = sde.reverse(score, condition=given, check_finite=False)
     alpha, sigma = sde.at(time, x)
@@ -94,12 +89,10 @@ def perturb(
 def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) -> Noise:
     """Return the noise given, or that of seeds drawn from a generator or torch's global one."""
     if noise is None:
-        check_generator(generator)
         seeds, indices = seeds_of(len(x), None, generator, 0)
         return Noise(seeds, indices)
     if generator is not None:
         raise InvalidValueError("give noise= or generator=, not both")
-    check_has("noise", noise, "fork", "a scoresde.Noise such as Noise.of(seed, len(x))")
     if len(noise) != len(x):
         raise ShapeError(f"noise for {len(noise)} samples, but x holds {len(x)}")
     return noise
@@ -114,7 +107,6 @@ def times_of(
         expand(time, torch.empty(len(noise)))  # a time for each sample, or one for all
         return time, torch.ones_like(time)
     law = sde.time_law if law is None else law
-    check_has("law", law, "__call__", "a law of times such as Uniform()")
     like = torch.empty(len(noise), 1, dtype=torch.float64)
     # the distribution function of a normal number is uniform, below 1 but for rounding
     u = torch.special.ndtr(noise.normal(like, 0.0, _TIMES))[:, 0].clamp(max=1 - 2**-53)
@@ -130,15 +122,7 @@ def check_data(x: Tensor, *, finite: bool = True) -> None:
             loss, for which nothing has to be waited for, and in training they have to: there a
             step may be left out, by all processes together.
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InvalidTypeError(
-            f"data must be floating point, got {got}; for 8-bit images: x.float() / 127.5 - 1"
-        )
-    if x.ndim == 0:
-        raise ShapeError("data need a batch dimension (B, *), got one number")
-    if finite and x.device.type == "cpu" and not x.isfinite().all():
-        raise NonFiniteError("the data x holds NaN or infinity; remove or repair those samples")
+    check_batch("x", x, finite=finite and x.device.type == "cpu")
 
 
 def event_sum(x: Tensor) -> Tensor:

@@ -13,19 +13,13 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from scoresde.checks import check_fields
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_fields, check_range
 from scoresde.sde import SDE
 
 __all__ = ["WEIGHTS", "Weight", "edm", "flow", "g2", "min_snr", "power", "sigma2"]
 
 Weight = Callable[[SDE, Tensor], Tensor]
 r"""A weight $\lambda(t)$ of the objective, from `(sde, t)`."""
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise InvalidValueError(f"{name} must be positive, got {value}")
 
 
 def sigma2(sde: SDE, t: Tensor) -> Tensor:
@@ -74,8 +68,7 @@ class _Power:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.p >= 0:
-            raise InvalidValueError(f"the power must be at least 0, got {self.p}")
+        check_range("p", self.p, "[0, inf)")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         return sde.sigma(t) ** self.p
@@ -105,7 +98,7 @@ class _EDM:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _positive("var", self.var)
+        check_range("var", self.var, "(0, inf)")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         noise = sde.sigma(t) ** 2
@@ -139,8 +132,8 @@ class _MinSNR:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _positive("gamma", self.gamma)
-        _positive("var", self.var)
+        check_range("gamma", self.gamma, "(0, inf)")
+        check_range("var", self.var, "(0, inf)")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         noise = sde.sigma(t) ** 2

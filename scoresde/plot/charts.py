@@ -6,16 +6,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from scoresde.checks import door
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
-
-if TYPE_CHECKING:
-    from scoresde.targets import Target
+from scoresde.targets import Target
 
 __all__ = ["Series", "bars", "curve", "pareto", "scatter"]
 
@@ -23,6 +21,7 @@ Series = Sequence[tuple[float, float, float, float]]
 """Points of a curve with intervals: `(x, y, low, high)` each."""
 
 
+@door
 def scatter(
     samples: Tensor,
     path: str | os.PathLike[str],
@@ -82,6 +81,7 @@ def scatter(
     return paper.save(figure, path)
 
 
+@door
 def curve(
     values: Tensor | Sequence[float],
     path: str | os.PathLike[str],
@@ -129,6 +129,7 @@ def curve(
     return paper.save(figure, path)
 
 
+@door
 def pareto(
     panels: Mapping[str, Mapping[str, Series]],
     path: str | os.PathLike[str],
@@ -201,6 +202,7 @@ def pareto(
     return paper.save(figure, path)
 
 
+@door
 def bars(
     panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
     path: str | os.PathLike[str],

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.checks import check_integer, door
+from scoresde.errors import ShapeError
 from scoresde.plot import paper
 
 __all__ = ["grid", "is_image"]
@@ -24,6 +25,7 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
     return len(event_shape) == 3 and event_shape[0] in (1, 3)
 
 
+@door
 def grid(
     images: Tensor,
     path: str | os.PathLike[str],
@@ -60,8 +62,10 @@ def grid(
             f"{tuple(pixels.shape)}"
         )
     n, _, height, width = pixels.shape
-    columns = math.ceil(math.sqrt(n)) if columns is None else _positive("columns", columns)
-    scale = max(1, _HEIGHT // max(height, width)) if scale is None else _positive("scale", scale)
+    columns = math.ceil(math.sqrt(n)) if columns is None else check_integer("columns", columns, 1)
+    scale = (
+        max(1, _HEIGHT // max(height, width)) if scale is None else check_integer("scale", scale, 1)
+    )
     columns = min(columns, n)
     rows = math.ceil(n / columns)
 
@@ -74,9 +78,3 @@ def grid(
     buffer = io.BytesIO()
     Image.fromarray(tiled.squeeze(2).numpy()).save(buffer, format="png")
     return paper.write(path, buffer)
-
-
-def _positive(name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise InvalidValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return value

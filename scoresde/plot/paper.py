@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scoresde.checks import as_numbers, check_batch
 from scoresde.errors import (
-    InvalidTypeError,
     InvalidValueError,
     MissingExtraError,
-    NonFiniteError,
     ShapeError,
 )
 
@@ -28,10 +27,7 @@ __all__ = ["axes", "figure", "finite", "save", "vector", "write"]
 
 def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
     """Finite numbers as a vector of float64."""
-    try:
-        tensor = torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidTypeError(f"{name} must be numbers, got {values!r}") from error
+    tensor = as_numbers(name, values, dtype=torch.float64)
     if tensor.ndim != 1 or len(tensor) == 0:
         raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
     return finite(name, tensor)
@@ -39,12 +35,7 @@ def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
 
 def finite(name: str, x: Tensor) -> Tensor:
     """The tensor on the CPU and out of any graph, of floating point and finite."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise InvalidTypeError(f"{name} must be a tensor of floating point, got {got}")
-    bad = int((~x.isfinite()).sum())
-    if bad:
-        raise NonFiniteError(f"{bad} of the {x.numel()} numbers in {name} are NaN or infinite")
+    check_batch(name, x)
     return x.detach().cpu().to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import abc
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from scoresde.checks import check_fields
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_fields, check_integer, check_range
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 
 __all__ = ["Adaptive", "NoiseLike", "Sampler", "State"]
@@ -229,11 +227,8 @@ class Adaptive(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InvalidValueError(f"{name} must be positive and finite, got {value}")
-        if self.max_nfe < self.least:
-            raise InvalidValueError(f"max_nfe must be at least {self.least}, got {self.max_nfe}")
+            check_range(name, getattr(self, name), "(0, inf)")
+        check_integer("max_nfe", self.max_nfe, self.least)
 
     @property
     def nfe_per_step(self) -> int:

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_floating, check_integer, named, named_device, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.checks import (
+    as_event,
+    check_batch,
+    check_floating,
+    check_integer,
+    named,
+    named_device,
+    quoted,
+)
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
 from scoresde.sde import SDE, Moments
@@ -92,7 +100,7 @@ class Budget:
 
 def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
     """Return the sampler of a name, or the object itself, if it can follow the SDE."""
-    found = named("sampler", sampler, SAMPLERS, "trajectory", "a sampler object such as `PC(k=2)`")
+    found = named("sampler", sampler, SAMPLERS)
     if found.between and sde.levels is not None:
         raise InvalidValueError(
             f"{quoted(found)} asks the score between the times of its grid, but this SDE has "
@@ -104,31 +112,17 @@ def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
 
 def check_start(x: Tensor | None) -> None:
     """Raise unless the start `x` is a batch of finite floating point numbers, or None."""
-    if x is None:
-        return
-    if not isinstance(x, Tensor):
-        raise InvalidTypeError(f"x must be a tensor (n, *shape), got {type(x).__name__}")
-    check_floating("x", x.dtype)
-    if x.ndim == 0:
-        raise ShapeError("the start x needs a batch dimension: (n, *shape)")
-    if not x.isfinite().all():
-        raise NonFiniteError("the start x holds NaN or infinity")
+    if x is not None:
+        check_batch("x", x)
 
 
 def event_shape(
     own: tuple[int, ...] | None, shape: Sequence[int] | None, x: Tensor | None
 ) -> tuple[int, ...]:
     """Return the one event shape on which the score, `shape` and `x` agree."""
-    if shape is not None and not (
-        isinstance(shape, Sequence)
-        and all(isinstance(d, int) and not isinstance(d, bool) and d >= 0 for d in shape)
-    ):
-        raise InvalidValueError(
-            f"shape= is the shape of one sample, such as (2,) or (1, 28, 28), got {quoted(shape)}"
-        )
     given = {
         "the score": None if own is None else tuple(own),
-        "shape=": None if shape is None else tuple(shape),
+        "shape=": None if shape is None else as_event("shape", shape),
         "x": None if x is None else tuple(x.shape[1:]),
     }
     known = {who: value for who, value in given.items() if value is not None}

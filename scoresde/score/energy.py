@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_has, door
+from scoresde.checks import door
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.sde import SDE, Facts, Moments
 
@@ -43,7 +43,6 @@ class EnergyScore(nn.Module):
         moments: Moments | None = None,
     ) -> None:
         super().__init__()
-        check_has("energy", energy, "__call__", "a function (x, t) -> (B,)")
         self.energy = energy
         self.sde = sde
         self.event_shape = None if event_shape is None else tuple(event_shape)

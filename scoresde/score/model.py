@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde.checks import check_name, door
+from scoresde.checks import check_name, check_noise, check_shape, door
 from scoresde.errors import (
     CheckpointError,
-    InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
     ShapeError,
@@ -90,10 +89,6 @@ class ScoreModel(nn.Module):
         super().__init__()
         check_name("predicts", predicts, PREDICTIONS)
         moments = Moments(0.0, var=1.0) if moments is None else moments
-        if not hasattr(moments, "at"):
-            raise InvalidTypeError(
-                f"moments= takes Moments(mean, var=...), got {type(moments).__name__}"
-            )
         self.net = net
         self.sde = sde
         self.event_shape = tuple(event_shape)
@@ -185,19 +180,13 @@ class ScoreModel(nn.Module):
             InvalidTypeError: `x` is not of floating point.
             InvalidValueError: There is no noise at `t`, or it lies outside of the SDE.
         """
-        if x.shape[1:] != self.event_shape:
-            raise ShapeError(
-                f"this model takes states (B, {', '.join(map(str, self.event_shape))}), "
-                f"got shape {tuple(x.shape)}"
-            )
+        check_shape("x", x, self.event_shape)
         time = self.sde.as_time(t)
         expand(time, x)  # refuses what is no state, or no time of it
         sigma, alpha, var = self.sde.sigma(time), self.sde.alpha(time), self._var
-        if not (sigma > 0).all():
-            raise InvalidValueError(
-                f"the score is singular where sigma is 0, as at t = {time}; "
-                f"stay at or above eps = {self.sde.eps}"
-            )
+        check_noise(
+            sigma, time, f"a score is singular there; stay at or above eps = {self.sde.eps}"
+        )
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         unit = expand((alpha**2 * var + sigma**2).rsqrt(), wide)
         centred = wide - expand(alpha, wide) * self.mean

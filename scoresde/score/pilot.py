@@ -15,7 +15,6 @@ but the best ones for this model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields
+from scoresde.checks import check_fields, check_range
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.quadrature import lagrange
 from scoresde.sde import Moments
@@ -100,8 +99,7 @@ class Pilot:
         if not (self.levels.diff() > 0).all():
             raise InvalidValueError("the levels of a pilot must increase")
         for name, value in (("unseen", self.unseen), ("growth", self.growth)):
-            if not 0 <= value < math.inf:
-                raise InvalidValueError(f"{name} must be finite and >= 0, got {value}")
+            check_range(name, value, "[0, inf)")
 
     @classmethod
     def measure(cls, levels: Tensor, residuals: Tensor, moments: Moments, nfe: int) -> Pilot:

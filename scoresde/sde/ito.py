@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_range
 from scoresde.errors import InvalidValueError
 from scoresde.quadrature import NODES, gauss_legendre, lagrange_integrals
 from scoresde.sde.closed_forms import two_of_shape
@@ -100,8 +101,7 @@ class ItoSDE(SDE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.sigma0 >= 0:
-            raise InvalidValueError(f"sigma0 must be at least 0, got {self.sigma0}")
+        check_range("sigma0", self.sigma0, "[0, inf)")
 
     @abc.abstractmethod
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,14 +11,13 @@ here. Schedules are computed on the CPU in float64 and cast once, to the dtype o
 from __future__ import annotations
 
 import abc
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_fields, quoted
+from scoresde.checks import as_numbers, check_fields, check_integer
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.sde.shapes import expand
 
@@ -45,12 +44,7 @@ class Kernel(abc.ABC):
         if not 0 <= self.eps < self.T:
             raise InvalidValueError(f"need 0 <= eps < T, got eps = {self.eps}, T = {self.T}")
         if self.levels is not None:
-            levels = self.levels
-            if isinstance(levels, bool) or not hasattr(levels, "__index__") or levels < 2:
-                raise InvalidValueError(
-                    f"levels must be an integer >= 2 or None, got {quoted(levels)}"
-                )
-            object.__setattr__(self, "levels", operator.index(levels))
+            object.__setattr__(self, "levels", check_integer("levels", self.levels, 2))
 
     @abc.abstractmethod
     def alpha(self, t: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scoresde.checks import check_integer, check_real, quoted
+from scoresde.checks import check_increasing, check_integer, door, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde.process import SDE
 
@@ -119,6 +119,7 @@ class NCSNLadder(_Table):
         self._check_levels("sigmas")
 
     @classmethod
+    @door
     def geometric(cls, sigma_min: float, sigma_max: float, levels: int) -> NCSNLadder:
         r"""Return the ladder $\sigma_i = \sigma_\min (\sigma_\max / \sigma_\min)^{i/(L-1)}$.
 
@@ -127,13 +128,7 @@ class NCSNLadder(_Table):
             sigma_max: The largest level.
             levels: The number of levels L, at least two.
         """
-        check_real("sigma_min", sigma_min)
-        check_real("sigma_max", sigma_max)
-        if not 0 < sigma_min < sigma_max:
-            raise InvalidValueError(
-                f"need 0 < sigma_min < sigma_max, got sigma_min = {sigma_min}, "
-                f"sigma_max = {sigma_max}"
-            )
+        check_increasing(sigma_min=sigma_min, sigma_max=sigma_max)
         check_integer("levels", levels, 2)
         ratio = sigma_max / sigma_min
         return cls(tuple(sigma_min * ratio ** (i / (levels - 1)) for i in range(levels)))

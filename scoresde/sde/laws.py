@@ -9,15 +9,13 @@ Where the law is itself part of the objective's definition, the weights are one.
 from __future__ import annotations
 
 import abc
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields, check_has
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_fields, check_noise, check_range
 
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
@@ -81,13 +79,8 @@ class LogNormal(TimeLaw):
     std: float = 1.2
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        if not self.std > 0:
-            raise InvalidValueError(f"the std of LogNormal must be positive, got {self.std}")
-        if not math.isfinite(self.mean + self.std):
-            raise InvalidValueError(
-                f"LogNormal must be finite, got mean = {self.mean}, std = {self.std}"
-            )
+        check_fields(self, finite=True)
+        check_range("std", self.std, "(0, inf)")
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return times and unit weights."""
@@ -117,11 +110,7 @@ class Importance(TimeLaw):
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return times and the weights $1 / (p(t) (T - \epsilon))$."""
         low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-        if not high.isfinite():
-            raise InvalidValueError(
-                f"importance sampling of times needs noise at eps, but sigma(eps = {sde.eps}) "
-                f"is 0 for {type(sde).__name__}; choose eps > 0"
-            )
+        check_noise(torch.exp(-high), sde.eps, "importance sampling of times needs eps > 0")
         if sde.levels is not None:
             grid = sde.times().flip(0)
             _, g2 = sde.coefficients(grid)
@@ -156,7 +145,7 @@ class Stratified(TimeLaw):
     law: TimeLaw = field(default_factory=Uniform)
 
     def __post_init__(self) -> None:
-        check_has("law", self.law, "__call__", "a law of times such as Uniform()")
+        check_fields(self)
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return times and weights of the law."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_increasing
 from scoresde.errors import InvalidValueError
 from scoresde.sde import laws, spacings
 from scoresde.sde.process import SDE
@@ -47,11 +48,7 @@ class VESDE(SDE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise InvalidValueError(
-                "need 0 < sigma_min < sigma_max (sigma_min must be > 0), "
-                f"got sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}"
-            )
+        check_increasing(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
     @property
     def _rate(self) -> float:

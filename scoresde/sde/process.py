@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_generator, check_has, check_integer, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.checks import check_integer, door, quoted
+from scoresde.errors import InvalidValueError
 from scoresde.sde import laws, spacings
 from scoresde.sde.closed_forms import check_closed_forms
 from scoresde.sde.kernel import Kernel
@@ -163,6 +163,7 @@ class SDE(Kernel, metaclass=_Checked):
 
     # Time grids
 
+    @door
     def times(
         self, steps: int | None = None, *, spacing: spacings.Spacing | str | None = None
     ) -> Tensor:
@@ -178,8 +179,6 @@ class SDE(Kernel, metaclass=_Checked):
             InvalidValueError: `steps` is missing, below 1, or more than the levels allow.
         """
         if steps is not None:
-            if isinstance(steps, bool) or not hasattr(steps, "__index__"):
-                raise InvalidTypeError(f"steps must be an integer, got {quoted(steps)}")
             steps = operator.index(steps)
             if not 1 <= steps < 2**31:
                 raise InvalidValueError(f"steps must be at least 1 and below 2**31, got {steps}")
@@ -215,6 +214,7 @@ class SDE(Kernel, metaclass=_Checked):
         position = (self.as_time(t) - self.eps) / (self.T - self.eps) * (self.levels - 1)
         return position.round().long().clamp(0, self.levels - 1)
 
+    @door
     def sample_times(
         self,
         n: int,
@@ -233,8 +233,6 @@ class SDE(Kernel, metaclass=_Checked):
         """
         check_integer("the number of times", n, 0)
         law = self.time_law if law is None else law
-        check_has("law", law, "__call__", "a law of times such as Uniform()")
-        check_generator(generator)
         u = torch.rand(n, generator=generator, dtype=torch.float64)
         t, weight = law(self, u)
         return t.to(device), weight.to(device)

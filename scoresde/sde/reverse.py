@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import door, quoted
+from scoresde.checks import door
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -95,8 +95,6 @@ class ReverseSDE:
         condition: Condition | None = None,
         check_finite: bool = True,
     ) -> None:
-        if not callable(score):
-            raise InvalidTypeError(f"a score is a callable (x, t) -> score, got {quoted(score)}")
         self.sde = sde
         self.moments = moments
         self.condition = condition

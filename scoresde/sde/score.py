@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from scoresde.checks import quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.errors import InvalidValueError
 from scoresde.sde.condition import Classes, Condition, Field
 from scoresde.sde.moments import Moments
 from scoresde.units import Transform
@@ -119,18 +119,13 @@ def process_of(score: object, sde: SDE | None) -> SDE:
     """Return the SDE under which a score is used: `sde`, or the score's own where it is None.
 
     Raises:
-        InvalidTypeError: The score cannot be called, or `sde` is no SDE.
         InvalidValueError: Neither is known, or the score belongs to another process than `sde`.
     """
-    if not callable(score) or isinstance(score, type):
-        raise InvalidTypeError(f"a score is a callable (x, t) -> score, got {quoted(score)}")
     own = facts(score).sde
     if sde is None:
         if own is None:
             raise InvalidValueError("this score knows no SDE of its own; give one, such as VESDE()")
         return own
-    if isinstance(sde, type) or not hasattr(sde, "transition"):
-        raise InvalidTypeError(f"sde must be an SDE such as VESDE(), got {quoted(sde)}")
     if own is None or own.same_process(sde):
         return sde
     raise InvalidValueError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, ShapeError
+from scoresde.checks import check_batch
+from scoresde.errors import ShapeError
 
 __all__ = ["expand"]
 
@@ -25,13 +26,7 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
         >>> tuple(expand(torch.tensor([0.5, 2.0]), torch.ones(2, 3, 8, 8)).shape)
         (2, 1, 1, 1)
     """
-    if not x.is_floating_point():
-        raise InvalidTypeError(
-            f"a state must be floating-point, got {x.dtype}; "
-            "for images of bytes use x.float() / 127.5 - 1"
-        )
-    if x.ndim == 0:
-        raise ShapeError("a state has shape (B, *), got a tensor of shape ()")
+    check_batch("x", x, finite=False)
     if c.ndim == 0:
         return c.to(x.dtype)
     if c.ndim != 1 or c.shape[0] not in (1, x.shape[0]):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields, named, quoted
+from scoresde.checks import check_fields, check_noise, check_range, named, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.sde.coordinates import level_range, ratio, time_of_level
 
@@ -114,8 +114,7 @@ class Karras(Spacing):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.rho > 0:
-            raise InvalidValueError(f"rho must be positive, got {self.rho}")
+        check_range("rho", self.rho, "(0, inf)")
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
         """Return times `(steps + 1,)`, decreasing, in float64."""
@@ -212,7 +211,7 @@ def spacing_of(spacing: Spacing | str) -> Spacing:
         UnknownNameError: The name is not in `SPACINGS`.
         InvalidTypeError: It is neither a name nor a spacing.
     """
-    return named("spacing", spacing, SPACINGS, "__call__", "an object such as Karras(rho=7)")
+    return named("spacing", spacing, SPACINGS)
 
 
 def spaced(sde: SDE, steps: int, spacing: Spacing | str) -> Tensor:
@@ -281,9 +280,5 @@ def snapped(sde: SDE, t: Tensor) -> Tensor:
 def _ends(sde: SDE) -> tuple[float, float]:
     """Return the noise-to-signal ratios at T and at eps, which must be positive."""
     high, low = ratio(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64)).tolist()
-    if not low > 0:
-        raise InvalidValueError(
-            f"{type(sde).__name__} has no noise at t = {sde.eps}, so this grid has no end; "
-            "choose eps > 0 or spacing='uniform'"
-        )
+    check_noise(torch.tensor(low), sde.eps, "choose eps > 0 or spacing='uniform'")
     return high, low

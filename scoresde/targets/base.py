@@ -6,17 +6,14 @@ import abc
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
-from scoresde.sde import Facts, expand
+from scoresde.checks import check_batch, check_integer, door
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.sde import SDE, Facts, Moments, expand
 from scoresde.targets.mixture import Components, Marginal
-
-if TYPE_CHECKING:
-    from scoresde.sde import SDE, Moments
 
 __all__ = ["Target", "TargetScore"]
 
@@ -61,6 +58,7 @@ class Target(abc.ABC):
         """The means of the components, `(K, *)`, float64."""
         return self.components.means
 
+    @door
     def at(self, sde: SDE) -> TargetScore:
         """The score of every $p_t$ of `sde`, as `scoresde.sample` and every objective take it."""
         return TargetScore(self, sde)
@@ -74,6 +72,7 @@ class Target(abc.ABC):
         """
         return self.components.moments()
 
+    @door
     def sample(
         self,
         n: int,
@@ -102,10 +101,7 @@ class Target(abc.ABC):
             InvalidTypeError: `n` is no integer, or only one of `sde` and `t` is given.
             ShapeError: `t` has another shape than `()` or `(n,)`.
         """
-        if not isinstance(n, int) or isinstance(n, bool):
-            raise InvalidTypeError(f"n is a number of samples, got {n!r}; pass an integer")
-        if n < 0:
-            raise InvalidValueError(f"cannot draw n={n} samples; pass n >= 0")
+        check_integer("n", n, 0)
         _check_times(sde, t)
         source = torch.device("cpu") if generator is None else generator.device
         c = self.components.to(source)
@@ -123,6 +119,7 @@ class Target(abc.ABC):
         x = (alpha * c.flat_means[k] + z).reshape(n, *self.event_shape)
         return x.to(device=device or source, dtype=dtype or torch.get_default_dtype())
 
+    @door
     def log_prob(
         self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None
     ) -> Tensor:
@@ -144,6 +141,7 @@ class Target(abc.ABC):
         """
         return self._seen_from(x, sde, t).log_prob().to(x.dtype)
 
+    @door
     def score(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
         r"""The score, $\nabla_x \log p_t(x)$.
 
@@ -154,6 +152,7 @@ class Target(abc.ABC):
         """
         return self._seen_from(x, sde, t).score().reshape(x.shape).to(x.dtype)
 
+    @door
     def denoise(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
         r"""The mean of the data given its noisy version, $E[x_0 | x_t = x]$.
 
@@ -166,6 +165,7 @@ class Target(abc.ABC):
         """
         return self._seen_from(x, sde, t).denoise().reshape(x.shape).to(x.dtype)
 
+    @door
     def responsibilities(
         self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None
     ) -> Tensor:
@@ -178,6 +178,7 @@ class Target(abc.ABC):
         """
         return self._seen_from(x, sde, t).responsibilities().to(x.dtype)
 
+    @door
     def assign(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
         """The component that `x` most probably came from.
 
@@ -190,22 +191,10 @@ class Target(abc.ABC):
         return self.responsibilities(x, sde, t).argmax(1)
 
     def _seen_from(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
-        """The door: checks all that came in."""
-        self._check_points(x)
-        if not x.isfinite().all():
-            raise NonFiniteError("x holds NaN or infinite numbers; look where they come from")
+        """Check points and times; return the law that is seen from the points."""
+        check_batch("x", x, self.event_shape)
         _check_times(sde, t)
         return self._marginal(x, sde, t)
-
-    def _check_points(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            got = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"{type(x).__name__}"
-            raise InvalidTypeError(
-                f"x must be a tensor of floating point, got {got}; pass x.float()"
-            )
-        if x.ndim == 0 or tuple(x.shape[1:]) != self.event_shape:
-            want = ", ".join(["B", *map(str, self.event_shape)])
-            raise ShapeError(f"this target takes x of shape ({want}), got {tuple(x.shape)}")
 
     def _marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
         points = x.double().reshape(len(x), math.prod(self.event_shape), 1)
@@ -241,7 +230,8 @@ class TargetScore:
             conditions={},
         )
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+    @door
+    def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""$\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
 
         It looks at shapes alone and not at values, so that `torch.func` can transform it.
@@ -250,12 +240,12 @@ class TargetScore:
             ShapeError: `x` or `t` has the wrong shape.
             InvalidTypeError: `x` is not of floating point.
         """
-        self.target._check_points(x)
+        check_batch("x", x, self.target.event_shape, finite=False)
         return self.target._marginal(x, self.sde, t).score().reshape(x.shape).to(x.dtype)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         r"""$\log p_t(x)$, `(B,)`; arguments and errors are those of the score."""
-        self.target._check_points(x)
+        check_batch("x", x, self.target.event_shape, finite=False)
         return self.target._marginal(x, self.sde, t).log_prob().to(x.dtype)
 
 
@@ -268,11 +258,8 @@ def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
         )
     if sde is None:
         return
-    time = torch.as_tensor(t, dtype=torch.float64).flatten()
-    # A T that was rounded to float32 may lie a little later.
-    outside = time[~((time >= 0) & (time <= sde.T * (1 + 1e-6)))]
-    if len(outside) > 0:
-        raise InvalidValueError(f"t must lie in [0, {sde.T}], got {outside[0].item()}")
+    assert t is not None
+    sde.as_time(t)
 
 
 def _scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import quoted
+from scoresde.checks import door, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.targets.base import Target
 from scoresde.targets.mixture import Components
@@ -38,6 +38,7 @@ class Gaussian(Target):
         ShapeError: shapes that do not belong together.
     """
 
+    @door
     def __init__(
         self,
         mean: Numbers,
@@ -80,6 +81,7 @@ class GaussianMixture(Target):
         ShapeError: shapes that do not belong together.
     """
 
+    @door
     def __init__(
         self,
         weights: Numbers,

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from scoresde.checks import door
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_range, door
 from scoresde.targets.base import Target
 from scoresde.targets.mixture import Components
 
@@ -94,8 +93,6 @@ def _circle(n: int) -> Tensor:
 
 def _thread(means: Tensor, std: float, least: float = 0.0) -> Components:
     """Equal isotropic Gaussians at `means`; thinner than `least` they would show as beads."""
-    if not (math.isfinite(std) and std > 0 and std >= least):
-        bound = f"at least {least}" if least else "positive"
-        raise InvalidValueError(f"std must be {bound}, got {std!r}")
+    check_range("std", std, f"[{least}, inf)" if least else "(0, inf)")
     n = len(means)
     return Components(means.new_full((n,), 1 / n), means, means.new_full((n, 1), std**2))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import ConvergenceError, NonFiniteError
-from scoresde.ode import DOPRI5, TSIT5, solve
+from scoresde.ode import DOPRI5, TSIT5, Tolerance, solve
 from scoresde.samplers.sampler import Adaptive, NoiseLike
 from scoresde.sde import ReverseSDE, expand
 from scoresde.sde.coordinates import angle, scale, time_of_angle
@@ -88,10 +88,8 @@ class ProbabilityFlow(Adaptive):
             whole.clone(),
             angle(sde, t),
             angle(sde, s),
+            Tolerance(self.rtol, self.atol, self.max_nfe),
             tableau=TABLEAUS[self.method],
-            rtol=self.rtol,
-            atol=self.atol,
-            max_nfe=self.max_nfe,
             variable=ANGLE,
         )
         return solution.y * expand(scale(sde, s), x)

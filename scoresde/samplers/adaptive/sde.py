@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import ConvergenceError
-from scoresde.ode import check_finite, nearest_factor, rms
+from scoresde.ode import check_ratio, nearest_factor, rms
 from scoresde.samplers.adaptive.ode import velocity
 from scoresde.samplers.sampler import Adaptive, NoiseLike
 from scoresde.sde import ReverseSDE, expand
@@ -91,7 +91,7 @@ class AdaptiveSDE(Adaptive):
             second = base - width * velocity(rsde, first, to)
             size = torch.maximum(z.abs(), first.abs())
             ratio = rms((first - second) / 2 / (self.atol + self.rtol * size)).cpu()
-            check_finite(ratio, time, torch.arange(len(x)))
+            check_ratio(ratio, time, torch.arange(len(x)))
             ok = ratio <= 1
             z = torch.where(expand(ok, x).bool(), (first + second) / 2, z)
             time = torch.where(ok, to, time)

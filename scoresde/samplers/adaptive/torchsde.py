@@ -22,8 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_name
-from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError
+from scoresde.checks import check_integer, check_name, check_range
+from scoresde.errors import ConvergenceError, NonFiniteError
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
@@ -94,11 +94,8 @@ class TorchSDE(Sampler):
         super().__post_init__()
         check_name("method of torchsde", self.method, _METHODS)
         for name in ("rtol", "atol", "dt_min"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InvalidValueError(f"{name} must be positive and finite, got {value}")
-        if self.max_nfe < 1:
-            raise InvalidValueError(f"max_nfe must be at least 1, got {self.max_nfe}")
+            check_range(name, getattr(self, name), "(0, inf)")
+        check_integer("max_nfe", self.max_nfe, 1)
         if self.adaptive:
             # the grid is the two ends, whose steps in between are torchsde's
             object.__setattr__(self, "steps", 1)

@@ -20,7 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_range
 from scoresde.quadrature import lagrange_integrals
 from scoresde.samplers.flow.euler import along, predicted_noise
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
@@ -39,8 +39,7 @@ class _Adams(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in range(1, 9):
-            raise InvalidValueError(f"order must be an integer from 1 to 8, got {self.order}")
+        check_range("order", self.order, "[1, 8]")
 
     @abc.abstractmethod
     def weights(self, ratios: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_range
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, ReverseSDE, expand
 
@@ -58,8 +58,7 @@ class DDIM(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.eta <= 1:
-            raise InvalidValueError(f"eta must lie in [0, 1], got {self.eta}")
+        check_range("eta", self.eta, "[0, 1]")
 
     @property
     def stochastic(self) -> bool:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_range
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, Moments, ReverseSDE
 from scoresde.sde.spacings import even_times
@@ -48,10 +48,8 @@ class TwoStage(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.r <= 1:
-            raise InvalidValueError(f"r must lie in (0, 1], got {self.r}")
-        if not 0 <= self.tau < math.inf:
-            raise InvalidValueError(f"tau must be finite and >= 0, got {self.tau}")
+        check_range("r", self.r, "(0, 1]")
+        check_range("tau", self.tau, "[0, inf)")
 
     @property
     def stochastic(self) -> bool:

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_range
 from scoresde.errors import InvalidValueError
 from scoresde.samplers.flow.euler import along, predicted_noise
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
@@ -54,15 +55,13 @@ class Heun(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.churn < math.inf:
-            raise InvalidValueError(f"churn must be finite and >= 0, got {self.churn}")
+        check_range("churn", self.churn, "[0, inf)")
         if not 0 <= self.sigma_min < self.sigma_max:
             raise InvalidValueError(
                 "need 0 <= sigma_min < sigma_max, "
                 f"got sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}"
             )
-        if not 0 < self.s_noise < math.inf:
-            raise InvalidValueError(f"s_noise must be positive and finite, got {self.s_noise}")
+        check_range("s_noise", self.s_noise, "(0, inf)")
 
     @property
     def stochastic(self) -> bool:

@@ -6,13 +6,12 @@ they differ in how they discretise the same reverse kernel.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_range
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import ReverseSDE, expand
 
@@ -39,8 +38,7 @@ class EulerMaruyama(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.eta < math.inf:
-            raise InvalidValueError(f"eta must be finite and >= 0, got {self.eta}")
+        check_range("eta", self.eta, "[0, inf)")
 
     @property
     def stochastic(self) -> bool:

@@ -10,8 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_fields, check_increasing, check_integer
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, ReverseSDE, expand
@@ -38,15 +37,9 @@ class Stretch:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise InvalidValueError(
-                "need 0 < sigma_min < sigma_max, both finite, "
-                f"got sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}"
-            )
-        if self.k < 0 or self.steps < 1:
-            raise InvalidValueError(
-                f"need k >= 0 and steps >= 1, got k = {self.k}, steps = {self.steps}"
-            )
+        check_increasing(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        check_integer("k", self.k, 0)
+        check_integer("steps", self.steps, 1)
 
     def end(self, sde: SDE, times: Tensor) -> int:
         """The index of the time at which it ends, the nearest but the first; 0 if there is none."""

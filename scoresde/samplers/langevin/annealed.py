@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_integer, check_range
 from scoresde.samplers.flow.euler import predicted_noise
 from scoresde.samplers.langevin.langevin import ScaledLangevin, carry, correct
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
@@ -51,8 +51,7 @@ class AnnealedLangevin(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         ScaledLangevin(self.kappa)
-        if self.k < 1:
-            raise InvalidValueError(f"k must be at least 1, got {self.k}")
+        check_integer("k", self.k, 1)
 
     @property
     def nfe_per_step(self) -> int:
@@ -104,8 +103,7 @@ class ConsistentAnnealed(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.kappa <= 1:
-            raise InvalidValueError(f"kappa must lie in (0, 1], got {self.kappa}")
+        check_range("kappa", self.kappa, "(0, 1]")
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """A draw of p_t becomes a draw of p_s."""

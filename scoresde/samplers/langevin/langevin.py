@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from scoresde.errors import InvalidValueError
+from scoresde.checks import check_range
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, ReverseSDE, expand
 
@@ -53,7 +53,7 @@ class FixedLangevin(Corrector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive("epsilon", self.epsilon)
+        check_range("epsilon", self.epsilon, "(0, inf)")
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
         """The given step."""
@@ -86,7 +86,7 @@ class Langevin(Corrector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive("snr", self.snr)
+        check_range("snr", self.snr, "(0, inf)")
 
     @property
     def coupled(self) -> bool:
@@ -127,8 +127,7 @@ class ScaledLangevin(Corrector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.kappa < 2:
-            raise InvalidValueError(f"kappa must lie in (0, 2), got {self.kappa}")
+        check_range("kappa", self.kappa, "(0, 2)")
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
         r"""$\kappa\,\sigma_s^2$."""
@@ -147,8 +146,3 @@ def correct(
 def carry(sde: SDE, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     r"""$(\alpha_s / \alpha_t)\,x$: what is known of the way from t to s without a score."""
     return expand(sde.alpha(s) / sde.alpha(t), x) * x
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InvalidValueError(f"{name} must be positive and finite, got {value}")

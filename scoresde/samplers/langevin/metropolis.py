@@ -2,13 +2,13 @@ r"""Langevin dynamics with Metropolis's rule, which leave a density exactly alon
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.checks import check_range
+from scoresde.errors import InvalidTypeError
 from scoresde.samplers.langevin.langevin import Corrector
 from scoresde.samplers.sampler import NoiseLike
 from scoresde.sde import SDE, ReverseSDE, expand
@@ -42,8 +42,7 @@ class MALA(Corrector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.kappa < math.inf:
-            raise InvalidValueError(f"kappa must be positive and finite, got {self.kappa}")
+        check_range("kappa", self.kappa, "(0, inf)")
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
         r"""$\kappa\,\sigma_s^2$."""

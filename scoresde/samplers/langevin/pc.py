@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scoresde.checks import quoted
+from scoresde.checks import check_integer, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.samplers.flow.euler import DDIM
 from scoresde.samplers.langevin.langevin import Langevin, carry, correct
@@ -50,8 +50,7 @@ class PC(Sampler):
                 f"{quoted(self.corrector)} is no corrector: at one time it changes the law of the "
                 "samples or does nothing; take Langevin(), ScaledLangevin() or MALA()"
             )
-        if self.k < 0:
-            raise InvalidValueError(f"k must be at least 0, got {self.k}")
+        check_integer("k", self.k, 0)
         if self.predictor is None and self.k == 0:
             raise InvalidValueError("PC without a predictor needs k >= 1 corrector steps")
 

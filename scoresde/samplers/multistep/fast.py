@@ -19,7 +19,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidTypeError
 from scoresde.quadrature import gauss_legendre
 from scoresde.samplers.multistep.interpolation import Interpolation, Measured
 from scoresde.samplers.multistep.methods import TauMultistep
@@ -58,13 +57,6 @@ class Fast(TauMultistep):
     order: int = 4
     corrector: int = 3
     pilot: Pilot | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pilot is not None and not hasattr(self.pilot, "predict"):
-            raise InvalidTypeError(
-                f"pilot= takes what `scoresde.pilot` returns, got {self.pilot!r}"
-            )
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Fast:
         """Return it with the score's pilot, if it has one and none was given."""

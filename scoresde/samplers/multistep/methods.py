@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_range
 from scoresde.errors import InvalidValueError
 from scoresde.samplers.multistep.integrator import ExponentialMultistep
 from scoresde.samplers.multistep.interpolation import (
@@ -39,11 +40,9 @@ class TauMultistep(ExponentialMultistep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, least in (("order", self.order, 1), ("corrector", self.corrector, 0)):
-            if not least <= value <= 6:
-                raise InvalidValueError(f"{name} must be an integer in [{least}, 6], got {value}")
-        if not 0 <= self.tau < math.inf:
-            raise InvalidValueError(f"tau must be finite and >= 0, got {self.tau}")
+        check_range("order", self.order, "[1, 6]")
+        check_range("corrector", self.corrector, "[0, 6]")
+        check_range("tau", self.tau, "[0, inf)")
         if not 0 <= self.window[0] <= self.window[1]:
             raise InvalidValueError(f"window must be (low, high), 0 <= low, got {self.window}")
 
@@ -144,8 +143,7 @@ class ERSDE(ExponentialMultistep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in (1, 2, 3):
-            raise InvalidValueError(f"order must be 1, 2 or 3, got {self.order}")
+        check_range("order", self.order, "[1, 3]")
 
     @property
     def stochastic(self) -> bool:
