@@ -3,6 +3,7 @@
 import functools
 from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -159,6 +160,18 @@ def test_attributes_of_foreign_scores_are_not_read():
     assert facts(Foreign()) == Facts()
     assert sample(Foreign(), SDE, "fast", shape=(2,), nfe=9, seed=0).isfinite().all()
     assert sample(Foreign(), SDE, shape=(2,), steps=2, seed=0).shape == (1, 2)
+
+
+def test_an_object_with_every_attribute_is_a_score_without_facts():
+    class Everything:
+        def __getattr__(self, name):
+            return Everything()
+
+        def __call__(self, x, t):
+            return -x
+
+    assert facts(Everything()) == Facts()
+    assert facts(MagicMock()) == Facts()
 
 
 # Guidance is a formula

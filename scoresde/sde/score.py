@@ -25,6 +25,8 @@ __all__ = ["Facts", "Score", "ask", "facts", "process_of"]
 
 # Where torch and this package keep the score inside another: compiled modules, DataParallel, ours.
 _INSIDE = ("score", "_orig_mod", "module")
+# Scores within scores that are looked through; an object may have every attribute.
+_DEPTH = 64
 
 
 class Score(Protocol):
@@ -89,15 +91,14 @@ def facts(score: object) -> Facts:
         >>> facts(lambda x, t: -x) == Facts()
         True
     """
-    seen: set[int] = set()
-    while score is not None and id(score) not in seen:
-        seen.add(id(score))
+    for _ in range(_DEPTH):
         known = getattr(score, "facts", None)
         if isinstance(known, Facts):
             return known
-        score = next(
-            (part for name in _INSIDE if callable(part := getattr(score, name, None))), None
-        )
+        inside = (getattr(score, name, None) for name in _INSIDE)
+        score = next((part for part in inside if callable(part) and part is not score), None)
+        if score is None:
+            break
     return Facts()
 
 
