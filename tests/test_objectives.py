@@ -121,7 +121,9 @@ def test_the_floor_in_figures():
 
 
 def test_there_is_no_floor_without_noise():
-    with pytest.raises(InvalidValueError, match=r"sigma is 0 at t = 0.0; stay at or above eps"):
+    with pytest.raises(
+        InvalidValueError, match=r"no noise at t = 0, where sigma is 0; stay at or above eps"
+    ):
         dsm_floor(VPSDE(), 0.0, Moments(0.0, var=torch.ones(4)))
 
 
@@ -345,7 +347,7 @@ def run(x=None, model=lambda x, t: -x, sde=None, **options):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
 def test_bytes_and_integers_are_no_data(dtype):
-    message = r"data must be floating point, got .*8-bit images: x\.float\(\) / 127\.5 - 1"
+    message = r"x must be floating point, got .*8-bit images: x\.float\(\) / 127\.5 - 1"
     with pytest.raises(InvalidTypeError, match=message):
         run(torch.zeros(2, 3, dtype=dtype))
 
@@ -360,14 +362,18 @@ def test_with_noise_that_is_given_a_nan_of_the_data_shows_in_its_own_loss_alone(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_data_with_a_nan_or_an_infinity_are_refused(value):
-    with pytest.raises(NonFiniteError, match="the data x holds NaN or infinity; remove or repair"):
+    with pytest.raises(NonFiniteError, match="x holds NaN or infinity; remove or repair"):
         run(torch.tensor([[0.0, value]]))
 
 
 @pytest.mark.parametrize(
     ("t", "error", "message"),
     [
-        (0.0, InvalidValueError, "sigma is 0 at t = 0.*; stay at or above eps = 0.001"),
+        (
+            0.0,
+            InvalidValueError,
+            "no noise at t = 0, where sigma is 0; stay at or above eps = 0.001",
+        ),
         (1.5, InvalidValueError, r"time must lie in \[0, 1.0\], got .*1.5"),
         (-0.1, InvalidValueError, r"time must lie in \[0, 1.0\], got .*-0.1"),
         (math.nan, InvalidValueError, r"time must lie in \[0, 1.0\], got .*nan"),
@@ -400,12 +406,12 @@ def test_a_score_that_is_no_tensor_is_refused():
 def test_weights_refuse_impossible_numbers():
     for value in (0.0, -1.0, math.nan):
         for weight in (edm, lambda var: min_snr(5.0, var)):
-            with pytest.raises(InvalidValueError, match="var must be positive, got "):
+            with pytest.raises(InvalidValueError, match="var must be positive and finite, got "):
                 weight(value)
-        with pytest.raises(InvalidValueError, match="gamma must be positive, got "):
+        with pytest.raises(InvalidValueError, match="gamma must be positive and finite, got "):
             min_snr(value)
     for value in (-1.0, math.nan):
-        with pytest.raises(InvalidValueError, match="the power must be at least 0, got "):
+        with pytest.raises(InvalidValueError, match="the power must be finite and >= 0, got "):
             power(value)
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from scoresde.arena.results import Results, Row
 from scoresde.checks import check_integer, check_range, door
 from scoresde.errors import InvalidValueError, NonFiniteError
 from scoresde.metrics import bootstrap
-from scoresde.samplers import Sampler
 
 __all__ = ["BUDGETS", "compare"]
 
@@ -30,7 +29,7 @@ BUDGETS = (5, 10, 20, 35, 50, 100, 200)
 
 @door
 def compare(
-    samplers: Mapping[str, Sampler | str | Contender] | Sequence[str],
+    samplers: Mapping[str, Any] | Sequence[str],
     problems: Sequence[Problem] = TUNING,
     budgets: Sequence[int] = BUDGETS,
     *,

@@ -150,10 +150,11 @@ def check_finite(what: str, x: Tensor) -> None:
         raise NonFiniteError(f"{what} holds NaN or infinity; remove or repair those numbers")
 
 
-def check_noise(sigma: Tensor, t: object, remedy: str) -> None:
+def check_noise(sigma: Tensor, t: Tensor | float, remedy: str) -> None:
     """Raise InvalidValueError where the noise scale at times is 0, with what to do about it."""
     if not (sigma > 0).all():
-        raise InvalidValueError(f"there is no noise at t = {quoted(t)}; {remedy}")
+        first = float(torch.as_tensor(t).expand_as(sigma)[~(sigma > 0)][0])
+        raise InvalidValueError(f"there is no noise at t = {first:.6g}, where sigma is 0; {remedy}")
 
 
 def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class _Power:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_range("p", self.p, "[0, inf)")
+        check_range("the power", self.p, "[0, inf)")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         return sde.sigma(t) ** self.p

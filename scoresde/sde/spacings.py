@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -204,17 +204,16 @@ SPACINGS: Mapping[str, Spacing] = MappingProxyType(
 """The names that `spacing=` accepts."""
 
 
-def spacing_of(spacing: Spacing | str) -> Spacing:
+def spacing_of(spacing: Callable[..., Tensor] | str) -> Callable[..., Tensor]:
     """Return the spacing of that name, or the object itself.
 
     Raises:
         UnknownNameError: The name is not in `SPACINGS`.
-        InvalidTypeError: It is neither a name nor a spacing.
     """
     return named("spacing", spacing, SPACINGS)
 
 
-def spaced(sde: SDE, steps: int, spacing: Spacing | str) -> Tensor:
+def spaced(sde: SDE, steps: int, spacing: Callable[..., Tensor] | str) -> Tensor:
     """Return the times `(steps + 1,)` of a spacing, with both ends exact.
 
     Raises:
