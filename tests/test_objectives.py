@@ -406,9 +406,9 @@ def test_a_score_that_is_no_tensor_is_refused():
 def test_weights_refuse_impossible_numbers():
     for value in (0.0, -1.0, math.nan):
         for weight in (edm, lambda var: min_snr(5.0, var)):
-            with pytest.raises(InvalidValueError, match="var must be positive and finite, got "):
+            with pytest.raises(InvalidValueError, match="var must be positive, got "):
                 weight(value)
-        with pytest.raises(InvalidValueError, match="gamma must be positive and finite, got "):
+        with pytest.raises(InvalidValueError, match="gamma must be positive, got "):
             min_snr(value)
     for value in (-1.0, math.nan):
         with pytest.raises(InvalidValueError, match="the power must be finite and >= 0, got "):

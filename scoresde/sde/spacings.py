@@ -114,7 +114,7 @@ class Karras(Spacing):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_range("rho", self.rho, "(0, inf)")
+        check_range("rho", self.rho, "(0, inf]")
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
         """Return times `(steps + 1,)`, decreasing, in float64."""
