@@ -416,7 +416,9 @@ def test_weights_refuse_impossible_numbers():
 
 
 def test_importance_sampling_needs_noise_at_eps():
-    with pytest.raises(InvalidValueError, match=r"sigma\(eps = 0.0\) is 0 for ImportantVP"):
+    with pytest.raises(
+        InvalidValueError, match=r"no noise at t = 0, where sigma is 0; importance sampling"
+    ):
         run(sde=ImportantVP(eps=0.0))
 
 
@@ -429,7 +431,7 @@ def test_every_sde_can_be_trained_at_its_own_times():
 
 def test_a_weight_is_a_function_and_has_the_shape_of_its_times():
     x = torch.zeros(3, 2)
-    with pytest.raises(InvalidTypeError, match="weight is a function"):
+    with pytest.raises(InvalidTypeError, match="weight must be a callable"):
         dsm_loss(lambda x, t: -x, VPSDE(), x, weight="edm", generator=torch.Generator())
     with pytest.raises(ShapeError, match=r"the shape of its times, \(3,\), got \(3, 1\)"):
         dsm_loss(
