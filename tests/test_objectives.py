@@ -433,7 +433,7 @@ def test_a_weight_is_a_function_and_has_the_shape_of_its_times():
     x = torch.zeros(3, 2)
     with pytest.raises(InvalidTypeError, match="weight must be a callable"):
         dsm_loss(lambda x, t: -x, VPSDE(), x, weight="edm", generator=torch.Generator())
-    with pytest.raises(ShapeError, match=r"the shape of its times, \(3,\), got \(3, 1\)"):
+    with pytest.raises(ShapeError, match=r"its times' shape, \(3,\), got \(3, 1\)"):
         dsm_loss(
             lambda x, t: -x,
             VPSDE(),

@@ -17,7 +17,7 @@ from scoresde.arena.judges import LAW, flow_errors, law_errors
 from scoresde.arena.problem import Problem
 from scoresde.arena.problems import TUNING
 from scoresde.arena.results import Results, Row
-from scoresde.checks import check_integer, check_range, door
+from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError, NonFiniteError
 from scoresde.metrics import bootstrap
 
@@ -70,7 +70,8 @@ def compare(
     """
     check_integer("n", n, 2)
     check_integer("repeats", repeats, 1)
-    check_range("seed", seed, f"[0, {2**63})")
+    if not 0 <= seed < 2**63:
+        raise InvalidValueError(f"a seed must lie in [0, 2**63), got {seed}")
     for budget in budgets:
         check_integer("each budget", budget, 2)
     run = _flow if by == "flow" else _law
