@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
+from scoresde.noise import Noise
 
-class Given:
+
+class Given(Noise):
     """Noise with these numbers in place of random ones.
 
     Args:

@@ -451,9 +451,13 @@ def test_the_picture_shows_the_best_of_the_others_as_one(tmp_path):
     [
         (lambda: arena.compare(["pcc"]), UnknownNameError, "did you mean 'pc'"),
         (lambda: arena.compare({"x": 3}), InvalidTypeError, "'x' must be a sampler"),
-        (lambda: arena.compare("pc", by="low"), InvalidValueError, "'flow' or 'law'"),
-        (lambda: arena.compare("pc", n=1), InvalidValueError, "n=1"),
-        (lambda: arena.compare("pc", budgets=(1,)), InvalidValueError, "budgets"),
+        (lambda: arena.compare("pc", by="low"), UnknownNameError, "choose from flow, law"),
+        (lambda: arena.compare("pc", n=1), InvalidValueError, "n must be an integer >= 2, got 1"),
+        (
+            lambda: arena.compare("pc", budgets=(1,)),
+            InvalidValueError,
+            "each budget must be an integer >= 2",
+        ),
         (lambda: arena.compare("pc", seed=2**64), InvalidValueError, "seed must lie in"),
         (lambda: TABLE.table(top=0), InvalidValueError, "top must be an integer >= 1, got 0"),
         (lambda: arena.compare("pc", []), InvalidValueError, "at least one problem"),

@@ -47,7 +47,7 @@ def test_the_laws_can_be_put_under_another_sde(capsys):
         (["--only", "moon/VPSDE"], "unknown problem 'moon/VPSDE'; did you mean 'moons/VPSDE'"),
         (["--csv", "rows.txt"], "end in .csv"),
         (["--plot", "rows.csv"], "end in .png"),
-        (["--budgets", "1"], "budgets"),
+        (["--budgets", "1"], "each budget must be an integer >= 2"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(options, message, capsys):

@@ -272,7 +272,7 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
             "unknown sampler 'pcc'; did you mean 'pc'? choose from adaptive, ald, ancestral, ",
         ),
         ("--n 0", "n must be an integer >= 1, got 0"),
-        ("--steps 0", "steps must be at least 1, got 0"),
+        ("--steps 0", "steps must be at least 1 and below 2**31, got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
         ("--first -1", "first must be an integer >= 0, got -1"),
         (f"--first {10**23}", "samples of a seed are numbered below 2**40, got first = 1000000"),

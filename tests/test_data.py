@@ -143,8 +143,8 @@ def test_pictures_outside_the_range_are_clipped_as_bytes():
         (lambda: Range(1, 1), InvalidValueError, "need low < high"),
         (lambda: Range(0, float("inf")), InvalidValueError, "both finite"),
         (lambda: Range(float("nan"), 1), InvalidValueError, "need low < high"),
-        (lambda: Range(0, 1, levels=1), InvalidValueError, "at least 2 levels, got 1"),
-        (lambda: Range(0, 1, levels=2.5), InvalidValueError, "at least 2 levels, got 2.5"),
+        (lambda: Range(0, 1, levels=1), InvalidValueError, "levels must be an integer >= 2, got 1"),
+        (lambda: Range(0, 1, levels=2.5), InvalidTypeError, "must be an integer or None, got 2.5"),
         (lambda: Range("a", "b"), InvalidTypeError, "low of Range must be a number"),
         (lambda: Standardize(("a",), (1,)), InvalidTypeError, "shift must hold numbers"),
         (lambda: Standardize((0, 1), (1,)), ShapeError, "got 2 shifts and 1 scales"),
@@ -290,7 +290,7 @@ def test_the_fingerprint_sees_samples_and_labels():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(2, 3, dtype=torch.uint8), InvalidTypeError, r"`x.float\(\) / 127.5 - 1`"),
+        (torch.zeros(2, 3, dtype=torch.uint8), InvalidTypeError, r"x.float\(\) / 127.5 - 1"),
         (torch.zeros(2, 3, dtype=torch.int64), InvalidTypeError, "got torch.int64; convert"),
         (torch.zeros(2, 3, dtype=torch.bool), InvalidTypeError, "got torch.bool; convert"),
         (torch.zeros(2, 3, dtype=torch.float16), InvalidTypeError, "got torch.float16; convert"),
@@ -298,7 +298,7 @@ def test_the_fingerprint_sees_samples_and_labels():
         (torch.zeros(0, 3), DataError, r"there are no samples: shape \(0, 3\)"),
         (torch.tensor([[0.0], [torch.nan]]), DataError, "1 of 2 samples .* number 1; remove"),
         (torch.tensor([[0.0], [-torch.inf]]), DataError, "1 of 2 samples .* number 1; remove"),
-        (np.zeros((2, 3), np.uint8), InvalidTypeError, "scale bytes with"),
+        (np.zeros((2, 3), np.uint8), InvalidTypeError, "Data.x, transform=BYTES"),
         ([1.0], InvalidTypeError, "cannot load data from a list"),
     ],
 )
@@ -542,7 +542,7 @@ def test_a_photo_that_was_taken_sideways_has_the_size_it_is_shown_in(tmp_path):
 
 @pytest.mark.parametrize("size", [0, -1, (4, 0), (1, 2, 3)])
 def test_a_size_without_pixels_is_refused(tmp_path, size):
-    with pytest.raises(InvalidValueError, match="must be pixels"):
+    with pytest.raises((InvalidValueError, InvalidTypeError), match="must be an integer"):
         load(store(tmp_path / "x", pictures(1)), size=size)
 
 
@@ -902,7 +902,7 @@ def test_arguments_that_mean_nothing_for_a_source_are_refused(tmp_path):
         load("digits", split="test")
     with pytest.raises(InvalidValueError, match="label= goes with a tensor"):
         load("digits", label=[1])
-    with pytest.raises(InvalidValueError, match="on_bad_image is 'ignore'"):
+    with pytest.raises(UnknownNameError, match="unknown on_bad_image 'ignore'"):
         load(tmp_path, on_bad_image="ignore")
 
 
@@ -920,7 +920,7 @@ def test_the_order_of_bytes_in_an_array_does_not_matter():
 
 
 def test_labels_that_are_words_are_refused_in_a_sentence():
-    with pytest.raises(InvalidTypeError, match="labels must be integers"):
+    with pytest.raises(InvalidTypeError, match="label must be"):
         load(torch.zeros(2, 3), label=["a", "b"])
 
 

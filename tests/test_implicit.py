@@ -355,9 +355,9 @@ def run(name, x=None, score=lambda x, t: -x, sde=None, **options):
 def test_impossible_arguments_are_refused(name):
     with pytest.raises(InvalidValueError, match=r"the weight is 0 .*pass weight=power\(0\)"):
         run(name, t=0.0)
-    with pytest.raises(InvalidTypeError, match="data must be floating point"):
+    with pytest.raises(InvalidTypeError, match="x must be floating point"):
         run(name, torch.zeros(2, 3, dtype=torch.uint8))
-    with pytest.raises(NonFiniteError, match="the data x holds NaN"):
+    with pytest.raises(NonFiniteError, match="x holds NaN"):
         run(name, torch.full((2, 3), math.nan))
     with pytest.raises(ShapeError, match="the score must return the shape of its input"):
         run(name, score=lambda x, t: x[:, :1])

@@ -164,7 +164,12 @@ SINGULAR = {
     "nan": (lambda t: (t - 0.25).sqrt(), lambda t: 1.0, {}, "f of Given cannot be integrated"),
     "noise": (lambda t: torch.sin(1e9 * t), lambda t: 1.0, {}, "no smooth function"),
     "negative": (lambda t: 0.0, lambda t: 0.5 - t, {}, r"g\^2 of Given is negative at t = 0\.5"),
-    "start": (lambda t: 0.0, lambda t: t, dict(sigma0=-1.0), "sigma0 must be at least 0, got -1"),
+    "start": (
+        lambda t: 0.0,
+        lambda t: t,
+        dict(sigma0=-1.0),
+        "sigma0 must be finite and >= 0, got -1",
+    ),
     "infinite start": (lambda t: 0.0, lambda t: t, dict(sigma0=math.inf), "sigma0 must be finite"),
 }
 

@@ -8,7 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoresde.errors import DataError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.errors import (
+    DataError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    UnknownNameError,
+)
 from scoresde.metrics import (
     Kernel,
     Memory,
@@ -238,9 +244,9 @@ X = torch.zeros(4, 3)
         (lambda: kernel_distance(X[:1], X), ShapeError, "at least 2 events"),
         (lambda: kernel_distance(X, X[:, :2]), ShapeError, r"\(4, 3\) and \(4, 2\)"),
         (lambda: kernel_distance(X, X / 0), NonFiniteError, "y holds NaN"),
-        (lambda: kernel_distance(X, X, kernel="linear"), InvalidValueError, "'linear'"),
+        (lambda: kernel_distance(X, X, kernel="linear"), UnknownNameError, "'linear'"),
         (lambda: kernel_distance(X, X, bandwidth=0), InvalidValueError, "bandwidth.*got 0"),
-        (lambda: precision_recall(X, X), ShapeError, "more than k = 5"),
+        (lambda: precision_recall(X, X), ShapeError, "at least 6"),
         (lambda: precision_recall(X, X[:, :1], k=1), ShapeError, "one shape"),
         (lambda: precision_recall(X, X, k=0), InvalidValueError, "k must be.*got 0"),
         (
@@ -249,7 +255,7 @@ X = torch.zeros(4, 3)
             "at least 8 samples on either side, got 4 and 4",
         ),
         (lambda: memorisation(X, X, X), DataError, "100.0% of the held-out data"),
-        (lambda: memorisation(X[:0], X, X + 1), ShapeError, "got 0 and 4"),
+        (lambda: memorisation(X[:0], X, X + 1), ShapeError, "x and held must hold at least 1"),
         (lambda: memorisation(X, X, X[:0]), ShapeError, "no sample"),
         (lambda: memorisation(X, X, X + 1, quantile=1), InvalidValueError, "got 1"),
     ],

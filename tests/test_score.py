@@ -276,9 +276,9 @@ def test_an_empty_batch_has_an_empty_score():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((2, 3), r"this model takes states \(B, 4\), got shape \(2, 3\)"),
-        ((4,), r"this model takes states \(B, 4\), got shape \(4,\)"),
-        ((2, 1, 4), r"got shape \(2, 1, 4\)"),
+        ((2, 3), r"x must have shape \(B, 4\), got \(2, 3\)"),
+        ((4,), r"x must have shape \(B, 4\), got \(4,\)"),
+        ((2, 1, 4), r"got \(2, 1, 4\)"),
     ],
 )
 def test_a_state_of_another_shape_is_refused(shape, message):
@@ -295,7 +295,7 @@ def test_bytes_and_integers_are_no_states(dtype):
 
 
 def test_a_score_without_noise_is_refused_by_name():
-    message = r"the score is singular where sigma is 0, as at t = 0.*at or above eps = 0.001"
+    message = r"no noise at t = 0, .*a score is singular there; stay at or above eps = 0.001"
     with pytest.raises(InvalidValueError, match=message):
         ScoreModel(Wave(), VPSDE(), (4,))(torch.zeros(2, 4), 0.0)
 

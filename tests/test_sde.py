@@ -270,8 +270,8 @@ def test_the_examples_of_the_docstrings_run(name):
 BAD = {
     "ve reversed": (lambda: VESDE(1.0, 0.5), "sigma_min = 1.0, sigma_max = 0.5"),
     "ve constant": (lambda: VESDE(1.0, 1.0), "sigma_min = 1.0, sigma_max = 1.0"),
-    "ve zero": (lambda: VESDE(0.0, 1.0), "sigma_min must be > 0.*sigma_min = 0.0"),
-    "ve negative": (lambda: VESDE(-1.0, 1.0), "sigma_min must be > 0.*sigma_min = -1.0"),
+    "ve zero": (lambda: VESDE(0.0, 1.0), "need 0 < sigma_min < sigma_max.*sigma_min = 0.0"),
+    "ve negative": (lambda: VESDE(-1.0, 1.0), "need 0 < sigma_min < sigma_max.*sigma_min = -1.0"),
     "ve nan": (lambda: VESDE(math.nan, 1.0), "sigma_min must be finite, got nan"),
     "ve infinite": (lambda: VESDE(0.1, math.inf), "sigma_max must be finite, got inf"),
     "vp reversed": (lambda: VPSDE(2.0, 1.0), "beta_min = 2.0, beta_max = 1.0"),
@@ -282,12 +282,8 @@ BAD = {
     "eps negative": (lambda: VPSDE(eps=-0.1), "0 <= eps < T, got eps = -0.1, T = 1.0"),
     "eps after T": (lambda: EDMSDE(T=1.0, eps=2.0), "0 <= eps < T, got eps = 2.0, T = 1.0"),
     "eps nan": (lambda: UserSDE(eps=math.nan), "eps must be finite, got nan"),
-    "one level": (lambda: VPSDE(levels=1), "levels must be an integer >= 2 or None, got 1"),
-    "half a level": (
-        lambda: VPSDE(levels=2.5),
-        "levels of VPSDE must be an integer or None, got 2.5",
-    ),
-    "law without width": (lambda: LogNormal(std=0.0), "must be positive, got 0.0"),
+    "one level": (lambda: VPSDE(levels=1), "levels must be an integer >= 2, got 1"),
+    "law without width": (lambda: LogNormal(std=0.0), "must be positive and finite, got 0.0"),
     "time nan": (lambda: VPSDE().diffusion(math.nan), r"time must lie in \[0, 1.0\], got nan"),
     "time before": (lambda: VPSDE().transition(-0.1, 0.5), r"lie in \[0, 1.0\], got -0.1"),
     "time just after": (lambda: VPSDE().diffusion(1.00001), r"lie in \[0, 1.0\], got 1.0000"),
@@ -332,17 +328,22 @@ def test_impossible_values_are_named(name):
     assert isinstance(caught.value, (ValueError, TypeError))
 
 
+def test_half_a_level_is_of_another_type():
+    with pytest.raises(InvalidTypeError, match="levels of VPSDE must be an integer or None"):
+        VPSDE(levels=2.5)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
 def test_integer_states_are_refused(dtype):
     """Coefficients cast to the dtype of an integer state would be zeros."""
     x = torch.ones(2, 3, dtype=dtype)
     with pytest.raises(
-        InvalidTypeError, match=r"floating-point.*x.float\(\) / 127.5 - 1"
+        InvalidTypeError, match=r"floating point.*x.float\(\) / 127.5 - 1"
     ) as caught:
         VPSDE().marginal(x, 0.5)
     assert isinstance(caught.value, TypeError)
     assert str(dtype) in str(caught.value)
-    with pytest.raises(InvalidTypeError, match="floating-point"):
+    with pytest.raises(InvalidTypeError, match="floating point"):
         VPSDE().drift(x, torch.full((2,), 0.5))
 
 

@@ -245,7 +245,7 @@ def test_one_seed_is_one_sample_at_any_number_of_steps():
         (lambda: TorchSDE(rtol=0.0), InvalidValueError, "rtol must be positive and finite, got 0"),
         (lambda: TorchSDE(atol=math.nan), InvalidValueError, "atol must be positive .* got nan"),
         (lambda: TorchSDE(dt_min=-1.0), InvalidValueError, "dt_min must be positive .* got -1"),
-        (lambda: TorchSDE(max_nfe=0), InvalidValueError, "max_nfe must be at least 1, got 0"),
+        (lambda: TorchSDE(max_nfe=0), InvalidValueError, "max_nfe must be an integer >= 1, got 0"),
     ],
 )
 def test_impossible_parameters_are_refused(make, error, message):

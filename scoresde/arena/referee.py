@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,10 +17,9 @@ from scoresde.arena.judges import LAW, flow_errors, law_errors
 from scoresde.arena.problem import Problem
 from scoresde.arena.problems import TUNING
 from scoresde.arena.results import Results, Row
-from scoresde.checks import check_integer, check_range, door
+from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError, NonFiniteError
 from scoresde.metrics import bootstrap
-from scoresde.samplers import Sampler
 
 __all__ = ["BUDGETS", "compare"]
 
@@ -30,7 +29,7 @@ BUDGETS = (5, 10, 20, 35, 50, 100, 200)
 
 @door
 def compare(
-    samplers: Mapping[str, Sampler | str | Contender] | Sequence[str],
+    samplers: Mapping[str, Any] | Sequence[str],
     problems: Sequence[Problem] = TUNING,
     budgets: Sequence[int] = BUDGETS,
     *,
@@ -71,7 +70,8 @@ def compare(
     """
     check_integer("n", n, 2)
     check_integer("repeats", repeats, 1)
-    check_range("seed", seed, f"[0, {2**63})")
+    if not 0 <= seed < 2**63:
+        raise InvalidValueError(f"a seed must lie in [0, 2**63), got {seed}")
     for budget in budgets:
         check_integer("each budget", budget, 2)
     run = _flow if by == "flow" else _law

@@ -13,9 +13,10 @@ import functools
 import inspect
 import math
 import operator
+import os
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
@@ -134,7 +135,7 @@ _READ_AS = {float: _Number, int: _Integer}
 _WORDS = {
     str: "a string", bool: "True or False", Tensor: "a tensor", types.NoneType: "None",
     torch.dtype: "a torch.dtype", torch.device: "a torch.device", Mapping: "a mapping",
-    Sequence: "a sequence",
+    Sequence: "a sequence", Iterable: "an iterable", np.ndarray: "an array", os.PathLike: "a path",
 }  # fmt: skip
 
 
@@ -206,10 +207,14 @@ def _translated(annotation: Any) -> Any:
 def _named(part: Any) -> str:
     """Return an annotation in words."""
     origin = typing.get_origin(part)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_named, typing.get_args(part)))
     if origin is not None:
         whole = _WORDS.get(origin, f"a {origin.__name__}")
         inside = dict.fromkeys(_plural(a) for a in typing.get_args(part) if a is not Ellipsis)
-        return whole if "" in inside or not inside else f"{whole} of {' and '.join(inside)}"
+        if "" in inside or not inside or origin is os.PathLike:
+            return whole
+        return f"{whole} of {' and '.join(inside)}"
     if part in _WORDS:
         return _WORDS[part]
     own: str | None = vars(part).get("words") if isinstance(part, _Kind) else None

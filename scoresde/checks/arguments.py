@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 # Numbers
@@ -70,7 +71,11 @@ def check_range(what: str, value: float, interval: str) -> None:
         raise InvalidValueError(f"{what} must {said}, got {quoted(value)}")
 
 
-_IN_WORDS = {"(0, inf)": "be positive and finite", "[0, inf)": "be finite and >= 0"}
+_IN_WORDS = {
+    "(0, inf)": "be positive and finite",
+    "(0, inf]": "be positive",
+    "[0, inf)": "be finite and >= 0",
+}
 
 
 @functools.cache
@@ -95,7 +100,7 @@ def check_name(kind: str, name: object, choices: Collection[str]) -> None:
         raise UnknownNameError.of(kind, name, choices)
 
 
-def named(kind: str, given: str | T, choices: Mapping[str, T]) -> T:
+def named(kind: str, given: str | T, choices: Mapping[str, C]) -> T | C:
     """Return the choice of that name; an object stands for itself.
 
     Raises:
@@ -150,10 +155,11 @@ def check_finite(what: str, x: Tensor) -> None:
         raise NonFiniteError(f"{what} holds NaN or infinity; remove or repair those numbers")
 
 
-def check_noise(sigma: Tensor, t: object, remedy: str) -> None:
+def check_noise(sigma: Tensor, t: Tensor | float, remedy: str) -> None:
     """Raise InvalidValueError where the noise scale at times is 0, with what to do about it."""
     if not (sigma > 0).all():
-        raise InvalidValueError(f"there is no noise at t = {quoted(t)}; {remedy}")
+        first = float(torch.as_tensor(t).expand_as(sigma)[~(sigma > 0)][0])
+        raise InvalidValueError(f"there is no noise at t = {first:.6g}, where sigma is 0; {remedy}")
 
 
 def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:

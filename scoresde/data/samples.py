@@ -193,8 +193,8 @@ class Data:
 def _check_dtype(x: Tensor, transform: Transform) -> None:
     if x.dtype not in _DTYPES or (x.dtype == torch.uint8 and transform == Identity()):
         raise InvalidTypeError(
-            f"x must be float32 or float64, got {x.dtype}; for 8-bit images: "
-            "x.float() / 127.5 - 1, or bytes with their transform: Data(x, transform=BYTES)"
+            f"x must be float32 or float64, got {x.dtype}; convert it with x.float(), or "
+            "8-bit images with x.float() / 127.5 - 1, or keep them: Data(x, transform=BYTES)"
         )
 
 

@@ -158,6 +158,9 @@ def plan(
     """
     metrics = (metrics,) if isinstance(metrics, str) else metrics
     chosen = [named("metric", metric, METRICS) for metric in metrics]
+    for metric in chosen:
+        if not callable(metric) or isinstance(metric, type):
+            raise InvalidTypeError(f"metrics must be names or callables, got {quoted(metric)}")
     if not chosen and not memory:
         raise InvalidValueError(f"there is nothing to compare; metrics are {', '.join(METRICS)}")
     check_resamples(resamples)

@@ -94,7 +94,7 @@ def dsm_loss(
 
 
 @door
-def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2) -> Tensor:
+def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight = sigma2) -> Tensor:
     r"""Return the least value of `dsm_loss` at time t, for Gaussian data of a known variance.
 
     $$ \frac{\lambda(t)}{\sigma_t^2} \sum_j \frac{\alpha_t^2 v_j}{\alpha_t^2 v_j + \sigma_t^2} $$

@@ -72,10 +72,11 @@ def perturb(
     noise = noise_of(noise, generator, x)
     time, importance = times_of(sde, t, law, noise)
     lam = weight(sde, time)
-    if getattr(lam, "shape", None) != time.shape:
+    shape = getattr(lam, "shape", None)
+    if shape != time.shape:
         raise ShapeError(
             f"a weight must return a tensor of its times' shape, {tuple(time.shape)}, got "
-            f"{quoted(lam)}"
+            f"{quoted(lam) if shape is None else tuple(shape)}"
         )
     rsde = sde.reverse(score, condition=given, check_finite=False)
     alpha, sigma = sde.at(time, x)

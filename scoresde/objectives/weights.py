@@ -68,7 +68,7 @@ class _Power:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_range("p", self.p, "[0, inf)")
+        check_range("the power", self.p, "[0, inf)")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         return sde.sigma(t) ** self.p
@@ -98,7 +98,7 @@ class _EDM:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_range("var", self.var, "(0, inf)")
+        check_range("var", self.var, "(0, inf]")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         noise = sde.sigma(t) ** 2
@@ -132,8 +132,8 @@ class _MinSNR:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_range("gamma", self.gamma, "(0, inf)")
-        check_range("var", self.var, "(0, inf)")
+        check_range("gamma", self.gamma, "(0, inf]")
+        check_range("var", self.var, "(0, inf]")
 
     def __call__(self, sde: SDE, t: Tensor) -> Tensor:
         noise = sde.sigma(t) ** 2

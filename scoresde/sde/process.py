@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -165,7 +165,7 @@ class SDE(Kernel, metaclass=_Checked):
 
     @door
     def times(
-        self, steps: int | None = None, *, spacing: spacings.Spacing | str | None = None
+        self, steps: int | None = None, *, spacing: Callable[..., Tensor] | str | None = None
     ) -> Tensor:
         """Return the grid `(steps + 1,)` from `T` down to `eps`, in float64, both ends exact.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -114,7 +114,7 @@ class Karras(Spacing):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_range("rho", self.rho, "(0, inf)")
+        check_range("rho", self.rho, "(0, inf]")
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
         """Return times `(steps + 1,)`, decreasing, in float64."""
@@ -204,17 +204,16 @@ SPACINGS: Mapping[str, Spacing] = MappingProxyType(
 """The names that `spacing=` accepts."""
 
 
-def spacing_of(spacing: Spacing | str) -> Spacing:
+def spacing_of(spacing: Callable[..., Tensor] | str) -> Callable[..., Tensor]:
     """Return the spacing of that name, or the object itself.
 
     Raises:
         UnknownNameError: The name is not in `SPACINGS`.
-        InvalidTypeError: It is neither a name nor a spacing.
     """
     return named("spacing", spacing, SPACINGS)
 
 
-def spaced(sde: SDE, steps: int, spacing: Spacing | str) -> Tensor:
+def spaced(sde: SDE, steps: int, spacing: Callable[..., Tensor] | str) -> Tensor:
     """Return the times `(steps + 1,)` of a spacing, with both ends exact.
 
     Raises:
