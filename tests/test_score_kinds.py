@@ -1,5 +1,8 @@
 """Scores from scalar energies."""
 
+import collections
+import unittest.mock
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,13 +12,19 @@ from torch import nn
 from torch.testing import assert_close
 
 from scoresde import sample
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    ScoreSDEError,
+    ShapeError,
+    UnknownNameError,
+)
 from scoresde.nn import MLP
 from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss, ism_loss
 from scoresde.samplers import MALA, correct
-from scoresde.score import EnergyScore
-from scoresde.sde import VESDE, VPSDE, expand
+from scoresde.score import EnergyScore, ScoreModel, Wrapped
+from scoresde.sde import VESDE, VPSDE, Condition, Facts, expand, facts
 from scoresde.targets import GaussianMixture
 
 TARGET = GaussianMixture([0.8, 0.2], [[1.0, 1.0], [-1.0, -1.0]], stds=0.5)
@@ -145,3 +154,107 @@ def test_the_weights_of_an_energy_learn_from_every_objective():
 def test_what_is_no_energy_is_refused(energy, error, message):
     with pytest.raises(error, match=message):
         EnergyScore(energy)(torch.ones(3, 2), torch.zeros(3))
+
+
+class _Watched(nn.Module):
+    """A score that remembers in which mode it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.modes = set()
+
+    def forward(self, x, t):
+        self.modes.add(self.training)
+        return -x
+
+
+_watched = _Watched()
+
+
+class _Slots:
+    __slots__ = ("net",)
+
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, x, t):
+        return self.net(x, t)
+
+
+class _ByGlobalName:
+    def __call__(self, x, t):
+        return _watched(x, t)
+
+
+class _OfTheClass:
+    net = _watched
+
+    def __call__(self, x, t):
+        return self.net(x, t)
+
+
+def _in_a_deque(net):
+    waiting = collections.deque([net])
+    return lambda x, t: waiting[0](x, t)
+
+
+@pytest.mark.parametrize(
+    "score", [_Slots(_watched), _ByGlobalName(), _OfTheClass(), _in_a_deque(_watched)]
+)
+def test_a_network_in_a_slot_a_class_a_global_or_a_deque_runs_in_evaluation_mode(score):
+    _watched.train()
+    _watched.modes.clear()
+    sample(score, VPSDE(), "ddim", shape=(2,), steps=2, seed=0)
+    assert _watched.modes == {False}
+    assert _watched.training
+
+
+def test_a_mock_is_a_score_that_knows_nothing():
+    mock = unittest.mock.MagicMock(side_effect=lambda x, t: -x)
+    assert facts(mock) == Facts()
+    assert sample(mock, VPSDE(), "ddim", shape=(2,), steps=2, seed=0).shape == (1, 2)
+
+
+def test_facts_that_fail_are_not_replaced_by_those_of_the_score_inside():
+    class Wrong(Wrapped):
+        @property
+        def facts(self):
+            return self.missing
+
+    with pytest.raises(InvalidValueError, match=r"facts of Wrong fails.*missing"):
+        facts(Wrong(lambda x, t: -x))
+
+
+def test_a_score_that_cannot_be_called_as_scores_are_is_refused():
+    def of_a_keyword(x, t, *, condition=None):
+        return -x
+
+    for score, condition in ((of_a_keyword, {"y": 1.0}), (lambda x: -x, None)):
+        with pytest.raises(InvalidTypeError, match="a score is called as"):
+            sample(score, VPSDE(), "ddim", shape=(2,), steps=2, seed=0, condition=condition)
+
+
+def test_an_error_within_a_score_stays_what_it_is():
+    def score(x, t):
+        return len(x, t)
+
+    with pytest.raises(TypeError, match="exactly one argument") as caught:
+        sample(score, VPSDE(), "ddim", shape=(2,), steps=2, seed=0)
+    assert not isinstance(caught.value, ScoreSDEError)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"lable": torch.tensor([1, 1])}, UnknownNameError),
+        ({"label": torch.tensor([1, 9])}, InvalidValueError),
+        ({"label": torch.tensor([1, 1, 1])}, ShapeError),
+    ],
+)
+def test_a_condition_that_is_made_already_is_checked_like_any_mapping(values, error):
+    with torch.random.fork_rng():
+        model = ScoreModel(MLP(2, num_classes=3, hidden=(4,)), VESDE(), (2,))
+    with pytest.raises(error):
+        sample(model, sampler="ddim", steps=2, n=2, seed=0, condition=Condition(values))
+    with pytest.raises(error):
+        dsm_loss(model, None, torch.zeros(2, 2), noise=Noise.of(0, 2), condition=Condition(values))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dis
 import functools
 import threading
@@ -29,8 +31,9 @@ _running: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool]] = weakref.WeakK
 def modules(score: object) -> list[nn.Module]:
     """Return every outermost network inside a score.
 
-    They are looked for in its attributes, in lists and mappings of them, in partials, methods and
-    closures, and in the global names that a function uses.
+    They are looked for in its attributes and slots, those of its class, in lists and mappings of
+    them, in partials, methods and closures, and in the global names that a function uses, or the
+    `__call__` of an object.
 
     Args:
         score: Any score, or anything else.
@@ -65,7 +68,7 @@ def _parts(part: object) -> Iterable[object]:
     """Return what an object, a container or a function holds."""
     if isinstance(part, Mapping):
         return list(part.values())
-    if isinstance(part, (list, tuple, set, frozenset)):
+    if isinstance(part, (list, tuple, set, frozenset, collections.deque)):
         return list(part)
     if isinstance(part, functools.partial):
         return [part.func, part.args, part.keywords]
@@ -75,7 +78,25 @@ def _parts(part: object) -> Iterable[object]:
         cells = [cell.cell_contents for cell in part.__closure__ or () if _is_filled(cell)]
         defaults = [part.__defaults__, part.__kwdefaults__, part.__dict__]
         return [*cells, *defaults, *_globals_of(part.__code__, part.__globals__)]
-    return list(vars(part).values()) if hasattr(part, "__dict__") else []
+    own = list(vars(part).values()) if hasattr(part, "__dict__") else []
+    return own + _of_class(part)
+
+
+def _of_class(part: object) -> list[object]:
+    """Return what an object holds by its class: slots, modules, and the function that calls it."""
+    found: list[object] = []
+    for base in type(part).__mro__:
+        named = vars(base)
+        slots = named.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            member = named.get(name) or named.get(f"_{base.__name__.lstrip('_')}{name}")
+            if isinstance(member, types.MemberDescriptorType):
+                with contextlib.suppress(AttributeError):  # it was never set
+                    found.append(member.__get__(part))
+        found += [value for value in named.values() if isinstance(value, nn.Module)]
+        if isinstance(named.get("__call__"), types.FunctionType):
+            found.append(named["__call__"])
+    return found
 
 
 def _is_filled(cell: types.CellType) -> bool:

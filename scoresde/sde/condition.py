@@ -104,7 +104,8 @@ class Condition(Mapping[str, Tensor]):
         """Return the conditions of n samples, checked; None where there are none.
 
         Args:
-            values: By name a tensor with n rows, or one row or number for all samples.
+            values: By name a tensor with n rows, or one row or number for all samples; a
+                `Condition` is checked like any other mapping.
             n: The number of samples.
             declared: The names that the score takes, with their kinds; None where nobody knows.
             device: Where the tensors are moved after the check.
@@ -115,8 +116,8 @@ class Condition(Mapping[str, Tensor]):
             UnknownNameError: The score takes no condition of a name.
             ShapeError: A value has neither n rows nor one.
         """
-        if values is None or isinstance(values, cls):
-            return values
+        if values is None:
+            return None
         if not isinstance(values, Mapping):
             raise InvalidTypeError(
                 "condition= maps names to tensors, such as {'label': labels}, got "

@@ -6,6 +6,7 @@ attribute, `facts`; a score made of another holds that as its `score` and has th
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -83,6 +84,9 @@ def facts(score: object) -> Facts:
     Args:
         score: Any score.
 
+    Raises:
+        InvalidValueError: Its own property `facts` fails for want of an attribute.
+
     Examples:
         >>> import scoresde
         >>> known = facts(scoresde.load("mnist"))
@@ -95,11 +99,27 @@ def facts(score: object) -> Facts:
         known = getattr(score, "facts", None)
         if isinstance(known, Facts):
             return known
+        if known is None:
+            _check_property(score)
         inside = (getattr(score, name, None) for name in _INSIDE)
         score = next((part for part in inside if callable(part) and part is not score), None)
         if score is None:
             break
     return Facts()
+
+
+def _check_property(score: object) -> None:
+    """Raise where a property `facts` failed, which Python would take for a missing attribute."""
+    own = getattr(type(score), "facts", None)
+    if not isinstance(own, property):
+        return
+    try:
+        own.__get__(score)
+    except AttributeError as error:
+        raise InvalidValueError(
+            f"the property facts of {type(score).__name__} fails, so that what the score knows "
+            f"would be lost: {error}"
+        ) from error
 
 
 def ask(score: Any, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
@@ -110,10 +130,33 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Condition | None = None) ->
         x: States `(B, *)`.
         t: Times `(B,)`.
         condition: Those names are left out that the score is known not to take.
+
+    Raises:
+        InvalidTypeError: The score takes no such arguments.
     """
     own = None if condition is None else condition.only(facts(score).conditions)
-    value: Tensor = score(x, t) if own is None else score(x, t, own)
+    arguments = (x, t) if own is None else (x, t, own)
+    try:
+        value: Tensor = score(*arguments)
+    except TypeError as error:
+        _check_call(score, arguments, error)
+        raise
     return value
+
+
+def _check_call(score: Any, arguments: tuple[Any, ...], error: TypeError) -> None:
+    """Raise InvalidTypeError if a score failed since it does not take such arguments."""
+    # that of a module's call takes anything
+    called = getattr(score, "forward", score)
+    try:
+        inspect.signature(called).bind(*arguments)
+    except ValueError:  # it has no signature to look at
+        return
+    except TypeError:
+        given = "(x, t)" if len(arguments) == 2 else "(x, t, condition), by position,"
+        raise InvalidTypeError(
+            f"a score is called as {given} and this one cannot be: {error}"
+        ) from error
 
 
 def process_of(score: object, sde: SDE | None) -> SDE:
