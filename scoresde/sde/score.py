@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from scoresde.checks import quoted
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde.condition import Classes, Condition, Field
 from scoresde.sde.moments import Moments
 from scoresde.units import Transform
