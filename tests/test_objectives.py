@@ -22,9 +22,30 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.objectives import WEIGHTS, dsm_floor, dsm_loss, edm, g2, min_snr, power, sigma2
+from scoresde.objectives import (
+    WEIGHTS,
+    dsm_floor,
+    dsm_loss,
+    edm,
+    flow,
+    g2,
+    min_snr,
+    perturb,
+    power,
+    sigma2,
+)
 from scoresde.score import ScoreModel
-from scoresde.sde import VESDE, VPSDE, Importance, LogNormal, Moments, NCSNLadder, TimeLaw, expand
+from scoresde.sde import (
+    VESDE,
+    VPSDE,
+    FlowSDE,
+    Importance,
+    LogNormal,
+    Moments,
+    NCSNLadder,
+    TimeLaw,
+    expand,
+)
 
 
 def loss_at(model, sde, x, z, t, **options):
@@ -441,3 +462,16 @@ def test_a_weight_is_a_function_and_has_the_shape_of_its_times():
             weight=lambda sde, t: sde.sigma(t)[:, None],
             generator=torch.Generator(),
         )
+
+
+@given(t=st.floats(0.01, 0.99), shape=shapes(2, 4), seed=st.integers(0, 2**32 - 1))
+def test_flow_matching_is_denoising_score_matching_with_its_weight(t, shape, seed):
+    """L80: |v - (z - x_0)|^2 with v = f x - g^2 s / 2, the velocity that a score implies."""
+    sde, generator = FlowSDE(), torch.Generator().manual_seed(seed)
+    x0 = torch.randn(shape, generator=generator, dtype=torch.float64)
+    noise = Noise.of(seed, len(x0))
+    p = perturb(lambda x, t: torch.sin(x), sde, x0, t=t, noise=noise)
+    velocity = -p.x / (1 - t) - t / (1 - t) * torch.sin(p.x)
+    expected = (velocity - (p.z - x0)).square().flatten(1).sum(1)
+    loss = dsm_loss(lambda x, t: torch.sin(x), sde, x0, t=t, noise=noise, weight=flow)
+    assert_close(loss, expected, rtol=1e-12, atol=1e-12 / (1 - t) ** 2)
