@@ -1,5 +1,6 @@
 """Denoising score matching: its minimum, its floor, its weights and its times, mostly exactly."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,9 +23,29 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.objectives import WEIGHTS, dsm_floor, dsm_loss, edm, g2, min_snr, power, sigma2
+from scoresde.objectives import (
+    WEIGHTS,
+    LearnedWeight,
+    dsm_floor,
+    dsm_loss,
+    edm,
+    g2,
+    min_snr,
+    power,
+    sigma2,
+)
 from scoresde.score import ScoreModel
-from scoresde.sde import VESDE, VPSDE, Importance, LogNormal, Moments, NCSNLadder, TimeLaw, expand
+from scoresde.sde import (
+    EDMSDE,
+    VESDE,
+    VPSDE,
+    Importance,
+    LogNormal,
+    Moments,
+    NCSNLadder,
+    TimeLaw,
+    expand,
+)
 
 
 def loss_at(model, sde, x, z, t, **options):
@@ -433,3 +454,15 @@ def test_a_weight_is_a_function_and_has_the_shape_of_its_times():
             weight=lambda sde, t: sde.sigma(t)[:, None],
             generator=torch.Generator(),
         )
+
+
+def test_a_floor_takes_a_number_for_its_time_and_one_variance_for_all_entries():
+    whole = dsm_floor(EDMSDE(), 1.0, Moments(0.0, var=torch.ones(3)))
+    assert whole == 1.5
+    assert dsm_floor(EDMSDE(), 1.0, Moments(torch.zeros(3), var=1.0)) == whole
+
+
+def test_a_learned_weight_refuses_a_loss_whose_weight_would_be_lost():
+    for bound in ({"weight": edm(0.25)}, {"law": LogNormal()}):
+        with pytest.raises(InvalidValueError, match="would be lost"):
+            LearnedWeight(functools.partial(dsm_loss, **bound))

@@ -95,7 +95,7 @@ def dsm_loss(
 
 
 @door
-def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2) -> Tensor:
+def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight = sigma2) -> Tensor:
     r"""Return the least value of `dsm_loss` at time t, for Gaussian data of a known variance.
 
     $$ \frac{\lambda(t)}{\sigma_t^2} \sum_j \frac{\alpha_t^2 v_j}{\alpha_t^2 v_j + \sigma_t^2} $$
@@ -106,7 +106,7 @@ def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2)
     Args:
         sde: The process.
         t: Times of any shape.
-        moments: Moments whose variance is a tensor of the event's shape, or a covariance.
+        moments: Moments whose mean or variance is a tensor of the event's shape, or a covariance.
         weight: $\lambda$.
 
     Returns:
@@ -126,7 +126,10 @@ def dsm_floor(sde: SDE, t: Tensor, moments: Moments, *, weight: Weight = sigma2)
     if moments.cov is not None:
         var = torch.linalg.eigvalsh(moments.cov.double()).clamp(min=0)
     else:
-        var = torch.as_tensor(moments.var, dtype=torch.float64).flatten()
+        var = torch.as_tensor(moments.var, dtype=torch.float64)
+        if not var.ndim:  # one number for all entries of the event
+            var = var.expand(torch.as_tensor(moments.mean).shape)
+        var = var.flatten()
     noise = sde.sigma(time) ** 2
     signal = sde.alpha(time)[..., None] ** 2 * var
     floor: Tensor = (signal / (signal + noise[..., None])).sum(-1)
