@@ -1,6 +1,6 @@
 """Arguments, refused in a sentence where they are not what they should be."""
 
-from scoresde.checks.annotations import check_fields, door, quoted
+from scoresde.checks.annotations import bind, check_fields, door, quoted
 from scoresde.checks.arguments import (
     as_numbers,
     check_floating,
@@ -18,6 +18,7 @@ from scoresde.checks.arguments import (
 
 __all__ = [
     "as_numbers",
+    "bind",
     "check_fields",
     "check_floating",
     "check_generator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,6 +110,8 @@ def check_start(x: Tensor | None) -> None:
     if not isinstance(x, Tensor):
         raise InvalidTypeError(f"x must be a tensor (n, *shape), got {type(x).__name__}")
     check_floating("x", x.dtype)
+    if x.layout != torch.strided:
+        raise InvalidTypeError(f"the start x must be a dense tensor, got {x.layout}; x.to_dense()")
     if x.ndim == 0:
         raise ShapeError("the start x needs a batch dimension: (n, *shape)")
     if not x.isfinite().all():
@@ -119,10 +122,9 @@ def event_shape(
     own: tuple[int, ...] | None, shape: Sequence[int] | None, x: Tensor | None
 ) -> tuple[int, ...]:
     """Return the one event shape on which the score, `shape` and `x` agree."""
-    if shape is not None and not (
-        isinstance(shape, Sequence)
-        and all(isinstance(d, int) and not isinstance(d, bool) and d >= 0 for d in shape)
-    ):
+    if shape is not None:
+        shape = tuple(map(operator.index, shape))
+    if shape is not None and any(d < 0 for d in shape):
         raise InvalidValueError(
             f"shape= is the shape of one sample, such as (2,) or (1, 28, 28), got {quoted(shape)}"
         )
@@ -157,6 +159,8 @@ def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
     """Return the dtype of the samples: the one asked for, that of the start, or float32."""
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     check_floating("dtype", dtype)
+    if dtype.itemsize < 2:
+        raise InvalidTypeError(f"samples need at least half precision, got dtype={dtype}")
     return dtype
 
 
