@@ -96,6 +96,8 @@ class UnknownNameError(ScoreSDEError, ValueError, KeyError):
     def of(cls, kind: str, name: object, choices: Iterable[str]) -> UnknownNameError:
         """The error for the `kind` called `name`, with the nearest of the `choices`."""
         names = sorted(choices)
-        near = difflib.get_close_matches(str(name), names, n=1)
+        near = difflib.get_close_matches(str(name)[:200], names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ";"
-        return cls(f"unknown {kind} {name!r}{hint} choose from {', '.join(names)}")
+        said = repr(name)
+        said = said if len(said) <= 200 else f"{said[:197]}..."
+        return cls(f"unknown {kind} {said}{hint} choose from {', '.join(names)}")

@@ -30,7 +30,7 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import LOSSES, WEIGHTS, LearnedWeight, described
 from scoresde.sde import LAWS, SDE, VESDE, VPSDE, NCSNLadder
-from scoresde.training import TrainConfig
+from scoresde.training import Averages, Compute, TrainConfig
 
 OURS = sdes().filter(lambda sde: not isinstance(sde, UserSDE))
 
@@ -408,3 +408,15 @@ def test_torchrun_leaves_every_option_to_the_command(capsys):
     words = ["train", *(word for option in options for word in (option, "x"))]
     found = get_args_parser().parse_args(["--nproc-per-node", "2", "-m", "scoresde", *words])
     assert (found.training_script, found.training_script_args) == ("scoresde", words)
+
+
+def test_words_are_no_switches_and_integers_of_numpy_are_integers():
+    for make in (
+        lambda: Compute(bf16="false"),
+        lambda: Averages(snapshot_half="no"),
+        lambda: TrainConfig().changed(optimiser=None, lr=0.1),
+    ):
+        with pytest.raises(InvalidTypeError):
+            make()
+    steps = TrainConfig(steps=np.int64(5)).steps
+    assert (type(steps), steps) == (int, 5)

@@ -7,6 +7,7 @@ targets, and each value of `GARBAGE`; a run of the suite tries a part of it that
 import inspect
 import random
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,10 +17,14 @@ import scoresde
 from scoresde import (
     SAMPLERS,
     VESDE,
+    VPSDE,
     Moments,
     ScoreSDEError,
+    load,
+    sample,
     samplers,
     targets,
+    trajectory,
 )
 from scoresde.checks import door
 from scoresde.errors import InvalidTypeError, UnknownNameError
@@ -219,3 +224,46 @@ def test_integers_of_numpy_and_torch_are_integers_and_lists_are_tensors(n):
 def test_a_word_that_is_none_of_those_listed_is_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'gaussian'"):
         scoresde.ssm_loss(SCORE, SDE, X, projection="gaussia")
+
+
+def _score(x, t):
+    return -x
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sample(), "sample: missing a required argument: 'score'"),
+        (lambda: sample(_score, None, "ddim", 3), "sample: too many positional arguments"),
+        (lambda: sample(_score, step=3), "sample takes no argument step=; did you mean steps="),
+        (lambda: trajectory(_score, batch_size=3), "trajectory takes no argument batch_size="),
+        (lambda: VESDE(Fraction(1, 100)), "must be a number"),
+        (
+            lambda: sample(_score, VPSDE(), shape=(2,), seed=0, dtype=torch.float8_e4m3fn),
+            "half precision",
+        ),
+        (lambda: sample(_score, VPSDE(), x=torch.zeros(2, 2).to_sparse()), "a dense tensor"),
+    ],
+)
+def test_a_mistaken_call_is_refused_by_the_name_of_what_was_called(call, message):
+    with pytest.raises(InvalidTypeError, match=message) as caught:
+        call()
+    assert "cls" not in str(caught.value)
+
+
+def test_times_and_shapes_may_come_from_numpy():
+    x = sample(_score, VPSDE(), "ddim", shape=(np.int64(2),), times=np.linspace(1, 0.01, 3), seed=0)
+    assert x.shape == (1, 2)
+
+
+def test_a_long_unknown_name_is_cut_in_the_message():
+    with pytest.raises(UnknownNameError) as caught:
+        sample(_score, VPSDE(), "x" * 10_000, shape=(2,))
+    assert len(str(caught.value)) < 1000
+
+
+def test_bytes_in_the_users_units_do_not_depend_on_the_dtype_of_the_samples():
+    model = load("mnist")
+    full = sample(model, sampler="ddim", steps=3, n=2, seed=0, units=True)
+    half = sample(model, sampler="ddim", steps=3, n=2, seed=0, units=True, dtype=torch.bfloat16)
+    assert torch.equal(full, half)

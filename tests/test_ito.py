@@ -225,3 +225,12 @@ def test_samples_are_those_of_the_closed_process(name, sampler):
 def test_a_score_of_the_closed_process_serves_the_other():
     target = Gaussian(torch.zeros(2), var=0.5)
     assert sample(target.at(VESDE()), twin(VESDE()), n=2, steps=3, seed=0).isfinite().all()
+
+
+def test_integers_are_no_coefficients():
+    class Rounded(ItoSDE):
+        def coefficients(self, t):
+            return -t.long(), t.long()
+
+    with pytest.raises(InvalidTypeError, match="floating point"):
+        Rounded()

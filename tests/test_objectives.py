@@ -1,5 +1,6 @@
 """Denoising score matching: its minimum, its floor, its weights and its times, mostly exactly."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,6 +25,7 @@ from scoresde.errors import (
 )
 from scoresde.objectives import (
     WEIGHTS,
+    LearnedWeight,
     dsm_floor,
     dsm_loss,
     edm,
@@ -36,6 +38,7 @@ from scoresde.objectives import (
 )
 from scoresde.score import ScoreModel
 from scoresde.sde import (
+    EDMSDE,
     VESDE,
     VPSDE,
     FlowSDE,
@@ -475,3 +478,15 @@ def test_flow_matching_is_denoising_score_matching_with_its_weight(t, shape, see
     expected = (velocity - (p.z - x0)).square().flatten(1).sum(1)
     loss = dsm_loss(lambda x, t: torch.sin(x), sde, x0, t=t, noise=noise, weight=flow)
     assert_close(loss, expected, rtol=1e-12, atol=1e-12 / (1 - t) ** 2)
+
+
+def test_a_floor_takes_a_number_for_its_time_and_one_variance_for_all_entries():
+    whole = dsm_floor(EDMSDE(), 1.0, Moments(0.0, var=torch.ones(3)))
+    assert whole == 1.5
+    assert dsm_floor(EDMSDE(), 1.0, Moments(torch.zeros(3), var=1.0)) == whole
+
+
+def test_a_learned_weight_refuses_a_loss_whose_weight_would_be_lost():
+    for bound in ({"weight": edm(0.25)}, {"law": LogNormal()}):
+        with pytest.raises(InvalidValueError, match="would be lost"):
+            LearnedWeight(functools.partial(dsm_loss, **bound))

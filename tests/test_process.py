@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from scoresde import sample
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.sde import (
     EDMSDE,
     SDE,
@@ -342,7 +342,7 @@ def test_processes_with_infinities_or_tensors_are_compared_too():
             return self.scales[0] / (1 - t)
 
         def sigma(self, t):
-            return self.scales[1] * t
+            return self.scales[1] * t / (1 - t) ** 2
 
     one, same, other = (Table(torch.tensor([1.0, s]).double()) for s in (2.0, 2.0, 3.0))
     assert one.same_process(same)
@@ -370,3 +370,25 @@ def test_another_process_than_the_score_s_own_is_refused_by_name(name):
     assert process_of(score, None) is own
     assert process_of(score, replace(own, levels=5)) == replace(own, levels=5)
     assert process_of(lambda x, t: -x, sde) is sde
+
+
+@pytest.mark.parametrize(
+    ("alpha", "sigma", "message"),
+    [
+        (lambda t: torch.ones_like(t), lambda t: 2 - t, "must fall in time"),
+        (lambda t: torch.ones_like(t), lambda t: 0.1 + torch.sin(3 * t), "must fall in time"),
+        (lambda t: -torch.ones_like(t), lambda t: t, "alpha of Made must be positive, but is -1"),
+        (lambda t: t * float("nan"), lambda t: t, "alpha of Made must be positive, but is nan"),
+        (lambda t: torch.ones_like(t), lambda t: t.numpy(), "a tensor of floating point numbers"),
+    ],
+)
+def test_two_functions_that_are_no_process_are_refused_when_the_sde_is_made(alpha, sigma, message):
+    class Made(SDE):
+        def alpha(self, t):
+            return alpha(t)
+
+        def sigma(self, t):
+            return sigma(t)
+
+    with pytest.raises(ScoreSDEError, match=message):
+        Made()

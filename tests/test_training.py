@@ -846,3 +846,13 @@ def test_a_network_whose_weights_are_out_of_reach_is_reported():
 def test_unknown_names_are_refused_with_the_nearest(field, value, message):
     with pytest.raises(UnknownNameError, match=message):
         TrainConfig().changed(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"folder": 3}, {"callbacks": 3}, {"augment": 3}, {"callback": ()}, {"callbacks": [3]}]
+)
+def test_a_trainer_refuses_what_it_cannot_use_before_it_trains(wrong):
+    with torch.random.fork_rng():
+        model = ScoreModel(MLP(2, hidden=(4,)), VESDE(), (2,))
+    with pytest.raises(InvalidTypeError):
+        Trainer(model, torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), **wrong)

@@ -1,6 +1,6 @@
 """Arguments, refused in a sentence where they are not what they should be."""
 
-from scoresde.checks.annotations import check_fields, door, quoted
+from scoresde.checks.annotations import bind, check_fields, door, quoted
 from scoresde.checks.arguments import (
     as_event,
     as_numbers,
@@ -22,6 +22,7 @@ from scoresde.checks.arguments import (
 __all__ = [
     "as_event",
     "as_numbers",
+    "bind",
     "check_batch",
     "check_fields",
     "check_finite",

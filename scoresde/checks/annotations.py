@@ -17,6 +17,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 
-__all__ = ["check_fields", "door", "quoted"]
+__all__ = ["bind", "check_fields", "door", "quoted"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,10 +53,7 @@ def door(function: F) -> F:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidTypeError(_misfit(function, signature, kwargs, error)) from None
+        bound = bind(function, signature, args, kwargs)
         hints = _of_function(function)
         for name, value in bound.arguments.items():
             if name in hints and value is not signature.parameters[name].default:
@@ -63,6 +61,23 @@ def door(function: F) -> F:
         return function(*args, **kwargs)
 
     return typing.cast(F, checked)
+
+
+def bind(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> inspect.BoundArguments:
+    """Return the arguments of a call by name.
+
+    Raises:
+        InvalidTypeError: An argument is missing, or is not expected.
+    """
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InvalidTypeError(_misfit(function, signature, kwargs, error)) from None
 
 
 def check_fields(owner: Any, *, finite: bool = False) -> None:
@@ -119,7 +134,7 @@ def _is_bool(value: object) -> bool:
 def _is_float(value: Any) -> bool:
     """Return True for real numbers that torch can hold."""
     too_large = isinstance(value, int) and abs(value) >= 2**63
-    return isinstance(value, Real) and not too_large
+    return isinstance(value, Real) and not isinstance(value, Fraction) and not too_large
 
 
 def _is_index(value: Any) -> bool:
@@ -170,7 +185,7 @@ def _hint(annotation: Any) -> _Hint | None:
     parts = [_translated(part) for part in _alternatives(annotation)]
     if any(part in (Any, object) or isinstance(part, TypeVar) for part in parts):
         return None
-    if Tensor in parts and _Number in parts:
+    if Tensor in parts and (_Number in parts or Sequence[_Number] in parts):
         parts.append(_Numbers)
     literals = [part for part in parts if typing.get_origin(part) is Literal]
     choices = tuple(choice for part in literals for choice in typing.get_args(part))
@@ -258,7 +273,7 @@ def _misfit(
     error: TypeError,
 ) -> str:
     """Return what is wrong with a call, with the nearest argument to an unknown one."""
-    names = list(signature.parameters)
+    names = [name for name in signature.parameters if name not in ("self", "cls")]
     any_name = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for name in kwargs:
         if name not in names and not any_name:

@@ -105,7 +105,7 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
     Args:
         sde: The process.
         t: Times of any shape.
-        moments: Moments whose variance is a tensor of the event's shape, or a covariance.
+        moments: Moments whose mean or variance is a tensor of the event's shape, or a covariance.
         weight: $\lambda$.
 
     Returns:
@@ -124,7 +124,10 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
     if moments.cov is not None:
         var = torch.linalg.eigvalsh(moments.cov.double()).clamp(min=0)
     else:
-        var = torch.as_tensor(moments.var, dtype=torch.float64).flatten()
+        var = torch.as_tensor(moments.var, dtype=torch.float64)
+        if not var.ndim:  # one number for all entries of the event
+            var = var.expand(torch.as_tensor(moments.mean).shape)
+        var = var.flatten()
     noise = sde.sigma(time) ** 2
     signal = sde.alpha(time)[..., None] ** 2 * var
     floor: Tensor = (signal / (signal + noise[..., None])).sum(-1)

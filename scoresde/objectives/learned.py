@@ -2,6 +2,7 @@ r"""A weight that is learnt beside the score: a loss that is a module."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import door
+from scoresde.errors import InvalidValueError
 from scoresde.nn import Fourier
 from scoresde.noise import Noise
 from scoresde.objectives.description import described
@@ -41,6 +43,10 @@ class LearnedWeight(nn.Module):
         law: By which law times are drawn, `None` being the SDE's own.
         features: Fourier features of $\tfrac14 \log(\sigma/\alpha)$ of which u is linear; even.
 
+    Raises:
+        InvalidTypeError: An argument has another type.
+        InvalidValueError: `loss` is a partial that binds a weight or a law.
+
     Examples:
         >>> from scoresde import Noise, VESDE
         >>> from scoresde.objectives import dsm_loss
@@ -60,6 +66,12 @@ class LearnedWeight(nn.Module):
         features: int = 64,
     ) -> None:
         super().__init__()
+        for name, instead in (("weight", "base"), ("law", "law")):
+            if name in _bound(loss):
+                raise InvalidValueError(
+                    f"LearnedWeight gives the loss its {name}, so the one bound in "
+                    f"{described(loss)} would be lost; give LearnedWeight {instead}="
+                )
         self.loss, self.base, self.law = loss, base, law
         self.waves = Fourier(features)
         self.slopes = nn.Parameter(torch.zeros(features))
@@ -101,3 +113,8 @@ class LearnedWeight(nn.Module):
         )
         penalty = x.shape[1:].numel() * self.log_variance(sde, time)
         return importance.to(losses) * (losses + penalty.to(losses))
+
+
+def _bound(loss: object) -> Mapping[str, Any]:
+    """Return what a partial binds by name; nothing for another loss."""
+    return loss.keywords if isinstance(loss, functools.partial) else {}

@@ -2,13 +2,14 @@ r"""`sample` and `trajectory`: samples of a score, by running an SDE backwards."
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, cast
 
 from torch import Tensor
 
-from scoresde.checks import quoted
+from scoresde.checks import bind, quoted
 from scoresde.errors import InvalidTypeError
 from scoresde.samplers import Sampler, State
 from scoresde.sampling.run import Options, Run
@@ -20,14 +21,21 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def _shown(door: F) -> F:
-    """Show the arguments of `Run.of` in the signature of a door, for `help` and notebooks."""
+    """Take the arguments of `Run.of` too: in the signature, for `help`, and in what is refused."""
     own = inspect.signature(door)
     asked = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [p for p in inspect.signature(Run.of).parameters.values() if p.kind == p.KEYWORD_ONLY]
     last = [p for p in asked if p.kind == p.KEYWORD_ONLY]
     first = [p for p in asked if p.kind != p.KEYWORD_ONLY]
-    door.__signature__ = own.replace(parameters=[*first, *options, *last])  # type: ignore[attr-defined]
-    return door
+    signature = own.replace(parameters=[*first, *options, *last])
+
+    @functools.wraps(door)
+    def checked(*args: Any, **kwargs: Any) -> object:
+        bind(door, signature, args, kwargs)
+        return door(*args, **kwargs)
+
+    checked.__signature__ = signature  # type: ignore[attr-defined]
+    return cast(F, checked)
 
 
 @_shown

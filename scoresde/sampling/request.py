@@ -18,7 +18,7 @@ from scoresde.checks import (
     named_device,
     quoted,
 )
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
 from scoresde.sde import SDE, Moments
@@ -112,8 +112,11 @@ def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
 
 def check_start(x: Tensor | None) -> None:
     """Raise unless the start `x` is a batch of finite floating point numbers, or None."""
-    if x is not None:
-        check_batch("x", x)
+    if x is None:
+        return
+    if x.layout != torch.strided:
+        raise InvalidTypeError(f"the start x must be a dense tensor, got {x.layout}; x.to_dense()")
+    check_batch("x", x)
 
 
 def event_shape(
@@ -151,6 +154,8 @@ def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
     """Return the dtype of the samples: the one asked for, that of the start, or float32."""
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     check_floating("dtype", dtype)
+    if dtype.itemsize < 2:
+        raise InvalidTypeError(f"samples need at least half precision, got dtype={dtype}")
     return dtype
 
 

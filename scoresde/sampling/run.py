@@ -214,7 +214,10 @@ class Run:
                 parts.append(chunk._samples(state))
                 nfe, passes = max(nfe, state.nfe), max(passes, state.passes)
         x = torch.cat(parts)[: self.n]
-        return Samples(x if self.transform is None else self.transform.restore(x), nfe, passes)
+        if self.transform is not None:
+            x = self.transform.restore(x)
+            x = self._cast(x) if x.is_floating_point() else x
+        return Samples(x, nfe, passes)
 
     def states(self) -> Iterator[State]:
         """Yield the states of the run, one at a time; stop early by `break`.
@@ -293,8 +296,12 @@ class Run:
         return self.moments.at(self.sde.alpha(start), self.sde.sigma(start))
 
     def _samples(self, end: State) -> Tensor:
-        """Return the samples of the last state, in the dtype that was asked for."""
+        """Return the samples of the last state; those for the user's units are cast after that."""
         x = end.x if end.denoised is None else end.denoised
+        return x if self.transform is not None else self._cast(x)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        """Return samples in the dtype that was asked for, where they are still finite."""
         out = x.to(self.dtype)
         if not out.isfinite().all():
             raise NonFiniteError(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import quoted
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
@@ -42,12 +42,14 @@ def check_closed_forms(sde: SDE, base: type[Any]) -> None:
         base: The class whose methods are the derived ones.
 
     Raises:
-        InvalidValueError: A method disagrees.
+        InvalidValueError: A method disagrees, or the two are those of no process.
+        InvalidTypeError: A value is no tensor of floating point numbers.
         ShapeError: `alpha`, `sigma` or a method returns no tensor of the shape of its argument.
     """
     own = [name for name in METHODS if getattr(type(sde), name) is not getattr(base, name)]
     with torch.inference_mode(False), torch.no_grad():
         comparison = _Comparison(sde, base)
+        comparison.check_kernel()
         for name in own:
             getattr(comparison, name)()
 
@@ -59,8 +61,12 @@ def of_shape(sde: SDE, name: str, value: Any, t: Tensor) -> Tensor:
             f"{name} of {type(sde).__name__} must return a tensor of the shape of its argument, "
             f"{tuple(t.shape)}, got {quoted(value)}"
         )
-    tensor: Tensor = value
-    return tensor
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise InvalidTypeError(
+            f"{name} of {type(sde).__name__} must return a tensor of floating point numbers, as "
+            f"its argument is one of float64; got {quoted(value)}"
+        )
+    return value
 
 
 def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,6 +87,22 @@ class _Comparison:
         self.t = sde.eps + (sde.T - sde.eps) * _SHARES
         self.variance = self.shaped("sigma", sde.sigma(self.t)) ** 2
         self.alpha2 = self.shaped("alpha", sde.alpha(self.t)) ** 2
+
+    def check_kernel(self) -> None:
+        """Raise unless alpha is positive and the signal-to-noise ratio does not rise in time."""
+        for name, least in (("alpha", 0.0), ("sigma", 0.0)):
+            value = getattr(self.sde, name)(self.t)
+            if (bad := ~(value >= least)).any():
+                i = int(bad.nonzero()[0])
+                raise InvalidValueError(
+                    f"{name} of {type(self.sde).__name__} must be positive, but is "
+                    f"{float(value[i]):.6g} at t = {float(self.t[i]):.6g}"
+                )
+        # nan where there is no noise at two times
+        rises = self.known_log_snr.diff() > _TIGHT + self.rounding[1:] + self.rounding[:-1]
+        if rises.any():
+            t = float(self.t[1:][rises][0])
+            raise InvalidValueError(self.sde._not_a_diffusion(t))
 
     @cached_property
     def known_log_snr(self) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
-from scoresde.checks import check_name
+from scoresde.checks import check_name, quoted
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.training.parts import (
@@ -99,6 +99,11 @@ class TrainConfig:
         own = {f.name for f in fields(self)}
         for name in values:
             check_name("field", name, (*own, *_OWNER))
+        for part, kind in _PARTS.items():
+            if not isinstance(values.get(part, getattr(self, part)), kind):
+                raise InvalidTypeError(
+                    f"{part} must be a {kind.__name__}, got {quoted(values[part])}"
+                )
         parts = {
             part: replace(
                 values.get(part, getattr(self, part)),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from scoresde.checks import check_fields, check_name
+from scoresde.checks import check_fields, check_integer, check_name, quoted
 from scoresde.ema import gamma_of
 from scoresde.errors import InvalidTypeError, InvalidValueError
 
@@ -16,11 +16,10 @@ __all__ = ["Averages", "Compute", "Keeping", "Optimiser", "check_least", "check_
 def check_least(owner: object, **least: int) -> None:
     """Raise InvalidValueError unless fields are integers of at least these, and below 2**64."""
     for name, low in least.items():
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise InvalidValueError(f"{name} must be an integer >= {low}, got {value!r}")
+        value = check_integer(name, getattr(owner, name), low)
         if value >= 2**64:
             raise InvalidValueError(f"{name} must be below 2**64, got {value!r}")
+        object.__setattr__(owner, name, value)  # numpy's integers are none of JSON's
 
 
 def check_numbers(owner: Any, *names: str) -> None:
@@ -123,6 +122,10 @@ class Averages:
 
     def __post_init__(self) -> None:
         check_least(self, snapshot_every=1)
+        if not isinstance(self.snapshot_half, bool):
+            raise InvalidTypeError(
+                f"snapshot_half must be True or False, got {quoted(self.snapshot_half)}"
+            )
         for name, values in (("ema", self.decays), ("ema_sigma", self.ema_sigma)):
             _check_tuple(name, values)
             if len(set(values)) < len(values):
@@ -183,6 +186,7 @@ class Compute:
 
     def __post_init__(self) -> None:
         check_least(self, accumulate=1, workers=0)
+        check_fields(self)
         if self.shard and self.channels_last:
             raise InvalidValueError("shard and channels_last exclude each other; leave one out")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scoresde import checkpoint, distributed
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, door
 from scoresde.data import Data, Identity, load
 from scoresde.data.augment import Augment
 from scoresde.score import ScoreModel
@@ -118,10 +118,11 @@ class Trainer(Generic[ScoreT]):
         torch.Size([4, 2])
     """
 
+    @door
     def __init__(
         self,
         score: ScoreT,
-        data: Data | Tensor | str | Path,
+        data: Any,
         config: TrainConfig | None = None,
         *,
         loss: Loss | None = None,
@@ -138,7 +139,7 @@ class Trainer(Generic[ScoreT]):
         check_fit(score, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
-        warn_of_moments(facts(score).moments, self.data, stacklevel=2)
+        warn_of_moments(facts(score).moments, self.data, stacklevel=3)
         own = identity(score, sde, self.loss, self.data)
         distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
