@@ -148,8 +148,7 @@ class Trainer(Generic[ScoreT]):
             if self.data.transform != Identity():
                 score.transform = self.data.transform
             score.pilot = None  # it was measured with other weights
-        self.held_out: HeldOut | None = None
-        learnt = self.data
+        self.held_out, learnt = cast(HeldOut | None, None), self.data
         if share := self.config.keeping.held_out:
             learnt, apart = self.data.split(share, seed=self.config.seed)
             self.held_out = HeldOut(apart, sde, self.loss, self.config)
@@ -201,8 +200,8 @@ class Trainer(Generic[ScoreT]):
             InvalidValueError: `steps` is no integer of at least 0.
             TrainingError: The loss, its gradient or a weight is no longer finite; says where.
             MemoryLimitError: A step does not fit into memory.
-            CheckpointError: Two checkpoints in a row could not be written, or the last one; or
-                another process trains in the folder.
+            CheckpointError: Two checkpoints in a row, or the last, could not be written; or another
+                process trains in the folder.
             PeerError: Another process of the job died.
         """
         if steps is not None:
