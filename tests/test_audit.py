@@ -452,13 +452,13 @@ def plain(x, t, condition=None):
         (dict(samples=1), InvalidValueError, "samples"),
         (dict(batch_size=0), InvalidValueError, "batch_size"),
         (dict(seed=-1), InvalidValueError, "seed"),
-        (dict(target="moons"), InvalidTypeError, "targets"),
+        (dict(target="moons"), InvalidTypeError, "target must be a Target"),
         (dict(target=Gaussian(torch.zeros(2), var=1.0)), ShapeError, "target"),
         (dict(model=plain, condition={"label": torch.zeros(3)}), ShapeError, "label"),
         (dict(train=torch.zeros(20, 2)), ShapeError, "events"),
         (dict(model=plain, train=torch.zeros(20, 2)), ShapeError, "one kind"),
         (dict(train=torch.zeros(15, 3)), ShapeError, "needs train of at least 16"),
-        (dict(condition=torch.zeros(20)), InvalidTypeError, "maps names"),
+        (dict(condition=torch.zeros(20)), InvalidTypeError, "must be a mapping"),
         (
             dict(
                 model=plain,

@@ -72,7 +72,7 @@ def test_what_it_says_is_what_evaluate_says_of_its_samples(command, run, tmp_pat
 def test_the_same_command_again_draws_nothing_and_says_the_same(command, tmp_path, monkeypatch):
     assert command() == 0
     before = (tmp_path / "report/report.json").read_bytes()
-    monkeypatch.setattr("scoresde.cli.sample.sample", None)  # calling it now fails
+    monkeypatch.setattr("scoresde.cli.sample.Run", None)  # calling it now fails
     assert command() == 0
     assert (tmp_path / "report/report.json").read_bytes() == before
 
@@ -168,7 +168,7 @@ def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, r
 def test_what_cannot_be_is_one_line(command, capsys, monkeypatch, options, message):
     name = "torch_fidelity.feature_extractor_inceptionv3"
     monkeypatch.setitem(__import__("sys").modules, name, None)
-    monkeypatch.setattr("scoresde.cli.sample.sample", None)  # it is refused before any is drawn
+    monkeypatch.setattr("scoresde.cli.sample.Run", None)  # it is refused before any is drawn
     Path("file").write_text("kept")
     assert command(*options) == 1
     assert Path("file").read_text() == "kept"

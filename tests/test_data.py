@@ -695,7 +695,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     np.savez(tmp_path / "label.npz", x=np.zeros((2, 3)), y=np.zeros(2))
     whole = (tmp_path / "label.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "a.csv").write_text("1,2")
+    (tmp_path / "a.xyz").write_text("1,2")
     for name, error, message in [
         (
             "int.npy",
@@ -706,7 +706,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         ("row.npy", DataError, r"row\.npy have shape \(2, 3\); images are"),
         ("label.npz", InvalidTypeError, r"labels in .*label\.npz are float64; they must be int"),
         ("cut.npz", DataError, r"cannot read .*cut\.npz"),
-        ("a.csv", DataError, r"a\.csv has a suffix that is not read; pass a \.npy"),
+        ("a.xyz", DataError, r"a\.xyz has a suffix that is not read; pass a \.npy"),
         ("none.npy", DataError, r"none\.npy does not exist"),
         ("nowhere", DataError, "nowhere does not exist; pass"),
     ]:

@@ -191,9 +191,9 @@ def test_labels_that_are_large_numbers_from_elsewhere_are_not_counted_through():
 
 
 def test_wrong_arguments_are_no_faults_of_the_data(folder):
-    with pytest.raises(InvalidValueError, match="size is 0"):
+    with pytest.raises(InvalidValueError, match="each side in size must be an integer >= 1, got 0"):
         check(load(folder).x, size=0)
-    with pytest.raises(InvalidValueError, match="size is 0"):
+    with pytest.raises(InvalidValueError, match="each side in size must be an integer >= 1, got 0"):
         check(folder, size=0)
 
 
@@ -225,7 +225,7 @@ def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
     [
         ("--out grid.gif", "out must end in .png; got 'grid.gif'"),
         ("--patch 0", "need patch >= 1 and a level"),
-        ("--size 0", "size is 0"),
+        ("--size 0", "each side in size must be an integer >= 1, got 0"),
     ],
 )
 def test_wrong_words_are_one_line_on_stderr(folder, options, message, capsys):

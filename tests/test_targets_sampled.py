@@ -92,6 +92,7 @@ def test_gaussian_samples_have_the_exact_moments(name, process, shape):
 # annealed Langevin settles on few levels with more and larger steps than its default
 SETTLING = SAMPLERS | {"ald": AnnealedLangevin(kappa=0.5, k=10)}
 # first order in 1 / 200; the ancestral variance is too small by the most where v is small
+# The bias of the variance that is known; a new method is held to 15 % until its own is entered.
 BIAS = dict(pc=0.05, em=0.05, reverse_diffusion=0.07, ancestral=0.14, ald=0.15, cas=0.08)
 BIAS["torchsde"] = BIAS["em"]
 BIAS |= dict(ddim=0.08, euler=0.08, heun=3e-3, dpm2=6e-3, lms=1e-3, ipndm=3e-3, restart=0.06)
@@ -123,8 +124,8 @@ def test_the_exact_law_of_the_output_is_near_the_marginal_and_its_tweedie_law(na
     denoised = affine(lambda x, noise: rsde.denoise(x, times[-1]), 3)(*moments)
     for found, expected in ((moments, law), (denoised, tweedie)):
         mean, var = expected(score, times[-1])
-        assert_close(found[1], var, rtol=BIAS[name], atol=0)
-        assert_close(found[0], mean, rtol=BIAS[name], atol=0)
+        assert_close(found[1], var, rtol=BIAS.get(name, 0.15), atol=0)
+        assert_close(found[0], mean, rtol=BIAS.get(name, 0.15), atol=0)
 
 
 def mixture(shape):

@@ -136,6 +136,13 @@ def parameters_of(entry: object) -> dict[str, Any]:
     hints = typing.get_type_hints(entry)
     signature = inspect.signature(entry)  # type: ignore[arg-type]
     own = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    bare = [name for name in own if name not in {*_COMMON, *hints}]
+    if bare:
+        raise InvalidTypeError(
+            f"the command line reads the type of {', '.join(bare)} in the annotations of "
+            f"{getattr(entry, '__name__', entry)}, which has none; annotate it, such as "
+            f"{bare[0]}: float = 1.0"
+        )
     return {name: hints[name] for name in own if name not in _COMMON}
 
 

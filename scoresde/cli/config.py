@@ -27,7 +27,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import LearnedWeight
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE, VESDE, Moments, Stratified
+from scoresde.sde import SDE, SDES, VESDE, Moments, Stratified
 from scoresde.training import Callback, Pictures, TensorBoard, Trackio, TrainConfig, WandB
 from scoresde.training.update import Loss
 
@@ -207,7 +207,7 @@ def _words_of(sde: SDE) -> list[str]:
 
 SDE_WORDS = tyro.constructors.PrimitiveConstructorSpec(
     nargs="*",
-    metavar="NAME [PARAMETER=VALUE ...]",
+    metavar="{" + ",".join(SDES) + "} [PARAMETER=VALUE ...]",
     instance_from_str=_sde_of,
     is_instance=lambda value: isinstance(value, SDE),
     str_from_instance=_words_of,
@@ -231,8 +231,8 @@ class RunConfig:
     data: Annotated[DataConfig, tyro.conf.arg(name="")]
     """Where the data come from."""
     sde: Annotated[SDE, SDE_WORDS] = field(default=VESDE())
-    """The name, then what differs from its defaults, as in VPSDE beta_max=10; or VESDE, SubVPSDE,
-    CosineSDE, EDMSDE, FlowSDE, NCSNLadder sigmas=0.1,1,10."""
+    """The name, then what differs from its defaults, as in VPSDE beta_max=10, or in NCSNLadder
+    sigmas=0.1,1,10."""
     net: Annotated[NetConfig, tyro.conf.arg(name="")] = NetConfig()
     """The network."""
     objective: Annotated[ObjectiveConfig, tyro.conf.arg(name="")] = ObjectiveConfig()

@@ -69,6 +69,7 @@ class LogNormal(TimeLaw):
         std: $P_\text{std}$ of the paper, positive.
 
     Examples:
+        >>> import math
         >>> from scoresde.sde import EDMSDE
         >>> t, _ = LogNormal()(EDMSDE(), torch.tensor([0.5], dtype=torch.float64))
         >>> print(f"{t.item():.4f} = {math.exp(-1.2):.4f}")
