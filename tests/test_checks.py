@@ -113,7 +113,7 @@ def test_annotations_are_read_as_classes_too():
 
 
 def test_a_window_is_made_of_numbers():
-    with pytest.raises(InvalidTypeError, match=r"window .* a tuple of numbers, got \('a', 'b'\)"):
+    with pytest.raises(InvalidTypeError, match=r"window .* a tuple of 2 numbers, got \('a', 'b'\)"):
         DPMSolverPP(window=("a", "b"))
 
 

@@ -78,7 +78,7 @@ def test_a_module_imports_only_from_floors_below(path):
         ("sde/base.py", "def f():\n    from scoresde.training import Trainer"),
         ("sde/base.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import scoresde.cli"),
         ("score.py", "from scoresde.samplers import PC"),
-        ("nn/unet.py", "from scoresde.checks import named"),
+        ("nn/unet.py", "from scoresde.sde import VPSDE"),
         ("sde/base.py", "if TYPE_CHECKING:\n    from scoresde.score import ScoreModel"),
         ("misc.py", "import torch"),
     ],

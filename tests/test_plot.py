@@ -202,7 +202,7 @@ IMAGES = torch.zeros(2, 1, 4, 4)
         (
             lambda p: plot.curve(["a"], p),
             InvalidTypeError,
-            "values must be a tensor or a sequence of numbers",
+            "values must be a number or a tensor",
         ),
         (lambda p: plot.curve([1.0], p, steps=[1, 2]), ShapeError, "got 2 and 1"),
         (lambda p: plot.pareto({}, p), InvalidValueError, "nothing to show"),

@@ -725,7 +725,6 @@ def test_data_that_do_not_fit_the_model_are_refused():
         ("seed", 2**64, r"seed must be below 2\*\*64, got 18446744073709551616"),
         ("lr", math.nan, "lr must be positive and finite, got nan"),
         ("lr", math.inf, "lr must be positive and finite, got inf"),
-        ("betas", (0.9,), r"betas must be two numbers, got \(0.9,\)"),
         ("clip", -1.0, "clip must be positive and finite, got -1.0"),
         ("clip", math.inf, "clip must be positive and finite, got inf; 1e30 scales nothing down"),
         ("ema", 1.0, r"ema must lie in \[0, 1\), got 1.0"),
@@ -749,7 +748,8 @@ def test_a_number_of_numpys_is_a_number(tmp_path):
     [
         ("lr", "fast", "lr of Optimiser must be a number, got 'fast'"),
         ("label_dropout", None, "label_dropout of TrainConfig must be a number, got None"),
-        ("betas", 0.9, "betas must be a tuple of numbers, got 0.9"),
+        ("betas", 0.9, "betas of Optimiser must be a tuple of 2 numbers, got 0.9"),
+        ("betas", (0.9,), r"betas of Optimiser must be a tuple of 2 numbers, got \(0.9,\)"),
         ("ema_sigma", (0.1, "wide"), r"ema_sigma must be a tuple of numbers, got \(0.1, 'wide'\)"),
         ("optimiser", {"lr": 0.1}, r"optimiser must be a Optimiser, got {'lr': 0.1}"),
     ],
@@ -772,7 +772,7 @@ def test_what_is_no_model_or_configuration_is_refused():
         Trainer(make().net, data())
     with pytest.raises(InvalidTypeError, match=r"a score that is an nn.Module, got .*Wrapped obj"):
         Trainer(Wrapped(make()), data())
-    with pytest.raises(InvalidTypeError, match="config must be a TrainConfig, got dict"):
+    with pytest.raises(InvalidTypeError, match="config must be a TrainConfig or None"):
         Trainer(make(), data(), {"steps": 2})
 
 

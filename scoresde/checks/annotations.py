@@ -226,10 +226,12 @@ def _named(part: Any) -> str:
         return " or ".join(map(_named, typing.get_args(part)))
     if origin is not None:
         whole = _WORDS.get(origin, f"a {origin.__name__}")
-        inside = dict.fromkeys(_plural(a) for a in typing.get_args(part) if a is not Ellipsis)
+        args = typing.get_args(part)
+        inside = dict.fromkeys(_plural(a) for a in args if a is not Ellipsis)
         if "" in inside or not inside or origin is os.PathLike:
             return whole
-        return f"{whole} of {' and '.join(inside)}"
+        fixed = origin is tuple and Ellipsis not in args and len(inside) == 1
+        return f"{whole} of {f'{len(args)} ' if fixed else ''}{' and '.join(inside)}"
     if part in _WORDS:
         return _WORDS[part]
     own: str | None = vars(part).get("words") if isinstance(part, _Kind) else None

@@ -83,8 +83,6 @@ class Optimiser:
                     f"{name} must be positive and finite, got {getattr(self, name)!r}{hint}"
                 )
         _check_tuple("betas", self.betas)
-        if len(self.betas) != 2:
-            raise InvalidValueError(f"betas must be two numbers, got {self.betas!r}")
         _check_below_one("betas", self.betas)
         check_name("decay", self.decay, ("cosine", "constant"))
 
