@@ -82,7 +82,6 @@ class Optimiser:
                 raise InvalidValueError(
                     f"{name} must be positive and finite, got {getattr(self, name)!r}{hint}"
                 )
-        _check_tuple("betas", self.betas)
         _check_below_one("betas", self.betas)
         check_name("decay", self.decay, ("cosine", "constant"))
 
