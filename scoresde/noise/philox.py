@@ -32,15 +32,15 @@ class Words:
     """
 
     def __init__(self, seeds: Sequence[int], indices: Sequence[int]) -> None:
-        names = list(zip(seeds, indices, strict=True))
-        starts = [
-            i
-            for i, (seed, index) in enumerate(names)
-            if i == 0 or names[i - 1] != (seed, index - 1)
-        ]
-        lengths = np.diff([*starts, len(names)]).tolist()
+        keys = np.array(seeds, dtype=np.uint64)
+        places = np.array(indices, dtype=np.int64)
         # samples that follow each other in one seed: its words are made in one go
-        self._runs = [(*names[i], length) for i, length in zip(starts, lengths, strict=True)]
+        new = (keys[1:] != keys[:-1]) | (np.diff(places) != 1)
+        starts = [0, *(np.flatnonzero(new) + 1).tolist()][: len(seeds)]
+        lengths = np.diff([*starts, len(seeds)]).tolist()
+        self._runs = [
+            (seeds[i], indices[i], length) for i, length in zip(starts, lengths, strict=True)
+        ]
         self._philox = np.random.Philox(key=0)
         self._state = self._philox.state
 

@@ -58,8 +58,8 @@ class Noise:
             )
         if len(seeds) != len(indices):
             raise InvalidValueError(f"{len(seeds)} seeds for {len(indices)} indices")
-        self.seeds = tuple(_checked(seed) for seed in seeds)
-        self.indices = tuple(operator.index(index) for index in indices)
+        self.seeds = _checked(seeds)
+        self.indices = tuple(map(operator.index, indices))
         self.horizon = horizon
         self.stream = stream
         # a step down a grid begins where the last one ended, and asks for most of its numbers again
@@ -229,13 +229,15 @@ def seeds_of(
     return own, [first] * n
 
 
-def _checked(seed: int) -> int:
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise InvalidTypeError(f"a seed is an integer, got {seed!r}")
-    number = operator.index(seed)
-    if not 0 <= number < _WORD:
-        raise InvalidValueError(f"a seed must lie in [0, 2**64), got {number}")
-    return number
+def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds, checked to be integers of 64 bits."""
+    plain = {*map(type, seeds)} == {int}
+    for seed in (min(seeds), max(seeds)) if plain else seeds:
+        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+            raise InvalidTypeError(f"a seed is an integer, got {seed!r}")
+        if not 0 <= operator.index(seed) < _WORD:
+            raise InvalidValueError(f"a seed must lie in [0, 2**64), got {operator.index(seed)}")
+    return tuple(map(operator.index, seeds))
 
 
 def _bits(t: float) -> int:

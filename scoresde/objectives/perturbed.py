@@ -88,10 +88,10 @@ def perturb(
 
 
 def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) -> Noise:
-    """Return the noise given, or that of seeds drawn from a generator or torch's global one."""
+    """Return the noise given, or that of one seed drawn from a generator or torch's global one."""
     if noise is None:
-        seeds, indices = seeds_of(len(x), None, generator, 0)
-        return Noise(seeds, indices)
+        (seed,), _ = seeds_of(1, None, generator, 0)
+        return Noise.of(seed, len(x))
     if generator is not None:
         raise InvalidValueError("give noise= or generator=, not both")
     if len(noise) != len(x):

@@ -22,6 +22,8 @@ __all__ = ["device_of", "evaluating", "lost_facts", "modules"]
 
 # What holds no network, or too much: classes, whole Python modules, numbers and text.
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
+# Whose functions read no network of the user's by a global name.
+_LIBRARIES = frozenset({"torch", "scoresde"})
 
 _lock = threading.Lock()
 # For each module that runs now: how often, and the mode to restore after the last time.
@@ -77,6 +79,8 @@ def _parts(part: object) -> Iterable[object]:
     if isinstance(part, types.FunctionType):
         cells = [cell.cell_contents for cell in part.__closure__ or () if _is_filled(cell)]
         defaults = [part.__defaults__, part.__kwdefaults__, part.__dict__]
+        if part.__module__ and part.__module__.partition(".")[0] in _LIBRARIES:
+            return [*cells, *defaults]
         return [*cells, *defaults, *_globals_of(part.__code__, part.__globals__)]
     own = list(vars(part).values()) if hasattr(part, "__dict__") else []
     return own + _of_class(part)
@@ -109,12 +113,15 @@ def _is_filled(cell: types.CellType) -> bool:
 
 def _globals_of(code: types.CodeType, names: Mapping[str, Any]) -> list[object]:
     """Return the values of the global names that a function reads, and functions within it."""
-    # in the order of the code, so that networks are found in one order in every process
-    used = (i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL")
-    read = dict.fromkeys(used)
+    return [names[name] for name in _names_in(code) if name in names]
+
+
+@functools.lru_cache
+def _names_in(code: types.CodeType) -> tuple[str, ...]:
+    """Return the global names in a code, in its order, which is the same in every process."""
+    own = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    found = [names[name] for name in read if name in names]
-    return found + [value for const in inner for value in _globals_of(const, names)]
+    return tuple(dict.fromkeys([*own, *(name for const in inner for name in _names_in(const))]))
 
 
 @contextmanager
