@@ -42,6 +42,7 @@ from scoresde.samplers import (
     TwoStage,
     UniPC,
 )
+from scoresde.sde import SDE
 
 # what a pilot run on some data might have told
 PILOT = Pilot.measure(
@@ -131,6 +132,19 @@ RESCALED = FLOWS.keys() - {"flow"} | {
     "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "dpmpp_2m_sde", "dpmpp_3m_sde",
     "dpmpp_sde", "er_sde", "fast_sde", "heun_churn", "restart", "sa_solver", "seeds_2",
 }  # fmt: skip
+
+
+def in_turn(names, others, k):
+    """Return every name with k of the others in turn: all are met, though not all together."""
+    others = list(others)
+    return [
+        (name, others[(k * i + j) % len(others)]) for i, name in enumerate(names) for j in range(k)
+    ]
+
+
+def can_run(name: str, sde: SDE) -> bool:
+    """Return False for a method that asks between the levels of a ladder."""
+    return not (SAMPLERS[name].between and sde.levels)
 
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

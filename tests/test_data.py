@@ -1,6 +1,5 @@
 """Data: where they come from, what is refused, and the order they are seen in."""
 
-import builtins
 import io
 import json
 import sys
@@ -783,24 +782,15 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 
 def test_digits_are_the_real_ones_of_scikit_learn():
+    known = pytest.importorskip("sklearn.datasets").load_digits()
     data = load("Digits")
+    pixels = data.transform.restore(data.x)
+    assert torch.equal(pixels[:, 0].double(), torch.from_numpy(known.images))
+    assert torch.equal(data.label, torch.from_numpy(known.target))
     assert (len(data), data.event_shape, data.classes) == (1797, (1, 8, 8), 10)
     assert data.transform == Range(0, 16, levels=17)
     assert (data.x.min(), data.x.max()) == (-1, 1)
     assert torch.equal(data.transform.inverse(data.x) % 1, torch.zeros_like(data.x))
-
-
-def test_digits_without_scikit_learn_name_the_extra(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"pip install 'scoresde\[digits\]'"):
-        load("digits")
 
 
 class Squares:

@@ -90,6 +90,9 @@ def _parse(args: Sequence[str] | None) -> Command:
     if words[:1] == ["train"]:
         train: Command = _command("train").parse(words[1:])  # its defaults may be in a file
         return train
+    if words and words[0] in COMMANDS:  # the others are not imported
+        one: Command = tyro.cli(_command(words[0]), prog=f"scoresde {words[0]}", args=words[1:])
+        return one
     command: Command = tyro.extras.subcommand_cli_from_dict(
         {name: _command(name) for name in COMMANDS},
         prog="scoresde",

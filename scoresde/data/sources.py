@@ -48,7 +48,7 @@ def load(
               which is mapped and read where it lies, a `.npz` file (keys `x`, or `images`, with
               labels `y`, or `labels`), or a folder of images (whose first-level folders, if all
               images lie in some, are the classes);
-            - a name: `"digits"`, the 1,797 real 8x8 digits that scikit-learn ships, or any data
+            - a name: `"digits"`, the 1,797 real 8x8 digits of the package, or any data
               set that torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set of Hugging
               Face's hub or a folder that its `save_to_disk` wrote; or such a data set itself.
@@ -71,7 +71,7 @@ def load(
         InvalidTypeError: integers that are no bytes, or a `source` of an impossible type.
         InvalidValueError: an argument is wrong, or means nothing for this source.
         UnknownNameError: no data set has that name.
-        MissingExtraError: `"digits"` without scikit-learn, `"hf:..."` without datasets.
+        MissingExtraError: `"hf:..."` without datasets.
     """
     skip = on_bad_image == "skip"
     data = find(source, label=label, split=split, size=size, skip=skip, lazy=lazy, root=root)
