@@ -52,8 +52,8 @@ def test_stratified_times_are_one_in_each_quantile_of_their_law(u, sde, seed):
 
 
 def test_stratified_times_come_in_random_order_and_each_follows_the_law():
-    generator = torch.Generator().manual_seed(0)
-    draws = [VPSDE().sample_times(8, law=Stratified(), generator=generator)[0] for _ in range(4000)]
+    generator, sde = torch.Generator().manual_seed(0), VPSDE()
+    draws = [sde.sample_times(8, law=Stratified(), generator=generator)[0] for _ in range(4000)]
     t = torch.stack(draws)
     for column in t.T:  # each place of the batch alone: mean 1/2, variance 1/12
         assert abs(column.mean() - 0.5005) < 5 * math.sqrt(1 / 12 / 4000)

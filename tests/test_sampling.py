@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from methods import documented, in_the_readme
 from oracle import gaussian, tweedie
@@ -98,13 +98,13 @@ class Net(nn.Module):
 def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
     def draw(n, **options):
         return sample(
-            score.at(SDE), SDE, name, n=n, seed=0, steps=6, dtype=torch.float64, **options
+            score.at(SDE), SDE, name, n=n, seed=0, steps=4, dtype=torch.float64, **options
         )
 
     whole, near = draw(64), dict(rtol=tolerance, atol=tolerance)
     assert_close(whole[:16], draw(16), **near)
     assert_close(whole[8:16], draw(8, first=8), **near)
-    for batch_size in (1, 5, 64, 100):
+    for batch_size in (5, 100):
         assert_close(whole[:16], draw(16, batch_size=batch_size), **near)
     assert not torch.isin(whole[:16], whole[16:]).any()
 
@@ -113,14 +113,13 @@ def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
 def test_with_a_network_too(name):
     def draw(n, **options):
         # long steps of high order extrapolate far, and the network's rounding with it
-        return sample(UNET, SDE, name, n=n, seed=0, steps=8, **options)
+        return sample(UNET, SDE, name, n=n, seed=0, steps=5, **options)
 
-    whole = draw(20)
+    whole = draw(8)
     assert whole.std() > 0.1
-    assert_close(whole[:6], draw(6), rtol=1e-5, atol=1e-5)
     assert_close(whole[4:6], draw(2, first=4), rtol=1e-5, atol=1e-5)
     # at one fixed chunk shape bit for bit, the padded last chunk included
-    assert torch.equal(draw(20, batch_size=8), draw(30, batch_size=8)[:20])
+    assert torch.equal(draw(8, batch_size=5), draw(10, batch_size=5)[:8])
 
 
 @given(
@@ -248,27 +247,15 @@ class Counted(Wrapped):
 
 
 @pytest.mark.parametrize("name", sorted(in_the_readme() - ADAPTIVE))
-@pytest.mark.parametrize("denoise", [False, True])
-@settings(max_examples=4)
-@given(n=st.integers(1, 12))
-def test_evaluations_reported_counted_and_documented_agree(name, denoise, n):
-    score = Counted(DIAGONAL.at(SDE))
-    *_, end = trajectory(
-        score,
-        SDE,
-        name,
-        shape=(3,),
-        n=2,
-        steps=n,
-        denoise=denoise,
-        seed=0,
-        moments=Moments(0.0, 1.0),
-    )
+@pytest.mark.parametrize(("n", "denoise"), [(1, True), (2, False), (9, True)])
+def test_evaluations_reported_counted_and_documented_agree(name, n, denoise):
+    score, options = Counted(DIAGONAL.at(SDE)), dict(shape=(3,), n=2, denoise=denoise, seed=0)
+    *_, end = trajectory(score, SDE, name, steps=n, moments=Moments(0.0, 1.0), **options)
     cost = documented(name, n) + denoise
     assert (end.nfe, score.calls) == (cost, cost)
     # and this is what the budget of that size buys
     spent = Counted(DIAGONAL.at(SDE))
-    sample(spent, SDE, name, shape=(3,), nfe=cost, denoise=denoise, seed=0)
+    sample(spent, SDE, name, nfe=cost, **options)
     assert spent.calls == cost
 
 
