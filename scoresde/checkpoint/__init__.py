@@ -11,7 +11,7 @@ and no link is written through.
 from scoresde.checkpoint.files import append, clean, open_file, read_bytes, write_bytes
 from scoresde.checkpoint.lock import Lock
 from scoresde.checkpoint.objects import dump, parse, read_json, write_json
-from scoresde.checkpoint.state import load_state
+from scoresde.checkpoint.state import check_state, load_state
 from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
 from scoresde.checkpoint.tensors import (
     SCHEMA,
@@ -21,12 +21,14 @@ from scoresde.checkpoint.tensors import (
     save_tensors,
     schema,
 )
+from scoresde.checkpoint.toml import parse_toml
 
 __all__ = [
     "SCHEMA",
     "Lock",
     "NewerError",
     "append",
+    "check_state",
     "clean",
     "digest",
     "dump",
@@ -35,6 +37,7 @@ __all__ = [
     "load_tensors",
     "open_file",
     "parse",
+    "parse_toml",
     "read_bytes",
     "read_json",
     "save_step",

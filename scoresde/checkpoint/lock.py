@@ -32,7 +32,7 @@ class Lock:
     is in this process, and warns.
 
     Args:
-        folder: What is left in it is a file `.lock`, which says who has the folder.
+        folder: What is left in it is an empty file `.lock`; meanwhile it says who has the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,6 +123,7 @@ class Lock:
 
 
 def _release(file: int) -> None:
+    _write(file, "")
     unlocked(file)  # for a child that took the descriptor along, too
     os.close(file)
 
@@ -142,6 +143,7 @@ if hasattr(os, "register_at_fork"):
 
 def _write(file: int, text: str) -> None:
     with contextlib.suppress(OSError):  # of a full disk, or of a file that is only read
+        os.lseek(file, 0, os.SEEK_SET)
         os.ftruncate(file, 0)
         os.write(file, text.encode())
 

@@ -149,6 +149,7 @@ class Keeper:
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
         """Write the averages after `step`, by `ScoreModel.save_pretrained`; no other module."""
         training = {**self.config.as_json(), "done": step}
+        meta = {"data": self.identity["data set"], **meta}
         for name, average in averages.items():
             if isinstance(average.model, ScoreModel):
                 profile = {"profile": str(average.profile)}
