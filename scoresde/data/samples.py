@@ -144,13 +144,16 @@ class Data:
         """Moments, range and checksum of the raw samples, from one pass over all of them."""
         return survey(self.store)
 
-    def check(self, turn: int) -> None:
+    def changed(self, turn: int) -> str:
         """Compare some of the samples, 16 MiB at least, with what the survey found in them.
 
         Turns 0, 1, ... look at one part after another, all of them where the samples are few.
 
+        Returns:
+            What has changed, in words, or nothing.
+
         Raises:
-            DataError: They have changed since, or cannot be read any more.
+            DataError: They cannot be read any more.
         """
         store, sums = self.store, self.survey.sums
         parts = parts_of(store.shape)
@@ -159,10 +162,11 @@ class Data:
         for i in range(turn * count, turn * count + min(count, len(parts))):
             part = parts[i % len(parts)]
             if zlib.crc32(content_of(store.read(part))) != sums[i % len(parts)]:
-                raise DataError(
-                    f"samples {part.start} to {part.stop - 1} are no longer what they were when "
-                    "the data were loaded; bring the old ones back to go on"
+                return (
+                    f"some of the samples {part.start} to {part.stop - 1} are no longer what they "
+                    "were when the data were loaded"
                 )
+        return ""
 
     def moments(self) -> tuple[Tensor, float]:
         """The mean sample, float64 `(*event)`, and the mean variance about it, per dimension.

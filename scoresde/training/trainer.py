@@ -201,7 +201,8 @@ class Trainer(Generic[ScoreT]):
 
         Raises:
             InvalidValueError: `steps` is no integer of at least 0.
-            TrainingError: The loss, its gradient or a weight is no longer finite; says where.
+            TrainingError: The loss, its gradient or a weight is no longer finite, or samples have
+                changed unseen; says where.
             MemoryLimitError: A step does not fit into memory.
             DataError: Samples cannot be read, or are no longer those that the run began with.
             CheckpointError: Two checkpoints in a row, or the last, could not be written; or
@@ -257,8 +258,9 @@ class Trainer(Generic[ScoreT]):
                 if snapshot:
                     distributed.on_main(self.ema.whole().snapshot)
                 if save:
+                    turn = self.step // self.config.keeping.save_every
+                    self._guard.check_data(self.step, self.data.changed(turn))
                     self._save(last=last)
-                    self.data.check(self.step // self.config.keeping.save_every)
                 if told is not None:
                     kept = f"saved in {self.folder}" if self.folder else "not saved"
                     stop.end(f"{told.name} at step {self.step}, {kept}")
