@@ -19,7 +19,8 @@ from test_training import CONFIG, Hook, assert_same, data, make
 import scoresde
 from scoresde import checkpoint, plot
 from scoresde.checkpoint import Lock, files
-from scoresde.errors import CheckpointError
+from scoresde.cli.terminal import say
+from scoresde.errors import CheckpointError, DataError, TrainingError
 from scoresde.sde import VESDE
 from scoresde.training import Trainer
 from scoresde.training.log import JSONLines, rows
@@ -435,6 +436,67 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
         trainer.train()
     finally:
         signal.signal(HUP, before)
+    whole = begin(None)
+    whole.train()
+    assert_same(trainer, whole)
+
+
+def test_a_line_to_a_terminal_that_is_closed_is_no_error():
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as file:
+        say("one", file)
+        os.close(master)
+        with pytest.raises(OSError, match="Input/output error"):
+            print("two", file=file, flush=True)
+        say("three", file)
+        say("four", file)
+
+
+# Data
+
+
+def test_samples_that_change_unseen_end_the_run_before_they_are_kept(tmp_path):
+    """Here those in memory, which a notebook may write to."""
+    x = data(labels=False).raw.clone()
+    trainer = Trainer(make(num_classes=None), x, CONFIG, folder=tmp_path)
+    trainer.train(6)
+    x[5, 0] += 1
+    with pytest.raises(TrainingError) as caught:
+        trainer.train()
+    message = str(caught.value)
+    assert re.match(
+        r"training broke off after 10 steps: some of the samples 0 to \d+ are no", message
+    )
+    assert f"the last good checkpoint is {tmp_path}/step-00000006.safetensors" in message
+    x[5, 0] -= 1
+    again = Trainer(make(num_classes=None), x, CONFIG, folder=tmp_path)
+    assert again.step == 6
+    again.train()
+    whole = Trainer(make(num_classes=None), x, CONFIG)
+    whole.train()
+    assert_same(again, whole)
+
+
+@pytest.mark.parametrize("step", [0, 4, 12])
+def test_data_that_cannot_be_read_any_more_cost_no_step(tmp_path, step):
+    trainer = begin(tmp_path)
+    at = trainer._batches.at
+
+    def broken(k):
+        if k == step:
+            raise DataError("the disk is gone")
+        return at(k)
+
+    trainer._batches.at = broken
+    with pytest.raises(DataError, match="the disk is gone") as caught:
+        trainer.train()
+    assert trainer.step == step
+    if step:
+        assert str(caught.value).endswith(f"; the run is saved at step {step} in {tmp_path}")
+        assert checkpoint.latest(tmp_path)[2]["step"] == step
+    trainer = begin(tmp_path)
+    assert trainer.step == step
+    trainer.train()
     whole = begin(None)
     whole.train()
     assert_same(trainer, whole)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoresde import checkpoint
+from scoresde.cli import main
 from scoresde.cli.config import RunConfig
 from scoresde.errors import (
     CheckpointError,
@@ -154,11 +155,11 @@ def test_a_network_of_the_same_size_and_other_tensors_is_refused_by_their_names(
         ("event_shape", [1] * 17, "its event shape is"),
         ("event_shape", [3], "expected x of shape"),
         ("event_shape", [2, 1], "expected x of shape"),
-        ("steps", 0, "steps must be an integer >= 1"),
-        ("steps", 10**12, "it wants 1,000,000,000,000 steps"),
-        ("steps", 2.5, "steps must be an integer"),
-        ("steps", "many", "steps must be an integer"),
-        ("steps", True, "steps must be an integer"),
+        ("steps", 0, "the number of steps is from 1 to 100,000"),
+        ("steps", 10**12, "the number of steps is from 1 to 100,000"),
+        ("steps", 2.5, "the number of steps is from 1 to 100,000"),
+        ("steps", "many", "the number of steps is from 1 to 100,000"),
+        ("steps", True, "the number of steps is from 1 to 100,000"),
         ("predicts", "everything", "unknown predicts"),
         ("predicts", 3, "predicts"),
         ("sde.type", "os.system", r"sde of the class os\.system"),
@@ -326,6 +327,33 @@ def test_any_toml_is_read_or_refused_in_a_sentence(tmp_path, text):
     with pytest.raises(ScoreSDEError, match=r"config\.toml") as caught:
         RunConfig.read(tmp_path / "config.toml")
     assert len(str(caught.value)) < 1_000
+
+
+# What is shown of it
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+def test_words_of_a_file_give_no_orders_to_a_terminal(tmp_path, capsys, foreign):
+    evil = "\x1b]0;owned\x07\x1b[2J"
+    changes = [("average", {"profile": evil}), ("transform", evil), ("net.config.embedding", evil)]
+    if foreign:
+        changes += [("net.type", evil), ("sde.type", evil), ("predicts", evil)]
+    forged(tmp_path, *changes)
+    main(["info", str(tmp_path)])
+    main(["sample", str(tmp_path), "--out", str(tmp_path / "x.npy")])
+    shown = capsys.readouterr()
+    assert "owned" in shown.out + shown.err
+    assert "\x1b" not in shown.out + shown.err
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize("keys", ["event_shape", "steps", "sde", "net", "predicts", "transform"])
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, "a", -1, None, {"type": ["a"]}])
+def test_what_a_model_is_said_to_be_is_shown_or_refused(tmp_path, capsys, keys, value):
+    forged(tmp_path, ("net.type", "Mine"), (keys, value))
+    main(["info", str(tmp_path)])
+    told = capsys.readouterr().err
+    assert not told or re.match(r"scoresde: error: (?!\w+(Error|Exception):)", told), told
 
 
 # Names

@@ -10,9 +10,10 @@ __all__ = ["say", "silence"]
 
 
 def say(line: str, file: TextIO) -> None:
-    """Print a line; a terminal that was closed is no error, and hears nothing from then on."""
+    """Print a line, whose words may be of a file; a terminal that was closed is no error."""
+    shown = "".join(c if c.isprintable() else "?" for c in line)  # no escapes, which terminals obey
     try:
-        print(line, file=file, flush=True)
+        print(shown, file=file, flush=True)
     except OSError as error:
         if error.errno != errno.EIO:
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde import checkpoint
 from scoresde import nn as networks
-from scoresde.checks import check_integer
 from scoresde.errors import CheckpointError
 from scoresde.sde import SDE, SDES, check_output
 
@@ -31,20 +31,21 @@ _MOST = 100_000  # levels of an SDE, steps of a sampler
 _LARGEST = 2**31  # numbers of an event
 
 
-def check_description(config: Mapping[str, Any]) -> None:
+def check_description(config: Mapping[str, Any], path: Path) -> None:
     """Refuse an event shape or a number of steps that no model has.
 
     Raises:
-        CheckpointError, InvalidValueError: One is impossible.
+        CheckpointError: One is impossible; names the file.
     """
-    shape = config["event_shape"]
+    shape, steps = config["event_shape"], config.get("steps")
     sides = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
     if not sides or not 0 < len(shape) <= 16 or math.prod(shape) > _LARGEST:
-        raise CheckpointError(f"its event shape is {str(shape)[:200]}")
-    if config.get("steps") is not None:
-        check_integer("steps", config["steps"], 1)
-        if config["steps"] > _MOST:
-            raise CheckpointError(f"it wants {config['steps']:,} steps, more than {_MOST:,}")
+        raise CheckpointError(f"{path} describes no model: its event shape is {str(shape)[:200]}")
+    if steps is not None and (type(steps) is not int or not 1 <= steps <= _MOST):
+        raise CheckpointError(
+            f"{path} describes no model: it wants {str(steps)[:200]} steps, and the number of "
+            f"steps is from 1 to {_MOST:,}"
+        )
 
 
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:

@@ -300,8 +300,8 @@ class ScoreModel(nn.Module):
         """
         path = locate(folder)
         tensors, config = read(path)
+        check_description(config, path)
         with describing(path):
-            check_description(config)
             net = rebuild_net(config, tensors) if net is None else net
             sde = rebuild_sde(config) if sde is None else sde
             moments = Moments(tensors["mean"], var=tensors["var"])
