@@ -74,7 +74,10 @@ def _replace(path: Path, data: bytes) -> None:
             if mode is not None:
                 os.chmod(file.fileno() if os.chmod in os.supports_fd else temporary, mode)
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if os.name == "posix":
+                os.replace(temporary, path)
+        if os.name != "posix":  # Windows renames no file that is open, and has no locks to lose
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":  # the rename itself must reach the disk; Windows has no such call

@@ -112,8 +112,8 @@ class ArrayFile:
                 "memory; save it with np.save(path, np.ascontiguousarray(x))"
             )
         self.dtype = self._header.dtype
-        nothing = np.empty((0, *self._header.shape[1:]), self.dtype)
-        self.shape = (*self._header.shape[:1], *channels_first(nothing, path).shape[1:])
+        outline = np.broadcast_to(np.zeros((), self.dtype), self._header.shape)  # no memory
+        self.shape = tuple(channels_first(outline, path).shape)
 
     def __reduce__(self) -> tuple[type[ArrayFile], tuple[Path, tuple[int, int]]]:
         return ArrayFile, (self.path, self._stamp)

@@ -41,7 +41,7 @@ def locate(folder: str | Path) -> Path:
         CheckpointError: There is no such model.
     """
     path = Path(folder)
-    if path.exists():
+    if os.path.exists(path):  # and not its method, which raises for a name that is too long
         return path / "model.safetensors" if path.is_dir() else path
     if isinstance(folder, str) and hub.is_repo(folder):
         if "@" not in folder and path.parent.is_dir():
@@ -118,7 +118,7 @@ def packaged(name: str) -> Path:
     """
     names = sorted(p.name for p in _MODELS.glob("*") if p.is_dir())
     if name not in names:
-        if Path(name).exists():
+        if os.path.exists(name):
             raise CheckpointError(
                 f"{name!r} is no packaged model; the one here is read by "
                 f"ScoreModel.from_pretrained({name!r})"
