@@ -22,7 +22,7 @@ from scoresde.checkpoint import Lock, files
 from scoresde.cli.terminal import say
 from scoresde.errors import CheckpointError, DataError, TrainingError
 from scoresde.sde import VESDE
-from scoresde.training import Trainer
+from scoresde.training import TensorBoard, Trainer
 from scoresde.training.log import JSONLines, rows
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links, locks and fork")
@@ -284,6 +284,29 @@ def test_a_child_neither_has_the_lock_of_its_parent_nor_keeps_it(tmp_path):
     os.waitpid(pid, 0)
 
 
+def test_a_folder_is_free_when_its_holder_is_killed_though_its_children_live(tmp_path):
+    """Workers look after their parent every few seconds only, and must not keep the folder."""
+    source, target = os.pipe()
+    held, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        lock = Lock(tmp_path)
+        lock.take()
+        if os.fork() == 0:
+            os.close(target)
+            os.write(told, b"x")
+            os.read(source, 1)  # lives until the pipe is closed
+            os._exit(0)
+        time.sleep(60)
+    os.read(held, 1)
+    assert child(Lock(tmp_path).take) == 2  # it is not of this process
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert Lock(tmp_path).take()
+    for end in (source, target, held, told):
+        os.close(end)
+
+
 def test_random_locks_of_many_objects_shut_one_another_out(tmp_path, monkeypatch):
     """A model of what they do: at most one has the folder, and the holder always does."""
     monkeypatch.setattr(gc, "collect", lambda: 0)  # which takes its time
@@ -503,3 +526,21 @@ def test_data_that_cannot_be_read_any_more_cost_no_step(tmp_path, step):
     whole = begin(None)
     whole.train()
     assert_same(trainer, whole)
+
+
+# TensorBoard, which writes its own files
+
+
+def test_event_files_have_names_that_nobody_can_guess_and_no_link_for_a_folder(tmp_path):
+    pytest.importorskip("tensorboard")
+    board = TensorBoard(tmp_path)
+    for _ in range(2):
+        board.on_start(0, CONFIG)
+        board.on_end(0)
+    tokens = {path.suffix for path in (tmp_path / "tensorboard").iterdir()}
+    assert len(tokens) == 2
+    assert all(re.fullmatch(r"\.[0-9a-f]{32}", token) for token in tokens)
+    other = TensorBoard(tmp_path / "run")
+    plant("symbolic", tmp_path / "run" / "tensorboard", tmp_path)
+    with pytest.raises(CheckpointError, match="tensorboard is a link, which no run leaves"):
+        other.on_start(0, CONFIG)
