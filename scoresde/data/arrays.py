@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde.data.array_file import ArrayFile, read_array
 from scoresde.data.samples import Data
-from scoresde.data.stores import channels_first, plain
+from scoresde.data.stores import Memory, channels_first, plain
 from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError
 from scoresde.units import BYTES, Identity
 
@@ -53,11 +54,10 @@ def npy(path: Path) -> Data:
     """Return the array in a `.npy` file, of which one of more than 256 MiB stays where it is."""
     with checkpoint.open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size <= IN_MEMORY:
-            return _data(path, {"x": read_array(file, str(path), size)})
-    stored = ArrayFile(path)
-    _check(path, "samples", stored.dtype)
-    return Data(stored, transform=BYTES if stored.dtype == np.uint8 else Identity())
+        x = read_array(file, str(path), size) if size <= IN_MEMORY else ArrayFile(path)
+    _check(path, "samples", x.dtype)
+    store = x if isinstance(x, ArrayFile) else Memory(_tensor(path, x))
+    return Data(store, transform=BYTES if x.dtype == np.uint8 else Identity())
 
 
 def npz(path: Path) -> Data:
@@ -90,9 +90,11 @@ def _data(path: Path, arrays: Mapping[str, np.ndarray[Any, Any] | None]) -> Data
     if y is not None:
         _check(path, "labels", y.dtype)
         label = torch.from_numpy(y.astype(np.int64))
-    if x.dtype == np.uint8:
-        return Data(torch.from_numpy(channels_first(x, path)), label, BYTES)
-    return Data(torch.from_numpy(x.astype(plain(x.dtype), copy=False)), label)
+    return Data(_tensor(path, x), label, BYTES if x.dtype == np.uint8 else Identity())
+
+
+def _tensor(path: Path, x: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(channels_first(x, path).astype(plain(x.dtype), copy=False))
 
 
 def _check(path: Path, what: str, dtype: np.dtype[Any]) -> None:
