@@ -116,14 +116,14 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
         f"x = scoresde.sample(model, model.sde, n=16, seed=0{condition})",
     )
     yield "## Model\n"
-    transform = config.get("transform")
+    transform, average = config.get("transform"), told(config, "average", "profile")
     yield from _table(
         {
             "SDE": code(spelt(config["sde"])),
             "Predicts": code(config["predicts"]),
             "Network": code(spelt({"type": net["type"], **options})),
             "Parameters": plain(spelt_count(config.get("parameters", "unknown"))),
-            "Average": _code_of(told(config, "average", "profile")),
+            "Average": None if average is None else plain(average),
             "Data": _code_of(config.get("data")),
             "Data transform": _code_of(
                 spelt(transform) if isinstance(transform, Mapping) else transform
