@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import builtins
 import errno
+import fcntl
+import gc
 import math
 import os
 import random
@@ -21,22 +23,26 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import torch
 from PIL import Image
 from test_training import data, rows
 from torch import nn
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from scoresde import checkpoint
-from scoresde.data import load
+from scoresde.data import arrays, load
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE
@@ -123,7 +129,7 @@ def _say(pipe: int, line: str) -> None:
 
 def _train(make, prepare, steps, say) -> int:
     """What a child does, up to its exit code."""
-    os.setpgrp()
+    os.setsid()
     save = checkpoint.save_step
 
     def save_step(folder, step, *args, **options):
@@ -254,7 +260,7 @@ class Scene:
         self.warned = [str(warning.message) for warning in caught]
         steps = [row["step"] for row in rows(self.folder)]
         assert steps == sorted(set(steps)), f"the log has the steps {steps}"
-        assert not list(self.folder.rglob(".*.tmp")), "temporary files are left"
+        assert not list(self.folder.rglob(".scoresde-*")), "temporary files are left"
         self.exact = same(self.result(), self.whole.result)
 
 
@@ -443,15 +449,15 @@ def told(number: int, code: int, scene: Scene) -> str:
     return f"exit code {end.code}"
 
 
-def told_with_its_workers(scene: Scene) -> str:
+def told_with_its_workers(number: int, code: int, scene: Scene) -> str:
     """The signal reaches all processes of the run at once, as from a cluster."""
     scene.config = CONFIG.changed(workers=2)
     child = scene.start()
     child.wait_until("started")
     time.sleep(scene.chance.uniform(0, 3 * scene.whole.seconds))
-    os.killpg(child.pid, signal.SIGTERM)
+    os.killpg(child.pid, number)
     end = scene.end(child)
-    assert end.code in (143, 0), end
+    assert end.code in (code, 0), end
     assert max(scene.saved) == int(end.all("step")[0]), end
     return f"exit code {end.code}"
 
@@ -561,9 +567,125 @@ def leftovers(scene: Scene) -> str:
     scene.run(steps=scene.chance.randrange(CONFIG.steps))
     scene.folder.mkdir(exist_ok=True)
     for i in range(scene.chance.randrange(1, 5)):
-        name = scene.chance.choice([LAST, "model.safetensors", "config.json"])
-        (scene.folder / f".{name}.{i}.tmp").write_bytes(scene.chance.randbytes(500))
+        name = f".scoresde-{scene.chance.randbytes(16).hex()}.tmp"
+        (scene.folder / name).write_bytes(scene.chance.randbytes(500))
+        (scene.folder / f".notes.{i}.tmp").write_bytes(b"mine")
+    scene.recover()
+    mine = list(scene.folder.glob(".notes.*.tmp"))
+    assert len(mine) == i + 1, "files of the user's are gone"
     return "cleaned"
+
+
+def links(scene: Scene) -> str:
+    """Somebody plants links where the run is about to write."""
+    victim = scene.folder.with_suffix(".victim")
+    victim.write_text("dear")
+    names = [LAST, "model.safetensors", "config.json", "README.md", "log.jsonl"]
+    names = scene.chance.sample(names, scene.chance.randrange(1, len(names)))
+    link = scene.chance.choice([os.symlink, os.link])
+
+    def plant():
+        for name in (*names, *(f".{name}.{os.getpid()}.tmp" for name in names)):
+            (scene.folder / name).unlink(missing_ok=True)
+            link(victim, scene.folder / name)
+
+    step = scene.chance.randrange(CONFIG.steps)
+    end = scene.run(lambda trainer, say: at_step(trainer, step, plant))
+    assert end.code == 0, end
+    assert victim.read_text() == "dear", "a link was followed"
+    return "links replaced"
+
+
+def second_run(scene: Scene) -> str:
+    """Another process, or another trainer of this one, wants the folder at any moment."""
+    step, here = scene.chance.randrange(CONFIG.steps), scene.chance.random() < 0.5
+    told: list[End] = []
+
+    def begin():
+        other = scene.start()
+        told.append(other.end())
+
+    def prepare(trainer, say):
+        def intrude():
+            if here:
+                try:
+                    scene.make()
+                except CheckpointError as error:
+                    say(f"refused {error}")
+            else:
+                begin()
+                say(f"refused {told[-1].all('error')}")
+
+        at_step(trainer, step, intrude)
+
+    end = scene.run(prepare)
+    assert end.code == 0, end
+    who = "another Trainer of this process" if here else "another process trains in"
+    assert who in end.all("refused")[0], end
+    return "refused"
+
+
+def terminal_closed(scene: Scene) -> str:
+    """The run shows its bar in a terminal, which is closed."""
+    master, slave = os.openpty()
+
+    def prepare(trainer, say):
+        os.close(master)
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        os.dup2(slave, 2)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+        train = trainer.train
+        trainer.train = lambda steps, progress: train(steps, progress=True)
+
+    child = scene.start(prepare)
+    os.close(slave)
+    child.wait_until("started")
+    time.sleep(scene.chance.uniform(0, scene.whole.seconds))
+    os.close(master)
+    end = scene.end(child)
+    assert end.code in (129, 0), end
+    assert max(scene.saved) == int(end.all("step")[0]), end
+    return f"exit code {end.code}"
+
+
+def changed_data(spoil: Callable[[Path, random.Random], None], error: str, scene: Scene) -> str:
+    """The file of the data is written to while the run goes on."""
+    path = scene.folder.with_suffix(".npy")
+    np.save(path, np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32))
+    good, times = path.read_bytes(), path.stat()
+
+    def found():
+        with patch.object(arrays, "IN_MEMORY", 0):
+            return load(path)
+
+    scene.data = found
+    scene.config = CONFIG.changed(workers=scene.chance.randrange(2))
+    scene.compare_with_its_own()
+    step = scene.chance.randrange(CONFIG.steps - 5)
+    act = partial(spoil, path, scene.chance)
+    end = scene.run(lambda trainer, say: at_step(trainer, step, act))
+    assert end.code == 1, end
+    assert end.all("error")[0].startswith(error), end
+    if error == "DataError":  # found before anything was learnt of them
+        assert max(scene.saved, default=0) == int(end.all("step")[0]), end
+        assert f"the run is saved at step {max(scene.saved)}" in end.all("error")[0] or step == 0
+    path.write_bytes(good)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    return error
+
+
+def written_over(path: Path, chance: random.Random) -> None:
+    np.save(path, np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32))
+
+
+def cut_short(path: Path, chance: random.Random) -> None:
+    os.truncate(path, chance.randrange(path.stat().st_size))
+
+
+def written_over_unseen(path: Path, chance: random.Random) -> None:
+    times = path.stat()
+    written_over(path, chance)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def spoilt_result(scene: Scene) -> str:
@@ -691,7 +813,10 @@ KINDS: dict[str, Callable[[Scene], str]] = {
     "power cut": power_cut,
     "SIGTERM": partial(told, signal.SIGTERM, 143),
     "SIGINT": partial(told, signal.SIGINT, 130),
-    "SIGTERM to all processes": told_with_its_workers,
+    "SIGHUP": partial(told, signal.SIGHUP, 129),
+    "terminal closed": terminal_closed,
+    "SIGTERM to all processes": partial(told_with_its_workers, signal.SIGTERM, 143),
+    "SIGHUP to all processes": partial(told_with_its_workers, signal.SIGHUP, 129),
     "SIGTERM twice": partial(told_twice, signal.SIGTERM),
     "SIGTERM, then kill -9": partial(told_twice, signal.SIGKILL),
     "disk full for a moment": full_once,
@@ -705,6 +830,11 @@ KINDS: dict[str, Callable[[Scene], str]] = {
     "newest all zeros": partial(damage, blank),
     "two newest truncated": partial(damage, cut_off, number=2),
     "temporary files left": leftovers,
+    "links planted": links,
+    "a second run": second_run,
+    "data written over": partial(changed_data, written_over, "DataError"),
+    "data cut short": partial(changed_data, cut_short, "DataError"),
+    "data written over, unseen": partial(changed_data, written_over_unseen, "TrainingError"),
     "model and log damaged": spoilt_result,
     "NaN batch": nan_batch,
     "NaN batches left out": nan_batch_left_out,
@@ -720,9 +850,9 @@ KINDS: dict[str, Callable[[Scene], str]] = {
 
 def undisturbed(folder: Path) -> Whole:
     scene = Scene(folder, random.Random(0))
-    end = scene.run()  # the first one warms up
-    assert end.code == 0, end
+    scene.make().train(progress=False)  # what is imported here is there in every child
     shutil.rmtree(folder)
+    gc.freeze()
     child = scene.start()
     child.wait_until("started")
     start = time.perf_counter()
@@ -747,14 +877,16 @@ def undisturbed(folder: Path) -> Whole:
     return Whole(result, seconds, int(end.all("events")[0]))
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--instants", type=int, default=20, help="instants of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="kinds whose name holds this")
     parser.add_argument("--folder", default=MEMORY, help="where runs are kept for the while")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
+    # how long a loader waits before it looks whether its workers live, 5 s
+    _MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)
     failures, strikes = [], 0
     print(f"{'':26}{'instants':>8}{'lost':>6}{'differ':>8}  how the run ended")
     with tempfile.TemporaryDirectory(dir=options.folder) as work:

@@ -414,7 +414,7 @@ def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
         ),
         (
             lambda path: without(path, "net.stem."),
-            "does not fit ScoreModel; 2 missing: net.stem.weight, net.stem.bias",
+            "does not fit MLP; 2 missing: net.stem.weight, net.stem.bias",
         ),
     ],
     ids=["gone", "truncated", "flipped", "pickle", "text", "foreign", "stranger", "partial"],

@@ -389,7 +389,7 @@ def test_a_wrong_sde_is_told_before_anything_is_made(words, message, tmp_path, c
 
 def test_a_missing_file_or_a_forgotten_name_is_told_in_one_line(tmp_path, capsys):
     assert main(["train", "--config", str(tmp_path / "no.toml")]) == 1
-    assert f"cannot read {tmp_path / 'no.toml'}: No such file or directory" in said(capsys)
+    assert f"there is no file {tmp_path / 'no.toml'}" in said(capsys)
     with pytest.raises(SystemExit) as ended:
         main(["train", "--config"])
     assert ended.value.code == 2

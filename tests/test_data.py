@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
+import re
 import sys
 import types
+import zipfile
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from scoresde.data import (
     Identity,
     Range,
     Standardize,
+    arrays,
     batch_indices,
     check,
     images,
@@ -28,6 +32,7 @@ from scoresde.data import (
     stores,
     to_uint8,
 )
+from scoresde.data.array_file import ArrayFile
 from scoresde.data.stores import Memory
 from scoresde.errors import (
     CheckpointError,
@@ -41,6 +46,12 @@ from scoresde.errors import (
 from scoresde.units import describe, rebuild
 
 SEEDS = st.integers(0, 2**64 - 1)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Every array file is too large for memory."""
+    monkeypatch.setattr(arrays, "IN_MEMORY", 0)
 
 
 def pictures(n=4, size=(5, 6), seed=0):
@@ -438,7 +449,7 @@ def test_the_moments_of_many_pieces_are_those_of_the_whole(parts, offset):
     x = torch.randn(41, 3, generator=torch.Generator().manual_seed(parts), dtype=torch.float64)
     x += offset
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stores, "_PIECE", 12 * parts)
+        patch.setattr(stores, "PIECE", 12 * parts)
         found = Data(Slow(x)).survey
     torch.testing.assert_close(found.mean, x.mean(0), rtol=1e-14, atol=1e-14)
     # the numbers themselves have a spacing of 1.5e-8 about 1e8
@@ -447,30 +458,149 @@ def test_the_moments_of_many_pieces_are_those_of_the_whole(parts, offset):
     assert found.sha256 == Data(x).survey.sha256
 
 
+def header_of(path, shape, dtype="<f4"):
+    """A `.npy` file that is a header only."""
+    with path.open("wb") as file:
+        what = {"descr": dtype, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, what)
+    return path
+
+
+@pytest.mark.parametrize("shape", [(2**40, 2**10), (2**62, 4), (-1, -(2**30)), (3, 2)])
+@pytest.mark.parametrize("room", [0, 10_000])
+def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path, monkeypatch, shape, room):
+    monkeypatch.setattr(arrays, "IN_MEMORY", room)
+    path = header_of(tmp_path / "x.npy", shape)
+    with pytest.raises(DataError, match=r"x\.npy (has 128 bytes, and its header|is no array)"):
+        load(path)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.write(path, "x.npy")
+    with pytest.raises(DataError, match=r"x\.npz (has 128 bytes, and its header|is no array)"):
+        load(tmp_path / "x.npz")
+
+
+def test_samples_in_columns_are_read_or_refused(tmp_path, monkeypatch):
+    x = np.arange(12.0, dtype=np.float32).reshape(4, 3)
+    np.save(tmp_path / "x.npy", np.asfortranarray(x))
+    assert torch.equal(load(tmp_path / "x.npy").x, torch.from_numpy(x))
+    monkeypatch.setattr(arrays, "IN_MEMORY", 0)
+    with pytest.raises(DataError, match=r"lie in columns .*ascontiguousarray"):
+        load(tmp_path / "x.npy")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_a_pipe_is_no_file_of_data_and_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="it is no file, but a pipe or a device"):
+        load(tmp_path / name)
+
+
+def written_over(path, x):
+    np.save(path, x + 1)
+
+
+def cut_off(path, x):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def written_over_within_one_tick(path, x):
+    before = path.stat()
+    np.save(path, x + 1)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+CHANGES = [written_over, cut_off, written_over_within_one_tick]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_large_file_that_changes_is_found_out(tmp_path, large, change):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    data = load(tmp_path / "x.npy")
+    sent = ForkingPickler.dumps(data.store)
+    assert {data.changed(turn) for turn in range(9)} == {""}
+    change(tmp_path / "x.npy", x)
+    if change is written_over_within_one_tick:
+        assert "are no longer what they were" in data.changed(3)
+    else:
+        with pytest.raises(DataError, match="was written to since it was loaded"):
+            data.changed(3)
+        with pytest.raises(DataError, match="was written to since it was loaded"):
+            data.batch(torch.tensor([39]))
+        with pytest.raises(DataError, match="was written to since it was loaded"):
+            ForkingPickler.loads(sent)
+
+
+def test_a_small_file_and_one_that_is_replaced_stay_what_they_were(tmp_path, monkeypatch):
+    """What is in memory, or in a file that has lost its name only, cannot be changed."""
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    for room in (0, 10_000):
+        monkeypatch.setattr(arrays, "IN_MEMORY", room)
+        np.save(tmp_path / "x.npy", x)
+        data = load(tmp_path / "x.npy")
+        np.save(tmp_path / "y.npy", x + 1)
+        os.replace(tmp_path / "y.npy", tmp_path / "x.npy")
+        if room:
+            cut_off(tmp_path / "x.npy", x)
+        assert data.changed(0) == ""
+        assert torch.equal(data.x, torch.from_numpy(x))
+
+
+def test_all_samples_have_their_turn(monkeypatch):
+    """One part after another is looked at, whichever it is that changes."""
+    monkeypatch.setattr(stores, "PIECE", 48)
+    monkeypatch.setattr("scoresde.data.samples.PIECE", 48)
+    for row in range(0, 40, 3):
+        x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+        data = Data(x)
+        _ = data.survey
+        x[row, 1] += 1
+        assert 0 < sum(data.changed(turn) != "" for turn in range(20)) < 20
+
+
+def test_an_array_that_is_mapped_is_copied_or_refused(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.ones((30, 2), np.float32))
+    data = load(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    os.truncate(tmp_path / "x.npy", 0)  # a page that is gone would end this process
+    assert data.x.sum() == 60
+    np.save(tmp_path / "x.npy", np.ones((30, 2), np.float32))
+    monkeypatch.setattr("scoresde.data.sources.IN_MEMORY", 100)
+    with pytest.raises(DataError, match=r"is mapped from .*x\.npy, and too large for a copy"):
+        load(np.load(tmp_path / "x.npy", mmap_mode="r"))
+
+
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2", "u1"])
-def test_a_npy_file_is_mapped_and_never_held(tmp_path, dtype):
+def test_a_large_npy_file_is_read_by_rows_and_never_held(tmp_path, dtype, large):
     raw = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4)).astype(dtype)
     np.save(tmp_path / "x.npy", raw)
     data = load(tmp_path / "x.npy")
-    assert isinstance(data.store._array, np.memmap)
+    assert isinstance(data.store, ArrayFile)
     index = torch.tensor([5, 0, 0])
+    assert torch.equal(data[1:3].x, data.x[1:3])
+    with pytest.raises(InvalidValueError, match="the 6 samples have the numbers 0 to 5"):
+        data.batch(torch.tensor([6]))
     wide = np.float64 if dtype == "<f8" else np.float32
     expected = torch.from_numpy(raw[index.numpy()].astype(wide))
     expected = BYTES.forward(expected) if dtype == "u1" else expected
     assert torch.equal(data.batch(index), expected)
     sent = sent_to_a_worker(data)
-    assert len(ForkingPickler.dumps(data.store)) < 300  # its path, and none of its samples
+    assert len(ForkingPickler.dumps(data.store)) < 400  # its path, and none of its samples
     assert torch.equal(sent.batch(index), expected)
 
 
-def test_a_mapped_file_is_the_data_set_that_its_array_is(tmp_path):
+@pytest.mark.parametrize("room", [0, 10_000])
+def test_a_file_is_the_data_set_that_its_array_is_wherever_it_lies(tmp_path, monkeypatch, room):
+    monkeypatch.setattr(arrays, "IN_MEMORY", room)
     x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "x.npy", x.numpy())
-    assert load(tmp_path / "x.npy").fingerprint() == Data(x).fingerprint()
+    data = load(tmp_path / "x.npy")
+    assert isinstance(data.store, Memory if room else ArrayFile)
+    assert data.fingerprint() == Data(x).fingerprint()
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_a_mapped_file_with_a_number_that_is_none_is_refused(tmp_path, wrong):
+def test_a_large_file_with_a_number_that_is_none_is_refused(tmp_path, wrong, large):
     x = np.zeros((9, 4), np.float32)
     x[7, 1] = wrong
     np.save(tmp_path / "x.npy", x)
@@ -683,8 +813,16 @@ def test_a_file_without_samples_lists_its_keys(tmp_path):
 
 def test_a_file_of_pickled_objects_is_never_loaded(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"cannot read .*a\.npy: .*Python objects in dtype"):
-        load(tmp_path / "a.npy")
+    np.savez(tmp_path / "a.npz", x=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (tmp_path / "b.npy").write_bytes(b"\x80\x04]\x94(K\x01K\x02e.")
+    for name, message in (
+        ("a.npy", r"a\.npy holds Python objects, which can run any code"),
+        ("a.npz", r"'x' in .*a\.npz holds Python objects, which can run any code"),
+        ("b.npy", r"b\.npy is no array that numpy wrote"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            load(tmp_path / name)
+        assert not re.search("unsafely|allow_pickle|trust", str(caught.value))
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):

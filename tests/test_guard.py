@@ -204,7 +204,7 @@ def test_a_trainer_whose_network_failed_goes_on_exactly():
 def test_what_a_killed_writer_left_beside_other_averages_is_removed_too(tmp_path):
     config = CONFIG.changed(ema=(0.9, 0.99))
     Trainer(make(), data(), config, folder=tmp_path).train(2)
-    left = tmp_path / "ema-0.99" / ".model.safetensors.99.tmp"
+    left = tmp_path / "ema-0.99" / ".scoresde-00000000000000000000000000000000.tmp"
     left.write_text("half")
     Trainer(make(), data(), config, folder=tmp_path)
     assert not left.exists()

@@ -10,8 +10,8 @@ from unittest import mock
 import huggingface_hub
 import pytest
 import torch
+import yaml
 from huggingface_hub import errors as hub_errors
-from huggingface_hub.utils import filter_repo_objects
 from test_cli import said, train
 
 from scoresde import checkpoint
@@ -19,6 +19,7 @@ from scoresde.cli import main
 from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError
 from scoresde.metrics import Comparison, Estimate, Evaluation
 from scoresde.nn import MLP, UNet
+from scoresde.pretrained import card
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, SDES, VESDE, VPSDE
 
@@ -47,7 +48,7 @@ class Hub:
         for owner, name, method in (
             (huggingface_hub, "hf_hub_download", False),
             (api, "create_repo", True),
-            (api, "upload_folder", True),
+            (api, "create_commit", True),
         ):
             real = inspect.signature(getattr(owner, name))
             act = getattr(self, name)
@@ -62,7 +63,7 @@ class Hub:
 
             monkeypatch.setattr(owner, name, call)
 
-    def hf_hub_download(self, repo_id, filename, revision=None):
+    def hf_hub_download(self, repo_id, filename, revision=None, local_files_only=False):
         path = self.root / repo_id / filename
         if not path.exists():
             raise hub_errors.RemoteEntryNotFoundError("404\nlong story", response=mock.Mock())
@@ -72,10 +73,12 @@ class Hub:
         (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
         return f"https://huggingface.co/{repo_id}"
 
-    def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
-        names = [p.relative_to(folder_path).as_posix() for p in Path(folder_path).rglob("*")]
-        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
-            shutil.copy(Path(folder_path) / name, self.root / repo_id / name)
+    def create_commit(self, repo_id, operations, commit_message):
+        for operation in operations:
+            path = self.root / repo_id / operation.path_in_repo
+            path.parent.mkdir(exist_ok=True)
+            with operation.as_file() as file:
+                path.write_bytes(file.read())
 
 
 @pytest.fixture
@@ -208,7 +211,7 @@ def test_a_run_is_pushed_with_what_says_what_it_is_and_without_its_checkpoints(r
         "README.md", "config.json", "config.toml", "loss.png", "model.safetensors", "samples.png",
     ]  # fmt: skip
     text = (hub.root / "me/digits/README.md").read_text()
-    assert "license: cc-by-4.0\n" in text
+    assert 'license: "cc-by-4.0"\n' in text
     assert "from_pretrained('me/digits')" in text
     assert main(["info", "me/digits"]) == 0
 
@@ -230,7 +233,156 @@ def test_a_push_of_what_is_no_model_is_refused_before_it(hub, capsys, run):
     assert hub.calls == []
 
 
+def test_a_dry_run_lists_what_would_go_and_sends_nothing(run, hub, capsys):
+    shutil.copytree(run, "run")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    assert main(["push", "run", "me/digits", "--dry-run"]) == 0
+    listed = re.findall(r"^(\S+) +([\d,]+) bytes$", capsys.readouterr().out, re.MULTILINE)
+    assert hub.calls == []
+    assert main(["push", "run", "me/digits"]) == 0
+    sent = {path.name: path.stat().st_size for path in (hub.root / "me/digits").iterdir()}
+    assert {name: int(size.replace(",", "")) for name, size in listed} == sent
+    # and neither writes into the folder
+    assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == before
+
+
+def test_the_hub_is_asked_once_whether_it_is_there(hub, monkeypatch):
+    """And then tried no more: a download would for half a minute."""
+    model().push_to_hub("me/points")
+    asked = []
+
+    def answer(self, repo_id, *, revision=None, timeout=None):
+        asked.append((repo_id, revision, timeout))
+        if errors[-1] is not None:
+            raise errors[-1]
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
+    gone = hub_errors.RepositoryNotFoundError("404", response=mock.Mock())
+    for error, local in ((None, False), (ConnectionError("x"), True), (TimeoutError(), True)):
+        errors = [error]
+        hub.calls.clear()
+        ScoreModel.from_pretrained("me/points@v1")
+        assert [call["local_files_only"] for _, call in hub.calls] == [local, local]
+    errors = [gone]
+    hub.calls.clear()
+    with pytest.raises(CheckpointError, match="there is none of that name, or it is private"):
+        ScoreModel.from_pretrained("me/points")
+    assert hub.calls == []
+    assert asked[0] == ("me/points", "v1", 10.0)
+
+
+# What is nobody else's business
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/me/secret project/faces.npy", "faces.npy"),
+        ("../secret/faces/", "faces"),
+        ("secret/faces", "faces"),
+        (r"C:\secret\faces.npz", "faces.npz"),
+        ("~/secret/faces", "faces"),
+        ("hf:/home/secret/faces", "hf:faces"),
+        ("hf:./secret/faces", "hf:faces"),
+        ("hf:user/faces:train", "hf:user/faces:train"),
+        ("hf:faces", "hf:faces"),
+        ("mnist", "mnist"),
+    ],
+)
+def test_what_is_shared_has_names_for_paths(run, hub, source, shown):
+    shutil.copytree(run, "run")
+    text = Path("run/config.toml").read_text()
+    assert 'source = "digits"' in text
+    text = text.replace('source = "digits"', f"source = {source!r}  # of my secret")
+    Path("run/config.toml").write_text(text)
+    model().save_pretrained("run", training={"steps": 2}, data="37 x 2, SHA-256 0123456789abcdef")
+    assert main(["push", "run", "me/digits"]) == 0
+    for name in ("config.toml", "README.md"):
+        sent = (hub.root / "me/digits" / name).read_text()
+        assert f'source = "{shown}"' in sent
+        assert "secret" not in sent
+    assert "| Data | `37 x 2, SHA-256 0123456789abcdef` |" in sent
+    assert Path("run/config.toml").read_text() == text  # which still makes the run again
+
+
+def test_a_run_says_which_data_it_learnt_by_their_digest(run):
+    _, config = checkpoint.load_tensors(run / "model.safetensors")
+    assert re.fullmatch(r"1797 x 1 x 8 x 8, SHA-256 [0-9a-f]{16}", config["data"])
+    assert f"| Data | `{config['data']}` |" in (run / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["samples.png", "loss.png", "README.md"])
+def test_a_link_among_what_is_shared_is_not_followed(run, hub, capsys, name):
+    shutil.copytree(run, "run")
+    Path("secret").write_text("key")
+    (Path("run") / name).unlink()
+    (Path("run") / name).symlink_to(Path("secret").resolve())
+    assert main(["push", "run", "me/digits"]) == 1
+    assert f"run/{name} is a link, or no file, and could be anything" in said(capsys)
+    assert hub.calls == []
+
+
+def test_a_config_that_is_none_is_not_shared(run, hub):
+    shutil.copytree(run, "run")
+    Path("run/config.toml").write_text("secret")
+    assert main(["push", "run", "me/digits"]) == 0
+    assert not (hub.root / "me/digits/config.toml").exists()
+    assert "secret" not in (hub.root / "me/digits/README.md").read_text()
+
+
 # The card
+
+
+EVIL = [
+    "a\n---\n# Owned\n[click](http://evil)",
+    "`x` ``y`` | a | <script>alert(1)</script>",
+    "```\n# Owned\n```",
+    "![x](http://evil/pixel.png) $$\\alpha$$ &lt; \u202e\u2028# Owned",
+    "a: b\nlicense: mit\n- c",
+]
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_words_of_others_stay_words_on_a_card(tmp_path, evil):
+    """Outside of code and comments nothing of them is a mark, and a line of theirs is never one."""
+    made = model()
+    folder = tmp_path / evil.replace("/", "|")
+    made.save_pretrained(folder, average={"profile": evil}, data=evil, training={"done": evil})
+    report(folder / "report.json", features=evil)
+    _, config = checkpoint.load_tensors(folder / "model.safetensors")
+    config["sde"] = {"type": evil, evil: evil}
+    config["net"] = {"type": evil, "config": {"num_classes": evil, evil: evil}}
+    config |= {"license": evil, "predicts": evil, "parameters": evil}
+    config["transform"] = {"type": evil, evil: evil}
+    text = card.text(folder, config, name=evil)
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["license"] == "unknown"
+    assert set(head) == {"library_name", "license", "tags"}
+    assert all(isinstance(tag, str) for tag in head["tags"])
+    body = text.split("---\n", 2)[2]
+    assert "\u202e" not in body
+    assert "\u2028" not in body
+    titles = [line for line in body.splitlines() if line.startswith("#")]
+    assert titles[1:] == ["## Use", "## Model", "## Training", "## Metrics"]
+    body = re.sub(r"(?s)^(```+)python\n.*?^\1\n", "", body, flags=re.MULTILINE)
+    body = re.sub(r"(?s)(?<![`\\])(`+)(?!`).*?(?<!`)\1(?!`)", "", body)
+    body = re.sub(r"\\[\\`*_{}\[\]<>#|!~$&:]", "", body)
+    body = re.sub(r"\[[-\d., ]+\]", "", body)  # intervals
+    assert not re.search(r"[`\[<]|\$\$", body.replace("<!-- scoresde", "")), body
+
+
+@pytest.mark.parametrize("licence", ["mit\n- x", "", "a: b", "[x]", 3, None, "x" * 200])
+def test_what_is_no_licence_is_refused(tmp_path, capsys, licence):
+    with pytest.raises(InvalidValueError, match="a licence has a name of letters and digits"):
+        model().save_pretrained(tmp_path, license=licence)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("licence", ["no", "1.0", "null", "mit", "cc-by-4.0", "GPL-2.0+"])
+def test_a_licence_is_the_same_word_in_yaml(tmp_path, licence):
+    model().save_pretrained(tmp_path, license=licence)
+    head = (tmp_path / "README.md").read_text().split("---\n")[1]
+    assert yaml.safe_load(head)["license"] == licence
 
 
 def front_matter(text):
@@ -244,10 +396,10 @@ def test_the_card_of_a_run_says_how_it_came_to_be(run):
     fields, head = front_matter(text)
     assert fields == {
         "library_name": "scoresde",
-        "license": "unknown",
+        "license": '"unknown"',
         "pipeline_tag": "unconditional-image-generation",
     }
-    assert "\ntags:\n- score-based-generative-model\n- diffusion\n- VESDE" in head
+    assert '\ntags:\n- "score-based-generative-model"\n- "diffusion"\n- "VESDE"' in head
     assert "![Samples of the model](samples.png)" in text
     assert "of shape (1, 8, 8), of 10 classes" in text
     assert "`VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=9.0)`" in text
@@ -292,7 +444,7 @@ def test_a_card_of_foreign_classes_names_them(tmp_path):
     assert "| SDE | `Mine(" in text
     assert "| Network | `Linear()` |" in text
     assert "| Data transform | `Identity()` |" in text
-    assert front_matter(text)[0] == {"library_name": "scoresde", "license": "mit"}
+    assert front_matter(text)[0] == {"library_name": "scoresde", "license": '"mit"'}
     assert "## Training" not in text
     assert "torch.arange" not in text
 

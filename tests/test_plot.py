@@ -92,7 +92,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(InvalidValueError, match="No space left on device"):
         plot.grid(torch.ones(1, 1, 4, 4), path)
     assert path.read_bytes() == before

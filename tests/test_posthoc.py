@@ -387,7 +387,7 @@ def test_a_resumed_run_has_the_same_averages_and_the_same_snapshots(run, tmp_pat
     Trainer(make(), data(), SEVERAL, folder=tmp_path).train(47)
     (tmp_path / "step-00000047.safetensors").write_bytes(b"torn")
     stale = tmp_path / "ema" / "sigma-0.1" / "step-00000044.safetensors"
-    left = stale.with_name(".step-00000044.safetensors.9.tmp")
+    left = stale.with_name(f".scoresde-{'0' * 32}.tmp")
     left.write_text("half")
     with pytest.warns(RuntimeWarning, match="going on from step-00000040"):
         last = Trainer(make(), data(), SEVERAL, folder=tmp_path)

@@ -195,49 +195,9 @@ def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(tmp_path, whole):
 
 
 def test_what_a_killed_writer_left_is_removed_at_the_start(tmp_path):
-    (tmp_path / ".step-00000005.safetensors.99.tmp").write_text("half")
+    (tmp_path / f".scoresde-{'0' * 32}.tmp").write_text("half")
     Trainer(make(), data(), CONFIG, folder=tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
-
-
-def child(act):
-    """The exit code of a forked process: 1 where the folder is not for it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            act()
-            os._exit(0)
-        except CheckpointError as error:
-            os._exit(1 if "another process trains in" in str(error) else 2)
-        finally:
-            os._exit(3)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs fork and locks of files")
-def test_of_two_runs_that_begin_in_one_empty_folder_the_second_is_refused(tmp_path):
-    def begin(**change):
-        return Trainer(make(), data(), CONFIG.changed(**change), folder=tmp_path)
-
-    trainer = begin()
-    assert child(lambda: begin(seed=1)) == 1
-    trainer.train(2)
-    # the folder is free where nobody trains, be it by a kill
-    assert child(lambda: begin().train(1)) == 0
-    assert child(lambda: begin() and os.kill(os.getpid(), signal.SIGKILL)) == -signal.SIGKILL
-    again = begin()
-    assert again.step == 3
-    again.train()
-    assert child(lambda: begin().train()) == 0
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs locks of files")
-def test_a_disk_that_knows_no_locks_is_trained_on_all_the_same(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.lockf", refuse)
-    assert Trainer(make(), data(), CONFIG, folder=tmp_path).train(1) is not None
 
 
 def test_another_number_of_threads_is_warned_of(tmp_path):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from scoresde import checkpoint
 from scoresde.checks import check_integer, check_name
-from scoresde.errors import InvalidValueError
+from scoresde.errors import CheckpointError, InvalidValueError
 
 __all__ = ["Ratio", "Results", "Row"]
 
@@ -260,18 +262,15 @@ class Results:
         Raises:
             InvalidValueError: The file cannot be written.
         """
-        path = Path(path)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(field.name for field in fields(Row))
+        writer.writerows(astuple(row) for row in self.rows)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(field.name for field in fields(Row))
-                writer.writerows(astuple(row) for row in self.rows)
-        except OSError as error:
-            raise InvalidValueError(
-                f"cannot write {str(path)!r}: {error.strerror}; choose another file"
-            ) from error
-        return path
+            checkpoint.write_bytes(path, text.getvalue().encode())
+        except CheckpointError as error:
+            raise InvalidValueError(f"{error}; choose another file") from error
+        return Path(path)
 
 
 def _cell(value: float | None) -> str:

@@ -4,13 +4,14 @@ One file holds tensors *and* a JSON object (in the safetensors header), so the t
 disagree. A write goes to a temporary file in the same folder, is flushed to the disk, and takes
 the place of the old file in one rename: a reader sees the old file or the new one, never a part.
 The header also holds the number of the file's schema, and a SHA-256 over names, dtypes, shapes,
-bytes and JSON that is checked on reading. Nothing here knows about models, and nothing here
-unpickles.
+bytes and JSON that is checked on reading. Nothing here knows about models, nothing here unpickles,
+and no link is written through.
 """
 
-from scoresde.checkpoint.files import clean, dump, parse, read_json, write_bytes, write_json
+from scoresde.checkpoint.files import append, clean, open_file, read_bytes, write_bytes
 from scoresde.checkpoint.lock import Lock
-from scoresde.checkpoint.state import load_state
+from scoresde.checkpoint.objects import dump, parse, read_json, write_json
+from scoresde.checkpoint.state import check_state, load_state
 from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
 from scoresde.checkpoint.tensors import (
     SCHEMA,
@@ -20,18 +21,24 @@ from scoresde.checkpoint.tensors import (
     save_tensors,
     schema,
 )
+from scoresde.checkpoint.toml import parse_toml
 
 __all__ = [
     "SCHEMA",
     "Lock",
     "NewerError",
+    "append",
+    "check_state",
     "clean",
     "digest",
     "dump",
     "latest",
     "load_state",
     "load_tensors",
+    "open_file",
     "parse",
+    "parse_toml",
+    "read_bytes",
     "read_json",
     "save_step",
     "save_tensors",

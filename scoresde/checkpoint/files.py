@@ -1,170 +1,235 @@
-"""Files that are written whole or not at all, and JSON that is read strictly."""
+"""All writing of files, each whole or not at all, and the opening of those that others made.
+
+In a folder where somebody else may write too, a name can be a link to any file of the user's. So a
+file is written under a name that nobody can guess, which must not exist yet, and takes its place by
+a rename, which replaces a link and never follows it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import math
 import os
-import reprlib
-from collections.abc import Mapping
+import re
+import secrets
+import stat
+import time
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import numpy as np
+from scoresde.errors import CheckpointError
 
-from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
+__all__ = [
+    "NO_LINK",
+    "NO_WAIT",
+    "append",
+    "clean",
+    "locked",
+    "open_file",
+    "read_bytes",
+    "unlocked",
+    "write_bytes",
+]
 
-__all__ = ["clean", "dump", "parse", "read_bytes", "read_json", "write_bytes", "write_json"]
+NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # a pipe waits for its other end
 
-# what a file system over a network says when it was away for a moment
-_TRANSIENT = {errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+# what a file system over a network says when it was away for a moment; and a file that is gone,
+# which `clean` in another process took for one that was left behind
+_TRANSIENT = {errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT}
+_TEMPORARY = re.compile(r"\.scoresde-[0-9a-f]{32}\.tmp")
+_DAY = 86_400  # seconds
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file atomically; its folder is made if need be.
 
+    An older file is replaced and keeps its permissions; so is a link, whatever it points to.
+
     Raises:
-        CheckpointError: the file cannot be written; an older file is untouched.
+        CheckpointError: the file cannot be written, or is a folder, a pipe or a device; what was
+            there is untouched.
     """
     path = Path(path)
     for again in (False, True):
         try:
             _replace(path, data)
             return
-        except OSError as error:
-            if again or error.errno not in _TRANSIENT:
+        except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+            if again or getattr(error, "errno", None) not in _TRANSIENT:
                 raise CheckpointError(
-                    f"cannot write {path}: {error.strerror or error}; what was there before is "
-                    "untouched"
+                    f"cannot write {path}: {_reason(error)}; what was there before is untouched"
                 ) from error
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
+    mode = _mode(path)
+    temporary = path.with_name(f".scoresde-{secrets.token_hex(16)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb", opener=_without_links) as file:
+            locked(file.fileno())  # so that `clean` knows it for one that is written
             file.write(data)
             file.flush()
+            if mode is not None:
+                os.chmod(file.fileno() if os.chmod in os.supports_fd else temporary, mode)
             os.fsync(file.fileno())
-        if path.exists():
-            os.chmod(temporary, path.stat().st_mode)
-        os.replace(temporary, path)
+            if os.name == "posix":
+                os.replace(temporary, path)
+        if os.name != "posix":  # Windows renames no file that is open, and has no locks to lose
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":  # the rename itself must reach the disk; Windows has no such call
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        except OSError as error:
-            # some file systems cannot flush a folder, and say so
-            if error.errno not in (errno.EINVAL, errno.EBADF):
-                raise
-        finally:
-            os.close(folder)
+        _flush(path.parent)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The whole of a file.
+def _flush(folder: Path) -> None:
+    try:
+        file = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one in which names can be written and not read
+        return
+    try:
+        os.fsync(file)
+    except OSError as error:
+        # some file systems cannot flush a folder, and say so
+        if error.errno not in (errno.EINVAL, errno.EBADF):
+            raise
+    finally:
+        os.close(file)
+
+
+def _mode(path: Path) -> int | None:
+    """The permissions of the user's own file that will be replaced, or None."""
+    try:
+        old = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(old.st_mode):
+        return None
+    _check_plain(old)
+    own = not hasattr(os, "geteuid") or old.st_uid == os.geteuid()
+    return old.st_mode & 0o777 if own else None
+
+
+def append(path: str | os.PathLike[str], data: bytes) -> None:
+    """Add to the end of a file, which is made if need be, but not through a link of any kind.
 
     Raises:
-        CheckpointError: it is missing or cannot be read.
+        OSError: it cannot be written, or is a link, or goes by a second name elsewhere.
+    """
+    with open(path, "ab", opener=_without_links) as file:
+        found = os.fstat(file.fileno())
+        _check_plain(found)
+        if found.st_nlink > 1:
+            raise OSError(errno.EMLINK, "it is also another file")
+        file.write(data)
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading, through links, but nothing that is no file.
+
+    Raises:
+        OSError, ValueError: it is missing or cannot be read, or is a folder, a pipe or a device.
+    """
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115, the caller closes it
+    try:
+        _check_plain(os.fstat(file.fileno()))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
+    """The whole of a file.
+
+    Args:
+        path: the file, or a link to it.
+        most: refuse a file of more bytes.
+
+    Raises:
+        CheckpointError: it is missing, too large, or cannot be read.
     """
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if most is not None and size > most:
+                raise CheckpointError(
+                    f"{path} has {size:,} bytes; no file of its kind has more than {most:,}"
+                )
+            return file.read() if most is None else file.read(most)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
-    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"cannot read {path}: {reason}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {_reason(error)}") from error
 
 
 def clean(folder: str | os.PathLike[str]) -> None:
-    """Remove what a killed writer left behind in `folder`, as far as that is allowed."""
-    for stale in Path(folder).glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            stale.unlink()
+    """Remove what killed writers of this package and user left in `folder`, and nothing else.
 
-
-def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically; NaN and infinities are refused.
-
-    Raises:
-        CheckpointError: the file cannot be written; an older file is untouched.
-        InvalidTypeError, InvalidValueError: `value` is no JSON.
+    A file is known by its name, and by the lock that its writer holds while it lives; on a disk
+    without locks, by having lain there for a day.
     """
-    write_bytes(path, (dump(value, indent=2) + "\n").encode())
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if _TEMPORARY.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    _remove_left(Path(folder) / name)
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CheckpointError: the file is missing, or holds anything but one JSON object.
-    """
-    path = Path(path)
+def _remove_left(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAIT)
     try:
-        value = parse(read_bytes(path))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is no valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
-    return value
+        found = os.fstat(file)
+        own = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+        free = locked(file)
+        if free is None:
+            free = time.time() - found.st_mtime > _DAY
+    finally:
+        os.close(file)
+    if free and own and stat.S_ISREG(found.st_mode):
+        path.unlink()
 
 
-def dump(value: Mapping[str, Any], indent: int | None = None) -> str:
-    """JSON that `parse` reads back.
+def locked(file: int) -> bool | None:
+    """Whether a file is this descriptor's alone from now on; None where the disk has no locks.
 
-    Raises:
-        InvalidTypeError, InvalidValueError: `value` is no JSON.
-    """
-    if not isinstance(value, Mapping):
-        raise InvalidTypeError(f"expected a JSON object, got {reprlib.repr(value)}")
-    try:
-        text = json.dumps(value, allow_nan=False, indent=indent, default=_plain)
-        parse(text)  # keys such as 1 and "1" are two here and one there
-    except (ValueError, RecursionError) as error:
-        raise InvalidValueError(
-            f"cannot be stored as JSON: {error} in {reprlib.repr(value)}"
-        ) from error
-    return text
-
-
-def parse(text: str | bytes) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: it is none, or it holds a key twice, a number that is not finite, or more
-            levels than Python can follow.
+    The lock belongs to the descriptor and those that `fork` made of it, and ends with them.
     """
     try:
-        return json.loads(
-            text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique
-        )
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    return True
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise InvalidTypeError(
-        f"cannot store {value!r} ({type(value).__name__}) as JSON; use numbers, strings, lists "
-        "and dictionaries"
-    )
+def unlocked(file: int) -> None:
+    """Undo `locked`, in all processes that share the descriptor."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no JSON number")
-    return value
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | NO_LINK | NO_WAIT, 0o666)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs][:20]}")
-    return value
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | NO_WAIT)
+
+
+def _check_plain(found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no file, but a pipe or a device")
+
+
+def _reason(error: Exception) -> object:
+    return getattr(error, "strerror", None) or error

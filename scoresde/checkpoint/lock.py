@@ -1,68 +1,156 @@
-"""A folder into which one process alone writes."""
+"""A folder into which one writer alone writes, be others in another process or in this one."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
+import platform
+import stat
+import time
+import warnings
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
+from scoresde.checkpoint.files import NO_LINK, NO_WAIT, locked, unlocked
 from scoresde.errors import CheckpointError
 
 __all__ = ["Lock"]
 
 _NAME = ".lock"
+# The locks that this process has, by the number of the file that is locked.
+_HELD: weakref.WeakValueDictionary[tuple[int, int], Lock] = weakref.WeakValueDictionary()
 
 
 class Lock:
-    """Keeps other processes from taking the same folder.
+    """Keeps others from taking the same folder: processes, threads, and other objects of this kind.
 
     The system forgets it when the process ends, however that happens, and processes that this one
-    forks do not have it. A disk that knows no locks, as some over a network, gives it to everybody;
-    nor do several in one process shut one another out.
+    forks do not have it. On a disk that knows no locks, as some over a network, it keeps out what
+    is in this process, and warns.
 
     Args:
-        folder: What is left in it is an empty file `.lock`.
+        folder: What is left in it is an empty file `.lock`; meanwhile it says who has the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._end: weakref.finalize[[int], Lock] | None = None
+        self.file: int | None = None
+        self._end: weakref.finalize[..., Lock] | None = None
 
-    def take(self) -> None:
-        """Have the folder until `release`; nothing happens where it is had already.
+    def take(self) -> bool:
+        """Have the folder until `release`; return False where it is had already.
 
         Raises:
-            CheckpointError: Another process has it.
+            CheckpointError: Somebody else has it; says who. Or `.lock` is a link, or no file.
         """
         if self._end is not None:
-            return
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing is overwritten
-            file = os.open(self.folder / _NAME, os.O_WRONLY | os.O_CREAT, 0o666)
-            self._end = weakref.finalize(self, os.close, file)
-            if not _locked(file):
-                self.release()
-                raise CheckpointError(
-                    f"another process trains in {self.folder}; wait for its end, or take another "
-                    "folder"
-                )
+            return False
+        file = self._open()
+        if file is None:
+            return True  # where nothing can be written, nothing is overwritten
+        found = os.fstat(file)
+        key = found.st_dev, found.st_ino
+        if key in _HELD:
+            gc.collect()  # it may be that of a trainer that nobody can reach any more
+        free = locked(file)
+        if free is False or key in _HELD:
+            who = _read(file)
+            os.close(file)
+            raise CheckpointError(
+                f"another Trainer of this process, {os.getpid()}, has {self.folder}; go on with "
+                "that one, or let it go first, as by `del trainer`"
+                if key in _HELD
+                else f"another process trains in {self.folder}{who}; wait for its end, or take "
+                "another folder"
+            )
+        if free is None:
+            warnings.warn(
+                f"the disk of {self.folder} knows no locks; see to it that no other process trains "
+                "there too",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        _write(file, f"process {os.getpid()} on {platform.node()} since {time.ctime()}")
+        self.file, _HELD[key] = file, self
+        self._end = weakref.finalize(self, _release, file)
+        return True
 
     def release(self) -> None:
         """Give it back, if it is had."""
         if self._end is not None:
             self._end()
-        self._end = None
+            self.forget()
+
+    @contextlib.contextmanager
+    def unless_it_fails(self) -> Iterator[None]:
+        """Give it back where the block fails: whoever keeps the error would keep it, too."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+
+    def forget(self) -> None:
+        """No longer have it, and leave it as it is."""
+        self._end = self.file = None
+        for key in [key for key, lock in _HELD.items() if lock is self]:
+            del _HELD[key]
+
+    def _open(self) -> int | None:
+        path = self.folder / _NAME
+        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # somebody else may have made it
+            try:
+                file = os.open(path, flags | NO_LINK | NO_WAIT, 0o666)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise self._foreign() from error
+                continue
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                os.close(file)
+                raise self._foreign()
+            return file
+        return None
+
+    def _foreign(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self.folder / _NAME} is a link, or no file; a run has a file of its own there, so "
+            "remove it"
+        )
 
 
-def _locked(file: int) -> bool:
-    """Whether nobody else holds a lock of this file, so far as the disk can tell."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return True
+def _release(file: int) -> None:
+    _write(file, "")
+    unlocked(file)  # for a child that took the descriptor along, too
+    os.close(file)
+
+
+def _forget_after_fork() -> None:
+    """In a child, close what is its parent's: else it would keep the folder after its parent."""
+    for lock in list(_HELD.values()):
+        if lock._end is not None and lock.file is not None:
+            lock._end.detach()
+            os.close(lock.file)
+        lock.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def _write(file: int, text: str) -> None:
+    with contextlib.suppress(OSError):  # of a full disk, or of a file that is only read
+        os.lseek(file, 0, os.SEEK_SET)
+        os.ftruncate(file, 0)
+        os.write(file, text.encode())
+
+
+def _read(file: int) -> str:
+    """Who has the lock, as the end of a sentence, or nothing."""
+    with contextlib.suppress(OSError):
+        text = os.read(file, 200).decode(errors="replace")
+        return f": {text}" if text.isprintable() and text else ""
+    return ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from scoresde.errors import CheckpointError
 
-__all__ = ["layout", "load_state"]
+__all__ = ["check_state", "layout", "load_state"]
 
 _LAYOUTS = {
     "all_modules.": "score_sde_pytorch; build that network yourself and wrap it in a ScoreModel",
@@ -22,15 +23,27 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str)
     """Copy `tensors` into `module`, strictly: the same names and the same shapes.
 
     Args:
-        module: receives parameters and buffers, each cast to its own dtype.
+        module: receives parameters and buffers, each cast to its own precision.
         tensors: a complete state dict.
         source: where the tensors come from, for the message.
 
     Raises:
-        CheckpointError: names are missing or unexpected, or shapes differ; lists at most five of
-            each, and says so where the names are those of another library.
+        CheckpointError: as in `check_state`.
     """
-    own = module.state_dict()
+    check_state(module.state_dict(), tensors, source=source, name=type(module).__name__)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_state(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str, name: str
+) -> None:
+    """Compare `tensors` with those that a module called `name` has.
+
+    Raises:
+        CheckpointError: names are missing or unexpected, or shapes differ, or one is of integers
+            and the other is not; lists at most five of each, and says so where the names are those
+            of another library.
+    """
     complaints = []
     missing = [k for k in own if k not in tensors]
     extra = [k for k in tensors if k not in own]
@@ -39,15 +52,31 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str)
         for k in own
         if k in tensors and tensors[k].shape != own[k].shape
     ]
-    for kind, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)):
+    kinds = [
+        f"{k} is {tensors[k].dtype}, expected {own[k].dtype}"
+        for k in own
+        if k in tensors and _numbers(tensors[k].dtype) != _numbers(own[k].dtype)
+    ]
+    for kind, names in (
+        ("missing", missing),
+        ("unexpected", extra),
+        ("of another shape", shapes),
+        ("of another kind of numbers", kinds),
+    ):
         if names:
             more = f", and {len(names) - 5} more" if len(names) > 5 else ""
             complaints.append(f"{len(names)} {kind}: {', '.join(names[:5])}{more}")
     if complaints:
         raise CheckpointError(
-            f"{source} does not fit {type(module).__name__}; {'; '.join(complaints)}{layout(extra)}"
+            f"{source} does not fit {name}; {'; '.join(complaints)}{layout(extra)}"
         )
-    module.load_state_dict(dict(tensors), strict=True)
+
+
+def _numbers(dtype: torch.dtype) -> str:
+    if dtype.is_complex or dtype == torch.bool:
+        return str(dtype)
+    # a float of eight bits is one of a matrix product, and has a scale of its own elsewhere
+    return "float" if dtype.is_floating_point and dtype.itemsize > 1 else str(dtype)
 
 
 def layout(names: Iterable[str]) -> str:

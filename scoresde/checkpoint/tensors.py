@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from scoresde.checkpoint.files import dump, parse, read_bytes, write_bytes
+from scoresde.checkpoint.files import read_bytes, write_bytes
+from scoresde.checkpoint.objects import LARGEST, dump, parse
 from scoresde.checkpoint.state import layout
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 
@@ -148,6 +149,11 @@ def digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
 def _ordered(raw: bytes) -> bytes:
     """The same file with its header sorted, which safetensors orders anew in every process."""
     end = 8 + int.from_bytes(raw[:8], "little")
+    if end > LARGEST:
+        raise InvalidValueError(
+            f"the names of the tensors and their description take {end:,} bytes, and no more than "
+            f"{LARGEST:,} are read back; describe less"
+        )
     header = json.dumps(json.loads(raw[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + raw[end:]
@@ -170,6 +176,8 @@ def _metadata(path: Path, raw: bytes) -> dict[str, str]:
             f"{max(start, 8):,}; use an earlier copy"
         )
     try:
+        if start > LARGEST:
+            raise ValueError("it is longer than any that is written")
         header = parse(raw[8:start])
         metadata = dict(header.pop("__metadata__", {}))
         expected = start + max((int(v["data_offsets"][1]) for v in header.values()), default=0)

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scoresde import distributed
+from scoresde.cli.terminal import say, silence
 from scoresde.errors import ScoreSDEError
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Its words; by default those that the shell gave.
 
     Returns:
-        The exit code. Options that cannot be understood end in `SystemExit(2)`, and SIGTERM during
-        training in `SystemExit(143)`.
+        The exit code. Options that cannot be understood end in `SystemExit(2)`, and SIGTERM or
+        SIGHUP during training in `SystemExit(143)` or `SystemExit(129)`.
     """
     try:
         with warnings.catch_warnings(), distributed.group(), _one_voice():
@@ -71,8 +72,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _say(str(error) or "interrupted")
         return 130
     except BrokenPipeError:
-        # whoever read our output has gone; nor can the interpreter flush it at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)  # whoever read it has gone
         return 1
     except Exception as error:
         if os.environ.get("SCORESDE_DEBUG") == "1":
@@ -122,4 +122,4 @@ def _one_voice() -> Iterator[None]:
 def _say(message: str) -> None:
     number = os.environ.get("RANK", "0")
     who = "scoresde:" if number == "0" else f"scoresde, process {number}:"
-    print(who, " ".join(message.split()), file=sys.stderr)
+    say(f"{who} {' '.join(message.split())}", sys.stderr)

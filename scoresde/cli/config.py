@@ -187,7 +187,7 @@ def _sde_of(words: list[str]) -> SDE:
         key, sign, text = word.partition("=")
         try:
             table[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
             what = f"{key}={text}" if sign else word
             raise InvalidValueError(
                 f"cannot read {what!r}; write the parameters of an SDE as in `VESDE sigma_max=10`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
+from scoresde.cli.terminal import say
 from scoresde.errors import CheckpointError
+from scoresde.pretrained.rebuild import check_description
 from scoresde.pretrained.store import locate, read, spelt, spelt_count, told
 from scoresde.score import ScoreModel
 from scoresde.training import log
@@ -42,7 +45,7 @@ class Info:
         rows += _files(path)
         rows += _texts(path.parent, config)
         for name, value in rows if unread is None or len(rows) > 1 else ():
-            print(f"{name:18}{value}")
+            say(f"{name:18}{value}", sys.stdout)
         damaged = [value for _, value in rows if value.endswith("DAMAGED")]
         if unread is not None:
             raise unread
@@ -53,6 +56,7 @@ class Info:
 def _model(
     path: Path, tensors: dict[str, Tensor], config: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
+    check_description(config, path)
     shape = tuple(config["event_shape"])
     kind, options = config["net"]["type"], config["net"].get("config") or {}
     stored = [v for k, v in tensors.items() if k.startswith("net.")]
@@ -67,8 +71,9 @@ def _model(
     yield "event shape", f"{shape}, {math.prod(shape):,} dimensions"
     yield "network", spelt({"type": kind, **options})
     yield "parameters", f"{numbers:,}, stored as {dtypes}"
-    yield "data", f"mean {float(mean.mean()):.4g}, std {math.sqrt(float(var.mean())):.4g}"
-    yield "units", spelt(config.get("transform") or {"type": "Identity"})
+    yield "data", f"mean {float(mean.mean()):.4g}, std {math.sqrt(max(float(var.mean()), 0)):.4g}"
+    units = config.get("transform") or {"type": "Identity"}
+    yield "units", spelt(units) if isinstance(units, dict) else str(units)
     yield "sampling steps", str(config.get("steps") or "the sampler's default")
     # a model that was saved at the end of its training counts no further
     if (steps := told(config, "training", "steps")) is not None:

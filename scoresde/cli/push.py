@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from scoresde.errors import InvalidValueError
-from scoresde.pretrained import card, hub
+from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.store import locate, read
 
 __all__ = ["Push"]
@@ -28,16 +29,26 @@ class Push:
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: unknown)")
     ] = None
     """The licence of the weights, as the hub names it: mit, cc-by-4.0 ..."""
+    dry_run: bool = False
+    """Only list the files that would go, and send nothing."""
 
     def run(self) -> None:
         """Verify, describe, upload, and say where it is."""
         hub.check(self.repo)
+        if self.license is not None:
+            card.check_licence(self.license)
         path = locate(self.checkpoint)
         _, config = read(path)
         if path.name != "model.safetensors":
             raise InvalidValueError(
                 f"a folder shares its model.safetensors, not {path.name}; give a folder"
             )
-        card.write(path.parent, config, name=self.repo, licence=self.license)
-        url = hub.push(path.parent, self.repo, private=self.private or None, token=None)
+        files = share.contents(path.parent, config, name=self.repo, licence=self.license)
+        if self.dry_run:
+            for name, content in files.items():
+                size = content.stat().st_size if isinstance(content, Path) else len(content)
+                print(f"{name:20} {size:>14,} bytes")
+            print(f"{self.repo} would get these {len(files)} files; nothing was sent")
+            return
+        url = hub.push(files, self.repo, private=self.private or None, token=None)
         print(f"{self.checkpoint} is at {url}")

@@ -8,7 +8,6 @@ their table, `type = "min_snr"`, and have its parameters.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,13 @@ import typeguard
 
 from scoresde import checkpoint
 from scoresde.cli.choices import Choice
-from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, UnknownNameError
+from scoresde.errors import (
+    CheckpointError,
+    InvalidTypeError,
+    InvalidValueError,
+    ScoreSDEError,
+    UnknownNameError,
+)
 from scoresde.sde import SDE, SDES
 
 __all__ = ["build", "fields_of", "read", "tables", "write"]
@@ -44,10 +49,9 @@ def read(path: str | Path, kind: type[Any]) -> Any:
         UnknownNameError: A key is unknown.
     """
     try:
-        with open(path, "rb") as file:
-            found = tomllib.load(file)
-    except OSError as error:
-        raise InvalidValueError(f"cannot read {path}: {error.strerror}") from error
+        found = checkpoint.parse_toml(checkpoint.read_bytes(path).decode())
+    except CheckpointError as error:
+        raise InvalidValueError(str(error)) from error
     except ValueError as error:  # of the syntax, or of the encoding
         raise InvalidValueError(f"{path} is no TOML: {error}") from error
     try:

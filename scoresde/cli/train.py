@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ import tyro
 
 from scoresde import distributed, plot
 from scoresde.cli.config import RunConfig
+from scoresde.cli.terminal import say
 from scoresde.data import Data
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
@@ -74,8 +77,9 @@ class Train:
         first, start = trainer.step, time.perf_counter()
         try:
             trainer.train()
-        except SystemExit:
-            _say(f"stopped by SIGTERM at step {trainer.step:,}; the same command resumes")
+        except SystemExit as end:
+            name = signal.Signals(int(end.code or 0) - 128).name
+            _say(f"stopped by {name} at step {trainer.step:,}; the same command resumes")
             raise
         seconds = time.perf_counter() - start
         distributed.on_main(self._describe)
@@ -117,4 +121,4 @@ def _early(trainer: Trainer[ScoreModel]) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    say(line, sys.stdout)

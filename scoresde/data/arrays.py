@@ -1,7 +1,9 @@
-r"""Array files: `.npy`, which are mapped, and `.npz`, which are read."""
+r"""Array files: `.npy`, which stay where they are if they are large, and `.npz`, which are read."""
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,13 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from scoresde import checkpoint
+from scoresde.data.array_file import ArrayFile, read_array
 from scoresde.data.samples import Data
-from scoresde.data.stores import Mapped, channels_first, plain
+from scoresde.data.stores import Memory, channels_first, plain
 from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError
 from scoresde.units import BYTES, Identity
 
-__all__ = ["READERS", "array_file"]
+__all__ = ["IN_MEMORY", "READERS", "array_file"]
+
+IN_MEMORY = 2**28
+"""Bytes of a `.npy` file that is read into memory: 256 MiB."""
+
+_SAMPLES, _LABELS = ("x", "images"), ("y", "labels")
 
 
 def array_file(path: Path) -> Data:
@@ -41,28 +51,35 @@ def array_file(path: Path) -> Data:
 
 
 def npy(path: Path) -> Data:
-    """Return the array in a `.npy` file, which stays where it is, mapped into memory."""
-    mapped = Mapped(path)
-    _check(path, "samples", mapped.dtype)
-    return Data(mapped, transform=BYTES if mapped.dtype == np.uint8 else Identity())
+    """Return the array in a `.npy` file, of which one of more than 256 MiB stays where it is."""
+    with checkpoint.open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        x = read_array(file, str(path), size) if size <= IN_MEMORY else ArrayFile(path)
+    _check(path, "samples", x.dtype)
+    store = x if isinstance(x, ArrayFile) else Memory(_tensor(path, x))
+    return Data(store, transform=BYTES if x.dtype == np.uint8 else Identity())
 
 
 def npz(path: Path) -> Data:
     """Return the samples and labels in a `.npz` file, which is read as a whole."""
-    # opened here, since numpy forgets to close a file that is broken
-    with open(path, "rb") as file:
-        content = np.load(file, allow_pickle=False)
-        arrays = {"x": content} if isinstance(content, np.ndarray) else dict(content)
-    return _data(path, arrays)
+    arrays = {}
+    with checkpoint.open_file(path) as file, zipfile.ZipFile(file) as archive:
+        sizes = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        for name in _SAMPLES + _LABELS:
+            if name in sizes:
+                with archive.open(sizes[name]) as member:
+                    what = f"{name!r} in {path}"
+                    arrays[name] = read_array(member, what, sizes[name].file_size)
+    return _data(path, arrays or dict.fromkeys(sizes))
 
 
 READERS: Mapping[str, Callable[[Path], Data]] = MappingProxyType({".npy": npy, ".npz": npz})
 """What reads a file of data, by its suffix."""
 
 
-def _data(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Data:
-    x = next((arrays[k] for k in ("x", "images") if k in arrays), None)
-    y = next((arrays[k] for k in ("y", "labels") if k in arrays), None)
+def _data(path: Path, arrays: Mapping[str, np.ndarray[Any, Any] | None]) -> Data:
+    x = next((arrays[k] for k in _SAMPLES if k in arrays), None)
+    y = next((arrays[k] for k in _LABELS if k in arrays), None)
     if x is None:
         raise DataError(
             f"{path} has the keys {', '.join(arrays) or '(none)'}; name the samples 'x' or "
@@ -73,9 +90,11 @@ def _data(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Data:
     if y is not None:
         _check(path, "labels", y.dtype)
         label = torch.from_numpy(y.astype(np.int64))
-    if x.dtype == np.uint8:
-        return Data(torch.from_numpy(channels_first(x, path)), label, BYTES)
-    return Data(torch.from_numpy(x.astype(plain(x.dtype))), label)
+    return Data(_tensor(path, x), label, BYTES if x.dtype == np.uint8 else Identity())
+
+
+def _tensor(path: Path, x: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(channels_first(x, path).astype(plain(x.dtype), copy=False))
 
 
 def _check(path: Path, what: str, dtype: np.dtype[Any]) -> None:

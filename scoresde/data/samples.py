@@ -3,6 +3,7 @@ r"""Samples with their labels and the declared transform of their numbers."""
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from scoresde.checks import check_fields
 from scoresde.data.batches import order
-from scoresde.data.stores import Memory, Part, Store
-from scoresde.data.survey import Survey, survey
+from scoresde.data.stores import PIECE, Memory, Part, Store, parts_of
+from scoresde.data.survey import Survey, content_of, survey
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.units import Identity, Standardize, Transform, describe
 
@@ -142,6 +143,30 @@ class Data:
     def survey(self) -> Survey:
         """Moments, range and checksum of the raw samples, from one pass over all of them."""
         return survey(self.store)
+
+    def changed(self, turn: int) -> str:
+        """Compare some of the samples, 16 MiB at least, with what the survey found in them.
+
+        Turns 0, 1, ... look at one part after another, all of them where the samples are few.
+
+        Returns:
+            What has changed, in words, or nothing.
+
+        Raises:
+            DataError: They cannot be read any more.
+        """
+        store, sums = self.store, self.survey.sums
+        parts = parts_of(store.shape)
+        first = store.read(parts[0])
+        count = -(-PIECE // max(1, first.numel() * first.element_size()))
+        for i in range(turn * count, turn * count + min(count, len(parts))):
+            part = parts[i % len(parts)]
+            if zlib.crc32(content_of(store.read(part))) != sums[i % len(parts)]:
+                return (
+                    f"some of the samples {part.start} to {part.stop - 1} are no longer what they "
+                    "were when the data were loaded"
+                )
+        return ""
 
     def moments(self) -> tuple[Tensor, float]:
         """The mean sample, float64 `(*event)`, and the mean variance about it, per dimension.

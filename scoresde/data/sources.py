@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import door
-from scoresde.data.arrays import array_file
+from scoresde.data.arrays import IN_MEMORY, array_file
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
 from scoresde.data.images import Size, check_size, folder
 from scoresde.data.named import digits, torchvision_set
 from scoresde.data.samples import Data
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.errors import DataError, InvalidTypeError, InvalidValueError
 
 __all__ = ["find", "load"]
 
@@ -45,9 +45,9 @@ def load(
 
             - a float tensor or array `(N, *event)`, taken as it is;
             - a path, that is a `Path` or a string with a dot or a separator in it: a `.npy` file,
-              which is mapped and read where it lies, a `.npz` file (keys `x`, or `images`, with
-              labels `y`, or `labels`), or a folder of images (whose first-level folders, if all
-              images lie in some, are the classes);
+              of which one of more than 256 MiB is read where it lies, a `.npz` file (keys `x`, or
+              `images`, with labels `y`, or `labels`), or a folder of images (whose first-level
+              folders, if all images lie in some, are the classes);
             - a name: `"digits"`, the 1,797 real 8x8 digits of the package, or any data
               set that torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set of Hugging
@@ -135,6 +135,13 @@ def _check_no_images(size: Size, lazy: bool | None) -> None:
 def _tensor(x: Tensor | np.ndarray[Any, Any]) -> Tensor:
     if isinstance(x, Tensor):
         return x
+    if isinstance(x, np.memmap):  # whoever cuts its file off would end this process
+        if x.nbytes > IN_MEMORY:
+            raise DataError(
+                f"this array is mapped from {x.filename}, and too large for a copy; pass the path "
+                "of a .npy file instead, which is read where it lies"
+            )
+        x = np.array(x)
     try:
         native = x.astype(x.dtype.newbyteorder("="), copy=False)
         with warnings.catch_warnings():  # of arrays that may not be written: nobody does

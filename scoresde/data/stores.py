@@ -1,4 +1,4 @@
-r"""Where samples lie: in memory, in a mapped file, or behind something that decodes them.
+r"""Where samples lie: in memory, in a file, or behind something that decodes them.
 
 A store has a shape `(N, *event)` and reads rows of raw numbers, bytes or floats, in the units that
 the user has them in. Nothing else of the package knows where samples lie.
@@ -21,18 +21,21 @@ from tqdm import tqdm
 from scoresde.errors import DataError
 
 __all__ = [
-    "Mapped",
+    "PIECE",
     "Memory",
     "Part",
     "Rows",
     "Store",
     "channels_first",
     "in_threads",
+    "numbers",
+    "parts_of",
     "pieces",
     "plain",
 ]
 
-_PIECE = 2**24  # bytes of one piece
+PIECE = 2**24
+"""The bytes of one piece of samples, at most."""
 _THREADS = min(8, os.cpu_count() or 1)
 
 A = TypeVar("A")
@@ -64,31 +67,6 @@ class Memory:
     def read(self, index: Tensor | slice) -> Tensor:
         """Rows of the tensor; a view for a slice."""
         return self.x[index]
-
-
-class Mapped:
-    """An array file that the system reads, page by page, where and when it is asked for.
-
-    Another process opens the file again, instead of being sent what is in it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        self._array = channels_first(np.load(path, mmap_mode="r", allow_pickle=False), path)
-        self.dtype = self._array.dtype
-
-    def __reduce__(self) -> tuple[type[Mapped], tuple[Path]]:
-        return Mapped, (self.path,)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(N, *event)`."""
-        return tuple(self._array.shape)
-
-    def read(self, index: Tensor | slice) -> Tensor:
-        """A copy of these rows; floats of any other width or byte order become what torch knows."""
-        rows = self._array[index if isinstance(index, slice) else index.numpy()]
-        return torch.from_numpy(np.array(rows, dtype=plain(rows.dtype), order="C"))
 
 
 class Rows:
@@ -154,14 +132,19 @@ def numbers(n: int, index: Tensor | slice) -> Sequence[int]:
     return found
 
 
+def parts_of(shape: Sequence[int]) -> list[slice]:
+    """The rows of samples of a shape `(N, *event)` in their order, a few megabytes each."""
+    n, size = shape[0], 4 * math.prod(shape[1:])
+    rows = max(1, min(PIECE // max(1, size), -(-n // _THREADS)))
+    return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
+
+
 def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
     """All samples in their order, as (rows, samples) of a few megabytes each.
 
     Several threads read at once, and a bar is shown where that takes long on a terminal.
     """
-    n, size = store.shape[0], 4 * math.prod(store.shape[1:])
-    rows = max(1, min(_PIECE // max(1, size), -(-n // _THREADS)))
-    parts = [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
+    n, parts = store.shape[0], parts_of(store.shape)
     with tqdm(total=n, desc="reading", delay=2, leave=False, disable=None) as bar:
         for part, samples in zip(parts, in_threads(store.read, parts), strict=True):
             yield part, samples

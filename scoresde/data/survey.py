@@ -11,6 +11,7 @@ which loses no digits where the mean is large (Chan, Golub & LeVeque 1983).
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from scoresde.data.stores import Store, pieces
 from scoresde.errors import DataError
 
-__all__ = ["Survey", "survey"]
+__all__ = ["Survey", "content_of", "survey"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Survey:
         low: The smallest number.
         high: The largest number.
         sha256: Of the shape and all numbers in their order, wherever they lie.
+        sums: A checksum of each of the pieces in which samples are read.
     """
 
     mean: Tensor
@@ -39,6 +41,7 @@ class Survey:
     low: float
     high: float
     sha256: str
+    sums: tuple[int, ...] = ()
 
 
 def survey(store: Store) -> Survey:
@@ -52,8 +55,11 @@ def survey(store: Store) -> Survey:
     mean = torch.zeros(store.shape[1:], dtype=torch.float64)
     spread = torch.zeros_like(mean)
     low, high = torch.inf, -torch.inf
+    sums = []
     for rows, raw in pieces(store):
-        digest.update(raw.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        content = content_of(raw)
+        digest.update(content)
+        sums.append(zlib.crc32(content))
         least, most = raw.aminmax()
         if not (torch.isfinite(least) and torch.isfinite(most)):
             bad = (~raw.isfinite()).flatten(1).any(1)
@@ -72,4 +78,10 @@ def survey(store: Store) -> Survey:
             f"the numbers lie in [{low:.4g}, {high:.4g}], so far apart that their squares are "
             "beyond float64; scale them"
         )
-    return Survey(mean, spread / store.shape[0], low, high, digest.hexdigest())
+    return Survey(mean, spread / store.shape[0], low, high, digest.hexdigest(), tuple(sums))
+
+
+def content_of(raw: Tensor) -> memoryview:
+    """The bytes of samples, in their order."""
+    content: memoryview = raw.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+    return content

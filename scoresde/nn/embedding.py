@@ -57,7 +57,7 @@ class Fourier(Waves):
 
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
-        super().__init__(scale * torch.randn(_half(features), generator=generator))
+        super().__init__(scale * torch.randn(_half(features), generator=generator, device="cpu"))
 
     def forward(self, c: Tensor) -> Tensor:
         """Map `(B,)` to `(B, features)`."""

@@ -175,7 +175,7 @@ class UNet(nn.Module):
         self.body = Level(
             channels,
             blocks,
-            tuple(i in attention for i in range(len(channels))),
+            tuple(map(set(attention).__contains__, range(len(channels)))),
             features=features,
             spatial=spatial,
             dropout=dropout,

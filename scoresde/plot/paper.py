@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scoresde import checkpoint
 from scoresde.checks import as_numbers, check_batch
 from scoresde.errors import (
+    CheckpointError,
     InvalidValueError,
     MissingExtraError,
     ShapeError,
@@ -78,16 +80,8 @@ def write(path: str | os.PathLike[str], buffer: io.BytesIO) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InvalidValueError(f"pictures are PNG files, got {str(path)!r}; end it in .png")
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(buffer.getvalue())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise InvalidValueError(
-            f"cannot write {str(path)!r}: {error.strerror}; choose another file"
-        ) from error
+        checkpoint.write_bytes(path, buffer.getvalue())
+    except CheckpointError as error:
+        raise InvalidValueError(f"{error}; choose another file") from error
     return path

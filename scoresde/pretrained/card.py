@@ -9,50 +9,74 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scoresde import checkpoint
-from scoresde.errors import CheckpointError
+from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.pretrained.markdown import block, code, licence_of, plain, quoted
+from scoresde.pretrained.private import config_toml
 from scoresde.pretrained.store import spelt, spelt_count, told
 from scoresde.sde import SDES
 
-__all__ = ["write"]
+__all__ = ["check_licence", "is_ours", "text", "write"]
 
 _INLINE = re.compile(r"(?<!\$)\$(?!\$)(.+?)(?<!\$)\$(?!\$)", re.DOTALL)
 _MARK = re.compile(r"^<!-- scoresde ([0-9a-f]{16}):.*-->\n", re.MULTILINE)
 
 
-def write(
-    folder: Path, config: Mapping[str, Any], *, name: str | None = None, licence: str | None = None
-) -> None:
+def write(folder: Path, config: Mapping[str, Any]) -> None:
     """Write the card of the model in a folder, or leave one that somebody edited.
 
     Args:
         folder: Holds maybe `config.toml`, `samples.png`, and `report.json` or
             `report/report.json`.
         config: The description in the model's file.
-        name: What `from_pretrained` takes; by default the folder's own name.
-        licence: The licence of the weights, by its name on the hub, such as "mit".
 
     Raises:
         CheckpointError: The card cannot be written.
     """
     path = folder / "README.md"
-    if path.exists() and not _is_ours(path):
-        return
-    name = folder.resolve().name if name is None else name
+    if not os.path.lexists(path) or is_ours(path):
+        checkpoint.write_bytes(path, text(folder, config, name=folder.resolve().name).encode())
+
+
+def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | None = None) -> str:
+    """The card of the model in a folder.
+
+    Args:
+        folder: As for `write`.
+        config: The description in the model's file, by whomever it is.
+        name: What `from_pretrained` takes.
+        licence: The licence of the weights, by its name on the hub, such as "mit"; by default the
+            one in the description.
+    """
     head, body = _front_matter(config, licence), "\n".join(_body(config, folder, name))
     mark = f"<!-- scoresde {_digest(head + body)}: rewritten with the model, until it is edited -->"
-    checkpoint.write_bytes(path, f"{head}{mark}\n{body}".encode())
+    return f"{head}{mark}\n{body}"
 
 
-def _is_ours(path: Path) -> bool:
+def check_licence(value: object) -> None:
+    """Refuse what is no name of a licence.
+
+    Raises:
+        InvalidValueError: It is none.
+    """
+    if licence_of(value) is None:
+        raise InvalidValueError(
+            f"a licence has a name of letters and digits, such as 'mit' or 'cc-by-4.0', got "
+            f"{str(value)[:100]!r}"
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a card was written here and not edited since."""
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeError):
+        text = checkpoint.read_bytes(path).decode()
+    except (CheckpointError, UnicodeError):
         return False
     mark = _MARK.search(text)
     return mark is not None and mark[1] == _digest(_MARK.sub("", text, count=1))
@@ -63,45 +87,56 @@ def _digest(text: str) -> str:
 
 
 def _front_matter(config: Mapping[str, Any], licence: str | None) -> str:
-    lines = ["library_name: scoresde", f"license: {licence or config.get('license', 'unknown')}"]
+    known = licence_of(licence) or licence_of(config.get("license")) or "unknown"
+    lines = ["library_name: scoresde", f"license: {quoted(known)}"]
     if len(config["event_shape"]) == 3:
         lines.append("pipeline_tag: unconditional-image-generation")
     tags = ["score-based-generative-model", "diffusion", config["sde"]["type"]]
-    lines += ["tags:", *(f"- {tag}" for tag in tags)]
+    lines += ["tags:", *(f"- {quoted(tag)}" for tag in tags)]
     return "\n".join(["---", *lines, "---", ""])
 
 
 def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
-    shape = tuple(config["event_shape"])
+    shape = plain(tuple(config["event_shape"]))
     net = config["net"]
-    options = net.get("config") or {}
+    options = net["config"] if isinstance(net.get("config"), Mapping) else {}
     classes = options.get("num_classes")
+    classes = classes if type(classes) is int else None
     of = f", of {classes} classes" if classes else ""
-    yield f"# {name}\n"
+    yield f"# {plain(name)}\n"
     yield f"A score-based generative model of events of shape {shape}{of}, made with scoresde.\n"
     if (folder / "samples.png").exists():
         yield "![Samples of the model](samples.png)\n"
     condition = f", condition={{'label': torch.arange(16) % {classes}}}" if classes else ""
     imports = "import scoresde\nimport torch\n" if classes else "import scoresde\n"
     yield "## Use\n"
-    yield (
-        f"```python\n{imports}\nmodel = scoresde.ScoreModel.from_pretrained({name!r})\n"
-        f"x = scoresde.sample(model, model.sde, n=16, seed=0{condition})\n```\n"
+    yield block(
+        "python",
+        f"{imports}\nmodel = scoresde.ScoreModel.from_pretrained({name!r})\n"
+        f"x = scoresde.sample(model, model.sde, n=16, seed=0{condition})",
     )
     yield "## Model\n"
+    transform, average = config.get("transform"), told(config, "average", "profile")
     yield from _table(
         {
-            "SDE": f"`{spelt(config['sde'])}`",
-            "Predicts": f"`{config['predicts']}`",
-            "Network": f"`{spelt({'type': net['type'], **options})}`",
-            "Parameters": f"{config['parameters']:,}" if "parameters" in config else None,
-            "Average": told(config, "average", "profile"),
-            "Data transform": f"`{spelt(config['transform'])}`" if "transform" in config else None,
+            "SDE": code(spelt(config["sde"])),
+            "Predicts": code(config["predicts"]),
+            "Network": code(spelt({"type": net["type"], **options})),
+            "Parameters": plain(spelt_count(config.get("parameters", "unknown"))),
+            "Average": None if average is None else plain(average),
+            "Data": _code_of(config.get("data")),
+            "Data transform": _code_of(
+                spelt(transform) if isinstance(transform, Mapping) else transform
+            ),
         }
     )
     yield from _process(config["sde"]["type"])
     yield from _training(config.get("training"), folder)
     yield from _metrics(folder)
+
+
+def _code_of(value: object) -> str | None:
+    return None if value is None else code(value)
 
 
 def _table(rows: Mapping[str, str | None]) -> Iterator[str]:
@@ -124,15 +159,16 @@ def _training(training: object, folder: Path) -> Iterator[str]:
     if not isinstance(training, Mapping):
         return
     done = training.get("done", training.get("steps"))
-    steps = "Trained" if done is None else f"{spelt_count(done)} steps"
+    steps = "Trained" if done is None else f"{plain(spelt_count(done))} steps"
     yield "## Training\n"
-    if not (folder / "config.toml").is_file():
-        yield f"{steps} with `{_called('TrainConfig', training)}`.\n"
+    shown = config_toml(folder)
+    if shown is None:
+        yield f"{steps} with {code(_called('TrainConfig', training))}.\n"
         return
-    yield f"{steps}. The same again, with the file below as `config.toml`:\n"
-    yield "```bash\nscoresde train --config config.toml --out run/\n```\n"
-    text = (folder / "config.toml").read_text("utf-8", errors="replace")
-    yield f"<details><summary>config.toml</summary>\n\n```toml\n{text}```\n\n</details>\n"
+    yield f"{steps}. The same again, with the file below as `config.toml` and the data at hand:\n"
+    yield block("bash", "scoresde train --config config.toml --out run/")
+    summary = "<details><summary>config.toml</summary>"
+    yield f"{summary}\n\n{block('toml', shown)}\n</details>\n"
 
 
 def _called(name: str, fields: Mapping[str, Any]) -> str:
@@ -154,13 +190,13 @@ def _metrics(folder: Path) -> Iterator[str]:
     try:
         report = checkpoint.read_json(found[0])
         lines = [
-            f"| {name} | {_interval(figure['samples'])} | {_interval(figure['floor'])} |"
+            f"| {plain(name)} | {_interval(figure['samples'])} | {_interval(figure['floor'])} |"
             for name, figure in report["figures"].items()
         ]
         what = (
             f"{report['n']:,} samples, and as many real data as the floor, against other real data"
         )
-        where = f"{report['size']:,} features ({report['features']})"
+        where = f"{report['size']:,} features ({plain(report['features'])})"
     except (CheckpointError, LookupError, TypeError, ValueError, AttributeError):
         return  # there is none, or one of another kind
     yield f"## Metrics\n\n{what}, in {where}:\n"

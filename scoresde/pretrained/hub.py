@@ -6,7 +6,7 @@ The package `huggingface_hub`, the extra `hub`, does the work; here its dozens o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraErro
 
 __all__ = ["check", "fetch", "is_repo", "push"]
 
-# what people want of a run's folder; its checkpoints stay at home
-_FILES = [
-    "model.safetensors", "config.json", "config.toml", "README.md",
-    "samples.png", "loss.png", "report.json", "report.png", "report/report.json",
-    "report/report.png",
-]  # fmt: skip
+_PATIENCE = 10.0  # seconds
+# what the client, and the several libraries below it, raise where there is no way to the hub
+_UNREACHABLE = {
+    "ConnectionError", "OfflineModeIsEnabled", "Timeout", "TimeoutError", "TimeoutException",
+    "TransportError",
+}  # fmt: skip
 _REPO = r"\w[\w.-]*/\w[\w.-]*"
 _HINTS = {
     "GatedRepoError": "ask for access on its page, and log in with `hf auth login`",
@@ -58,15 +58,36 @@ def fetch(name: str) -> Path:
     """
     client = _client(f"there is no folder {name!r}; looking for it on the Hugging Face Hub")
     repo, _, revision = name.partition("@")
+    known = {"revision": revision or None}
     with _errors(f"there is no folder {name!r}, and no model of that name came from the hub"):
+        away = not _answers(client, repo, **known)
         # the hub counts downloads by config.json
         for file in ("config.json", "model.safetensors"):
-            path = client.hf_hub_download(repo, file, revision=revision or None)
+            path = client.hf_hub_download(repo, file, local_files_only=away, **known)
         return Path(path)
 
 
-def push(folder: Path, repo_id: str, *, private: bool | None, token: str | None) -> str:
-    """Upload the model of a folder and what says what it is; the address.
+def _answers(client: Any, repo: str, revision: str | None) -> bool:
+    """Whether the hub can be reached, asked once: a download tries for half a minute."""
+    try:
+        client.HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
+    except Exception as error:
+        if not _UNREACHABLE & {kind.__name__ for kind in type(error).__mro__}:
+            raise
+        return False
+    return True
+
+
+def push(
+    contents: Mapping[str, bytes | Path], repo_id: str, *, private: bool | None, token: str | None
+) -> str:
+    """Upload files, and nothing else; the address.
+
+    Args:
+        contents: What goes there, by its name in the repository.
+        repo_id: The repository, made if it is missing.
+        private: Whether a new one is private; None is the user's own default.
+        token: Who asks; None is whoever is logged in.
 
     Raises:
         InvalidValueError: `repo_id` is not of the form `user/name`.
@@ -74,13 +95,13 @@ def push(folder: Path, repo_id: str, *, private: bool | None, token: str | None)
         CheckpointError: The hub refuses, or cannot be reached.
     """
     check(repo_id)
-    api = _client("sharing a model").HfApi(token=token)
+    client = _client("sharing a model")
+    api = client.HfApi(token=token)
     with _errors(f"cannot push to {repo_id!r}"):
         url = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            allow_patterns=_FILES,
+        api.create_commit(
+            repo_id,
+            [client.CommitOperationAdd(name, content) for name, content in contents.items()],
             commit_message="Upload a model of scoresde",
         )
     return str(url)

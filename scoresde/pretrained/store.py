@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde import nn as networks
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 from scoresde.pretrained import hub
-from scoresde.sde import SDE, SDES
+from scoresde.sde import SDE
 
 __all__ = [
     "locate",
     "net_config",
     "packaged",
     "read",
-    "rebuild_net",
-    "rebuild_sde",
     "sde_fields",
     "spelt",
     "spelt_count",
@@ -30,25 +28,39 @@ __all__ = [
 ]
 
 _MODELS = Path(__file__).parents[1] / "models"
-_DESCRIPTION = ("sde", "net", "event_shape", "predicts")
-_NETS = {
-    "UNet": networks.UNet,
-    "MLP": networks.MLP,
-}
+_DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": list, "predicts": str}
 
 
 def locate(folder: str | Path) -> Path:
     """The file of a model: in a folder, itself a file, one of the package's own, or of the hub's.
 
+    Of a name like `runs/exp1` the hub is asked only where there is no folder `runs`, since it is a
+    slip of a path otherwise. A revision, as in `runs/exp1@main`, is never part of a path.
+
     Raises:
         CheckpointError: There is no such model.
     """
     path = Path(folder)
-    if path.exists():
+    if os.path.exists(path):  # and not its method, which raises for a name that is too long
         return path / "model.safetensors" if path.is_dir() else path
     if isinstance(folder, str) and hub.is_repo(folder):
+        if "@" not in folder and path.parent.is_dir():
+            raise CheckpointError(
+                f"there is no folder {folder!r}, but there is one {str(path.parent)!r}"
+                f"{_near(path)}; of a model of the hub, whose name this can be too, give the "
+                f"revision: {folder + '@main'!r}"
+            )
         return hub.fetch(folder)
     return packaged(str(folder)) / "model.safetensors"
+
+
+def _near(path: Path) -> str:
+    """What a name in a folder may have been meant for, as the end of a sentence."""
+    try:
+        found = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+    except OSError:
+        return ""
+    return f"; did you mean {str(path.parent / found[0])!r}?" if found else ""
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -76,6 +88,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is no model of scoresde, for it has no {', '.join(missing)}; give the folder "
             "of a run or of a model"
         )
+    for name, kind in _DESCRIPTION.items():
+        word = told(config, name, "type") if kind is dict else ""
+        if type(config[name]) is not kind or not isinstance(word, str):
+            raise CheckpointError(
+                f"{path} is no model of scoresde, for its {name} is {str(config[name])[:100]!r}; "
+                "give the folder of a run or of a model"
+            )
     return tensors, config
 
 
@@ -99,7 +118,7 @@ def packaged(name: str) -> Path:
     """
     names = sorted(p.name for p in _MODELS.glob("*") if p.is_dir())
     if name not in names:
-        if Path(name).exists():
+        if os.path.exists(name):
             raise CheckpointError(
                 f"{name!r} is no packaged model; the one here is read by "
                 f"ScoreModel.from_pretrained({name!r})"
@@ -133,27 +152,4 @@ def net_config(net: nn.Module) -> dict[str, Any] | None:
 def spelt(fields: Mapping[str, Any]) -> str:
     """A described SDE or network as the call that makes it."""
     named = ", ".join(f"{k}={v!r}" for k, v in fields.items() if k != "type")
-    return f"{fields['type']}({named})"
-
-
-def rebuild_sde(config: Mapping[str, Any]) -> SDE:
-    """The SDE of a stored model, of a class of ours."""
-    fields = {name: value for name, value in config["sde"].items() if name != "type"}
-    sde: SDE = _kind(SDES, "sde", config["sde"]["type"])(**fields)
-    return sde
-
-
-def rebuild_net(config: Mapping[str, Any]) -> nn.Module:
-    """The network of a stored model, of a class of ours, with its first weights."""
-    with torch.random.fork_rng(devices=[]):  # the first weights are overwritten
-        net: nn.Module = _kind(_NETS, "net", config["net"]["type"])(**config["net"]["config"])
-    return net
-
-
-def _kind(table: Mapping[str, Any], what: str, kind: str) -> Any:
-    if kind not in table:
-        raise CheckpointError(
-            f"this model has a {what} of the class {kind}, which is not scoresde's; "
-            f"pass it: from_pretrained(folder, {what}=...)"
-        )
-    return table[kind]
+    return f"{fields.get('type')}({named})"

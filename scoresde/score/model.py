@@ -12,24 +12,13 @@ from torch import Tensor, nn
 
 from scoresde import checkpoint
 from scoresde.checks import check_name, check_noise, check_shape, door
-from scoresde.errors import (
-    CheckpointError,
-    InvalidValueError,
-    NonFiniteError,
-    ShapeError,
-)
-from scoresde.pretrained import card, hub
-from scoresde.pretrained.store import (
-    locate,
-    net_config,
-    packaged,
-    read,
-    rebuild_net,
-    rebuild_sde,
-    sde_fields,
-)
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.pretrained import card, hub, share
+from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
+from scoresde.pretrained.store import locate, net_config, packaged, read, sde_fields
 from scoresde.score.pilot import Pilot
 from scoresde.score.predictions import PREDICTIONS
+from scoresde.score.stored import check_fit, check_weights, describing, pilot_of, stored
 from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
 from scoresde.sde.coordinates import network_level
 from scoresde.units import Identity, Transform, describe, rebuild
@@ -237,7 +226,9 @@ class ScoreModel(nn.Module):
                 from `license`.
 
         Raises:
-            InvalidValueError, InvalidTypeError: `meta` has such a name, or is no JSON.
+            InvalidValueError, InvalidTypeError: `meta` has such a name, or is no JSON, or its
+                `license` is none.
+            NonFiniteError: A weight is NaN or infinite, maybe in `dtype` only.
             CheckpointError: The folder cannot be written.
         """
         config = self.description()
@@ -246,11 +237,10 @@ class ScoreModel(nn.Module):
                 f"the model has a {', '.join(sorted(taken))} of its own in its file; store what is "
                 "yours under another name"
             )
+        if "license" in meta:
+            card.check_licence(meta["license"])
         config |= meta
-        tensors = {
-            name: value.to(dtype) if dtype and name.startswith("net.") else value
-            for name, value in self.state_dict().items()
-        }
+        tensors = stored(self, dtype)
         if self.pilot is not None:
             config["pilot"] = self.pilot.numbers()
             tensors |= {_PILOT + name: value for name, value in self.pilot.tensors().items()}
@@ -285,7 +275,10 @@ class ScoreModel(nn.Module):
         hub.check(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **meta)
-            return hub.push(Path(folder), repo_id, private=private, token=token)
+            path = Path(folder)
+            _, config = read(path / "model.safetensors")
+            files = share.contents(path, config, name=repo_id)
+            return hub.push(files, repo_id, private=private, token=token)
 
     @classmethod
     def from_pretrained(
@@ -296,18 +289,20 @@ class ScoreModel(nn.Module):
         Args:
             folder: The folder, the name of one of the package's own such as `"mnist"`, or a
                 `"user/name"` or `"user/name@revision"` of the Hugging Face Hub, from which no code
-                is run.
+                is run. Where there is a folder `user`, the hub is asked with a revision only.
             net: The network, where it is of a class of your own; its weights are overwritten.
             sde: The SDE, where it is of a class of your own.
 
         Raises:
-            CheckpointError: There is no such model, or it is damaged or foreign.
+            CheckpointError: There is no such model, or it is damaged or foreign, or describes
+                another network than it holds; or a weight in it is NaN or infinite.
             MissingExtraError: The hub is asked, and huggingface_hub is not installed.
         """
         path = locate(folder)
         tensors, config = read(path)
-        try:
-            net = rebuild_net(config) if net is None else net
+        check_description(config, path)
+        with describing(path):
+            net = rebuild_net(config, tensors) if net is None else net
             sde = rebuild_sde(config) if sde is None else sde
             moments = Moments(tensors["mean"], var=tensors["var"])
             model = cls(net, sde, config["event_shape"], config["predicts"], moments)
@@ -316,23 +311,11 @@ class ScoreModel(nn.Module):
             if "pilot" in config:
                 parts = {name: value for name, value in tensors.items() if name.startswith(_PILOT)}
                 parts = {name.removeprefix(_PILOT): tensors.pop(name) for name in parts}
-                model.pilot = _pilot_of(parts, config["pilot"], model, path)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} describes no model of scoresde: {error}") from error
+                model.pilot = pilot_of(parts, config["pilot"], model.event_shape)
+            check_fit(model)
         checkpoint.load_state(model, tensors, source=str(path))
+        check_weights(model, path)
         return model.eval()
-
-
-def _pilot_of(
-    parts: Mapping[str, Tensor], numbers: Mapping[str, Any], model: ScoreModel, path: Path
-) -> Pilot:
-    """A stored pilot, or the file's name in the error."""
-    try:
-        pilot = Pilot.of(parts, numbers)
-        pilot.moments.check_event(torch.empty(0, *model.event_shape))
-    except (ShapeError, InvalidValueError, NonFiniteError) as error:
-        raise CheckpointError(f"{path} holds a damaged or foreign pilot: {error}") from error
-    return pilot
 
 
 @door

@@ -148,8 +148,10 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _obey_the_parent(_: int) -> None:
-    """Ignore Ctrl-C, which reaches all processes of a terminal: the trainer decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignore what a terminal sends to all its processes at Ctrl-C and at its end."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has but the first
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @contextmanager

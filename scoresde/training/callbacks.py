@@ -5,8 +5,9 @@ A callback sees numbers and the averaged model; the run itself depends on none o
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -61,6 +62,15 @@ class Callbacks(Callback):
     def on_end(self, step: int) -> None:
         """Pass it on."""
         self._tell("on_end", step)
+
+    @contextlib.contextmanager
+    def watching(self, step: Callable[[], int], config: TrainConfig) -> Iterator[None]:
+        """Tell of the start and, after the block, of the end; `step` counts the updates."""
+        self.on_start(step(), config)
+        try:
+            yield
+        finally:
+            self.on_end(step())
 
     def _tell(self, event: str, *what: Any) -> None:
         for member in tuple(self.members):

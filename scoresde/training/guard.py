@@ -107,6 +107,22 @@ class Guard:
                 "a longer warmup"
             )
 
+    def check_data(self, step: int, changed: str) -> None:
+        """Refuse to keep what was learnt from data that are no longer the same.
+
+        Args:
+            step: Updates so far.
+            changed: What of the data has changed, or nothing.
+
+        Raises:
+            TrainingError: Something has.
+        """
+        if changed:
+            raise TrainingError(
+                f"training broke off after {step} steps: {changed}; {self._kept()}; bring the old "
+                "data back to go on, or begin another run"
+            )
+
     @contextmanager
     def memory(self, step: int) -> Iterator[None]:
         """Within the block, where step number `step` is made, a want of memory is named.

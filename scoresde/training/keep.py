@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,30 @@ class Keeper:
         self.newest = path
         return path, tensors, meta
 
+    @contextlib.contextmanager
+    def alone(self, step: int) -> Iterator[None]:
+        """Within the block, which begins after `step`, nobody else writes into the folder.
+
+        Raises:
+            CheckpointError: Somebody else does, or has gone on with the run since.
+        """
+        distributed.on_main(lambda: self._take(step))
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def _take(self, step: int) -> None:
+        if not self.lock.take():
+            return  # had since the run was found
+        later = [path for number, path in checkpoint.steps_in(self.folder) if number > step]
+        if later:
+            self.lock.release()
+            raise CheckpointError(
+                f"somebody else has gone on with the run in {self.folder} to {later[-1].name}, and "
+                f"this trainer is at step {step}; make a new one, which goes on from there"
+            )
+
     def save(
         self,
         step: int,
@@ -124,6 +149,7 @@ class Keeper:
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
         """Write the averages after `step`, by `ScoreModel.save_pretrained`; no other module."""
         training = {**self.config.as_json(), "done": step}
+        meta = {"data": self.identity["data set"], **meta}
         for name, average in averages.items():
             if isinstance(average.model, ScoreModel):
                 profile = {"profile": str(average.profile)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,22 +32,27 @@ class JSONLines(Callback):
         """Drop the lines after `step`."""
         kept = [json.dumps(row) + "\n" for row in rows(self.path) if row["step"] <= step]
         text = "".join(kept).encode()
-        if self.path.exists() and self.path.read_bytes() != text:
+        if os.path.lexists(self.path) and not _holds(self.path, text):
             checkpoint.write_bytes(self.path, text)
 
     def on_log(self, row: Mapping[str, float]) -> None:
         """Add one line."""
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a") as file:
-                file.write(json.dumps(dict(row)) + "\n")
+            checkpoint.append(self.path, (json.dumps(dict(row)) + "\n").encode())
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a log that are whole; none where there is no log."""
-    text = path.read_bytes() if path.exists() else b""
+    text = checkpoint.read_bytes(path) if path.exists() else b""
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
             row = checkpoint.parse(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int):
                 yield row
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    """Return whether a file is of one name, and has this content."""
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and path.read_bytes() == text

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from scoresde import checkpoint
-from scoresde.errors import MissingExtraError
+from scoresde.errors import CheckpointError, MissingExtraError
 from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
 
@@ -39,8 +39,18 @@ class TensorBoard(Callback):
         self._module = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Open a file; what earlier ones say of later steps is hidden."""
-        self._writer = self._module.SummaryWriter(str(self.folder), purge_step=step + 1)
+        """Open a file; what earlier ones say of later steps is hidden.
+
+        Raises:
+            CheckpointError: The folder of the files is a link.
+        """
+        if self.folder.is_symlink():
+            raise CheckpointError(f"{self.folder} is a link, which no run leaves; remove it")
+        self._writer = self._module.SummaryWriter(
+            str(self.folder),
+            purge_step=step + 1,
+            filename_suffix=f".{secrets.token_hex(16)}",  # else a link could wait there
+        )
 
     def on_log(self, row: Mapping[str, float]) -> None:
         """One point of every curve."""

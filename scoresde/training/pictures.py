@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from scoresde import plot
+from scoresde import checkpoint, plot
 from scoresde.checks import check_integer
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import sample
@@ -79,7 +78,7 @@ class Pictures(Callback):
                 path,
                 title=f"step {step:,}",
             )
-        shutil.copy(path, self.folder / "samples.png")
+        checkpoint.write_bytes(self.folder / "samples.png", path.read_bytes())
 
     def _draw_loss(self) -> None:
         known = [row for row in rows(self.folder / "log.jsonl") if "loss" in row]

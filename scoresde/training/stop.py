@@ -13,14 +13,18 @@ from scoresde import distributed
 __all__ = ["Stop"]
 
 _ECHO = 2.0  # seconds
+# Windows has no SIGHUP
+_SIGNALS = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 
 
 class Stop:
-    """Within the block the first SIGINT or SIGTERM is only noted; a second one ends it at once.
+    """Within the block a first signal is only noted; a second one ends it at once.
 
-    Outside the main thread, where Python allows no handlers, nothing is changed. Among several
-    processes a second one within two seconds is taken for an echo of the first, since a terminal
-    and `torchrun` each send their own.
+    The signals are SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends. One that is ignored,
+    as SIGHUP is under `nohup`, stays so. Outside the main thread, where Python allows no handlers,
+    nothing is changed. Among several processes a second one within two seconds is taken for an echo
+    of the first, since a terminal and `torchrun` each send their own; so is any second SIGHUP, for
+    a shell that ends sends one and the terminal another.
 
     Attributes:
         received: The signal, or None.
@@ -33,8 +37,9 @@ class Stop:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in _SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -48,6 +53,8 @@ class Stop:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and signal.Signals(number).name == "SIGHUP":
+            return
         now = time.monotonic()
         echo = distributed.size() > 1 and now - self._at < _ECHO
         again = self.received is not None and not echo
@@ -64,11 +71,11 @@ class Stop:
         return self.received
 
     def end(self, message: str) -> None:
-        """Raise what Python raises for the signal: KeyboardInterrupt, or SystemExit(143).
+        """Raise what Python raises for the signal: KeyboardInterrupt, or SystemExit(128 + number).
 
         Args:
             message: Said by the KeyboardInterrupt.
         """
-        if self.received == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt(message)
+        if self.received is None or self.received == signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        raise SystemExit(128 + self.received)

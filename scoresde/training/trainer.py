@@ -22,6 +22,7 @@ from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer, door
 from scoresde.data import Data, Identity, load
 from scoresde.data.augment import Augment
+from scoresde.errors import DataError
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
 from scoresde.training.averages import AveragedWeights
@@ -65,7 +66,7 @@ class Trainer(Generic[ScoreT]):
       any;
     - `ema/`: snapshots of the averages of `averages.ema_sigma`, for `scoresde.ema.reconstruct`;
     - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before;
-    - `.lock`: nothing; it keeps other processes out while this one trains.
+    - `.lock`: who trains here, which keeps everybody else out until the end of `train`.
 
     Args:
         score: A module that is a score and knows its SDE, trained in place: a `ScoreModel`, an
@@ -99,7 +100,7 @@ class Trainer(Generic[ScoreT]):
             folder holds a run of another configuration, score, loss or data set; or all weights
             are frozen, as those of what `train` returned are.
         CheckpointError: The folder holds checkpoints, and all are damaged, or a model and none; or
-            another process trains in it.
+            somebody else trains in it, be it another `Trainer` of this process.
 
     Within `scoresde.distributed.group()` the processes that `torchrun` started train together:
     each on its rows of every batch, all with the same weights. Process 0 writes, prints, and calls
@@ -167,7 +168,8 @@ class Trainer(Generic[ScoreT]):
                 checkpoint.dump(score.description())  # else the first checkpoint would fail
             if distributed.is_main():
                 self.callbacks.members.insert(0, JSONLines(keeper.folder / "log.jsonl"))
-            self._resume(keeper)
+            with keeper.lock.unless_it_fails():
+                self._resume(keeper)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -186,8 +188,9 @@ class Trainer(Generic[ScoreT]):
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make updates, and return the averaged score.
 
-        The first SIGINT or SIGTERM ends the run after its step and a checkpoint, with a
-        KeyboardInterrupt or a SystemExit(143); a second one ends it at once.
+        The first SIGINT, SIGTERM or SIGHUP ends the run after its step and a checkpoint, with a
+        KeyboardInterrupt or a SystemExit of 128 + its number; a second one ends it at once. Data
+        that cannot be read any more, or have changed, end it after a checkpoint too.
 
         Args:
             steps: How many updates at most, at least 0; None is all that are left.
@@ -198,10 +201,12 @@ class Trainer(Generic[ScoreT]):
 
         Raises:
             InvalidValueError: `steps` is no integer of at least 0.
-            TrainingError: The loss, its gradient or a weight is no longer finite; says where.
+            TrainingError: The loss, its gradient or a weight is no longer finite, or samples have
+                changed unseen; says where.
             MemoryLimitError: A step does not fit into memory.
-            CheckpointError: Two checkpoints in a row, or the last, could not be written; or another
-                process trains in the folder.
+            DataError: Samples cannot be read, or are no longer those that the run began with.
+            CheckpointError: Two checkpoints in a row, or the last, could not be written; or
+                somebody else trains in the folder, or has gone on with the run in it.
             PeerError: Another process of the job died.
         """
         if steps is not None:
@@ -220,12 +225,13 @@ class Trainer(Generic[ScoreT]):
         with (
             bar,
             Stop() as stop,
-            self._alone(),
+            contextlib.nullcontext() if self._keeper is None else self._keeper.alone(self.step),
             training(self.score, self.config, self._update.beside),
-            self._watched(),
+            self.callbacks.watching(lambda: self.step, self.config),
+            self._kept(recent),
             contextlib.closing(self._batches.since(self.step)) as batches,
         ):
-            start = time.perf_counter()
+            self._start = time.perf_counter()
             if self._keeper is not None:
                 # the run may have been killed between the checkpoint and the models
                 keeper, results, held = self._keeper, self.ema.whole().results, self.held_out
@@ -246,12 +252,14 @@ class Trainer(Generic[ScoreT]):
                 last = self.step == end or told is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % self.config.keeping.log_every == 0:
-                    loss = self._log(recent, time.perf_counter() - start, judged)
+                    loss = self._log(recent, judged)
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     recent.clear()
                 if snapshot:
                     distributed.on_main(self.ema.whole().snapshot)
                 if save:
+                    turn = self.step // self.config.keeping.save_every
+                    self._guard.check_data(self.step, self.data.changed(turn))
                     self._save(last=last)
                 if told is not None:
                     kept = f"saved in {self.folder}" if self.folder else "not saved"
@@ -259,25 +267,18 @@ class Trainer(Generic[ScoreT]):
         return cast("ScoreT", self.ema.whole().model)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Within the block no other process writes into the folder."""
-        if self._keeper is None:
-            yield
-            return
-        lock = self._keeper.lock
-        distributed.on_main(lock.take)
+    def _kept(self, recent: list[Tensor]) -> Iterator[None]:
+        """Make a checkpoint of the last step where the data fail within the block."""
         try:
             yield
-        finally:
-            lock.release()
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        self.callbacks.on_start(self.step, self.config)
-        try:
-            yield
-        finally:
-            self.callbacks.on_end(self.step)
+        except DataError as error:
+            if self._keeper is None or self.step == 0 or distributed.size() > 1:
+                raise  # others may be in the middle of a step
+            if recent:
+                self._log(recent, None)
+            self._save(last=True)
+            kept = f"the run is saved at step {self.step} in {self.folder}"
+            raise DataError(f"{error}; {kept}") from error
 
     def _is_due(self) -> bool:
         """Return whether the run has a checkpoint here, wherever it is interrupted."""
@@ -290,7 +291,7 @@ class Trainer(Generic[ScoreT]):
             return None
         return self.held_out.look(self.step, self.ema.whole().model)
 
-    def _log(self, recent: list[Tensor], seconds: float, held: float | None) -> float:
+    def _log(self, recent: list[Tensor], held: float | None) -> float:
         """Look at the steps since the last look; return the mean loss."""
         found = distributed.mean(torch.stack(recent).double().cpu())
         found = self._guard.look(self.step - len(recent), found)
@@ -302,7 +303,7 @@ class Trainer(Generic[ScoreT]):
             "loss": loss,
             "grad_norm": norm,
             "lr": self.config.lr_at(self.step - 1),
-            "seconds": round(seconds, 3),
+            "seconds": round(time.perf_counter() - self._start, 3),
         }
         if held is not None:
             line["held_out"] = held
@@ -329,7 +330,7 @@ class Trainer(Generic[ScoreT]):
         return pack(self.score, self.ema, self.optimizer, self._update.beside)
 
     def _resume(self, keeper: Keeper) -> None:
-        """Go on from what process 0 finds: what the others see of the folder does not matter."""
+        """Go on from what process 0 finds, whatever the others see of the folder."""
         state: dict[str, Tensor] = {}
 
         def find() -> tuple[str, int, dict[str, Any] | None] | None:

@@ -1,0 +1,103 @@
+"""JSON objects that are read as they were written, and refused where they could not be."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scoresde.checkpoint.files import read_bytes, write_bytes
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
+
+__all__ = ["LARGEST", "dump", "parse", "read_json", "write_json"]
+
+LARGEST = 2**24
+"""The length in bytes beyond which no JSON is read: one of a gigabyte costs minutes."""
+
+
+def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically; NaN and infinities are refused.
+
+    Raises:
+        CheckpointError: the file cannot be written; an older file is untouched.
+        InvalidTypeError, InvalidValueError: `value` is no JSON.
+    """
+    write_bytes(path, (dump(value, indent=2) + "\n").encode())
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: the file is missing, or holds anything but one JSON object.
+    """
+    path = Path(path)
+    try:
+        value = parse(read_bytes(path, most=LARGEST))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def dump(value: Mapping[str, Any], indent: int | None = None) -> str:
+    """JSON that `parse` reads back.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: `value` is no JSON.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidTypeError(f"expected a JSON object, got {reprlib.repr(value)}")
+    try:
+        text = json.dumps(value, allow_nan=False, indent=indent, default=_plain)
+        parse(text)  # keys such as 1 and "1" are two here and one there
+    except (ValueError, RecursionError) as error:
+        raise InvalidValueError(
+            f"cannot be stored as JSON: {error} in {reprlib.repr(value)}"
+        ) from error
+    return text
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or it holds a key twice, a number that is not finite, or more
+            levels than Python can follow.
+    """
+    try:
+        return json.loads(
+            text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise InvalidTypeError(
+        f"cannot store {value!r} ({type(value).__name__}) as JSON; use numbers, strings, lists "
+        "and dictionaries"
+    )
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no JSON number")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs][:20]}")
+    return value

@@ -1,0 +1,169 @@
+r"""Arrays in `.npy` files: their headers, and files too large for memory, which are read by rows.
+
+A file is read with the system's `pread`, not mapped: a page of a mapped file that somebody has cut
+off meanwhile ends the process without a word.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from scoresde import checkpoint
+from scoresde.data.stores import channels_first, numbers, plain
+from scoresde.errors import DataError
+
+__all__ = ["ArrayFile", "Header", "read_array"]
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a `.npy` file says of its array.
+
+    Attributes:
+        dtype: That of its numbers.
+        shape: `(N, *event)`.
+        columns: Whether the first axis is the innermost in the file.
+        start: Where the numbers begin.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    columns: bool
+    start: int
+
+    @classmethod
+    def of(cls, file: IO[bytes], name: str, size: int) -> Header:
+        """Read the header at the start of a file of `size` bytes.
+
+        Raises:
+            DataError: It is none, or one of Python objects, or of another number of bytes.
+        """
+        try:
+            version = npy.read_magic(file)
+            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+            if version not in read:
+                raise ValueError(f"its version is {version}")
+            shape, columns, dtype = read[version](file)
+            if min(shape, default=0) < 0:
+                raise ValueError(f"its shape is {shape}")
+        except Exception as error:  # the parser of a header raises what it likes
+            raise DataError(
+                f"{name} is no array that numpy wrote, or its header is damaged; save it again "
+                "with np.save"
+            ) from error
+        if dtype.hasobject:
+            raise DataError(
+                f"{name} holds Python objects, which can run any code when they are loaded; save "
+                "numbers, as by np.save(path, np.stack(arrays).astype(np.float32))"
+            )
+        start = file.tell()
+        expected = start + math.prod(shape) * dtype.itemsize
+        if size != expected:
+            raise DataError(f"{name} has {size:,} bytes, and its header tells of {expected:,}")
+        return cls(dtype, tuple(shape), columns, start)
+
+
+def read_array(file: IO[bytes], name: str, size: int) -> np.ndarray[Any, Any]:
+    """Return the array of a `.npy` file of `size` bytes, read as a whole.
+
+    Raises:
+        DataError: It is broken, or holds Python objects.
+    """
+    header = Header.of(file, name, size)
+    content = bytearray(size - header.start)
+    if file.readinto(content) != len(content):  # type: ignore[attr-defined]
+        raise DataError(f"{name} ended before its header told")
+    flat = np.frombuffer(content, header.dtype)
+    return flat.reshape(header.shape, order="F" if header.columns else "C")
+
+
+class ArrayFile:
+    """Samples in a `.npy` file that are read when they are asked for.
+
+    Another process opens the file again, instead of being sent what is in it.
+
+    Raises:
+        DataError: The file is broken, holds Python objects, or has its samples in columns.
+    """
+
+    def __init__(self, path: Path, stamp: tuple[int, int] | None = None) -> None:
+        self.path = path.absolute()
+        self._file = checkpoint.open_file(self.path)
+        weakref.finalize(self, self._file.close)
+        self._stamp = self._now() if stamp is None else stamp
+        self._check()
+        self._header = Header.of(self._file, str(path), self._stamp[0])
+        if self._header.columns and len(self._header.shape) > 1:
+            raise DataError(
+                f"the samples in {path} lie in columns (Fortran order), and it is too large for "
+                "memory; save it with np.save(path, np.ascontiguousarray(x))"
+            )
+        self.dtype = self._header.dtype
+        outline = np.broadcast_to(np.zeros((), self.dtype), self._header.shape)  # no memory
+        self.shape = tuple(channels_first(outline, path).shape)
+
+    def __reduce__(self) -> tuple[type[ArrayFile], tuple[Path, tuple[int, int]]]:
+        return ArrayFile, (self.path, self._stamp)
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """A copy of these rows; floats of any other width or byte order become what torch knows.
+
+        Raises:
+            DataError: The file has changed since it was opened.
+        """
+        chosen = numbers(self.shape[0], index)
+        rows = np.empty((len(chosen), *self._header.shape[1:]), self.dtype)
+        if isinstance(chosen, range) and chosen.step == 1:
+            self._fill(rows, chosen.start)
+        else:
+            for k, i in enumerate(chosen):
+                self._fill(rows[k : k + 1], i)
+        self._check()
+        x = channels_first(rows, self.path)
+        return torch.from_numpy(np.array(x, dtype=plain(x.dtype), order="C"))
+
+    def _fill(self, rows: np.ndarray[Any, Any], first: int) -> None:
+        first = first + self.shape[0] if first < 0 else first
+        if not 0 <= first <= self.shape[0] - len(rows):
+            raise IndexError(f"there is no sample {first}")
+        left = memoryview(rows.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
+        place = self._header.start + first * (len(left) // max(len(rows), 1))
+        while left:
+            count = _read_at(self._file, left, place)
+            if not count:
+                self._check()
+                raise DataError(f"{self.path} ends before its sample {first}")
+            left, place = left[count:], place + count
+
+    def _now(self) -> tuple[int, int]:
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns
+
+    def _check(self) -> None:
+        now = self._now()
+        if now != self._stamp:
+            raise DataError(
+                f"{self.path} was written to since it was loaded: it had {self._stamp[0]:,} bytes "
+                f"and has {now[0]:,}, or its time has changed; bring the old data back to go on"
+            )
+
+
+def _read_at(file: IO[bytes], into: memoryview, place: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [into], place)
+    with _ONE_AT_A_TIME:  # macOS before 11, and Windows
+        file.seek(place)
+        return file.readinto(into)  # type: ignore[attr-defined,no-any-return]

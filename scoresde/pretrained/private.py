@@ -1,0 +1,48 @@
+"""A configuration without the paths of this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from scoresde import checkpoint
+from scoresde.errors import CheckpointError
+
+__all__ = ["config_toml", "without_paths"]
+
+_OF_THE_HUB = re.compile(r"hf:\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+){0,2}")
+
+
+def config_toml(folder: Path) -> str | None:
+    """The text of a folder's `config.toml`, with names for paths; None where it has none.
+
+    Comments are left out, for nobody knows what is in them.
+    """
+    path = folder / "config.toml"
+    if not path.is_file():
+        return None
+    try:
+        tree = checkpoint.parse_toml(checkpoint.read_bytes(path).decode())
+    except (CheckpointError, ValueError):
+        return None
+    head = "# again: scoresde train --config config.toml --out FOLDER"
+    return f"{head}\n\n{tomli_w.dumps(without_paths(tree))}"
+
+
+def without_paths(value: Any) -> Any:
+    """A tree of tables, lists and words in which the last name of a path stands for all of it."""
+    if isinstance(value, Mapping):
+        return {name: without_paths(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_paths(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    if _OF_THE_HUB.fullmatch(value) and not os.path.exists(value.removeprefix("hf:")):
+        return value
+    kept = "hf:" if value.startswith("hf:") else ""
+    return kept + re.split(r"[/\\]", value.removeprefix("hf:").rstrip("/\\"))[-1]

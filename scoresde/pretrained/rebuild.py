@@ -1,0 +1,143 @@
+"""The SDE and the network that a file describes, and nothing larger than what is in the file.
+
+A file may come from anybody. A few bytes can describe a network of terabytes, or one whose layers
+take minutes to make. So its outline is made first, without memory for its numbers, and given up as
+soon as it is larger than the tensors that are there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from scoresde import checkpoint
+from scoresde import nn as networks
+from scoresde.errors import CheckpointError
+from scoresde.sde import SDE, SDES, check_output
+
+__all__ = ["check_description", "rebuild_net", "rebuild_sde"]
+
+_NETS: Mapping[str, type[nn.Module]] = {
+    "UNet": networks.UNet,
+    "MLP": networks.MLP,
+}
+_MOST = 100_000  # levels of an SDE, steps of a sampler
+_LARGEST = 2**31  # numbers of an event
+
+
+def check_description(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse an event shape or a number of steps that no model has.
+
+    Raises:
+        CheckpointError: One is impossible; names the file.
+    """
+    shape, steps = config["event_shape"], config.get("steps")
+    sides = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
+    if not sides or not 0 < len(shape) <= 16 or math.prod(shape) > _LARGEST:
+        raise CheckpointError(f"{path} describes no model: its event shape is {str(shape)[:200]}")
+    if steps is not None and (type(steps) is not int or not 1 <= steps <= _MOST):
+        raise CheckpointError(
+            f"{path} describes no model: it wants {str(steps)[:200]} steps, and the number of "
+            f"steps is from 1 to {_MOST:,}"
+        )
+
+
+def rebuild_sde(config: Mapping[str, Any]) -> SDE:
+    """The SDE of a stored model, of a class of ours.
+
+    Raises:
+        CheckpointError: It is of another class, or has more levels than any.
+    """
+    fields = {name: value for name, value in config["sde"].items() if name != "type"}
+    kind = _kind(SDES, "sde", config["sde"]["type"])
+    if sum(1 for _ in _leaves(fields)) > _MOST:
+        raise CheckpointError(f"its SDE is described by more than {_MOST:,} numbers")
+    sde: SDE = kind(**fields)
+    if (sde.levels or 0) > _MOST:
+        raise CheckpointError(f"its SDE has {sde.levels:,} levels, more than {_MOST:,}")
+    return sde
+
+
+def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a stored model, of a class of ours, with its first weights.
+
+    Args:
+        config: The description of the model.
+        tensors: Its tensors, of which those of the network begin with `net.`.
+
+    Raises:
+        CheckpointError: It is of another class, or has other tensors than these.
+        ScoreSDEError, RuntimeError: It takes no such events, not even a batch of none.
+    """
+    kind = _kind(_NETS, "net", config["net"]["type"])
+    options, nothing = config["net"]["config"], torch.empty(0, *config["event_shape"])
+    stored = {name: value for name, value in tensors.items() if name.startswith("net.")}
+    if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
+        raise _too_large(stored)
+    # the first weights are overwritten
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"), _Limit(stored):
+            outline = kind(**options)
+        own = {f"net.{name}": value for name, value in outline.state_dict().items()}
+        checkpoint.check_state(own, stored, source="what is stored", name=kind.__name__)
+        net: nn.Module = kind(**options)
+        with torch.no_grad():
+            check_output("network", net(nothing, nothing.flatten(1).sum(1)), nothing)
+    return net
+
+
+class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Ends the making of tensors that are more, or larger, than those that are stored."""
+
+    def __init__(self, stored: Mapping[str, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.stored = stored
+        # some are scratch, and some are made twice
+        self.tensors = 2 * len(stored) + 64
+        self.numbers = 2 * sum(value.numel() for value in stored.values()) + 2**16
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and not any(isinstance(a, Tensor) for a in args):
+            self.tensors -= 1
+            self.numbers -= out.numel()
+        if min(self.tensors, self.numbers) < 0:
+            raise _too_large(self.stored)
+        return out
+
+
+def _too_large(stored: Mapping[str, Tensor]) -> CheckpointError:
+    numbers = sum(value.numel() for value in stored.values())
+    return CheckpointError(
+        f"the network that it describes is larger than the {len(stored):,} tensors with "
+        f"{numbers:,} numbers that it holds"
+    )
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """The numbers and words in a JSON value."""
+    if isinstance(value, Mapping):
+        for part in value.values():
+            yield from _leaves(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _kind(table: Mapping[str, Any], what: str, kind: str) -> Any:
+    if kind not in table:
+        raise CheckpointError(
+            f"this model has a {what} of the class {kind}, which is not scoresde's; "
+            f"pass it: from_pretrained(folder, {what}=...)"
+        )
+    return table[kind]
