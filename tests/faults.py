@@ -668,7 +668,7 @@ def changed_data(spoil: Callable[[Path, random.Random], None], error: str, scene
     assert end.all("error")[0].startswith(error), end
     if error == "DataError":  # found before anything was learnt of them
         assert max(scene.saved, default=0) == int(end.all("step")[0]), end
-        assert f"the run is saved at step {max(scene.saved)}" in end.all("error")[0] or step == 0
+        assert f"step {max(scene.saved)} is saved in" in end.all("error")[0] or step == 0
     path.write_bytes(good)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     return error

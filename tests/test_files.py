@@ -518,7 +518,7 @@ def test_data_that_cannot_be_read_any_more_cost_no_step(tmp_path, step):
         trainer.train()
     assert trainer.step == step
     if step:
-        assert str(caught.value).endswith(f"; the run is saved at step {step} in {tmp_path}")
+        assert str(caught.value).endswith(f"; step {step} is saved in {tmp_path}")
         assert checkpoint.latest(tmp_path)[2]["step"] == step
     trainer = begin(tmp_path)
     assert trainer.step == step

@@ -277,8 +277,7 @@ class Trainer(Generic[ScoreT]):
             if recent:
                 self._log(recent, None)
             self._save(last=True)
-            kept = f"the run is saved at step {self.step} in {self.folder}"
-            raise DataError(f"{error}; {kept}") from error
+            raise DataError(f"{error}; step {self.step} is saved in {self.folder}") from error
 
     def _is_due(self) -> bool:
         """Return whether the run has a checkpoint here, wherever it is interrupted."""
