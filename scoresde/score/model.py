@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,13 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde.checks import check_name, check_noise, check_shape, door
-from scoresde.errors import (
-    CheckpointError,
-    InvalidValueError,
-    NonFiniteError,
-    ShapeError,
-)
+from scoresde.checks import check_floating, check_name, check_noise, check_shape, door, narrowed
+from scoresde.errors import CheckpointError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.pretrained import card, hub
 from scoresde.pretrained.store import (
     locate,
@@ -55,7 +51,7 @@ class ScoreModel(nn.Module):
         moments: Mean and variance of the data; standardised data is assumed by default.
 
     Attributes:
-        autocast: A dtype under which the network (and nothing else) runs in autocast, or `None`.
+        autocast: A dtype under which the network alone runs in autocast; `None` is the user's own.
         steps: The number of sampling steps that suits this model, or `None`; saved with it. Methods
             that want fewer take fewer.
         transform: How the data were made of the user's numbers; saved with the model, and the
@@ -142,11 +138,9 @@ class ScoreModel(nn.Module):
     @property
     def facts(self) -> Facts:
         """What is known of the model."""
-        config = net_config(self.net)
-        conditions: dict[str, Classes | Field] | None = None if config is None else {}
-        classes = (config or {}).get("num_classes")
-        if conditions is not None and classes is not None:
-            conditions["label"] = Classes(classes)
+        conditions: dict[str, Classes | Field] | None = None
+        if net_config(self.net) is not None:
+            conditions = {} if self.classes is None else {"label": Classes(self.classes)}
         return Facts(
             sde=self.sde,
             event_shape=self.event_shape,
@@ -192,7 +186,7 @@ class ScoreModel(nn.Module):
         centred = wide - expand(alpha, wide) * self.mean
         c = expand(network_level(self.sde, time), wide).flatten().expand(len(x))
         dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
-        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+        with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             out = self.net((unit * centred).to(dtype), c.to(dtype), **(condition or {}))
         out = check_output("network", out, x).to(wide)
         weights = PREDICTIONS[self.predicts](self.sde, time, var)
@@ -221,6 +215,7 @@ class ScoreModel(nn.Module):
             "transform": describe(self.transform),
         }
 
+    @door
     def save_pretrained(
         self, folder: str | Path, *, dtype: torch.dtype | None = None, **meta: Any
     ) -> None:
@@ -231,13 +226,14 @@ class ScoreModel(nn.Module):
 
         Args:
             folder: Made if it is missing.
-            dtype: The dtype of the stored network; `None` keeps its own.
+            dtype: The floating point dtype of the stored network; `None` keeps its own.
             meta: Anything JSON can hold that should travel with the model, under names that its
                 own description does not have; the card shows `training` and takes its licence
                 from `license`.
 
         Raises:
             InvalidValueError, InvalidTypeError: `meta` has such a name, or is no JSON.
+            NonFiniteError: A weight is beyond `dtype`.
             CheckpointError: The folder cannot be written.
         """
         config = self.description()
@@ -247,10 +243,12 @@ class ScoreModel(nn.Module):
                 "yours under another name"
             )
         config |= meta
-        tensors = {
-            name: value.to(dtype) if dtype and name.startswith("net.") else value
-            for name, value in self.state_dict().items()
-        }
+        tensors = self.state_dict()
+        if dtype is not None:
+            check_floating("dtype", dtype)
+            for name, value in tensors.items():
+                if name.startswith("net.") and value.is_floating_point():
+                    tensors[name] = narrowed(f"numbers in {name}", value, dtype)
         if self.pilot is not None:
             config["pilot"] = self.pilot.numbers()
             tensors |= {_PILOT + name: value for name, value in self.pilot.tensors().items()}
@@ -288,6 +286,7 @@ class ScoreModel(nn.Module):
             return hub.push(Path(folder), repo_id, private=private, token=token)
 
     @classmethod
+    @door
     def from_pretrained(
         cls, folder: str | Path, *, net: nn.Module | None = None, sde: SDE | None = None
     ) -> Self:
