@@ -28,7 +28,8 @@ class Survey:
 
     Attributes:
         mean: The mean sample, float64 `(*event)`.
-        var: The variance of every dimension, float64 `(*event)`.
+        var: The variance of every dimension, float64 `(*event)`; 0 where all numbers are equal,
+            and nowhere else.
         low: The smallest number.
         high: The largest number.
         sha256: Of the shape and all numbers in their order, wherever they lie.
@@ -46,12 +47,12 @@ def survey(store: Store) -> Survey:
 
     Raises:
         DataError: A sample cannot be read, or holds a NaN or an infinity, or they lie so far apart
-            that they have no variance.
+            that they have no variance, or so near to each other.
     """
     digest = hashlib.sha256(str(store.shape).encode())
     mean = torch.zeros(store.shape[1:], dtype=torch.float64)
     spread = torch.zeros_like(mean)
-    low, high = torch.inf, -torch.inf
+    low, high = torch.full_like(mean, torch.inf), torch.full_like(mean, -torch.inf)
     for rows, raw in pieces(store):
         digest.update(raw.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         least, most = raw.aminmax()
@@ -61,15 +62,23 @@ def survey(store: Store) -> Survey:
                 f"sample {rows.start + int(bad.nonzero()[0, 0])} holds a NaN or an infinity; "
                 "`scoresde data check` counts all of them"
             )
-        low, high = min(low, float(least)), max(high, float(most))
         x = raw.cpu().double()
+        low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
         own = x.mean(0)
         delta, n = own - mean, rows.stop
         spread += (x - own).square_().sum(0) + delta**2 * (rows.start * len(x) / n)
         mean += delta * (len(x) / n)
-    if not (mean.isfinite() & spread.isfinite()).all():
-        raise DataError(
-            f"the numbers lie in [{low:.4g}, {high:.4g}], so far apart that their squares are "
-            "beyond float64; scale them"
-        )
-    return Survey(mean, spread / store.shape[0], low, high, digest.hexdigest())
+    constant = low == high  # where rounding may make a variance of nothing
+    mean, spread = torch.where(constant, low, mean), spread.masked_fill(constant, 0.0)
+    for how, lost in (
+        ("far apart", ~(mean.isfinite() & spread.isfinite())),
+        ("near to each other", (spread == 0) & ~constant),
+    ):
+        if lost.any():
+            ends = f"[{float(low[lost].min()):.4g}, {float(high[lost].max()):.4g}]"
+            raise DataError(
+                f"the numbers lie in {ends}, so {how} that their squares are beyond float64; scale "
+                "them"
+            )
+    var = spread / store.shape[0]
+    return Survey(mean, var, float(low.min()), float(high.max()), digest.hexdigest())
