@@ -212,7 +212,7 @@ CALLS = {
     "TargetScore": lambda: TARGET.at(SDE)(X, 0.5),
     "audit": lambda: torch.tensor(
         audit(TARGET.at(SDE), SDE, OTHER, levels=5, samples=4, steps=4, progress=False)
-        .levels[0].loss
+        .levels[0].loss.value
     ),
     "evaluate": lambda: torch.tensor(
         [row.samples for row in metrics.evaluate(X, OTHER, resamples=0).values()]

@@ -51,8 +51,8 @@ def survey(store: Store) -> Survey:
     """
     digest = hashlib.sha256(str(store.shape).encode())
     mean = torch.zeros(store.shape[1:], dtype=torch.float64)
-    spread = torch.zeros_like(mean)
-    low, high = torch.full_like(mean, torch.inf), torch.full_like(mean, -torch.inf)
+    origin, spread, varies = mean, torch.zeros_like(mean), torch.zeros_like(mean, dtype=torch.bool)
+    low, high = torch.inf, -torch.inf
     for rows, raw in pieces(store):
         digest.update(raw.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         least, most = raw.aminmax()
@@ -62,23 +62,23 @@ def survey(store: Store) -> Survey:
                 f"sample {rows.start + int(bad.nonzero()[0, 0])} holds a NaN or an infinity; "
                 "`scoresde data check` counts all of them"
             )
+        low, high = min(low, float(least)), max(high, float(most))
         x = raw.cpu().double()
-        low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
+        # from the first sample on, where a constant column is 0 and a narrow one loses no digits
+        origin = x[0] if rows.start == 0 else origin
+        x = x - origin
+        varies |= (x != 0).any(0)
         own = x.mean(0)
         delta, n = own - mean, rows.stop
         spread += (x - own).square_().sum(0) + delta**2 * (rows.start * len(x) / n)
         mean += delta * (len(x) / n)
-    constant = low == high  # where rounding may make a variance of nothing
-    mean, spread = torch.where(constant, low, mean), spread.masked_fill(constant, 0.0)
     for how, lost in (
         ("far apart", ~(mean.isfinite() & spread.isfinite())),
-        ("near to each other", (spread == 0) & ~constant),
+        ("near to each other", varies & (spread == 0)),
     ):
         if lost.any():
-            ends = f"[{float(low[lost].min()):.4g}, {float(high[lost].max()):.4g}]"
             raise DataError(
-                f"the numbers lie in {ends}, so {how} that their squares are beyond float64; scale "
-                "them"
+                f"the numbers lie in [{low:.4g}, {high:.4g}], so {how} that their squares are "
+                "beyond float64; scale them"
             )
-    var = spread / store.shape[0]
-    return Survey(mean, var, float(low.min()), float(high.max()), digest.hexdigest())
+    return Survey(origin + mean, spread / store.shape[0], low, high, digest.hexdigest())

@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.checks import check_finite, check_shape, quoted
 from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
-__all__ = ["finite", "flat", "pair", "reach", "same_units", "whole"]
+__all__ = ["finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole"]
 
 # The squares of larger numbers, summed up, may leave float64, and those of smaller ones vanish.
 _LARGEST, _SMALLEST = 1e140, 1e-140
@@ -60,6 +60,11 @@ def same_units(**sources: tuple[bool, float]) -> None:
         )
 
 
+def same_bytes(**sets: Tensor) -> None:
+    """Raise InvalidTypeError where some sets of samples, by name, are bytes and some are not."""
+    same_units(**{name: (x.dtype == torch.uint8, 0.0) for name, x in sets.items()})
+
+
 def reach(x: Tensor) -> tuple[bool, float]:
     """Return what `same_units` asks of a tensor."""
     if x.numel() == 0:
@@ -71,7 +76,7 @@ def reach(x: Tensor) -> tuple[bool, float]:
 def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) -> list[Tensor]:
     """Return two sets of at least so many samples, each as `flat` does, on the device of x."""
     a, b = (flat(name, part) for name, part in zip(names, (x, y), strict=True))
-    same_units(**{names[0]: (x.dtype == torch.uint8, 0.0), names[1]: (y.dtype == torch.uint8, 0.0)})
+    same_bytes(**dict(zip(names, (x, y), strict=True)))
     if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) < least:
         raise ShapeError(
             f"{names[0]} and {names[1]} must hold at least {least} events of one shape each, got "

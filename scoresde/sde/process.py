@@ -150,6 +150,8 @@ class SDE(Kernel, metaclass=_Checked):
             DeviceError: The device cannot be used.
         """
         size = check_integer("n", n, 0), *as_event("shape", shape)
+        prior = self.prior(moments)
+        prior.check_event(torch.empty(0, *size[1:]))
         if dtype is not None:
             check_floating("dtype", dtype)
         if device is not None:
@@ -157,7 +159,7 @@ class SDE(Kernel, metaclass=_Checked):
         elif generator is not None:
             device = generator.device
         z = torch.randn(size, generator=generator, dtype=dtype, device=device)
-        return self.prior(moments).sample(z)
+        return prior.sample(z)
 
     @door
     def prior_log_prob(self, z: Tensor, *, moments: Moments | None = None) -> Tensor:
@@ -267,8 +269,8 @@ class SDE(Kernel, metaclass=_Checked):
         """
         check_integer("the number of times", n, 0)
         law = self.time_law if law is None else law
-        u = torch.rand(n, generator=generator, dtype=torch.float64)
         device = None if device is None else named_device(device)
+        u = torch.rand(n, generator=generator, dtype=torch.float64)
         t, weight = law(self, u)
         self.as_time(t)
         check_finite("the weights of a law of times", weight)
