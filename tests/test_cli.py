@@ -506,7 +506,8 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     assert capsys.readouterr().out.endswith(
         "\nfinished: all 2 steps are done; a larger --steps goes on\n"
     )
-    assert train(tmp_path, steps=3) == 0
+    with pytest.warns(RuntimeWarning, match="its learning rate falls by a cosine"):
+        assert train(tmp_path, steps=3) == 0
     out = capsys.readouterr().out
     assert "\nresuming at step 2 of 3\n" in out
     assert "\ndone: 3 steps, the last 1 in " in out
