@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields, check_integer
+from scoresde.checks import check_fields, check_finite, check_integer
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ShapeError
 
 __all__ = [
@@ -114,9 +114,14 @@ class Range:
         return (x + 1) * ((self.high - self.low) / 2) + self.low
 
     def restore(self, x: Tensor) -> Tensor:
-        """The nearest levels, as bytes where they are 0, 1, ... up to 255; else `inverse`."""
+        """The nearest levels, as bytes where they are 0, 1, ... up to 255; else `inverse`.
+
+        Raises:
+            NonFiniteError: Levels are asked of a NaN or an infinity.
+        """
         if self.levels is None:
             return self.inverse(x)
+        check_finite("x", x)  # a NaN would become a level
         top = self.levels - 1
         wide = x if x.dtype == torch.float64 else x.float()
         level = ((wide + 1) * (top / 2)).round().clamp(0, top)
@@ -165,14 +170,14 @@ class Standardize:
     def of(cls, mean: Tensor, var: Tensor) -> Standardize:
         """The transform after which data of this mean and variance `(*event)` have 0 and 1.
 
-        An entry without any variance, but for what rounding makes of its mean, is only shifted.
+        An entry of which all numbers are equal is only shifted.
         """
         rows = mean.double().reshape(len(mean), -1)
         shift = rows.mean(1)
         spread = var.double().reshape(len(mean), -1).mean(1)
         total = (spread + (rows - shift[:, None]).square().mean(1)).sqrt()
-        rounding = 16 * torch.finfo(torch.float64).eps * shift.abs()
-        scale = torch.where(total > rounding, total, 1.0)
+        constant = (spread == 0) & (rows.amin(1) == rows.amax(1))
+        scale = total.masked_fill(constant, 1.0)
         return cls(tuple(shift.tolist()), tuple(scale.tolist()))
 
     @property
@@ -250,5 +255,9 @@ def rebuild(config: Mapping[str, Any] | None) -> Transform:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Images in [-1, 1] as bytes, rounded, and clipped where they leave the range."""
+    """Images in [-1, 1] as bytes, rounded, and clipped where they leave the range.
+
+    Raises:
+        NonFiniteError: A number is NaN or infinite.
+    """
     return BYTES.restore(x)

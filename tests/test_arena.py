@@ -258,8 +258,8 @@ def test_a_sampler_that_is_stochastic_at_many_steps_alone_is_not_judged_by_the_f
     def late(problem, x, budget, seed):
         return x + seed * (budget > 10), budget
 
-    results = arena.compare({"late": late}, [Problem.of(PLANE, VPSDE())], (5, 10, 20), n=4)
-    assert results.rows == ()
+    with pytest.raises(InvalidValueError, match="without noise, and leaves out late"):
+        arena.compare({"late": late}, [Problem.of(PLANE, VPSDE())], (5, 10, 20), n=4)
 
 
 def test_a_budget_includes_the_last_evaluation_and_is_not_exceeded():

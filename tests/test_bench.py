@@ -40,8 +40,8 @@ def test_the_laws_can_be_put_under_another_sde(capsys):
     ("options", "message"),
     [
         (["--samplers", "ancestrall"], "unknown sampler 'ancestrall'; did you mean 'ancestral'"),
-        (["--samplers", "ancestral"], "judge those with noise with --by law"),
-        (["--samplers", "pc", "--by", "law", "--budgets", "2"], "give larger --budgets"),
+        (["--samplers", "ancestral"], "leaves out ancestral; take by='law'"),
+        (["--samplers", "pc", "--by", "law", "--budgets", "2"], "give larger budgets"),
         (["--top", "0"], "top must be an integer >= 1, got 0"),
         (["--seed", "-1"], "a seed must lie in [0, 2**63), got -1"),
         (["--only", "moon/VPSDE"], "unknown problem 'moon/VPSDE'; did you mean 'moons/VPSDE'"),

@@ -59,7 +59,7 @@ WRONG_TYPES = {
     "device": lambda: sample_with_log_prob(SCORE, SDE, shape=(2,), seed=0, device="x"),
     "dtype of samples": lambda: sample(SCORE, SDE, shape=(2,), seed=0, dtype="f"),
     "times of a grid": lambda: sample(SCORE, SDE, shape=(2,), seed=0, times="x"),
-    "transform of bits": lambda: bits_per_dim(FOUND, data_transform=3),
+    "transform of bits": lambda: bits_per_dim(FOUND, X, data_transform=3),
     "time of a marginal": lambda: SDE.marginal(X, "a"),
     "levels": lambda: NCSNLadder("a"),
     "number for levels": lambda: NCSNLadder(3),

@@ -495,6 +495,7 @@ def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, 
 # train
 
 
+@pytest.mark.filterwarnings("default:.*learning rate falls by a cosine:RuntimeWarning")
 def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsys):
     assert train(tmp_path, steps=2) == 0
     out = capsys.readouterr().out
@@ -507,7 +508,8 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
         "\nfinished: all 2 steps are done; a larger --steps goes on\n"
     )
     assert train(tmp_path, steps=3) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "its learning rate falls by a cosine" in err
     assert "\nresuming at step 2 of 3\n" in out
     assert "\ndone: 3 steps, the last 1 in " in out
 

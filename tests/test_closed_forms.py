@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import SDES, sdes
+from strategies import SDES, log_floats, sdes
 from torch import Tensor
 
 from scoresde.errors import InvalidValueError, ShapeError
-from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
+from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, FlowSDE, Moments, SubVPSDE
 from scoresde.sde.closed_forms import METHODS
+
+PAIRS = ("coefficients", "transition", "at", "marginal")
 
 
 def altered(sde: SDE, **methods) -> SDE:
@@ -33,6 +35,9 @@ def off(sde: SDE, name: str, share: float):
         "log_snr": lambda _, t: own(t) + share,
         "time": lambda _, log_snr: own(log_snr) * factor,
         "transition": lambda _, s, t: (own(s, t)[0], own(s, t)[1] * factor),
+        "at": lambda _, t, x: (own(t, x)[0], own(t, x)[1] * factor),
+        "marginal": lambda _, x0, t: (own(x0, t)[0] * factor, own(x0, t)[1]),
+        "perturb": lambda _, x0, t, noise: own(x0, t, noise) * factor,
     }[name]
 
 
@@ -196,15 +201,47 @@ def test_what_autograd_cannot_differentiate_is_compared_as_far_as_possible(name)
 
 @pytest.mark.parametrize("name", ["alpha", "sigma", *METHODS])
 def test_values_of_another_shape_are_named(name):
-    short = lambda _, *times: (1.0, 1.0) if name in ("coefficients", "transition") else 1.0  # noqa: E731
+    short = lambda _, *times: (1.0, 1.0) if name in PAIRS else 1.0  # noqa: E731
     with pytest.raises(ShapeError, match=rf"^{name} of Mine must return a tensor .* \(7,\), got"):
         altered(VPSDE(), **{name: short})
 
 
-@pytest.mark.parametrize("name", ["coefficients", "transition"])
+@pytest.mark.parametrize("name", PAIRS)
 def test_two_values_are_asked_for_where_there_are_two(name):
     with pytest.raises(ShapeError, match=f"^{name} of Mine must return two tensors"):
         altered(VPSDE(), **{name: lambda _, *times: times[0]})
+
+
+@given(sdes(), log_floats(1e-3, 1e3))
+def test_a_prior_of_its_own_is_that_of_data_of_some_variance(sde, std):
+    """N(0, 1) for a VESDE of sigma up to 50, say, starts every sample elsewhere."""
+    end = torch.tensor(sde.T, dtype=torch.float64)
+    alpha, sigma = float(sde.alpha(end)), float(sde.sigma(end))
+    var = (std**2 - sigma**2) / alpha**2
+    if -1e-9 < var * alpha**2 / sigma**2 < 1e-5 or 0.99e4 < var < 1.01e4:
+        return
+    change = dict(prior_std=property(lambda _: std))
+    if 0 < var < 1e4:
+        assert float(altered(sde, **change).prior().var) == pytest.approx(std**2)
+    else:
+        with pytest.raises(InvalidValueError, match="prior_std of Mine is that of no data"):
+            altered(sde, **change)
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_a_prior_that_disagrees_is_named(sde):
+    def shifted(self, moments=None):
+        found = SDE.prior(self, moments)
+        return Moments(found.mean + 1, var=found.var)
+
+    def wide(self, moments=None):
+        found = SDE.prior(self, moments)
+        return Moments(found.mean, var=1.01 * found.var)
+
+    for prior in (shifted, wide):
+        with pytest.raises(InvalidValueError, match="prior of Mine disagrees with its alpha"):
+            altered(sde, prior=prior)
+    altered(sde, prior=lambda self, moments=None: SDE.prior(self, moments))
 
 
 def test_a_ratio_that_rises_keeps_its_own_message():

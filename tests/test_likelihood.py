@@ -23,6 +23,7 @@ from scoresde.errors import (
     UnknownNameError,
 )
 from scoresde.likelihood import (
+    TRANSFORMS,
     Dequantization,
     LogProb,
     bits_per_dim,
@@ -563,10 +564,30 @@ def uniform(value, d):
 def test_uniform_bytes_have_eight_bits_per_dimension():
     """On [-1, 1) in D dimensions the density is 2^-D, and the transform is worth 7 bits."""
     found = uniform(-12 * math.log(2), 12)
-    assert float(bits_per_dim(found, data_transform="uint8")) == pytest.approx(8)
+    x = TRANSFORMS["uint8"](torch.randint(256, (1, 12), generator=gen()), generator=gen())
+    assert float(bits_per_dim(found, x, data_transform="uint8")) == pytest.approx(8)
     half = Dequantization.centred(256)
     assert half.cell == pytest.approx(1 / 127.5)
-    assert float(bits_per_dim(found, data_transform=half)) == pytest.approx(1 + math.log2(127.5))
+    assert float(bits_per_dim(found, x, data_transform=half)) == pytest.approx(1 + math.log2(127.5))
+
+
+@given(levels=st.integers(2, 300), shape=st.sampled_from([(4, 2), (2, 16), (3, 1, 8, 8)]))
+def test_levels_that_are_not_dequantised_have_no_bits(levels, shape):
+    """A model of digits that are levels gave them 1.05 bits a dimension; their entropy is 4.09."""
+    y = torch.randint(min(levels, 6), shape, generator=gen())
+    for transform in (Dequantization.centred(levels), Dequantization(levels, 1 / levels, -0.5)):
+        spread = transform(y, generator=gen())
+        found = LogProb(*(torch.zeros(shape[0], dtype=DOUBLE) for _ in range(5)), 1)
+        assert bits_per_dim(found, spread, data_transform=transform).isfinite().all()
+        at_their_middle = (transform.origin + transform.cell * (y + 0.5)).float()
+        for x in (at_their_middle, at_their_middle - transform.cell / 2):
+            with pytest.raises(InvalidValueError, match="the data are levels, not spread"):
+                bits_per_dim(found, x, data_transform=transform)
+        with pytest.raises(InvalidValueError, match=r"the data go from .*declare the transform"):
+            bits_per_dim(found, 10 + spread, data_transform=transform)
+    if spread[0].numel() * len(y) >= 32:  # of another transform, one sees that they come again
+        with pytest.raises(InvalidValueError, match="the data are levels, not spread"):
+            bits_per_dim(found, (y / 3.7 / levels).float(), data_transform=transform)
 
 
 @given(st.integers(2, 300), st.floats(-3, 3), st.floats(0.01, 2))
@@ -608,9 +629,9 @@ def test_one_level_is_too_few():
 
 def test_data_without_a_declared_transform_have_no_bits():
     with pytest.raises(InvalidTypeError, match="declare data_transform='uint8'"):
-        bits_per_dim(uniform(-1.0, 2))
+        bits_per_dim(uniform(-1.0, 2), torch.zeros(1, 2))
     with pytest.raises(ValueError, match="did you mean 'uint8'"):
-        bits_per_dim(uniform(-1.0, 2), data_transform="unit8")
+        bits_per_dim(uniform(-1.0, 2), torch.zeros(1, 2), data_transform="unit8")
     with pytest.raises(InvalidValueError, match="whole numbers from 0 to 255"):
         Dequantization(256, 1 / 128, -1.0)(torch.tensor([256]))
     with pytest.raises(InvalidValueError, match="levels must be an integer >= 2"):

@@ -32,6 +32,7 @@ from scoresde.objectives import (
     flow,
     g2,
     min_snr,
+    passing,
     perturb,
     power,
     sigma2,
@@ -376,11 +377,12 @@ def test_bytes_and_integers_are_no_data(dtype):
         run(torch.zeros(2, 3, dtype=dtype))
 
 
-def test_with_noise_that_is_given_a_nan_of_the_data_shows_in_its_own_loss_alone():
+def test_a_nan_of_the_data_that_may_pass_shows_in_its_own_loss_alone():
     model = ScoreModel(nn.Identity(), VPSDE(), (2,))
     x = torch.tensor([[math.nan, 0.0], [1.0, 0.0], [0.0, math.inf]])
     model.net.forward = lambda x, c: x
-    loss = dsm_loss(model, model.sde, x, t=0.5, noise=Noise.of(0, 3))
+    with passing():
+        loss = dsm_loss(model, model.sde, x, t=0.5, noise=Noise.of(0, 3))
     assert loss.isfinite().tolist() == [False, True, False]
 
 

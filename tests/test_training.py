@@ -242,7 +242,8 @@ def test_another_model_or_data_set_in_the_same_folder_is_refused(tmp_path):
 def test_steps_may_grow_and_what_is_kept_may_change(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train()
     longer = CONFIG.changed(steps=20, save_every=4, keep=2, log_every=3)
-    trainer = Trainer(make(), data(), longer, folder=tmp_path)
+    with pytest.warns(RuntimeWarning, match="its learning rate falls by a cosine"):
+        trainer = Trainer(make(), data(), longer, folder=tmp_path)
     assert (trainer.step, trainer.finished) == (13, False)
     trainer.train()
     assert (trainer.step, trainer.finished) == (20, True)

@@ -66,7 +66,7 @@ def compare(
     Raises:
         UnknownNameError, InvalidTypeError: `samplers` holds something else.
         InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range, or a law is
-            asked for that is not known.
+            asked for that is not known; or no sampler is without noise, or no budget pays for one.
     """
     check_integer("n", n, 2)
     check_integer("repeats", repeats, 1)
@@ -84,6 +84,11 @@ def compare(
             for name, contender in entered.items()
             if _is_deterministic(problems[0], contender, budgets)
         }
+    if not entered:
+        raise InvalidValueError(
+            "there is nobody to compare: by='flow' takes samplers without noise, and leaves out "
+            f"{', '.join(contenders(samplers)) or 'none, since none is given'}; take by='law'"
+        )
     pairs = list(itertools.product(problems, entered.items()))
     bar = tqdm(
         pairs, disable=None if progress is None else not progress, desc="comparing", leave=False
@@ -91,6 +96,11 @@ def compare(
     rows: list[Row] = []
     for problem, (name, contender) in bar:
         rows += run(problem, name, contender, budgets, n, repeats, seed)
+    if not rows:
+        raise InvalidValueError(
+            f"no budget of {', '.join(map(str, budgets))} evaluations pays for a step of "
+            f"{', '.join(entered)}; give larger budgets"
+        )
     return Results(tuple(rows))
 
 

@@ -16,6 +16,7 @@ from scoresde.checks.arguments import (
     is_out_of_memory,
     named,
     named_device,
+    narrowed,
     seeded,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "is_out_of_memory",
     "named",
     "named_device",
+    "narrowed",
     "quoted",
     "seeded",
 ]

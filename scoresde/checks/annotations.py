@@ -27,6 +27,7 @@ import typeguard
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.precision import autocast_is_on, full_precision
 
 __all__ = ["bind", "check_fields", "door", "quoted"]
 
@@ -45,6 +46,8 @@ def quoted(value: object) -> str:
 def door(function: F) -> F:
     """Check the arguments of a public function against its annotations, call by call.
 
+    It then runs in full precision, whatever autocast it is called under.
+
     Raises:
         InvalidTypeError: An argument has another type, is missing, or is not expected.
         UnknownNameError: A word is none of those that its annotation lists.
@@ -58,6 +61,9 @@ def door(function: F) -> F:
         for name, value in bound.arguments.items():
             if name in hints and value is not signature.parameters[name].default:
                 hints[name].check(name, value)
+        if autocast_is_on():
+            with full_precision():
+                return function(*args, **kwargs)
         return function(*args, **kwargs)
 
     return typing.cast(F, checked)

@@ -37,6 +37,7 @@ __all__ = [
     "is_out_of_memory",
     "named",
     "named_device",
+    "narrowed",
     "seeded",
 ]
 
@@ -128,6 +129,8 @@ def check_batch(
     """
     if not x.is_floating_point():
         check_floating(what, x)
+    if x.is_meta:
+        raise DeviceError(f"{what} is on the meta device, which holds no numbers; {_ELSEWHERE}")
     check_shape(what, x, event)
     if finite:
         check_finite(what, x)
@@ -155,6 +158,21 @@ def check_finite(what: str, x: Tensor) -> None:
         raise NonFiniteError(f"{what} holds NaN or infinity; remove or repair those numbers")
 
 
+def narrowed(what: str, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in another dtype of floating point, what is finite still finite.
+
+    Raises:
+        NonFiniteError: A number is beyond the dtype.
+    """
+    out = x.to(dtype)
+    if not torch.equal(out.isfinite(), x.isfinite()):
+        raise NonFiniteError(
+            f"{what} of up to {float(x.abs().max()):.3g} are too large for {dtype}; "
+            "give dtype=torch.float32"
+        )
+    return out
+
+
 def check_noise(sigma: Tensor, t: Tensor | float, remedy: str) -> None:
     """Raise InvalidValueError where the noise scale at times is 0, with what to do about it."""
     if not (sigma > 0).all():
@@ -175,14 +193,24 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     """Return the value as a tensor, made with the `options` of `torch.as_tensor`.
 
     Raises:
-        InvalidTypeError: It is none and cannot become one.
+        InvalidTypeError: It is none and cannot become one, or a cast to the dtype asked for would
+            take complex numbers or truth values for real ones.
     """
+    if "dtype" in options and not _is_real(value):
+        raise InvalidTypeError(f"{what} must be a real number or tensor, got {quoted(value)}")
     try:
         return torch.as_tensor(value, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(
             f"{what} must be a number or a tensor, got {quoted(value)}"
         ) from error
+
+
+def _is_real(value: object) -> bool:
+    kind = getattr(value, "dtype", type(value))
+    if isinstance(kind, torch.dtype):
+        return not kind.is_complex and kind != torch.bool
+    return kind is not bool and getattr(kind, "kind", "") not in ("b", "c")  # numpy's letters
 
 
 # Resources
@@ -202,10 +230,16 @@ def named_device(device: torch.device | str) -> torch.device:
         DeviceError: It is none, or cannot be used here.
     """
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise DeviceError(f"device={device!r} cannot be used here: {reason}; try 'cpu'") from error
+    if found.type == "meta":
+        raise DeviceError(f"the meta device holds no numbers; {_ELSEWHERE}")
+    return found
+
+
+_ELSEWHERE = "take the CPU or a GPU"
 
 
 def seeded(seed: int) -> torch.Generator:

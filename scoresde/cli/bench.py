@@ -12,7 +12,7 @@ from scoresde import arena
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.sample import check_out
-from scoresde.errors import InvalidValueError, MissingExtraError
+from scoresde.errors import MissingExtraError
 from scoresde.sampling import SAMPLERS
 from scoresde.sde import SDE, SDES
 
@@ -85,12 +85,6 @@ class Bench:
             own | rivals, self._problems(), self.budgets,
             by=self.by, n=n, repeats=self.repeats, seed=self.seed,
         )  # fmt: skip
-        if not results.rows:
-            raise InvalidValueError(
-                f"none of these samplers can be judged by {self.by} on a budget of "
-                f"{max(self.budgets)} evaluations; give larger --budgets, or judge those with "
-                "noise with --by law"
-            )
         print(results.table(top=self.top))
         present = [name for name in rivals if name in results.samplers]
         ratios = results.ratios(present) if self.by == "flow" else ()

@@ -70,7 +70,7 @@ class Likelihood:
                     condition=None if label is None else {"label": label[rows]},
                 )
             )
-        _report(LogProb.cat(parts), transform, time.perf_counter() - start)
+        _report(LogProb.cat(parts), x, transform, time.perf_counter() - start)
         mean = model.mean.expand(model.event_shape)
         mismatch = model.sde.prior_mismatch(mean, model.var)
         print(
@@ -101,7 +101,7 @@ class Likelihood:
         return spread(spread.level(x), generator=seeded(self.seed)), label, spread
 
 
-def _report(found: LogProb, transform: Dequantization | None, seconds: float) -> None:
+def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds: float) -> None:
     n, size = len(found.value), found.dimensions
     nats, error = found.mean()
     print(f"{n} samples of {size} dimensions in {seconds:.1f} s")
@@ -109,7 +109,7 @@ def _report(found: LogProb, transform: Dequantization | None, seconds: float) ->
     if transform is None:
         print("bits per dim  none: the data come without the levels they were made of")
     else:
-        bits = bits_per_dim(found, data_transform=transform)
+        bits = bits_per_dim(found, x, data_transform=transform)
         print(f"bits per dim  {float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(n):.4f}")
     probes, solver = float((found.stderr**2).sum().sqrt()) / n, _mean(found.solver_error)
     known = f"{probes:.2g}" if math.isfinite(probes) else "an unknown number of"

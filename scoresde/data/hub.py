@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from scoresde.checks import check_name
-from scoresde.data.images import Images, Size, keep, look, shape_of
+from scoresde.data.images import Size, joined, keep, look
 from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, in_threads
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError
@@ -104,7 +104,7 @@ def from_table(table: Any, column: str | None, size: Size, *, lazy: bool | None)
     for i, found in enumerate(looks):
         if found.error:
             raise DataError(f"cannot read the image {cells.name(i)}: {found.error}")
-    images = Images(cells, size, shape_of(cells, looks, size))
+    images = joined(cells, looks, size)
     return Data(keep(images, lazy), label, BYTES, classes)
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "Size",
     "check_size",
     "folder",
+    "joined",
     "keep",
     "look",
     "shape_of",
@@ -46,6 +47,7 @@ __all__ = [
 Size = int | tuple[int, int] | None
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+_GREY = ("1", "L", "LA", "La")  # Pillow's modes without colours
 _SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
 _ROOM = 2**30  # bytes of images that are kept in memory
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # what a camera says of how it was held
@@ -216,7 +218,7 @@ def folder(path: Path, size: Size, *, skip: bool, lazy: bool | None) -> Data:
     looks = list(in_threads(partial(look, files), range(len(files))))
     errors = {i: found.error for i, found in enumerate(looks) if found.error}
     _refuse(files, errors, skip)
-    images = Images(files, size, shape_of(files, looks, size))
+    images = joined(files, looks, size)
     store: Store = images
     kept = torch.arange(len(files))
     if skip:
@@ -253,7 +255,7 @@ def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]
         DataError: Their sizes differ, and `size` makes them no equal.
     """
     good = [i for i, found in enumerate(looks) if not found.error]
-    channels = 1 if all(looks[i].mode in ("1", "L") for i in good) else 3
+    channels = 1 if all(looks[i].mode in _GREY for i in good) else 3
     if size is not None:
         return (len(looks), channels, *((size, size) if isinstance(size, int) else size))
     first = looks[good[0]].size
@@ -264,6 +266,31 @@ def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]
                 f"{items.name(i)} is {looks[i].size} (height, width); pass size="
             )
     return (len(looks), channels, *first)
+
+
+def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
+    """The images as one store, with a warning where what few of them have changes all or is lost.
+
+    Raises:
+        DataError: Their sizes differ, and `size` makes them no equal.
+    """
+    shape = shape_of(items, looks, size)
+    modes = {i: found.mode for i, found in enumerate(looks) if not found.error}
+    coloured = [i for i, mode in modes.items() if mode not in _GREY]
+    clear = [i for i, mode in modes.items() if "A" in mode.upper()]
+    for found, told in (
+        (coloured if 2 * len(coloured) < len(modes) else [], "colours, so that all become RGB"),
+        (clear, "a transparency, which is left out"),
+    ):
+        if found:
+            warnings.warn(
+                f"{len(found)} of {len(modes)} images have {told}; the first is "
+                f"{items.name(found[0])}, of mode {modes[found[0]]!r}; convert them where that "
+                "matters",
+                UserWarning,
+                stacklevel=4,
+            )
+    return Images(items, size, shape)
 
 
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scoresde.data.images import Images, Size, keep, look, shape_of
+from scoresde.data.images import Size, joined, keep, look
 from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
 from scoresde.errors import DataError, InvalidValueError, UnknownNameError
@@ -70,7 +70,7 @@ def torchvision_set(
     errors = [f"{items.name(i)}: {found.error}" for i, found in enumerate(looks) if found.error]
     if errors:
         raise DataError(f"cannot read the image {errors[0]}")
-    images = keep(Images(items, size, shape_of(items, looks, size)), lazy)
+    images = keep(joined(items, looks, size), lazy)
     targets = [pairs[i][1] for i in range(len(pairs))]
     known = all(isinstance(target, int) for target in targets)
     return Data(images, torch.tensor(targets) if known else None, BYTES)

@@ -29,7 +29,8 @@ class Survey:
 
     Attributes:
         mean: The mean sample, float64 `(*event)`.
-        var: The variance of every dimension, float64 `(*event)`.
+        var: The variance of every dimension, float64 `(*event)`; 0 where all numbers are equal,
+            and nowhere else.
         low: The smallest number.
         high: The largest number.
         sha256: Of the shape and all numbers in their order, wherever they lie.
@@ -49,11 +50,11 @@ def survey(store: Store) -> Survey:
 
     Raises:
         DataError: A sample cannot be read, or holds a NaN or an infinity, or they lie so far apart
-            that they have no variance.
+            that they have no variance, or so near to each other.
     """
     digest = hashlib.sha256(str(store.shape).encode())
     mean = torch.zeros(store.shape[1:], dtype=torch.float64)
-    spread = torch.zeros_like(mean)
+    origin, spread, varies = mean, torch.zeros_like(mean), torch.zeros_like(mean, dtype=torch.bool)
     low, high = torch.inf, -torch.inf
     sums = []
     for rows, raw in pieces(store):
@@ -69,16 +70,25 @@ def survey(store: Store) -> Survey:
             )
         low, high = min(low, float(least)), max(high, float(most))
         x = raw.cpu().double()
+        # from the first sample on, where a constant column is 0 and a narrow one loses no digits
+        origin = x[0] if rows.start == 0 else origin
+        x = x - origin
+        varies |= (x != 0).any(0)
         own = x.mean(0)
         delta, n = own - mean, rows.stop
         spread += (x - own).square_().sum(0) + delta**2 * (rows.start * len(x) / n)
         mean += delta * (len(x) / n)
-    if not (mean.isfinite() & spread.isfinite()).all():
-        raise DataError(
-            f"the numbers lie in [{low:.4g}, {high:.4g}], so far apart that their squares are "
-            "beyond float64; scale them"
-        )
-    return Survey(mean, spread / store.shape[0], low, high, digest.hexdigest(), tuple(sums))
+    for how, lost in (
+        ("far apart", ~(mean.isfinite() & spread.isfinite())),
+        ("near to each other", varies & (spread == 0)),
+    ):
+        if lost.any():
+            raise DataError(
+                f"the numbers lie in [{low:.4g}, {high:.4g}], so {how} that their squares are "
+                "beyond float64; scale them"
+            )
+    var = spread / store.shape[0]
+    return Survey(origin + mean, var, low, high, digest.hexdigest(), tuple(sums))
 
 
 def content_of(raw: Tensor) -> memoryview:

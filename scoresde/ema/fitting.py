@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_range, door
+from scoresde.checks import check_finite, check_range, door
 from scoresde.ema.profile import Profile
 from scoresde.errors import InvalidValueError
 
@@ -68,17 +68,21 @@ def fit(
     Raises:
         InvalidTypeError: `target` is no profile.
         InvalidValueError: Nothing is stored, or something before its first update, or `at` is
-            below 1 or beyond all that is stored.
+            below 1 or beyond all that is stored, or `epsilon` is outside [0, 1].
+        NonFiniteError: A profile has a share that is NaN or infinite.
     """
     if not stored:
         raise InvalidValueError("nothing is stored from which an average could be made")
     if min(n for _, n in stored) < 1:
         raise InvalidValueError("an average without an update, or less, has nothing to give")
     check_range("at", at, f"[1, {max(n for _, n in stored)}]")
+    check_range("epsilon", epsilon, "[0, 1]")
     k, width = _updates([n for _, n in stored], at)
     wanted = target.share(k, at) * width.sqrt()
     length = wanted[k <= at].norm()
     shares = torch.stack([profile.share(k, n) for profile, n in stored], 1) * width.sqrt()[:, None]
+    check_finite("a profile's share of the updates", shares)
+    check_finite("the target's share of the updates", wanted)
     # a column of the identity for each stored average stands for the rounding of its weights
     rounding = 2 * epsilon * torch.eye(len(stored), dtype=torch.float64)
     a = torch.cat([shares / length, rounding])

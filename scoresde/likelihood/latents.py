@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_shape, door
+from scoresde.checks import check_batch, check_range, door
+from scoresde.errors import ShapeError
 from scoresde.likelihood.inputs import check_input, time
 from scoresde.noise import Noise
 from scoresde.samplers import ProbabilityFlow
@@ -107,9 +108,15 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
     Raises:
         ShapeError: The two have different shapes.
+        InvalidTypeError: They are not of floating point.
+        InvalidValueError: The weight is outside [0, 1].
+        NonFiniteError: A latent holds a NaN or an infinity.
     """
-    check_shape("a", a)
-    check_shape("b", b, a.shape[1:])
+    check_batch("a", a)
+    check_batch("b", b, a.shape[1:])
+    if len(a) != len(b):
+        raise ShapeError(f"a and b hold {len(a)} and {len(b)} latents; give as many of each")
+    check_range("weight", weight, "[0, 1]")
     u, v = (y.double().reshape(len(y), y.shape[1:].numel()) for y in (a, b))
     cos = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1)).clamp(min=1e-300)
     theta = torch.arccos(cos.clamp(-1, 1))

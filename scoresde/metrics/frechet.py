@@ -24,6 +24,7 @@ from torch import Tensor
 
 from scoresde.checks import door
 from scoresde.errors import ShapeError
+from scoresde.metrics.checks import same_bytes
 from scoresde.metrics.sources import Features, Source, features_of
 
 __all__ = ["Frechet", "GaussianFit", "frechet_distance"]
@@ -138,6 +139,8 @@ def frechet_distance(
         InvalidTypeError: a sample or a feature is not a tensor of real numbers.
         NonFiniteError: a feature is NaN or infinite.
     """
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        same_bytes(x=x, y=y)
     fx, fy = _given("x", x, features), _given("y", y, features)
     if fx.mean.shape != fy.mean.shape:
         raise ShapeError(

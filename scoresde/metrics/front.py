@@ -13,6 +13,7 @@ from tqdm import tqdm
 from scoresde.checks import check_integer, check_name, check_range, door, named, quoted
 from scoresde.data import Data, Identity, Transform, order
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.metrics.checks import same_units
 from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
 from scoresde.metrics.fidelity import inception
 from scoresde.metrics.frechet import Frechet
@@ -99,7 +100,8 @@ def evaluate(
         UnknownNameError: There is no metric, or feature map, of a name.
         DataError: A source holds nothing, or the held-out data are training data.
         InvalidValueError: A number is out of range.
-        InvalidTypeError: A source, a feature or a metric is of an impossible type.
+        InvalidTypeError: A source, a feature or a metric is of an impossible type, or bytes are
+            compared with other numbers.
         NonFiniteError: A feature or a figure is NaN or infinite.
     """
     chosen, least = plan(metrics, resamples, train is not None)
@@ -108,9 +110,11 @@ def evaluate(
     check_range("level", level, "(0, 1)")
     real = opened(real)
     units = real.transform if isinstance(real, Data) else Identity()
-    read = partial(_read, features=features, units=units, progress=progress)
+    seen: dict[str, tuple[bool, float]] = {}
+    read = partial(_read, features=features, units=units, progress=progress, seen=seen)
     own, data = read("samples", samples), read("real", real)
     known = None if train is None else read("train", train)
+    same_units(**seen)
     for name, other in (("real", data), ("train", data if known is None else known)):
         if other.shape[1] != own.shape[1]:
             raise ShapeError(
@@ -197,10 +201,11 @@ def _read(
     features: Features | None,
     units: Transform,
     progress: bool | None,
+    seen: dict[str, tuple[bool, float]],
 ) -> Tensor:
     parts = []
     with tqdm(desc=f"features of {name}", leave=False, disable=_hidden(progress)) as bar:
-        for part in features_of(name, source, features, units):
+        for part in features_of(name, source, features, units, seen):
             parts.append(part)
             bar.update(len(part))
     if not parts:

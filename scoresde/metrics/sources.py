@@ -14,7 +14,7 @@ from scoresde import checkpoint, data
 from scoresde.checks import check_shape, quoted
 from scoresde.data import Data, Identity, Transform
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
-from scoresde.metrics.checks import flat
+from scoresde.metrics.checks import flat, reach
 
 __all__ = ["Features", "Source", "batches", "features_of", "opened"]
 
@@ -79,6 +79,7 @@ def features_of(
     source: Source,
     features: Features | None = None,
     units: Transform = _AS_THEY_ARE,
+    seen: dict[str, tuple[bool, float]] | None = None,
 ) -> Iterator[Tensor]:
     """The features of a source, float64 `(B, F)` on the CPU, at most 1024 rows at a time.
 
@@ -87,6 +88,8 @@ def features_of(
         source: As for `batches`.
         features: The map; without it the samples themselves, flattened, are the features.
         units: As for `batches`.
+        seen: Where it is kept, by the name, what the samples are and how far they reach, the most
+            of any batch, as `metrics.checks.same_units` takes it.
 
     Raises:
         ShapeError: The map does not return one row per sample.
@@ -94,6 +97,8 @@ def features_of(
         NonFiniteError: A feature is NaN or infinite.
     """
     for part in batches(name, source, units):
+        if seen is not None:
+            seen[name] = max(seen.get(name, (False, 0.0)), reach(part))
         if features is None:
             yield flat(name, part).cpu()
             continue

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import operator
+import os
+import secrets
 import struct
 from collections.abc import Sequence
 from functools import cached_property
@@ -199,7 +201,9 @@ def seeds_of(
     """The seeds and indices of `n` samples, from what the user gave.
 
     `seed=k` is sample `first + i` of seed k. A generator draws n seeds, a list of n generators
-    draws one from each. With neither, one seed is drawn from torch's global generator.
+    draws one from each. With neither, one seed is drawn from torch's global generator; a process
+    that was forked, and so begins with the generator of its parent, adds bits of its own until the
+    generator is given another seed.
 
     Raises:
         InvalidValueError: Both a seed and a generator, a list of another length than n, or a sample
@@ -213,7 +217,7 @@ def seeds_of(
         )
     if generator is None:
         if seed is None:
-            seed = int(torch.randint(2**63 - 1, ()))
+            seed = int(torch.randint(2**63 - 1, ())) ^ _own_bits()
         return [seed] * n, list(range(first, first + n))
     if isinstance(generator, torch.Generator):
         draws = torch.randint(2**63 - 1, (n,), generator=generator, device=generator.device)
@@ -229,6 +233,32 @@ def seeds_of(
     return own, [first] * n
 
 
+class _Fork:
+    """What a forked process has of its own beside the state of torch's generator, a copy.
+
+    Attributes:
+        inherited: The seed of the generator that was copied; None in a process that is no fork.
+        bits: 63 random bits.
+    """
+
+    inherited: int | None = None
+    bits: int = 0
+
+    @classmethod
+    def note(cls) -> None:
+        """Remember what a new process was given."""
+        cls.inherited, cls.bits = torch.initial_seed(), secrets.randbits(63)
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_Fork.note)
+
+
+def _own_bits() -> int:
+    """Return 0, or bits of this process where its generator is the copy of another's."""
+    return _Fork.bits if torch.initial_seed() == _Fork.inherited else 0
+
+
 def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
     """Return the seeds, checked to be integers of 64 bits."""
     plain = {*map(type, seeds)} == {int}
@@ -242,4 +272,6 @@ def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
 
 def _bits(t: float) -> int:
     """The bit pattern of a time, which is its name."""
+    if t != t:
+        raise InvalidValueError("noise has no numbers at a time that is NaN")
     return int(struct.unpack("<Q", struct.pack("<d", t + 0.0))[0])

@@ -14,7 +14,7 @@ from scoresde.objectives.denoising import dsm_floor, dsm_loss
 from scoresde.objectives.description import described
 from scoresde.objectives.implicit import fd_ssm_loss, ism_loss, ssm_loss
 from scoresde.objectives.learned import LearnedWeight
-from scoresde.objectives.perturbed import Perturbed, event_sum, perturb
+from scoresde.objectives.perturbed import Perturbed, event_sum, passing, perturb
 from scoresde.objectives.weights import (
     WEIGHTS,
     Weight,
@@ -47,6 +47,7 @@ __all__ = [
     "g2",
     "ism_loss",
     "min_snr",
+    "passing",
     "perturb",
     "power",
     "sigma2",

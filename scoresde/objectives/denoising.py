@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde.checks import check_noise, door
 from scoresde.noise import Noise
-from scoresde.objectives.perturbed import event_sum, perturb
+from scoresde.objectives.perturbed import event_sum, perturb, weighed
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, Moments, Score, TimeLaw, expand
 
@@ -71,7 +71,8 @@ def dsm_loss(
         InvalidTypeError: `x` is not of floating point, or the score is no tensor.
         ShapeError: The score or the noise has another shape than `x`, or `t` is neither `()` nor
             `(B,)`.
-        NonFiniteError: `x` holds a NaN or an infinity; with `noise`, they show in the loss.
+        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity; on another
+            device than the CPU they show in the loss, for which no step has to wait.
         InvalidValueError: There is no noise at `t`, or the score belongs to another SDE.
 
     Examples:
@@ -86,11 +87,11 @@ def dsm_loss(
     _check_noise(p.sde, p.time, p.sigma)
     # sigma s + z is of order one at every noise level, so nothing large is subtracted
     scaled = expand(p.sigma, x) * p.score(p.x)
-    scale = (p.scale / p.sigma**2).to(x)
+    scale = p.scale / p.sigma**2
     if not control_variate:
-        return scale * event_sum((scaled + p.z) ** 2)
+        return p.weighted(event_sum((scaled + p.z) ** 2), scale)
     change = scaled - expand(p.sigma, x) * p.score(p.clean)
-    return scale * (event_sum(scaled**2 + 2 * p.z * change) + x.shape[1:].numel())
+    return p.weighted(event_sum(scaled**2 + 2 * p.z * change) + x.shape[1:].numel(), scale)
 
 
 @door
@@ -113,6 +114,8 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
 
     Raises:
         InvalidValueError: There is no noise at `t`.
+        ShapeError: The weight is not one number for each time.
+        NonFiniteError: It is NaN or infinite.
 
     Examples:
         >>> from scoresde import EDMSDE
@@ -131,7 +134,7 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
     noise = sde.sigma(time) ** 2
     signal = sde.alpha(time)[..., None] ** 2 * var
     floor: Tensor = (signal / (signal + noise[..., None])).sum(-1)
-    return weight(sde, time) / noise * floor
+    return weighed(weight, sde, time) / noise * floor
 
 
 def _check_noise(sde: SDE, t: Tensor, sigma: Tensor) -> None:

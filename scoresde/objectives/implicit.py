@@ -76,7 +76,8 @@ def ism_loss(
     Raises:
         InvalidTypeError: `x` is not of floating point, or the score is no tensor.
         ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
-        NonFiniteError: `x` holds a NaN or an infinity; with `noise`, they show in the loss.
+        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity; on another
+            device than the CPU they show in the loss, for which no step has to wait.
         InvalidValueError: The weight is 0 for lack of noise, the score is not differentiable, or
             the score belongs to another SDE.
 
@@ -85,7 +86,7 @@ def ism_loss(
         >>> ism_loss(lambda x, t: -x, VPSDE(), torch.zeros(8, 2), noise=Noise.of(0, 8)).shape
         torch.Size([8])
     """
-    check_data(x, finite=False)
+    check_data(x)
     if x.shape[1:].numel() > exact:
         return ssm_loss(
             score, sde, x, t=t, noise=noise, condition=condition, weight=weight, law=law,
@@ -98,7 +99,7 @@ def ism_loss(
         )
     )  # fmt: skip
     value, trace = _differentiate(p, _trace)
-    return p.scale.to(x) * (2 * trace + event_sum(value**2))
+    return p.weighted(2 * trace + event_sum(value**2))
 
 
 @door
@@ -161,7 +162,7 @@ def ssm_loss(
 
     value, trace = _differentiate(p, slope)
     norm = event_sum(value**2) if variance_reduced else event_sum(v * value) ** 2
-    return p.scale.to(x) * (2 * trace + norm)
+    return p.weighted(2 * trace + norm)
 
 
 @door
@@ -226,7 +227,7 @@ def fd_ssm_loss(
     v = _direction(x, projection, p.noise)
     plus, minus = p.score(p.x + h * v), p.score(p.x - h * v)
     slope = event_sum(v * (plus - minus) / h)
-    return p.scale.to(x) * (slope + event_sum(((plus + minus) / 2) ** 2))
+    return p.weighted(slope + event_sum(((plus + minus) / 2) ** 2))
 
 
 def _check_weighted(p: Perturbed) -> Perturbed:

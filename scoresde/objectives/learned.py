@@ -14,8 +14,9 @@ from scoresde.errors import InvalidValueError
 from scoresde.nn import Fourier
 from scoresde.noise import Noise
 from scoresde.objectives.description import described
-from scoresde.objectives.perturbed import noise_of, times_of
+from scoresde.objectives.perturbed import checked_loss, noise_of, times_of
 from scoresde.objectives.weights import Weight, sigma2
+from scoresde.precision import exact
 from scoresde.sde import SDE, Score, TimeLaw, process_of
 from scoresde.sde.coordinates import network_level
 
@@ -82,6 +83,7 @@ class LearnedWeight(nn.Module):
         parts = {"loss": self.loss, "base": self.base, "law": self.law}
         return ", ".join(f"{name}={described(part)}" for name, part in parts.items())
 
+    @exact
     def log_variance(self, sde: SDE, t: Tensor) -> Tensor:
         r"""Return $u(t)$, of the shape and on the device of `t`, in float64; 0 before training."""
         c = network_level(sde, t).to(self.bias).reshape(-1)
@@ -112,7 +114,7 @@ class LearnedWeight(nn.Module):
             score, sde, x, t=time, noise=noise, condition=condition, weight=self.weight
         )
         penalty = x.shape[1:].numel() * self.log_variance(sde, time)
-        return importance.to(losses) * (losses + penalty.to(losses))
+        return checked_loss(importance.to(losses) * (losses + penalty.to(losses)))
 
 
 def _bound(loss: object) -> Mapping[str, Any]:

@@ -3,7 +3,9 @@ r"""The arguments that objectives share, checked, and data perturbed by them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,22 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_batch, quoted
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import Noise, seeds_of
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, Condition, Score, TimeLaw, expand, facts, process_of
 
-__all__ = ["Perturbed", "check_data", "event_sum", "noise_of", "perturb", "times_of"]
+__all__ = [
+    "Perturbed",
+    "check_data",
+    "checked_loss",
+    "event_sum",
+    "noise_of",
+    "passing",
+    "perturb",
+    "times_of",
+    "weighed",
+]
 
 # What the k-th draw of a noise is for.
 _TIMES, _STATES = range(2)
@@ -48,6 +60,48 @@ class Perturbed:
     noise: Noise
     score: Callable[[Tensor], Tensor]
 
+    def weighted(self, errors: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return errors `(B,)` times a scale, by default `scale`: the loss of each sample.
+
+        Raises:
+            NonFiniteError: One is NaN or infinite; see `passing`.
+        """
+        return checked_loss((self.scale if scale is None else scale).to(errors) * errors)
+
+
+_passing: ContextVar[bool] = ContextVar("passing", default=False)
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Let NaN and infinity pass through the losses called within the block.
+
+    So does a trainer, which looks at many losses in one go, and where one of several processes may
+    not stop alone. Else they are an error on the CPU; on another device, for which nobody waits
+    at each step, they show in the loss.
+    """
+    before = _passing.set(True)
+    try:
+        yield
+    finally:
+        _passing.reset(before)
+
+
+def judged(x: Tensor) -> bool:
+    """Return True where a NaN in numbers beside `x` is an error."""
+    return x.device.type == "cpu" and not _passing.get()
+
+
+def checked_loss(loss: Tensor) -> Tensor:
+    """Return the loss of each sample `(B,)`, where it is to be judged, once it is seen finite."""
+    if judged(loss) and not loss.isfinite().all():
+        bad = (~loss.isfinite()).nonzero().flatten().tolist()
+        raise NonFiniteError(
+            f"the loss is NaN or infinite in samples {bad[:8]}: the score, its derivative or their "
+            "squares are; look at the score at these states, or scale the data"
+        )
+    return loss
+
 
 def perturb(
     score: Score,
@@ -65,12 +119,24 @@ def perturb(
     known = facts(score)
     if known.sde is not sde or sde is None:
         sde = process_of(score, sde)
-    check_data(x, finite=noise is None)
+    check_data(x)
     if t is not None and law is not None:
         raise InvalidValueError("t= and law= exclude each other; give the times or their law")
     given = Condition.of(condition, len(x), known.conditions, x.device)
     noise = noise_of(noise, generator, x)
     time, importance = times_of(sde, t, law, noise)
+    lam = weighed(weight, sde, time)
+    rsde = sde.reverse(score, condition=given, check_finite=judged(x))
+    alpha, sigma = sde.at(time, x)
+    clean, z = alpha * x, noise.normal(x, 0.0, _STATES)
+    return Perturbed(
+        sde, clean + sigma * z, z, time, clean, sde.sigma(time), importance * lam, noise,
+        lambda state: rsde.score(state, time),
+    )  # fmt: skip
+
+
+def weighed(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
+    """Return a weight at times, checked: one finite number for each."""
     lam = weight(sde, time)
     shape = getattr(lam, "shape", None)
     if shape != time.shape:
@@ -78,13 +144,9 @@ def perturb(
             f"a weight must return a tensor of its times' shape, {tuple(time.shape)}, got "
             f"{quoted(lam) if shape is None else tuple(shape)}"
         )
-    rsde = sde.reverse(score, condition=given, check_finite=False)
-    alpha, sigma = sde.at(time, x)
-    clean, z = alpha * x, noise.normal(x, 0.0, _STATES)
-    return Perturbed(
-        sde, clean + sigma * z, z, time, clean, sde.sigma(time), importance * lam, noise,
-        lambda state: rsde.score(state, time),
-    )  # fmt: skip
+    if judged(lam) and not lam.isfinite().all():
+        raise NonFiniteError(f"the weight is NaN or infinite: {quoted(lam)} at t = {quoted(time)}")
+    return lam
 
 
 def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) -> Noise:
@@ -114,16 +176,9 @@ def times_of(
     return law(sde, u)
 
 
-def check_data(x: Tensor, *, finite: bool = True) -> None:
-    """Raise unless data are floating point numbers `(B, *)`.
-
-    Args:
-        x: The data.
-        finite: Whether to look for NaN and infinity on the CPU. On another device they show in the
-            loss, for which nothing has to be waited for, and in training they have to: there a
-            step may be left out, by all processes together.
-    """
-    check_batch("x", x, finite=finite and x.device.type == "cpu")
+def check_data(x: Tensor) -> None:
+    """Raise unless data are floating point numbers `(B, *)`, and finite unless they may pass."""
+    check_batch("x", x, finite=judged(x))
 
 
 def event_sum(x: Tensor) -> Tensor:

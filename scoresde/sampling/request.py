@@ -21,7 +21,8 @@ from scoresde.checks import (
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
-from scoresde.sde import SDE, Moments
+from scoresde.sde import SDE, Facts, Moments
+from scoresde.units import Transform
 
 __all__ = [
     "Budget",
@@ -32,6 +33,7 @@ __all__ = [
     "event_shape",
     "named_device",
     "sampler_of",
+    "transform_of",
 ]
 
 
@@ -166,6 +168,20 @@ def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tens
             f"times starts at {float(times[0]):.6g}, below T = {sde.T}, where the prior is no "
             "draw; give the start as x=, or the data's moments as moments="
         )
+
+
+def transform_of(known: Facts) -> Transform:
+    """Return the transform of the data that a score was trained on.
+
+    Raises:
+        InvalidValueError: The score does not know it.
+    """
+    if known.transform is None:
+        raise InvalidValueError(
+            "units=True needs the transform of the data, which this score does not know; "
+            "leave units out, and convert the samples yourself"
+        )
+    return known.transform
 
 
 def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:

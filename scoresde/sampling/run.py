@@ -6,9 +6,10 @@ The start is a draw of the law at the first time, the sampler walks down the gri
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.checks import check_integer, door, is_out_of_memory
-from scoresde.errors import InvalidValueError, MemoryLimitError, NonFiniteError
+from scoresde.checks import check_integer, door, is_out_of_memory, narrowed
+from scoresde.errors import MemoryLimitError, NonFiniteError
 from scoresde.noise import Noise, seeds_of
+from scoresde.precision import full_precision
 from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.score import device_of, evaluating, lost_facts
@@ -162,8 +164,10 @@ class Run:
         budget = request.Budget(steps, nfe, times, denoise)
         grid = budget.times(sde, method, known.steps, moments)
         request.check_prior(x, moments, sde, grid)
-        where = device_of(score) if x is None else x.device
-        where = where if device is None else request.named_device(device)
+        if device is not None:
+            where = request.named_device(device)
+        else:
+            where = device_of(score) if x is None else x.device
         seeds, indices = seeds_of(n, seed, generator, first)
         return cls(
             score=score,
@@ -176,7 +180,7 @@ class Run:
             denoise=denoise,
             condition=Condition.of(condition, n, _declared(known, method), where),
             moments=moments,
-            transform=_transform(known) if units else None,
+            transform=request.transform_of(known) if units else None,
             progress=progress,
             device=where,
             dtype=request.dtype_of(dtype, x),
@@ -207,7 +211,7 @@ class Run:
             )
         chunks = [self._rows(i, size) for i in range(0, self.n, size)] or [self]
         parts, nfe, passes = [], 0, 0
-        with torch.no_grad(), evaluating(self.score), self._bar(len(chunks)) as bar:
+        with _apart(), evaluating(self.score), self._bar(len(chunks)) as bar:
             for chunk in chunks:
                 for state in chunk._states():  # noqa: B007
                     bar.update()
@@ -216,7 +220,7 @@ class Run:
         x = torch.cat(parts)[: self.n]
         if self.transform is not None:
             x = self.transform.restore(x)
-            x = self._cast(x) if x.is_floating_point() else x
+            x = narrowed("samples", x, self.dtype) if x.is_floating_point() else x
         return Samples(x, nfe, passes)
 
     def states(self) -> Iterator[State]:
@@ -225,14 +229,20 @@ class Run:
         The first state is the start; with `denoise` the last one repeats the time and the samples
         of the state before it and adds `denoised`. States may be changed in place.
         """
-        steps = torch.no_grad()(self._copies)()
-        with evaluating(self.score), self._bar(1) as bar:
-            # step by step, since the user's code runs in between
-            for state in steps:
+        with (
+            evaluating(self.score),
+            self._bar(1) as bar,
+            contextlib.closing(self._copies()) as steps,
+        ):
+            while True:
+                with _apart():  # step by step, since the user's code runs in between
+                    state = next(steps, None)
+                if state is None:
+                    return
                 bar.update()
                 yield state
 
-    def _copies(self) -> Iterator[State]:
+    def _copies(self) -> Generator[State, None, None]:
         for state in self._states():
             x, denoised = state.x.clone(), state.denoised
             if self.transform is not None:
@@ -269,7 +279,7 @@ class Run:
                 like = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
                 x = self._prior().sample(self.noise.normal(like, math.inf))
             else:
-                x = self.start.to(self.device, work)
+                x = self.start.detach().to(self.device, work)
             yield State.of(rsde, self.times[0], x)
             for state in self.sampler.trajectory(rsde, x, self.times, self.noise):
                 x = state.x
@@ -298,17 +308,14 @@ class Run:
     def _samples(self, end: State) -> Tensor:
         """Return the samples of the last state; those for the user's units are cast after that."""
         x = end.x if end.denoised is None else end.denoised
-        return x if self.transform is not None else self._cast(x)
+        return x if self.transform is not None else narrowed("samples", x, self.dtype)
 
-    def _cast(self, x: Tensor) -> Tensor:
-        """Return samples in the dtype that was asked for, where they are still finite."""
-        out = x.to(self.dtype)
-        if not out.isfinite().all():
-            raise NonFiniteError(
-                f"samples of up to {float(x.abs().max()):.3g} are too large for {self.dtype}; "
-                "give dtype=torch.float32"
-            )
-        return out
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Run the block without gradients, and in full precision but for the score."""
+    with torch.no_grad(), full_precision():
+        yield
 
 
 def _facts(score: object) -> Facts:
@@ -328,15 +335,6 @@ def _facts(score: object) -> Facts:
 def _declared(known: Facts, method: Sampler) -> Mapping[str, Any] | None:
     """Return the conditions that the score takes, None where nobody knows."""
     return None if method.conditions else known.conditions
-
-
-def _transform(known: Facts) -> Transform:
-    if known.transform is None:
-        raise InvalidValueError(
-            "units=True needs the transform of the data, which this score does not know; "
-            "leave units out, and convert the samples yourself"
-        )
-    return known.transform
 
 
 def _check_end(x: Tensor) -> None:

@@ -89,6 +89,8 @@ class EnergyScore(nn.Module):
         energy = self.energy(x, t) if condition is None else self.energy(x, t, condition)
         if not isinstance(energy, Tensor):
             raise InvalidTypeError(f"an energy is a tensor (B,), got {type(energy).__name__}")
+        if not energy.is_floating_point():
+            raise InvalidTypeError(f"an energy must be floating point, got {energy.dtype}")
         if energy.shape != x.shape[:1]:
             raise ShapeError(
                 f"an energy is one number a sample, expected ({len(x)},), got "

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde.checks import door
+from scoresde.checks import check_noise, door
 from scoresde.score.wrapped import Wrapped
 from scoresde.sde import SDE, Condition, Facts, Score, check_output
 
@@ -30,9 +30,16 @@ class DenoiserScore(Wrapped):
         return replace(super().facts, sde=self.sde)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """Return the score `(B, *)`."""
+        """Return the score `(B, *)`.
+
+        Raises:
+            InvalidValueError: There is no noise at `t`.
+        """
+        time = self.sde.as_time(t)
+        remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"
+        check_noise(self.sde.sigma(time), time, remedy)
         out: Any = self.ask(self.score, x, t, condition)
-        alpha, sigma = self.sde.at(t, x)
+        alpha, sigma = self.sde.at(time, x)
         # half precision holds sigma, and not its square
         return (alpha * check_output("denoiser", out, x) - x) / sigma / sigma
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoresde.checks import named_device
 from scoresde.sde import Facts, facts
 
 __all__ = ["device_of", "evaluating", "lost_facts", "modules"]
@@ -33,9 +34,10 @@ _running: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool]] = weakref.WeakK
 def modules(score: object) -> list[nn.Module]:
     """Return every outermost network inside a score.
 
-    They are looked for in its attributes and slots, those of its class, in lists and mappings of
-    them, in partials, methods and closures, and in the global names that a function uses, or the
-    `__call__` of an object.
+    They are looked for in its attributes and slots, those of its class, in lists, mappings and weak
+    references of them, in partials, methods and closures, and in the global names that a function
+    uses, or the `__call__` or a property of an object. Nothing of the user's is run: a network that
+    only code finds, say by a name made on the spot, stays in the mode and where it is.
 
     Args:
         score: Any score, or anything else.
@@ -72,6 +74,8 @@ def _parts(part: object) -> Iterable[object]:
         return list(part.values())
     if isinstance(part, (list, tuple, set, frozenset, collections.deque)):
         return list(part)
+    if isinstance(part, weakref.ReferenceType):
+        return [part()]
     if isinstance(part, functools.partial):
         return [part.func, part.args, part.keywords]
     if isinstance(part, types.MethodType):
@@ -87,7 +91,7 @@ def _parts(part: object) -> Iterable[object]:
 
 
 def _of_class(part: object) -> list[object]:
-    """Return what an object holds by its class: slots, modules, and the function that calls it."""
+    """Return what an object holds by its class: slots, modules, its call and its properties."""
     found: list[object] = []
     for base in type(part).__mro__:
         named = vars(base)
@@ -98,6 +102,8 @@ def _of_class(part: object) -> list[object]:
                 with contextlib.suppress(AttributeError):  # it was never set
                     found.append(member.__get__(part))
         found += [value for value in named.values() if isinstance(value, nn.Module)]
+        found += [value.fget for value in named.values() if isinstance(value, property)]
+        found += [v.func for v in named.values() if isinstance(v, functools.cached_property)]
         if isinstance(named.get("__call__"), types.FunctionType):
             found.append(named["__call__"])
     return found
@@ -150,10 +156,14 @@ def evaluating(score: object) -> Iterator[None]:
 
 
 def device_of(score: object) -> torch.device:
-    """Return the device of the first parameter inside a score, or the CPU."""
+    """Return the device of the first parameter inside a score, or the CPU.
+
+    Raises:
+        DeviceError: It is the meta device, which holds no numbers.
+    """
     parameters = (p for module in modules(score) for p in module.parameters())
     found = next(parameters, None)
-    return torch.device("cpu") if found is None else found.device
+    return torch.device("cpu") if found is None else named_device(found.device)
 
 
 def lost_facts(score: object) -> nn.Module | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,7 +45,7 @@ class ScoreModel(nn.Module):
         moments: Mean and variance of the data; standardised data is assumed by default.
 
     Attributes:
-        autocast: A dtype under which the network (and nothing else) runs in autocast, or `None`.
+        autocast: A dtype under which the network alone runs in autocast; `None` is the user's own.
         steps: The number of sampling steps that suits this model, or `None`; saved with it. Methods
             that want fewer take fewer.
         transform: How the data were made of the user's numbers; saved with the model, and the
@@ -131,11 +132,9 @@ class ScoreModel(nn.Module):
     @property
     def facts(self) -> Facts:
         """What is known of the model."""
-        config = net_config(self.net)
-        conditions: dict[str, Classes | Field] | None = None if config is None else {}
-        classes = (config or {}).get("num_classes")
-        if conditions is not None and classes is not None:
-            conditions["label"] = Classes(classes)
+        conditions: dict[str, Classes | Field] | None = None
+        if net_config(self.net) is not None:
+            conditions = {} if self.classes is None else {"label": Classes(self.classes)}
         return Facts(
             sde=self.sde,
             event_shape=self.event_shape,
@@ -181,7 +180,7 @@ class ScoreModel(nn.Module):
         centred = wide - expand(alpha, wide) * self.mean
         c = expand(network_level(self.sde, time), wide).flatten().expand(len(x))
         dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
-        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+        with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             out = self.net((unit * centred).to(dtype), c.to(dtype), **(condition or {}))
         out = check_output("network", out, x).to(wide)
         weights = PREDICTIONS[self.predicts](self.sde, time, var)
@@ -210,6 +209,7 @@ class ScoreModel(nn.Module):
             "transform": describe(self.transform),
         }
 
+    @door
     def save_pretrained(
         self, folder: str | Path, *, dtype: torch.dtype | None = None, **meta: Any
     ) -> None:
@@ -220,7 +220,7 @@ class ScoreModel(nn.Module):
 
         Args:
             folder: Made if it is missing.
-            dtype: The dtype of the stored network; `None` keeps its own.
+            dtype: The floating point dtype of the stored network; `None` keeps its own.
             meta: Anything JSON can hold that should travel with the model, under names that its
                 own description does not have; the card shows `training` and takes its licence
                 from `license`.
@@ -281,6 +281,7 @@ class ScoreModel(nn.Module):
             return hub.push(files, repo_id, private=private, token=token)
 
     @classmethod
+    @door
     def from_pretrained(
         cls, folder: str | Path, *, net: nn.Module | None = None, sde: SDE | None = None
     ) -> Self:

@@ -11,6 +11,7 @@ from scoresde.checks import door, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.score.wrapped import Wrapped
 from scoresde.sde import SDE, Condition, Facts, Score, expand, process_of
+from scoresde.sde.score import warn_between
 
 __all__ = ["Rescheduled"]
 
@@ -28,6 +29,9 @@ class Rescheduled(Wrapped):
 
     Raises:
         InvalidValueError: The score knows no SDE, or `sde` reaches beyond its noise levels.
+
+    Warns:
+        UserWarning: The score belongs to levels, and `sde` has others, or all times.
 
     Examples:
         >>> import scoresde
@@ -51,6 +55,8 @@ class Rescheduled(Wrapped):
                 f"the score, {float((-own_high / 2).exp()):.4g} to "
                 f"{float((-own_low / 2).exp()):.4g}; give it an eps and a T within them"
             )
+        times = None if sde.levels is None else self._own_time(sde.times())
+        warn_between(self.own, times)
 
     @property
     def facts(self) -> Facts:
@@ -60,6 +66,10 @@ class Rescheduled(Wrapped):
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return the score `(B, *)`."""
         time = self.sde.as_time(t)
-        u = self.own.time(self.sde.log_snr(time)).clamp(self.own.eps, self.own.T)
+        u = self._own_time(time)
         ratio = expand(self.own.alpha(u) / self.sde.alpha(time), x)
         return ratio * self.ask(self.score, ratio * x, u.to(t), condition)
+
+    def _own_time(self, t: Tensor) -> Tensor:
+        """Return the times at which the score inside knows the noise levels of these times."""
+        return self.own.time(self.sde.log_snr(t)).clamp(self.own.eps, self.own.T)

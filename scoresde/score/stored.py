@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_floating, narrowed
 from scoresde.errors import CheckpointError, NonFiniteError
 from scoresde.score.pilot import Pilot
 
@@ -23,14 +24,15 @@ def stored(model: ScoreModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The tensors of a model, those of its network in a dtype.
 
     Raises:
-        NonFiniteError: A weight is NaN or infinite there.
+        InvalidTypeError: The dtype is not one of floating point.
+        NonFiniteError: A weight is NaN or infinite, or beyond the dtype.
     """
-    tensors = {
-        name: value.to(dtype)
-        if dtype and name.startswith("net.") and value.is_floating_point()
-        else value
-        for name, value in model.state_dict().items()
-    }
+    tensors = dict(model.state_dict())
+    if dtype is not None:
+        check_floating("dtype", dtype)
+        for name, value in tensors.items():
+            if name.startswith("net.") and value.is_floating_point():
+                tensors[name] = narrowed(f"numbers in {name}", value, dtype)
     for name, _ in model.named_parameters():
         if not tensors[name].isfinite().all():
             raise NonFiniteError(

@@ -1,9 +1,10 @@
 r"""The comparison of an SDE's closed forms with what follows from its $\alpha$ and $\sigma$.
 
-A subclass may override `coefficients`, `drift`, `diffusion`, `log_snr`, `time` and `transition` for
-speed. Samplers use now one of them and now another, so a subclass that changes `alpha` alone and
-inherits the others would give wrong samples without an error. When an SDE is made, every overridden
-method is therefore compared with the derived one at seven times between `eps` and `T`.
+A subclass may override what follows from the two, `METHODS`, for speed. Samplers use now one of
+them and now another, so a subclass that changes `alpha` alone and inherits the others would give
+wrong samples without an error. When an SDE is made, every overridden method is therefore compared
+with the derived one at seven times between `eps` and `T`. The prior that knows no moments is the
+one thing that may be another: that of data with some variance, such as 1 of a VP SDE.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from torch import Tensor
 
 from scoresde.checks import quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.sde.moments import Moments
 
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
 
 __all__ = ["METHODS", "check_closed_forms", "of_shape", "two_of_shape"]
 
-METHODS = ("coefficients", "drift", "diffusion", "log_snr", "time", "transition")
+METHODS = (
+    "coefficients", "drift", "diffusion", "log_snr", "time", "transition", "at", "marginal",
+    "perturb",
+)  # fmt: skip
 """The methods of an SDE that follow from `alpha` and `sigma`."""
+_PRIOR = ("prior_std", "prior")
+# The largest variance of data that a prior of its own may stand for.
+_SPREAD = 1e4
 # Shares of [eps, T], denser near eps; irrational, so that none is a level, where a table has kinks.
 _SHARES = ((torch.arange(7, dtype=torch.float64) + 0.5**0.5) / 7) ** 3
 _TIGHT = 1e-6
@@ -46,7 +54,8 @@ def check_closed_forms(sde: SDE, base: type[Any]) -> None:
         InvalidTypeError: A value is no tensor of floating point numbers.
         ShapeError: `alpha`, `sigma` or a method returns no tensor of the shape of its argument.
     """
-    own = [name for name in METHODS if getattr(type(sde), name) is not getattr(base, name)]
+    names = (*METHODS, *_PRIOR)
+    own = [name for name in names if getattr(type(sde), name) is not getattr(base, name)]
     with torch.inference_mode(False), torch.no_grad():
         comparison = _Comparison(sde, base)
         comparison.check_kernel()
@@ -167,6 +176,59 @@ class _Comparison:
         self.compare("transition", "a", a, known_a, 0.0)
         rounding = (1e-12 + self.rounding) * self.variance
         self.compare("transition", "v", v, known_v, rounding)
+
+    def at(self) -> None:
+        """Compare what multiplies a state with alpha and sigma."""
+        own = two_of_shape(self.sde, "at", self.sde.at(self.t, torch.ones_like(self.t)), self.t)
+        self.compare("at", "alpha", own[0], self.alpha2.sqrt(), 0.0)
+        self.compare("at", "sigma", own[1], self.variance.sqrt(), 0.0)
+
+    def marginal(self) -> None:
+        """Compare mean and standard deviation of the kernel at x_0 = 2."""
+        values = self.sde.marginal(torch.full_like(self.t, 2.0), self.t)
+        mean, std = two_of_shape(self.sde, "marginal", values, self.t)
+        self.compare("marginal", "the mean at x0 = 2", mean, 2 * self.alpha2.sqrt(), 0.0)
+        self.compare("marginal", "sigma", std, self.variance.sqrt(), 0.0)
+
+    def perturb(self) -> None:
+        """Compare a draw of the kernel at x_0 = 2 with the noise 3."""
+        x, z = torch.full_like(self.t, 2.0), torch.full_like(self.t, 3.0)
+        known = 2 * self.alpha2.sqrt() + 3 * self.variance.sqrt()
+        self.compare("perturb", "x0 = 2 with noise 3", self.sde.perturb(x, self.t, z), known, 0.0)
+
+    def prior_std(self) -> None:
+        r"""Raise unless some data of a variance from 0 to 1e4 have the prior's one at T."""
+        alpha2, variance = self._at_end()
+        own = float(self.sde.prior_std) ** 2
+        least, most = variance * (1 - _TIGHT), variance * (1 + _TIGHT) + _SPREAD * alpha2
+        if not least <= own <= most:
+            raise InvalidValueError(
+                f"prior_std of {type(self.sde).__name__} is that of no data: it is "
+                f"{own**0.5:.6g} where sigma(T) = {variance**0.5:.6g} and alpha(T) = "
+                f"{alpha2**0.5:.3g}; leave it out, or let it be sqrt(alpha(T)^2 v + sigma(T)^2) "
+                "for data of variance v"
+            )
+
+    def prior(self) -> None:
+        """Compare the prior without moments with its fields, and with moments with alpha, sigma."""
+        alpha2, variance = self._at_end()
+        for moments, mean, var in (
+            (None, float(self.sde.prior_mean), float(self.sde.prior_std) ** 2),
+            (Moments(1.0, var=2.0), alpha2**0.5, 2 * alpha2 + variance),
+        ):
+            own = self.sde.prior(moments)
+            gap = abs(float(own.mean) - mean), abs(own.mean_variance() - var)
+            if not max(gap) <= _TIGHT * max(1.0, var):
+                raise InvalidValueError(
+                    f"prior of {type(self.sde).__name__} disagrees with its alpha and sigma: for "
+                    f"moments={moments} it is {own}, they give the mean {mean:.8g} and the "
+                    f"variance {var:.8g}; override both, or neither"
+                )
+
+    def _at_end(self) -> tuple[float, float]:
+        """Return the squares of alpha and sigma at T."""
+        end = self.t.new_tensor(self.sde.T)
+        return float(self.sde.alpha(end)) ** 2, float(self.sde.sigma(end)) ** 2
 
     def shaped(self, name: str, value: Any) -> Tensor:
         """Return the value of a method, checked to be a tensor `(N,)`."""

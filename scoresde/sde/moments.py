@@ -9,8 +9,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, quoted
+from scoresde.checks import as_numbers, check_batch, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.precision import exact
 
 __all__ = ["Moments"]
 
@@ -86,13 +87,17 @@ class Moments:
         spread = self.var if self.cov is None else self.cov.diagonal()
         return float(torch.as_tensor(spread, dtype=torch.float64).mean())
 
+    @exact
     def sample(self, z: Tensor) -> Tensor:
         r"""Return $\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
 
         Raises:
             ShapeError: The moments are those of another event.
             InvalidValueError: The covariance has a negative eigenvalue.
+            InvalidTypeError: `z` is not of floating point.
+            NonFiniteError: It holds a NaN or an infinity.
         """
+        check_batch("z", z)
         self.check_event(z)
         mean = torch.as_tensor(self.mean, dtype=torch.float64).to(z)
         if self.cov is None:
@@ -108,7 +113,10 @@ class Moments:
             ShapeError: The moments are those of another event.
             InvalidValueError: The law has no density, since a variance is 0 or an eigenvalue of
                 the covariance is not positive.
+            InvalidTypeError: `x` is not of floating point.
+            NonFiniteError: It holds a NaN or an infinity.
         """
+        check_batch("x", x)
         self.check_event(x)
         gap = _rows(x.double() - torch.as_tensor(self.mean, dtype=torch.float64).to(x.device))
         if self.cov is None:

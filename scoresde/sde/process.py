@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, door, quoted
+from scoresde.checks import (
+    as_event,
+    check_finite,
+    check_floating,
+    check_integer,
+    door,
+    named_device,
+    quoted,
+)
 from scoresde.errors import InvalidValueError
 from scoresde.sde import laws, spacings
 from scoresde.sde.closed_forms import check_closed_forms
@@ -110,6 +118,7 @@ class SDE(Kernel, metaclass=_Checked):
         r"""Return $\sigma_T$, the prior's standard deviation where nothing is known of the data."""
         return float(self.sigma(torch.tensor(self.T, dtype=torch.float64)))
 
+    @door
     def prior(self, moments: Moments | None = None) -> Moments:
         r"""Return the Gaussian that stands for $p_T$.
 
@@ -121,6 +130,7 @@ class SDE(Kernel, metaclass=_Checked):
         end = torch.tensor(self.T, dtype=torch.float64)
         return moments.at(self.alpha(end), self.sigma(end))
 
+    @door
     def prior_sample(
         self,
         shape: Sequence[int],
@@ -131,14 +141,35 @@ class SDE(Kernel, metaclass=_Checked):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Return `n` draws of the prior, `(n, *shape)`; `shape` is one event's."""
-        z = torch.randn(n, *shape, generator=generator, dtype=dtype, device=device)
-        return self.prior(moments).sample(z)
+        """Return `n` draws of the prior, `(n, *shape)`; `shape` is one event's.
 
+        Raises:
+            InvalidTypeError: An argument has another type, or `dtype` is not of floating point.
+            InvalidValueError: `n` or a side of the shape is negative.
+            ShapeError: The moments are those of another event.
+            DeviceError: The device cannot be used.
+        """
+        size = check_integer("n", n, 0), *as_event("shape", shape)
+        prior = self.prior(moments)
+        prior.check_event(torch.empty(0, *size[1:]))
+        if dtype is not None:
+            check_floating("dtype", dtype)
+        if device is not None:
+            device = named_device(device)
+        elif generator is not None:
+            device = generator.device
+        z = torch.randn(size, generator=generator, dtype=dtype, device=device)
+        return prior.sample(z)
+
+    @door
     def prior_log_prob(self, z: Tensor, *, moments: Moments | None = None) -> Tensor:
-        """Return the log-density `(B,)` of the prior at `z` of shape `(B, *)`, in nats."""
+        """Return the log-density `(B,)` of the prior at `z` of shape `(B, *)`, in nats.
+
+        The errors are those of `Moments.log_prob`.
+        """
         return self.prior(moments).log_prob(z)
 
+    @door
     def prior_mismatch(self, mean: Tensor, var: Tensor | float) -> float:
         r"""Return the Wasserstein-2 distance from $p_T$ to the prior that knows no moments.
 
@@ -150,7 +181,12 @@ class SDE(Kernel, metaclass=_Checked):
         Args:
             mean: The data's mean, of one event's shape.
             var: The data's variance, a number or per dimension.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: They are no moments of data.
+            ShapeError: The variance has another shape than the mean.
         """
+        Moments(mean, var=var).check_event(mean[None])
         end = torch.tensor(self.T, dtype=torch.float64)
         alpha, sigma = self.alpha(end), self.sigma(end)
         mean = mean.double()
@@ -233,8 +269,11 @@ class SDE(Kernel, metaclass=_Checked):
         """
         check_integer("the number of times", n, 0)
         law = self.time_law if law is None else law
+        device = None if device is None else named_device(device)
         u = torch.rand(n, generator=generator, dtype=torch.float64)
         t, weight = law(self, u)
+        self.as_time(t)
+        check_finite("the weights of a law of times", weight)
         return t.to(device), weight.to(device)
 
     def reverse(

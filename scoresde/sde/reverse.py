@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import door
+from scoresde.checks import check_range, door
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -23,6 +23,7 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
+from scoresde.precision import as_asked
 from scoresde.sde.condition import Condition
 from scoresde.sde.moments import Moments
 from scoresde.sde.process import SDE
@@ -44,7 +45,7 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
         x: The states `(B, *)` that it was given.
 
     Raises:
-        InvalidTypeError: It is no tensor, or one of complex numbers.
+        InvalidTypeError: It is no tensor, or one of complex numbers, integers or truth values.
         ShapeError: It has another shape.
     """
     if not isinstance(out, Tensor):
@@ -52,8 +53,9 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
             f"the {what} must return a tensor, got {type(out).__name__}; "
             "wrap it, for example `lambda x, t: model(x, t).sample`"
         )
-    if out.is_complex():
-        raise InvalidTypeError(f"the {what} must be real, got {out.dtype}; take its .real")
+    if not out.is_floating_point():
+        remedy = "take its .real" if out.is_complex() else "a cast would lose its fractions"
+        raise InvalidTypeError(f"the {what} must be floating point, got {out.dtype}; {remedy}")
     if out.shape != x.shape:
         raise ShapeError(
             f"the {what} must return the shape of its input, expected {tuple(x.shape)}, "
@@ -133,12 +135,18 @@ class ReverseSDE:
         return (x + sigma * (sigma * self.score(x, t))) / alpha
 
     def drift(self, x: Tensor, t: Tensor | float, eta: float = 1.0) -> Tensor:
-        r"""Return $f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)$, like `x`; one evaluation."""
+        r"""Return $f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)$, like `x`; one evaluation.
+
+        Raises:
+            InvalidValueError: `eta` is negative or not finite.
+        """
+        check_range("eta", eta, "[0, inf)")
         g = expand(self.sde.diffusion(t), x)
         return self.sde.drift(x, t) - 0.5 * (1 + eta**2) * g**2 * self.score(x, t)
 
     def diffusion(self, t: Tensor | float, eta: float = 1.0) -> Tensor:
-        r"""Return $\eta\, g(t)$, of the shape of `t`, in float64."""
+        r"""Return $\eta\, g(t)$, of the shape of `t`, in float64; `eta` as in `drift`."""
+        check_range("eta", eta, "[0, inf)")
         return eta * self.sde.diffusion(t)
 
     def method(self, name: str) -> Callable[[Tensor, Tensor | float], Tensor] | None:
@@ -184,7 +192,7 @@ class ReverseSDE:
         version = None if x.is_inference() else x._version
         try:
             # a copy of the time, which a network may scale in place
-            out = function(x, time.to(x.device, dtype).expand(x.shape[0]).clone())
+            out = as_asked(function, x, time.to(x.device, dtype).expand(x.shape[0]).clone())
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(

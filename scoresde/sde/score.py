@@ -7,10 +7,12 @@ attribute, `facts`; a score made of another holds that as its `score` and has th
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor
 
 from scoresde.checks import quoted
@@ -22,7 +24,7 @@ from scoresde.units import Transform
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
 
-__all__ = ["Facts", "Score", "ask", "facts", "process_of"]
+__all__ = ["Facts", "Score", "ask", "facts", "process_of", "warn_between"]
 
 # Where torch and this package keep the score inside another: compiled modules, DataParallel, ours.
 _INSIDE = ("score", "_orig_mod", "module")
@@ -85,7 +87,8 @@ def facts(score: object) -> Facts:
         score: Any score.
 
     Raises:
-        InvalidValueError: Its own property `facts` fails for want of an attribute.
+        InvalidValueError: Its own property `facts` fails for want of an attribute, or it is made of
+            itself.
 
     Examples:
         >>> import scoresde
@@ -96,7 +99,10 @@ def facts(score: object) -> Facts:
         True
     """
     for _ in range(_DEPTH):
-        known = getattr(score, "facts", None)
+        try:
+            known = getattr(score, "facts", None)
+        except RecursionError as error:
+            raise _endless() from error
         if isinstance(known, Facts):
             return known
         if known is None:
@@ -133,6 +139,7 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Condition | None = None) ->
 
     Raises:
         InvalidTypeError: The score takes no such arguments.
+        InvalidValueError: It is made of itself.
     """
     own = None if condition is None else condition.only(facts(score).conditions)
     arguments = (x, t) if own is None else (x, t, own)
@@ -141,7 +148,15 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Condition | None = None) ->
     except TypeError as error:
         _check_call(score, arguments, error)
         raise
+    except RecursionError as error:
+        raise _endless() from error
     return value
+
+
+def _endless() -> InvalidValueError:
+    return InvalidValueError(
+        "the score holds itself, or too many scores within scores; let each hold another one"
+    )
 
 
 def _check_call(score: Any, arguments: tuple[Any, ...], error: TypeError) -> None:
@@ -164,6 +179,9 @@ def process_of(score: object, sde: SDE | None) -> SDE:
 
     Raises:
         InvalidValueError: Neither is known, or the score belongs to another process than `sde`.
+
+    Warns:
+        UserWarning: The score belongs to levels of this process, and not to all of its times.
     """
     own = facts(score).sde
     if sde is None:
@@ -171,8 +189,31 @@ def process_of(score: object, sde: SDE | None) -> SDE:
             raise InvalidValueError("this score knows no SDE of its own; give one, such as VESDE()")
         return own
     if own is None or own.same_process(sde):
+        if own is not None and own is not sde:
+            warn_between(own, None if sde.levels is None else sde.times())
         return sde
     raise InvalidValueError(
         f"this score belongs to {quoted(own)}, not to {quoted(sde)}; leave the SDE out, or sample "
         "Rescheduled(score, sde)"
+    )
+
+
+def warn_between(own: SDE, times: Tensor | None) -> None:
+    """Warn where a score of levels will be asked at other times than those.
+
+    Args:
+        own: The process of the score.
+        times: The times at which it will be asked; None is any.
+    """
+    if own.levels is None:
+        return
+    if times is not None:
+        nearest = own.times().flip(0)[own.index(times)]
+        if torch.allclose(nearest, times, rtol=0.0, atol=1e-6 * own.T):
+            return
+    warnings.warn(
+        f"the score belongs to {own.levels} levels, between which nobody taught it anything, and "
+        "will be asked there; use it with its own SDE, or be sure that it knows all times",
+        UserWarning,
+        stacklevel=4,
     )

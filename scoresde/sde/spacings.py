@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields, check_noise, check_range, named, quoted
+from scoresde.checks import as_numbers, check_fields, check_noise, check_range, named, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.sde.coordinates import level_range, ratio, time_of_level
 
@@ -220,8 +220,9 @@ def spaced(sde: SDE, steps: int, spacing: Callable[..., Tensor] | str) -> Tensor
         InvalidValueError: They are others in number, do not fall, or are not finite.
     """
     rule = spacing_of(spacing)
-    t = rule(sde, steps).double()
+    t = as_numbers("the times of a spacing", rule(sde, steps), dtype=torch.float64, device="cpu")
     if t.shape == (steps + 1,):
+        t = t.clone()
         t[0], t[-1] = sde.T, sde.eps
         if (t.diff() < 0).all():
             return t

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scoresde.checks import quoted
 from scoresde.data import Data
 from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, ShapeError
-from scoresde.sde import SDE, Condition, Moments, facts, process_of
+from scoresde.sde import SDE, Condition, Facts, Moments, facts, process_of
 from scoresde.training.config import TrainConfig
 
 __all__ = ["check_fit", "check_kinds", "process", "warn_of_moments"]
@@ -70,22 +70,24 @@ def check_fit(score: nn.Module, data: Data) -> None:
         ) from error
 
 
-def warn_of_moments(moments: Moments | None, data: Data, *, stacklevel: int) -> None:
+def warn_of_moments(known: Facts, data: Data, *, stacklevel: int) -> None:
     """Warn where a score was made for data of other moments, which would not show in the loss.
 
     Args:
-        moments: Those that the score assumes; None is no assumption.
+        known: What the score knows, moments and process; None is no assumption.
         data: What it is to learn.
         stacklevel: Of the warning.
     """
-    if moments is None:
-        return
     # an affine map takes deviations to deviations
     survey = data.survey
     mean, above = data.transform.forward(
         torch.stack([survey.mean, survey.mean + survey.var.sqrt()])
     )
-    for problem in _disagreements(moments, mean.double(), (above - mean).double().square()):
+    mean, var = mean.double(), (above - mean).double().square()
+    problems = [] if known.moments is None else _disagreements(known.moments, mean, var)
+    if known.sde is not None:
+        problems += _hidden(known.sde, _columns(var).sqrt())
+    for problem in problems:
         warnings.warn(problem, UserWarning, stacklevel=stacklevel + 1)
 
 
@@ -107,9 +109,7 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
             f"the data's variance is {theirs:.3g} and that of the model's moments {own:.3g}: "
             f"samples will not be like the data; {cure}"
         )
-    # one number for each column of vectors, and each channel of images
-    columns = var.reshape(len(var), -1).mean(1)
-    columns = columns[columns > 0]
+    columns = _columns(var)
     if assumed.numel() == 1 and len(columns) and columns.max() / columns.min() > _SPREAD:
         found.append(
             f"the model has one variance for all columns, and those of the data are from "
@@ -117,3 +117,23 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
             "learnt; standardise the data, by data.standardized() or `--standardize`"
         )
     return found
+
+
+def _columns(var: Tensor) -> Tensor:
+    """Return the variance of each column of vectors, or channel of images, that has any."""
+    columns = var.reshape(len(var), -1).mean(1)
+    return columns[columns > 0]
+
+
+def _hidden(sde: SDE, stds: Tensor) -> list[str]:
+    """Say which columns of these standard deviations vanish in the smallest noise."""
+    end = torch.tensor(sde.eps, dtype=torch.float64)
+    least = float(sde.sigma(end) / sde.alpha(end))
+    lost = int((stds < least).sum())
+    if not lost:
+        return []
+    return [
+        f"{lost} of {len(stds)} columns of the data have a standard deviation down to "
+        f"{float(stds.min()):.3g}, below the smallest noise, {least:.3g}, in which they are not "
+        "seen; standardise the data, or take a process with less noise at its end"
+    ]

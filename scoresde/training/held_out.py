@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from scoresde import distributed
 from scoresde.data import Data
 from scoresde.noise import Noise
+from scoresde.objectives import passing
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE
 from scoresde.training.config import TrainConfig
@@ -53,8 +55,19 @@ class HeldOut:
         return patience is not None and self.waited >= patience
 
     def look(self, step: int, model: nn.Module) -> float:
-        """Return the loss after `step` updates, and remember whether it is the best one."""
+        """Return the loss after `step` updates, and remember whether it is the best one.
+
+        Warns:
+            RuntimeWarning: It is not finite, and so no better than any.
+        """
         loss = self.loss(model)
+        if not math.isfinite(loss):
+            warnings.warn(
+                f"after {step} steps the loss of the held-out data is {loss}, which is no better "
+                "than any before; look at their numbers, and at the loss",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         if loss < self.best:
             self.best, self.at, self.waited = loss, step, 0
         else:
@@ -71,7 +84,7 @@ class HeldOut:
         (seed,) = seeds_of_step(self.config.seed, _STEP, 1)
         total = torch.zeros((), dtype=torch.float64)
         starts = range(0, len(self.data), size)[distributed.rank() :: distributed.size()]
-        with evaluating((model, self._loss)):
+        with evaluating((model, self._loss)), passing():
             for first in starts:
                 rows = slice(first, min(first + size, len(self.data)))
                 x = self.data.batch(rows).to(device)

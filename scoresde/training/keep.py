@@ -181,6 +181,16 @@ class Keeper:
                     f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "
                     "take the old one, or another folder"
                 )
+        planned, done, rate = meta["config"]["steps"], meta["step"], self.config.optimiser
+        if rate.decay == "cosine" and planned < self.config.steps and done:
+            warnings.warn(
+                f"{source} is of a run of {planned} steps, which now has {self.config.steps}: its "
+                f"learning rate falls by a cosine to the end, and goes from "
+                f"{rate.lr_at(done - 1, planned):.3g} to {rate.lr_at(done, self.config.steps):.3g} "
+                "here; decay='constant' is the one that can be prolonged",
+                RuntimeWarning,
+                stacklevel=4,
+            )
         for name, now in (
             ("threads", torch.get_num_threads()),
             ("processes", distributed.size()),

@@ -24,7 +24,7 @@ from scoresde.checks import quoted
 from scoresde.data import Data
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingError
 from scoresde.noise import Noise
-from scoresde.objectives import dsm_loss, edm
+from scoresde.objectives import dsm_loss, edm, passing
 from scoresde.score import modules
 from scoresde.sde import SDE, facts
 from scoresde.training.batches import Batch
@@ -166,7 +166,7 @@ class Update:
                 z = noise.fork(_HIDDEN).normal(torch.empty(length, 1), 0.0)[:, 0]
                 label = label.masked_fill(z < self._threshold, -1)
             condition = {"label": label.to(self._device)}
-        with _global_seed(seeds[1 + number], self._device):
+        with _global_seed(seeds[1 + number], self._device), passing():
             losses = self._loss(self._score, self.sde, x, noise=noise, condition=condition)
         return checked(losses, x).mean() / x.shape[1:].numel()
 

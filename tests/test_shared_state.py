@@ -1,0 +1,342 @@
+"""What a run shares with the user's program: modes of networks, autocast, torch's generator."""
+
+import functools
+import gc
+import os
+import struct
+import threading
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+import scoresde
+from scoresde import (
+    SAMPLERS,
+    VPSDE,
+    Moments,
+    Noise,
+    Run,
+    ScoreModel,
+    decode,
+    encode,
+    log_prob,
+    metrics,
+    sample,
+    targets,
+    trajectory,
+)
+from scoresde.audit import audit
+from scoresde.noise import seeds_of
+from scoresde.objectives import LOSSES, LearnedWeight
+from scoresde.precision import as_asked, full_precision
+from scoresde.score import evaluating, modules
+
+SDE = VPSDE()
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(6, 4, generator=GENERATOR)
+ROOT = torch.randn(4, 4, generator=GENERATOR)
+COV = ROOT @ ROOT.T + 0.1 * torch.eye(4)
+
+
+class Net(nn.Module):
+    """A network with dropout, and one product in which autocast shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.5)
+        self.dtypes, self.modes = set(), set()
+        with torch.no_grad():
+            self.linear.weight.copy_(ROOT / 8)
+            self.linear.bias.zero_()
+
+    def forward(self, x, c, **condition):
+        self.modes.add(self.training)
+        out = self.linear(x)
+        self.dtypes.add(out.dtype)
+        return self.drop(out.to(x.dtype))
+
+
+def built(sde=SDE):
+    with torch.random.fork_rng():
+        return ScoreModel(Net(), sde, (4,), moments=Moments(0.0, cov=COV))
+
+
+# Evaluation mode
+
+
+def test_two_interleaved_trajectories_of_a_model_with_dropout_are_those_of_each_alone():
+    model = built().train()
+    alone = [sample(model, sampler="em", n=2, steps=6, seed=seed) for seed in (0, 1)]
+    runs = [trajectory(model, sampler="em", n=2, steps=6, seed=seed) for seed in (0, 1)]
+    last = [None, None]
+    for number in (0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0):  # one ends before the other
+        last[number] = next(runs[number], last[number])
+    assert next(runs[0], None) is None
+    assert next(runs[1], None) is None
+    for state, expected in zip(last, alone, strict=True):
+        assert torch.equal(state.denoised, expected)
+    assert model.net.modes == {False}
+    assert all(layer.training for layer in model.modules())
+
+
+def test_a_run_that_is_dropped_in_the_middle_gives_the_mode_back():
+    model = built().train()
+    model.net.drop.eval()
+    first = trajectory(model, sampler="em", steps=6, seed=0)
+    second = trajectory(model, sampler="em", steps=6, seed=1)
+    next(first), next(second), next(second)
+    del first
+    gc.collect()
+    assert not model.training
+    next(second)
+    second.close()
+    assert (model.training, model.net.drop.training) == (True, False)
+
+
+def test_two_threads_sample_one_model_with_dropout_as_each_does_alone():
+    model = built().train()
+    alone = [sample(model, sampler="heun", n=2, steps=20, seed=seed) for seed in (0, 1)]
+    start = threading.Barrier(2, timeout=60)
+
+    def work(seed):
+        start.wait()
+        return [sample(model, sampler="heun", n=2, steps=20, seed=seed) for _ in range(5)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for found, expected in zip(pool.map(work, (0, 1)), alone, strict=True):
+            assert all(torch.equal(x, expected) for x in found)
+    assert model.net.modes == {False}
+    assert all(layer.training for layer in model.modules())
+
+
+REGISTRY = {}
+
+
+class ByProperty:
+    """A score whose network is reached by its property alone."""
+
+    @property
+    def net(self):
+        return REGISTRY["net"]
+
+    def __call__(self, x, t):
+        return -self.net(x, t)
+
+
+class ByCachedProperty(ByProperty):
+    @functools.cached_property
+    def net(self):
+        return REGISTRY["net"]
+
+
+class ByReference:
+    """A score that holds its network weakly."""
+
+    def __init__(self, net):
+        self.net = weakref.ref(net)
+
+    def __call__(self, x, t):
+        return -self.net()(x, t)
+
+
+@pytest.mark.parametrize("kind", ["property", "cached", "reference", "dead reference"])
+def test_networks_behind_properties_and_weak_references_are_evaluated(kind):
+    net = REGISTRY["net"] = built().net
+    score = {
+        "property": ByProperty, "cached": ByCachedProperty, "reference": lambda: ByReference(net),
+        "dead reference": lambda: ByReference(built().net),
+    }[kind]()  # fmt: skip
+    if kind == "dead reference":
+        gc.collect()
+        assert modules(score) == []
+        return
+    with evaluating(score):
+        score(X, torch.ones(6))
+    assert net.modes == {False}
+    assert net.training
+
+
+# Autocast
+
+
+def exact_score(x, t):
+    return -x  # nothing in it that autocast changes
+
+
+TARGET = targets.Gaussian(torch.zeros(4), cov=COV)
+OTHER = torch.randn(24, 4, generator=GENERATOR)
+# Everything of ours with a product of matrices in it; the score has none, or is exact itself.
+CALLS = {
+    **{
+        f"sample, {name}": lambda name=name: sample(
+            exact_score, SDE, name, n=6, shape=(4,), steps=1 if SAMPLERS[name].adaptive else 4,
+            seed=0, moments=Moments(0.0, cov=COV),
+        )
+        for name in SAMPLERS
+    },
+    "trajectory": lambda: list(
+        trajectory(exact_score, SDE, "fast", n=6, shape=(4,), steps=4, seed=0,
+                   moments=Moments(0.0, cov=COV))
+    )[-1].x,
+    "Run": lambda: Run.of(
+        exact_score, SDE, "fast", n=6, shape=(4,), steps=4, seed=0, moments=Moments(0.0, cov=COV)
+    ).draw().x,
+    "a target": lambda: sample(TARGET.at(SDE), SDE, "ddim", n=6, steps=4, seed=0),
+    "pilot": lambda: scoresde.pilot(exact_score, SDE, shape=(4,), n=4, steps=6,
+                                    moments=Moments(0.0, cov=COV)).factor,
+    "log_prob": lambda: log_prob(exact_score, SDE, X, moments=Moments(0.0, cov=COV)).value,
+    "encode": lambda: encode(exact_score, SDE, X),
+    "decode": lambda: decode(exact_score, SDE, X),
+    **{
+        f"{name} loss": lambda loss=loss: loss(TARGET.at(SDE), SDE, X, noise=Noise.of(0, 6))
+        for name, loss in LOSSES.items()
+    },
+    "learned weight": lambda: learned()(exact_score, SDE, X, noise=Noise.of(0, 6)),
+    "Moments.sample": lambda: Moments(0.0, cov=COV).sample(X),
+    "Moments.log_prob": lambda: Moments(0.0, cov=COV).log_prob(X),
+    "prior_sample": lambda: SDE.prior_sample(
+        (4,), n=6, moments=Moments(0.0, cov=COV), generator=torch.Generator().manual_seed(0)
+    ),
+    "Target.sample": lambda: TARGET.sample(6, generator=torch.Generator().manual_seed(0)),
+    "Target.score": lambda: TARGET.score(X, SDE, 0.5),
+    "TargetScore": lambda: TARGET.at(SDE)(X, 0.5),
+    "audit": lambda: torch.tensor(
+        audit(TARGET.at(SDE), SDE, OTHER, levels=5, samples=4, steps=4, progress=False)
+        .levels[0].loss.value
+    ),
+    "evaluate": lambda: torch.tensor(
+        [row.samples for row in metrics.evaluate(X, OTHER, resamples=0).values()]
+    ),
+    "kernel_distance": lambda: torch.tensor(metrics.kernel_distance(X, OTHER)),
+    "suggest": lambda: torch.tensor(scoresde.suggest(OTHER).sigma_min),
+}  # fmt: skip
+
+
+def learned():
+    weight = LearnedWeight(LOSSES["dsm"], features=8)
+    nn.init.constant_(weight.slopes, 0.3)
+    return weight
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.filterwarnings("ignore:memory:UserWarning")
+def test_autocast_changes_nothing_of_ours(name):
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        expected = CALLS[name]()
+        torch.default_generator.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = CALLS[name]()
+            assert torch.is_autocast_enabled("cpu")
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_users_network_runs_under_the_users_autocast(dtype):
+    model = built().eval()
+    with torch.autocast("cpu", dtype):
+        states = trajectory(model, sampler="fast", n=2, steps=3, seed=0)
+        for state in states:
+            assert torch.is_autocast_enabled("cpu")
+            assert state.x.dtype == torch.float32
+            assert torch.mm(state.x, ROOT).dtype == dtype  # the user's own code, in between
+        log_prob(model, SDE, X, rtol=1e-1, atol=1e-1)
+        LOSSES["dsm"](model, SDE, X, noise=Noise.of(0, 6))
+    assert model.net.dtypes == {dtype}
+    model.net.dtypes.clear()
+    sample(model, n=2, steps=3, seed=0)
+    assert model.net.dtypes == {torch.float32}
+
+
+def test_what_a_score_asks_for_itself_is_not_undone():
+    seen = []
+
+    def quiet(x, t):
+        with torch.autocast("cpu", enabled=False):
+            inner = sample(built(), n=len(x), steps=1, seed=0)
+            seen.append((x @ ROOT).dtype)
+        return -x + 0 * inner
+
+    with torch.autocast("cpu", torch.bfloat16):
+        sample(quiet, SDE, "ddim", shape=(4,), steps=1, seed=0)
+    assert set(seen) == {torch.float32}
+
+
+def test_blocks_of_precision_nest():
+    def dtype():
+        return (X @ ROOT).dtype
+
+    assert as_asked(dtype) == torch.float32
+    with torch.autocast("cpu", torch.bfloat16), full_precision():
+        assert dtype() == torch.float32
+        with full_precision():
+            assert as_asked(dtype) == torch.bfloat16
+        assert as_asked(lambda: as_asked(dtype)) == torch.bfloat16
+        with pytest.raises(ZeroDivisionError):
+            as_asked(lambda: 1 / 0)
+        assert dtype() == torch.float32
+    assert dtype() == torch.float32
+
+
+# Forks
+
+
+def forked(action):
+    """The integer that an action returns in a process that is forked here."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of forks among threads, which this child does not use
+        child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, struct.pack("<Q", action()))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read, "rb") as file:
+        return struct.unpack("<Q", file.read())[0]
+
+
+def drawn():
+    return seeds_of(1, None, None, 0)[0][0]
+
+
+def picture():
+    x = sample(exact_score, SDE, "ddim", shape=(2,), steps=2)
+    return int(x.view(torch.int32).long().sum()) % 2**63
+
+
+@pytest.mark.global_rng
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.parametrize("action", [drawn, picture])
+def test_forked_processes_without_a_seed_draw_samples_of_their_own(action):
+    def again():  # a fork of a fork
+        return forked(action)
+
+    found = [forked(action), forked(action), forked(again), forked(again), action()]
+    assert len(set(found)) == 5
+
+
+@pytest.mark.global_rng
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_seeds_govern_in_the_parent_and_where_a_fork_sets_another():
+    torch.default_generator.manual_seed(7)
+    expected = drawn()
+    torch.default_generator.manual_seed(7)
+    forked(drawn)
+    assert drawn() == expected
+
+    def seeded():
+        torch.default_generator.manual_seed(7)
+        return drawn()
+
+    torch.default_generator.manual_seed(3)
+    assert forked(seeded) == expected
+    assert forked(lambda: seeds_of(1, 5, None, 0)[0][0]) == 5
