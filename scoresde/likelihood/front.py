@@ -269,8 +269,8 @@ def _check_end(gap: Tensor, size: int) -> None:
     if worst > 0.01 * math.sqrt(size):
         warnings.warn(
             f"the log-density at T differs by up to {worst:.2g} nats from that of the Gaussian "
-            "with the moments of the data: T is too small for these data, the moments are not theirs, "
-            "or the score has learnt little there; use a larger T, or moments=",
+            "with the moments of the data: T is too small for these data, the moments are not "
+            "theirs, or the score has learnt little there; use a larger T, or moments=",
             UserWarning,
             stacklevel=4,
         )
