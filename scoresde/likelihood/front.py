@@ -90,7 +90,7 @@ def log_prob(
         moments: The data's moments; a `ScoreModel` knows its own.
 
     Returns:
-        Values, errors and evaluations, without the 320 of the prior's constant, which are made
+        Values, errors and evaluations, without the 640 of the prior's constant, which are made
         once for all samples (for each of them, and counted, under a condition).
 
     Raises:

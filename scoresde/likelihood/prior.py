@@ -82,7 +82,7 @@ class End:
 
     the integral by 5 Gauss nodes and the expectation by 32 pairs of draws $m \pm y$. A second path
     leads over the first draw. The two differ where the score is the gradient of no density, or
-    where the nodes are too few.
+    where the nodes are too few, and so do their two constants: both are in the error.
 
     Args:
         law: $N$.
@@ -111,11 +111,11 @@ class End:
         return total
 
     def constant(self, rsde: ReverseSDE, dtype: torch.dtype) -> Tensor:
-        """c, its half-width, the first draw's integral, and the largest gap, `(4,)`."""
+        """Return c, its half-width, the first draw's integral, and the largest gap, `(4,)`."""
         delta = self.line(rsde, self._mean(self.draws), self.draws, dtype)
-        top = delta.max()
-        mass = (delta - top).exp().reshape(2, _PAIRS).mean(0)
-        c, error = -top - mass.mean().log(), half_width(mass[None])[0] / mass.mean()
+        bent = delta[0] + self.line(rsde, self.draws[0].expand_as(self.draws), self.draws, dtype)
+        c, error = _normaliser(delta)
+        error = error + (_normaliser(bent)[0] - c).abs()
         return torch.stack([c, error, delta[0], (delta + c).abs().max()])
 
     def correction(
@@ -142,7 +142,7 @@ class End:
             size = len(self.draws)
             own = [self.constant(reverse(torch.full((size,), i)), dtype) for i in range(len(z))]
             shared = torch.stack([*own, z.new_zeros(4)], 1)[:, : len(z)]
-            spent += size * len(_NODES)
+            spent *= 1 + size
         else:
             shared = shared[:, None]
         (c, error, first, gap), rsde = shared, reverse(slice(None))
@@ -152,3 +152,10 @@ class End:
 
     def _mean(self, like: Tensor) -> Tensor:
         return torch.as_tensor(self.law.mean, dtype=torch.float64).to(like.device).expand_as(like)
+
+
+def _normaliser(delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return c for integrals to the draws `(64,)`, and its half-width, `()` each."""
+    top = delta.max()
+    mass = (delta - top).exp().reshape(2, _PAIRS).mean(0)
+    return -top - mass.mean().log(), half_width(mass[None])[0] / mass.mean()
