@@ -177,7 +177,7 @@ def bound(short: bool) -> Iterator[Setting]:
     """The variational bound, which is tight for exact scores."""
     for target_name, target in targets(short).items():
         for sde_name, sde in sdes(short).items():
-            x = draws(target, 100, 5)
+            x = draws(target, 200, 5)
             truth = target.log_prob(x)
             for count in (16,) if short else (16, 64):
                 found = elbo(target.at(sde), sde, x, draws=count)

@@ -94,9 +94,10 @@ def elbo(
     # neighbouring strata tell the spread within one, and little of how their means differ
     error = torch.full_like(integral[0], math.inf)
     if draws >= 8:
-        spread = (integral.diff(dim=0) ** 2 / 2).mean(0).sqrt()
-        # differences of neighbours are worth two thirds as many as deviations from a mean
-        error = quantile(2 / 3 * (draws - 1)) * spread / math.sqrt(draws)
+        square = integral.diff(dim=0) ** 2 / 2
+        # neighbours share a draw, and a few strata may have most of the spread (Satterthwaite 1946)
+        freedom = 2 * square.sum(0) ** 2 / (square**2).sum(0).clamp(min=1e-300)
+        error = quantile(freedom.clamp(1, 2 / 3 * (draws - 1))) * (square.mean(0) / draws).sqrt()
     return LogProb(
         value=integral.mean(0) + ends,
         parts={"draws": error},

@@ -67,7 +67,7 @@ def half_width(estimates: Tensor) -> Tensor:
     # row by row, so that the order of a sum does not depend on the batch, as it does in torch.std
     rows = estimates.contiguous()
     square = (rows - rows.mean(1, keepdim=True)).square().sum(1)
-    return quantile(k - 1) * (square / (k * (k - 1))).sqrt()
+    return quantile(square.new_tensor(k - 1)) * (square / (k * (k - 1))).sqrt()
 
 
 def mean(estimates: Tensor) -> Tensor:
@@ -75,11 +75,11 @@ def mean(estimates: Tensor) -> Tensor:
     return estimates.T.contiguous().mean(1)
 
 
-def quantile(freedom: float) -> float:
-    """Return that of 97.5 % of Student's law."""
+def quantile(freedom: Tensor) -> Tensor:
+    """Return that of 97.5 % of Student's law of these degrees of freedom, of any shape."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 0.975))
+    return torch.as_tensor(stdtrit(freedom.cpu().double().numpy(), 0.975)).to(freedom.device)
 
 
 @door
