@@ -31,12 +31,16 @@ from scoresde.likelihood import (
     effective_sample_size,
     elbo,
     encode,
+    flow,
     importance_bound,
     log_prob,
     read_moments,
     sample_with_log_prob,
     slerp,
 )
+from scoresde.likelihood.prior import End
+from scoresde.ode import solve
+from scoresde.sde.coordinates import angle, scale
 from scoresde.targets import Gaussian, GaussianMixture
 
 DOUBLE = torch.float64
@@ -161,6 +165,13 @@ def test_the_score_that_is_no_gradient_shows_in_the_prior():
     turned = log_prob(lambda x, t: MIXTURE.score(x, sde, t) + x @ turn, sde, x, **known)
     assert (plain.parts["prior"] < 1e-6).all()
     assert (turned.parts["prior"] > 1e-4).all()
+    # so do the constants of the two
+    end, errors = End.of(sde, MIXTURE.moments(), x, 0), []
+    for by in (0.0, 1.0):
+        rsde = sde.reverse(lambda x, t, by=by: MIXTURE.score(x, sde, t) + by * x @ turn)
+        errors.append(float(end.constant(rsde, DOUBLE)[1]))
+    assert errors[0] < 1e-7
+    assert errors[1] > 1e-6
 
 
 def test_the_constant_of_the_prior_is_that_of_each_condition():
@@ -289,6 +300,25 @@ def test_the_solvers_error_is_estimated_and_follows_the_tolerance(error):
         assert gap.mean() < last / 3
         last = gap.mean()
     assert last < 1e-4
+
+
+def test_an_error_of_a_step_is_weighed_by_what_it_does_to_the_density(monkeypatch):
+    """By the difference of exact densities at two states, less that of the integrals."""
+    seen, sde, x = {}, VPSDE(), draws(MIXTURE, 5)
+
+    def spy(f, y, *arguments, **options):
+        seen.update(f=f, **options)
+        return solve(f, y, *arguments, **options)
+
+    monkeypatch.setattr(flow, "solve", spy)
+    log_prob(MIXTURE.at(sde), sde, x, t=sde.eps)
+    t = torch.full((5,), 0.4, dtype=DOUBLE)
+    c, phi = scale(sde, t)[:, None], angle(sde, t)
+    y = torch.cat([x / 2, torch.zeros(5, 1, dtype=DOUBLE)], 1)
+    e = 1e-6 * torch.randn(5, 3, generator=gen(), dtype=DOUBLE)
+    change = MIXTURE.log_prob(c * (y + e)[:, :2], sde, t) - MIXTURE.log_prob(c * y[:, :2], sde, t)
+    found = seen["weigh"](phi, y, seen["f"](phi, y, torch.arange(5)), e)
+    assert_close(found[:, 0], change - e[:, 2], rtol=1e-4, atol=1e-10)
 
 
 def test_a_full_error_is_that_of_a_second_solution_where_it_is_larger():
