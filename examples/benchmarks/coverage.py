@@ -4,7 +4,7 @@ Every quantity with an error bar is asked where the truth is known, in many sett
 points in each. A row of the table says how often the bar held the truth, the one-sided lower 99 %
 bound of that (Clopper & Pearson 1934), the least of a single setting, and the median of the bar
 over the error. Of bars of 95 % that are neither too short nor too long, that median is about 3.
-None of these problems is one that the bars were tuned on.
+The bars were made on other problems than these.
 
     python examples/benchmarks/coverage.py                    # minutes
     python examples/benchmarks/coverage.py --only solver      # one row

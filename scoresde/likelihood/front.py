@@ -176,7 +176,8 @@ def sample_with_log_prob(
         device: Where; by default where the networks of the score are.
 
     Returns:
-        The samples `(n, *)` and their `LogProb`.
+        The samples `(n, *)` and their `LogProb`. Its error has the parts `"solver"` and `"probes"`,
+        since the prior is the law that they come from.
     """
     sde = process_of(score, sde)
     check_integer("n", n, 0)
