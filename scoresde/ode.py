@@ -47,8 +47,7 @@ Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`f(t, y, rows)`: the derivative `(b, *)` at times `(b,)`, float64, and states `(b, *)` of the
 samples number `rows` `(b,)` of the batch, the ones that have not arrived."""
 Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""`weigh(t, y, k, error)`: what the error `(b, *)` of a step that ends at time t, state y and
-derivative k does to what is asked for, `(b, *)`."""
+"""`weigh(t, y, k, error)`: what the error of a step to time t, state y, slope k does, `(b, *)`."""
 
 _SAFETY = 0.9
 _FACTORS = torch.tensor(
@@ -138,8 +137,8 @@ class Solution:
 
     Attributes:
         y: The states `(B, *)` at the last time.
-        error: The local error estimates as weighed, in absolute value, summed over the accepted
-            steps, `(B, *)`; of the size of the error, as long as the flow does not spread them.
+        error: The absolute local error estimates, as weighed, summed over the accepted steps,
+            `(B, *)`.
         nfe: Evaluations of each sample `(B,)`.
         accepted: Its steps `(B,)`.
         rejected: Its attempts that were repeated with a smaller step `(B,)`.
