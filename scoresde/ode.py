@@ -137,8 +137,7 @@ class Solution:
 
     Attributes:
         y: The states `(B, *)` at the last time.
-        error: The absolute local error estimates, as weighed, summed over the accepted steps,
-            `(B, *)`.
+        error: The absolute local error estimates, as weighed, summed over the steps, `(B, *)`.
         nfe: Evaluations of each sample `(B,)`.
         accepted: Its steps `(B,)`.
         rejected: Its attempts that were repeated with a smaller step `(B,)`.
