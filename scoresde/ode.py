@@ -36,6 +36,7 @@ __all__ = [
     "Solution",
     "Tableau",
     "Tolerance",
+    "Weigh",
     "check_ratio",
     "nearest_factor",
     "rms",
@@ -45,6 +46,8 @@ __all__ = [
 Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`f(t, y, rows)`: the derivative `(b, *)` at times `(b,)`, float64, and states `(b, *)` of the
 samples number `rows` `(b,)` of the batch, the ones that have not arrived."""
+Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""`weigh(t, y, k, error)`: what the error of a step to time t, state y, slope k does, `(b, *)`."""
 
 _SAFETY = 0.9
 _FACTORS = torch.tensor(
@@ -134,8 +137,7 @@ class Solution:
 
     Attributes:
         y: The states `(B, *)` at the last time.
-        error: The absolute local error estimates, summed over the accepted steps, `(B, *)`: of the
-            size of the error, as long as the flow does not spread what lies side by side.
+        error: The absolute local error estimates, as weighed, summed over the steps, `(B, *)`.
         nfe: Evaluations of each sample `(B,)`.
         accepted: Its steps `(B,)`.
         rejected: Its attempts that were repeated with a smaller step `(B,)`.
@@ -202,6 +204,7 @@ def solve(
     tolerance: Tolerance | None = None,
     *,
     tableau: Tableau = DOPRI5,
+    weigh: Weigh = lambda t, y, k, error: error,
     variable: str = "t",
 ) -> Solution:
     r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, each sample by itself.
@@ -213,6 +216,7 @@ def solve(
         t1: The last time, likewise.
         tolerance: What a step may err by; its `max_nfe` is at least `tableau.stages + 2`.
         tableau: The method.
+        weigh: What of a local error is summed in `Solution.error`; by default itself.
         variable: What t is, for messages.
 
     Raises:
@@ -225,7 +229,7 @@ def solve(
     start, end = (_time(name, t, n) for name, t in (("t0", t0), ("t1", t1)))
     tolerance = (tolerance or Tolerance()).like(y)
     max_nfe = tolerance.max_nfe
-    out, error = y.clone(), torch.zeros_like(y)
+    out, error = y.clone(), torch.zeros_like(weigh(start, y, y, y))
     nfe, accepted, rejected = (torch.zeros(n, dtype=torch.long) for _ in range(3))
     rows = (start != end).nonzero().flatten()
     if len(rows) == 0:
@@ -261,8 +265,8 @@ def solve(
         previous, retry = torch.where(ok, ratio.clamp(min=1e-4), previous), ~ok
         accepted[rows] += ok
         rejected[rows] += ~ok
-        taken = _column(ok, y)
-        error[rows] += torch.where(taken, local.abs(), 0)
+        taken, cost = _column(ok, y), weigh(to, y_to, stages[-1], local).abs()
+        error[rows] += torch.where(_column(ok, cost), cost, 0)
         y, k = torch.where(taken, y_to, y), torch.where(taken, stages[-1], k)
         t = torch.where(ok, to, t)
         there = ok & arriving

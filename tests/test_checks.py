@@ -37,7 +37,7 @@ from scoresde.targets import Gaussian
 X, NOISE = torch.zeros(3, 2), Noise.of(0, 3)
 SDE = VESDE()
 SCORE = Gaussian([0.0, 1.0], std=[1.0, 0.5]).at(SDE)
-FOUND = LogProb(*(torch.zeros(3) for _ in range(5)), 2)
+FOUND = LogProb(torch.zeros(3), {}, torch.zeros(3), 2)
 
 # What came in, where a number, a tensor or one of our own things was expected.
 WRONG_TYPES = {

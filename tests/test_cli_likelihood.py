@@ -43,6 +43,10 @@ def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
     # 17 levels on [-1, 1]: a cell of 1 / 8 is worth 3 bits
     assert bits == pytest.approx(3 - nats / (64 * np.log(2)), abs=1e-3)
     assert bit_error == pytest.approx(error / (64 * np.log(2)), abs=1e-3)
+    # the bar of one sample is the sum of its parts
+    bar, _, *parts = numbers(next(line for line in out if line.startswith("uncertain")))
+    assert len(parts) == 4
+    assert bar == pytest.approx(sum(parts), rel=0.05)
     # the same again in one batch
     assert main(words) == 0
     again = capsys.readouterr().out.splitlines()

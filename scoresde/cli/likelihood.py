@@ -35,8 +35,8 @@ class Likelihood:
     """How many samples, at least 2."""
     method: Literal["auto", "exact", "hutchinson"] = "auto"
     """The trace: exact, by random probes, or exact up to 64 dimensions."""
-    probes: int = 4
-    """Random probes for each sample, at least 1."""
+    probes: int = 16
+    """Random probes for each sample; below 8 they have no error bar."""
     tol: float = 1e-4
     """The solver's tolerance, positive."""
     seed: int = 0
@@ -111,10 +111,8 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
     else:
         bits = bits_per_dim(found, x, data_transform=transform)
         print(f"bits per dim  {float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(n):.4f}")
-    probes, solver = float((found.stderr**2).sum().sqrt()) / n, _mean(found.solver_error)
-    known = f"{probes:.2g}" if math.isfinite(probes) else "an unknown number of"
-    print(f"of which      {known} nats by the probes, {solver:.2g} by the solver")
-    print(f"correction    {_mean(found.correction):.2f} nats from eps to the data")
+    parts = ", ".join(f"{_mean(part):.2g} {name}" for name, part in found.parts.items())
+    print(f"uncertain     ± {_mean(found.error):.2g} nats for one sample, 95 %: {parts}")
     nfe = found.nfe.double()
     print(f"evaluations   {float(nfe.mean()):.0f} for each sample, at most {int(nfe.max())}")
 

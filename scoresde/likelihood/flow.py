@@ -10,6 +10,15 @@ $$ \log p_t(x_t) = \log p_T(x_T) + D \log \frac{c_T}{c_t}
 (Chen et al. 2018, *Neural ordinary differential equations*, arXiv:1806.07366; Song et al. 2021,
 section 4.3, arXiv:2011.13456). State and integral are one system in float64, solved for each
 sample by itself; the integrand vanishes where $p_t$ is standard normal.
+
+**The solver's error.** The flow conserves the density that the rest of the way adds to, of which
+$\nabla_z \log p = c\,s$ is the gradient: a step that errs by $\delta z$ in the state and by
+$\delta r$ in the integral changes the result by $c\,s \cdot \delta z - \delta r$. The sum of the
+absolute values of these, with the solver's estimates for the errors, costs no evaluation. Those are
+estimates for the solution of order 4, while that of order 5 is carried on, and the smaller the
+tolerance, the larger they are beside its errors. Over 24 mixtures in 1 to 4 dimensions under 4
+SDEs, 98 to 99 % of the errors were below $15\,(\text{tol} / 10^{-3})^{.45}$ times the sum, and half
+of them below a ninth to an eleventh of that, at each tolerance from 1e-3 to 1e-6.
 """
 
 from __future__ import annotations
@@ -21,7 +30,7 @@ import torch
 from torch import Tensor
 
 from scoresde.likelihood.trace import Trace
-from scoresde.ode import Solution, Tolerance, rms, solve
+from scoresde.ode import DOPRI5, TSIT5, Tableau, Tolerance, rms, solve
 from scoresde.samplers.adaptive.ode import ANGLE
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, expand
 from scoresde.sde.coordinates import angle, scale, time_of_angle
@@ -36,13 +45,13 @@ class Transport:
     Attributes:
         x: The samples at the last time, `(B, *)` float64.
         rise: $\log p$ at the last time minus that at the first, `(K, B)`, an estimate each.
-        solver_error: An estimate of the solver's error of the rise, `(B,)`.
+        error: The half-width of 95 % for the solver's error of a density, `(B,)`.
         nfe: Evaluations of each sample `(B,)`.
     """
 
     x: Tensor
     rise: Tensor
-    solver_error: Tensor
+    error: Tensor
     nfe: Tensor
 
 
@@ -59,6 +68,7 @@ class Flow:
         trace: How the divergence is found.
         solver: The tolerance relative to $z$, the absolute one, of $z$ and of the density in nats,
             and the most evaluations of a sample.
+        tableau: The solver's method.
     """
 
     score: Score
@@ -68,11 +78,17 @@ class Flow:
     dtype: torch.dtype
     trace: Trace
     solver: Tolerance
+    tableau: Tableau = DOPRI5
 
     def reverse(self, rows: Tensor | slice = slice(None)) -> ReverseSDE:
         """Return the reverse SDE for some of the samples."""
         condition = None if self.condition is None else self.condition.rows(rows)
         return self.sde.reverse(self.score, moments=self.moments, condition=condition)
+
+    def rougher(self) -> Flow:
+        """Return the flow under another solver, at four times the tolerance."""
+        solver = replace(self.solver, rtol=4 * self.solver.rtol, atol=4 * self.solver.atol)
+        return replace(self, solver=solver, tableau=TSIT5)
 
     def divergence(self, x: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The score and the estimates of its divergence, `(b, *)` and `(K, b)`, float64."""
@@ -98,6 +114,11 @@ class Flow:
             rise = tan.to(y.device) * (size + (c**2).to(y.device) * trace)
             return torch.cat([velocity.reshape(len(y), size), rise.T], 1)
 
+        def weigh(phi: Tensor, y: Tensor, k: Tensor, error: Tensor) -> Tensor:
+            # the velocity is -tan(phi) (z + c s)
+            pull = -y[:, :size] - k[:, :size] / torch.tan(phi).to(y.device)[:, None]
+            return (pull * error[:, :size]).sum(1, keepdim=True) - error[:, size:].mean(1, True)
+
         z = x.double() / expand(scale(sde, t), x.double())
         parts = torch.tensor([1.0] * size + [0.0] * count, dtype=torch.float64)
         solution = solve(
@@ -110,6 +131,8 @@ class Flow:
                 rtol=self.solver.rtol * parts,
                 norm=lambda e: torch.maximum(rms(e[:, :size]), rms(e[:, size:])),
             ),
+            tableau=self.tableau,
+            weigh=weigh,
             variable=ANGLE,
         )
         z = solution.y[:, :size].reshape(x.shape)
@@ -117,12 +140,10 @@ class Flow:
         return Transport(
             z * expand(scale(sde, s), z),
             solution.y[:, size:].T + volume.to(z.device),
-            _error(solution, size),
+            15 * (self._loosest() / 1e-3) ** 0.45 * solution.error[:, 0],
             solution.nfe,
         )
 
-
-def _error(solution: Solution, size: int) -> Tensor:
-    """The integral's error, and to first order what the state's does to a standard normal law."""
-    state, integral = solution.error[:, :size], solution.error[:, size:]
-    return integral.mean(1) + (solution.y[:, :size].abs() * state).sum(1)
+    def _loosest(self) -> float:
+        """The larger of the two tolerances."""
+        return max(float(self.solver.rtol), float(self.solver.atol))

@@ -32,8 +32,12 @@ def encode(
 ) -> Tensor:
     r"""Latents: where the probability flow takes samples from eps to `T`, `(B, *)`.
 
-    `decode` leads back, up to about ten times the tolerance; `scoresde.sample(..., x=latents)`
-    starts from them as well. The arguments are those of `log_prob`.
+    `decode` leads back, up to what the flow makes of the solver's errors on its way down: where
+    it parts two modes it spreads them. Of points in the plane half come back to within the
+    tolerance, and the worst of a hundred to within 4 to 200 times it; the worst pixel of a digit
+    of the packaged `mnist` is off by 24 to 1,250 times the tolerance, all of its pixels by 3 to 110
+    in the root mean square. `scoresde.sample(..., x=latents)` starts from latents as well. The
+    arguments are those of `log_prob`.
 
     Examples:
         >>> import scoresde

@@ -1,17 +1,25 @@
-r"""The two ends of the time axis: the Gaussian at `T`, and the data below `eps`."""
+r"""The end of the time axis: the moments that the score has there, and the law at `T`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde.divergence import jacobian
 from scoresde.errors import InvalidValueError
-from scoresde.sde import Moments, ReverseSDE, expand
+from scoresde.likelihood.result import half_width
+from scoresde.noise import Noise
+from scoresde.sde import SDE, Moments, ReverseSDE
 
-__all__ = ["heat_correction", "read_moments"]
+__all__ = ["End", "read_moments"]
+
+_PAIRS = 32
+_NODES, _WEIGHTS = (v.tolist() for v in np.polynomial.legendre.leggauss(5))
 
 
 def read_moments(
@@ -62,22 +70,92 @@ def read_moments(
     return Moments(mean.reshape(event_shape), cov=(basis * variances) @ basis.T)
 
 
-def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
-    r"""What $\log p_0$ has over $\log p_\epsilon$ at the same point, to first order in the noise.
+@dataclass(frozen=True, eq=False)
+class End:
+    r"""The law at `T`: a Gaussian, corrected by the line integral of the score.
 
-    Noise is heat: with $\tau = \sigma^2/\alpha^2$ the density of $x / \alpha$ obeys
-    $\partial_\tau p = \tfrac12 \Delta p$, so that one step back in $\tau$ is
+    With $s_N$ the score of the Gaussian $N$ of mean m,
 
-    $$ \log p_0 - \log p_\epsilon \approx
-       -\tfrac12 \sigma_\epsilon^2 \big(\nabla\cdot s + \|s\|^2\big). $$
+    $$ \log p_T(z) = \log N(z) + \delta(z) + c, \qquad
+       \delta(z) = \int_0^1 (z - m) \cdot (s_T - s_N)\big(m + u (z - m)\big)\, du, \qquad
+       c = -\log E_N\big[e^{\delta}\big], $$
+
+    the integral by 5 Gauss nodes and the expectation by 32 pairs of draws $m \pm y$. A second path
+    leads over the first draw. The two differ where the score is the gradient of no density, or
+    where the nodes are too few, and so do their two constants: both are in the error.
 
     Args:
-        sde_sigma: $\sigma_\epsilon$, `()`.
-        score: $s$ at the points, `(B, *)`.
-        trace: $\nabla\cdot s$ there, `(..., B)`.
-
-    Returns:
-        The correction in nats, `(..., B)`, float64.
+        law: $N$.
+        draws: Of $N$, `(64, *)`, those of a pair 32 apart.
+        end: `T`.
     """
-    square = score.double().square().reshape(len(score), score[:1].numel()).sum(1)
-    return -0.5 * expand(sde_sigma**2, square) * (trace.double() + square)
+
+    law: Moments
+    draws: Tensor
+    end: Tensor
+
+    @classmethod
+    def of(cls, sde: SDE, moments: Moments | None, like: Tensor, seed: int) -> End:
+        """Return the law at `T` of data with these moments, for samples like those in `like`."""
+        law, pairs = sde.prior(moments), torch.empty(_PAIRS, *like.shape[1:], dtype=torch.float64)
+        z = Noise.of(seed, _PAIRS).fork(2).normal(pairs.to(like.device), math.inf)
+        return cls(law, law.sample(torch.cat([z, -z])), torch.tensor(sde.T, dtype=torch.float64))
+
+    def line(self, rsde: ReverseSDE, start: Tensor, to: Tensor, dtype: torch.dtype) -> Tensor:
+        """The integral from points `(B, *)` to others, `(B,)`, by 5 evaluations in a dtype."""
+        way, total = to - start, to.new_zeros(len(to))
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+            x = start + (1 + node) / 2 * way
+            gap = rsde.score(x.to(dtype), self.end).double() - self.law.score(x)
+            total = total + weight / 2 * (way * gap).reshape(len(to), to.shape[1:].numel()).sum(1)
+        return total
+
+    def constant(self, rsde: ReverseSDE, dtype: torch.dtype) -> Tensor:
+        """Return c, its half-width, the first draw's integral, and the largest gap, `(4,)`."""
+        delta = self.line(rsde, self._mean(self.draws), self.draws, dtype)
+        bent = delta[0] + self.line(rsde, self.draws[0].expand_as(self.draws), self.draws, dtype)
+        c, error = _normaliser(delta)
+        error = error + (_normaliser(bent)[0] - c).abs()
+        return torch.stack([c, error, delta[0], (delta + c).abs().max()])
+
+    def correction(
+        self,
+        reverse: Callable[[Tensor | slice], ReverseSDE],
+        shared: Tensor | None,
+        z: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        r"""$\delta + c$ at points `(B, *)`, with what goes with it.
+
+        Args:
+            reverse: The reverse SDE of some of the samples.
+            shared: What `constant` returned; None where each sample has its own.
+            z: The points.
+            dtype: That in which the score is evaluated.
+
+        Returns:
+            It and the half-width of its error, `(B,)`; its largest size over the draws, `(B,)` or
+            `(1,)`; the evaluations of each point.
+        """
+        spent = 2 * len(_NODES)
+        if shared is None:
+            size = len(self.draws)
+            own = [self.constant(reverse(torch.full((size,), i)), dtype) for i in range(len(z))]
+            shared = torch.stack([*own, z.new_zeros(4)], 1)[:, : len(z)]
+            spent *= 1 + size
+        else:
+            shared = shared[:, None]
+        (c, error, first, gap), rsde = shared, reverse(slice(None))
+        straight = self.line(rsde, self._mean(z), z, dtype)
+        bent = first + self.line(rsde, self.draws[0].expand_as(z), z, dtype)
+        return straight + c, error + (bent - straight).abs(), gap, spent
+
+    def _mean(self, like: Tensor) -> Tensor:
+        return torch.as_tensor(self.law.mean, dtype=torch.float64).to(like.device).expand_as(like)
+
+
+def _normaliser(delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return c for integrals to the draws `(64,)`, and its half-width, `()` each."""
+    top = delta.max()
+    mass = (delta - top).exp().reshape(2, _PAIRS).mean(0)
+    return -top - mass.mean().log(), half_width(mass[None])[0] / mass.mean()

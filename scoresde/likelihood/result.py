@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from scoresde.checks import door
 from scoresde.errors import InvalidValueError
 
-__all__ = ["LogProb", "effective_sample_size"]
+__all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "quantile"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,21 +21,21 @@ class LogProb:
 
     Attributes:
         value: The log-densities in nats, `(B,)` float64.
-        stderr: The standard error of the random trace or bound, `(B,)`; 0 where it is exact,
-            infinite where one draw tells nothing of its spread.
-        solver_error: An estimate of the solver's error, `(B,)`.
-        correction: What of `value` was added for the way from eps to the data, `(B,)`. Where it is
-            not small against 1, eps is too large for the density of the data.
+        parts: What is uncertain, by name, each `(B,)`: half-widths that hold the part's error
+            with a probability of 95 %.
         nfe: Evaluations of the network for each sample, `(B,)`.
         dimensions: The size of one sample.
     """
 
     value: Tensor
-    stderr: Tensor
-    solver_error: Tensor
-    correction: Tensor
+    parts: Mapping[str, Tensor]
     nfe: Tensor
     dimensions: int
+
+    @property
+    def error(self) -> Tensor:
+        """The half-width of an interval of 95 % about `value`, `(B,)`: the sum of its parts."""
+        return sum(self.parts.values(), torch.zeros_like(self.value))
 
     def mean(self) -> tuple[float, float]:
         """The mean over the batch and its standard error, that of a sample of the data."""
@@ -44,11 +44,42 @@ class LogProb:
         return float(self.value.mean()), spread
 
     @staticmethod
-    def cat(parts: Sequence[LogProb]) -> LogProb:
+    def cat(batches: Sequence[LogProb]) -> LogProb:
         """The log-densities of several batches as those of one."""
-        names = [field.name for field in fields(LogProb) if field.name != "dimensions"]
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        return LogProb(**joined, dimensions=parts[0].dimensions)
+        first = batches[0]
+        return LogProb(
+            torch.cat([batch.value for batch in batches]),
+            {name: torch.cat([batch.parts[name] for batch in batches]) for name in first.parts},
+            torch.cat([batch.nfe for batch in batches]),
+            first.dimensions,
+        )
+
+
+def half_width(estimates: Tensor) -> Tensor:
+    r"""Return that of a 95 % interval for the mean of K estimates `(B, K)`: `(B,)`.
+
+    It is Student's, $t_{K-1,\,.975}\; s / \sqrt K$, and infinite for less than 8 estimates, whose
+    spread is known too badly.
+    """
+    k = estimates.shape[1]
+    if k < 8:
+        return torch.full_like(estimates[:, 0], math.inf)
+    # row by row, so that the order of a sum does not depend on the batch, as it does in torch.std
+    rows = estimates.contiguous()
+    square = (rows - rows.mean(1, keepdim=True)).square().sum(1)
+    return quantile(square.new_tensor(k - 1)) * (square / (k * (k - 1))).sqrt()
+
+
+def mean(estimates: Tensor) -> Tensor:
+    """The mean over the probes of estimates `(K, B)`, in an order that no batch changes: `(B,)`."""
+    return estimates.T.contiguous().mean(1)
+
+
+def quantile(freedom: Tensor) -> Tensor:
+    """Return that of 97.5 % of Student's law of these degrees of freedom, of any shape."""
+    from scipy.special import stdtrit
+
+    return torch.as_tensor(stdtrit(freedom.cpu().double().numpy(), 0.975)).to(freedom.device)
 
 
 @door

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde.divergence import divergence, hutchinson
+from scoresde.likelihood.result import half_width
 from scoresde.sde import Moments
 
 __all__ = ["Exact", "Probed", "Trace"]
@@ -40,6 +41,10 @@ class Trace(Protocol):
         """
         ...
 
+    def error(self, values: Tensor) -> Tensor:
+        """The half-width of 95 % about the mean of estimates `(B, K)`, `(B,)`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Exact:
@@ -53,6 +58,10 @@ class Exact:
         """The score and its divergence."""
         value, trace = divergence(score, x)
         return value, trace[None].double()
+
+    def error(self, values: Tensor) -> Tensor:
+        """No error."""
+        return torch.zeros_like(values[:, 0])
 
 
 class Probed:
@@ -91,3 +100,7 @@ class Probed:
         var = alpha[:, None] ** 2 * self.variances + sigma[:, None] ** 2
         control = (self.excess[:, rows] / var.to(self.excess.device)).sum(2)
         return value, estimates.double() + control
+
+    def error(self, values: Tensor) -> Tensor:
+        """The half-width by the spread of the probes; infinite for less than 8."""
+        return half_width(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 
 import torch
@@ -130,8 +131,21 @@ class Moments:
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
         return (-0.5 * terms.sum(1)).to(x.dtype)
 
+    def score(self, x: Tensor) -> Tensor:
+        r"""Return $\nabla \log \mathcal N(x; \mu, \Sigma)$, like `x`; errors as of `log_prob`."""
+        self.check_event(x)
+        gap = x.double() - torch.as_tensor(self.mean, dtype=torch.float64).to(x.device)
+        if self.cov is None:
+            return (-gap / torch.as_tensor(self.var, dtype=torch.float64).to(x.device)).to(x.dtype)
+        var, basis = (part.to(x.device) for part in self.principal())
+        return -(_rows(gap) @ basis / var @ basis.T).reshape(x.shape).to(x.dtype)
+
     def principal(self) -> tuple[Tensor, Tensor]:
         """Return principal variances `(D,)` and axes `(D, D)` of the covariance, in float64."""
+        return self._principal
+
+    @cached_property
+    def _principal(self) -> tuple[Tensor, Tensor]:
         assert self.cov is not None
         var: Tensor
         var, basis = torch.linalg.eigh(self.cov.double())
