@@ -153,7 +153,7 @@ def test_a_file_with_a_foreign_pilot_is_named(tmp_path, name, value, message):
     checkpoint.save_tensors(
         tmp_path / "model.safetensors", tensors | {f"pilot.{name}": value}, config
     )
-    with pytest.raises(CheckpointError, match=rf"model\.safetensors holds .* pilot: .*{message}"):
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: its pilot is .*{message}"):
         ScoreModel.from_pretrained(tmp_path)
 
 

@@ -707,7 +707,8 @@ def test_levels_that_are_not_dequantised_have_no_bits(levels, shape):
     y = torch.randint(min(levels, 6), shape, generator=gen())
     for transform in (Dequantization.centred(levels), Dequantization(levels, 1 / levels, -0.5)):
         spread = transform(y, generator=gen())
-        found = LogProb(*(torch.zeros(shape[0], dtype=DOUBLE) for _ in range(5)), 1)
+        zeros = torch.zeros(shape[0], dtype=DOUBLE)
+        found = LogProb(zeros, {}, zeros, 1)
         assert bits_per_dim(found, spread, data_transform=transform).isfinite().all()
         at_their_middle = (transform.origin + transform.cell * (y + 0.5)).float()
         for x in (at_their_middle, at_their_middle - transform.cell / 2):

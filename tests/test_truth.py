@@ -122,6 +122,7 @@ def test_every_sampler_follows_what_the_score_returns(kind):
         assert not torch.allclose(found, sample(built(), sampler=name, **options), atol=1e-3), name
 
 
+@pytest.mark.filterwarnings("ignore:the log-density at T differs:UserWarning")  # nothing is learnt
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile's
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_likelihood_and_the_losses_follow_what_the_score_returns(kind):
