@@ -133,10 +133,10 @@ def evaluate(
     for metric in tqdm(chosen, desc="comparing", leave=False, disable=_hidden(progress)):
         found, floor = _found(metric, x, y, rows, others), _found(metric, z, y, floor_rows, others)
         for name, values in found.items():
-            _, low, high = FIGURES.get(name, Figure(""))
+            _, low, high, square = FIGURES.get(name, Figure(""))
             figures[name] = Comparison(
-                estimate(values, level=level, limits=(low, high)),
-                estimate(floor[name], level=level, limits=(low, high)),
+                estimate(values, level=level, limits=(low, high), square=square),
+                estimate(floor[name], level=level, limits=(low, high), square=square),
                 estimate(values - floor[name], level=level, limits=(low - high, high - low)),
             )
     what = "the samples themselves" if features is None else _name(features)
