@@ -254,6 +254,17 @@ def test_the_covariance_is_shrunk_as_ledoit_and_wolf_say(n, size):
     np.testing.assert_allclose(cov.numpy(), expected, atol=1e-10)
 
 
+def test_an_interval_of_the_audit_holds_the_mean_as_often_as_it_says():
+    values = torch.randn(2000, 200, generator=seeded(0), dtype=torch.float64)
+    found = [identities.mean(row) for row in values]
+    below, above = (
+        sum(cut) / 2000 for cut in zip(*((e.high < 0, e.low > 0) for e in found), strict=True)
+    )
+    error = 4 * math.sqrt(0.025 / 2000)
+    assert below == pytest.approx(0.025, abs=error)
+    assert above == pytest.approx(0.025, abs=error)
+
+
 def test_the_linear_denoiser_meets_only_samples_that_it_was_not_fitted_to():
     sde, target = VESDE(), Gaussian(torch.zeros(60), var=torch.logspace(-3, 0.5, 60))
     x = target.sample(40, generator=seeded(22), dtype=torch.float64)

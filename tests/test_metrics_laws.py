@@ -87,10 +87,10 @@ def test_the_interval_of_a_skewed_mean_holds_it_as_often_as_it_says(law):
         low, high = mean_interval(row)
         hits += low <= mean <= high
         widths.append(high - low)
-    # Student's interval holds the last two .92 of the time; Hall's is known to hold it .94
-    assert hits / reps > 0.945 - 2.5 * math.sqrt(0.945 * 0.055 / reps)
+    # Student's interval holds the last two in .93 and .92 of the cases
+    assert hits / reps > 0.95 - 2.5 * math.sqrt(0.95 * 0.05 / reps)
     usual = 2 * 1.96 * float(values.mean(1).std())
-    assert 0.9 < sorted(widths)[reps // 2] / usual < 1.15
+    assert 0.9 < sorted(widths)[reps // 2] / usual < 1.2
 
 
 def test_both_ends_of_a_skewed_mean_are_missed_equally():
@@ -108,8 +108,9 @@ def test_the_interval_is_students_where_nothing_leans_and_turns_with_the_sign(va
     assert low <= float(v.mean()) <= high
     assert mean_interval(-v, level=level) == pytest.approx((-high, -low), rel=1e-9, abs=1e-9)
     both = torch.cat([v, -v])
-    t = scipy.stats.t.ppf((1 + level) / 2, len(both) - 1)
-    reach = t * float(both.std()) / math.sqrt(len(both))
+    n = len(both)
+    t = scipy.stats.t.ppf((1 + level) / 2, max((n - 1) / 5, min(n - 1, 3)))
+    reach = t * float(both.std()) / math.sqrt(n)
     assert mean_interval(both, level=level) == pytest.approx((-reach, reach), rel=1e-6, abs=1e-9)
 
 

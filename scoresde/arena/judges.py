@@ -87,7 +87,7 @@ def law_errors(
     }
 
 
-def law_interval(metric: str, runs: Sequence[Tensor]) -> Estimate:
+def law_interval(metric: str, runs: Sequence[Tensor], n: int) -> Estimate:
     r"""The mean error of R runs, with the interval that the halves of all of them give.
 
     The spread of the mean is that of one run over $\sqrt R$.
@@ -95,14 +95,15 @@ def law_interval(metric: str, runs: Sequence[Tensor]) -> Estimate:
     Args:
         metric: One of `LAW`.
         runs: What `law_errors` found of it in each.
+        n: How many samples they had together.
     """
     found = torch.stack([*runs])
     if not found.isfinite().all():
         return Estimate(*[math.inf] * 3)
     value, parts = found[:, :1].mean(0), found[:, 1:]
     gaps = (parts - parts.mean(1, keepdim=True)).flatten() / math.sqrt(len(found))
-    square = metric in ("energy", "sliced")
-    return estimate(torch.cat([value, value + gaps]), limits=(0, math.inf), square=square)
+    values, square = torch.cat([value, value + gaps]), metric in ("energy", "sliced")
+    return estimate(values, limits=(0, math.inf), square=square, samples=n)
 
 
 @lru_cache(maxsize=32)

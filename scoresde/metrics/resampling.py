@@ -5,8 +5,9 @@ with $\theta_n$ the figure of n rows, and $\theta_b$ that of the half b, the law
 $\theta_b - \bar\theta$ is to first order that of $\theta_n - E \theta_n$ (Praestgaard & Wellner
 1993, doi:10.1214/aop/1176989011; in its variance, the jackknife that leaves out half of the rows,
 Shao & Wu 1989, doi:10.1214/aos/1176347263). Hence, with s the standard deviation of $\theta_b$ and
-t the quantile of Student's law for B halves, the interval $\theta_n \pm t\, s$ for $E \theta_n$,
-within the values that it can have.
+t a quantile of Student's law, the interval $\theta_n \pm t\, s$ for $E \theta_n$, within the values
+that it can have. Its degrees of freedom are $1 / (1 / (B - 1) + 2 / n)$: $s^2$ is that of B halves,
+of n rows, and the second term what it errs by where their parts in the figure have a kurtosis of 5.
 
 Most distances here are squares, $\theta = \|m\|^2$ of the mean m of something. Then the variance of
 $\theta_n$ is not that at the truth $\theta$, but grows with it: about as $s^2 \theta / \theta_n$
@@ -95,6 +96,7 @@ def estimate(
     level: float = 0.95,
     limits: tuple[float, float] = (-math.inf, math.inf),
     square: bool = False,
+    samples: float = math.inf,
 ) -> Estimate:
     r"""The figure of all rows, with the interval that its halves give.
 
@@ -103,6 +105,7 @@ def estimate(
         level: The probability that the interval is to have, in (0, 1).
         limits: The least and the largest value that the figure can have on average.
         square: Whether the figure estimates a square, whose error grows with it.
+        samples: How many rows there are.
 
     Returns:
         The estimate; its ends are the figure where B is 0.
@@ -122,7 +125,8 @@ def estimate(
         return Estimate(value, value, value)
     parts = values[1:].double()
     size = float(parts.abs().max()) or 1.0  # their squares may leave float64
-    t, spread = student(level, len(parts) - 1), float((parts / size).std()) * size
+    freedom = 1 / (1 / (len(parts) - 1) + 2 / samples)
+    t, spread = student(level, freedom), float((parts / size).std()) * size
     (low, high), lean = limits, 0.0
     if square and spread > 0:
         low = max(low, float(parts.mean()) - value - spread / 2)
