@@ -14,7 +14,7 @@ from methods import ADAPTIVE
 
 from scoresde import SAMPLERS, arena
 from scoresde.arena import Problem, Results, Row
-from scoresde.arena.judges import flow_errors, law_errors, law_interval
+from scoresde.arena.judges import law_errors, law_interval
 from scoresde.arena.peers import peers
 from scoresde.arena.peers.base import GRIDS, Method, Peer
 from scoresde.errors import (
@@ -231,8 +231,7 @@ def test_the_errors_of_a_law_are_in_units_of_the_data(monkeypatch):
         problem = Problem.of(target, VESDE(0.01 * c, 50 * c))
         wrong = 1.1 * problem.exact(100, 3, part=3) + 0.2 * c
         found.append(law_errors(problem, wrong, 0, 4))
-        found[-1]["flow"] = flow_errors(problem, wrong[:4], 4, 0)
-    for name in (*arena.LAW, "flow"):
+    for name in arena.LAW:
         assert torch.allclose(found[0][name], found[1][name], rtol=1e-6, atol=1e-9), name
 
 
