@@ -177,6 +177,17 @@ def test_what_is_avoidable_is_no_more_than_the_error(factor, tilt, generator):
     assert found.value < truth + 5 * found.stderr + 1e-9
 
 
+def test_nothing_is_avoidable_on_average_where_the_multiples_were_not_fitted():
+    """Perfect predictions: what the multiples seem to save is noise, which one half cannot know."""
+    e, said, u = torch.randn(3, 1000, 20, 3, generator=seeded(5), dtype=torch.float64)
+    found = [
+        identities._avoidable(identities.products(said + e, said, u)).value
+        for e, said, u in zip(e, said, u, strict=True)
+    ]
+    found = torch.tensor(found)
+    assert float(found.mean()) < -4 * float(found.std()) / math.sqrt(len(found))
+
+
 @pytest.mark.parametrize("factor", [0.7, 0.8, 1.2, 1.3])
 def test_all_of_a_wrong_factor_is_avoidable(factor):
     found, truth = avoidable(factor, 0.0, seeded(24))
