@@ -289,9 +289,7 @@ def of_laws(n: int, repetitions: int, runs: int = 4) -> Iterator[Row]:
                 for s in seeds
             ]
             for metric in LAW:
-                found[metric].append(
-                    law_interval(metric, [error[metric] for error in errors], n * runs)
-                )
+                found[metric].append(law_interval(metric, [error[metric] for error in errors], n))
         for metric, estimates in found.items():
             truth = sum(e.value for e in estimates) / repetitions
             if shift == 0 and metric in ("energy", "sliced"):

@@ -95,7 +95,7 @@ def law_interval(metric: str, runs: Sequence[Tensor], n: int) -> Estimate:
     Args:
         metric: One of `LAW`.
         runs: What `law_errors` found of it in each.
-        n: How many samples they had together.
+        n: How many samples each had.
     """
     found = torch.stack([*runs])
     if not found.isfinite().all():

@@ -144,7 +144,7 @@ def _law(
         nfe = max(run[1] for run in runs if run is not None)
         pilot = getattr(contender, "pilot_nfe", 0)
         for metric in LAW:
-            found = law_interval(metric, [error[metric] for error in errors], n * repeats)
+            found = law_interval(metric, [error[metric] for error in errors], n)
             floor = sum(float(error[metric]) for error in floors) / repeats
             yield Row(problem.name, name, budget, nfe, metric, *found, floor, seconds, pilot)
 

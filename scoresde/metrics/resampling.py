@@ -6,8 +6,9 @@ $\theta_b - \bar\theta$ is to first order that of $\theta_n - E \theta_n$ (Praes
 1993, doi:10.1214/aop/1176989011; in its variance, the jackknife that leaves out half of the rows,
 Shao & Wu 1989, doi:10.1214/aos/1176347263). Hence, with s the standard deviation of $\theta_b$ and
 t a quantile of Student's law, the interval $\theta_n \pm t\, s$ for $E \theta_n$, within the values
-that it can have. Its degrees of freedom are $1 / (1 / (B - 1) + 2 / n)$: $s^2$ is that of B halves,
-of n rows, and the second term what it errs by where their parts in the figure have a kurtosis of 5.
+that it can have. Its degrees of freedom are $1 / (1 / (B - 1) + 7 / n)$: $s^2$ is that of B halves,
+of n rows, and errs by the second term where the rows' parts in the figure have a kurtosis of 15, as
+the square of a normal number has.
 
 Most distances here are squares, $\theta = \|m\|^2$ of the mean m of something. Then the variance of
 $\theta_n$ is not that at the truth $\theta$, but grows with it: about as $s^2 \theta / \theta_n$
@@ -125,7 +126,7 @@ def estimate(
         return Estimate(value, value, value)
     parts = values[1:].double()
     size = float(parts.abs().max()) or 1.0  # their squares may leave float64
-    freedom = 1 / (1 / (len(parts) - 1) + 2 / samples)
+    freedom = 1 / (1 / (len(parts) - 1) + 7 / samples)
     t, spread = student(level, freedom), float((parts / size).std()) * size
     (low, high), lean = limits, 0.0
     if square and spread > 0:
