@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+from dataclasses import dataclass, field
 
 import oracle
 import pytest
@@ -13,6 +14,7 @@ from methods import ADAPTIVE
 
 from scoresde import SAMPLERS, arena
 from scoresde.arena import Problem, Results, Row
+from scoresde.arena.judges import law_errors, law_interval
 from scoresde.arena.peers import peers
 from scoresde.arena.peers.base import GRIDS, Method, Peer
 from scoresde.errors import (
@@ -198,6 +200,60 @@ def test_exact_samples_measure_what_the_noise_floor_says():
         else:
             assert row.value < 2 * row.floor
         assert row.low <= row.value <= row.high
+
+
+@dataclass(frozen=True, eq=False)
+class Asked(Problem):
+    """A problem that writes down which exact samples are asked of it."""
+
+    asked: list = field(default_factory=list)
+
+    def exact(self, n, seed, part=0):
+        self.asked.append((part, n))
+        return super().exact(n, seed, part)
+
+
+def test_references_floors_and_the_facts_of_a_law_are_draws_of_their_own():
+    problem = Asked("asked", PLANE.at(VPSDE()), VPSDE(), (2,), PLANE.moments(), PLANE)
+    arena.compare({"exact": perfect}, [problem], (5,), by="law", n=50, repeats=2)
+    counts = dict(problem.asked)
+    # the references, the floors, the facts, and what competes
+    assert [part for part, _ in problem.asked].count(2) == 1
+    assert counts == {0: 50, 1: 50, 2: 2**14, 3: 50}
+
+
+def test_the_errors_of_a_law_are_in_units_of_the_data(monkeypatch):
+    monkeypatch.setattr("scoresde.arena.judges._POOL", 512)
+    means, stds = torch.tensor([[1.0, -1.0], [-0.5, 0.5]]), torch.tensor([0.3, 0.1])
+    found = []
+    for c in (1.0, 50.0):
+        target = GaussianMixture([0.3, 0.7], c * means, stds=c * stds)
+        problem = Problem.of(target, VESDE(0.01 * c, 50 * c))
+        wrong = 1.1 * problem.exact(100, 3, part=3) + 0.2 * c
+        found.append(law_errors(problem, wrong, 0, 4))
+    for name in arena.LAW:
+        assert torch.allclose(found[0][name], found[1][name], rtol=1e-6, atol=1e-9), name
+
+
+def test_one_run_has_an_interval_and_four_a_shorter_one():
+    problem = Problem.of(PLANE, VPSDE())
+    widths = []
+    for repeats in (1, 4):
+        rows = arena.compare({"x": perfect}, [problem], (5,), by="law", n=100, repeats=repeats).rows
+        assert all(row.low < row.high for row in rows)
+        assert all(row.low <= row.value <= row.high for row in rows)
+        widths.append(torch.tensor([row.high - row.low for row in rows]))
+    # where an end is cut off at 0, by less than the square root of four
+    assert 0.3 < float((widths[1] / widths[0]).median()) < 0.8
+
+
+def test_the_spread_of_a_mean_of_runs_is_that_of_one_over_the_root_of_their_number():
+    runs = 100 + randn(9, 2001, seed=1)
+    one, nine = law_interval("modes", runs[:1], 10**6), law_interval("modes", runs, 10**6)
+    assert nine.value == pytest.approx(float(runs[:, 0].mean()))
+    assert one.high - one.value == pytest.approx(1.96, rel=0.05)
+    assert nine.high - nine.value == pytest.approx(1.96 / 3, rel=0.05)
+    assert law_interval("modes", runs / 0, 9) == (math.inf,) * 3
 
 
 def lose_a_mode(problem, x, budget, seed):
@@ -453,6 +509,11 @@ def test_the_picture_shows_the_best_of_the_others_as_one(tmp_path):
         (lambda: arena.compare({"x": 3}), InvalidTypeError, "'x' must be a sampler"),
         (lambda: arena.compare("pc", by="low"), UnknownNameError, "choose from flow, law"),
         (lambda: arena.compare("pc", n=1), InvalidValueError, "n must be an integer >= 2, got 1"),
+        (
+            lambda: arena.compare("pc", by="law", n=3),
+            InvalidValueError,
+            "n must be an integer >= 4, got 3",
+        ),
         (
             lambda: arena.compare("pc", budgets=(1,)),
             InvalidValueError,

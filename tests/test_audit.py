@@ -177,6 +177,17 @@ def test_what_is_avoidable_is_no_more_than_the_error(factor, tilt, generator):
     assert found.value < truth + 5 * found.stderr + 1e-9
 
 
+def test_nothing_is_avoidable_on_average_where_the_multiples_were_not_fitted():
+    """Perfect predictions: what the multiples seem to save is noise, which one half cannot know."""
+    e, said, u = torch.randn(3, 1000, 20, 3, generator=seeded(5), dtype=torch.float64)
+    found = [
+        identities._avoidable(identities.products(said + e, said, u)).value
+        for e, said, u in zip(e, said, u, strict=True)
+    ]
+    found = torch.tensor(found)
+    assert float(found.mean()) < -4 * float(found.std()) / math.sqrt(len(found))
+
+
 @pytest.mark.parametrize("factor", [0.7, 0.8, 1.2, 1.3])
 def test_all_of_a_wrong_factor_is_avoidable(factor):
     found, truth = avoidable(factor, 0.0, seeded(24))
@@ -252,6 +263,17 @@ def test_the_covariance_is_shrunk_as_ledoit_and_wolf_say(n, size):
     cov = fit.axes * (fit.variances - fit.rest) @ fit.axes.T + fit.rest * torch.eye(size).double()
     expected, _ = covariance.ledoit_wolf(data.numpy())
     np.testing.assert_allclose(cov.numpy(), expected, atol=1e-10)
+
+
+def test_an_interval_of_the_audit_holds_the_mean_as_often_as_it_says():
+    values = torch.randn(2000, 200, generator=seeded(0), dtype=torch.float64)
+    found = [identities.mean(row) for row in values]
+    below, above = (
+        sum(cut) / 2000 for cut in zip(*((e.high < 0, e.low > 0) for e in found), strict=True)
+    )
+    error = 4 * math.sqrt(0.025 / 2000)
+    assert below == pytest.approx(0.025, abs=error)
+    assert above == pytest.approx(0.025, abs=error)
 
 
 def test_the_linear_denoiser_meets_only_samples_that_it_was_not_fitted_to():

@@ -93,6 +93,23 @@ def test_steps_seeds_and_rows_are_augmented_differently():
     assert len({tuple(v.flatten().tolist()) for batch in draws for v in batch}) == 12
 
 
+def test_augmentations_have_numbers_that_the_update_does_not_draw_from():
+    """The times and the noise of a step are seeded by words of (seed, step)."""
+    seeds = set()
+
+    def spy(x, generator):
+        seeds.add(generator.initial_seed())
+        return x
+
+    own = set()
+    for step in range(5):
+        augmented(torch.zeros(4, 1), [spy], seed=3, step=step, rows=range(4))
+        words = np.random.SeedSequence([3, step]).generate_state(64, np.uint64)
+        own |= {int(word) for word in words} | {int(word) >> 1 for word in words}
+    assert len(seeds) == 20
+    assert not seeds & own
+
+
 @pytest.mark.parametrize("options", [{}, {"workers": 2}])
 def test_a_run_that_is_taken_up_again_sees_the_same_batches(tmp_path, options):
     whole = Trainer(model(), DATA, config(**options), augment=noisy).train(progress=False)
@@ -227,6 +244,30 @@ def test_workers_that_die_again_and_again_end_the_run(monkeypatch):
         warnings.simplefilter("ignore")
         with pytest.raises(TrainingError, match=r"the 4th within .*/dev/shm"):
             next(batches.since(0))
+
+
+@pytest.mark.parametrize(("gap", "last"), [(4, None), (3, 9)])
+def test_only_deaths_that_follow_each_other_closely_end_the_run(monkeypatch, gap, last):
+    """At most three within ten steps: one in every four steps may go on, one in three may not."""
+    monkeypatch.setattr("scoresde.training.batches._WITHIN", 10)
+    batches, died = Batches(DATA, config(workers=1, steps=40)), []
+
+    def dies(step):
+        for at in range(step, 40):
+            if at % gap == 0 and at not in died:
+                died.append(at)
+                raise ConnectionResetError("of the connection")
+            yield at
+
+    monkeypatch.setattr(batches, "_made_elsewhere", dies)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if last is None:
+            assert list(batches.since(0)) == list(range(40))
+        else:
+            with pytest.raises(TrainingError, match="the 4th within 10 steps"):
+                list(batches.since(0))
+            assert died[-1] == last
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -459,6 +459,35 @@ def test_several_stretches_are_gone_over_each_at_its_end():
     assert_close(mean, m, rtol=1e-9, atol=1e-9)
 
 
+class Asked:
+    """Noise that writes down what is asked of it, and of its forks."""
+
+    def __init__(self, noise, record, path=()):
+        self.noise, self.record, self.path = noise, record, path
+
+    def normal(self, like, t, k=0):
+        self.record.append((self.path, float(t), k))
+        return self.noise.normal(like, t, k)
+
+    def fork(self, k):
+        return Asked(self.noise.fork(k), self.record, (*self.path, k))
+
+
+def test_no_number_serves_two_stretches_two_passes_or_the_way_down():
+    sde, record = EDMSDE(), []
+    rsde, times = sde.reverse(gaussian(sde, 0.0, 0.5)), sde.times(8)
+    stretch = Stretch(0.1, 1.0, k=2, steps=2)
+    x, noise = torch.ones(2, 1, dtype=torch.float64), Asked(Noise.of(0, 2), record)
+    last(Restart(DDIM(eta=1.0), (stretch, stretch)), rsde, x, times, noise)
+    assert len(record) == len(set(record)) == 8 + 2 * 2 * (1 + 2)
+    numbers = [Noise.of(0, 2) for _ in record]
+    for i, (path, t, k) in enumerate(record):
+        for fork in path:
+            numbers[i] = numbers[i].fork(fork)
+        numbers[i] = numbers[i].normal(x, torch.tensor(t, dtype=torch.float64), k)
+    assert len(torch.cat(numbers).unique()) == 2 * len(record)
+
+
 def test_a_run_of_no_steps_has_nothing_to_go_over_again():
     sde, x = EDMSDE(), torch.ones(2, 1)
     assert list(Restart().trajectory(sde.reverse(lambda x, t: -x), x, sde.times(3)[:1], None)) == []

@@ -654,6 +654,16 @@ def test_the_bounds_error_bar_is_the_spread_of_the_bound():
     assert 0.36 < float(spread) < 0.5
 
 
+def test_few_draws_of_the_bound_are_right_on_average():
+    """Anywhere in their strata, of which the middle alone would be wrong."""
+    sde, x = VPSDE(), draws(MIXTURE, 1).expand(3000, 2)
+    few = elbo(MIXTURE.at(sde), sde, x, draws=2).value
+    many = elbo(MIXTURE.at(sde), sde, x[:200], draws=64).value
+    error = math.hypot(float(few.std()) / math.sqrt(3000), float(many.std()) / math.sqrt(200))
+    assert abs(float(few.mean() - many.mean())) < 4.5 * error
+    assert error < 0.1
+
+
 def test_the_bounds_error_bar_falls_with_the_draws():
     """By the square root of 8, and a little more, since the strata become narrower."""
     sde, x = VPSDE(), draws(MIXTURE, 300)

@@ -89,6 +89,29 @@ def test_the_figure_of_some_rows_is_that_of_these_rows_alone(n, d, seed):
                 assert float(value) == pytest.approx(float(alone), rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "cubic", "distance"])
+def test_a_table_that_is_made_in_parts_has_the_same_sums(kind, monkeypatch):
+    x, y = randn(23, 3, seed=1), 0.5 + randn(19, 3, seed=2)
+    rows, others = halves(23, 3, seed=1), halves(19, 3, seed=2)
+    (want,) = Kernel(kind)(x, y, rows, others).values()
+    monkeypatch.setattr("scoresde.metrics.kernels._ENTRIES", 60)  # two or three rows at a time
+    (found,) = Kernel(kind)(x, y, rows, others).values()
+    assert torch.allclose(found, want, rtol=1e-10, atol=1e-12)
+
+
+def test_the_bandwidth_is_the_median_distance_or_the_mean_or_one():
+    x, y = randn(9, 2, seed=1), randn(6, 2, seed=2)
+
+    def found(bandwidth=None):
+        return kernel_distance(x, y, bandwidth=bandwidth)
+
+    assert found() == pytest.approx(found(float(torch.pdist(y).median())), rel=1e-10)
+    y[1:] = y[1]  # most distances are 0
+    assert found() == pytest.approx(found(float(torch.pdist(y).mean())), rel=1e-10)
+    y[:] = y[1]
+    assert found() == pytest.approx(found(1.0), rel=1e-10)
+
+
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.8, 1.0), (0.0, 2.0)])
 def test_the_gaussian_kernel_finds_the_discrepancy_of_gaussians_without_bias(shift, scale):
     d, s, n = 3, 1.5, 20

@@ -152,6 +152,40 @@ def test_rejected_attempts_leave_no_error_and_are_not_followed_by_a_longer_step(
     assert ode._factor(ratio, one, ~after).tolist() == [10.0, 1.0, 0.7, 0.2]
 
 
+@given(st.floats(1e-8, 1e4), st.floats(1e-4, 1.0))
+def test_the_next_step_is_that_of_the_controller(ratio, previous):
+    wish = 0.9 * ratio ** (-3 / 16) * previous ** (1 / 32)
+    numbers = (torch.tensor([v], dtype=DOUBLE) for v in (ratio, previous))
+    factor = float(ode._factor(*numbers, torch.tensor([False])))
+    factors = ode._FACTORS.tolist()
+    # the largest of the few that is below the wish, whose last digit is the computer's
+    assert factor == factors[0] or factor <= wish * (1 + 1e-9)
+    assert factor == factors[-1] or factors[factors.index(factor) + 1] >= wish * (1 - 1e-9)
+
+
+def test_an_attempt_is_damped_by_the_last_error_that_was_accepted(monkeypatch):
+    """A step that is tried again too, whose own error says nothing of the trend."""
+    seen, inner = [], ode._factor
+
+    def spy(ratio, previous, retry):
+        seen.append((float(ratio), float(previous), bool(retry)))
+        return inner(ratio, previous, retry)
+
+    monkeypatch.setattr(ode, "_factor", spy)
+
+    def f(t, y, rows):
+        return (1 + torch.tanh(300 * (t - 0.7)))[:, None] * torch.cos(40 * y)
+
+    out = solve(f, torch.zeros(1, 1, dtype=DOUBLE), 0.0, 1.0, rtol=0.0, atol=1e-5)
+    accepted, last = 1.0, True
+    for ratio, previous, retry in seen:
+        assert previous == accepted
+        assert retry is not last
+        last = ratio <= 1
+        accepted = max(ratio, 1e-4) if last else accepted
+    assert sum(retry for *_, retry in seen) == int(out.rejected) > 1
+
+
 @TABLEAUS
 def test_a_step_is_taken_where_its_error_is_within_the_tolerance_and_nowhere_else(tableau):
     seen = []

@@ -334,7 +334,7 @@ def test_noise_does_not_spoil_the_spread_of_modes_in_many_dimensions(tau):
     contender = replace(FAST["fast_sde"], sampler=Fast(tau=tau))
     x, nfe = contender(problem, problem.start(400, 0), 10, 0)
     assert nfe == 10
-    assert law_errors(problem, x, 0)["spread"] < 0.1
+    assert float(law_errors(problem, x, 0)["spread"]) < 0.1
 
 
 def test_with_the_pilot_of_another_target_fast_converges_all_the_same():

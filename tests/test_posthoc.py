@@ -246,6 +246,17 @@ def test_a_reconstruction_is_the_average_that_was_tracked(tmp_path, half):
     assert exact < (3e-3 if half else 3e-7)
 
 
+def test_snapshots_of_half_precision_are_fitted_with_smaller_weights(tmp_path):
+    """Their rounding is a thousand times as large, and grows with the weights' norm."""
+    path, found = (walk(200, 1000) / 100).float(), {}
+    for half in (False, True):
+        tracked(tmp_path / str(half), path, [], half=half)
+        found[half] = reconstruct(tmp_path / str(half), Power(0.12))
+    norms = {half: math.hypot(*f.weights.values()) for half, f in found.items()}
+    assert norms[True] < norms[False]
+    assert found[True].error > found[False].error
+
+
 def test_half_snapshots_are_half_as_large_and_what_float16_cannot_hold_stays(tmp_path):
     model = Weights()
     average = PowerEMA(model)
@@ -374,6 +385,16 @@ def test_the_average_of_a_real_run_is_reconstructed(run, decay):
         distance += float((trainer.score.state_dict()[name] - value).square().sum())
     assert (off / distance) ** 0.5 < 3 * found.error + 1e-4
     assert found.error < 0.05
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_run_stores_its_snapshots_in_half_precision_where_it_is_asked_to(tmp_path, half):
+    config = SEVERAL.changed(steps=4, ema_sigma=(0.1,), snapshot_half=half)
+    Trainer(make(), data(), config, folder=tmp_path).train()
+    (snapshot,) = snapshots_in(tmp_path)
+    averaged, _ = snapshot.read()
+    dtypes = {value.dtype for value in averaged.values() if value.is_floating_point()}
+    assert dtypes == {torch.float16 if half else torch.float32}
 
 
 def test_snapshots_are_taken_at_their_steps_and_at_the_end(tmp_path):

@@ -54,6 +54,19 @@ def test_a_ladder_needs_28_levels_in_64_dimensions_and_105_in_784():
     assert levels == pytest.approx({64: 28, 784: 105}, abs=1)
 
 
+@given(st.integers(1, 100), st.integers(5, 20), st.integers(0, 2**32))
+def test_a_ladder_has_the_fewest_levels_whose_ratio_is_small_enough(size, n, seed):
+    found = scoresde.suggest(normal(n, size, seed=seed))
+    most, _ = suggestion._ratio(size)
+    span = math.log(found.sigma_max / found.sigma_min)
+    assert found.ratio == pytest.approx(math.exp(span / (found.levels - 1)))
+    assert found.ratio <= most * (1 + 1e-12)
+    assert found.levels == 2 or math.exp(span / (found.levels - 2)) > most
+    ladder = found.ladder()
+    sigma = ladder.sigma(ladder.times())
+    assert torch.allclose(sigma[:-1] / sigma[1:], torch.full_like(sigma[1:], found.ratio))
+
+
 @pytest.mark.parametrize("ratio", [1.04, 1.2, 1.36])
 def test_annealed_steps_leave_the_variance_that_is_foretold(ratio):
     kappa, k, left = suggestion._annealing(ratio)

@@ -34,7 +34,7 @@ from scoresde.arena import Problem
 from scoresde.arena.peers import peers
 from scoresde.cli.bench import Bench
 from scoresde.errors import MissingExtraError
-from scoresde.metrics import bootstrap
+from scoresde.metrics import mean_interval
 from scoresde.score import from_denoiser
 from scoresde.sde import EDMSDE, VESDE, VPSDE
 from scoresde.targets import GaussianMixture, SongMixture
@@ -132,7 +132,7 @@ def _pc_errors(
         errors.append([total / exact[0] - 1, within / exact[1] - 1, share - exact[2]])
     texts = []
     for values in 100 * torch.tensor(errors).T:
-        low, high = bootstrap(values, generator=torch.Generator().manual_seed(0))
+        low, high = mean_interval(values)
         texts.append(f"{float(values.mean()):.2f} [{low:.2f}, {high:.2f}]")
     return texts
 

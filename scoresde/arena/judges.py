@@ -5,23 +5,28 @@ A deterministic sampler approximates the flow map, and is judged by the distance
 $$ \frac{1}{s} \Big( \frac{1}{n D} \sum_i \| \hat x_i - D(x_{\epsilon, i}) \|^2 \Big)^{1/2} $$
 
 with $x_\epsilon$ the exact image of the same $x_T$, Tweedie's estimate D at its end, and s the
-scale of the data. A stochastic sampler can only be judged by the law of its samples.
+scale of the data. A stochastic sampler can only be judged by the law of its samples: those of all
+rows and those of random halves, whose spread gives the intervals (`scoresde.metrics.resampling`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from scoresde.metrics import energy_distance, sliced_wasserstein, total_variation
+from scoresde.metrics import Estimate, Kernel, Sliced, halves
+from scoresde.metrics.resampling import estimate
 
 if TYPE_CHECKING:
     from scoresde.arena.problem import Problem
 
-__all__ = ["LAW", "flow_errors", "law_errors"]
+__all__ = ["LAW", "flow_errors", "law_errors", "law_interval"]
 
 LAW = ("energy", "sliced", "modes", "spread", "mean", "cov")
 r"""What a law is judged by, each 0 for the exact law but for the noise of finitely many samples.
@@ -38,6 +43,7 @@ The first two are without bias and may be negative; the others are positive even
 as their noise floor shows.
 """
 
+# Exact samples from which a law's facts are taken.
 _POOL = 2**14
 
 
@@ -47,24 +53,57 @@ def flow_errors(problem: Problem, samples: Tensor, n: int, seed: int) -> Tensor:
     return gap.square().mean(1) / problem.scale**2
 
 
-def law_errors(problem: Problem, samples: Tensor, seed: int) -> dict[str, float]:
-    """The errors of `LAW` for samples `(n, *)`, against exact ones of the given seed."""
-    assert problem.target is not None
-    samples, scale = samples.double(), problem.scale
-    exact = _exact(problem, len(samples), seed)
+def law_errors(
+    problem: Problem, samples: Tensor, seed: int, resamples: int = 0
+) -> dict[str, Tensor]:
+    """The errors of `LAW` for samples `(n, *)`, against exact ones of the given seed.
+
+    Args:
+        problem: What was sampled from.
+        samples: `(n, *)`, n at least 2, or 4 for halves.
+        seed: The randomness of the exact samples, the directions and the halves.
+        resamples: How many random halves are judged besides all samples, 0 or at least 2.
+
+    Returns:
+        For each measure the error of all samples, and those of the halves: `(1 + resamples,)`.
+    """
+    samples, scale, n = samples.double().flatten(1), problem.scale, len(samples)
+    exact = _exact(problem, n, seed).flatten(1)
+    rows, others = (halves(n, resamples, seed=seed, stream=i) for i in (0, 1))
+    energy = Kernel("distance")(samples, exact, rows, others)["energy"]
+    sliced = Sliced(seed=seed)(samples, exact, rows, others)["sliced"]
     shares, spread, cov = _facts(problem)
-    mean, own_cov = samples.flatten(1).mean(0), samples.flatten(1).T.cov().reshape(cov.shape)
-    own_shares, own_spread = _modes(problem, samples)
-    data_mean = torch.as_tensor(problem.moments.mean, dtype=torch.float64).flatten()
-    generator = torch.Generator().manual_seed(seed)
+    kind, gap = _modes(problem, samples)
+    mean = torch.as_tensor(problem.moments.mean, dtype=torch.float64).flatten()
+    chosen = [samples[i] for i in rows]
+    weights = rows.double() / rows.sum(1, keepdim=True)
     return {
-        "energy": energy_distance(samples, exact) / scale,
-        "sliced": sliced_wasserstein(samples, exact, generator=generator) / scale**2,
-        "modes": total_variation(own_shares, shares),
-        "spread": abs(float((own_spread / spread).log())),
-        "mean": float((mean - data_mean).square().mean().sqrt()) / scale,
-        "cov": float((own_cov - cov).norm() / cov.norm()),
+        "energy": energy / scale,
+        "sliced": sliced / scale**2,
+        "modes": (weights @ kind - shares).abs().sum(1) / 2,
+        "spread": ((weights @ gap) / spread).log().abs() / 2,
+        "mean": torch.stack([(x.mean(0) - mean).square().mean().sqrt() for x in chosen]) / scale,
+        "cov": torch.stack([(_cov(x) - cov).norm() for x in chosen]) / cov.norm(),
     }
+
+
+def law_interval(metric: str, runs: Sequence[Tensor], n: int) -> Estimate:
+    r"""The mean error of R runs, with the interval that the halves of all of them give.
+
+    The spread of the mean is that of one run over $\sqrt R$.
+
+    Args:
+        metric: One of `LAW`.
+        runs: What `law_errors` found of it in each.
+        n: How many samples each had.
+    """
+    found = torch.stack([*runs])
+    if not found.isfinite().all():
+        return Estimate(*[math.inf] * 3)
+    value, parts = found[:, :1].mean(0), found[:, 1:]
+    gaps = (parts - parts.mean(1, keepdim=True)).flatten() / math.sqrt(len(found))
+    values, square = torch.cat([value, value + gaps]), metric in ("energy", "sliced")
+    return estimate(values, limits=(0, math.inf), square=square, samples=n)
 
 
 @lru_cache(maxsize=32)
@@ -79,16 +118,20 @@ def _exact(problem: Problem, n: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _facts(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Shares of the modes, spread about their means, and covariance, from many exact samples."""
-    pool = problem.exact(_POOL, 0, part=2)
-    d = pool[0].numel()
-    return *_modes(problem, pool), pool.flatten(1).T.cov().reshape(d, d)
+    """Shares of the modes, squared spread about their means, and covariance of exact samples."""
+    pool = problem.exact(_POOL, 0, part=2).flatten(1)
+    kind, gap = _modes(problem, pool)
+    return kind.mean(0), gap.mean(), _cov(pool)
 
 
 def _modes(problem: Problem, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts `(K,)` of the components, and the root mean square distance to their means."""
+    """Of each sample the component, `(n, K)`, one-hot, and the squared distance to its mean."""
     target = problem.target
     assert target is not None
-    k = target.assign(samples)
-    gap = (samples - target.means[k]).square().flatten(1).sum(1).mean().sqrt()
-    return k.bincount(minlength=len(target.weights)), gap
+    k = target.assign(samples.reshape(len(samples), *problem.shape))
+    gap = (samples - target.means[k].flatten(1)).square().sum(1)
+    return one_hot(k, len(target.weights)).double(), gap
+
+
+def _cov(x: Tensor) -> Tensor:
+    return x.T.cov().reshape(x.shape[1], x.shape[1])

@@ -6,7 +6,7 @@ from scoresde.metrics.evaluation import Comparison, Evaluation
 from scoresde.metrics.fidelity import Inception, inception
 from scoresde.metrics.frechet import Frechet, GaussianFit, frechet_distance
 from scoresde.metrics.front import METRICS, Metric, evaluate
-from scoresde.metrics.interval import bootstrap
+from scoresde.metrics.interval import mean_interval
 from scoresde.metrics.kernels import Kernel, kernel_distance
 from scoresde.metrics.laws import Sliced, energy_distance, sliced_wasserstein
 from scoresde.metrics.memory import Memorisation, Memory, memorisation
@@ -32,13 +32,13 @@ __all__ = [
     "Sliced",
     "Source",
     "Support",
-    "bootstrap",
     "energy_distance",
     "evaluate",
     "frechet_distance",
     "halves",
     "inception",
     "kernel_distance",
+    "mean_interval",
     "memorisation",
     "nearest_distance",
     "precision_recall",

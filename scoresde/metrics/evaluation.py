@@ -16,19 +16,30 @@ __all__ = ["FIGURES", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
-    """What a figure means: where it is good, and the least and largest value it can have."""
+    """What a figure means: where it is good, and what it can be.
+
+    Attributes:
+        good: Where it is good.
+        low: The least that it can be on average.
+        high: The largest.
+        square: Whether it estimates the square of a distance.
+    """
 
     good: str
     low: float = float("-inf")
     high: float = float("inf")
+    square: bool = False
 
+
+_SQUARE = Figure("small", low=0, square=True)
 
 FIGURES: Mapping[str, Figure] = {
-    "frechet": Figure("small", low=0),
-    "frechet_limit": Figure("small"),
-    "mmd": Figure("small"),
-    "kid": Figure("small"),
-    "sliced": Figure("small"),
+    "frechet": _SQUARE,
+    "frechet_limit": _SQUARE,
+    "mmd": _SQUARE,
+    "kid": _SQUARE,
+    "energy": _SQUARE,
+    "sliced": _SQUARE,
     "precision": Figure("large", 0, 1),
     "recall": Figure("large", 0, 1),
     "density": Figure("large", low=0),

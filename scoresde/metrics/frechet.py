@@ -159,7 +159,8 @@ class Frechet:
     $$ 2 d^2_n - \overline{d^2_{n/2}}, $$
 
     with the mean over random halves, is free of it to that order: the extrapolation of Chong &
-    Forsyth (2020, arXiv:1911.07023) from two numbers of samples. Where n is below twice the number
+    Forsyth (2020, arXiv:1911.07023) from two numbers of samples. The halves' own figures lose their
+    bias on average likewise. Where n is below twice the number
     of features the bias has no such order, and no limit is given.
     """
 
@@ -169,8 +170,8 @@ class Frechet:
         values = torch.stack([_squared(x[i], y[j]) for i, j in pairs])
         found = {"frechet": values}
         if len(values) > 1 and len(x) >= 2 * x.shape[1]:
-            limit = 2 * values[:1] - values[1:].mean()
-            found["frechet_limit"] = torch.cat([limit, values[1:]])
+            bias = values[1:].mean() - values[0]
+            found["frechet_limit"] = torch.cat([values[:1] - bias, values[1:] - 2 * bias])
         return found
 
 

@@ -134,14 +134,15 @@ def evaluate(
     if known is not None:
         chosen.append(Memory(known))
     figures: dict[str, Comparison] = {}
+    sure = partial(estimate, level=level, samples=n)
     for metric in tqdm(chosen, desc="comparing", leave=False, disable=_hidden(progress)):
         found, floor = _found(metric, x, y, rows, others), _found(metric, z, y, floor_rows, others)
         for name, values in found.items():
-            _, low, high = FIGURES.get(name, Figure(""))
+            _, low, high, square = FIGURES.get(name, Figure(""))
             figures[name] = Comparison(
-                estimate(values, level=level, limits=(low, high)),
-                estimate(floor[name], level=level, limits=(low, high)),
-                estimate(values - floor[name], level=level, limits=(low - high, high - low)),
+                sure(values, limits=(low, high), square=square),
+                sure(floor[name], limits=(low, high), square=square),
+                sure(values - floor[name], limits=(low - high, high - low)),
             )
     what = "the samples themselves" if features is None else _name(features)
     return Evaluation(figures, n, own.shape[1], what, seed, resamples, level)

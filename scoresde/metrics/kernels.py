@@ -8,6 +8,8 @@ so that it may be negative. The cubic kernel $k(a, b) = (a^T b / F + 1)^3$ of fe
 gives the KID of Bińkowski et al. (2018, arXiv:1801.01401), here of all samples and not of blocks of
 them; it sees no more than the first three moments. The Gaussian kernel
 $k(a, b) = \exp(-\|a - b\|^2 / 2 s^2)$ sees every difference of laws, best those of the size of s.
+With $k(a, b) = -\|a - b\|$ the discrepancy is the energy distance (Sejdinovic et al. 2013,
+doi:10.1214/13-AOS1140).
 
 What depends on one of its arguments alone drops out of the sums, and with it the digits that the
 cubic kernel would lose to it. About a centre c, with $p = (a - c)^T (b - c) / F$,
@@ -42,7 +44,8 @@ class Kernel:
     """The squared maximum mean discrepancy under one kernel.
 
     Args:
-        kind: `"gaussian"`, which gives the figure `mmd`, or `"cubic"`, which gives `kid`.
+        kind: `"gaussian"`, which gives the figure `mmd`, `"cubic"`, which gives `kid`, or
+            `"distance"`, which gives `energy`.
         bandwidth: The s of the Gaussian kernel; by default the median distance of the first 1000
             reference samples.
 
@@ -50,7 +53,7 @@ class Kernel:
         InvalidValueError: There is no such kernel, or the bandwidth is not positive.
     """
 
-    kind: Literal["gaussian", "cubic"] = "gaussian"
+    kind: Literal["gaussian", "cubic", "distance"] = "gaussian"
     bandwidth: float | None = None
 
     def __post_init__(self) -> None:
@@ -59,14 +62,18 @@ class Kernel:
             check_range("bandwidth", self.bandwidth, "(0, inf)")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """`mmd` or `kid`, of each choice of rows."""
+        """`mmd`, `kid` or `energy`, of each choice of rows."""
         # products cancel least about a common centre
         centre = y.mean(0)
         x, y = x - centre, y - centre
-        name, kernel = "kid", partial(_cubic, centre=centre)
+        kernel: Callable[[Tensor, Tensor], Tensor]
         if self.kind == "gaussian":
             scale = self.bandwidth or median_distance(y)
             name, kernel = "mmd", partial(_gaussian, scale=scale)
+        elif self.kind == "cubic":
+            name, kernel = "kid", partial(_cubic, centre=centre)
+        else:
+            name, kernel = "energy", _nearness
         v, w = rows.double(), others.double()
         n, m = v.sum(1), w.sum(1)
         within = sum(
@@ -144,6 +151,10 @@ def _sums(
 
 def _gaussian(a: Tensor, b: Tensor, scale: float) -> Tensor:
     return torch.exp(-0.5 * (torch.cdist(a, b) / scale).square())
+
+
+def _nearness(a: Tensor, b: Tensor) -> Tensor:
+    return -torch.cdist(a, b)
 
 
 def _cubic(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from scoresde.checks import check_fields, check_integer, door, seeded
 from scoresde.errors import ShapeError
-from scoresde.metrics.checks import pair
+from scoresde.metrics.checks import pair, whole
+from scoresde.metrics.kernels import Kernel
 
 __all__ = ["Sliced", "energy_distance", "sliced_wasserstein"]
-
-# Entries of a table of distances that are held at one time.
-_ENTRIES = 2**22
 
 
 @door
@@ -43,12 +41,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         NonFiniteError: one of them holds a NaN or an infinity.
     """
     a, b = pair(x, y, 2)
-    # the products behind the distances cancel least about a common centre
-    centre = b.mean(0)
-    a, b = a - centre, b - centre
-    n, m = len(a), len(b)
-    within = _distances(a, a) / (n * (n - 1)) + _distances(b, b) / (m * (m - 1))
-    return float(2 * _distances(a, b) / (n * m) - within)
+    return float(Kernel("distance")(a, b, *whole(a, b))["energy"])
 
 
 @door
@@ -138,9 +131,3 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
         part[: 2 * half].mT.reshape(-1, 2, half).sort()[0].unbind(1) for part in (a, b)
     )
     return ((x1 - y1) * (x2 - y2) + (x1 - y2) * (x2 - y1)).mean() / 2
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """The sum of the distances of all pairs."""
-    rows = max(1, _ENTRIES // len(b))
-    return torch.stack([torch.cdist(part, b).sum() for part in torch.split(a, rows)]).sum()
