@@ -281,7 +281,7 @@ def test_the_usual_recipe_errs_ten_times_as_much_at_about_the_same_cost():
 
 def test_the_table_of_coverage_holds_in_short():
     """The gate's own comparison, on fewer points: none of its quantities has a bar too small."""
-    path = Path(__file__).parents[1] / "examples" / "benchmarks" / "coverage.py"
+    path = Path(__file__).parents[1] / "examples/benchmarks/intervals/likelihoods.py"
     table = runpy.run_path(str(path))
     for row in table["likelihood_rows"](short=True):
         assert row.coverage > 0.95 - 3 * math.sqrt(0.05 * 0.95 / row.pairs), row

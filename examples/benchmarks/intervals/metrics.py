@@ -4,9 +4,6 @@ Pairs of laws whose distances are known in closed form, none of which were looke
 constants of the intervals were chosen. Of each setting: the share of repetitions whose 95 %
 interval held the truth, its one-sided lower 99 % bound (Clopper & Pearson 1934), and the median
 width over that of the normal interval, 3.92 standard deviations of the figure over the repetitions.
-
-    python examples/benchmarks/coverage_metrics.py               # half an hour on one core
-    python examples/benchmarks/coverage_metrics.py --short       # seconds
 """
 
 from __future__ import annotations
@@ -15,9 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from itertools import islice
 
 import torch
-import tyro
 from scipy.special import gamma, hyp1f1
 from scipy.stats import beta
 from torch import Tensor
@@ -297,30 +294,14 @@ def of_laws(n: int, repetitions: int, runs: int = 4) -> Iterator[Row]:
             yield Row.of(f"arena, {metric}", setting, n, estimates, [truth] * repetitions)
 
 
-def rows(short: bool = False, n: int = 100) -> Iterator[Row]:
-    """All rows, or a few repetitions of each."""
-    repetitions = 3 if short else 2000
-    yield from of_metrics(n, repetitions)
-    yield from of_flows(n, repetitions, 200 if short else 20_000)
-    yield from of_laws(n, repetitions)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to run."""
-
-    n: int = 100
-    """Samples on either side."""
-    short: bool = False
-    """Few repetitions, to see that all runs."""
-
-
-def main(options: Options) -> None:
-    """Count and print."""
-    print(HEAD)
-    for row in rows(options.short, options.n):
-        print(row, flush=True)
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options))
+def table(short: bool, n: int) -> Iterator[str]:
+    """The lines of the table, for n samples on either side; few of them in short."""
+    yield HEAD
+    repetitions, lines = (3, 2) if short else (2000, None)
+    kinds = (
+        of_metrics(n, repetitions),
+        of_flows(n, repetitions, 200 if short else 20_000),
+        of_laws(n, repetitions),
+    )
+    for rows in kinds:
+        yield from map(str, islice(rows, lines))
