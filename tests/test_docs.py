@@ -2,11 +2,15 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+import scoresde.cli
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,8 +40,23 @@ def run_blocks(path: Path) -> int:
             # The blank lines make a traceback name the line of the page.
             exec(compile("\n" * above + block[2], str(path), "exec"), namespace)
         elif shell_runs_here(path):
-            shell(block[2])
+            run_commands(block[2])
     return len(blocks)
+
+
+def run_commands(block: str) -> None:
+    """Run the commands of a block, those of `scoresde` here, where all is imported already."""
+    if "<<" in block:
+        return shell(block)
+    for line in block.replace("\\\n", " ").splitlines():
+        program, *words = shlex.split(line)
+        if program != "scoresde":
+            shell(line)
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            assert scoresde.cli.main(words) == 0, line
+    return None
 
 
 def shell(commands: str) -> None:

@@ -148,7 +148,6 @@ TABLE = {
     ),
     "ema.gamma_of": (ema.gamma_of, dict(sigma=0.1)),
     "ema.sigma_of": (ema.sigma_of, dict(gamma=1.0)),
-    "metrics.bootstrap": (metrics.bootstrap, dict(values=V, level=0.9, generator=drawn())),
     "metrics.energy_distance": (metrics.energy_distance, dict(x=X, y=Y)),
     "metrics.evaluate": (
         metrics.evaluate, dict(samples=X, real=Y, resamples=0, level=0.9, progress=False)
@@ -158,6 +157,7 @@ TABLE = {
     ),
     "metrics.frechet_distance": (metrics.frechet_distance, dict(x=X, y=Y)),
     "metrics.kernel_distance": (metrics.kernel_distance, dict(x=X, y=Y, bandwidth=1.0)),
+    "metrics.mean_interval": (metrics.mean_interval, dict(values=V, level=0.9)),
     "metrics.memorisation": (
         metrics.memorisation, dict(x=X, held=Y[:12], train=Y[12:], quantile=0.1)
     ),

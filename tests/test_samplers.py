@@ -19,6 +19,7 @@ from methods import (
     RESCALED,
     ROOTED,
     SILENT,
+    in_turn,
     scaled,
 )
 from oracle import Probe, affine, gaussian, law, run, step, tweedie
@@ -264,8 +265,11 @@ def test_reverse_diffusion_and_euler_maruyama_part_at_the_power_three_halves():
         assert 1.35 < math.log2(coarse / fine) < 1.65
 
 
-@pytest.mark.parametrize("name", [*PREDICTORS, "flow"])
-@pytest.mark.parametrize("sde", [VESDE(0.01, 5), VPSDE(), SubVPSDE()], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "sde"),
+    in_turn([*PREDICTORS, "flow"], [VESDE(0.01, 5), VPSDE(), SubVPSDE()], 2),
+    ids=str,
+)
 def test_whole_runs_of_predictors_converge_at_the_first_order(name, sde):
     score = gaussian(sde, 1.3, 0.25)
     mean, var = law(score, torch.tensor(sde.eps, dtype=torch.float64))
@@ -297,8 +301,11 @@ class Path:
         return Path(self.noise.fork(k), self.following)
 
 
-@pytest.mark.parametrize("name", PREDICTORS)
-@pytest.mark.parametrize("sde", [VESDE(0.05, 5), VPSDE(eps=0.1), SubVPSDE(eps=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "sde"),
+    in_turn(PREDICTORS, [VESDE(0.05, 5), VPSDE(eps=0.1), SubVPSDE(eps=0.1)], 2),
+    ids=str,
+)
 def test_paths_converge_at_the_first_strong_order(name, sde):
     """The noise is additive, so the order one half would show a mistake.
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from methods import in_turn
 from oracle import gaussian, law
 from strategies import SDES, Exact, dtypes, sdes, shapes
 from torch.testing import assert_close
@@ -72,8 +73,7 @@ def test_its_euler_is_ours_on_the_same_path(data, shape, dtype):
     assert_close(theirs, ours, rtol=tolerance, atol=tolerance * float(ours.abs().max()))
 
 
-@METHODS
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize(("method", "name"), in_turn(EVALUATIONS, PATHS, 1))
 def test_every_method_tends_to_the_samples_of_the_path_at_its_order(method, name, limits):
     """The noise is additive, so the order is at least 1; with the path's area it is 3/2."""
     order = 1.5 if method == "srk" else 1
