@@ -96,8 +96,10 @@ class Keeper:
             self.lock.release()
 
     def _take(self, step: int) -> None:
-        if not self.lock.take():
-            return  # had since the run was found
+        if self.lock.take():  # else it was had since the run was found
+            self._check_newest(step)
+
+    def _check_newest(self, step: int) -> None:
         later = [path for number, path in checkpoint.steps_in(self.folder) if number > step]
         if later:
             self.lock.release()
@@ -117,8 +119,11 @@ class Keeper:
         """Write the checkpoint of `step`, and the averages; return whether all were written.
 
         Raises:
-            CheckpointError: They could not be, for the second time or for the last.
+            CheckpointError: They could not be, for the second time or for the last; or somebody
+                removed the folder, and somebody else trains in it by now.
         """
+        if self.lock.keep():
+            self._check_newest(step)
         meta = {
             "step": step,
             "config": self.config.as_json(),
