@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scoresde import distributed
-from scoresde.cli.terminal import say, silence
+from scoresde.cli.terminal import open_closed, say, silence
 from scoresde.errors import ScoreSDEError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code. Options that cannot be understood end in `SystemExit(2)`, and SIGTERM or
         SIGHUP during training in `SystemExit(143)` or `SystemExit(129)`.
     """
+    open_closed()
     try:
         with warnings.catch_warnings(), distributed.group(), _one_voice():
             _parse(args).run()
