@@ -75,8 +75,7 @@ class Keeper:
                     )
             return None
         path, tensors, meta = found
-        if not {"step", "config"} <= meta.keys():
-            raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
+        _check_description(meta, path)
         self._check_same(meta, str(path))
         checkpoint.set_aside(self.folder, after=meta["step"])
         self.newest = path
@@ -208,6 +207,16 @@ class Keeper:
                     RuntimeWarning,
                     stacklevel=4,
                 )
+
+
+def _check_description(meta: Mapping[str, Any], path: Path) -> None:
+    """Refuse what no run wrote, or wrote under another name."""
+    step, config = meta.get("step"), meta.get("config")
+    planned = config.get("steps") if isinstance(config, Mapping) else None
+    if type(step) is not int or type(planned) is not int or step > planned:
+        raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
+    if path.stem != f"step-{step:08d}":
+        raise CheckpointError(f"{path} holds step {step}; give it its old name, or remove it")
 
 
 def _holds(folder: Path, step: int) -> bool:
