@@ -756,3 +756,11 @@ def test_a_run_killed_by_kill_9_ends_in_the_weights_of_one_that_never_was(tmp_pa
     assert f"\nresuming at step {step} of 40\n" in capsys.readouterr().out
     for name in ("step-00000040.safetensors", "model.safetensors"):
         assert different(folder / name, tmp_path / "whole" / name) == []
+
+
+def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(tmp_path, capsys):
+    assert train(tmp_path, steps=1) == 0
+    (tmp_path / "log.jsonl").unlink()
+    os.mkfifo(tmp_path / "log.jsonl")
+    assert main(["info", str(tmp_path)]) == 1
+    assert "log.jsonl, DAMAGED" in capsys.readouterr().out

@@ -117,9 +117,13 @@ def _texts(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "config", f"{path}, {state}"
     path = folder / "log.jsonl"
     if path.exists():
-        lines = len(path.read_bytes().splitlines())
-        whole = sum(1 for _ in log.rows(path))
-        yield "log", f"{path}, {whole:,} rows" + (", DAMAGED" if whole < lines else "")
+        try:
+            lines = len(checkpoint.read_bytes(path).splitlines())
+            whole = sum(1 for _ in log.rows(path))
+            state = f"{whole:,} rows" + (", DAMAGED" if whole < lines else "")
+        except CheckpointError:
+            state = "DAMAGED"
+        yield "log", f"{path}, {state}"
 
 
 def _size(path: Path) -> str:
