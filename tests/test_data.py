@@ -1083,3 +1083,16 @@ def test_folders_to_which_many_ways_lead_end_in_an_error(tmp_path):
     with pytest.raises(DataError, match="ways lead to the folder"):
         load(folders[0])
     assert len(load(folders[-5])) == 16
+
+
+def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "IN_MEMORY", 2**16)
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, x=np.zeros((2**13, 4), np.float32))
+    with pytest.raises(DataError, match=r"'x' in .* has 131,200 bytes in "):
+        load(path)
+    np.savez(path, x=np.zeros((2**13, 4), np.float32))
+    assert len(load(path)) == 2**13
+    noise = np.random.default_rng(0).integers(0, 9, (2**13, 4)).astype(np.float32)
+    np.savez_compressed(path, x=noise)
+    assert len(load(path)) == 2**13
