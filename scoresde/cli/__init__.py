@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from scoresde import distributed
 from scoresde.cli.terminal import open_closed, say, silence
-from scoresde.errors import ScoreSDEError
+from scoresde.errors import InvalidValueError, ScoreSDEError
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -88,6 +88,13 @@ def _parse(args: Sequence[str] | None) -> Command:
     import tyro
 
     words = sys.argv[1:] if args is None else list(args)
+    for word in words:  # as of a variable of the shell that is not set
+        name, sign, value = word.partition("=")
+        if not word or (name.startswith("--") and sign and not value):
+            raise InvalidValueError(
+                f"{name or 'a word of the command'} is empty, and a path that is empty would be "
+                "this folder; write '.' for that"
+            )
     if words[:1] == ["train"]:
         train: Command = _command("train").parse(words[1:])  # its defaults may be in a file
         return train
