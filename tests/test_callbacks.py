@@ -1,5 +1,6 @@
 """What looks on: it sees the right numbers, harms nothing, and goes on where a run goes on."""
 
+import os
 import sys
 import types
 
@@ -13,11 +14,11 @@ from test_training import CONFIG, assert_same, data, make, rows
 from scoresde import plot
 from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.data import Data
-from scoresde.errors import InvalidValueError, MissingExtraError, UnknownNameError
+from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, Moments
-from scoresde.training import Callback, Pictures, TensorBoard, Trackio, Trainer, WandB
+from scoresde.training import Callback, Pictures, TensorBoard, Trackio, Trainer, WandB, loggers
 from scoresde.units import Standardize
 
 EVENTS = ["on_start", "on_log", "on_checkpoint", "on_end"]
@@ -323,3 +324,19 @@ def test_a_name_that_is_given_twice_logs_once(tmp_path):
     assert [type(callback) for callback in config.callbacks(tmp_path)] == [Pictures]
     with pytest.raises(UnknownNameError, match="unknown log 'x'"):
         RunConfig(data=DataConfig(source="digits"), log_to=("x",))
+
+
+@pytest.mark.parametrize("kind", ["a link", "a secret", "a pipe", "bytes"])
+def test_nothing_of_another_file_is_sent_as_the_number_of_a_run(tmp_path, kind):
+    path, secret = tmp_path / "run-id", tmp_path / "secret"
+    secret.write_text("abc")
+    if kind == "a link":
+        path.symlink_to(secret)
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b"a secret\n" if kind == "a secret" else b"\xff\xfe")
+    with pytest.raises(CheckpointError, match="run-id"):
+        loggers._run_id(tmp_path)
+    path.unlink()
+    assert loggers._run_id(tmp_path) == loggers._run_id(tmp_path)

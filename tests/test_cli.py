@@ -756,3 +756,39 @@ def test_a_run_killed_by_kill_9_ends_in_the_weights_of_one_that_never_was(tmp_pa
     assert f"\nresuming at step {step} of 40\n" in capsys.readouterr().out
     for name in ("step-00000040.safetensors", "model.safetensors"):
         assert different(folder / name, tmp_path / "whole" / name) == []
+
+
+def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(tmp_path, capsys):
+    assert train(tmp_path, steps=1) == 0
+    (tmp_path / "log.jsonl").unlink()
+    os.mkfifo(tmp_path / "log.jsonl")
+    assert main(["info", str(tmp_path)]) == 1
+    assert "log.jsonl, DAMAGED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--data", "digits", "--out", ""],
+        ["train", "--data", "digits", "--out="],
+        ["sample", "mnist", "--out", ""],
+        ["info", ""],
+        [""],
+    ],
+)
+def test_an_empty_word_is_not_this_folder(tmp_path, monkeypatch, capsys, words):
+    """As of a variable of the shell that is not set."""
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    assert "is empty" in said(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are not in UTF-8")
+def test_data_whose_name_is_not_in_utf_8_are_refused_in_a_sentence(tmp_path, capsys):
+    source = os.fsdecode(os.fsencode(tmp_path) + b"/x\xff.npy")
+    np.save(source, np.eye(8, 2, dtype=np.float32))
+    words = ["train", "--data", source, "--out", str(tmp_path / "run"), "--steps", "1"]
+    assert main(words) == 1
+    assert "is not in UTF-8" in capsys.readouterr().err
+    assert checkpoint.steps_in(tmp_path / "run") == []

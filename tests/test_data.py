@@ -1,6 +1,7 @@
 """Data: where they come from, what is refused, and the order they are seen in."""
 
 import io
+import itertools
 import json
 import os
 import re
@@ -1055,3 +1056,43 @@ def test_labels_that_are_words_are_refused_in_a_sentence():
 def test_bytes_with_four_channels_last_are_images_of_four_channels(tmp_path):
     np.save(tmp_path / "rgba.npy", np.zeros((2, 6, 5, 4), np.uint8))
     assert load(tmp_path / "rgba.npy").event_shape == (4, 6, 5)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+def test_a_pipe_among_images_is_named_and_not_waited_for(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    data = load(tmp_path, lazy=True)
+    (tmp_path / "b.png").unlink()
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"b\.png: .*it is no file, but a pipe"):
+        data.batch(slice(None))
+    with pytest.raises(DataError, match=r"b\.png: .*it is no file, but a pipe"):
+        load(tmp_path)
+
+
+def test_folders_to_which_many_ways_lead_end_in_an_error(tmp_path):
+    """Twenty folders of two links each to the next have a million files of one."""
+    folders = [tmp_path / str(k) for k in range(21)]
+    for folder in folders:
+        folder.mkdir()
+    for one, two in itertools.pairwise(folders):
+        for name in "ab":
+            (one / name).symlink_to(two)
+    Image.new("L", (8, 8)).save(folders[-1] / "x.png")
+    with pytest.raises(DataError, match="ways lead to the folder"):
+        load(folders[0])
+    assert len(load(folders[-5])) == 16
+
+
+def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "IN_MEMORY", 2**16)
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, x=np.zeros((2**13, 4), np.float32))
+    with pytest.raises(DataError, match=r"'x' in .* has 131,200 bytes in "):
+        load(path)
+    np.savez(path, x=np.zeros((2**13, 4), np.float32))
+    assert len(load(path)) == 2**13
+    noise = np.random.default_rng(0).integers(0, 9, (2**13, 4)).astype(np.float32)
+    np.savez_compressed(path, x=noise)
+    assert len(load(path)) == 2**13

@@ -6,8 +6,12 @@ import gc
 import os
 import random
 import re
+import shutil
 import signal
+import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,10 +23,12 @@ from test_training import CONFIG, Hook, assert_same, data, make
 import scoresde
 from scoresde import checkpoint, plot
 from scoresde.checkpoint import Lock, files
-from scoresde.cli.terminal import say
+from scoresde.cli import main
+from scoresde.cli.config import RunConfig as Run
+from scoresde.cli.terminal import say, silence
 from scoresde.errors import CheckpointError, DataError, TrainingError
 from scoresde.sde import VESDE
-from scoresde.training import TensorBoard, Trainer
+from scoresde.training import Callback, TensorBoard, Trainer
 from scoresde.training.log import JSONLines, rows
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links, locks and fork")
@@ -414,7 +420,80 @@ def test_whoever_may_not_write_a_lock_can_still_be_kept_out(tmp_path, monkeypatc
     assert Lock(tmp_path).take()
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.EACCES])
+def test_a_lock_that_cannot_be_opened_is_missed_only_where_nothing_can_be_written(
+    tmp_path, monkeypatch, number
+):
+    real = os.open
+
+    def refused(path, *args, **options):
+        if str(path).endswith(".lock"):
+            raise OSError(number, os.strerror(number))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(CheckpointError, match=os.strerror(number)):
+        Lock(tmp_path).take()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert Lock(tmp_path).take()
+
+
+def test_a_socket_in_the_place_of_the_lock_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as planted:
+        planted.bind(".lock")
+        with pytest.raises(CheckpointError, match="is a link, or no file"):
+            Lock(tmp_path).take()
+
+
+def test_a_lock_that_somebody_removed_is_taken_again(tmp_path):
+    one = Lock(tmp_path / "run")
+    one.folder.mkdir()
+    one.take()
+    assert not one.keep()
+    shutil.rmtree(one.folder)
+    assert one.keep()
+    assert child(Lock(one.folder).take) == 1
+    (one.folder / ".lock").unlink()
+    other = Lock(one.folder)
+    assert other.take()
+    with pytest.raises(CheckpointError, match="another Trainer"):
+        one.keep()
+
+
+def test_a_run_whose_folder_was_given_to_another_ends(tmp_path):
+    """As by `rm -r` and a new start, while the old one still trains."""
+    others = []
+
+    def lose(out):
+        shutil.rmtree(tmp_path)
+        others.append(begin(tmp_path))
+        return out
+
+    trainer = Trainer(hooked(4, lose), data(), CONFIG, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="another Trainer"):
+        trainer.train()
+    assert not list(tmp_path.glob("step-*"))
+    others[0].train()
+    whole = begin(None)
+    whole.train()
+    assert_same(others[0], whole)
+
+
 # Signals
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_signal_in_the_last_save_is_obeyed(tmp_path, pieces):
+    class Ended(Callback):
+        def on_checkpoint(self, step, model):
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer = Trainer(make(), data(), CONFIG, folder=tmp_path, callbacks=[Ended()])
+    with pytest.raises(SystemExit) as caught:
+        trainer.train(CONFIG.steps // pieces)
+    assert caught.value.code == 143
+    assert checkpoint.latest(tmp_path)[2]["step"] == trainer.step
 
 
 def hooked(n, act):
@@ -477,6 +556,46 @@ def test_a_line_to_a_terminal_that_is_closed_is_no_error():
             print("two", file=file, flush=True)
         say("three", file)
         say("four", file)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("lost", ["a full disk", "a reader that has gone"])
+def test_a_line_that_cannot_be_printed_costs_no_step(tmp_path, monkeypatch, lost):
+    """The log of a run under `nohup` lies on the disk that is full, and a warning says so."""
+    if lost == "a full disk":
+        stream = open("/dev/full", "w")  # noqa: SIM115
+    else:
+        source, target = os.pipe()
+        os.close(source)
+        stream = os.fdopen(target, "w")
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(Run, "callbacks", lambda *_: [Failing()])
+    words = ["train", "--data", "digits", "--steps", "4", "--save-every", "2", "--channels", "4"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert checkpoint.latest(tmp_path / "run")[2]["step"] == 4
+    stream.close()
+
+
+class Failing(Callback):
+    def on_checkpoint(self, step, model):
+        raise ValueError("and so there is a warning")
+
+
+def test_a_result_that_cannot_be_printed_is_an_error(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["info", "mnist"]) == 1
+        silence(full)
+
+
+def test_no_file_of_a_run_gets_the_number_of_a_closed_stream():
+    child = (
+        "import os, sys; from scoresde.cli.terminal import open_closed; open_closed(); "
+        "os._exit(sum(map(os.path.samestat, map(os.fstat, range(3)), [os.stat(os.devnull)] * 3)))"
+    )
+    command = [shutil.which("sh"), "-c", f'exec "$0" -c "{child}" <&- >&- 2>&-', sys.executable]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 3
 
 
 # Data

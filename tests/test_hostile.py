@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from scoresde.pretrained import rebuild
 from scoresde.pretrained.markdown import block, code
 from scoresde.score import Pilot, ScoreModel
 from scoresde.sde import VESDE, Moments
+from scoresde.training import TrainConfig, Trainer
 from scoresde.units import Standardize
 
 NETS = {
@@ -397,3 +399,64 @@ def test_a_slip_of_a_path_is_answered_at_once(tmp_path, monkeypatch):
 def test_numbers_of_numpy_in_a_description_come_back(tmp_path):
     model().save_pretrained(tmp_path, found=np.float32(0.5))
     assert checkpoint.read_json(tmp_path / "config.json")["found"] == 0.5
+
+
+# A checkpoint, forged or of another name
+
+
+def points():
+    with torch.random.fork_rng(devices=[]):
+        return ScoreModel(MLP(2, hidden=(4,)), VESDE(), (2,))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    config = TrainConfig(steps=2, batch_size=4).changed(held_out=0.5)
+    begin = partial(Trainer, data=torch.eye(8)[:, :2].clone(), config=config, folder=folder)
+    begin(points()).train(progress=False)
+    return begin, folder / "step-00000002.safetensors"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("what", ["step", "config", "held_out", "config.steps"])
+@pytest.mark.parametrize("value", ["x", -1, 10**30, True, 1.5, [1], {"a": 1}, 1])
+def test_a_checkpoint_that_no_run_wrote_is_refused(run, what, value):
+    begin, path = run
+    raw = path.read_bytes()
+    tensors, meta = checkpoint.load_tensors(path)
+    name, _, inner = what.partition(".")
+    meta[name] = {**meta[name], inner: value} if inner else value
+    checkpoint.save_tensors(path, tensors, meta)
+    try:
+        with pytest.raises((CheckpointError, InvalidValueError)):
+            begin(points())
+    finally:
+        path.write_bytes(raw)
+    assert begin(points()).finished
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("key", ["exp_avg", "step"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda x: x.new_zeros(3, 7),
+        lambda x: x.long(),
+        lambda x: x[None],
+        lambda x: None,
+    ],
+    ids=["shape", "integers", "axis", "missing"],
+)
+def test_memories_of_an_optimiser_of_other_weights_are_refused(run, key, spoil):
+    begin, path = run
+    raw = path.read_bytes()
+    tensors, meta = checkpoint.load_tensors(path)
+    name = f"optimizer.0.{key}"
+    tensors[name] = spoil(tensors[name])
+    checkpoint.save_tensors(path, {k: v for k, v in tensors.items() if v is not None}, meta)
+    try:
+        with pytest.raises(CheckpointError, match="is no checkpoint of such a run"):
+            begin(points())
+    finally:
+        path.write_bytes(raw)

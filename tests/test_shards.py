@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoresde import checkpoint, distributed
-from scoresde.errors import InvalidValueError
+from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.sampling import Shards
 
 SEED = {"seed": 3, "steps": 5}
@@ -104,10 +104,52 @@ def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path):
 
 
 def test_what_is_not_ours_in_the_folder_stays(tmp_path):
-    (tmp_path / "notes.txt").write_text("keep me")
+    names = ["notes.txt", "shard-1.safetensors", "shard-mine.safetensors"]
+    for name in names:
+        (tmp_path / name).write_text("keep me")
     draw(tmp_path, 5)
     Shards(tmp_path, 5, 4).remove()
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+@pytest.mark.parametrize(
+    ("tensors", "meta"),
+    [
+        ({"x": torch.tensor(1.0)}, {"request": SEED}),
+        ({}, {"request": SEED}),
+        ({"x": torch.zeros(4, 1), "y": torch.zeros(3)}, {"request": SEED}),
+        ({"x": torch.zeros(4, 1)}, {"request": [1]}),
+        ({"x": torch.zeros(4, 1)}, {}),
+    ],
+)
+def test_a_shard_that_was_not_drawn_so_is_drawn_again_or_refused(tmp_path, tensors, meta):
+    checkpoint.save_tensors(tmp_path / "shard-00000.safetensors", tensors, meta)
+    if meta.get("request") == SEED:
+        assert draw(tmp_path, 6) == [0, 4]
+    else:
+        with pytest.raises(InvalidValueError, match="another request"):
+            draw(tmp_path, 6)
+    assert draw(tmp_path, 6, scratch=True) in ([0, 4], [])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "asked"),
+    [
+        ({"x": torch.zeros(4, 1), "y": torch.zeros(4).long()}, {**SEED, "seed": 4}),
+        ({"x": torch.zeros(4, 1)}, SEED),
+        ({"x": torch.zeros(4, 2), "y": torch.zeros(4).long()}, SEED),
+        ({"x": torch.zeros(3, 1), "y": torch.zeros(3).long()}, SEED),
+    ],
+    ids=["seed", "names", "shape", "rows"],
+)
+@pytest.mark.parametrize("number", [0, 1])
+def test_shards_of_two_commands_are_never_joined(tmp_path, tensors, asked, number):
+    """As when both write to one file at once, and so into one folder."""
+    shards = Shards(tmp_path, 8, 4)
+    shards.draw(Drawing(), SEED)
+    checkpoint.save_tensors(shards.path(number), tensors, {"request": asked})
+    with pytest.raises(CheckpointError, match="does not go with"):
+        shards.joined()
 
 
 @pytest.mark.parametrize(("n", "size"), [(0, 4), (4, 0), (-1, 4), (2.5, 4)])

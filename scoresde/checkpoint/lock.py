@@ -44,7 +44,8 @@ class Lock:
         """Have the folder until `release`; return False where it is had already.
 
         Raises:
-            CheckpointError: Somebody else has it; says who. Or `.lock` is a link, or no file.
+            CheckpointError: Somebody else has it; says who. Or `.lock` is a link, or no file, or
+                cannot be opened where other files can be written.
         """
         if self._end is not None:
             return False
@@ -78,6 +79,22 @@ class Lock:
         self._end = weakref.finalize(self, _release, file)
         return True
 
+    def keep(self) -> bool:
+        """Take it again where somebody removed `.lock` meanwhile; return whether that was so.
+
+        Raises:
+            CheckpointError: As in `take`.
+        """
+        if self.file is None:
+            return False
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.lstat(self.folder / _NAME), os.fstat(self.file)):
+                return False
+        self.release()
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self.take()
+
     def release(self) -> None:
         """Give it back, if it is had."""
         if self._end is not None:
@@ -100,19 +117,24 @@ class Lock:
             del _HELD[key]
 
     def _open(self) -> int | None:
-        path = self.folder / _NAME
+        path, why = self.folder / _NAME, ""
         for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # somebody else may have made it
             try:
                 file = os.open(path, flags | NO_LINK | NO_WAIT, 0o666)
             except OSError as error:
-                if error.errno == errno.ELOOP:
+                if error.errno in (errno.ELOOP, errno.ENXIO):  # a socket is the latter
                     raise self._foreign() from error
+                why = os.strerror(error.errno or 0)
                 continue
             found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 os.close(file)
                 raise self._foreign()
             return file
+        if os.access(self.folder, os.W_OK):  # whoever may write here could do so beside another
+            raise CheckpointError(
+                f"cannot open {path}: {why}; without it nothing keeps others out of the folder"
+            )
         return None
 
     def _foreign(self) -> CheckpointError:

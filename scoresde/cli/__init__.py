@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from scoresde import distributed
-from scoresde.cli.terminal import say, silence
-from scoresde.errors import ScoreSDEError
+from scoresde.cli.terminal import open_closed, say, silence
+from scoresde.errors import InvalidValueError, ScoreSDEError
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -64,6 +64,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code. Options that cannot be understood end in `SystemExit(2)`, and SIGTERM or
         SIGHUP during training in `SystemExit(143)` or `SystemExit(129)`.
     """
+    open_closed()
     try:
         with warnings.catch_warnings(), distributed.group(), _one_voice():
             _parse(args).run()
@@ -87,6 +88,13 @@ def _parse(args: Sequence[str] | None) -> Command:
     import tyro
 
     words = sys.argv[1:] if args is None else list(args)
+    for word in words:  # as of a variable of the shell that is not set
+        name, sign, value = word.partition("=")
+        if not word or (name.startswith("--") and sign and not value):
+            raise InvalidValueError(
+                f"{name or 'a word of the command'} is empty, and a path that is empty would be "
+                "this folder; write '.' for that"
+            )
     if words[:1] == ["train"]:
         train: Command = _command("train").parse(words[1:])  # its defaults may be in a file
         return train

@@ -16,6 +16,7 @@ from scoresde.checks import seeded
 from scoresde.cli.held_out import held_out, labels_of, warn_of_training
 from scoresde.cli.options import Checkpoint, HeldOutSplit, Size, Source
 from scoresde.cli.sample import check_out
+from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.score import ScoreModel
@@ -79,10 +80,10 @@ class Audit:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        print(found)
+        show(found)
         if self.json is not None:
-            print(f"all figures are in {found.to_json(self.json).absolute()}")
-        print(f"the picture is {found.plot(self.out).absolute()}")
+            show(f"all figures are in {found.to_json(self.json).absolute()}")
+        show(f"the picture is {found.plot(self.out).absolute()}")
 
     def _prepared(
         self, data: Data, source: str, model: ScoreModel

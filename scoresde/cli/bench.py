@@ -12,6 +12,7 @@ from scoresde import arena
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.sample import check_out
+from scoresde.cli.terminal import show
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import SAMPLERS
 from scoresde.sde import SDE, SDES
@@ -85,16 +86,16 @@ class Bench:
             own | rivals, self._problems(), self.budgets,
             by=self.by, n=n, repeats=self.repeats, seed=self.seed,
         )  # fmt: skip
-        print(results.table(top=self.top))
+        show(results.table(top=self.top))
         present = [name for name in rivals if name in results.samplers]
         ratios = results.ratios(present) if self.by == "flow" else ()
         if ratios and present:
-            print(f"\n{_ratios(ratios)}")
+            show(f"\n{_ratios(ratios)}")
         if self.csv is not None:
-            print(f"\nall figures are in {results.to_csv(self.csv).absolute()}")
+            show(f"\nall figures are in {results.to_csv(self.csv).absolute()}")
         if self.plot is not None:
             path = arena.pareto(results, self.plot, against=present)
-            print(f"\nthe picture is {path.absolute()}")
+            show(f"\nthe picture is {path.absolute()}")
 
     def _problems(self) -> tuple[arena.Problem, ...]:
         if self.learned:
@@ -116,7 +117,7 @@ class Bench:
             try:
                 found |= peers([library])
             except MissingExtraError as error:
-                print(f"without {library}: {error}\n")
+                show(f"without {library}: {error}\n")
         if self.short:
             found = {name: peer for name, peer in found.items() if name.endswith("@exp")}
         return found

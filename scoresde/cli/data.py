@@ -13,6 +13,7 @@ from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
 from scoresde.cli.options import Size
 from scoresde.cli.sample import check_out
+from scoresde.cli.terminal import show
 from scoresde.data import check
 from scoresde.errors import DataError, InvalidValueError
 from scoresde.sde import SDE, VESDE
@@ -58,9 +59,9 @@ class CheckData:
             stride=self.patch * 2 ** (len(self.channels) - 1),
             sde=self.sde,
         )
-        print(report)
+        show(report)
         if self.out is not None and report.samples is not None:
-            print(f"{'picture':14}{self._picture(report.samples, self.out)}")
+            show(f"{'picture':14}{self._picture(report.samples, self.out)}")
         if not report.ok:
             raise DataError(
                 f"training on {self.source} would fail, by {len(report.problems)} problem(s)"

@@ -12,6 +12,7 @@ import tyro
 
 from scoresde import plot
 from scoresde.cli.sample import check_out, draw
+from scoresde.cli.terminal import show
 from scoresde.score import ScoreModel, load
 
 __all__ = ["Demo"]
@@ -49,7 +50,7 @@ class Demo:
         drawn = draw(model, "fast", n=self.n, steps=self.steps, seed=self.seed, label=self.class_)
         path = plot.grid(drawn.x, self.out)
         precision = "float32" if model.autocast is None else "bfloat16"
-        print(
+        show(
             f"{self.n} digits in {drawn.seconds:.1f} s by the fast sampler: "
             f"{drawn.nfe} evaluations of the network each, in {precision}, threads: {threads}\n"
             f"the picture is {path.absolute()}"

@@ -13,6 +13,7 @@ from scoresde.checks import check_integer, check_name
 from scoresde.cli.held_out import held_out, warn_of_classes, warn_of_training
 from scoresde.cli.options import Checkpoint, HeldOutSplit, SamplerName, Size, Steps
 from scoresde.cli.sample import Sample, check_folder
+from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import DataError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
@@ -94,10 +95,10 @@ class Evaluate:
             seed=self.seed,
             resamples=self.resamples,
         )
-        print(f"\n{found}\n")
+        show(f"\n{found}\n")
         figures = found.to_json(self.out / "report.json")
         picture = found.plot(self.out / "report.png")
-        print(f"the report is in {figures.absolute()} and {picture.absolute()}")
+        show(f"the report is in {figures.absolute()} and {picture.absolute()}")
 
     def _least(self) -> int:
         """The fewest samples that can be compared so, once the options are seen to be possible."""
@@ -136,5 +137,5 @@ class Evaluate:
             return Classifier.load(self.features)
         judge = Classifier.fit(lesson, seed=self.seed)
         if real.label is not None:
-            print(f"classifier: {judge.accuracy(real):.1%} of {len(real)} data right")
+            show(f"classifier: {judge.accuracy(real):.1%} of {len(real)} data right")
         return judge

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
-from scoresde.cli.terminal import say
+from scoresde.cli.terminal import show
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.rebuild import check_description
 from scoresde.pretrained.store import locate, read, spelt, spelt_count, told
@@ -45,7 +44,7 @@ class Info:
         rows += _files(path)
         rows += _texts(path.parent, config)
         for name, value in rows if unread is None or len(rows) > 1 else ():
-            say(f"{name:18}{value}", sys.stdout)
+            show(f"{name:18}{value}")
         damaged = [value for _, value in rows if value.endswith("DAMAGED")]
         if unread is not None:
             raise unread
@@ -118,9 +117,13 @@ def _texts(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "config", f"{path}, {state}"
     path = folder / "log.jsonl"
     if path.exists():
-        lines = len(path.read_bytes().splitlines())
-        whole = sum(1 for _ in log.rows(path))
-        yield "log", f"{path}, {whole:,} rows" + (", DAMAGED" if whole < lines else "")
+        try:
+            lines = len(checkpoint.read_bytes(path).splitlines())
+            whole = sum(1 for _ in log.rows(path))
+            state = f"{whole:,} rows" + (", DAMAGED" if whole < lines else "")
+        except CheckpointError:
+            state = "DAMAGED"
+        yield "log", f"{path}, {state}"
 
 
 def _size(path: Path) -> str:

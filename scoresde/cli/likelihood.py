@@ -13,6 +13,7 @@ from tqdm import tqdm
 from scoresde.checks import seeded
 from scoresde.cli.held_out import held_out, labels_of, warn_of_training
 from scoresde.cli.options import Checkpoint, HeldOutSplit, Size, Source
+from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
@@ -73,10 +74,10 @@ class Likelihood:
         _report(LogProb.cat(parts), x, transform, time.perf_counter() - start)
         mean = model.mean.expand(model.event_shape)
         mismatch = model.sde.prior_mismatch(mean, model.var)
-        print(
+        show(
             f"prior         the data's moments; without them it would be off by {mismatch:.3g} (W2)"
         )
-        print(f"units         those of the model, after {model.transform}")
+        show(f"units         those of the model, after {model.transform}")
 
     def _prepared(
         self, data: Data, model: ScoreModel
@@ -104,17 +105,17 @@ class Likelihood:
 def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds: float) -> None:
     n, size = len(found.value), found.dimensions
     nats, error = found.mean()
-    print(f"{n} samples of {size} dimensions in {seconds:.1f} s")
-    print(f"log-density   {nats:.2f} ± {error:.2f} nats")
+    show(f"{n} samples of {size} dimensions in {seconds:.1f} s")
+    show(f"log-density   {nats:.2f} ± {error:.2f} nats")
     if transform is None:
-        print("bits per dim  none: the data come without the levels they were made of")
+        show("bits per dim  none: the data come without the levels they were made of")
     else:
         bits = bits_per_dim(found, x, data_transform=transform)
-        print(f"bits per dim  {float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(n):.4f}")
+        show(f"bits per dim  {float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(n):.4f}")
     parts = ", ".join(f"{_mean(part):.2g} {name}" for name, part in found.parts.items())
-    print(f"uncertain     ± {_mean(found.error):.2g} nats for one sample, 95 %: {parts}")
+    show(f"uncertain     ± {_mean(found.error):.2g} nats for one sample, 95 %: {parts}")
     nfe = found.nfe.double()
-    print(f"evaluations   {float(nfe.mean()):.0f} for each sample, at most {int(nfe.max())}")
+    show(f"evaluations   {float(nfe.mean()):.0f} for each sample, at most {int(nfe.max())}")
 
 
 def _mean(value: Tensor) -> float:

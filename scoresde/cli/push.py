@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from scoresde.cli.terminal import show
 from scoresde.errors import InvalidValueError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.store import locate, read
@@ -47,8 +48,8 @@ class Push:
         if self.dry_run:
             for name, content in files.items():
                 size = content.stat().st_size if isinstance(content, Path) else len(content)
-                print(f"{name:20} {size:>14,} bytes")
-            print(f"{self.repo} would get these {len(files)} files; nothing was sent")
+                show(f"{name:20} {size:>14,} bytes")
+            show(f"{self.repo} would get these {len(files)} files; nothing was sent")
             return
         url = hub.push(files, self.repo, private=self.private or None, token=None)
-        print(f"{self.checkpoint} is at {url}")
+        show(f"{self.checkpoint} is at {url}")

@@ -16,6 +16,7 @@ from torch import Tensor
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.terminal import show
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
@@ -97,7 +98,7 @@ class Sample:
         cost = f", {nfe} evaluations of the network each" if nfe else ""
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
-        print(
+        show(
             f"{self.n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
             f"{cost}{already}: {self.out}"
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from scoresde.cli.options import Size, Split
+from scoresde.cli.terminal import show
 from scoresde.data import load
 from scoresde.suggestion import suggest
 
@@ -31,4 +32,4 @@ class Suggest:
     def run(self) -> None:
         """Print a table."""
         data = load(self.data, split=self.split, size=self.size, standardize=self.standardize)
-        print(suggest(data, seed=self.seed))
+        show(suggest(data, seed=self.seed))

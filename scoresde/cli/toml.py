@@ -35,9 +35,17 @@ def write(path: Path, config: object, comment: str) -> None:
 
     Raises:
         CheckpointError: The file cannot be written; an older file is untouched.
+        InvalidValueError: A word in it is not in UTF-8, as a path need not be.
     """
     text = f"# {comment}\n\n{tomli_w.dumps(tables(config))}"
-    checkpoint.write_bytes(path, text.encode())
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidValueError(
+            f"{path} cannot hold {error.object[error.start - 20 : error.end]!r}, which is not in "
+            "UTF-8; give that file a name of letters"
+        ) from error
+    checkpoint.write_bytes(path, content)
 
 
 def read(path: str | Path, kind: type[Any]) -> Any:

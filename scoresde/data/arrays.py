@@ -25,6 +25,7 @@ __all__ = ["IN_MEMORY", "READERS", "array_file"]
 IN_MEMORY = 2**28
 """Bytes of a `.npy` file that is read into memory: 256 MiB."""
 
+_PACKED = 100  # how many times less room real data may take in a file
 _SAMPLES, _LABELS = ("x", "images"), ("y", "labels")
 
 
@@ -67,10 +68,20 @@ def npz(path: Path) -> Data:
         sizes = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         for name in _SAMPLES + _LABELS:
             if name in sizes:
+                what = f"{name!r} in {path}"
+                _check_packing(sizes[name], what)
                 with archive.open(sizes[name]) as member:
-                    what = f"{name!r} in {path}"
                     arrays[name] = read_array(member, what, sizes[name].file_size)
     return _data(path, arrays or dict.fromkeys(sizes))
+
+
+def _check_packing(member: zipfile.ZipInfo, what: str) -> None:
+    """Refuse a small file that would fill the memory."""
+    if member.file_size > max(IN_MEMORY, _PACKED * member.compress_size):
+        raise DataError(
+            f"{what} has {member.file_size:,} bytes in {member.compress_size:,}, which no real "
+            "data have; if it is yours, save it with np.savez, which does not compress"
+        )
 
 
 READERS: Mapping[str, Callable[[Path], Data]] = MappingProxyType({".npy": npy, ".npz": npz})

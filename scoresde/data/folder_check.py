@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from scoresde.data.images import Files, Images, Look, Size, look, shape_of, usable
+from scoresde.data.image_files import Files
+from scoresde.data.images import Images, Look, Size, look, shape_of, usable
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.stores import Part, in_threads

@@ -8,9 +8,8 @@ decoding each one once.
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer
+from scoresde.data.image_files import Files
 from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, Part, Store, in_threads, numbers, pieces
 from scoresde.errors import DataError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
-    "Files",
     "Images",
     "Items",
     "Look",
@@ -46,7 +45,6 @@ __all__ = [
 
 Size = int | tuple[int, int] | None
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _GREY = ("1", "L", "LA", "La")  # Pillow's modes without colours
 _SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
 _ROOM = 2**30  # bytes of images that are kept in memory
@@ -63,67 +61,6 @@ class Items(Protocol):
 
     def name(self, i: int) -> str:
         """What to call it in an error."""
-
-
-class Files:
-    """The images in a folder and those within it, sorted by name; links are followed.
-
-    Attributes:
-        folder: Where they are.
-        paths: Their files.
-        others: Files of other kinds.
-
-    Raises:
-        DataError: There are none, or a folder cannot be read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.paths: list[Path] = []
-        self.others: list[Path] = []
-        for path in sorted(_below(folder)):
-            (self.paths if path.suffix.lower() in _SUFFIXES else self.others).append(path)
-        if not self.paths:
-            raise DataError(
-                f"there are no images in {folder}; looked for {', '.join(sorted(_SUFFIXES))}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def open(self, i: int) -> Image:
-        """Open a file; its pixels are read when they are asked for."""
-        from PIL import Image
-
-        return Image.open(self.paths[i])
-
-    def name(self, i: int) -> str:
-        """Its path."""
-        return str(self.paths[i])
-
-    def classes(self) -> tuple[Tensor, int] | None:
-        """The class of every file, where all lie in folders of the first level, and how many."""
-        inner = [path.relative_to(self.folder).parts[:-1] for path in self.paths]
-        if not all(inner):
-            return None
-        names = {name: k for k, name in enumerate(sorted({parts[0] for parts in inner}))}
-        return torch.tensor([names[parts[0]] for parts in inner]), len(names)
-
-
-def _below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """The files in a folder and in those within it, but not in one that links back to it."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
-    for entry in entries:
-        if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
-            yield from _below(Path(entry.path), (*above, real))
-        else:
-            yield Path(entry.path)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ what it holds samples of, and those of two requests do not meet in a folder.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from scoresde.checks import check_integer
 from scoresde.errors import CheckpointError, InvalidValueError
 
 __all__ = ["Shards"]
+
+_NAME = re.compile(r"shard-[0-9]{5,}\.safetensors")
 
 
 class Shards:
@@ -43,6 +46,7 @@ class Shards:
         self.folder = folder
         self.n = n
         self.size = size
+        self._drawn: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return -(-self.n // self.size)
@@ -76,6 +80,7 @@ class Shards:
             InvalidValueError: The folder holds samples of another request, or more than `n`.
             CheckpointError: A shard cannot be written.
         """
+        self._drawn = dict(request)
         missing = distributed.on_main(lambda: self._missing(request, scratch))
         for number in missing[distributed.rank() :: distributed.size()]:
             tensors = chunk(self.rows(number))
@@ -84,9 +89,27 @@ class Shards:
         return len(missing)
 
     def joined(self) -> dict[str, Tensor]:
-        """All samples in their order, by name."""
-        parts = [checkpoint.load_tensors(self.path(k))[0] for k in range(len(self))]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        """All samples in their order, by name.
+
+        Raises:
+            CheckpointError: A shard is missing, or does not fit the others.
+        """
+        found = [checkpoint.load_tensors(self.path(k)) for k in range(len(self))]
+        first, meta = found[0]
+        request = meta.get("request") if self._drawn is None else self._drawn
+        for number, (tensors, meta) in enumerate(found):
+            outline = {name: (value.dtype, value.shape[1:]) for name, value in tensors.items()}
+            fits = outline == {name: (v.dtype, v.shape[1:]) for name, v in first.items()}
+            if (
+                not fits
+                or meta.get("request") != request
+                or _rows(tensors) != len(self.rows(number))
+            ):
+                raise CheckpointError(
+                    f"{self.path(number)} does not go with {self.path(0).name}: something else "
+                    "writes there too; take another folder"
+                )
+        return {name: torch.cat([tensors[name] for tensors, _ in found]) for name in first}
 
     def remove(self) -> None:
         """Remove the shards, and the folder unless something else is in it."""
@@ -96,7 +119,7 @@ class Shards:
             self.folder.rmdir()
 
     def _there(self) -> list[Path]:
-        return sorted(self.folder.glob("shard-*.safetensors"))
+        return sorted(p for p in self.folder.glob("shard-*") if _NAME.fullmatch(p.name))
 
     def _missing(self, request: Mapping[str, Any], scratch: bool) -> list[int]:
         found = {k: self._length(k, request, scratch) for k in range(len(self))}
@@ -119,7 +142,8 @@ class Shards:
             tensors, meta = checkpoint.load_tensors(path)
         except CheckpointError:
             return 0
-        stored = meta.get("request", {})
+        known = meta.get("request")
+        stored = known if isinstance(known, Mapping) else {}
         changes = [
             f"{name} was {stored.get(name)!r} and is {value!r}"
             for name, value in request.items()
@@ -130,4 +154,10 @@ class Shards:
                 f"{path} holds samples of another request: {', '.join(changes)}; take the old "
                 "values, or another folder"
             )
-        return 0 if changes else min(len(value) for value in tensors.values())
+        return 0 if changes else _rows(tensors)
+
+
+def _rows(tensors: Mapping[str, Tensor]) -> int:
+    """How many samples there are, 0 where that is not the same for all tensors."""
+    lengths = {value.shape[:1] for value in tensors.values()}
+    return next(iter(lengths))[0] if len(lengths) == 1 and () not in lengths else 0

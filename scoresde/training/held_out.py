@@ -12,6 +12,7 @@ from torch import nn
 
 from scoresde import distributed
 from scoresde.data import Data
+from scoresde.errors import CheckpointError
 from scoresde.noise import Noise
 from scoresde.objectives import passing
 from scoresde.score import device_of, evaluating
@@ -101,6 +102,17 @@ class HeldOut:
         return {"best": self.best if self.at else None, "at": self.at, "waited": self.waited}
 
     def load(self, stored: Mapping[str, Any]) -> None:
-        """Take back what `as_json` gave."""
-        self.at, self.waited = stored["at"], stored["waited"]
-        self.best = math.inf if stored["best"] is None else stored["best"]
+        """Take back what `as_json` gave.
+
+        Raises:
+            CheckpointError: It is something else.
+        """
+        try:
+            best, at, waited = (stored[name] for name in ("best", "at", "waited"))
+            self.best = math.inf if best is None else float(best)
+            self.at, self.waited = None if at is None else int(at), int(waited)
+        except (LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"a checkpoint remembers of the held-out data {str(stored)[:100]!r}, which no run "
+                "wrote; take another folder"
+            ) from error

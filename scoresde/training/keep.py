@@ -75,8 +75,7 @@ class Keeper:
                     )
             return None
         path, tensors, meta = found
-        if not {"step", "config"} <= meta.keys():
-            raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
+        _check_description(meta, path)
         self._check_same(meta, str(path))
         checkpoint.set_aside(self.folder, after=meta["step"])
         self.newest = path
@@ -96,8 +95,10 @@ class Keeper:
             self.lock.release()
 
     def _take(self, step: int) -> None:
-        if not self.lock.take():
-            return  # had since the run was found
+        if self.lock.take():  # else it was had since the run was found
+            self._check_newest(step)
+
+    def _check_newest(self, step: int) -> None:
         later = [path for number, path in checkpoint.steps_in(self.folder) if number > step]
         if later:
             self.lock.release()
@@ -117,8 +118,11 @@ class Keeper:
         """Write the checkpoint of `step`, and the averages; return whether all were written.
 
         Raises:
-            CheckpointError: They could not be, for the second time or for the last.
+            CheckpointError: They could not be, for the second time or for the last; or somebody
+                removed the folder, and somebody else trains in it by now.
         """
+        if self.lock.keep():
+            self._check_newest(step)
         meta = {
             "step": step,
             "config": self.config.as_json(),
@@ -203,6 +207,16 @@ class Keeper:
                     RuntimeWarning,
                     stacklevel=4,
                 )
+
+
+def _check_description(meta: Mapping[str, Any], path: Path) -> None:
+    """Refuse what no run wrote, or wrote under another name."""
+    step, config = meta.get("step"), meta.get("config")
+    planned = config.get("steps") if isinstance(config, Mapping) else None
+    if type(step) is not int or type(planned) is not int or step > planned:
+        raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
+    if path.stem != f"step-{step:08d}":
+        raise CheckpointError(f"{path} holds step {step}; give it its old name, or remove it")
 
 
 def _holds(folder: Path, step: int) -> bool:

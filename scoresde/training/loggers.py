@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,8 +150,15 @@ def _imported(module: str, package: str, extra: str) -> Any:
 
 
 def _run_id(folder: Path) -> str:
-    """Return what tells this run from all others, also when its folder is moved."""
+    """Return what tells this run from all others, also when its folder is moved.
+
+    Raises:
+        CheckpointError: The file is another one, of which nothing is sent to a board.
+    """
     path = folder / "run-id"
-    if not path.exists():
+    if not os.path.lexists(path):
         checkpoint.write_bytes(path, secrets.token_hex(4).encode())
-    return path.read_text()
+    found = checkpoint.read_bytes(path, most=64).decode("latin-1")
+    if path.is_symlink() or re.fullmatch("[A-Za-z0-9._-]+", found) is None:
+        raise CheckpointError(f"{path} holds no number of a run; remove it for a new one")
+    return found

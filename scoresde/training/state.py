@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +59,8 @@ def unpack(
     checkpoint.load_state(score, _laid(parts["model"], score.state_dict()), source=source)
     checkpoint.load_state(loss, parts["loss"], source=source)
     ema.load_state_dict(_laid(parts["ema"], ema.state_dict()))
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        number, _, key = name.partition(".")
-        slots.setdefault(int(number), {})[key] = value
     weights = [p for group in optimizer.param_groups for p in group["params"]]
+    slots = _slots(parts["optimizer"], weights, source)
     for index, slot in slots.items():
         for name, value in slot.items():
             if value.ndim and value.shape == weights[index].shape:
@@ -71,6 +68,33 @@ def unpack(
                 slot[name] = laid_like(value, weights[index])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _slots(
+    tensors: Mapping[str, Tensor], weights: Sequence[Tensor], source: str
+) -> dict[int, dict[str, Tensor]]:
+    """What an optimiser remembers of every weight: averages of its shape, and numbers.
+
+    Raises:
+        CheckpointError: There is something else, or it is not of all weights or of none.
+    """
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, key = name.partition(".")
+        own = weights[int(number)] if number in map(str, range(len(weights))) else None
+        shape = None if own is None else () if key == "step" else own.shape
+        if value.shape != shape or not value.is_floating_point():
+            raise CheckpointError(
+                f"{source} is no checkpoint of such a run: its optimizer.{name} is "
+                f"{value.dtype} of shape {tuple(value.shape)}"
+            )
+        slots.setdefault(int(number), {})[key] = value
+    if len({frozenset(slot) for slot in slots.values()}) > 1:
+        raise CheckpointError(
+            f"{source} is no checkpoint of such a run: its optimiser remembers other things of "
+            "one weight than of the next"
+        )
+    return slots
 
 
 def _laid(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -239,14 +239,15 @@ class Trainer(Generic[ScoreT]):
                     distributed.on_main(lambda: keeper.complete(self.step, results))
                 distributed.on_main(lambda: keeper.keep_best(self.step, results, held))
             distributed.on_main(lambda: self.ema.start(self.step))
-            while self.step < end and not self._stopped:
+            told = None
+            while told is None and self.step < end and not self._stopped:
                 batch = next(batches)
                 with self._guard.memory(self.step):
                     recent.append(self._update(self.step, batch))
                     self.ema.update(self.score)
                 self.step += 1
                 bar.update()
-                told = stop.agreed()  # asked once: a signal may come while this step is saved
+                told = stop.agreed()  # once a step: another may come while it is saved
                 due = self._is_due()
                 judged = self._look() if due else None
                 last = self.step == end or told is not None or self._stopped
@@ -261,9 +262,9 @@ class Trainer(Generic[ScoreT]):
                     turn = self.step // self.config.keeping.save_every
                     self._guard.check_data(self.step, self.data.changed(turn))
                     self._save(last=last)
-                if told is not None:
-                    kept = f"saved in {self.folder}" if self.folder else "not saved"
-                    stop.end(f"{told.name} at step {self.step}, {kept}")
+            if (told := stop.agreed()) is not None:
+                kept = f"saved in {self.folder}" if self.folder else "not saved"
+                stop.end(f"{told.name} at step {self.step}, {kept}")
         return cast("ScoreT", self.ema.whole().model)
 
     @contextlib.contextmanager
@@ -313,8 +314,7 @@ class Trainer(Generic[ScoreT]):
         return float(loss)
 
     def _save(self, *, last: bool) -> None:
-        keeper = self._keeper
-        if keeper is None:
+        if (keeper := self._keeper) is None:
             return
         state = self._packed()
         self._guard.check(self.step, state, self.optimizer)

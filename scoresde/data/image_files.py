@@ -1,0 +1,95 @@
+"""The images in a folder, and in the folders within it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde import checkpoint
+from scoresde.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Files"]
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+_WAYS = 100  # by which links may lead to one folder
+
+
+class Files:
+    """The images in a folder and those within it, sorted by name; links are followed.
+
+    Attributes:
+        folder: Where they are.
+        paths: Their files.
+        others: Files of other kinds.
+
+    Raises:
+        DataError: There are none, or a folder cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths: list[Path] = []
+        self.others: list[Path] = []
+        for path in sorted(_below(folder)):
+            (self.paths if path.suffix.lower() in _SUFFIXES else self.others).append(path)
+        if not self.paths:
+            raise DataError(
+                f"there are no images in {folder}; looked for {', '.join(sorted(_SUFFIXES))}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def open(self, i: int) -> Image:
+        """Open a file; its pixels are read when they are asked for."""
+        from PIL import Image
+
+        with checkpoint.open_file(self.paths[i]):  # a pipe, which Pillow would wait for, is none
+            return Image.open(self.paths[i])
+
+    def name(self, i: int) -> str:
+        """Its path."""
+        return str(self.paths[i])
+
+    def classes(self) -> tuple[Tensor, int] | None:
+        """The class of every file, where all lie in folders of the first level, and how many."""
+        inner = [path.relative_to(self.folder).parts[:-1] for path in self.paths]
+        if not all(inner):
+            return None
+        names = {name: k for k, name in enumerate(sorted({parts[0] for parts in inner}))}
+        return torch.tensor([names[parts[0]] for parts in inner]), len(names)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in those within it, but not in one that links back to it."""
+    left: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    ways: Counter[tuple[int, int]] = Counter()
+    while left:
+        folder, above = left.pop()
+        try:
+            found = folder.stat()
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
+        real = (found.st_dev, found.st_ino)
+        if real in above:
+            continue
+        ways[real] += 1
+        if ways[real] > _WAYS:  # links to links can make billions of a few
+            raise DataError(
+                f"more than {_WAYS} ways lead to the folder {folder}, by links; remove some of them"
+            )
+        for entry in entries:
+            if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
+                left.append((Path(entry.path), above | {real}))
+            else:
+                yield Path(entry.path)
