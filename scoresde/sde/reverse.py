@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_range, door
+from scoresde.checks import check_dense, check_range, door
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -45,7 +45,8 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
         x: The states `(B, *)` that it was given.
 
     Raises:
-        InvalidTypeError: It is no tensor, or one of complex numbers, integers or truth values.
+        InvalidTypeError: It is no dense tensor, or none of floating point.
+        DeviceError: It is on the meta device.
         ShapeError: It has another shape.
     """
     if not isinstance(out, Tensor):
@@ -56,6 +57,8 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
     if not out.is_floating_point():
         remedy = "take its .real" if out.is_complex() else "a cast would lose its fractions"
         raise InvalidTypeError(f"the {what} must be floating point, got {out.dtype}; {remedy}")
+    if not x.is_meta:  # as where the shapes of a network are found without its numbers
+        check_dense(f"the value of the {what}", out)
     if out.shape != x.shape:
         raise ShapeError(
             f"the {what} must return the shape of its input, expected {tuple(x.shape)}, "
