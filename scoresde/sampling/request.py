@@ -84,7 +84,7 @@ class Budget:
         elif steps is None and sde.levels is None:
             # what suits the score, but no more than the method wants
             steps = min(suits or sampler.steps, sampler.steps)
-        return sampler.times(sde, steps, moments)
+        return _checked_times(sde, sampler.times(sde, steps, moments))
 
     def _affordable(self, nfe: int, sde: SDE, sampler: Sampler) -> int:
         steps = sampler.steps_for(nfe - self.denoise)
