@@ -12,7 +12,7 @@ from torch import Tensor
 import scoresde
 from scoresde import VPSDE, Noise, targets
 from scoresde.data import Data
-from scoresde.errors import ScoreSDEError
+from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.likelihood import elbo
 
 SDE = VPSDE()
@@ -72,3 +72,14 @@ def test_data_and_conditions_are_dense(odd: str) -> None:
 def test_a_pilot_of_no_tensor_says_so(value: object) -> None:
     with pytest.raises(ScoreSDEError, match="must return a tensor"):
         scoresde.pilot(lambda x, t: value, SDE, shape=(2,), n=3, steps=6)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_score_that_changes_its_input_in_place_is_told_so(door: str) -> None:
+    with pytest.raises(InvalidValueError, match="changed its input x in place"):
+        DOORS[door](lambda x, t: x.mul_(-1), X)
+
+
+def test_a_density_needs_an_absolute_tolerance() -> None:
+    with pytest.raises(InvalidValueError, match="atol must be positive"):
+        scoresde.log_prob(SCORE, SDE, X, atol=0.0)

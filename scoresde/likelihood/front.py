@@ -117,6 +117,7 @@ def log_prob(
     sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
     check_range("t", start, f"[{sde.eps}, {sde.T}]")
+    check_range("atol", atol, "(0, inf)")  # that of the density, whose zero is arbitrary
     check_integer("first", first, 0)
     size = len(x) if batch_size is None else check_integer("batch_size", batch_size, 1)
     solver, parts, gaps = Tolerance(rtol, atol, max_nfe), [], []
@@ -192,6 +193,7 @@ def sample_with_log_prob(
         NonFiniteError: The score or the result has a NaN or an infinity.
     """
     sde = process_of(score, sde)
+    check_range("atol", atol, "(0, inf)")
     check_integer("n", n, 0)
     check_integer("first", first, 0)
     event: Any = facts(score).event_shape if shape is None else shape

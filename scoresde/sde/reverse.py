@@ -32,6 +32,10 @@ from scoresde.sde.shapes import expand
 
 __all__ = ["ReverseSDE", "check_output"]
 
+_IN_PLACE = (
+    "the score changed its input x in place, with which the computation goes on; let it work on "
+    "x.clone()"
+)
 # The words of torch's errors for a network and its input in different dtypes.
 _MIXED = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
 
@@ -202,6 +206,8 @@ class ReverseSDE:
                     f"the state is on {x.device} and the score on another device; "
                     "move the model, or give device="
                 ) from error
+            if "requires grad is being used in an in-place" in str(error):
+                raise InvalidValueError(_IN_PLACE) from error
             if any(words in str(error) for words in _MIXED):
                 raise InvalidTypeError(
                     f"the state is {x.dtype} and the score's weights are not ({error}); cast what "
@@ -210,10 +216,7 @@ class ReverseSDE:
             raise
         self.nfe += 1
         if version is not None and x._version != version:
-            raise InvalidValueError(
-                "the score changed its input x in place, with which the sampler goes on; let it "
-                "work on x.clone()"
-            )
+            raise InvalidValueError(_IN_PLACE)
         # in the dtype of x, where it may still overflow
         value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and not _all_finite(value):
