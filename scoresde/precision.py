@@ -1,50 +1,60 @@
-"""A user's autocast, which is meant for the network and would reach every matrix product.
+"""A user's autocast and default device, which are meant for the network and would reach all else.
 
 Half precision is enough for a network, and not for a draw of a Gaussian with a covariance (off by
-2 %) or the linear part of a solver. Public functions therefore run in `full_precision`, and what
-the user gave, a score, runs in `as_asked`: under the autocast that was on when they were called.
+2 %) or the linear part of a solver. And a default device takes every number that is made without
+one, the times of a grid as well, which are compared on the CPU. Public functions therefore run in
+`full_precision`, and what the user gave, a score, runs in `as_asked`: under the autocast and the
+default device that were on when they were called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
 import torch
 
-__all__ = ["as_asked", "autocast_is_on", "exact", "full_precision"]
+__all__ = ["as_asked", "exact", "full_precision", "something_is_on"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-# The autocasts that the user turned on and `full_precision` off: device and dtype.
-_asked: ContextVar[tuple[tuple[str, torch.dtype], ...]] = ContextVar("asked", default=())
+# What the user turned on and `full_precision` off: what enters it again.
+_asked: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]] = ContextVar(
+    "asked", default=()
+)
 
 
-def autocast_is_on() -> bool:
-    """Return True where a matrix product would run in another precision than its factors'."""
-    return any(map(torch.is_autocast_enabled, _DEVICES))
+def something_is_on() -> bool:
+    """Return True under autocast, or where numbers are made elsewhere than on the CPU."""
+    return any(map(torch.is_autocast_enabled, _DEVICES)) or torch.get_default_device().type != "cpu"
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Turn autocast off within the block, and remember what was on."""
-    on = tuple((d, torch.get_autocast_dtype(d)) for d in _DEVICES if torch.is_autocast_enabled(d))
-    if not on:  # as within another such block, whose memory is kept
+    """Turn autocast and a default device off within the block, and remember what was on."""
+    if not something_is_on():  # as within another such block, whose memory is kept
         yield
         return
-    before = _asked.set(on)
-    try:
-        with ExitStack() as stack:
-            for device, dtype in on:
-                stack.enter_context(torch.autocast(device, dtype, enabled=False))
+    asked: list[Callable[[], AbstractContextManager[Any]]] = []
+    with ExitStack() as stack:
+        for device in filter(torch.is_autocast_enabled, _DEVICES):
+            dtype = torch.get_autocast_dtype(device)
+            asked.append(partial(torch.autocast, device, dtype))
+            stack.enter_context(torch.autocast(device, dtype, enabled=False))
+        default = torch.get_default_device()
+        if default.type != "cpu":
+            asked.append(partial(torch.device, default))
+            stack.enter_context(torch.device("cpu"))
+        before = _asked.set(tuple(asked))
+        try:
             yield
-    finally:
-        _asked.reset(before)
+        finally:
+            _asked.reset(before)
 
 
 def as_asked(function: Callable[..., R], *args: Any) -> R:
@@ -55,19 +65,19 @@ def as_asked(function: Callable[..., R], *args: Any) -> R:
     before = _asked.set(())  # what is called from there finds its own
     try:
         with ExitStack() as stack:
-            for device, dtype in asked:
-                stack.enter_context(torch.autocast(device, dtype))
+            for enter in asked:
+                stack.enter_context(enter())
             return function(*args)
     finally:
         _asked.reset(before)
 
 
 def exact(function: F) -> F:
-    """Return a function that runs in full precision, whatever autocast it is called under."""
+    """Return a function that runs in full precision, whatever it is called under."""
 
     @wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        if not autocast_is_on():
+        if not something_is_on():
             return function(*args, **kwargs)
         with full_precision():
             return function(*args, **kwargs)

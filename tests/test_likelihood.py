@@ -40,9 +40,12 @@ from scoresde.likelihood import (
     sample_with_log_prob,
     slerp,
 )
+from scoresde.likelihood.flow import Flow
+from scoresde.likelihood.heat import to_data
 from scoresde.likelihood.prior import End
 from scoresde.likelihood.result import half_width
-from scoresde.ode import solve
+from scoresde.likelihood.trace import Exact
+from scoresde.ode import Tolerance, solve
 from scoresde.sde.coordinates import angle, scale
 from scoresde.targets import Gaussian, GaussianMixture
 
@@ -229,6 +232,24 @@ def test_the_density_of_the_data_is_reached_from_eps_by_the_heat_equation(name):
         at_eps = log_prob(target.at(sde), sde, alpha * x, t=sde.eps)
         without = at_eps.value + x[0].numel() * math.log(alpha) - target.log_prob(x)
         assert without.abs().mean() > (found.value - target.log_prob(x)).abs().mean()
+
+
+@pytest.mark.parametrize("std", [0.1, 0.3, 0.6, 1.0, 2.0, 5.0])
+def test_the_bar_of_the_way_to_the_data_holds_where_its_terms_cancel(std):
+    """Data as narrow as the noise, and points in their tails: errors of up to 10 and 100 nats."""
+    sde = VPSDE()
+    at = torch.tensor(sde.eps, dtype=DOUBLE)
+    alpha, width = float(sde.alpha(at)), std * float(sde.sigma(at))
+    modes = GaussianMixture([0.5, 0.5], [[-1.0, 0.5], [2.0, 0.0]], stds=width)
+    for target in (modes, Gaussian([0.0, 0.0, 1.0], std=[width, 1.0, 1.0])):
+        x = draws(target, 200)
+        tail = x + 5 * width * torch.randn(x.shape, dtype=DOUBLE, generator=gen())
+        way = Flow(target.at(sde), sde, None, None, DOUBLE, Exact(), Tolerance(1e-5, 1e-5, 100))
+        for points in (x, tail):
+            correction, error, _ = to_data(way, points, at)
+            value = target.log_prob(alpha * points, sde, sde.eps) + correction[0]
+            gap = value + x[0].numel() * math.log(alpha) - target.log_prob(points)
+            assert (gap.abs() <= error + 1e-9).double().mean() > 0.95
 
 
 def test_what_the_heat_equation_leaves_falls_with_the_fourth_power_of_the_noise():
@@ -678,6 +699,24 @@ def test_the_bound_of_a_process_without_noise_at_eps_is_refused_and_not_nan():
         InvalidValueError, match=r"no noise at t = 0, where sigma is 0; choose eps > 0"
     ):
         elbo(MIXTURE.at(sde), sde, torch.zeros(1, 2))
+
+
+def test_without_noise_at_eps_the_density_of_the_data_is_that_of_the_flow():
+    """It was NaN, and so was the bar of draws, both in silence."""
+    sde = VPSDE(eps=0.0)
+    x = draws(MIXTURE, 4)
+    found = log_prob(MIXTURE.at(sde), sde, x)
+    assert ((found.value - MIXTURE.log_prob(x)).abs() < found.error).all()
+    assert (found.error < 1e-3).all()
+    with pytest.raises(InvalidValueError, match="no noise at t = 0"):
+        sample_with_log_prob(MIXTURE.at(sde), sde, 2, seed=0)
+
+
+def test_a_density_that_is_no_number_is_an_error():
+    x = torch.full((1, 2), 1e200, dtype=DOUBLE)
+    for density in (log_prob, elbo):
+        with pytest.raises(NonFiniteError, match=r"log-density of samples \[0\]"):
+            density(Gaussian([0.0, 0.0], std=1.0).at(SDES["vp"]), SDES["vp"], x)
 
 
 def test_a_network_with_disturbed_weights_finds_real_digits_less_probable():

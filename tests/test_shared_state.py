@@ -207,13 +207,13 @@ CALLS = {
     "TargetScore": lambda: TARGET.at(SDE)(X, 0.5),
     "audit": lambda: torch.tensor(
         audit(TARGET.at(SDE), SDE, OTHER, levels=5, samples=4, steps=4, progress=False)
-        .levels[0].loss.value
+        .levels[0].loss.value, device="cpu"
     ),
     "evaluate": lambda: torch.tensor(
-        [row.samples for row in metrics.evaluate(X, OTHER, resamples=0).values()]
+        [row.samples for row in metrics.evaluate(X, OTHER, resamples=0).values()], device="cpu"
     ),
-    "kernel_distance": lambda: torch.tensor(metrics.kernel_distance(X, OTHER)),
-    "suggest": lambda: torch.tensor(scoresde.suggest(OTHER).sigma_min),
+    "kernel_distance": lambda: torch.tensor(metrics.kernel_distance(X, OTHER), device="cpu"),
+    "suggest": lambda: torch.tensor(scoresde.suggest(OTHER).sigma_min, device="cpu"),
 }  # fmt: skip
 
 
@@ -235,6 +235,36 @@ def test_autocast_changes_nothing_of_ours(name):
             assert torch.is_autocast_enabled("cpu")
     assert found.dtype == expected.dtype
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.filterwarnings("ignore:memory:UserWarning")
+def test_a_default_device_changes_nothing_of_ours(name):
+    """The meta device stands for a GPU: a number that is made there and read is an error."""
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        expected = CALLS[name]()
+        torch.default_generator.manual_seed(0)
+        with torch.device("meta"):
+            found = CALLS[name]()
+            assert torch.empty(0).is_meta
+    assert found.device.type == "cpu"
+    assert torch.equal(found, expected)
+
+
+def test_the_users_network_runs_under_the_users_default_device():
+    devices = set()
+
+    def score(x, t):
+        devices.add(torch.empty(0).device.type)
+        return -x
+
+    with torch.device("meta"):
+        sample(score, SDE, "heun", n=2, shape=(4,), steps=3, seed=0)
+        for _ in trajectory(score, SDE, "fast", n=2, shape=(4,), steps=3, seed=0):
+            devices.add(torch.empty(0).device.type)
+        LOSSES["dsm"](score, SDE, X, noise=Noise.of(0, 6))
+    assert devices == {"meta"}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -27,7 +27,7 @@ import typeguard
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
-from scoresde.precision import autocast_is_on, full_precision
+from scoresde.precision import full_precision, something_is_on
 
 __all__ = ["bind", "check_fields", "door", "quoted"]
 
@@ -46,7 +46,8 @@ def quoted(value: object) -> str:
 def door(function: F) -> F:
     """Check the arguments of a public function against its annotations, call by call.
 
-    It then runs in full precision, whatever autocast it is called under.
+    It then runs in full precision and makes its numbers on the CPU, whatever autocast or default
+    device it is called under.
 
     Raises:
         InvalidTypeError: An argument has another type, is missing, or is not expected.
@@ -61,7 +62,7 @@ def door(function: F) -> F:
         for name, value in bound.arguments.items():
             if name in hints and value is not signature.parameters[name].default:
                 hints[name].check(name, value)
-        if autocast_is_on():
+        if something_is_on():
             with full_precision():
                 return function(*args, **kwargs)
         return function(*args, **kwargs)

@@ -129,8 +129,7 @@ def check_batch(
     """
     if not x.is_floating_point():
         check_floating(what, x)
-    if x.is_meta:
-        raise DeviceError(f"{what} is on the meta device, which holds no numbers; {_ELSEWHERE}")
+    check_dense(what, x)
     check_shape(what, x, event)
     if finite:
         check_finite(what, x)
@@ -143,6 +142,22 @@ def check_floating(what: str, x: Tensor | torch.dtype) -> None:
         dtype, remedy = dtype.dtype, "for 8-bit images: x.float() / 127.5 - 1"
     if not dtype.is_floating_point:
         raise InvalidTypeError(f"{what} must be floating point, got {dtype}; {remedy}")
+
+
+def check_dense(what: str, x: Tensor) -> None:
+    """Raise unless every number of a tensor has its own place in memory, and enough of its bits.
+
+    Raises:
+        InvalidTypeError: It is sparse, nested, of a foreign layout, or has less than 16 bits.
+        DeviceError: It is on the meta device.
+    """
+    if x.is_meta:
+        raise DeviceError(f"{what} is on the meta device, which holds no numbers; {_ELSEWHERE}")
+    if x.layout != torch.strided or x.is_nested:
+        kind = "nested" if x.is_nested else str(x.layout)
+        raise InvalidTypeError(f"{what} must be a dense tensor, got a {kind} one; use .to_dense()")
+    if x.is_floating_point() and x.itemsize < 2:
+        raise InvalidTypeError(f"{what} needs at least half precision, got {x.dtype}; use .float()")
 
 
 def check_shape(what: str, x: Tensor, event: Sequence[int] | None = None) -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields
+from scoresde.checks import check_dense, check_fields
 from scoresde.data.batches import order
 from scoresde.data.stores import PIECE, Memory, Part, Store, parts_of
 from scoresde.data.survey import Survey, content_of, survey
@@ -50,12 +50,14 @@ class Data:
         check_fields(self)
         describe(self.transform)
         if isinstance(self.raw, Tensor):
+            check_dense("x", self.raw)
             object.__setattr__(self, "raw", self.raw.detach())
             _check_dtype(self.raw, self.transform)
         _check_shape(tuple(self.raw.shape))
         if isinstance(self.raw, Tensor):
             _check_finite(self.raw)
         if self.label is not None:
+            check_dense("the label", self.label)
             label = _checked_labels(self.label, len(self), self.classes)
             object.__setattr__(self, "label", label)
             object.__setattr__(self, "classes", self.classes or int(label.max()) + 1)

@@ -66,7 +66,7 @@ def elbo(
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or there is no
             noise at eps.
-        NonFiniteError: `x` or the score has a NaN or an infinity.
+        NonFiniteError: `x`, the score or the result has a NaN or an infinity.
     """
     sde, given = check_input(score, sde, x, condition)
     check_integer("draws", draws, 1)
@@ -103,7 +103,7 @@ def elbo(
         parts={"draws": error},
         nfe=torch.full((len(x),), draws),
         dimensions=size,
-    )
+    ).checked()
 
 
 def _control(x: Tensor, epsilon: Tensor, t: Tensor, sde: SDE, moments: Moments) -> Tensor:

@@ -11,7 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_event, check_floating, check_integer, check_range, door, named_device
+from scoresde.checks import (
+    as_event,
+    check_floating,
+    check_integer,
+    check_noise,
+    check_range,
+    door,
+    named_device,
+)
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.heat import to_data
@@ -95,7 +103,7 @@ def log_prob(
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
-        NonFiniteError: `x` or the score has a NaN or an infinity.
+        NonFiniteError: `x`, the score or the result has a NaN or an infinity.
         ConvergenceError: `max_nfe` is used up.
 
     Examples:
@@ -109,6 +117,7 @@ def log_prob(
     sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
     check_range("t", start, f"[{sde.eps}, {sde.T}]")
+    check_range("atol", atol, "(0, inf)")  # that of the density, whose zero is arbitrary
     check_integer("first", first, 0)
     size = len(x) if batch_size is None else check_integer("batch_size", batch_size, 1)
     solver, parts, gaps = Tolerance(rtol, atol, max_nfe), [], []
@@ -127,7 +136,7 @@ def log_prob(
             gaps.append(gap)
     if not given:  # the moments are those of all conditions together
         _check_end(torch.cat(gaps), math.prod(x.shape[1:]))
-    return LogProb.cat(parts)
+    return LogProb.cat(parts).checked()
 
 
 @door
@@ -178,8 +187,13 @@ def sample_with_log_prob(
     Returns:
         The samples `(n, *)` and their `LogProb`. Its error has the parts `"solver"` and `"probes"`,
         since the prior is the law that they come from.
+
+    Raises:
+        InvalidValueError: There is no noise at eps, or an argument has an impossible value.
+        NonFiniteError: The score or the result has a NaN or an infinity.
     """
     sde = process_of(score, sde)
+    check_range("atol", atol, "(0, inf)")
     check_integer("n", n, 0)
     check_integer("first", first, 0)
     event: Any = facts(score).event_shape if shape is None else shape
@@ -189,6 +203,7 @@ def sample_with_log_prob(
     seeds, indices = seeds_of(n, seed, generator, first)
     noise = Noise(seeds, indices, horizon=sde.T)
     check_floating("dtype", dtype)
+    check_noise(sde.sigma(time(sde.eps)), sde.eps, "choose eps > 0")
     where = device_of(score) if device is None else named_device(device)
     like = torch.empty(n, *event, dtype=dtype, device=where)
     _, given = check_input(score, sde, torch.zeros_like(like), condition)
@@ -206,7 +221,7 @@ def sample_with_log_prob(
             other = prior.log_prob(back.x) - back.rise
             unsure, nfe = torch.maximum(unsure, mean(other - values).abs()), nfe + back.nfe
     widths = {"solver": unsure, "probes": trace.error(values.T)}
-    return moved.x.to(dtype), LogProb(mean(values), widths, nfe, math.prod(event))
+    return moved.x.to(dtype), LogProb(mean(values), widths, nfe, math.prod(event)).checked()
 
 
 @dataclass(frozen=True)

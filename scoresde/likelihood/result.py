@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import door
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidValueError, NonFiniteError
 
 __all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "quantile"]
 
@@ -42,6 +42,20 @@ class LogProb:
         n = len(self.value)
         spread = float(self.value.std()) / math.sqrt(n) if n > 1 else math.inf
         return float(self.value.mean()), spread
+
+    def checked(self) -> LogProb:
+        """Return it, without a NaN or an infinity among its values.
+
+        Raises:
+            NonFiniteError: There is one.
+        """
+        if not self.value.isfinite().all():
+            rows = (~self.value.isfinite()).nonzero().flatten().tolist()
+            raise NonFiniteError(
+                f"the log-density of samples {rows[:8]} is no finite number: it, or the score "
+                "there, is too large to be squared; leave such points out"
+            )
+        return self
 
     @staticmethod
     def cat(batches: Sequence[LogProb]) -> LogProb:

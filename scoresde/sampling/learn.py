@@ -14,7 +14,7 @@ from scoresde.samplers import UniPC
 from scoresde.samplers.multistep.frame import frame_of
 from scoresde.sampling.run import Run
 from scoresde.score import Pilot, Wrapped
-from scoresde.sde import SDE, Condition, Moments, Score, facts, process_of
+from scoresde.sde import SDE, Condition, Moments, Score, check_output, facts, process_of
 from scoresde.sde.coordinates import level, level_range
 from scoresde.sde.spacings import even_times
 
@@ -30,7 +30,7 @@ class _Recorder(Wrapped):
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         value = self.ask(self.score, x, t, condition)
-        self.seen.append((x.cpu(), value.cpu()))
+        self.seen.append((x.cpu(), check_output("score", value, x).cpu()))
         return value
 
 

@@ -30,7 +30,7 @@ METHODS = (
     "perturb",
 )  # fmt: skip
 """The methods of an SDE that follow from `alpha` and `sigma`."""
-_PRIOR = ("prior_std", "prior")
+_OTHERS = ("prior_std", "prior", "times")
 # The largest variance of data that a prior of its own may stand for.
 _SPREAD = 1e4
 # Shares of [eps, T], denser near eps; irrational, so that none is a level, where a table has kinks.
@@ -54,7 +54,7 @@ def check_closed_forms(sde: SDE, base: type[Any]) -> None:
         InvalidTypeError: A value is no tensor of floating point numbers.
         ShapeError: `alpha`, `sigma` or a method returns no tensor of the shape of its argument.
     """
-    names = (*METHODS, *_PRIOR)
+    names = (*METHODS, *_OTHERS)
     own = [name for name in names if getattr(type(sde), name) is not getattr(base, name)]
     with torch.inference_mode(False), torch.no_grad():
         comparison = _Comparison(sde, base)
@@ -217,6 +217,10 @@ class _Comparison:
             (Moments(1.0, var=2.0), alpha2**0.5, 2 * alpha2 + variance),
         ):
             own = self.sde.prior(moments)
+            if not isinstance(own, Moments):
+                raise InvalidTypeError(
+                    f"prior of {type(self.sde).__name__} must return Moments, got {quoted(own)}"
+                )
             gap = abs(float(own.mean) - mean), abs(own.mean_variance() - var)
             if not max(gap) <= _TIGHT * max(1.0, var):
                 raise InvalidValueError(
@@ -224,6 +228,23 @@ class _Comparison:
                     f"moments={moments} it is {own}, they give the mean {mean:.8g} and the "
                     f"variance {var:.8g}; override both, or neither"
                 )
+
+    def times(self) -> None:
+        """Raise unless a grid of four steps, or of the levels, goes down from T to eps."""
+        sde, steps = self.sde, 4 if self.sde.levels is None else self.sde.levels - 1
+        grid: Any = sde.times(steps)
+        name = f"times of {type(sde).__name__}"
+        if not isinstance(grid, Tensor) or grid.dtype != torch.float64:
+            raise InvalidTypeError(f"{name} must return a float64 tensor, got {quoted(grid)}")
+        if grid.shape != (steps + 1,):
+            raise ShapeError(
+                f"{name} must return {steps + 1} times for {steps} steps, got {tuple(grid.shape)}"
+            )
+        if not (grid.diff() < 0).all() or float(grid[0]) != sde.T or float(grid[-1]) != sde.eps:
+            raise InvalidValueError(
+                f"{name} must go down from T = {sde.T} to eps = {sde.eps}, both exact; got "
+                f"{quoted(grid)}"
+            )
 
     def _at_end(self) -> tuple[float, float]:
         """Return the squares of alpha and sigma at T."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_fields, check_integer, check_name, quoted
+from scoresde.checks import as_numbers, check_dense, check_fields, check_integer, check_name, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 
 __all__ = ["Classes", "Condition", "Field"]
@@ -111,7 +111,8 @@ class Condition(Mapping[str, Tensor]):
             device: Where the tensors are moved after the check.
 
         Raises:
-            InvalidTypeError: It is no mapping, or a value is of another type than declared.
+            InvalidTypeError: It is no mapping, or a value is not dense or of another type than
+                declared.
             InvalidValueError: A label is of no class.
             UnknownNameError: The score takes no condition of a name.
             ShapeError: A value has neither n rows nor one.
@@ -135,6 +136,7 @@ class Condition(Mapping[str, Tensor]):
                 check_name("condition", name, declared)
                 kind = declared[name]
             value = as_numbers(f"condition {name!r}", given)
+            check_dense(f"condition {name!r}", value)
             if kind is not None:
                 kind.check(name, value)
             rows[name] = _rows(name, value, n, kind).to(device)

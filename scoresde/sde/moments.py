@@ -45,6 +45,7 @@ class Moments:
     var: Tensor | float | None = None
     cov: Tensor | None = None
 
+    @exact
     def __post_init__(self) -> None:
         if (self.var is None) == (self.cov is None):
             raise InvalidValueError("Moments takes either var= or cov=, and not both")
@@ -83,6 +84,7 @@ class Moments:
         eye = torch.eye(len(self.cov), dtype=self.cov.dtype, device=self.cov.device)
         return Moments(a * self.mean, cov=a**2 * self.cov + v * eye)
 
+    @exact
     def mean_variance(self) -> float:
         """Return the variance of one dimension, on average over the dimensions."""
         spread = self.var if self.cov is None else self.cov.diagonal()
@@ -107,6 +109,7 @@ class Moments:
         root = (basis * var.sqrt() @ basis.T).to(z)
         return mean + (_rows(z) @ root).reshape(z.shape)
 
+    @exact
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Return $\log \mathcal N(x; \mu, \Sigma)$, `(B,)`, for `x` of shape `(B, *)`.
 
@@ -131,6 +134,7 @@ class Moments:
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
         return (-0.5 * terms.sum(1)).to(x.dtype)
 
+    @exact
     def score(self, x: Tensor) -> Tensor:
         r"""Return $\nabla \log \mathcal N(x; \mu, \Sigma)$, like `x`; errors as of `log_prob`."""
         self.check_event(x)

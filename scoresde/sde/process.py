@@ -26,6 +26,7 @@ from scoresde.checks import (
     quoted,
 )
 from scoresde.errors import InvalidValueError
+from scoresde.precision import full_precision
 from scoresde.sde import laws, spacings
 from scoresde.sde.closed_forms import check_closed_forms
 from scoresde.sde.kernel import Kernel
@@ -45,8 +46,9 @@ class _Checked(abc.ABCMeta):
     """Compare the closed forms of an SDE with the derived ones once it is made, subclasses' too."""
 
     def __call__(cls: type[S], *args: Any, **kwargs: Any) -> S:
-        made: S = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        check_closed_forms(made, SDE)  # type: ignore[arg-type]
+        with full_precision():
+            made: S = super().__call__(*args, **kwargs)  # type: ignore[misc]
+            check_closed_forms(made, SDE)  # type: ignore[arg-type]
         return made
 
 

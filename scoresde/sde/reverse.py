@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_range, door
+from scoresde.checks import check_dense, check_range, door
 from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
@@ -32,6 +32,10 @@ from scoresde.sde.shapes import expand
 
 __all__ = ["ReverseSDE", "check_output"]
 
+_IN_PLACE = (
+    "the score changed its input x in place, with which the computation goes on; let it work on "
+    "x.clone()"
+)
 # The words of torch's errors for a network and its input in different dtypes.
 _MIXED = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
 
@@ -45,7 +49,8 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
         x: The states `(B, *)` that it was given.
 
     Raises:
-        InvalidTypeError: It is no tensor, or one of complex numbers, integers or truth values.
+        InvalidTypeError: It is no dense tensor, or none of floating point.
+        DeviceError: It is on the meta device.
         ShapeError: It has another shape.
     """
     if not isinstance(out, Tensor):
@@ -56,6 +61,8 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
     if not out.is_floating_point():
         remedy = "take its .real" if out.is_complex() else "a cast would lose its fractions"
         raise InvalidTypeError(f"the {what} must be floating point, got {out.dtype}; {remedy}")
+    if not x.is_meta:  # as where the shapes of a network are found without its numbers
+        check_dense(f"the value of the {what}", out)
     if out.shape != x.shape:
         raise ShapeError(
             f"the {what} must return the shape of its input, expected {tuple(x.shape)}, "
@@ -199,6 +206,8 @@ class ReverseSDE:
                     f"the state is on {x.device} and the score on another device; "
                     "move the model, or give device="
                 ) from error
+            if "requires grad is being used in an in-place" in str(error):
+                raise InvalidValueError(_IN_PLACE) from error
             if any(words in str(error) for words in _MIXED):
                 raise InvalidTypeError(
                     f"the state is {x.dtype} and the score's weights are not ({error}); cast what "
@@ -207,10 +216,7 @@ class ReverseSDE:
             raise
         self.nfe += 1
         if version is not None and x._version != version:
-            raise InvalidValueError(
-                "the score changed its input x in place, with which the sampler goes on; let it "
-                "work on x.clone()"
-            )
+            raise InvalidValueError(_IN_PLACE)
         # in the dtype of x, where it may still overflow
         value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and not _all_finite(value):
