@@ -23,7 +23,7 @@ from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, Moments
 from scoresde.training import TrainConfig, Trainer
 
-CONFIG = TrainConfig().changed(steps=30, batch_size=12, warmup=3, save_every=12, log_every=3)
+CONFIG = TrainConfig().changed(steps=20, batch_size=12, warmup=3, save_every=8, log_every=2)
 SHORT = CONFIG.changed(steps=8, save_every=3, log_every=2)
 RUNS = {
     "float32": (torch.float32, {}),
@@ -79,8 +79,8 @@ def acting(n, act, only=1):
 
 def train(folder, runs=RUNS):
     for name, (dtype, options) in runs.items():
-        config = CONFIG.changed(snapshot_every=15, **options)
-        for steps in (13, None):
+        config = CONFIG.changed(snapshot_every=10, **options)
+        for steps in (9, None):
             # other first weights in every process: those of process 0 count
             start = model(dtype, seed=distributed.rank())
             loss = LearnedWeight(dsm_loss).to(dtype) if "learned" in name else None
@@ -224,7 +224,7 @@ def spoken(folder):
     }
 
 
-EVER = CONFIG.changed(steps=60, save_every=2)
+EVER = CONFIG.changed(steps=40, save_every=2)
 
 
 def ever(folder):
