@@ -98,14 +98,14 @@ class _Comparison:
         self.alpha2 = self.shaped("alpha", sde.alpha(self.t)) ** 2
 
     def check_kernel(self) -> None:
-        """Raise unless alpha is positive and the signal-to-noise ratio does not rise in time."""
-        for name, least in (("alpha", 0.0), ("sigma", 0.0)):
+        """Raise unless both scales are sound, and the signal-to-noise ratio never rises."""
+        for name in ("alpha", "sigma"):
             value = getattr(self.sde, name)(self.t)
-            if (bad := ~(value >= least)).any():
+            if (bad := ~((value >= 0) & (value**2).isfinite())).any():
                 i = int(bad.nonzero()[0])
                 raise InvalidValueError(
-                    f"{name} of {type(self.sde).__name__} must be positive, but is "
-                    f"{float(value[i]):.6g} at t = {float(self.t[i]):.6g}"
+                    f"{name} of {type(self.sde).__name__} must be positive, with a square that is "
+                    f"finite, but is {float(value[i]):.6g} at t = {float(self.t[i]):.6g}"
                 )
         # nan where there is no noise at two times
         rises = self.known_log_snr.diff() > _TIGHT + self.rounding[1:] + self.rounding[:-1]
