@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import ALL, RESCALED
+from methods import ALL, RESCALED, in_turn
 from numpy.polynomial import Polynomial
 from oracle import affine, gaussian, law, run, step
 from strategies import generators, log_floats, sdes, ve_sdes, vp_sdes
@@ -244,22 +244,17 @@ def check_degree(sampler, degree, sde, times, generator):
     assert_close(found.diff()[degree:], y.diff()[degree + 1 :], rtol=1e-9, atol=1e-9 * scale)
 
 
+ORDERS = [
+    (DDIM(), 1), (Heun(), 2), (Heun(churn=3.0), 2), (DPM2(), 2), (IPNDM(), 2), (LMS(2), 2),
+    (LMS(), 3),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("sampler", "order"),
-    [
-        (DDIM(), 1),
-        (Heun(), 2),
-        (Heun(churn=3.0), 2),
-        (DPM2(), 2),
-        (IPNDM(), 2),
-        (LMS(2), 2),
-        (LMS(), 3),
-    ],
-    ids=repr,
+    ("case", "sde"), in_turn(ORDERS, [VESDE(0.01, 5), SubVPSDE(), FlowSDE()], 2), ids=repr
 )
-@pytest.mark.parametrize("sde", [VESDE(0.01, 5), SubVPSDE(), FlowSDE()], ids=repr)
-def test_whole_runs_converge_at_their_order(sampler, order, sde):
-    score, errors = gaussian(sde, 1.3, 0.25), []
+def test_whole_runs_converge_at_their_order(case, sde):
+    (sampler, order), score, errors = case, gaussian(sde, 1.3, 0.25), []
     for n in (12, 24, 48, 96, 192):
         times = sde.times(n, spacing="log_snr")
         (mean, var), (m, v) = run(sampler, score, times), law(score, times[-1])

@@ -132,9 +132,9 @@ from test_training import CONFIG, Trainer, checkpoint, data, make
 import torch
 torch.set_num_threads(1)
 folder, moments = sys.argv[1], random.Random(0)
-config = CONFIG.changed(steps=150, save_every=3)
+config = CONFIG.changed(steps=90, save_every=3)
 ends = []
-for _ in range(6):
+for _ in range(4):
     before = checkpoint.steps_in(folder)
     child = os.fork()
     if child == 0:
@@ -172,10 +172,10 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path)
     )
     assert run.returncode == 0, run.stderr
     ends = [int(word) for word in run.stdout.split()]
-    assert any(0 < end < 150 for end in ends), ends
-    undisturbed = Trainer(make(), data(), CONFIG.changed(steps=150), folder=tmp_path / "whole")
+    assert any(0 < end < 90 for end in ends), ends
+    undisturbed = Trainer(make(), data(), CONFIG.changed(steps=90), folder=tmp_path / "whole")
     undisturbed.train()
-    for name in ("model.safetensors", "step-00000150.safetensors"):
+    for name in ("model.safetensors", "step-00000090.safetensors"):
         killed, good = (
             checkpoint.load_tensors(tmp_path / r / name)[0] for r in ("killed", "whole")
         )
