@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import partial, wraps
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["as_asked", "exact", "full_precision", "something_is_on"]
+__all__ = ["as_asked", "full_precision"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -29,15 +28,18 @@ _asked: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]] = Cont
 )
 
 
-def something_is_on() -> bool:
+def _something_is_on() -> bool:
     """Return True under autocast, or where numbers are made elsewhere than on the CPU."""
     return any(map(torch.is_autocast_enabled, _DEVICES)) or torch.get_default_device().type != "cpu"
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Turn autocast and a default device off within the block, and remember what was on."""
-    if not something_is_on():  # as within another such block, whose memory is kept
+    """Turn autocast and a default device off within the block, and remember what was on.
+
+    As a decorator, `@full_precision()`, it is the same for every call of a function.
+    """
+    if not _something_is_on():  # as within another such block, whose memory is kept
         yield
         return
     asked: list[Callable[[], AbstractContextManager[Any]]] = []
@@ -70,16 +72,3 @@ def as_asked(function: Callable[..., R], *args: Any) -> R:
             return function(*args)
     finally:
         _asked.reset(before)
-
-
-def exact(function: F) -> F:
-    """Return a function that runs in full precision, whatever it is called under."""
-
-    @wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
-        if not something_is_on():
-            return function(*args, **kwargs)
-        with full_precision():
-            return function(*args, **kwargs)
-
-    return cast(F, called)

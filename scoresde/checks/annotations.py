@@ -27,7 +27,7 @@ import typeguard
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
-from scoresde.precision import full_precision, something_is_on
+from scoresde.precision import full_precision
 
 __all__ = ["bind", "check_fields", "door", "quoted"]
 
@@ -62,10 +62,8 @@ def door(function: F) -> F:
         for name, value in bound.arguments.items():
             if name in hints and value is not signature.parameters[name].default:
                 hints[name].check(name, value)
-        if something_is_on():
-            with full_precision():
-                return function(*args, **kwargs)
-        return function(*args, **kwargs)
+        with full_precision():
+            return function(*args, **kwargs)
 
     return typing.cast(F, checked)
 

@@ -16,7 +16,7 @@ from scoresde.noise import Noise
 from scoresde.objectives.description import described
 from scoresde.objectives.perturbed import checked_loss, noise_of, times_of
 from scoresde.objectives.weights import Weight, sigma2
-from scoresde.precision import exact
+from scoresde.precision import full_precision
 from scoresde.sde import SDE, Score, TimeLaw, process_of
 from scoresde.sde.coordinates import network_level
 
@@ -83,7 +83,7 @@ class LearnedWeight(nn.Module):
         parts = {"loss": self.loss, "base": self.base, "law": self.law}
         return ", ".join(f"{name}={described(part)}" for name, part in parts.items())
 
-    @exact
+    @full_precision()
     def log_variance(self, sde: SDE, t: Tensor) -> Tensor:
         r"""Return $u(t)$, of the shape and on the device of `t`, in float64; 0 before training."""
         c = network_level(sde, t).to(self.bias).reshape(-1)

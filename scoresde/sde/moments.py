@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, check_batch, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.precision import exact
+from scoresde.precision import full_precision
 
 __all__ = ["Moments"]
 
@@ -45,7 +45,7 @@ class Moments:
     var: Tensor | float | None = None
     cov: Tensor | None = None
 
-    @exact
+    @full_precision()
     def __post_init__(self) -> None:
         if (self.var is None) == (self.cov is None):
             raise InvalidValueError("Moments takes either var= or cov=, and not both")
@@ -84,13 +84,13 @@ class Moments:
         eye = torch.eye(len(self.cov), dtype=self.cov.dtype, device=self.cov.device)
         return Moments(a * self.mean, cov=a**2 * self.cov + v * eye)
 
-    @exact
+    @full_precision()
     def mean_variance(self) -> float:
         """Return the variance of one dimension, on average over the dimensions."""
         spread = self.var if self.cov is None else self.cov.diagonal()
         return float(torch.as_tensor(spread, dtype=torch.float64).mean())
 
-    @exact
+    @full_precision()
     def sample(self, z: Tensor) -> Tensor:
         r"""Return $\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
 
@@ -109,7 +109,7 @@ class Moments:
         root = (basis * var.sqrt() @ basis.T).to(z)
         return mean + (_rows(z) @ root).reshape(z.shape)
 
-    @exact
+    @full_precision()
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Return $\log \mathcal N(x; \mu, \Sigma)$, `(B,)`, for `x` of shape `(B, *)`.
 
@@ -134,7 +134,7 @@ class Moments:
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
         return (-0.5 * terms.sum(1)).to(x.dtype)
 
-    @exact
+    @full_precision()
     def score(self, x: Tensor) -> Tensor:
         r"""Return $\nabla \log \mathcal N(x; \mu, \Sigma)$, like `x`; errors as of `log_prob`."""
         self.check_event(x)
