@@ -4,6 +4,7 @@ import math
 import runpy
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from scipy.stats import t as student
 from strategies import SDES, exact_scores, generators, sdes
 from torch.testing import assert_close
 
-from scoresde import VESDE, VPSDE, Moments, load, sample
+from scoresde import VESDE, VPSDE, Moments, ScoreModel, load, sample
 from scoresde.data import Range
 from scoresde.errors import (
     ConvergenceError,
@@ -46,6 +47,7 @@ from scoresde.likelihood.heat import to_data
 from scoresde.likelihood.prior import End
 from scoresde.likelihood.result import half_width
 from scoresde.likelihood.trace import Exact
+from scoresde.nn import MLP
 from scoresde.ode import Tolerance, solve
 from scoresde.sde.coordinates import angle, scale
 from scoresde.targets import Gaussian, GaussianMixture
@@ -933,3 +935,17 @@ def test_samples_of_no_dimension_have_the_density_one(n):
     found = log_prob(lambda x, t: -x, VPSDE(), torch.zeros(n, 0))
     assert torch.equal(found.value, torch.zeros(n, dtype=DOUBLE))
     assert slerp(torch.zeros(n, 0), torch.zeros(n, 0), 0.5).shape == (n, 0)
+
+
+@pytest.mark.global_rng
+def test_a_network_of_levels_warns_that_it_is_asked_between_them_and_a_formula_does_not():
+    ladder = VESDE(levels=12)
+    x = torch.zeros(2, 2)
+    model = ScoreModel(MLP(2, hidden=(8,)), ladder, (2,))
+    between = "belongs to 12 levels, between which nobody taught it"
+    for ask in (log_prob, encode, partial(elbo, draws=1)):
+        with pytest.warns(UserWarning, match=between):
+            ask(model, ladder, x)
+    with pytest.warns(UserWarning, match=between):
+        sample_with_log_prob(model, ladder, 1, seed=0)
+    log_prob(MIXTURE.at(ladder), ladder, x)

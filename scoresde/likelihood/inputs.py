@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_batch
+from scoresde.score import modules
 from scoresde.sde import SDE, Condition, Moments, Score, facts, process_of
+from scoresde.sde.score import warn_between
 
 __all__ = ["check_input", "moments_of", "time"]
 
@@ -22,9 +24,15 @@ def check_input(
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: They do not.
         NonFiniteError: `x` holds a NaN or an infinity.
+
+    Warns:
+        UserWarning: A network that learnt levels will be asked between them.
     """
     sde = process_of(score, sde)
     known = facts(score)
+    # a formula, without a network, knows all times
+    if known.sde is not None and sde.levels is not None and modules(score):
+        warn_between(known.sde, None)
     check_batch("x", x, known.event_shape)
     return sde, Condition.of(condition, len(x), known.conditions, x.device)
 
