@@ -225,12 +225,32 @@ def test_a_push_of_what_is_no_model_is_refused_before_it(hub, capsys, run):
     Path("damaged/model.safetensors").write_bytes(b"no")
     assert main(["push", "damaged", "me/x"]) == 1
     assert "is truncated" in said(capsys)
-    assert main(["push", str(run / "step-00000002.safetensors"), "me/x"]) == 1
+    shutil.copy(run / "step-00000002.safetensors", "damaged/model.safetensors")
+    assert main(["push", "damaged", "me/x"]) == 1
     assert "is no model of scoresde" in said(capsys)
     shutil.copy(run / "model.safetensors", "damaged/other.safetensors")
     assert main(["push", "damaged/other.safetensors", "me/x"]) == 1
     assert "shares its model.safetensors, not other.safetensors" in said(capsys)
     assert hub.calls == []
+
+
+def test_the_bytes_that_were_verified_are_sent_whatever_becomes_of_the_file(hub, monkeypatch):
+    model().save_pretrained("run")
+    file, secret = Path("run/model.safetensors"), Path("secret")
+    verified = file.read_bytes()
+    secret.write_text("of somebody else")
+    create = hub.create_repo
+
+    def swapped(**options):
+        file.unlink()
+        file.symlink_to(secret.resolve())
+        return create(**options)
+
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "create_repo", lambda self, *a, **o: swapped(repo_id=a[0], **o)
+    )
+    assert main(["push", "run", "me/x"]) == 0
+    assert (hub.root / "me/x/model.safetensors").read_bytes() == verified
 
 
 def test_a_dry_run_lists_what_would_go_and_sends_nothing(run, hub, capsys):

@@ -69,14 +69,20 @@ def _check(name: object, value: object) -> None:
         raise InvalidValueError(f"a tensor cannot be stored under the name {name!r}; use another")
 
 
-def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(
+    path: str | os.PathLike[str], raw: bytes | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: the tensors (on the CPU) and the JSON object.
+
+    Args:
+        path: the file.
+        raw: its content, where that was read already; then the file is not opened.
 
     Raises:
         NewerError: a newer scoresde wrote the file.
         CheckpointError: the file is missing, truncated, damaged, a pickle, or not ours.
     """
-    tensors, meta, _ = _load(Path(path))
+    tensors, meta, _ = _load(Path(path), raw)
     return tensors, meta
 
 
@@ -89,8 +95,8 @@ def schema(path: str | os.PathLike[str]) -> int:
     return _load(Path(path))[2]
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int]:
-    raw = read_bytes(path)
+def _load(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[str, Any], int]:
+    raw = read_bytes(path) if raw is None else raw
     ours = _metadata(path, raw)
     number = _schema(path, ours)
     text = ours.get("meta", "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -11,7 +10,7 @@ import tyro
 from scoresde.cli.terminal import show
 from scoresde.errors import InvalidValueError
 from scoresde.pretrained import card, hub, share
-from scoresde.pretrained.store import locate, read
+from scoresde.pretrained.store import locate
 
 __all__ = ["Push"]
 
@@ -39,16 +38,14 @@ class Push:
         if self.license is not None:
             card.check_licence(self.license)
         path = locate(self.checkpoint)
-        _, config = read(path)
         if path.name != "model.safetensors":
             raise InvalidValueError(
                 f"a folder shares its model.safetensors, not {path.name}; give a folder"
             )
-        files = share.contents(path.parent, config, name=self.repo, licence=self.license)
+        files = share.contents(path.parent, name=self.repo, licence=self.license)
         if self.dry_run:
             for name, content in files.items():
-                size = content.stat().st_size if isinstance(content, Path) else len(content)
-                show(f"{name:20} {size:>14,} bytes")
+                show(f"{name:20} {len(content):>14,} bytes")
             show(f"{self.repo} would get these {len(files)} files; nothing was sent")
             return
         url = hub.push(files, self.repo, private=self.private or None, token=None)

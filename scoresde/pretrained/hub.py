@@ -79,7 +79,7 @@ def _answers(client: Any, repo: str, revision: str | None) -> bool:
 
 
 def push(
-    contents: Mapping[str, bytes | Path], repo_id: str, *, private: bool | None, token: str | None
+    contents: Mapping[str, bytes], repo_id: str, *, private: bool | None, token: str | None
 ) -> str:
     """Upload files, and nothing else; the address.
 

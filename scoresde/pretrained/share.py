@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from scoresde import checkpoint
 from scoresde.errors import CheckpointError
-from scoresde.pretrained import card
+from scoresde.pretrained import card, store
 from scoresde.pretrained.private import config_toml
 
 __all__ = ["contents"]
@@ -22,24 +20,27 @@ _AS_THEY_ARE = [
 ]  # fmt: skip
 
 
-def contents(
-    folder: Path, config: Mapping[str, Any], *, name: str, licence: str | None = None
-) -> dict[str, bytes | Path]:
-    """All that is shared, by its name in the repository; nothing is written.
+def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str, bytes]:
+    """Return all that is shared, by its name in the repository; nothing is written.
+
+    The model is read once: the bytes that were verified are those that are sent.
 
     Args:
-        folder: Holds `model.safetensors`, which was read.
-        config: The description in it.
+        folder: Holds `model.safetensors`.
         name: What `from_pretrained` will take.
         licence: As for `card.text`.
 
     Raises:
-        CheckpointError: A file is a link, which may lead anywhere, or cannot be read.
+        CheckpointError: There is no model, or it is damaged; another file is a link, which may lead
+            anywhere, or cannot be read.
     """
+    path = folder / "model.safetensors"
+    model = checkpoint.read_bytes(path)
+    _, config = store.read(path, model)
     readme, toml = folder / "README.md", config_toml(folder)
     written = os.path.lexists(readme) and not card.is_ours(readme)
-    found: dict[str, bytes | Path] = {
-        "model.safetensors": (folder / "model.safetensors").resolve(),
+    found = {
+        "model.safetensors": model,
         "config.json": (checkpoint.dump(config, indent=2) + "\n").encode(),
         "README.md": _plain(readme)
         if written

@@ -63,15 +63,19 @@ def _near(path: Path) -> str:
     return f"; did you mean {str(path.parent / found[0])!r}?" if found else ""
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the description in a model's file.
+def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the description in a model's file.
+
+    Args:
+        path: The file.
+        raw: Its content, where that was read already.
 
     Raises:
         CheckpointError: There is no such file, or it is damaged or foreign, or holds something else
             than a model.
     """
     try:
-        tensors, config = checkpoint.load_tensors(path)
+        tensors, config = checkpoint.load_tensors(path, raw)
     except checkpoint.NewerError:
         raise
     except CheckpointError as error:

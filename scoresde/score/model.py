@@ -275,9 +275,7 @@ class ScoreModel(nn.Module):
         hub.check(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **meta)
-            path = Path(folder)
-            _, config = read(path / "model.safetensors")
-            files = share.contents(path, config, name=repo_id)
+            files = share.contents(Path(folder), name=repo_id)
             return hub.push(files, repo_id, private=private, token=token)
 
     @classmethod
