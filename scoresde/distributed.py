@@ -17,14 +17,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from scoresde import errors
-from scoresde.errors import InvalidValueError, PeerError
+from scoresde.errors import DataError, InvalidValueError, PeerError, TrainingError
 
 __all__ = [
     "align",
@@ -41,10 +41,13 @@ __all__ = [
     "share",
     "shared",
     "size",
+    "together",
     "wait",
 ]
 
 T = TypeVar("T")
+
+_AGREED = (DataError, TrainingError)
 
 
 def _alone() -> bool:
@@ -165,6 +168,26 @@ def largest(value: int) -> int:
     found = torch.tensor(value)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return int(found)
+
+
+def together(read: Callable[[], T]) -> T:
+    """Return what a function returns; where it fails in one process, fail in every one.
+
+    Each process reads samples of its own. Without this the others would wait for the one that gave
+    up, and the run would end without a checkpoint.
+
+    Raises:
+        DataError, TrainingError: The function raised it, here or in another process.
+    """
+    failed, value = None, cast("T", None)
+    try:
+        value = read()
+    except _AGREED as error:
+        failed = error
+    kind = largest(0 if failed is None else 1 + isinstance(failed, TrainingError))
+    if not kind:
+        return value
+    raise failed or _AGREED[kind - 1]("another process cannot read its samples, and says which")
 
 
 def wait() -> None:

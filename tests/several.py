@@ -17,6 +17,7 @@ from torch import nn
 import scoresde.cli
 from scoresde import checkpoint, distributed
 from scoresde.data import Data
+from scoresde.errors import DataError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import LearnedWeight, dsm_loss
 from scoresde.score import ScoreModel
@@ -110,6 +111,35 @@ def left_out(folder):
         trainer.train()
     said = [str(warning.message) for warning in caught if "left out" in str(warning.message)]
     return said, [p.detach().double().sum().item() for p in trainer.score.net.parameters()]
+
+
+def unreadable(folder):
+    """A sample that one process alone cannot read, in a batch and then in the data set aside."""
+    batches = 0
+
+    def lost(x, generator):
+        nonlocal batches
+        batches += distributed.rank()
+        if batches > 5 * len(range(12)[distributed.rows(12)]):
+            raise DataError("sample 7 is gone")
+        return x
+
+    def blind(score, sde, x, **options):
+        if not torch.is_grad_enabled() and distributed.is_main():  # who looks at the first 12
+            raise DataError("sample 9 is gone")
+        return dsm_loss(score, sde, x, **options)
+
+    said = []
+    for name, own, given in (
+        ("batch", SHORT, dict(augment=lost)),
+        ("aside", SHORT.changed(held_out=0.3), dict(loss=blind)),
+    ):
+        trainer = Trainer(acting(0, None), data(), own, folder=folder / f"lost-{name}", **given)
+        try:
+            trainer.train()
+        except DataError as error:
+            said.append([trainer.step, str(error)])
+    return said
 
 
 def full_disk(folder):
@@ -235,8 +265,8 @@ def ever(folder):
 
 
 CASES = [
-    signalled, not_a_number, left_out, full_disk, damaged, undisturbed, sampled, shares, uneven,
-    indivisible, other_arguments, unreached, failing_main, spoken,
+    signalled, not_a_number, left_out, unreadable, full_disk, damaged, undisturbed, sampled, shares,
+    uneven, indivisible, other_arguments, unreached, failing_main, spoken,
 ]  # fmt: skip
 
 

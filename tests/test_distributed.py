@@ -147,6 +147,19 @@ def test_a_step_that_is_not_finite_in_one_process_is_left_out_by_both(two):
     assert [line.endswith("the first is step 4") for line in one[0]] == [True]
 
 
+def test_a_sample_that_one_process_cannot_read_ends_both_with_a_checkpoint(two):
+    ends, folder = two[1], two[0]
+    for process, told in enumerate(ends):
+        cases = zip(told["unreadable"], (5, 3), (7, 9), (1, 0), strict=True)
+        for (step, text), at, number, by in cases:
+            said = f"sample {number} is gone" if process == by else "another process cannot read"
+            assert said in text
+            assert step == at
+            assert f"step {at} is saved in" in text
+    assert (folder / "lost-batch/step-00000005.safetensors").exists()
+    assert (folder / "lost-aside/step-00000003.safetensors").exists()
+
+
 def test_a_checkpoint_that_cannot_be_written_ends_both(two):
     for end in two[1]:
         assert end["full_disk"].startswith("CheckpointError: cannot write ")

@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scoresde import distributed
 from scoresde.checks import is_out_of_memory
+from scoresde.data import Data
 from scoresde.errors import MemoryLimitError, TrainingError
 from scoresde.training.config import TrainConfig
 
@@ -107,21 +109,26 @@ class Guard:
                 "a longer warmup"
             )
 
-    def check_data(self, step: int, changed: str) -> None:
+    def check_data(self, step: int, data: Data) -> None:
         """Refuse to keep what was learnt from data that are no longer the same.
 
         Args:
             step: Updates so far.
-            changed: What of the data has changed, or nothing.
+            data: Some of them are compared with what they were, at every checkpoint others.
 
         Raises:
-            TrainingError: Something has.
+            DataError: They cannot be read any more.
+            TrainingError: Something has changed, here or in another process.
         """
-        if changed:
-            raise TrainingError(
-                f"training broke off after {step} steps: {changed}; {self._kept()}; bring the old "
-                "data back to go on, or begin another run"
-            )
+
+        def compare() -> None:
+            if changed := data.changed(step // self.config.keeping.save_every):
+                raise TrainingError(
+                    f"training broke off after {step} steps: {changed}; {self._kept()}; bring the "
+                    "old data back to go on, or begin another run"
+                )
+
+        distributed.together(compare)
 
     @contextmanager
     def memory(self, step: int) -> Iterator[None]:

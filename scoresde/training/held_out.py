@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scoresde import distributed
 from scoresde.data import Data
@@ -83,9 +83,10 @@ class HeldOut:
         """
         size, device = self.config.batch_size, device_of(model)
         (seed,) = seeds_of_step(self.config.seed, _STEP, 1)
-        total = torch.zeros((), dtype=torch.float64)
         starts = range(0, len(self.data), size)[distributed.rank() :: distributed.size()]
-        with evaluating((model, self._loss)), passing():
+
+        def own() -> Tensor:
+            total = torch.zeros((), dtype=torch.float64)
             for first in starts:
                 rows = slice(first, min(first + size, len(self.data)))
                 x = self.data.batch(rows).to(device)
@@ -94,7 +95,10 @@ class HeldOut:
                 noise = Noise.of(seed, len(x), first=first)
                 losses = self._loss(model, self.sde, x, noise=noise, condition=condition)
                 total += checked(losses, x).double().sum().cpu()
-        total = distributed.size() * distributed.mean(total)
+            return total
+
+        with evaluating((model, self._loss)), passing():
+            total = distributed.size() * distributed.mean(distributed.together(own))
         return float(total) / (len(self.data) * math.prod(self.data.event_shape))
 
     def as_json(self) -> dict[str, Any]:

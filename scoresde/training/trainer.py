@@ -241,7 +241,7 @@ class Trainer(Generic[ScoreT]):
             distributed.on_main(lambda: self.ema.start(self.step))
             told = None
             while told is None and self.step < end and not self._stopped:
-                batch = next(batches)
+                batch = distributed.together(lambda: next(batches))
                 with self._guard.memory(self.step):
                     recent.append(self._update(self.step, batch))
                     self.ema.update(self.score)
@@ -259,8 +259,7 @@ class Trainer(Generic[ScoreT]):
                 if snapshot:
                     distributed.on_main(self.ema.whole().snapshot)
                 if save:
-                    turn = self.step // self.config.keeping.save_every
-                    self._guard.check_data(self.step, self.data.changed(turn))
+                    self._guard.check_data(self.step, self.data)
                     self._save(last=last)
             if (told := stop.agreed()) is not None:
                 kept = f"saved in {self.folder}" if self.folder else "not saved"
@@ -273,8 +272,8 @@ class Trainer(Generic[ScoreT]):
         try:
             yield
         except DataError as error:
-            if self._keeper is None or self.step == 0 or distributed.size() > 1:
-                raise  # others may be in the middle of a step
+            if self._keeper is None or self.step == 0:
+                raise
             if recent:
                 self._log(recent, None)
             self._save(last=True)
