@@ -80,6 +80,45 @@ def test_a_score_that_changes_its_input_in_place_is_told_so(door: str) -> None:
         DOORS[door](lambda x, t: x.mul_(-1), X)
 
 
+@pytest.mark.parametrize("value", [torch.tensor([1, 2, 0]), torch.ones(3, 2)])
+def test_a_score_that_changes_its_condition_in_place_is_told_so(value: Tensor) -> None:
+    def score(x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        condition["y"].zero_()
+        return -x
+
+    noise, given = Noise.of(0, len(X)), {"y": value}
+    for call in (
+        lambda: scoresde.sample(score, SDE, x=X, steps=2, seed=0, condition=given),
+        lambda: scoresde.log_prob(score, SDE, X, condition=given),
+        lambda: scoresde.encode(score, SDE, X, condition=given),
+        lambda: scoresde.dsm_loss(score, SDE, X, noise=noise, condition=given),
+        lambda: scoresde.fd_ssm_loss(score, SDE, X, noise=noise, condition=given),
+    ):
+        with pytest.raises(InvalidValueError, match="changed its input y in place"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "door", sorted(set(DOORS) - {"ism", "ssm", "log_prob"})
+)  # those differentiate
+def test_a_score_may_write_all_that_it_returns_into_one_place(
+    door: str, dtype: torch.dtype
+) -> None:
+    places: dict[torch.Size, Tensor] = {}
+
+    def written(x: Tensor, t: Tensor) -> Tensor:
+        place = places.setdefault(x.shape, torch.empty_like(x))
+        return place.copy_(SCORE(x, t))
+
+    def result(score: object) -> Tensor:
+        found = DOORS[door](score, X.to(dtype))
+        return getattr(found, "value", found)  # type: ignore[return-value]
+
+    expected = result(lambda x, t: SCORE(x, t))
+    assert torch.equal(result(written), expected)
+
+
 def test_a_density_needs_an_absolute_tolerance() -> None:
     with pytest.raises(InvalidValueError, match="atol must be positive"):
         scoresde.log_prob(SCORE, SDE, X, atol=0.0)
