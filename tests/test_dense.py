@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde import VPSDE, Noise, targets
+from scoresde import VPSDE, Noise, metrics, targets
 from scoresde.data import Data
-from scoresde.errors import InvalidValueError, ScoreSDEError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError
 from scoresde.likelihood import elbo
 
 SDE = VPSDE()
@@ -27,6 +27,7 @@ ODD: dict[str, Callable[[Tensor], Tensor]] = {
     "nested": lambda x: torch.nested.nested_tensor(list(x)),
     "jagged": lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged),
     "eight bits": lambda x: x.to(torch.float8_e5m2),
+    "quantized": lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
 }
 DOORS: dict[str, Callable[..., object]] = {
     "sample": lambda score, x: scoresde.sample(score, SDE, "ddim", x=x, steps=2, seed=0),
@@ -66,6 +67,27 @@ def test_data_and_conditions_are_dense(odd: str) -> None:
             lambda x, t, condition: -x,
             SDE, "ddim", shape=(2,), n=3, steps=2, seed=0, condition={"y": ODD[odd](X)},
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_samples_and_figures_that_are_compared_are_dense(odd: str) -> None:
+    many = X.repeat(20, 1)
+    for pair in ((ODD[odd](many), many), (many, ODD[odd](many))):
+        with pytest.raises(ScoreSDEError):
+            metrics.evaluate(*pair, metrics="kid", resamples=0)
+        with pytest.raises(ScoreSDEError):
+            metrics.kernel_distance(*pair)
+    with pytest.raises(ScoreSDEError):
+        metrics.mean_interval(ODD[odd](X))
+
+
+@pytest.mark.parametrize("x", [X.numpy(), X.tolist(), 1.0], ids=type)
+def test_states_of_a_process_are_tensors(x: object) -> None:
+    for call in (SDE.reverse(SCORE).drift, SDE.reverse(SCORE).score, SDE.drift, SDE.marginal):
+        with pytest.raises(InvalidTypeError, match="x must be a tensor, got "):
+            call(x, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTypeError, match="x must be a tensor, got "):
+        SDE.perturb(x, 0.5, X)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [(X,), [1.0, 2.0], None, 0.0, X.numpy()])
