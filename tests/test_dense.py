@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde import VPSDE, Noise, targets
+from scoresde import VPSDE, Noise, metrics, targets
 from scoresde.data import Data
-from scoresde.errors import InvalidValueError, ScoreSDEError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError
 from scoresde.likelihood import elbo
 
 SDE = VPSDE()
@@ -27,6 +27,7 @@ ODD: dict[str, Callable[[Tensor], Tensor]] = {
     "nested": lambda x: torch.nested.nested_tensor(list(x)),
     "jagged": lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged),
     "eight bits": lambda x: x.to(torch.float8_e5m2),
+    "quantized": lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
 }
 DOORS: dict[str, Callable[..., object]] = {
     "sample": lambda score, x: scoresde.sample(score, SDE, "ddim", x=x, steps=2, seed=0),
@@ -68,6 +69,27 @@ def test_data_and_conditions_are_dense(odd: str) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("odd", ODD)
+def test_samples_and_figures_that_are_compared_are_dense(odd: str) -> None:
+    many = X.repeat(20, 1)
+    for pair in ((ODD[odd](many), many), (many, ODD[odd](many))):
+        with pytest.raises(ScoreSDEError):
+            metrics.evaluate(*pair, metrics="kid", resamples=0)
+        with pytest.raises(ScoreSDEError):
+            metrics.kernel_distance(*pair)
+    with pytest.raises(ScoreSDEError):
+        metrics.mean_interval(ODD[odd](X))
+
+
+@pytest.mark.parametrize("x", [X.numpy(), X.tolist(), 1.0], ids=type)
+def test_states_of_a_process_are_tensors(x: object) -> None:
+    for call in (SDE.reverse(SCORE).drift, SDE.reverse(SCORE).score, SDE.drift, SDE.marginal):
+        with pytest.raises(InvalidTypeError, match="x must be a tensor, got "):
+            call(x, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTypeError, match="x must be a tensor, got "):
+        SDE.perturb(x, 0.5, X)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("value", [(X,), [1.0, 2.0], None, 0.0, X.numpy()])
 def test_a_pilot_of_no_tensor_says_so(value: object) -> None:
     with pytest.raises(ScoreSDEError, match="must return a tensor"):
@@ -78,6 +100,45 @@ def test_a_pilot_of_no_tensor_says_so(value: object) -> None:
 def test_a_score_that_changes_its_input_in_place_is_told_so(door: str) -> None:
     with pytest.raises(InvalidValueError, match="changed its input x in place"):
         DOORS[door](lambda x, t: x.mul_(-1), X)
+
+
+@pytest.mark.parametrize("value", [torch.tensor([1, 2, 0]), torch.ones(3, 2)])
+def test_a_score_that_changes_its_condition_in_place_is_told_so(value: Tensor) -> None:
+    def score(x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        condition["y"].zero_()
+        return -x
+
+    noise, given = Noise.of(0, len(X)), {"y": value}
+    for call in (
+        lambda: scoresde.sample(score, SDE, x=X, steps=2, seed=0, condition=given),
+        lambda: scoresde.log_prob(score, SDE, X, condition=given),
+        lambda: scoresde.encode(score, SDE, X, condition=given),
+        lambda: scoresde.dsm_loss(score, SDE, X, noise=noise, condition=given),
+        lambda: scoresde.fd_ssm_loss(score, SDE, X, noise=noise, condition=given),
+    ):
+        with pytest.raises(InvalidValueError, match="changed its input y in place"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "door", sorted(set(DOORS) - {"ism", "ssm", "log_prob"})
+)  # those differentiate
+def test_a_score_may_write_all_that_it_returns_into_one_place(
+    door: str, dtype: torch.dtype
+) -> None:
+    places: dict[torch.Size, Tensor] = {}
+
+    def written(x: Tensor, t: Tensor) -> Tensor:
+        place = places.setdefault(x.shape, torch.empty_like(x))
+        return place.copy_(SCORE(x, t))
+
+    def result(score: object) -> Tensor:
+        found = DOORS[door](score, X.to(dtype))
+        return getattr(found, "value", found)  # type: ignore[return-value]
+
+    expected = result(lambda x, t: SCORE(x, t))
+    assert torch.equal(result(written), expected)
 
 
 def test_a_density_needs_an_absolute_tolerance() -> None:

@@ -585,3 +585,14 @@ def test_every_name_is_a_metric_that_stands_degenerate_features():
     assert found["frechet"].samples.value == pytest.approx(0, abs=1e-12)
     few = evaluate(randn(12, 50, seed=1), randn(24, 50, seed=2), resamples=3)
     assert all(math.isfinite(number) for row in few.values() for part in row for number in part)
+
+
+def test_networks_that_make_features_are_evaluated_and_given_back_as_they_were():
+    x, y = torch.arange(80.0).reshape(40, 2), torch.arange(200.0).reshape(100, 2)
+    layers = torch.nn.BatchNorm1d(2), torch.nn.Dropout(0.5)
+    net = torch.nn.Sequential(*layers).train()
+    found = [evaluate(x, y, features=f, metrics="kid", resamples=0) for f in (net, net.forward)]
+    assert all(layer.training for layer in layers)
+    assert layers[0].num_batches_tracked == 0
+    expected = evaluate(x, y, features=net.eval(), metrics="kid", resamples=0)
+    assert all(each["kid"] == expected["kid"] for each in found)

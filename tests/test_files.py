@@ -496,6 +496,21 @@ def test_a_signal_in_the_last_save_is_obeyed(tmp_path, pieces):
     assert checkpoint.latest(tmp_path)[2]["step"] == trainer.step
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_last_save_is_obeyed(tmp_path, number):
+    """While workers end, say; the run is whole, and what follows in the program is not begun."""
+
+    class Ended(Callback):
+        def on_end(self, step):
+            signal.raise_signal(number)
+
+    trainer = Trainer(make(), data(), CONFIG, folder=tmp_path, callbacks=[Ended()])
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+        trainer.train()
+    assert caught.type is (KeyboardInterrupt if number == signal.SIGINT else SystemExit)
+    assert checkpoint.latest(tmp_path)[2]["step"] == CONFIG.steps
+
+
 def hooked(n, act):
     return scoresde.ScoreModel(Hook(n, act), VESDE(), (2,))
 

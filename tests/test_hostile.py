@@ -1,5 +1,6 @@
 """Files from anybody: whatever they hold, they are read for what it is or refused in a sentence."""
 
+import io
 import json
 import math
 import os
@@ -293,6 +294,22 @@ def test_a_pipe_or_a_device_is_no_model_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.toml")
     with pytest.raises(InvalidValueError, match="it is no file, but a pipe or a device"):
         RunConfig.read(tmp_path / "config.toml")
+
+
+def test_a_file_beyond_the_memory_is_refused_with_its_size(tmp_path, monkeypatch):
+    class Endless(io.BytesIO):
+        def fileno(self):
+            return descriptor
+
+        def read(self, *_):
+            raise MemoryError
+
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.truncate(2**40)  # a hole, which takes no room
+        descriptor = file.fileno()
+        monkeypatch.setattr("scoresde.checkpoint.files.open_file", lambda _: Endless())
+        with pytest.raises(CheckpointError, match=r"has 1,099,511,627,776 bytes, more than fit"):
+            ScoreModel.from_pretrained(tmp_path)
 
 
 def test_a_header_of_any_length_is_refused_before_it_is_parsed(tmp_path, monkeypatch):

@@ -342,6 +342,25 @@ def test_a_link_among_what_is_shared_is_not_followed(run, hub, capsys, name):
     assert hub.calls == []
 
 
+@pytest.mark.parametrize("name", ["config.toml", "report"])
+def test_a_link_to_another_configuration_or_folder_is_neither_sent_nor_shown(
+    run, hub, capsys, tmp_path, name
+):
+    shutil.copytree(run, "run")
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "report.json").write_text('{"token": "key"}')
+    (secret / "config.toml").write_text('token = "key"')
+    target = Path("run") / name
+    target.unlink(missing_ok=True)
+    target.symlink_to(secret if name == "report" else secret / name)
+    assert main(["push", "run", "me/digits"]) == 1
+    assert f"run/{name} is a link, or no file, and could be anything" in said(capsys)
+    assert hub.calls == []
+    model().save_pretrained("run", training={"steps": 2})
+    assert "key" not in Path("run/README.md").read_text()
+
+
 def test_a_config_that_is_none_is_not_shared(run, hub):
     shutil.copytree(run, "run")
     Path("run/config.toml").write_text("secret")

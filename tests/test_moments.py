@@ -96,6 +96,17 @@ def test_lists_and_arrays_are_moments_too(form):
         assert_close(own.log_prob(z), other.log_prob(z))
 
 
+@pytest.mark.parametrize("form", [torch.tensor, np.array], ids=["tensor", "array"])
+def test_a_covariance_that_is_changed_in_place_changes_no_moments(form):
+    cov, x = form([[2.0, 1.0], [1.0, 2.0]]), torch.ones(1, 2)
+    moments = Moments(0.0, cov=cov)
+    expected = MultivariateNormal(torch.zeros(2), torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+    for _ in range(2):  # before its axes are asked for, and after
+        cov *= 4
+        assert_close(moments.log_prob(x), expected.log_prob(x))
+    assert moments.mean_variance() == 2
+
+
 BAD = {
     "both": (lambda: Moments(0.0, var=1.0, cov=torch.eye(2)), InvalidValueError, "not both"),
     "neither": (lambda: Moments(0.0), InvalidValueError, "either var= or cov="),

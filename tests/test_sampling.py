@@ -746,6 +746,14 @@ OK = dict(shape=(2,), steps=2, seed=0)
         ),
         (dict(condition={"a": torch.ones(3)}), ShapeError, r"'a' needs one row .* got \(3,\)"),
         (dict(condition={"a": "b"}), InvalidTypeError, "'a' must be a number or a tensor, got 'b'"),
+        *(
+            (
+                dict(sde=VPSDE(beta_max=700.0), sampler=name),
+                InvalidValueError,
+                r"noise is 1\.\d+e\+76 times the data .*torch\.float32.* a smaller T, or dtype=",
+            )
+            for name in ("dpmpp_2m", "unipc", "fast")
+        ),
         # what only the first evaluation shows
         (dict(model=lambda x, t: x[:, :1]), ShapeError, r"expected \(1, 2\), got \(1, 1\)"),
         (dict(model=lambda x, t: torch.cat([x, x], 1)), ShapeError, "such as a learned variance"),
@@ -999,3 +1007,12 @@ def test_a_corrector_that_changes_the_law_or_does_nothing_is_refused(corrector):
     with pytest.raises(InvalidTypeError, match="is no corrector"):
         PC(corrector=corrector)
     assert PC(corrector=corrector, k=0).order == 1
+
+
+@pytest.mark.parametrize("sde", [VPSDE(T=2.0), VPSDE(T=2.0, eps=0.0), VESDE(0.01, 1e4)], ids=repr)
+@pytest.mark.parametrize("name", ["pc", "dpmpp_2m", "unipc", "er_sde", "fast"])
+def test_much_noise_at_the_start_leaves_steps_for_the_data(name, sde):
+    """A grid of log-SNRs ended at 1 % of signal and jumped to the data: a std of .08 for 1."""
+    target = Gaussian([0.0, 0.0], std=[1.0, 0.3])
+    x = sample(target.at(sde), sde, name, n=2000, steps=60, seed=0)
+    assert (x.std(0) / torch.tensor([1.0, 0.3]) - 1).abs().max() < 0.12

@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import struct
+import sys
 import threading
 import warnings
 import weakref
@@ -112,6 +113,25 @@ def test_two_threads_sample_one_model_with_dropout_as_each_does_alone():
             assert all(torch.equal(x, expected) for x in found)
     assert model.net.modes == {False}
     assert all(layer.training for layer in model.modules())
+
+
+def test_several_threads_draw_from_one_noise_what_each_would_alone():
+    run = Run.of(lambda x, t: -x, SDE, "em", shape=(4,), n=4, steps=40, seed=0)
+    noise, like = Noise(range(40), [0] * 40), torch.empty(40, 8)
+
+    def work(_):
+        path = torch.stack([state.x for state in run.states()])
+        return path, torch.stack([noise.normal(like, t) for t in range(20)])
+
+    expected, interval = work(0), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    for k in range(2):
+        assert all(torch.equal(parts[k], expected[k]) for parts in found)
 
 
 REGISTRY = {}

@@ -161,6 +161,8 @@ def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> byte
             return file.read() if most is None else file.read(most)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
+    except MemoryError as error:  # a file with holes says that it has more than any disk
+        raise CheckpointError(f"{path} has {size:,} bytes, more than fit into memory") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {_reason(error)}") from error
 

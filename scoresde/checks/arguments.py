@@ -127,6 +127,8 @@ def check_batch(
         event: The shape of one sample, where it is known.
         finite: Whether to look for NaN and infinity.
     """
+    if not isinstance(x, Tensor):
+        raise InvalidTypeError(f"{what} must be a tensor, got {quoted(x)}")
     if not x.is_floating_point():
         check_floating(what, x)
     check_dense(what, x)
@@ -148,11 +150,14 @@ def check_dense(what: str, x: Tensor) -> None:
     """Raise unless every number of a tensor has its own place in memory, and enough of its bits.
 
     Raises:
-        InvalidTypeError: It is sparse, nested, of a foreign layout, or has less than 16 bits.
+        InvalidTypeError: It is sparse, nested, quantized, of a foreign layout, or has less than
+            16 bits.
         DeviceError: It is on the meta device.
     """
     if x.is_meta:
         raise DeviceError(f"{what} is on the meta device, which holds no numbers; {_ELSEWHERE}")
+    if x.is_quantized:
+        raise InvalidTypeError(f"{what} must not be quantized; use .dequantize()")
     if x.layout != torch.strided or x.is_nested:
         kind = "nested" if x.is_nested else str(x.layout)
         raise InvalidTypeError(f"{what} must be a dense tensor, got a {kind} one; use .to_dense()")

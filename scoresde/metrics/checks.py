@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_finite, check_shape, quoted
+from scoresde.checks import check_dense, check_finite, check_shape, quoted
 from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
 __all__ = ["finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole"]
@@ -69,8 +69,8 @@ def reach(x: Tensor) -> tuple[bool, float]:
     """Return what `same_units` asks of a tensor."""
     if x.numel() == 0:
         return x.dtype == torch.uint8, 0.0
-    low, high = x.aminmax()
-    return x.dtype == torch.uint8, float(high.double() - low.double())
+    low, high = x.double().aminmax()
+    return x.dtype == torch.uint8, float(high - low)
 
 
 def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) -> list[Tensor]:
@@ -94,5 +94,6 @@ def finite(name: str, x: Tensor) -> Tensor:
     """Return `x` as float64 and out of any graph, once it is seen to be real and finite."""
     if not isinstance(x, Tensor) or x.is_complex():
         raise InvalidTypeError(f"{name} must be a tensor of real numbers, got {quoted(x)}")
+    check_dense(name, x)
     check_finite(name, x)
     return x.detach().double()

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from scoresde import checkpoint, data
-from scoresde.checks import check_shape, quoted
+from scoresde.checks import check_dense, check_shape, quoted
 from scoresde.data import Data, Identity, Transform
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 from scoresde.metrics.checks import flat, reach
+from scoresde.score import evaluating
 
 __all__ = ["Features", "Source", "batches", "features_of", "opened"]
 
@@ -61,6 +62,7 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
             raise InvalidTypeError(
                 f"{name} must be a tensor of real numbers, or batches of them, got {quoted(part)}"
             )
+        check_dense(name, part)
         check_shape(name, part)
         if part.dtype == torch.uint8 and units != _AS_THEY_ARE:
             part = units.forward(part)
@@ -86,7 +88,8 @@ def features_of(
     Args:
         name: What the source is called in errors.
         source: As for `batches`.
-        features: The map; without it the samples themselves, flattened, are the features.
+        features: The map, whose networks run in evaluation mode; without it the samples themselves,
+            flattened, are the features.
         units: As for `batches`.
         seen: Where it is kept, by the name, what the samples are and how far they reach, the most
             of any batch, as `metrics.checks.same_units` takes it.
@@ -96,19 +99,20 @@ def features_of(
         InvalidTypeError: A feature is not a real number.
         NonFiniteError: A feature is NaN or infinite.
     """
-    for part in batches(name, source, units):
-        if seen is not None:
-            seen[name] = max(seen.get(name, (False, 0.0)), reach(part))
-        if features is None:
-            yield flat(name, part).cpu()
-            continue
-        found = flat(f"features({name})", features(part))
-        if len(found) != len(part):
-            raise ShapeError(
-                f"features must return one row per sample, got {len(found)} rows for {len(part)} "
-                "samples"
-            )
-        yield found.cpu()
+    with evaluating(features):
+        for part in batches(name, source, units):
+            if seen is not None:
+                seen[name] = max(seen.get(name, (False, 0.0)), reach(part))
+            if features is None:
+                yield flat(name, part).cpu()
+                continue
+            found = flat(f"features({name})", features(part))
+            if len(found) != len(part):
+                raise ShapeError(
+                    f"features must return one row per sample, got {len(found)} rows for "
+                    f"{len(part)} samples"
+                )
+            yield found.cpu()
 
 
 def _parts(source: Source, units: Transform) -> Iterable[Tensor]:

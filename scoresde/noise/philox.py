@@ -9,6 +9,7 @@ note on the generation of random normal deviates*, turn two uniform numbers into
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,17 @@ __all__ = ["Words", "double", "single"]
 _WORD = 2**64
 # words that Philox makes at a time
 _BLOCK = 4
+
+
+class _Generator(threading.local):
+    """A generator for each thread, whose state is set before every draw."""
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(key=0)
+        self.state = self.philox.state
+
+
+_own = _Generator()
 
 
 class Words:
@@ -41,8 +53,6 @@ class Words:
         self._runs = [
             (seeds[i], indices[i], length) for i, length in zip(starts, lengths, strict=True)
         ]
-        self._philox = np.random.Philox(key=0)
-        self._state = self._philox.state
 
     def __call__(self, count: int, place: tuple[int, int, int], purpose: int) -> NDArray[np.uint64]:
         """Words `(B, count)`, the count rounded up to whole blocks.
@@ -58,12 +68,12 @@ class Words:
             # sample i owns the counters [i blocks, (i + 1) blocks)
             counter = [word % _WORD for word in (index * blocks, *place)]
             # lists of large and small integers would become floating point
-            self._state["state"] = {
+            _own.state["state"] = {
                 "counter": np.array(counter, dtype=np.uint64),
                 "key": np.array([seed, purpose], dtype=np.uint64),
             }
-            self._philox.state = self._state
-            words = self._philox.random_raw(length * blocks * _BLOCK)
+            _own.philox.state = _own.state
+            words = _own.philox.random_raw(length * blocks * _BLOCK)
             parts.append(words.reshape(length, blocks * _BLOCK))
         return parts[-1] if len(self._runs) == 1 else np.concatenate(parts)
 

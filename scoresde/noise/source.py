@@ -121,11 +121,11 @@ class Noise:
         """
         low, high = self._interval(s, t)
         size, kept = self._size(like), self._ends
-        self._ends = {
+        self._ends = ends = {  # another thread may replace the attribute at any moment
             (u, size): kept[u, size] if (u, size) in kept else self._sum(path.weights(u), size)
             for u in (high, low)
         }
-        at_high, at_low = self._ends.values()
+        at_high, at_low = ends.values()
         return ((at_high - at_low) / math.sqrt(high - low)).reshape(like.shape).to(like)
 
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
@@ -165,12 +165,12 @@ class Noise:
     def _sum(self, weights: path.Weights, size: int) -> Tensor:
         """A linear combination of the numbers of the path's nodes, `(B, size)` in float64."""
         kept = self._nodes
-        self._nodes = {
+        self._nodes = nodes = {
             (node, size): kept[node, size] if (node, size) in kept else self._node(node, size)
             for node in weights
         }
         total = torch.zeros(len(self), size, dtype=torch.float64)
-        for (node, _), z in self._nodes.items():
+        for (node, _), z in nodes.items():
             total.add_(z, alpha=weights[node])
         return total
 

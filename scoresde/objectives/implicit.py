@@ -225,7 +225,8 @@ def fd_ssm_loss(
     )  # fmt: skip
     h = expand(step * torch.where(p.sigma > 0, p.sigma, 1.0), x)
     v = _direction(x, projection, p.noise)
-    plus, minus = p.score(p.x + h * v), p.score(p.x - h * v)
+    # a copy, for a network may write all that it returns into one place
+    plus, minus = p.score(p.x + h * v).clone(), p.score(p.x - h * v)
     slope = event_sum(v * (plus - minus) / h)
     return p.weighted(slope + event_sum(((plus + minus) / 2) ** 2))
 

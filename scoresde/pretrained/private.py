@@ -21,10 +21,11 @@ _OF_THE_HUB = re.compile(r"hf:\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+){0,2}")
 def config_toml(folder: Path) -> str | None:
     """The text of a folder's `config.toml`, with names for paths; None where it has none.
 
-    Comments are left out, for nobody knows what is in them.
+    Comments are left out, for nobody knows what is in them, and so is a link, which may lead to
+    what is no configuration of a run.
     """
     path = folder / "config.toml"
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         return None
     try:
         tree = checkpoint.parse_toml(checkpoint.read_bytes(path).decode())

@@ -34,10 +34,13 @@ def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str
         CheckpointError: There is no model, or it is damaged; another file is a link, which may lead
             anywhere, or cannot be read.
     """
-    path = folder / "model.safetensors"
+    path, readme = folder / "model.safetensors", folder / "README.md"
     model = checkpoint.read_bytes(path)
     _, config = store.read(path, model)
-    readme, toml = folder / "README.md", config_toml(folder)
+    for file in ("report", "config.toml"):  # neither is read by _plain
+        if (folder / file).is_symlink():
+            raise _link(folder / file)
+    toml = config_toml(folder)
     written = os.path.lexists(readme) and not card.is_ours(readme)
     found = {
         "model.safetensors": model,
@@ -57,8 +60,12 @@ def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str
 def _plain(path: Path) -> bytes:
     """The content of a file that is no link."""
     if not stat.S_ISREG(path.lstat().st_mode):
-        raise CheckpointError(
-            f"{path} is a link, or no file, and could be anything; put a copy in its place, or "
-            "remove it"
-        )
+        raise _link(path)
     return checkpoint.read_bytes(path)
+
+
+def _link(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is a link, or no file, and could be anything; put a copy in its place, or remove "
+        "it"
+    )

@@ -56,9 +56,13 @@ def network_level(sde: SDE, t: Tensor) -> Tensor:
 
 
 def level_range(sde: SDE) -> Tensor:
-    r"""Return the levels $\ell$ at T and eps, `(2,)`, the last at most `REACH` from the first."""
+    r"""Return the levels $\ell$ at T and eps, `(2,)`.
+
+    The last is at most `REACH` from the first, or from -REACH / 2 where that is larger.
+    """
     ends = level(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-    return torch.minimum(ends, ends[0] + REACH)
+    # pure noise far before the data are seen at all would else use up the reach
+    return torch.minimum(ends, ends[0].clamp(min=-REACH / 2) + REACH)
 
 
 def time_of_level(sde: SDE, levels: Tensor) -> Tensor:

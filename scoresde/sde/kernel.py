@@ -90,11 +90,11 @@ class Kernel(abc.ABC):
 
     def perturb(self, x0: Tensor, t: Tensor | float, noise: Tensor) -> Tensor:
         r"""Return a draw $x_t = \alpha_t x_0 + \sigma_t z$ of $p(x_t | x_0)$ with `noise` for z."""
+        mean, std = self.marginal(x0, t)
         if noise.shape != x0.shape:
             raise ShapeError(
                 f"noise must have the shape of x0, {tuple(x0.shape)}; got {tuple(noise.shape)}"
             )
-        mean, std = self.marginal(x0, t)
         return mean + std * noise
 
     def transition(self, s: Tensor | float, t: Tensor | float) -> tuple[Tensor, Tensor]:

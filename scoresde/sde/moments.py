@@ -62,6 +62,8 @@ class Moments:
             if (self.cov - self.cov.T).abs().max() > 1e-5 * self.cov.abs().max():
                 raise InvalidValueError(f"cov must be symmetric, got {quoted(self.cov)}")
             spread = self.cov.diagonal()
+            # its axes are kept, and would be those of another one after a change in place
+            object.__setattr__(self, "cov", self.cov.clone())
         if (spread < 0).any():
             raise InvalidValueError(f"a variance in Moments is negative: {spread.min().item()}")
 
@@ -72,7 +74,7 @@ class Moments:
         if number.is_complex() or number.dtype == torch.bool:
             raise InvalidTypeError(f"{what} must be real, got {number.dtype}")
         if not isinstance(value, (Real, Tensor)):
-            object.__setattr__(self, field, number)
+            object.__setattr__(self, field, number.clone())
         return number
 
     def at(self, alpha: Tensor, sigma: Tensor) -> Moments:

@@ -33,8 +33,8 @@ from scoresde.sde.shapes import expand
 __all__ = ["ReverseSDE", "check_output"]
 
 _IN_PLACE = (
-    "the score changed its input x in place, with which the computation goes on; let it work on "
-    "x.clone()"
+    "the score changed its input {name} in place, with which the computation goes on; let it work "
+    "on {name}.clone()"
 )
 # The words of torch's errors for a network and its input in different dtypes.
 _MIXED = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
@@ -127,7 +127,8 @@ class ReverseSDE:
         Raises:
             ShapeError: The score returned another shape, or `t` has one.
             InvalidTypeError: It returned no tensor, or `x` is not floating-point.
-            InvalidValueError: `t` is outside [0, T], or the score changed `x` in place.
+            InvalidValueError: `t` is outside [0, T], or the score changed `x` or a condition in
+                place.
             NonFiniteError: It returned a NaN or an infinity, and `check_finite` holds.
         """
         return self._evaluate("score", lambda x, t: ask(self._score, x, t, self.condition), x, t, x)
@@ -196,7 +197,8 @@ class ReverseSDE:
             return torch.zeros_like(like)
         # half precision cannot tell the times of a fine grid apart
         dtype = torch.promote_types(x.dtype, torch.float32)
-        version = None if x.is_inference() else x._version
+        given = {"x": x, **(self.condition or {})}
+        versions = {name: v._version for name, v in given.items() if not v.is_inference()}
         try:
             # a copy of the time, which a network may scale in place
             out = as_asked(function, x, time.to(x.device, dtype).expand(x.shape[0]).clone())
@@ -207,7 +209,7 @@ class ReverseSDE:
                     "move the model, or give device="
                 ) from error
             if "requires grad is being used in an in-place" in str(error):
-                raise InvalidValueError(_IN_PLACE) from error
+                raise InvalidValueError(_IN_PLACE.format(name="x")) from error
             if any(words in str(error) for words in _MIXED):
                 raise InvalidTypeError(
                     f"the state is {x.dtype} and the score's weights are not ({error}); cast what "
@@ -215,8 +217,9 @@ class ReverseSDE:
                 ) from error
             raise
         self.nfe += 1
-        if version is not None and x._version != version:
-            raise InvalidValueError(_IN_PLACE)
+        for name, version in versions.items():
+            if given[name]._version != version:
+                raise InvalidValueError(_IN_PLACE.format(name=name))
         # in the dtype of x, where it may still overflow
         value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and not _all_finite(value):

@@ -20,6 +20,8 @@ _SIGNALS = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP
 class Stop:
     """Within the block a first signal is only noted; a second one ends it at once.
 
+    One that nobody has obeyed by the end of the block is obeyed there.
+
     The signals are SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends. One that is ignored,
     as SIGHUP is under `nohup`, stays so. Outside the main thread, where Python allows no handlers,
     nothing is changed. Among several processes a second one within two seconds is taken for an echo
@@ -51,6 +53,8 @@ class Stop:
         for number, handler in self._previous.items():
             # None stands for a handler that was not installed from Python
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if error is None and self.received is not None:  # it came after the last look
+            self.end(f"{self.received.name} after the last step")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and signal.Signals(number).name == "SIGHUP":
