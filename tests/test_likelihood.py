@@ -381,6 +381,19 @@ def test_the_solvers_error_is_1_5_times_the_difference_and_3_tenths_of_the_estim
     assert_close(full, 1.5 * (loose.value - plain.value).abs() + 0.3 * estimate, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("weight", "far", "std"), [(1e-4, 16, 0.5), (1e-3, 8, 0.5), (0.01, 8, 0.05)]
+)
+def test_a_small_component_far_away_is_in_the_solvers_error(weight, far, std):
+    """Its estimates alone miss the weak feature, and hold the error of half of the points."""
+    sde = VPSDE()
+    target = GaussianMixture([1 - weight, weight], [[0.0, 0.0], [far, 0.0]], stds=[0.5, std])
+    x = draws(target, 100, sde, sde.eps)
+    found = log_prob(target.at(sde), sde, x, t=sde.eps)
+    held = (found.value - target.log_prob(x, sde, sde.eps)).abs() <= found.parts["solver"]
+    assert held.double().mean() >= 0.9
+
+
 def test_the_error_is_the_sum_of_its_parts():
     sde, target = VPSDE(), skewed(20)
     found = log_prob(target.at(sde), sde, draws(target, 3), method="hutchinson", probes=8)
