@@ -1,5 +1,6 @@
 """How far samples are from data, and how sure of it one can be."""
 
+from scoresde.metrics.calibration import Calibration, calibrate
 from scoresde.metrics.classifier import Classifier
 from scoresde.metrics.distances import nearest_distance, total_variation
 from scoresde.metrics.evaluation import Comparison, Evaluation
@@ -16,6 +17,7 @@ from scoresde.metrics.sources import Features, Source
 
 __all__ = [
     "METRICS",
+    "Calibration",
     "Classifier",
     "Comparison",
     "Estimate",
@@ -32,6 +34,7 @@ __all__ = [
     "Sliced",
     "Source",
     "Support",
+    "calibrate",
     "energy_distance",
     "evaluate",
     "frechet_distance",

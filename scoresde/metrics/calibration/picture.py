@@ -1,0 +1,64 @@
+"""The picture of a calibration: what should be uniform, and what the intervals hold."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scoresde import plot
+from scoresde.metrics.calibration.uniformity import POINTS, band
+
+if TYPE_CHECKING:
+    from scoresde.metrics.calibration.result import Calibration
+
+__all__ = ["picture"]
+
+_BAD = "#d1495b"
+
+
+def picture(found: Calibration, path: str | os.PathLike[str]) -> Path:
+    """Write the picture into a PNG file; arguments and errors are those of `Calibration.plot`."""
+    drawn = plot.figure("the picture of a calibration", (11, 5.2))
+    places, coverage = drawn.subplots(1, 2, width_ratios=(3, 2))
+    failed = {name.rpartition(", ")[0] for name in found.alarms}
+    n = found.n
+    low, high = band(n, found.level / len(found.quantities))
+    places.fill_between(
+        POINTS, low / n - POINTS, high / n - POINTS, color="0.85", linewidth=0,
+        label=f"{1 - found.level:.0%} of calibrated draws stay in here, with all quantities",
+    )  # fmt: skip
+    ends = np.array([0.0, *POINTS, 1.0])
+    for quantity in found.quantities:
+        gap = np.array([0.0, *(np.array(quantity.counts) / n - POINTS), 0.0])
+        bad = quantity.name in failed
+        places.plot(
+            ends, gap, color=_BAD if bad else "C0", alpha=0.9 if bad else 0.5, linewidth=1,
+            label=quantity.name if bad else None,
+        )  # fmt: skip
+    places.axhline(0, color="k", linewidth=0.8)
+    places.set(
+        xlabel="place of the truth among its draws",
+        ylabel="distribution function less the uniform one",
+    )
+    places.legend(fontsize="small")
+
+    rows = range(len(found.quantities))
+    for share, i in ((0.5, 0), (0.9, 1)):
+        reach = 3.5 * (share * (1 - share) / n) ** 0.5
+        coverage.axvspan(share - reach, share + reach, color="0.85", linewidth=0)
+        colours = [_BAD if q.name in failed else "C0" for q in found.quantities]
+        coverage.scatter([q.coverage[i] for q in found.quantities], rows, c=colours, s=18)
+    coverage.set_yticks(rows, [q.name for q in found.quantities], fontsize="small")
+    coverage.set(
+        ylim=(len(rows) - 0.5, -0.5),
+        xlabel="share of truths in the central intervals of 50 and 90 %\n"
+        "(shade: 3.5 standard errors)",
+    )
+    for axes in (places, coverage):
+        axes.grid(alpha=0.3)
+    drawn.suptitle("\n".join(textwrap.wrap(found.verdict(), 110)), fontsize="medium")
+    return plot.save(drawn, path)

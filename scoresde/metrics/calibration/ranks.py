@@ -1,0 +1,105 @@
+r"""Where the truth lies among draws: numbers that are uniform if the draws are of the posterior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Directions", "energy_scores", "nearest", "position"]
+
+
+def position(truth: Tensor, draws: Tensor, tie: Tensor) -> Tensor:
+    r"""Return the place of each truth among its draws, uniform on (0, 1) if both have one law.
+
+    $u = (\#\{\text{draws below}\} + v\,(1 + \#\{\text{equal}\})) / (L + 1)$ with $v$ uniform
+    (Talts et al. 2018, arXiv:1804.06788, with the rank spread over its cell).
+
+    Args:
+        truth: `(N,)`.
+        draws: `(N, L)`.
+        tie: Uniform numbers $v$, `(N,)`.
+    """
+    below = (draws < truth[:, None]).sum(1)
+    equal = (draws == truth[:, None]).sum(1)
+    u: Tensor = (below + tie * (1 + equal)) / (draws.shape[1] + 1)
+    # so that its normal deviate is finite
+    return u.clamp(1e-15, 1 - 1e-15)
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Numbers of a parameter whose ranks are looked at: some of its entries, and projections.
+
+    Attributes:
+        names: A name for each.
+        weights: `(d, K)`: the numbers are the products of a parameter with these.
+    """
+
+    names: tuple[str, ...]
+    weights: Tensor
+
+    @classmethod
+    def of(
+        cls, scale: Tensor, entries: int, projections: int, generator: torch.Generator
+    ) -> Directions:
+        """Choose them.
+
+        Args:
+            scale: Standard deviations of the entries, `(d,)`.
+            entries: The most entries; where there are more, they are chosen at random.
+            projections: How many random directions, none in one dimension.
+            generator: The randomness.
+        """
+        d = len(scale)
+        chosen = torch.randperm(d, generator=generator)[:entries].sort().values
+        count = 0 if d == 1 else projections
+        random = torch.randn(d, count, generator=generator, dtype=scale.dtype)
+        axes = scale.new_zeros(d, len(chosen))
+        axes[chosen, torch.arange(len(chosen))] = 1
+        names = [f"entry {i}" for i in chosen.tolist()]
+        names += [f"projection {i}" for i in range(count)]
+        weights = torch.cat([axes, random / random.norm(dim=0)], 1) / scale[:, None]
+        return cls(tuple(names), weights)
+
+    def numbers(self, truth: Tensor, draws: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return each number of the truths and of their draws, by name, `(N,)` and `(N, L)`.
+
+        Args:
+            truth: `(N, d)`.
+            draws: `(N, L, d)`.
+        """
+        own, drawn = truth @ self.weights, draws @ self.weights
+        return {name: (own[:, i], drawn[..., i]) for i, name in enumerate(self.names)}
+
+
+def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
+    """Return for each observation the number of the nearest one among others, `(N,)`.
+
+    Args:
+        y: `(N, m)`, in units of its spread.
+        among: `(M, m)`, likewise.
+        rows: How many are compared at once.
+    """
+    parts = (y[i : i + rows] for i in range(0, len(y), rows))
+    return torch.cat([torch.cdist(part, among).argmin(1) for part in parts])
+
+
+def energy_scores(truth: Tensor, draws: Tensor) -> Tensor:
+    r"""Return the energy score of each truth, whose mean is least for draws of the posterior.
+
+    $$ \frac1L\sum_k \|\theta_k - \theta\|
+       - \frac1{2 L (L - 1)}\sum_{k \ne l}\|\theta_k - \theta_l\|, $$
+
+    without bias in L (Gneiting & Raftery 2007, doi:10.1198/016214506000001437).
+
+    Args:
+        truth: `(N, d)`.
+        draws: `(N, L, d)`, at least 2 each.
+    """
+    count = draws.shape[1]
+    far = (draws - truth[:, None]).norm(dim=2).mean(1)
+    apart = torch.stack([torch.cdist(part, part).sum() for part in draws])
+    scores: Tensor = far - apart / (2 * count * (count - 1))
+    return scores
