@@ -180,7 +180,7 @@ class Embedding(nn.Module):
             parts[name] = like.new_zeros(classes[name] + 1, len(like))
         self.classes = {name: len(parts[name]) - 1 for name in sorted(parts)}
         table = torch.cat([parts[name] for name in self.classes])
-        self.label = nn.Embedding(*table.shape, _weight=table)
+        self.label = nn.Embedding(len(table), table.shape[1], _weight=table)
 
 
 def _rows(classes: Mapping[str, int]) -> int:

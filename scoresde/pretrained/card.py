@@ -122,6 +122,7 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
             "SDE": code(spelt(config["sde"])),
             "Predicts": code(config["predicts"]),
             "Network": code(spelt({"type": net["type"], **options})),
+            "Conditions": plain(", ".join(_conditions(options))) or None,
             "Parameters": plain(spelt_count(config.get("parameters", "unknown"))),
             "Average": None if average is None else plain(average),
             "Data": _code_of(config.get("data")),
@@ -133,6 +134,17 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     yield from _process(config["sde"]["type"])
     yield from _training(config.get("training"), folder)
     yield from _metrics(folder)
+
+
+def _conditions(options: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the network takes beside state and time."""
+    classes, shapes = options.get("num_classes"), options.get("condition")
+    named = classes if isinstance(classes, Mapping) else {"label": classes} if classes else {}
+    yield from (f"{name} of {n} classes" for name, n in named.items())
+    yield from (
+        f"{name} of shape {tuple(n)}" if isinstance(n, list) else f"{name} of {n} channels"
+        for name, n in (shapes.items() if isinstance(shapes, Mapping) else ())
+    )
 
 
 def _code_of(value: object) -> str | None:

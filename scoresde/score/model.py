@@ -2,6 +2,7 @@ r"""A network with its preconditioning: a score."""
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,14 +14,15 @@ from torch import Tensor, nn
 
 from scoresde import checkpoint
 from scoresde.checks import check_name, check_noise, check_shape, door
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
 from scoresde.pretrained.store import locate, net_config, packaged, read, sde_fields
+from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.pilot import Pilot
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.score.stored import check_fit, check_weights, describing, pilot_of, stored
-from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
+from scoresde.sde import SDE, Classes, Facts, Moments, check_output, expand
 from scoresde.sde.coordinates import network_level
 from scoresde.units import Identity, Transform, describe, rebuild
 
@@ -43,6 +45,9 @@ class ScoreModel(nn.Module):
         event_shape: The shape of one sample, without the batch.
         predicts: What the network's output predicts, a key of `PREDICTIONS`.
         moments: Mean and variance of the data; standardised data is assumed by default.
+        condition_moments: By name the mean and the standard deviation of a vector or a field, as
+            `data.condition_moments()` gives them: the network sees these conditions standardised.
+            Those of other names are handed on as they are.
 
     Attributes:
         autocast: A dtype under which the network alone runs in autocast; `None` is the user's own.
@@ -55,7 +60,7 @@ class ScoreModel(nn.Module):
             saved with it. Measure it again when the weights have changed.
 
     Raises:
-        UnknownNameError: `predicts` is no such key.
+        UnknownNameError: `predicts` is no such key, or the network takes no such condition.
 
     Examples:
         >>> from scoresde import VESDE, nn
@@ -75,6 +80,7 @@ class ScoreModel(nn.Module):
         event_shape: Sequence[int],
         predicts: str = "edm",
         moments: Moments | None = None,
+        condition_moments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_name("predicts", predicts, PREDICTIONS)
@@ -103,6 +109,8 @@ class ScoreModel(nn.Module):
             raise InvalidValueError(
                 "the data's variance must be positive; a model is learnt from samples that differ"
             )
+        kinds = kinds_of(net, self.event_shape)
+        self.condition_units = ConditionUnits(condition_moments or {}, kinds)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Keep the moments in float32 where the network is made half."""
@@ -132,9 +140,6 @@ class ScoreModel(nn.Module):
     @property
     def facts(self) -> Facts:
         """What is known of the model."""
-        conditions: dict[str, Classes | Field] | None = None
-        if net_config(self.net) is not None:
-            conditions = {} if self.classes is None else {"label": Classes(self.classes)}
         return Facts(
             sde=self.sde,
             event_shape=self.event_shape,
@@ -143,15 +148,36 @@ class ScoreModel(nn.Module):
             pilot=self.pilot,
             transform=self.transform,
             passes=1,
-            conditions=conditions,
+            conditions=kinds_of(self.net, self.event_shape),
         )
 
     @property
     def classes(self) -> int | None:
         """How many classes the network tells apart by `label`, or None."""
-        config = net_config(self.net) or {}
-        number: int | None = config.get("num_classes")
-        return number
+        kind = (kinds_of(self.net, self.event_shape) or {}).get("label")
+        return kind.n if isinstance(kind, Classes) else None
+
+    def grown(self, num_classes: int | Mapping[str, int]) -> Self:
+        """Return a copy that knows more classes, for fine-tuning; of all others it gives the same.
+
+        A new class begins as the score without a label.
+
+        Args:
+            num_classes: The number of classes of `label`, or numbers of classes by name.
+
+        Raises:
+            InvalidTypeError: The network is none of `scoresde.nn`.
+            InvalidValueError: It knows more classes already.
+        """
+        grow: Any = getattr(self.net, "grown", None)
+        if not callable(grow):
+            raise InvalidTypeError(
+                f"a {type(self.net).__name__} does not say how it grows; make a network with more "
+                "classes, and copy its weights"
+            )
+        model = copy.deepcopy(self)
+        model.net = grow(num_classes)
+        return model
 
     def forward(
         self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None = None
@@ -181,7 +207,8 @@ class ScoreModel(nn.Module):
         c = expand(network_level(self.sde, time), wide).flatten().expand(len(x))
         dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
-            out = self.net((unit * centred).to(dtype), c.to(dtype), **(condition or {}))
+            known = self.condition_units(condition, dtype) if condition else {}
+            out = self.net((unit * centred).to(dtype), c.to(dtype), **known)
         out = check_output("network", out, x).to(wide)
         weights = PREDICTIONS[self.predicts](self.sde, time, var)
         score = expand(weights.x, out) * centred + expand(weights.f, out) * out
@@ -306,7 +333,9 @@ class ScoreModel(nn.Module):
             net = rebuild_net(config, tensors) if net is None else net
             sde = rebuild_sde(config) if sde is None else sde
             moments = Moments(tensors["mean"], var=tensors["var"])
-            model = cls(net, sde, config["event_shape"], config["predicts"], moments)
+            model = cls(
+                net, sde, config["event_shape"], config["predicts"], moments, units_of(tensors)
+            )
             model.steps = config.get("steps")
             model.transform = rebuild(config.get("transform"))
             if "pilot" in config:
