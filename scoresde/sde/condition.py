@@ -159,6 +159,10 @@ class Condition(Mapping[str, Tensor]):
         """Return the conditions of some of the samples."""
         return Condition({name: value[index] for name, value in self.items()})
 
+    def to(self, device: torch.device) -> Condition:
+        """Return the conditions on another device."""
+        return Condition({name: value.to(device) for name, value in self.items()})
+
     def only(self, names: Mapping[str, object] | None) -> Condition | None:
         """Return the conditions of these names, None where none is left; None keeps all."""
         kept = {k: v for k, v in self.items() if names is None or k in names}

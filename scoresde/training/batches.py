@@ -22,12 +22,13 @@ from scoresde import distributed
 from scoresde.data import Data, batch_indices
 from scoresde.data.augment import Augment, augmented, chosen
 from scoresde.errors import ScoreSDEError, TrainingError
+from scoresde.sde import Condition
 from scoresde.training.config import TrainConfig
 
 __all__ = ["Batch", "Batches"]
 
-Batch = tuple[Tensor, Tensor | None]
-"""Samples `(B, *event)` in the model's units, and labels `(B,)` where the data have any.
+Batch = tuple[Tensor, Condition | None]
+"""Samples `(B, *event)` in the model's units, and their conditions where the data have any.
 
 Among several processes each has its own rows of the batch, `distributed.rows(batch_size)`.
 """
@@ -71,7 +72,7 @@ class Batches:
         seed, size = self.config.seed, self.config.batch_size
         index = batch_indices(len(self.data), size, seed=seed, step=step)[list(self.rows)]
         x = augmented(self.data.batch(index), self._augment, seed=seed, step=step, rows=self.rows)
-        return x, None if self.data.label is None else self.data.label[index]
+        return x, self.data.condition(index)
 
     def since(self, step: int) -> Generator[Batch]:
         """Yield the batches of `step` and of all steps after it.

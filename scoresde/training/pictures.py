@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scoresde import checkpoint, plot
 from scoresde.checks import check_integer
@@ -32,14 +33,23 @@ class Pictures(Callback):
         folder: That of the run.
         n: How many samples; by default 16 images, which cost as much as two or three updates with
             128 of them, or 1,000 points.
+        condition: Of the samples, one row for each; by default all classes in turn, and no vectors
+            or fields, the score without which is learnt where they are hidden at times.
 
     Raises:
         InvalidValueError: `n` is no integer of at least 1.
         MissingExtraError: matplotlib is not installed.
     """
 
-    def __init__(self, folder: str | Path, n: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        n: int | None = None,
+        *,
+        condition: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self.condition = condition
         if n is not None:
             check_integer("n", n, 1)
         self.n = n
@@ -57,10 +67,14 @@ class Pictures(Callback):
             return
         is_image = plot.is_image(shape)
         path = self.folder / "pictures" / f"step-{step:08d}.png"
-        n = self.n or (16 if is_image else 1000)
+        given = self.condition
+        most = min(map(len, given.values())) if given else 1000
+        n = self.n or min(most, 16 if is_image else 1000)
         levels = known.sde.levels
-        label = (known.conditions or {}).get("label")
-        classes = label.n if isinstance(label, Classes) else None
+        kinds = (known.conditions or {}).items()
+        condition = {k: torch.arange(n) % kind.n for k, kind in kinds if isinstance(kind, Classes)}
+        if given is not None:
+            condition |= {name: rows[:n] for name, rows in given.items()}
         x = sample(
             model,
             known.sde,
@@ -68,7 +82,7 @@ class Pictures(Callback):
             n=n,
             steps=_STEPS if levels is None else min(_STEPS, levels - 1),
             seed=0,
-            condition=None if classes is None else {"label": torch.arange(n) % classes},
+            condition=condition or None,
         )
         if is_image:
             plot.grid(x, path)
