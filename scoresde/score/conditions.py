@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scoresde.checks import check_name, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.pretrained.store import net_config
+from scoresde.score.precise import Precise
 from scoresde.sde import Classes, Field
 
 __all__ = ["ConditionUnits", "kinds_of", "units_of"]
@@ -47,7 +48,7 @@ def units_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     return {name: (tensors[mean + name], tensors[f"{_STORED}std_{name}"]) for name in names}
 
 
-class ConditionUnits(nn.Module):
+class ConditionUnits(Precise):
     r"""Shift and scale vectors and fields to mean 0 and variance 1, as a model does its data.
 
     Args:
@@ -95,17 +96,6 @@ class ConditionUnits(nn.Module):
                 )
         self.register_buffer(f"mean_{name}", mean)
         self.register_buffer(f"std_{name}", std)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Keep the numbers in float32 where the network is made half."""
-        precise = dict(self.named_buffers())
-        convert: Any = super()._apply  # untyped in some releases of torch
-        convert(fn, recurse)
-        for name, value in precise.items():
-            moved: Tensor = getattr(self, name)
-            if moved.dtype.itemsize < torch.float32.itemsize:
-                setattr(self, name, value.to(moved.device, torch.float32))
-        return self
 
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the means and standard deviations by name."""

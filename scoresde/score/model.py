@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_
 from scoresde.pretrained.store import locate, net_config, packaged, read, sde_fields
 from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.pilot import Pilot
+from scoresde.score.precise import Precise
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.score.stored import check_fit, check_weights, describing, pilot_of, stored
 from scoresde.sde import SDE, Classes, Facts, Moments, check_output, expand
@@ -32,7 +33,7 @@ __all__ = ["ScoreModel", "load"]
 _PILOT = "pilot."
 
 
-class ScoreModel(nn.Module):
+class ScoreModel(Precise):
     r"""A network with its preconditioning: a score that knows its SDE and its data.
 
     The network sees the centred state scaled to unit variance,
@@ -109,19 +110,7 @@ class ScoreModel(nn.Module):
             raise InvalidValueError(
                 "the data's variance must be positive; a model is learnt from samples that differ"
             )
-        kinds = kinds_of(net, self.event_shape)
-        self.condition_units = ConditionUnits(condition_moments or {}, kinds)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Keep the moments in float32 where the network is made half."""
-        precise = {"mean": self.mean, "var": self.var}
-        convert: Any = super()._apply  # untyped in some releases of torch
-        convert(fn, recurse)
-        for name, value in precise.items():
-            moved: Tensor = getattr(self, name)
-            if moved.dtype.itemsize < torch.float32.itemsize:
-                setattr(self, name, value.to(moved.device, torch.float32))
-        return self
+        self.condition_units = ConditionUnits(condition_moments or {}, self.facts.conditions)
 
     @property
     def _var(self) -> float:
@@ -154,7 +143,7 @@ class ScoreModel(nn.Module):
     @property
     def classes(self) -> int | None:
         """How many classes the network tells apart by `label`, or None."""
-        kind = (kinds_of(self.net, self.event_shape) or {}).get("label")
+        kind = (self.facts.conditions or {}).get("label")
         return kind.n if isinstance(kind, Classes) else None
 
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
@@ -221,8 +210,6 @@ class ScoreModel(nn.Module):
         rounds to levels, so that images that were bytes are bytes.
         """
         return self.transform.inverse(x)
-
-    # Persistence
 
     def description(self) -> dict[str, Any]:
         """What `save_pretrained` says of the model in JSON."""
