@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_nn import SEEDS, built, mlps, normal, says, unets
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.nn import MLP, UNet
-from tests.test_nn import SEEDS, built, mlps, normal, says, unets
 
 NETS = {
     "UNet": (lambda **options: UNet(1, channels=(4, 6), features=8, **options), (1, 8, 8)),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import sdes
 from torch import nn
 
 from scoresde.data import Data
@@ -18,7 +19,6 @@ from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, VPSDE, Facts, Field, Moments
 from scoresde.training import TrainConfig, Trainer
 from scoresde.units import Range
-from tests.strategies import sdes
 
 CONFIG = TrainConfig().changed(steps=6, batch_size=8, warmup=3, save_every=4, log_every=2)
 

@@ -63,21 +63,19 @@ class Network(nn.Module):
                 left out keep theirs.
 
         Raises:
-            InvalidValueError: It knows more classes already.
+            InvalidValueError: It knows more classes already, or a tensor of that name.
         """
+        classes = classes_of(num_classes)
+        _check_apart(classes, self._shapes)
         net = copy.deepcopy(self)
-        net.embedding.grow(classes_of(num_classes))
+        net.embedding.grow(classes)
         net._config["num_classes"] = _plain(net.embedding.classes)
         return net
 
     def _declare(self, num_classes: object, condition: object, **config: Any) -> None:
         """Remember the arguments of the constructor, those of conditions checked."""
         classes, self._shapes = classes_of(num_classes), shapes_of(condition)
-        if both := classes.keys() & self._shapes.keys():
-            raise InvalidValueError(
-                f"{', '.join(sorted(both))} is in num_classes= and in condition=; one name is one "
-                "condition"
-            )
+        _check_apart(classes, self._shapes)
         self._config = {**config, "num_classes": _plain(classes)}
         if self._shapes:  # else the description is that of files without conditions
             self._config["condition"] = {
@@ -158,6 +156,14 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
     value = value.to(like.dtype)
     missing = value.isnan()
     return torch.cat([value.masked_fill(missing, 0), (~missing).to(value)], dim=1)
+
+
+def _check_apart(classes: Mapping[str, int], shapes: Mapping[str, Shape]) -> None:
+    if both := classes.keys() & shapes.keys():
+        raise InvalidValueError(
+            f"{', '.join(sorted(both))} is in num_classes= and in condition=; one name is one "
+            "condition"
+        )
 
 
 def _called(name: str) -> str:

@@ -16,7 +16,7 @@ from scoresde.sde import SDE, Classes, Field, Moments, facts, process_of
 from scoresde.training.config import TrainConfig
 from scoresde.units import Identity
 
-__all__ = ["check_fit", "check_kinds", "check_run", "process", "warn_of_moments"]
+__all__ = ["check_fit", "check_kinds", "process", "warn_of_moments"]
 
 _MEANS, _SCALE, _SPREAD = 3.0, 4.0, 100.0
 
@@ -47,14 +47,16 @@ def process(score: nn.Module) -> SDE:
         ) from error
 
 
-def check_fit(score: nn.Module, data: Data) -> None:
-    """Refuse data that the score cannot take.
+def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
+    """Refuse data that the score cannot take as they are.
 
     Raises:
         ShapeError: The events have another shape than those of the score.
         DataError: Their numbers are beyond what a model can have.
-        UnknownNameError: The score does not take a condition that they have.
-        InvalidValueError: It takes another kind, or one that they lack.
+        UnknownNameError: They have a condition that the score does not take, or lack one that is
+            to be hidden at times.
+        InvalidValueError: It takes another kind, or one that they lack; or it learnt numbers in
+            other units.
     """
     known = facts(score)
     if known.event_shape is not None and data.event_shape != known.event_shape:
@@ -65,18 +67,14 @@ def check_fit(score: nn.Module, data: Data) -> None:
     data.moments()  # numbers without end would only show in the loss
     if known.conditions is not None:
         _check_conditions(known.conditions, data)
-
-
-def check_run(score: nn.Module, config: TrainConfig, data: Data) -> None:
-    """Refuse what would be silently wrong in a run of this score and these data.
-
-    Raises:
-        UnknownNameError: A condition is to be hidden that the data do not have.
-        InvalidValueError: The model learnt numbers in other units.
-    """
     if isinstance(config.condition_dropout, dict):
         for name in config.condition_dropout:
             check_name("condition", name, data.kinds)
+    _check_units(score, data)
+
+
+def _check_units(score: nn.Module, data: Data) -> None:
+    """Refuse data of which the model would learn other numbers than it knows."""
     if isinstance(score, ScoreModel):
         known = score.transform
         if Identity() not in (known, data.transform) and known != data.transform:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from scoresde import checkpoint, plot
 from scoresde.checks import check_integer
+from scoresde.data import Data
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import sample
-from scoresde.sde import Classes, facts
+from scoresde.sde import Classes, Field, facts
 from scoresde.training.callbacks import Callback
 from scoresde.training.log import rows
 
@@ -25,7 +26,9 @@ class Pictures(Callback):
     """Draws `loss.png`, `samples.png` and `pictures/step-*.png` at every checkpoint.
 
     The samples are a grid of images or points in the plane, by DPM-Solver++ in 20 steps: always of
-    the same seed, so that one sees the same ones get better. Points are in the units of the data,
+    the same seed, so that one sees the same ones get better. They are of all classes in turn, or,
+    of a model of vectors or fields, have the conditions of the first data, held-out ones where
+    there are any. Points are in the units of the data,
     and events of any other shape have no picture. The averaged model draws, and the run itself is
     not touched.
 
@@ -33,23 +36,15 @@ class Pictures(Callback):
         folder: That of the run.
         n: How many samples; by default 16 images, which cost as much as two or three updates with
             128 of them, or 1,000 points.
-        condition: Of the samples, one row for each; by default all classes in turn, and no vectors
-            or fields, the score without which is learnt where they are hidden at times.
 
     Raises:
         InvalidValueError: `n` is no integer of at least 1.
         MissingExtraError: matplotlib is not installed.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        n: int | None = None,
-        *,
-        condition: Mapping[str, Tensor] | None = None,
-    ) -> None:
+    def __init__(self, folder: str | Path, n: int | None = None) -> None:
         self.folder = Path(folder)
-        self.condition = condition
+        self._data: Data | None = None
         if n is not None:
             check_integer("n", n, 1)
         self.n = n
@@ -57,6 +52,10 @@ class Pictures(Callback):
             import matplotlib  # noqa: F401, told before the work
         except ImportError as error:
             raise MissingExtraError.of("matplotlib", "plot", "a picture of the loss") from error
+
+    def on_data(self, data: Data) -> None:
+        """Keep the data, of which the samples have the conditions."""
+        self._data = data
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
         """Draw."""
@@ -67,14 +66,8 @@ class Pictures(Callback):
             return
         is_image = plot.is_image(shape)
         path = self.folder / "pictures" / f"step-{step:08d}.png"
-        given = self.condition
-        most = min(map(len, given.values())) if given else 1000
-        n = self.n or min(most, 16 if is_image else 1000)
+        n = self.n or (16 if is_image else 1000)
         levels = known.sde.levels
-        kinds = (known.conditions or {}).items()
-        condition = {k: torch.arange(n) % kind.n for k, kind in kinds if isinstance(kind, Classes)}
-        if given is not None:
-            condition |= {name: rows[:n] for name, rows in given.items()}
         x = sample(
             model,
             known.sde,
@@ -82,7 +75,7 @@ class Pictures(Callback):
             n=n,
             steps=_STEPS if levels is None else min(_STEPS, levels - 1),
             seed=0,
-            condition=condition or None,
+            condition=self._condition(known.conditions or {}, n),
         )
         if is_image:
             plot.grid(x, path)
@@ -93,6 +86,13 @@ class Pictures(Callback):
                 title=f"step {step:,}",
             )
         checkpoint.write_bytes(self.folder / "samples.png", path.read_bytes())
+
+    def _condition(self, kinds: Mapping[str, Classes | Field], n: int) -> Mapping[str, Tensor]:
+        """Return those of the first data where one is a tensor, and else all classes in turn."""
+        if self._data is not None and any(isinstance(kind, Field) for kind in kinds.values()):
+            return self._data.condition(torch.arange(n) % len(self._data)) or {}
+        turns = {k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)}
+        return {name: torch.arange(n) % classes for name, classes in turns.items()}
 
     def _draw_loss(self) -> None:
         known = [row for row in rows(self.folder / "log.jsonl") if "loss" in row]

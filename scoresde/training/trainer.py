@@ -28,7 +28,7 @@ from scoresde.training.averages import AveragedWeights
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks
 from scoresde.training.config import TrainConfig
-from scoresde.training.door import check_fit, check_kinds, check_run, process, warn_of_moments
+from scoresde.training.door import check_fit, check_kinds, process, warn_of_moments
 from scoresde.training.guard import Guard
 from scoresde.training.held_out import HeldOut
 from scoresde.training.keep import Keeper
@@ -137,8 +137,7 @@ class Trainer(Generic[ScoreT]):
         check_kinds(score, self.config)
         sde = process(score)
         self.data = data if isinstance(data, Data) else load(data)
-        check_fit(score, self.data)
-        check_run(score, self.config, self.data)
+        check_fit(score, self.config, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
         warn_of_moments(score, self.data, stacklevel=3)
@@ -171,6 +170,7 @@ class Trainer(Generic[ScoreT]):
                 self.callbacks.members.insert(0, JSONLines(keeper.folder / "log.jsonl"))
             with keeper.lock.unless_it_fails():
                 self._resume(keeper)
+        self.callbacks.on_data(self.data if self.held_out is None else self.held_out.data)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -346,6 +346,5 @@ class Trainer(Generic[ScoreT]):
             path, self.step, held = found
             if self.held_out is not None and held is not None:
                 self.held_out.load(held)
-            update = self._update
-            tensors = distributed.shared(state)
-            unpack(tensors, self.score, self.ema, self.optimizer, update.beside, source=path)
+            tensors, beside = distributed.shared(state), self._update.beside
+            unpack(tensors, self.score, self.ema, self.optimizer, beside, source=path)
