@@ -197,7 +197,7 @@ def unreached(folder):
             self.used = nn.Parameter(torch.zeros(()))
             self.idle = nn.Parameter(torch.zeros(()))
 
-        def forward(self, x, c, label=None):
+        def forward(self, x, c, **condition):
             return self.used * x
 
     Trainer(ScoreModel(Idle(), VESDE(), (1, 4, 4)), data(), SHORT).train()

@@ -188,6 +188,8 @@ def test_a_network_that_grows_gives_what_it_gave_and_a_new_class_begins_as_a_mis
     missing = {k: v for k, v in known.items() if k != "label"}
     assert torch.equal(grown(x, c, **new), net(x, c, **missing))
     assert all(p.requires_grad for p in grown.parameters())
+    frozen = conditional(name, num_classes=before)[0].requires_grad_(False).grown(5)
+    assert not any(p.requires_grad for p in frozen.parameters())
     copy = built(lambda: type(net)(**grown.config))
     copy.load_state_dict(grown.state_dict())
     assert torch.equal(copy(x, c, **new), grown(x, c, **new))

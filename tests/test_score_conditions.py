@@ -12,6 +12,7 @@ import scoresde
 from scoresde.errors import (
     InvalidTypeError,
     InvalidValueError,
+    NonFiniteError,
     ShapeError,
     UnknownNameError,
 )
@@ -150,6 +151,11 @@ def test_a_network_of_somebody_else_says_what_it_takes_by_declared_or_not_at_all
     x, y = normal(0, 4, 2), normal(1, 4, 3)
     silent = ScoreModel(Theirs(), VESDE(), (2,), condition_moments=units)
     assert torch.equal(told(x, 0.5, {"y": y}), silent(x, 0.5, {"y": y}))
+
+
+def test_an_infinite_condition_is_refused_at_the_door():
+    with pytest.raises(NonFiniteError, match="'y' holds an infinity; write NaN where it is miss"):
+        scoresde.sample(unet(), n=1, steps=2, seed=0, condition={"y": torch.full((3,), math.inf)})
 
 
 @pytest.mark.parametrize(

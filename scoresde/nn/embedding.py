@@ -180,7 +180,8 @@ class Embedding(nn.Module):
             parts[name] = like.new_zeros(classes[name] + 1, len(like))
         self.classes = {name: len(parts[name]) - 1 for name in sorted(parts)}
         table = torch.cat([parts[name] for name in self.classes])
-        self.label = nn.Embedding(len(table), table.shape[1], _weight=table)
+        frozen = not (like if self.label is None else self.label.weight).requires_grad
+        self.label = nn.Embedding(len(table), table.shape[1], _weight=table, _freeze=frozen)
 
 
 def _rows(classes: Mapping[str, int]) -> int:

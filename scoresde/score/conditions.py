@@ -32,7 +32,7 @@ def kinds_of(net: nn.Module, event_shape: tuple[int, ...]) -> dict[str, Classes 
         found: Mapping[str, int | tuple[int, ...]] = declared(event_shape)
     elif (config := net_config(net)) is not None:
         classes = config.get("num_classes")
-        found = {} if classes is None else {"label": classes}
+        found = {"label": classes} if isinstance(classes, int) else {}
     else:
         return None
     return {
