@@ -199,7 +199,7 @@ def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor
             f"expected one {name} per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
         )
     label = label.long()
-    if label.device.type == "cpu" and label.numel():
+    if label.device.type == "cpu" and label.numel() and not torch.compiler.is_compiling():
         low, high = int(label.min()), int(label.max())
         if not (-1 <= low and high < classes):
             raise InvalidValueError(
