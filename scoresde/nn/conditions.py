@@ -72,11 +72,11 @@ class Network(nn.Module):
         net._config["num_classes"] = _plain(net.embedding.classes)
         return net
 
-    def _declare(self, num_classes: object, condition: object, **config: Any) -> None:
+    def _declare(self, condition: object, **config: Any) -> None:
         """Remember the arguments of the constructor, those of conditions checked."""
-        classes, self._shapes = classes_of(num_classes), shapes_of(condition)
+        classes, self._shapes = classes_of(config["num_classes"]), shapes_of(condition)
         _check_apart(classes, self._shapes)
-        self._config = {**config, "num_classes": _plain(classes)}
+        self._config = config | {"num_classes": _plain(classes)}
         if self._shapes:  # else the description is that of files without conditions
             self._config["condition"] = {
                 name: shape if isinstance(shape, int) else list(shape)

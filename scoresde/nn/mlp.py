@@ -64,12 +64,12 @@ class MLP(Network):
         if isinstance(condition, Mapping):
             condition = {k: (n,) if isinstance(n, int) else n for k, n in condition.items()}
         self._declare(
-            num_classes,
             condition,
             features=list(self.event),
             hidden=list(hidden),
             embedding=embedding,
             seed=seed,
+            num_classes=num_classes,
             dropout=dropout,
         )
         self.tensors = {k: n for k, n in self._shapes.items() if isinstance(n, tuple)}

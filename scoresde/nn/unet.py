@@ -168,7 +168,6 @@ class UNet(Network):
                 f"attention names levels 0 ... {len(channels) - 1}, got {attention}"
             )
         self._declare(
-            num_classes,
             condition,
             in_channels=in_channels,
             out_channels=out_channels,
@@ -180,6 +179,7 @@ class UNet(Network):
             embedding=embedding,
             features=features,
             seed=seed,
+            num_classes=num_classes,
             dropout=dropout,
             padding=padding,
         )
