@@ -209,13 +209,13 @@ def test_a_trained_network_approaches_the_exact_conditional_score():
     y, z = vectors(n, [3, 2])
     x = (y @ a.T + var.sqrt() * z).float()
     known = Data(x, y=y)
-    net = built(MLP, 2, hidden=(64, 64), condition={"y": 3})
+    net = built(MLP, 2, hidden=(32, 32), condition={"y": 3})
     own = ScoreModel(
         net, sde, (2,), moments=Moments(*known.moments()),
         condition_moments=known.condition_moments(),
     )  # fmt: skip
     weight = edm(own.moments.mean_variance())
-    config = TrainConfig(steps=600, batch_size=256, condition_dropout=0.0).changed(
+    config = TrainConfig(steps=400, batch_size=256, condition_dropout=0.0).changed(
         lr=5e-3, ema=0.98, held_out=0.0
     )
     trained = Trainer(own, known, config, loss=partial(dsm_loss, weight=weight)).train()
