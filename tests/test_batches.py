@@ -32,7 +32,7 @@ from scoresde.training.batches import Batches
 RAW = torch.randint(0, 256, (23, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
 Y = torch.arange(23.0)[:, None].expand(23, 2).clone()
 Y[::4, 1] = torch.nan
-DATA = Data(RAW, transform=BYTES, label=torch.arange(23) % 3 - 1, y=Y, forcing=RAW.float())
+DATA = Data(RAW, transform=BYTES, label=torch.arange(23) % 3 - 1, y=Y)
 
 
 def config(**options):
@@ -48,7 +48,7 @@ def noisy(x, generator):
 
 def same(first, second):
     (x, own), (z, other) = first, second
-    assert own.keys() == other.keys() == {"label", "y", "forcing"}
+    assert own.keys() == other.keys() == {"label", "y"}
     torch.testing.assert_close(x, z, rtol=0, atol=0)
     torch.testing.assert_close(dict(own), dict(other), rtol=0, atol=0, equal_nan=True)
     return True
@@ -61,9 +61,7 @@ def made(batches, step=0, n=None):
 
 def model():
     with torch.random.fork_rng(devices=[]):
-        net = MLP(
-            (1, 8, 8), hidden=(8,), num_classes=2, condition={"y": 2, "forcing": (1, 8, 8)}
-        )
+        net = MLP((1, 8, 8), hidden=(8,), num_classes=2, condition={"y": 2})
     units = DATA.condition_moments()
     return ScoreModel(net, VESDE(), (1, 8, 8), condition_moments=units)
 
@@ -91,6 +89,13 @@ def test_rows_of_a_batch_are_those_of_the_whole(step, start, length):
 def test_batches_go_on_from_any_step(step):
     batches = Batches(DATA, config())
     assert same(next(batches.since(step)), batches.at(step))
+
+
+def test_images_are_not_moved_without_their_fields():
+    data = Data(RAW, transform=BYTES, forcing=RAW.float())
+    with pytest.raises(InvalidValueError, match=r"hflip.* not the fields 'forcing' that belong"):
+        Batches(data, config())
+    assert Batches(data, config(augment=())).at(0)[1]["forcing"].shape == (5, 1, 8, 8)
 
 
 def test_steps_seeds_and_rows_are_augmented_differently():

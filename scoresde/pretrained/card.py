@@ -25,6 +25,7 @@ from scoresde.sde import SDES
 __all__ = ["check_licence", "is_ours", "text", "write"]
 
 _INLINE = re.compile(r"(?<!\$)\$(?!\$)(.+?)(?<!\$)\$(?!\$)", re.DOTALL)
+_PARTS = ("optimiser", "averages", "compute", "keeping")  # of a TrainConfig
 _MARK = re.compile(r"^<!-- scoresde ([0-9a-f]{16}):.*-->\n", re.MULTILINE)
 
 
@@ -186,7 +187,7 @@ def _training(training: object, folder: Path) -> Iterator[str]:
 def _called(name: str, fields: Mapping[str, Any]) -> str:
     """Return a configuration as the call that makes it, its parts too."""
     named = (
-        f"{k}={_called(k.capitalize(), v) if isinstance(v, Mapping) else repr(v)}"
+        f"{k}={_called(k.capitalize(), v) if isinstance(v, Mapping) and k in _PARTS else repr(v)}"
         for k, v in fields.items()
     )
     return f"{name}({', '.join(named)})"

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from scoresde import distributed
 from scoresde.data import Data, batch_indices
 from scoresde.data.augment import Augment, augmented, chosen
-from scoresde.errors import ScoreSDEError, TrainingError
+from scoresde.errors import InvalidValueError, ScoreSDEError, TrainingError
 from scoresde.sde import Condition
 from scoresde.training.config import TrainConfig
 
@@ -47,8 +47,8 @@ class Batches:
         rows: The rows of every batch that are wanted; by default those of this process.
 
     Raises:
-        InvalidValueError: An augmentation is for images, and the data are none; or the batch cannot
-            be divided among the processes.
+        InvalidValueError: An augmentation is for images, and the data are none, or have fields that
+            it would not move; or the batch cannot be divided among the processes.
     """
 
     def __init__(
@@ -64,6 +64,12 @@ class Batches:
         size = config.batch_size
         self.rows = range(size)[distributed.rows(size) if rows is None else rows]
         self._augment: Sequence[Augment] = chosen(config.augment, data.event_shape)
+        for name, kind in data.kinds.items():
+            if self._augment and len(kind.shape) > 1:
+                raise InvalidValueError(
+                    f"augment={list(config.augment)} would move the samples, and not the fields "
+                    f"{name!r} that belong to them; leave it out"
+                )
         if augment is not None:
             self._augment = [*self._augment, augment]
 
