@@ -43,7 +43,8 @@ def data(dtype=torch.float32):
     """37 samples in batches of 12: epochs end within a batch, and within a process's rows."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(37, 1, 4, 4, generator=g, dtype=torch.float64).to(dtype)
-    return Data(x, (x[:, 0, 0, 0] > 0).long())
+    y = x[:, 0, 1, :3].where(x[:, 0, 2, :3] < 1, torch.nan)
+    return Data(x, label=(x[:, 0, 0, 0] > 0).long(), y=y, forcing=x.flip(0))
 
 
 def built(make, *args, seed=0, **options):
@@ -53,7 +54,8 @@ def built(make, *args, seed=0, **options):
 
 
 def model(dtype=torch.float32, seed=0, **options):
-    net = built(UNet, 1, channels=(4, 6), num_classes=2, features=8, seed=seed, **options)
+    known = dict(num_classes=2, condition={"y": (3,), "forcing": 1})
+    net = built(UNet, 1, channels=(4, 6), features=8, seed=seed, **known, **options)
     return ScoreModel(net, VESDE(), (1, 4, 4), moments=Moments(0.0, var=1.0)).to(dtype)
 
 
@@ -62,14 +64,15 @@ class Acting(nn.Module):
 
     def __init__(self, n, act):
         super().__init__()
-        self.net, self.n, self.act = built(MLP, (1, 4, 4), hidden=(4,), num_classes=2), n, act
+        known = dict(num_classes=2, condition={"y": 3, "forcing": (1, 4, 4)})
+        self.net, self.n, self.act = built(MLP, (1, 4, 4), hidden=(4,), **known), n, act
 
     def __deepcopy__(self, memo):
         return Acting(0, None)
 
-    def forward(self, x, c, label=None):
+    def forward(self, x, c, **condition):
         self.n -= 1
-        out = self.net(x, c, label)
+        out = self.net(x, c, **condition)
         return self.act(out) if self.n == 0 else out
 
 
@@ -224,7 +227,7 @@ def unreached(folder):
             self.used = nn.Parameter(torch.zeros(()))
             self.idle = nn.Parameter(torch.zeros(()))
 
-        def forward(self, x, c, label=None):
+        def forward(self, x, c, **condition):
             return self.used * x
 
     Trainer(ScoreModel(Idle(), VESDE(), (1, 4, 4)), data(), SHORT).train()

@@ -30,7 +30,9 @@ from scoresde.training import TrainConfig, Trainer
 from scoresde.training.batches import Batches
 
 RAW = torch.randint(0, 256, (23, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
-DATA = Data(RAW, torch.arange(23) % 3, BYTES)
+Y = torch.arange(23.0)[:, None].expand(23, 2).clone()
+Y[::4, 1] = torch.nan
+DATA = Data(RAW, transform=BYTES, label=torch.arange(23) % 3 - 1, y=Y)
 
 
 def config(**options):
@@ -45,7 +47,11 @@ def noisy(x, generator):
 
 
 def same(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    (x, own), (z, other) = first, second
+    assert own.keys() == other.keys() == {"label", "y"}
+    torch.testing.assert_close(x, z, rtol=0, atol=0)
+    torch.testing.assert_close(dict(own), dict(other), rtol=0, atol=0, equal_nan=True)
+    return True
 
 
 def made(batches, step=0, n=None):
@@ -55,8 +61,9 @@ def made(batches, step=0, n=None):
 
 def model():
     with torch.random.fork_rng(devices=[]):
-        net = MLP((1, 8, 8), hidden=(8,), num_classes=3)
-    return ScoreModel(net, VESDE(), (1, 8, 8))
+        net = MLP((1, 8, 8), hidden=(8,), num_classes=2, condition={"y": 2})
+    units = DATA.condition_moments()
+    return ScoreModel(net, VESDE(), (1, 8, 8), condition_moments=units)
 
 
 # The same batches
@@ -75,13 +82,20 @@ def test_rows_of_a_batch_are_those_of_the_whole(step, start, length):
     rows = slice(start % 5, start % 5 + length)
     whole = Batches(DATA, config(), augment=noisy).at(step)
     part = Batches(DATA, config(), augment=noisy, rows=rows).at(step)
-    assert same(part, [values[rows] for values in whole])
+    assert same(part, (whole[0][rows], whole[1].rows(rows)))
 
 
 @given(step=st.integers(0, 11))
 def test_batches_go_on_from_any_step(step):
     batches = Batches(DATA, config())
     assert same(next(batches.since(step)), batches.at(step))
+
+
+def test_images_are_not_moved_without_their_fields():
+    data = Data(RAW, transform=BYTES, forcing=RAW.float())
+    with pytest.raises(InvalidValueError, match=r"hflip.* not the fields 'forcing' that belong"):
+        Batches(data, config())
+    assert Batches(data, config(augment=())).at(0)[1]["forcing"].shape == (5, 1, 8, 8)
 
 
 def test_steps_seeds_and_rows_are_augmented_differently():
@@ -223,7 +237,7 @@ def test_a_death_is_told_between_updates_and_not_within_one(another):
 
 def test_a_worker_that_is_killed_is_replaced_and_no_batch_is_lost(tmp_path):
     file = tmp_path / "die"
-    data = Data(Store(file), DATA.label, BYTES)
+    data = Data(Store(file), transform=BYTES, **DATA.conditions)
     file.touch()
     with pytest.warns(RuntimeWarning, match=r"died before step \d+ .*; it is replaced"):
         found = made(Batches(data, config(workers=2)))

@@ -114,7 +114,8 @@ def packaged(tmp_path, monkeypatch):
         ("demo", "class n out seed steps"),
         ("train", "data out config sde channels blocks patch attention dropout log-to split size"),
         ("train", "on-bad-image steps batch-size lr betas warmup"),
-        ("train", "decay clip ema seed label-dropout bf16 save-every keep held-out patience"),
+        ("train", "decay clip ema seed condition-dropout init bf16 save-every keep held-out"),
+        ("train", "patience"),
         ("train", "loss weight law stratified learned-weight"),
         ("sample", "out n sampler steps seed class first batch-size"),
         ("evaluate", "data split train-data n samples features metrics sampler steps seed out"),
@@ -499,7 +500,7 @@ def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, 
 def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsys):
     assert train(tmp_path, steps=2) == 0
     out = capsys.readouterr().out
-    assert out.startswith("data: digits, 1,797 samples of shape (1, 8, 8), 10 classes\n")
+    assert out.startswith("data: digits, 1,797 samples of shape (1, 8, 8), label of 10 classes\n")
     assert re.search(r"\nmodel: UNet, [\d,]+ parameters, VESDE\(", out)
     assert "\nstarting at step 0 of 2\n" in out
     assert f"see the result with `scoresde sample {tmp_path} --out samples.png`" in out

@@ -29,7 +29,7 @@ from scoresde.data import Data
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import LOSSES, WEIGHTS, LearnedWeight, described
-from scoresde.sde import LAWS, SDE, VESDE, VPSDE, NCSNLadder
+from scoresde.sde import LAWS, SDE, VESDE, VPSDE, Classes, NCSNLadder
 from scoresde.training import Averages, Compute, TrainConfig
 
 OURS = sdes().filter(lambda sde: not isinstance(sde, UserSDE))
@@ -82,7 +82,11 @@ def runs(draw) -> RunConfig:
             decay=draw(st.sampled_from(["cosine", "constant"])),
             held_out=draw(st.floats(0.01, 0.9)),
             patience=draw(st.none() | st.integers(1, 9)),
+            condition_dropout=draw(
+                st.floats(0, 1) | st.dictionaries(st.sampled_from("ab"), st.floats(0, 1))
+            ),
         ),
+        init=draw(st.none() | st.text(max_size=20)),
         log_to=tuple(draw(st.lists(st.sampled_from(["tensorboard", "pictures"]), max_size=2))),
     )
 
@@ -257,7 +261,7 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
 )
 @pytest.mark.global_rng
 def test_images_get_a_u_net_and_anything_else_an_mlp(shape, kind, config):
-    net = NetConfig().build(shape, None)
+    net = NetConfig().build(shape, {})
     assert isinstance(net, kind)
     assert config.items() <= net.config.items()
 
@@ -266,8 +270,10 @@ def test_images_get_a_u_net_and_anything_else_an_mlp(shape, kind, config):
 def test_the_options_reach_the_network():
     own = NetConfig(channels=(8, 8), blocks=2, patch=4, attention=(1,), dropout=0.25)
     expected = dict(channels=[8, 8], blocks=[2, 2], patch=4, attention=[1], dropout=0.25)
-    assert (expected | {"num_classes": 3}).items() <= own.build((1, 8, 8), 3).config.items()
-    assert NetConfig(dropout=0.5).build((2,), None).config["dropout"] == 0.5
+    assert (expected | {"num_classes": 3}).items() <= own.build(
+        (1, 8, 8), {"label": Classes(3)}
+    ).config.items()
+    assert NetConfig(dropout=0.5).build((2,), {}).config["dropout"] == 0.5
 
 
 @pytest.mark.parametrize("option", [dict(blocks=2), dict(patch=2), dict(attention=(0,))])
@@ -338,7 +344,7 @@ def test_the_first_weights_are_those_of_the_seed():
     def weights(seed):
         torch.rand(1)
         run = RunConfig(data=DataConfig(source=""), train=TrainConfig(seed=seed))
-        return run.model(Data(torch.randn(4, 2))).net.stem.weight
+        return run.begun(Data(torch.randn(4, 2)))[1].net.stem.weight
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))

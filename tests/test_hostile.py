@@ -31,16 +31,23 @@ from scoresde.training import TrainConfig, Trainer
 from scoresde.units import Standardize
 
 NETS = {
-    "MLP": lambda: (MLP(2, hidden=(8, 8), num_classes=3), (2,)),
-    "UNet": lambda: (UNet(1, channels=(4, 8), attention=(1,), num_classes=3), (1, 8, 8)),
-}
+    "MLP": lambda: (MLP(2, hidden=(8, 8), num_classes=3, condition={"y": 4}), (2,)),
+    "UNet": lambda: (
+        UNet(
+            1, channels=(4, 8), attention=(1,), num_classes={"label": 3, "kind": 2},
+            condition={"y": (4,), "forcing": (2, 4, 4)},
+        ),
+        (1, 8, 8),
+    ),
+}  # fmt: skip
+UNITS = {"y": (torch.arange(4.0), torch.arange(4.0) + 1)}
 
 
 def model(name="MLP"):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         net, shape = NETS[name]()
-    return ScoreModel(net, VESDE(), shape)
+    return ScoreModel(net, VESDE(), shape, condition_moments=UNITS)
 
 
 def changed(value, path, new):
@@ -108,6 +115,13 @@ def test_every_network_of_ours_has_an_outline(tmp_path, name):
         ("UNet", "attention", list(range(100_000))),
         ("UNet", "attention", [0] * 100_000),
         ("UNet", "in_channels", 2**40),
+        ("UNet", "num_classes", {"label": 3, "kind": 2**40}),
+        ("MLP", "condition", {"y": 2**40}),
+        ("MLP", "condition", {"y": [2**31, 2**31]}),
+        ("MLP", "condition", {"y": 10**100}),
+        ("MLP", "condition", {f"y{i}": 1 for i in range(100_000)}),
+        ("UNet", "condition", {"y": [4], "forcing": 2**40}),
+        ("UNet", "condition", {"y": [2**62], "forcing": [2, 4, 4]}),
     ],
 )
 def test_a_network_is_no_larger_than_what_is_stored(tmp_path, name, option, value):
@@ -126,7 +140,7 @@ def test_nothing_is_made_in_memory_before_that_is_known(tmp_path, monkeypatch, h
         real(self, *args, **options)
 
     monkeypatch.setattr(MLP, "__init__", watched)
-    refused(folder, "the network that it describes is larger than the 28 tensors")
+    refused(folder, "the network that it describes is larger than the 30 tensors")
     assert made == (["meta"] if len(hidden) < 1_000 else [])
 
 
@@ -191,13 +205,48 @@ def test_every_part_of_a_description_is_checked(tmp_path, keys, value, message):
     refused(forged(tmp_path, (keys, value)), message)
 
 
+def test_fields_are_no_larger_than_a_field_may_be(tmp_path):
+    """Their sizes leave no trace in the weights."""
+    forcing = {"y": [4], "forcing": [2, 2**40, 2**40]}
+    folder = forged(tmp_path, ("net.config.condition", forcing), name="UNet")
+    refused(folder, "takes conditions of more than 2,147,483,648 numbers")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mean_y", torch.full((4,), torch.nan), "'y' must have a finite mean"),
+        ("std_y", torch.zeros(4), "a standard deviation above 0"),
+        (
+            "std_y",
+            torch.ones(5),
+            r"'y' must be numbers or broadcast to its shape \(4,\), got \(5,\)",
+        ),
+        ("mean_y", torch.zeros(1, 4), r"broadcast to its shape \(4,\), got \(1, 4\)"),
+        ("mean_y", None, "std_y"),
+        ("std_y", None, "std_y"),
+        ("mean_z", torch.zeros(4), "z"),
+        ("mean_label", torch.zeros(()), "label"),
+    ],
+)
+def test_the_units_of_conditions_are_checked(tmp_path, name, value, message):
+    def spoil(tensors):
+        tensors |= {f"condition_units.std_{name[5:]}": torch.ones(4)} if "z" in name else {}
+        tensors |= {"condition_units.std_label": torch.ones(())} if "label" in name else {}
+        tensors[f"condition_units.{name}"] = value
+        return {k: v for k, v in tensors.items() if v is not None}
+
+    refused(forged(tmp_path, spoil=spoil), message)
+
+
 LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 LEAF |= st.sampled_from([2**20, 2**40, 10**30, -1, 0, "", "MLP", "x" * 300, "../..", [], {}])
 KEYS = [
     "event_shape", "steps", "predicts", "transform", "pilot", "sde", "sde.type", "sde.T", "sde.eps",
     "sde.levels", "sde.sigma_min", "sde.sigma_max", "net", "net.type", "net.config",
     "net.config.features", "net.config.hidden", "net.config.embedding", "net.config.seed",
-    "net.config.num_classes", "net.config.dropout", "parameters", "training", "license", "classes",
+    "net.config.num_classes", "net.config.condition", "net.config.dropout",
+    "parameters", "training", "license", "classes",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The networks: what they may depend on, what they commute with, and what they refuse."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from copy import deepcopy
@@ -18,6 +19,8 @@ from scoresde.nn.mlp import ResidualLayer
 
 SEEDS = st.integers(0, 2**32 - 1)
 EMBEDDINGS = ["fourier", "sinusoidal", "log_snr"]
+NAMES = st.sampled_from(["y", "forcing", "keys"])
+Drawn = tuple[nn.Module, Tensor, Tensor, dict[str, Tensor]]
 
 
 def built(build: Callable[[], nn.Module], *, zeros: bool = False) -> nn.Module:
@@ -37,7 +40,23 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 @st.composite
-def unets(draw: st.DrawFn, *spatials: int) -> tuple[nn.Module, Tensor, Tensor, Tensor | None]:
+def conditions(draw: st.DrawFn, net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Some of the conditions that a network takes, with entries missing."""
+    found = {}
+    for name, shape in net.declared(x.shape[1:]).items():
+        if draw(st.booleans()):
+            continue
+        if isinstance(shape, int):
+            labels = [draw(st.integers(-1, shape - 1)) for _ in x]
+            found[name] = torch.tensor(labels, dtype=torch.long)
+        else:
+            value = normal(draw(SEEDS), len(x), *shape)
+            found[name] = value.where(normal(draw(SEEDS), *value.shape) > -1, math.nan)
+    return found
+
+
+@st.composite
+def unets(draw: st.DrawFn, *spatials: int) -> Drawn:
     """A U-Net of any kind, with an input that suits it."""
     seed, spatial, in_channels = (
         draw(SEEDS),
@@ -51,33 +70,37 @@ def unets(draw: st.DrawFn, *spatials: int) -> tuple[nn.Module, Tensor, Tensor, T
         patch=draw(st.integers(1, 3)),
         attention=tuple(sorted(draw(st.sets(st.integers(0, levels - 1))))),
         embedding=draw(st.sampled_from(EMBEDDINGS)),
-        num_classes=draw(st.none() | st.integers(1, 4)),
+        num_classes=draw(st.none() | st.integers(1, 4) | st.just({"label": 2, "kind": 3})),
         padding=draw(st.sampled_from(["zeros", "circular"])),
         features=8,
         seed=seed,
         spatial=spatial,
     )
+    sides = st.integers(1, 9 if spatial < 3 else 5)
+    field = st.integers(1, 2) | st.tuples(st.integers(1, 2), *(sides for _ in range(spatial)))
+    shapes = st.dictionaries(NAMES, field | st.tuples(st.integers(1, 3)), max_size=3)
+    options["condition"] = draw(shapes)
     net = built(lambda: UNet(in_channels, **options))
-    size = [draw(st.integers(1, 9 if spatial < 3 else 5)) for _ in range(spatial)]
-    batch, classes = draw(st.integers(1, 3)), options["num_classes"]
-    label = None
-    if isinstance(classes, int) and draw(st.booleans()):
-        label = torch.tensor([draw(st.integers(-1, classes - 1)) for _ in range(batch)])
-    return net, normal(seed, batch, in_channels, *size), normal(seed + 1, batch), label
+    size, batch = [draw(sides) for _ in range(spatial)], draw(st.integers(1, 3))
+    x = normal(seed, batch, in_channels, *size)
+    return net, x, normal(seed + 1, batch), draw(conditions(net, x))
 
 
 @st.composite
-def mlps(draw: st.DrawFn) -> tuple[nn.Module, Tensor, Tensor, Tensor | None]:
+def mlps(draw: st.DrawFn) -> Drawn:
     """An MLP of any kind, with an input that suits it."""
     event = draw(st.integers(1, 4) | st.lists(st.integers(1, 3), max_size=3).map(tuple))
     options = dict(
         hidden=draw(st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)),
         embedding=draw(st.sampled_from(EMBEDDINGS)),
-        num_classes=draw(st.none() | st.integers(1, 4)),
+        num_classes=draw(st.none() | st.integers(1, 4) | st.just({"label": 2, "kind": 3})),
         seed=draw(SEEDS),
     )
+    shape = st.integers(1, 3) | st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
+    options["condition"] = draw(st.dictionaries(NAMES, shape, max_size=3))
     net = built(lambda: MLP(event, **options))
-    return net, normal(draw(SEEDS), 3, *net.event), normal(draw(SEEDS), 3), None
+    x = normal(draw(SEEDS), 3, *net.event)
+    return net, x, normal(draw(SEEDS), 3), draw(conditions(net, x))
 
 
 def small(**options: object) -> nn.Module:
@@ -89,8 +112,8 @@ def small(**options: object) -> nn.Module:
 
 @given(unets(1, 2, 3))
 def test_a_unet_of_any_kind_returns_the_shape_of_its_input_and_finite_values(drawn):
-    net, x, c, label = drawn
-    y = net(x, c, label)
+    net, x, c, condition = drawn
+    y = net(x, c, **condition)
     assert y.shape == x.shape
     assert y.dtype == x.dtype
     assert y.isfinite().all()
@@ -177,10 +200,10 @@ def test_levels_are_counted_from_the_finest():
 
 
 def test_an_embedding_is_the_sum_of_what_level_and_label_say():
-    embedding = built(lambda: Embedding("log_snr", 6, num_classes=2))
+    embedding = built(lambda: Embedding("log_snr", 6, classes={"label": 2}))
     c, label = normal(0, 3), torch.tensor([0, -1, 1])
     said = embedding.mix(c[:, None]) + embedding.label.weight[label]
-    torch.testing.assert_close(embedding(c, label), nn.functional.silu(said))
+    torch.testing.assert_close(embedding(c, {"label": label}), nn.functional.silu(said))
 
 
 def test_waves_have_the_stated_frequencies():
@@ -363,11 +386,11 @@ def test_evaluation_is_deterministic_and_dropout_acts_in_training_only(seed):
 
 @given(unets(2))
 def test_strides_of_the_input_do_not_change_the_output(drawn):
-    net, x, c, label = drawn
-    expected = net(x, c, label)
+    net, x, c, condition = drawn
+    expected = net(x, c, **condition)
     strided = torch.stack([x, x], dim=-1)[..., 0]
     for same in (x.to(memory_format=torch.channels_last), strided, x.mT.contiguous().mT):
-        torch.testing.assert_close(net(same, c, label), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(net(same, c, **condition), expected, rtol=1e-5, atol=1e-5)
 
 
 @given(SEEDS)
@@ -385,7 +408,7 @@ def test_minus_one_is_the_missing_label_and_every_label_matters(kind):
     options = dict(channels=(8,)) if kind is UNet else {}
     net = built(lambda: kind(1 if kind is UNet else (1, 4, 4), num_classes=3, **options))
     x, c = normal(0, 2, 1, 4, 4), normal(1, 2)
-    outputs = [net(x, c, torch.full((2,), k)) for k in (0, 1, 2, -1)]
+    outputs = [net(x, c, label=torch.full((2,), k)) for k in (0, 1, 2, -1)]
     assert torch.equal(net(x, c), outputs[3])
     assert torch.equal(net(x, c, label=None), outputs[3])
     for i in range(4):
@@ -396,17 +419,17 @@ def test_minus_one_is_the_missing_label_and_every_label_matters(kind):
 def test_bad_labels_are_refused_with_the_range_and_what_came_in():
     net, x, c = small(num_classes=3), normal(0, 2, 1, 4, 4), normal(1, 2)
     with pytest.raises(ValueError, match=r"0 \.\.\. 2, .* got values from 0 to 4"):
-        net(x, c, torch.tensor([0, 4]))
+        net(x, c, label=torch.tensor([0, 4]))
     with pytest.raises(ValueError, match="got values from -2 to 1"):
-        net(x, c, torch.tensor([-2, 1]))
+        net(x, c, label=torch.tensor([-2, 1]))
     with pytest.raises(ValueError, match="got values from 0 to 3"):
-        net(x, c, torch.tensor([0, 3]))
+        net(x, c, label=torch.tensor([0, 3]))
     with pytest.raises(TypeError, match=r"integers, got torch\.float32"):
-        net(x, c, torch.tensor([0.0, 1.0]))
+        net(x, c, label=torch.tensor([0.0, 1.0]))
     with pytest.raises(ValueError, match=r"shape \(2,\), got \(3,\)"):
-        net(x, c, torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match="built without classes"):
-        small()(x, c, torch.tensor([0, 1]))
+        net(x, c, label=torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match="built without conditions"):
+        small()(x, c, label=torch.tensor([0, 1]))
 
 
 # --- configuration ------------------------------------------------------------------------------
@@ -414,7 +437,7 @@ def test_bad_labels_are_refused_with_the_range_and_what_came_in():
 
 @given(unets(1, 2, 3) | mlps())
 def test_the_config_survives_json_and_rebuilds_the_network(drawn):
-    net, x, c, label = drawn
+    net, x, c, condition = drawn
     config = json.loads(json.dumps(net.config))
     assert config == net.config
     copy = built(lambda: type(net)(**config))
@@ -422,7 +445,7 @@ def test_the_config_survives_json_and_rebuilds_the_network(drawn):
     for ours, theirs in zip(copy.buffers(), net.buffers(), strict=True):
         assert torch.equal(ours, theirs), "random frequencies are part of the architecture"
     copy.load_state_dict(net.state_dict())
-    torch.testing.assert_close(copy(x, c, label), net(x, c, label), rtol=0, atol=0)
+    torch.testing.assert_close(copy(x, c, **condition), net(x, c, **condition), rtol=0, atol=0)
 
 
 # --- the MLP ------------------------------------------------------------------------------------
@@ -483,7 +506,7 @@ def test_inputs_of_another_type_are_refused_with_the_fix():
         (dict(channels=()), says("2 or more", "()")),
         (dict(channels=(8, 1)), says("2 or more", "(8, 1)")),
         (dict(patch=0), says("at least 1", "'patch': 0")),
-        (dict(num_classes=0), says("num_classes", "at least 1", "0")),
+        (dict(num_classes=0), says("num_classes", ">= 1", "0")),
         (dict(channels=(8, 8), blocks=(1,)), says("one positive number per level (2)", "(1,)")),
         (dict(blocks=0), says("positive number", "(0, 0, 0)")),
         (dict(attention=(3,)), says("0 ... 2", "(3,)")),

@@ -329,9 +329,15 @@ def test_a_full_covariance_is_kept_as_its_diagonal():
 
 def nets():
     return [
-        (built(MLP, (2, 3), hidden=(8,), num_classes=3), (2, 3)),
-        (built(UNet, 1, channels=(4, 6), blocks=1, patch=2, num_classes=3), (1, 6, 6)),
-    ]
+        (built(MLP, (2, 3), hidden=(8,), num_classes=3, condition={"y": (1, 4)}), (2, 3)),
+        (
+            built(
+                UNet, 1, channels=(4, 6), blocks=1, patch=2, num_classes={"label": 3, "kind": 2},
+                condition={"forcing": 2, "y": (3,)},
+            ),
+            (1, 6, 6),
+        ),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("which", [0, 1])

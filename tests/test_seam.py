@@ -146,7 +146,7 @@ def test_the_noise_of_a_row_depends_on_seed_step_and_row_alone():
             found.append((noise.normal(x, 0.0), condition["label"]))
             return dsm_loss(score, sde, x, noise=noise, condition=condition)
 
-        config = CONFIG.changed(steps=3, label_dropout=0.5, **options)
+        config = CONFIG.changed(steps=3, condition_dropout=0.5, **options)
         Trainer(make(), data(), config, loss=spy).train()
         return [torch.cat(part) for part in zip(*found, strict=True)]
 

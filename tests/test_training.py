@@ -43,7 +43,7 @@ CONFIG = TrainConfig().changed(steps=13, batch_size=8, warmup=3, save_every=5, l
 def data(labels=True):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(37, 2, generator=g)
-    return Data(x, (x[:, 0] > 0).long() if labels else None)
+    return Data(x, label=(x[:, 0] > 0).long() if labels else None)
 
 
 def make(sde=None, moments=None, **options):
@@ -69,9 +69,9 @@ class Hook(nn.Module):
     def __deepcopy__(self, memo):
         return Hook(0, None)
 
-    def forward(self, x, c, label=None):
+    def forward(self, x, c, **condition):
         self.n -= 1
-        out = self.net(x, c, label)
+        out = self.net(x, c, **condition)
         return self.act(out) if self.n == 0 else out
 
 
@@ -236,7 +236,7 @@ def test_another_model_or_data_set_in_the_same_folder_is_refused(tmp_path):
     with pytest.raises(InvalidValueError, match="another network: it was MLP"):
         Trainer(make(hidden=(9,)), data(), CONFIG, folder=tmp_path)
     with pytest.raises(InvalidValueError, match=r"another data set: it was 37 x 2, SHA-256"):
-        Trainer(make(), data(labels=False), CONFIG, folder=tmp_path)
+        Trainer(make(), Data(data().x + 1, label=data().label), CONFIG, folder=tmp_path)
 
 
 def test_steps_may_grow_and_what_is_kept_may_change(tmp_path):
@@ -385,9 +385,9 @@ def test_training_sees_every_sample_once_an_epoch_with_its_label():
         )
         return dsm_loss(model, sde, x, **options)
 
-    config = CONFIG.changed(steps=14, label_dropout=0.0)
+    config = CONFIG.changed(steps=14, condition_dropout=0.0)
     model = make(num_classes=37, moments=Moments(0.5, var=0.1))
-    Trainer(model, Data(x, torch.arange(37)), config, loss=spy).train()
+    Trainer(model, Data(x, label=torch.arange(37)), config, loss=spy).train()
     assert all(sample == label for sample, label in seen)
     for epoch in range(3):
         assert sorted(sample for sample, _ in seen[37 * epoch :][:37]) == list(range(37))
@@ -406,7 +406,7 @@ def test_the_folder_holds_the_averaged_model_and_the_run(tmp_path, whole):
 def test_the_loss_is_that_of_dsm_at_the_times_of_the_law():
     sde = VPSDE()  # of the variance-exploding one the importance weights are all one
     trainer = Trainer(
-        make(sde, dropout=0.0),
+        make(sde, dropout=0.0, num_classes=None),
         data(False),
         CONFIG,
         loss=partial(dsm_loss, weight=g2, law=Importance()),
@@ -447,7 +447,7 @@ def test_another_seed_is_another_run(whole):
 
 
 def test_every_step_has_times_noise_and_dropout_of_its_own():
-    trainer = Trainer(make(), Data(torch.zeros(8, 2)), CONFIG)
+    trainer = Trainer(make(num_classes=None), Data(torch.zeros(8, 2)), CONFIG)
     torch.nn.init.ones_(trainer.score.net.head.weight)
     trainer.score.train()
     assert len({float(loss(trainer, k).detach()) for k in range(20)}) == 20
@@ -497,7 +497,7 @@ def test_labels_are_hidden_as_often_as_asked():
             return self.scale * x
 
     model = ScoreModel(Eye(), VESDE(), (2,))
-    Trainer(model, data(), CONFIG.changed(steps=200, label_dropout=0.25)).train()
+    Trainer(model, data(), CONFIG.changed(steps=200, condition_dropout=0.25)).train()
     hidden = (torch.cat(seen) == -1).double().mean()
     assert abs(hidden - 0.25) < 5 * (0.25 * 0.75 / 1600) ** 0.5
     assert set(torch.cat(seen).tolist()) == {-1, 0, 1}
@@ -669,10 +669,13 @@ def test_a_full_disk_is_outlived_once_and_keeps_what_there_was(tmp_path, monkeyp
 def test_data_that_do_not_fit_the_model_are_refused():
     with pytest.raises(ShapeError, match=r"events have shape \(3,\), the score's \(2,\); build"):
         Trainer(make(), torch.zeros(4, 3))
-    with pytest.raises(InvalidValueError, match=r"labels of 2 classes, and this score takes no co"):
+    with pytest.raises(UnknownNameError, match=r"condition 'label', which .* num_classes={'label'"):
         Trainer(make(num_classes=None), data())
-    with pytest.raises(InvalidValueError, match=r"labels from 0 to 0, or -1 .* num_classes=2"):
+    with pytest.raises(InvalidValueError, match=r"'label' of the data is .*n=2\), .*n=1\)"):
         Trainer(make(num_classes=1), data())
+    with pytest.raises(InvalidValueError, match=r"'label', .* which the data lack.* all -1"):
+        Trainer(make(), data(labels=False))
+    Trainer(make(num_classes=3), data(), CONFIG)  # a class of which there is no sample
 
 
 @pytest.mark.parametrize(
@@ -690,7 +693,7 @@ def test_data_that_do_not_fit_the_model_are_refused():
         ("clip", math.inf, "clip must be positive and finite, got inf; 1e30 scales nothing down"),
         ("ema", 1.0, r"ema must lie in \[0, 1\), got 1.0"),
         ("betas", (0.9, 1.0), r"betas must lie in \[0, 1\), got 1.0"),
-        ("label_dropout", 1.5, r"label_dropout must lie in \[0, 1\], got 1.5"),
+        ("condition_dropout", 1.5, r"condition_dropout must lie in \[0, 1\], got 1.5"),
     ],
 )
 def test_impossible_numbers_are_refused_by_field(field, value, message):
@@ -708,7 +711,7 @@ def test_a_number_of_numpys_is_a_number(tmp_path):
     ("field", "value", "message"),
     [
         ("lr", "fast", "lr of Optimiser must be a number, got 'fast'"),
-        ("label_dropout", None, "label_dropout of TrainConfig must be a number, got None"),
+        ("condition_dropout", None, "condition_dropout .* must be a number or a dict .*, got None"),
         ("betas", 0.9, "betas of Optimiser must be a tuple of 2 numbers, got 0.9"),
         ("betas", (0.9,), r"betas of Optimiser must be a tuple of 2 numbers, got \(0.9,\)"),
         ("ema_sigma", (0.1, "wide"), r"ema_sigma must be a tuple of numbers, got \(0.1, 'wide'\)"),

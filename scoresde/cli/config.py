@@ -20,6 +20,7 @@ from torch import nn
 
 from scoresde.checks import check_name
 from scoresde.cli import toml
+from scoresde.cli.begin import begin
 from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
 from scoresde.cli.options import Size
 from scoresde.data import Data, load
@@ -27,7 +28,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import LearnedWeight
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE, SDES, VESDE, Moments, Stratified
+from scoresde.sde import SDE, SDES, VESDE, Classes, Field, Moments, Stratified
 from scoresde.training import Callback, Pictures, TensorBoard, Trackio, TrainConfig, WandB
 from scoresde.training.update import Loss
 
@@ -118,10 +119,21 @@ class NetConfig:
                 )
         return replace(self, channels=self.channels or (128, 128, 128))
 
-    def build(self, event_shape: tuple[int, ...], classes: int | None) -> nn.Module:
-        """Return the network, its weights drawn from torch's global generator."""
+    def build(
+        self, event_shape: tuple[int, ...], kinds: Mapping[str, Classes | Field]
+    ) -> nn.Module:
+        """Return the network, its weights drawn from torch's global generator.
+
+        Args:
+            event_shape: The shape of one sample.
+            kinds: The conditions that it takes.
+        """
         own = self.fitted(event_shape)
-        known: dict[str, Any] = dict(num_classes=classes, dropout=own.dropout)
+        known: dict[str, Any] = dict(
+            num_classes={k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)},
+            condition={k: kind.shape for k, kind in kinds.items() if isinstance(kind, Field)},
+            dropout=own.dropout,
+        )
         if own.blocks is None or own.patch is None:
             return MLP(event_shape, hidden=own.channels, **known)
         known |= dict(blocks=own.blocks, patch=own.patch, attention=own.attention)
@@ -241,6 +253,9 @@ class RunConfig:
         default=TrainConfig()
     )
     """The numbers of the training."""
+    init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """A model to begin with, as a folder, a packaged name or one of the hub: its network, weights,
+    units and SDE are kept, and classes that it does not know are added."""
     log_to: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
@@ -284,9 +299,32 @@ class RunConfig:
         """Return what is lowered, for the variance that a model assumes of its data."""
         return self.objective.build(self.sde, model.moments.mean_variance())
 
-    def model(self, data: Data) -> ScoreModel:
-        """Return an untrained model for the data, its weights a function of the seed."""
+    def begun(self, data: Data) -> tuple[Self, ScoreModel, Data]:
+        """Return the run with all that was left open, its model, and the data in its units.
+
+        A new model is untrained, its weights a function of the seed.
+
+        Raises:
+            InvalidValueError, ShapeError: The model to begin with does not suit the options or the
+                data.
+        """
+        if self.init is not None:
+            model, data = begin(self.init, data)
+            if self.net != NetConfig() or self.sde not in (VESDE(), model.sde):
+                raise InvalidValueError(
+                    f"{self.init} has its own network and SDE, {model.sde}; leave out the options "
+                    "of others"
+                )
+            return replace(self, sde=model.sde), model, data
+        run = replace(self, net=self.net.fitted(data.event_shape))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.train.seed)
-            net = self.net.build(data.event_shape, data.classes)
-        return ScoreModel(net, self.sde, data.event_shape, moments=Moments(*data.moments()))
+            net = run.net.build(data.event_shape, data.kinds)
+        model = ScoreModel(
+            net,
+            self.sde,
+            data.event_shape,
+            moments=Moments(*data.moments()),
+            condition_moments=data.condition_moments(),
+        )
+        return run, model, data

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from scoresde.data import Data
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.score import ScoreModel
+from scoresde.sde import Classes, Field
 from scoresde.training import Trainer
 
 __all__ = ["Train"]
@@ -54,12 +55,11 @@ class Train:
     def run(self) -> None:
         """Train to the end, together with the other processes that `torchrun` started."""
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
-        data = self._data()
-        run = replace(self.settings, net=self.settings.net.fitted(data.event_shape))
-        model = run.model(data).to(distributed.device())
+        run, model, data = self.settings.begun(self._data())
+        model = model.to(distributed.device())
         parameters = sum(p.numel() for p in model.net.parameters())
-        classes = f", {data.classes} classes" if data.classes else ""
-        _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{classes}")
+        known = "".join(f", {name} {_spelt(kind)}" for name, kind in data.kinds.items())
+        _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{known}")
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
         trainer = Trainer(
             model, data, run.train, loss=run.loss(model), folder=self.out, callbacks=callbacks
@@ -118,6 +118,10 @@ def _early(trainer: Trainer[ScoreModel]) -> str:
         f"stopped early at step {trainer.step:,}, {held.waited} checkpoints after the lowest loss "
         f"of held-out data, {held.best:.4g} at step {held.at:,}, whose model is in best/"
     )
+
+
+def _spelt(kind: Classes | Field) -> str:
+    return f"of {kind.n} classes" if isinstance(kind, Classes) else f"of shape {kind.shape}"
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Networks: plain PyTorch modules `net(x, c, label=None)` that know nothing of SDEs."""
+"""Networks: plain PyTorch modules `net(x, c, **condition)` that know nothing of SDEs."""
 
 from .embedding import Fourier, LogSNR, Sinusoidal
 from .mlp import MLP

@@ -2,21 +2,25 @@ r"""How a network hears which noise level it is looking at.
 
 A network receives $c = \tfrac14 \log(\sigma/\alpha)$, one number per sample in about $[-2, 2]$
 (the `c_noise` of Karras et al. 2022, table 1, arXiv 2206.00364). One number is a poor input: an
-embedding turns it into many smooth functions of itself, and a small MLP mixes them, with the class
-label where there is one, into the vector that modulates every block.
+embedding turns it into many smooth functions of itself, and a small MLP mixes them, with the labels
+and vectors that it is conditioned on, into the vector that modulates every block.
 
 All frequencies are evaluated in float32 at least, whatever the precision of the network: a phase of
 several turns has no correct digit left in bfloat16.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.nn.conditions import flagged
+
+_NONE: Mapping[str, Tensor | None] = MappingProxyType({})
 
 
 class Waves(nn.Module):
@@ -91,28 +95,36 @@ class LogSNR(nn.Module):
 
 
 class Embedding(nn.Module):
-    r"""Make the vector that modulates a network: an MLP of the embedded $c$, plus the label's.
+    r"""Make the vector that modulates a network: an MLP of the embedded $c$, plus what is known.
+
+    What is known are the rows of the labels, and a linear map of the vectors and their flags.
 
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         features: Length of the vector.
-        num_classes: Number $K$ of classes, or None. Label -1 (and no label at all) is the missing
+        classes: By name the number $K$ of classes. Label -1 (and no label at all) is the missing
             label of the unconditional score, trained by hiding labels at random
             (Ho & Salimans 2022, arXiv 2207.12598).
+        vectors: By name the length of a vector.
         seed: Seed of the random frequencies of `"fourier"`.
 
     Raises:
         InvalidValueError: On an unknown `kind`, or labels outside $-1 \ldots K - 1$, which is
             looked for on the CPU alone, since a look at another device waits for it.
-        InvalidTypeError: On labels that are not integers.
+        InvalidTypeError: On labels that are not integers, or vectors that are.
+        ShapeError: On vectors of another length.
     """
 
     def __init__(
-        self, kind: str, features: int, *, num_classes: int | None = None, seed: int = 0
+        self,
+        kind: str,
+        features: int,
+        *,
+        classes: Mapping[str, int] | None = None,
+        vectors: Mapping[str, int] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        if num_classes is not None and num_classes < 1:
-            raise InvalidValueError(f"num_classes must be None or at least 1, got {num_classes}")
         waves = 64
         self.wave: nn.Module
         if kind == "fourier":
@@ -128,38 +140,70 @@ class Embedding(nn.Module):
         self.mix = nn.Sequential(
             nn.Linear(waves, features), nn.SiLU(), nn.Linear(features, features)
         )
-        self.label = None if num_classes is None else nn.Embedding(num_classes + 1, features)
+        self.classes, self.vectors = dict(classes or {}), dict(vectors or {})
+        rows, length = _rows(self.classes), sum(self.vectors.values())
+        # one table for all labels, the missing one of each after its classes
+        self.label = nn.Embedding(rows, features) if rows else None
+        self.vector = nn.Linear(2 * length, features) if length else None
 
-    def forward(self, c: Tensor, label: Tensor | None = None) -> Tensor:
-        """Map `c` `(B,)` and `label` `(B,)` to `(B, features)`."""
+    def forward(self, c: Tensor, condition: Mapping[str, Tensor | None] = _NONE) -> Tensor:
+        """Map `c` `(B,)` and the conditions to `(B, features)`."""
         with torch.autocast(c.device.type, enabled=False):
             y: Tensor = self.mix(self.wave(c).to(next(self.mix.parameters()).dtype))
+            if self.vector is not None:
+                parts = [
+                    flagged(name, condition.get(name), y, (n,)) for name, n in self.vectors.items()
+                ]
+                y = y + self.vector(torch.cat(parts, dim=1))
         if self.label is not None:
-            y = y + self.label(_indices(label, c, self.label.num_embeddings - 1))
-        elif label is not None:
-            raise InvalidValueError(
-                "got a label, but this network was built without classes; "
-                "pass num_classes= when building it, or leave the label out"
-            )
+            first = 0
+            for name, n in self.classes.items():
+                y = y + self.label(first + _indices(name, condition.get(name), c, n))
+                first += n + 1
         return nn.functional.silu(y)
 
+    def grow(self, classes: Mapping[str, int]) -> None:
+        """Take more classes, or classes of new names, so that all others give what they gave."""
+        parts, first = {}, 0
+        for name, n in self.classes.items():
+            if classes.get(name, n) < n:
+                raise InvalidValueError(
+                    f"the network knows {n} classes of {name}, more than {classes[name]}; labels "
+                    "need not use them all"
+                )
+            assert self.label is not None  # where there are classes
+            rows = self.label.weight.detach()[first : first + n + 1]
+            parts[name] = torch.cat([rows, rows[-1:].expand(classes.get(name, n) - n, -1)])
+            first += n + 1
+        like: Any = self.mix[2].weight
+        for name in classes.keys() - parts.keys():
+            parts[name] = like.new_zeros(classes[name] + 1, len(like))
+        self.classes = {name: len(parts[name]) - 1 for name in sorted(parts)}
+        table = torch.cat([parts[name] for name in self.classes])
+        frozen = not (like if self.label is None else self.label.weight).requires_grad
+        self.label = nn.Embedding(len(table), table.shape[1], _weight=table, _freeze=frozen)
 
-def _indices(label: Tensor | None, c: Tensor, classes: int) -> Tensor:
+
+def _rows(classes: Mapping[str, int]) -> int:
+    return sum(n + 1 for n in classes.values())
+
+
+def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor:
     """Return rows of the table of labels, int64: the last one for those that are missing."""
     if label is None:
         return torch.full(c.shape, classes, dtype=torch.long, device=c.device)
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-        raise InvalidTypeError(f"labels must be integers, got {label.dtype}; pass label.long()")
+        raise InvalidTypeError(f"{name} must be integers, got {label.dtype}; pass {name}.long()")
     if label.shape != c.shape:
         raise InvalidValueError(
-            f"expected one label per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
+            f"expected one {name} per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
         )
     label = label.long()
-    if label.device.type == "cpu" and label.numel():
+    if label.device.type == "cpu" and label.numel() and not torch.compiler.is_compiling():
         low, high = int(label.min()), int(label.max())
         if not (-1 <= low and high < classes):
             raise InvalidValueError(
-                f"labels must lie in 0 ... {classes - 1}, or be -1 where they are missing; got "
+                f"{name} must lie in 0 ... {classes - 1}, or be -1 where it is missing; got "
                 f"values from {low} to {high}"
             )
     return torch.where(label < 0, classes, label)

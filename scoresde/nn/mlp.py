@@ -1,7 +1,7 @@
 r"""A residual multilayer perceptron for vectors and other small events."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -10,27 +10,36 @@ from torch import Tensor, nn
 from scoresde.errors import InvalidValueError
 
 from .checks import check_dtype, check_level
+from .conditions import Network, classes_of, flagged
 from .embedding import Embedding
 
 
-class MLP(nn.Module):
-    r"""A residual MLP `net(x, c, label=None)` for `x` of shape `(B, *event)`, flattened inside.
+class MLP(Network):
+    r"""A residual MLP `net(x, c, **condition)` for `x` of shape `(B, *event)`, flattened inside.
 
     Each hidden layer is $h \leftarrow S h + W_2\,\mathrm{silu}((1 + a)\,W_1\,\mathrm{norm}(h) + b)$
-    with $a, b$ from the embedding of $c$ and the label, and $S$ the identity where widths agree.
+    with $a, b$ from the embedding of $c$ and the labels, and $S$ the identity where widths agree.
 
     Args:
         features: Number of entries of a vector, or the shape of one event.
         hidden: Width of each hidden layer.
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         seed: Seed of the random frequencies of `"fourier"`.
-        num_classes: Number of classes, or None; as in `UNet`.
+        num_classes: Number of classes, or None, or numbers of classes by name; as in `UNet`.
         dropout: Dropout probability inside the hidden layers.
+        condition: Further conditions: by name the length of a vector, or the shape of a tensor,
+            which is flattened. They are joined to the state.
 
     Raises:
-        InvalidValueError: On an event of another shape, a `c` that is not `(B,)`, or a label out
-            of range.
+        InvalidValueError: On an event of another shape, a `c` that is not `(B,)`, a label out of
+            range, or a condition that it was not built for.
         InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
+
+    Examples:
+        >>> net = MLP(2, hidden=(8,), num_classes=3, condition={"y": 4})
+        >>> x, c, y = torch.zeros(5, 2), torch.zeros(5), torch.zeros(5, 4)
+        >>> net(x, c, y=y, label=torch.arange(5) % 3).shape
+        torch.Size([5, 2])
     """
 
     def __init__(
@@ -40,8 +49,9 @@ class MLP(nn.Module):
         hidden: tuple[int, ...] = (128, 128, 128),
         embedding: str = "fourier",
         seed: int = 0,
-        num_classes: int | None = None,
+        num_classes: int | Mapping[str, int] | None = None,
         dropout: float = 0.0,
+        condition: Mapping[str, int | tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__()
         self.event = (features,) if isinstance(features, int) else tuple(features)
@@ -51,7 +61,10 @@ class MLP(nn.Module):
                 "features and hidden must be positive, with at least one hidden layer, "
                 f"got {features} and {hidden}"
             )
-        self._config: dict[str, Any] = dict(
+        if isinstance(condition, Mapping):
+            condition = {k: (n,) if isinstance(n, int) else n for k, n in condition.items()}
+        self._declare(
+            condition,
             features=list(self.event),
             hidden=list(hidden),
             embedding=embedding,
@@ -59,9 +72,10 @@ class MLP(nn.Module):
             num_classes=num_classes,
             dropout=dropout,
         )
+        self.tensors = {k: n for k, n in self._shapes.items() if isinstance(n, tuple)}
         size = math.prod(self.event)
         width = max(hidden)
-        self.embedding = Embedding(embedding, width, num_classes=num_classes, seed=seed)
+        self.embedding = Embedding(embedding, width, classes=classes_of(num_classes), seed=seed)
         self.stem = nn.Linear(size, hidden[0])
         self.layers = nn.ModuleList(
             ResidualLayer(i, o, width, dropout=dropout)
@@ -71,14 +85,12 @@ class MLP(nn.Module):
         self.head = nn.Linear(hidden[-1], size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        known = 2 * sum(math.prod(shape) for shape in self.tensors.values())
+        # a sum of two linear maps is one of joined vectors
+        self.joined = nn.Linear(known, hidden[0]) if known else None
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON values: `MLP(**net.config)` rebuilds the network."""
-        return dict(self._config)
-
-    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        """Map `x` `(B, *event)`, `c` `(B,)` and `label` `(B,)` to `(B, *event)`."""
+    def forward(self, x: Tensor, c: Tensor, **condition: Tensor | None) -> Tensor:
+        """Map `x` `(B, *event)`, `c` `(B,)` and the conditions `(B, *)` to `(B, *event)`."""
         if x.shape[1:] != self.event or not x.ndim:
             raise InvalidValueError(
                 f"expected x of shape (B, {', '.join(map(str, self.event))}), "
@@ -86,8 +98,15 @@ class MLP(nn.Module):
             )
         check_dtype(x, self.head.weight.dtype)
         check_level(x, c)
-        e = self.embedding(c, label)
+        self._check_names(condition)
+        e = self.embedding(c, condition)
         h = self.stem(x.reshape(len(x), self.stem.in_features))
+        if self.joined is not None:
+            parts = [
+                flagged(name, condition.get(name), x, n).expand(-1, -1, *n[1:]).flatten(1)
+                for name, n in self.tensors.items()
+            ]
+            h = h + self.joined(torch.cat(parts, dim=1))
         for layer in self.layers:
             h = layer(h, e)
         y: Tensor = self.head(F.silu(self.norm(h)))

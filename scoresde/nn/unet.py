@@ -14,6 +14,7 @@ so the whole lower part is one residual branch of the upper one (Ronneberger et 
 pixel-unshuffle: the finest and most expensive level then works on a quarter of the positions.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from scoresde.errors import InvalidValueError
 
 from .blocks import CONV, Attention, Padding, ResidualBlock, conv, from_patches, norm, to_patches
 from .checks import check_dtype, check_level
+from .conditions import Network, Shape, classes_of, flagged
 from .embedding import Embedding
 
 
@@ -80,8 +82,8 @@ class Level(nn.Module):
         return x
 
 
-class UNet(nn.Module):
-    r"""A U-Net `net(x, c, label=None)` for `x` of shape `(B, C, *spatial)`, of any size.
+class UNet(Network):
+    r"""A U-Net `net(x, c, **condition)` for `x` of shape `(B, C, *spatial)`, of any size.
 
     Args:
         in_channels: Number of channels of `x`.
@@ -98,16 +100,28 @@ class UNet(nn.Module):
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         features: Length of the embedding.
         seed: Seed of the random frequencies of `"fourier"`.
-        num_classes: Number of classes, or None for an unconditional network. The label
-            `num_classes`, like no label at all, asks for the unconditional output.
+        num_classes: Number of classes of the condition `label`, or numbers of classes by name; None
+            for none. The label -1, like no label at all, asks for the unconditional output.
         dropout: Dropout probability inside the residual blocks.
         padding: `"zeros"`, or `"circular"` for periodic data: then the network commutes with cyclic
-            shifts by `patch * 2 ** (len(channels) - 1)` when that divides the size.
+            shifts by `patch * 2 ** (len(channels) - 1)` when that divides the size; those of `x`
+            and of its fields together.
+        condition: Further conditions by name. A number is the channels of a field with the spatial
+            axes of `x`, `(k, *sizes)` is a field of these sizes, and `(n,)` is a vector. Fields are
+            joined to the channels of `x`: a coarser one is repeated over its cells, of a finer one
+            means are taken. Vectors go into the embedding, as classes do. An entry that is missing
+            is NaN, or its name is left out.
 
     Raises:
         InvalidValueError: On a rank or a number of channels other than the network's, a `c` that
-            is not `(B,)`, or a label out of range.
+            is not `(B,)`, a label out of range, or a condition that it was not built for.
         InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
+
+    Examples:
+        >>> net = UNet(1, channels=(4, 8), condition={"forcing": 3, "coarse": (1, 4, 4), "y": (8,)})
+        >>> x, c, forcing = torch.zeros(2, 1, 16, 16), torch.zeros(2), torch.zeros(2, 3, 16, 16)
+        >>> net(x, c, forcing=forcing, y=torch.zeros(2, 8)).shape  # coarse is left out
+        torch.Size([2, 1, 16, 16])
     """
 
     def __init__(
@@ -123,9 +137,10 @@ class UNet(nn.Module):
         embedding: str = "fourier",
         features: int = 128,
         seed: int = 0,
-        num_classes: int | None = None,
+        num_classes: int | Mapping[str, int] | None = None,
         dropout: float = 0.0,
         padding: Padding = "zeros",
+        condition: Mapping[str, Shape] | None = None,
     ) -> None:
         super().__init__()
         channels, attention = tuple(channels), tuple(attention)
@@ -152,7 +167,8 @@ class UNet(nn.Module):
             raise InvalidValueError(
                 f"attention names levels 0 ... {len(channels) - 1}, got {attention}"
             )
-        self._config: dict[str, Any] = dict(
+        self._declare(
+            condition,
             in_channels=in_channels,
             out_channels=out_channels,
             channels=list(channels),
@@ -167,10 +183,13 @@ class UNet(nn.Module):
             dropout=dropout,
             padding=padding,
         )
+        vectors, self.fields = _split(self._shapes, spatial)
         self.in_channels, self.spatial = in_channels, spatial
         self.patch, self.padding = patch, padding
         fold = patch**spatial
-        self.embedding = Embedding(embedding, features, num_classes=num_classes, seed=seed)
+        self.embedding = Embedding(
+            embedding, features, classes=classes_of(num_classes), vectors=vectors, seed=seed
+        )
         self.stem = conv(fold * in_channels, channels[0], spatial, padding=padding)
         self.body = Level(
             channels,
@@ -186,17 +205,23 @@ class UNet(nn.Module):
             nn.SiLU(),
             conv(channels[0], fold * out_channels, spatial, padding=padding, zero=True),
         )
+        known = 2 * sum(shape[0] for shape in self.fields.values())
+        # a sum of two convolutions is one of joined channels
+        self.joined = conv(fold * known, channels[0], spatial, padding=padding) if known else None
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON values: `UNet(**net.config)` rebuilds the network."""
-        return dict(self._config)
-
-    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        """Map `x` `(B, C, *spatial)`, `c` and `label` `(B,)` to `(B, out_channels, *spatial)`."""
+    def forward(self, x: Tensor, c: Tensor, **condition: Tensor | None) -> Tensor:
+        """Map `x` `(B, C, *spatial)`, `c` `(B,)` and the conditions to `(B, C', *spatial)`."""
         self._check(x, c)
+        self._check_names(condition)
         size = x.shape[2:]
-        h = self.body(self.stem(self._patches(x)), self.embedding(c, label))
+        h = self.stem(self._patches(x))
+        if self.joined is not None:
+            parts = [
+                _resized(flagged(name, condition.get(name), x, shape), size)
+                for name, shape in self.fields.items()
+            ]
+            h = h + self.joined(self._patches(torch.cat(parts, dim=1)))
+        h = self.body(h, self.embedding(c, condition))
         y = from_patches(self.head(h), self.patch)
         crop: tuple[Any, ...] = (..., *(slice(n) for n in size))
         return y[crop]
@@ -219,3 +244,32 @@ class UNet(nn.Module):
             )
         check_dtype(x, next(self.parameters()).dtype)
         check_level(x, c)
+
+
+def _split(
+    shapes: Mapping[str, Shape], spatial: int
+) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Return the lengths of vectors, and the shapes of fields, where a side of 0 is any."""
+    vectors, fields = {}, {}
+    for name, shape in shapes.items():
+        if isinstance(shape, int):
+            fields[name] = (shape, *(0,) * spatial)
+        elif len(shape) == 1:
+            vectors[name] = shape[0]
+        elif len(shape) == spatial + 1:
+            fields[name] = shape
+        else:
+            raise InvalidValueError(
+                f"condition {name} has the shape {shape}, which is neither a vector (n,) nor a "
+                f"field (k{', L' * spatial}); flatten it, or build with spatial={len(shape) - 1}"
+            )
+    return vectors, fields
+
+
+def _resized(field: Tensor, size: Sequence[int]) -> Tensor:
+    """Return a field `(B, k, *)` on the grid of the state, by means over what each cell covers."""
+    if field.shape[2:] == size:
+        return field
+    if all(n == 1 for n in field.shape[2:]):
+        return field.expand(*field.shape[:2], *size)
+    return F.interpolate(field, tuple(size), mode="area")

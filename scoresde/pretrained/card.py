@@ -25,6 +25,7 @@ from scoresde.sde import SDES
 __all__ = ["check_licence", "is_ours", "text", "write"]
 
 _INLINE = re.compile(r"(?<!\$)\$(?!\$)(.+?)(?<!\$)\$(?!\$)", re.DOTALL)
+_PARTS = ("optimiser", "averages", "compute", "keeping")  # of a TrainConfig
 _MARK = re.compile(r"^<!-- scoresde ([0-9a-f]{16}):.*-->\n", re.MULTILINE)
 
 
@@ -122,6 +123,7 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
             "SDE": code(spelt(config["sde"])),
             "Predicts": code(config["predicts"]),
             "Network": code(spelt({"type": net["type"], **options})),
+            "Conditions": plain(", ".join(_conditions(options))) or None,
             "Parameters": plain(spelt_count(config.get("parameters", "unknown"))),
             "Average": None if average is None else plain(average),
             "Data": _code_of(config.get("data")),
@@ -133,6 +135,17 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     yield from _process(config["sde"]["type"])
     yield from _training(config.get("training"), folder)
     yield from _metrics(folder)
+
+
+def _conditions(options: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the network takes beside state and time."""
+    classes, shapes = options.get("num_classes"), options.get("condition")
+    named = classes if isinstance(classes, Mapping) else {"label": classes} if classes else {}
+    yield from (f"{name} of {n} classes" for name, n in named.items())
+    yield from (
+        f"{name} of shape {tuple(n)}" if isinstance(n, list) else f"{name} of {n} channels"
+        for name, n in (shapes.items() if isinstance(shapes, Mapping) else ())
+    )
 
 
 def _code_of(value: object) -> str | None:
@@ -174,7 +187,7 @@ def _training(training: object, folder: Path) -> Iterator[str]:
 def _called(name: str, fields: Mapping[str, Any]) -> str:
     """Return a configuration as the call that makes it, its parts too."""
     named = (
-        f"{k}={_called(k.capitalize(), v) if isinstance(v, Mapping) else repr(v)}"
+        f"{k}={_called(k.capitalize(), v) if isinstance(v, Mapping) and k in _PARTS else repr(v)}"
         for k, v in fields.items()
     )
     return f"{name}({', '.join(named)})"

@@ -19,11 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde.errors import CheckpointError
+from scoresde.nn.conditions import Network
 from scoresde.sde import SDE, SDES, check_output
 
 __all__ = ["check_description", "rebuild_net", "rebuild_sde"]
 
-_NETS: Mapping[str, type[nn.Module]] = {
+_NETS: Mapping[str, type[Network]] = {
     "UNet": networks.UNet,
     "MLP": networks.MLP,
 }
@@ -75,8 +76,9 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         CheckpointError: It is of another class, or has other tensors than these.
         ScoreSDEError, RuntimeError: It takes no such events, not even a batch of none.
     """
-    kind = _kind(_NETS, "net", config["net"]["type"])
-    options, nothing = config["net"]["config"], torch.empty(0, *config["event_shape"])
+    kind: type[Network] = _kind(_NETS, "net", config["net"]["type"])
+    shape = config["event_shape"]
+    options, nothing = config["net"]["config"], torch.empty(0, *shape)
     stored = {name: value for name, value in tensors.items() if name.startswith("net.")}
     if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
         raise _too_large(stored)
@@ -86,7 +88,10 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
             outline = kind(**options)
         own = {f"net.{name}": value for name, value in outline.state_dict().items()}
         checkpoint.check_state(own, stored, source="what is stored", name=kind.__name__)
-        net: nn.Module = kind(**options)
+        net = kind(**options)
+        kinds = net.declared(shape).values()
+        if any(math.prod(kind) > _LARGEST for kind in kinds if isinstance(kind, tuple)):
+            raise CheckpointError(f"it takes conditions of more than {_LARGEST:,} numbers")
         with torch.no_grad():
             check_output("network", net(nothing, nothing.flatten(1).sum(1)), nothing)
     return net

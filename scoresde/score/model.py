@@ -2,8 +2,9 @@ r"""A network with its preconditioning: a score."""
 
 from __future__ import annotations
 
+import copy
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 
 from scoresde import checkpoint
 from scoresde.checks import check_name, check_noise, check_shape, door
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
 from scoresde.pretrained.store import locate, net_config, packaged, read, sde_fields
+from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.pilot import Pilot
+from scoresde.score.precise import Precise
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.score.stored import check_fit, check_weights, describing, pilot_of, stored
-from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
+from scoresde.sde import SDE, Classes, Facts, Moments, check_output, expand
 from scoresde.sde.coordinates import network_level
 from scoresde.units import Identity, Transform, describe, rebuild
 
@@ -30,7 +33,7 @@ __all__ = ["ScoreModel", "load"]
 _PILOT = "pilot."
 
 
-class ScoreModel(nn.Module):
+class ScoreModel(Precise):
     r"""A network with its preconditioning: a score that knows its SDE and its data.
 
     The network sees the centred state scaled to unit variance,
@@ -43,6 +46,9 @@ class ScoreModel(nn.Module):
         event_shape: The shape of one sample, without the batch.
         predicts: What the network's output predicts, a key of `PREDICTIONS`.
         moments: Mean and variance of the data; standardised data is assumed by default.
+        condition_moments: By name the mean and the standard deviation of a vector or a field, as
+            `data.condition_moments()` gives them: the network sees these conditions standardised.
+            Those of other names are handed on as they are.
 
     Attributes:
         autocast: A dtype under which the network alone runs in autocast; `None` is the user's own.
@@ -55,7 +61,7 @@ class ScoreModel(nn.Module):
             saved with it. Measure it again when the weights have changed.
 
     Raises:
-        UnknownNameError: `predicts` is no such key.
+        UnknownNameError: `predicts` is no such key, or the network takes no such condition.
 
     Examples:
         >>> from scoresde import VESDE, nn
@@ -75,6 +81,7 @@ class ScoreModel(nn.Module):
         event_shape: Sequence[int],
         predicts: str = "edm",
         moments: Moments | None = None,
+        condition_moments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_name("predicts", predicts, PREDICTIONS)
@@ -103,17 +110,7 @@ class ScoreModel(nn.Module):
             raise InvalidValueError(
                 "the data's variance must be positive; a model is learnt from samples that differ"
             )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Keep the moments in float32 where the network is made half."""
-        precise = {"mean": self.mean, "var": self.var}
-        convert: Any = super()._apply  # untyped in some releases of torch
-        convert(fn, recurse)
-        for name, value in precise.items():
-            moved: Tensor = getattr(self, name)
-            if moved.dtype.itemsize < torch.float32.itemsize:
-                setattr(self, name, value.to(moved.device, torch.float32))
-        return self
+        self.condition_units = ConditionUnits(condition_moments or {}, self.facts.conditions)
 
     @property
     def _var(self) -> float:
@@ -132,9 +129,6 @@ class ScoreModel(nn.Module):
     @property
     def facts(self) -> Facts:
         """What is known of the model."""
-        conditions: dict[str, Classes | Field] | None = None
-        if net_config(self.net) is not None:
-            conditions = {} if self.classes is None else {"label": Classes(self.classes)}
         return Facts(
             sde=self.sde,
             event_shape=self.event_shape,
@@ -143,15 +137,36 @@ class ScoreModel(nn.Module):
             pilot=self.pilot,
             transform=self.transform,
             passes=1,
-            conditions=conditions,
+            conditions=kinds_of(self.net, self.event_shape),
         )
 
     @property
     def classes(self) -> int | None:
         """How many classes the network tells apart by `label`, or None."""
-        config = net_config(self.net) or {}
-        number: int | None = config.get("num_classes")
-        return number
+        kind = (self.facts.conditions or {}).get("label")
+        return kind.n if isinstance(kind, Classes) else None
+
+    def grown(self, num_classes: int | Mapping[str, int]) -> Self:
+        """Return a copy that knows more classes, for fine-tuning; of all others it gives the same.
+
+        A new class begins as the score without a label.
+
+        Args:
+            num_classes: The number of classes of `label`, or numbers of classes by name.
+
+        Raises:
+            InvalidTypeError: The network is none of `scoresde.nn`.
+            InvalidValueError: It knows more classes already.
+        """
+        grow: Any = getattr(self.net, "grown", None)
+        if not callable(grow):
+            raise InvalidTypeError(
+                f"a {type(self.net).__name__} does not say how it grows; make a network with more "
+                "classes, and copy its weights"
+            )
+        model = copy.deepcopy(self)
+        model.net = grow(num_classes)
+        return model
 
     def forward(
         self, x: Tensor, t: Tensor | float, condition: Mapping[str, Tensor] | None = None
@@ -181,7 +196,8 @@ class ScoreModel(nn.Module):
         c = expand(network_level(self.sde, time), wide).flatten().expand(len(x))
         dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
-            out = self.net((unit * centred).to(dtype), c.to(dtype), **(condition or {}))
+            known = self.condition_units(condition, dtype) if condition else {}
+            out = self.net((unit * centred).to(dtype), c.to(dtype), **known)
         out = check_output("network", out, x).to(wide)
         weights = PREDICTIONS[self.predicts](self.sde, time, var)
         score = expand(weights.x, out) * centred + expand(weights.f, out) * out
@@ -194,8 +210,6 @@ class ScoreModel(nn.Module):
         rounds to levels, so that images that were bytes are bytes.
         """
         return self.transform.inverse(x)
-
-    # Persistence
 
     def description(self) -> dict[str, Any]:
         """What `save_pretrained` says of the model in JSON."""
@@ -304,7 +318,9 @@ class ScoreModel(nn.Module):
             net = rebuild_net(config, tensors) if net is None else net
             sde = rebuild_sde(config) if sde is None else sde
             moments = Moments(tensors["mean"], var=tensors["var"])
-            model = cls(net, sde, config["event_shape"], config["predicts"], moments)
+            model = cls(
+                net, sde, config["event_shape"], config["predicts"], moments, units_of(tensors)
+            )
             model.steps = config.get("steps")
             model.transform = rebuild(config.get("transform"))
             if "pilot" in config:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import as_numbers, check_dense, check_fields, check_integer, check_name, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 
 __all__ = ["Classes", "Condition", "Field"]
 
@@ -66,11 +66,15 @@ class Field:
         check_fields(self)
 
     def check(self, name: str, value: Tensor) -> None:
-        """Raise unless `value` holds floating point numbers."""
+        """Raise unless `value` holds floating point numbers, none of which is infinite."""
         if not value.is_floating_point():
             raise InvalidTypeError(
                 f"condition {name!r} takes floating point numbers, got {value.dtype}; "
                 "pass its .float()"
+            )
+        if value.isinf().any():
+            raise NonFiniteError(
+                f"condition {name!r} holds an infinity; write NaN where it is missing"
             )
 
 
@@ -115,6 +119,7 @@ class Condition(Mapping[str, Tensor]):
                 declared.
             InvalidValueError: A label is of no class.
             UnknownNameError: The score takes no condition of a name.
+            NonFiniteError: A tensor holds an infinity; NaN is what is missing.
             ShapeError: A value has neither n rows nor one.
         """
         if values is None:
@@ -158,6 +163,10 @@ class Condition(Mapping[str, Tensor]):
     def rows(self, index: slice | Sequence[int] | Tensor) -> Condition:
         """Return the conditions of some of the samples."""
         return Condition({name: value[index] for name, value in self.items()})
+
+    def to(self, device: torch.device) -> Condition:
+        """Return the conditions on another device."""
+        return Condition({name: value.to(device) for name, value in self.items()})
 
     def only(self, names: Mapping[str, object] | None) -> Condition | None:
         """Return the conditions of these names, None where none is left; None keeps all."""

@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 from scoresde import distributed
 from scoresde.data import Data, batch_indices
 from scoresde.data.augment import Augment, augmented, chosen
-from scoresde.errors import ScoreSDEError, TrainingError
+from scoresde.errors import InvalidValueError, ScoreSDEError, TrainingError
+from scoresde.sde import Condition
 from scoresde.training.config import TrainConfig
 
 __all__ = ["Batch", "Batches"]
 
-Batch = tuple[Tensor, Tensor | None]
-"""Samples `(B, *event)` in the model's units, and labels `(B,)` where the data have any.
+Batch = tuple[Tensor, Condition | None]
+"""Samples `(B, *event)` in the model's units, and their conditions where the data have any.
 
 Among several processes each has its own rows of the batch, `distributed.rows(batch_size)`.
 """
@@ -46,8 +47,8 @@ class Batches:
         rows: The rows of every batch that are wanted; by default those of this process.
 
     Raises:
-        InvalidValueError: An augmentation is for images, and the data are none; or the batch cannot
-            be divided among the processes.
+        InvalidValueError: An augmentation is for images, and the data are none, or have fields that
+            it would not move; or the batch cannot be divided among the processes.
     """
 
     def __init__(
@@ -63,6 +64,12 @@ class Batches:
         size = config.batch_size
         self.rows = range(size)[distributed.rows(size) if rows is None else rows]
         self._augment: Sequence[Augment] = chosen(config.augment, data.event_shape)
+        for name, kind in data.kinds.items():
+            if self._augment and len(kind.shape) > 1:
+                raise InvalidValueError(
+                    f"augment={list(config.augment)} would move the samples, and not the fields "
+                    f"{name!r} that belong to them; leave it out"
+                )
         if augment is not None:
             self._augment = [*self._augment, augment]
 
@@ -71,7 +78,7 @@ class Batches:
         seed, size = self.config.seed, self.config.batch_size
         index = batch_indices(len(self.data), size, seed=seed, step=step)[list(self.rows)]
         x = augmented(self.data.batch(index), self._augment, seed=seed, step=step, rows=self.rows)
-        return x, None if self.data.label is None else self.data.label[index]
+        return x, self.data.condition(index)
 
     def since(self, step: int) -> Generator[Batch]:
         """Yield the batches of `step` and of all steps after it.

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from scoresde.data import Data
 from scoresde.training.config import TrainConfig
 
 __all__ = ["Callback", "Callbacks"]
@@ -23,6 +24,9 @@ class Callback:
     One that raises an error is dropped with a warning, and the run goes on without it. To end the
     run, raise KeyboardInterrupt.
     """
+
+    def on_data(self, data: Data) -> None:
+        """Hear, once, what is learnt; where some of it is held out, that part."""
 
     def on_start(self, step: int, config: TrainConfig) -> None:
         """Training is about to make update number `step`, counted from 0."""
@@ -46,6 +50,10 @@ class Callbacks(Callback):
 
     def __init__(self, members: Iterable[Callback]) -> None:
         self.members = list(members)
+
+    def on_data(self, data: Data) -> None:
+        """Pass it on."""
+        self._tell("on_data", data)
 
     def on_start(self, step: int, config: TrainConfig) -> None:
         """Pass it on."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
-from scoresde.checks import check_name, quoted
+from scoresde.checks import check_fields, check_name, quoted
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.training.parts import (
@@ -21,7 +21,6 @@ from scoresde.training.parts import (
     Keeping,
     Optimiser,
     check_least,
-    check_numbers,
 )
 
 __all__ = ["TrainConfig"]
@@ -42,7 +41,9 @@ class TrainConfig:
         batch_size: Samples of one update, at least 1; among several processes, of all of them
             together.
         seed: An integer from 0 to 2**64 - 1: all randomness of step k is a function of (seed, k).
-        label_dropout: The share of labels that is hidden, in [0, 1], for classifier-free guidance.
+        condition_dropout: The share of conditions that is hidden, in [0, 1], so that the score
+            without them is learnt too, as classifier-free guidance asks; or shares by name, where
+            the names left out are never hidden. Each name is hidden independently of the others.
         augment: Augmentations, one after the other: "hflip" mirrors half of the images, "shift"
             moves them by up to an eighth.
         optimiser: How the weights move.
@@ -62,7 +63,7 @@ class TrainConfig:
     steps: int = 10_000
     batch_size: int = 128
     seed: int = 0
-    label_dropout: float = 0.1
+    condition_dropout: float | dict[str, float] = 0.1
     augment: tuple[str, ...] = ()
     optimiser: Optimiser = field(default=Optimiser())
     averages: Averages = field(default=Averages())
@@ -71,9 +72,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_least(self, steps=1, batch_size=1, seed=0)
-        check_numbers(self, "label_dropout")
-        if not 0 <= self.label_dropout <= 1:
-            raise InvalidValueError(f"label_dropout must lie in [0, 1], got {self.label_dropout!r}")
+        check_fields(self)
+        given = self.condition_dropout
+        shares = given if isinstance(given, dict) else {"": given}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                of = f" of {name}" if name else ""
+                raise InvalidValueError(f"condition_dropout{of} must lie in [0, 1], got {share!r}")
+        shares = {name: float(share) for name, share in shares.items()}  # JSON has no others
+        own = dict(sorted(shares.items())) if isinstance(given, dict) else shares[""]
+        object.__setattr__(self, "condition_dropout", own)
         for name in self.augment:
             check_name("augmentation", name, AUGMENTATIONS)
         for name, kind in _PARTS.items():
@@ -112,6 +120,11 @@ class TrainConfig:
             for part in {_OWNER[name] for name in values if name in _OWNER}
         }
         return replace(self, **{k: v for k, v in values.items() if k in own}, **parts)
+
+    def share_hidden(self, name: str) -> float:
+        """Return the share of a condition that is hidden."""
+        share = self.condition_dropout
+        return share.get(name, 0.0) if isinstance(share, dict) else share
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of update number `step`, counted from 0."""
@@ -166,5 +179,5 @@ def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration and of its parts by their own names."""
     flat: dict[str, Any] = {}
     for name, value in stored.items():
-        flat |= value if isinstance(value, Mapping) else {name: value}
+        flat |= value if isinstance(value, Mapping) and name in _PARTS else {name: value}
     return flat

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import quoted
+from scoresde.checks import check_name, quoted
 from scoresde.data import Data
-from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, ShapeError
-from scoresde.sde import SDE, Condition, Facts, Moments, facts, process_of
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
+from scoresde.score import ScoreModel
+from scoresde.sde import SDE, Classes, Field, Moments, facts, process_of
 from scoresde.training.config import TrainConfig
+from scoresde.units import Identity
 
 __all__ = ["check_fit", "check_kinds", "process", "warn_of_moments"]
 
@@ -44,13 +47,16 @@ def process(score: nn.Module) -> SDE:
         ) from error
 
 
-def check_fit(score: nn.Module, data: Data) -> None:
-    """Refuse data that the score cannot take.
+def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
+    """Refuse data that the score cannot take as they are.
 
     Raises:
         ShapeError: The events have another shape than those of the score.
         DataError: Their numbers are beyond what a model can have.
-        ScoreSDEError: The score takes no labels, or not these.
+        UnknownNameError: They have a condition that the score does not take, or lack one that is
+            to be hidden at times.
+        InvalidValueError: It takes another kind, or one that they lack; or it learnt numbers in
+            other units.
     """
     known = facts(score)
     if known.event_shape is not None and data.event_shape != known.event_shape:
@@ -59,25 +65,68 @@ def check_fit(score: nn.Module, data: Data) -> None:
             "build the score with event_shape=data.event_shape"
         )
     data.moments()  # numbers without end would only show in the loss
-    if data.label is None:
-        return
-    try:
-        Condition.of({"label": data.label}, len(data), known.conditions)
-    except ScoreSDEError as error:
-        raise type(error)(
-            f"the data have labels of {data.classes} classes, and {error}; build the network with "
-            f"num_classes={data.classes}, or train on `data.unlabelled()`"
-        ) from error
+    if known.conditions is not None:
+        _check_conditions(known.conditions, data)
+    if isinstance(config.condition_dropout, dict):
+        for name in config.condition_dropout:
+            check_name("condition", name, data.kinds)
+    _check_units(score, data)
 
 
-def warn_of_moments(known: Facts, data: Data, *, stacklevel: int) -> None:
+def _check_units(score: nn.Module, data: Data) -> None:
+    """Refuse data of which the model would learn other numbers than it knows."""
+    if isinstance(score, ScoreModel):
+        known = score.transform
+        if Identity() not in (known, data.transform) and known != data.transform:
+            raise InvalidValueError(
+                f"the model learnt {known}, and the data are {data.transform}; train on "
+                "data.units_of(model.transform)"
+            )
+
+
+def _check_conditions(taken: Mapping[str, Classes | Field], data: Data) -> None:
+    """Refuse conditions that are not, by name and kind, those that the score takes."""
+    for name, own in data.kinds.items():
+        build = (
+            f"num_classes={{{name!r}: {own.n}}}"
+            if isinstance(own, Classes)
+            else (f"condition={{{name!r}: {own.shape}}}")
+        )
+        ways = f"build the network with {build}, or train on data.without({name!r})"
+        kind = taken.get(name)
+        if kind is None:
+            raise UnknownNameError(
+                f"the data have the condition {name!r}, which the score does not take; {ways}"
+            )
+        if not _fits(own, kind):
+            raise InvalidValueError(
+                f"the condition {name!r} of the data is {own}, the score takes {kind}; {ways}"
+            )
+    for name, kind in taken.items():
+        if name not in data.kinds:
+            nothing = "all -1" if isinstance(kind, Classes) else "all NaN"
+            raise InvalidValueError(
+                f"the score takes the condition {name!r}, {kind}, which the data lack, so that "
+                f"nothing would be learnt of it; give Data(x, {name}=...), {nothing} if it is "
+                "never known, or build the network without it"
+            )
+
+
+def _fits(own: Classes | Field, kind: Classes | Field) -> bool:
+    if isinstance(own, Classes) and isinstance(kind, Classes):
+        return own.n <= kind.n
+    return own == kind
+
+
+def warn_of_moments(score: nn.Module, data: Data, *, stacklevel: int) -> None:
     """Warn where a score was made for data of other moments, which would not show in the loss.
 
     Args:
-        known: What the score knows, moments and process; None is no assumption.
+        score: Of which the moments, of data and of conditions, and the process are looked at.
         data: What it is to learn.
         stacklevel: Of the warning.
     """
+    known = facts(score)
     # an affine map takes deviations to deviations
     survey = data.survey
     mean, above = data.transform.forward(
@@ -87,6 +136,8 @@ def warn_of_moments(known: Facts, data: Data, *, stacklevel: int) -> None:
     problems = [] if known.moments is None else _disagreements(known.moments, mean, var)
     if known.sde is not None:
         problems += _hidden(known.sde, _columns(var).sqrt())
+    if isinstance(score, ScoreModel) and known.conditions is not None:
+        problems += _units(score.condition_units.moments(), data)
     for problem in problems:
         warnings.warn(problem, UserWarning, stacklevel=stacklevel + 1)
 
@@ -116,6 +167,23 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
             f"{float(columns.min()):.3g} to {float(columns.max()):.3g}: the narrow ones are hardly "
             "learnt; standardise the data, by data.standardized() or `--standardize`"
         )
+    return found
+
+
+def _units(assumed: Mapping[str, tuple[Tensor, Tensor]], data: Data) -> list[str]:
+    """Say which conditions are of other moments than those by which the model scales them."""
+    found = []
+    for name, (mean, std) in data.condition_moments().items():
+        zero, one = torch.zeros(()), torch.ones(())
+        middle, scale = (part.double().cpu() for part in assumed.get(name, (zero, one)))
+        off, ratio = float(((mean - middle) / scale).abs().max()), std / scale
+        if off > _MEANS or ratio.max() > _SCALE or ratio.min() < 1 / _SCALE:
+            found.append(
+                f"the network would see the condition {name!r} with means up to {off:.3g} and "
+                f"standard deviations from {float(ratio.min()):.3g} to {float(ratio.max()):.3g}, "
+                "where 0 and 1 are learnt best; give the model "
+                "condition_moments=data.condition_moments()"
+            )
     return found
 
 

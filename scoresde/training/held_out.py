@@ -90,8 +90,8 @@ class HeldOut:
             for first in starts:
                 rows = slice(first, min(first + size, len(self.data)))
                 x = self.data.batch(rows).to(device)
-                label = self.data.label
-                condition = None if label is None else {"label": label[rows].to(device)}
+                known = self.data.condition(rows)
+                condition = None if known is None else known.to(device)
                 noise = Noise.of(seed, len(x), first=first)
                 losses = self._loss(model, self.sde, x, noise=noise, condition=condition)
                 total += checked(losses, x).double().sum().cpu()

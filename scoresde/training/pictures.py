@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scoresde import checkpoint, plot
 from scoresde.checks import check_integer
+from scoresde.data import Data
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import sample
-from scoresde.sde import Classes, facts
+from scoresde.sde import Classes, Field, facts
 from scoresde.training.callbacks import Callback
 from scoresde.training.log import rows
 
@@ -24,7 +26,9 @@ class Pictures(Callback):
     """Draws `loss.png`, `samples.png` and `pictures/step-*.png` at every checkpoint.
 
     The samples are a grid of images or points in the plane, by DPM-Solver++ in 20 steps: always of
-    the same seed, so that one sees the same ones get better. Points are in the units of the data,
+    the same seed, so that one sees the same ones get better. They are of all classes in turn, or,
+    of a model of vectors or fields, have the conditions of the first data, held-out ones where
+    there are any. Points are in the units of the data,
     and events of any other shape have no picture. The averaged model draws, and the run itself is
     not touched.
 
@@ -40,6 +44,7 @@ class Pictures(Callback):
 
     def __init__(self, folder: str | Path, n: int | None = None) -> None:
         self.folder = Path(folder)
+        self._data: Data | None = None
         if n is not None:
             check_integer("n", n, 1)
         self.n = n
@@ -47,6 +52,10 @@ class Pictures(Callback):
             import matplotlib  # noqa: F401, told before the work
         except ImportError as error:
             raise MissingExtraError.of("matplotlib", "plot", "a picture of the loss") from error
+
+    def on_data(self, data: Data) -> None:
+        """Keep the data, of which the samples have the conditions."""
+        self._data = data
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
         """Draw."""
@@ -59,8 +68,6 @@ class Pictures(Callback):
         path = self.folder / "pictures" / f"step-{step:08d}.png"
         n = self.n or (16 if is_image else 1000)
         levels = known.sde.levels
-        label = (known.conditions or {}).get("label")
-        classes = label.n if isinstance(label, Classes) else None
         x = sample(
             model,
             known.sde,
@@ -68,7 +75,7 @@ class Pictures(Callback):
             n=n,
             steps=_STEPS if levels is None else min(_STEPS, levels - 1),
             seed=0,
-            condition=None if classes is None else {"label": torch.arange(n) % classes},
+            condition=self._condition(known.conditions or {}, n),
         )
         if is_image:
             plot.grid(x, path)
@@ -79,6 +86,13 @@ class Pictures(Callback):
                 title=f"step {step:,}",
             )
         checkpoint.write_bytes(self.folder / "samples.png", path.read_bytes())
+
+    def _condition(self, kinds: Mapping[str, Classes | Field], n: int) -> Mapping[str, Tensor]:
+        """Return those of the first data where one is a tensor, and else all classes in turn."""
+        if self._data is not None and any(isinstance(kind, Field) for kind in kinds.values()):
+            return self._data.condition(torch.arange(n) % len(self._data)) or {}
+        turns = {k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)}
+        return {name: torch.arange(n) % classes for name, classes in turns.items()}
 
     def _draw_loss(self) -> None:
         known = [row for row in rows(self.folder / "log.jsonl") if "loss" in row]

@@ -24,7 +24,6 @@ from scoresde.data import Data, Identity, load
 from scoresde.data.augment import Augment
 from scoresde.errors import DataError
 from scoresde.score import ScoreModel
-from scoresde.sde import facts
 from scoresde.training.averages import AveragedWeights
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks
@@ -73,8 +72,9 @@ class Trainer(Generic[ScoreT]):
             `EnergyScore`, or any other with an attribute `facts`. A `ScoreModel` is told the data's
             transform, where they declare one, and loses its pilot, which was measured with other
             weights.
-        data: What to learn, or what `scoresde.data.load` makes it of. Labels, where there are
-            any, are the condition `label`; a hidden one is -1.
+        data: What to learn, or what `scoresde.data.load` makes it of. Their conditions are those
+            that the score takes, by name and kind; what is missing or hidden is -1 in a label and
+            NaN in a tensor.
         config: The numbers of the run.
         loss: A loss `(score, sde, x, *, noise, condition) -> (B,)`; by default `dsm_loss` with the
             weight `edm` of the score's variance. A module, or one that is bound in it, such as
@@ -96,9 +96,9 @@ class Trainer(Generic[ScoreT]):
         InvalidTypeError: The score is no module, the loss no function of these arguments, or the
             configuration no `TrainConfig`; or the folder cannot hold the model, whose SDE has
             fields that are no JSON.
-        InvalidValueError: The score knows no SDE, or takes no labels where the data have some; the
-            folder holds a run of another configuration, score, loss or data set; or all weights
-            are frozen, as those of what `train` returned are.
+        InvalidValueError: The score knows no SDE, or takes other conditions than the data have; it
+            learnt numbers in other units; the folder holds a run of another configuration, score,
+            loss or data set; or all weights are frozen, as those of what `train` returned are.
         CheckpointError: The folder holds checkpoints, and all are damaged, or a model and none; or
             somebody else trains in it, be it another `Trainer` of this process.
 
@@ -137,10 +137,10 @@ class Trainer(Generic[ScoreT]):
         check_kinds(score, self.config)
         sde = process(score)
         self.data = data if isinstance(data, Data) else load(data)
-        check_fit(score, self.data)
+        check_fit(score, self.config, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
-        warn_of_moments(facts(score), self.data, stacklevel=3)
+        warn_of_moments(score, self.data, stacklevel=3)
         own = identity(score, sde, self.loss, self.data)
         distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
@@ -170,6 +170,7 @@ class Trainer(Generic[ScoreT]):
                 self.callbacks.members.insert(0, JSONLines(keeper.folder / "log.jsonl"))
             with keeper.lock.unless_it_fails():
                 self._resume(keeper)
+        self.callbacks.on_data(self.data if self.held_out is None else self.held_out.data)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -344,6 +345,5 @@ class Trainer(Generic[ScoreT]):
             path, self.step, held = found
             if self.held_out is not None and held is not None:
                 self.held_out.load(held)
-            update = self._update
-            tensors = distributed.shared(state)
-            unpack(tensors, self.score, self.ema, self.optimizer, update.beside, source=path)
+            tensors, beside = distributed.shared(state), self._update.beside
+            unpack(tensors, self.score, self.ema, self.optimizer, beside, source=path)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -26,7 +28,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, Tra
 from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss, edm, passing
 from scoresde.score import modules
-from scoresde.sde import SDE, facts
+from scoresde.sde import SDE, Condition, facts
 from scoresde.training.batches import Batch
 from scoresde.training.config import TrainConfig
 from scoresde.training.shard import whole
@@ -36,7 +38,7 @@ __all__ = ["Loss", "Update", "check_loss", "checked", "default_loss", "seeds_of_
 Loss = Callable[..., Tensor]
 """A loss `(score, sde, x, *, noise, condition) -> (B,)`, such as `dsm_loss`."""
 
-_HIDDEN = 2**32  # the stream of a step's noise that hides labels, which no loss asks for
+_HIDDEN = 2**32  # from here on are the streams that hide conditions, which no loss asks for
 
 
 class Update:
@@ -87,7 +89,6 @@ class Update:
         self.begun = -1
         self._rows = _divided(config)
         self._loss = loss
-        self._threshold = float(torch.special.ndtri(torch.tensor(config.label_dropout)))
         self._score: Any = score
         if distributed.size() > 1 and not config.compute.shard:
             self._score = DistributedDataParallel(
@@ -159,16 +160,23 @@ class Update:
         mine = slice(part * length, (part + 1) * length)
         x = batch[0][mine].to(self._device)
         noise = _noise(seeds[0], rows)
-        condition = None
-        if batch[1] is not None:
-            label = batch[1][mine]
-            if self.config.label_dropout:
-                z = noise.fork(_HIDDEN).normal(torch.empty(length, 1), 0.0)[:, 0]
-                label = label.masked_fill(z < self._threshold, -1)
-            condition = {"label": label.to(self._device)}
+        condition = None if batch[1] is None else self._hidden(batch[1].rows(mine), noise)
         with _global_seed(seeds[1 + number], self._device), passing():
             losses = self._loss(self._score, self.sde, x, noise=noise, condition=condition)
         return checked(losses, x).mean() / x.shape[1:].numel()
+
+    def _hidden(self, condition: Condition, noise: Noise) -> Condition:
+        """Return conditions on the device, some hidden: each name by a stream of its own."""
+        rows = {}
+        for name, value in condition.items():
+            share = self.config.share_hidden(name)
+            if share:
+                own = noise.fork(_HIDDEN + zlib.crc32(name.encode()))
+                z = own.normal(torch.empty(len(value), 1, dtype=torch.float64), 0.0)
+                hidden = (torch.special.ndtr(z) < share).reshape(-1, *(1,) * (value.ndim - 1))
+                value = value.masked_fill(hidden, math.nan if value.is_floating_point() else -1)
+            rows[name] = value.to(self._device)
+        return Condition(rows)
 
     def _clipped(self, weights: list[nn.Parameter]) -> Tensor:
         norm = torch.nn.utils.clip_grad_norm_(weights, self.config.optimiser.clip)

@@ -1,0 +1,66 @@
+"""A trained model to begin a run with, and the data as it takes them."""
+
+from __future__ import annotations
+
+import torch
+
+from scoresde.data import Data
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.score import ScoreModel
+from scoresde.sde import Classes, Field, facts
+from scoresde.units import Identity
+
+__all__ = ["begin"]
+
+
+def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
+    """Return a model that takes the classes of the data too, and the data in its units.
+
+    Labels keep their numbers: label 3 of the data is label 3 of the model. Of labels that the model
+    takes and the data lack, all are missing.
+
+    Args:
+        source: What `ScoreModel.from_pretrained` takes.
+        data: What the model is to learn.
+
+    Raises:
+        CheckpointError: There is no such model.
+        ShapeError: The samples have another shape than the model's.
+        InvalidValueError: They have other units, which the model does not know.
+    """
+    model = ScoreModel.from_pretrained(source)
+    if data.event_shape != model.event_shape:
+        raise ShapeError(
+            f"the samples have shape {data.event_shape}, but those of {source} have "
+            f"{model.event_shape}; images are resized by --size"
+        )
+    if model.transform == Identity() != data.transform:
+        raise InvalidValueError(
+            f"{source} learnt numbers as they were, and these data would be changed by "
+            f"{data.transform}; give data in the numbers of that model"
+        )
+    data = data.units_of(model.transform)
+    known = facts(model).conditions or {}
+    more = {
+        name: kind.n
+        for name, kind in data.kinds.items()
+        if isinstance(kind, Classes) and _is_new(kind, known.get(name))
+    }
+    if more:
+        model = model.grown(more)
+    lacking = {k: v for k, v in known.items() if isinstance(v, Classes) and k not in data.kinds}
+    if lacking:
+        none = {name: torch.full((len(data),), -1) for name in lacking}
+        data = Data(
+            data.raw,
+            transform=data.transform,
+            kinds={**data.kinds, **lacking},
+            **data.conditions,
+            **none,
+        )
+    return model, data
+
+
+def _is_new(kind: Classes, own: Classes | Field | None) -> bool:
+    """Return whether some of these classes are not the model's own."""
+    return own is None or (isinstance(own, Classes) and own.n < kind.n)

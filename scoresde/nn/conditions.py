@@ -1,0 +1,188 @@
+r"""What a network takes beside state and noise level: classes, vectors and fields, by name.
+
+An entry that is missing, be it NaN or of a name that is left out, is the number 0 and beside it the
+flag 0, where one that is there has the flag 1. A missing label is a class of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checks import check_integer, check_name, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+
+if TYPE_CHECKING:
+    from scoresde.nn.embedding import Embedding
+
+__all__ = ["Network", "classes_of", "flagged", "shapes_of"]
+
+Shape = int | tuple[int, ...]
+_TAKEN = ("self", "x", "c")
+
+
+class Network(nn.Module):
+    """Base of the networks `net(x, c, **condition)`, which know their own arguments.
+
+    Attributes:
+        embedding: Holds the tables of classes.
+    """
+
+    embedding: Embedding
+    _config: dict[str, Any]
+    _shapes: dict[str, Shape]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as JSON values: `type(net)(**net.config)` rebuilds it."""
+        return copy.deepcopy(self._config)
+
+    def declared(self, event_shape: Sequence[int]) -> dict[str, Shape]:
+        """Return the conditions that it takes, for events `x` of a shape.
+
+        Returns:
+            By name the number of classes, or the shape of one sample's tensor.
+        """
+        classes: dict[str, Shape] = {**self.embedding.classes}
+        return classes | {
+            name: (shape, *event_shape[1:]) if isinstance(shape, int) else shape
+            for name, shape in self._shapes.items()
+        }
+
+    def grown(self, num_classes: int | Mapping[str, int]) -> Self:
+        """Return a copy that knows more classes; of what it knows it gives the same.
+
+        A new class begins with the row of the missing label.
+
+        Args:
+            num_classes: The numbers of classes from now on, as in the constructor; names that are
+                left out keep theirs.
+
+        Raises:
+            InvalidValueError: It knows more classes already, or a tensor of that name.
+        """
+        classes = classes_of(num_classes)
+        _check_apart(classes, self._shapes)
+        net = copy.deepcopy(self)
+        net.embedding.grow(classes)
+        net._config["num_classes"] = _plain(net.embedding.classes)
+        return net
+
+    def _declare(self, condition: object, **config: Any) -> None:
+        """Remember the arguments of the constructor, those of conditions checked."""
+        classes, self._shapes = classes_of(config["num_classes"]), shapes_of(condition)
+        _check_apart(classes, self._shapes)
+        self._config = config | {"num_classes": _plain(classes)}
+        if self._shapes:  # else the description is that of files without conditions
+            self._config["condition"] = {
+                name: shape if isinstance(shape, int) else list(shape)
+                for name, shape in self._shapes.items()
+            }
+
+    def _check_names(self, condition: Mapping[str, Tensor | None]) -> None:
+        for name, value in condition.items():
+            if name in self.embedding.classes or name in self._shapes or value is None:
+                continue
+            known = [*self.embedding.classes, *self._shapes]
+            if known:
+                check_name("condition", name, known)
+            raise InvalidValueError(
+                f"got a {name}, but this network was built without conditions; pass num_classes= "
+                f"or condition= when building it, or leave the {name} out"
+            )
+
+
+def classes_of(num_classes: object) -> dict[str, int]:
+    """Return the numbers of classes by name, sorted; one number is that of `label`."""
+    if num_classes is None:
+        return {}
+    given: Mapping[Any, Any] = (
+        num_classes if isinstance(num_classes, Mapping) else {"label": num_classes}
+    )
+    return {name: check_integer(_called(name), given[name], 1) for name in _names(given)}
+
+
+def shapes_of(condition: object) -> dict[str, Shape]:
+    """Return the shapes of vectors and fields by name, sorted.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: A name is no keyword of Python's, or a shape is none.
+    """
+    if condition is None:
+        return {}
+    if not isinstance(condition, Mapping):
+        raise InvalidTypeError(
+            "condition= maps names to shapes, such as {'y': (8,)}, got " + quoted(condition)
+        )
+    shapes: dict[str, Shape] = {}
+    for name in _names(condition):
+        given = condition[name]
+        sides = given if isinstance(given, list | tuple) else (given,)
+        if not sides:
+            raise InvalidValueError(f"condition {name} has the shape (); a number is a (1,)")
+        sides = tuple(check_integer(f"the shape of condition {name}", n, 1) for n in sides)
+        shapes[name] = sides if isinstance(given, list | tuple) else sides[0]
+    return shapes
+
+
+def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return a condition with zeros where it is missing, then the flags of its entries.
+
+    Args:
+        name: Of the condition.
+        value: `(B, *shape)`, NaN where an entry is missing; None where all are.
+        like: The state `(B, *)`.
+        shape: That of one sample's, `(k, *)`; a side of 0 stands for any.
+
+    Returns:
+        `(B, 2 k, *)`; where all is missing the sides are 1.
+    """
+    if value is None:
+        return like.new_zeros(len(like), 2 * shape[0], *(1 for _ in shape[1:]))
+    if not value.is_floating_point():
+        raise InvalidTypeError(
+            f"condition {name} takes floating point numbers, got {value.dtype}; pass its .float()"
+        )
+    fits = value.ndim == 1 + len(shape) and len(value) == len(like)
+    if not fits or any(n not in (m, 0) for n, m in zip(shape, value.shape[1:], strict=True)):
+        sides = ", ".join("L" if n == 0 else str(n) for n in shape)
+        raise ShapeError(
+            f"condition {name} must have the shape ({len(like)}, {sides}), got {tuple(value.shape)}"
+        )
+    value = value.to(like.dtype)
+    missing = value.isnan()
+    return torch.cat([value.masked_fill(missing, 0), (~missing).to(value)], dim=1)
+
+
+def _check_apart(classes: Mapping[str, int], shapes: Mapping[str, Shape]) -> None:
+    if both := classes.keys() & shapes.keys():
+        raise InvalidValueError(
+            f"{', '.join(sorted(both))} is in num_classes= and in condition=; one name is one "
+            "condition"
+        )
+
+
+def _called(name: str) -> str:
+    return "num_classes" if name == "label" else f"num_classes of {name}"
+
+
+def _names(named: Mapping[Any, Any]) -> list[str]:
+    """Return the names, sorted: the order in which they are given means nothing."""
+    for name in named:
+        if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
+            raise InvalidValueError(
+                f"a condition is handed on as a keyword argument, and {quoted(name)} cannot be "
+                "one; give it a name of letters other than x and c"
+            )
+    return sorted(named)
+
+
+def _plain(classes: Mapping[str, int]) -> int | dict[str, int] | None:
+    """Return the numbers of classes as files have them: that of `label` alone is a number."""
+    if set(classes) <= {"label"}:
+        return classes.get("label")
+    return dict(classes)

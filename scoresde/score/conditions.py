@@ -1,0 +1,123 @@
+"""Which conditions a network takes, and the units in which it takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checks import check_name, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.pretrained.store import net_config
+from scoresde.score.precise import Precise
+from scoresde.sde import Classes, Field
+
+__all__ = ["ConditionUnits", "kinds_of", "units_of"]
+
+# the names of their tensors in a file begin so
+_STORED = "condition_units."
+
+
+def kinds_of(net: nn.Module, event_shape: tuple[int, ...]) -> dict[str, Classes | Field] | None:
+    """Return the conditions that a network takes by name, or None where it does not say.
+
+    It says so by a method `declared(event_shape)` that returns for each name a number of classes or
+    the shape of a tensor, as the networks of `scoresde.nn` do; or by a JSON `config`, of which
+    `num_classes` is the number of classes of `label`.
+    """
+    declared: Any = getattr(net, "declared", None)
+    if callable(declared):
+        found: Mapping[str, int | tuple[int, ...]] = declared(event_shape)
+    elif (config := net_config(net)) is not None:
+        classes = config.get("num_classes")
+        found = {"label": classes} if isinstance(classes, int) else {}
+    else:
+        return None
+    return {
+        name: Classes(kind) if isinstance(kind, int) else Field(tuple(kind))
+        for name, kind in found.items()
+    }
+
+
+def units_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the means and standard deviations by name among the tensors of a stored model."""
+    mean = f"{_STORED}mean_"
+    names = [name.removeprefix(mean) for name in tensors if name.startswith(mean)]
+    return {name: (tensors[mean + name], tensors[f"{_STORED}std_{name}"]) for name in names}
+
+
+class ConditionUnits(Precise):
+    r"""Shift and scale vectors and fields to mean 0 and variance 1, as a model does its data.
+
+    Args:
+        moments: By name the mean and the standard deviation, as `Data.condition_moments()` gives
+            them: numbers, or tensors that broadcast to the condition's shape.
+        kinds: What the network takes, or None where nobody knows.
+
+    Raises:
+        UnknownNameError: The network takes no condition of a name.
+        InvalidTypeError, InvalidValueError, ShapeError: Moments are impossible; names them.
+    """
+
+    def __init__(
+        self, moments: Mapping[str, Any], kinds: Mapping[str, Classes | Field] | None
+    ) -> None:
+        super().__init__()
+        self.names = sorted(moments)
+        for name in self.names:
+            if kinds is not None:
+                check_name("condition", name, kinds)
+            self._keep(name, moments[name], None if kinds is None else kinds[name])
+
+    def _keep(self, name: str, pair: Any, kind: Classes | Field | None) -> None:
+        if isinstance(kind, Classes):
+            raise InvalidValueError(
+                f"condition {name!r} is a label, which has no mean; leave it out"
+            )
+        try:
+            mean, std = (torch.as_tensor(part, dtype=torch.float32).clone() for part in pair)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidTypeError(
+                f"the moments of condition {name!r} are a mean and a standard deviation, got "
+                f"{quoted(pair)}"
+            ) from error
+        if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+            raise InvalidValueError(
+                f"condition {name!r} must have a finite mean and a standard deviation above 0, 1 "
+                "where it does not vary"
+            )
+        for part in (mean, std):
+            if kind is not None and not _broadcasts(part.shape, kind.shape):
+                raise ShapeError(
+                    f"the moments of condition {name!r} must be numbers or broadcast to its shape "
+                    f"{kind.shape}, got {tuple(part.shape)}"
+                )
+        self.register_buffer(f"mean_{name}", mean)
+        self.register_buffer(f"std_{name}", std)
+
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the means and standard deviations by name."""
+        return {name: (self._at("mean", name), self._at("std", name)) for name in self.names}
+
+    def forward(
+        self, condition: Mapping[str, Tensor] | None, dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        """Return the conditions as the network takes them, floats in its dtype."""
+        found = dict(condition or {})
+        for name, value in found.items():
+            if name in self.names:
+                wide = value.to(torch.promote_types(value.dtype, torch.float32))
+                value = (wide - self._at("mean", name)) / self._at("std", name)
+            found[name] = value.to(dtype) if value.is_floating_point() else value
+        return found
+
+    def _at(self, what: str, name: str) -> Tensor:
+        value: Tensor = getattr(self, f"{what}_{name}")
+        return value
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    sides = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in sides)

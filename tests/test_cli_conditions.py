@@ -1,0 +1,155 @@
+"""`scoresde train` with conditions, and from a model that was trained before."""
+
+import numpy as np
+import pytest
+import torch
+from test_cli import different, said, train
+
+from scoresde.cli import main
+from scoresde.cli.begin import begin
+from scoresde.cli.config import DataConfig, RunConfig
+from scoresde.data import Data, load
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.nn import MLP, UNet
+from scoresde.score import ScoreModel
+from scoresde.sde import VESDE, VPSDE, Classes, Field, facts
+from scoresde.training import Pictures, Trainer
+from scoresde.units import BYTES, Identity, Standardize
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((1, 8, 8), UNet), ((5,), MLP)])
+def test_the_network_of_a_command_takes_all_that_the_data_have(shape, kind):
+    own = {"forcing": normal(20, 2, 4, 4)} if kind is UNet else {"forcing": normal(20, 2, 3)}
+    data = Data(normal(20, *shape), label=torch.arange(20) % 3, y=5 + 2 * normal(20, 4), **own)
+    run, model, same = RunConfig(data=DataConfig(source="")).begun(data)
+    assert isinstance(model.net, kind)
+    assert same is data
+    assert run.net.channels
+    assert facts(model).conditions == data.kinds
+    for name, (mean, std) in data.condition_moments().items():
+        found = model.condition_units.moments()[name]
+        torch.testing.assert_close(found, (mean.float(), std.float()))
+
+
+def test_shares_by_name_are_options_and_reach_the_file(tmp_path):
+    assert train(tmp_path / "run", "--condition-dropout", "label", "0.5") == 0
+    found = RunConfig.read(tmp_path / "run" / "config.toml")
+    assert found.train.condition_dropout == {"label": 0.5}
+
+
+def test_pictures_have_the_conditions_of_the_data(tmp_path, monkeypatch):
+    data = Data(normal(40, 2), y=normal(40, 3, seed=1))
+    _, model, _ = RunConfig(data=DataConfig(source="")).begun(data)
+    asked = []
+    real = Pictures._condition
+
+    def watched(self, kinds, n):
+        asked.append(real(self, kinds, n))
+        return asked[-1]
+
+    monkeypatch.setattr(Pictures, "_condition", watched)
+    pictures = Pictures(tmp_path, n=45)
+    config = RunConfig(data=DataConfig(source="")).train.changed(
+        steps=2, batch_size=8, save_every=1, held_out=0.25
+    )
+    trainer = Trainer(model, data, config, folder=tmp_path, callbacks=[pictures])
+    trainer.train()
+    held = trainer.held_out.data.condition(slice(None))["y"]
+    assert torch.equal(asked[0]["y"], torch.cat([held] * 5)[:45])
+    assert (tmp_path / "samples.png").exists()
+
+
+# From a model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("init") / "run"
+    assert train(folder, "--sde", "VPSDE") == 0
+    return folder
+
+
+def again(folder, source, *options, steps=2):
+    words = ["--data", str(source), "--out", str(folder), "--steps", str(steps), "--warmup", "0"]
+    return main(["train", *words, "--batch-size", "8", *options])
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Bytes of 8 x 8, from 0 to 16 as the digits are, with the labels 0 to 11."""
+    x = (8 + 3 * normal(48, 1, 8, 8)).clamp(0, 16).byte()
+    np.savez(tmp_path / "images.npz", x=x.numpy(), y=np.arange(48) % 12)
+    return tmp_path / "images.npz"
+
+
+def test_a_run_begins_with_a_model_and_takes_new_classes(trained, images, tmp_path):
+    folder = tmp_path / "new"
+    assert again(folder, images, "--init", str(trained)) == 0
+    old, new = (ScoreModel.from_pretrained(path) for path in (trained, folder))
+    assert (old.classes, new.classes) == (10, 12)
+    assert (new.transform, new.sde) == (old.transform, VPSDE())
+    assert torch.equal(new.mean, old.mean)
+    assert torch.equal(new.var, old.var)
+    run = RunConfig.read(folder / "config.toml")
+    assert (run.init, run.sde) == (str(trained), VPSDE())
+    assert again(folder, images, "--init", str(trained)) == 0  # it is finished
+    copy = tmp_path / "copy"
+    assert main(["train", "--config", str(folder / "config.toml"), "--out", str(copy)]) == 0
+    assert different(folder / "model.safetensors", copy / "model.safetensors") == []
+
+
+def test_what_a_run_begins_with_is_the_model_itself(trained, images):
+    old, data = ScoreModel.from_pretrained(trained), load(str(images))
+    model, own = begin(str(trained), data)
+    x, label = own.batch(slice(5)), {"label": torch.tensor([0, 4, 9, -1, 3])}
+    assert torch.equal(model(x, 0.5, label), old(x, 0.5, label))
+    new = {"label": torch.full((5,), 11)}
+    assert torch.equal(model(x, 0.5, new), old(x, 0.5))
+    assert own.transform == old.transform
+
+
+def test_data_come_in_the_units_of_the_model_and_labels_that_they_lack_are_missing(trained):
+    raw = load("digits").raw[:20]
+    assert load("digits").transform != BYTES
+    model, own = begin(str(trained), Data(raw.float().contiguous()))
+    assert own.transform == model.transform != Identity()
+    assert own.kinds == {"label": Classes(10)}
+    assert set(own.conditions["label"].tolist()) == {-1}
+
+
+@pytest.mark.global_rng
+def test_a_model_of_vectors_learns_classes_beside_them():
+    net = MLP(2, hidden=(4,), condition={"y": 3})
+    grown = ScoreModel(net, VESDE(), (2,)).grown(3)
+    assert facts(grown).conditions == {"label": Classes(3), "y": Field((3,))}
+    with pytest.raises(InvalidValueError, match="y is in num_classes= and in condition="):
+        grown.grown({"y": 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--channels", "8"], "has its own network and SDE, VPSDE"),
+        (["--sde", "EDMSDE"], "has its own network and SDE, VPSDE"),
+        (["--init", "nowhere"], "there is no folder 'nowhere'"),
+    ],
+)
+def test_options_of_another_model_are_refused(trained, images, tmp_path, capsys, options, message):
+    assert again(tmp_path / "new", images, "--init", str(trained), *options) == 1
+    assert message in said(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+def test_data_that_the_model_does_not_know_are_refused(trained, tmp_path, monkeypatch):
+    with pytest.raises(ShapeError, match=r"shape \(1, 4, 4\), but those of .* \(1, 8, 8\)"):
+        begin(str(trained), Data(normal(5, 1, 4, 4)))
+    plain = ScoreModel.from_pretrained(trained)
+    plain.transform = Identity()
+    plain.save_pretrained(tmp_path)
+    scaled = Data(normal(5, 1, 8, 8), transform=Standardize((0.0,), (2.0,)))
+    with pytest.raises(InvalidValueError, match="learnt numbers as they were"):
+        begin(str(tmp_path), scaled)
