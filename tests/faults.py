@@ -42,7 +42,7 @@ from torch import nn
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from scoresde import checkpoint
-from scoresde.data import arrays, load
+from scoresde.data import load, stores
 from scoresde.errors import CheckpointError
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE
@@ -655,7 +655,7 @@ def changed_data(spoil: Callable[[Path, random.Random], None], error: str, scene
     good, times = path.read_bytes(), path.stat()
 
     def found():
-        with patch.object(arrays, "IN_MEMORY", 0):
+        with patch.object(stores, "IN_MEMORY", 0):
             return load(path)
 
     scene.data = found

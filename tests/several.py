@@ -42,7 +42,7 @@ def data(dtype=torch.float32):
     """37 samples in batches of 12: epochs end within a batch, and within a process's rows."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(37, 1, 4, 4, generator=g, dtype=torch.float64).to(dtype)
-    return Data(x, (x[:, 0, 0, 0] > 0).long())
+    return Data(x, label=(x[:, 0, 0, 0] > 0).long())
 
 
 def built(make, *args, seed=0, **options):

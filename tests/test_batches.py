@@ -30,7 +30,7 @@ from scoresde.training import TrainConfig, Trainer
 from scoresde.training.batches import Batches
 
 RAW = torch.randint(0, 256, (23, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
-DATA = Data(RAW, torch.arange(23) % 3, BYTES)
+DATA = Data(RAW, label=torch.arange(23) % 3, transform=BYTES)
 
 
 def config(**options):
@@ -223,7 +223,7 @@ def test_a_death_is_told_between_updates_and_not_within_one(another):
 
 def test_a_worker_that_is_killed_is_replaced_and_no_batch_is_lost(tmp_path):
     file = tmp_path / "die"
-    data = Data(Store(file), DATA.label, BYTES)
+    data = Data(Store(file), label=DATA.label, transform=BYTES)
     file.touch()
     with pytest.warns(RuntimeWarning, match=r"died before step \d+ .*; it is replaced"):
         found = made(Batches(data, config(workers=2)))

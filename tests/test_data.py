@@ -24,7 +24,6 @@ from scoresde.data import (
     Identity,
     Range,
     Standardize,
-    arrays,
     batch_indices,
     check,
     images,
@@ -44,6 +43,7 @@ from scoresde.errors import (
     ShapeError,
     UnknownNameError,
 )
+from scoresde.sde import Classes
 from scoresde.units import describe, rebuild
 
 SEEDS = st.integers(0, 2**64 - 1)
@@ -52,7 +52,7 @@ SEEDS = st.integers(0, 2**64 - 1)
 @pytest.fixture
 def large(monkeypatch):
     """Every array file is too large for memory."""
-    monkeypatch.setattr(arrays, "IN_MEMORY", 0)
+    monkeypatch.setattr(stores, "IN_MEMORY", 0)
 
 
 def pictures(n=4, size=(5, 6), seed=0):
@@ -275,7 +275,7 @@ def test_moments_are_those_of_the_centred_samples(seed, n):
 @given(n=st.integers(10, 60), fraction=st.floats(0.1, 0.9), seed=st.integers(0, 100))
 def test_a_split_is_a_partition(n, fraction, seed):
     x = torch.arange(n, dtype=torch.float32)[:, None]
-    kept, held = Data(x, torch.arange(n)).split(fraction, seed=seed)
+    kept, held = Data(x, label=torch.arange(n)).split(fraction, seed=seed)
     assert sorted(torch.cat([kept.x, held.x]).flatten().tolist()) == list(range(n))
     assert len(held) == round(n * fraction)
     assert kept.classes == held.classes == n
@@ -292,9 +292,10 @@ def test_the_fingerprint_sees_samples_and_labels():
     x, label = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
     other = x.clone()
     other[3, 1] = 1e-30
-    prints = [Data(x), Data(other), Data(x.double()), Data(x[:, :1]), Data(x, label)]
-    prints += [Data(x, label.flip(0)), Data(x, transform=Range(0, 1)), Data(x, classes=3)]
-    assert len({data.fingerprint() for data in prints}) == 7
+    prints = [Data(x), Data(other), Data(x.double()), Data(x[:, :1])]
+    prints += [Data(x, label=label), Data(x, label=label.flip(0)), Data(x, transform=Range(0, 1))]
+    prints += [Data(x, y=label), Data(x, y=label.double()), Data(x, label=label, y=label)]
+    assert len({data.fingerprint() for data in prints}) == len(prints)
     assert Data(x.clone()).fingerprint() == Data(x).fingerprint()
 
 
@@ -321,19 +322,20 @@ def test_samples_that_cannot_be_trained_on_are_refused(x, error, message):
 @pytest.mark.parametrize(
     ("label", "error", "message"),
     [
-        (torch.zeros(3), InvalidTypeError, "labels must be integers, got torch.float32"),
-        (torch.tensor([0, 1]), ShapeError, r"shape \(3,\), one a sample; got \(2,\)"),
-        (torch.tensor([0, -1, 1]), DataError, r"labels lie in \[-1, 1\], expected \[0, 1\]"),
+        (torch.tensor([0, 1]), ShapeError, r"one row for each of 3 samples, got shape \(2,\)"),
+        (torch.tensor([0, -2, 1]), DataError, r"lie in \[-2, 1\], .* that of sample 1"),
+        (torch.tensor([True, False, True]), InvalidTypeError, r"pass y.long\(\), labels of 2"),
+        (torch.zeros(3, 2).long(), InvalidTypeError, r"labels have one axis, y\[:, 0\]"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(label, error, message):
     with pytest.raises(error, match=message):
-        Data(torch.zeros(3, 1), label)
+        Data(torch.zeros(3, 1), label=label)
 
 
 def test_labels_beyond_the_declared_classes_are_refused():
-    with pytest.raises(DataError, match=r"labels lie in \[0, 5\], expected \[0, 4\]"):
-        Data(torch.zeros(2, 1), torch.tensor([0, 5]), classes=5)
+    with pytest.raises(DataError, match=r"labels of 'label' lie in \[0, 5\], expected \[0, 4\]"):
+        Data(torch.zeros(2, 1), label=[0, 5], kinds={"label": Classes(5)})
 
 
 @pytest.mark.parametrize(
@@ -355,7 +357,7 @@ def test_the_graph_of_a_tensor_is_left_behind():
 
 @pytest.mark.parametrize("kind", [np.longdouble, [("a", "f4")]])
 def test_an_array_that_torch_does_not_know_is_refused(kind):
-    with pytest.raises(InvalidTypeError, match="samples must be floats, got an array of"):
+    with pytest.raises(InvalidTypeError, match=r"the samples must be numbers .*, got an array of"):
         load(np.zeros((3, 2), kind))
 
 
@@ -405,7 +407,7 @@ def test_tensors_are_taken_as_they_are():
     data = load(x, label=[0, 2, 1, 0, 0])
     assert torch.equal(data.x, x)
     assert (data.transform, data.classes, data.label.dtype) == (Identity(), 3, torch.int64)
-    assert data.unlabelled().label is None
+    assert data.without("label").label is None
 
 
 # Where samples lie
@@ -426,14 +428,14 @@ def test_bytes_in_memory_are_what_their_floats_are(seed, n):
 
 @given(n=st.integers(2, 30), seed=st.integers(0, 100))
 def test_a_part_of_a_part_is_a_part(n, seed):
-    data = Data(torch.arange(float(n))[:, None], torch.arange(n))
+    data = Data(torch.arange(float(n))[:, None], label=torch.arange(n))
     first = order(n, seed=seed, epoch=0)[: n // 2 + 1]
     second = order(len(first), seed=seed, epoch=1)
     part = data[first][second][: len(first)]
     assert torch.equal(part.label, first[second])
     assert torch.equal(part.x[:, 0].long(), part.label)
     assert part.classes == data.classes
-    assert part.fingerprint() == Data(data.x[part.label], part.label, classes=n).fingerprint()
+    assert part.fingerprint() == Data(data.x[part.label], label=part.label).fingerprint()
 
 
 @pytest.mark.parametrize("index", [3, torch.tensor(3)])
@@ -470,7 +472,7 @@ def header_of(path, shape, dtype="<f4"):
 @pytest.mark.parametrize("shape", [(2**40, 2**10), (2**62, 4), (-1, -(2**30)), (3, 2)])
 @pytest.mark.parametrize("room", [0, 10_000])
 def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path, monkeypatch, shape, room):
-    monkeypatch.setattr(arrays, "IN_MEMORY", room)
+    monkeypatch.setattr(stores, "IN_MEMORY", room)
     path = header_of(tmp_path / "x.npy", shape)
     with pytest.raises(DataError, match=r"x\.npy (has 128 bytes, and its header|is no array)"):
         load(path)
@@ -484,7 +486,7 @@ def test_samples_in_columns_are_read_or_refused(tmp_path, monkeypatch):
     x = np.arange(12.0, dtype=np.float32).reshape(4, 3)
     np.save(tmp_path / "x.npy", np.asfortranarray(x))
     assert torch.equal(load(tmp_path / "x.npy").x, torch.from_numpy(x))
-    monkeypatch.setattr(arrays, "IN_MEMORY", 0)
+    monkeypatch.setattr(stores, "IN_MEMORY", 0)
     with pytest.raises(DataError, match=r"lie in columns .*ascontiguousarray"):
         load(tmp_path / "x.npy")
 
@@ -537,7 +539,7 @@ def test_a_small_file_and_one_that_is_replaced_stay_what_they_were(tmp_path, mon
     """What is in memory, or in a file that has lost its name only, cannot be changed."""
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     for room in (0, 10_000):
-        monkeypatch.setattr(arrays, "IN_MEMORY", room)
+        monkeypatch.setattr(stores, "IN_MEMORY", room)
         np.save(tmp_path / "x.npy", x)
         data = load(tmp_path / "x.npy")
         np.save(tmp_path / "y.npy", x + 1)
@@ -551,7 +553,7 @@ def test_a_small_file_and_one_that_is_replaced_stay_what_they_were(tmp_path, mon
 def test_all_samples_have_their_turn(monkeypatch):
     """One part after another is looked at, whichever it is that changes."""
     monkeypatch.setattr(stores, "PIECE", 48)
-    monkeypatch.setattr("scoresde.data.samples.PIECE", 48)
+    monkeypatch.setattr("scoresde.data.survey.PIECE", 48)
     for row in range(0, 40, 3):
         x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
         data = Data(x)
@@ -566,7 +568,7 @@ def test_an_array_that_is_mapped_is_copied_or_refused(tmp_path, monkeypatch):
     os.truncate(tmp_path / "x.npy", 0)  # a page that is gone would end this process
     assert data.x.sum() == 60
     np.save(tmp_path / "x.npy", np.ones((30, 2), np.float32))
-    monkeypatch.setattr("scoresde.data.sources.IN_MEMORY", 100)
+    monkeypatch.setattr("scoresde.data.stores.IN_MEMORY", 100)
     with pytest.raises(DataError, match=r"is mapped from .*x\.npy, and too large for a copy"):
         load(np.load(tmp_path / "x.npy", mmap_mode="r"))
 
@@ -592,7 +594,7 @@ def test_a_large_npy_file_is_read_by_rows_and_never_held(tmp_path, dtype, large)
 
 @pytest.mark.parametrize("room", [0, 10_000])
 def test_a_file_is_the_data_set_that_its_array_is_wherever_it_lies(tmp_path, monkeypatch, room):
-    monkeypatch.setattr(arrays, "IN_MEMORY", room)
+    monkeypatch.setattr(stores, "IN_MEMORY", room)
     x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "x.npy", x.numpy())
     data = load(tmp_path / "x.npy")
@@ -1086,7 +1088,7 @@ def test_folders_to_which_many_ways_lead_end_in_an_error(tmp_path):
 
 
 def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays, "IN_MEMORY", 2**16)
+    monkeypatch.setattr(stores, "IN_MEMORY", 2**16)
     path = tmp_path / "x.npz"
     np.savez_compressed(path, x=np.zeros((2**13, 4), np.float32))
     with pytest.raises(DataError, match=r"'x' in .* has 131,200 bytes in "):

@@ -178,7 +178,7 @@ def test_sides_that_a_unet_pads_are_remarked(side, stride):
 
 def test_gaps_in_labels_and_data_that_were_loaded_are_understood():
     raw = torch.randint(0, 256, (5, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
-    report = check(Data(raw, torch.tensor([0, 3, 3, 0, 5]), BYTES))
+    report = check(Data(raw, label=torch.tensor([0, 3, 3, 0, 5]), transform=BYTES))
     only(report.remarks, "labels that no sample has: 1, 2, 4")
     assert report.facts["memory"] == "80 B as they are, 320 B as floats"
 

@@ -258,7 +258,7 @@ REAL, SAMPLES = randn(80, 2, 3, seed=1), 0.5 + randn(30, 2, 3, seed=2)
 QUICK = {"resamples": 4, "metrics": ["frechet", "kid"], "progress": False}
 
 
-LABELLED = Data(REAL, torch.arange(80) % 2)
+LABELLED = Data(REAL, label=torch.arange(80) % 2)
 
 
 def shards(folder, x, sizes):
@@ -395,7 +395,7 @@ def test_what_is_found_is_a_table_a_file_and_a_picture(tmp_path):
 def clusters():
     """Labelled images of 6x6, of three classes."""
     label = torch.arange(90) % 3
-    return Data((label[:, None, None, None] + randn(90, 1, 6, 6, seed=3)).float(), label)
+    return Data((label[:, None, None, None] + randn(90, 1, 6, 6, seed=3)).float(), label=label)
 
 
 def test_a_classifier_learns_and_is_a_function_of_its_seed(clusters, tmp_path):
@@ -417,7 +417,7 @@ def test_a_classifier_learns_and_is_a_function_of_its_seed(clusters, tmp_path):
 @pytest.mark.parametrize("shape", [(5,), (2, 7), (3, 16, 20), (1, 2, 2)])
 def test_a_classifier_takes_events_of_any_shape(shape):
     label = torch.arange(12) % 2
-    data = Data(randn(12, *shape).float(), label)
+    data = Data(randn(12, *shape).float(), label=label)
     assert Classifier.fit(data, steps=1)(data.x).shape == (12, 64)
 
 

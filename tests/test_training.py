@@ -43,7 +43,7 @@ CONFIG = TrainConfig().changed(steps=13, batch_size=8, warmup=3, save_every=5, l
 def data(labels=True):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(37, 2, generator=g)
-    return Data(x, (x[:, 0] > 0).long() if labels else None)
+    return Data(x, label=(x[:, 0] > 0).long() if labels else None)
 
 
 def make(sde=None, moments=None, **options):
@@ -387,7 +387,7 @@ def test_training_sees_every_sample_once_an_epoch_with_its_label():
 
     config = CONFIG.changed(steps=14, label_dropout=0.0)
     model = make(num_classes=37, moments=Moments(0.5, var=0.1))
-    Trainer(model, Data(x, torch.arange(37)), config, loss=spy).train()
+    Trainer(model, Data(x, label=torch.arange(37)), config, loss=spy).train()
     assert all(sample == label for sample, label in seen)
     for epoch in range(3):
         assert sorted(sample for sample, _ in seen[37 * epoch :][:37]) == list(range(37))

@@ -53,7 +53,7 @@ def main(options: Options) -> None:
         optimiser=Optimiser(lr=3e-3),
         averages=Averages(ema=0.995),
     )
-    draws = Trainer(draws, train_set.unlabelled(), config).train(progress=False)
+    draws = Trainer(draws, train_set.without("label"), config).train(progress=False)
     m = 40 if options.short else 400
     real = frechet_distance(train_set.x[:m], held.x[:m])
     print(f"digits, 28 levels: Fréchet distance in pixels to {m} held-out ones")

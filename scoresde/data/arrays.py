@@ -14,16 +14,14 @@ import torch
 from torch import Tensor
 
 from scoresde import checkpoint
+from scoresde.data import stores
 from scoresde.data.array_file import ArrayFile, read_array
 from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, channels_first, plain
 from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError
 from scoresde.units import BYTES, Identity
 
-__all__ = ["IN_MEMORY", "READERS", "array_file"]
-
-IN_MEMORY = 2**28
-"""Bytes of a `.npy` file that is read into memory: 256 MiB."""
+__all__ = ["READERS", "array_file"]
 
 _PACKED = 100  # how many times less room real data may take in a file
 _SAMPLES, _LABELS = ("x", "images"), ("y", "labels")
@@ -55,7 +53,7 @@ def npy(path: Path) -> Data:
     """Return the array in a `.npy` file, of which one of more than 256 MiB stays where it is."""
     with checkpoint.open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        x = read_array(file, str(path), size) if size <= IN_MEMORY else ArrayFile(path)
+        x = read_array(file, str(path), size) if size <= stores.IN_MEMORY else ArrayFile(path)
     _check(path, "samples", x.dtype)
     store = x if isinstance(x, ArrayFile) else Memory(_tensor(path, x))
     return Data(store, transform=BYTES if x.dtype == np.uint8 else Identity())
@@ -77,7 +75,7 @@ def npz(path: Path) -> Data:
 
 def _check_packing(member: zipfile.ZipInfo, what: str) -> None:
     """Refuse a small file that would fill the memory."""
-    if member.file_size > max(IN_MEMORY, _PACKED * member.compress_size):
+    if member.file_size > max(stores.IN_MEMORY, _PACKED * member.compress_size):
         raise DataError(
             f"{what} has {member.file_size:,} bytes in {member.compress_size:,}, which no real "
             "data have; if it is yours, save it with np.savez, which does not compress"
@@ -97,11 +95,9 @@ def _data(path: Path, arrays: Mapping[str, np.ndarray[Any, Any] | None]) -> Data
             "'images', and the labels, if any, 'y' or 'labels'"
         )
     _check(path, "samples", x.dtype)
-    label = None
     if y is not None:
         _check(path, "labels", y.dtype)
-        label = torch.from_numpy(y.astype(np.int64))
-    return Data(_tensor(path, x), label, BYTES if x.dtype == np.uint8 else Identity())
+    return Data(_tensor(path, x), transform=BYTES if x.dtype == np.uint8 else Identity(), label=y)
 
 
 def _tensor(path: Path, x: np.ndarray[Any, Any]) -> Tensor:

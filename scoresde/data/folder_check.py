@@ -12,10 +12,9 @@ import torch
 from scoresde.data.image_files import Files
 from scoresde.data.images import Images, Look, Size, look, shape_of, usable
 from scoresde.data.report import Report, some
-from scoresde.data.samples import Data
+from scoresde.data.samples import Data, labelled
 from scoresde.data.stores import Part, in_threads
 from scoresde.errors import DataError
-from scoresde.units import BYTES
 
 __all__ = ["usable_of"]
 
@@ -52,7 +51,7 @@ def usable_of(report: Report, path: Path, size: Size) -> Data | None:
     classes = files.classes()
     index = torch.tensor(kept)
     label, n = (None, None) if classes is None else (classes[0][index], classes[1])
-    return Data(Part(images, index), label, BYTES, n)
+    return labelled(Part(images, index), label, n)
 
 
 def _other_files(report: Report, files: Files) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from scoresde.checks import check_name
 from scoresde.data.images import Size, joined, keep, look
-from scoresde.data.samples import Data
+from scoresde.data.samples import Data, labelled
 from scoresde.data.stores import Rows, in_threads
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError
 from scoresde.units import BYTES, Identity
@@ -99,13 +99,13 @@ def from_table(table: Any, column: str | None, size: Size, *, lazy: bool | None)
     cells = Cells(table, column)
     if not _is_image(row[column]):
         rows = Rows(len(table), cells.get, f"the column {column!r}")
-        return Data(rows, label, BYTES if rows.bytes else Identity(), classes)
+        return labelled(rows, label, classes, BYTES if rows.bytes else Identity())
     looks = list(in_threads(partial(look, cells), range(len(table))))
     for i, found in enumerate(looks):
         if found.error:
             raise DataError(f"cannot read the image {cells.name(i)}: {found.error}")
     images = joined(cells, looks, size)
-    return Data(keep(images, lazy), label, BYTES, classes)
+    return labelled(keep(images, lazy), label, classes)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from torch import Tensor
 
 from scoresde.checks import check_integer
 from scoresde.data.image_files import Files
-from scoresde.data.samples import Data
+from scoresde.data.samples import Data, labelled
 from scoresde.data.stores import Memory, Part, Store, in_threads, numbers, pieces
 from scoresde.errors import DataError
-from scoresde.units import BYTES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -172,7 +171,7 @@ def folder(path: Path, size: Size, *, skip: bool, lazy: bool | None) -> Data:
             store = Part(images, kept)
     found = files.classes()
     label, classes = (None, None) if found is None else (found[0][kept], found[1])
-    return Data(keep(store, lazy), label, BYTES, classes)
+    return labelled(keep(store, lazy), label, classes)
 
 
 def keep(store: Store, lazy: bool | None) -> Store:

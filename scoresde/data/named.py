@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from scoresde.data.images import Size, joined, keep, look
-from scoresde.data.samples import Data
+from scoresde.data.samples import Data, labelled
 from scoresde.data.stores import in_threads
 from scoresde.errors import DataError, InvalidValueError, UnknownNameError
-from scoresde.units import BYTES, Range
+from scoresde.units import Range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +31,7 @@ def digits() -> Data:
     """
     with np.load(Path(__file__).with_name("digits.npz")) as found:
         images, labels = (torch.from_numpy(found[name]) for name in ("images", "labels"))
-    return Data(images[:, None], labels.long(), Range(0, 16, levels=17))
+    return Data(images[:, None], transform=Range(0, 16, levels=17), label=labels)
 
 
 class Pairs:
@@ -73,7 +73,7 @@ def torchvision_set(
     images = keep(joined(items, looks, size), lazy)
     targets = [pairs[i][1] for i in range(len(pairs))]
     known = all(isinstance(target, int) for target in targets)
-    return Data(images, torch.tensor(targets) if known else None, BYTES)
+    return labelled(images, torch.tensor(targets) if known else None)
 
 
 def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any:

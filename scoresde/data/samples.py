@@ -1,66 +1,101 @@
-r"""Samples with their labels and the declared transform of their numbers."""
+"""Samples with their conditions and the declared transform of their numbers."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_dense, check_fields
+from scoresde.checks import check_name
 from scoresde.data.batches import order
-from scoresde.data.stores import PIECE, Memory, Part, Store, parts_of
-from scoresde.data.survey import Survey, content_of, survey
-from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.units import Identity, Standardize, Transform, describe
+from scoresde.data.conditions import (
+    ConditionMoments,
+    Kind,
+    as_condition,
+    check_names,
+    moments_of,
+    surveyed,
+)
+from scoresde.data.given import as_samples
+from scoresde.data.stores import Memory, Part, Store
+from scoresde.data.survey import Survey, differing, survey
+from scoresde.errors import DataError, InvalidTypeError, InvalidValueError
+from scoresde.sde import Classes, Condition, Field
+from scoresde.units import BYTES, Identity, Standardize, Transform, describe
 
-__all__ = ["Data"]
-
-_DTYPES = (torch.uint8, torch.float32, torch.float64)
+__all__ = ["Data", "labelled"]
 
 
-@dataclass(frozen=True, eq=False)
 class Data:
-    """Samples, in memory or where they are read when they are needed.
+    """Samples with what is known of each, in memory or where they are read when they are needed.
 
     Args:
-        raw: `(N, *event)`, in the user's own units: a tensor, finite floats or bytes, or a store
-            that reads such rows.
-        label: `(N,)`, integers in [0, classes), or None.
+        x: `(N, *event)`, in the user's own units: a tensor, an array, finite floats or bytes, or a
+            store that reads such rows.
         transform: What makes of them the numbers that a model learns, "model units". Bytes need
-            one, such as `BYTES`.
-        classes: How many there are; by default the largest label plus one.
+            one, such as `BYTES`; by default they stay as they are.
+        kinds: By name what a condition is; by default integers are labels of as many classes as
+            the largest one says, and floats a vector or a field.
+        conditions: By name a tensor, an array, a list or a store with one row for each sample:
+            labels `(N,)`, -1 where one is missing; or floats `(N, *)`, NaN where one is missing. A
+            number for each sample, `(N,)`, is a vector of one entry. None is no condition.
+
+    Attributes:
+        raw: The samples as they were given.
+        transform: What makes of them the numbers that a model learns.
+        conditions: The conditions as they were given, by name, in the order of the names.
+        kinds: What they are, by name.
 
     Raises:
-        DataError: No samples, a NaN or infinity, or labels that do not fit.
-        InvalidTypeError: Samples, labels or transform are of an impossible type.
-        ShapeError: `raw` has no event dimension, or there are more or fewer labels than samples.
+        DataError: No samples, a NaN or infinity among them, an infinity among the conditions, or a
+            label of no class.
+        InvalidTypeError: Samples, conditions or transform are of an impossible type.
+        InvalidValueError: A condition has a name that means something else.
+        ShapeError: `x` has no event dimension, or a condition has more or fewer rows than samples.
+        UnknownNameError: `kinds` names no condition.
+
+    Examples:
+        >>> data = Data(torch.randn(4, 2), label=[0, 2, -1, 1], y=torch.zeros(4, 3))
+        >>> print(data.kinds["label"], data.kinds["y"], data.condition(slice(2)))
+        Classes(n=3) Field(shape=(3,)) Condition(label: (2,), y: (2, 3))
     """
 
     raw: Tensor | Store
-    label: Tensor | None = None
-    transform: Transform = field(default_factory=Identity)
-    classes: int | None = None
+    transform: Transform
+    conditions: Mapping[str, Tensor | Store]
+    kinds: Mapping[str, Kind]
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    def __init__(
+        self,
+        x: Any,
+        *,
+        transform: Transform | None = None,
+        kinds: Mapping[str, Kind] | None = None,
+        **conditions: Any,
+    ) -> None:
+        self.transform = Identity() if transform is None else transform
         describe(self.transform)
-        if isinstance(self.raw, Tensor):
-            check_dense("x", self.raw)
-            object.__setattr__(self, "raw", self.raw.detach())
-            _check_dtype(self.raw, self.transform)
-        _check_shape(tuple(self.raw.shape))
-        if isinstance(self.raw, Tensor):
-            _check_finite(self.raw)
-        if self.label is not None:
-            check_dense("the label", self.label)
-            label = _checked_labels(self.label, len(self), self.classes)
-            object.__setattr__(self, "label", label)
-            object.__setattr__(self, "classes", self.classes or int(label.max()) + 1)
+        self.raw = as_samples(x, self.transform)
+        conditions = {name: given for name, given in conditions.items() if given is not None}
+        check_names(conditions)
+        kinds = {} if kinds is None else kinds
+        for name, kind in kinds.items():
+            check_name("condition", name, conditions)
+            if not isinstance(kind, Classes | Field):
+                raise InvalidTypeError(
+                    f"the kind of {name!r} is Classes(n) or Field(shape), got {kind!r}"
+                )
+        found = {
+            name: as_condition(name, conditions[name], len(self), kinds.get(name))
+            for name in sorted(conditions)
+        }
+        self.conditions = {name: rows for name, (rows, _) in found.items()}
+        self.kinds = {name: kind for name, (_, kind) in found.items()}
 
     def __len__(self) -> int:
         return int(self.raw.shape[0])
@@ -96,8 +131,42 @@ class Data:
             raise InvalidValueError(self._no_such(error)) from error
         return self.transform.forward(raw)
 
+    @property
+    def label(self) -> Tensor | None:
+        """The condition of the name "label", where that is one of classes."""
+        found = self.conditions.get("label")
+        return found if isinstance(found, Tensor) and self.classes is not None else None
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the labels have."""
+        kind = self.kinds.get("label")
+        return kind.n if isinstance(kind, Classes) else None
+
+    def condition(self, index: Tensor | slice) -> Condition | None:
+        """The conditions of the samples of these numbers; None where there are none.
+
+        Args:
+            index: Numbers from 0 to N - 1, or a slice.
+
+        Returns:
+            By name a tensor `(B, *)`: labels as integers, others as float32.
+
+        Raises:
+            DataError: One cannot be read; says which.
+            InvalidValueError: There is no sample of such a number.
+        """
+        rows = {}
+        for name, kept in self.conditions.items():
+            try:
+                row = kept[index] if isinstance(kept, Tensor) else kept.read(index)
+            except IndexError as error:
+                raise InvalidValueError(self._no_such(error)) from error
+            rows[name] = row if isinstance(self.kinds[name], Classes) else row.float()
+        return Condition(rows) if rows else None
+
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
-        """The samples of `index`, read where they are, with the same transform and classes."""
+        """The samples of `index`, read where they are, of the same transform and kinds."""
         try:
             rows = torch.arange(len(self))[index]
         except IndexError as error:
@@ -107,22 +176,50 @@ class Data:
                 f"data are indexed by a slice or a list of numbers, got {index!r}; "
                 "data.batch gives their tensor"
             )
-        label = None if self.label is None else self.label[rows]
-        return replace(self, raw=Part(self.store, rows), label=label)
+        conditions = {
+            name: kept[rows] if isinstance(kept, Tensor) else Part(kept, rows)
+            for name, kept in self.conditions.items()
+        }
+        return self._with(raw=Part(self.store, rows), conditions=conditions)
+
+    def _with(self, **changed: Any) -> Data:
+        """The same data with other attributes; of other samples there is another survey."""
+        data = copy.copy(self)
+        for known in ("survey", "_surveys") if "raw" in changed else ():
+            data.__dict__.pop(known, None)
+        data.__dict__.update(changed)
+        return data
 
     def _no_such(self, error: IndexError) -> str:
         return f"the {len(self)} samples have the numbers 0 to {len(self) - 1}: {error}"
 
-    def unlabelled(self) -> Data:
-        """The same samples without labels, for an unconditional model."""
-        return replace(self, label=None, classes=None)
+    def only(self, names: Collection[str]) -> Data:
+        """The same samples with the conditions of these names, as far as there are any.
+
+        `data.only(())` is for an unconditional model.
+        """
+        conditions, kinds = (
+            {name: value for name, value in kept.items() if name in names}
+            for kept in (self.conditions, self.kinds)
+        )
+        return self._with(conditions=conditions, kinds=kinds)
+
+    def without(self, *names: str) -> Data:
+        """The same samples without the conditions of these names.
+
+        Raises:
+            UnknownNameError: There is no such condition.
+        """
+        for name in names:
+            check_name("condition", name, self.conditions)
+        return self.only(self.conditions.keys() - set(names))
 
     def standardized(self) -> Data:
         """The same samples with the transform that gives them mean 0 and variance 1.
 
         One shift and one scale for each dimension of vectors, and for each channel of images.
         """
-        return replace(self, transform=Standardize.of(self.survey.mean, self.survey.var))
+        return self._with(transform=Standardize.of(self.survey.mean, self.survey.var))
 
     def units_of(self, transform: Transform) -> Data:
         """The same raw samples under the transform of a model; their own where it has none.
@@ -139,17 +236,38 @@ class Data:
                     f"the model learnt {transform}, but these numbers lie in "
                     f"[{self.survey.low:.6g}, {self.survey.high:.6g}]"
                 )
-        return replace(self, transform=transform)
+        return self._with(transform=transform)
 
     @cached_property
     def survey(self) -> Survey:
         """Moments, range and checksum of the raw samples, from one pass over all of them."""
         return survey(self.store)
 
+    @cached_property
+    def _surveys(self) -> dict[str, Survey]:
+        """The same of each condition, of the numbers that are not missing."""
+        return {name: surveyed(name, kept) for name, kept in self.conditions.items()}
+
+    def condition_moments(self) -> dict[str, ConditionMoments]:
+        """The mean and the standard deviation of every vector and field, by name.
+
+        They are those of what is not missing: per entry of a vector, per channel of a field.
+
+        Raises:
+            DataError: A number is infinite, or float32, in which models have them, cannot tell
+                them apart.
+        """
+        return {
+            name: moments_of(name, self._surveys[name])
+            for name, kind in self.kinds.items()
+            if isinstance(kind, Field)
+        }
+
     def changed(self, turn: int) -> str:
         """Compare some of the samples, 16 MiB at least, with what the survey found in them.
 
-        Turns 0, 1, ... look at one part after another, all of them where the samples are few.
+        Turns 0, 1, ... look at one part after another, all of them where the samples are few. The
+        conditions that are not in memory are looked at likewise.
 
         Returns:
             What has changed, in words, or nothing.
@@ -157,16 +275,15 @@ class Data:
         Raises:
             DataError: They cannot be read any more.
         """
-        store, sums = self.store, self.survey.sums
-        parts = parts_of(store.shape)
-        first = store.read(parts[0])
-        count = -(-PIECE // max(1, first.numel() * first.element_size()))
-        for i in range(turn * count, turn * count + min(count, len(parts))):
-            part = parts[i % len(parts)]
-            if zlib.crc32(content_of(store.read(part))) != sums[i % len(parts)]:
+        watched = [("", self.store, self.survey)]
+        for name, kept in self.conditions.items():
+            if not isinstance(kept, Tensor):
+                watched.append((f"conditions {name!r} of the ", kept, self._surveys[name]))
+        for what, store, found in watched:
+            if part := differing(store, found, turn):
                 return (
-                    f"some of the samples {part.start} to {part.stop - 1} are no longer what they "
-                    "were when the data were loaded"
+                    f"some of the {what}samples {part.start} to {part.stop - 1} are no longer what "
+                    "they were when the data were loaded"
                 )
         return ""
 
@@ -206,52 +323,25 @@ class Data:
         return self[index[held:]], self[index[:held]]
 
     def fingerprint(self) -> str:
-        """A SHA-256 of samples, transform and labels, to tell one data set from another.
+        """A SHA-256 of samples, transform and conditions, to tell one data set from another.
 
-        It is one of the numbers themselves, not of names, dates or formats: a copied folder, or
+        It is one of the numbers themselves, not of paths, dates or formats: a copied folder, or
         its images in one array, are the same data set.
         """
         digest = hashlib.sha256(f"{self.survey.sha256} {self.transform}".encode())
-        if self.label is not None:
-            digest.update(self.label.contiguous().view(torch.uint8).numpy().data)
+        for name in self.conditions:
+            digest.update(f"{name!r} {self._surveys[name].sha256}".encode())
         return digest.hexdigest()
 
 
-def _check_dtype(x: Tensor, transform: Transform) -> None:
-    if x.dtype not in _DTYPES or (x.dtype == torch.uint8 and transform == Identity()):
-        raise InvalidTypeError(
-            f"x must be float32 or float64, got {x.dtype}; convert it with x.float(), or "
-            "8-bit images with x.float() / 127.5 - 1, or keep them: Data(x, transform=BYTES)"
-        )
-
-
-def _check_shape(shape: tuple[int, ...]) -> None:
-    if len(shape) < 2:
-        raise ShapeError(
-            f"samples must have shape (N, *event), got {shape}; "
-            "numbers become events of one dimension with `x[:, None]`"
-        )
-    if 0 in shape:
-        raise DataError(f"there are no samples: shape {shape}")
-
-
-def _check_finite(x: Tensor) -> None:
-    if not bool(torch.isfinite(x).all()):
-        bad = (~torch.isfinite(x)).flatten(1).any(1)
-        raise DataError(
-            f"{int(bad.sum())} of {len(x)} samples hold a NaN or an infinity, the first is number "
-            f"{int(bad.nonzero()[0, 0])}; remove them with `x[x.flatten(1).isfinite().all(1)]`"
-        )
-
-
-def _checked_labels(label: Tensor, n: int, classes: int | None) -> Tensor:
-    if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-        raise InvalidTypeError(f"labels must be integers, got {label.dtype}")
-    if label.shape != (n,):
-        raise ShapeError(f"labels must have shape ({n},), one a sample; got {tuple(label.shape)}")
-    label = label.long()
-    low, high = int(label.min()), int(label.max())
-    top = high if classes is None else classes - 1
-    if low < 0 or high > top:
-        raise DataError(f"labels lie in [{low}, {high}], expected [0, {top}]")
-    return label
+def labelled(
+    x: Tensor | Store,
+    label: Tensor | None,
+    classes: int | None = None,
+    transform: Transform = BYTES,
+) -> Data:
+    """The data of samples, bytes unless another transform says so, and labels, if there are any."""
+    if label is None:
+        return Data(x, transform=transform)
+    kinds = None if classes is None else {"label": Classes(classes)}
+    return Data(x, transform=transform, kinds=kinds, label=label)

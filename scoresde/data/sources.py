@@ -6,22 +6,20 @@ Images become `(C, H, W)` bytes with the transform to [-1, 1], which is kept wit
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from scoresde.checks import door
-from scoresde.data.arrays import IN_MEMORY, array_file
+from scoresde.data.arrays import array_file
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
 from scoresde.data.images import Size, check_size, folder
 from scoresde.data.named import digits, torchvision_set
 from scoresde.data.samples import Data
-from scoresde.errors import DataError, InvalidTypeError, InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["find", "load"]
 
@@ -100,7 +98,7 @@ def find(
     check_size(size)
     if isinstance(source, Tensor | np.ndarray):
         _check_no_images(size, lazy)
-        return Data(_tensor(source), _labels(label))
+        return Data(source, label=label)
     if label is not None:
         raise InvalidValueError("label= goes with a tensor; files and data sets bring their own")
     if is_table(source):
@@ -130,29 +128,3 @@ def _check_no_images(size: Size, lazy: bool | None) -> None:
     for name, value in (("size", size), ("lazy", lazy)):
         if value is not None:
             raise InvalidValueError(f"{name}={value!r} is for images; leave it out for arrays")
-
-
-def _tensor(x: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    if isinstance(x, Tensor):
-        return x
-    if isinstance(x, np.memmap):  # whoever cuts its file off would end this process
-        if x.nbytes > IN_MEMORY:
-            raise DataError(
-                f"this array is mapped from {x.filename}, and too large for a copy; pass the path "
-                "of a .npy file instead, which is read where it lies"
-            )
-        x = np.array(x)
-    try:
-        native = x.astype(x.dtype.newbyteorder("="), copy=False)
-        with warnings.catch_warnings():  # of arrays that may not be written: nobody does
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return torch.from_numpy(np.ascontiguousarray(native))
-    except TypeError as error:
-        raise InvalidTypeError(f"samples must be floats, got an array of {x.dtype}") from error
-
-
-def _labels(label: Any) -> Tensor | None:
-    try:
-        return None if label is None else torch.as_tensor(label)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidTypeError(f"labels must be integers, one a sample: {error}") from error

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from scoresde.errors import DataError
 
 __all__ = [
+    "IN_MEMORY",
     "PIECE",
     "Memory",
     "Part",
@@ -34,6 +35,8 @@ __all__ = [
     "plain",
 ]
 
+IN_MEMORY = 2**28
+"""Bytes of a `.npy` file, or of a data set of torch's, that are read into memory: 256 MiB."""
 PIECE = 2**24
 """The bytes of one piece of samples, at most."""
 _THREADS = min(8, os.cpu_count() or 1)
@@ -42,6 +45,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
+@runtime_checkable
 class Store(Protocol):
     """Raw samples that are read by their numbers."""
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde.data.stores import Store, pieces
+from scoresde.data.stores import PIECE, Store, parts_of, pieces
 from scoresde.errors import DataError
 
-__all__ = ["Survey", "content_of", "survey"]
+__all__ = ["Survey", "content_of", "differing", "survey"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Survey:
         high: The largest number.
         sha256: Of the shape and all numbers in their order, wherever they lie.
         sums: A checksum of each of the pieces in which samples are read.
+        n: How many numbers of every dimension are not missing, float64 `(*event)`.
     """
 
     mean: Tensor
@@ -42,11 +43,17 @@ class Survey:
     low: float
     high: float
     sha256: str
-    sums: tuple[int, ...] = ()
+    sums: tuple[int, ...]
+    n: Tensor
 
 
-def survey(store: Store) -> Survey:
+def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
     """Read all samples once.
+
+    Args:
+        store: Where they lie.
+        what: What they are, for errors; nothing for the samples themselves.
+        missing: Whether a NaN is a number that is missing, which then counts in no moment.
 
     Raises:
         DataError: A sample cannot be read, or holds a NaN or an infinity, or they lie so far apart
@@ -54,41 +61,73 @@ def survey(store: Store) -> Survey:
     """
     digest = hashlib.sha256(str(store.shape).encode())
     mean = torch.zeros(store.shape[1:], dtype=torch.float64)
-    origin, spread, varies = mean, torch.zeros_like(mean), torch.zeros_like(mean, dtype=torch.bool)
+    origin, spread, count = mean, torch.zeros_like(mean), torch.zeros_like(mean)
+    varies = torch.zeros_like(mean, dtype=torch.bool)
     low, high = torch.inf, -torch.inf
     sums = []
     for rows, raw in pieces(store):
         content = content_of(raw)
         digest.update(content)
         sums.append(zlib.crc32(content))
-        least, most = raw.aminmax()
-        if not (torch.isfinite(least) and torch.isfinite(most)):
-            bad = (~raw.isfinite()).flatten(1).any(1)
-            raise DataError(
-                f"sample {rows.start + int(bad.nonzero()[0, 0])} holds a NaN or an infinity; "
-                "`scoresde data check` counts all of them"
-            )
-        low, high = min(low, float(least)), max(high, float(most))
         x = raw.cpu().double()
-        # from the first sample on, where a constant column is 0 and a narrow one loses no digits
-        origin = x[0] if rows.start == 0 else origin
-        x = x - origin
+        known = ~x.isnan() if missing else torch.ones((), dtype=torch.bool)
+        least, most = _filled(x, known, torch.inf).amin(), _filled(x, known, -torch.inf).amax()
+        bad = known & ~x.isfinite() if missing else ~(least.isfinite() & most.isfinite())
+        if bad.any():
+            bad = known & ~x.isfinite()
+            raise DataError(_not_finite(what, rows.start + int(bad.flatten(1).any(1).nonzero()[0])))
+        low, high = min(low, float(least)), max(high, float(most))
+        # from the first number on, where a constant column is 0 and a narrow one loses no digits
+        first = x.gather(0, known.byte().argmax(0, keepdim=True))[0] if missing else x[0]
+        origin = first.nan_to_num().where(count == 0, origin)
+        x = _filled(x - origin, known, 0)
         varies |= (x != 0).any(0)
-        own = x.mean(0)
-        delta, n = own - mean, rows.stop
-        spread += (x - own).square_().sum(0) + delta**2 * (rows.start * len(x) / n)
-        mean += delta * (len(x) / n)
+        new = known.expand_as(x).sum(0, dtype=torch.float64) if missing else torch.tensor(len(x))
+        own = x.sum(0) / new.clamp_min(1)
+        delta, total = own - mean, (count + new).clamp_min(1)
+        spread += _filled(x - own, known, 0).square_().sum(0) + delta**2 * (count * new / total)
+        mean += delta * (new / total)
+        count += new
     for how, lost in (
         ("far apart", ~(mean.isfinite() & spread.isfinite())),
         ("near to each other", varies & (spread == 0)),
     ):
         if lost.any():
             raise DataError(
-                f"the numbers lie in [{low:.4g}, {high:.4g}], so {how} that their squares are "
-                "beyond float64; scale them"
+                f"the numbers {f'of {what} ' if what else ''}lie in [{low:.4g}, {high:.4g}], so "
+                f"{how} that their squares are beyond float64; scale them"
             )
-    var = spread / store.shape[0]
-    return Survey(origin + mean, var, low, high, digest.hexdigest(), tuple(sums))
+    var = spread / count.clamp_min(1)
+    return Survey(origin + mean, var, low, high, digest.hexdigest(), tuple(sums), count)
+
+
+def differing(store: Store, found: Survey, turn: int) -> slice | None:
+    """Return samples that are not what a survey found, of 16 MiB at least; None where all are.
+
+    Turns 0, 1, ... look at one part after another, all of them where the samples are few.
+
+    Raises:
+        DataError: They cannot be read any more.
+    """
+    parts = parts_of(store.shape)
+    first = store.read(parts[0])
+    count = -(-PIECE // max(1, first.numel() * first.element_size()))
+    for i in range(turn * count, turn * count + min(count, len(parts))):
+        part = parts[i % len(parts)]
+        if zlib.crc32(content_of(store.read(part))) != found.sums[i % len(parts)]:
+            return part
+    return None
+
+
+def _filled(x: Tensor, known: Tensor, value: float) -> Tensor:
+    """Return x with a value in place of what is missing."""
+    return x.where(known, value) if known.ndim else x
+
+
+def _not_finite(what: str, number: int) -> str:
+    if what:
+        return f"{what} of sample {number} is infinite; write NaN where it is missing"
+    return f"sample {number} holds a NaN or an infinity; `scoresde data check` counts all of them"
 
 
 def content_of(raw: Tensor) -> memoryview:

@@ -66,7 +66,7 @@ def check_fit(score: nn.Module, data: Data) -> None:
     except ScoreSDEError as error:
         raise type(error)(
             f"the data have labels of {data.classes} classes, and {error}; build the network with "
-            f"num_classes={data.classes}, or train on `data.unlabelled()`"
+            f"num_classes={data.classes}, or train on `data.without('label')`"
         ) from error
 
 

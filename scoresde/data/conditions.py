@@ -1,0 +1,168 @@
+"""Conditions of samples: by name one row for each sample, checked, with what is missing.
+
+A row is a label, an integer with -1 where it is missing; or a vector or a field of floating point
+numbers, NaN where one is missing. Bytes of more axes than one, images, are fields of the numbers
+from 0 to 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_dense
+from scoresde.data.given import as_tensor, is_store
+from scoresde.data.stores import Memory, Store
+from scoresde.data.survey import Survey, survey
+from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.sde import Classes, Field
+
+__all__ = ["ConditionMoments", "Kind", "as_condition", "check_names", "moments_of", "surveyed"]
+
+Kind = Classes | Field
+
+_COARSE = 0.01  # of a standard deviation, that neighbours in float32 may lie apart
+_TAKEN = {"x": "samples", "c": "the noise level", "transform": "the units", "kinds": "the kinds"}
+
+
+class ConditionMoments(NamedTuple):
+    """The mean and the standard deviation of a condition, in an order of axes that broadcasts.
+
+    Attributes:
+        mean: `(k,)` of a vector, `(C, 1, ...)` of a field `(C, *)`, float64.
+        std: Likewise; 1 where all numbers are equal or missing.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+
+def check_names(names: Mapping[str, object]) -> None:
+    """Raise InvalidValueError where a condition has a name that means something else."""
+    for name in names:
+        if name in _TAKEN:
+            raise InvalidValueError(
+                f"a condition cannot be called {name!r}, which is {_TAKEN[name]}; rename it"
+            )
+
+
+def as_condition(
+    name: str, given: object, n: int, kind: Kind | None
+) -> tuple[Tensor | Store, Kind]:
+    """Return a condition of n samples and its kind, that of its numbers where none is given.
+
+    Raises:
+        DataError: A label is outside of the classes, or a number infinite; names the sample.
+        InvalidTypeError: It is neither integers nor floats.
+        ShapeError: It has more or fewer rows, or rows of another shape than the kind's.
+    """
+    rows = given if is_store(given) else as_tensor(f"condition {name!r}", given)
+    if isinstance(rows, Tensor):
+        check_dense(f"condition {name!r}", rows)
+        rows = rows.detach().cpu()
+        if rows.dtype == torch.bool or rows.is_complex():
+            way = "torch.view_as_real(y)" if rows.is_complex() else "y.long(), labels of 2 classes"
+            raise InvalidTypeError(
+                f"condition {name!r} takes integer labels or floats, got {rows.dtype}; pass {way}"
+            )
+    if not rows.shape or rows.shape[0] != n:
+        raise ShapeError(
+            f"condition {name!r} must have one row for each of {n} samples, got shape "
+            f"{tuple(rows.shape)}"
+        )
+    if isinstance(kind, Classes) or (kind is None and _is_label(rows)):
+        return _labels(name, rows, kind)
+    return _field(name, rows, kind)
+
+
+def _is_label(rows: Tensor | Store) -> bool:
+    return isinstance(rows, Tensor) and not rows.is_floating_point() and rows.ndim == 1
+
+
+def _labels(name: str, rows: Tensor | Store, kind: Classes | None) -> tuple[Tensor, Classes]:
+    rows = rows if isinstance(rows, Tensor) else rows.read(slice(None))
+    if rows.ndim != 1:
+        raise ShapeError(
+            f"condition {name!r}, labels, must have shape ({len(rows)},), one a sample; got "
+            f"{tuple(rows.shape)}"
+        )
+    if rows.is_floating_point():  # as a table has labels of which some are missing
+        whole = rows.nan_to_num(-1.0)
+        if not torch.equal(whole, whole.round()):
+            raise InvalidTypeError(
+                f"condition {name!r}, labels, must be integers, got {rows.dtype} with fractions"
+            )
+        rows = whole
+    rows = rows.long()
+    low, high = int(rows.min()), int(rows.max())
+    kind = Classes(max(high, 0) + 1) if kind is None else kind
+    outside = (rows < -1) | (rows >= kind.n)
+    if outside.any():
+        raise DataError(
+            f"labels of {name!r} lie in [{low}, {high}], expected [0, {kind.n - 1}], or -1 where "
+            f"one is missing; the first outside is that of sample {int(outside.nonzero()[0])}"
+        )
+    return rows, kind
+
+
+def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor | Store, Field]:
+    if isinstance(rows, Tensor):
+        image = rows.dtype == torch.uint8 and rows.ndim > 2
+        if not (rows.is_floating_point() or image or kind is not None):
+            raise InvalidTypeError(
+                f"condition {name!r} has integers of shape {tuple(rows.shape)}; labels have one "
+                "axis, y[:, 0], and other numbers are floats, y.float()"
+            )
+        if not (rows.dtype in (torch.float32, torch.float64) or image):
+            rows = rows.float()
+        if kind is None and rows.ndim == 1:
+            rows = rows[:, None]  # a number is a vector of one entry
+        if rows.isinf().any():
+            raise DataError(
+                f"condition {name!r} of sample {int(rows.isinf().nonzero()[0, 0])} is infinite; "
+                "write NaN where it is missing"
+            )
+    found = Field(tuple(rows.shape[1:]))
+    if kind is not None and kind != found:
+        raise ShapeError(
+            f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}"
+        )
+    if 0 in found.shape:
+        raise ShapeError(f"condition {name!r} is empty: shape {tuple(rows.shape)}")
+    return rows, found
+
+
+def surveyed(name: str, rows: Tensor | Store) -> Survey:
+    """Return moments and checksum of a condition, of the numbers that are not missing."""
+    store = Memory(rows) if isinstance(rows, Tensor) else rows
+    return survey(store, what=f"condition {name!r}", missing=True)
+
+
+def moments_of(name: str, found: Survey) -> ConditionMoments:
+    """Return the moments of a condition: per entry of a vector, per channel of a field.
+
+    Raises:
+        DataError: Its numbers differ by less than float32, in which a model has them, can tell.
+    """
+    shape = tuple(found.mean.shape[:1]) or (1,)
+    rows, var, n = (part.double().reshape(*shape, -1) for part in (found.mean, found.var, found.n))
+    share = n / n.sum(1, keepdim=True).clamp_min(1)
+    mean = (share * rows).sum(1)
+    total = (share * (var + (rows - mean[:, None]).square())).sum(1)
+    low = rows.masked_fill(n == 0, torch.inf).amin(1)
+    high = rows.masked_fill(n == 0, -torch.inf).amax(1)
+    varies = (var > 0).any(1) | (low < high)
+    mean = mean.where(varies, low.nan_to_num(posinf=0.0))
+    std = total.sqrt().where(varies, 1.0)
+    steps = torch.finfo(torch.float32).eps * mean.abs() / std
+    if bool((varies & (steps > _COARSE)).any()):
+        worst = int((steps * varies).argmax())
+        raise DataError(
+            f"condition {name!r} has a mean of {float(mean[worst]):.6g} and a standard deviation "
+            f"of {float(std[worst]):.3g}, which float32 cannot tell apart; subtract a constant"
+        )
+    axes = found.mean.shape[:1] + (1,) * (found.mean.ndim - 1)
+    return ConditionMoments(mean.reshape(axes), std.reshape(axes))

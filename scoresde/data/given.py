@@ -1,0 +1,102 @@
+"""Numbers that a user hands over, as tensors on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_dense, quoted
+from scoresde.data import stores
+from scoresde.data.stores import Store
+from scoresde.errors import DataError, InvalidTypeError, ShapeError
+from scoresde.units import Identity, Transform
+
+__all__ = ["as_samples", "as_tensor", "is_store"]
+
+_DTYPES = (torch.uint8, torch.float32, torch.float64)
+
+
+def as_samples(x: object, transform: Transform) -> Tensor | Store:
+    """Return samples as a tensor out of any graph, or the store that they are, once checked.
+
+    Raises:
+        DataError: There are none, or a NaN or an infinity is among them.
+        InvalidTypeError: They are of an impossible type.
+        ShapeError: They have no event dimension.
+    """
+    if is_store(x):
+        _check_shape(tuple(x.shape))
+        return x
+    x = as_tensor("the samples", x)
+    check_dense("x", x)
+    x = x.detach()
+    _check_dtype(x, transform)
+    _check_shape(tuple(x.shape))
+    _check_finite(x)
+    return x
+
+
+def is_store(given: object) -> TypeGuard[Store]:
+    """Return whether something reads samples by their numbers."""
+    return not isinstance(given, Tensor) and isinstance(given, Store)
+
+
+def as_tensor(what: str, given: object) -> Tensor:
+    """Return a tensor of the numbers in a tensor, an array or a list.
+
+    Raises:
+        InvalidTypeError: They are no numbers that torch knows.
+        DataError: They are mapped from a file, and too large for a copy.
+    """
+    if isinstance(given, Tensor):
+        return given
+    if isinstance(given, np.memmap):  # whoever cuts its file off would end this process
+        if given.nbytes > stores.IN_MEMORY:
+            raise DataError(
+                f"{what}, an array, is mapped from {given.filename}, and too large for a copy; "
+                "pass the path of a .npy file instead, which is read where it lies"
+            )
+        given = np.array(given)
+    try:
+        x = np.asarray(given)
+        if x.dtype.kind not in "fiubc":
+            raise TypeError
+        x = np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="), copy=False)).reshape(x.shape)
+        with warnings.catch_warnings():  # of arrays that may not be written: nobody does
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(x)
+    except (TypeError, ValueError) as error:
+        kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else quoted(given)
+        told = f"{what} must be numbers in rows of one shape, got {kind}"
+        raise InvalidTypeError(told) from error
+
+
+def _check_dtype(x: Tensor, transform: Transform) -> None:
+    if x.dtype not in _DTYPES or (x.dtype == torch.uint8 and transform == Identity()):
+        raise InvalidTypeError(
+            f"x must be float32 or float64, got {x.dtype}; convert it with x.float(), or "
+            "8-bit images with x.float() / 127.5 - 1, or keep them: Data(x, transform=BYTES)"
+        )
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) < 2:
+        raise ShapeError(
+            f"samples must have shape (N, *event), got {shape}; "
+            "numbers become events of one dimension with `x[:, None]`"
+        )
+    if 0 in shape:
+        raise DataError(f"there are no samples: shape {shape}")
+
+
+def _check_finite(x: Tensor) -> None:
+    if not bool(torch.isfinite(x).all()):
+        bad = (~torch.isfinite(x)).flatten(1).any(1)
+        raise DataError(
+            f"{int(bad.sum())} of {len(x)} samples hold a NaN or an infinity, the first is number "
+            f"{int(bad.nonzero()[0, 0])}; remove them with `x[x.flatten(1).isfinite().all(1)]`"
+        )
