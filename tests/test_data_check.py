@@ -185,7 +185,7 @@ def test_gaps_in_labels_and_data_that_were_loaded_are_understood():
 
 def test_labels_that_are_large_numbers_from_elsewhere_are_not_counted_through():
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-    report = check(load(x, label=[10**12, 1, 0]))
+    report = check(load(x, condition={"label": [10**12, 1, 0]}))
     assert report.facts["classes"] == "1,000,000,000,001, with 0 to 1 samples each"
     only(report.remarks, "labels that no sample has: 2, 3,", ", 21, and 999999999978 more")
 

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_dense
+from scoresde.checks import check_dense, check_name, quoted
 from scoresde.data.given import as_tensor, is_store
 from scoresde.data.stores import Memory, Store
 from scoresde.data.survey import Survey, survey
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.sde import Classes, Field
 
-__all__ = ["ConditionMoments", "Kind", "as_condition", "check_names", "moments_of", "surveyed"]
+__all__ = ["ConditionMoments", "Kind", "Named", "as_conditions", "moments_of", "surveyed"]
 
 Kind = Classes | Field
 
@@ -40,25 +40,63 @@ class ConditionMoments(NamedTuple):
     std: Tensor
 
 
-def check_names(names: Mapping[str, object]) -> None:
-    """Raise InvalidValueError where a condition has a name that means something else."""
-    for name in names:
+class Named(NamedTuple):
+    """Labels of classes that have names.
+
+    Attributes:
+        rows: The labels.
+        names: The names of the classes, in the order of their numbers.
+    """
+
+    rows: Tensor
+    names: tuple[str, ...]
+
+
+class Checked(NamedTuple):
+    """A condition, its kind, and the names of its classes, if they have any."""
+
+    rows: Tensor | Store
+    kind: Kind
+    names: tuple[str, ...] = ()
+
+
+def as_conditions(
+    given: Mapping[str, object], kinds: Mapping[str, Kind], n: int
+) -> dict[str, Checked]:
+    """Return the conditions of n samples in the order of their names; one that is None is left out.
+
+    Args:
+        given: By name the rows.
+        kinds: By name the kind; where it is not given, that of the rows.
+        n: The number of samples.
+
+    Raises:
+        DataError: A label is outside of the classes, or a number infinite; names the sample.
+        InvalidTypeError: One is neither integers nor floats, or a kind is none.
+        InvalidValueError: A name means something else.
+        ShapeError: There are more or fewer rows, or rows of another shape than the kind's.
+        UnknownNameError: There is a kind and no condition.
+    """
+    found = {name: given[name] for name in sorted(given) if given[name] is not None}
+    for name in found:
         if name in _TAKEN:
             raise InvalidValueError(
                 f"a condition cannot be called {name!r}, which is {_TAKEN[name]}; rename it"
             )
+    for name, kind in kinds.items():
+        check_name("condition", name, given)
+        if not isinstance(kind, Classes | Field):
+            raise InvalidTypeError(
+                f"the kind of {name!r} is Classes(n) or Field(shape), got {quoted(kind)}"
+            )
+    return {name: _checked(name, rows, n, kinds.get(name)) for name, rows in found.items()}
 
 
-def as_condition(
-    name: str, given: object, n: int, kind: Kind | None
-) -> tuple[Tensor | Store, Kind]:
-    """Return a condition of n samples and its kind, that of its numbers where none is given.
-
-    Raises:
-        DataError: A label is outside of the classes, or a number infinite; names the sample.
-        InvalidTypeError: It is neither integers nor floats.
-        ShapeError: It has more or fewer rows, or rows of another shape than the kind's.
-    """
+def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
+    names: tuple[str, ...] = ()
+    if isinstance(given, Named):
+        given, names = given
+        kind = Classes(len(names)) if kind is None else kind
     rows = given if is_store(given) else as_tensor(f"condition {name!r}", given)
     if isinstance(rows, Tensor):
         check_dense(f"condition {name!r}", rows)
@@ -74,8 +112,8 @@ def as_condition(
             f"{tuple(rows.shape)}"
         )
     if isinstance(kind, Classes) or (kind is None and _is_label(rows)):
-        return _labels(name, rows, kind)
-    return _field(name, rows, kind)
+        return Checked(*_labels(name, rows, kind), names)
+    return Checked(*_field(name, rows, kind))
 
 
 def _is_label(rows: Tensor | Store) -> bool:

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from scoresde.data.report import NAMED, Report, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import find
 from scoresde.data.stores import pieces
+from scoresde.data.wanted import Wanted
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -43,6 +45,7 @@ _SHOWN = 64  # samples of the picture
 def check(
     source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
     *,
+    condition: Mapping[str, Any] | None = None,
     split: str | None = None,
     size: Size = None,
     standardize: bool = False,
@@ -53,6 +56,7 @@ def check(
 
     Args:
         source: What `load` takes, or data that were loaded.
+        condition: As for `load`.
         split: As for `load`.
         size: As for `load`.
         standardize: As for `load`.
@@ -70,12 +74,7 @@ def check(
     if stride < 1:
         raise InvalidValueError(f"the stride is at least 1, got {stride}")
     report = Report()
-    if isinstance(source, Data):
-        data: Data | None = source
-    elif isinstance(source, str | os.PathLike) and _is_folder(source):
-        data = usable_of(report, Path(source).expanduser(), size)
-    else:
-        data = _opened(report, source, split, size)
+    data = _opened(report, source, condition or {}, split, size)
     if data is None:
         return report
     _describe(report, data)
@@ -102,9 +101,17 @@ def _is_folder(source: str | os.PathLike[str]) -> bool:
     return not named and not os.fspath(source).startswith("hf:") and Path(source).is_dir()
 
 
-def _opened(report: Report, source: object, split: str | None, size: Size) -> Data | None:
+def _opened(
+    report: Report,
+    source: object,
+    condition: Mapping[str, Any],
+    split: str | None,
+    size: Size,
+) -> Data | None:
     try:
-        return find(source, split=split, size=size)
+        if isinstance(source, str | os.PathLike) and _is_folder(source):
+            return usable_of(report, Path(source).expanduser(), size, Wanted(condition))
+        return find(source, condition=condition, split=split, size=size)
     except (DataError, InvalidTypeError, ShapeError) as error:
         report.problems.append(str(error))
         return None
