@@ -7,7 +7,7 @@ from 0 to 255.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,12 +15,26 @@ from torch import Tensor
 
 from scoresde.checks import check_dense, check_name, quoted
 from scoresde.data.given import as_tensor, is_store
-from scoresde.data.stores import Memory, Store
+from scoresde.data.stores import Memory, Store, narrow
 from scoresde.data.survey import Survey, survey
-from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    ShapeError,
+    UnknownNameError,
+)
 from scoresde.sde import Classes, Field
 
-__all__ = ["ConditionMoments", "Kind", "Named", "as_conditions", "moments_of", "surveyed"]
+__all__ = [
+    "ConditionMoments",
+    "Kind",
+    "Named",
+    "as_conditions",
+    "check_known",
+    "moments_of",
+    "surveyed",
+]
 
 Kind = Classes | Field
 
@@ -60,6 +74,13 @@ class Checked(NamedTuple):
     names: tuple[str, ...] = ()
 
 
+def check_known(name: str, conditions: Collection[str]) -> None:
+    """Raise UnknownNameError unless there is a condition of that name."""
+    if not conditions:
+        raise UnknownNameError(f"there is no condition {name!r}: these data have none")
+    check_name("condition", name, conditions)
+
+
 def as_conditions(
     given: Mapping[str, object], kinds: Mapping[str, Kind], n: int
 ) -> dict[str, Checked]:
@@ -84,7 +105,7 @@ def as_conditions(
                 f"a condition cannot be called {name!r}, which is {_TAKEN[name]}; rename it"
             )
     for name, kind in kinds.items():
-        check_name("condition", name, given)
+        check_known(name, given)
         if not isinstance(kind, Classes | Field):
             raise InvalidTypeError(
                 f"the kind of {name!r} is Classes(n) or Field(shape), got {quoted(kind)}"
@@ -105,6 +126,11 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
             way = "torch.view_as_real(y)" if rows.is_complex() else "y.long(), labels of 2 classes"
             raise InvalidTypeError(
                 f"condition {name!r} takes integer labels or floats, got {rows.dtype}; pass {way}"
+            )
+        if rows.isinf().any():
+            raise DataError(
+                f"condition {name!r} of sample {int(rows.isinf().nonzero()[0, 0])} is infinite; "
+                "write NaN where it is missing"
             )
     if not rows.shape or rows.shape[0] != n:
         raise ShapeError(
@@ -154,15 +180,12 @@ def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor 
                 f"condition {name!r} has integers of shape {tuple(rows.shape)}; labels have one "
                 "axis, y[:, 0], and other numbers are floats, y.float()"
             )
-        if not (rows.dtype in (torch.float32, torch.float64) or image):
+        if rows.dtype == torch.float64 and rows.ndim:  # what a model sees is float32
+            rows = torch.from_numpy(narrow(rows.numpy()))
+        elif rows.dtype != torch.float32 and not image:
             rows = rows.float()
-        if kind is None and rows.ndim == 1:
+        if rows.ndim == 1 and (kind is None or kind.shape == (1,)):
             rows = rows[:, None]  # a number is a vector of one entry
-        if rows.isinf().any():
-            raise DataError(
-                f"condition {name!r} of sample {int(rows.isinf().nonzero()[0, 0])} is infinite; "
-                "write NaN where it is missing"
-            )
     found = Field(tuple(rows.shape[1:]))
     if kind is not None and kind != found:
         raise ShapeError(

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_name
 from scoresde.data.batches import order
 from scoresde.data.conditions import (
     ConditionMoments,
     Kind,
     as_conditions,
+    check_known,
     moments_of,
     surveyed,
 )
@@ -48,7 +48,7 @@ class Data:
     Attributes:
         raw: The samples as they were given.
         transform: What makes of them the numbers that a model learns.
-        conditions: The conditions as they were given, by name, in the order of the names.
+        conditions: The conditions, by name, in the order of the names.
         kinds: What they are, by name.
         names: The names of the classes, where they are known: of folders, or of text in a table.
 
@@ -188,7 +188,7 @@ class Data:
     def _with(self, **changed: Any) -> Data:
         """The same data with other attributes; of other samples there is another survey."""
         data = copy.copy(self)
-        found = ("survey", "_surveys") if "raw" in changed else ()
+        found = ("survey", "surveys") if "raw" in changed else ()
         data.__dict__ = {k: v for k, v in vars(self).items() if k not in found} | changed
         return data
 
@@ -214,7 +214,7 @@ class Data:
             UnknownNameError: There is no such condition.
         """
         for name in names:
-            check_name("condition", name, self.conditions)
+            check_known(name, self.conditions)
         return self.only(self.conditions.keys() - set(names))
 
     def standardized(self) -> Data:
@@ -250,7 +250,7 @@ class Data:
         if not isinstance(self.raw, Tensor):
             _ = self.survey
         if any(not isinstance(kept, Tensor) for kept in self.conditions.values()):
-            _ = self._surveys
+            _ = self.surveys
 
     @cached_property
     def survey(self) -> Survey:
@@ -258,8 +258,8 @@ class Data:
         return survey(self.store)
 
     @cached_property
-    def _surveys(self) -> dict[str, Survey]:
-        """The same of each condition, of the numbers that are not missing."""
+    def surveys(self) -> dict[str, Survey]:
+        """The same of each condition, by name, of the numbers that are not missing."""
         return {name: surveyed(name, kept) for name, kept in self.conditions.items()}
 
     def condition_moments(self) -> dict[str, ConditionMoments]:
@@ -272,7 +272,7 @@ class Data:
                 them apart.
         """
         return {
-            name: moments_of(name, self._surveys[name])
+            name: moments_of(name, self.surveys[name])
             for name, kind in self.kinds.items()
             if isinstance(kind, Field)
         }
@@ -292,7 +292,7 @@ class Data:
         watched = [("", self.store, self.survey)]
         for name, kept in self.conditions.items():
             if not isinstance(kept, Tensor):
-                watched.append((f"conditions {name!r} of the ", kept, self._surveys[name]))
+                watched.append((f"conditions {name!r} of the ", kept, self.surveys[name]))
         for what, store, found in watched:
             if part := differing(store, found, turn):
                 return (
@@ -344,5 +344,5 @@ class Data:
         """
         digest = hashlib.sha256(f"{self.survey.sha256} {self.transform}".encode())
         for name in self.conditions:
-            digest.update(f"{name!r} {self._surveys[name].sha256}".encode())
+            digest.update(f"{name!r} {self.surveys[name].sha256}".encode())
         return digest.hexdigest()

@@ -226,10 +226,12 @@ def read_parquet(path: Path) -> Table:
     checkpoint.open_file(path).close()
     try:
         import pandas
-
+    except ImportError as error:
+        raise MissingExtraError.of("pandas", "tables", f"reading {path}") from error
+    try:
         found = pandas.read_parquet(path)
     except ImportError as error:
-        raise MissingExtraError.of("pandas, with pyarrow", "tables", f"{path}") from error
+        raise MissingExtraError.of("pyarrow", "tables", f"reading {path}") from error
     except Exception as error:  # of whatever reads it
         raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     return frame(found, str(path))

@@ -61,9 +61,19 @@ class Items:
             with _ONE_AT_A_TIME:
                 item = self.source[i]
         except Exception as error:  # as above
-            told = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"cannot read {self.name(i)}: {told}") from error
-        return apart(item, self.name(i))
+            raise self._unreadable(i, error) from error
+        found = apart(item, self.name(i))
+        for image in filter(is_image, found.values()):
+            try:
+                image.load()
+            except Exception as error:  # Pillow's decoders raise anything
+                image.close()
+                raise self._unreadable(i, error) from error
+        return found
+
+    def _unreadable(self, i: int, error: Exception) -> DataError:
+        told = " ".join(str(error).split()) or type(error).__name__
+        return DataError(f"cannot read {self.name(i)}: {told}")
 
     def name(self, i: int) -> str:
         """What item i is called in errors."""
@@ -158,7 +168,14 @@ def apart(item: Any, name: str) -> dict[str, Any]:
             for k, v in item.items()
             if k != key
         }
-    if not isinstance(item, tuple | list) or not item or isinstance(item[0], int | float):
+    if not isinstance(item, tuple | list) or not item:
+        return {"x": item}
+    if isinstance(item[0], int | float):
+        if isinstance(item, tuple):
+            raise DataError(
+                f"{name} is a tuple of numbers, which may be a vector, or a pair; hand out an "
+                "array, or a pair of an array and what belongs to it"
+            )
         return {"x": item}
     found: dict[str, Any] = {"x": item[0]}
     for value in item[1:]:

@@ -112,8 +112,6 @@ def _data(
         x = item.pop("x")
         columns.add(i, item)
         if is_picture:
-            if held:
-                x.load()  # whoever looks at it closes its file
             pictures.held[i] = x
             looks.append(look(pictures, i))
             if looks[-1].error:
@@ -167,7 +165,7 @@ def _in_tensors(source: Any) -> Data | None:
         return Data(x, transform=BYTES if x.dtype == torch.uint8 else None, **parts)
     if type(source) is torch_data.Subset:
         data = _in_tensors(source.dataset)
-        return None if data is None else data[list(source.indices)]
+        return None if data is None else data[[int(i) for i in source.indices]]
     return None
 
 

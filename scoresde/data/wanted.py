@@ -26,6 +26,7 @@ __all__ = ["TABLES", "Wanted"]
 TABLES = {".csv": read_csv, ".parquet": read_parquet}
 """What reads a table, by the suffix of its file."""
 
+_FILES = {".npy", *TABLES}
 _FILE = "file"  # the column that has the names of the samples' files
 
 
@@ -77,13 +78,19 @@ class Wanted:
         return Data(x, transform=transform, kinds=self.kinds, **given)
 
     def columns(self, own: Collection[str]) -> set[str]:
-        """The columns of the source that are wanted as conditions."""
+        """The columns of the source that are wanted as conditions.
+
+        Raises:
+            UnknownNameError: The source has columns, but none of a name.
+        """
         found: set[str] = set()
-        for given in self.condition.values():
-            if isinstance(given, str) and given in own:
-                found.add(given)
-            elif own and _are_names(given):
-                found.update(given)
+        for given in self.condition.values() if own else ():
+            file = isinstance(given, str) and Path(given).suffix in _FILES
+            names = [given] if isinstance(given, str) and not (file and given not in own) else given
+            if _are_names(names):
+                for name in names:
+                    check_name("column", name, own)
+                found.update(names)
         return found
 
     def _rows(
@@ -95,7 +102,7 @@ class Wanted:
         if own and _are_names(given):
             return _several(own, given)
         if isinstance(given, str | os.PathLike):
-            return _of_file(name, given, kind, own, files)
+            return _of_file(name, given, kind, files)
         return given
 
 
@@ -134,7 +141,6 @@ def _of_file(
     name: str,
     given: str | os.PathLike[str],
     kind: Kind | None,
-    own: Collection[str],
     files: Sequence[str] | None,
 ) -> Any:
     """The rows in an array file, or in a table of which the column "file" says the order."""
@@ -150,8 +156,6 @@ def _of_file(
             table = table.in_order(files, _FILE)
         names = list(table)
         return _one(table, names[0], kind) if len(names) == 1 else _several(table, names)
-    if own:
-        check_name("column", str(given), own)
     raise DataError(
         f"condition {name!r} is {os.fspath(given)!r}, which is no file of conditions; give a .npy "
         f"or {' or '.join(TABLES)} file, or the numbers"
