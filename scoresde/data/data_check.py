@@ -1,13 +1,12 @@
 r"""What would break a training run, found before the run does.
 
 Every sample is read once: broken files, mixed sizes and modes, copies, constant samples, numbers
-that are none, labels with gaps, and units that do not suit the noise.
+that are none, labels with gaps, conditions that say nothing, and units that do not suit the noise.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import os
 from collections.abc import Mapping
@@ -18,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.condition_check import describe_conditions
 from scoresde.data.folder_check import usable_of
 from scoresde.data.images import Size, check_size
-from scoresde.data.report import NAMED, Report, some
+from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import find
 from scoresde.data.stores import pieces
@@ -122,21 +122,7 @@ def _describe(report: Report, data: Data) -> None:
     floats = 4 * len(data) * math.prod(data.event_shape)
     raw = floats // 4 if data.transform.levels is not None else floats
     report.facts["memory"] = f"{_size(raw)} as they are, {_size(floats)} as floats"
-    if data.label is None:
-        report.facts["classes"] = "none"
-        return
-    known, counts = torch.unique(data.label, return_counts=True)
-    classes = data.classes or 0
-    gaps = classes - len(known)
-    report.facts["classes"] = (
-        f"{classes:,}, with {0 if gaps else int(counts.min()):,} to {int(counts.max()):,} samples "
-        "each"
-    )
-    if gaps:
-        found = set(known.tolist())
-        # labels may be large numbers from elsewhere: nobody counts up to them
-        first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
-        report.remarks.append(f"labels that no sample has: {some(first, gaps)}")
+    describe_conditions(report, data)
 
 
 def _samples(report: Report, data: Data) -> Data | None:
