@@ -550,7 +550,11 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
         ("digits", "--channels 1", "channels must be one width, 2 or more, per level, got (1,)"),
         ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
-        ("./nothing.xyz", "", "nothing.xyz does not exist; pass a .npy or .npz file, or a folder"),
+        (
+            "./nothing.xyz",
+            "",
+            "nothing.xyz does not exist; pass a .npy, .npz, .csv",
+        ),
     ],
 )
 def test_wrong_options_of_train_are_told_in_one_line(

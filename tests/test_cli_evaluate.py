@@ -11,7 +11,9 @@ import torch
 from scoresde import VESDE, ScoreModel, checkpoint
 from scoresde.cli import main
 from scoresde.metrics import Classifier, evaluate
+from scoresde.metrics.front import floor_of
 from scoresde.nn import MLP
+from scoresde.sampling import Run
 
 QUICK = ["--resamples", "3", "--metrics", "frechet", "kid"]
 
@@ -77,23 +79,54 @@ def test_the_same_command_again_draws_nothing_and_says_the_same(command, tmp_pat
     assert (tmp_path / "report/report.json").read_bytes() == before
 
 
-@pytest.mark.filterwarnings("always:samples are drawn of all classes")
-@pytest.mark.parametrize(("counts", "excess"), [((30, 30), None), ((31, 29), None), ((45, 15), 25)])
-def test_classes_that_are_uneven_in_the_data_and_even_in_the_samples_are_told(
-    counts, excess, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
+def labelled_model(path):
     with torch.random.fork_rng(devices=[]):
-        net = MLP(2, hidden=(4,), num_classes=2)
-    ScoreModel(net, VESDE(), (2,)).save_pretrained("model")
-    y = np.repeat([0, 1], counts)
-    np.savez("held.npz", x=np.random.default_rng(0).standard_normal((60, 2)), y=y)
+        net = MLP(2, hidden=(4,), num_classes=3)
+    ScoreModel(net, VESDE(), (2,)).save_pretrained(path)
+
+
+def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labelled_model("model")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 2)), rng.integers(-1, 3, 60)
+    np.savez("held.npz", x=x, y=y, other=x)
+    np.savetxt("held.csv", np.column_stack([x, y]), delimiter=",", fmt=["%.9g", "%.9g", "%d"])
+    words = ["evaluate", "model", "--n", "12", "--steps", "2", "--batch-size", "5", *QUICK]
+    seen, of = [], Run.of
+
+    def spied(*args, **options):
+        seen.append(options["condition"])
+        return of(*args, **options)
+
+    monkeypatch.setattr(Run, "of", spied)
+    assert main([*words, "--data", "held.npz", "--seed", "4"]) == 0
+    drawn = torch.cat([condition["label"] for condition in seen])
+    assert drawn.tolist() == y[floor_of(60, 12, seed=4)].tolist()
+    stored = json.loads(Path("report/report.json").read_text())
+    want = evaluate(
+        "report/samples", "held.npz", metrics=["frechet", "kid"], seed=4, resamples=3,
+    )  # fmt: skip
+    assert stored == json.loads(json.dumps(want.as_json()))
+    table = ["--data", "held.csv", "--condition", "label=2", "--seed", "4", "--out", "again"]
+    assert main([*words, *table]) == 0
+    assert torch.equal(torch.cat([condition["label"] for condition in seen]), drawn.repeat(2))
+
+
+def test_the_same_command_again_draws_nothing_under_conditions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    labelled_model("model")
+    points("held.npz", 60, 1, classes=3)
     words = ["evaluate", "model", "--data", "held.npz", "--n", "12", "--steps", "2", *QUICK]
     assert main(words) == 0
-    said = capsys.readouterr().err
-    assert (f"held.npz has {excess}% too many of some" in said) == (excess is not None)
-    assert main([*words, "--samples", "report/samples"]) == 0  # whose classes are the user's affair
-    assert "too many" not in capsys.readouterr().err
+    before = Path("report/report.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "of", None)  # calling it now fails
+        assert main(words) == 0
+    assert Path("report/report.json").read_bytes() == before
+    points("held.npz", 60, 1, classes=2)  # samples of other conditions are none of these
+    assert main(words) == 1
+    assert "report/samples" in capsys.readouterr().err
 
 
 def test_samples_that_are_there_are_taken(command, run, tmp_path, capsys):

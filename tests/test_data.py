@@ -17,6 +17,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from scoresde.data import (
     BYTES,
@@ -311,7 +312,8 @@ def test_the_fingerprint_sees_samples_and_labels():
         (torch.tensor([[0.0], [torch.nan]]), DataError, "1 of 2 samples .* number 1; remove"),
         (torch.tensor([[0.0], [-torch.inf]]), DataError, "1 of 2 samples .* number 1; remove"),
         (np.zeros((2, 3), np.uint8), InvalidTypeError, "Data.x, transform=BYTES"),
-        ([1.0], InvalidTypeError, "cannot load data from a list"),
+        ([1.0], ShapeError, r"must have shape \(N, \*event\), got \(1,\)"),
+        (object(), InvalidTypeError, "cannot load data from a object"),
     ],
 )
 def test_samples_that_cannot_be_trained_on_are_refused(x, error, message):
@@ -404,7 +406,7 @@ def test_a_link_to_nowhere_is_a_broken_image(tmp_path):
 
 def test_tensors_are_taken_as_they_are():
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    data = load(x, label=[0, 2, 1, 0, 0])
+    data = load(x, condition={"label": [0, 2, 1, 0, 0]})
     assert torch.equal(data.x, x)
     assert (data.transform, data.classes, data.label.dtype) == (Identity(), 3, torch.int64)
     assert data.without("label").label is None
@@ -832,7 +834,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     np.save(tmp_path / "int.npy", np.zeros((2, 3), np.int32))
     np.save(tmp_path / "text.npy", np.array(["a", "b"]))
     np.save(tmp_path / "row.npy", np.zeros((2, 3), np.uint8))
-    np.savez(tmp_path / "label.npz", x=np.zeros((2, 3)), y=np.zeros(2))
+    np.savez(tmp_path / "label.npz", x=np.zeros((2, 3), np.int64), y=np.zeros(2))
     whole = (tmp_path / "label.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "a.xyz").write_text("1,2")
@@ -844,7 +846,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         ),
         ("text.npy", InvalidTypeError, r"text\.npy are <U1; they must be numbers"),
         ("row.npy", DataError, r"row\.npy have shape \(2, 3\); images are"),
-        ("label.npz", InvalidTypeError, r"labels in .*label\.npz are float64; they must be int"),
+        ("label.npz", InvalidTypeError, r"samples in .*label\.npz are int64, which do not say"),
         ("cut.npz", DataError, r"cannot read .*cut\.npz"),
         ("a.xyz", DataError, r"a\.xyz has a suffix that is not read; pass a \.npy"),
         ("none.npy", DataError, r"none\.npy does not exist"),
@@ -1031,8 +1033,8 @@ def test_a_failed_download_says_so_in_one_sentence(tmp_path):
 def test_arguments_that_mean_nothing_for_a_source_are_refused(tmp_path):
     with pytest.raises(InvalidValueError, match="'digits' comes whole, it has no split 'test'"):
         load("digits", split="test")
-    with pytest.raises(InvalidValueError, match="label= goes with a tensor"):
-        load("digits", label=[1])
+    with pytest.raises(InvalidValueError, match="a TensorDataset comes whole, it has no split"):
+        load(TensorDataset(torch.zeros(2, 3)), split="test")
     with pytest.raises(UnknownNameError, match="unknown on_bad_image 'ignore'"):
         load(tmp_path, on_bad_image="ignore")
 
@@ -1051,8 +1053,8 @@ def test_the_order_of_bytes_in_an_array_does_not_matter():
 
 
 def test_labels_that_are_words_are_refused_in_a_sentence():
-    with pytest.raises(InvalidTypeError, match="label must be"):
-        load(torch.zeros(2, 3), label=["a", "b"])
+    with pytest.raises(InvalidTypeError, match="condition 'label' must be numbers"):
+        load(torch.zeros(2, 3), condition={"label": ["a", "b"]})
 
 
 def test_bytes_with_four_channels_last_are_images_of_four_channels(tmp_path):

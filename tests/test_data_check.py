@@ -44,7 +44,7 @@ def test_a_sound_folder_has_no_problems_and_no_remarks(folder):
     report = check(folder, sde=VESDE())
     assert (report.ok, report.problems, report.remarks) == (True, [], [])
     assert report.facts["samples"] == "30 of shape (1, 16, 16)"
-    assert report.facts["classes"] == "2, with 15 to 15 samples each"
+    assert report.facts["classes"] == "2, with 15 to 15 samples each: cat (15), dog (15)"
     assert report.facts["sizes"] == "16x16 (30)"
     assert torch.equal(report.samples, load(folder).x)
 
@@ -185,7 +185,7 @@ def test_gaps_in_labels_and_data_that_were_loaded_are_understood():
 
 def test_labels_that_are_large_numbers_from_elsewhere_are_not_counted_through():
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-    report = check(load(x, label=[10**12, 1, 0]))
+    report = check(load(x, condition={"label": [10**12, 1, 0]}))
     assert report.facts["classes"] == "1,000,000,000,001, with 0 to 1 samples each"
     only(report.remarks, "labels that no sample has: 2, 3,", ", 21, and 999999999978 more")
 
@@ -247,3 +247,64 @@ def test_a_constant_entry_is_only_shifted_in_float64_too():
     x = torch.full((1000, 2), 0.1, dtype=torch.float64)
     x[:, 1] = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     assert load(x, standardize=True).transform.scale[0] == 1
+
+
+def test_conditions_are_told_with_what_is_missing_and_what_they_do_not_say():
+    x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    nan = torch.nan
+    report = check(
+        Data(
+            x,
+            label=[0, 1, 1, 3, -1, -1, 0, 0],
+            one=[0, 0, -1, 0, 0, 0, 0, 0],
+            y=torch.tensor([[0.0, 7, nan], [1, 7, nan]] * 4),
+            field=torch.full((8, 2, 3), 5.0).masked_fill(x[:, :, None] > 9, nan),
+            digit=[0.0, 1, 2, 0, 1, 2, nan, 2],
+            age=torch.arange(8.0),
+        )
+    )
+    assert report.ok
+    found = {k: v for k, v in report.facts.items() if k not in ("memory", "moments", "transform")}
+    assert found.pop("classes") == "4, with 0 to 3 samples each; 25.0% missing"
+    assert found.pop("one") == "1, with 7 to 7 samples each; 12.5% missing"
+    assert found.pop("y") == "a vector of 3, from 0 to 7; 33.3% missing"
+    assert found.pop("field") == "a field of shape (2, 3), from 5 to 5"
+    assert found.pop("digit") == "a vector of 1, from 0 to 2; 12.5% missing"
+    assert found.pop("age") == "a vector of 1, from 0 to 7"
+    assert set(found) == {"samples", "numbers"}
+    assert report.remarks == [
+        "the condition 'digit' holds whole numbers from 0 to 2; if they are classes, give them as "
+        "integers",
+        "the condition 'field' is one number all over",
+        "labels that no sample has: 2",
+        "the condition 'one' tells no samples apart",
+        "the condition 'y' is never known in its entries 2",
+        "the condition 'y' is one number all over in its entries 1",
+    ]
+
+
+def test_conditions_that_no_model_could_learn_from_are_problems(tmp_path, monkeypatch):
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    report = check(Data(x, time=1.7e9 + x[:, :1].double()))
+    only(report.problems, "condition 'time' has a mean of 1.7e+09")
+    assert not report.ok
+    np.savez(tmp_path / "x.npz", x=x, y=x * np.inf)
+    only(check(tmp_path / "x.npz").problems, "condition 'y' of sample 0 is infinite")
+
+
+def test_classes_are_told_by_their_names_and_columns_by_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.csv").write_text("a,b,kind,u,v\n1,2,cat,3,4\n2,3,dog,,5\n4,2,cat,5,6\n")
+    words = ["data", "check", "x.csv", "--condition", "label=kind", "--condition"]
+    assert main([*words, "y=u,v"]) == 0
+    out = capsys.readouterr().out
+    assert "classes       2, with 1 to 2 samples each: cat (2), dog (1)" in out
+    assert "y             a vector of 2, from 3 to 6; 16.7% missing" in out
+    for wrong, message in (
+        ("y", "cannot read 'y'; write a condition as NAME=COLUMN"),
+        ("y=w", "unknown column 'w'"),
+        ("label=u", "the condition label is given twice"),
+    ):
+        assert main([*words, wrong]) == 1
+        said = capsys.readouterr()
+        assert message in said.out + said.err

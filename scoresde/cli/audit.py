@@ -13,13 +13,14 @@ from torch import Tensor
 from scoresde import plot
 from scoresde.audit import audit
 from scoresde.checks import seeded
-from scoresde.cli.held_out import held_out, labels_of, warn_of_training
-from scoresde.cli.options import Checkpoint, HeldOutSplit, Size, Source
+from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
+from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, Size, Source
 from scoresde.cli.sample import check_out
 from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.score import ScoreModel
+from scoresde.sde import Condition
 
 __all__ = ["Audit"]
 
@@ -31,6 +32,7 @@ class Audit:
     checkpoint: Checkpoint
     data: Source
     split: HeldOutSplit = None
+    condition: Columns = ()
     size: Size = None
     train: str | None = None
     """The data that the model was trained on, to see how much of them it knows by heart."""
@@ -59,19 +61,19 @@ class Audit:
         if self.json is not None:
             check_out(self.json, (".json",))
         model = ScoreModel.from_pretrained(self.checkpoint)
-        asked = held_out(self.data, self.split, model, size=self.size)
+        asked = self._held_out(self.data, self.split, model)
         x, condition = self._prepared(asked, self.data, model)
         warn_of_training(self.checkpoint, self.data, self.split)
         rows = torch.randperm(len(x), generator=seeded(self.seed))[: self.n]
         train, known = None, None
         if self.train is not None:
-            learnt = held_out(self.train, None, model, size=self.size, usual="train")
+            learnt = self._held_out(self.train, None, model, usual="train")
             train, known = self._prepared(learnt, self.train, model)
         found = audit(
             model,
             model.sde,
             x[rows],
-            condition={name: value[rows] for name, value in condition.items()},
+            condition=None if condition is None else condition.rows(rows),
             train=train,
             train_condition=known,
             levels=self.levels,
@@ -85,13 +87,18 @@ class Audit:
             show(f"all figures are in {found.to_json(self.json).absolute()}")
         show(f"the picture is {found.plot(self.out).absolute()}")
 
+    def _held_out(
+        self, source: str, split: str | None, model: ScoreModel, usual: str = "test"
+    ) -> Data:
+        """The data of a source, of this size and with these conditions."""
+        return held_out(source, split, model, condition=self.condition, size=self.size, usual=usual)
+
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Samples, and their labels where the model takes them."""
+    ) -> tuple[Tensor, Condition | None]:
+        """Samples, and those of their conditions that the model takes."""
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
                 f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"
             )
-        label = labels_of(data, source, model)
-        return data.x.float(), {} if label is None else {"label": label}
+        return data.x.float(), conditions_of(data, source, model)

@@ -22,7 +22,7 @@ from scoresde.checks import check_name
 from scoresde.cli import toml
 from scoresde.cli.begin import begin
 from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
-from scoresde.cli.options import Size
+from scoresde.cli.options import Columns, Size, columns_of
 from scoresde.data import Data, load
 from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, UNet
@@ -40,12 +40,13 @@ class DataConfig:
     """Where the data come from; a relative path is one from where the command is run."""
 
     source: Annotated[str, tyro.conf.arg(name="data")]
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of images, or
-    hf:NAME, a data set of Hugging Face's."""
+    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz or .csv, a folder of
+    images, or hf:NAME, a data set of Hugging Face's."""
     split: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: train)")
     ] = None
     """The part of a data set of torchvision, train or test, or of one of Hugging Face's."""
+    condition: Columns = ()
     size: Size = None
     standardize: bool = False
     """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
@@ -60,6 +61,7 @@ class DataConfig:
         """Return the data."""
         return load(
             self.source,
+            condition=columns_of(self.condition),
             split=self.split,
             size=self.size,
             standardize=self.standardize,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
-from scoresde.cli.options import Size
+from scoresde.cli.options import Columns, Size, columns_of
 from scoresde.cli.sample import check_out
 from scoresde.cli.terminal import show
 from scoresde.data import check
@@ -28,9 +28,10 @@ class CheckData:
     what: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")]
     """What is done."""
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A folder of images, a .npy or .npz, digits, mnist, hf:name[:split[:column]] and so on."""
+    """A folder of images, a .npy, .npz or .csv, digits, mnist, hf:name[:split[:column]] ..."""
     split: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """The part of a data set of torchvision or of the hub."""
+    condition: Columns = ()
     size: Size = None
     standardize: bool = False
     """Whether floats would be shifted and scaled to mean 0 and variance 1."""
@@ -53,6 +54,7 @@ class CheckData:
             )
         report = check(
             self.source,
+            condition=columns_of(self.condition),
             split=self.split,
             size=self.size,
             standardize=self.standardize,

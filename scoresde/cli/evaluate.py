@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from torch import Tensor
 
-from scoresde import distributed, plot
+from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer, check_name
-from scoresde.cli.held_out import held_out, warn_of_classes, warn_of_training
-from scoresde.cli.options import Checkpoint, HeldOutSplit, SamplerName, Size, Steps
+from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
+from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, SamplerName, Size, Steps
 from scoresde.cli.sample import Sample, check_folder
+from scoresde.cli.sample import _fingerprint as fingerprint
 from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import DataError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
-from scoresde.metrics.front import plan
+from scoresde.metrics.front import floor_of, plan
+from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
+from scoresde.sde import facts
 
 __all__ = ["Evaluate"]
 
@@ -36,8 +40,10 @@ class Evaluate:
     checkpoint: Checkpoint
     data: str
     """Data that were not trained on: digits, a name of torchvision's (mnist, cifar10 ...), a .npy
-    or .npz, a folder of images."""
+    .npz or .csv, a folder of images. Samples are drawn under their conditions, where the model
+    takes any and they have them."""
     split: HeldOutSplit = None
+    condition: Columns = ()
     size: Size = None
     train_data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """The data that were trained on, to look for memorisation; of torchvision's the part train."""
@@ -71,19 +77,20 @@ class Evaluate:
         check_folder(self.out)
         least = self._least()
         model = ScoreModel.from_pretrained(self.checkpoint)
-        real = held_out(self.data, self.split, model, size=self.size)
+        real = held_out(self.data, self.split, model, condition=self.condition, size=self.size)
         known = None
         if self.train_data is not None:
-            known = held_out(self.train_data, None, model, size=self.size, usual="train")
+            known = held_out(
+                self.train_data, None, model, condition=self.condition, size=self.size,
+                usual="train",
+            )  # fmt: skip
         warn_of_training(self.checkpoint, self.data, self.split)
-        if self.samples is None:
-            warn_of_classes(real, self.data, model)
         lesson = known
         if self.features == "classifier" and known is None:
             # on data it was trained on, a classifier sees other features than on new ones
             real, lesson = real.split(1 / 3, seed=self.seed)
         features = self._features(lesson, real) if distributed.is_main() else None
-        where = self.samples or self._drawn(min(self.n, len(real) // 2), least)
+        where = self.samples or self._drawn(model, real, least)
         if not distributed.is_main():
             return
         found = evaluate(
@@ -110,21 +117,50 @@ class Evaluate:
             check_name("feature map", self.features, _FEATURES)
         return least
 
-    def _drawn(self, n: int, least: int) -> Path:
-        """The folder of the samples, drawn as far as they are not there yet."""
+    def _drawn(self, model: ScoreModel, real: Data, least: int) -> Path:
+        """The folder of the samples, drawn as far as they are not there yet.
+
+        Of a conditional model they are drawn under the conditions of the data that are the floor,
+        so that samples and floor differ by nothing else.
+        """
+        n = min(self.n, len(real) // 2)
         if n < least:
             raise DataError(f"these metrics need at least {2 * least} data; {self.data} has fewer")
         folder = self.out / "samples"
-        command = Sample(
-            self.checkpoint,
-            folder,
-            n=n,
-            sampler=self.sampler,
-            steps=self.steps,
-            seed=self.seed,
-            batch_size=self.batch_size,
-        )
-        command.run()
+        declared = facts(model).conditions or {}
+        if not declared.keys() & real.conditions.keys():
+            command = Sample(
+                self.checkpoint,
+                folder,
+                n=n,
+                sampler=self.sampler,
+                steps=self.steps,
+                seed=self.seed,
+                batch_size=self.batch_size,
+            )
+            command.run()
+            return folder
+        floor = real[floor_of(len(real), n, seed=self.seed)]
+        given = conditions_of(floor, self.data, model)
+        assert given is not None
+        model = model.to(distributed.device())
+
+        def chunk(rows: range) -> dict[str, Tensor]:
+            drawn = Run.of(
+                model, sampler=self.sampler, n=len(rows), steps=self.steps, seed=self.seed,
+                first=rows.start, condition=given.rows(slice(rows.start, rows.stop)),
+            ).draw(self.batch_size)  # fmt: skip
+            return {"x": model.transform.restore(drawn.x.cpu())}
+
+        request = {
+            "model": fingerprint(model),
+            "sampler": self.sampler,
+            "steps": self.steps,
+            "seed": self.seed,
+            "condition": checkpoint.digest(dict(given), "", 0)[:16],
+            "batch_size": self.batch_size,
+        }
+        Shards(folder, n, self.batch_size).draw(chunk, request)
         return folder
 
     def _features(self, lesson: Data | None, real: Data) -> Features | None:

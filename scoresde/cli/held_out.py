@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from scoresde.cli.config import RunConfig
+from scoresde.cli.options import columns_of
 from scoresde.data import Data, load
 from scoresde.errors import InvalidValueError, ScoreSDEError, ShapeError
 from scoresde.score import ScoreModel
+from scoresde.sde import Classes, Condition, facts
 
-__all__ = ["held_out", "labels_of", "warn_of_classes", "warn_of_training"]
-
-_UNEVEN = 0.05  # the share of data in excess classes that goes unmentioned
+__all__ = ["conditions_of", "held_out", "warn_of_training"]
 
 
 def held_out(
@@ -23,6 +21,7 @@ def held_out(
     split: str | None,
     model: ScoreModel,
     *,
+    condition: Sequence[str] = (),
     size: int | None = None,
     usual: str = "test",
 ) -> Data:
@@ -32,13 +31,18 @@ def held_out(
         source: What `scoresde.data.load` takes.
         split: A part of them, or None.
         model: Whose data they are.
+        condition: Where their conditions are, as `columns_of` reads it.
         size: Pixels a side that images are resized to, or None.
         usual: The part of a data set of torchvision's where none is named.
 
     Raises:
         ShapeError: Their samples have another shape than the model's.
     """
-    data = load(source, split=split or _usual(source, usual), size=size)
+    columns = columns_of(condition)
+    kinds = {k: v for k, v in (facts(model).conditions or {}).items() if k in columns}
+    data = load(
+        source, condition=columns, kinds=kinds, split=split or _usual(source, usual), size=size
+    )
     data = data.units_of(model.transform)
     if data.event_shape != model.event_shape:
         raise ShapeError(
@@ -65,43 +69,33 @@ def warn_of_training(checkpoint: str, source: str, split: str | None) -> None:
         )
 
 
-def warn_of_classes(data: Data, source: str, model: ScoreModel) -> None:
-    """Say so where samples of all classes in turn are no samples of the data's law."""
-    if model.classes is None or data.label is None:
-        return
-    share = torch.bincount(data.label, minlength=model.classes) / len(data)
-    excess = float((share - 1 / model.classes).clamp_min(0).sum())
-    if excess > _UNEVEN:
-        warnings.warn(
-            f"samples are drawn of all classes in turn, but {source} has {excess:.0%} too many of "
-            "some, which the comparison counts as the model's error; take data with as many of "
-            "each class, or --samples in the shares of the data",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
 def _usual(source: str, split: str) -> str | None:
     """The split of a data set that has some and that none was named of."""
     named = not set(source) & {".", "/", "\\", ":"} and source.lower() != "digits"
     return split if named else None
 
 
-def labels_of(data: Data, source: str, model: ScoreModel) -> Tensor | None:
-    """Their labels, where the model takes any.
+def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | None:
+    """The conditions of the data that the model takes, of all samples.
 
     Raises:
-        InvalidValueError: It takes some, and there are none; or a folder has other classes than
-            the model.
+        InvalidValueError: It takes one that the data have not, or whose classes may be others.
+        ScoreSDEError: They are of another kind.
     """
-    if model.classes is None:
-        return None
-    if data.label is None:
-        raise InvalidValueError(f"the model knows classes, but {source} has no labels")
-    if Path(source).is_dir() and data.classes != model.classes:
-        # folders are numbered in the order of their names: without one, others take its number
-        raise InvalidValueError(
-            f"the model knows {model.classes} classes, but {source} has folders of {data.classes}, "
-            "whose numbers may be others'; give every class its folder, or the labels in a .npz"
-        )
-    return data.label
+    declared = facts(model).conditions or {}
+    for name, kind in declared.items():
+        if name not in data.conditions:
+            what = "classes" if name == "label" else f"the condition {name!r}"
+            has = "labels" if name == "label" else "such condition"
+            raise InvalidValueError(
+                f"the model knows {what}, but {source} has no {has}; name its column or its file "
+                f"by --condition {name}=..."
+            )
+        if isinstance(kind, Classes) and len(data.names.get(name, range(kind.n))) != kind.n:
+            # names are numbered in their order: without one, others take its number
+            raise InvalidValueError(
+                f"the model knows {kind.n} classes of {name!r}, but {source} has names of "
+                f"{len(data.names[name])}, whose numbers may be others'; give every class a "
+                "sample, or the numbers"
+            )
+    return Condition.of(data.only(declared).condition(slice(None)), len(data), declared)

@@ -11,13 +11,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde.checks import seeded
-from scoresde.cli.held_out import held_out, labels_of, warn_of_training
-from scoresde.cli.options import Checkpoint, HeldOutSplit, Size, Source
+from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
+from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, Size, Source
 from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
 from scoresde.score import ScoreModel
+from scoresde.sde import Condition
 
 __all__ = ["Likelihood"]
 
@@ -29,6 +30,7 @@ class Likelihood:
     checkpoint: Checkpoint
     data: Source
     split: HeldOutSplit = None
+    condition: Columns = ()
     size: Size = None
     first: int = 0
     """The number of the first sample of the data."""
@@ -48,9 +50,9 @@ class Likelihood:
     def run(self) -> None:
         """Compute and print."""
         model = ScoreModel.from_pretrained(self.checkpoint)
-        data = held_out(self.data, self.split, model, size=self.size)
+        data = held_out(self.data, self.split, model, condition=self.condition, size=self.size)
         warn_of_training(self.checkpoint, self.data, self.split)
-        x, label, transform = self._prepared(data, model)
+        x, given, transform = self._prepared(data, model)
         start = time.perf_counter()
         parts = []
         for i in tqdm(
@@ -68,7 +70,7 @@ class Likelihood:
                     atol=self.tol,
                     seed=self.seed,
                     first=self.first + i,
-                    condition=None if label is None else {"label": label[rows]},
+                    condition=None if given is None else given.rows(rows),
                 )
             )
         _report(LogProb.cat(parts), x, transform, time.perf_counter() - start)
@@ -81,8 +83,8 @@ class Likelihood:
 
     def _prepared(
         self, data: Data, model: ScoreModel
-    ) -> tuple[Tensor, Tensor | None, Dequantization | None]:
-        """The samples that were asked for, spread over their cells, and their labels."""
+    ) -> tuple[Tensor, Condition | None, Dequantization | None]:
+        """The samples that were asked for, spread over their cells, and their conditions."""
         if self.n < 2 or self.batch_size < 1 or self.first < 0:
             raise InvalidValueError(
                 f"need n >= 2, batch-size >= 1 and first >= 0, got {self.n}, {self.batch_size} "
@@ -94,12 +96,11 @@ class Likelihood:
             raise InvalidValueError(
                 f"{self.data} has {len(data)} samples; --first {self.first} leaves {len(x)}"
             )
-        label = labels_of(data, self.data, model)
-        label = None if label is None else label[rows]
+        given = conditions_of(data[rows], self.data, model)
         if data.transform.levels is None:
-            return x, label, None
+            return x, given, None
         spread = Dequantization.of(data.transform)
-        return spread(spread.level(x), generator=seeded(self.seed)), label, spread
+        return spread(spread.level(x), generator=seeded(self.seed)), given, spread
 
 
 def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds: float) -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
 
+from scoresde.errors import InvalidValueError
 from scoresde.sampling import SAMPLERS
 
-__all__ = ["Checkpoint", "HeldOutSplit", "SamplerName", "Size", "Source", "Split", "Steps"]
+__all__ = [
+    "Checkpoint",
+    "Columns",
+    "HeldOutSplit",
+    "SamplerName",
+    "Size",
+    "Source",
+    "Split",
+    "Steps",
+    "columns_of",
+]
 
 Checkpoint = Annotated[
     tyro.conf.Positional[str],
@@ -21,9 +33,19 @@ Checkpoint = Annotated[
 Source = Annotated[
     str,
     tyro.conf.arg(
-        help="digits, a name of torchvision's (mnist, cifar10 ...), a .npy or .npz, a folder of "
-        "images."
+        help="digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz or .csv, a folder "
+        "of images."
     ),
+]
+Columns = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        metavar="NAME=COLUMN[,COLUMN ...]|FILE",
+        help="Where the data have a condition: the name of a column, or of several with commas, or "
+        "a .npy or .csv file. Give it again for another name.",
+        help_behavior_hint="(default: what a .npz or a folder has)",
+    ),
+    tyro.conf.UseAppendAction,
 ]
 Split = Annotated[
     str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
@@ -49,3 +71,24 @@ Steps = Annotated[
     int | None,
     tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's or the sampler's)"),
 ]
+
+
+def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
+    """Return what `NAME=COLUMN` and so on spell, as `scoresde.data.load` takes it.
+
+    A comma makes a vector of one column or several: `age=years,` is one number, and no label.
+
+    Raises:
+        InvalidValueError: A word is none of that kind, or a name is given twice.
+    """
+    found: dict[str, str | list[str]] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if not name or not text:
+            raise InvalidValueError(
+                f"cannot read {word!r}; write a condition as NAME=COLUMN, or NAME=FILE"
+            )
+        if name in found:
+            raise InvalidValueError(f"the condition {name} is given twice; give it once")
+        found[name] = [part for part in text.split(",") if part] if "," in text else text
+    return found

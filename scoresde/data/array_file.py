@@ -20,10 +20,11 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from scoresde import checkpoint
+from scoresde.data import stores
 from scoresde.data.stores import channels_first, numbers, plain
 from scoresde.errors import DataError
 
-__all__ = ["ArrayFile", "Header", "read_array"]
+__all__ = ["ArrayFile", "Header", "load_npy", "read_array"]
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -88,6 +89,21 @@ def read_array(file: IO[bytes], name: str, size: int) -> np.ndarray[Any, Any]:
         raise DataError(f"{name} ended before its header told")
     flat = np.frombuffer(content, header.dtype)
     return flat.reshape(header.shape, order="F" if header.columns else "C")
+
+
+def load_npy(path: Path) -> np.ndarray[Any, Any] | ArrayFile:
+    """Return the array in a `.npy` file, of which one of more than 256 MiB stays where it is.
+
+    Raises:
+        DataError: It is missing, broken, or holds Python objects.
+    """
+    try:
+        with checkpoint.open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            small = size <= stores.IN_MEMORY
+            return read_array(file, str(path), size) if small else ArrayFile(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
 
 
 class ArrayFile:

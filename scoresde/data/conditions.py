@@ -7,20 +7,34 @@ from 0 to 255.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_dense
+from scoresde.checks import check_dense, check_name, quoted
 from scoresde.data.given import as_tensor, is_store
-from scoresde.data.stores import Memory, Store
+from scoresde.data.stores import Memory, Store, narrow
 from scoresde.data.survey import Survey, survey
-from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    ShapeError,
+    UnknownNameError,
+)
 from scoresde.sde import Classes, Field
 
-__all__ = ["ConditionMoments", "Kind", "as_condition", "check_names", "moments_of", "surveyed"]
+__all__ = [
+    "ConditionMoments",
+    "Kind",
+    "Named",
+    "as_conditions",
+    "check_known",
+    "moments_of",
+    "surveyed",
+]
 
 Kind = Classes | Field
 
@@ -40,25 +54,70 @@ class ConditionMoments(NamedTuple):
     std: Tensor
 
 
-def check_names(names: Mapping[str, object]) -> None:
-    """Raise InvalidValueError where a condition has a name that means something else."""
-    for name in names:
+class Named(NamedTuple):
+    """Labels of classes that have names.
+
+    Attributes:
+        rows: The labels.
+        names: The names of the classes, in the order of their numbers.
+    """
+
+    rows: Tensor
+    names: tuple[str, ...]
+
+
+class Checked(NamedTuple):
+    """A condition, its kind, and the names of its classes, if they have any."""
+
+    rows: Tensor | Store
+    kind: Kind
+    names: tuple[str, ...] = ()
+
+
+def check_known(name: str, conditions: Collection[str]) -> None:
+    """Raise UnknownNameError unless there is a condition of that name."""
+    if not conditions:
+        raise UnknownNameError(f"there is no condition {name!r}: these data have none")
+    check_name("condition", name, conditions)
+
+
+def as_conditions(
+    given: Mapping[str, object], kinds: Mapping[str, Kind], n: int
+) -> dict[str, Checked]:
+    """Return the conditions of n samples in the order of their names; one that is None is left out.
+
+    Args:
+        given: By name the rows.
+        kinds: By name the kind; where it is not given, that of the rows.
+        n: The number of samples.
+
+    Raises:
+        DataError: A label is outside of the classes, or a number infinite; names the sample.
+        InvalidTypeError: One is neither integers nor floats, or a kind is none.
+        InvalidValueError: A name means something else.
+        ShapeError: There are more or fewer rows, or rows of another shape than the kind's.
+        UnknownNameError: There is a kind and no condition.
+    """
+    found = {name: given[name] for name in sorted(given) if given[name] is not None}
+    for name in found:
         if name in _TAKEN:
             raise InvalidValueError(
                 f"a condition cannot be called {name!r}, which is {_TAKEN[name]}; rename it"
             )
+    for name, kind in kinds.items():
+        check_known(name, given)
+        if not isinstance(kind, Classes | Field):
+            raise InvalidTypeError(
+                f"the kind of {name!r} is Classes(n) or Field(shape), got {quoted(kind)}"
+            )
+    return {name: _checked(name, rows, n, kinds.get(name)) for name, rows in found.items()}
 
 
-def as_condition(
-    name: str, given: object, n: int, kind: Kind | None
-) -> tuple[Tensor | Store, Kind]:
-    """Return a condition of n samples and its kind, that of its numbers where none is given.
-
-    Raises:
-        DataError: A label is outside of the classes, or a number infinite; names the sample.
-        InvalidTypeError: It is neither integers nor floats.
-        ShapeError: It has more or fewer rows, or rows of another shape than the kind's.
-    """
+def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
+    names: tuple[str, ...] = ()
+    if isinstance(given, Named):
+        given, names = given
+        kind = Classes(len(names)) if kind is None else kind
     rows = given if is_store(given) else as_tensor(f"condition {name!r}", given)
     if isinstance(rows, Tensor):
         check_dense(f"condition {name!r}", rows)
@@ -68,14 +127,19 @@ def as_condition(
             raise InvalidTypeError(
                 f"condition {name!r} takes integer labels or floats, got {rows.dtype}; pass {way}"
             )
+        if rows.isinf().any():
+            raise DataError(
+                f"condition {name!r} of sample {int(rows.isinf().nonzero()[0, 0])} is infinite; "
+                "write NaN where it is missing"
+            )
     if not rows.shape or rows.shape[0] != n:
         raise ShapeError(
             f"condition {name!r} must have one row for each of {n} samples, got shape "
             f"{tuple(rows.shape)}"
         )
     if isinstance(kind, Classes) or (kind is None and _is_label(rows)):
-        return _labels(name, rows, kind)
-    return _field(name, rows, kind)
+        return Checked(*_labels(name, rows, kind), names)
+    return Checked(*_field(name, rows, kind))
 
 
 def _is_label(rows: Tensor | Store) -> bool:
@@ -116,15 +180,12 @@ def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor 
                 f"condition {name!r} has integers of shape {tuple(rows.shape)}; labels have one "
                 "axis, y[:, 0], and other numbers are floats, y.float()"
             )
-        if not (rows.dtype in (torch.float32, torch.float64) or image):
+        if rows.dtype == torch.float64 and rows.ndim:  # what a model sees is float32
+            rows = torch.from_numpy(narrow(rows.numpy()))
+        elif rows.dtype != torch.float32 and not image:
             rows = rows.float()
-        if kind is None and rows.ndim == 1:
+        if rows.ndim == 1 and (kind is None or kind.shape == (1,)):
             rows = rows[:, None]  # a number is a vector of one entry
-        if rows.isinf().any():
-            raise DataError(
-                f"condition {name!r} of sample {int(rows.isinf().nonzero()[0, 0])} is infinite; "
-                "write NaN where it is missing"
-            )
     found = Field(tuple(rows.shape[1:]))
     if kind is not None and kind != found:
         raise ShapeError(

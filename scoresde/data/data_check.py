@@ -1,15 +1,15 @@
 r"""What would break a training run, found before the run does.
 
 Every sample is read once: broken files, mixed sizes and modes, copies, constant samples, numbers
-that are none, labels with gaps, and units that do not suit the noise.
+that are none, labels with gaps, conditions that say nothing, and units that do not suit the noise.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.condition_check import describe_conditions
 from scoresde.data.folder_check import usable_of
 from scoresde.data.images import Size, check_size
-from scoresde.data.report import NAMED, Report, some
+from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import find
 from scoresde.data.stores import pieces
+from scoresde.data.wanted import Wanted
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -43,6 +45,7 @@ _SHOWN = 64  # samples of the picture
 def check(
     source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
     *,
+    condition: Mapping[str, Any] | None = None,
     split: str | None = None,
     size: Size = None,
     standardize: bool = False,
@@ -53,6 +56,7 @@ def check(
 
     Args:
         source: What `load` takes, or data that were loaded.
+        condition: As for `load`.
         split: As for `load`.
         size: As for `load`.
         standardize: As for `load`.
@@ -70,12 +74,7 @@ def check(
     if stride < 1:
         raise InvalidValueError(f"the stride is at least 1, got {stride}")
     report = Report()
-    if isinstance(source, Data):
-        data: Data | None = source
-    elif isinstance(source, str | os.PathLike) and _is_folder(source):
-        data = usable_of(report, Path(source).expanduser(), size)
-    else:
-        data = _opened(report, source, split, size)
+    data = _opened(report, source, condition or {}, split, size)
     if data is None:
         return report
     _describe(report, data)
@@ -102,9 +101,17 @@ def _is_folder(source: str | os.PathLike[str]) -> bool:
     return not named and not os.fspath(source).startswith("hf:") and Path(source).is_dir()
 
 
-def _opened(report: Report, source: object, split: str | None, size: Size) -> Data | None:
+def _opened(
+    report: Report,
+    source: object,
+    condition: Mapping[str, Any],
+    split: str | None,
+    size: Size,
+) -> Data | None:
     try:
-        return find(source, split=split, size=size)
+        if isinstance(source, str | os.PathLike) and _is_folder(source):
+            return usable_of(report, Path(source).expanduser(), size, Wanted(condition))
+        return find(source, condition=condition, split=split, size=size)
     except (DataError, InvalidTypeError, ShapeError) as error:
         report.problems.append(str(error))
         return None
@@ -115,21 +122,7 @@ def _describe(report: Report, data: Data) -> None:
     floats = 4 * len(data) * math.prod(data.event_shape)
     raw = floats // 4 if data.transform.levels is not None else floats
     report.facts["memory"] = f"{_size(raw)} as they are, {_size(floats)} as floats"
-    if data.label is None:
-        report.facts["classes"] = "none"
-        return
-    known, counts = torch.unique(data.label, return_counts=True)
-    classes = data.classes or 0
-    gaps = classes - len(known)
-    report.facts["classes"] = (
-        f"{classes:,}, with {0 if gaps else int(counts.min()):,} to {int(counts.max()):,} samples "
-        "each"
-    )
-    if gaps:
-        found = set(known.tolist())
-        # labels may be large numbers from elsewhere: nobody counts up to them
-        first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
-        report.remarks.append(f"labels that no sample has: {some(first, gaps)}")
+    describe_conditions(report, data)
 
 
 def _samples(report: Report, data: Data) -> Data | None:

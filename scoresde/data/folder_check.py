@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from scoresde.data.image_files import Files
 from scoresde.data.images import Images, Look, Size, look, shape_of, usable
 from scoresde.data.report import Report, some
-from scoresde.data.samples import Data, labelled
-from scoresde.data.stores import Part, in_threads
+from scoresde.data.samples import Data
+from scoresde.data.stores import in_threads
+from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError
 
 __all__ = ["usable_of"]
 
 
-def usable_of(report: Report, path: Path, size: Size) -> Data | None:
+def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | None:
     """The usable images of a folder; what is wrong with the others goes into the report."""
     try:
         files = Files(path)
@@ -48,10 +47,7 @@ def usable_of(report: Report, path: Path, size: Size) -> Data | None:
         report.remarks.append("grey images are among coloured ones, and become coloured")
     if not kept:
         return None
-    classes = files.classes()
-    index = torch.tensor(kept)
-    label, n = (None, None) if classes is None else (classes[0][index], classes[1])
-    return labelled(Part(images, index), label, n)
+    return files.data(images, wanted)[kept]
 
 
 def _other_files(report: Report, files: Files) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde.checks import check_dense, quoted
 from scoresde.data import stores
-from scoresde.data.stores import Store
+from scoresde.data.stores import Store, narrow
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 from scoresde.units import Identity, Transform
 
@@ -65,6 +65,8 @@ def as_tensor(what: str, given: object) -> Tensor:
         x = np.asarray(given)
         if x.dtype.kind not in "fiubc":
             raise TypeError
+        if x.dtype == np.float64 and x.size and isinstance(given, list | tuple):
+            x = narrow(x)
         x = np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="), copy=False)).reshape(x.shape)
         with warnings.catch_warnings():  # of arrays that may not be written: nobody does
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

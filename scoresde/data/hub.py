@@ -6,6 +6,7 @@ dictionary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 import torch
 
 from scoresde.checks import check_name
+from scoresde.data.conditions import Named
 from scoresde.data.images import Size, joined, keep, look
-from scoresde.data.samples import Data, labelled
+from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, in_threads
+from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError
 from scoresde.units import BYTES, Identity
 
@@ -29,13 +32,16 @@ __all__ = ["PREFIX", "from_hub", "from_table", "is_table"]
 PREFIX = "hf:"
 
 
-def from_hub(source: str, split: str | None, size: Size, *, lazy: bool | None) -> Data:
+def from_hub(
+    source: str, split: str | None, size: Size, wanted: Wanted, *, lazy: bool | None
+) -> Data:
     """The data set `hf:name`, `hf:name:split` or `hf:name:split:column`.
 
     Args:
         source: Its name on the hub, or a folder that `save_to_disk` wrote.
         split: The split, where the name has none; "train" without either.
         size: What images are resized to.
+        wanted: The conditions.
         lazy: As for a folder of images.
 
     Raises:
@@ -62,7 +68,7 @@ def from_hub(source: str, split: str | None, size: Size, *, lazy: bool | None) -
             table = datasets.load_dataset(name, split=part or "train")
     except Exception as error:  # a network, a hub and a dozen formats fail in many ways
         raise DataError(f"cannot load {source!r}: {' '.join(str(error).split())}") from error
-    return from_table(table, column or None, size, lazy=lazy)
+    return from_table(table, column or None, size, wanted, lazy=lazy)
 
 
 def is_table(source: object) -> bool:
@@ -72,13 +78,17 @@ def is_table(source: object) -> bool:
     )
 
 
-def from_table(table: Any, column: str | None, size: Size, *, lazy: bool | None) -> Data:
-    """The samples of a column, and the labels beside it.
+def from_table(
+    table: Any, column: str | None, size: Size, wanted: Wanted, *, lazy: bool | None
+) -> Data:
+    """The samples of a column, and the labels and what else is wanted beside it.
 
     Args:
         table: The data set.
-        column: The samples: images, or arrays of one shape; by default the first such column.
+        column: The samples: images, or arrays of one shape; by default the first such column that
+            is not wanted as a condition.
         size: What images are resized to.
+        wanted: The conditions; without any the labels, where there are some.
         lazy: As for a folder of images.
 
     Raises:
@@ -87,25 +97,51 @@ def from_table(table: Any, column: str | None, size: Size, *, lazy: bool | None)
     """
     if len(table) == 0:
         raise DataError("the data set has no rows")
-    row = table[0]
+    row, own = table[0], Columns(table)
+    others = wanted.columns(own)
     names = [n for n in table.column_names if _is_image(row[n]) or np.ndim(row[n]) > 0]
-    if column is None and not names:
+    if column is None:
+        column = next((n for n in names if n not in others), None)
+    if column is None:
         raise DataError(
             f"no column of {', '.join(table.column_names)} holds images or arrays of numbers"
         )
-    column = names[0] if column is None else column
     check_name("column", column, table.column_names)
-    label, classes = _labels(table, row, column)
+    unasked = ["label"] if column != "label" and isinstance(row.get(own.label), int) else []
     cells = Cells(table, column)
     if not _is_image(row[column]):
         rows = Rows(len(table), cells.get, f"the column {column!r}")
-        return labelled(rows, label, classes, BYTES if rows.bytes else Identity())
+        units = BYTES if rows.bytes else Identity()
+        return wanted.data(rows, own, unasked=unasked, transform=units)
     looks = list(in_threads(partial(look, cells), range(len(table))))
     for i, found in enumerate(looks):
         if found.error:
             raise DataError(f"cannot read the image {cells.name(i)}: {found.error}")
-    images = joined(cells, looks, size)
-    return labelled(keep(images, lazy), label, classes)
+    images = keep(joined(cells, looks, size), lazy)
+    return wanted.data(images, own, unasked=unasked, transform=BYTES)
+
+
+class Columns(Mapping[str, Any]):
+    """The columns of a table, each read when it is asked for; "label" is also one of "labels"."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+        self.label = "labels" if "label" not in table.column_names else "label"
+
+    def __getitem__(self, name: str) -> Any:
+        name = self.label if name == "label" else name
+        values = list(self.table[name])
+        names = getattr(getattr(self.table, "features", {}).get(name), "names", None)
+        if names and all(isinstance(value, int) for value in values):
+            return Named(torch.tensor(values), tuple(names))
+        text = any(isinstance(value, str) for value in values)
+        return np.array(values, dtype=object) if text else np.asarray(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table.column_names)
+
+    def __len__(self) -> int:
+        return len(self.table.column_names)
 
 
 @dataclass(frozen=True)
@@ -134,11 +170,3 @@ class Cells:
 
 def _is_image(value: object) -> bool:
     return hasattr(value, "getexif")
-
-
-def _labels(table: Any, row: dict[str, Any], column: str) -> tuple[torch.Tensor | None, int | None]:
-    for name in ("label", "labels"):
-        if name != column and isinstance(row.get(name), int):
-            feature = getattr(table, "features", {}).get(name)
-            return torch.tensor(list(table[name])), getattr(feature, "num_classes", None)
-    return None, None

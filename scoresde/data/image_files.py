@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from scoresde import checkpoint
+from scoresde.data.conditions import Named
+from scoresde.data.samples import Data
+from scoresde.data.stores import Store
+from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError
+from scoresde.units import BYTES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,13 +64,20 @@ class Files:
         """Its path."""
         return str(self.paths[i])
 
-    def classes(self) -> tuple[Tensor, int] | None:
-        """The class of every file, where all lie in folders of the first level, and how many."""
+    def classes(self) -> Named | None:
+        """The class of every file, where all lie in folders of the first level."""
         inner = [path.relative_to(self.folder).parts[:-1] for path in self.paths]
         if not all(inner):
             return None
         names = {name: k for k, name in enumerate(sorted({parts[0] for parts in inner}))}
-        return torch.tensor([names[parts[0]] for parts in inner]), len(names)
+        return Named(torch.tensor([names[parts[0]] for parts in inner]), tuple(names))
+
+    def data(self, images: Store, wanted: Wanted) -> Data:
+        """The images with their classes, where they have some, and the conditions wanted."""
+        classes = self.classes()
+        own = {} if classes is None else {"label": classes}
+        names = [path.relative_to(self.folder).as_posix() for path in self.paths]
+        return wanted.data(images, own, transform=BYTES, files=names)
 
 
 def _below(folder: Path) -> Iterator[Path]:

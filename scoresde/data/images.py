@@ -21,9 +21,10 @@ from torch import Tensor
 
 from scoresde.checks import check_integer
 from scoresde.data.image_files import Files
-from scoresde.data.samples import Data, labelled
-from scoresde.data.stores import Memory, Part, Store, in_threads, numbers, pieces
-from scoresde.errors import DataError
+from scoresde.data.samples import Data
+from scoresde.data.stores import Memory, Store, in_threads, numbers, pieces
+from scoresde.data.wanted import Wanted
+from scoresde.errors import DataError, InvalidValueError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +34,7 @@ __all__ = [
     "Items",
     "Look",
     "Size",
+    "check_no_images",
     "check_size",
     "folder",
     "joined",
@@ -97,11 +99,13 @@ class Images:
         items: Where they come from.
         size: They are cropped about their centre and resized to `(height, width)`, or a square.
         shape: `(N, C, H, W)`.
+        random: Whether they are others whenever they are read.
     """
 
     items: Items
     size: Size
     shape: tuple[int, ...]
+    random: bool = False
 
     def read(self, index: Tensor | slice) -> Tensor:
         """These images as bytes `(B, C, H, W)`.
@@ -138,12 +142,13 @@ class Images:
         return pixels
 
 
-def folder(path: Path, size: Size, *, skip: bool, lazy: bool | None) -> Data:
+def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | None) -> Data:
     """The images of a folder.
 
     Args:
         path: The folder; where all images lie in folders within it, those are the classes.
         size: What they are resized to.
+        wanted: Their conditions, of which rows are those of all files in the order of their names.
         skip: Whether to pass over up to a tenth of them.
         lazy: Whether they are decoded when they are needed; None keeps up to 1 GiB in memory.
 
@@ -155,8 +160,7 @@ def folder(path: Path, size: Size, *, skip: bool, lazy: bool | None) -> Data:
     errors = {i: found.error for i, found in enumerate(looks) if found.error}
     _refuse(files, errors, skip)
     images = joined(files, looks, size)
-    store: Store = images
-    kept = torch.arange(len(files))
+    data = files.data(images, wanted)
     if skip:
         errors = usable(images, errors)
         _refuse(files, errors, skip)
@@ -167,11 +171,8 @@ def folder(path: Path, size: Size, *, skip: bool, lazy: bool | None) -> Data:
                 RuntimeWarning,
                 stacklevel=3,
             )
-            kept = torch.tensor([i for i in range(len(files)) if i not in errors])
-            store = Part(images, kept)
-    found = files.classes()
-    label, classes = (None, None) if found is None else (found[0][kept], found[1])
-    return labelled(keep(store, lazy), label, classes)
+            data = data[[i for i in range(len(files)) if i not in errors]]
+    return data.kept(keep(data.store, lazy))
 
 
 def keep(store: Store, lazy: bool | None) -> Store:
@@ -234,6 +235,17 @@ def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
     rest = [i for i in range(len(images.items)) if i not in errors]
     found = dict(zip(rest, in_threads(images.error, rest), strict=True))
     return {**errors, **{i: error for i, error in found.items() if error}}
+
+
+def check_no_images(**options: object) -> None:
+    """Refuse options of images, by name, where there are none.
+
+    Raises:
+        InvalidValueError: One is given.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidValueError(f"{name}={value!r} is for images; leave it out for arrays")
 
 
 def check_size(size: Size) -> None:

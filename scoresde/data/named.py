@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from scoresde.data.images import Size, joined, keep, look
-from scoresde.data.samples import Data, labelled
+from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
+from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError, UnknownNameError
-from scoresde.units import Range
+from scoresde.units import BYTES, Range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,7 +55,13 @@ class Pairs:
 
 
 def torchvision_set(
-    name: str, split: str, size: Size, root: str | os.PathLike[str] | None, *, lazy: bool | None
+    name: str,
+    split: str,
+    size: Size,
+    root: str | os.PathLike[str] | None,
+    wanted: Wanted,
+    *,
+    lazy: bool | None,
 ) -> Data:
     """A data set that torchvision downloads, as images with the labels, where it has any.
 
@@ -73,7 +80,8 @@ def torchvision_set(
     images = keep(joined(items, looks, size), lazy)
     targets = [pairs[i][1] for i in range(len(pairs))]
     known = all(isinstance(target, int) for target in targets)
-    return labelled(images, torch.tensor(targets) if known else None)
+    own = {"label": torch.tensor(targets)} if known else {}
+    return wanted.data(images, own, transform=BYTES)
 
 
 def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any:

@@ -8,35 +8,35 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_name
 from scoresde.data.batches import order
 from scoresde.data.conditions import (
     ConditionMoments,
     Kind,
-    as_condition,
-    check_names,
+    as_conditions,
+    check_known,
     moments_of,
     surveyed,
 )
-from scoresde.data.given import as_samples
+from scoresde.data.given import as_samples, is_store
 from scoresde.data.stores import Memory, Part, Store
 from scoresde.data.survey import Survey, differing, survey
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError
 from scoresde.sde import Classes, Condition, Field
-from scoresde.units import BYTES, Identity, Standardize, Transform, describe
+from scoresde.units import Identity, Standardize, Transform, describe
 
-__all__ = ["Data", "labelled"]
+__all__ = ["Data"]
 
 
 class Data:
     """Samples with what is known of each, in memory or where they are read when they are needed.
 
     Args:
-        x: `(N, *event)`, in the user's own units: a tensor, an array, finite floats or bytes, or a
-            store that reads such rows.
+        x: `(N, *event)`, in the user's own units: a tensor, an array or a list, finite floats or
+            bytes; a store that reads such rows; data; or what `load` takes.
         transform: What makes of them the numbers that a model learns, "model units". Bytes need
             one, such as `BYTES`; by default they stay as they are.
         kinds: By name what a condition is; by default integers are labels of as many classes as
@@ -48,8 +48,9 @@ class Data:
     Attributes:
         raw: The samples as they were given.
         transform: What makes of them the numbers that a model learns.
-        conditions: The conditions as they were given, by name, in the order of the names.
+        conditions: The conditions, by name, in the order of the names.
         kinds: What they are, by name.
+        names: The names of the classes, where they are known: of folders, or of text in a table.
 
     Raises:
         DataError: No samples, a NaN or infinity among them, an infinity among the conditions, or a
@@ -69,6 +70,7 @@ class Data:
     transform: Transform
     conditions: Mapping[str, Tensor | Store]
     kinds: Mapping[str, Kind]
+    names: Mapping[str, tuple[str, ...]]
 
     def __init__(
         self,
@@ -78,24 +80,25 @@ class Data:
         kinds: Mapping[str, Kind] | None = None,
         **conditions: Any,
     ) -> None:
+        if not (isinstance(x, Data | Tensor | np.ndarray | list | tuple) or is_store(x)):
+            from scoresde.data.sources import find  # which makes data of it
+
+            x = find(x)
+        own = x if isinstance(x, Data) else None
+        if own is not None:
+            transform = own.transform if transform is None else transform
+            kept = {name: kind for name, kind in own.kinds.items() if name not in conditions}
+            kinds = {**kept, **(kinds or {})}
+            conditions = {**own.conditions, **conditions}
+            x = own.raw
         self.transform = Identity() if transform is None else transform
         describe(self.transform)
         self.raw = as_samples(x, self.transform)
-        conditions = {name: given for name, given in conditions.items() if given is not None}
-        check_names(conditions)
-        kinds = {} if kinds is None else kinds
-        for name, kind in kinds.items():
-            check_name("condition", name, conditions)
-            if not isinstance(kind, Classes | Field):
-                raise InvalidTypeError(
-                    f"the kind of {name!r} is Classes(n) or Field(shape), got {kind!r}"
-                )
-        found = {
-            name: as_condition(name, conditions[name], len(self), kinds.get(name))
-            for name in sorted(conditions)
-        }
-        self.conditions = {name: rows for name, (rows, _) in found.items()}
-        self.kinds = {name: kind for name, (_, kind) in found.items()}
+        found = as_conditions(conditions, kinds or {}, len(self))
+        self.conditions = {name: given.rows for name, given in found.items()}
+        self.kinds = {name: given.kind for name, given in found.items()}
+        self.names = {} if own is None else {**own.names}
+        self.names |= {name: given.names for name, given in found.items() if given.names}
 
     def __len__(self) -> int:
         return int(self.raw.shape[0])
@@ -185,24 +188,24 @@ class Data:
     def _with(self, **changed: Any) -> Data:
         """The same data with other attributes; of other samples there is another survey."""
         data = copy.copy(self)
-        for known in ("survey", "_surveys") if "raw" in changed else ():
-            data.__dict__.pop(known, None)
-        data.__dict__.update(changed)
+        found = ("survey", "surveys") if "raw" in changed else ()
+        data.__dict__ = {k: v for k, v in vars(self).items() if k not in found} | changed
         return data
+
+    def kept(self, store: Store) -> Data:
+        """The same data, with their samples in a store that has the same ones elsewhere."""
+        return self._with(raw=store)
 
     def _no_such(self, error: IndexError) -> str:
         return f"the {len(self)} samples have the numbers 0 to {len(self) - 1}: {error}"
 
     def only(self, names: Collection[str]) -> Data:
-        """The same samples with the conditions of these names, as far as there are any.
-
-        `data.only(())` is for an unconditional model.
-        """
-        conditions, kinds = (
-            {name: value for name, value in kept.items() if name in names}
-            for kept in (self.conditions, self.kinds)
-        )
-        return self._with(conditions=conditions, kinds=kinds)
+        """The same samples with the conditions of these names; `only(())` leaves out all."""
+        kept = {
+            which: {name: v for name, v in getattr(self, which).items() if name in names}
+            for which in ("conditions", "kinds", "names")
+        }
+        return self._with(**kept)
 
     def without(self, *names: str) -> Data:
         """The same samples without the conditions of these names.
@@ -211,7 +214,7 @@ class Data:
             UnknownNameError: There is no such condition.
         """
         for name in names:
-            check_name("condition", name, self.conditions)
+            check_known(name, self.conditions)
         return self.only(self.conditions.keys() - set(names))
 
     def standardized(self) -> Data:
@@ -238,14 +241,25 @@ class Data:
                 )
         return self._with(transform=transform)
 
+    def look(self) -> None:
+        """Read everything once that is not in memory.
+
+        Raises:
+            DataError: Something cannot be read, or is not finite; says which.
+        """
+        if not isinstance(self.raw, Tensor):
+            _ = self.survey
+        if any(not isinstance(kept, Tensor) for kept in self.conditions.values()):
+            _ = self.surveys
+
     @cached_property
     def survey(self) -> Survey:
         """Moments, range and checksum of the raw samples, from one pass over all of them."""
         return survey(self.store)
 
     @cached_property
-    def _surveys(self) -> dict[str, Survey]:
-        """The same of each condition, of the numbers that are not missing."""
+    def surveys(self) -> dict[str, Survey]:
+        """The same of each condition, by name, of the numbers that are not missing."""
         return {name: surveyed(name, kept) for name, kept in self.conditions.items()}
 
     def condition_moments(self) -> dict[str, ConditionMoments]:
@@ -258,7 +272,7 @@ class Data:
                 them apart.
         """
         return {
-            name: moments_of(name, self._surveys[name])
+            name: moments_of(name, self.surveys[name])
             for name, kind in self.kinds.items()
             if isinstance(kind, Field)
         }
@@ -278,7 +292,7 @@ class Data:
         watched = [("", self.store, self.survey)]
         for name, kept in self.conditions.items():
             if not isinstance(kept, Tensor):
-                watched.append((f"conditions {name!r} of the ", kept, self._surveys[name]))
+                watched.append((f"conditions {name!r} of the ", kept, self.surveys[name]))
         for what, store, found in watched:
             if part := differing(store, found, turn):
                 return (
@@ -330,18 +344,5 @@ class Data:
         """
         digest = hashlib.sha256(f"{self.survey.sha256} {self.transform}".encode())
         for name in self.conditions:
-            digest.update(f"{name!r} {self._surveys[name].sha256}".encode())
+            digest.update(f"{name!r} {self.surveys[name].sha256}".encode())
         return digest.hexdigest()
-
-
-def labelled(
-    x: Tensor | Store,
-    label: Tensor | None,
-    classes: int | None = None,
-    transform: Transform = BYTES,
-) -> Data:
-    """The data of samples, bytes unless another transform says so, and labels, if there are any."""
-    if label is None:
-        return Data(x, transform=transform)
-    kinds = None if classes is None else {"label": Classes(classes)}
-    return Data(x, transform=transform, kinds=kinds, label=label)

@@ -6,7 +6,7 @@ Images become `(C, H, W)` bytes with the transform to [-1, 1], which is kept wit
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,16 @@ from torch import Tensor
 
 from scoresde.checks import door
 from scoresde.data.arrays import array_file
+from scoresde.data.conditions import Kind
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
-from scoresde.data.images import Size, check_size, folder
+from scoresde.data.images import Size, check_no_images, check_size, folder
 from scoresde.data.named import digits, torchvision_set
 from scoresde.data.samples import Data
+from scoresde.data.tables import frame, is_frame
+from scoresde.data.torch_sets import from_torch, is_torch
+from scoresde.data.wanted import Wanted
 from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.sde import Classes, Field
 
 __all__ = ["find", "load"]
 
@@ -28,7 +33,8 @@ __all__ = ["find", "load"]
 def load(
     source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
     *,
-    label: Tensor | np.ndarray[Any, Any] | Sequence[int] | None = None,
+    condition: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, Classes | Field] | None = None,
     split: str | None = None,
     size: Size = None,
     standardize: bool = False,
@@ -41,16 +47,27 @@ def load(
     Args:
         source: one of
 
-            - a float tensor or array `(N, *event)`, taken as it is;
+            - a float tensor or array `(N, *event)`, taken as it is, or data;
             - a path, that is a `Path` or a string with a dot or a separator in it: a `.npy` file,
-              of which one of more than 256 MiB is read where it lies, a `.npz` file (keys `x`, or
-              `images`, with labels `y`, or `labels`), or a folder of images (whose first-level
-              folders, if all images lie in some, are the classes);
+              of which one of more than 256 MiB is read where it lies; a `.npz` file (samples `x`,
+              or `images`; integers `y`, or `labels`, are the label, and all else of as many rows
+              conditions); a `.csv` or `.parquet` file, whose columns are the samples but for those
+              that `condition` names; or a folder of images (whose first-level folders, if all
+              images lie in some, are the classes);
+            - a DataFrame, as such a file;
+            - a data set of torch, a stream or a loader, whose items are samples, pairs with a label
+              or with floats, or dictionaries (`scoresde.data.torch_sets`);
             - a name: `"digits"`, the 1,797 real 8x8 digits of the package, or any data
               set that torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set of Hugging
               Face's hub or a folder that its `save_to_disk` wrote; or such a data set itself.
-        label: labels `(N,)` for a tensor or array.
+        condition: conditions by name: rows, one for each sample, such as a tensor or an array;
+            the path of a `.npy` or `.csv` file of them, which for a folder has the order of its
+            files, or their names in a column "file"; or one or several columns of the source.
+            Integers and text in one column are labels, -1 where there is none, and floats, and
+            several columns, a vector, NaN where a number is missing. Where any is a column of the
+            source, its other conditions are left out.
+        kinds: what a condition is, where its numbers do not say it: `Classes(10)`, `Field((1,))`.
         split: `"train"` (the default) or `"test"`, of torchvision's data sets, or one of the hub.
         size: images are cropped about their centre and resized to `(height, width)`, or a square.
         standardize: shift and scale floats to mean 0 and variance 1, each dimension of vectors,
@@ -72,9 +89,11 @@ def load(
         MissingExtraError: `"hf:..."` without datasets.
     """
     skip = on_bad_image == "skip"
-    data = find(source, label=label, split=split, size=size, skip=skip, lazy=lazy, root=root)
-    if not isinstance(data.raw, Tensor):
-        _ = data.survey  # whatever cannot be read, or is not finite, is an error here
+    data = find(
+        source, condition=condition, kinds=kinds, split=split, size=size, skip=skip, lazy=lazy,
+        root=root,
+    )  # fmt: skip
+    data.look()
     if not standardize:
         return data
     if data.transform.levels is not None:
@@ -87,7 +106,8 @@ def load(
 def find(
     source: object,
     *,
-    label: Any = None,
+    condition: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
     split: str | None = None,
     size: Size = None,
     skip: bool = False,
@@ -96,35 +116,40 @@ def find(
 ) -> Data:
     """What `load` loads, before its samples are looked at."""
     check_size(size)
-    if isinstance(source, Tensor | np.ndarray):
-        _check_no_images(size, lazy)
-        return Data(source, label=label)
-    if label is not None:
-        raise InvalidValueError("label= goes with a tensor; files and data sets bring their own")
+    wanted = Wanted(condition or {}, kinds or {})
+    if is_torch(source):
+        _check_whole(f"a {type(source).__name__}", split)
+        return from_torch(source, size, wanted, lazy=lazy)
     if is_table(source):
-        return from_table(source, None, size, lazy=lazy)
+        return from_table(source, None, size, wanted, lazy=lazy)
+    if is_frame(source):
+        table = frame(source)
+        check_no_images(size=size, lazy=lazy)
+        return wanted.data(table.samples(wanted.columns(table)), table, unasked=())
+    if isinstance(source, Tensor | np.ndarray | list | tuple | Data):
+        check_no_images(size=size, lazy=lazy)
+        return wanted.data(source)
     if not isinstance(source, str | os.PathLike):
         raise InvalidTypeError(
-            f"cannot load data from a {type(source).__name__}; pass a tensor, a path, or a name"
+            f"cannot load data from a {type(source).__name__}; pass a tensor, a path, a name, or a "
+            "data set of torch"
         )
     name = os.fspath(source)
     if name.startswith(PREFIX):
-        return from_hub(name, split, size, lazy=lazy)
+        return from_hub(name, split, size, wanted, lazy=lazy)
     is_name = isinstance(source, str) and not set(name) & {".", "/", os.sep}
     if is_name and name.lower() != "digits":
-        return torchvision_set(name, split or "train", size, root, lazy=lazy)
-    if split is not None:
-        raise InvalidValueError(
-            f"{name!r} comes whole, it has no split {split!r}; use `data.split(fraction)`"
-        )
+        return torchvision_set(name, split or "train", size, root, wanted, lazy=lazy)
+    _check_whole(repr(name), split)
     path = Path(name).expanduser()
     if path.is_dir() and not is_name:
-        return folder(path, size, skip=skip, lazy=lazy)
-    _check_no_images(size, lazy)
-    return digits() if is_name else array_file(path)
+        return folder(path, size, wanted, skip=skip, lazy=lazy)
+    check_no_images(size=size, lazy=lazy)
+    return wanted.data(digits()) if is_name else array_file(path, wanted)
 
 
-def _check_no_images(size: Size, lazy: bool | None) -> None:
-    for name, value in (("size", size), ("lazy", lazy)):
-        if value is not None:
-            raise InvalidValueError(f"{name}={value!r} is for images; leave it out for arrays")
+def _check_whole(what: str, split: str | None) -> None:
+    if split is not None:
+        raise InvalidValueError(
+            f"{what} comes whole, it has no split {split!r}; use `data.split(fraction)`"
+        )

@@ -95,21 +95,20 @@ class Classifier(nn.Module):
             InvalidValueError: A number is out of range, or there are fewer than two classes.
             NonFiniteError: The training diverged.
         """
-        if data.label is None or data.classes is None:
-            raise DataError("a classifier learns from labels, and these data have none")
+        data, label, classes = _known(data)
         for name, value in (("steps", steps), ("batch_size", batch_size)):
             check_integer(name, value, 1)
         check_integer("seed", seed, 0)
         check_range("lr", lr, "(0, inf)")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(seed) % 2**63)
-            self = cls(data.event_shape, data.classes)
+            self = cls(data.event_shape, classes)
         optimizer = torch.optim.Adam(self.parameters(), lr=lr)
         with torch.enable_grad():
             for step in range(steps):
                 rows = batch_indices(len(data), batch_size, seed=seed, step=step)
                 scores = self.head(self.body(data.batch(rows).float()))
-                loss = nn.functional.cross_entropy(scores, data.label[rows])
+                loss = nn.functional.cross_entropy(scores, label[rows])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -139,11 +138,10 @@ class Classifier(nn.Module):
 
     def accuracy(self, data: Data) -> float:
         """The share of labelled data that it tells right."""
-        if data.label is None:
-            raise DataError("accuracy is measured against labels, and these data have none")
+        data, label, _ = _known(data)
         starts = range(0, len(data), 1024)
         found = torch.cat([self.predict(data.batch(slice(i, i + 1024))) for i in starts])
-        return float((found == data.label).double().mean())
+        return float((found == label).double().mean())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a .safetensors file.
@@ -171,3 +169,12 @@ class Classifier(nn.Module):
             ) from error
         checkpoint.load_state(self, tensors, source=str(path))
         return self.eval().requires_grad_(False)
+
+
+def _known(data: Data) -> tuple[Data, Tensor, int]:
+    """The data of which the labels are not missing, those, and the number of classes."""
+    label, classes = data.label, data.classes
+    if label is None or classes is None or (label < 0).all():
+        raise DataError("a classifier learns from labels, and these data have none")
+    kept = (label >= 0).nonzero().flatten()
+    return data[kept], label[kept], classes

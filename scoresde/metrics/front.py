@@ -24,7 +24,7 @@ from scoresde.metrics.neighbours import Neighbours
 from scoresde.metrics.resampling import check_resamples, estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
 
-__all__ = ["METRICS", "Metric", "evaluate", "plan"]
+__all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
 
 class Metric(Protocol):
@@ -129,7 +129,7 @@ def evaluate(
             f"{len(data)}"
         )
     x = own[order(len(own), seed=seed, epoch=0)[:n]]
-    y, z = data[order(len(data), seed=seed, epoch=1)[: 2 * n]].chunk(2)
+    y, z = data[order(len(data), seed=seed, epoch=1)[:n]], data[floor_of(len(data), n, seed=seed)]
     rows, others, floor_rows = (halves(n, resamples, seed=seed, stream=i) for i in (1, 2, 3))
     if known is not None:
         chosen.append(Memory(known))
@@ -146,6 +146,11 @@ def evaluate(
             )
     what = "the samples themselves" if features is None else _name(features)
     return Evaluation(figures, n, own.shape[1], what, seed, resamples, level)
+
+
+def floor_of(size: int, n: int, *, seed: int) -> Tensor:
+    """The numbers of the n data that are compared with the reference in the place of samples."""
+    return order(size, seed=seed, epoch=1)[n : 2 * n]
 
 
 def plan(

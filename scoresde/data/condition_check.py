@@ -1,0 +1,97 @@
+"""What there is to say of the conditions of data."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from scoresde.data.report import NAMED, Report, some
+from scoresde.data.samples import Data
+from scoresde.errors import DataError
+from scoresde.sde import Classes
+
+__all__ = ["describe_conditions"]
+
+_FEW = 100  # whole numbers up to here may well be classes
+
+
+def describe_conditions(report: Report, data: Data) -> None:
+    """Tell of every condition what it is, what is missing of it, and what it does not say."""
+    if data.classes is None:
+        report.facts["classes"] = "none"
+    for name, kind in data.kinds.items():
+        if isinstance(kind, Classes):
+            _classes(report, data, name, kind.n)
+        else:
+            _field(report, data, name)
+
+
+def _classes(report: Report, data: Data, name: str, classes: int) -> None:
+    label, names = data.conditions[name], data.names.get(name, ())
+    assert isinstance(label, Tensor)
+    known, counts = torch.unique(label[label >= 0], return_counts=True)
+    gaps = classes - len(known)
+    least, most = (0 if gaps else int(counts.min())), int(counts.max()) if len(counts) else 0
+    told = f"{classes:,}, with {least:,} to {most:,} samples each"
+    if names:
+        told += ": " + some(
+            f"{names[k]} ({count:,})" for k, count in zip(known, counts, strict=True)
+        )
+    if missing := int((label < 0).sum()):
+        told += f"; {missing / len(label):.1%} missing"
+    report.facts["classes" if name == "label" else name] = told
+    if gaps:
+        found = set(known.tolist())
+        # labels may be large numbers from elsewhere: nobody counts up to them
+        first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
+        which = "" if name == "label" else f" of {name!r}"
+        report.remarks.append(f"labels{which} that no sample has: {some(first, gaps)}")
+    if len(known) < 2:
+        report.remarks.append(f"the condition {name!r} tells no samples apart")
+
+
+def _field(report: Report, data: Data, name: str) -> None:
+    rows, shape = data.conditions[name], data.kinds[name].shape
+    try:
+        found = data.surveys[name]
+        data.condition_moments()
+    except DataError as error:
+        report.problems.append(str(error))
+        return
+    known = found.n > 0
+    share = 1 - float(found.n.sum()) / (len(data) * found.n.numel())
+    what = f"a vector of {shape[0]}" if len(shape) == 1 else f"a field of shape {shape}"
+    told = f"{what}, from {found.low:.6g} to {found.high:.6g}" if known.any() else what
+    report.facts[name] = told + (f"; {share:.1%} missing" if share else "")
+    if not known.all():
+        report.remarks.append(_entries(name, ~known, "is never known"))
+    constant = known & (found.var == 0)
+    if constant.any():
+        report.remarks.append(_entries(name, constant, "is one number all over"))
+    if isinstance(rows, Tensor) and shape == (1,) and _are_classes(rows):
+        report.remarks.append(
+            f"the condition {name!r} holds whole numbers from 0 to {found.high:.0f}; if they are "
+            "classes, give them as integers"
+        )
+
+
+def _entries(name: str, which: Tensor, what: str) -> str:
+    if which.all():
+        return f"the condition {name!r} {what}"
+    if which.ndim > 1:
+        return f"the condition {name!r} {what} in {int(which.sum()):,} of {which.numel():,} places"
+    entries = some(map(str, which.nonzero()[:, 0].tolist()))
+    return f"the condition {name!r} {what} in its entries {entries}"
+
+
+def _are_classes(rows: Tensor) -> bool:
+    known = rows[~rows.isnan()]
+    found = torch.unique(known)
+    return bool(
+        1 < len(found) <= _FEW
+        and len(found) < len(known)
+        and found[0] == 0
+        and torch.equal(found, torch.arange(len(found)).to(found))
+    )

@@ -1,0 +1,257 @@
+"""What a data set of torch hands out, taken apart into a sample and its conditions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.checks import quoted
+from scoresde.data import stores
+from scoresde.data.stores import Rows, channels_first, narrow
+from scoresde.errors import DataError, InvalidTypeError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Columns", "Items", "Pictures", "apart", "as_array", "is_image", "nbytes"]
+
+_SAMPLES, _LABELS = ("x", "images", "image"), ("y", "labels")
+_ONE_AT_A_TIME = threading.RLock()  # a data set need not bear several threads
+
+
+class Items:
+    """The items of a data set, each as a dictionary of the sample `x` and its conditions.
+
+    Args:
+        source: What has a length and hands out an item for a number.
+        what: What it is called in errors.
+
+    Raises:
+        DataError: It has no length, or no items.
+    """
+
+    def __init__(self, source: Any, what: str) -> None:
+        self.source, self.what = source, what
+        try:
+            self._n = len(source)
+        except Exception as error:  # a user's code fails as it likes
+            raise DataError(f"{what} has no length: {error}; give it a method __len__") from error
+        if self._n == 0:
+            raise DataError(f"{what} has no samples")
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Item i.
+
+        Raises:
+            DataError: It cannot be read, or has no sample; says which it is.
+        """
+        try:
+            with _ONE_AT_A_TIME:
+                item = self.source[i]
+        except Exception as error:  # as above
+            raise self._unreadable(i, error) from error
+        found = apart(item, self.name(i))
+        for image in filter(is_image, found.values()):
+            try:
+                image.load()
+            except Exception as error:  # Pillow's decoders raise anything
+                image.close()
+                raise self._unreadable(i, error) from error
+        return found
+
+    def _unreadable(self, i: int, error: Exception) -> DataError:
+        told = " ".join(str(error).split()) or type(error).__name__
+        return DataError(f"cannot read {self.name(i)}: {told}")
+
+    def name(self, i: int) -> str:
+        """What item i is called in errors."""
+        return f"sample {i} of {self.what}"
+
+    def value(self, name: str, example: np.ndarray[Any, Any], i: int) -> np.ndarray[Any, Any]:
+        """One of the values of item i; one that is missing has the shape of the example."""
+        value = self[i].get(name)
+        return np.full(example.shape, np.nan, example.dtype) if value is None else as_array(value)
+
+    def sample(self, i: int) -> np.ndarray[Any, Any]:
+        """The sample of item i, an image of bytes with its channels first."""
+        x: np.ndarray[Any, Any] = channels_first(as_array(self[i]["x"])[None], self.what)[0]
+        return x
+
+
+class Pictures:
+    """Images of a data set, as `images.joined` takes them; some of them may be held in memory."""
+
+    def __init__(self, items: Items) -> None:
+        self.items = items
+        self.held: dict[int, Image] = {}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def open(self, i: int) -> Image:
+        """Image i."""
+        image: Image = self.held[i] if i in self.held else self.items[i]["x"]
+        return image
+
+    def name(self, i: int) -> str:
+        """What image i is called in errors."""
+        return self.items.name(i)
+
+
+class Columns(Mapping[str, Any]):
+    """The conditions of a data set by name, gathered item by item, and made one array when asked.
+
+    One of more than 256 MiB is read where it lies, whenever it is needed.
+    """
+
+    def __init__(self, items: Items) -> None:
+        self._items = items
+        self._values: dict[str, list[Any]] = {}
+        self._large: set[str] = set()
+
+    def add(self, i: int, item: Mapping[str, Any]) -> None:
+        """Gather item i, after those before it."""
+        for name, value in item.items():
+            column = self._values.setdefault(name, [])
+            if name in self._large:
+                continue
+            column += [None] * (i - len(column))
+            column.append(value)
+            if value is not None and _nbytes(value) * (i + 1) > stores.IN_MEMORY:
+                self._large.add(name)
+                del column[:-1]
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any] | Rows:
+        column, n = self._values[name], len(self._items)
+        if name in self._large and name != "x":
+            example = as_array(column[0])
+            return Rows(n, partial(self._items.value, name, example), f"the condition {name!r}")
+        return stacked(name, column + [None] * (n - len(column)), self._items.what)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, column in self._values.items() if any(v is not None for v in column))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def apart(item: Any, name: str) -> dict[str, Any]:
+    """The sample `x` of an item and its conditions, by name.
+
+    Raises:
+        DataError: It has no sample, or values that have no name.
+    """
+    if isinstance(item, tuple) and hasattr(item, "_asdict"):
+        fields = item._asdict()
+        item = fields if set(_SAMPLES) & fields.keys() else tuple(item)
+    if isinstance(item, Mapping):
+        key = next((key for key in _SAMPLES if key in item), None)
+        if key is None:
+            raise DataError(
+                f"{name} is a dictionary of {', '.join(map(str, item)) or 'nothing'}; call the "
+                "sample 'x'"
+            )
+        return {"x": item[key]} | {
+            "label" if k in _LABELS and _is_label(v) else str(k): v
+            for k, v in item.items()
+            if k != key
+        }
+    if not isinstance(item, tuple | list) or not item:
+        return {"x": item}
+    if isinstance(item[0], int | float):
+        if isinstance(item, tuple):
+            raise DataError(
+                f"{name} is a tuple of numbers, which may be a vector, or a pair; hand out an "
+                "array, or a pair of an array and what belongs to it"
+            )
+        return {"x": item}
+    found: dict[str, Any] = {"x": item[0]}
+    for value in item[1:]:
+        if value is None:
+            continue
+        named = (
+            value if isinstance(value, Mapping) else {"label" if _is_label(value) else "y": value}
+        )
+        twice = found.keys() & named.keys()
+        if twice:
+            raise DataError(
+                f"{name} has several values that would be called {min(twice)!r}; hand out a "
+                "dictionary, {'x': sample, 'name': value, ...}"
+            )
+        found |= named
+    return found
+
+
+def _is_label(value: Any) -> bool:
+    return not is_image(value) and as_array(value).dtype.kind in "biu" and np.ndim(value) < 2
+
+
+def is_image(value: Any) -> bool:
+    """Whether this is one of Pillow's images."""
+    return hasattr(value, "getexif")
+
+
+def nbytes(item: Mapping[str, Any]) -> int:
+    """How much memory the values of an item take."""
+    return sum(_nbytes(value) for value in item.values() if value is not None)
+
+
+def _nbytes(value: Any) -> int:
+    if is_image(value):
+        return int(len(value.getbands()) * value.width * value.height)
+    return as_array(value).nbytes
+
+
+def as_array(value: Any) -> np.ndarray[Any, Any]:
+    """A value as an array; one of Pillow's images as bytes `(C, H, W)`."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if is_image(value):
+        pixels = np.array(value)
+        return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+    return np.asarray(value)
+
+
+def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]:
+    """The values of a condition, or the samples, as one array; None is missing.
+
+    Raises:
+        DataError: They have several shapes.
+        InvalidTypeError: They are text, or anything else that is no number.
+    """
+    known = [(i, as_array(value)) for i, value in enumerate(values) if value is not None]
+    first = known[0][1]
+    for i, value in known:
+        if value.dtype.kind not in "fiubc":
+            raise InvalidTypeError(
+                f"{name!r} of sample {i} of {what} is {quoted(values[i])}, no numbers; hand out "
+                "the number of its class, or an embedding"
+            )
+        if value.shape != first.shape:
+            raise DataError(
+                f"{name!r} of sample {i} of {what} has shape {value.shape}, that of sample "
+                f"{known[0][0]} {first.shape}; all have one shape"
+            )
+    if len(known) == len(values):
+        rows = np.stack([value for _, value in known])
+    else:
+        integers = first.dtype.kind in "iu" and first.ndim == 0
+        rows = np.full((len(values), *first.shape), -1 if integers else np.nan)
+        rows = rows.astype(np.int64 if integers else np.promote_types(first.dtype, np.float32))
+        for i, value in known:
+            rows[i] = value
+    listed = rows.dtype == np.float64 and not hasattr(values[known[0][0]], "dtype")
+    return narrow(rows) if listed else rows

@@ -1,0 +1,224 @@
+"""Data sets and loaders of torch, and the samples and conditions in them.
+
+A sample is an array or an image; or a tuple of it and an integer, the condition "label", or floats,
+the condition "y"; or a dictionary of it as "x", "images" or "image", and of conditions by their
+names. None, or a name that is left out, is missing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import data as torch_data
+
+from scoresde.data import stores
+from scoresde.data.images import Look, Size, check_no_images, joined, keep, look
+from scoresde.data.samples import Data
+from scoresde.data.stores import Rows, channels_first
+from scoresde.data.torch_items import (
+    Columns,
+    Items,
+    Pictures,
+    apart,
+    as_array,
+    is_image,
+    nbytes,
+    stacked,
+)
+from scoresde.data.wanted import Wanted
+from scoresde.errors import DataError, InvalidValueError
+from scoresde.units import BYTES, Identity
+
+__all__ = ["from_torch", "is_torch"]
+
+_ROOM, _MOST = 2**30, 10**7  # bytes and samples of a stream that are read into memory
+_PROBED = 8  # samples that are read twice, to see whether they are the same
+_ORDERS = (
+    torch_data.SequentialSampler, torch_data.RandomSampler, torch_data.DistributedSampler,
+)  # fmt: skip
+
+
+def is_torch(source: object) -> bool:
+    """Whether this is a data set or a loader of torch."""
+    return isinstance(source, torch_data.Dataset | torch_data.DataLoader)
+
+
+def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) -> Data:
+    """The samples of a data set, with those of its conditions that are wanted.
+
+    Args:
+        source: A map-style data set, a stream, which is read once, or a loader, of which the data
+            set is taken.
+        size: What images are resized to.
+        wanted: The conditions; without any all that there are.
+        lazy: Whether samples are read when they are needed; None reads up to 256 MiB into memory,
+            but not samples that are drawn anew whenever they are read.
+
+    Raises:
+        DataError: There are no samples, they are of several shapes, one cannot be read, or a
+            stream has more of them than there is room for; names the sample.
+        InvalidTypeError: A sample is taken for none, or a condition is text.
+        InvalidValueError: A loader chooses among the samples, or a stream is to be read lazily.
+    """
+    if isinstance(source, torch_data.DataLoader):
+        source = _set_of(source)
+    if not lazy and (data := _in_tensors(source)) is not None:
+        check_no_images(size=size)
+        return wanted.data(data)
+    what = type(source).__name__
+    if isinstance(source, torch_data.IterableDataset):
+        if lazy:
+            raise InvalidValueError(
+                f"{what} is a stream, which is read once: leave out lazy=True, or hand out samples "
+                "by __getitem__"
+            )
+        return _data(Items(_streamed(source, what), what), size, wanted, held=True)
+    items = Items(source, what)
+    random = _random(items)
+    small = nbytes(items[0]) * len(items) <= stores.IN_MEMORY
+    together = bool(random - {"x"})  # a sample and what is drawn with it stay together
+    if together and (lazy or not small):
+        raise DataError(
+            f"{what} draws conditions at random, and would be asked for them apart from the "
+            "samples: hand out conditions that stay the same"
+        )
+    held = together or (small and not random) if lazy is None else not lazy
+    if random:
+        _warn_of_random(what, min(random), held=held)
+    return _data(items, size, wanted, held=held, lazy=lazy, random=bool(random) and not held)
+
+
+def _data(
+    items: Items,
+    size: Size,
+    wanted: Wanted,
+    *,
+    held: bool,
+    lazy: bool | None = None,
+    random: bool = False,
+) -> Data:
+    """The samples, in memory where they are held, with their conditions."""
+    is_picture = is_image(items[0]["x"])
+    if not is_picture:
+        check_no_images(size=size)
+    columns, pictures = Columns(items), Pictures(items)
+    looks: list[Look] = []
+    samples: list[Any] = []
+    for i, item in enumerate(items):
+        x = item.pop("x")
+        columns.add(i, item)
+        if is_picture:
+            pictures.held[i] = x
+            looks.append(look(pictures, i))
+            if looks[-1].error:
+                raise DataError(f"cannot read the image {items.name(i)}: {looks[-1].error}")
+        if not held:
+            pictures.held.clear()
+        elif not is_picture:
+            samples.append(x)
+    if is_picture:
+        images = replace(joined(pictures, looks, size), random=random)
+        x = keep(images, True if random else lazy)
+        return wanted.data(x, columns, transform=BYTES)
+    if held:
+        x = channels_first(stacked("x", samples, items.what), items.what)
+        return wanted.data(x, columns, transform=BYTES if x.dtype == np.uint8 else Identity())
+    rows = Rows(len(items), items.sample, items.what, random=random)
+    return wanted.data(rows, columns, transform=BYTES if rows.bytes else Identity())
+
+
+def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
+    """The data set of a loader, whose batches, order and workers mean nothing here.
+
+    Raises:
+        InvalidValueError: It chooses some of the samples, or some more often than others.
+    """
+    source = loader.dataset
+    if isinstance(source, torch_data.IterableDataset):
+        return source
+    sampler = getattr(loader.batch_sampler, "sampler", loader.batch_sampler) or loader.sampler
+    if type(sampler) not in _ORDERS:
+        raise InvalidValueError(
+            f"this DataLoader takes samples by a {type(sampler).__name__}, which may leave some "
+            "out; pass the data set of those that are meant, such as torch.utils.data.Subset"
+        )
+    if loader.collate_fn not in (torch_data.default_collate, torch_data.default_convert):
+        warnings.warn(
+            "the collate_fn of the DataLoader is left out, as samples are taken one by one; do "
+            "what it does in the data set",
+            UserWarning,
+            stacklevel=5,
+        )
+    return source
+
+
+def _in_tensors(source: Any) -> Data | None:
+    """The data of tensors in memory, and of a subset of them; None for all else."""
+    if type(source) is torch_data.TensorDataset:
+        parts = apart(source.tensors, type(source).__name__)
+        x = parts.pop("x")
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        return Data(x, transform=BYTES if x.dtype == torch.uint8 else None, **parts)
+    if type(source) is torch_data.Subset:
+        data = _in_tensors(source.dataset)
+        return None if data is None else data[[int(i) for i in source.indices]]
+    return None
+
+
+def _streamed(source: Any, what: str) -> list[Any]:
+    """The items of a stream.
+
+    Raises:
+        DataError: There are none, more than there is room for, or one cannot be read.
+    """
+    items: list[Any] = []
+    taken = 0
+    stream = iter(source)
+    while True:
+        try:
+            item = next(stream)
+        except StopIteration:
+            break
+        except Exception as error:  # a user's code fails as it likes
+            told = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"cannot read sample {len(items)} of {what}: {told}") from error
+        items.append(item)
+        taken += nbytes(apart(item, f"sample {len(items) - 1} of {what}"))
+        if taken > _ROOM or len(items) > _MOST:
+            raise DataError(
+                f"{what} is a stream of more than {len(items) - 1:,} samples, of {taken:,} bytes, "
+                "which are not read into memory; write them to a .npy file, or hand them out by "
+                "__getitem__ of a torch.utils.data.Dataset"
+            )
+    return items
+
+
+def _random(items: Items) -> set[str]:
+    """The names of what differs when some of the items are read again."""
+    found = set()
+    for i in range(min(_PROBED, len(items))):
+        one, two = items[i], items[i]
+        found |= one.keys() ^ two.keys()
+        found |= {name for name in one.keys() & two.keys() if _differ(one[name], two[name])}
+    return found
+
+
+def _differ(one: Any, two: Any) -> bool:
+    a, b = as_array(one), as_array(two)
+    return a.shape != b.shape or not np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+
+
+def _warn_of_random(what: str, name: str, *, held: bool) -> None:
+    how = (
+        "it is read once, and stays as it was drawn" if held else "it is drawn whenever it is read"
+    )
+    warnings.warn(
+        f"{what} hands out another {name!r} when a sample is read again: {how}, and a run that is "
+        "taken up again does not go on exactly; hand out the same, and augment by augment=",
+        UserWarning,
+        stacklevel=5,
+    )

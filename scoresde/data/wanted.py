@@ -1,0 +1,162 @@
+"""Which conditions are wanted of a source of data, and where those lie that it does not have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scoresde.checks import check_name
+from scoresde.data.array_file import load_npy
+from scoresde.data.conditions import Kind
+from scoresde.data.samples import Data
+from scoresde.data.stores import channels_first, narrow, plain
+from scoresde.data.tables import Column, Table, classes_of, read_csv, read_parquet
+from scoresde.errors import DataError, InvalidTypeError
+from scoresde.sde import Field
+from scoresde.units import Transform
+
+__all__ = ["TABLES", "Wanted"]
+
+TABLES = {".csv": read_csv, ".parquet": read_parquet}
+"""What reads a table, by the suffix of its file."""
+
+_FILES = {".npy", *TABLES}
+_FILE = "file"  # the column that has the names of the samples' files
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Say which conditions are wanted of a source; a source ends in `wanted.data(...)`.
+
+    Args:
+        condition: By name the rows themselves, a file of them, or one or several columns of the
+            source. Where any is a column of the source, its other conditions are not taken.
+        kinds: By name what a condition is.
+    """
+
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+
+    def data(
+        self,
+        x: Any,
+        own: Mapping[str, Any] | None = None,
+        *,
+        unasked: Collection[str] | None = None,
+        transform: Transform | None = None,
+        files: Sequence[str] | None = None,
+    ) -> Data:
+        """The samples with the conditions that are wanted.
+
+        Args:
+            x: The samples, or data, whose conditions are the source's own.
+            own: What the source has beside them, by name: a row for each, or `Column`s.
+            unasked: Which of it are conditions where no column is asked for; by default all.
+            transform: What makes model units of the samples.
+            files: The names of the samples' files.
+
+        Raises:
+            DataError, InvalidTypeError, ShapeError, UnknownNameError: A condition cannot be used.
+        """
+        if isinstance(x, Data):
+            own, unasked = x.conditions, ()
+            x = x.only(()) if self.columns(own) else x
+        own = {} if own is None else own
+        taken = own if unasked is None else unasked
+        given = (
+            {}
+            if self.columns(own)
+            else {name: _one(own, name, self.kinds.get(name)) for name in taken}
+        )
+        given |= {name: self._rows(name, v, own, files) for name, v in self.condition.items()}
+        return Data(x, transform=transform, kinds=self.kinds, **given)
+
+    def columns(self, own: Collection[str]) -> set[str]:
+        """The columns of the source that are wanted as conditions.
+
+        Raises:
+            UnknownNameError: The source has columns, but none of a name.
+        """
+        found: set[str] = set()
+        for given in self.condition.values() if own else ():
+            file = isinstance(given, str) and Path(given).suffix in _FILES
+            names = [given] if isinstance(given, str) and not (file and given not in own) else given
+            if _are_names(names):
+                for name in names:
+                    check_name("column", name, own)
+                found.update(names)
+        return found
+
+    def _rows(
+        self, name: str, given: Any, own: Mapping[str, Any], files: Sequence[str] | None
+    ) -> Any:
+        kind = self.kinds.get(name)
+        if isinstance(given, str) and given in own:
+            return _one(own, given, kind)
+        if own and _are_names(given):
+            return _several(own, given)
+        if isinstance(given, str | os.PathLike):
+            return _of_file(name, given, kind, files)
+        return given
+
+
+def _are_names(given: object) -> bool:
+    return isinstance(given, list | tuple) and any(isinstance(name, str) for name in given)
+
+
+def _one(own: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
+    """Labels of whole numbers and of text, where no other kind is asked for; else the numbers."""
+    value = own[name]
+    if isinstance(value, Column):
+        if value.whole and not isinstance(kind, Field):
+            return torch.from_numpy(np.nan_to_num(value.numbers.astype(np.float64), nan=-1)).long()
+        return value.numbers
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        return classes_of(value.tolist(), f"the column {name!r}")
+    return value
+
+
+def _several(own: Mapping[str, Any], names: Sequence[str]) -> np.ndarray[Any, Any]:
+    """The numbers of several columns beside each other, `(N, columns)`."""
+    parts = []
+    for name in names:
+        check_name("column", name, own)
+        value = own.numbers(name) if isinstance(own, Table) else np.asarray(own[name])
+        if value.dtype.kind not in "fiu" or value.ndim > 2:
+            raise InvalidTypeError(
+                f"the column {name!r} holds {value.dtype} of shape {value.shape}; only numbers and "
+                "vectors stand beside each other in one condition"
+            )
+        parts.append(value.astype(plain(value.dtype)) if value.dtype.kind == "f" else narrow(value))
+    return np.column_stack(parts)
+
+
+def _of_file(
+    name: str,
+    given: str | os.PathLike[str],
+    kind: Kind | None,
+    files: Sequence[str] | None,
+) -> Any:
+    """The rows in an array file, or in a table of which the column "file" says the order."""
+    path = Path(given).expanduser()
+    if path.suffix == ".npy":
+        found = load_npy(path)
+        if isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim > 2:
+            return channels_first(found, path)
+        return found
+    if path.suffix in TABLES:
+        table = TABLES[path.suffix](path)
+        if files is not None and _FILE in table:
+            table = table.in_order(files, _FILE)
+        names = list(table)
+        return _one(table, names[0], kind) if len(names) == 1 else _several(table, names)
+    raise DataError(
+        f"condition {name!r} is {os.fspath(given)!r}, which is no file of conditions; give a .npy "
+        f"or {' or '.join(TABLES)} file, or the numbers"
+    )

@@ -1,0 +1,247 @@
+"""Conditions from tables, archives and folders, by the names of columns and of files."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scoresde.data import Data, load
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingExtraError,
+    ShapeError,
+    UnknownNameError,
+)
+from scoresde.sde import Classes, Field
+
+
+def written(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def table(tmp_path):
+    return written(
+        tmp_path / "table.csv",
+        "a,b,kind,age,mass\n1,2,dog,3,.5\n3,4,cat,,\n5,6.5,,9,1.5\n7,8,dog,0,-2\n",
+    )
+
+
+def test_named_columns_are_conditions_and_all_others_the_samples(table):
+    data = load(table, condition={"label": "kind", "age": "age", "y": ["age", "mass"], "m": "mass"})
+    assert data.x.tolist() == [[1, 2], [3, 4], [5, 6.5], [7, 8]]
+    assert data.kinds == {
+        "age": Classes(10), "label": Classes(2), "m": Field((1,)), "y": Field((2,)),
+    }  # fmt: skip
+    assert data.names == {"label": ("cat", "dog")}
+    found = data.condition(slice(None))
+    assert found["label"].tolist() == [1, 0, -1, 1]
+    assert found["age"].tolist() == [3, -1, 9, 0]
+    assert found["y"].nan_to_num(-5).tolist() == [[3, 0.5], [-5, -5], [9, 1.5], [0, -2]]
+    number = load(table, condition={"age": "age", "rest": ["mass"], "label": "kind"},
+                  kinds={"age": Field((1,))})  # fmt: skip
+    assert number.condition(slice(2))["age"].nan_to_num(-5).tolist() == [[3], [-5]]
+    assert data.only(()).names == {}
+
+
+@pytest.mark.parametrize(
+    ("condition", "error", "message"),
+    [
+        (None, InvalidTypeError, "column 'kind' of .* holds text, 'dog'; make it a label, cond"),
+        ({"label": "kind"}, DataError, "sample 1 of .* no number in the column 'age'; fill it in"),
+        ({"y": ["age", "mass", "kind"]}, InvalidTypeError, "column 'kind' of .* holds text, 'dog'"),
+        ({"y": ["age", "massx"]}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
+        ({"y": "massx"}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
+        ({"y": ["a", "b", "kind", "age", "mass"]}, DataError, "no column of .* is left for the sa"),
+    ],
+)
+def test_columns_that_cannot_be_used_are_named(table, condition, error, message):
+    with pytest.raises(error, match=message):
+        load(table, condition=condition)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("a,b\n", "has no rows"),
+        ("a,a\n1,2\n", "has several columns called a; rename"),
+        (",a\n0,1\n", r"column 0 of .* has no name; .*index=False"),
+        ("a,b\n1,2\n3\n", "sample 1 of .* has 1 cells, and there are 2 columns"),
+        ("a,b\n1,inf\n", "1 of 1 samples hold a NaN or an infinity"),
+        ('a,b\n1,"2\n', "cannot read .* as a table"),
+    ],
+)
+def test_files_that_are_no_tables_are_refused(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        load(written(tmp_path / "x.csv", text))
+
+
+def test_numbers_with_words_among_them_are_no_classes(tmp_path):
+    path = written(tmp_path / "x.csv", "a,b\n1,2\n2,NA\n3,4\n4,5\n")
+    with pytest.raises(InvalidTypeError, match="'b' holds numbers, but for 'NA'; leave the cells"):
+        load(path, condition={"label": "b"})
+
+
+def test_a_table_without_a_header_numbers_its_columns(tmp_path):
+    path = written(tmp_path / "x.csv", "1;2;0\n3;4;1\n")
+    assert load(path).x.tolist() == [[1, 2, 0], [3, 4, 1]]
+    assert load(path, condition={"label": "2"}).label.tolist() == [0, 1]
+
+
+def test_text_is_as_wide_as_its_numbers_need(tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    for scale, shift, dtype in ((1, 0, torch.float32), (100, 1.7e9, torch.float64)):
+        np.savetxt(tmp_path / "x.csv", scale * x + shift, delimiter=",")
+        data = load(tmp_path / "x.csv", standardize=True)
+        assert data.raw.dtype == dtype
+        torch.testing.assert_close(
+            data.transform.inverse(data.x.double()).numpy(), scale * x + shift, rtol=1e-6, atol=0
+        )
+
+
+@pytest.fixture
+def frame():
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame(
+        {
+            "a": np.array([1, 2, 3], np.float32),
+            "whole": pandas.array([4, None, 0], dtype="Int64"),
+            "kind": ["dog", None, "cat"],
+            "shelf": pandas.Categorical(["low", "high", None], ["low", "high"]),
+            "mass": [0.5, np.nan, 2.0],
+        }
+    )
+
+
+def test_a_frame_is_the_table_that_it_writes(frame, tmp_path):
+    condition = {"label": "kind", "n": "whole", "shelf": "shelf", "y": ["mass", "whole"]}
+    data = load(frame, condition=condition)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    again = load(tmp_path / "x.csv", condition=condition)
+    assert data.fingerprint() == again.fingerprint()
+    assert data.kinds == again.kinds
+    assert data.names == again.names == {"label": ("cat", "dog"), "shelf": ("high", "low")}
+    found = data.condition(slice(None))
+    assert found["n"].tolist() == [4, -1, 0]
+    assert found["shelf"].tolist() == [1, 0, -1]
+    assert Data(frame[["a", "mass"]].dropna()).raw.dtype == torch.float64
+
+
+def test_a_parquet_file_is_read_by_pandas(frame, tmp_path, monkeypatch):
+    import pandas
+
+    path = written(tmp_path / "x.parquet", "")
+    condition = {"label": "kind", "shelf": "shelf", "y": ["mass", "whole"]}
+
+    def missing(path):
+        raise ImportError("no engine")
+
+    monkeypatch.setattr(pandas, "read_parquet", missing)
+    with pytest.raises(MissingExtraError, match=r"'pyarrow', .*pip install 'scoresde\[tables\]'"):
+        load(path, condition=condition)
+    monkeypatch.setattr(pandas, "read_parquet", lambda path: frame)
+    expected = load(frame, condition=condition).fingerprint()
+    assert load(path, condition=condition).fingerprint() == expected
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match="'pandas', which is not installed"):
+        load(path, condition=condition)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [([True, False, True], "'b' of the table is of bool"), ([1j, 2, 3], "'b' .* is of complex")],
+)
+def test_columns_of_other_kinds_are_refused(frame, column, message):
+    frame["b"] = column
+    with pytest.raises(InvalidTypeError, match=message):
+        load(frame, condition={"label": "b"})
+
+
+def test_an_archive_has_its_conditions_beside_the_samples(tmp_path):
+    x, y = np.ones((3, 2)), np.arange(6.0).reshape(3, 2)
+    np.savez(
+        tmp_path / "x.npz", x=x, labels=[0, -1, 2], y=y, kind=np.array(["b", "a", ""]),
+        low=np.zeros((3, 4, 5), np.uint8), shape=np.zeros(7), pairs=np.zeros((3, 2), int),
+        mask=np.ones(3, bool), object=np.array([{}, None, "a"], dtype=object),
+    )  # fmt: skip
+    data = load(tmp_path / "x.npz")
+    assert data.kinds == {
+        "kind": Classes(2), "label": Classes(3), "low": Field((1, 4, 5)), "y": Field((2,)),
+    }  # fmt: skip
+    assert data.names == {"kind": ("a", "b")}
+    assert data.condition(slice(None))["kind"].tolist() == [1, 0, -1]
+    chosen = load(tmp_path / "x.npz", condition={"theta": "y", "z": np.zeros((3, 1))})
+    assert chosen.kinds == {"theta": Field((2,)), "z": Field((1,))}
+    stacked = load(tmp_path / "x.npz", condition={"theta": ["y", "pairs"]})
+    assert stacked.kinds == {"theta": Field((4,))}
+    for wanted, error, message in (
+        ({"label": "mask"}, InvalidTypeError, "pass y.long"),
+        ({"label": "pairs"}, InvalidTypeError, "labels have one axis"),
+        ({"theta": "yy"}, UnknownNameError, "unknown column 'yy'"),
+    ):
+        with pytest.raises(error, match=message):
+            load(tmp_path / "x.npz", condition=wanted)
+    np.savez(tmp_path / "x.npz", x=x, label=[0, 1, 2], y=[0, 1, 2])
+    with pytest.raises(DataError, match="labels called 'y' and 'label'; keep one"):
+        load(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", x=x, c=y)
+    with pytest.raises(InvalidValueError, match="cannot be called 'c'"):
+        load(tmp_path / "x.npz")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six images of two classes, of which the third is broken."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 4, 5), dtype=np.uint8)
+    for name in "dog", "cat":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "photos" / ("cat", "dog")[i // 15] / f"{i:02}.png")
+    (tmp_path / "photos" / "cat" / "02.png").write_bytes(b"")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_conditions_of_a_folder_follow_its_order_or_its_names(photos, tmp_path, lazy):
+    y = np.arange(30.0, dtype=np.float32)[:, None] * [[1, -1]]
+    names = [f"{('cat', 'dog')[i // 15]}/{i:02}.png" for i in range(30)]
+    np.save(tmp_path / "y.npy", y)
+    np.savetxt(tmp_path / "y.csv", y, delimiter=",")
+    shuffled = np.random.default_rng(1).permutation(30)
+    with open(tmp_path / "named.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["u", "file", "v"])
+        rows.writerows([y[i, 0], names[i], y[i, 1]] for i in shuffled)
+        rows.writerow([0, "other.png", 0])
+    kept = [i for i in range(30) if i != 2]
+    for given in (y, tmp_path / "y.npy", tmp_path / "y.csv", str(tmp_path / "named.csv")):
+        with pytest.warns(RuntimeWarning, match="passed over 1 of 30 images"):
+            data = load(photos, condition={"y": given}, on_bad_image="skip", lazy=lazy)
+        assert data.condition(slice(None))["y"].tolist() == y[kept].tolist()
+        assert data.label.tolist() == [int(i >= 15) for i in kept]
+        assert data.names == {"label": ("cat", "dog")}
+
+
+def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path):
+    Image.new("L", (5, 4)).save(photos / "cat" / "02.png")
+    (tmp_path / "few.csv").write_text("file,y\ncat/00.png,1\n")
+    (tmp_path / "twice.csv").write_text("file,y\ncat/00.png,1\ncat/00.png,2\n")
+    for given, error, message in (
+        (tmp_path / "few.csv", DataError, "has no row of cat/01.png, .*, and 9 more; add it"),
+        (tmp_path / "twice.csv", DataError, "several rows of the file 'cat/00.png'; keep one"),
+        (np.zeros((29, 2)), ShapeError, "one row for each of 30 samples"),
+        (tmp_path / "none.npy", DataError, r"none\.npy does not exist"),
+        ("y", UnknownNameError, "unknown column 'y'; .* from label"),
+        (tmp_path / "y.txt", DataError, r"y\.txt', which is no file of conditions; give a .npy"),
+    ):
+        with pytest.raises(error, match=message):
+            load(photos, condition={"y": given})
+    with pytest.raises(DataError, match=r"condition 'y' is 'y\.txt', which is no file of cond"):
+        load(torch.zeros(2, 2), condition={"y": "y.txt"})
