@@ -1,16 +1,19 @@
 """Several observations of one event: exact for Gaussians, defined everywhere."""
 
+import math
+
 import pytest
 import torch
 from conditional import Linear
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import generators, sdes, times_of
+from strategies import SDES, generators, sdes, times_of
 
 import scoresde
-from scoresde import Moments, Wrapped, facts
+from scoresde import Condition, Moments, Wrapped, facts
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.guidance import compose
+from scoresde.guidance.spread import gaussian_of
 from scoresde.samplers import ProbabilityFlow
 
 VP = scoresde.VPSDE()
@@ -87,17 +90,18 @@ def test_the_plain_sum_of_ten_scores_has_a_hundredth_of_the_variance():
     assert plain < 0.011 * composed
 
 
-def test_moments_are_estimated_from_draws_of_the_flow():
-    score = linear(d=3, k=2)
-    y = observed(score, 10)
-    exact = score.posterior(*y)
-    made = compose(score, {"y": y}, "gauss")
-    x = scoresde.sample(made, sampler="heun", steps=20, n=4000, seed=0, dtype=torch.float64)
-    scale = exact.components.variances.sqrt().min()
-    assert (x.mean(0) - exact.means[0]).abs().max() < 0.5 * scale
-    root = torch.linalg.cholesky(torch.linalg.inv(score.posterior(*y).moments().cov.double()))
-    ratio = torch.linalg.eigvalsh(root.T @ x.T.cov() @ root)
-    assert ((ratio > 0.75) & (ratio < 1.33)).all(), ratio
+@pytest.mark.parametrize("name", ["ve", "vp", "edm", "flow", "user"])
+def test_moments_are_estimated_from_512_draws_of_the_flow(name):
+    score = linear(SDES[name], d=3, k=2)
+    width = 5 * math.sqrt(2 / 512)  # five standard errors of a variance
+    for condition, exact in (
+        (None, score.prior),
+        (Condition({"y": observed(score, 1)}), score.cov),
+    ):
+        found = gaussian_of(score, condition).cov.double()
+        white = torch.linalg.inv(torch.linalg.cholesky(exact))
+        ratio = torch.linalg.eigvalsh(white @ found @ white.T)
+        assert ((ratio - 1).abs() < width).all(), ratio
 
 
 def test_an_observation_never_widens():
