@@ -97,7 +97,7 @@ def main(options: Options) -> None:
     loss = partial(
         scoresde.dsm_loss, weight=edm(model.moments.mean_variance()), law=LogNormal(-0.5, 1.2)
     )
-    model = Trainer(model, train.unlabelled(), config, loss=loss).train()
+    model = Trainer(model, load(train.x), config, loss=loss).train()
     log_prob = NoisyClassifier(sde)
     log_prob.fit(train, steps)
 
