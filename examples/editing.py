@@ -60,11 +60,11 @@ def sketches() -> torch.Tensor:
 def main(options: Options) -> None:
     model = scoresde.load("mnist")
     x, label = sketches(), torch.arange(10)
-    guided = classifier_free(model, 1.5)
+    guided = classifier_free(model, 2.0, interval=(0.3, 3.0))
     noise = Noise.of(0, len(x)).normal(x, 0.0)
     rows = [x]
     print("sigma / alpha   distance to the sketch, per pixel")
-    for ratio in (0.7,) if options.short else (0.3, 0.7, 1.5, 4.0, 12.0):
+    for ratio in (0.7,) if options.short else (0.2, 0.5, 1.0, 2.0, 4.0):
         level = torch.tensor(-2 * np.log(ratio), dtype=torch.float64)
         first = model.sde.time(level)
         times = torch.linspace(float(first), model.sde.eps, 3 if options.short else 41)

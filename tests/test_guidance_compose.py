@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import SDES, generators, sdes, times_of
 
 import scoresde
-from scoresde import Condition, Moments, Wrapped, facts
+from scoresde import Condition, Moments, Noise, Wrapped, facts
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.guidance import compose
 from scoresde.guidance.spread import gaussian_of
@@ -102,6 +102,17 @@ def test_moments_are_estimated_from_512_draws_of_the_flow(name):
         white = torch.linalg.inv(torch.linalg.cholesky(exact))
         ratio = torch.linalg.eigvalsh(white @ found @ white.T)
         assert ((ratio - 1).abs() < width).all(), ratio
+
+
+@pytest.mark.parametrize("name", ["ve", "vp", "edm", "flow", "user"])
+def test_the_draws_of_which_moments_are_estimated_follow_the_flow(name):
+    """They are the noise, of covariance W, times the root of the prior's covariance."""
+    score = linear(SDES[name], d=3)
+    found = gaussian_of(score).cov.double()
+    var, axes = torch.linalg.eigh(score.prior)
+    white = axes / var.sqrt() @ axes.T
+    noise = Noise.of(0, 512).normal(torch.empty(512, 3), math.inf).double()
+    torch.testing.assert_close(white @ found @ white, noise.T.cov(), rtol=0.05, atol=0.05)
 
 
 def test_an_observation_never_widens():

@@ -125,8 +125,9 @@ def digits(out: Path, n: int, passes: int, short: bool) -> None:
     right.axhline(floor, color="#8d99ae", linestyle=":")
     left.set(xlabel="scale", ylabel="taken for what was asked", title="dotted: real digits")
     right.set(
-        xlabel="scale", ylabel="Fréchet distance", title="guided where sigma / alpha is", ylim=0
-    )
+        xlabel="scale", ylabel="Fréchet distance", yscale="log", yticks=(0.1, 0.2, 0.5, 1, 2, 5),
+        yticklabels=("0.1", "0.2", "0.5", "1", "2", "5"), title="guided where sigma / alpha is",
+    )  # fmt: skip
     right.legend(fontsize=8)
     print(f"real digits: {floor:.3f}\nwrote {save(figure, out / 'guidance_scale.png')}")
 

@@ -33,7 +33,8 @@ class Between(Wrapped):
 
     Only what is needed is evaluated: one of the two at $w = 0$ and $w = 1$, the strong one outside
     of the interval. In a batch of several times both are, where any sample needs both; samples
-    outside of the interval then have the strong score.
+    outside of the interval then have the strong score. An interval makes a call look at its times,
+    for which another device is waited for.
 
     Args:
         score: The strong score.
