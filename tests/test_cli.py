@@ -19,6 +19,7 @@ from torch import nn
 
 from scoresde import checkpoint, data
 from scoresde.cli import main
+from scoresde.cli.given import Given
 from scoresde.cli.info import Info
 from scoresde.cli.sample import draw
 from scoresde.errors import DataError
@@ -111,13 +112,14 @@ def packaged(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("demo", "class n out seed steps"),
+        ("demo", "class n out seed steps guidance"),
         ("train", "data out config sde channels blocks patch attention dropout log-to split size"),
         ("train", "on-bad-image steps batch-size lr betas warmup"),
         ("train", "decay clip ema seed condition-dropout init bf16 save-every keep held-out"),
         ("train", "patience"),
         ("train", "loss weight law stratified learned-weight"),
-        ("sample", "out n sampler steps seed class first batch-size"),
+        ("sample", "out n sampler steps seed class condition guidance interval first batch-size"),
+        ("edit", "data strength out n sampler steps seed class condition guidance interval"),
         ("evaluate", "data split train-data n samples features metrics sampler steps seed out"),
         ("info", "help"),
         ("push", "private license"),
@@ -213,16 +215,17 @@ class Recorder(nn.Module):
 def test_sample_i_is_of_class_i_modulo_their_number():
     model = ScoreModel(Recorder(), VESDE(), (2,))
     options = dict(n=4, steps=1, seed=0, batch_size=4)
-    drawn = draw(model, "pc", label=None, first=2, **options)
+    drawn = draw(model, "pc", first=2, **options)
     assert drawn.label.tolist() == [2, 0, 1, 2]
     assert [label.tolist() for label in model.net.seen] == 3 * [[2, 0, 1, 2]]
-    assert draw(model, "pc", label=1, first=2, **options).label.tolist() == [1, 1, 1, 1]
+    ones = Given.of(model, 4, label=1)
+    assert draw(model, "pc", given=ones, first=2, **options).label.tolist() == [1, 1, 1, 1]
     assert drawn.nfe == 3
 
 
 def test_evaluations_are_counted_for_one_sample_and_not_for_the_chunks():
     model = ScoreModel(Recorder(), VESDE(), (2,))
-    drawn = draw(model, "em", n=5, steps=4, seed=0, label=None, batch_size=2)
+    drawn = draw(model, "em", n=5, steps=4, seed=0, batch_size=2)
     assert drawn.nfe == 5
     assert len(model.net.seen) == 15
 

@@ -25,6 +25,7 @@ from scoresde import (
     ScoreSDEError,
     divergence,
     ema,
+    guidance,
     likelihood,
     metrics,
     objectives,
@@ -80,6 +81,16 @@ def with_law(function):
 law = laws.Uniform().__call__
 
 
+def conditional(x, t, condition=None):
+    return -x
+
+
+def guided(function):
+    """Samples under a guidance."""
+    options = dict(sampler="ddim", shape=(2,), steps=2, seed=0, condition={"label": 0})
+    return lambda **given: scoresde.sample(function(**given), SDE, **options)
+
+
 TABLE = {
     "dsm_loss": loss(scoresde.dsm_loss),
     "dsm_loss, control variate": loss(scoresde.dsm_loss, control_variate=True),
@@ -111,6 +122,16 @@ TABLE = {
     "trajectory": (
         lambda **given: list(scoresde.trajectory(**given))[-1].x,
         dict(score=score, sde=SDE, x=X, steps=2, seed=0),
+    ),
+    "guidance.classifier_free": (
+        guided(guidance.classifier_free), dict(score=conditional, scale=2.0)
+    ),
+    "guidance.autoguidance": (
+        guided(guidance.autoguidance), dict(score=conditional, weaker=conditional, scale=2.0)
+    ),
+    "guidance.classifier": (
+        guided(guidance.classifier),
+        dict(score=conditional, log_prob=lambda x, t, condition: energy(x, t), scale=2.0),
     ),
     "pilot": (scoresde.pilot, dict(score=score, sde=SDE, shape=(2,), n=2, steps=6)),
     "log_prob": (

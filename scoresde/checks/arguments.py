@@ -73,6 +73,7 @@ def check_range(what: str, value: float, interval: str) -> None:
 
 
 _IN_WORDS = {
+    "(-inf, inf)": "be finite",
     "(0, inf)": "be positive and finite",
     "(0, inf]": "be positive",
     "[0, inf)": "be finite and >= 0",

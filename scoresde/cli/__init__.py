@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "demo": "demo.Demo",
         "train": "train.Train",
         "sample": "sample.Sample",
+        "edit": "edit.Edit",
         "info": "info.Info",
         "likelihood": "likelihood.Likelihood",
         "bench": "bench.Bench",

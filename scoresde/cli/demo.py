@@ -11,7 +11,8 @@ import torch
 import tyro
 
 from scoresde import plot
-from scoresde.cli.sample import check_out, draw
+from scoresde.cli.given import ClassName, Given, Guidance
+from scoresde.cli.sample import check_out, cost, draw
 from scoresde.cli.terminal import show
 from scoresde.score import ScoreModel, load
 
@@ -22,11 +23,9 @@ __all__ = ["Demo"]
 class Demo:
     """Draw handwritten digits with the model that comes with the package, as one picture."""
 
-    class_: Annotated[
-        int | None,
-        tyro.conf.arg(name="class", metavar="INT", help_behavior_hint="(default: all in turn)"),
-    ] = None
+    class_: ClassName = None
     """Draw this digit only, 0 to 9."""
+    guidance: Guidance = None
     n: int = 64
     """How many digits, at least 1."""
     out: Path = Path("digits.png")
@@ -46,13 +45,14 @@ class Demo:
         features: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         if features.get("avx512_bf16") or features.get("amx_bf16"):
             model.autocast = torch.bfloat16
+        given = Given.of(model, self.n, label=self.class_, guidance=self.guidance)
         threads = _choose_threads(model)
-        drawn = draw(model, "fast", n=self.n, steps=self.steps, seed=self.seed, label=self.class_)
+        drawn = draw(model, "fast", n=self.n, steps=self.steps, seed=self.seed, given=given)
         path = plot.grid(drawn.x, self.out)
         precision = "float32" if model.autocast is None else "bfloat16"
         show(
             f"{self.n} digits in {drawn.seconds:.1f} s by the fast sampler: "
-            f"{drawn.nfe} evaluations of the network each, in {precision}, threads: {threads}\n"
+            f"{cost(drawn)}, in {precision}, threads: {threads}\n"
             f"the picture is {path.absolute()}"
         )
 

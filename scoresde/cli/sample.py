@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
+from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.terminal import show
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
+from scoresde.sde import Classes, facts
 
-__all__ = ["Drawn", "Sample", "check_folder", "check_out", "draw"]
+__all__ = [
+    "Drawn",
+    "Sample",
+    "check_folder",
+    "check_out",
+    "check_picture",
+    "check_replaced",
+    "cost",
+    "draw",
+    "shown",
+    "write",
+]
 
 _SUFFIXES = (".png", ".npy", ".npz", ".safetensors")
 
@@ -48,11 +60,11 @@ class Sample:
     """Steps from noise to data, at least 1; more are slower and better."""
     seed: int = 0
     """The randomness, an integer from 0 to 2**64 - 1."""
-    class_: Annotated[
-        int | None,
-        tyro.conf.arg(name="class", metavar="INT", help_behavior_hint="(default: all in turn)"),
-    ] = None
+    class_: ClassName = None
     """Draw this class only, counted from 0; for models that were trained with labels."""
+    condition: Conditions = ()
+    guidance: Guidance = None
+    interval: Interval = None
     first: int = 0
     """The number of the first sample: --first 64 goes on where --n 64 ended."""
     batch_size: int = 64
@@ -63,49 +75,49 @@ class Sample:
         in_file = bool(self.out.suffix)
         if in_file:
             check_out(self.out)
-            _check_replaced(self.out)
+            check_replaced(self.out)
         else:
             check_folder(self.out)
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
-        _check_picture(self.out, model.event_shape)
+        check_picture(self.out, model.event_shape)
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
         shards = Shards(folder, self.n, self.batch_size)
-        nfe = 0
+        given = Given.of(model, self.n, self.condition, self.class_, self.guidance, self.interval)
+        spent = ""
         start = time.perf_counter()
 
         def chunk(rows: range) -> dict[str, Tensor]:
-            nonlocal nfe
+            nonlocal spent
             drawn = draw(
                 model,
                 self.sampler,
                 n=len(rows),
                 steps=self.steps,
                 seed=self.seed,
-                label=self.class_,
+                given=replace(given, values=given.rows(rows)),
                 first=self.first + rows.start,
                 batch_size=self.batch_size,
             )
-            nfe = drawn.nfe
-            x = _shown(self.out, drawn.x, model)
+            spent = f", {cost(drawn)}"
+            x = shown(self.out, drawn.x, model)
             return {"x": x} if drawn.label is None else {"x": x, "y": drawn.label}
 
-        missing = shards.draw(chunk, self._request(model), scratch=in_file)
+        missing = shards.draw(chunk, self._request(model, given), scratch=in_file)
         if not distributed.is_main():
             return
         if in_file:
-            _write(self.out, shards.joined())
+            write(self.out, shards.joined())
             shards.remove()
-        cost = f", {nfe} evaluations of the network each" if nfe else ""
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
         show(
             f"{self.n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
-            f"{cost}{already}: {self.out}"
+            f"{spent}{already}: {self.out}"
         )
 
-    def _request(self, model: ScoreModel) -> dict[str, Any]:
+    def _request(self, model: ScoreModel, given: Given) -> dict[str, Any]:
         """All that the samples depend on."""
-        return {
+        return given.request() | {
             "model": _fingerprint(model),
             "sampler": self.sampler,
             "steps": self.steps,
@@ -122,6 +134,7 @@ class Drawn(NamedTuple):
     x: Tensor
     label: Tensor | None
     nfe: int
+    passes: int
     seconds: float
 
 
@@ -132,47 +145,46 @@ def draw(
     n: int,
     steps: int | None,
     seed: int,
-    label: int | None,
+    given: Given | None = None,
     first: int = 0,
     batch_size: int = 64,
 ) -> Drawn:
     """Samples `first ... first + n - 1` of a seed.
 
     Args:
-        model: A score model; where it knows classes, sample i is of class i modulo their number.
+        model: A score model; where it knows classes, and none is given, sample i is of class i
+            modulo their number.
         sampler: A name of `SAMPLERS`.
         n: How many, at least 1.
         steps: Steps of the sampler; None for the default.
         seed: Their seed.
-        label: The class of all of them; None for all classes in turn.
+        given: Their conditions, one row for each or one for all, and the guidance.
         first: The number of the first.
         batch_size: Samples per batch; the last batch is padded.
 
     Raises:
-        InvalidValueError: `n` is below 1, or the model has no such class.
+        InvalidValueError: `n` is below 1, or the guidance is impossible.
     """
     check_integer("n", n, 1)
-    labels = _labels(model, label, first, n)
+    given = Given() if given is None else given
+    kind = (facts(model).conditions or {}).get("label")
+    condition = dict(given.rows(range(n)))
+    if isinstance(kind, Classes) and "label" not in condition:
+        condition["label"] = (torch.arange(n) + first % kind.n) % kind.n
     start = time.perf_counter()
     drawn = Run.of(
-        model, sampler=sampler, n=n, steps=steps, seed=seed, first=first,
-        condition=None if labels is None else {"label": labels},
+        given.guided(model), sampler=sampler, n=n, steps=steps, seed=seed, first=first,
+        condition=condition,
     ).draw(batch_size)  # fmt: skip
-    return Drawn(drawn.x.cpu(), labels, drawn.nfe, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Drawn(drawn.x.cpu(), condition.get("label"), drawn.nfe, drawn.passes, seconds)
 
 
-def _labels(model: ScoreModel, label: int | None, first: int, n: int) -> Tensor | None:
-    """The classes of samples `first ... first + n - 1`, where the model knows any."""
-    classes = model.classes
-    if classes is None:
-        if label is None:
-            return None
-        raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
-    if label is None:
-        return (torch.arange(n) + first % classes) % classes
-    if not 0 <= label < classes:
-        raise InvalidValueError(f"class must lie in [0, {classes - 1}], got {label}")
-    return torch.full((n,), label)
+def cost(drawn: Drawn) -> str:
+    """What the samples cost."""
+    if drawn.passes == drawn.nfe:
+        return f"{drawn.nfe} evaluations of the network each"
+    return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"
 
 
 def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
@@ -191,7 +203,7 @@ def check_folder(path: Path) -> None:
         raise InvalidValueError(f"{str(taken)!r} is a file; name a folder")
 
 
-def _check_replaced(path: Path) -> None:
+def check_replaced(path: Path) -> None:
     """Refuse to replace a model or a checkpoint, whose files end as those of samples do."""
     if path.suffix != ".safetensors" or not path.is_file():
         return
@@ -203,7 +215,8 @@ def _check_replaced(path: Path) -> None:
         raise InvalidValueError(f"{path} holds something else than samples; take another file")
 
 
-def _check_picture(path: Path, event_shape: tuple[int, ...]) -> None:
+def check_picture(path: Path, event_shape: tuple[int, ...]) -> None:
+    """Refuse, before the work, a picture of samples that are no images."""
     if path.suffix == ".png" and not plot.is_image(event_shape):
         raise InvalidValueError(
             "a .png shows images of shape (1, H, W) or (3, H, W), but this model's samples have "
@@ -211,7 +224,7 @@ def _check_picture(path: Path, event_shape: tuple[int, ...]) -> None:
         )
 
 
-def _shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
+def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
     """Samples as a picture takes them, or in the units of the data that the model learnt."""
     return x if path.suffix == ".png" else model.transform.restore(x)
 
@@ -225,7 +238,8 @@ def _fingerprint(model: ScoreModel) -> str:
     return checkpoint.digest(tensors, repr(parts), checkpoint.SCHEMA)[:16]
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+def write(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write samples, and their labels, as the suffix says."""
     if path.suffix == ".png":
         plot.grid(tensors["x"], path)
         return

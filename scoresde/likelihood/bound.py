@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer, check_noise, door
-from scoresde.likelihood.inputs import check_input, moments_of, time
+from scoresde.likelihood.inputs import check_density, check_input, moments_of, time
 from scoresde.likelihood.result import LogProb, quantile
 from scoresde.noise import Noise
 from scoresde.score import evaluating
@@ -64,10 +64,11 @@ def elbo(
         bound, and infinite for less than 8.
 
     Raises:
-        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or there is no
-            noise at eps.
+        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, there is no noise
+            at eps, or the score is guided and so that of no density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
     """
+    check_density(score)
     sde, given = check_input(score, sde, x, condition)
     check_integer("draws", draws, 1)
     check_integer("first", first, 0)

@@ -23,7 +23,7 @@ from scoresde.checks import (
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow, of_two
 from scoresde.likelihood.heat import to_data
-from scoresde.likelihood.inputs import check_input, moments_of, time
+from scoresde.likelihood.inputs import check_density, check_input, moments_of, time
 from scoresde.likelihood.prior import End, read_moments
 from scoresde.likelihood.result import LogProb, mean
 from scoresde.likelihood.trace import Exact, Probed, Trace
@@ -104,7 +104,8 @@ def log_prob(
         once for all samples (for each of them, and counted, under a condition).
 
     Raises:
-        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
+        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or the score is
+            guided and so that of no density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
         ConvergenceError: `max_nfe` is used up.
 
@@ -116,6 +117,7 @@ def log_prob(
         >>> bool((found.value - target.log_prob(x)).abs() < found.error)
         True
     """
+    check_density(score)
     sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
     check_range("t", start, f"[{sde.eps}, {sde.T}]")
@@ -191,9 +193,11 @@ def sample_with_log_prob(
         since the prior is the law that they come from.
 
     Raises:
-        InvalidValueError: There is no noise at eps, or an argument has an impossible value.
+        InvalidValueError: There is no noise at eps, an argument has an impossible value, or the
+            score is guided and so that of no density.
         NonFiniteError: The score or the result has a NaN or an infinity.
     """
+    check_density(score)
     sde = process_of(score, sde)
     check_range("atol", atol, "(0, inf)")
     check_integer("n", n, 0)

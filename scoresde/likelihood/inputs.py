@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_batch
+from scoresde.errors import InvalidValueError
 from scoresde.score import modules
 from scoresde.sde import SDE, Condition, Moments, Score, facts, process_of
 from scoresde.sde.score import warn_between
 
-__all__ = ["check_input", "moments_of", "time"]
+__all__ = ["check_density", "check_input", "moments_of", "time"]
 
 
 def check_input(
@@ -35,6 +36,15 @@ def check_input(
         warn_between(known.sde, None)
     check_batch("x", x, known.event_shape)
     return sde, Condition.of(condition, len(x), known.conditions, x.device)
+
+
+def check_density(score: Score) -> None:
+    """Raise InvalidValueError for a score that is known to be no density's."""
+    if facts(score).density is False:
+        raise InvalidValueError(
+            "a guided or composed score is that of no density, so that its flow tells none; give "
+            "the score inside it, under the condition"
+        )
 
 
 def moments_of(score: Score, moments: Moments | None) -> Moments | None:

@@ -1,6 +1,6 @@
 r"""Scores: networks that learn one, and scores made of other functions and scores."""
 
-from scoresde.score.energy import EnergyScore
+from scoresde.score.energy import EnergyScore, gradient
 from scoresde.score.foreign import DenoiserScore, from_denoiser
 from scoresde.score.inside import device_of, evaluating, lost_facts, modules
 from scoresde.score.model import ScoreModel, load
@@ -21,6 +21,7 @@ __all__ = [
     "device_of",
     "evaluating",
     "from_denoiser",
+    "gradient",
     "load",
     "lost_facts",
     "modules",

@@ -11,7 +11,7 @@ from scoresde.checks import door
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.sde import SDE, Facts, Moments
 
-__all__ = ["EnergyScore"]
+__all__ = ["EnergyScore", "gradient"]
 
 
 class EnergyScore(nn.Module):
@@ -65,35 +65,64 @@ class EnergyScore(nn.Module):
             ShapeError: It has another shape than `(B,)`.
             InvalidValueError: It does not depend on x.
         """
-        recording = torch.is_grad_enabled()
-        with torch.enable_grad():
-            at = x if recording and x.requires_grad else x.detach().requires_grad_()
-            energy = self._energy(at, t, condition)
-            if not energy.requires_grad:
-                raise InvalidValueError(
-                    "the energy does not depend on x in a way that can be differentiated; "
-                    "take no_grad and detach out of it"
-                )
-            (gradient,) = torch.autograd.grad(
-                energy.sum(), at, create_graph=recording, materialize_grads=True
-            )
-        return -gradient
+        return -gradient("an energy", self._energy, x, t, condition)
 
     def log_prob(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         r"""$-E(x, t)$, `(B,)`: $\log p_t(x)$ up to a constant in x, as Metropolis's rule needs."""
-        return -self._energy(x, t, condition)
+        return -_checked("an energy", self._energy(x, t, condition), x)
 
     def _energy(self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        energy = self.energy(x, t) if condition is None else self.energy(x, t, condition)
-        if not isinstance(energy, Tensor):
-            raise InvalidTypeError(f"an energy is a tensor (B,), got {type(energy).__name__}")
-        if not energy.is_floating_point():
-            raise InvalidTypeError(f"an energy must be floating point, got {energy.dtype}")
-        if energy.shape != x.shape[:1]:
-            raise ShapeError(
-                f"an energy is one number a sample, expected ({len(x)},), got "
-                f"{tuple(energy.shape)}; sum over the event, or squeeze"
+        return self.energy(x, t) if condition is None else self.energy(x, t, condition)
+
+
+def gradient(
+    what: str,
+    function: Callable[..., Tensor],
+    x: Tensor,
+    t: Tensor,
+    condition: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    r"""Return $\nabla_x$ of a function of each sample, like `x`; also under `no_grad`.
+
+    Where gradients are recorded it can be differentiated again, in x and in the weights.
+
+    Args:
+        what: The noun for errors: "an energy".
+        function: Values `(B,)` of `(x, t, condition)`.
+        x: States `(B, *)`.
+        t: Times `(B,)`.
+        condition: Its third argument.
+
+    Raises:
+        InvalidTypeError: The value is no tensor of floating point.
+        ShapeError: It has another shape than `(B,)`.
+        InvalidValueError: It does not depend on x.
+    """
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        at = x if recording and x.requires_grad else x.detach().requires_grad_()
+        value = _checked(what, function(at, t, condition), x)
+        if not value.requires_grad:
+            raise InvalidValueError(
+                f"{what} does not depend on x in a way that can be differentiated; "
+                "take no_grad and detach out of it"
             )
-        return energy
+        (found,) = torch.autograd.grad(
+            value.sum(), at, create_graph=recording, materialize_grads=True
+        )
+    return found
+
+
+def _checked(what: str, value: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise InvalidTypeError(f"{what} is a tensor (B,), got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise InvalidTypeError(f"{what} must be floating point, got {value.dtype}")
+    if value.shape != x.shape[:1]:
+        raise ShapeError(
+            f"{what} is one number a sample, expected ({len(x)},), got "
+            f"{tuple(value.shape)}; sum over the event, or squeeze"
+        )
+    return value

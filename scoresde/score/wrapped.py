@@ -2,6 +2,7 @@ r"""Scores made of other scores."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -56,6 +57,8 @@ class Wrapped:
         return facts(self.score)
 
     @staticmethod
-    def ask(score: Any, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+    def ask(
+        score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Return the value of a score, which is given the conditions that it takes."""
         return ask(score, x, t, condition)

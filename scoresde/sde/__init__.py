@@ -11,7 +11,7 @@ from scoresde.sde.moments import Moments
 from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.sde.process import SDE
 from scoresde.sde.reverse import ReverseSDE, check_output
-from scoresde.sde.score import Facts, Score, ask, facts, process_of
+from scoresde.sde.score import Facts, Score, ask, facts, passes_of, process_of
 from scoresde.sde.shapes import expand
 
 SDES: Mapping[str, type[SDE]] = MappingProxyType(
@@ -59,5 +59,6 @@ __all__ = [
     "check_output",
     "expand",
     "facts",
+    "passes_of",
     "process_of",
 ]

@@ -84,6 +84,7 @@ class ReverseSDE:
 
     Attributes:
         nfe: The evaluations that one sample received.
+        passes: The network passes that these cost.
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -109,13 +110,9 @@ class ReverseSDE:
         self.condition = condition
         self.check_finite = check_finite
         self.nfe = 0
+        self.passes = 0
         self._score = score
         self._cost = facts(score).passes or 1
-
-    @property
-    def passes(self) -> int:
-        """Return the network passes that one sample's evaluations cost."""
-        return self.nfe * self._cost
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $\nabla \log p_t(x)$ of shape `(B, *)`: one evaluation, counted in `nfe`.
@@ -217,6 +214,8 @@ class ReverseSDE:
                 ) from error
             raise
         self.nfe += 1
+        cost = self._cost
+        self.passes += cost((-self.sde.log_snr(time) / 2).exp()) if callable(cost) else cost
         for name, version in versions.items():
             if given[name]._version != version:
                 raise InvalidValueError(_IN_PLACE.format(name=name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +24,7 @@ from scoresde.units import Transform
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
 
-__all__ = ["Facts", "Score", "ask", "facts", "process_of", "warn_between"]
+__all__ = ["Facts", "Score", "ask", "facts", "passes_of", "process_of", "warn_between"]
 
 # Where torch and this package keep the score inside another: compiled modules, DataParallel, ours.
 _INSIDE = ("score", "_orig_mod", "module")
@@ -58,8 +58,10 @@ class Facts:
         steps: The number of sampling steps that suits it.
         pilot: What `scoresde.pilot` measured of it.
         transform: The map from the user's numbers to those of the score.
-        passes: Network passes that one call costs; classifier-free guidance takes 2.
+        passes: Network passes that one call costs; classifier-free guidance takes 2. Where that
+            depends on the noise, a function that returns them for sigma / alpha of shape `(B,)`.
         conditions: The names and kinds of the conditions it takes; empty where it takes none.
+        density: False where it is surely the score of no density, as under guidance.
 
     Examples:
         >>> known = Facts(event_shape=(2,), conditions={"label": Classes(10)})
@@ -73,8 +75,9 @@ class Facts:
     steps: int | None = None
     pilot: Any = None
     transform: Transform | None = None
-    passes: int | None = None
+    passes: int | Callable[[Tensor], int] | None = None
     conditions: Mapping[str, Classes | Field] | None = None
+    density: bool | None = None
 
 
 def facts(score: object) -> Facts:
@@ -114,6 +117,17 @@ def facts(score: object) -> Facts:
     return Facts()
 
 
+def passes_of(score: object, ratio: Tensor) -> int:
+    """Return the network passes that one call of a score costs; 1 where nobody knows.
+
+    Args:
+        score: Any score.
+        ratio: sigma / alpha at the times of the call, `()` or `(B,)`.
+    """
+    passes = facts(score).passes
+    return passes(ratio) if callable(passes) else passes or 1
+
+
 def _check_property(score: object) -> None:
     """Raise where a property `facts` failed, which Python would take for a missing attribute."""
     own = getattr(type(score), "facts", None)
@@ -128,7 +142,7 @@ def _check_property(score: object) -> None:
         ) from error
 
 
-def ask(score: Any, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None) -> Tensor:
     """Return `score(x, t)`, or `score(x, t, condition)` with the conditions that it takes.
 
     Args:
@@ -141,7 +155,7 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Condition | None = None) ->
         InvalidTypeError: The score takes no such arguments.
         InvalidValueError: It is made of itself.
     """
-    own = None if condition is None else condition.only(facts(score).conditions)
+    own = None if condition is None else Condition(condition).only(facts(score).conditions)
     arguments = (x, t) if own is None else (x, t, own)
     try:
         value: Tensor = score(*arguments)

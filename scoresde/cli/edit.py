@@ -1,0 +1,143 @@
+r"""`scoresde edit`: data made more like what a model has learnt.
+
+SDEdit (Meng et al. 2022, arXiv:2108.01073): the data are perturbed to an intermediate time and
+sampled down from there. Much noise gives what is likely, little noise what is like the data.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from scoresde import distributed
+from scoresde.checks import check_integer, check_range
+from scoresde.cli.given import Conditions, Given, Guidance, Interval
+from scoresde.cli.held_out import held_out
+from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.sample import (
+    Drawn,
+    check_out,
+    check_picture,
+    check_replaced,
+    cost,
+    shown,
+    write,
+)
+from scoresde.cli.terminal import show
+from scoresde.errors import DataError
+from scoresde.noise import Noise
+from scoresde.sampling import Run
+from scoresde.score import ScoreModel
+from scoresde.sde import SDE
+
+__all__ = ["Edit"]
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Make data more like what a model has learnt: noise is added, and taken away by the model."""
+
+    checkpoint: Checkpoint
+    data: str
+    """What is edited: one image, whose middle is resized to what the model takes, a .npy or .npz
+    file, a folder of images, or the name of a data set."""
+    out: Path
+    """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors."""
+    strength: float = 0.5
+    """How much noise, above 0 up to 1: the share of the way from the least noise level of the model
+    to its greatest, in the logarithm of sigma / alpha. 1 leaves next to nothing of the data."""
+    n: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one of each datum)")
+    ] = None
+    """How many edits, at least 1; more than there are data begin again with the first."""
+    sampler: SamplerName = "fast"
+    """How the noise is taken away."""
+    steps: Steps = None
+    """Steps of a run from the greatest noise, at least 1, of which these are the last."""
+    seed: int = 0
+    """The randomness, an integer from 0 to 2**64 - 1."""
+    class_: Annotated[
+        int | None, tyro.conf.arg(name="class", metavar="INT", help_behavior_hint="(default: any)")
+    ] = None
+    """What the edits become, a class counted from 0; for models that were trained with labels."""
+    condition: Conditions = ()
+    guidance: Guidance = None
+    interval: Interval = None
+    batch_size: int = 64
+    """Samples at once, at least 1."""
+
+    def run(self) -> None:
+        """Edit and write."""
+        check_out(self.out)
+        check_replaced(self.out)
+        check_range("strength", self.strength, "(0, 1]")
+        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        check_picture(self.out, model.event_shape)
+        x = self._data(model)
+        n = len(x) if self.n is None else check_integer("n", self.n, 1)
+        x = x[torch.arange(n) % len(x)].to(distributed.device())
+        given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
+        options: dict[str, Any] = dict(
+            sampler=self.sampler, n=n, seed=self.seed, condition=given.rows(range(n))
+        )
+        whole = Run.of(given.guided(model), steps=self.steps, **options)
+        times = _from(model.sde, whole.times, self.strength)
+        noise = Noise.of(self.seed, n).normal(x, math.inf)
+        noisy = model.sde.perturb(x, times[0], noise)
+        start = time.perf_counter()
+        found = Run.of(given.guided(model), times=times, x=noisy, **options).draw(self.batch_size)
+        seconds = time.perf_counter() - start
+        drawn = Drawn(found.x.cpu(), None, found.nfe, found.passes, seconds)
+        if not distributed.is_main():
+            return
+        write(self.out, {"x": shown(self.out, drawn.x, model)})
+        level = float((-model.sde.log_snr(times[0]) / 2).exp())
+        show(
+            f"{n} edits from the noise sigma / alpha = {level:.3g} in {seconds:.1f} s, "
+            f"{cost(drawn)}: {self.out}"
+        )
+
+    def _data(self, model: ScoreModel) -> Tensor:
+        """The data `(n, *)`, in the numbers of the model."""
+        path = Path(self.data)
+        if path.suffix.lower() in _IMAGES:
+            return _image(path, model.event_shape)
+        data = held_out(self.data, None, model, usual="test")
+        rows = slice(0, len(data) if self.n is None else self.n)
+        return data.batch(rows).float()
+
+
+def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
+    """The time of a strength, and those times of a grid that are below it."""
+    high, low = sde.log_snr(torch.tensor([sde.eps, sde.T], dtype=torch.float64))
+    first = sde.time(high + strength * (low - high)).clamp(sde.eps, sde.T)
+    if sde.levels is not None:
+        first = sde.times().flip(0)[sde.index(first)]
+    return torch.cat([first[None], times[times < first - 1e-9 * sde.T]])
+
+
+def _image(path: Path, event_shape: tuple[int, ...]) -> Tensor:
+    """One image as a model of images in [-1, 1] takes it: its middle, resized."""
+    from PIL import Image, ImageOps
+
+    check_picture(Path("x.png"), event_shape)
+    channels, height, width = event_shape
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except Exception as error:  # Pillow has many kinds for a broken file
+        raise DataError(f"cannot read the image {path}: {error}") from error
+    pixels = np.array(ImageOps.fit(image, (width, height))).reshape(1, height, width, channels)
+    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1

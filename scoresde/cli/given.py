@@ -1,0 +1,179 @@
+"""What samples are drawn under: conditions by name, and guidance, as the command line says them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from scoresde import checkpoint
+from scoresde.checks import check_name
+from scoresde.errors import DataError, InvalidValueError, ShapeError
+from scoresde.guidance import classifier_free
+from scoresde.sde import Classes, Field, Score, facts
+
+__all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval"]
+
+ClassName = Annotated[
+    int | None,
+    tyro.conf.arg(name="class", metavar="INT", help_behavior_hint="(default: all in turn)"),
+]
+Conditions = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        metavar="NAME=VALUE",
+        help="What the model takes beside the noise, by name: a .npy file with one row for each "
+        "sample or one for all, or numbers, as in y=0.1,0.2. Give it again for another name.",
+        help_behavior_hint="(default: missing)",
+    ),
+    tyro.conf.UseAppendAction,
+]
+Guidance = Annotated[
+    float | None,
+    tyro.conf.arg(
+        metavar="FLOAT",
+        help="The scale of classifier-free guidance: 0 ignores the condition, 1 is the model, "
+        "above 1 is sharper, for twice the passes of the network.",
+        help_behavior_hint="(default: none)",
+    ),
+]
+Interval = Annotated[
+    tuple[float, float] | None,
+    tyro.conf.arg(
+        metavar="LOW HIGH",
+        help="The noise levels sigma / alpha within which the guidance acts.",
+        help_behavior_hint="(default: all)",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Hold the conditions of the samples of a command, checked against a model, and the guidance.
+
+    Args:
+        values: By name one row for each sample, or one for all.
+        guidance: The scale of classifier-free guidance, or None.
+        interval: Where it acts, or None for everywhere.
+    """
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    guidance: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        score: Score,
+        n: int,
+        words: Sequence[str] = (),
+        label: int | None = None,
+        guidance: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> Given:
+        """Return what the options say.
+
+        Args:
+            score: What they are said of.
+            n: How many samples there are.
+            words: The conditions, as `NAME=VALUE`.
+            label: The class of all samples, the condition `label`.
+            guidance: The scale.
+            interval: Where it acts.
+
+        Raises:
+            InvalidValueError, UnknownNameError, ShapeError, DataError: They do not fit the model,
+                or each other.
+        """
+        declared = facts(score).conditions or {}
+        if interval is not None and guidance is None:
+            raise InvalidValueError("--interval says where guidance acts; give --guidance too")
+        if label is not None:
+            kind = declared.get("label")
+            if not isinstance(kind, Classes):
+                raise InvalidValueError(
+                    f"this model was trained without classes; leave out class {label}"
+                )
+            if not 0 <= label < kind.n:
+                raise InvalidValueError(f"class must lie in [0, {kind.n - 1}], got {label}")
+        values = {} if label is None else {"label": torch.tensor([label])}
+        for word in words:
+            name, sign, text = word.partition("=")
+            if not sign:
+                raise InvalidValueError(f"cannot read {word!r}; write a condition as NAME=VALUE")
+            if not declared:
+                raise InvalidValueError(f"this model takes no condition; leave out {word!r}")
+            check_name("condition", name, declared)
+            if name in values:
+                raise InvalidValueError(f"the condition {name} is given twice; give it once")
+            values[name] = _value(name, text, declared[name], n)
+        return cls(values, guidance, interval)
+
+    def rows(self, rows: range) -> dict[str, Tensor]:
+        """Return the conditions of some of the samples."""
+        return {
+            name: value.expand(len(rows), *value.shape[1:])
+            if len(value) == 1
+            else value[rows.start : rows.stop]
+            for name, value in self.values.items()
+        }
+
+    def guided(self, score: Score) -> Score:
+        """Return the score under the guidance, where there is any."""
+        if self.guidance is None:
+            return score
+        return classifier_free(score, self.guidance, interval=self.interval)
+
+    def request(self) -> dict[str, Any]:
+        """Return all that samples depend on, as JSON can hold it; None where nothing was said."""
+        tensors = {name: value.contiguous() for name, value in self.values.items()}
+        return {
+            "condition": checkpoint.digest(tensors, "", 0)[:16] if tensors else None,
+            "guidance": self.guidance,
+            "interval": None if self.interval is None else list(self.interval),
+        }
+
+
+def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
+    """Return what is behind `NAME=`, of 1 or n rows."""
+    integers = isinstance(kind, Classes)
+    if text.endswith(".npy"):
+        value = _array(Path(text))
+    else:
+        try:
+            numbers = [int(part) if integers else float(part) for part in text.split(",")]
+        except ValueError as error:
+            what = "integers" if integers else "numbers"
+            raise InvalidValueError(
+                f"the condition {name} takes {what} with commas, or a .npy file; got {text!r}"
+            ) from error
+        value = torch.tensor(numbers)
+        if not integers and value.numel() == np.prod(kind.shape, dtype=int):
+            value = value.reshape(kind.shape)
+    value = value.long() if integers and not value.is_floating_point() else value
+    value = value.float() if not integers and value.dtype == torch.float64 else value
+    if tuple(value.shape) == kind.shape:
+        value = value[None]
+    if tuple(value.shape[1:]) != kind.shape or len(value) not in (1, n):
+        raise ShapeError(
+            f"the condition {name} needs the shape {kind.shape}, or {(n, *kind.shape)} with a row "
+            f"for each of the {n} samples; got {tuple(value.shape)}"
+        )
+    kind.check(name, value)
+    return value
+
+
+def _array(path: Path) -> Tensor:
+    try:
+        array = np.load(path, allow_pickle=False)
+        return torch.from_numpy(array)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except Exception as error:  # numpy has many kinds for a broken file
+        raise DataError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,27 @@
+r"""Guidance: a score made of a score that is drawn towards a condition.
+
+Each is called with a score and stands wherever a score can: under every sampler, SDE and shape. A
+guided law is in general no tempered posterior, and no density's flow, so that `log_prob` of a
+guided score is refused.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from scoresde.guidance.auto import autoguidance
+from scoresde.guidance.classifier import classifier
+from scoresde.guidance.classifier_free import classifier_free
+from scoresde.guidance.compose import compose
+from scoresde.score import Wrapped
+
+GUIDANCE: Mapping[str, Callable[..., Wrapped]] = MappingProxyType(
+    {
+        "classifier_free": classifier_free,
+        "autoguidance": autoguidance,
+        "classifier": classifier,
+        "compose": compose,
+    }
+)
+"""Guidance by name: functions of a score, and of what guides it, that return a score."""
+
+__all__ = ["GUIDANCE", "autoguidance", "classifier", "classifier_free", "compose"]

@@ -1,0 +1,88 @@
+"""Classifier guidance: a score, and the gradient of a log-probability of the condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from scoresde.checks import check_range, door
+from scoresde.score import Wrapped, gradient
+from scoresde.sde import Condition, Facts, Score, facts, passes_of
+
+__all__ = ["Classified", "classifier"]
+
+
+class Classified(Wrapped):
+    """A score and, times a scale, the gradient of a log-probability: the one of `others`."""
+
+    def __init__(self, score: Score, log_prob: Callable[..., Tensor], scale: float) -> None:
+        super().__init__(score, log_prob)
+        check_range("scale", scale, "(-inf, inf)")
+        self.scale = float(scale)
+
+    @property
+    def facts(self) -> Facts:
+        """The facts of the score, with the conditions of the classifier and a pass of its own."""
+        known, other = super().facts, facts(self.others[0])
+        conditions = None
+        if known.conditions is not None and other.conditions is not None:
+            conditions = {**known.conditions, **other.conditions}
+        return replace(
+            known,
+            passes=self._passes,
+            conditions=conditions,
+            density=known.density if self.scale in (0, 1) else False,
+        )
+
+    def __call__(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Return the score `(B, *)`."""
+        given = None if condition is None else Condition(condition)
+        log_prob, names = self.others[0], facts(self.others[0]).conditions
+        rest = given.without(*names) if given and names else given
+        score = self.ask(self.score, x, t, rest)
+        missing = bool(names) and (given is None or given.only(names) is None)
+        if self.scale == 0 or missing:
+            return score
+        value = lambda x, t, y: self.ask(log_prob, x, t, y)  # noqa: E731
+        return score + self.scale * gradient("a log-probability", value, x, t, given)
+
+    def _passes(self, ratio: Tensor) -> int:
+        """Return the network passes of a call at noise levels sigma / alpha."""
+        own = passes_of(self.score, ratio)
+        return own if self.scale == 0 else own + passes_of(self.others[0], ratio)
+
+
+@door
+def classifier(score: Score, log_prob: Callable[..., Tensor], scale: float) -> Wrapped:
+    r"""Return a score guided by a classifier of noisy states.
+
+    $$ s = s(x, t) + w\,\nabla_x \log p(y \mid x, t) $$
+
+    (Song et al. 2021, section 5, arXiv:2011.13456; Dhariwal & Nichol 2021, arXiv:2105.05233). At
+    $w = 1$ and with the true $p(y \mid x_t)$ that is Bayes's rule, exactly.
+
+    Args:
+        score: A score, such as an unconditional one.
+        log_prob: $\log p(y \mid x, t)$, `(B,)`, a function or a module of `(x, t, condition)` that
+            autograd can differentiate in x; or of `(x, t)` where it takes no condition. A name that
+            its own attribute `facts` declares is its own: the score is not given it, and where it
+            is missing there is no guidance. Without `facts` both are given every name that they
+            take.
+        scale: $w$: 0 without guidance, 1 Bayes's rule, above 1 sharper; finite.
+
+    Raises:
+        InvalidValueError: The scale is not finite.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> score = scoresde.targets.Gaussian([0.0], std=1.0).at(scoresde.VPSDE())
+        >>> right = lambda x, t: torch.nn.functional.logsigmoid(4 * x[:, 0])  # towards x > 0
+        >>> x = scoresde.sample(classifier(score, right, 1.0), sampler="heun", n=50, seed=0)
+        >>> bool((x > 0).double().mean() > 0.8)
+        True
+    """
+    return Classified(score, log_prob, scale)

@@ -1,0 +1,253 @@
+r"""Several observations of one $x_0$: one score made of the scores under each.
+
+Independent observations have $p(x_0 | y_1 \dots y_n) \propto p(x_0)^{1-n} \prod_i p(x_0 | y_i)$. At
+the noise of time t the product rule holds no longer, but for Gaussian laws (Linhart et al. 2024,
+*Diffusion posterior sampling for simulation-based inference in tall data settings*,
+arXiv:2411.02728, section 3):
+
+$$ s = \Lambda^{-1}\Big(\sum_i \Sigma_i^{-1} s_i - (n - 1)\,\Sigma_0^{-1} s_0\Big), \qquad
+   \Lambda = \sum_i \Sigma_i^{-1} - (n - 1)\,\Sigma_0^{-1} $$
+
+with $\Sigma_i = \mathrm{Cov}[x_0 | x_t, y_i]$ and $\Sigma_0 = \mathrm{Cov}[x_0 | x_t]$. An
+observation is taken never to widen: where $\Sigma_i$ is wider than $\Sigma_0$ in a direction, it is
+cut to it. So $\Lambda \succeq \Sigma_0^{-1}$ is always positive definite.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import as_numbers, door
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.guidance.spread import gaussian_of, narrowed, precision_of, square
+from scoresde.score import Wrapped
+from scoresde.sde import SDE, Condition, Facts, Moments, Score, ask, facts, passes_of
+
+__all__ = ["Composed", "compose"]
+
+
+class Composed(Wrapped):
+    """Base of a score under several observations, of which `others` holds the prior score."""
+
+    def __init__(self, score: Score, prior: Score, observations: Condition, sde: SDE) -> None:
+        super().__init__(score, prior)
+        self.observations = observations
+        self.sde = sde
+
+    def __len__(self) -> int:
+        return len(next(iter(self.observations.values())))
+
+    @abc.abstractmethod
+    def combined(self, x: Tensor, t: Tensor, others: Condition | None) -> Tensor:
+        """Return the score `(B, D)`, in float64."""
+
+    def __call__(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Return the score `(B, *)`.
+
+        Raises:
+            InvalidValueError: The Jacobian of a score is that of no density's.
+        """
+        others = None
+        if condition is not None:
+            others = Condition(condition).without(*self.observations)
+        return self.combined(x, t, others).reshape(x.shape).to(x.dtype)
+
+    @property
+    def facts(self) -> Facts:
+        """The facts of the score, without the conditions that are observed."""
+        known = super().facts
+        conditions = known.conditions
+        if conditions is not None:
+            conditions = {k: v for k, v in conditions.items() if k not in self.observations}
+        return replace(known, passes=self._passes, conditions=conditions, density=False)
+
+    def _passes(self, ratio: Tensor) -> int:
+        """Return the network passes of a call at noise levels sigma / alpha."""
+        return len(self) * passes_of(self.score, ratio) + passes_of(self.others[0], ratio)
+
+    def given(self, i: int, x: Tensor, others: Condition | None) -> Condition:
+        """Return the conditions of states `x` under observation i."""
+        own = {
+            name: value[i].to(x.device).expand(len(x), *value.shape[1:])
+            for name, value in self.observations.items()
+        }
+        return Condition({**(others or {}), **own})
+
+    def level(self, x: Tensor, t: Tensor) -> Tensor:
+        r"""Return $\alpha^2/\sigma^2$, `(B, 1)` in float64."""
+        snr = self.sde.log_snr(self.sde.as_time(t)).exp()
+        return snr.to(x.device, torch.float64).expand(len(x))[:, None]
+
+
+class ByGauss(Composed):
+    r"""With $\Sigma_i^{-1} = \mathrm{Cov}[x_0 | y_i]^{-1} + (\alpha^2/\sigma^2) I$."""
+
+    def __init__(
+        self,
+        score: Score,
+        prior: Score,
+        observations: Condition,
+        sde: SDE,
+        moments: Sequence[Moments],
+    ) -> None:
+        super().__init__(score, prior, observations, sde)
+        event = facts(score).event_shape
+        first, *rest = (square(m, event) for m in moments)
+        self.prior_precision = precision_of(first)
+        root = torch.linalg.cholesky(first)
+        back = torch.linalg.solve_triangular(root, torch.eye(len(root)).double(), upper=False)
+        self.precisions = [back.T @ narrowed(precision_of(cov), root) @ back for cov in rest]
+        total = sum(self.precisions, (1 - len(rest)) * self.prior_precision)
+        self.total, self.axes = torch.linalg.eigh(total)
+
+    def combined(self, x: Tensor, t: Tensor, others: Condition | None) -> Tensor:
+        """Return the score `(B, D)`, in float64."""
+        snr, n = self.level(x, t), len(self)
+        if math.prod(x.shape[1:]) != len(self.total):
+            raise ShapeError(
+                f"the moments are of events of {len(self.total)} dimensions, and x has events of "
+                f"shape {tuple(x.shape[1:])}"
+            )
+        s = _rows(ask(self.others[0], x, t, others))
+        weighted = (1 - n) * (s @ self.prior_precision.to(s) + snr * s)
+        for i, precision in enumerate(self.precisions):
+            s = _rows(ask(self.score, x, t, self.given(i, x, others)))
+            weighted = weighted + s @ precision.to(s) + snr * s
+        axes = self.axes.to(s)
+        found: Tensor = (weighted @ axes / (self.total.to(s) + snr)) @ axes.T
+        return found
+
+
+class ByJacobian(Composed):
+    r"""With $\Sigma_i = (\sigma^2/\alpha^2)(I + \sigma^2\,\partial s_i/\partial x)$.
+
+    This is Tweedie's formula of second order (Efron 2011, doi:10.1198/jasa.2011.tm11181). Each
+    score takes D products with its Jacobian.
+    """
+
+    def combined(self, x: Tensor, t: Tensor, others: Condition | None) -> Tensor:
+        """Return the score `(B, D)`, in float64."""
+        n = len(self)
+        s, first = self._spread(self.others[0], x, t, others)
+        root = torch.linalg.cholesky(first)
+        inverse = torch.linalg.solve_triangular(root, torch.eye(len(s[0])).to(s), upper=False)
+        # in the coordinates in which the covariance without an observation is the identity
+        total = (1 - n) * torch.eye(len(s[0])).to(s).expand_as(first)
+        weighted = (1 - n) * (inverse @ s[..., None])
+        for i in range(n):
+            s, cov = self._spread(self.score, x, t, self.given(i, x, others))
+            precision = narrowed(torch.cholesky_inverse(torch.linalg.cholesky(cov)), root)
+            total = total + precision
+            weighted = weighted + precision @ (inverse @ s[..., None])
+        found: Tensor = root @ torch.linalg.solve(total, weighted)
+        return found[..., 0]
+
+    def _spread(
+        self, score: Score, x: Tensor, t: Tensor, condition: Condition | None
+    ) -> tuple[Tensor, Tensor]:
+        r"""Return the score `(B, D)` and $I + \sigma^2\,\partial s/\partial x$ `(B, D, D)`."""
+        recording = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = x if recording and x.requires_grad else x.detach().requires_grad_()
+            value = ask(score, at, t, condition).reshape(len(x), math.prod(x.shape[1:]))
+            lines = [
+                torch.autograd.grad(
+                    value[:, j].sum(), at, create_graph=recording, retain_graph=True,
+                    materialize_grads=True,
+                )[0].reshape(value.shape).double()
+                for j in range(value.shape[1])
+            ]  # fmt: skip
+        jacobian = torch.stack(lines, 1)
+        var = self.sde.sigma(self.sde.as_time(t)) ** 2
+        var = var.to(jacobian).expand(len(x))[:, None, None]
+        cov = torch.eye(jacobian.shape[1]).to(jacobian) + var * (jacobian + jacobian.mT) / 2
+        if bool(torch.linalg.cholesky_ex(cov.detach()).info.any()):
+            raise InvalidValueError(
+                f"at t = {float(torch.as_tensor(t).flatten()[0]):.4g} the Jacobian of the score is "
+                "that of no density's: Tweedie's covariance has an eigenvalue that is not "
+                'positive; take covariance="gauss"'
+            )
+        return (value if recording else value.detach()).double(), cov
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return `(B, *)` as a matrix `(B, D)` in float64."""
+    return x.reshape(len(x), math.prod(x.shape[1:])).double()
+
+
+@door
+def compose(
+    score: Score,
+    observations: Mapping[str, Any],
+    covariance: Literal["gauss", "jacobian"] | Sequence[Moments] = "gauss",
+    *,
+    prior: Score | None = None,
+) -> Wrapped:
+    r"""Return the score of $p(x_0 | y_1 \dots y_n)$ from that of $p(x_0 | y)$.
+
+    The observations are independent given $x_0$. The formula (`scoresde.guidance.compose`) is exact
+    for Gaussian laws, and an approximation otherwise. A call takes n + 1 passes.
+
+    Args:
+        score: A conditional score, which also knows what to do where the condition is missing.
+        observations: By name n rows, such as `{"y": y}` with `y` of shape `(n, *)`; the score made
+            of them takes these names no longer.
+        covariance: How $\Sigma_i$ and $\Sigma_0$ are found. `"gauss"` takes the Gaussians with the
+            moments of 512 draws of each posterior and of the prior, made once by the flow;
+            `"jacobian"` takes the Jacobian of the score at each state, which must be accurate, as
+            a network's often is not at much noise. Or the moments themselves: those of the prior,
+            and then those of the n posteriors.
+        prior: The score without observations; by default `score` with these conditions missing.
+
+    Raises:
+        InvalidValueError: The score knows no SDE or no event shape, or there are no observations.
+        ShapeError, InvalidTypeError, UnknownNameError: The observations do not fit the score, or
+            each other.
+
+    Examples:
+        >>> import scoresde
+        >>> model, moments = scoresde.load("mnist"), [Moments(-0.7, var=0.3)] * 3
+        >>> scoresde.facts(compose(model, {"label": [3, 8]}, moments)).conditions
+        {}
+    """
+    known = facts(score)
+    if known.sde is None:
+        raise InvalidValueError(
+            "the covariances depend on the noise, and this score knows no SDE; derive it from "
+            "scoresde.Wrapped with `facts`"
+        )
+    rows = {name: as_numbers(f"observation {name!r}", v) for name, v in observations.items()}
+    n = max((len(value) for value in rows.values() if value.ndim), default=0)
+    given = Condition.of(rows, n, known.conditions)
+    if given is None or n == 0:
+        raise InvalidValueError(
+            "there is no observation to compose; give at least one row, such as {'y': y} with y "
+            "of shape (n, *)"
+        )
+    for name, value in given.items():
+        if value.shape != rows[name].shape:
+            raise ShapeError(
+                f"observation {name!r} needs n rows, as many as every other, of shape "
+                f"{tuple(value.shape[1:])}; got {tuple(rows[name].shape)}"
+            )
+    free = score if prior is None else prior
+    if isinstance(covariance, str):
+        if covariance == "jacobian":
+            return ByJacobian(score, free, given, known.sde)
+        each = [given.rows([i]) for i in range(n)]
+        covariance = [gaussian_of(free), *(gaussian_of(score, one) for one in each)]
+    if len(covariance) != n + 1:
+        raise ShapeError(
+            f"{n} observations need {n + 1} moments, first those of the prior, got "
+            f"{len(covariance)}"
+        )
+    return ByGauss(score, free, given, known.sde, covariance)

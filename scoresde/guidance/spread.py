@@ -1,0 +1,109 @@
+"""Covariances of posteriors: from draws of the flow, and cut to that of the prior."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.noise import Noise
+from scoresde.precision import full_precision
+from scoresde.score import device_of, evaluating
+from scoresde.sde import Condition, Moments, Score, expand, facts, process_of
+
+__all__ = ["gaussian_of", "narrowed", "precision_of", "square"]
+
+_DRAWS, _STEPS, _LARGEST = 512, 32, 2048
+
+
+def gaussian_of(score: Score, condition: Condition | None = None) -> Moments:
+    r"""Return the moments of 512 draws of a score, made by Heun's method in $\sigma/\alpha$.
+
+    Args:
+        score: A score that knows its SDE and the shape of an event.
+        condition: The one row under which they are drawn.
+
+    Raises:
+        InvalidValueError: The score does not know its event shape, or that is too large for a
+            covariance.
+    """
+    known, sde = facts(score), process_of(score, None)
+    if known.event_shape is None or math.prod(known.event_shape) > _LARGEST:
+        raise InvalidValueError(
+            "the covariances of posteriors are estimated from draws where the score knows its "
+            f"event shape, of at most {_LARGEST} dimensions; give the moments as covariance="
+        )
+    like = torch.empty(_DRAWS, *known.event_shape, device=device_of(score))
+    rows = None if condition is None else condition.rows([0] * _DRAWS)
+    if rows is not None:
+        rows = Condition({name: value.to(like.device) for name, value in rows.items()})
+    noise = Noise.of(0, _DRAWS).normal(like, math.inf)
+    rsde = sde.reverse(score, moments=known.moments, condition=rows)
+    times = sde.times(None if sde.levels else _STEPS)
+    with torch.no_grad(), full_precision(), evaluating(score):
+        y = sde.prior(known.moments).sample(noise).double() / float(sde.alpha(times[0]))
+        for t, s in itertools.pairwise(times):
+            slopes: list[Tensor] = []
+            gap = float(sde.sigma(s) / sde.alpha(s) - sde.sigma(t) / sde.alpha(t))
+            for at in (t, s):
+                x = expand(sde.alpha(at), y) * (y + gap * sum(slopes))
+                slopes.append(-expand(sde.sigma(at), y) * rsde.score(x.to(like), at).double())
+            y = y + gap * sum(slopes) / 2
+    mean = y.mean(0)
+    flat = (y - mean).reshape(_DRAWS, -1).cpu()
+    return Moments(mean, cov=flat.T @ flat / (_DRAWS - 1))
+
+
+def square(moments: Moments, event: tuple[int, ...] | None) -> Tensor:
+    """Return the covariance `(D, D)` over the flattened event, in float64.
+
+    Raises:
+        ShapeError: The moments do not tell how many dimensions there are, or not those of the
+            event.
+    """
+    if moments.cov is not None:
+        event = (len(moments.cov),) if event is None else event
+    else:
+        mean, var = (torch.as_tensor(v).double() for v in (moments.mean, moments.var))
+        event = tuple(var.shape) or tuple(mean.shape) if event is None else event
+        if not event:
+            raise ShapeError("a number is no variance of an unknown event; give one of its shape")
+    moments.check_event(torch.empty(1, *event))
+    if moments.cov is not None:
+        return moments.cov.double().cpu()
+    return torch.diag(var.cpu().expand(event).flatten())
+
+
+def precision_of(cov: Tensor) -> Tensor:
+    """Return the inverse of a covariance `(D, D)`.
+
+    Raises:
+        InvalidValueError: It has none.
+    """
+    root, info = torch.linalg.cholesky_ex(cov)
+    if bool(info.any()):
+        raise InvalidValueError(
+            "a covariance of a posterior or the prior is singular: some direction does not vary; "
+            "leave constant dimensions out, or add a little to its diagonal"
+        )
+    return torch.cholesky_inverse(root)
+
+
+def narrowed(precision: Tensor, root: Tensor) -> Tensor:
+    r"""Return a precision `(*, D, D)` where the prior's covariance is the identity, at least that.
+
+    Eigenvalues below 1 are cut there; the derivative is that of the uncut matrix.
+
+    Args:
+        precision: The inverse of a covariance.
+        root: The Cholesky factor of the prior's covariance.
+    """
+    inner = root.mT @ precision @ root
+    with torch.no_grad():
+        values, axes = torch.linalg.eigh(inner)
+        lift = axes @ ((1 - values).clamp(min=0)[..., None] * axes.mT)
+    found: Tensor = inner + lift
+    return found
