@@ -1,5 +1,7 @@
 """Guidance: a score in, a score out, under every sampler, SDE and loss."""
 
+import doctest
+import inspect
 import math
 from dataclasses import replace
 
@@ -390,6 +392,15 @@ def test_the_density_of_a_guided_score_is_refused_and_its_flow_is_not(name, door
 
 
 # Doors
+
+
+@pytest.mark.parametrize("name", GUIDANCE)
+def test_the_example_of_a_guidance_runs(name):
+    module = inspect.getmodule(GUIDANCE[name])
+    finder = doctest.DocTestFinder(recurse=False)
+    (found,) = finder.find(GUIDANCE[name], name, module, globs=vars(module).copy())
+    assert found.examples
+    assert doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(found).failed == 0
 
 
 class Bare:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import Run, ScoreModel
-from scoresde.data import load
+from scoresde.data import Data
 from scoresde.guidance import autoguidance, classifier_free
 from scoresde.metrics import Classifier, frechet_distance
 from scoresde.sde import passes_of
@@ -90,7 +90,7 @@ def digits(out: Path, n: int, passes: int, short: bool) -> None:
     """Measure and picture digits of the packaged model over the scale, with intervals."""
     raw, y = mnist_data()
     x = torch.from_numpy(raw).float().reshape(-1, 1, 28, 28) / 127.5 - 1
-    real = load(x, label=torch.from_numpy(y).long())
+    real = Data(x, label=torch.from_numpy(y).long())
     mixed = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
     by_class = torch.cat([mixed[real.label[mixed] == k][: n // 10] for k in range(10)])
     rest = mixed[~torch.isin(mixed, by_class)]

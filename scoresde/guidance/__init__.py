@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from scoresde.guidance.auto import autoguidance
-from scoresde.guidance.classifier import classifier
-from scoresde.guidance.classifier_free import classifier_free
-from scoresde.guidance.compose import compose
+from scoresde.guidance.classified import classifier
+from scoresde.guidance.composed import compose
+from scoresde.guidance.free import classifier_free
 from scoresde.score import Wrapped
 
 GUIDANCE: Mapping[str, Callable[..., Wrapped]] = MappingProxyType(

@@ -194,8 +194,8 @@ def compose(
 ) -> Wrapped:
     r"""Return the score of $p(x_0 | y_1 \dots y_n)$ from that of $p(x_0 | y)$.
 
-    The observations are independent given $x_0$. The formula (`scoresde.guidance.compose`) is exact
-    for Gaussian laws, and an approximation otherwise. A call takes n + 1 passes.
+    The observations are independent given $x_0$. The formula (`scoresde.guidance.composed`) is
+    exact for Gaussian laws, and an approximation otherwise. A call takes n + 1 passes.
 
     Args:
         score: A conditional score, which also knows what to do where the condition is missing.
