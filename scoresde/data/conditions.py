@@ -189,7 +189,8 @@ def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor 
     found = Field(tuple(rows.shape[1:]))
     if kind is not None and kind != found:
         raise ShapeError(
-            f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}"
+            f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}; give "
+            "rows of that shape, or another kind"
         )
     if 0 in found.shape:
         raise ShapeError(f"condition {name!r} is empty: shape {tuple(rows.shape)}")
