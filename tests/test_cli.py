@@ -440,7 +440,7 @@ def test_a_bad_checkpoint_is_told_in_one_line(
 def test_a_model_is_asked_about_the_part_that_it_did_not_learn(
     command, tmp_path, monkeypatch, capsys
 ):
-    def load(source, *, split, size):
+    def load(source, *, split, **options):
         raise DataError(f"the part {split} of {source}")
 
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path)

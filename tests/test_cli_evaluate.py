@@ -113,6 +113,42 @@ def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_pat
     assert torch.equal(torch.cat([condition["label"] for condition in seen]), drawn.repeat(2))
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("likelihood", ["--n", "4", "--tol", ".1"]),
+        ("audit", ["--n", "16", "--levels", "2", "--samples", "2", "--steps", "1"]),
+    ],
+)
+def test_conditions_travel_from_any_source_to_a_model(
+    command, options, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    labelled_model("model")
+    points("held.npz", 20, 1, classes=3)
+    held = np.load("held.npz")
+    rows = np.column_stack([held["x"], held["y"]])
+    np.savetxt("held.csv", rows, delimiter=",", fmt=["%.9g", "%.9g", "%d"])
+    np.savez("bare.npz", x=held["x"])
+    np.save("y.npy", held["y"])
+    said = []
+    routes = (
+        ["held.npz"],
+        ["held.csv", "--condition", "label=2"],
+        ["bare.npz", "--condition", "label=y.npy"],
+    )
+    for words in routes if command == "likelihood" else routes[:2]:
+        assert main([command, "model", *options, "--data", *words]) == 0
+        said.append(re.sub(r"in [\d.]+ s|the picture.*", "", capsys.readouterr().out))
+    assert set(said) == {said[0]}
+    assert main([command, "model", *options, "--data", "bare.npz"]) == 1
+    assert "bare.npz has no labels; name its column or its file" in capsys.readouterr().err
+    np.save("y.npy", held["y"] + 1)
+    words = ["--data", "bare.npz", "--condition", "label=y.npy"]
+    assert main([command, "model", *options, *words]) == 1
+    assert "expected [0, 2]" in capsys.readouterr().err
+
+
 def test_the_same_command_again_draws_nothing_under_conditions(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     labelled_model("model")

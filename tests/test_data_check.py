@@ -283,6 +283,12 @@ def test_conditions_are_told_with_what_is_missing_and_what_they_do_not_say():
     ]
 
 
+def test_numbers_of_samples_are_no_classes():
+    x = torch.randn(120, 2, generator=torch.Generator().manual_seed(0))
+    only(check(Data(x, id=range(120))).remarks, "'id' has 120 classes of 120 samples, as numbers")
+    assert check(Data(x, id=torch.arange(120) % 60)).remarks == []
+
+
 def test_conditions_that_no_model_could_learn_from_are_problems(tmp_path, monkeypatch):
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     report = check(Data(x, time=1.7e9 + x[:, :1].double()))

@@ -228,6 +228,30 @@ def test_a_large_file_of_conditions_is_read_by_rows_and_watched(tmp_path, monkey
     assert "some of the conditions 'y' of the samples 0 to" in large.changed(0)
 
 
+@pytest.mark.parametrize("room", [100, 2**20])
+def test_a_file_of_conditions_is_the_same_in_memory_and_by_rows(tmp_path, monkeypatch, room):
+    monkeypatch.setattr(stores, "IN_MEMORY", room)
+    x, path = normal(0, 60, 2), tmp_path / "y.npy"
+
+    def of(rows, **options):
+        np.save(path, rows)
+        return load(x, condition={"y": path}, **options)
+
+    label = np.arange(60, dtype=np.int64) % 5
+    assert of(label).kinds == {"y": Classes(5)}
+    assert of(label.astype(float)).kinds == {"y": Field((1,))}
+    assert of(label.astype(float), kinds={"y": Classes(5)}).fingerprint() == of(label).fingerprint()
+    image = np.zeros((60, 4, 5), np.uint8)
+    assert of(image).kinds == {"y": Field((1, 4, 5))}
+    for rows, message in (
+        (label[:, None] + [[0, 1]], "labels have one axis"),
+        (image > 0, "takes integer labels or floats, got torch.bool"),
+        (normal(0, 60, 2).numpy() * 1j, "got torch.complex"),
+    ):
+        with pytest.raises(InvalidTypeError, match=message):
+            of(rows)
+
+
 def test_an_infinity_in_a_file_of_conditions_is_found_when_it_is_loaded(tmp_path, monkeypatch):
     y = torch.zeros(30, 4)
     y[11, 1] = -torch.inf

@@ -106,6 +106,16 @@ def test_text_is_as_wide_as_its_numbers_need(tmp_path):
         )
 
 
+def test_labels_that_are_large_numbers_stay_what_they_are(tmp_path):
+    path = written(tmp_path / "x.csv", "a,id\n1,123456789\n2,123456790\n3,\n")
+    data = load(path, condition={"label": "id"})
+    assert data.label.tolist() == [123456789, 123456790, -1]
+    pandas = pytest.importorskip("pandas")
+    assert load(
+        pandas.read_csv(path, dtype={"id": "Int64"}), condition={"label": "id"}
+    ).label.equal(data.label)
+
+
 @pytest.fixture
 def frame():
     pandas = pytest.importorskip("pandas")

@@ -14,7 +14,7 @@ from scoresde.sde import Classes
 
 __all__ = ["describe_conditions"]
 
-_FEW = 100  # whole numbers up to here may well be classes
+_FEW = 100  # so many whole numbers may well be classes
 
 
 def describe_conditions(report: Report, data: Data) -> None:
@@ -48,6 +48,11 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
         first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
         which = "" if name == "label" else f" of {name!r}"
         report.remarks.append(f"labels{which} that no sample has: {some(first, gaps)}")
+    if 2 * len(known) > len(label) > _FEW:
+        report.remarks.append(
+            f"the condition {name!r} has {len(known):,} classes of {len(label):,} samples, as "
+            "numbers of the samples have; choose others, or leave it out"
+        )
     if len(known) < 2:
         report.remarks.append(f"the condition {name!r} tells no samples apart")
 

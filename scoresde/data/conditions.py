@@ -119,14 +119,11 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
         given, names = given
         kind = Classes(len(names)) if kind is None else kind
     rows = given if is_store(given) else as_tensor(f"condition {name!r}", given)
+    if not isinstance(rows, Tensor) and len(rows.shape) == 1:
+        rows = rows.read(slice(None))  # a number for each sample
     if isinstance(rows, Tensor):
         check_dense(f"condition {name!r}", rows)
         rows = rows.detach().cpu()
-        if rows.dtype == torch.bool or rows.is_complex():
-            way = "torch.view_as_real(y)" if rows.is_complex() else "y.long(), labels of 2 classes"
-            raise InvalidTypeError(
-                f"condition {name!r} takes integer labels or floats, got {rows.dtype}; pass {way}"
-            )
         if rows.isinf().any():
             raise DataError(
                 f"condition {name!r} of sample {int(rows.isinf().nonzero()[0, 0])} is infinite; "
@@ -136,6 +133,18 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
         raise ShapeError(
             f"condition {name!r} must have one row for each of {n} samples, got shape "
             f"{tuple(rows.shape)}"
+        )
+    dtype = rows.dtype if isinstance(rows, Tensor) else rows.read(slice(1)).dtype
+    if dtype == torch.bool or dtype.is_complex:
+        way = "torch.view_as_real(y)" if dtype.is_complex else "y.long(), labels of 2 classes"
+        raise InvalidTypeError(
+            f"condition {name!r} takes integer labels or floats, got {dtype}; pass {way}"
+        )
+    image = dtype == torch.uint8 and len(rows.shape) > 2
+    if kind is None and len(rows.shape) > 1 and not (dtype.is_floating_point or image):
+        raise InvalidTypeError(
+            f"condition {name!r} has integers of shape {tuple(rows.shape)}; labels have one axis, "
+            "y[:, 0], and other numbers are floats, y.float()"
         )
     if isinstance(kind, Classes) or (kind is None and _is_label(rows)):
         return Checked(*_labels(name, rows, kind), names)
@@ -175,11 +184,6 @@ def _labels(name: str, rows: Tensor | Store, kind: Classes | None) -> tuple[Tens
 def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor | Store, Field]:
     if isinstance(rows, Tensor):
         image = rows.dtype == torch.uint8 and rows.ndim > 2
-        if not (rows.is_floating_point() or image or kind is not None):
-            raise InvalidTypeError(
-                f"condition {name!r} has integers of shape {tuple(rows.shape)}; labels have one "
-                "axis, y[:, 0], and other numbers are floats, y.float()"
-            )
         if rows.dtype == torch.float64 and rows.ndim:  # what a model sees is float32
             rows = torch.from_numpy(narrow(rows.numpy()))
         elif rows.dtype != torch.float32 and not image:
@@ -189,7 +193,8 @@ def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor 
     found = Field(tuple(rows.shape[1:]))
     if kind is not None and kind != found:
         raise ShapeError(
-            f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}"
+            f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}; give "
+            "rows of that shape, or another kind"
         )
     if 0 in found.shape:
         raise ShapeError(f"condition {name!r} is empty: shape {tuple(rows.shape)}")

@@ -210,10 +210,11 @@ def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
 
 
-def narrow(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def narrow(x: np.ndarray[Any, Any], *, exact: bool = False) -> np.ndarray[Any, Any]:
     """Numbers that have no width of their own, `(N, *)`, as float32 where that is enough.
 
-    It is where no number moves by more than a hundred thousandth of the spread of its column.
+    It is where no number moves by more than a hundred thousandth of the spread of its column, or
+    none at all where they are to be exact, as labels are.
     """
     wide = x.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -223,7 +224,8 @@ def narrow(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         low = np.min(wide, axis=0, where=known, initial=np.inf)
         high = np.max(wide, axis=0, where=known, initial=-np.inf)
         spread = np.where(high > low, high - low, np.inf)
-        enough = np.all((moved <= 1e-5 * spread) | ~known | (small == wide)) and not np.any(
+        near = (moved <= 1e-5 * spread) & (not exact)
+        enough = np.all(near | ~known | (small == wide)) and not np.any(
             np.isinf(small) & np.isfinite(wide)
         )
     return small if enough else wide

@@ -212,8 +212,8 @@ def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
         numbers = np.array([cell or "nan" for cell in stripped], dtype=np.float64)
     except ValueError:
         return np.array([cell or None for cell in stripped], dtype=object)
-    whole = all(_WHOLE.fullmatch(cell) for cell in stripped if cell)
-    return Column(narrow(numbers), whole and any(stripped))
+    whole = any(stripped) and all(_WHOLE.fullmatch(cell) for cell in stripped if cell)
+    return Column(narrow(numbers, exact=whole), whole)
 
 
 def read_parquet(path: Path) -> Table:
@@ -266,7 +266,7 @@ def _series(series: Any, what: str) -> Column | np.ndarray[Any, Any]:
     if kind in "fiu":
         floats = np.float32 if series.dtype.itemsize <= 4 and kind == "f" else np.float64
         numbers = np.asarray(series.to_numpy(dtype=floats, na_value=np.nan))
-        return Column(numbers if kind == "f" else narrow(numbers), kind != "f")
+        return Column(numbers if kind == "f" else narrow(numbers, exact=True), kind != "f")
     cells: np.ndarray[Any, Any] = np.array(series, dtype=object)
     cells[np.asarray(series.isna(), dtype=bool)] = None
     if all(cell is None or isinstance(cell, str) for cell in cells):

@@ -151,7 +151,7 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
             "the collate_fn of the DataLoader is left out, as samples are taken one by one; do "
             "what it does in the data set",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     return source
 
@@ -220,5 +220,5 @@ def _warn_of_random(what: str, name: str, *, held: bool) -> None:
         f"{what} hands out another {name!r} when a sample is read again: {how}, and a run that is "
         "taken up again does not go on exactly; hand out the same, and augment by augment=",
         UserWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
