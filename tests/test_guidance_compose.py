@@ -115,17 +115,21 @@ def test_the_draws_of_which_moments_are_estimated_follow_the_flow(name):
     torch.testing.assert_close(white @ found @ white, noise.T.cov(), rtol=0.05, atol=0.05)
 
 
-def test_an_observation_never_widens():
-    """Posteriors that are wider than the prior count as it does, so that nothing is negative."""
+def test_a_precision_that_would_be_negative_is_a_tenth_of_the_priors():
     score = linear(d=2)
     wide = [Moments(score.mean, cov=c * score.prior) for c in (1, 9, 100, 3)]
     y = observed(score, 3)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(5, 2, generator=generator, dtype=torch.float64)
-    t = torch.rand(5, generator=generator, dtype=torch.float64)
+    t = torch.tensor(0.4, dtype=torch.float64).expand(5)
+    prior, snr = score.prior.inverse(), VP.log_snr(t[0]).exp() * torch.eye(2).double()
+    lack = (0.1 + 2 - 1 / 9 - 1 / 100 - 1 / 3) * prior
+    weighted = score(x, t) @ (lack - 2 * (prior + snr))
+    for row, moments in zip(y, wide[1:], strict=True):
+        weighted += score(x, t, {"y": row.expand(5, -1)}) @ (moments.cov.inverse() + snr)
+    right = torch.linalg.solve(0.1 * prior + snr, weighted.T).T
     found = compose(score, {"y": y}, wide)(x, t)
-    same = [Moments(score.mean, cov=score.prior)] * 4
-    torch.testing.assert_close(found, compose(score, {"y": y}, same)(x, t), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-9)
 
 
 class Modes:

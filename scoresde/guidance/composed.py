@@ -8,9 +8,10 @@ arXiv:2411.02728, section 3):
 $$ s = \Lambda^{-1}\Big(\sum_i \Sigma_i^{-1} s_i - (n - 1)\,\Sigma_0^{-1} s_0\Big), \qquad
    \Lambda = \sum_i \Sigma_i^{-1} - (n - 1)\,\Sigma_0^{-1} $$
 
-with $\Sigma_i = \mathrm{Cov}[x_0 | x_t, y_i]$ and $\Sigma_0 = \mathrm{Cov}[x_0 | x_t]$. An
-observation is taken never to widen: where $\Sigma_i$ is wider than $\Sigma_0$ in a direction, it is
-cut to it. So $\Lambda \succeq \Sigma_0^{-1}$ is always positive definite.
+with $\Sigma_i = \mathrm{Cov}[x_0 | x_t, y_i]$ and $\Sigma_0 = \mathrm{Cov}[x_0 | x_t]$. For
+Gaussian laws $\Lambda \succeq \Sigma_0^{-1}$. Otherwise, or where covariances are estimates, it may
+have negative eigenvalues: what it lacks for a tenth of $\Sigma_0^{-1}$ is added, and times $s_0$ to
+the bracket as well.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, door
 from scoresde.errors import InvalidValueError, ShapeError
-from scoresde.guidance.spread import gaussian_of, narrowed, precision_of, square
+from scoresde.guidance.spread import gaussian_of, lacking, precision_of, square
 from scoresde.score import Wrapped
 from scoresde.sde import SDE, Condition, Facts, Moments, Score, ask, facts, passes_of
 
@@ -103,11 +104,12 @@ class ByGauss(Composed):
         event = facts(score).event_shape
         first, *rest = (square(m, event) for m in moments)
         self.prior_precision = precision_of(first)
+        self.precisions = [precision_of(cov) for cov in rest]
         root = torch.linalg.cholesky(first)
         back = torch.linalg.solve_triangular(root, torch.eye(len(root)).double(), upper=False)
-        self.precisions = [back.T @ narrowed(precision_of(cov), root) @ back for cov in rest]
         total = sum(self.precisions, (1 - len(rest)) * self.prior_precision)
-        self.total, self.axes = torch.linalg.eigh(total)
+        self.lack = back.T @ lacking(root.T @ total @ root) @ back
+        self.total, self.axes = torch.linalg.eigh(total + self.lack)
 
     def combined(self, x: Tensor, t: Tensor, others: Condition | None) -> Tensor:
         """Return the score `(B, D)`, in float64."""
@@ -118,7 +120,7 @@ class ByGauss(Composed):
                 f"shape {tuple(x.shape[1:])}"
             )
         s = _rows(ask(self.others[0], x, t, others))
-        weighted = (1 - n) * (s @ self.prior_precision.to(s) + snr * s)
+        weighted = (1 - n) * (s @ self.prior_precision.to(s) + snr * s) + s @ self.lack.to(s)
         for i, precision in enumerate(self.precisions):
             s = _rows(ask(self.score, x, t, self.given(i, x, others)))
             weighted = weighted + s @ precision.to(s) + snr * s
@@ -142,13 +144,15 @@ class ByJacobian(Composed):
         inverse = torch.linalg.solve_triangular(root, torch.eye(len(s[0])).to(s), upper=False)
         # in the coordinates in which the covariance without an observation is the identity
         total = (1 - n) * torch.eye(len(s[0])).to(s).expand_as(first)
-        weighted = (1 - n) * (inverse @ s[..., None])
+        plain = inverse @ s[..., None]
+        weighted = (1 - n) * plain
         for i in range(n):
             s, cov = self._spread(self.score, x, t, self.given(i, x, others))
-            precision = narrowed(torch.cholesky_inverse(torch.linalg.cholesky(cov)), root)
+            precision = root.mT @ torch.cholesky_inverse(torch.linalg.cholesky(cov)) @ root
             total = total + precision
             weighted = weighted + precision @ (inverse @ s[..., None])
-        found: Tensor = root @ torch.linalg.solve(total, weighted)
+        lack = lacking(total)
+        found: Tensor = root @ torch.linalg.solve(total + lack, weighted + lack @ plain)
         return found[..., 0]
 
     def _spread(

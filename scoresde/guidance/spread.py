@@ -1,4 +1,4 @@
-"""Covariances of posteriors: from draws of the flow, and cut to that of the prior."""
+"""Covariances of posteriors: from draws of the flow, and kept positive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scoresde.precision import full_precision
 from scoresde.score import device_of, evaluating
 from scoresde.sde import Condition, Moments, Score, expand, facts, process_of
 
-__all__ = ["gaussian_of", "narrowed", "precision_of", "square"]
+__all__ = ["gaussian_of", "lacking", "precision_of", "square"]
 
 _DRAWS, _STEPS, _LARGEST = 512, 32, 2048
 
@@ -92,18 +92,13 @@ def precision_of(cov: Tensor) -> Tensor:
     return torch.cholesky_inverse(root)
 
 
-def narrowed(precision: Tensor, root: Tensor) -> Tensor:
-    r"""Return a precision `(*, D, D)` where the prior's covariance is the identity, at least that.
-
-    Eigenvalues below 1 are cut there; the derivative is that of the uncut matrix.
+@torch.no_grad()
+def lacking(precision: Tensor) -> Tensor:
+    """Return what a precision `(*, D, D)` lacks for eigenvalues of a tenth at least.
 
     Args:
-        precision: The inverse of a covariance.
-        root: The Cholesky factor of the prior's covariance.
+        precision: In coordinates in which the prior's is the identity; symmetric.
     """
-    inner = root.mT @ precision @ root
-    with torch.no_grad():
-        values, axes = torch.linalg.eigh(inner)
-        lift = axes @ ((1 - values).clamp(min=0)[..., None] * axes.mT)
-    found: Tensor = inner + lift
-    return found
+    values, axes = torch.linalg.eigh(precision)
+    lack: Tensor = axes @ ((0.1 - values).clamp(min=0)[..., None] * axes.mT)
+    return lack
