@@ -63,8 +63,8 @@ def ours(theta: Tensor, y: Tensor, seconds: float, seed: int) -> Draw:
         torch.manual_seed(seed)
         net = scoresde.nn.MLP(theta.shape[1], hidden=(128,) * 4, condition={"y": y.shape[1]})
     model = scoresde.ScoreModel(
-        net, scoresde.VESDE(sigma_min=0.002, sigma_max=20.0), data.event_shape, moments=scoresde.Moments(*data.moments()),
-        condition_moments=data.condition_moments(),
+        net, scoresde.VESDE(sigma_min=0.002, sigma_max=20.0), data.event_shape,
+        moments=scoresde.Moments(*data.moments()), condition_moments=data.condition_moments(),
     )  # fmt: skip
     model.transform = data.transform
 
@@ -84,7 +84,8 @@ def ours(theta: Tensor, y: Tensor, seconds: float, seed: int) -> Draw:
     def draw(y: Tensor, k: int, seed: int) -> Tensor:
         x = scoresde.sample(
             trained, sampler="dpmpp_2m", steps=40, n=len(y) * k, seed=seed, progress=False,
-            condition={"y": y.float().repeat_interleave(k, 0)}, batch_size=min(len(y) * k, 50_000), units=True,
+            condition={"y": y.float().repeat_interleave(k, 0)}, units=True,
+            batch_size=min(len(y) * k, 50_000),
         )  # fmt: skip
         return x.unflatten(0, (len(y), k))
 
