@@ -224,6 +224,16 @@ TABLE = {
     "SDE.times": (SDE.times, dict(steps=2, spacing=lambda sde, n: torch.linspace(1, 0, n + 1))),
     "SDE.sample_times": (with_law(SDE.sample_times), dict(n=3, law=law, generator=drawn())),
     "SDE.index": (VESDE(levels=3).index, dict(t=0.5)),
+    "metrics.calibrate": (
+        metrics.calibrate,
+        dict(
+            draw=lambda y, k, seed: noise(seed, len(y), k, 2),
+            simulate=lambda n, seed: (noise(seed, n, 2), noise(seed + 1, n, 1)),
+            n=20, draws=3, level=0.01, rerun=False,
+            log_likelihood=lambda theta, y: -theta.square().sum(1),
+            log_density=lambda theta, y: -theta.square().sum(1),
+        ),
+    ),
     "VESDE": (VESDE, dict(sigma_min=0.1, sigma_max=1.0, T=1.0, eps=0.1)),
     "ReverseSDE.score": (RSDE.score, dict(x=X, t=0.5)),
     "ReverseSDE.denoise": (RSDE.denoise, dict(x=X, t=0.5)),
@@ -252,6 +262,10 @@ HANDED_ON = {
     "divergence.divergence", "divergence.jacobian", "divergence.hutchinson", "SDE.perturb",
     "SDE.marginal", "SDE.drift",
 }  # fmt: skip
+
+
+def noise(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**60))
 
 
 def broken(value):
