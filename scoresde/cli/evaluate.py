@@ -13,8 +13,7 @@ from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
 from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, SamplerName, Size, Steps
-from scoresde.cli.sample import Sample, check_folder
-from scoresde.cli.sample import _fingerprint as fingerprint
+from scoresde.cli.sample import Sample, check_folder, fingerprint
 from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import DataError

@@ -32,6 +32,7 @@ __all__ = [
     "check_replaced",
     "cost",
     "draw",
+    "fingerprint",
     "shown",
     "write",
 ]
@@ -118,7 +119,7 @@ class Sample:
     def _request(self, model: ScoreModel, given: Given) -> dict[str, Any]:
         """All that the samples depend on."""
         return given.request() | {
-            "model": _fingerprint(model),
+            "model": fingerprint(model),
             "sampler": self.sampler,
             "steps": self.steps,
             "seed": self.seed,
@@ -229,7 +230,7 @@ def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
     return x if path.suffix == ".png" else model.transform.restore(x)
 
 
-def _fingerprint(model: ScoreModel) -> str:
+def fingerprint(model: ScoreModel) -> str:
     """Tells one trained model from another."""
     config = net_config(model.net)
     parts = (model.sde, model.predicts, model.steps, model.transform, config)

@@ -185,6 +185,8 @@ class Condition(Mapping[str, Tensor]):
 def _rows(name: str, value: Tensor, n: int, kind: Classes | Field | None) -> Tensor:
     """Return the value with one row for each of n samples."""
     event = tuple(value.shape[1:]) if kind is None else kind.shape
+    if event == (1,) and value.ndim < 2:  # numbers are vectors of one entry, as data have them
+        value = value.reshape(-1, 1)
     if tuple(value.shape) in {(), event} and (kind is not None or value.ndim == 0):
         value = value[None]
     if value.shape[1:] != event or len(value) not in (1, n):
