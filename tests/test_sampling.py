@@ -634,8 +634,8 @@ def test_one_row_or_number_of_a_condition_is_that_of_all_samples():
 def test_numbers_are_vectors_of_one_entry_where_the_score_takes_those():
     declared = {"mean": Field((1,))}
     rows = torch.tensor([1.0, 2.0, 3.0])
-    for given in (rows, rows[:, None]):
-        assert Condition.of({"mean": given}, 3, declared)["mean"].tolist() == [[1.0], [2.0], [3.0]]
+    for mean in (rows, rows[:, None]):
+        assert Condition.of({"mean": mean}, 3, declared)["mean"].tolist() == [[1.0], [2.0], [3.0]]
     assert Condition.of({"mean": 2.0}, 2, declared)["mean"].tolist() == [[2.0], [2.0]]
     with pytest.raises(ShapeError, match="one row for each of the n = 2 samples"):
         Condition.of({"mean": rows}, 2, declared)
