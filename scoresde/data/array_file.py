@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde.data.stores import channels_first, numbers, plain
-from scoresde.errors import DataError
+from scoresde.errors import DataError, MemoryLimitError
 
 __all__ = ["ArrayFile", "Header", "read_array"]
 
@@ -123,9 +123,13 @@ class ArrayFile:
 
         Raises:
             DataError: The file has changed since it was opened.
+            MemoryLimitError: So many rows do not fit into memory.
         """
         chosen = numbers(self.shape[0], index)
-        rows = np.empty((len(chosen), *self._header.shape[1:]), self.dtype)
+        try:
+            rows = np.empty((len(chosen), *self._header.shape[1:]), self.dtype)
+        except MemoryError as error:
+            raise MemoryLimitError(f"{len(chosen):,} samples of {self.path}: {error}") from error
         if isinstance(chosen, range) and chosen.step == 1:
             self._fill(rows, chosen.start)
         else:

@@ -182,7 +182,7 @@ def transform_of(known: Facts) -> Transform:
 
 
 def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:
-    grid = sde.as_time(times)
+    grid = sde.as_time(times).clone()  # no view of the user's
     if grid.ndim != 1 or len(grid) == 0:
         raise ShapeError(f"times must be one-dimensional and not empty, got {tuple(grid.shape)}")
     if not (grid.diff() < 0).all():

@@ -176,7 +176,7 @@ class Run:
             shape=event,
             times=grid,
             noise=Noise(seeds, indices, horizon=sde.T),
-            start=x,
+            start=None if x is None else x.detach().clone(),
             denoise=denoise,
             condition=Condition.of(condition, n, _declared(known, method), where),
             moments=moments,

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_batch, quoted
+from scoresde.checks import as_numbers, check_batch, held, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.precision import full_precision
 
@@ -120,7 +120,7 @@ class Moments:
             InvalidValueError: The law has no density, since a variance is 0 or an eigenvalue of
                 the covariance is not positive.
             InvalidTypeError: `x` is not of floating point.
-            NonFiniteError: It holds a NaN or an infinity.
+            NonFiniteError: It holds a NaN or an infinity, or its dtype does not hold a density.
         """
         check_batch("x", x)
         self.check_event(x)
@@ -134,7 +134,7 @@ class Moments:
             raise InvalidValueError(f"a density needs positive variances, got {var.min().item()}")
         var = var.to(x.device)
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
-        return (-0.5 * terms.sum(1)).to(x.dtype)
+        return held("the log-density", -0.5 * terms.sum(1), x.dtype)
 
     @full_precision()
     def score(self, x: Tensor) -> Tensor:
