@@ -303,7 +303,9 @@ def test_a_derivative_that_is_nan_where_the_score_is_finite_is_an_error():
         scoresde.log_prob(bent, SDE, X)
 
 
-@pytest.mark.parametrize(("dtype", "far"), [("float16", 1e4), ("float32", 1e30), ("float64", 1e200)])
+@pytest.mark.parametrize(
+    ("dtype", "far"), [("float16", 1e4), ("float32", 1e30), ("float64", 1e200)]
+)
 def test_points_so_far_out_that_a_dtype_has_no_density_for_them_are_named(dtype, far):
     x = torch.tensor([[0.0, 1.0], [far, 0.0]], dtype=getattr(torch, dtype))
     for function in (TARGET.log_prob, SDE.prior_log_prob, Moments(0.0, var=1.0).log_prob):

@@ -93,6 +93,12 @@ class Moments:
         return float(torch.as_tensor(spread, dtype=torch.float64).mean())
 
     @full_precision()
+    def root_mean_square(self) -> float:
+        """Return the root of the mean square of one dimension, on average over the dimensions."""
+        square = torch.as_tensor(self.mean, dtype=torch.float64).square().mean()
+        return math.sqrt(square + self.mean_variance())
+
+    @full_precision()
     def sample(self, z: Tensor) -> Tensor:
         r"""Return $\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
 

@@ -253,7 +253,12 @@ class Trainer(Generic[ScoreT]):
                 last = self.step == end or told is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % self.config.keeping.log_every == 0:
-                    loss = self._log(recent, judged)
+                    try:
+                        loss = self._log(recent, judged)
+                    except KeyboardInterrupt:  # by a callback, if no signal was received
+                        if distributed.size() == 1 and stop.received is None:
+                            self._save(last=True)
+                        raise
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     recent.clear()
                 if snapshot:
