@@ -639,8 +639,8 @@ def test_the_great_circle_keeps_lengths_and_ends(data, w):
     assert_close(slerp(a, b, 1.0), b)
     assert_close(slerp(a, a, w), a)
     assert_close(slerp(a, b, w), slerp(b, a, 1 - w))
-    for scale in (1e-250, 1e200):  # whose squares are no numbers
-        assert_close(slerp(a * scale, b * scale, w) / scale, slerp(a, b, w))
+    for unit in (1e-250, 1e200):  # whose squares are no numbers
+        assert_close(slerp(a * unit, b * unit, w) / unit, slerp(a, b, w))
 
 
 # The variational bound
