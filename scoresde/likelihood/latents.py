@@ -137,4 +137,5 @@ def _directions(rows: Tensor) -> Tensor:
     if rows.numel() == 0:
         return rows
     rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=5e-324)
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1)
+    length: Tensor = rows.norm(dim=1, keepdim=True)
+    return rows / length.clamp(min=1)

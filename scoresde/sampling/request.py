@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 # Noise over data of which float32 sees the noise alone, and samples over data.
-_EMPTY, _GROWN = 1e8, 10
+_EMPTY, _GROWN = 1e9, 30
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,7 @@ def warn_of_empty_times(sde: SDE, sampler: Sampler, moments: Moments | None, sta
 def warn_of_growth(x: Tensor, moments: Moments | None) -> None:
     """Warn where samples are so large that they are none of a law with these moments.
 
-    By Markov's inequality no law does it to a hundredth of its draws; one that a step too long
-    has spoilt is far beyond.
+    By Markov's inequality less than one such set in 900 is by chance, whatever the law.
     """
     if moments is None or x.numel() == 0:
         return

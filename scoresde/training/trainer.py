@@ -154,7 +154,7 @@ class Trainer(Generic[ScoreT]):
             learnt, apart = self.data.split(share, seed=self.config.seed)
             self.held_out = HeldOut(apart, sde, self.loss, self.config)
         self._batches = Batches(learnt, self.config, augment=augment)
-        self.ema = AveragedWeights(score, self.config, self.folder)
+        self.ema = AveragedWeights(score, self.config, self.folder, own)
         self.ema.share(score)
         self._update = Update(score, sde, self.loss, self.config)
         keeper = None if self.folder is None else Keeper(self.folder, self.config, own)
