@@ -25,6 +25,7 @@ from scoresde.errors import DataError, MemoryLimitError
 
 __all__ = ["ArrayFile", "Header", "read_array"]
 
+_LARGEST = 2**31  # numbers of a sample
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -97,6 +98,7 @@ class ArrayFile:
 
     Raises:
         DataError: The file is broken, holds Python objects, or has its samples in columns.
+        MemoryLimitError: A single sample does not fit into memory.
     """
 
     def __init__(self, path: Path, stamp: tuple[int, int] | None = None) -> None:
@@ -114,6 +116,15 @@ class ArrayFile:
         self.dtype = self._header.dtype
         outline = np.broadcast_to(np.zeros((), self.dtype), self._header.shape)  # no memory
         self.shape = tuple(channels_first(outline, path).shape)
+        try:
+            if math.prod(self.shape[1:]) > _LARGEST:
+                raise MemoryError
+            torch.empty(self.shape[1:], dtype=torch.float64)  # which the mean of the samples takes
+        except (MemoryError, RuntimeError) as error:
+            raise MemoryLimitError(
+                f"one sample in {path} has the shape {self.shape[1:]}, which does not fit into "
+                "memory; cut the samples into parts"
+            ) from error
 
     def __reduce__(self) -> tuple[type[ArrayFile], tuple[Path, tuple[int, int]]]:
         return ArrayFile, (self.path, self._stamp)
@@ -123,13 +134,9 @@ class ArrayFile:
 
         Raises:
             DataError: The file has changed since it was opened.
-            MemoryLimitError: So many rows do not fit into memory.
         """
         chosen = numbers(self.shape[0], index)
-        try:
-            rows = np.empty((len(chosen), *self._header.shape[1:]), self.dtype)
-        except MemoryError as error:
-            raise MemoryLimitError(f"{len(chosen):,} samples of {self.path}: {error}") from error
+        rows = np.empty((len(chosen), *self._header.shape[1:]), self.dtype)
         if isinstance(chosen, range) and chosen.step == 1:
             self._fill(rows, chosen.start)
         else:
