@@ -593,6 +593,8 @@ def test_the_effective_sample_size_is_between_one_and_all():
     assert effective_sample_size(torch.full((7,), -800.0)) == pytest.approx(7)
     assert effective_sample_size(torch.tensor([0.0, -math.inf, -900.0])) == pytest.approx(1)
     assert effective_sample_size(torch.tensor([0.0, math.log(3)])) == pytest.approx(16 / 10)
+    large = torch.tensor([1e308, -1e308, 1e308], dtype=DOUBLE)  # twice of which is no number
+    assert effective_sample_size(large) == pytest.approx(2)
     for bad in ([], [math.nan], [math.inf, 0.0], [-math.inf]):
         with pytest.raises(InvalidValueError, match="log-weights"):
             effective_sample_size(torch.tensor(bad))
@@ -914,6 +916,8 @@ def test_no_samples_have_no_likelihood():
     sde = VPSDE()
     found = log_prob(MIXTURE.at(sde), sde, torch.ones(0, 2))
     assert found.value.shape == (0,)
+    with pytest.raises(ShapeError, match="at least one sample"):
+        found.mean()
 
 
 def test_counts_and_shapes_that_are_none_are_refused():
