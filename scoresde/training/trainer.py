@@ -216,12 +216,9 @@ class Trainer(Generic[ScoreT]):
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
         bar = tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
+            total=self.config.steps, initial=self.step, desc="training", unit="step",
             disable=not distributed.is_main() or (None if progress is None else not progress),
-        )
+        )  # fmt: skip
         with (
             bar,
             Stop() as stop,
@@ -286,8 +283,7 @@ class Trainer(Generic[ScoreT]):
 
     def _is_due(self) -> bool:
         """Return whether the run has a checkpoint here, wherever it is interrupted."""
-        every = self.config.keeping.save_every
-        return self.step % every == 0 or self.step == self.config.steps
+        return self.step == self.config.steps or self.step % self.config.keeping.save_every == 0
 
     def _look(self) -> float | None:
         """Look at the data set aside, where there are any; return their loss."""
