@@ -23,6 +23,7 @@ right, at $r = \sqrt{h / 2}$: the signal-to-noise ratio is a matter of the step 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,6 +123,10 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0) -> Suggestion:
         InvalidValueError: The seed is none.
         InvalidTypeError, ShapeError: They are no samples.
 
+    Warns:
+        UserWarning: A few samples make most of the variance, or all lie so far from 0 that float32
+            loses their differences.
+
     Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> suggest(x).sde().sigma_min > 0
@@ -151,6 +156,13 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0) -> Suggestion:
     steps = math.ceil(span / _STEP)
     snr = math.sqrt(span / steps / 2)
     sigma_data = float((x - x.mean(0)).square().mean().sqrt())
+    if sigma_data > sigma_max:
+        warnings.warn(
+            f"a few samples lie so far out that they make sigma_data = {sigma_data:.3g} out of "
+            f"data that are {sigma_max:.3g} apart; look at them, or leave them out",
+            UserWarning,
+            stacklevel=3,
+        )
     return Suggestion(
         sigma_min, sigma_max, sigma_data, ratio, levels, kappa, k, steps, snr,
         {
@@ -215,6 +227,15 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     ):
         if chosen < least:
             chosen, why = least, reason
+    if reach > 1e4 * sigma_max:
+        warnings.warn(
+            f"the samples are at most {sigma_max:.3g} apart and lie up to {reach:.3g} from 0, "
+            "beside which float32 loses what parts them; standardize the data, as by "
+            "data.load(..., standardize=True) or --standardize",
+            UserWarning,
+            stacklevel=4,
+        )
+        return sigma_max / 10, "a tenth of sigma_max: float32 resolves nothing finer so far from 0"
     if chosen > sigma_max / 10:
         return sigma_max / 10, "a tenth of sigma_max: the data show nothing in between"
     return chosen, why

@@ -68,6 +68,55 @@ def test_a_callback_may_end_the_run(tmp_path, error):
         run(tmp_path, Broken("on_log", error()))
 
 
+def test_a_callback_that_ends_the_run_costs_no_step(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", Broken("on_log", KeyboardInterrupt()))
+    resumed = run(tmp_path / "parts", steps=0)
+    assert resumed.step == 2  # where the first look is, and no checkpoint
+    resumed.train()
+    assert_same(resumed, run(tmp_path / "whole"))
+
+
+class Spoiler(Callback):
+    """Changes all it is given."""
+
+    def __init__(self, spoil):
+        self.spoil = spoil
+
+    def on_log(self, row):
+        row.clear()
+
+    def on_checkpoint(self, step, model):
+        self.spoil(model)
+
+
+class Rows(Callback):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_log(self, row):
+        self.seen.append(row)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda model: torch.nn.utils.vector_to_parameters(torch.zeros(9999), model.parameters()),
+        lambda model: model.half(),
+        lambda model: model.train().requires_grad_(True),
+    ],
+    ids=["zeros", "half", "mode"],
+)
+def test_what_a_callback_changes_reaches_neither_the_run_nor_the_others(tmp_path, spoil):
+    behind = Rows()
+    disturbed = run(tmp_path / "disturbed", Spoiler(spoil), behind)
+    assert_same(disturbed, run(tmp_path / "whole"))
+    assert not disturbed.ema.model.training
+    assert [row["step"] for row in behind.seen] == [2, 4, 5, 6, 8, 10, 12, 13]
+
+
 def test_a_log_that_cannot_be_written_costs_only_the_log(tmp_path):
     (tmp_path / "log.jsonl").mkdir()
     with pytest.warns(RuntimeWarning, match=r"JSONLines.on_start failed with CheckpointError"):

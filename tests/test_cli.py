@@ -223,6 +223,7 @@ def test_sample_i_is_of_class_i_modulo_their_number():
     assert drawn.nfe == 3
 
 
+@pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 def test_evaluations_are_counted_for_one_sample_and_not_for_the_chunks():
     model = ScoreModel(Recorder(), VESDE(), (2,))
     drawn = draw(model, "em", n=5, steps=4, seed=0, batch_size=2)
@@ -230,6 +231,7 @@ def test_evaluations_are_counted_for_one_sample_and_not_for_the_chunks():
     assert len(model.net.seen) == 15
 
 
+@pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 def test_a_sample_is_the_same_in_every_file(run, tmp_path):
     def drawn(name, *options):
         words = ["sample", str(run), "--steps", "3", "--batch-size", "4", "--out"]

@@ -40,6 +40,7 @@ from scoresde.errors import (
     DataError,
     InvalidTypeError,
     InvalidValueError,
+    MemoryLimitError,
     MissingExtraError,
     ShapeError,
     UnknownNameError,
@@ -592,6 +593,16 @@ def test_a_large_npy_file_is_read_by_rows_and_never_held(tmp_path, dtype, large)
     sent = sent_to_a_worker(data)
     assert len(ForkingPickler.dumps(data.store)) < 400  # its path, and none of its samples
     assert torch.equal(sent.batch(index), expected)
+
+
+def test_a_sample_that_is_larger_than_the_memory_is_refused(tmp_path):
+    path = tmp_path / "x.npy"
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (2, 2**38)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 2**41)  # of which nothing is on the disk
+    with pytest.raises(MemoryLimitError, match=r"has the shape \(274877906944,\), which does not"):
+        load(path)
 
 
 @pytest.mark.parametrize("room", [0, 10_000])

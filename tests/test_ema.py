@@ -263,3 +263,11 @@ def test_the_weights_of_another_model_are_refused_and_change_nothing(sizes):
     with pytest.raises(ShapeError, match="cannot be averaged with a LayerNorm of 2"):
         ema.update(nn.Sequential(*map(nn.LayerNorm, sizes)))
     assert same(before, ema.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", [EMA, PowerEMA])
+def test_an_average_that_would_stand_still_is_warned_of(make, dtype):
+    with pytest.warns(RuntimeWarning, match=f"an average of {dtype} weights"):
+        make(nn.LayerNorm(2).to(dtype))
+    make(nn.LayerNorm(2).to(dtype).requires_grad_(False))  # which is copied

@@ -307,6 +307,13 @@ def test_features_are_what_is_compared():
     assert evaluate(SAMPLES, REAL, features="pixels", **QUICK) == evaluate(SAMPLES, REAL, **QUICK)
 
 
+def test_a_map_may_change_what_it_is_given():
+    samples = SAMPLES.clone()
+    found = evaluate(samples, REAL, features=lambda x: x.mul_(2), **QUICK)
+    assert torch.equal(samples, SAMPLES)
+    assert found.figures == evaluate(2 * SAMPLES, 2 * REAL, **QUICK).figures
+
+
 def test_numbers_are_equal_on_all_sides():
     assert evaluate(SAMPLES, REAL, **QUICK).n == 30
     assert evaluate(SAMPLES, REAL[:41], **QUICK).n == 20

@@ -213,6 +213,7 @@ def test_a_closed_form_beside_the_coefficients_is_compared_with_them():
         Half(base=VPSDE())
 
 
+@pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 @pytest.mark.parametrize("sampler", ["em", "ancestral", "pc", "dpmpp_2m", "fast", "dopri5"])
 @pytest.mark.parametrize("name", ["ve", "vp", "flow", "vp_levels"])
 def test_samples_are_those_of_the_closed_process(name, sampler):

@@ -606,6 +606,8 @@ def test_the_effective_sample_size_is_between_one_and_all():
     assert effective_sample_size(torch.full((7,), -800.0)) == pytest.approx(7)
     assert effective_sample_size(torch.tensor([0.0, -math.inf, -900.0])) == pytest.approx(1)
     assert effective_sample_size(torch.tensor([0.0, math.log(3)])) == pytest.approx(16 / 10)
+    large = torch.tensor([1e308, -1e308, 1e308], dtype=DOUBLE)  # twice of which is no number
+    assert effective_sample_size(large) == pytest.approx(2)
     for bad in ([], [math.nan], [math.inf, 0.0], [-math.inf]):
         with pytest.raises(InvalidValueError, match="log-weights"):
             effective_sample_size(torch.tensor(bad))
@@ -652,6 +654,8 @@ def test_the_great_circle_keeps_lengths_and_ends(data, w):
     assert_close(slerp(a, b, 1.0), b)
     assert_close(slerp(a, a, w), a)
     assert_close(slerp(a, b, w), slerp(b, a, 1 - w))
+    for unit in (1e-250, 1e200):  # whose squares are no numbers
+        assert_close(slerp(a * unit, b * unit, w) / unit, slerp(a, b, w))
 
 
 # The variational bound
@@ -925,6 +929,8 @@ def test_no_samples_have_no_likelihood():
     sde = VPSDE()
     found = log_prob(MIXTURE.at(sde), sde, torch.ones(0, 2))
     assert found.value.shape == (0,)
+    with pytest.raises(ShapeError, match="at least one sample"):
+        found.mean()
 
 
 def test_counts_and_shapes_that_are_none_are_refused():

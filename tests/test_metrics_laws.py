@@ -121,7 +121,15 @@ def test_the_interval_of_equal_values_is_that_value(n, value):
     assert high == pytest.approx(value, rel=1e-6)
 
 
-@given(st.sampled_from([1e-250, 1e-30, 1e30, 1e250]), st.integers(0, 2**32))
+def test_an_interval_beyond_float64_is_refused():
+    values = torch.tensor([1e308, 1.1e308, 1.2e308], dtype=torch.float64)
+    want = [1e308 * end for end in mean_interval(values / 1e308)]
+    assert mean_interval(values) == pytest.approx(want, rel=1e-9)
+    with pytest.raises(NonFiniteError, match="leaves float64"):
+        mean_interval(torch.tensor([1e308, 1e308, -1e308], dtype=torch.float64))
+
+
+@given(st.sampled_from([1e-300, 1e-30, 1e30, 1e300]), st.integers(0, 2**32))
 def test_the_interval_is_in_the_units_of_the_values(scale, seed):
     v = randn(7, seed=seed)
     got, want = mean_interval(scale * v), mean_interval(v)

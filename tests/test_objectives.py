@@ -31,11 +31,13 @@ from scoresde.objectives import (
     edm,
     flow,
     g2,
+    ism_loss,
     min_snr,
     passing,
     perturb,
     power,
     sigma2,
+    ssm_loss,
 )
 from scoresde.score import ScoreModel
 from scoresde.sde import (
@@ -492,3 +494,16 @@ def test_a_learned_weight_refuses_a_loss_whose_weight_would_be_lost():
     for bound in ({"weight": edm(0.25)}, {"law": LogNormal()}):
         with pytest.raises(InvalidValueError, match="would be lost"):
             LearnedWeight(functools.partial(dsm_loss, **bound))
+
+
+@pytest.mark.parametrize("loss", [ism_loss, functools.partial(ssm_loss, projection="rademacher")])
+def test_a_learned_weight_refuses_a_loss_that_has_no_uncertainty(loss):
+    with pytest.raises(InvalidValueError, match="is negative near its minimum"):
+        LearnedWeight(loss)
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(InvalidValueError, match="the weight is negative"):
+        run(weight=lambda sde, t: -sde.sigma(t))
+    with pytest.raises(InvalidValueError, match="the weight is negative"):
+        dsm_floor(VPSDE(), 0.5, Moments(0.0, var=1.0), weight=lambda sde, t: -t)

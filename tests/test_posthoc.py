@@ -423,6 +423,15 @@ def test_a_resumed_run_has_the_same_averages_and_the_same_snapshots(run, tmp_pat
     assert all(same(folder / name, tmp_path / name) for name in names)
 
 
+def test_a_snapshot_of_another_run_is_refused(run, tmp_path):
+    folder, _ = run
+    Trainer(make(), data(), SEVERAL.changed(seed=1), folder=tmp_path).train()
+    foreign = snapshots_in(tmp_path)[-1]
+    foreign.path.write_bytes((folder / foreign.path.relative_to(tmp_path)).read_bytes())
+    with pytest.raises(CheckpointError, match="is a snapshot of another run than the others"):
+        reconstruct(tmp_path, Power(0.08))
+
+
 def test_a_snapshot_that_cannot_be_written_is_warned_of_and_training_goes_on(tmp_path):
     (tmp_path / "ema").write_text("in the way")
     with pytest.warns(RuntimeWarning, match="training goes on without this snapshot"):

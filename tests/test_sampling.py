@@ -256,6 +256,7 @@ class Counted(Wrapped):
         return self.score(x, t)
 
 
+@pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 @pytest.mark.parametrize("name", sorted(in_the_readme() - ADAPTIVE))
 @pytest.mark.parametrize(("n", "denoise"), [(1, True), (2, False), (9, True)])
 def test_evaluations_reported_counted_and_documented_agree(name, n, denoise):
@@ -705,6 +706,7 @@ def plain(x, t):
 OK = dict(shape=(2,), steps=2, seed=0)
 
 
+@pytest.mark.filterwarnings("ignore:at t = 1 the noise is")
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -1036,3 +1038,21 @@ def test_much_noise_at_the_start_leaves_steps_for_the_data(name, sde):
     target = Gaussian([0.0, 0.0], std=[1.0, 0.3])
     x = sample(target.at(sde), sde, name, n=2000, steps=60, seed=0)
     assert (x.std(0) / torch.tensor([1.0, 0.3]) - 1).abs().max() < 0.12
+
+
+@pytest.mark.parametrize("name", ["ipndm", "heun"])
+def test_a_grid_that_begins_beyond_all_data_is_told(name):
+    """By `ipndm` the std was 1e11 for .5, and no word of it."""
+    sde, target = VPSDE(T=3.0), Gaussian([0.3], std=0.5)
+    both = r"at t = 3 the noise is 5.56e\+19 times the data|the samples are .* times as large"
+    with pytest.warns(UserWarning, match=both) as told:
+        sample(target.at(sde), sde, name, n=50, seed=0)
+    assert len(told) == 1 + (name == "ipndm")
+    sample(target.at(sde), sde, "dopri5", n=50, seed=0)  # which finds its own steps
+
+
+def test_samples_that_no_such_data_have_are_told():
+    target = Gaussian([0.3], std=0.5)
+    with pytest.warns(UserWarning, match="samples are .* times as large as the data .* more steps"):
+        sample(target.at(VESDE()), sampler="em", n=50, steps=4, seed=0)
+    sample(target.at(VESDE()), sampler="em", n=50, steps=40, seed=0)

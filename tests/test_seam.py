@@ -1,6 +1,7 @@
 """The seam of training: any score with any loss, under the noise that the trainer hands over."""
 
 import math
+import shutil
 import warnings
 from functools import partial
 
@@ -381,6 +382,13 @@ def test_a_best_model_that_a_kill_left_unwritten_is_written(tmp_path):
     (tmp_path / "best/model.safetensors").unlink()
     Trainer(make(), data(), HELD, folder=tmp_path).train(0)
     assert (tmp_path / "best/model.safetensors").read_bytes() == before
+
+
+def test_a_best_model_that_is_gone_is_told(tmp_path):
+    worse(Trainer(make(), data(), HELD, folder=tmp_path)).train(8)
+    shutil.rmtree(tmp_path / "best")
+    with pytest.warns(RuntimeWarning, match="best does not hold the best model, that of step 4"):
+        Trainer(make(), data(), HELD, folder=tmp_path).train(0)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,26 @@ def test_two_interleaved_trajectories_of_a_model_with_dropout_are_those_of_each_
     assert all(layer.training for layer in model.modules())
 
 
+def test_what_is_done_to_the_arguments_of_a_run_does_not_reach_it():
+    """The start, the times and the conditions are those at the time when they were given."""
+    x, label = torch.ones(2, 2), torch.zeros(2)
+    times = torch.tensor([0.5, 0.1], dtype=torch.float64)
+
+    def score(x, t, condition):
+        return -x + condition["label"][:, None]
+
+    def run():
+        given = dict(x=x, times=times, condition={"label": label}, seed=0)
+        return Run.of(score, SDE, "ddim", **given)
+
+    first, later = run(), run()
+    want = first.draw().x
+    for each in (x, times, label):
+        each.mul_(0.9)
+    assert torch.equal(later.draw().x, want)
+    assert not torch.equal(run().draw().x, want)
+
+
 def test_a_run_that_is_dropped_in_the_middle_gives_the_mode_back():
     model = built().train()
     model.net.drop.eval()

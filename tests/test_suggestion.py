@@ -137,7 +137,8 @@ def test_one_outlier_changes_nothing_much():
     x = normal(1500, 2)
     plain = suggestion.suggest(x)
     x[7] = 1e6
-    found = suggestion.suggest(x)
+    with pytest.warns(UserWarning, match="a few samples lie so far out that they make sigma_data"):
+        found = suggestion.suggest(x)
     for name in ("sigma_min", "sigma_max"):
         assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=0.2)
     assert "1.41e+06" in found.reasons["sigma_max"]
@@ -263,6 +264,15 @@ def test_a_seed_may_be_an_integer_of_numpy():
 def test_a_seed_that_is_none_is_refused(seed):
     with pytest.raises(ScoreSDEError, match="seed must be an integer"):
         suggestion.suggest(normal(9, 2), seed=seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_far_from_zero_are_to_be_standardised(dtype):
+    x = normal(500, 2, seed=3).to(dtype)
+    with pytest.warns(UserWarning, match="float32 loses what parts them; standardize"):
+        found = suggestion.suggest(x + 1e6)
+    assert "float32" in found.reasons["sigma_min"]
+    suggestion.suggest(x + 100)
 
 
 def test_the_table_names_every_figure_with_its_reason():

@@ -207,6 +207,7 @@ def test_guidance_is_eight_lines_and_samples_with_all_that_the_model_knows():
 # Modes of the networks
 
 
+@pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 def test_every_network_inside_a_score_is_evaluated_and_restored():
     seen = []
 

@@ -34,6 +34,7 @@ __all__ = [
     "check_noise",
     "check_range",
     "check_shape",
+    "held",
     "is_out_of_memory",
     "named",
     "named_device",
@@ -190,6 +191,23 @@ def narrowed(what: str, x: Tensor, dtype: torch.dtype) -> Tensor:
         raise NonFiniteError(
             f"{what} of up to {float(x.abs().max()):.3g} are too large for {dtype}; "
             "give dtype=torch.float32"
+        )
+    return out
+
+
+def held(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what was computed of finite points, a row each, in a dtype.
+
+    Raises:
+        NonFiniteError: A row is not finite, there or before, since its point lies too far out.
+    """
+    out = values.to(dtype)
+    finite = out.isfinite().reshape(len(out), out.shape[1:].numel()).all(1)
+    if not finite.all():
+        bad = (~finite).nonzero().flatten().tolist()
+        raise NonFiniteError(
+            f"points {bad[:8]} lie so far out that {dtype} cannot hold {what} there; leave them "
+            "out, or bring all to a smaller scale"
         )
     return out
 

@@ -22,10 +22,11 @@ from torch import Tensor
 from scoresde import checkpoint
 from scoresde.data import stores
 from scoresde.data.stores import channels_first, numbers, plain
-from scoresde.errors import DataError
+from scoresde.errors import DataError, MemoryLimitError
 
 __all__ = ["ArrayFile", "Header", "load_npy", "read_array"]
 
+_LARGEST = 2**31  # numbers of a sample
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -113,6 +114,7 @@ class ArrayFile:
 
     Raises:
         DataError: The file is broken, holds Python objects, or has its samples in columns.
+        MemoryLimitError: A single sample does not fit into memory.
     """
 
     def __init__(self, path: Path, stamp: tuple[int, int] | None = None) -> None:
@@ -130,6 +132,15 @@ class ArrayFile:
         self.dtype = self._header.dtype
         outline = np.broadcast_to(np.zeros((), self.dtype), self._header.shape)  # no memory
         self.shape = tuple(channels_first(outline, path).shape)
+        try:
+            if math.prod(self.shape[1:]) > _LARGEST:
+                raise MemoryError
+            torch.empty(self.shape[1:], dtype=torch.float64)  # which the mean of the samples takes
+        except (MemoryError, RuntimeError) as error:
+            raise MemoryLimitError(
+                f"one sample in {path} has the shape {self.shape[1:]}, which does not fit into "
+                "memory; cut the samples into parts"
+            ) from error
 
     def __reduce__(self) -> tuple[type[ArrayFile], tuple[Path, tuple[int, int]]]:
         return ArrayFile, (self.path, self._stamp)

@@ -7,6 +7,7 @@ $d_k \bar\theta + (1 - d_k) \theta$, with the decays $d_k$ of a `Profile`.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -32,6 +33,9 @@ class Average(Generic[ModelT]):
         model: what to follow; the average starts at its present weights.
         profile: how fast it follows.
 
+    Warns:
+        RuntimeWarning: weights have half precision, in which small moves are lost.
+
     Attributes:
         model: the averaged model, in eval mode and without gradients.
         profile: how fast it follows.
@@ -39,6 +43,14 @@ class Average(Generic[ModelT]):
     """
 
     def __init__(self, model: ModelT, profile: Profile) -> None:
+        if low := {str(p.dtype) for p in model.parameters() if p.requires_grad and p.itemsize < 4}:
+            warnings.warn(
+                f"an average of {min(low)} weights moves by less than their digits and soon stands "
+                "still; keep the weights in float32, and let autocast have the network in half "
+                "precision",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.profile = profile
         self.updates = 0

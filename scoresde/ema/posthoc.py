@@ -77,7 +77,7 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
     at = max(s.step for s in found) if at is None else at
     found = _of_use(found, at)
     nearest = min((s for s in found if s.step >= at), key=lambda s: s.step, default=found[-1])
-    sample, copied = nearest.read()
+    sample, copied, run = nearest.of_run()
     epsilon = max([_PRECISION, *(torch.finfo(value.dtype).eps for value in sample.values())])
     best = fit([(s.profile, s.step) for s in found], profile, at, epsilon=epsilon)
     if best.error > _POOR:
@@ -89,7 +89,7 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
             stacklevel=2,
         )
     weights = dict(zip(found, best.weights.tolist(), strict=True))
-    return Reconstruction(_total(weights) | copied, profile, at, weights, best.error)
+    return Reconstruction(_total(weights, run) | copied, profile, at, weights, best.error)
 
 
 def _of_use(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
@@ -105,12 +105,17 @@ def _of_use(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
     return [s for s in found if s.step in chosen]
 
 
-def _total(weights: Mapping[Snapshot, float]) -> dict[str, Tensor]:
-    """The weighted sum of snapshots, one in memory at a time."""
+def _total(weights: Mapping[Snapshot, float], run: str | None) -> dict[str, Tensor]:
+    """The weighted sum of snapshots of one run, one in memory at a time."""
     total: dict[str, Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
     for snapshot, weight in weights.items():
-        averaged, _ = snapshot.read()
+        averaged, _, own = snapshot.of_run()
+        if own != run:
+            raise CheckpointError(
+                f"{snapshot.path} is a snapshot of another run than the others; remove it, or take "
+                "those of one run"
+            )
         shapes = {name: value.shape for name, value in averaged.items()}
         if total and shapes != {name: value.shape for name, value in total.items()}:
             raise CheckpointError(f"{snapshot.path} is a snapshot of another model than the others")

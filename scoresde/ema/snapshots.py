@@ -44,8 +44,12 @@ class Snapshot:
         Raises:
             CheckpointError: The file is missing, damaged or something else.
         """
+        return self.of_run()[:2]
+
+    def of_run(self) -> tuple[dict[str, Tensor], dict[str, Tensor], str | None]:
+        """What `read` returns, and which run it is of, where the file says."""
         tensors, meta = load_tensors(self.path)
-        if meta != {"sigma": self.profile.sigma, "step": self.step}:
+        if (meta.get("sigma"), meta.get("step")) != (self.profile.sigma, self.step):
             raise CheckpointError(
                 f"{self.path} is no snapshot of {self.profile} at step {self.step}"
             )
@@ -55,11 +59,13 @@ class Snapshot:
                 parts[0][name.removeprefix(_AVERAGED)] = value
             else:
                 parts[1][name.removeprefix(_COPIED)] = value
-        return parts
+        return *parts, meta.get("run")
 
 
 @door
-def save_snapshot(folder: str | Path, average: PowerEMA[Any], *, half: bool = False) -> Path:
+def save_snapshot(
+    folder: str | Path, average: PowerEMA[Any], *, half: bool = False, run: str | None = None
+) -> Path:
     """Store an average, as it is after its updates so far, in the folder of a run.
 
     Args:
@@ -67,6 +73,7 @@ def save_snapshot(folder: str | Path, average: PowerEMA[Any], *, half: bool = Fa
         average: At least one update old.
         half: Whether the averaged weights are stored in float16, which rounds them to 3 digits; a
             tensor that float16 cannot hold stays as it is.
+        run: What the run is known by: snapshots of two runs make no average.
 
     Returns:
         The file.
@@ -93,7 +100,8 @@ def save_snapshot(folder: str | Path, average: PowerEMA[Any], *, half: bool = Fa
         tensors = {k: _half(v) if k.startswith(_AVERAGED) else v for k, v in tensors.items()}
     path = Path(folder) / "ema" / f"sigma-{sigma}" / f"step-{step:08d}.safetensors"
     clean(path.parent)
-    save_tensors(path, tensors, {"sigma": sigma, "step": step})
+    known = {} if run is None else {"run": run}
+    save_tensors(path, tensors, {"sigma": sigma, "step": step, **known})
     return path
 
 

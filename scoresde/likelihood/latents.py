@@ -122,10 +122,20 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
         raise ShapeError(f"a and b hold {len(a)} and {len(b)} latents; give as many of each")
     check_range("weight", weight, "[0, 1]")
     u, v = (y.double().reshape(len(y), y.shape[1:].numel()) for y in (a, b))
-    cos = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1)).clamp(min=1e-300)
+    # directions first: the squares of latents may leave float64
+    cos = (_directions(u) * _directions(v)).sum(1)
     theta = torch.arccos(cos.clamp(-1, 1))
     straight = theta.sin().abs() < 1e-6
     sine = torch.where(straight, 1.0, theta.sin())
     left = torch.where(straight, 1 - weight, ((1 - weight) * theta).sin() / sine)
     right = torch.where(straight, weight, (weight * theta).sin() / sine)
     return (left[:, None] * u + right[:, None] * v).reshape(a.shape).to(a.dtype)
+
+
+def _directions(rows: Tensor) -> Tensor:
+    """Return rows `(B, D)` at length 1, those of zeros as they are."""
+    if rows.numel() == 0:
+        return rows
+    rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=5e-324)
+    length: Tensor = rows.norm(dim=1, keepdim=True)
+    return rows / length.clamp(min=1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import door
-from scoresde.errors import InvalidValueError, NonFiniteError
+from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
 
 __all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "quantile"]
 
@@ -38,8 +38,14 @@ class LogProb:
         return sum(self.parts.values(), torch.zeros_like(self.value))
 
     def mean(self) -> tuple[float, float]:
-        """The mean over the batch and its standard error, that of a sample of the data."""
+        """The mean over the batch and its standard error, that of a sample of the data.
+
+        Raises:
+            ShapeError: The batch is empty.
+        """
         n = len(self.value)
+        if n == 0:
+            raise ShapeError("the mean of no log-densities is no number; give at least one sample")
         spread = float(self.value.std()) / math.sqrt(n) if n > 1 else math.inf
         return float(self.value.mean()), spread
 
@@ -116,4 +122,5 @@ def effective_sample_size(log_weights: Tensor) -> float:
     bad = log_w.isnan() | (log_w == math.inf)
     if len(log_w) == 0 or bad.any() or (log_w == -math.inf).all():
         raise InvalidValueError(f"log-weights must be numbers and not all of weight 0, got {log_w}")
+    log_w = log_w - log_w.max()  # twice a large number may leave float64
     return float(torch.exp(2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)))

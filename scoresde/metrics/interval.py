@@ -22,7 +22,7 @@ import math
 from torch import Tensor
 
 from scoresde.checks import check_range, door
-from scoresde.errors import ShapeError
+from scoresde.errors import NonFiniteError, ShapeError
 from scoresde.metrics.checks import finite
 
 __all__ = ["mean_interval", "student"]
@@ -46,7 +46,7 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]
         ShapeError: `values` is no vector of at least one number.
         InvalidValueError: `level` is out of range.
         InvalidTypeError: `values` is not a tensor of real numbers.
-        NonFiniteError: it holds a NaN or an infinity.
+        NonFiniteError: it holds a NaN or an infinity, or an end leaves float64.
 
     Examples:
         >>> import torch
@@ -58,15 +58,20 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]
     v = finite("values", values).cpu()
     if v.ndim != 1 or len(v) == 0:
         raise ShapeError(f"values must be a vector of numbers, got shape {tuple(v.shape)}")
-    mean, n = float(v.mean()), len(v)
-    size = float((v - mean).abs().max())  # of which powers are taken: they may leave float64
+    n, scale = len(v), float(v.abs().max()) or 1.0
+    v = v / scale  # sums and powers of large or small numbers may leave float64
+    mean = float(v.mean())
+    size = float((v - mean).abs().max())
     if n == 1 or size <= 1e-15 * abs(mean):
-        return mean, mean
-    gaps = (v - v.mean()) / size
+        return mean * scale, mean * scale
+    gaps = (v - mean) / size
     error = size * float(gaps.std()) / math.sqrt(n)
     skewness = float(gaps.pow(3).mean() / gaps.square().mean() ** 1.5)
     t, lean = student(level, max((n - 1) / 5, min(n - 1, 3))), skewness / math.sqrt(n)
-    return mean - error * _undone(t, lean), mean - error * _undone(-t, lean)
+    low, high = (scale * (mean - error * _undone(z, lean)) for z in (t, -t))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise NonFiniteError("the interval of such large values leaves float64; divide them first")
+    return low, high
 
 
 def student(level: float, freedom: float) -> float:

@@ -106,7 +106,8 @@ def features_of(
             if features is None:
                 yield flat(name, part).cpu()
                 continue
-            found = flat(f"features({name})", features(part))
+            # a copy, which a map may change in place
+            found = flat(f"features({name})", features(part.clone()))
             if len(found) != len(part):
                 raise ShapeError(
                     f"features must return one row per sample, got {len(found)} rows for "

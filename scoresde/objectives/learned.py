@@ -14,6 +14,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.nn import Fourier
 from scoresde.noise import Noise
 from scoresde.objectives.description import described
+from scoresde.objectives.implicit import fd_ssm_loss, ism_loss, ssm_loss
 from scoresde.objectives.perturbed import checked_loss, noise_of, times_of
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.precision import full_precision
@@ -46,7 +47,8 @@ class LearnedWeight(nn.Module):
 
     Raises:
         InvalidTypeError: An argument has another type.
-        InvalidValueError: `loss` is a partial that binds a weight or a law.
+        InvalidValueError: `loss` is a partial that binds a weight or a law, or a loss of the
+            package that is negative on average, under which u would fall without end.
 
     Examples:
         >>> from scoresde import Noise, VESDE
@@ -67,6 +69,12 @@ class LearnedWeight(nn.Module):
         features: int = 64,
     ) -> None:
         super().__init__()
+        inside = loss.func if isinstance(loss, functools.partial) else loss
+        if inside in (ism_loss, ssm_loss, fd_ssm_loss):
+            raise InvalidValueError(
+                f"{described(loss)} is negative near its minimum, so that it has no uncertainty to "
+                "be weighed by; take dsm_loss"
+            )
         for name, instead in (("weight", "base"), ("law", "law")):
             if name in _bound(loss):
                 raise InvalidValueError(

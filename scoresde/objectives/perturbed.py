@@ -139,7 +139,7 @@ def perturb(
 
 
 def weighed(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
-    """Return a weight at times, checked: one finite number for each."""
+    """Return a weight at times, checked: one finite number for each, and none below 0."""
     lam = weight(sde, time)
     shape = getattr(lam, "shape", None)
     if shape != time.shape:
@@ -149,6 +149,11 @@ def weighed(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
         )
     if judged(lam) and not lam.isfinite().all():
         raise NonFiniteError(f"the weight is NaN or infinite: {quoted(lam)} at t = {quoted(time)}")
+    if judged(lam) and (lam < 0).any():
+        raise InvalidValueError(
+            f"the weight is negative, by which errors of the score would grow: {quoted(lam)} at "
+            f"t = {quoted(time)}"
+        )
     return lam
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,12 @@ __all__ = [
     "named_device",
     "sampler_of",
     "transform_of",
+    "warn_of_empty_times",
+    "warn_of_growth",
 ]
+
+# Noise over data of which float32 sees the noise alone, and samples over data.
+_EMPTY, _GROWN = 1e9, 30
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,43 @@ def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tens
         )
 
 
+def warn_of_empty_times(sde: SDE, sampler: Sampler, moments: Moments | None, start: float) -> None:
+    """Warn where a fixed grid begins so far out that single precision sees nothing of the data.
+
+    Most of its steps go to mere noise then, and those that are left are too long: methods lose
+    digits, or grow without bound. `Adaptive` methods find their own steps.
+    """
+    ends = torch.tensor([start, sde.eps], dtype=torch.float64)
+    noise, least = (-0.5 * sde.log_snr(ends)).exp().tolist()
+    scale = max(1.0, least) if moments is None else moments.root_mean_square()
+    if noise > _EMPTY * scale and not sampler.adaptive:
+        warnings.warn(
+            f"at t = {start:.6g} the noise is {noise / scale:.3g} times the data, so that most "
+            "steps see nothing of these and the samples may be wrong; choose a smaller T or less "
+            "noise, or an adaptive method such as 'dopri5'",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_growth(x: Tensor, moments: Moments | None) -> None:
+    """Warn where samples are so large that they are none of a law with these moments.
+
+    By Markov's inequality less than one such set in 900 is by chance, whatever the law.
+    """
+    if moments is None or x.numel() == 0:
+        return
+    size, data = float(x.double().square().mean().sqrt()), moments.root_mean_square()
+    if size > _GROWN * data > 0:
+        warnings.warn(
+            f"the samples are {size / data:.3g} times as large as the data by their moments "
+            f"({size:.3g} instead of {data:.3g} in the root mean square); take more steps or less "
+            "guidance, or give the moments of these data as moments=",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def transform_of(known: Facts) -> Transform:
     """Return the transform of the data that a score was trained on.
 
@@ -182,7 +225,7 @@ def transform_of(known: Facts) -> Transform:
 
 
 def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:
-    grid = sde.as_time(times)
+    grid = sde.as_time(times).clone()  # no view of the user's
     if grid.ndim != 1 or len(grid) == 0:
         raise ShapeError(f"times must be one-dimensional and not empty, got {tuple(grid.shape)}")
     if not (grid.diff() < 0).all():

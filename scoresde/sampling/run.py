@@ -164,6 +164,7 @@ class Run:
         budget = request.Budget(steps, nfe, times, denoise)
         grid = budget.times(sde, method, known.steps, moments)
         request.check_prior(x, moments, sde, grid)
+        request.warn_of_empty_times(sde, method, moments, float(grid[0]))
         if device is not None:
             where = request.named_device(device)
         else:
@@ -176,7 +177,7 @@ class Run:
             shape=event,
             times=grid,
             noise=Noise(seeds, indices, horizon=sde.T),
-            start=x,
+            start=None if x is None else x.detach().clone(),
             denoise=denoise,
             condition=Condition.of(condition, n, _declared(known, method), where),
             moments=moments,
@@ -218,6 +219,7 @@ class Run:
                 parts.append(chunk._samples(state))
                 nfe, passes = max(nfe, state.nfe), max(passes, state.passes)
         x = torch.cat(parts)[: self.n]
+        request.warn_of_growth(x, self.moments)
         if self.transform is not None:
             x = self.transform.restore(x)
             x = narrowed("samples", x, self.dtype) if x.is_floating_point() else x

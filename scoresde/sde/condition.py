@@ -144,7 +144,8 @@ class Condition(Mapping[str, Tensor]):
             check_dense(f"condition {name!r}", value)
             if kind is not None:
                 kind.check(name, value)
-            rows[name] = _rows(name, value, n, kind).to(device)
+            # no view of the user's, who may go on to change it
+            rows[name] = _rows(name, value.clone(), n, kind).to(device)
         return cls(rows) if rows else None
 
     def __getitem__(self, name: str) -> Tensor:

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_batch, quoted
+from scoresde.checks import as_numbers, check_batch, held, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.precision import full_precision
 
@@ -93,6 +93,12 @@ class Moments:
         return float(torch.as_tensor(spread, dtype=torch.float64).mean())
 
     @full_precision()
+    def root_mean_square(self) -> float:
+        """Return the root of the mean square of one dimension, on average over the dimensions."""
+        square = torch.as_tensor(self.mean, dtype=torch.float64).square().mean()
+        return math.sqrt(square + self.mean_variance())
+
+    @full_precision()
     def sample(self, z: Tensor) -> Tensor:
         r"""Return $\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
 
@@ -120,7 +126,7 @@ class Moments:
             InvalidValueError: The law has no density, since a variance is 0 or an eigenvalue of
                 the covariance is not positive.
             InvalidTypeError: `x` is not of floating point.
-            NonFiniteError: It holds a NaN or an infinity.
+            NonFiniteError: It holds a NaN or an infinity, or its dtype does not hold a density.
         """
         check_batch("x", x)
         self.check_event(x)
@@ -134,7 +140,7 @@ class Moments:
             raise InvalidValueError(f"a density needs positive variances, got {var.min().item()}")
         var = var.to(x.device)
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
-        return (-0.5 * terms.sum(1)).to(x.dtype)
+        return held("the log-density", -0.5 * terms.sum(1), x.dtype)
 
     @full_precision()
     def score(self, x: Tensor) -> Tensor:

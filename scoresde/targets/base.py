@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_batch, check_integer, door
+from scoresde.checks import check_batch, check_integer, door, held
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import SDE, Facts, Moments, expand
 from scoresde.targets.mixture import Components, Marginal
@@ -137,9 +137,9 @@ class Target(abc.ABC):
             ShapeError: `x` or `t` has the wrong shape.
             InvalidTypeError: `x` is not of floating point, or only one of `sde` and `t` is given.
             InvalidValueError: a time lies outside the SDE, or $p_t$ has no density there.
-            NonFiniteError: `x` holds a NaN or an infinity.
+            NonFiniteError: `x` holds a NaN or an infinity, or numbers of which the result would.
         """
-        return self._seen_from(x, sde, t).log_prob().to(x.dtype)
+        return held("the log-density", self._seen_from(x, sde, t).log_prob(), x.dtype)
 
     @door
     def score(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
@@ -150,7 +150,7 @@ class Target(abc.ABC):
         Returns:
             The score, of the shape and dtype of `x`.
         """
-        return self._seen_from(x, sde, t).score().reshape(x.shape).to(x.dtype)
+        return held("the score", self._seen_from(x, sde, t).score(), x.dtype).reshape(x.shape)
 
     @door
     def denoise(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
@@ -163,7 +163,8 @@ class Target(abc.ABC):
         Returns:
             The posterior mean, of the shape and dtype of `x`.
         """
-        return self._seen_from(x, sde, t).denoise().reshape(x.shape).to(x.dtype)
+        found = self._seen_from(x, sde, t).denoise()
+        return held("the mean of the data", found, x.dtype).reshape(x.shape)
 
     @door
     def responsibilities(
@@ -176,7 +177,8 @@ class Target(abc.ABC):
         Returns:
             Non-negative numbers that sum to one over the components, `(B, K)`.
         """
-        return self._seen_from(x, sde, t).responsibilities().to(x.dtype)
+        found = self._seen_from(x, sde, t).responsibilities()
+        return held("the probabilities of the components", found, x.dtype)
 
     @door
     def assign(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:

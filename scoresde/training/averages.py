@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -29,10 +32,19 @@ class AveragedWeights:
         model: What they follow.
         config: Its `averages` say which there are.
         folder: Of the run; without it there are no snapshots.
+        identity: What the run is known by, beside its seed.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        folder: Path | None,
+        identity: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.config = config
+        known = json.dumps([config.seed, dict(identity)], sort_keys=True)
+        self._run = hashlib.sha256(known.encode()).hexdigest()[:16]
         self.folder = folder
         self._decays = [EMA(model, decay) for decay in config.averages.decays]
         self._powers = [PowerEMA(model, sigma) for sigma in config.averages.ema_sigma]
@@ -100,7 +112,8 @@ class AveragedWeights:
         assert self.folder is not None
         try:
             for average in self._powers:
-                save_snapshot(self.folder, average, half=self.config.averages.snapshot_half)
+                half = self.config.averages.snapshot_half
+                save_snapshot(self.folder, average, half=half, run=self._run)
         except CheckpointError as error:
             warnings.warn(
                 f"{error}; training goes on without this snapshot", RuntimeWarning, stacklevel=3

@@ -6,6 +6,7 @@ A callback sees numbers and the averaged model; the run itself depends on none o
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -21,8 +22,8 @@ __all__ = ["Callback", "Callbacks"]
 class Callback:
     """Inherit, and override what is of interest: here every method does nothing.
 
-    One that raises an error is dropped with a warning, and the run goes on without it. To end the
-    run, raise KeyboardInterrupt.
+    What it is given is a copy, the model too. One that raises an error is dropped with a warning,
+    and the run goes on without it. To end the run, with a checkpoint, raise KeyboardInterrupt.
     """
 
     def on_data(self, data: Data) -> None:
@@ -82,8 +83,11 @@ class Callbacks(Callback):
 
     def _tell(self, event: str, *what: Any) -> None:
         for member in tuple(self.members):
+            look = getattr(member, event)
+            if getattr(look, "__func__", None) is getattr(Callback, event):
+                continue  # which does nothing
             try:
-                getattr(member, event)(*what)
+                look(*copy.deepcopy(what))  # that it may change
             except Exception as error:
                 self.members.remove(member)
                 warnings.warn(

@@ -165,7 +165,20 @@ class Keeper:
         self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut | None
     ) -> None:
         """Write the averaged model into `best` where its held-out loss is the lowest so far."""
-        if held_out is None or held_out.at != step or _holds(self.folder / _BEST, step):
+        if held_out is None or held_out.at is None:
+            return
+        best = self.folder / _BEST
+        if held_out.at != step:
+            if isinstance(averages[""].model, ScoreModel) and _done(best) != held_out.at:
+                warnings.warn(
+                    f"{best} does not hold the best model, that of step {held_out.at}, which could "
+                    "not be written or is gone; the next is written where the loss of the held-out "
+                    f"data falls below {held_out.best:.6g}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            return
+        if _holds(best, step):
             return
         self.export(step, {_BEST: averages[""]}, held_out=held_out.best)
 
@@ -217,6 +230,16 @@ def _check_description(meta: Mapping[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path} is no checkpoint of a run; take another folder")
     if path.stem != f"step-{step:08d}":
         raise CheckpointError(f"{path} holds step {step}; give it its old name, or remove it")
+
+
+def _done(folder: Path) -> int | None:
+    """Return how many updates the model in a folder has seen, None where there is none."""
+    try:
+        training = checkpoint.read_json(folder / "config.json").get("training")
+    except CheckpointError:
+        return None
+    done = training.get("done") if isinstance(training, Mapping) else None
+    return done if isinstance(done, int) else None
 
 
 def _holds(folder: Path, step: int) -> bool:

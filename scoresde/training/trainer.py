@@ -154,7 +154,7 @@ class Trainer(Generic[ScoreT]):
             learnt, apart = self.data.split(share, seed=self.config.seed)
             self.held_out = HeldOut(apart, sde, self.loss, self.config)
         self._batches = Batches(learnt, self.config, augment=augment)
-        self.ema = AveragedWeights(score, self.config, self.folder)
+        self.ema = AveragedWeights(score, self.config, self.folder, own)
         self.ema.share(score)
         self._update = Update(score, sde, self.loss, self.config)
         keeper = None if self.folder is None else Keeper(self.folder, self.config, own)
@@ -217,12 +217,9 @@ class Trainer(Generic[ScoreT]):
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
         bar = tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
+            total=self.config.steps, initial=self.step, desc="training", unit="step",
             disable=not distributed.is_main() or (None if progress is None else not progress),
-        )
+        )  # fmt: skip
         with (
             bar,
             Stop() as stop,
@@ -254,7 +251,12 @@ class Trainer(Generic[ScoreT]):
                 last = self.step == end or told is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % self.config.keeping.log_every == 0:
-                    loss = self._log(recent, judged)
+                    try:
+                        loss = self._log(recent, judged)
+                    except KeyboardInterrupt:  # by a callback, if no signal was received
+                        if distributed.size() == 1 and stop.received is None:
+                            self._save(last=True)
+                        raise
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     recent.clear()
                 if snapshot:
@@ -282,8 +284,7 @@ class Trainer(Generic[ScoreT]):
 
     def _is_due(self) -> bool:
         """Return whether the run has a checkpoint here, wherever it is interrupted."""
-        every = self.config.keeping.save_every
-        return self.step % every == 0 or self.step == self.config.steps
+        return self.step == self.config.steps or self.step % self.config.keeping.save_every == 0
 
     def _look(self) -> float | None:
         """Look at the data set aside, where there are any; return their loss."""
