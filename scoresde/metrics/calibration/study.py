@@ -1,0 +1,192 @@
+r"""One run of a calibration: draws for pairs of parameters and data, and the tests of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scoresde.checks import check_integer, check_range, quoted, seeded
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.metrics.calibration.ranks import Directions, energy_scores, nearest, position
+from scoresde.metrics.calibration.result import Calibration, Quantity
+from scoresde.metrics.checks import finite
+from scoresde.metrics.interval import mean_interval
+from scoresde.metrics.resampling import Estimate
+
+__all__ = ["Draw", "LogDensity", "Pairs", "Study", "checked"]
+
+Draw = Callable[[Tensor, int, int], Tensor]
+"""`draw(y, k, seed)`: k draws for each of the data sets y `(m, *)`: `(m, k, *event)`."""
+LogDensity = Callable[[Tensor, Tensor], Tensor]
+"""`f(theta, y)`: one number for each row, `(m,)`."""
+Pairs = tuple[Tensor, Tensor]
+"""Parameters `(n, *event)` and data `(n, *)`, finite."""
+
+# The most entries of a parameter that are looked at one by one, and how many projections.
+_ENTRIES, _PROJECTIONS = 16, 8
+
+
+@dataclass(frozen=True)
+class Study:
+    """Hold what is tested, and how; arguments are those of `calibrate`.
+
+    Raises:
+        InvalidValueError: A number is out of range.
+    """
+
+    draw: Draw
+    draws: int
+    log_likelihood: LogDensity | None
+    log_density: LogDensity | None
+    level: float
+    batch_size: int
+    progress: bool | None
+
+    def __post_init__(self) -> None:
+        check_integer("draws", self.draws, 2)
+        check_integer("batch_size", self.batch_size, 1)
+        check_range("level", self.level, "(0, 1)")
+
+    def run(self, tested: Pairs, other: Pairs, g: torch.Generator) -> Calibration:
+        """Return what draws for some pairs say.
+
+        Args:
+            tested: Pairs whose parameters are looked for among the draws.
+            other: Pairs independent of those, which give the points that depend on y, the spread
+                of the parameters and draws of the prior.
+            g: The randomness, that of the draws too.
+        """
+        third = int(torch.randint(2**62, (), generator=g))
+        (theta, y), (others, data) = tested, other
+        n = len(theta)
+        scale, size = (_spread(part.reshape(len(part), -1)) for part in (others, data))
+        near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
+        directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g)
+        blind = torch.randint(len(others), (n, self.draws), generator=g)  # of the prior
+        ties: dict[str, Tensor] = {}
+        places: dict[str, list[Tensor]] = {}
+        scores: list[Tensor] = []
+        for rows, drawn in self._drawn(theta, y, seeded(third)):
+            truth, flat = theta[rows].flatten(1), drawn.flatten(2)
+            found = directions.numbers(truth, flat)
+            point = others[near[rows]].flatten(1)
+            found["distance"] = (
+                ((truth - point) / scale).norm(dim=1),
+                ((flat - point[:, None]) / scale).norm(dim=2),
+            )
+            if self.log_likelihood is not None:
+                found["log-likelihood"] = self._likelihoods(theta[rows], y[rows], drawn)
+            for name, (true, of_draws) in found.items():
+                if name not in ties:
+                    ties[name] = torch.rand(n, generator=g, dtype=torch.float64)
+                places.setdefault(name, []).append(position(true, of_draws, ties[name][rows]))
+            prior = others[blind[rows]].flatten(2)
+            pair = [energy_scores(truth / scale, part / scale) for part in (flat, prior)]
+            scores.append(torch.stack(pair))
+        energy, before = torch.cat(scores, 1)
+        known = None
+        if self.log_density is not None:
+            known = _estimate(_numbers("log_density", self.log_density(theta, y), n))
+        return Calibration(
+            quantities=tuple(Quantity.of(name, torch.cat(u)) for name, u in places.items()),
+            n=n,
+            draws=self.draws,
+            level=self.level,
+            energy=_estimate(energy),
+            skill=_skill(energy, before),
+            log_density=known,
+        )
+
+    def _drawn(
+        self, theta: Tensor, y: Tensor, g: torch.Generator
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield rows, and the draws `(m, L, *event)` for their data."""
+        n, event = len(theta), theta.shape[1:]
+        hidden = None if self.progress is None else not self.progress
+        with tqdm(total=n, desc="calibrating", unit="data set", disable=hidden, leave=False) as bar:
+            for first in range(0, n, self.batch_size):
+                rows = slice(first, min(first + self.batch_size, n))
+                seed = int(torch.randint(2**62, (), generator=g))
+                part = y[rows]
+                drawn = finite("the draws", self.draw(part, self.draws, seed))
+                expected = (len(part), self.draws, *event)
+                if drawn.shape != expected:
+                    raise ShapeError(
+                        "draw(y, k, seed) must return k draws for each data set, shape "
+                        f"{expected}, got {tuple(drawn.shape)}"
+                    )
+                yield rows, drawn.cpu()
+                bar.update(len(part))
+
+    def _likelihoods(self, theta: Tensor, y: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-likelihoods of truths `(m,)` and draws `(m, L)`."""
+        assert self.log_likelihood is not None
+        m, count = drawn.shape[:2]
+        many = self.log_likelihood(drawn.flatten(0, 1), y.repeat_interleave(count, 0))
+        own = self.log_likelihood(theta, y)
+        what = "log_likelihood"
+        return _numbers(what, own, m), _numbers(what, many, m * count).reshape(m, count)
+
+
+def checked(theta: object, y: object, demand: str, n: int | None = None) -> Pairs:
+    """Return parameters and data, checked.
+
+    Args:
+        theta: `(n, *event)`.
+        y: `(n, *)`.
+        demand: The beginning of the message.
+        n: How many; None for any number.
+
+    Raises:
+        InvalidTypeError, ShapeError, NonFiniteError: They are no such pairs.
+    """
+    found = finite("theta", theta), finite("y", y)
+    theta, y = found
+    n = len(theta) if n is None and theta.ndim else n
+    if theta.ndim < 2 or y.ndim < 1 or len(theta) != n or len(y) != n or not theta.numel():
+        count = "n" if n is None else n
+        raise ShapeError(
+            f"{demand} parameters ({count}, *event) and data ({count}, *), got "
+            f"{tuple(theta.shape)} and {tuple(y.shape)}"
+        )
+    return theta.cpu(), y.cpu()
+
+
+def _numbers(name: str, value: object, n: int) -> Tensor:
+    """Return a function's values, `(n,)` float64; minus infinity is where nothing can be."""
+    if not isinstance(value, Tensor) or value.is_complex():
+        raise InvalidTypeError(f"{name}(theta, y) must return numbers, got {quoted(value)}")
+    if value.shape != (n,):
+        raise ShapeError(
+            f"{name}(theta, y) must return one number for each of {n} rows, got shape "
+            f"{tuple(value.shape)}"
+        )
+    value = value.detach().double().cpu()
+    if value.isnan().any() or (value == math.inf).any():
+        raise NonFiniteError(f"{name}(theta, y) returned NaN or infinity")
+    return value
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Return the standard deviations of columns, 1 where a column is constant."""
+    std = x.std(0)
+    return torch.where(std > 0, std, 1.0)
+
+
+def _estimate(values: Tensor) -> Estimate:
+    if not values.isfinite().all():
+        raise InvalidValueError("the log-density of the truth is minus infinity for some data sets")
+    return Estimate(float(values.mean()), *mean_interval(values))
+
+
+def _skill(energy: Tensor, before: Tensor) -> Estimate:
+    """Return 1 less the ratio of two means, with its interval to first order."""
+    ratio, scale = energy.mean() / before.mean(), before.mean()
+    low, high = mean_interval((energy - ratio * before) / scale)
+    value = float(1 - ratio)
+    return Estimate(value, value - high, value - low)
