@@ -81,7 +81,8 @@ class Calibrate:
                 model, sampler=self.sampler, n=len(y) * k, steps=self.steps, seed=seed,
                 condition=_apart(y.repeat_interleave(k, 0), declared), progress=False,
             ).draw(self.batch_size)  # fmt: skip
-            return model.to_units(drawn.x.cpu()).unflatten(0, (len(y), k))
+            x = model.to_units(drawn.x.cpu())
+            return x.reshape(len(y), k, *x.shape[1:])
 
         found = calibrate_pairs(
             draw, model.to_units(data.x.float()), _joined(given, declared, self.data), n=self.n,
@@ -117,7 +118,7 @@ def _joined(
 def _apart(y: Tensor, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
     """Return the conditions by name of which `_joined` made one vector each."""
     sizes = [math.prod(kind.shape) for kind in declared.values()]
-    parts = zip(declared.items(), y.split(sizes, 1), strict=True)
+    parts = zip(declared.items(), torch.split(y, sizes, 1), strict=True)
     return {
         name: part.reshape(len(part), *kind.shape).to(
             torch.long if isinstance(kind, Classes) else torch.float32

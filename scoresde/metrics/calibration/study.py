@@ -133,7 +133,7 @@ class Study:
         return _numbers(what, own, m), _numbers(what, many, m * count).reshape(m, count)
 
 
-def checked(theta: object, y: object, demand: str, n: int | None = None) -> Pairs:
+def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pairs:
     """Return parameters and data, checked.
 
     Args:
@@ -145,8 +145,7 @@ def checked(theta: object, y: object, demand: str, n: int | None = None) -> Pair
     Raises:
         InvalidTypeError, ShapeError, NonFiniteError: They are no such pairs.
     """
-    found = finite("theta", theta), finite("y", y)
-    theta, y = found
+    theta, y = finite("theta", theta), finite("y", y)
     n = len(theta) if n is None and theta.ndim else n
     if theta.ndim < 2 or y.ndim < 1 or len(theta) != n or len(y) != n or not theta.numel():
         count = "n" if n is None else n
