@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.testing import assert_close
 
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
-from scoresde.metrics import calibrate
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+)
+from scoresde.metrics import calibrate, calibrate_pairs
 from scoresde.metrics.calibration.ranks import Directions, energy_scores, nearest, position
 from scoresde.metrics.calibration.result import Quantity
 from scoresde.metrics.calibration.uniformity import (
@@ -293,3 +299,67 @@ def test_what_does_not_fit_is_refused_in_a_sentence(change, error, words):
     given = dict(draw=posterior, simulate=simulate, n=20) | change
     with pytest.raises(error, match=words):
         calibrate(given.pop("draw"), given.pop("simulate"), **given)
+
+
+# Pairs without a simulator
+
+
+def test_pairs_are_tested_on_rows_that_give_no_points():
+    theta, y = simulate(900, 0)
+    found = calibrate_pairs(posterior, theta, y, n=600, draws=19, log_likelihood=log_likelihood)
+    assert found.passed, str(found)
+    assert (found.n, found.first) == (600, None)
+    seen = []
+
+    def watched(y, k, seed):
+        seen.append(y)
+        return posterior(y, k, seed)
+
+    calibrate_pairs(watched, theta, y, draws=2, batch_size=100)
+    rows = torch.cat(seen)
+    assert len(rows) == 450
+    assert len(rows.unique(dim=0)) == 450
+    assert (rows[:, None] == y).all(2).any(1).all()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda y, k, seed: posterior(y, k, seed, scale=0.7),
+        lambda y, k, seed: posterior(y.roll(1, 0), k, seed),
+        lambda y, k, seed: simulate(len(y) * k, seed)[0].unflatten(0, (len(y), k)),
+    ],
+    ids=["std x .7", "swapped y", "the prior"],
+)
+def test_draws_that_are_wrong_are_rejected_by_pairs(draw):
+    found = calibrate_pairs(draw, *simulate(2000, 0))
+    assert not found.passed, str(found)
+
+
+def test_false_alarms_of_pairs_are_as_rare_as_stated():
+    """At 20 % in all, 60 repetitions: fewer than 20 % plus 4 standard errors."""
+    alarms = sum(
+        not calibrate_pairs(
+            posterior, *simulate(150, seed), n=100, draws=19, level=0.2, seed=seed
+        ).passed
+        for seed in range(60)
+    )
+    assert alarms / 60 < 0.2 + 4 * math.sqrt(0.2 * 0.8 / 60)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (dict(n=390), DataError, "20 pairs must be tested at least, .* got 390 of 400"),
+        (dict(n=2), InvalidValueError, "n must be an integer >= 20"),
+        (dict(draws=1), InvalidValueError, "draws must be an integer >= 2"),
+        (dict(theta=torch.zeros(30, 2)), ShapeError, "theta and y must be parameters"),
+        (dict(theta=torch.zeros(400)), ShapeError, "theta and y must be parameters"),
+        (dict(y=torch.full((400, 2), math.nan)), NonFiniteError, "y"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(change, error, words):
+    theta, y = simulate(400, 0)
+    given = dict(theta=theta, y=y) | change
+    with pytest.raises(error, match=words):
+        calibrate_pairs(posterior, given.pop("theta"), given.pop("y"), **given)

@@ -121,6 +121,7 @@ def packaged(tmp_path, monkeypatch):
         ("sample", "out n sampler steps seed class condition guidance interval first batch-size"),
         ("edit", "data strength out n sampler steps seed class condition guidance interval"),
         ("evaluate", "data split train-data n samples features metrics sampler steps seed out"),
+        ("calibrate", "data split condition size n draws sampler steps seed batch-size out"),
         ("info", "help"),
         ("push", "private license"),
     ],

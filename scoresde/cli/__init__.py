@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "data": "data.CheckData",
         "audit": "audit.Audit",
         "evaluate": "evaluate.Evaluate",
+        "calibrate": "calibrate.Calibrate",
         "ema": "ema.Ema",
         "push": "push.Push",
         "suggest": "suggest.Suggest",

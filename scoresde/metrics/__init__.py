@@ -1,6 +1,6 @@
 """How far samples are from data, and how sure of it one can be."""
 
-from scoresde.metrics.calibration import Calibration, calibrate
+from scoresde.metrics.calibration import Calibration, calibrate, calibrate_pairs
 from scoresde.metrics.classifier import Classifier
 from scoresde.metrics.distances import nearest_distance, total_variation
 from scoresde.metrics.evaluation import Comparison, Evaluation
@@ -35,6 +35,7 @@ __all__ = [
     "Source",
     "Support",
     "calibrate",
+    "calibrate_pairs",
     "energy_distance",
     "evaluate",
     "frechet_distance",

@@ -29,16 +29,18 @@ def picture(found: Calibration, path: str | os.PathLike[str]) -> Path:
     low, high = band(n, found.level / len(found.quantities))
     places.fill_between(
         POINTS, low / n - POINTS, high / n - POINTS, color="0.85", linewidth=0,
-        label=f"{1 - found.level:.0%} of calibrated draws stay in here, with all quantities",
+        label=f"{1 - found.level:.0%} of calibrated draws\nstay in here with all numbers",
     )  # fmt: skip
     ends = np.array([0.0, *POINTS, 1.0])
+    named = False  # once, as the panel beside says which they are
     for quantity in found.quantities:
         gap = np.array([0.0, *(np.array(quantity.counts) / n - POINTS), 0.0])
         bad = quantity.name in failed
         places.plot(
             ends, gap, color=_BAD if bad else "C0", alpha=0.9 if bad else 0.5, linewidth=1,
-            label=quantity.name if bad else None,
+            label="numbers that fail a test" if bad and not named else None,
         )  # fmt: skip
+        named = named or bad
     places.axhline(0, color="k", linewidth=0.8)
     places.set(
         xlabel="place of the truth among its draws",
@@ -55,8 +57,7 @@ def picture(found: Calibration, path: str | os.PathLike[str]) -> Path:
     coverage.set_yticks(rows, [q.name for q in found.quantities], fontsize="small")
     coverage.set(
         ylim=(len(rows) - 0.5, -0.5),
-        xlabel="share of truths in the central intervals of 50 and 90 %\n"
-        "(shade: 3.5 standard errors)",
+        xlabel="share of truths in intervals of 50 and 90 %\n(shade: 3.5 standard errors)",
     )
     for axes in (places, coverage):
         axes.grid(alpha=0.3)

@@ -1,25 +1,16 @@
-r"""Whether conditional samples are of the posterior, by simulated data whose truth is known.
-
-Draw $\theta \sim p(\theta)$, $y \sim p(y | \theta)$ and $\theta_1, \dots, \theta_L$ for $y$. If the
-draws are of $p(\theta | y)$, the truth is one more of them, so that its place among them in any
-number $f(\theta, y)$ is uniform (Cook, Gelman & Rubin 2006, doi:10.1198/106186006X136976; Talts et
-al. 2018, arXiv:1804.06788). Entries and projections of $\theta$ do not see draws of the prior,
-which ignore y. So two numbers depend on y: the log-likelihood $\log p(y | \theta)$, where it is
-given (Modrák et al. 2023, arXiv:2211.02383), and the distance to a point that y decides (TARP,
-Lemos et al. 2023, arXiv:2302.03026), here the parameter of the simulation with the nearest data.
-"""
+r"""One run of a calibration: draws for pairs of parameters and data, and the tests of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.checks import check_integer, check_range, door, quoted, seeded
+from scoresde.checks import check_integer, check_range, quoted, seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.metrics.calibration.ranks import Directions, energy_scores, nearest, position
 from scoresde.metrics.calibration.result import Calibration, Quantity
@@ -27,93 +18,28 @@ from scoresde.metrics.checks import finite
 from scoresde.metrics.interval import mean_interval
 from scoresde.metrics.resampling import Estimate
 
-__all__ = ["calibrate"]
+__all__ = ["Draw", "LogDensity", "Pairs", "Study", "checked"]
 
 Draw = Callable[[Tensor, int, int], Tensor]
 """`draw(y, k, seed)`: k draws for each of the data sets y `(m, *)`: `(m, k, *event)`."""
-Simulate = Callable[[int, int], tuple[Tensor, Tensor]]
-"""`simulate(n, seed)`: parameters `(n, *event)` of the prior, and data `(n, *)` for each."""
 LogDensity = Callable[[Tensor, Tensor], Tensor]
 """`f(theta, y)`: one number for each row, `(m,)`."""
+Pairs = tuple[Tensor, Tensor]
+"""Parameters `(n, *event)` and data `(n, *)`, finite."""
 
 # The most entries of a parameter that are looked at one by one, and how many projections.
 _ENTRIES, _PROJECTIONS = 16, 8
-# How many more data sets a second run has, after an alarm.
-_MORE = 4
-
-
-@door
-def calibrate(
-    draw: Draw,
-    simulate: Simulate,
-    *,
-    n: int = 6000,
-    draws: int = 99,
-    log_likelihood: LogDensity | None = None,
-    log_density: LogDensity | None = None,
-    level: float = 0.01,
-    rerun: bool = True,
-    batch_size: int = 1000,
-    seed: int = 0,
-    progress: bool | None = None,
-) -> Calibration:
-    r"""Test whether draws are of the posterior of a simulator.
-
-    Looked at are up to 16 entries of the parameter and 8 random projections, the distance to a
-    point that depends on y, and the log-likelihood. Each is tested four ways: the distribution of
-    the truth's places (a simultaneous band), the sum of the squares of their normal deviates
-    ($\chi^2$), and the coverage of central intervals of 50 and 90 %. All are exact, and Holm's
-    adjustment makes `level` the probability of a false alarm in all. An alarm is followed by one
-    more run, of four times as many other data sets, which decides.
-
-    Args:
-        draw: `draw(y, k, seed)`, k samples for each row of y `(m, *)`, `(m, k, *event)`.
-        simulate: `simulate(n, seed)`, parameters `(n, *event)` and their data `(n, *)`.
-        n: Data sets, at least 20. With 6,000 draws that are .9 of their width, or .1 of it off in
-            one entry, are found more than 99 times in 100.
-        draws: Draws for each, at least 2.
-        log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
-        log_density: `f(theta, y)`, the log-density of the posterior that is tested, whose mean at
-            the truth tells how sharp it is.
-        level: The probability that draws of the posterior raise an alarm, in (0, 1).
-        rerun: Whether an alarm is looked into once more.
-        batch_size: Data sets for which draws are made at once.
-        seed: The randomness, that of `draw` and `simulate` too.
-        progress: Whether to show a bar; None shows it on a terminal.
-
-    Raises:
-        InvalidValueError: A number is out of range.
-        InvalidTypeError, ShapeError, NonFiniteError: A function returned something else.
-
-    Examples:
-        >>> def simulate(n, seed):
-        ...     g = torch.Generator().manual_seed(seed)
-        ...     theta = torch.randn(n, 1, generator=g)
-        ...     return theta, theta + torch.randn(n, 1, generator=g)
-        >>> def draw(y, k, seed):  # of the exact posterior, N(y / 2, 1 / 2)
-        ...     g = torch.Generator().manual_seed(seed)
-        ...     return y[:, None] / 2 + 0.5**0.5 * torch.randn(len(y), k, 1, generator=g)
-        >>> calibrate(draw, simulate, n=500).passed
-        True
-    """
-    check_integer("n", n, 20)
-    check_integer("draws", draws, 2)
-    check_integer("batch_size", batch_size, 1)
-    check_range("level", level, "(0, 1)")
-    study = _Study(draw, simulate, draws, log_likelihood, log_density, level, batch_size, progress)
-    first, second = torch.randint(2**62, (2,), generator=seeded(seed)).tolist()
-    found = study.run(n, first)
-    if found.passed or not rerun:
-        return found
-    return replace(study.run(_MORE * n, second), first=found)
 
 
 @dataclass(frozen=True)
-class _Study:
-    """What is tested, and how."""
+class Study:
+    """Hold what is tested, and how; arguments are those of `calibrate`.
+
+    Raises:
+        InvalidValueError: A number is out of range.
+    """
 
     draw: Draw
-    simulate: Simulate
     draws: int
     log_likelihood: LogDensity | None
     log_density: LogDensity | None
@@ -121,16 +47,27 @@ class _Study:
     batch_size: int
     progress: bool | None
 
-    def run(self, n: int, seed: int) -> Calibration:
-        """Return what n data sets say."""
-        g = seeded(seed)
-        own, other, third = torch.randint(2**62, (3,), generator=g).tolist()
-        theta, y = self._pairs(n, own)
-        others, data = self._pairs(n, other)
-        scale, size = (_spread(part.reshape(n, -1)) for part in (others, data))
-        near = nearest(y.reshape(n, -1) / size, data.reshape(n, -1) / size)
+    def __post_init__(self) -> None:
+        check_integer("draws", self.draws, 2)
+        check_integer("batch_size", self.batch_size, 1)
+        check_range("level", self.level, "(0, 1)")
+
+    def run(self, tested: Pairs, other: Pairs, g: torch.Generator) -> Calibration:
+        """Return what draws for some pairs say.
+
+        Args:
+            tested: Pairs whose parameters are looked for among the draws.
+            other: Pairs independent of those, which give the points that depend on y, the spread
+                of the parameters and draws of the prior.
+            g: The randomness, that of the draws too.
+        """
+        third = int(torch.randint(2**62, (), generator=g))
+        (theta, y), (others, data) = tested, other
+        n = len(theta)
+        scale, size = (_spread(part.reshape(len(part), -1)) for part in (others, data))
+        near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
         directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g)
-        blind = torch.randint(n, (n, self.draws), generator=g)  # of the prior
+        blind = torch.randint(len(others), (n, self.draws), generator=g)  # of the prior
         ties: dict[str, Tensor] = {}
         places: dict[str, list[Tensor]] = {}
         scores: list[Tensor] = []
@@ -165,21 +102,6 @@ class _Study:
             log_density=known,
         )
 
-    def _pairs(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Return parameters and data of the simulator, checked."""
-        found = self.simulate(n, seed)
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise InvalidTypeError(
-                f"simulate(n, seed) must return parameters and data, got {quoted(found)}"
-            )
-        theta, y = (finite(name, part) for name, part in zip(("theta", "y"), found, strict=True))
-        if theta.ndim < 2 or y.ndim < 1 or len(theta) != n or len(y) != n or not theta.numel():
-            raise ShapeError(
-                f"simulate({n}, seed) must return parameters ({n}, *event) and data ({n}, *), got "
-                f"{tuple(theta.shape)} and {tuple(y.shape)}"
-            )
-        return theta.cpu(), y.cpu()
-
     def _drawn(
         self, theta: Tensor, y: Tensor, g: torch.Generator
     ) -> Iterator[tuple[slice, Tensor]]:
@@ -209,6 +131,29 @@ class _Study:
         own = self.log_likelihood(theta, y)
         what = "log_likelihood"
         return _numbers(what, own, m), _numbers(what, many, m * count).reshape(m, count)
+
+
+def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pairs:
+    """Return parameters and data, checked.
+
+    Args:
+        theta: `(n, *event)`.
+        y: `(n, *)`.
+        demand: The beginning of the message.
+        n: How many; None for any number.
+
+    Raises:
+        InvalidTypeError, ShapeError, NonFiniteError: They are no such pairs.
+    """
+    theta, y = finite("theta", theta), finite("y", y)
+    n = len(theta) if n is None and theta.ndim else n
+    if theta.ndim < 2 or y.ndim < 1 or len(theta) != n or len(y) != n or not theta.numel():
+        count = "n" if n is None else n
+        raise ShapeError(
+            f"{demand} parameters ({count}, *event) and data ({count}, *), got "
+            f"{tuple(theta.shape)} and {tuple(y.shape)}"
+        )
+    return theta.cpu(), y.cpu()
 
 
 def _numbers(name: str, value: object, n: int) -> Tensor:

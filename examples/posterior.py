@@ -1,0 +1,136 @@
+r"""Simulation-based inference: which parameters made the data? Beside the exact answer.
+
+In the problem "two moons" (Lueckmann et al. 2021, arXiv:2101.04653) a parameter theta, uniform on
+the square, moves a crescent of noise, and two crescents of parameters explain each datum y. One
+network learns p(theta | y) for all y from simulations alone. Prints how far its draws are from
+exact ones, and what `calibrate` says of them; draws both pictures.
+
+    python examples/posterior.py --out figures
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+import scoresde
+from scoresde import VPSDE, Moments, ScoreModel, nn, plot
+from scoresde.data import load
+from scoresde.metrics import calibrate, energy_distance
+from scoresde.objectives import edm
+from scoresde.sde import LogNormal
+from scoresde.training import Averages, Optimiser, TrainConfig, Trainer
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    out: Path = Path("figures")
+    """Where the pictures go."""
+    simulations: int = 50_000
+    """Simulations to learn from."""
+    steps: int = 6_000
+    """Training steps, of 256 simulations each."""
+    calibrated: int = 500
+    """Data for which the calibration draws; four times as many more after an alarm."""
+    short: bool = False
+    """A run of seconds, too short to be good."""
+
+
+def middle(theta: Tensor) -> Tensor:
+    """Where the simulator puts the crescent."""
+    return torch.stack([-theta.sum(1).abs(), theta[:, 1] - theta[:, 0]], 1) / math.sqrt(2)
+
+
+def crescent(n: int, g: torch.Generator) -> Tensor:
+    """The noise of the simulator."""
+    angle = math.pi * (torch.rand(n, generator=g) - 0.5)
+    radius = 0.1 + 0.01 * torch.randn(n, generator=g)
+    return torch.stack([radius * angle.cos() + 0.25, radius * angle.sin()], 1)
+
+
+def simulate(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw parameters, and data for each."""
+    g = torch.Generator().manual_seed(seed)
+    theta = 2 * torch.rand(n, 2, generator=g) - 1
+    return theta, middle(theta) + crescent(n, g)
+
+
+def log_likelihood(theta: Tensor, y: Tensor) -> Tensor:
+    """The log-density of data, up to a constant."""
+    x = y - middle(theta) - torch.tensor([0.25, 0.0])
+    radius = x.norm(dim=1)
+    inside = -(((radius - 0.1) / 0.01) ** 2) / 2 - radius.log()
+    return torch.where(x[:, 0] > 0, inside, -math.inf)
+
+
+def posterior(y: Tensor, n: int, seed: int) -> Tensor:
+    """Draw from the exact posterior: undo a crescent, and keep what the prior allows."""
+    g, found = torch.Generator().manual_seed(seed), torch.zeros(0, 2)
+    while len(found) < n:
+        at = math.sqrt(2) * (y - crescent(n, g))
+        total = at[:, 0] * torch.where(torch.rand(n, generator=g) < 0.5, 1.0, -1.0)
+        theta = torch.stack([total - at[:, 1], total + at[:, 1]], 1) / 2
+        found = torch.cat([found, theta[(at[:, 0] <= 0) & (theta.abs() < 1).all(1)]])
+    return found[:n]
+
+
+def train(options: Options) -> ScoreModel:
+    """Learn p(theta | y) from simulations."""
+    torch.manual_seed(0)  # the first weights
+    data = load(TensorDataset(*simulate(options.simulations, 1)), standardize=True)
+    net = nn.MLP(2, hidden=(128,) * 3, condition={"y": 2})
+    model = ScoreModel(
+        net, VPSDE(), data.event_shape, moments=Moments(*data.moments()),
+        condition_moments=data.condition_moments(),
+    )  # fmt: skip
+    config = TrainConfig(
+        steps=options.steps, batch_size=256, condition_dropout=0.0,
+        optimiser=Optimiser(lr=2e-3), averages=Averages(ema=0.995),
+    )  # fmt: skip
+    # crescents of width .01 are learnt at little noise
+    loss = partial(scoresde.dsm_loss, weight=edm(1.0), law=LogNormal(-2.0, 1.5))
+    return Trainer(model, data, config, loss=loss).train()
+
+
+def main(options: Options) -> None:
+    short = options.short
+    model = train(Options(simulations=500, steps=50) if short else options)
+
+    def draw(y: Tensor, k: int, seed: int) -> Tensor:
+        x = scoresde.sample(
+            model, sampler="fast", steps=5 if short else 20, n=len(y) * k, seed=seed, units=True,
+            condition={"y": y.repeat_interleave(k, 0)}, batch_size=20_000, progress=False,
+        )  # fmt: skip
+        return x.unflatten(0, (len(y), k))
+
+    n = 100 if short else 2_000
+    observed = torch.tensor([[0.0, 0.0], [-0.4, 0.3], [0.2, -1.1]])
+    sheet = plot.figure("the posteriors", (9, 6.2))
+    axes = sheet.subplots(2, 3, sharex=True, sharey=True)
+    print("datum            energy distance to exact draws   (of other exact ones)")
+    for i, (y, ours) in enumerate(zip(observed, draw(observed, n, 0), strict=True)):
+        exact, other = posterior(y, n, 1), posterior(y, n, 2)
+        far, floor = energy_distance(ours, exact), energy_distance(other, exact)
+        print(f"({y[0]:5.2f}, {y[1]:5.2f})   {far:30.5f}   ({floor:.5f})")
+        for row, (what, x) in enumerate({"exact": exact, "learnt": ours}.items()):
+            axes[row, i].scatter(*x.T, s=2, alpha=0.4, linewidths=0, c=("C0", "#d1495b")[row])
+            axes[row, i].set(title=f"{what}, y = ({y[0]:.2f}, {y[1]:.2f})", aspect="equal")
+    print(f"wrote {plot.save(sheet, options.out / 'posterior.png')}")
+
+    n = 20 if short else options.calibrated
+    found = calibrate(draw, simulate, n=n, log_likelihood=log_likelihood)
+    print(found)
+    print(f"wrote {found.plot(options.out / 'posterior_calibration.png')}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,127 @@
+"""`scoresde calibrate`: whether a conditional model's draws are of the law of held-out data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+
+from scoresde import distributed, plot
+from scoresde.checks import check_integer
+from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
+from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, SamplerName, Size, Source, Steps
+from scoresde.cli.sample import check_folder
+from scoresde.cli.terminal import show
+from scoresde.errors import DataError, InvalidValueError
+from scoresde.metrics import calibrate_pairs
+from scoresde.sampling import Run
+from scoresde.score import ScoreModel
+from scoresde.sde import Classes, Field, facts
+
+__all__ = ["Calibrate"]
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Test whether a conditional model's draws are of the law of data that it has not seen.
+
+    Each datum should be one more draw given its condition. A part of the data is tested so; the
+    others give points to measure distances to. Draws and data are in the units of the data.
+    """
+
+    checkpoint: Checkpoint
+    data: Source
+    split: HeldOutSplit = None
+    condition: Columns = ()
+    size: Size = None
+    n: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: half of the data)")
+    ] = None
+    """How many data are tested, at least 20, with as many others left."""
+    draws: int = 99
+    """Draws for the condition of each, at least 2."""
+    sampler: SamplerName = "fast"
+    """How they are drawn."""
+    steps: Steps = None
+    """Steps from noise to data, at least 1."""
+    seed: int = 0
+    """The randomness of the draws and of the choice of data, an integer from 0 to 2**64 - 1."""
+    batch_size: int = 1000
+    """Draws at once, at least 1."""
+    out: Path = Path("calibration")
+    """The folder of the result: calibration.json and calibration.png."""
+
+    def run(self) -> None:
+        """Draw, test, print a table, and write the result."""
+        # without matplotlib nothing could be drawn after the work
+        plot.figure("the picture of a calibration", (1, 1))
+        check_folder(self.out)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("draws", self.draws, 2)
+        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        declared = facts(model).conditions
+        if not declared:
+            raise InvalidValueError(
+                "this model takes no condition, and calibration is of draws given one; compare its "
+                "samples with data by scoresde evaluate"
+            )
+        data = held_out(self.data, self.split, model, condition=self.condition, size=self.size)
+        given = conditions_of(data, self.data, model)
+        assert given is not None
+        warn_of_training(self.checkpoint, self.data, self.split)
+
+        def draw(y: Tensor, k: int, seed: int) -> Tensor:
+            drawn = Run.of(
+                model, sampler=self.sampler, n=len(y) * k, steps=self.steps, seed=seed,
+                condition=_apart(y.repeat_interleave(k, 0), declared), progress=False,
+            ).draw(self.batch_size)  # fmt: skip
+            x = model.to_units(drawn.x.cpu())
+            return x.reshape(len(y), k, *x.shape[1:])
+
+        found = calibrate_pairs(
+            draw, model.to_units(data.x.float()), _joined(given, declared, self.data), n=self.n,
+            draws=self.draws, batch_size=max(1, self.batch_size // self.draws), seed=self.seed,
+        )  # fmt: skip
+        show(f"\n{found}\n")
+        figures = found.to_json(self.out / "calibration.json")
+        picture = found.plot(self.out / "calibration.png")
+        show(f"the result is in {figures.absolute()} and {picture.absolute()}")
+
+
+def _joined(
+    given: Mapping[str, Tensor], declared: Mapping[str, Classes | Field], source: str
+) -> Tensor:
+    """Return all conditions as one vector for each datum, `(N, m)` float64.
+
+    Raises:
+        DataError: One is missing.
+    """
+    parts = []
+    for name, kind in declared.items():
+        part = given[name].double().reshape(len(given[name]), -1)
+        missing = (part < 0 if isinstance(kind, Classes) else part.isnan()).any(1)
+        if missing.any():
+            raise DataError(
+                f"{int(missing.sum())} of {len(part)} samples of {source} lack the condition "
+                f"{name!r}, the first is number {int(missing.nonzero()[0, 0])}; leave them out"
+            )
+        parts.append(part)
+    return torch.cat(parts, 1)
+
+
+def _apart(y: Tensor, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
+    """Return the conditions by name of which `_joined` made one vector each."""
+    sizes = [math.prod(kind.shape) for kind in declared.values()]
+    parts = zip(declared.items(), torch.split(y, sizes, 1), strict=True)
+    return {
+        name: part.reshape(len(part), *kind.shape).to(
+            torch.long if isinstance(kind, Classes) else torch.float32
+        )
+        for (name, kind), part in parts
+    }
