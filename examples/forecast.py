@@ -135,7 +135,8 @@ def main(options: Options) -> None:
             axes.plot(ours + sign * 2 * width, color="#d1495b", ls="--", lw=1)
         axes.plot(state[i, 0], color="0.5", ls=":", label="this state")
         axes.plot(after[i, 0], color="k", lw=1, label="what came next")
-    sheet.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    sheet.supxlabel("cell of the circle", fontsize="medium")
+    sheet.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     print(f"wrote {plot.save(sheet, options.out / 'forecast.png')}")
 
 

@@ -72,15 +72,18 @@ def log_likelihood(theta: Tensor, y: Tensor) -> Tensor:
     return torch.where(x[:, 0] > 0, inside, -math.inf)
 
 
-def posterior(y: Tensor, n: int, seed: int) -> Tensor:
-    """Draw from the exact posterior: undo a crescent, and keep what the prior allows."""
-    g, found = torch.Generator().manual_seed(seed), torch.zeros(0, 2)
-    while len(found) < n:
-        at = math.sqrt(2) * (y - crescent(n, g))
-        total = at[:, 0] * torch.where(torch.rand(n, generator=g) < 0.5, 1.0, -1.0)
-        theta = torch.stack([total - at[:, 1], total + at[:, 1]], 1) / 2
-        found = torch.cat([found, theta[(at[:, 0] <= 0) & (theta.abs() < 1).all(1)]])
-    return found[:n]
+def exact(y: Tensor, k: int, seed: int) -> Tensor:
+    """Draw k times from the exact posterior of each row: undo a crescent, keep the square."""
+    g, rows = torch.Generator().manual_seed(seed), []
+    for one in y:
+        found = torch.zeros(0, 2)
+        while len(found) < k:
+            at = math.sqrt(2) * (one - crescent(k, g))
+            total = at[:, 0] * torch.where(torch.rand(k, generator=g) < 0.5, 1.0, -1.0)
+            theta = torch.stack([total - at[:, 1], total + at[:, 1]], 1) / 2
+            found = torch.cat([found, theta[(at[:, 0] <= 0) & (theta.abs() < 1).all(1)]])
+        rows.append(found[:k])
+    return torch.stack(rows)
 
 
 def train(options: Options) -> ScoreModel:
@@ -105,29 +108,33 @@ def main(options: Options) -> None:
     short = options.short
     model = train(Options(simulations=500, steps=50) if short else options)
 
-    def draw(y: Tensor, k: int, seed: int) -> Tensor:
+    def learnt(y: Tensor, k: int, seed: int) -> Tensor:
         x = scoresde.sample(
             model, sampler="fast", steps=5 if short else 20, n=len(y) * k, seed=seed, units=True,
             condition={"y": y.repeat_interleave(k, 0)}, batch_size=20_000, progress=False,
         )  # fmt: skip
         return x.unflatten(0, (len(y), k))
 
-    n = 100 if short else 2_000
-    observed = torch.tensor([[0.0, 0.0], [-0.4, 0.3], [0.2, -1.1]])
+    n, y = 100 if short else 2_000, torch.tensor([[0.0, 0.0], [-0.4, 0.3], [0.2, -1.1]])
+    drawn = {"exact": exact(y, n, 1), "learnt": learnt(y, n, 0)}
+    other = exact(y, n, 2)
+    print("datum           energy distance to exact draws   (of other exact ones)")
+    for i, (one, two) in enumerate(y.tolist()):
+        far, floor = (energy_distance(x[i], drawn["exact"][i]) for x in (drawn["learnt"], other))
+        print(f"({one:4.1f}, {two:4.1f})   {far:31.5f}   ({floor:.5f})")
     sheet = plot.figure("the posteriors", (9, 6.2))
     axes = sheet.subplots(2, 3, sharex=True, sharey=True)
-    print("datum            energy distance to exact draws   (of other exact ones)")
-    for i, (y, ours) in enumerate(zip(observed, draw(observed, n, 0), strict=True)):
-        exact, other = posterior(y, n, 1), posterior(y, n, 2)
-        far, floor = energy_distance(ours, exact), energy_distance(other, exact)
-        print(f"({y[0]:5.2f}, {y[1]:5.2f})   {far:30.5f}   ({floor:.5f})")
-        for row, (what, x) in enumerate({"exact": exact, "learnt": ours}.items()):
-            axes[row, i].scatter(*x.T, s=2, alpha=0.4, linewidths=0, c=("C0", "#d1495b")[row])
-            axes[row, i].set(title=f"{what}, y = ({y[0]:.2f}, {y[1]:.2f})", aspect="equal")
+    for row, (name, x) in enumerate(drawn.items()):
+        for i, (one, two) in enumerate(y.tolist()):
+            axes[row, i].scatter(*x[i].T, s=2, alpha=0.4, lw=0, color=("C0", "#d1495b")[row])
+            axes[row, i].set(title=f"{name}, y = ({one:.1f}, {two:.1f})", aspect="equal")
     print(f"wrote {plot.save(sheet, options.out / 'posterior.png')}")
 
-    n = 20 if short else options.calibrated
-    found = calibrate(draw, simulate, n=n, log_likelihood=log_likelihood)
+    for name, draw in {"exact": exact, "learnt": learnt}.items():
+        found = calibrate(
+            draw, simulate, n=20 if short else options.calibrated, log_likelihood=log_likelihood
+        )
+        print(f"{name}: {found.verdict()}")
     print(found)
     print(f"wrote {found.plot(options.out / 'posterior_calibration.png')}")
 
