@@ -151,12 +151,21 @@ def test_a_quantity_counts_its_central_intervals():
 # Numbers that are looked at
 
 
-def test_the_energy_score_is_the_sum_over_pairs():
-    truth, draws = torch.randn(3, 2, generator=gen()), torch.randn(3, 4, 2, generator=gen(1))
+def test_the_energy_score_is_that_of_two_independent_draws():
+    truth, draws = torch.randn(3, 2, generator=gen()), torch.randn(3, 2, 2, generator=gen(1))
     for i, score in enumerate(energy_scores(truth, draws)):
-        far = sum(float((d - truth[i]).norm()) for d in draws[i]) / 4
-        apart = sum(float((a - b).norm()) for a in draws[i] for b in draws[i]) / (2 * 4 * 3)
-        assert float(score) == pytest.approx(far - apart, rel=1e-5)
+        far = sum(float((d - truth[i]).norm()) for d in draws[i]) / 2
+        assert float(score) == pytest.approx(far - float((draws[i][0] - draws[i][1]).norm()) / 2)
+
+
+def test_the_energy_score_does_not_depend_on_the_order_of_the_draws_on_average():
+    """In one dimension it is that of all pairs, for sorted draws too, within 5 standard errors."""
+    truth = torch.randn(2000, 1, generator=gen(), dtype=DOUBLE)
+    draws = torch.randn(2000, 30, 1, generator=gen(1), dtype=DOUBLE).sort(1).values
+    far = (draws - truth[:, None]).abs().mean((1, 2))
+    apart = (draws - draws.mT).abs().sum((1, 2)) / (2 * 30 * 29)
+    gap = energy_scores(truth, draws) - (far - apart)
+    assert abs(float(gap.mean())) < 5 * float(gap.std()) / math.sqrt(2000)
 
 
 def test_entries_and_projections_are_in_units_of_the_spread():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.checks import seeded
+
 __all__ = ["Directions", "energy_scores", "nearest", "position"]
 
 
@@ -89,17 +91,18 @@ def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
 def energy_scores(truth: Tensor, draws: Tensor) -> Tensor:
     r"""Return the energy score of each truth, whose mean is least for draws of the posterior.
 
-    $$ \frac1L\sum_k \|\theta_k - \theta\|
-       - \frac1{2 L (L - 1)}\sum_{k \ne l}\|\theta_k - \theta_l\|, $$
+    $$ \frac1L\sum_k \|\theta_k - \theta\| - \frac1{2 L}\sum_k \|\theta_k - \theta_{\pi(k)}\|, $$
 
-    without bias in L (Gneiting & Raftery 2007, doi:10.1198/016214506000001437).
+    of expectation $E\|\theta_1 - \theta\| - \frac12 E\|\theta_1 - \theta_2\|$ (Gneiting & Raftery
+    2007, doi:10.1198/016214506000001437). $\pi$ follows the draws around in a random order, so that
+    L pairs stand for all, and draws may come in any order.
 
     Args:
         truth: `(N, d)`.
         draws: `(N, L, d)`, at least 2 each.
     """
-    count = draws.shape[1]
+    order = torch.randperm(draws.shape[1], generator=seeded(0))
     far = (draws - truth[:, None]).norm(dim=2).mean(1)
-    apart = torch.stack([torch.cdist(part, part).sum() for part in draws])
-    scores: Tensor = far - apart / (2 * count * (count - 1))
+    apart = (draws[:, order] - draws[:, order.roll(1)]).norm(dim=2).mean(1)
+    scores: Tensor = far - apart / 2
     return scores
