@@ -94,15 +94,16 @@ def energy_scores(truth: Tensor, draws: Tensor) -> Tensor:
     $$ \frac1L\sum_k \|\theta_k - \theta\| - \frac1{2 L}\sum_k \|\theta_k - \theta_{\pi(k)}\|, $$
 
     of expectation $E\|\theta_1 - \theta\| - \frac12 E\|\theta_1 - \theta_2\|$ (Gneiting & Raftery
-    2007, doi:10.1198/016214506000001437). $\pi$ follows the draws around in a random order, so that
-    L pairs stand for all, and draws may come in any order.
+    2007, doi:10.1198/016214506000001437). $\pi$ follows the draws of each truth around in a random
+    order, so that L pairs stand for all, and draws may come in any order.
 
     Args:
         truth: `(N, d)`.
         draws: `(N, L, d)`, at least 2 each.
     """
-    order = torch.randperm(draws.shape[1], generator=seeded(0))
+    order = torch.rand(draws.shape[:2], generator=seeded(0)).argsort(1)
+    mixed = draws.gather(1, order[..., None].expand_as(draws))
     far = (draws - truth[:, None]).norm(dim=2).mean(1)
-    apart = (draws[:, order] - draws[:, order.roll(1)]).norm(dim=2).mean(1)
+    apart = (mixed - mixed.roll(1, 1)).norm(dim=2).mean(1)
     scores: Tensor = far - apart / 2
     return scores
