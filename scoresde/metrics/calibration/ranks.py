@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde.checks import seeded
-
 __all__ = ["Directions", "energy_scores", "nearest", "position"]
 
 
@@ -88,20 +86,20 @@ def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
     return torch.cat([torch.cdist(part, among).argmin(1) for part in parts])
 
 
-def energy_scores(truth: Tensor, draws: Tensor) -> Tensor:
+def energy_scores(truth: Tensor, draws: Tensor, order: Tensor) -> Tensor:
     r"""Return the energy score of each truth, whose mean is least for draws of the posterior.
 
     $$ \frac1L\sum_k \|\theta_k - \theta\| - \frac1{2 L}\sum_k \|\theta_k - \theta_{\pi(k)}\|, $$
 
     of expectation $E\|\theta_1 - \theta\| - \frac12 E\|\theta_1 - \theta_2\|$ (Gneiting & Raftery
-    2007, doi:10.1198/016214506000001437). $\pi$ follows the draws of each truth around in a random
-    order, so that L pairs stand for all, and draws may come in any order.
+    2007, doi:10.1198/016214506000001437): $\pi$ follows the draws of each truth around in a random
+    order, so that L pairs stand for all.
 
     Args:
         truth: `(N, d)`.
         draws: `(N, L, d)`, at least 2 each.
+        order: For each truth a random order of its draws, `(N, L)`.
     """
-    order = torch.rand(draws.shape[:2], generator=seeded(0)).argsort(1)
     mixed = draws.gather(1, order[..., None].expand_as(draws))
     far = (draws - truth[:, None]).norm(dim=2).mean(1)
     apart = (mixed - mixed.roll(1, 1)).norm(dim=2).mean(1)

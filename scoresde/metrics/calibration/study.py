@@ -68,6 +68,7 @@ class Study:
         near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
         directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g)
         blind = torch.randint(len(others), (n, self.draws), generator=g)  # of the prior
+        order = torch.rand(n, self.draws, generator=g).argsort(1)
         ties: dict[str, Tensor] = {}
         places: dict[str, list[Tensor]] = {}
         scores: list[Tensor] = []
@@ -86,7 +87,9 @@ class Study:
                     ties[name] = torch.rand(n, generator=g, dtype=torch.float64)
                 places.setdefault(name, []).append(position(true, of_draws, ties[name][rows]))
             prior = others[blind[rows]].flatten(2)
-            pair = [energy_scores(truth / scale, part / scale) for part in (flat, prior)]
+            pair = [
+                energy_scores(truth / scale, part / scale, order[rows]) for part in (flat, prior)
+            ]
             scores.append(torch.stack(pair))
         energy, before = torch.cat(scores, 1)
         known = None
