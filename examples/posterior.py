@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,8 +23,6 @@ import scoresde
 from scoresde import VPSDE, Moments, ScoreModel, nn, plot
 from scoresde.data import load
 from scoresde.metrics import calibrate, energy_distance
-from scoresde.objectives import edm
-from scoresde.sde import LogNormal
 from scoresde.training import Averages, Optimiser, TrainConfig, Trainer
 
 
@@ -99,9 +96,7 @@ def train(options: Options) -> ScoreModel:
         steps=options.steps, batch_size=256, condition_dropout=0.0,
         optimiser=Optimiser(lr=2e-3), averages=Averages(ema=0.995),
     )  # fmt: skip
-    # crescents of width .01 are learnt at little noise
-    loss = partial(scoresde.dsm_loss, weight=edm(1.0), law=LogNormal(-2.0, 1.5))
-    return Trainer(model, data, config, loss=loss).train()
+    return Trainer(model, data, config).train()
 
 
 def main(options: Options) -> None:
