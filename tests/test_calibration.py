@@ -293,7 +293,11 @@ def test_a_result_is_a_table_json_and_a_picture(tmp_path):
         (dict(level=1.0), InvalidValueError, "level"),
         (dict(draw=lambda y, k, seed: torch.zeros(len(y), k)), ShapeError, r"\(20, 99, 2\)"),
         (dict(draw=lambda y, k, seed: math.nan * posterior(y, k, seed)), NonFiniteError, "draws"),
-        (dict(draw=lambda y, k, seed: None), InvalidTypeError, "the draws must be a tensor"),
+        (
+            dict(draw=lambda y, k, seed: None),
+            InvalidTypeError,
+            "the draws must be a number or a tensor",
+        ),
         (dict(simulate=lambda n, seed: 1), InvalidTypeError, "must return parameters and data"),
         (
             dict(simulate=lambda n, seed: simulate(n + 1, seed)),

@@ -213,6 +213,7 @@ def test_a_sample_is_guided_by_its_own_time():
 # With everything else
 
 
+@pytest.mark.filterwarnings("ignore:the samples are .* times as large")  # of two steps
 @pytest.mark.parametrize(("name", "sampler"), in_turn(GUIDANCE, SAMPLERS, len(SAMPLERS)))
 def test_every_guidance_stands_in_every_sampler(name, sampler):
     """Finite, counted, keeping the facts, and each sample by itself; the SDEs take turns."""

@@ -91,6 +91,10 @@ def guided(function):
     return lambda **given: scoresde.sample(function(**given), SDE, **options)
 
 
+def noise(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**60))
+
+
 TABLE = {
     "dsm_loss": loss(scoresde.dsm_loss),
     "dsm_loss, control variate": loss(scoresde.dsm_loss, control_variate=True),
@@ -234,6 +238,15 @@ TABLE = {
             log_density=lambda theta, y: -theta.square().sum(1),
         ),
     ),
+    "metrics.calibrate_pairs": (
+        metrics.calibrate_pairs,
+        dict(
+            draw=lambda y, k, seed: noise(seed, len(y), k, 2), theta=noise(0, 40, 2),
+            y=noise(1, 40, 1), n=20, draws=3, level=0.01,
+            log_likelihood=lambda theta, y: -theta.square().sum(1),
+            log_density=lambda theta, y: -theta.square().sum(1),
+        ),
+    ),
     "VESDE": (VESDE, dict(sigma_min=0.1, sigma_max=1.0, T=1.0, eps=0.1)),
     "ReverseSDE.score": (RSDE.score, dict(x=X, t=0.5)),
     "ReverseSDE.denoise": (RSDE.denoise, dict(x=X, t=0.5)),
@@ -262,10 +275,6 @@ HANDED_ON = {
     "divergence.divergence", "divergence.jacobian", "divergence.hutchinson", "SDE.perturb",
     "SDE.marginal", "SDE.drift",
 }  # fmt: skip
-
-
-def noise(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**60))
 
 
 def broken(value):

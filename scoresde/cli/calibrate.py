@@ -18,7 +18,7 @@ from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
 from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, SamplerName, Size, Source, Steps
 from scoresde.cli.sample import check_folder
 from scoresde.cli.terminal import show
-from scoresde.errors import DataError, InvalidValueError
+from scoresde.errors import InvalidValueError
 from scoresde.metrics import calibrate_pairs
 from scoresde.sampling import Run
 from scoresde.score import ScoreModel
@@ -84,9 +84,13 @@ class Calibrate:
             x = model.to_units(drawn.x.cpu())
             return x.reshape(len(y), k, *x.shape[1:])
 
+        x, y = model.to_units(data.x.float()), _joined(given, declared)
+        there = ~y.isnan().any(1)
+        if not there.all():
+            show(f"{int((~there).sum())} of {len(y)} samples lack a condition and are left out")
         found = calibrate_pairs(
-            draw, model.to_units(data.x.float()), _joined(given, declared, self.data), n=self.n,
-            draws=self.draws, batch_size=max(1, self.batch_size // self.draws), seed=self.seed,
+            draw, x[there], y[there], n=self.n, draws=self.draws, seed=self.seed,
+            batch_size=max(1, self.batch_size // self.draws),
         )  # fmt: skip
         show(f"\n{found}\n")
         figures = found.to_json(self.out / "calibration.json")
@@ -94,24 +98,12 @@ class Calibrate:
         show(f"the result is in {figures.absolute()} and {picture.absolute()}")
 
 
-def _joined(
-    given: Mapping[str, Tensor], declared: Mapping[str, Classes | Field], source: str
-) -> Tensor:
-    """Return all conditions as one vector for each datum, `(N, m)` float64.
-
-    Raises:
-        DataError: One is missing.
-    """
+def _joined(given: Mapping[str, Tensor], declared: Mapping[str, Classes | Field]) -> Tensor:
+    """Return all conditions as one vector for each datum, `(N, m)` float64; NaN is missing."""
     parts = []
     for name, kind in declared.items():
         part = given[name].double().reshape(len(given[name]), -1)
-        missing = (part < 0 if isinstance(kind, Classes) else part.isnan()).any(1)
-        if missing.any():
-            raise DataError(
-                f"{int(missing.sum())} of {len(part)} samples of {source} lack the condition "
-                f"{name!r}, the first is number {int(missing.nonzero()[0, 0])}; leave them out"
-            )
-        parts.append(part)
+        parts.append(part.where(part >= 0, torch.nan) if isinstance(kind, Classes) else part)
     return torch.cat(parts, 1)
 
 

@@ -50,7 +50,8 @@ class Edit:
     checkpoint: Checkpoint
     data: str
     """What is edited: one image, whose middle is resized to what the model takes, a .npy or .npz
-    file, a folder of images, or the name of a data set."""
+    file, a folder of images, or the name of a data set. Light and dark must be as in the data that
+    the model learnt: digits are light on dark."""
     out: Path
     """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors."""
     strength: float = 0.5

@@ -94,15 +94,7 @@ class Given:
         declared = facts(score).conditions or {}
         if interval is not None and guidance is None:
             raise InvalidValueError("--interval says where guidance acts; give --guidance too")
-        if label is not None:
-            kind = declared.get("label")
-            if not isinstance(kind, Classes):
-                raise InvalidValueError(
-                    f"this model was trained without classes; leave out class {label}"
-                )
-            if not 0 <= label < kind.n:
-                raise InvalidValueError(f"class must lie in [0, {kind.n - 1}], got {label}")
-        values = {} if label is None else {"label": torch.tensor([label])}
+        values = {} if label is None else _class(label, declared)
         for word in words:
             name, sign, text = word.partition("=")
             if not sign:
@@ -138,6 +130,22 @@ class Given:
             "guidance": self.guidance,
             "interval": None if self.interval is None else list(self.interval),
         }
+
+
+def _class(label: int, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
+    """Return the class of all samples, as the condition `label` or the only one of classes."""
+    kinds = {name: kind for name, kind in declared.items() if isinstance(kind, Classes)}
+    if not kinds:
+        raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
+    if "label" not in kinds and len(kinds) > 1:
+        name = next(iter(kinds))
+        raise InvalidValueError(
+            f"this model has classes of several names; write --condition {name}={label}"
+        )
+    name = "label" if "label" in kinds else next(iter(kinds))
+    if not 0 <= label < kinds[name].n:
+        raise InvalidValueError(f"class must lie in [0, {kinds[name].n - 1}], got {label}")
+    return {name: torch.tensor([label])}
 
 
 def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:

@@ -110,11 +110,12 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
         yield "![Samples of the model](samples.png)\n"
     condition = f", condition={{'label': torch.arange(16) % {classes}}}" if classes else ""
     imports = "import scoresde\nimport torch\n" if classes else "import scoresde\n"
+    units = "" if told(config, "transform", "type") in (None, "Identity") else ", units=True"
     yield "## Use\n"
     yield block(
         "python",
         f"{imports}\nmodel = scoresde.ScoreModel.from_pretrained({name!r})\n"
-        f"x = scoresde.sample(model, model.sde, n=16, seed=0{condition})",
+        f"x = scoresde.sample(model, model.sde, n=16, seed=0{condition}{units})",
     )
     yield "## Model\n"
     transform, average = config.get("transform"), told(config, "average", "profile")

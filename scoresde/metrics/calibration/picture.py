@@ -46,7 +46,7 @@ def picture(found: Calibration, path: str | os.PathLike[str]) -> Path:
         xlabel="place of the truth among its draws",
         ylabel="distribution function less the uniform one",
     )
-    places.legend(fontsize="small")
+    places.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False)
 
     rows = range(len(found.quantities))
     for share, i in ((0.5, 0), (0.9, 1)):

@@ -45,6 +45,16 @@ class Quantity:
     counts: tuple[int, ...]
     p: Mapping[str, float]
 
+    @property
+    def fault(self) -> str:
+        """What is wrong with the draws if anything is, in words."""
+        (_, ninety), errors, n = self.coverage, self.errors, max(self.counts[-1], 1)
+        if max(errors) < -3 or min(errors) > 3:
+            width = "narrow" if errors[1] < 0 else "wide"
+            return f"too {width} (intervals of 90 % hold {100 * ninety:.0f} %)"
+        below = sum(self.counts) / (len(self.counts) * n) > 0.5
+        return f"too {'high' if below else 'low'}"
+
     @classmethod
     def of(cls, name: str, u: Tensor) -> Quantity:
         """Return what the places `(N,)` of the truths say."""
@@ -105,10 +115,12 @@ class Calibration:
         if not alarms:
             said = f"Calibrated: none of {tests} tests fails at {self.level:.2g} in all."
         else:
-            worst = ", ".join(f"{name} (p = {p:.1g})" for name, p in list(alarms.items())[:3])
-            more = f" and {len(alarms) - 3} more" if len(alarms) > 3 else ""
-            said = f"Not calibrated: {worst}{more} of {tests} tests."
-        return f"{said} The draws leave {1 - self.skill.value:.2g} of the prior's energy score."
+            failed = list(dict.fromkeys(name.rpartition(", ")[0] for name in alarms))
+            own = {q.name: q for q in self.quantities}
+            worst = ", ".join(f"{name} {own[name].fault}" for name in failed[:3])
+            more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+            said = f"Not calibrated: {worst}{more}; {len(alarms)} of {tests} tests fail."
+        return f"{said} Skill over the prior {self.skill.value:.2g}: 0 ignores the data."
 
     def __str__(self) -> str:
         head = ["", "50 %", "(s.e.)", "90 %", "(s.e.)", "p ranks", "p spread"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scoresde.checks import check_integer, check_range, quoted, seeded
+from scoresde.checks import as_numbers, check_integer, check_range, quoted, seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.metrics.calibration.ranks import Directions, energy_scores, nearest, position
 from scoresde.metrics.calibration.result import Calibration, Quantity
@@ -116,7 +116,8 @@ class Study:
                 rows = slice(first, min(first + self.batch_size, n))
                 seed = int(torch.randint(2**62, (), generator=g))
                 part = y[rows]
-                drawn = finite("the draws", self.draw(part, self.draws, seed))
+                given = as_numbers("the draws", self.draw(part, self.draws, seed))
+                drawn = finite("the draws", given)
                 expected = (len(part), self.draws, *event)
                 if drawn.shape != expected:
                     raise ShapeError(
@@ -148,7 +149,7 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
     Raises:
         InvalidTypeError, ShapeError, NonFiniteError: They are no such pairs.
     """
-    theta, y = finite("theta", theta), finite("y", y)
+    theta, y = (finite(k, as_numbers(k, part)) for k, part in (("theta", theta), ("y", y)))
     n = len(theta) if n is None and theta.ndim else n
     if theta.ndim < 2 or y.ndim < 1 or len(theta) != n or len(y) != n or not theta.numel():
         count = "n" if n is None else n
