@@ -226,6 +226,18 @@ def test_a_prior_of_its_own_is_asked_for_the_prior_score():
             "one event has shape",
         ),
         (lambda s: compose(lambda x, t: -x, {"y": torch.zeros(1, 1)}), InvalidValueError, "no SDE"),
+        (
+            lambda s: compose(
+                s, {"y": torch.zeros(1, 1)}, s.moments(1), prior=linear(scoresde.VESDE())
+            ),
+            InvalidValueError,
+            "belongs to",
+        ),
+        (
+            lambda s: compose(s, {"y": torch.zeros(1, 1)}, s.moments(1), prior=linear(d=3)),
+            ShapeError,
+            "events",
+        ),
     ],
 )
 def test_what_cannot_be_composed_is_refused_when_it_is_made(make, error, message):
