@@ -121,6 +121,7 @@ X = torch.zeros(3, 2)
         (dict(y=1.0), ShapeError, r"one row for each of 3 samples, got shape \(\)"),
         (dict(y=torch.zeros(3, 0)), ShapeError, "is empty"),
         (dict(y=[0, torch.inf, 1.0]), DataError, "'y' of sample 1 is infinite; write NaN"),
+        (dict(y=[0.0, -1.0, 1e300]), DataError, "'y' of sample 2 is beyond float32"),
         (dict(y=torch.zeros(3) > 0), InvalidTypeError, r"pass y.long\(\), labels of 2 classes"),
         (dict(y=torch.zeros(3) * 1j), InvalidTypeError, "pass torch.view_as_real"),
         (dict(y=torch.zeros(3, 2).long()), InvalidTypeError, r"labels have one axis.* y.float\(\)"),
@@ -128,6 +129,7 @@ X = torch.zeros(3, 2)
         (dict(y=[[1.0], [1, 2], [3]]), InvalidTypeError, "in rows of one shape"),
         (dict(label=[0, -2, 1]), DataError, r"lie in \[-2, 1\], .* that of sample 1"),
         (dict(c=torch.zeros(3)), InvalidValueError, "cannot be called 'c', .* noise level; rename"),
+        ({"self": torch.zeros(3)}, InvalidValueError, "cannot be called 'self', .* network; renam"),
         (dict(kinds={"y": Classes(2)}), UnknownNameError, "no condition 'y'"),
         (dict(y=[0, 1, 2], kinds={"y": 3}), InvalidTypeError, "Classes.n. or Field.shape., got 3"),
         (

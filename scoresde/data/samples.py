@@ -74,6 +74,7 @@ class Data:
 
     def __init__(
         self,
+        /,
         x: Any,
         *,
         transform: Transform | None = None,
