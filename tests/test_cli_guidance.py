@@ -55,6 +55,7 @@ def files(tmp_path, monkeypatch):
     np.save("three.npy", np.zeros((3, 2)))
     np.save("labels.npy", np.array([0, 1, 2, 1], dtype=np.int32))
     np.save("floats.npy", np.array([0.0, 1.0, 2.0, 1.0]))
+    np.save("swapped.npy", np.array([1.0, 2.0], dtype=">f4"))
     np.save("objects.npy", np.array([None]), allow_pickle=True)
 
 
@@ -73,7 +74,9 @@ def test_conditions_are_numbers_or_files_with_one_row_or_n(files):
         "z": [1.0, 2.0],
     }
     assert (rows["label"].dtype, rows["y"].dtype) == (torch.long, torch.float32)
-    assert Given.of(Takes(), 4, ["y=one.npy"]).rows(range(2))["y"].tolist() == [[1, 2], [1, 2]]
+    for name in ("one", "swapped"):  # of either order of bytes
+        found = Given.of(Takes(), 4, [f"y={name}.npy"]).rows(range(2))
+        assert found["y"].tolist() == [[1, 2], [1, 2]]
     assert Given.of(Takes(), 4, ["label=0,-1,2,1"]).values["label"].tolist() == [0, -1, 2, 1]
 
 
@@ -85,6 +88,7 @@ def test_conditions_are_numbers_or_files_with_one_row_or_n(files):
         (["y=a"], {}, InvalidValueError, "takes numbers with commas, or a .npy file; got 'a'"),
         (["label=1.5"], {}, InvalidValueError, "takes integers"),
         (["label=3"], {}, InvalidValueError, "labels from 0 to 2"),
+        ([f"label={10**20}"], {}, InvalidValueError, "takes integers"),
         (["label=floats.npy"], {}, InvalidTypeError, "integer labels"),
         (["y=1,2,3"], {}, ShapeError, r"needs the shape \(2,\), or \(4, 2\)"),
         (["y=three.npy"], {}, ShapeError, r"got \(3, 2\)"),

@@ -167,6 +167,17 @@ def test_a_jacobian_of_no_density_is_named():
         scoresde.sample(made, seed=0)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_jacobian_of_a_detached_score_is_refused(mode):
+    class Detached(Wrapped):
+        def __call__(self, x, t, condition=None):
+            return self.ask(self.score, x, t, condition).detach()
+
+    score, x, t = linear(), torch.ones(1, 2).double(), torch.tensor([0.5]).double()
+    with mode(), pytest.raises(InvalidValueError, match=r"can be differentiated.*inference_mode"):
+        compose(Detached(score), {"y": observed(score, 2)}, "jacobian")(x, t)
+
+
 def test_observed_names_are_taken_no_longer_and_others_are_handed_on():
     seen = []
 

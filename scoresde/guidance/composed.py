@@ -164,6 +164,12 @@ class ByJacobian(Composed):
         with torch.enable_grad():
             at = x if recording and x.requires_grad else x.detach().requires_grad_()
             value = self.ask(score, at, t, condition).reshape(len(x), math.prod(x.shape[1:]))
+            if not value.requires_grad:
+                raise InvalidValueError(
+                    "the score does not depend on x in a way that can be differentiated; take "
+                    "no_grad and detach out of it, and torch.inference_mode from around it, or "
+                    'take covariance="gauss"'
+                )
             lines = [
                 torch.autograd.grad(
                     value[:, j].sum(), at, create_graph=recording, retain_graph=True,
