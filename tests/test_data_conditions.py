@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scoresde.data import Data, load, stores
 from scoresde.data.stores import Memory
+from scoresde.data.tables import classes_of
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -96,6 +97,14 @@ def test_kinds_that_are_given_are_kept():
     assert Data(x, y=[1.0, 2, 3], kinds={"y": Field(())}).condition(slice(2))["y"].shape == (2,)
     more = Data(found, y=torch.ones(3, 2), label=None)
     assert more.kinds == {"age": Field((1,)), "y": Field((2,))}
+
+
+def test_classes_that_are_given_anew_have_no_longer_the_names_of_others():
+    named = Data(X, label=classes_of("aba", "the names"), kind=classes_of("dcd", "the names"))
+    assert named.names == {"label": ("a", "b"), "kind": ("c", "d")}
+    assert Data(named, y=torch.zeros(3)).names == named.names
+    for label in ([4, 0, 2], None):
+        assert Data(named, label=label).names == {"kind": ("c", "d")}
 
 
 def test_conditions_are_left_out_by_name():

@@ -148,6 +148,14 @@ class Modes:
         return self.laws[condition is not None](x, t)
 
 
+@pytest.mark.parametrize("covariance", ["moments", "jacobian"])
+def test_a_batch_of_none_is_composed(covariance):
+    score = linear()
+    given = score.moments(2) if covariance == "moments" else covariance
+    made = compose(score, {"y": observed(score, 2)}, given)
+    assert made(torch.zeros(0, 2).double(), torch.zeros(0).double()).shape == (0, 2)
+
+
 @pytest.mark.parametrize("covariance", ["gauss", "jacobian"])
 def test_posteriors_wider_than_the_prior_stay_finite(covariance):
     made = compose(Modes(), {"y": torch.zeros(4, 1)}, covariance)

@@ -142,9 +142,9 @@ class ByJacobian(Composed):
         n = len(self)
         s, first = self._spread(self.others[0], x, t, others)
         root = torch.linalg.cholesky(first)
-        inverse = torch.linalg.solve_triangular(root, torch.eye(len(s[0])).to(s), upper=False)
+        inverse = torch.linalg.solve_triangular(root, torch.eye(s.shape[1]).to(s), upper=False)
         # in the coordinates in which the covariance without an observation is the identity
-        total = (1 - n) * torch.eye(len(s[0])).to(s).expand_as(first)
+        total = (1 - n) * torch.eye(s.shape[1]).to(s).expand_as(first)
         plain = inverse @ s[..., None]
         weighted = (1 - n) * plain
         for i in range(n):
