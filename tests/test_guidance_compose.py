@@ -246,6 +246,11 @@ def test_a_prior_of_its_own_is_asked_for_the_prior_score():
         ),
         (lambda s: compose(lambda x, t: -x, {"y": torch.zeros(1, 1)}), InvalidValueError, "no SDE"),
         (
+            lambda s: compose(linear(d=257), {"y": torch.zeros(1, 1)}),
+            InvalidValueError,
+            "at most 256 dimensions; give the moments",
+        ),
+        (
             lambda s: compose(
                 s, {"y": torch.zeros(1, 1)}, s.moments(1), prior=linear(scoresde.VESDE())
             ),

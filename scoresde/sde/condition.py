@@ -72,6 +72,8 @@ class Field:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if min(self.shape, default=1) < 1:
+            raise InvalidValueError(f"the sides of a field are at least 1, got {self.shape}")
 
     def missing(self, value: Tensor) -> Tensor:
         """Return which rows of `(B, *)` are missing as a whole, `(B,)`."""
