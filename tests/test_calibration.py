@@ -308,6 +308,11 @@ def test_a_result_is_a_table_json_and_a_picture(tmp_path):
         (dict(log_density=lambda theta, y: theta[:, 0] * math.nan), NonFiniteError, "log_density"),
         (dict(log_density=lambda theta, y: theta[:, 0].log()), NonFiniteError, "log_density"),
         (dict(draw=3), InvalidTypeError, "draw"),
+        (
+            dict(simulate=lambda n, seed: (torch.ones(n, 2), torch.zeros(n, 2))),
+            DataError,
+            "do not vary",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(change, error, words):

@@ -14,9 +14,10 @@ from scoresde.cli.calibrate import _apart, _joined
 from scoresde.metrics import calibrate_pairs
 from scoresde.nn import MLP
 from scoresde.sde import Classes, Field
-from scoresde.units import Standardize
+from scoresde.units import Range, Standardize
 
 UNITS = Standardize((10.0, -5.0), (2.0, 0.5))
+LEVELS = Range(0, 4, levels=5)
 
 
 class Posterior(nn.Module):
@@ -55,11 +56,14 @@ def command(tmp_path, monkeypatch):
     np.savez(tmp_path / "bare.npz", x=pairs["x"], labels=pairs["labels"])
     pairs["y"] = np.where(np.arange(400)[:, None] == 7, np.nan, pairs["y"])
     np.savez(tmp_path / "gap.npz", **pairs)
+
+    pairs["x"] = LEVELS.restore(UNITS.forward(raw)).float().numpy()
+    np.savez(tmp_path / "levels.npz", **(pairs | {"y": (free + noise).numpy()}))
     monkeypatch.chdir(tmp_path)
 
-    def call(*options, share=1.0, data="held.npz"):
+    def call(*options, share=1.0, data="held.npz", units=UNITS):
         model = ScoreModel(Posterior(share), VPSDE(), (2,), "x0")
-        model.transform = UNITS
+        model.transform = units
         monkeypatch.setattr(ScoreModel, "from_pretrained", lambda path: model)
         words = ["calibrate", "model", "--data", data, "--draws", "19", "--sampler", "heun"]
         return main([*words, "--steps", "8", *options])
@@ -77,6 +81,14 @@ def test_draws_of_the_law_of_the_data_pass(command, tmp_path, capsys):
     assert {q["name"] for q in stored["quantities"]} > {"entry 0", "entry 1", "distance"}
     assert 0.5 < stored["skill"][0] < 1  # the classes lie four spreads apart
     assert (tmp_path / "deep/it/calibration.png").stat().st_size > 5000
+
+
+def test_draws_are_rounded_to_the_levels_of_the_data(command, capsys):
+    """Rounded and clipped to one of five levels, truth and draws are still of one law."""
+    assert command(data="levels.npz", units=LEVELS) == 0
+    assert "\nCalibrated: " in capsys.readouterr().out
+    assert command(data="levels.npz", units=LEVELS, share=0.3) == 0
+    assert "\nNot calibrated: " in capsys.readouterr().out
 
 
 def test_draws_that_are_too_sure_are_found_and_no_error(command, capsys):

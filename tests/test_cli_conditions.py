@@ -9,6 +9,7 @@ from scoresde.cli import main
 from scoresde.cli.begin import begin
 from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.data import Data, load
+from scoresde.data.tables import classes_of
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
@@ -119,6 +120,15 @@ def test_data_come_in_the_units_of_the_model_and_labels_that_they_lack_are_missi
     assert own.transform == model.transform != Identity()
     assert own.kinds == {"label": Classes(10)}
     assert set(own.conditions["label"].tolist()) == {-1}
+
+
+@pytest.mark.parametrize("n", [9, 11])
+def test_names_of_other_classes_than_the_models_are_told(trained, n):
+    names = [chr(97 + i % n) for i in range(33)]
+    data = load("digits")[:33]
+    data = Data(data, label=classes_of(names, "the names"))
+    with pytest.warns(UserWarning, match=f"knows 10 classes of 'label' .* {n}, .*: 'a' is 0"):
+        begin(str(trained), data)
 
 
 @pytest.mark.global_rng

@@ -55,6 +55,7 @@ def files(tmp_path, monkeypatch):
     np.save("three.npy", np.zeros((3, 2)))
     np.save("labels.npy", np.array([0, 1, 2, 1], dtype=np.int32))
     np.save("floats.npy", np.array([0.0, 1.0, 2.0, 1.0]))
+    np.save("swapped.npy", np.array([1.0, 2.0], dtype=">f4"))
     np.save("objects.npy", np.array([None]), allow_pickle=True)
 
 
@@ -73,7 +74,9 @@ def test_conditions_are_numbers_or_files_with_one_row_or_n(files):
         "z": [1.0, 2.0],
     }
     assert (rows["label"].dtype, rows["y"].dtype) == (torch.long, torch.float32)
-    assert Given.of(Takes(), 4, ["y=one.npy"]).rows(range(2))["y"].tolist() == [[1, 2], [1, 2]]
+    for name in ("one", "swapped"):  # of either order of bytes
+        found = Given.of(Takes(), 4, [f"y={name}.npy"]).rows(range(2))
+        assert found["y"].tolist() == [[1, 2], [1, 2]]
     assert Given.of(Takes(), 4, ["label=0,-1,2,1"]).values["label"].tolist() == [0, -1, 2, 1]
 
 
@@ -85,6 +88,7 @@ def test_conditions_are_numbers_or_files_with_one_row_or_n(files):
         (["y=a"], {}, InvalidValueError, "takes numbers with commas, or a .npy file; got 'a'"),
         (["label=1.5"], {}, InvalidValueError, "takes integers"),
         (["label=3"], {}, InvalidValueError, "labels from 0 to 2"),
+        ([f"label={10**20}"], {}, InvalidValueError, "takes integers"),
         (["label=floats.npy"], {}, InvalidTypeError, "integer labels"),
         (["y=1,2,3"], {}, ShapeError, r"needs the shape \(2,\), or \(4, 2\)"),
         (["y=three.npy"], {}, ShapeError, r"got \(3, 2\)"),
@@ -235,11 +239,22 @@ def test_an_image_of_any_size_and_mode_is_edited(mode, model, tmp_path):
     assert found.max() < -0.7  # black is -1
 
 
+def test_an_image_says_nothing_to_a_model_of_standardised_numbers(model, tmp_path, capsys):
+    made = ScoreModel.from_pretrained(model)
+    made.transform = scoresde.units.Standardize((100.0,), (50.0,))
+    made.save_pretrained(tmp_path / "model")
+    Image.new("L", (8, 8)).save(tmp_path / "in.png")
+    words = ["edit", str(tmp_path / "model"), "--data", str(tmp_path / "in.png")]
+    assert main([*words, "--out", str(tmp_path / "x.npy")]) == 1
+    assert "numbers that an image does not say" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ("--data nowhere.png", "nowhere.png does not exist"),
         ("--data broken.png", "cannot read the image broken.png"),
+        ("--data deep.png", "cannot read the image deep.png: its mode is 'I;16'"),
         ("--data nowhere.npy", "nowhere.npy does not exist"),
         ("--data small.npy", "the samples of small.npy have shape (1, 4, 4)"),
         ("--data data.npy --strength 0", "strength must lie in (0, 1], got 0"),
@@ -258,6 +273,7 @@ def test_wrong_options_of_edit_are_told_in_one_line(
     np.save("data.npy", np.zeros((2, 1, 8, 8), dtype=np.float32))
     np.save("small.npy", np.zeros((2, 1, 4, 4), dtype=np.float32))
     (tmp_path / "broken.png").write_bytes(b"no image")
+    Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
     words = ["edit", str(model), "--out", "x.npy", *options.split()]
     assert main(words) == 1
     err = capsys.readouterr().err

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scoresde.data import Data, load, stores
 from scoresde.data.stores import Memory
+from scoresde.data.tables import classes_of
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -98,6 +99,14 @@ def test_kinds_that_are_given_are_kept():
     assert more.kinds == {"age": Field((1,)), "y": Field((2,))}
 
 
+def test_classes_that_are_given_anew_have_no_longer_the_names_of_others():
+    named = Data(X, label=classes_of("aba", "the names"), kind=classes_of("dcd", "the names"))
+    assert named.names == {"label": ("a", "b"), "kind": ("c", "d")}
+    assert Data(named, y=torch.zeros(3)).names == named.names
+    for label in ([4, 0, 2], None):
+        assert Data(named, label=label).names == {"kind": ("c", "d")}
+
+
 def test_conditions_are_left_out_by_name():
     data = Data(torch.zeros(2, 1), label=[0, 1], y=torch.zeros(2, 3))
     assert list(data.only({"y", "other"}).conditions) == ["y"]
@@ -121,6 +130,7 @@ X = torch.zeros(3, 2)
         (dict(y=1.0), ShapeError, r"one row for each of 3 samples, got shape \(\)"),
         (dict(y=torch.zeros(3, 0)), ShapeError, "is empty"),
         (dict(y=[0, torch.inf, 1.0]), DataError, "'y' of sample 1 is infinite; write NaN"),
+        (dict(y=[0.0, -1.0, 1e300]), DataError, "'y' of sample 2 is beyond float32"),
         (dict(y=torch.zeros(3) > 0), InvalidTypeError, r"pass y.long\(\), labels of 2 classes"),
         (dict(y=torch.zeros(3) * 1j), InvalidTypeError, "pass torch.view_as_real"),
         (dict(y=torch.zeros(3, 2).long()), InvalidTypeError, r"labels have one axis.* y.float\(\)"),
@@ -128,6 +138,7 @@ X = torch.zeros(3, 2)
         (dict(y=[[1.0], [1, 2], [3]]), InvalidTypeError, "in rows of one shape"),
         (dict(label=[0, -2, 1]), DataError, r"lie in \[-2, 1\], .* that of sample 1"),
         (dict(c=torch.zeros(3)), InvalidValueError, "cannot be called 'c', .* noise level; rename"),
+        ({"self": torch.zeros(3)}, InvalidValueError, "cannot be called 'self', .* network; renam"),
         (dict(kinds={"y": Classes(2)}), UnknownNameError, "no condition 'y'"),
         (dict(y=[0, 1, 2], kinds={"y": 3}), InvalidTypeError, "Classes.n. or Field.shape., got 3"),
         (

@@ -59,6 +59,7 @@ def test_named_columns_are_conditions_and_all_others_the_samples(table):
         ({"y": ["age", "massx"]}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
         ({"y": "massx"}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
         ({"y": ["a", "b", "kind", "age", "mass"]}, DataError, "no column of .* is left for the sa"),
+        ({"x": ["kind", "age", "mass"]}, InvalidValueError, "cannot be called 'x'"),
     ],
 )
 def test_columns_that_cannot_be_used_are_named(table, condition, error, message):
@@ -87,6 +88,19 @@ def test_numbers_with_words_among_them_are_no_classes(tmp_path):
     path = written(tmp_path / "x.csv", "a,b\n1,2\n2,NA\n3,4\n4,5\n")
     with pytest.raises(InvalidTypeError, match="'b' holds numbers, but for 'NA'; leave the cells"):
         load(path, condition={"label": "b"})
+
+
+@pytest.mark.parametrize("kind", [None, Field((1,))])
+def test_decimal_commas_are_no_classes(tmp_path, kind):
+    path = written(tmp_path / "x.csv", "a;b\n1;1,5\n2;2,5\n3;1,5\n")
+    message = "'b' holds (text|numbers, but for '1,5', '2,5').* point"
+    with pytest.raises(InvalidTypeError, match=message):
+        load(path, condition={"y": "b"}, kinds=kind and {"y": kind})
+
+
+def test_text_is_no_vector(table):
+    with pytest.raises(InvalidTypeError, match=r"column 'kind' holds text, .* is numbers, Field"):
+        load(table, condition={"y": "kind", "z": ["age", "mass"]}, kinds={"y": Field((1,))})
 
 
 def test_a_table_without_a_header_numbers_its_columns(tmp_path):
@@ -201,9 +215,13 @@ def test_an_archive_has_its_conditions_beside_the_samples(tmp_path):
     np.savez(tmp_path / "x.npz", x=x, label=[0, 1, 2], y=[0, 1, 2])
     with pytest.raises(DataError, match="labels called 'y' and 'label'; keep one"):
         load(tmp_path / "x.npz")
-    np.savez(tmp_path / "x.npz", x=x, c=y)
-    with pytest.raises(InvalidValueError, match="cannot be called 'c'"):
+    np.savez(tmp_path / "x.npz", x=x, labels=[0, 1, 2], y=[0, 1, 2])
+    with pytest.raises(DataError, match="labels called 'labels' and 'y'; keep one"):
         load(tmp_path / "x.npz")
+    for name in ("c", "transform", "self"):
+        np.savez(tmp_path / "x.npz", x=x, **{name: y})
+        with pytest.raises(InvalidValueError, match=f"cannot be called '{name}'"):
+            load(tmp_path / "x.npz")
 
 
 @pytest.fixture

@@ -166,6 +166,12 @@ def fails(i):
     [
         (Items(lambda i: fails(i) if i == 4 else X[i]), DataError, "sample 4 of Items: 'no file"),
         (Items(lambda i: X[i], n=0), DataError, "Items has no samples"),
+        (Items(lambda i: None), DataError, "sample 0 of Items is None; leave it out"),
+        (Items(lambda i: (X[i] if i < 5 else None, 1)), DataError, "sample 5 of Items is None"),
+        (Items(lambda i: {"x": X[i], "y": 1, "label": 2}), DataError, "'y' and 'label'; keep one"),
+        (Items(lambda i: {"x": X[i], "y": 1, "labels": 2}), DataError, "'y' and 'labels'; keep"),
+        (Items(lambda i: torch.zeros(2).to_sparse()), InvalidTypeError, "use .to_dense"),
+        (Items(lambda i: {"x": X[i], "kinds": 1.0}), InvalidValueError, "cannot be called 'kinds'"),
         (Items(lambda i: X[i], n="a"), DataError, "Items has no length: .*; give it a method"),
         (Items(lambda i: X[i, : 1 + i // 3]), DataError, r"sample 3 .* shape \(2,\), .* sample 0"),
         (Items(lambda i: (X[i], X[i, : 1 + i])), DataError, r"'y' of sample 1 .* shape \(2,\)"),
@@ -197,7 +203,7 @@ def test_an_error_in_the_middle_of_a_lazy_data_set_names_the_sample():
 
 def test_a_stream_without_end_is_refused_in_time(monkeypatch):
     endless = Stream(X[0] for _ in itertools.count())
-    for name, room, said in (("_ROOM", 100, "more than 8 samples"), ("_MOST", 50, "than 50 samp")):
+    for name, room, said in (("_ROOM", 2500, "more than 8 samples"), ("_MOST", 50, "than 50 samp")):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch_sets, name, room)
             with pytest.raises(DataError, match=f"{said}.*__getitem__"):

@@ -315,6 +315,66 @@ def test_a_condition_belongs_to_the_outermost_that_declares_it():
         scoresde.sample(made, condition={"label": 3}, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("kind", "rows", "log_prob"),
+    [
+        (
+            Classes(3),
+            torch.tensor([1, -1, 2]),
+            lambda x, t, c: x.log_softmax(1).gather(1, c["z"][:, None])[:, 0],
+        ),
+        (
+            scoresde.Field((3,)),
+            torch.tensor([[1.0, 2.0, 3.0], [math.nan] * 3, [0.0, 1.0, 0.0]]),
+            lambda x, t, c: -(x - c["z"]).square().sum(1),
+        ),
+    ],
+)
+def test_a_sample_whose_condition_is_missing_is_not_guided_by_a_classifier(kind, rows, log_prob):
+    class Own:
+        facts = Facts(conditions={"z": kind})
+
+        def __call__(self, x, t, condition):
+            return log_prob(x, t, condition)
+
+    score = Exact(VP, 0.0, 1.0)
+    x, t = torch.randn(3, 3, generator=torch.Generator().manual_seed(0)), torch.full((3,), 0.5)
+    pull = classifier(score, Own(), 2.0)(x, t, {"z": rows}) - score(x, t)
+    assert torch.equal(pull[1], torch.zeros(3))
+    known = [0, 2]
+    alone = classifier(score, Own(), 2.0)(x[known], t[known], {"z": rows[known]})
+    torch.testing.assert_close(pull[known], alone - score(x[known], t[known]))
+    assert (pull[known].abs() > 0.01).all()
+
+
+def narrow(x, t, condition=None):
+    return -x[:, :1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda s, bad: autoguidance(s, bad, 2.0),
+        lambda s, bad: autoguidance(bad, s, 2.0),
+        lambda s, bad: classifier_free(bad, 2.0),
+        lambda s, bad: classifier(bad, lambda x, t: -x.square().sum(1), 1.0),
+        lambda s, bad: compose(s, {"y": torch.cat([Y, -Y])}, s.moments(2), prior=bad),
+        lambda s, bad: compose(s, {"y": torch.cat([Y, -Y])}, "jacobian", prior=bad),
+    ],
+)
+def test_no_part_of_a_guided_score_is_broadcast(make):
+    made = make(linear(), narrow)
+    with pytest.raises(ShapeError, match="the shape of its input"):
+        made(torch.ones(3, 2).double(), torch.full((3,), 0.5).double(), {"y": Y.expand(3, 1)})
+
+
+def test_the_two_scores_may_be_of_several_precisions():
+    x, t = torch.ones(3, 2), torch.tensor(0.5)
+    strong, weak = (lambda x, t: -x), (lambda x, t: -2 * x.double())
+    assert torch.equal(autoguidance(strong, weak, 2.0)(x, t), torch.zeros(3, 2))
+    assert torch.equal(autoguidance(weak, strong, 2.0)(x, t), torch.full((3, 2), -3.0).double())
+
+
 def test_the_network_of_a_classifier_is_in_evaluation_mode_and_restored():
     class Noisy(nn.Module):
         def __init__(self):
@@ -392,6 +452,16 @@ def test_the_density_of_a_guided_score_is_refused_and_its_flow_is_not(name, door
     torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-3)
 
 
+def test_at_0_a_guided_score_has_the_density_of_the_weak_one():
+    score, x = linear(), torch.zeros(1, 2).double()
+    mixed = classifier_free(score, 2.0)
+    scoresde.log_prob(autoguidance(mixed, score, 0.0), VP, x, condition={"y": Y})
+    between = classifier_free(score, 0.0, interval=(0.1, 1.0))  # conditional outside of it
+    for made in (autoguidance(score, mixed, 0.0), between):
+        with pytest.raises(InvalidValueError, match="that of no density"):
+            scoresde.log_prob(made, VP, x, condition={"y": Y})
+
+
 # Doors
 
 
@@ -443,6 +513,12 @@ class Bare:
             "belongs to",
         ),
         (lambda: autoguidance(linear(), linear(d=3), 2.0), ShapeError, "events"),
+        (
+            lambda: classifier(linear(), linear(scoresde.VESDE()), 2.0),
+            InvalidValueError,
+            "belongs to",
+        ),
+        (lambda: classifier(linear(), linear(d=3), 2.0), ShapeError, "events"),
     ],
 )
 def test_what_cannot_be_guidance_is_refused_when_it_is_made(make, error, message):

@@ -148,6 +148,14 @@ class Modes:
         return self.laws[condition is not None](x, t)
 
 
+@pytest.mark.parametrize("covariance", ["moments", "jacobian"])
+def test_a_batch_of_none_is_composed(covariance):
+    score = linear()
+    given = score.moments(2) if covariance == "moments" else covariance
+    made = compose(score, {"y": observed(score, 2)}, given)
+    assert made(torch.zeros(0, 2).double(), torch.zeros(0).double()).shape == (0, 2)
+
+
 @pytest.mark.parametrize("covariance", ["gauss", "jacobian"])
 def test_posteriors_wider_than_the_prior_stay_finite(covariance):
     made = compose(Modes(), {"y": torch.zeros(4, 1)}, covariance)
@@ -165,6 +173,17 @@ def test_a_jacobian_of_no_density_is_named():
     made = compose(Steep(), {"y": torch.zeros(2, 1)}, "jacobian")
     with pytest.raises(InvalidValueError, match=r'at t = 1 the Jacobian .* covariance="gauss"'):
         scoresde.sample(made, seed=0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_jacobian_of_a_detached_score_is_refused(mode):
+    class Detached(Wrapped):
+        def __call__(self, x, t, condition=None):
+            return self.ask(self.score, x, t, condition).detach()
+
+    score, x, t = linear(), torch.ones(1, 2).double(), torch.tensor([0.5]).double()
+    with mode(), pytest.raises(InvalidValueError, match=r"can be differentiated.*inference_mode"):
+        compose(Detached(score), {"y": observed(score, 2)}, "jacobian")(x, t)
 
 
 def test_observed_names_are_taken_no_longer_and_others_are_handed_on():
@@ -226,6 +245,23 @@ def test_a_prior_of_its_own_is_asked_for_the_prior_score():
             "one event has shape",
         ),
         (lambda s: compose(lambda x, t: -x, {"y": torch.zeros(1, 1)}), InvalidValueError, "no SDE"),
+        (
+            lambda s: compose(linear(d=257), {"y": torch.zeros(1, 1)}),
+            InvalidValueError,
+            "at most 256 dimensions; give the moments",
+        ),
+        (
+            lambda s: compose(
+                s, {"y": torch.zeros(1, 1)}, s.moments(1), prior=linear(scoresde.VESDE())
+            ),
+            InvalidValueError,
+            "belongs to",
+        ),
+        (
+            lambda s: compose(s, {"y": torch.zeros(1, 1)}, s.moments(1), prior=linear(d=3)),
+            ShapeError,
+            "events",
+        ),
     ],
 )
 def test_what_cannot_be_composed_is_refused_when_it_is_made(make, error, message):

@@ -183,3 +183,19 @@ def test_an_infinite_condition_is_refused_at_the_door():
 def test_impossible_units_are_refused_by_name(units, error, message):
     with pytest.raises(error, match=message):
         unet(**units)
+
+
+def test_a_kind_of_no_values_is_refused_when_it_is_made():
+    for n in (0, -1):
+        with pytest.raises(InvalidValueError, match="the number of classes must be"):
+            Classes(n)
+        with pytest.raises(InvalidValueError, match="the sides of a field are at least 1"):
+            Field((2, n))
+    Field(()).check("z", torch.zeros(3))
+
+
+def test_labels_are_of_any_integer_type():
+    for dtype in (torch.uint8, torch.int16, torch.int64, torch.uint64):
+        Classes(3).check("label", torch.tensor([0, 2], dtype=dtype))
+        with pytest.raises(InvalidValueError, match="got labels from 0 to 3"):
+            Classes(3).check("label", torch.tensor([0, 3], dtype=dtype))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from scoresde.data import Data
@@ -27,6 +29,9 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         CheckpointError: There is no such model.
         ShapeError: The samples have another shape than the model's.
         InvalidValueError: They have other units, which the model does not know.
+
+    Warns:
+        UserWarning: The classes have names, and are more or fewer than those of the model.
     """
     model = ScoreModel.from_pretrained(source)
     if data.event_shape != model.event_shape:
@@ -41,6 +46,16 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         )
     data = data.units_of(model.transform)
     known = facts(model).conditions or {}
+    for name, words in data.names.items():
+        kind = known.get(name)
+        if isinstance(kind, Classes) and len(words) != kind.n:
+            warnings.warn(
+                f"{source} knows {kind.n} classes of {name!r} by their numbers, and the data have "
+                f"names of {len(words)}, numbered in their order: {words[0]!r} is 0; if their "
+                "numbers are others, give the numbers themselves",
+                UserWarning,
+                stacklevel=2,
+            )
     more = {
         name: kind.n
         for name, kind in data.kinds.items()

@@ -32,7 +32,8 @@ class Calibrate:
     """Test whether a conditional model's draws are of the law of data that it has not seen.
 
     Each datum should be one more draw given its condition. A part of the data is tested so; the
-    others give points to measure distances to. Draws and data are in the units of the data.
+    others give points to measure distances to. Draws and data are in the units of the data, rounded
+    to its levels where it has some.
     """
 
     checkpoint: Checkpoint
@@ -81,10 +82,10 @@ class Calibrate:
                 model, sampler=self.sampler, n=len(y) * k, steps=self.steps, seed=seed,
                 condition=_apart(y.repeat_interleave(k, 0), declared), progress=False,
             ).draw(self.batch_size)  # fmt: skip
-            x = model.to_units(drawn.x.cpu())
+            x = model.transform.restore(drawn.x.cpu()).float()
             return x.reshape(len(y), k, *x.shape[1:])
 
-        x, y = model.to_units(data.x.float()), _joined(given, declared)
+        x, y = model.transform.restore(data.x).float(), _joined(given, declared)
         there = ~y.isnan().any(1)
         if not there.all():
             show(f"{int((~there).sum())} of {len(y)} samples lack a condition and are left out")

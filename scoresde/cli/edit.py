@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor
@@ -32,11 +31,13 @@ from scoresde.cli.sample import (
     write,
 )
 from scoresde.cli.terminal import show
-from scoresde.errors import DataError
+from scoresde.data.images import pixels
+from scoresde.errors import DataError, InvalidValueError
 from scoresde.noise import Noise
 from scoresde.sampling import Run
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
+from scoresde.units import Identity
 
 __all__ = ["Edit"]
 
@@ -112,7 +113,7 @@ class Edit:
         """The data `(n, *)`, in the numbers of the model."""
         path = Path(self.data)
         if path.suffix.lower() in _IMAGES:
-            return _image(path, model.event_shape)
+            return _image(path, model)
         data = held_out(self.data, None, model, usual="test")
         rows = slice(0, len(data) if self.n is None else self.n)
         return data.batch(rows).float()
@@ -127,18 +128,22 @@ def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
     return torch.cat([first[None], times[times < first - 1e-9 * sde.T]])
 
 
-def _image(path: Path, event_shape: tuple[int, ...]) -> Tensor:
+def _image(path: Path, model: ScoreModel) -> Tensor:
     """One image as a model of images in [-1, 1] takes it: its middle, resized."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    check_picture(Path("x.png"), event_shape)
-    channels, height, width = event_shape
+    check_picture(Path("x.png"), model.event_shape)
+    if model.transform != Identity() and model.transform.levels is None:
+        raise InvalidValueError(
+            f"the model learnt {model.transform}, numbers that an image does not say; give a .npy "
+            "file of them"
+        )
+    channels, height, width = model.event_shape
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+            found = pixels(opened, (height, width), "L" if channels == 1 else "RGB")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except Exception as error:  # Pillow has many kinds for a broken file
         raise DataError(f"cannot read the image {path}: {error}") from error
-    pixels = np.array(ImageOps.fit(image, (width, height))).reshape(1, height, width, channels)
-    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1
+    return torch.from_numpy(found.copy())[None].float() / 127.5 - 1

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde.checks import check_name
+from scoresde.data.given import as_tensor
 from scoresde.errors import DataError, InvalidValueError, ShapeError
 from scoresde.guidance import classifier_free
 from scoresde.sde import Classes, Field, Score, facts
@@ -156,12 +157,12 @@ def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
     else:
         try:
             numbers = [int(part) if integers else float(part) for part in text.split(",")]
-        except ValueError as error:
+            value = torch.tensor(numbers)
+        except (ValueError, RuntimeError) as error:  # of torch beyond 64 bits
             what = "integers" if integers else "numbers"
             raise InvalidValueError(
                 f"the condition {name} takes {what} with commas, or a .npy file; got {text!r}"
             ) from error
-        value = torch.tensor(numbers)
         if not integers and value.numel() == np.prod(kind.shape, dtype=int):
             value = value.reshape(kind.shape)
     value = value.long() if integers and not value.is_floating_point() else value
@@ -179,8 +180,7 @@ def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
 
 def _array(path: Path) -> Tensor:
     try:
-        array = np.load(path, allow_pickle=False)
-        return torch.from_numpy(array)
+        return as_tensor(str(path), np.load(path, allow_pickle=False))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except Exception as error:  # numpy has many kinds for a broken file

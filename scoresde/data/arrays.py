@@ -74,15 +74,17 @@ def npz(path: Path, wanted: Wanted) -> Data:
         assert x is not None
         others = {name: _member(path, archive, info, len(x)) for name, info in members.items()}
     _check(path, x.dtype)
+    found = {name: rows for name, rows in others.items() if rows is not None}
+    labels = [k for k, v in found.items() if k in _LABELS and v.dtype.kind in "iu"]
+    called = [*labels, *({"label"} & found.keys())]
+    if labels and len(called) > 1:
+        raise DataError(
+            f"{path} has labels called {' and '.join(map(repr, called))}; keep one of them"
+        )
     own: dict[str, Any] = {}
-    for name, rows in others.items():
-        if rows is None:
-            continue
-        label = name in _LABELS and rows.dtype.kind in "iu"
+    for name, rows in found.items():
         images = rows.dtype == np.uint8 and rows.ndim > 2
-        if label and "label" in others:
-            raise DataError(f"{path} has labels called {name!r} and 'label'; keep one of them")
-        own["label" if label else name] = channels_first(rows, path) if images else rows
+        own["label" if name in labels else name] = channels_first(rows, path) if images else rows
     usable = [name for name, rows in own.items() if _usable(rows)]
     return wanted.data(_tensor(path, x), own, unasked=usable, transform=_transform(x.dtype))
 

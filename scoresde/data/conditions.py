@@ -31,6 +31,7 @@ __all__ = [
     "Kind",
     "Named",
     "as_conditions",
+    "check_free",
     "check_known",
     "moments_of",
     "surveyed",
@@ -39,7 +40,10 @@ __all__ = [
 Kind = Classes | Field
 
 _COARSE = 0.01  # of a standard deviation, that neighbours in float32 may lie apart
-_TAKEN = {"x": "samples", "c": "the noise level", "transform": "the units", "kinds": "the kinds"}
+_TAKEN = {
+    "x": "samples", "c": "the noise level", "transform": "the units", "kinds": "the kinds",
+    "self": "the network",
+}  # fmt: skip
 
 
 class ConditionMoments(NamedTuple):
@@ -81,6 +85,14 @@ def check_known(name: str, conditions: Collection[str]) -> None:
     check_name("condition", name, conditions)
 
 
+def check_free(name: str) -> None:
+    """Raise InvalidValueError if a condition cannot have that name, which means something else."""
+    if name in _TAKEN:
+        raise InvalidValueError(
+            f"a condition cannot be called {name!r}, which is {_TAKEN[name]}; rename it"
+        )
+
+
 def as_conditions(
     given: Mapping[str, object], kinds: Mapping[str, Kind], n: int
 ) -> dict[str, Checked]:
@@ -100,10 +112,7 @@ def as_conditions(
     """
     found = {name: given[name] for name in sorted(given) if given[name] is not None}
     for name in found:
-        if name in _TAKEN:
-            raise InvalidValueError(
-                f"a condition cannot be called {name!r}, which is {_TAKEN[name]}; rename it"
-            )
+        check_free(name)
     for name, kind in kinds.items():
         check_known(name, given)
         if not isinstance(kind, Classes | Field):
@@ -188,6 +197,11 @@ def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor 
             rows = torch.from_numpy(narrow(rows.numpy()))
         elif rows.dtype != torch.float32 and not image:
             rows = rows.float()
+        if rows.dtype == torch.float64 and (lost := rows.float().isinf()).any():
+            raise DataError(
+                f"condition {name!r} of sample {int(lost.nonzero()[0, 0])} is beyond float32, in "
+                "which a model has it; scale it"
+            )
         if rows.ndim == 1 and (kind is None or kind.shape == (1,)):
             rows = rows[:, None]  # a number is a vector of one entry
     found = Field(tuple(rows.shape[1:]))

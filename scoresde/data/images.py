@@ -40,6 +40,7 @@ __all__ = [
     "joined",
     "keep",
     "look",
+    "pixels",
     "shape_of",
     "usable",
 ]
@@ -131,15 +132,15 @@ class Images:
         channels, *size = self.shape[1:]
         try:
             with self.items.open(i) as image:
-                pixels = _pixels(image, self.size, "L" if channels == 1 else "RGB")
+                found = pixels(image, self.size, "L" if channels == 1 else "RGB")
         except Exception as error:  # as above
             raise DataError(_unreadable(self.items.name(i), _line(error))) from error
-        if pixels.shape[1:] != tuple(size):
+        if found.shape[1:] != tuple(size):
             raise DataError(
-                f"the image {self.items.name(i)} is {pixels.shape[1:]} (height, width), not "
+                f"the image {self.items.name(i)} is {found.shape[1:]} (height, width), not "
                 f"{tuple(size)} as it was when the data were loaded"
             )
-        return pixels
+        return found
 
 
 def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | None) -> Data:
@@ -274,7 +275,12 @@ def _unreadable(name: str, error: str) -> str:
     return f"cannot read the image {name}: {error}; remove it, or pass on_bad_image='skip'"
 
 
-def _pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
+def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
+    """The bytes `(C, H, W)` of an image, cropped about its centre and resized, in a mode.
+
+    Raises:
+        ValueError: It has more than 8 bits a channel.
+    """
     from PIL import ImageOps
 
     if complaint := _complaint(image.mode):

@@ -74,6 +74,7 @@ class Data:
 
     def __init__(
         self,
+        /,
         x: Any,
         *,
         transform: Transform | None = None,
@@ -84,8 +85,9 @@ class Data:
             from scoresde.data.sources import find  # which makes data of it
 
             x = find(x)
-        own = x if isinstance(x, Data) else None
-        if own is not None:
+        self.names = {}
+        if isinstance(own := x, Data):
+            self.names = {k: v for k, v in own.names.items() if k not in conditions}
             transform = own.transform if transform is None else transform
             kept = {name: kind for name, kind in own.kinds.items() if name not in conditions}
             kinds = {**kept, **(kinds or {})}
@@ -97,7 +99,6 @@ class Data:
         found = as_conditions(conditions, kinds or {}, len(self))
         self.conditions = {name: given.rows for name, given in found.items()}
         self.kinds = {name: given.kind for name, given in found.items()}
-        self.names = {} if own is None else {**own.names}
         self.names |= {name: given.names for name, given in found.items() if given.names}
 
     def __len__(self) -> int:

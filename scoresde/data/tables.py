@@ -138,10 +138,12 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
     cells = [None if cell in (None, "") else str(cell) for cell in text]
     names = sorted({cell for cell in cells if cell is not None})
     words = [name for name in names if _number(name) is None]
-    if 2 * len(words) < len(names):
+    commas = [word for word in words if _number(word.replace(",", ".")) is not None]
+    if 2 * (len(words) - len(commas)) < len(names):
+        odd = [word for word in words if word not in commas] or commas
         raise InvalidTypeError(
-            f"{what} holds numbers, but for {some(map(repr, words))}; leave the cells of missing "
-            "numbers empty"
+            f"{what} holds numbers, but for {some(map(repr, odd))}; leave the cells of missing "
+            "numbers empty, and write a point for a decimal comma"
         )
     numbers = {name: k for k, name in enumerate(names)}
     rows = [-1 if cell is None else numbers[cell] for cell in cells]

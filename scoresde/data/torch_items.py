@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import quoted
+from scoresde.checks import check_dense, quoted
 from scoresde.data import stores
 from scoresde.data.stores import Rows, channels_first, narrow
 from scoresde.errors import DataError, InvalidTypeError
@@ -63,6 +63,8 @@ class Items:
         except Exception as error:  # as above
             raise self._unreadable(i, error) from error
         found = apart(item, self.name(i))
+        if found["x"] is None:
+            raise DataError(f"{self.name(i)} is None; leave it out of the data set")
         for image in filter(is_image, found.values()):
             try:
                 image.load()
@@ -163,11 +165,14 @@ def apart(item: Any, name: str) -> dict[str, Any]:
                 f"{name} is a dictionary of {', '.join(map(str, item)) or 'nothing'}; call the "
                 "sample 'x'"
             )
-        return {"x": item[key]} | {
-            "label" if k in _LABELS and _is_label(v) else str(k): v
-            for k, v in item.items()
-            if k != key
-        }
+        rest = {k: v for k, v in item.items() if k != key}
+        labels = [k for k, v in rest.items() if k in _LABELS and _is_label(v)]
+        called = [*labels, *({"label"} & rest.keys())]
+        if labels and len(called) > 1:
+            raise DataError(
+                f"{name} has labels called {' and '.join(map(repr, called))}; keep one of them"
+            )
+        return {"x": item[key]} | {"label" if k in labels else str(k): v for k, v in rest.items()}
     if not isinstance(item, tuple | list) or not item:
         return {"x": item}
     if isinstance(item[0], int | float):
@@ -217,6 +222,7 @@ def _nbytes(value: Any) -> int:
 def as_array(value: Any) -> np.ndarray[Any, Any]:
     """A value as an array; one of Pillow's images as bytes `(C, H, W)`."""
     if isinstance(value, Tensor):
+        check_dense("a value of a data set", value)
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     if is_image(value):

@@ -36,6 +36,7 @@ from scoresde.units import BYTES, Identity
 __all__ = ["from_torch", "is_torch"]
 
 _ROOM, _MOST = 2**30, 10**7  # bytes and samples of a stream that are read into memory
+_OBJECT = 300  # bytes that an array takes beside its numbers
 _PROBED = 8  # samples that are read twice, to see whether they are the same
 _ORDERS = (
     torch_data.SequentialSampler, torch_data.RandomSampler, torch_data.DistributedSampler,
@@ -187,7 +188,8 @@ def _streamed(source: Any, what: str) -> list[Any]:
             told = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"cannot read sample {len(items)} of {what}: {told}") from error
         items.append(item)
-        taken += nbytes(apart(item, f"sample {len(items) - 1} of {what}"))
+        found = apart(item, f"sample {len(items) - 1} of {what}")
+        taken += nbytes(found) + _OBJECT * len(found)
         if taken > _ROOM or len(items) > _MOST:
             raise DataError(
                 f"{what} is a stream of more than {len(items) - 1:,} samples, of {taken:,} bytes, "

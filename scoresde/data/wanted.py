@@ -13,7 +13,7 @@ import torch
 
 from scoresde.checks import check_name
 from scoresde.data.array_file import load_npy
-from scoresde.data.conditions import Kind
+from scoresde.data.conditions import Kind, check_free
 from scoresde.data.samples import Data
 from scoresde.data.stores import channels_first, narrow, plain
 from scoresde.data.tables import Column, Table, classes_of, read_csv, read_parquet
@@ -74,6 +74,8 @@ class Wanted:
             if self.columns(own)
             else {name: _one(own, name, self.kinds.get(name)) for name in taken}
         )
+        for name in (*given, *self.condition):
+            check_free(name)
         given |= {name: self._rows(name, v, own, files) for name, v in self.condition.items()}
         return Data(x, transform=transform, kinds=self.kinds, **given)
 
@@ -118,6 +120,11 @@ def _one(own: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
             return torch.from_numpy(np.nan_to_num(value.numbers.astype(np.float64), nan=-1)).long()
         return value.numbers
     if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        if isinstance(kind, Field):  # classes have numbers, which are none of these
+            raise InvalidTypeError(
+                f"the column {name!r} holds text, and the condition made of it is numbers, {kind}; "
+                "write numbers with a point, and leave the cells of missing ones empty"
+            )
         return classes_of(value.tolist(), f"the column {name!r}")
     return value
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from scoresde.checks import door
-from scoresde.errors import ShapeError
-from scoresde.guidance.between import Between, Interval
+from scoresde.guidance.between import Between, Interval, check_alike
 from scoresde.score import Wrapped
-from scoresde.sde import Score, facts, process_of
+from scoresde.sde import Score
 
 __all__ = ["Auto", "autoguidance"]
 
@@ -61,12 +60,5 @@ def autoguidance(
         >>> bad = scoresde.targets.Gaussian([0.0, 1.0], std=1.0).at(sde)
         >>> x = scoresde.sample(autoguidance(good, bad, 2.0), sampler="heun", n=4, seed=0)
     """
-    own, other = facts(score), facts(weaker)
-    if own.sde is not None and other.sde is not None:
-        process_of(weaker, own.sde)
-    if None not in (own.event_shape, other.event_shape) and own.event_shape != other.event_shape:
-        raise ShapeError(
-            f"the score is of events {own.event_shape} and the weaker one of {other.event_shape}; "
-            "give two scores of the same data"
-        )
+    check_alike(score, weaker, "the weaker one")
     return Auto(score, weaker, scale=scale, interval=interval)

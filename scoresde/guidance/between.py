@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_range, quoted
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import Wrapped
-from scoresde.sde import Facts, Score, passes_of
+from scoresde.sde import Facts, Score, facts, passes_of, process_of
 
-__all__ = ["Between", "Interval"]
+__all__ = ["Between", "Interval", "check_alike"]
 
 Interval = tuple[float, float]
 
@@ -82,7 +82,9 @@ class Between(Wrapped):
     def facts(self) -> Facts:
         """The facts of the strong score, with the passes of both."""
         known = super().facts
-        density = known.density if self.scale in (0, 1) else False
+        density = known.density if self.scale == 1 else False
+        if self.scale == 0 and self.interval is None:
+            density = facts(self.weaker).density
         return replace(known, passes=self._passes, density=density)
 
     def __call__(
@@ -100,7 +102,7 @@ class Between(Wrapped):
         if not strongly:
             return weak
         strong = self.ask(self.score, x, t, condition)
-        guided = weak.lerp(strong, self.scale)
+        guided = weak.to(strong.dtype).lerp(strong, self.scale)
         if inside is None:
             return guided
         rows = inside.to(x.device).reshape(-1, *(1,) * (x.ndim - 1))
@@ -123,3 +125,25 @@ class Between(Wrapped):
         weakly, strongly = self._needed(inside)
         cost = passes_of(self.weaker, ratio) if weakly else 0
         return cost + (passes_of(self.score, ratio) if strongly else 0)
+
+
+def check_alike(score: Score, other: object, what: str) -> None:
+    """Refuse two parts of one formula that are known to be of other processes or events.
+
+    Args:
+        score: A score.
+        other: What is added to it or taken from it.
+        what: The noun for it: "the weaker one".
+
+    Raises:
+        InvalidValueError: They belong to different processes.
+        ShapeError: They belong to events of different shapes.
+    """
+    own, known = facts(score), facts(other)
+    if None not in (own.sde, known.sde):
+        process_of(other, own.sde)
+    if None not in (own.event_shape, known.event_shape) and own.event_shape != known.event_shape:
+        raise ShapeError(
+            f"the score is of events {own.event_shape} and {what} of {known.event_shape}; give "
+            "both of the same data"
+        )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from scoresde.checks import check_range, door
+from scoresde.guidance.between import check_alike
 from scoresde.score import Wrapped, gradient
-from scoresde.sde import Condition, Facts, Score, facts, passes_of
+from scoresde.sde import Condition, Facts, Score, ask, facts, passes_of
 
 __all__ = ["Classified", "classifier"]
 
@@ -44,16 +46,26 @@ class Classified(Wrapped):
         log_prob, names = self.others[0], facts(self.others[0]).conditions
         rest = given.without(*names) if given and names else given
         score = self.ask(self.score, x, t, rest)
-        missing = bool(names) and (given is None or given.only(names) is None)
-        if self.scale == 0 or missing:
+        own = given.only(names) if given and names else None
+        if self.scale == 0 or (names and own is None):
             return score
-        value = lambda x, t, y: self.ask(log_prob, x, t, y)  # noqa: E731
-        return score + self.scale * gradient("a log-probability", value, x, t, given)
+        value = lambda x, t, y: ask(log_prob, x, t, y)  # noqa: E731
+        if own is None or not names:
+            return score + self.scale * gradient("a log-probability", value, x, t, given)
+        lost = torch.stack([names[name].missing(v) for name, v in own.items()]).all(0)
+        filled = {name: _without(lost, value) for name, value in own.items()}
+        pull = gradient("a log-probability", value, x, t, Condition({**(given or {}), **filled}))
+        return score + self.scale * _without(lost, pull)
 
     def _passes(self, ratio: Tensor) -> int:
         """Return the network passes of a call at noise levels sigma / alpha."""
         own = passes_of(self.score, ratio)
         return own if self.scale == 0 else own + passes_of(self.others[0], ratio)
+
+
+def _without(rows: Tensor, value: Tensor) -> Tensor:
+    """Return a tensor `(B, *)` with zeros in some of its rows."""
+    return value.masked_fill(rows.reshape(-1, *(1,) * (value.ndim - 1)), 0)
 
 
 @door
@@ -69,13 +81,14 @@ def classifier(score: Score, log_prob: Callable[..., Tensor], scale: float) -> W
         score: A score, such as an unconditional one.
         log_prob: $\log p(y \mid x, t)$, `(B,)`, a function or a module of `(x, t, condition)` that
             autograd can differentiate in x; or of `(x, t)` where it takes no condition. A name that
-            its own attribute `facts` declares is its own: the score is not given it, and where it
-            is missing there is no guidance. Without `facts` both are given every name that they
-            take.
+            its own attribute `facts` declares is its own: the score is not given it, and a sample
+            of which all of them are missing is not guided. Without `facts` both are given every
+            name that they take.
         scale: $w$: 0 without guidance, 1 Bayes's rule, above 1 sharper; finite.
 
     Raises:
-        InvalidValueError: The scale is not finite.
+        InvalidValueError: The scale is not finite, or the two belong to different processes.
+        ShapeError: They belong to events of different shapes.
 
     Examples:
         >>> import scoresde, torch
@@ -85,4 +98,5 @@ def classifier(score: Score, log_prob: Callable[..., Tensor], scale: float) -> W
         >>> bool((x > 0).double().mean() > 0.8)
         True
     """
+    check_alike(score, log_prob, "the classifier")
     return Classified(score, log_prob, scale)

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, door
 from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.guidance.between import check_alike
 from scoresde.guidance.spread import gaussian_of, lacking, precision_of, square
 from scoresde.score import Wrapped
-from scoresde.sde import SDE, Condition, Facts, Moments, Score, ask, facts, passes_of
+from scoresde.sde import SDE, Condition, Facts, Moments, Score, facts, passes_of
 
 __all__ = ["Composed", "compose"]
 
@@ -119,10 +120,10 @@ class ByGauss(Composed):
                 f"the moments are of events of {len(self.total)} dimensions, and x has events of "
                 f"shape {tuple(x.shape[1:])}"
             )
-        s = _rows(ask(self.others[0], x, t, others))
+        s = _rows(self.ask(self.others[0], x, t, others))
         weighted = (1 - n) * (s @ self.prior_precision.to(s) + snr * s) + s @ self.lack.to(s)
         for i, precision in enumerate(self.precisions):
-            s = _rows(ask(self.score, x, t, self.given(i, x, others)))
+            s = _rows(self.ask(self.score, x, t, self.given(i, x, others)))
             weighted = weighted + s @ precision.to(s) + snr * s
         axes = self.axes.to(s)
         found: Tensor = (weighted @ axes / (self.total.to(s) + snr)) @ axes.T
@@ -141,9 +142,9 @@ class ByJacobian(Composed):
         n = len(self)
         s, first = self._spread(self.others[0], x, t, others)
         root = torch.linalg.cholesky(first)
-        inverse = torch.linalg.solve_triangular(root, torch.eye(len(s[0])).to(s), upper=False)
+        inverse = torch.linalg.solve_triangular(root, torch.eye(s.shape[1]).to(s), upper=False)
         # in the coordinates in which the covariance without an observation is the identity
-        total = (1 - n) * torch.eye(len(s[0])).to(s).expand_as(first)
+        total = (1 - n) * torch.eye(s.shape[1]).to(s).expand_as(first)
         plain = inverse @ s[..., None]
         weighted = (1 - n) * plain
         for i in range(n):
@@ -162,7 +163,13 @@ class ByJacobian(Composed):
         recording = torch.is_grad_enabled()
         with torch.enable_grad():
             at = x if recording and x.requires_grad else x.detach().requires_grad_()
-            value = ask(score, at, t, condition).reshape(len(x), math.prod(x.shape[1:]))
+            value = self.ask(score, at, t, condition).reshape(len(x), math.prod(x.shape[1:]))
+            if not value.requires_grad:
+                raise InvalidValueError(
+                    "the score does not depend on x in a way that can be differentiated; take "
+                    "no_grad and detach out of it, and torch.inference_mode from around it, or "
+                    'take covariance="gauss"'
+                )
             lines = [
                 torch.autograd.grad(
                     value[:, j].sum(), at, create_graph=recording, retain_graph=True,
@@ -213,7 +220,8 @@ def compose(
         prior: The score without observations; by default `score` with these conditions missing.
 
     Raises:
-        InvalidValueError: The score knows no SDE or no event shape, or there are no observations.
+        InvalidValueError: The score knows no SDE or no event shape, or there are no observations;
+            or `prior` belongs to another process.
         ShapeError, InvalidTypeError, UnknownNameError: The observations do not fit the score, or
             each other.
 
@@ -244,6 +252,7 @@ def compose(
                 f"{tuple(value.shape[1:])}; got {tuple(rows[name].shape)}"
             )
     free = score if prior is None else prior
+    check_alike(score, free, "the prior one")
     if isinstance(covariance, str):
         if covariance == "jacobian":
             return ByJacobian(score, free, given, known.sde)

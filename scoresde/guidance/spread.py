@@ -16,7 +16,8 @@ from scoresde.sde import Condition, Moments, Score, expand, facts, process_of
 
 __all__ = ["gaussian_of", "lacking", "precision_of", "square"]
 
-_DRAWS, _STEPS, _LARGEST = 512, 32, 2048
+_DRAWS, _STEPS = 512, 32
+_LARGEST = _DRAWS // 2  # dimensions of which so many draws tell a covariance
 
 
 def gaussian_of(score: Score, condition: Condition | None = None) -> Moments:

@@ -107,7 +107,7 @@ def gradient(
         if not value.requires_grad:
             raise InvalidValueError(
                 f"{what} does not depend on x in a way that can be differentiated; "
-                "take no_grad and detach out of it"
+                "take no_grad and detach out of it, and torch.inference_mode from around it"
             )
         (found,) = torch.autograd.grad(
             value.sum(), at, create_graph=recording, materialize_grads=True

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoresde.checks import check_noise, door
 from scoresde.score.wrapped import Wrapped
-from scoresde.sde import SDE, Condition, Facts, Score, check_output
+from scoresde.sde import SDE, Condition, Facts, Score, ask, check_output
 
 __all__ = ["DenoiserScore", "from_denoiser"]
 
@@ -38,7 +38,7 @@ class DenoiserScore(Wrapped):
         time = self.sde.as_time(t)
         remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"
         check_noise(self.sde.sigma(time), time, remedy)
-        out: Any = self.ask(self.score, x, t, condition)
+        out: Any = ask(self.score, x, t, condition)
         alpha, sigma = self.sde.at(time, x)
         # half precision holds sigma, and not its square
         return (alpha * check_output("denoiser", out, x) - x) / sigma / sigma

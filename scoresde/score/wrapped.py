@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scoresde.checks import door, quoted
 from scoresde.errors import InvalidTypeError
-from scoresde.sde import Condition, Facts, Score, ask, facts
+from scoresde.sde import Condition, Facts, Score, ask, check_output, facts
 
 __all__ = ["Wrapped"]
 
@@ -60,5 +60,9 @@ class Wrapped:
     def ask(
         score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Return the value of a score, which is given the conditions that it takes."""
-        return ask(score, x, t, condition)
+        """Return the value of a score `(B, *)`, which is given the conditions that it takes.
+
+        Raises:
+            InvalidTypeError, ShapeError: It is no tensor like `x`: nothing is broadcast.
+        """
+        return check_output("score", ask(score, x, t, condition), x)

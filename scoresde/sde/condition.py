@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,16 +37,23 @@ class Classes:
         """Return the shape of one label, a number."""
         return ()
 
+    def missing(self, value: Tensor) -> Tensor:
+        """Return which labels of `(B,)` are missing."""
+        return value < 0
+
     def check(self, name: str, value: Tensor) -> None:
         """Raise unless `value` holds labels from -1 to n - 1."""
         if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
             raise InvalidTypeError(
                 f"condition {name!r} takes integer labels, got {value.dtype}; pass labels.long()"
             )
-        if value.numel() and not (-1 <= int(value.min()) and int(value.max()) < self.n):
+        if not value.numel():
+            return
+        low, high = (int(end) for end in value.long().aminmax())  # torch orders no uint64
+        if not (-1 <= low and high < self.n):
             raise InvalidValueError(
                 f"condition {name!r} takes labels from 0 to {self.n - 1}, or -1 where one is "
-                f"missing; got labels from {int(value.min())} to {int(value.max())}"
+                f"missing; got labels from {low} to {high}"
             )
 
 
@@ -64,6 +72,12 @@ class Field:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if min(self.shape, default=1) < 1:
+            raise InvalidValueError(f"the sides of a field are at least 1, got {self.shape}")
+
+    def missing(self, value: Tensor) -> Tensor:
+        """Return which rows of `(B, *)` are missing as a whole, `(B,)`."""
+        return value.isnan().reshape(len(value), math.prod(self.shape)).all(1)
 
     def check(self, name: str, value: Tensor) -> None:
         """Raise unless `value` holds floating point numbers, none of which is infinite."""

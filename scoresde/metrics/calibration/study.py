@@ -11,7 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde.checks import as_numbers, check_integer, check_range, quoted, seeded
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+)
 from scoresde.metrics.calibration.ranks import Directions, energy_scores, nearest, position
 from scoresde.metrics.calibration.result import Calibration, Quantity
 from scoresde.metrics.checks import finite
@@ -64,6 +70,8 @@ class Study:
         third = int(torch.randint(2**62, (), generator=g))
         (theta, y), (others, data) = tested, other
         n = len(theta)
+        if not others.std(0).any():
+            raise DataError("the parameters do not vary, so that there is nothing to test")
         scale, size = (_spread(part.reshape(len(part), -1)) for part in (others, data))
         near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
         directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g)
