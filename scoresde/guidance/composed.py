@@ -213,7 +213,8 @@ def compose(
         observations: By name n rows, such as `{"y": y}` with `y` of shape `(n, *)`; the score made
             of them takes these names no longer.
         covariance: How $\Sigma_i$ and $\Sigma_0$ are found. `"gauss"` takes the Gaussians with the
-            moments of 512 draws of each posterior and of the prior, made once by the flow;
+            moments of 512 draws of each posterior and of the prior, made once by the flow, for
+            events of at most 256 dimensions;
             `"jacobian"` takes the Jacobian of the score at each state, which must be accurate, as
             a network's often is not at much noise. Or the moments themselves: those of the prior,
             and then those of the n posteriors.
