@@ -752,7 +752,7 @@ def test_without_noise_at_eps_the_density_of_the_data_is_that_of_the_flow():
 def test_a_density_that_is_no_number_is_an_error():
     x = torch.full((1, 2), 1e200, dtype=DOUBLE)
     for density in (log_prob, elbo):
-        with pytest.raises(NonFiniteError, match=r"log-density of samples \[0\]"):
+        with pytest.raises(NonFiniteError, match=r"(points|samples) \[0\]"):
             density(Gaussian([0.0, 0.0], std=1.0).at(SDES["vp"]), SDES["vp"], x)
 
 

@@ -204,14 +204,14 @@ def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor 
             )
         if rows.ndim == 1 and (kind is None or kind.shape == (1,)):
             rows = rows[:, None]  # a number is a vector of one entry
+    if 0 in rows.shape[1:]:
+        raise ShapeError(f"condition {name!r} is empty: shape {tuple(rows.shape)}")
     found = Field(tuple(rows.shape[1:]))
     if kind is not None and kind != found:
         raise ShapeError(
             f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}; give "
             "rows of that shape, or another kind"
         )
-    if 0 in found.shape:
-        raise ShapeError(f"condition {name!r} is empty: shape {tuple(rows.shape)}")
     return rows, found
 
 
