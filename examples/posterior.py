@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 import scoresde
-from scoresde import VPSDE, Moments, ScoreModel, nn, plot
+from scoresde import VESDE, Moments, ScoreModel, nn, plot
 from scoresde.data import load
 from scoresde.metrics import calibrate, energy_distance
 from scoresde.training import Averages, Optimiser, TrainConfig, Trainer
@@ -89,8 +89,8 @@ def train(options: Options) -> ScoreModel:
     data = load(TensorDataset(*simulate(options.simulations, 1)), standardize=True)
     net = nn.MLP(2, hidden=(128,) * 3, condition={"y": 2})
     model = ScoreModel(
-        net, VPSDE(), data.event_shape, moments=Moments(*data.moments()),
-        condition_moments=data.condition_moments(),
+        net, VESDE(sigma_min=0.002, sigma_max=20.0), data.event_shape,
+        moments=Moments(*data.moments()), condition_moments=data.condition_moments(),
     )  # fmt: skip
     config = TrainConfig(
         steps=options.steps, batch_size=256, condition_dropout=0.0,
