@@ -121,3 +121,14 @@ def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, cap
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_the_estimate_of_the_solvers_error_saves_the_second_solution(folders, capsys):
+    words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz")]
+    found = {}
+    for error in ("full", "estimate"):
+        assert main([*words, "--error", error]) == 0
+        out = capsys.readouterr().out.splitlines()
+        found[error] = numbers(next(line for line in out if line.startswith("evaluations")))[0]
+        assert out[1] == f"log-density   {-np.log(2 * np.pi):.2f} ± 0.00 nats"
+    assert found["estimate"] < found["full"]

@@ -42,6 +42,8 @@ class Likelihood:
     """Random probes for each sample; below 8 they have no error bar."""
     tol: float = 1e-4
     """The solver's tolerance, positive."""
+    error: Literal["full", "estimate"] = "full"
+    """The solver's error: full solves twice; estimate is faster, and less sure."""
     seed: int = 0
     """The randomness of the probes and of dequantisation, an integer from 0 to 2**64 - 1."""
     batch_size: int = 64
@@ -68,6 +70,7 @@ class Likelihood:
                     probes=self.probes,
                     rtol=self.tol,
                     atol=self.tol,
+                    error=self.error,
                     seed=self.seed,
                     first=self.first + i,
                     condition=None if given is None else given.rows(rows),
