@@ -1,6 +1,7 @@
 """How every test runs: one thread per process, no hidden randomness, one budget of examples."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the commands that tests start
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network
@@ -10,6 +11,11 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
+
+# What a shell starts in the background, or under nohup, ignores these: tests send them.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # `CI=true` would silently select hypothesis's own profile, so the choice is made here: a
 # developer's run explores, CI's run is the same every time, and the nightly one digs.

@@ -527,19 +527,11 @@ def send(*numbers):
 HUP, TERM = signal.SIGHUP, signal.SIGTERM
 
 
-@pytest.fixture
-def terminal():
-    """A process that a terminal started, which `nohup` did not."""
-    before = signal.signal(HUP, signal.SIG_DFL)
-    yield
-    signal.signal(HUP, before)
-
-
 @pytest.mark.parametrize(
     ("numbers", "code"),
     [((HUP,), 129), ((HUP, HUP), 129), ((HUP, HUP, HUP), 129), ((TERM, HUP), 143)],
 )
-def test_a_terminal_that_is_closed_costs_no_step(tmp_path, terminal, numbers, code):
+def test_a_terminal_that_is_closed_costs_no_step(tmp_path, numbers, code):
     """A shell that ends sends one SIGHUP, the terminal another."""
     trainer = Trainer(hooked(4, send(*numbers)), data(), CONFIG, folder=tmp_path)
     before = signal.getsignal(HUP)
@@ -550,7 +542,7 @@ def test_a_terminal_that_is_closed_costs_no_step(tmp_path, terminal, numbers, co
     assert signal.getsignal(HUP) == before
 
 
-def test_a_second_signal_that_asks_for_the_end_ends_at_once(tmp_path, terminal):
+def test_a_second_signal_that_asks_for_the_end_ends_at_once(tmp_path):
     with pytest.raises(SystemExit):
         Trainer(hooked(4, send(HUP, TERM)), data(), CONFIG, folder=tmp_path).train()
     assert list(tmp_path.glob("step-*")) == []
