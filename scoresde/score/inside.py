@@ -148,9 +148,7 @@ def evaluating(score: object) -> Iterator[None]:
     finally:
         with _lock:
             for layer in layers:
-                runs = _running.get(layer)
-                if runs is None:  # nobody can reach it any more, nor this run
-                    continue
+                runs = _running.get(layer, [2, False])  # or nobody can reach it, nor this run
                 runs[0] -= 1
                 if not runs[0]:
                     _running.pop(layer, None)
