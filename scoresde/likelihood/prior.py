@@ -12,7 +12,6 @@ from torch import Tensor
 
 from scoresde.divergence import jacobian
 from scoresde.errors import InvalidValueError
-from scoresde.metrics.interval import mean_interval
 from scoresde.noise import Noise
 from scoresde.sde import SDE, Moments, ReverseSDE
 
@@ -156,6 +155,8 @@ class End:
 
 def _normaliser(delta: Tensor) -> tuple[Tensor, Tensor]:
     """Return c for integrals to the draws `(64,)`, and its half-width, `()` each."""
+    from scoresde.metrics.interval import mean_interval  # its package is slow to import
+
     top = delta.max()
     mass = (delta - top).exp().reshape(2, _PAIRS).mean(0)
     # squares of a shift of the mean are in it, so that its law is skewed
