@@ -383,3 +383,18 @@ def test_pairs_that_do_not_fit_are_refused(change, error, words):
     given = dict(theta=theta, y=y) | change
     with pytest.raises(error, match=words):
         calibrate_pairs(posterior, given.pop("theta"), given.pop("y"), **given)
+
+
+def test_draws_that_change_their_data_in_place_change_no_result():
+    def changing(y, k, seed):
+        found = posterior(y.clone(), k, seed)
+        y.zero_()
+        return found
+
+    theta, y = simulate(200, 0)
+    likelihood = lambda theta, y: -((theta - y) ** 2).flatten(1).sum(1)  # noqa: E731
+    one, other = (
+        calibrate_pairs(f, theta, y, log_likelihood=likelihood, log_density=likelihood)
+        for f in (posterior, changing)
+    )
+    assert one == other

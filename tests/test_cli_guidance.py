@@ -1,6 +1,7 @@
 """Conditions, guidance and editing on the command line."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -281,3 +282,23 @@ def test_wrong_options_of_edit_are_told_in_one_line(
     assert err.count("\n") == 1
     assert message in err
     assert not (tmp_path / "x.npy").exists()
+
+
+def test_a_pipe_is_no_file_of_conditions(files):
+    os.mkfifo("pipe.npy")
+    with pytest.raises(DataError, match=r"cannot read pipe\.npy: .*it is no file, but a pipe"):
+        Given.of(Takes(), 4, ["y=pipe.npy"])
+
+
+def test_samples_of_guidance_without_an_upper_end_are_kept(model, tmp_path, capsys):
+    options = ["--sampler", "ddim", "--class", "1", "--guidance", "2", "--interval", "0.1", "inf"]
+    assert np.isfinite(drawn(model, tmp_path, *options)).all()
+
+
+def test_an_edit_does_not_replace_its_data(model, tmp_path, capsys):
+    path = tmp_path / "data.npy"
+    np.save(path, np.zeros((2, 1, 8, 8), np.float32))
+    before = path.read_bytes()
+    assert main(["edit", str(model), "--data", str(path), "--out", str(path), "--steps", "2"]) == 1
+    assert "holds the data; write the edits to another file" in capsys.readouterr().err
+    assert path.read_bytes() == before

@@ -718,6 +718,16 @@ def test_a_table_of_images_has_its_labels_beside_it():
         assert (data.label.tolist(), data.classes) == ([1, 0, 2, 1], 3)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [[None, 1, 0], [-1, np.int64(1), np.int64(0)], list(torch.tensor([-1, 1, 0])), [-1, 1, None]],
+)
+def test_the_labels_of_a_table_may_be_missing_and_of_any_library(labels):
+    data = load(Table(x=[[0.0, 1.0]] * 3, label=labels))
+    assert data.classes == 2
+    assert data.label.tolist() == [-1, 1, 0 if labels[2] is not None else -1]
+
+
 def test_a_table_of_arrays_is_taken_as_it_is():
     x = np.random.default_rng(0).normal(size=(5, 2, 3))
     data = load(Table(x=x.tolist()))

@@ -273,3 +273,21 @@ def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path)
             load(photos, condition={"y": given})
     with pytest.raises(DataError, match=r"condition 'y' is 'y\.txt', which is no file of cond"):
         load(torch.zeros(2, 2), condition={"y": "y.txt"})
+
+
+@pytest.mark.parametrize("text", ["0,1\n.5,2\n", "0, 1\n2, 3\n", "0\n.5\n"])
+def test_numbered_columns_are_taken_neither_for_names_nor_for_a_sample(tmp_path, text):
+    with pytest.raises(DataError, match="may be the names that pandas gives, or a sample"):
+        load(written(tmp_path / "x.csv", text))
+
+
+def test_labels_of_one_column_may_begin_with_0(tmp_path):
+    labels = written(tmp_path / "labels.csv", "0\n2\n1\n")
+    assert load(torch.zeros(3, 2), condition={"label": str(labels)}).label.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("y", [[[0], [1]], [False, True], [0, 1, 0]])
+def test_labels_of_an_archive_that_are_none_are_told(tmp_path, y):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 2), np.float32), y=np.array(y))
+    with pytest.warns(UserWarning, match=r"has 'y', which is left out: labels are integers"):
+        assert load(tmp_path / "x.npz").kinds == {}

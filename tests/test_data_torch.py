@@ -355,3 +355,11 @@ def test_a_lazy_data_set_trains_alike_in_workers_and_here():
         results.append(Trainer(model, source, config).train(progress=False).state_dict())
     for name, value in results[0].items():
         assert torch.equal(value, results[1][name])
+
+
+def test_numbers_beside_missing_ones_stay_what_they_are():
+    ages = [0, 1, 2.5, None, 1e-3, 7]
+    found = load(Items(lambda i: {"x": np.float32([i, 0]), "age": ages[i]}))
+    assert found.kinds == {"age": Field((1,))}
+    expected = torch.tensor([[0, 1, 2.5, torch.nan, 1e-3, 7]]).T
+    torch.testing.assert_close(found.conditions["age"], expected, equal_nan=True)

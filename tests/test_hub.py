@@ -20,6 +20,7 @@ from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraErro
 from scoresde.metrics import Comparison, Estimate, Evaluation
 from scoresde.nn import MLP, UNet
 from scoresde.pretrained import card
+from scoresde.pretrained.private import without_paths
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, SDES, VESDE, VPSDE
 
@@ -556,3 +557,10 @@ def test_the_files_of_a_model_hold_the_number_of_its_parameters(tmp_path):
     ScoreModel(net, VESDE(), (1, 4, 4)).save_pretrained(tmp_path)
     config = checkpoint.read_json(tmp_path / "config.json")
     assert config["parameters"] == sum(p.numel() for p in net.parameters())
+
+
+def test_the_name_of_a_condition_is_shared_without_the_path_of_its_file():
+    tree = {"data": {"source": "a=b/c", "condition": ["y=/home/me/y.npy", "age=years,"], "n": [1]}}
+    assert without_paths(tree) == {
+        "data": {"source": "c", "condition": ["y=y.npy", "age=years,"], "n": [1]}
+    }

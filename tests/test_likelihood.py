@@ -533,6 +533,29 @@ def test_evaluations_are_counted_for_each_sample(t):
     assert len(set(found.nfe.tolist())) > 1
 
 
+def test_the_bar_of_the_prior_holds_its_constant_where_a_condition_moves_the_law():
+    """Its draws then have squares of the shift, of a skewed law; one point for each seed."""
+    sde, size, n, held = VPSDE(T=0.5), 64, 100, 0
+    alpha, sigma = (
+        float(f(torch.tensor(0.5, dtype=torch.float64))) for f in (sde.alpha, sde.sigma)
+    )
+    var = alpha**2 * 0.09 + sigma**2
+    given = partial(torch.randn, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def score(x, t, condition):
+        return (alpha * condition["y"] - x) / var
+
+    for seed in range(n):
+        y, noise = given(2, 1, size)
+        x = alpha * y + math.sqrt(var) * noise
+        found = log_prob(
+            score, sde, x, t=0.5, seed=seed, condition={"y": y}, moments=Moments(0.0, var=1.09)
+        )
+        exact = -0.5 * (noise.square().sum() + size * math.log(2 * math.pi * var))
+        held += bool((found.value - exact).abs() <= found.error)
+    assert held >= 88  # .95 n less three standard deviations
+
+
 def test_a_condition_is_bound_to_its_sample():
     sde, x = VPSDE(), draws(MIXTURE, 4)
 

@@ -410,3 +410,51 @@ def test_seeds_govern_in_the_parent_and_where_a_fork_sets_another():
     torch.default_generator.manual_seed(3)
     assert forked(seeded) == expected
     assert forked(lambda: seeds_of(1, 5, None, 0)[0][0]) == 5
+
+
+class Both(scoresde.Wrapped):
+    """A score of two models that keeps a run of itself, so that both go together."""
+
+    def __init__(self, own, other):
+        super().__init__(own, other)
+        self.states = trajectory(self, sampler="ddim", steps=3, n=2, seed=0)
+        next(self.states)
+
+
+def left(other):
+    with torch.random.fork_rng():
+        Both(ScoreModel(Net(), SDE, (4,)).train(), other)
+
+
+def test_a_run_that_nobody_can_reach_any_more_gives_networks_that_live_on_their_mode_back():
+    with torch.random.fork_rng():
+        model = ScoreModel(Net(), SDE, (4,)).train()
+    left(model)
+    gc.collect()
+    assert {layer.training for layer in model.modules()} == {True}
+
+
+def test_a_run_that_nobody_can_reach_may_end_while_another_begins():
+    class Collecting(nn.Linear):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "training" and not value:
+                gc.collect()
+
+    with torch.random.fork_rng():
+        layer, other = Collecting(1, 1), nn.Linear(1, 1)
+
+    def begin():
+        left(other)
+        with evaluating([layer, other]):
+            pass
+
+    gc.disable()
+    thread = threading.Thread(target=begin, daemon=True)
+    try:
+        thread.start()
+        thread.join(20)
+    finally:
+        gc.enable()
+    assert not thread.is_alive()
+    assert (layer.training, other.training) == (True, True)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
+from torch.utils.data import StackDataset
 
 import scoresde
 from scoresde import (
@@ -456,3 +457,21 @@ def test_a_range_of_levels_has_no_level_for_a_nan():
             scoresde.data.to_uint8(x)
         with pytest.raises(NonFiniteError, match="x holds NaN or infinity"):
             Range(-1, 1, levels=3).restore(x)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        Data,
+        lambda x: Data(torch.zeros(3, 2), y=x),
+        lambda x: load(StackDataset(x=list(np.ma.array([x, x])), z=torch.zeros(2))),
+        lambda x: sample(
+            scoresde.load("mnist"), n=3, seed=0, steps=1, condition={"label": x[:, 0]}
+        ),
+    ],
+)
+def test_masked_numbers_are_not_taken_for_others(use):
+    x = np.ma.array(np.full((3, 2), -999.0, np.float32), mask=np.eye(3, 2))
+    with pytest.raises(InvalidTypeError, match="masked numbers, which would be taken for others"):
+        use(x)
+    assert Data(np.ma.array(np.ones((3, 2), np.float32))).x.sum() == 6

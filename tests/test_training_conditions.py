@@ -11,7 +11,7 @@ from strategies import sdes
 from torch import nn
 
 from scoresde.data import Data
-from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidValueError, TrainingError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.noise import Noise
 from scoresde.objectives import LOSSES, dsm_floor, dsm_loss, edm
@@ -268,3 +268,13 @@ def test_data_in_other_units_than_the_model_learnt_are_refused():
     with pytest.raises(InvalidValueError, match=r"data\.units_of\(model\.transform\)"):
         Trainer(trained, other, CONFIG)
     Trainer(trained, other.units_of(trained.transform), CONFIG)
+
+
+@pytest.mark.parametrize("name", ["y", "label"])
+def test_conditions_in_memory_that_change_under_a_run_end_it(name):
+    own = data()
+    trainer = Trainer(model(), own, CONFIG)
+    trainer.train(2, progress=False)
+    own.conditions[name][0] += 1
+    with pytest.raises(TrainingError, match=f"conditions '{name}' of the samples 0 to"):
+        trainer.train(progress=False)

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +35,7 @@ __all__ = [
     "check_noise",
     "check_range",
     "check_shape",
+    "check_unmasked",
     "held",
     "is_out_of_memory",
     "named",
@@ -237,12 +239,22 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     """
     if "dtype" in options and not _is_real(value):
         raise InvalidTypeError(f"{what} must be a real number or tensor, got {quoted(value)}")
+    check_unmasked(what, value)
     try:
         return torch.as_tensor(value, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError(
             f"{what} must be a number or a tensor, got {quoted(value)}"
         ) from error
+
+
+def check_unmasked(what: str, value: object) -> None:
+    """Raise InvalidTypeError if some of the numbers in an array of numpy's are masked."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InvalidTypeError(
+            f"{what} has masked numbers, which would be taken for others; leave them out, or pass "
+            "value.filled(numpy.nan) where a number may be missing"
+        )
 
 
 def _is_real(value: object) -> bool:

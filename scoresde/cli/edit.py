@@ -82,6 +82,8 @@ class Edit:
         """Edit and write."""
         check_out(self.out)
         check_replaced(self.out)
+        if self.out.exists() and self.out.resolve() == Path(self.data).resolve():
+            raise InvalidValueError(f"{self.out} holds the data; write the edits to another file")
         check_range("strength", self.strength, "(0, 1]")
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
         check_picture(self.out, model.event_shape)

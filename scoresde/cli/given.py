@@ -129,7 +129,7 @@ class Given:
         return {
             "condition": checkpoint.digest(tensors, "", 0)[:16] if tensors else None,
             "guidance": self.guidance,
-            "interval": None if self.interval is None else list(self.interval),
+            "interval": None if self.interval is None else [*map(str, self.interval)],
         }
 
 
@@ -180,7 +180,8 @@ def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
 
 def _array(path: Path) -> Tensor:
     try:
-        return as_tensor(str(path), np.load(path, allow_pickle=False))
+        with checkpoint.open_file(path) as file:  # a pipe would be waited for
+            return as_tensor(str(path), np.load(file, allow_pickle=False))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except Exception as error:  # numpy has many kinds for a broken file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,6 +87,14 @@ def npz(path: Path, wanted: Wanted) -> Data:
         images = rows.dtype == np.uint8 and rows.ndim > 2
         own["label" if name in labels else name] = channels_first(rows, path) if images else rows
     usable = [name for name, rows in own.items() if _usable(rows)]
+    for name in [*_LABELS, "label"] if not wanted.condition else ():
+        if name in members and not {name, "label" if name in labels else name} & {*usable}:
+            warnings.warn(
+                f"{path} has {name!r}, which is left out: labels are integers of shape ({len(x)},)"
+                ", as y[:, 0] is, and vectors are floats",
+                UserWarning,
+                stacklevel=6,
+            )
     return wanted.data(_tensor(path, x), own, unasked=usable, transform=_transform(x.dtype))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_dense, quoted
+from scoresde.checks import check_dense, check_unmasked, quoted
 from scoresde.data import stores
 from scoresde.data.stores import Store, narrow
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
@@ -54,6 +54,7 @@ def as_tensor(what: str, given: object) -> Tensor:
     """
     if isinstance(given, Tensor):
         return given
+    check_unmasked(what, given)
     if isinstance(given, np.memmap):  # whoever cuts its file off would end this process
         if given.nbytes > stores.IN_MEMORY:
             raise DataError(

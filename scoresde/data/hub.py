@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ def from_table(
             f"no column of {', '.join(table.column_names)} holds images or arrays of numbers"
         )
     check_name("column", column, table.column_names)
-    unasked = ["label"] if column != "label" and isinstance(row.get(own.label), int) else []
+    unasked = ["label"] if own.label in row and column != own.label and own.are_labels else []
     cells = Cells(table, column)
     if not _is_image(row[column]):
         rows = Rows(len(table), cells.get, f"the column {column!r}")
@@ -130,12 +130,20 @@ class Columns(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         name = self.label if name == "label" else name
-        values = list(self.table[name])
+        values = [_plain(value) for value in self.table[name]]
+        if name == self.label and self.are_labels:
+            values = [-1 if value is None else value for value in values]
         names = getattr(getattr(self.table, "features", {}).get(name), "names", None)
         if names and all(isinstance(value, int) for value in values):
             return Named(torch.tensor(values), tuple(names))
         text = any(isinstance(value, str) for value in values)
         return np.array(values, dtype=object) if text else np.asarray(values)
+
+    @cached_property
+    def are_labels(self) -> bool:
+        """Whether the labels are integers, of which some may be missing."""
+        known = [_plain(value) for value in self.table[self.label] if value is not None]
+        return bool(known) and all(isinstance(value, int) for value in known)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.table.column_names)
@@ -166,6 +174,11 @@ class Cells:
     def name(self, i: int) -> str:
         """The row and the column."""
         return f"in row {i} of the column {self.column!r}"
+
+
+def _plain(value: Any) -> Any:
+    """A number of torch's or numpy's as one of Python's; all else as it is."""
+    return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 
 def _is_image(value: object) -> bool:

@@ -282,7 +282,7 @@ class Data:
         """Compare some of the samples, 16 MiB at least, with what the survey found in them.
 
         Turns 0, 1, ... look at one part after another, all of them where the samples are few. The
-        conditions that are not in memory are looked at likewise.
+        conditions are looked at likewise.
 
         Returns:
             What has changed, in words, or nothing.
@@ -292,8 +292,8 @@ class Data:
         """
         watched = [("", self.store, self.survey)]
         for name, kept in self.conditions.items():
-            if not isinstance(kept, Tensor):
-                watched.append((f"conditions {name!r} of the ", kept, self.surveys[name]))
+            store = Memory(kept) if isinstance(kept, Tensor) else kept
+            watched.append((f"conditions {name!r} of the ", store, self.surveys[name]))
         for what, store, found in watched:
             if part := differing(store, found, turn):
                 return (

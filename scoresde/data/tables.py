@@ -182,7 +182,14 @@ def read_csv(path: Path) -> Table:
         raise DataError(f"{path} is empty")
     names = [cell.strip() for cell in lines[0]]
     if all(_number(name) is not None for name in names):
-        names = [str(k) for k in range(len(names))]
+        numbered = [str(k) for k in range(len(names))]
+        labels = len(names) == 1 and all(_WHOLE.fullmatch(cell.strip()) for (cell, *_) in lines)
+        if names == numbered and not labels:
+            raise DataError(
+                f"the first line of {path}, {some(names)}, may be the names that pandas gives, or "
+                "a sample; write names there, or leave pandas's out by header=False"
+            )
+        names = numbered
     else:
         lines = lines[1:]
     _check_header(path, names, lines)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_dense, quoted
+from scoresde.checks import check_dense, check_unmasked, quoted
 from scoresde.data import stores
 from scoresde.data.stores import Rows, channels_first, narrow
 from scoresde.errors import DataError, InvalidTypeError
@@ -228,6 +228,7 @@ def as_array(value: Any) -> np.ndarray[Any, Any]:
     if is_image(value):
         pixels = np.array(value)
         return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+    check_unmasked("a value of a data set", value)
     return np.asarray(value)
 
 
@@ -254,9 +255,10 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
     if len(known) == len(values):
         rows = np.stack([value for _, value in known])
     else:
-        integers = first.dtype.kind in "iu" and first.ndim == 0
+        integers = all(value.dtype.kind in "iu" and value.ndim == 0 for _, value in known)
         rows = np.full((len(values), *first.shape), -1 if integers else np.nan)
-        rows = rows.astype(np.int64 if integers else np.promote_types(first.dtype, np.float32))
+        wide = np.result_type(np.float32, *{value.dtype for _, value in known})
+        rows = rows.astype(np.int64 if integers else wide)
         for i, value in known:
             rows[i] = value
     listed = rows.dtype == np.float64 and not hasattr(values[known[0][0]], "dtype")

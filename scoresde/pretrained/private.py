@@ -40,10 +40,16 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: without_paths(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [without_paths(part) for part in value]
+        return [_condition(part) for part in value]
     if not isinstance(value, str):
         return value
     if _OF_THE_HUB.fullmatch(value) and not os.path.exists(value.removeprefix("hf:")):
         return value
     kept = "hf:" if value.startswith("hf:") else ""
     return kept + re.split(r"[/\\]", value.removeprefix("hf:").rstrip("/\\"))[-1]
+
+
+def _condition(value: Any) -> Any:
+    """A part of a list, of which `NAME=` before a path stays."""
+    found = re.match(r"\w+=", value) if isinstance(value, str) else None
+    return without_paths(value) if found is None else found[0] + without_paths(value[found.end() :])

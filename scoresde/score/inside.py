@@ -26,9 +26,9 @@ _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes
 # Whose functions read no network of the user's by a global name.
 _LIBRARIES = frozenset({"torch", "scoresde"})
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a run that nobody can reach any more may end within another's block
 # For each module that runs now: how often, and the mode to restore after the last time.
-_running: weakref.WeakKeyDictionary[nn.Module, tuple[int, bool]] = weakref.WeakKeyDictionary()
+_running: weakref.WeakKeyDictionary[nn.Module, list[Any]] = weakref.WeakKeyDictionary()
 
 
 def modules(score: object) -> list[nn.Module]:
@@ -140,19 +140,19 @@ def evaluating(score: object) -> Iterator[None]:
     layers = {layer for module in modules(score) for layer in module.modules()}
     with _lock:
         for layer in layers:
-            count, mode = _running.get(layer, (0, layer.training))
-            _running[layer] = count + 1, mode
+            runs = _running.setdefault(layer, [0, layer.training])
+            runs[0] += 1
             layer.training = False
     try:
         yield
     finally:
         with _lock:
             for layer in layers:
-                count, mode = _running.pop(layer)
-                if count > 1:
-                    _running[layer] = count - 1, mode
-                else:
-                    layer.training = mode
+                runs = _running.get(layer, [2, False])  # or nobody can reach it, nor this run
+                runs[0] -= 1
+                if not runs[0]:
+                    _running.pop(layer, None)
+                    layer.training = runs[1]
 
 
 def device_of(score: object) -> torch.device:

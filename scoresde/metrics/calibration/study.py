@@ -124,7 +124,7 @@ class Study:
                 rows = slice(first, min(first + self.batch_size, n))
                 seed = int(torch.randint(2**62, (), generator=g))
                 part = y[rows]
-                given = as_numbers("the draws", self.draw(part, self.draws, seed))
+                given = as_numbers("the draws", self.draw(part.clone(), self.draws, seed))
                 drawn = finite("the draws", given)
                 expected = (len(part), self.draws, *event)
                 if drawn.shape != expected:
