@@ -76,8 +76,8 @@ def log_prob(
     - `"prior"`: the law at `T` is the Gaussian with the moments of the data, those of `moments` or
       of the score, or else read from the score at `T`, unless that takes a condition or has more
       than 1024 dimensions: then it is `sde.prior()`. What the score there knows better is added
-      (`End`); without a condition, a warning says where that is more than .01 nats times the
-      square root of the dimensions.
+      (`End`). A warning says where that, or under a condition its error, is more than .01 nats
+      times the square root of the dimensions.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
@@ -138,9 +138,10 @@ def log_prob(
             part, gap = _log_prob(flow, end, shared, x[rows], t, twice=error == "full")
             parts.append(part)
             gaps.append(gap)
-    if not given:  # the moments are those of all conditions together
-        _check_end(torch.cat(gaps), math.prod(x.shape[1:]))
-    return LogProb.cat(parts).checked()
+    found = LogProb.cat(parts).checked()
+    # the moments are those of all conditions together, and under one the law is another
+    _check_end(found.parts["prior"] if given else torch.cat(gaps), math.prod(x.shape[1:]))
+    return found
 
 
 @door
@@ -286,13 +287,14 @@ def _log_prob(
 
 
 def _check_end(gap: Tensor, size: int) -> None:
-    """Warn where the law at `T` is far from Gaussian: by .01 of the score in each dimension."""
+    """Warn where the law at `T` is far from Gaussian, or badly known: by .01 a dimension."""
     worst = float(gap.max()) if len(gap) else 0.0
     if worst > 0.01 * math.sqrt(size):
         warnings.warn(
             f"the log-density at T differs by up to {worst:.2g} nats from that of the Gaussian "
-            "with the moments of the data: T is too small for these data, the moments are not "
-            "theirs, or the score has learnt little there; use a larger T, or moments=",
+            "with the moments of the data, or is that unsure: T is too small for these data, the "
+            "moments are not theirs, or the score has learnt little there; use a larger T, or "
+            "moments=",
             UserWarning,
             stacklevel=4,
         )
