@@ -148,6 +148,16 @@ def test_a_quantity_counts_its_central_intervals():
     assert binomial_p(10, 10, 0.5) == pytest.approx(2 * 0.5**10)
 
 
+def test_a_quantity_says_on_which_side_the_draws_lie():
+    """Half of the truths lie above all draws, and half a little below their middle."""
+    u = torch.cat([torch.linspace(0.991, 0.999, 500), torch.linspace(0.26, 0.5, 500)]).double()
+    half = Quantity.of("it", u)
+    assert half.place == pytest.approx(0.6875, abs=1e-6)
+    assert half.fault == "too low"
+    assert Quantity.of("it", 1 - u).fault == "too high"
+    assert Quantity.of("it", 0.5 + 0.4 * (u - 0.5)).fault.startswith("too wide")
+
+
 # Numbers that are looked at
 
 

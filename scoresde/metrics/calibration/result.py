@@ -34,7 +34,8 @@ class Quantity:
         name: Which number: an entry, a projection, the distance or the log-likelihood.
         coverage: How often the central intervals of 50 and 90 % of the draws held the truth.
         errors: By how many standard errors that is off.
-        counts: How many of the places in (0, 1) are at most .01, .02, ..., .99.
+        place: The mean place of the truth in (0, 1), 1/2 where the draws are right.
+        counts: How many of the places are at most .01, .02, ..., .99.
         p: For each test its p-value: "ranks" of the whole distribution of the places, "spread" of
             the sum of the squares of their normal deviates, "50 %" and "90 %" of the coverage.
     """
@@ -42,18 +43,17 @@ class Quantity:
     name: str
     coverage: tuple[float, float]
     errors: tuple[float, float]
+    place: float
     counts: tuple[int, ...]
     p: Mapping[str, float]
 
     @property
     def fault(self) -> str:
-        """What is wrong with the draws if anything is, in words."""
-        (_, ninety), errors, n = self.coverage, self.errors, max(self.counts[-1], 1)
-        if max(errors) < -3 or min(errors) > 3:
-            width = "narrow" if errors[1] < 0 else "wide"
-            return f"too {width} (intervals of 90 % hold {100 * ninety:.0f} %)"
-        below = sum(self.counts) / (len(self.counts) * n) > 0.5
-        return f"too {'high' if below else 'low'}"
+        """Name in words what is wrong with the draws, if anything is."""
+        if max(self.errors) < -3 or min(self.errors) > 3:
+            width = "narrow" if self.errors[1] < 0 else "wide"
+            return f"too {width} (intervals of 90 % hold {100 * self.coverage[1]:.0f} %)"
+        return f"too {'high' if self.place < 0.5 else 'low'}"
 
     @classmethod
     def of(cls, name: str, u: Tensor) -> Quantity:
@@ -66,7 +66,8 @@ class Quantity:
         one, two = (
             (k / n - s) / (s * (1 - s) / n) ** 0.5 for s, k in zip(SHARES, held, strict=True)
         )
-        return cls(name, (half, ninety), (one, two), tuple(int(c) for c in counts), p)
+        place = float(u.double().mean())
+        return cls(name, (half, ninety), (one, two), place, tuple(int(c) for c in counts), p)
 
 
 @dataclass(frozen=True)
