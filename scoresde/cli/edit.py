@@ -37,6 +37,7 @@ from scoresde.noise import Noise
 from scoresde.sampling import Run
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE
+from scoresde.sde.coordinates import ratio
 from scoresde.units import Identity
 
 __all__ = ["Edit"]
@@ -105,7 +106,7 @@ class Edit:
         if not distributed.is_main():
             return
         write(self.out, {"x": shown(self.out, drawn.x, model)})
-        level = float((-model.sde.log_snr(times[0]) / 2).exp())
+        level = float(ratio(model.sde, times[0]))
         show(
             f"{n} edits from the noise sigma / alpha = {level:.3g} in {seconds:.1f} s, "
             f"{cost(drawn)}: {self.out}"

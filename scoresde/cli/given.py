@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde.checks import check_name
+from scoresde.data.array_file import read_array
 from scoresde.data.given import as_tensor
 from scoresde.errors import DataError, InvalidValueError, ShapeError
 from scoresde.guidance import classifier_free
@@ -181,8 +183,10 @@ def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
 def _array(path: Path) -> Tensor:
     try:
         with checkpoint.open_file(path) as file:  # a pipe would be waited for
-            return as_tensor(str(path), np.load(file, allow_pickle=False))
+            return as_tensor(
+                str(path), read_array(file, str(path), os.fstat(file.fileno()).st_size)
+            )
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except Exception as error:  # numpy has many kinds for a broken file
+    except Exception as error:  # a broken file, or one of another kind
         raise DataError(f"cannot read {path}: {error}") from error

@@ -19,6 +19,7 @@ from scoresde.checks import check_range, quoted
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import Wrapped
 from scoresde.sde import Facts, Score, facts, passes_of, process_of
+from scoresde.sde.coordinates import ratio
 
 __all__ = ["Between", "Interval", "check_alike"]
 
@@ -94,7 +95,7 @@ class Between(Wrapped):
         inside = None
         if self.interval is not None:
             assert self._sde is not None
-            inside = self._inside((-self._sde.log_snr(self._sde.as_time(t)) / 2).exp())
+            inside = self._inside(ratio(self._sde, self._sde.as_time(t)))
         weakly, strongly = self._needed(inside)
         if not weakly:
             return self.ask(self.score, x, t, condition)

@@ -25,6 +25,7 @@ from scoresde.errors import (
 )
 from scoresde.precision import as_asked
 from scoresde.sde.condition import Condition
+from scoresde.sde.coordinates import ratio
 from scoresde.sde.moments import Moments
 from scoresde.sde.process import SDE
 from scoresde.sde.score import Score, ask, facts
@@ -215,7 +216,7 @@ class ReverseSDE:
             raise
         self.nfe += 1
         cost = self._cost
-        self.passes += cost((-self.sde.log_snr(time) / 2).exp()) if callable(cost) else cost
+        self.passes += cost(ratio(self.sde, time)) if callable(cost) else cost
         for name, version in versions.items():
             if given[name]._version != version:
                 raise InvalidValueError(_IN_PLACE.format(name=name))
