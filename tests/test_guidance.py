@@ -161,15 +161,17 @@ def test_passes_of_guidance_within_guidance_add_up():
 
 def test_an_interval_holds_its_upper_end_and_not_its_lower_one():
     score = linear()
-    times = torch.tensor([0.3, 0.4, 0.5])
-    low, _, high = (-VP.log_snr(times.double()) / 2).exp().tolist()
+    times = torch.tensor([0.3, 0.301, 0.4, 0.5, 0.501])
+    low, _, _, high, _ = (-VP.log_snr(times.double()) / 2).exp().tolist()
     for dtype in (torch.float32, torch.float64):
-        x, t = state(VP).to(dtype), times.to(dtype)
-        condition = {"y": Y.expand(3, 1).to(dtype)}
+        x, t = state(VP, n=5).to(dtype), times.to(dtype)
+        condition = {"y": Y.expand(5, 1).to(dtype)}
         found = classifier_free(score, 3.0, interval=(low, high))(x, t, condition)
         always, under = classifier_free(score, 3.0)(x, t, condition), score(x, t, condition)
-        assert torch.equal(found[0], under[0])
-        assert torch.equal(found[1:], always[1:])
+        outside = [0, 4]
+        assert torch.equal(found[outside], under[outside])
+        assert torch.equal(found[1:4], always[1:4])
+        assert (always != under).all()
 
 
 @given(generators(), st.data())
@@ -276,16 +278,25 @@ class Smooth(Wrapped):
 
 @given(sdes(continuous=True), generators(), st.data())
 def test_a_classifier_with_the_true_likelihood_is_bayes_rule(sde, generator, data):
+    """Whether or not it declares the condition as its own."""
     score = Linear.drawn(sde, generator, d=3, k=2)
     t = data.draw(times_of(sde)).expand(4)
     ratio = float((-sde.log_snr(t[0]) / 2).exp())
     x = float(sde.alpha(t[0])) * (state(sde, n=4, d=3) * (1 + ratio) + score.mean)
     condition = {"y": torch.tensor([[0.3, -1.0]]).double().expand(4, 2)}
-    made = classifier(lambda x, t, condition=None: score(x, t), score.log_likelihood, 1.0)
+
+    class Own:
+        facts = Facts(conditions={"y": scoresde.Field((2,))})
+
+        def __call__(self, x, t, condition):
+            return score.log_likelihood(x, t, condition)
+
     exact = score(x, t, condition)
-    with torch.no_grad():
-        found = made(x, t, condition)
-    torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6 * float(exact.abs().max()))
+    for log_prob in (score.log_likelihood, Own()):
+        made = classifier(lambda x, t, condition=None: score(x, t), log_prob, 1.0)
+        with torch.no_grad():
+            found = made(x, t, condition)
+        torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6 * float(exact.abs().max()))
 
 
 def test_a_condition_belongs_to_the_outermost_that_declares_it():
