@@ -26,6 +26,8 @@ __all__ = [
     "UnknownNameError",
 ]
 
+_LISTED = 50  # names that a message lists
+
 
 class ScoreSDEError(Exception):
     """Base of all errors raised by scoresde."""
@@ -100,4 +102,5 @@ class UnknownNameError(ScoreSDEError, ValueError, KeyError):
         hint = f"; did you mean {near[0]!r}?" if near else ";"
         said = repr(name)
         said = said if len(said) <= 200 else f"{said[:197]}..."
-        return cls(f"unknown {kind} {said}{hint} choose from {', '.join(names)}")
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        return cls(f"unknown {kind} {said}{hint} choose from {', '.join(names[:_LISTED])}{more}")

@@ -20,6 +20,7 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 
 __all__ = [
     "BYTES",
+    "DEEP",
     "Identity",
     "Range",
     "Standardize",
@@ -218,6 +219,9 @@ class Standardize:
 
 BYTES = Range(0, 255, levels=256)
 """Bytes as $x = r / 127.5 - 1$."""
+
+DEEP = Range(0, 65535, levels=65536)
+"""Whole numbers of 16 bits, likewise."""
 
 _KINDS: Mapping[str, type[Identity | Range | Standardize]] = {
     kind.__name__: kind for kind in (Identity, Range, Standardize)

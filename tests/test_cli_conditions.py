@@ -9,7 +9,7 @@ from scoresde.cli import main
 from scoresde.cli.begin import begin
 from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.data import Data, load
-from scoresde.data.tables import classes_of
+from scoresde.data.classes import classes_of
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel

@@ -304,15 +304,13 @@ def test_the_fingerprint_sees_samples_and_labels():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(2, 3, dtype=torch.uint8), InvalidTypeError, r"x.float\(\) / 127.5 - 1"),
+        (torch.zeros(2, 3, dtype=torch.uint8), DataError, r"make floats .* x.float\(\), or"),
         (torch.zeros(2, 3, dtype=torch.int64), InvalidTypeError, "got torch.int64; convert"),
         (torch.zeros(2, 3, dtype=torch.bool), InvalidTypeError, "got torch.bool; convert"),
-        (torch.zeros(2, 3, dtype=torch.float16), InvalidTypeError, "got torch.float16; convert"),
         (torch.zeros(3), ShapeError, r"must have shape \(N, \*event\), got \(3,\)"),
         (torch.zeros(0, 3), DataError, r"there are no samples: shape \(0, 3\)"),
         (torch.tensor([[0.0], [torch.nan]]), DataError, "1 of 2 samples .* number 1; remove"),
         (torch.tensor([[0.0], [-torch.inf]]), DataError, "1 of 2 samples .* number 1; remove"),
-        (np.zeros((2, 3), np.uint8), InvalidTypeError, "Data.x, transform=BYTES"),
         ([1.0], ShapeError, r"must have shape \(N, \*event\), got \(1,\)"),
         (object(), InvalidTypeError, "cannot load data from a object"),
     ],
@@ -358,10 +356,9 @@ def test_the_graph_of_a_tensor_is_left_behind():
     assert not Data(torch.ones(3, 2, requires_grad=True)).x.requires_grad
 
 
-@pytest.mark.parametrize("kind", [np.longdouble, [("a", "f4")]])
-def test_an_array_that_torch_does_not_know_is_refused(kind):
+def test_an_array_that_torch_does_not_know_is_refused():
     with pytest.raises(InvalidTypeError, match=r"the samples must be numbers .*, got an array of"):
-        load(np.zeros((3, 2), kind))
+        load(np.zeros((3, 2), np.longdouble))
 
 
 def test_options_of_images_are_refused_for_arrays(tmp_path):
@@ -833,7 +830,9 @@ def test_a_list_of_numbers_is_as_wide_as_they_are():
 
 def test_a_file_without_samples_lists_its_keys(tmp_path):
     np.savez(tmp_path / "a.npz", train=np.zeros((2, 2)), targets=np.zeros(2))
-    with pytest.raises(DataError, match="has the keys train, targets; name the samples 'x'"):
+    with pytest.raises(
+        DataError, match="has the keys train, targets; name the samples by sample='train'"
+    ):
         load(tmp_path / "a.npz")
 
 
@@ -863,7 +862,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         (
             "int.npy",
             InvalidTypeError,
-            r"int\.npy are int32, which do not say .* floats, or to bytes",
+            r"int\.npy are int32, which do not say .* floats, .* to bytes",
         ),
         ("text.npy", InvalidTypeError, r"text\.npy are <U1; they must be numbers"),
         ("row.npy", DataError, r"row\.npy have shape \(2, 3\); images are"),
@@ -931,9 +930,10 @@ def test_broken_images_are_passed_over_when_they_are_few(tmp_path):
         load(folder, on_bad_image="skip")
 
 
-def test_an_image_of_more_than_8_bits_is_refused_by_name(tmp_path):
-    store(tmp_path / "images", [pictures(1)[0].astype(np.uint16) * 200])
-    with pytest.raises(DataError, match=r"0\.png: its mode is 'I;16', more than 8 bits"):
+def test_images_of_8_and_of_16_bits_are_not_mixed(tmp_path):
+    one = pictures(1)[0]
+    store(tmp_path / "images", [one.astype(np.uint16) * 200, one])
+    with pytest.raises(DataError, match=r"0\.png has the mode 'I;16', .*1\.png the mode 'L'"):
         load(tmp_path / "images")
 
 
@@ -1073,9 +1073,10 @@ def test_the_order_of_bytes_in_an_array_does_not_matter():
     assert torch.equal(load(x.astype(">f4")).x, load(x.astype("<f4")).x)
 
 
-def test_labels_that_are_words_are_refused_in_a_sentence():
-    with pytest.raises(InvalidTypeError, match="condition 'label' must be numbers"):
-        load(torch.zeros(2, 3), condition={"label": ["a", "b"]})
+def test_labels_that_are_words_become_classes_in_sorted_order():
+    data = load(torch.zeros(3, 3), condition={"label": ["b", "a", None]})
+    assert data.label.tolist() == [1, 0, -1]
+    assert data.names == {"label": ("a", "b")}
 
 
 def test_bytes_with_four_channels_last_are_images_of_four_channels(tmp_path):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoresde.data import Data, load, stores
+from scoresde.data.classes import classes_of
 from scoresde.data.stores import Memory
-from scoresde.data.tables import classes_of
 from scoresde.errors import (
     DataError,
     InvalidTypeError,

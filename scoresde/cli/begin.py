@@ -18,8 +18,9 @@ __all__ = ["begin"]
 def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
     """Return a model that takes the classes of the data too, and the data in its units.
 
-    Labels keep their numbers: label 3 of the data is label 3 of the model. Of labels that the model
-    takes and the data lack, all are missing.
+    Classes with names are those of the same names of the model, and new ones come after its own.
+    Labels without names keep their numbers: label 3 of the data is label 3 of the model. Of labels
+    that the model takes and the data lack, all are missing.
 
     Args:
         source: What `ScoreModel.from_pretrained` takes.
@@ -31,7 +32,7 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         InvalidValueError: They have other units, which the model does not know.
 
     Warns:
-        UserWarning: The classes have names, and are more or fewer than those of the model.
+        UserWarning: The classes have names, and those of the model, which are more or fewer, none.
     """
     model = ScoreModel.from_pretrained(source)
     if data.event_shape != model.event_shape:
@@ -45,10 +46,13 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
             f"{data.transform}; give data in the numbers of that model"
         )
     data = data.units_of(model.transform)
-    known = facts(model).conditions or {}
+    known = dict(facts(model).conditions or {})
     for name, words in data.names.items():
         kind = known.get(name)
-        if isinstance(kind, Classes) and len(words) != kind.n:
+        if isinstance(kind, Classes) and kind.names:
+            more_names = (*kind.names, *(word for word in words if word not in kind.names))
+            known[name] = Classes(len(more_names), more_names)
+        elif isinstance(kind, Classes) and len(words) != kind.n:
             warnings.warn(
                 f"{source} knows {kind.n} classes of {name!r} by their numbers, and the data have "
                 f"names of {len(words)}, numbered in their order: {words[0]!r} is 0; if their "
@@ -56,23 +60,20 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
                 UserWarning,
                 stacklevel=2,
             )
+    data = data.as_kinds(known)
+    own = facts(model).conditions or {}
     more = {
         name: kind.n
         for name, kind in data.kinds.items()
-        if isinstance(kind, Classes) and _is_new(kind, known.get(name))
+        if isinstance(kind, Classes) and _is_new(kind, own.get(name))
     }
     if more:
         model = model.grown(more)
+        model.names = {**model.names, **{k: v for k, v in data.names.items() if k in more}}
     lacking = {k: v for k, v in known.items() if isinstance(v, Classes) and k not in data.kinds}
     if lacking:
         none = {name: torch.full((len(data),), -1) for name in lacking}
-        data = Data(
-            data.raw,
-            transform=data.transform,
-            kinds={**data.kinds, **lacking},
-            **data.conditions,
-            **none,
-        )
+        data = Data(data, transform=data.transform, columns=data.columns, kinds=lacking, **none)
     return model, data
 
 

@@ -70,9 +70,10 @@ class Edit:
     seed: int = 0
     """The randomness, an integer from 0 to 2**64 - 1."""
     class_: Annotated[
-        int | None, tyro.conf.arg(name="class", metavar="INT", help_behavior_hint="(default: any)")
+        str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
     ] = None
-    """What the edits become, a class counted from 0; for models that were trained with labels."""
+    """What the edits become, the name of a class or its number from 0; for models that were trained
+    with labels."""
     condition: Conditions = ()
     guidance: Guidance = None
     interval: Interval = None

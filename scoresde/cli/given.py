@@ -24,15 +24,16 @@ from scoresde.sde import Classes, Field, Score, facts
 __all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval"]
 
 ClassName = Annotated[
-    int | None,
-    tyro.conf.arg(name="class", metavar="INT", help_behavior_hint="(default: all in turn)"),
+    str | None,
+    tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: all in turn)"),
 ]
 Conditions = Annotated[
     tuple[str, ...],
     tyro.conf.arg(
         metavar="NAME=VALUE",
         help="What the model takes beside the noise, by name: a .npy file with one row for each "
-        "sample or one for all, or numbers, as in y=0.1,0.2. Give it again for another name.",
+        "sample or one for all, numbers, as in y=0.1,0.2, or names of classes, as in label=dog. "
+        "Give it again for another name.",
         help_behavior_hint="(default: missing)",
     ),
     tyro.conf.UseAppendAction,
@@ -76,7 +77,7 @@ class Given:
         score: Score,
         n: int,
         words: Sequence[str] = (),
-        label: int | None = None,
+        label: str | None = None,
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
     ) -> Given:
@@ -86,7 +87,7 @@ class Given:
             score: What they are said of.
             n: How many samples there are.
             words: The conditions, as `NAME=VALUE`.
-            label: The class of all samples, the condition `label`.
+            label: The class of all samples by its name or number, the condition `label`.
             guidance: The scale.
             interval: Where it acts.
 
@@ -135,7 +136,7 @@ class Given:
         }
 
 
-def _class(label: int, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
+def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
     """Return the class of all samples, as the condition `label` or the only one of classes."""
     kinds = {name: kind for name, kind in declared.items() if isinstance(kind, Classes)}
     if not kinds:
@@ -146,27 +147,34 @@ def _class(label: int, declared: Mapping[str, Classes | Field]) -> dict[str, Ten
             f"this model has classes of several names; write --condition {name}={label}"
         )
     name = "label" if "label" in kinds else next(iter(kinds))
-    if not 0 <= label < kinds[name].n:
+    number = _label(name, label, kinds[name])
+    if not 0 <= number < kinds[name].n:
         raise InvalidValueError(f"class must lie in [0, {kinds[name].n - 1}], got {label}")
-    return {name: torch.tensor([label])}
+    return {name: torch.tensor([number])}
+
+
+def _label(name: str, word: str, kind: Classes) -> int:
+    """Return the number of a class, where a name goes before a number."""
+    if word not in kind.names:
+        try:
+            return int(word)
+        except ValueError:
+            pass
+    number: int = kind.numbers(name, word)
+    return number
 
 
 def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
     """Return what is behind `NAME=`, of 1 or n rows."""
-    integers = isinstance(kind, Classes)
     if text.endswith(".npy"):
         value = _array(Path(text))
+    elif isinstance(kind, Classes):
+        value = _numbers(name, text, [_label(name, word, kind) for word in _words(text, kind)])
     else:
-        try:
-            numbers = [int(part) if integers else float(part) for part in text.split(",")]
-            value = torch.tensor(numbers)
-        except (ValueError, RuntimeError) as error:  # of torch beyond 64 bits
-            what = "integers" if integers else "numbers"
-            raise InvalidValueError(
-                f"the condition {name} takes {what} with commas, or a .npy file; got {text!r}"
-            ) from error
-        if not integers and value.numel() == np.prod(kind.shape, dtype=int):
+        value = _numbers(name, text, text.split(","))
+        if value.numel() == np.prod(kind.shape, dtype=int):
             value = value.reshape(kind.shape)
+    integers = isinstance(kind, Classes)
     value = value.long() if integers and not value.is_floating_point() else value
     value = value.float() if not integers and value.dtype == torch.float64 else value
     if tuple(value.shape) == kind.shape:
@@ -178,6 +186,20 @@ def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
         )
     kind.check(name, value)
     return value
+
+
+def _words(text: str, kind: Classes) -> list[str]:
+    """Return the classes of `cat,dog`; a comma may also be in the name of one."""
+    return [text] if text in kind.names else text.split(",")
+
+
+def _numbers(name: str, text: str, parts: Sequence[str | int]) -> Tensor:
+    try:
+        return torch.tensor([part if isinstance(part, int) else float(part) for part in parts])
+    except (ValueError, RuntimeError) as error:  # of torch beyond 64 bits
+        raise InvalidValueError(
+            f"the condition {name} takes numbers with commas, or a .npy file; got {text!r}"
+        ) from error
 
 
 def _array(path: Path) -> Tensor:

@@ -43,7 +43,7 @@ def held_out(
     data = load(
         source, condition=columns, kinds=kinds, split=split or _usual(source, usual), size=size
     )
-    data = data.units_of(model.transform)
+    data = data.units_of(model.transform).as_kinds(facts(model).conditions or {})
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "

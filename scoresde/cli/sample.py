@@ -62,7 +62,7 @@ class Sample:
     seed: int = 0
     """The randomness, an integer from 0 to 2**64 - 1."""
     class_: ClassName = None
-    """Draw this class only, counted from 0; for models that were trained with labels."""
+    """Draw this class only, by its name or its number from 0; for models trained with labels."""
     condition: Conditions = ()
     guidance: Guidance = None
     interval: Interval = None

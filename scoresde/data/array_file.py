@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -92,8 +93,12 @@ def read_array(file: IO[bytes], name: str, size: int) -> np.ndarray[Any, Any]:
     return flat.reshape(header.shape, order="F" if header.columns else "C")
 
 
-def load_npy(path: Path) -> np.ndarray[Any, Any] | ArrayFile:
+def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | ArrayFile:
     """Return the array in a `.npy` file, of which one of more than 256 MiB stays where it is.
+
+    Args:
+        path: The file.
+        as_is: Whether the axes of bytes that are read where they lie stay as they are.
 
     Raises:
         DataError: It is missing, broken, or holds Python objects.
@@ -102,7 +107,7 @@ def load_npy(path: Path) -> np.ndarray[Any, Any] | ArrayFile:
         with checkpoint.open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             small = size <= stores.IN_MEMORY
-            return read_array(file, str(path), size) if small else ArrayFile(path)
+            return read_array(file, str(path), size) if small else ArrayFile(path, as_is=as_is)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
 
@@ -112,12 +117,20 @@ class ArrayFile:
 
     Another process opens the file again, instead of being sent what is in it.
 
+    Args:
+        path: The file.
+        stamp: Its size and time, where they are known.
+        as_is: Whether the axes of bytes stay as they are; else those of images are `(N, C, H, W)`.
+
     Raises:
         DataError: The file is broken, holds Python objects, or has its samples in columns.
         MemoryLimitError: A single sample does not fit into memory.
     """
 
-    def __init__(self, path: Path, stamp: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, path: Path, stamp: tuple[int, int] | None = None, *, as_is: bool = False
+    ) -> None:
+        self._as_is = as_is
         self.path = path.absolute()
         self._file = checkpoint.open_file(self.path)
         weakref.finalize(self, self._file.close)
@@ -131,7 +144,7 @@ class ArrayFile:
             )
         self.dtype = self._header.dtype
         outline = np.broadcast_to(np.zeros((), self.dtype), self._header.shape)  # no memory
-        self.shape = tuple(channels_first(outline, path).shape)
+        self.shape = tuple(channels_first(outline, path, as_is=as_is).shape)
         try:
             if math.prod(self.shape[1:]) > _LARGEST:
                 raise MemoryError
@@ -142,8 +155,8 @@ class ArrayFile:
                 "memory; cut the samples into parts"
             ) from error
 
-    def __reduce__(self) -> tuple[type[ArrayFile], tuple[Path, tuple[int, int]]]:
-        return ArrayFile, (self.path, self._stamp)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(ArrayFile, as_is=self._as_is), (self.path, self._stamp)
 
     def read(self, index: Tensor | slice) -> Tensor:
         """A copy of these rows; floats of any other width or byte order become what torch knows.
@@ -159,7 +172,7 @@ class ArrayFile:
             for k, i in enumerate(chosen):
                 self._fill(rows[k : k + 1], i)
         self._check()
-        x = channels_first(rows, self.path)
+        x = channels_first(rows, self.path, as_is=self._as_is)
         return torch.from_numpy(np.array(x, dtype=plain(x.dtype), order="C"))
 
     def _fill(self, rows: np.ndarray[Any, Any], first: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,16 +15,16 @@ from torch import Tensor
 from scoresde import checkpoint
 from scoresde.data import stores
 from scoresde.data.array_file import ArrayFile, Header, load_npy, read_array
+from scoresde.data.keyed import check_numbers, from_arrays, key_of, units_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, channels_first, plain
+from scoresde.data.values import from_file, of_table
 from scoresde.data.wanted import TABLES, Wanted
-from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError
-from scoresde.units import BYTES, Identity, Transform
+from scoresde.errors import DataError, ScoreSDEError
 
 __all__ = ["READERS", "array_file"]
 
 _PACKED = 100  # how many times less room real data may take in a file
-_SAMPLES, _LABELS = ("x", "images"), ("y", "labels")
 
 
 def array_file(path: Path, wanted: Wanted) -> Data:
@@ -52,50 +51,22 @@ def array_file(path: Path, wanted: Wanted) -> Data:
 
 def npy(path: Path, wanted: Wanted) -> Data:
     """Return the array in a `.npy` file, of which one of more than 256 MiB stays where it is."""
-    x = load_npy(path)
-    _check(path, x.dtype)
-    store = x if isinstance(x, ArrayFile) else Memory(_tensor(path, x))
-    return wanted.data(store, transform=_transform(x.dtype))
+    x = load_npy(path, as_is=wanted.layout is not None)
+    check_numbers(str(path), x.dtype)
+    store = x if isinstance(x, ArrayFile) else Memory(_tensor(path, x, wanted))
+    return wanted.data(store, transform=units_of(x.dtype))
 
 
 def npz(path: Path, wanted: Wanted) -> Data:
-    """Return the samples in a `.npz` file; its other arrays of as many rows are the conditions.
-
-    Integers called "y" or "labels" are the label.
-    """
+    """Return the samples in a `.npz` file; its other arrays of as many rows are the conditions."""
     with checkpoint.open_file(path) as file, zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        key = next((name for name in _SAMPLES if name in members), None)
-        if key is None:
-            raise DataError(
-                f"{path} has the keys {', '.join(members) or '(none)'}; name the samples 'x' or "
-                "'images', and the labels, if any, 'y' or 'labels'"
-            )
+        key = key_of(list(members), wanted, str(path))
         x = _member(path, archive, members.pop(key))
         assert x is not None
         others = {name: _member(path, archive, info, len(x)) for name, info in members.items()}
-    _check(path, x.dtype)
     found = {name: rows for name, rows in others.items() if rows is not None}
-    labels = [k for k, v in found.items() if k in _LABELS and v.dtype.kind in "iu"]
-    called = [*labels, *({"label"} & found.keys())]
-    if labels and len(called) > 1:
-        raise DataError(
-            f"{path} has labels called {' and '.join(map(repr, called))}; keep one of them"
-        )
-    own: dict[str, Any] = {}
-    for name, rows in found.items():
-        images = rows.dtype == np.uint8 and rows.ndim > 2
-        own["label" if name in labels else name] = channels_first(rows, path) if images else rows
-    usable = [name for name, rows in own.items() if _usable(rows)]
-    for name in [*_LABELS, "label"] if not wanted.condition else ():
-        if name in members and not {name, "label" if name in labels else name} & {*usable}:
-            warnings.warn(
-                f"{path} has {name!r}, which is left out: labels are integers of shape ({len(x)},)"
-                ", as y[:, 0] is, and vectors are floats",
-                UserWarning,
-                stacklevel=6,
-            )
-    return wanted.data(_tensor(path, x), own, unasked=usable, transform=_transform(x.dtype))
+    return from_arrays(str(path), {key: x, **found}, wanted, names=members)
 
 
 def _member(
@@ -122,36 +93,15 @@ def _member(
 
 def csv(path: Path, wanted: Wanted) -> Data:
     """Return the columns of a table: those that are wanted as conditions, and the samples."""
-    table = TABLES[path.suffix](path)
-    return wanted.data(table.samples(wanted.columns(table)), table, unasked=())
+    return of_table(TABLES[path.suffix](path), wanted)
 
 
 READERS: Mapping[str, Callable[[Path, Wanted], Data]] = MappingProxyType(
-    {".npy": npy, ".npz": npz, **dict.fromkeys(TABLES, csv)}
+    {".npy": npy, ".npz": npz, ".pt": from_file, ".pth": from_file, **dict.fromkeys(TABLES, csv)}
 )
 """What reads a file of data, by its suffix."""
 
 
-def _usable(rows: np.ndarray[Any, Any]) -> bool:
-    """Whether an array can be a condition as it is: labels, names, floats or images."""
-    kind, axes = rows.dtype.kind, rows.ndim
-    return kind == "f" or (kind in "iuU" and axes == 1) or (rows.dtype == np.uint8 and axes > 2)
-
-
-def _transform(dtype: np.dtype[Any]) -> Transform:
-    return BYTES if dtype == np.uint8 else Identity()
-
-
-def _tensor(path: Path, x: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(channels_first(x, path).astype(plain(x.dtype), copy=False))
-
-
-def _check(path: Path, dtype: np.dtype[Any]) -> None:
-    """Refuse, by name, numbers that are none or that mean nothing for certain."""
-    if dtype.kind not in "fuib":
-        raise InvalidTypeError(f"the samples in {path} are {dtype}; they must be numbers")
-    if dtype.kind != "f" and dtype != np.uint8:
-        raise InvalidTypeError(
-            f"the samples in {path} are {dtype}, which do not say what they range over; convert "
-            "them to floats, or to bytes"
-        )
+def _tensor(path: Path, x: np.ndarray[Any, Any], wanted: Wanted) -> Tensor:
+    rows = channels_first(x, path, as_is=wanted.layout is not None)
+    return torch.from_numpy(rows.astype(plain(x.dtype), copy=False))

@@ -7,15 +7,18 @@ from 0 to 255.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde.checks import check_dense, check_name, quoted
+from scoresde.data.classes import Named, classes_of, numbered_as
 from scoresde.data.given import as_tensor, is_store
-from scoresde.data.stores import Memory, Store, narrow
+from scoresde.data.report import some
+from scoresde.data.stores import Store, narrow, store_of
 from scoresde.data.survey import Survey, survey
 from scoresde.errors import (
     DataError,
@@ -29,11 +32,11 @@ from scoresde.sde import Classes, Field
 __all__ = [
     "ConditionMoments",
     "Kind",
-    "Named",
     "as_conditions",
     "check_free",
     "check_known",
     "moments_of",
+    "renumbered",
     "surveyed",
 ]
 
@@ -42,7 +45,7 @@ Kind = Classes | Field
 _COARSE = 0.01  # of a standard deviation, that neighbours in float32 may lie apart
 _TAKEN = {
     "x": "samples", "c": "the noise level", "transform": "the units", "kinds": "the kinds",
-    "self": "the network",
+    "columns": "the names of the numbers of a sample", "self": "the network",
 }  # fmt: skip
 
 
@@ -58,24 +61,11 @@ class ConditionMoments(NamedTuple):
     std: Tensor
 
 
-class Named(NamedTuple):
-    """Labels of classes that have names.
-
-    Attributes:
-        rows: The labels.
-        names: The names of the classes, in the order of their numbers.
-    """
-
-    rows: Tensor
-    names: tuple[str, ...]
-
-
 class Checked(NamedTuple):
-    """A condition, its kind, and the names of its classes, if they have any."""
+    """A condition and its kind."""
 
     rows: Tensor | Store
     kind: Kind
-    names: tuple[str, ...] = ()
 
 
 def check_known(name: str, conditions: Collection[str]) -> None:
@@ -124,9 +114,10 @@ def as_conditions(
 
 def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
     names: tuple[str, ...] = ()
+    if _is_text(given):
+        given = classes_of(given, f"condition {name!r}")
     if isinstance(given, Named):
         given, names = given
-        kind = Classes(len(names)) if kind is None else kind
     rows = given if is_store(given) else as_tensor(f"condition {name!r}", given)
     if not isinstance(rows, Tensor) and len(rows.shape) == 1:
         rows = rows.read(slice(None))  # a number for each sample
@@ -156,15 +147,23 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
             "y[:, 0], and other numbers are floats, y.float()"
         )
     if isinstance(kind, Classes) or (kind is None and _is_label(rows)):
-        return Checked(*_labels(name, rows, kind), names)
-    return Checked(*_field(name, rows, kind))
+        return Checked(*_labels(name, rows, kind, names))
+    return Checked(*_field(name, rows, kind, names))
+
+
+def _is_text(given: object) -> TypeGuard[Sequence[Any]]:
+    if isinstance(given, np.ndarray):
+        return given.ndim == 1 and any(isinstance(one, str) for one in given)
+    return isinstance(given, list | tuple) and any(isinstance(one, str) for one in given)
 
 
 def _is_label(rows: Tensor | Store) -> bool:
     return isinstance(rows, Tensor) and not rows.is_floating_point() and rows.ndim == 1
 
 
-def _labels(name: str, rows: Tensor | Store, kind: Classes | None) -> tuple[Tensor, Classes]:
+def _labels(
+    name: str, rows: Tensor | Store, kind: Classes | None, names: tuple[str, ...]
+) -> tuple[Tensor, Classes]:
     rows = rows if isinstance(rows, Tensor) else rows.read(slice(None))
     if rows.ndim != 1:
         raise ShapeError(
@@ -179,6 +178,17 @@ def _labels(name: str, rows: Tensor | Store, kind: Classes | None) -> tuple[Tens
             )
         rows = whole
     rows = rows.long()
+    if names:
+        own = Classes(len(names), names)
+        kind = own if kind is None else kind
+        if not kind.names and kind.n != own.n:
+            raise InvalidValueError(
+                f"condition {name!r} has the classes {some(map(repr, names))}, and its kind "
+                f"{kind.n} without names, whose numbers may be others'; give their names, "
+                f"Classes({kind.n}, names=...), or the numbers"
+            )
+        rows = numbered_as(name, rows, own, kind)
+        kind = kind if kind.names else own
     low, high = int(rows.min()), int(rows.max())
     kind = Classes(max(high, 0) + 1) if kind is None else kind
     outside = (rows < -1) | (rows >= kind.n)
@@ -190,7 +200,9 @@ def _labels(name: str, rows: Tensor | Store, kind: Classes | None) -> tuple[Tens
     return rows, kind
 
 
-def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor | Store, Field]:
+def _field(
+    name: str, rows: Tensor | Store, kind: Field | None, names: tuple[str, ...]
+) -> tuple[Tensor | Store, Field]:
     if isinstance(rows, Tensor):
         image = rows.dtype == torch.uint8 and rows.ndim > 2
         if rows.dtype == torch.float64 and rows.ndim:  # what a model sees is float32
@@ -206,7 +218,9 @@ def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor 
             rows = rows[:, None]  # a number is a vector of one entry
     if 0 in rows.shape[1:]:
         raise ShapeError(f"condition {name!r} is empty: shape {tuple(rows.shape)}")
-    found = Field(tuple(rows.shape[1:]))
+    shape = tuple(rows.shape[1:])
+    names = kind.names if kind is not None and kind.names else names
+    found = Field(shape, names if shape == (len(names),) else ())
     if kind is not None and kind != found:
         raise ShapeError(
             f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}; give "
@@ -215,10 +229,27 @@ def _field(name: str, rows: Tensor | Store, kind: Field | None) -> tuple[Tensor 
     return rows, found
 
 
+def renumbered(
+    conditions: Mapping[str, Tensor | Store], kinds: Mapping[str, Kind], known: Mapping[str, Kind]
+) -> tuple[dict[str, Tensor | Store], dict[str, Kind]]:
+    """Return conditions and their kinds with the labels numbered as in the kinds of a model.
+
+    Raises:
+        InvalidValueError: A class is none of those that the model knows.
+    """
+    rows, own = dict(conditions), dict(kinds)
+    for name, kind in known.items():
+        label, mine = rows.get(name), own.get(name)
+        if not (isinstance(mine, Classes) and isinstance(kind, Classes)) or mine.n > kind.n:
+            continue
+        if isinstance(label, Tensor) and kind.names:
+            rows[name], own[name] = numbered_as(name, label, mine, kind), kind
+    return rows, own
+
+
 def surveyed(name: str, rows: Tensor | Store) -> Survey:
     """Return moments and checksum of a condition, of the numbers that are not missing."""
-    store = Memory(rows) if isinstance(rows, Tensor) else rows
-    return survey(store, what=f"condition {name!r}", missing=True)
+    return survey(store_of(rows), what=f"condition {name!r}", missing=True)
 
 
 def moments_of(name: str, found: Survey) -> ConditionMoments:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from scoresde.data.image_files import Files
-from scoresde.data.images import Images, Look, Size, look, shape_of, usable
+from scoresde.data.images import Images, Look, Size, look, mode_of, shape_of, usable
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
@@ -29,12 +29,13 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
     _other_files(report, files)
     good = [i for i, found in enumerate(looks) if not found.error]
     errors = {i: found.error for i, found in enumerate(looks) if found.error}
-    kept = _of_one_size(report, files, looks, good) if size is None else good
+    kept = _of_one_depth(report, files, looks, good)
+    kept = _of_one_size(report, files, looks, kept) if size is None else kept
     if kept:
         same = set(kept)
         alike = [looks[i] if i in same else Look(error="other") for i in range(len(files))]
-        images = Images(files, size, shape_of(files, alike, size))
-        others = {i: "of another size" for i in good if i not in same}
+        images = Images(files, size, shape_of(files, alike, size), mode_of(files, alike))
+        others = {i: "of another kind" for i in good if i not in same}
         found = usable(images, {**errors, **others})
         errors = {i: error for i, error in found.items() if i not in others}
         kept = [i for i in kept if i not in errors]
@@ -47,7 +48,7 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
         report.remarks.append("grey images are among coloured ones, and become coloured")
     if not kept:
         return None
-    return files.data(images, wanted)[kept]
+    return files.data(images, wanted, images.units)[kept]
 
 
 def _other_files(report: Report, files: Files) -> None:
@@ -70,6 +71,21 @@ def _other_files(report: Report, files: Files) -> None:
         report.remarks.append(f"classes without an image: {some(empty)}")
 
 
+def _of_one_depth(
+    report: Report, files: Files, looks: Sequence[Look], good: Sequence[int]
+) -> list[int]:
+    """The images of the usual number of bits."""
+    depths = {i: looks[i].mode if looks[i].mode in ("I;16", "F") else "8 bits" for i in good}
+    usual = Counter(depths.values()).most_common(1)[0][0] if good else ""
+    others = [f"{files.name(i)} ({depth})" for i, depth in depths.items() if depth != usual]
+    if others:
+        report.problems.append(
+            f"{len(others)} images are not of {usual} a channel as most are, so convert them: "
+            f"{some(others)}"
+        )
+    return [i for i, depth in depths.items() if depth == usual]
+
+
 def _of_one_size(
     report: Report, files: Files, looks: Sequence[Look], good: Sequence[int]
 ) -> list[int]:
@@ -81,8 +97,8 @@ def _of_one_size(
     others = [files.name(i) for i in good if looks[i].size != usual]
     if others:
         report.problems.append(
-            f"{len(others)} images are not {usual[0]}x{usual[1]} as most are, so pass size: "
-            f"{some(others)}"
+            f"{len(others)} images are not {usual[0]}x{usual[1]} as most are, so crop and resize "
+            f"them all, as by size={min(usual)}: {some(others)}"
         )
     return [i for i in good if looks[i].size == usual]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TypeGuard
 
 import numpy as np
@@ -15,7 +16,7 @@ from scoresde.data.stores import Store, narrow
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 from scoresde.units import Identity, Transform
 
-__all__ = ["as_samples", "as_tensor", "is_store"]
+__all__ = ["as_names", "as_samples", "as_tensor", "is_store"]
 
 _DTYPES = (torch.uint8, torch.float32, torch.float64)
 
@@ -38,6 +39,23 @@ def as_samples(x: object, transform: Transform) -> Tensor | Store:
     _check_shape(tuple(x.shape))
     _check_finite(x)
     return x
+
+
+def as_names(names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of the entries of samples of a shape, or none.
+
+    Raises:
+        InvalidTypeError: They are no text.
+        ShapeError: They are of another number, or the samples no vectors.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InvalidTypeError(f"columns= takes a list of names, got {quoted(names)}")
+    if names and (len(names),) != shape:
+        raise ShapeError(
+            f"{len(names)} columns are named, and samples have the shape {shape}; columns= is for "
+            "vectors, one name for each entry"
+        )
+    return tuple(names)
 
 
 def is_store(given: object) -> TypeGuard[Store]:

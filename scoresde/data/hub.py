@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from scoresde.checks import check_name
-from scoresde.data.conditions import Named
+from scoresde.data.classes import Named
 from scoresde.data.images import Size, joined, keep, look
+from scoresde.data.keyed import key_of, units_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, in_threads
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError
-from scoresde.units import BYTES, Identity
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,6 +99,8 @@ def from_table(
         raise DataError("the data set has no rows")
     row, own = table[0], Columns(table)
     others = wanted.columns(own)
+    if wanted.sample:
+        column = key_of(list(own), wanted, "the data set")
     names = [n for n in table.column_names if _is_image(row[n]) or np.ndim(row[n]) > 0]
     if column is None:
         column = next((n for n in names if n not in others), None)
@@ -111,14 +113,14 @@ def from_table(
     cells = Cells(table, column)
     if not _is_image(row[column]):
         rows = Rows(len(table), cells.get, f"the column {column!r}")
-        units = BYTES if rows.bytes else Identity()
-        return wanted.data(rows, own, unasked=unasked, transform=units)
+        return wanted.data(rows, own, unasked=unasked, transform=units_of(rows.given))
     looks = list(in_threads(partial(look, cells), range(len(table))))
-    for i, found in enumerate(looks):
-        if found.error:
-            raise DataError(f"cannot read the image {cells.name(i)}: {found.error}")
-    images = keep(joined(cells, looks, size), lazy)
-    return wanted.data(images, own, unasked=unasked, transform=BYTES)
+    for i, seen in enumerate(looks):
+        if seen.error:
+            raise DataError(f"cannot read the image {cells.name(i)}: {seen.error}")
+    found = joined(cells, looks, size)
+    images = keep(found, lazy)
+    return wanted.images(images, own, unasked=unasked, transform=found.units)
 
 
 class Columns(Mapping[str, Any]):
@@ -131,19 +133,20 @@ class Columns(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         name = self.label if name == "label" else name
         values = [_plain(value) for value in self.table[name]]
-        if name == self.label and self.are_labels:
+        text = any(isinstance(value, str) for value in values)
+        if name == self.label and self.are_labels and not text:
             values = [-1 if value is None else value for value in values]
         names = getattr(getattr(self.table, "features", {}).get(name), "names", None)
         if names and all(isinstance(value, int) for value in values):
             return Named(torch.tensor(values), tuple(names))
-        text = any(isinstance(value, str) for value in values)
         return np.array(values, dtype=object) if text else np.asarray(values)
 
     @cached_property
     def are_labels(self) -> bool:
-        """Whether the labels are integers, of which some may be missing."""
+        """Whether the labels are integers, or text, of which some may be missing."""
         known = [_plain(value) for value in self.table[self.label] if value is not None]
-        return bool(known) and all(isinstance(value, int) for value in known)
+        kinds = (int, str)
+        return any(known != [] and all(isinstance(one, kind) for one in known) for kind in kinds)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.table.column_names)

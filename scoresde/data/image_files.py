@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from scoresde import checkpoint
-from scoresde.data.conditions import Named
+from scoresde.data.classes import Named
 from scoresde.data.samples import Data
 from scoresde.data.stores import Store
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError
-from scoresde.units import BYTES
+from scoresde.units import Transform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,12 +72,12 @@ class Files:
         names = {name: k for k, name in enumerate(sorted({parts[0] for parts in inner}))}
         return Named(torch.tensor([names[parts[0]] for parts in inner]), tuple(names))
 
-    def data(self, images: Store, wanted: Wanted) -> Data:
+    def data(self, images: Store, wanted: Wanted, units: Transform) -> Data:
         """The images with their classes, where they have some, and the conditions wanted."""
         classes = self.classes()
         own = {} if classes is None else {"label": classes}
         names = [path.relative_to(self.folder).as_posix() for path in self.paths]
-        return wanted.data(images, own, transform=BYTES, files=names)
+        return wanted.images(images, own, transform=units, files=names)
 
 
 def _below(folder: Path) -> Iterator[Path]:

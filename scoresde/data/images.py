@@ -1,8 +1,8 @@
 r"""Images that are decoded when they are asked for, and kept in memory where there is room.
 
-An image becomes bytes `(C, H, W)`: grey, or RGB where any of them has colours. What would break
-later is found at the beginning: sizes and modes by a look at every header, broken images by
-decoding each one once.
+An image becomes bytes `(C, H, W)`: grey, or RGB where any of them has colours; or, where all have
+one channel of 16 bits or of floats, float32 numbers. What would break later is found at the
+beginning: sizes and modes by a look at every header, broken images by decoding each one once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, Store, in_threads, numbers, pieces
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError
+from scoresde.units import BYTES, DEEP, Identity, Transform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,6 +41,7 @@ __all__ = [
     "joined",
     "keep",
     "look",
+    "mode_of",
     "pixels",
     "shape_of",
     "usable",
@@ -48,6 +50,8 @@ __all__ = [
 Size = int | tuple[int, int] | None
 
 _GREY = ("1", "L", "LA", "La")  # Pillow's modes without colours
+_DEEP, _FLOAT = "I;16", "F"  # of 16 bits, however their bytes are ordered, and of floats
+_UNITS: Mapping[str, Transform] = {_DEEP: DEEP, _FLOAT: Identity()}
 _SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
 _ROOM = 2**30  # bytes of images that are kept in memory
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # what a camera says of how it was held
@@ -87,7 +91,7 @@ def look(items: Items, i: int) -> Look:
             height, width = image.height, image.width
             if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
                 height, width = width, height
-            return Look((height, width), image.mode, _complaint(image.mode))
+            return Look((height, width), _mode(image))
     except Exception as error:  # Pillow's decoders raise anything, SyntaxError included
         return Look(error=_line(error))
 
@@ -100,21 +104,29 @@ class Images:
         items: Where they come from.
         size: They are cropped about their centre and resized to `(height, width)`, or a square.
         shape: `(N, C, H, W)`.
+        mode: Pillow's word for the numbers that are made of a pixel.
         random: Whether they are others whenever they are read.
     """
 
     items: Items
     size: Size
     shape: tuple[int, ...]
+    mode: str
     random: bool = False
 
+    @property
+    def units(self) -> Transform:
+        """What makes of their numbers those that a model learns."""
+        return _UNITS.get(self.mode, BYTES)
+
     def read(self, index: Tensor | slice) -> Tensor:
-        """These images as bytes `(B, C, H, W)`.
+        """These images `(B, C, H, W)`, bytes or float32.
 
         Raises:
             DataError: One cannot be read; names it.
         """
-        pixels = torch.empty(0, *self.shape[1:], dtype=torch.uint8)
+        dtype = torch.float32 if self.mode in (_DEEP, _FLOAT) else torch.uint8
+        pixels = torch.empty(0, *self.shape[1:], dtype=dtype)
         chosen = numbers(len(self.items), index)
         if not chosen:
             return pixels
@@ -129,10 +141,10 @@ class Images:
         return ""
 
     def _decoded(self, i: int) -> np.ndarray[Any, Any]:
-        channels, *size = self.shape[1:]
+        size = self.shape[2:]
         try:
             with self.items.open(i) as image:
-                found = pixels(image, self.size, "L" if channels == 1 else "RGB")
+                found = pixels(image, self.size, self.mode)
         except Exception as error:  # as above
             raise DataError(_unreadable(self.items.name(i), _line(error))) from error
         if found.shape[1:] != tuple(size):
@@ -161,7 +173,7 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
     errors = {i: found.error for i, found in enumerate(looks) if found.error}
     _refuse(files, errors, skip)
     images = joined(files, looks, size)
-    data = files.data(images, wanted)
+    data = files.data(images, wanted, images.units)
     if skip:
         errors = usable(images, errors)
         _refuse(files, errors, skip)
@@ -180,7 +192,7 @@ def keep(store: Store, lazy: bool | None) -> Store:
     """The same samples in memory, where there is room or that is asked for."""
     if lazy or (lazy is None and math.prod(store.shape) > _ROOM):
         return store
-    x = torch.empty(store.shape, dtype=torch.uint8)
+    x = torch.empty(store.shape, dtype=store.read(slice(0, 0)).dtype)
     for rows, samples in pieces(store):
         x[rows] = samples
     return Memory(x)
@@ -193,7 +205,7 @@ def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]
         DataError: Their sizes differ, and `size` makes them no equal.
     """
     good = [i for i, found in enumerate(looks) if not found.error]
-    channels = 1 if all(looks[i].mode in _GREY for i in good) else 3
+    channels = 3 if mode_of(items, looks) == "RGB" else 1
     if size is not None:
         return (len(looks), channels, *((size, size) if isinstance(size, int) else size))
     first = looks[good[0]].size
@@ -201,9 +213,30 @@ def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]
         if looks[i].size != first:
             raise DataError(
                 f"the images have different sizes: {items.name(good[0])} is {first} and "
-                f"{items.name(i)} is {looks[i].size} (height, width); pass size="
+                f"{items.name(i)} is {looks[i].size} (height, width); crop and resize them all, as "
+                "by size=64"
             )
     return (len(looks), channels, *first)
+
+
+def mode_of(items: Items, looks: Sequence[Look]) -> str:
+    """The mode that images become: "L" or "RGB" bytes, or "I;16" or "F" of one channel.
+
+    Raises:
+        DataError: Some are of 16 bits or of floats, and others are not.
+    """
+    modes = {i: found.mode for i, found in enumerate(looks) if not found.error}
+    deep = [i for i, mode in modes.items() if mode in (_DEEP, _FLOAT)]
+    if not deep:
+        return "L" if all(mode in _GREY for mode in modes.values()) else "RGB"
+    mode = modes[deep[0]]
+    other = next((i for i, found in modes.items() if found != mode), None)
+    if other is not None:
+        raise DataError(
+            f"{items.name(deep[0])} has the mode {mode!r}, more than 8 bits a channel, and "
+            f"{items.name(other)} the mode {modes[other]!r}; convert them to one"
+        )
+    return mode
 
 
 def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
@@ -228,7 +261,7 @@ def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
                 UserWarning,
                 stacklevel=4,
             )
-    return Images(items, size, shape)
+    return Images(items, size, shape, mode_of(items, looks))
 
 
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
@@ -276,26 +309,40 @@ def _unreadable(name: str, error: str) -> str:
 
 
 def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
-    """The bytes `(C, H, W)` of an image, cropped about its centre and resized, in a mode.
+    """The numbers `(C, H, W)` of an image, cropped about its centre and resized, in a mode.
 
     Raises:
-        ValueError: It has more than 8 bits a channel.
+        ValueError: Whole numbers are beyond 16 bits, or those of more bits would be made bytes.
     """
     from PIL import ImageOps
 
-    if complaint := _complaint(image.mode):
-        raise ValueError(complaint)
-    image = ImageOps.exif_transpose(image).convert(mode)
+    deep, own = mode in (_DEEP, _FLOAT), _mode(image)
+    if not deep and own in (_DEEP, _FLOAT):  # Pillow would clip these to bytes
+        raise ValueError(f"its mode is {own!r}, more than 8 bits a channel; convert it")
+    image = ImageOps.exif_transpose(image)
+    image = image.convert("I") if mode == _DEEP else image
+    image = image.convert(_FLOAT if deep else mode)
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
         image = ImageOps.fit(image, (width, height))
-    return np.array(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+    found = np.array(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+    if mode != _DEEP:
+        return found
+    if size is not None:  # which makes fractions, and may leave the range
+        found = found.round().clip(0, 65535)
+    if not 0 <= found.min() <= found.max() <= 65535:
+        raise ValueError("its numbers are beyond 16 bits; save them as floats, in a .npy file")
+    return found
 
 
-def _complaint(mode: str) -> str:
-    if mode.startswith(("I", "F")):  # Pillow would clip these to bytes
-        return f"its mode is {mode!r}, more than 8 bits a channel; convert it"
-    return ""
+def _mode(image: Image) -> str:
+    """Pillow's word for the numbers of a pixel; grey palettes are grey."""
+    if image.mode.startswith("I"):
+        return _DEEP
+    if image.mode == "P" and "transparency" not in image.info:
+        palette = np.asarray(image.getpalette() or [0, 1, 2]).reshape(-1, 3)
+        return "L" if (palette == palette[:, :1]).all() else "P"
+    return image.mode
 
 
 def _line(error: BaseException) -> str:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from scoresde.data.classes import Named
 from scoresde.data.images import Size, joined, keep, look
 from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
+from scoresde.data.torch_sets import class_names
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError, UnknownNameError
-from scoresde.units import BYTES, Range
+from scoresde.units import Range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,11 +79,15 @@ def torchvision_set(
     errors = [f"{items.name(i)}: {found.error}" for i, found in enumerate(looks) if found.error]
     if errors:
         raise DataError(f"cannot read the image {errors[0]}")
-    images = keep(joined(items, looks, size), lazy)
+    found = joined(items, looks, size)
     targets = [pairs[i][1] for i in range(len(pairs))]
     known = all(isinstance(target, int) for target in targets)
-    own = {"label": torch.tensor(targets)} if known else {}
-    return wanted.data(images, own, transform=BYTES)
+    names = class_names(pairs)
+    label: Any = torch.tensor(targets) if known else None
+    if known and int(label.max()) < len(names):
+        label = Named(label, names)
+    own = {"label": label} if known else {}
+    return wanted.images(keep(found, lazy), own, transform=found.units)
 
 
 def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any:

@@ -40,9 +40,9 @@ class Report:
         return "\n".join(lines)
 
 
-def some(names: Iterable[str], n: int | None = None) -> str:
-    """All names up to twenty, then how many more of the `n` there are."""
+def some(names: Iterable[str], n: int | None = None, *, most: int = NAMED) -> str:
+    """All names up to twenty, or `most`, then how many more of the `n` there are."""
     listed = list(names)
-    rest = (len(listed) if n is None else n) - NAMED
+    rest = (len(listed) if n is None else n) - most
     more = f", and {rest} more" if rest > 0 else ""
-    return ", ".join(listed[:NAMED]) + more
+    return ", ".join(listed[:most]) + more

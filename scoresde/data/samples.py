@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data import words
 from scoresde.data.batches import order
 from scoresde.data.conditions import (
     ConditionMoments,
@@ -19,12 +20,13 @@ from scoresde.data.conditions import (
     as_conditions,
     check_known,
     moments_of,
+    renumbered,
     surveyed,
 )
-from scoresde.data.given import as_samples, is_store
-from scoresde.data.stores import Memory, Part, Store
-from scoresde.data.survey import Survey, differing, survey
-from scoresde.errors import DataError, InvalidTypeError, InvalidValueError
+from scoresde.data.given import as_names, as_samples, is_store
+from scoresde.data.stores import Part, Store, store_of
+from scoresde.data.survey import Survey, check_levels, moments_in, survey, told_of_changes
+from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import Classes, Condition, Field
 from scoresde.units import Identity, Standardize, Transform, describe
 
@@ -32,25 +34,26 @@ __all__ = ["Data"]
 
 
 class Data:
-    """Samples with what is known of each, in memory or where they are read when they are needed.
+    """Samples with what is known of each, in memory or where they are read when needed.
 
     Args:
         x: `(N, *event)`, in the user's own units: a tensor, an array or a list, finite floats or
             bytes; a store that reads such rows; data; or what `load` takes.
         transform: What makes of them the numbers that a model learns, "model units". Bytes need
             one, such as `BYTES`; by default they stay as they are.
+        columns: The names of the entries of a sample `(d,)`, such as those of a table.
         kinds: By name what a condition is; by default integers are labels of as many classes as
             the largest one says, and floats a vector or a field.
         conditions: By name a tensor, an array, a list or a store with one row for each sample:
-            labels `(N,)`, -1 where one is missing; or floats `(N, *)`, NaN where one is missing. A
-            number for each sample, `(N,)`, is a vector of one entry. None is no condition.
+            labels `(N,)`, -1 where one is missing, or text; or floats `(N, *)`, NaN where one is
+            missing, of which `(N,)` is a vector of one entry. None is no condition.
 
     Attributes:
         raw: The samples as they were given.
         transform: What makes of them the numbers that a model learns.
         conditions: The conditions, by name, in the order of the names.
         kinds: What they are, by name.
-        names: The names of the classes, where they are known: of folders, or of text in a table.
+        columns: The names of the entries of a sample, where that is a row of a table.
 
     Raises:
         DataError: No samples, a NaN or infinity among them, an infinity among the conditions, or a
@@ -70,7 +73,7 @@ class Data:
     transform: Transform
     conditions: Mapping[str, Tensor | Store]
     kinds: Mapping[str, Kind]
-    names: Mapping[str, tuple[str, ...]]
+    columns: tuple[str, ...]
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Data:
         x: Any,
         *,
         transform: Transform | None = None,
+        columns: Sequence[str] = (),
         kinds: Mapping[str, Kind] | None = None,
         **conditions: Any,
     ) -> None:
@@ -85,24 +89,33 @@ class Data:
             from scoresde.data.sources import find  # which makes data of it
 
             x = find(x)
-        self.names = {}
         if isinstance(own := x, Data):
-            self.names = {k: v for k, v in own.names.items() if k not in conditions}
             transform = own.transform if transform is None else transform
             kept = {name: kind for name, kind in own.kinds.items() if name not in conditions}
             kinds = {**kept, **(kinds or {})}
             conditions = {**own.conditions, **conditions}
-            x = own.raw
+            x, columns = own.raw, columns or own.columns
         self.transform = Identity() if transform is None else transform
         describe(self.transform)
         self.raw = as_samples(x, self.transform)
+        self.columns = as_names(columns, self.event_shape)
         found = as_conditions(conditions, kinds or {}, len(self))
         self.conditions = {name: given.rows for name, given in found.items()}
         self.kinds = {name: given.kind for name, given in found.items()}
-        self.names |= {name: given.names for name, given in found.items() if given.names}
 
     def __len__(self) -> int:
         return int(self.raw.shape[0])
+
+    def __repr__(self) -> str:
+        return words.line(self)
+
+    def _repr_html_(self) -> str:
+        return words.html(self)
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the classes of a label, and of the entries of a vector, where known."""
+        return {name: kind.names for name, kind in self.kinds.items() if kind.names}
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -112,7 +125,7 @@ class Data:
     @property
     def store(self) -> Store:
         """Where the raw samples lie."""
-        return Memory(self.raw) if isinstance(self.raw, Tensor) else self.raw
+        return store_of(self.raw)
 
     @property
     def x(self) -> Tensor:
@@ -120,10 +133,7 @@ class Data:
         return self.batch(slice(None))
 
     def batch(self, index: Tensor | slice) -> Tensor:
-        """The samples of these numbers in model units, `(B, *event)`, float32 or float64.
-
-        Args:
-            index: Numbers from 0 to N - 1, or a slice.
+        """The samples of an index, numbers or a slice, in model units, `(B, *event)`.
 
         Raises:
             DataError: One cannot be read; says which.
@@ -148,10 +158,7 @@ class Data:
         return kind.n if isinstance(kind, Classes) else None
 
     def condition(self, index: Tensor | slice) -> Condition | None:
-        """The conditions of the samples of these numbers; None where there are none.
-
-        Args:
-            index: Numbers from 0 to N - 1, or a slice.
+        """The conditions of the samples of an index, as in `batch`; None where there are none.
 
         Returns:
             By name a tensor `(B, *)`: labels as integers, others as float32.
@@ -160,13 +167,12 @@ class Data:
             DataError: One cannot be read; says which.
             InvalidValueError: There is no sample of such a number.
         """
-        rows = {}
-        for name, kept in self.conditions.items():
-            try:
-                row = kept[index] if isinstance(kept, Tensor) else kept.read(index)
-            except IndexError as error:
-                raise InvalidValueError(self._no_such(error)) from error
-            rows[name] = row if isinstance(self.kinds[name], Classes) else row.float()
+        try:
+            rows = {name: store_of(kept).read(index) for name, kept in self.conditions.items()}
+        except IndexError as error:
+            raise InvalidValueError(self._no_such(error)) from error
+        label = {name for name, kind in self.kinds.items() if isinstance(kind, Classes)}
+        rows = {name: row if name in label else row.float() for name, row in rows.items()}
         return Condition(rows) if rows else None
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
@@ -204,7 +210,7 @@ class Data:
         """The same samples with the conditions of these names; `only(())` leaves out all."""
         kept = {
             which: {name: v for name, v in getattr(self, which).items() if name in names}
-            for which in ("conditions", "kinds", "names")
+            for which in ("conditions", "kinds")
         }
         return self._with(**kept)
 
@@ -217,6 +223,19 @@ class Data:
         for name in names:
             check_known(name, self.conditions)
         return self.only(self.conditions.keys() - set(names))
+
+    def as_kinds(self, known: Mapping[str, Kind]) -> Data:
+        """The same samples with their labels numbered as the classes of these names are.
+
+        Args:
+            known: The conditions of a model, `facts(model).conditions`. Where a label has no names
+                on one of the two sides its numbers stay.
+
+        Raises:
+            InvalidValueError: A class of the data is none of those.
+        """
+        conditions, kinds = renumbered(self.conditions, self.kinds, known)
+        return self._with(conditions=conditions, kinds=kinds)
 
     def standardized(self) -> Data:
         """The same samples with the transform that gives them mean 0 and variance 1.
@@ -234,12 +253,7 @@ class Data:
         if transform in (Identity(), self.transform):
             return self
         if transform.levels is not None:
-            raw = torch.tensor([[self.survey.low], [self.survey.high]], dtype=torch.float64)
-            if transform.forward(raw).abs().max() > 1:
-                raise InvalidValueError(
-                    f"the model learnt {transform}, but these numbers lie in "
-                    f"[{self.survey.low:.6g}, {self.survey.high:.6g}]"
-                )
+            check_levels(self.survey, transform)
         return self._with(transform=transform)
 
     def look(self) -> None:
@@ -292,15 +306,8 @@ class Data:
         """
         watched = [("", self.store, self.survey)]
         for name, kept in self.conditions.items():
-            store = Memory(kept) if isinstance(kept, Tensor) else kept
-            watched.append((f"conditions {name!r} of the ", store, self.surveys[name]))
-        for what, store, found in watched:
-            if part := differing(store, found, turn):
-                return (
-                    f"some of the {what}samples {part.start} to {part.stop - 1} are no longer what "
-                    "they were when the data were loaded"
-                )
-        return ""
+            watched.append((f"conditions {name!r} of the ", store_of(kept), self.surveys[name]))
+        return told_of_changes(watched, turn)
 
     def moments(self) -> tuple[Tensor, float]:
         """The mean sample, float64 `(*event)`, and the mean variance about it, per dimension.
@@ -310,17 +317,7 @@ class Data:
         Raises:
             DataError: They are beyond float32, in which models have them.
         """
-        raw = torch.stack([self.survey.mean, self.survey.mean + self.survey.var.sqrt()])
-        mean, above = self.transform.forward(raw)  # an affine map takes deviations to deviations
-        var = float((above - mean).square().mean())
-        largest, known = max(var, float(mean.abs().max())), torch.finfo(torch.float32)
-        if largest > known.max or 0 < var < known.tiny:
-            raise DataError(
-                f"the numbers that a model would see have a variance of {var:.4g} and means up to "
-                f"{float(mean.abs().max()):.4g}, beyond float32, in which models have them; "
-                "standardize the data, or scale them"
-            )
-        return mean, var
+        return moments_in(self.survey, self.transform)
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Data, Data]:
         """Two disjoint random parts; the second holds `fraction` of the samples, rounded.

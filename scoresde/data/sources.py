@@ -6,27 +6,30 @@ Images become `(C, H, W)` bytes with the transform to [-1, 1], which is kept wit
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from scoresde.checks import door
+from scoresde.checks import door, quoted
 from scoresde.data.arrays import array_file
 from scoresde.data.conditions import Kind
+from scoresde.data.frames import frame, is_frame
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
 from scoresde.data.images import Size, check_no_images, check_size, folder
+from scoresde.data.layout import check_layout, doubt
 from scoresde.data.named import digits, torchvision_set
 from scoresde.data.samples import Data
-from scoresde.data.tables import frame, is_frame
 from scoresde.data.torch_sets import from_torch, is_torch
+from scoresde.data.values import from_mapping, from_rows, from_sequence, is_items, of_table
 from scoresde.data.wanted import Wanted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import Classes, Field
 
-__all__ = ["find", "load"]
+__all__ = ["doubt_of", "find", "load"]
 
 
 @door
@@ -35,8 +38,11 @@ def load(
     *,
     condition: Mapping[str, Any] | None = None,
     kinds: Mapping[str, Classes | Field] | None = None,
+    sample: str | Sequence[str] | None = None,
     split: str | None = None,
     size: Size = None,
+    layout: str | None = None,
+    missing: Literal["raise", "drop"] = "raise",
     standardize: bool = False,
     on_bad_image: Literal["raise", "skip"] = "raise",
     lazy: bool | None = None,
@@ -47,14 +53,17 @@ def load(
     Args:
         source: one of
 
-            - a float tensor or array `(N, *event)`, taken as it is, or data;
+            - a tensor, an array or lists `(N, *event)` of floats, taken as they are, or of bytes,
+              which are images; a list of such samples, of pairs or of dictionaries; a tuple of
+              arrays `(x, y)`; or data;
+            - a dictionary of arrays, of which the samples are `x`, or `images`, integers `y`, or
+              `labels`, the label, and all else of as many rows conditions; or of columns `(N,)`;
             - a path, that is a `Path` or a string with a dot or a separator in it: a `.npy` file,
-              of which one of more than 256 MiB is read where it lies; a `.npz` file (samples `x`,
-              or `images`; integers `y`, or `labels`, are the label, and all else of as many rows
-              conditions); a `.csv` or `.parquet` file, whose columns are the samples but for those
-              that `condition` names; or a folder of images (whose first-level folders, if all
-              images lie in some, are the classes);
-            - a DataFrame, as such a file;
+              of which one of more than 256 MiB is read where it lies; a `.npz` or `.pt` file of
+              arrays, as a dictionary; a `.csv` or `.parquet` file, whose columns are the samples
+              but for those that `condition` names; or a folder of images (whose first-level
+              folders, if all images lie in some, are the classes);
+            - a DataFrame of pandas or polars, or a table of pyarrow, as such a file;
             - a data set of torch, a stream or a loader, whose items are samples, pairs with a label
               or with floats, or dictionaries (`scoresde.data.torch_sets`);
             - a name: `"digits"`, the 1,797 real 8x8 digits of the package, or any data
@@ -68,8 +77,15 @@ def load(
             several columns, a vector, NaN where a number is missing. Where any is a column of the
             source, its other conditions are left out.
         kinds: what a condition is, where its numbers do not say it: `Classes(10)`, `Field((1,))`.
+        sample: what of the source is sampled: the name of one of its arrays, as `"theta"` for
+            p(theta | x), where "x" then is the condition "y"; or the names of columns, where all
+            others that `condition` does not name are left out.
         split: `"train"` (the default) or `"test"`, of torchvision's data sets, or one of the hub.
         size: images are cropped about their centre and resized to `(height, width)`, or a square.
+        layout: which axis of a sample is which, where channels do not come first: `"TC"` for times
+            of several numbers, `"HW"` for grey images, `"HWC"`, `"DHW"` for volumes. The data have
+            their channels first.
+        missing: `"raise"`, or `"drop"` to leave out samples with a NaN or an empty cell.
         standardize: shift and scale floats to mean 0 and variance 1, each dimension of vectors,
             and each channel of what has more axes; the transform is kept.
         on_bad_image: `"raise"`, or `"skip"` to pass over up to a tenth of a folder with a warning.
@@ -78,27 +94,34 @@ def load(
         root: where torchvision's files are kept, `~/.cache/scoresde` by default.
 
     Returns:
-        The data. Bytes are learnt as floats in [-1, 1], `x / 127.5 - 1`, digits as `x / 8 - 1`;
-        other numbers stay as they are.
+        The data. Bytes are learnt as floats in [-1, 1], `x / 127.5 - 1`, digits as `x / 8 - 1`,
+        whole numbers of 16 bits as floats in [-1, 1] too; other numbers stay as they are.
 
     Raises:
         DataError: nothing is there, or nothing usable, or a download failed; names the file.
         InvalidTypeError: integers that are no bytes, or a `source` of an impossible type.
         InvalidValueError: an argument is wrong, or means nothing for this source.
-        UnknownNameError: no data set has that name.
+        UnknownNameError: no data set has that name, or no array or column.
         MissingExtraError: `"hf:..."` without datasets.
+
+    Warns:
+        UserWarning: Samples were left out, or the shape of a sample may mean something else than
+            channels first; says which `layout` that would be.
     """
     skip = on_bad_image == "skip"
     data = find(
-        source, condition=condition, kinds=kinds, split=split, size=size, skip=skip, lazy=lazy,
-        root=root,
+        source, condition=condition, kinds=kinds, sample=sample, split=split, size=size,
+        layout=layout, missing=missing, skip=skip, lazy=lazy, root=root,
     )  # fmt: skip
     data.look()
+    told = "" if layout or isinstance(source, Data) else doubt_of(data)
+    if told:
+        warnings.warn(told, UserWarning, stacklevel=3)
     if not standardize:
         return data
     if data.transform.levels is not None:
         raise InvalidValueError(
-            f"{source!r} holds bytes, which are scaled to [-1, 1]; standardize= is for floats"
+            f"{quoted(source)} holds bytes, which are scaled to [-1, 1]; standardize= is for floats"
         )
     return data.standardized()
 
@@ -108,31 +131,43 @@ def find(
     *,
     condition: Mapping[str, Any] | None = None,
     kinds: Mapping[str, Kind] | None = None,
+    sample: str | Sequence[str] | None = None,
     split: str | None = None,
     size: Size = None,
+    layout: str | None = None,
+    missing: Literal["raise", "drop"] = "raise",
     skip: bool = False,
     lazy: bool | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Data:
     """What `load` loads, before its samples are looked at."""
     check_size(size)
-    wanted = Wanted(condition or {}, kinds or {})
-    if is_torch(source):
+    check_layout(layout)
+    chosen = (sample,) if isinstance(sample, str) else tuple(sample or ())
+    wanted = Wanted(condition or {}, kinds or {}, chosen, missing, layout)
+    what = f"the {type(source).__name__}"
+    if is_torch(source) or is_items(source):
         _check_whole(f"a {type(source).__name__}", split)
         return from_torch(source, size, wanted, lazy=lazy)
+    if is_frame(source):
+        check_no_images(size=size, lazy=lazy)
+        return of_table(frame(source), wanted)
     if is_table(source):
         return from_table(source, None, size, wanted, lazy=lazy)
-    if is_frame(source):
-        table = frame(source)
+    if isinstance(source, Tensor | np.ndarray | list | tuple | Data | Mapping):
         check_no_images(size=size, lazy=lazy)
-        return wanted.data(table.samples(wanted.columns(table)), table, unasked=())
-    if isinstance(source, Tensor | np.ndarray | list | tuple | Data):
-        check_no_images(size=size, lazy=lazy)
-        return wanted.data(source)
+        if isinstance(source, Mapping):
+            return from_mapping(source, what, wanted)
+        wanted.check_no_names(what)
+        if isinstance(source, Data):
+            return wanted.data(source)
+        if isinstance(source, list | tuple):
+            return from_sequence(source, what, wanted)
+        return from_rows(source, "the samples", wanted)
     if not isinstance(source, str | os.PathLike):
         raise InvalidTypeError(
-            f"cannot load data from a {type(source).__name__}; pass a tensor, a path, a name, or a "
-            "data set of torch"
+            f"cannot load data from a {type(source).__name__}; pass a tensor, an array, a list, a "
+            "dictionary or a table of them, a path, a name, or a data set of torch"
         )
     name = os.fspath(source)
     if name.startswith(PREFIX):
@@ -146,6 +181,11 @@ def find(
         return folder(path, size, wanted, skip=skip, lazy=lazy)
     check_no_images(size=size, lazy=lazy)
     return wanted.data(digits()) if is_name else array_file(path, wanted)
+
+
+def doubt_of(data: Data) -> str:
+    """Return how floats are read, where their shape may mean something else; or nothing."""
+    return "" if data.transform.levels is not None else doubt(data.event_shape)
 
 
 def _check_whole(what: str, split: str | None) -> None:

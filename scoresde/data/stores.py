@@ -35,6 +35,7 @@ __all__ = [
     "parts_of",
     "pieces",
     "plain",
+    "store_of",
 ]
 
 IN_MEMORY = 2**28
@@ -75,6 +76,11 @@ class Memory:
         return self.x[index]
 
 
+def store_of(rows: Tensor | Store) -> Store:
+    """Return a store of a tensor; a store as it is."""
+    return Memory(rows) if isinstance(rows, Tensor) else rows
+
+
 class Rows:
     """Samples that a sequence hands out one at a time, as arrays of one shape.
 
@@ -90,7 +96,7 @@ class Rows:
     ) -> None:
         given = get(0)
         first = np.asarray(given)
-        if first.dtype.kind not in "fu" or (first.dtype.kind == "u" and first.dtype.itemsize > 1):
+        if first.dtype.kind != "f" and first.dtype not in (np.uint8, np.uint16):
             raise DataError(f"{what} holds {first.dtype}; samples are floats or bytes")
         self.shape = (n, *first.shape)
         self._dtype, self._get, self._what = plain(first.dtype), get, what
@@ -100,7 +106,7 @@ class Rows:
             with np.errstate(over="ignore"):
                 small = first.astype(np.float32)
             self._dtype = small.dtype if np.array_equal(small, first) else self._dtype
-        self.bytes = first.dtype == np.uint8
+        self.given = first.dtype
 
     def read(self, index: Tensor | slice) -> Tensor:
         """These samples, stacked."""
@@ -180,13 +186,20 @@ def in_threads(function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
             yield from pool.map(function, items[i : i + 2 * _THREADS])
 
 
-def channels_first(x: np.ndarray[Any, Any], path: Path | str) -> np.ndarray[Any, Any]:
-    """Bytes as images `(N, C, H, W)`; other arrays as they are.
+def channels_first(
+    x: np.ndarray[Any, Any], path: Path | str, *, as_is: bool = False
+) -> np.ndarray[Any, Any]:
+    """Whole numbers of 8 or 16 bits as images `(N, C, H, W)`; other arrays as they are.
+
+    Args:
+        x: The array.
+        path: What it is called in errors.
+        as_is: Whether another will say which axis is which.
 
     Raises:
         DataError: Bytes have a shape that images do not have.
     """
-    if x.dtype != np.uint8:
+    if as_is or x.dtype not in (np.uint8, np.uint16):
         return x
     if x.ndim == 3:
         return x[:, None]
@@ -196,15 +209,18 @@ def channels_first(x: np.ndarray[Any, Any], path: Path | str) -> np.ndarray[Any,
         return x
     raise DataError(
         f"the bytes in {path} have shape {x.shape}; images are (N, H, W), (N, C, H, W) or "
-        "(N, H, W, C), and other data should be stored as floats"
+        "(N, H, W, C); make floats of other data, x.float(), or say which axis is which, as by "
+        "layout='DHW' of volumes"
     )
 
 
 def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Bytes as they are, and the floats that hold all numbers of a dtype, as far as torch can.
+    """Bytes as they are, else the floats that hold all numbers of a dtype, as far as torch can.
 
     Times in seconds since 1970, say, differ by less than float32 can tell.
     """
+    if dtype == np.uint16:
+        return np.dtype(np.float32)
     if dtype.kind != "f":
         return dtype
     return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)

@@ -12,15 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scoresde.data.stores import PIECE, Store, is_random, parts_of, pieces
-from scoresde.errors import DataError
+from scoresde.errors import DataError, InvalidValueError
+from scoresde.units import Transform
 
-__all__ = ["Survey", "content_of", "differing", "survey"]
+__all__ = [
+    "Survey",
+    "check_levels",
+    "content_of",
+    "differing",
+    "moments_in",
+    "survey",
+    "told_of_changes",
+]
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,46 @@ def differing(store: Store, found: Survey, turn: int) -> slice | None:
         if zlib.crc32(content_of(store.read(part))) != found.sums[i % len(parts)]:
             return part
     return None
+
+
+def told_of_changes(watched: Iterable[tuple[str, Store, Survey]], turn: int) -> str:
+    """Return which samples are not what a survey of theirs found, in words; or nothing."""
+    for what, store, found in watched:
+        if part := differing(store, found, turn):
+            return (
+                f"some of the {what}samples {part.start} to {part.stop - 1} are no longer what "
+                "they were when the data were loaded"
+            )
+    return ""
+
+
+def moments_in(found: Survey, transform: Transform) -> tuple[Tensor, float]:
+    """Return the mean sample and the mean variance about it, in the units of a transform.
+
+    Raises:
+        DataError: They are beyond float32, in which models have them.
+    """
+    raw = torch.stack([found.mean, found.mean + found.var.sqrt()])
+    mean, above = transform.forward(raw)  # an affine map takes deviations to deviations
+    var = float((above - mean).square().mean())
+    largest, known = max(var, float(mean.abs().max())), torch.finfo(torch.float32)
+    if largest > known.max or 0 < var < known.tiny:
+        raise DataError(
+            f"the numbers that a model would see have a variance of {var:.4g} and means up to "
+            f"{float(mean.abs().max()):.4g}, beyond float32, in which models have them; "
+            "standardize the data, or scale them"
+        )
+    return mean, var
+
+
+def check_levels(found: Survey, transform: Transform) -> None:
+    """Raise InvalidValueError unless the numbers lie among the levels of a model."""
+    raw = torch.tensor([[found.low], [found.high]], dtype=torch.float64)
+    if transform.forward(raw).abs().max() > 1:
+        raise InvalidValueError(
+            f"the model learnt {transform}, but these numbers lie in [{found.low:.6g}, "
+            f"{found.high:.6g}]"
+        )
 
 
 def _filled(x: Tensor, known: Tensor, value: float) -> Tensor:

@@ -1,31 +1,22 @@
-"""Tables: columns of numbers or text, from `.csv`, `.parquet` and pandas' DataFrames.
+"""Tables: columns of numbers or text.
 
 An empty cell is a NaN among numbers, and None among text.
 """
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde import checkpoint
 from scoresde.checks import check_name
-from scoresde.data.conditions import Named
 from scoresde.data.report import some
-from scoresde.data.stores import narrow
-from scoresde.errors import DataError, InvalidTypeError, MissingExtraError
+from scoresde.errors import DataError, InvalidTypeError
 
-__all__ = ["Column", "Table", "classes_of", "frame", "is_frame", "read_csv", "read_parquet"]
-
-_WHOLE = re.compile(r"[+-]?\d+")
-_SEPARATORS = ",;\t"
+__all__ = ["Column", "Table"]
 
 
 class Column(NamedTuple):
@@ -64,26 +55,41 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
     def __len__(self) -> int:
         return len(self._columns)
 
-    def samples(self, without: Collection[str]) -> Tensor:
-        """The numbers of all columns but those, `(N, columns)`.
+    def samples(
+        self, without: Collection[str], only: Sequence[str] = (), *, missing: str = "raise"
+    ) -> tuple[tuple[str, ...], Tensor]:
+        """The names and the numbers of all columns but some, or of some only, `(N, columns)`.
+
+        Args:
+            without: Which columns are something else.
+            only: Which columns are meant; none means all others.
+            missing: Whether an empty cell is an error, "raise", or stays as a NaN.
 
         Raises:
-            DataError: No column is left, or a cell is empty.
-            InvalidTypeError: A column holds text.
+            DataError: No column is left, or cells are empty.
+            InvalidTypeError: Columns hold text.
+            UnknownNameError: There is no column of a name.
         """
-        names = [name for name in self if name not in without]
+        for name in only:
+            check_name(f"column of {self.what}", name, self._columns)
+        names = tuple(only) or tuple(name for name in self if name not in without)
         if not names:
             raise DataError(f"no column of {self.what} is left for the samples")
-        columns = []
-        for name in names:
-            numbers = self.numbers(name)
-            if np.isnan(numbers).any():
-                raise DataError(
-                    f"sample {int(np.isnan(numbers).argmax())} of {self.what} has no number in the "
-                    f"column {name!r}; fill it in, remove the row, or make the column a condition"
-                )
-            columns.append(numbers)
-        return torch.from_numpy(np.stack(columns, 1))
+        self._check_text(names)
+        x = np.stack([self.numbers(name) for name in names], 1)
+        empty = np.isnan(x)
+        if missing == "raise" and empty.any():
+            counts = zip(names, empty.sum(0).tolist(), strict=True)
+            listed = some(f"{name!r} ({count:,})" for name, count in counts if count)
+            first = next(name for name, lost in zip(names, empty.any(0), strict=True) if lost)
+            rows = empty.any(1)
+            raise DataError(
+                f"{int(rows.sum()):,} of {len(x):,} samples of {self.what}, the first is number "
+                f"{int(rows.argmax())}, have empty cells, of the columns {listed}; leave these samples "
+                f"out by missing='drop', make the column a condition, which may be missing, as by "
+                f"condition={{{first!r}: [{first!r}]}}, or fill the cells in"
+            )
+        return names, torch.from_numpy(x)
 
     def numbers(self, name: str) -> np.ndarray[Any, Any]:
         """The numbers of a column, NaN where a cell is empty.
@@ -94,10 +100,22 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         column = self[name]
         if isinstance(column, Column):
             return column.numbers
+        raise self._holds_text([name])
+
+    def _check_text(self, names: Sequence[str]) -> None:
+        text = [name for name in names if not isinstance(self[name], Column)]
+        if text:
+            raise self._holds_text(text)
+
+    def _holds_text(self, names: Sequence[str]) -> InvalidTypeError:
+        column = self[names[0]]
+        assert isinstance(column, np.ndarray)
         first = next(cell for cell in column if cell is not None)
-        raise InvalidTypeError(
-            f"the column {name!r} of {self.what} holds text, {first[:50]!r}; make it a label, "
-            f"condition={{'label': {name!r}}}, or leave it out"
+        rest = [name for name in self if name not in names and isinstance(self[name], Column)]
+        some_of = f", or name the columns that are samples, sample={rest}" if rest else ""
+        return InvalidTypeError(
+            f"the {'column' if len(names) == 1 else 'columns'} {some(map(repr, names))} of {self.what} hold text, such as "
+            f"{first[:50]!r}; make it a label, condition={{'label': {names[0]!r}}}{some_of}"
         )
 
     def in_order(self, files: Sequence[str], column: str) -> Table:
@@ -127,160 +145,3 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
                 if name != column
             },
         )
-
-
-def classes_of(text: Iterable[Any], what: str) -> Named:
-    """The classes of text in sorted order, as labels; -1 where there is none.
-
-    Raises:
-        InvalidTypeError: Most of it are numbers.
-    """
-    cells = [None if cell in (None, "") else str(cell) for cell in text]
-    names = sorted({cell for cell in cells if cell is not None})
-    words = [name for name in names if _number(name) is None]
-    commas = [word for word in words if _number(word.replace(",", ".")) is not None]
-    if 2 * (len(words) - len(commas)) < len(names):
-        odd = [word for word in words if word not in commas] or commas
-        raise InvalidTypeError(
-            f"{what} holds numbers, but for {some(map(repr, odd))}; leave the cells of missing "
-            "numbers empty, and write a point for a decimal comma"
-        )
-    numbers = {name: k for k, name in enumerate(names)}
-    rows = [-1 if cell is None else numbers[cell] for cell in cells]
-    return Named(torch.tensor(rows, dtype=torch.int64), tuple(names))
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
-# Files
-
-
-def read_csv(path: Path) -> Table:
-    """The table in a text file, of columns between commas, semicolons or tabs.
-
-    The first line has the names of the columns; where all of its cells are numbers, it is a sample
-    and the columns are called "0", "1", ...
-
-    Raises:
-        DataError: The file is missing, is no text, or its lines have several lengths.
-    """
-    checkpoint.open_file(path).close()  # a pipe would be waited for
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            file.seek(0)
-            separator = max(_SEPARATORS, key=first.count)
-            lines = [line for line in csv.reader(file, delimiter=separator, strict=True) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as a table: {error}") from error
-    if not lines:
-        raise DataError(f"{path} is empty")
-    names = [cell.strip() for cell in lines[0]]
-    if all(_number(name) is not None for name in names):
-        numbered = [str(k) for k in range(len(names))]
-        labels = len(names) == 1 and all(_WHOLE.fullmatch(cell.strip()) for (cell, *_) in lines)
-        if names == numbered and not labels:
-            raise DataError(
-                f"the first line of {path}, {some(names)}, may be the names that pandas gives, or "
-                "a sample; write names there, or leave pandas's out by header=False"
-            )
-        names = numbered
-    else:
-        lines = lines[1:]
-    _check_header(path, names, lines)
-    columns = zip(names, zip(*lines, strict=True), strict=True)
-    return Table(str(path), {name: _column(cells) for name, cells in columns})
-
-
-def _check_header(path: Path, names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    if "" in names:
-        raise DataError(
-            f"column {names.index('')} of {path} has no name; an index that pandas wrote is left "
-            "out by df.to_csv(path, index=False)"
-        )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} has several columns called {some(twice)}; rename them")
-    for i, line in enumerate(lines):
-        if len(line) != len(names):
-            raise DataError(
-                f"sample {i} of {path} has {len(line)} cells, and there are {len(names)} columns"
-            )
-    if not lines:
-        raise DataError(f"{path} has no rows")
-
-
-def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
-    stripped = [cell.strip() for cell in cells]
-    try:
-        numbers = np.array([cell or "nan" for cell in stripped], dtype=np.float64)
-    except ValueError:
-        return np.array([cell or None for cell in stripped], dtype=object)
-    whole = any(stripped) and all(_WHOLE.fullmatch(cell) for cell in stripped if cell)
-    return Column(narrow(numbers, exact=whole), whole)
-
-
-def read_parquet(path: Path) -> Table:
-    """The table in a `.parquet` file, by pandas.
-
-    Raises:
-        MissingExtraError: pandas, or what it reads such files with, is not installed.
-        DataError: The file is missing or broken.
-    """
-    checkpoint.open_file(path).close()
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingExtraError.of("pandas", "tables", f"reading {path}") from error
-    try:
-        found = pandas.read_parquet(path)
-    except ImportError as error:
-        raise MissingExtraError.of("pyarrow", "tables", f"reading {path}") from error
-    except Exception as error:  # of whatever reads it
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    return frame(found, str(path))
-
-
-def is_frame(source: object) -> bool:
-    """Whether this is a table as pandas has them."""
-    return all(hasattr(source, name) for name in ("columns", "isna", "to_numpy", "dtypes"))
-
-
-def frame(source: Any, what: str = "the table") -> Table:
-    """The table in a DataFrame; its index is left out.
-
-    Raises:
-        DataError: It has no rows, or columns of one name.
-        InvalidTypeError: A column holds neither numbers nor text.
-    """
-    names = [str(name) for name in source.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{what} has several columns called {some(twice)}; rename them")
-    if not len(source):
-        raise DataError(f"{what} has no rows")
-    columns = {}
-    for k, name in enumerate(names):
-        columns[name] = _series(source.iloc[:, k], f"the column {name!r} of {what}")
-    return Table(what, columns)
-
-
-def _series(series: Any, what: str) -> Column | np.ndarray[Any, Any]:
-    kind = getattr(series.dtype, "kind", "O")
-    if kind in "fiu":
-        floats = np.float32 if series.dtype.itemsize <= 4 and kind == "f" else np.float64
-        numbers = np.asarray(series.to_numpy(dtype=floats, na_value=np.nan))
-        return Column(numbers if kind == "f" else narrow(numbers, exact=True), kind != "f")
-    cells: np.ndarray[Any, Any] = np.array(series, dtype=object)
-    cells[np.asarray(series.isna(), dtype=bool)] = None
-    if all(cell is None or isinstance(cell, str) for cell in cells):
-        return cells
-    raise InvalidTypeError(
-        f"{what} is of {series.dtype}; columns hold numbers or text, so convert it, such as by "
-        ".astype(int)"
-    )

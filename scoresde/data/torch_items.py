@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,18 @@ from torch import Tensor
 
 from scoresde.checks import check_dense, check_unmasked, quoted
 from scoresde.data import stores
+from scoresde.data.classes import Named
 from scoresde.data.stores import Rows, channels_first, narrow
 from scoresde.errors import DataError, InvalidTypeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Columns", "Items", "Pictures", "apart", "as_array", "is_image", "nbytes"]
+__all__ = ["SAMPLES", "Columns", "Items", "Pictures", "apart", "as_array", "is_image", "nbytes"]
 
-_SAMPLES, _LABELS = ("x", "images", "image"), ("y", "labels")
+SAMPLES = ("x", "images", "image")
+"""What the sample may be called in an item."""
+_LABELS = ("y", "labels")
 _ONE_AT_A_TIME = threading.RLock()  # a data set need not bear several threads
 
 
@@ -31,13 +34,19 @@ class Items:
     Args:
         source: What has a length and hands out an item for a number.
         what: What it is called in errors.
+        sample: What the sample is called in items that are dictionaries, where not as usual.
+        as_is: Whether the axes of bytes stay as they are; else those of images are `(C, H, W)`.
 
     Raises:
         DataError: It has no length, or no items.
     """
 
-    def __init__(self, source: Any, what: str) -> None:
+    def __init__(
+        self, source: Any, what: str, sample: Sequence[str] = (), *, as_is: bool = False
+    ) -> None:
         self.source, self.what = source, what
+        self._called, self._as_is = tuple(sample) or SAMPLES, as_is
+        self._places: dict[int, tuple[str, int]] = {}
         try:
             self._n = len(source)
         except Exception as error:  # a user's code fails as it likes
@@ -62,7 +71,8 @@ class Items:
                 item = self.source[i]
         except Exception as error:  # as above
             raise self._unreadable(i, error) from error
-        found = apart(item, self.name(i))
+        found = apart(item, self.name(i), self._called)
+        self._check_places(item, found, i)
         if found["x"] is None:
             raise DataError(f"{self.name(i)} is None; leave it out of the data set")
         for image in filter(is_image, found.values()):
@@ -72,6 +82,22 @@ class Items:
                 image.close()
                 raise self._unreadable(i, error) from error
         return found
+
+    def _check_places(self, item: Any, found: Mapping[str, Any], i: int) -> None:
+        """Refuse pairs with an integer, a label, among pairs with floats, a vector."""
+        if not isinstance(item, tuple | list):
+            return
+        for k, value in enumerate(item[1:], 1):
+            name = next((name for name, own in found.items() if own is value), None)
+            if name is None or value is None:
+                continue
+            first, j = self._places.setdefault(k, (name, i))
+            if first != name and {first, name} == {"label", "y"}:
+                one, other = (i, j) if name == "label" else (j, i)
+                raise DataError(
+                    f"{self.name(one)} has an integer, a label, in the place {k} of its tuple, and "
+                    f"sample {other} floats; make all integers or all floats"
+                )
 
     def _unreadable(self, i: int, error: Exception) -> DataError:
         told = " ".join(str(error).split()) or type(error).__name__
@@ -88,8 +114,9 @@ class Items:
 
     def sample(self, i: int) -> np.ndarray[Any, Any]:
         """The sample of item i, an image of bytes with its channels first."""
-        x: np.ndarray[Any, Any] = channels_first(as_array(self[i]["x"])[None], self.what)[0]
-        return x
+        x = as_array(self[i]["x"])[None]
+        first: np.ndarray[Any, Any] = channels_first(x, self.what, as_is=self._as_is)[0]
+        return first
 
 
 class Pictures:
@@ -116,10 +143,17 @@ class Columns(Mapping[str, Any]):
     """The conditions of a data set by name, gathered item by item, and made one array when asked.
 
     One of more than 256 MiB is read where it lies, whenever it is needed.
+
+    Args:
+        items: Where they are.
+        names: The names of the classes of the label, where they are known.
+        asked: Names of which text is one of classes, beside the label.
     """
 
-    def __init__(self, items: Items) -> None:
-        self._items = items
+    def __init__(
+        self, items: Items, names: tuple[str, ...] = (), asked: Collection[str] = ()
+    ) -> None:
+        self._items, self._names, self._text = items, names, {"label", *asked}
         self._values: dict[str, list[Any]] = {}
         self._large: set[str] = set()
 
@@ -135,12 +169,19 @@ class Columns(Mapping[str, Any]):
                 self._large.add(name)
                 del column[:-1]
 
-    def __getitem__(self, name: str) -> np.ndarray[Any, Any] | Rows:
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any] | Rows | Named:
         column, n = self._values[name], len(self._items)
         if name in self._large and name != "x":
             example = as_array(column[0])
             return Rows(n, partial(self._items.value, name, example), f"the condition {name!r}")
-        return stacked(name, column + [None] * (n - len(column)), self._items.what)
+        cells = column + [None] * (n - len(column))
+        if name in self._text and all(cell is None or isinstance(cell, str) for cell in cells):
+            return np.array(cells, dtype=object)
+        rows = stacked(name, cells, self._items.what)
+        known = name == "label" and rows.dtype.kind in "iu" and rows.ndim == 1
+        if known and rows.max(initial=-1) < len(self._names):
+            return Named(torch.from_numpy(rows.astype(np.int64)), self._names)
+        return rows
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, column in self._values.items() if any(v is not None for v in column))
@@ -149,23 +190,35 @@ class Columns(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-def apart(item: Any, name: str) -> dict[str, Any]:
+def apart(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, Any]:
     """The sample `x` of an item and its conditions, by name.
+
+    Args:
+        item: The item.
+        name: What it is called in errors.
+        called: What the sample may be called; where it is none of the usual names, what has one
+            of those is the condition "y".
 
     Raises:
         DataError: It has no sample, or values that have no name.
     """
     if isinstance(item, tuple) and hasattr(item, "_asdict"):
         fields = item._asdict()
-        item = fields if set(_SAMPLES) & fields.keys() else tuple(item)
+        item = fields if set(called) & fields.keys() else tuple(item)
     if isinstance(item, Mapping):
-        key = next((key for key in _SAMPLES if key in item), None)
+        key = next((key for key in called if key in item), None)
         if key is None:
+            keys = [str(key) for key in item]
             raise DataError(
-                f"{name} is a dictionary of {', '.join(map(str, item)) or 'nothing'}; call the "
-                "sample 'x'"
+                f"{name} is a dictionary of {', '.join(keys) or 'nothing'}; call the sample 'x', "
+                f"or name it, as by sample={next(iter(keys), 'x')!r}"
             )
-        rest = {k: v for k, v in item.items() if k != key}
+        rest = {"y" if k == "x" else k: v for k, v in item.items() if k != key}
+        if "x" in item and key != "x" and "y" in item:
+            raise DataError(
+                f"{name} has an 'x' and a 'y' beside {key!r}, which is sampled; call the condition "
+                "'x' otherwise"
+            )
         labels = [k for k, v in rest.items() if k in _LABELS and _is_label(v)]
         called = [*labels, *({"label"} & rest.keys())]
         if labels and len(called) > 1:
@@ -200,6 +253,8 @@ def apart(item: Any, name: str) -> dict[str, Any]:
 
 
 def _is_label(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
     return not is_image(value) and as_array(value).dtype.kind in "biu" and np.ndim(value) < 2
 
 
@@ -245,7 +300,7 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
         if value.dtype.kind not in "fiubc":
             raise InvalidTypeError(
                 f"{name!r} of sample {i} of {what} is {quoted(values[i])}, no numbers; hand out "
-                "the number of its class, or an embedding"
+                f"the number of its class, an embedding, or its class, condition={{'label': {name!r}}}"
             )
         if value.shape != first.shape:
             raise DataError(

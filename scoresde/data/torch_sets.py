@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from torch.utils import data as torch_data
 
 from scoresde.data import stores
 from scoresde.data.images import Look, Size, check_no_images, joined, keep, look
+from scoresde.data.keyed import units_of
 from scoresde.data.samples import Data
-from scoresde.data.stores import Rows, channels_first
+from scoresde.data.stores import Rows, channels_first, plain
 from scoresde.data.torch_items import (
+    SAMPLES,
     Columns,
     Items,
     Pictures,
@@ -31,9 +34,9 @@ from scoresde.data.torch_items import (
 )
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError
-from scoresde.units import BYTES, Identity
+from scoresde.units import BYTES
 
-__all__ = ["from_torch", "is_torch"]
+__all__ = ["class_names", "from_torch", "is_torch"]
 
 _ROOM, _MOST = 2**30, 10**7  # bytes and samples of a stream that are read into memory
 _OBJECT = 300  # bytes that an array takes beside its numbers
@@ -67,18 +70,20 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
     """
     if isinstance(source, torch_data.DataLoader):
         source = _set_of(source)
-    if not lazy and (data := _in_tensors(source)) is not None:
+    if not lazy and not wanted.layout and (data := _in_tensors(source)) is not None:
         check_no_images(size=size)
+        wanted.check_no_names(f"a {type(source).__name__}")
         return wanted.data(data)
     what = type(source).__name__
+    items_of = partial(Items, sample=wanted.sample, as_is=wanted.layout is not None)
     if isinstance(source, torch_data.IterableDataset):
         if lazy:
             raise InvalidValueError(
                 f"{what} is a stream, which is read once: leave out lazy=True, or hand out samples "
                 "by __getitem__"
             )
-        return _data(Items(_streamed(source, what), what), size, wanted, held=True)
-    items = Items(source, what)
+        return _data(items_of(_streamed(source, what, wanted), what), size, wanted, held=True)
+    items = items_of(source, what)
     random = _random(items)
     small = nbytes(items[0]) * len(items) <= stores.IN_MEMORY
     together = bool(random - {"x"})  # a sample and what is drawn with it stay together
@@ -106,7 +111,9 @@ def _data(
     is_picture = is_image(items[0]["x"])
     if not is_picture:
         check_no_images(size=size)
-    columns, pictures = Columns(items), Pictures(items)
+    asked = {given for given in wanted.condition.values() if isinstance(given, str)}
+    columns = Columns(items, class_names(items.source), asked)
+    pictures = Pictures(items)
     looks: list[Look] = []
     samples: list[Any] = []
     for i, item in enumerate(items):
@@ -124,12 +131,26 @@ def _data(
     if is_picture:
         images = replace(joined(pictures, looks, size), random=random)
         x = keep(images, True if random else lazy)
-        return wanted.data(x, columns, transform=BYTES)
+        return wanted.images(x, columns, transform=images.units)
     if held:
-        x = channels_first(stacked("x", samples, items.what), items.what)
-        return wanted.data(x, columns, transform=BYTES if x.dtype == np.uint8 else Identity())
+        x = stacked("x", samples, items.what)
+        x = channels_first(x, items.what, as_is=wanted.layout is not None)
+        units = units_of(x.dtype)
+        return wanted.data(x.astype(plain(x.dtype), copy=False), columns, transform=units)
     rows = Rows(len(items), items.sample, items.what, random=random)
-    return wanted.data(rows, columns, transform=BYTES if rows.bytes else Identity())
+    return wanted.data(rows, columns, transform=units_of(rows.given))
+
+
+def class_names(source: Any) -> tuple[str, ...]:
+    """Return the names of the classes that a data set, or those inside it, says it has; or none."""
+    names: Any = getattr(source, "classes", None)
+    parts = getattr(source, "datasets", None)
+    inside = parts if isinstance(parts, list) else [getattr(source, "dataset", None)]
+    if names is None and any(one is not None for one in inside):
+        found = {class_names(one) for one in inside}
+        return found.pop() if len(found) == 1 else ()
+    listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if listed and len(set(names)) == len(names) else ()
 
 
 def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
@@ -170,7 +191,7 @@ def _in_tensors(source: Any) -> Data | None:
     return None
 
 
-def _streamed(source: Any, what: str) -> list[Any]:
+def _streamed(source: Any, what: str, wanted: Wanted) -> list[Any]:
     """The items of a stream.
 
     Raises:
@@ -188,7 +209,7 @@ def _streamed(source: Any, what: str) -> list[Any]:
             told = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"cannot read sample {len(items)} of {what}: {told}") from error
         items.append(item)
-        found = apart(item, f"sample {len(items) - 1} of {what}")
+        found = apart(item, f"sample {len(items) - 1} of {what}", wanted.sample or SAMPLES)
         taken += nbytes(found) + _OBJECT * len(found)
         if taken > _ROOM or len(items) > _MOST:
             raise DataError(

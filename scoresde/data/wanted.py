@@ -6,18 +6,23 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scoresde.checks import check_name
 from scoresde.data.array_file import load_npy
+from scoresde.data.classes import Named, classes_of
 from scoresde.data.conditions import Kind, check_free
+from scoresde.data.layout import Laid
+from scoresde.data.missing import in_levels, without_missing
 from scoresde.data.samples import Data
-from scoresde.data.stores import channels_first, narrow, plain
-from scoresde.data.tables import Column, Table, classes_of, read_csv, read_parquet
-from scoresde.errors import DataError, InvalidTypeError
+from scoresde.data.stores import channels_first, narrow, plain, store_of
+from scoresde.data.table_files import read_csv, read_parquet
+from scoresde.data.tables import Column, Table
+from scoresde.errors import DataError, InvalidTypeError, InvalidValueError
 from scoresde.sde import Field
 from scoresde.units import Transform
 
@@ -38,10 +43,17 @@ class Wanted:
         condition: By name the rows themselves, a file of them, or one or several columns of the
             source. Where any is a column of the source, its other conditions are not taken.
         kinds: By name what a condition is.
+        sample: What of the source is sampled: the name of an array, or of columns; empty for what
+            is called so.
+        missing: Whether samples with a NaN are errors, "raise", or left out, "drop".
+        layout: Which axis of a sample is which, as `scoresde.data.layout` reads it; or None.
     """
 
     condition: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    sample: tuple[str, ...] = ()
+    missing: Literal["raise", "drop"] = "raise"
+    layout: str | None = None
 
     def data(
         self,
@@ -51,6 +63,7 @@ class Wanted:
         unasked: Collection[str] | None = None,
         transform: Transform | None = None,
         files: Sequence[str] | None = None,
+        columns: Sequence[str] = (),
     ) -> Data:
         """The samples with the conditions that are wanted.
 
@@ -60,6 +73,7 @@ class Wanted:
             unasked: Which of it are conditions where no column is asked for; by default all.
             transform: What makes model units of the samples.
             files: The names of the samples' files.
+            columns: The names of the entries of a sample.
 
         Raises:
             DataError, InvalidTypeError, ShapeError, UnknownNameError: A condition cannot be used.
@@ -67,6 +81,7 @@ class Wanted:
         if isinstance(x, Data):
             own, unasked = x.conditions, ()
             x = x.only(()) if self.columns(own) else x
+        x = self._laid(x)
         own = {} if own is None else own
         taken = own if unasked is None else unasked
         given = (
@@ -77,7 +92,55 @@ class Wanted:
         for name in (*given, *self.condition):
             check_free(name)
         given |= {name: self._rows(name, v, own, files) for name, v in self.condition.items()}
-        return Data(x, transform=transform, kinds=self.kinds, **given)
+        options: dict[str, Any] = dict(transform=transform, columns=columns, kinds=self.kinds)
+        if self.missing == "drop":
+            return in_levels(without_missing(x, lambda rows: Data(rows, **options, **given)))
+        return in_levels(Data(x, **options, **given))
+
+    def images(self, x: Any, own: Mapping[str, Any] | None = None, **options: Any) -> Data:
+        """The images with the conditions that are wanted, as `data`; no samples are chosen of them.
+
+        Raises:
+            InvalidValueError: A layout is wanted, which images have already.
+        """
+        if self.layout is not None:
+            raise InvalidValueError(
+                f"layout={self.layout!r} is for arrays; images have their channels first already, "
+                "so leave it out"
+            )
+        return self.data(x, own, **options)
+
+    def check_no_names(self, what: str) -> None:
+        """Raise InvalidValueError if samples are chosen by name where nothing has one."""
+        if self.sample:
+            raise InvalidValueError(
+                f"sample={self.sample[0]!r} is the name of an array or of columns, and {what} has "
+                "none; leave it out"
+            )
+
+    def renamed(self, name: str, others: Collection[str]) -> str:
+        """The name of a condition that is called as samples are: "y", where that is free.
+
+        Raises:
+            InvalidValueError: It is not.
+        """
+        if name != "x" or any(given == "x" for given in self.condition.values()):
+            return name
+        if "y" in others or "y" in self.condition:
+            raise InvalidValueError(
+                f"{self.sample[0]!r} is sampled, and there is an 'x' and a 'y'; name the "
+                "conditions, condition={'name': 'x'}"
+            )
+        return "y"
+
+    def _laid(self, x: Any) -> Any:
+        """The samples with their channels first."""
+        if self.layout is None:
+            return x
+        if isinstance(x, Data):
+            return x.kept(self._laid(x.raw))
+        found = Laid(store_of(x), self.layout)
+        return found.read(slice(None)) if isinstance(x, Tensor) else found
 
     def columns(self, own: Collection[str]) -> set[str]:
         """The columns of the source that are wanted as conditions.
@@ -102,7 +165,7 @@ class Wanted:
         if isinstance(given, str) and given in own:
             return _one(own, given, kind)
         if own and _are_names(given):
-            return _several(own, given)
+            return Named(_several(own, given), tuple(given))
         if isinstance(given, str | os.PathLike):
             return _of_file(name, given, kind, files)
         return given
@@ -162,7 +225,9 @@ def _of_file(
         if files is not None and _FILE in table:
             table = table.in_order(files, _FILE)
         names = list(table)
-        return _one(table, names[0], kind) if len(names) == 1 else _several(table, names)
+        if len(names) == 1:
+            return _one(table, names[0], kind)
+        return Named(_several(table, names), tuple(names))
     raise DataError(
         f"condition {name!r} is {os.fspath(given)!r}, which is no file of conditions; give a .npy "
         f"or {' or '.join(TABLES)} file, or the numbers"

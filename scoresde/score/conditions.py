@@ -20,12 +20,19 @@ __all__ = ["ConditionUnits", "kinds_of", "units_of"]
 _STORED = "condition_units."
 
 
-def kinds_of(net: nn.Module, event_shape: tuple[int, ...]) -> dict[str, Classes | Field] | None:
+def kinds_of(
+    net: nn.Module, event_shape: tuple[int, ...], names: Mapping[str, tuple[str, ...]]
+) -> dict[str, Classes | Field] | None:
     """Return the conditions that a network takes by name, or None where it does not say.
 
     It says so by a method `declared(event_shape)` that returns for each name a number of classes or
     the shape of a tensor, as the networks of `scoresde.nn` do; or by a JSON `config`, of which
     `num_classes` is the number of classes of `label`.
+
+    Args:
+        net: The network.
+        event_shape: The shape of one sample.
+        names: By condition the names of its classes, or of the entries of a vector.
     """
     declared: Any = getattr(net, "declared", None)
     if callable(declared):
@@ -36,7 +43,9 @@ def kinds_of(net: nn.Module, event_shape: tuple[int, ...]) -> dict[str, Classes 
     else:
         return None
     return {
-        name: Classes(kind) if isinstance(kind, int) else Field(tuple(kind))
+        name: Classes(kind, names.get(name, ()))
+        if isinstance(kind, int)
+        else Field(tuple(kind), names.get(name, ()))
         for name, kind in found.items()
     }
 

@@ -14,23 +14,28 @@ from torch import Tensor, nn
 
 from scoresde import checkpoint
 from scoresde.checks import check_name, check_noise, check_shape, door
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
 from scoresde.pretrained.store import locate, net_config, packaged, read, sde_fields
 from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
+from scoresde.score.names import grown_names
 from scoresde.score.pilot import Pilot
 from scoresde.score.precise import Precise
 from scoresde.score.predictions import PREDICTIONS
-from scoresde.score.stored import check_fit, check_weights, describing, pilot_of, stored
+from scoresde.score.stored import (
+    PILOT,
+    as_moment,
+    check_weights,
+    describing,
+    restore,
+    stored,
+)
 from scoresde.sde import SDE, Classes, Facts, Moments, check_output, expand
 from scoresde.sde.coordinates import network_level
-from scoresde.units import Identity, Transform, describe, rebuild
+from scoresde.units import Identity, Transform, describe
 
 __all__ = ["ScoreModel", "load"]
-
-# the names of a pilot's tensors in a file begin so
-_PILOT = "pilot."
 
 
 class ScoreModel(Precise):
@@ -57,6 +62,9 @@ class ScoreModel(Precise):
         transform: How the data were made of the user's numbers; saved with the model, and the
             identity where nobody declared any. Everything but `to_units` is in the numbers that
             the model learnt, samples, scores and likelihoods too.
+        names: By condition the names of its classes, or of the entries of a vector, where the data
+            had some; saved with the model.
+        columns: Likewise the names of the entries of a sample that is a row of a table.
         pilot: What `scoresde.pilot` measured of this model, for the sampler "fast", or `None`;
             saved with it. Measure it again when the weights have changed.
 
@@ -93,19 +101,15 @@ class ScoreModel(Precise):
         self.autocast: torch.dtype | None = None
         self.steps: int | None = None
         self.transform: Transform = Identity()
+        self.names: Mapping[str, tuple[str, ...]] = {}
+        self.columns: tuple[str, ...] = ()
         self.pilot: Pilot | None = None
         self._moments: Moments | None = None
         var = moments.var
         if moments.cov is not None:
             var = moments.cov.diagonal().reshape(self.event_shape)
         for name, value in (("mean", moments.mean), ("var", var)):
-            value = torch.as_tensor(value, dtype=torch.float32).clone()
-            if value.ndim and value.shape != self.event_shape:
-                raise ShapeError(
-                    f"the {name} in moments= must be a number or have the event shape "
-                    f"{self.event_shape}, got {tuple(value.shape)}"
-                )
-            self.register_buffer(name, value)
+            self.register_buffer(name, as_moment(name, value, self.event_shape))
         if not self._var > 0:
             raise InvalidValueError(
                 "the data's variance must be positive; a model is learnt from samples that differ"
@@ -137,7 +141,8 @@ class ScoreModel(Precise):
             pilot=self.pilot,
             transform=self.transform,
             passes=1,
-            conditions=kinds_of(self.net, self.event_shape),
+            conditions=kinds_of(self.net, self.event_shape, self.names),
+            columns=self.columns or None,
         )
 
     @property
@@ -149,7 +154,7 @@ class ScoreModel(Precise):
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
         """Return a copy that knows more classes, for fine-tuning; of all others it gives the same.
 
-        A new class begins as the score without a label.
+        A new class begins as the score without a label, and is called by its number.
 
         Args:
             num_classes: The number of classes of `label`, or numbers of classes by name.
@@ -166,6 +171,7 @@ class ScoreModel(Precise):
             )
         model = copy.deepcopy(self)
         model.net = grow(num_classes)
+        model.names = grown_names(model.names, num_classes)
         return model
 
     def forward(
@@ -206,8 +212,7 @@ class ScoreModel(Precise):
     def to_units(self, x: Tensor) -> Tensor:
         """Samples `(B, *event_shape)` in the units of the data that the model was trained on.
 
-        They are floats, the exact inverse of what was done to the data. `transform.restore` also
-        rounds to levels, so that images that were bytes are bytes.
+        They are floats; `transform.restore` also rounds to levels, so that bytes are bytes.
         """
         return self.transform.inverse(x)
 
@@ -221,6 +226,8 @@ class ScoreModel(Precise):
             "steps": self.steps,
             "parameters": sum(p.numel() for p in self.net.parameters()),
             "transform": describe(self.transform),
+            "names": {name: list(words) for name, words in self.names.items()},
+            "columns": list(self.columns),
         }
 
     @door
@@ -257,7 +264,7 @@ class ScoreModel(Precise):
         tensors = stored(self, dtype)
         if self.pilot is not None:
             config["pilot"] = self.pilot.numbers()
-            tensors |= {_PILOT + name: value for name, value in self.pilot.tensors().items()}
+            tensors |= {PILOT + name: value for name, value in self.pilot.tensors().items()}
         folder = Path(folder)
         checkpoint.save_tensors(folder / "model.safetensors", tensors, config)
         checkpoint.write_json(folder / "config.json", config)
@@ -321,13 +328,7 @@ class ScoreModel(Precise):
             model = cls(
                 net, sde, config["event_shape"], config["predicts"], moments, units_of(tensors)
             )
-            model.steps = config.get("steps")
-            model.transform = rebuild(config.get("transform"))
-            if "pilot" in config:
-                parts = {name: value for name, value in tensors.items() if name.startswith(_PILOT)}
-                parts = {name.removeprefix(_PILOT): tensors.pop(name) for name in parts}
-                model.pilot = pilot_of(parts, config["pilot"], model.event_shape)
-            check_fit(model)
+            restore(model, config, tensors)
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
         return model.eval()

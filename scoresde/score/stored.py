@@ -11,13 +11,18 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_floating, narrowed
-from scoresde.errors import CheckpointError, NonFiniteError
+from scoresde.errors import CheckpointError, NonFiniteError, ShapeError
+from scoresde.score.names import names_of
 from scoresde.score.pilot import Pilot
+from scoresde.units import rebuild
 
 if TYPE_CHECKING:
     from scoresde.score.model import ScoreModel
 
-__all__ = ["check_fit", "check_weights", "describing", "pilot_of", "stored"]
+__all__ = ["PILOT", "as_moment", "check_weights", "describing", "restore", "stored"]
+
+PILOT = "pilot."
+"""How the names of a pilot's tensors in a file begin."""
 
 
 def stored(model: ScoreModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -54,13 +59,45 @@ def describing(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} describes no model of scoresde: {told}") from error
 
 
-def check_fit(model: ScoreModel) -> None:
-    """Refuse a transform that does not take the events, by a batch of none.
+def as_moment(name: str, value: Any, event_shape: tuple[int, ...]) -> Tensor:
+    """Return a mean or a variance in float32, a number or one for each entry of an event.
 
     Raises:
-        ShapeError: It does not.
+        ShapeError: It has another shape.
     """
+    moment = torch.as_tensor(value, dtype=torch.float32).clone()
+    if moment.ndim and moment.shape != event_shape:
+        raise ShapeError(
+            f"the {name} in moments= must be a number or have the event shape {event_shape}, got "
+            f"{tuple(moment.shape)}"
+        )
+    return moment
+
+
+def restore(model: ScoreModel, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Give a model what else its file says of it: steps, transform, names, and pilot.
+
+    Args:
+        model: The model.
+        config: Its description.
+        tensors: All tensors of the file, of which those of the pilot are taken out.
+
+    Raises:
+        ShapeError: The transform does not take the events, or other columns are named.
+        InvalidValueError: More or fewer classes are named than there are.
+        CheckpointError: Something is damaged or foreign.
+    """
+    model.steps = config.get("steps")
+    model.transform = rebuild(config.get("transform"))
+    model.names, model.columns = names_of(config)
+    if "pilot" in config:
+        parts = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PILOT)}
+        parts = {name.removeprefix(PILOT): value for name, value in parts.items()}
+        model.pilot = pilot_of(parts, config["pilot"], model.event_shape)
     model.transform.inverse(torch.empty(0, *model.event_shape))
+    known = model.facts
+    if known.columns and (len(known.columns),) != known.event_shape:
+        raise ShapeError(f"{len(known.columns)} columns are named of {known.event_shape}")
 
 
 def check_weights(model: ScoreModel, path: Path) -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde.checks import as_numbers, check_dense, check_fields, check_integer, check_name, quoted
-from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    UnknownNameError,
+)
 
 __all__ = ["Classes", "Condition", "Field"]
 
@@ -20,17 +27,59 @@ __all__ = ["Classes", "Condition", "Field"]
 class Classes:
     """Declare a condition that is an integer label.
 
+    Two declarations are equal if they have as many classes: names do not change what a score takes.
+
     Args:
         n: The number of classes: labels are 0 to n - 1, and -1 where one is missing.
+        names: What the classes are called, in the order of their numbers; empty where nobody said.
 
     Examples:
         >>> Classes(10).check("label", torch.tensor([3, -1]))  # no error
+        >>> Classes(2, names=("cat", "dog")).numbers("label", ["dog", None, "cat"])
+        [1, -1, 0]
     """
 
     n: int
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         check_integer("the number of classes", self.n, 1)
+        check_fields(self)
+        if self.names and not len(set(self.names)) == len(self.names) == self.n:
+            raise InvalidValueError(
+                f"{self.n} classes have as many names, each another one; got {quoted(self.names)}"
+            )
+
+    def __repr__(self) -> str:
+        return f"Classes(n={self.n}{f', names={self.names}' if self.names else ''})"
+
+    def numbers(self, name: str, given: Any) -> Any:
+        """Return the labels of classes that are given by their names; all else as it is.
+
+        Args:
+            name: The name of the condition, for errors.
+            given: The name of a class; or a list or an array of them, in which None is missing.
+
+        Raises:
+            InvalidValueError: The classes have no names.
+            UnknownNameError: No class has such a name.
+        """
+        if isinstance(given, str):
+            return self._number(name, given)
+        row = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim == 1)
+        if row and any(isinstance(one, str) for one in given):
+            return [-1 if one is None else self.numbers(name, one) for one in given]
+        return given
+
+    def _number(self, name: str, given: str) -> int:
+        if not self.names:
+            raise InvalidValueError(
+                f"the classes of the condition {name!r} have no names here, got {given[:100]!r}; "
+                f"give the number of one, 0 to {self.n - 1}"
+            )
+        if given not in self.names:
+            raise UnknownNameError.of(f"class of {name!r}", given, self.names)
+        return self.names.index(given)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,19 +110,31 @@ class Classes:
 class Field:
     """Declare a condition that is a tensor of floating point numbers, NaN where one is missing.
 
+    Two declarations are equal if their shapes are.
+
     Args:
         shape: The shape of one sample's, without the batch: `(8,)` a vector, `(3, 64, 64)` a field.
+        names: What the entries of a vector are called; empty where nobody said.
 
     Examples:
         >>> Field((8,)).check("text", torch.zeros(2, 8))  # no error
     """
 
     shape: tuple[int, ...]
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if min(self.shape, default=1) < 1:
             raise InvalidValueError(f"the sides of a field are at least 1, got {self.shape}")
+        if self.names and not (len(self.names),) == self.shape:
+            raise InvalidValueError(
+                f"names are of the entries of a vector, and {quoted(self.names)} are none of a "
+                f"field of shape {self.shape}"
+            )
+
+    def __repr__(self) -> str:
+        return f"Field(shape={self.shape}{f', names={self.names}' if self.names else ''})"
 
     def missing(self, value: Tensor) -> Tensor:
         """Return which rows of `(B, *)` are missing as a whole, `(B,)`."""
@@ -123,7 +184,7 @@ class Condition(Mapping[str, Tensor]):
 
         Args:
             values: By name a tensor with n rows, or one row or number for all samples; a
-                `Condition` is checked like any other mapping.
+                `Condition` is checked like any other mapping. A label may be the name of a class.
             n: The number of samples.
             declared: The names that the score takes, with their kinds; None where nobody knows.
             device: Where the tensors are moved after the check.
@@ -132,7 +193,7 @@ class Condition(Mapping[str, Tensor]):
             InvalidTypeError: It is no mapping, or a value is not dense or of another type than
                 declared.
             InvalidValueError: A label is of no class.
-            UnknownNameError: The score takes no condition of a name.
+            UnknownNameError: The score takes no condition of a name, or has no class of one.
             NonFiniteError: A tensor holds an infinity; NaN is what is missing.
             ShapeError: A value has neither n rows nor one.
         """
@@ -154,6 +215,7 @@ class Condition(Mapping[str, Tensor]):
                     )
                 check_name("condition", name, declared)
                 kind = declared[name]
+                given = kind.numbers(name, given) if isinstance(kind, Classes) else given
             value = as_numbers(f"condition {name!r}", given)
             check_dense(f"condition {name!r}", value)
             if kind is not None:

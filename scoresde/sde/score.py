@@ -61,6 +61,7 @@ class Facts:
         passes: Network passes that one call costs; classifier-free guidance takes 2. Where that
             depends on the noise, a function that returns them for sigma / alpha of shape `(B,)`.
         conditions: The names and kinds of the conditions it takes; empty where it takes none.
+        columns: The names of the entries of a sample, where that is a row of a table.
         density: False where it is surely the score of no density, as under guidance.
 
     Examples:
@@ -77,6 +78,7 @@ class Facts:
     transform: Transform | None = None
     passes: int | Callable[[Tensor], int] | None = None
     conditions: Mapping[str, Classes | Field] | None = None
+    columns: tuple[str, ...] | None = None
     density: bool | None = None
 
 

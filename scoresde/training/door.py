@@ -12,11 +12,12 @@ from scoresde.checks import check_name, quoted
 from scoresde.data import Data
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.score import ScoreModel
+from scoresde.score.names import grown_names
 from scoresde.sde import SDE, Classes, Field, Moments, facts, process_of
 from scoresde.training.config import TrainConfig
 from scoresde.units import Identity
 
-__all__ = ["check_fit", "check_kinds", "process", "warn_of_moments"]
+__all__ = ["check_fit", "check_kinds", "numbered", "process", "tell", "warn_of_moments"]
 
 _MEANS, _SCALE, _SPREAD = 3.0, 4.0, 100.0
 
@@ -71,6 +72,28 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
         for name in config.condition_dropout:
             check_name("condition", name, data.kinds)
     _check_units(score, data)
+
+
+def numbered(score: nn.Module, data: Data) -> Data:
+    """Return the data with their classes numbered as a model numbers those of the same names.
+
+    Raises:
+        InvalidValueError: They have a class that the model does not know.
+    """
+    return data.as_kinds(facts(score).conditions or {})
+
+
+def tell(score: nn.Module, data: Data) -> None:
+    """Give a model the units and the names of its data; its pilot was of other weights."""
+    if not isinstance(score, ScoreModel):
+        return
+    if data.transform != Identity():
+        score.transform = data.transform
+    known = facts(score).conditions or {}
+    classes = {name: kind.n for name, kind in known.items() if isinstance(kind, Classes)}
+    score.names = {**score.names, **grown_names(data.names, classes)}
+    score.columns = data.columns or score.columns
+    score.pilot = None
 
 
 def _check_units(score: nn.Module, data: Data) -> None:

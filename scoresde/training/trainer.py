@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer, door
-from scoresde.data import Data, Identity, load
+from scoresde.data import Data, load
 from scoresde.data.augment import Augment
 from scoresde.errors import DataError
 from scoresde.score import ScoreModel
@@ -28,7 +28,7 @@ from scoresde.training.averages import AveragedWeights
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks
 from scoresde.training.config import TrainConfig
-from scoresde.training.door import check_fit, check_kinds, process, warn_of_moments
+from scoresde.training.door import check_fit, check_kinds, numbered, process, tell, warn_of_moments
 from scoresde.training.guard import Guard
 from scoresde.training.held_out import HeldOut
 from scoresde.training.keep import Keeper
@@ -136,7 +136,7 @@ class Trainer(Generic[ScoreT]):
         self.folder = None if folder is None else Path(folder)
         check_kinds(score, self.config)
         sde = process(score)
-        self.data = data if isinstance(data, Data) else load(data)
+        self.data = numbered(score, data if isinstance(data, Data) else load(data))
         check_fit(score, self.config, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
@@ -145,10 +145,7 @@ class Trainer(Generic[ScoreT]):
         distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
         self.step = 0
-        if isinstance(score, ScoreModel):
-            if self.data.transform != Identity():
-                score.transform = self.data.transform
-            score.pilot = None  # it was measured with other weights
+        tell(score, self.data)
         self.held_out, learnt = cast(HeldOut | None, None), self.data
         if share := self.config.keeping.held_out:
             learnt, apart = self.data.split(share, seed=self.config.seed)

@@ -1,0 +1,86 @@
+"""Labels of classes that have names: made of text, and numbered as a model numbers them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scoresde.data.report import some
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.sde import Classes
+
+__all__ = ["Named", "classes_of", "is_number", "numbered_as"]
+
+
+class Named(NamedTuple):
+    """Labels of classes that have names, or vectors whose entries have some.
+
+    Attributes:
+        rows: The labels `(N,)`, integers; or floats `(N, k)`.
+        names: The names of the classes in the order of their numbers, or of the k entries.
+    """
+
+    rows: Any
+    names: tuple[str, ...]
+
+
+def classes_of(text: Iterable[Any], what: str) -> Named:
+    """The classes of text in sorted order, as labels; -1 where there is none.
+
+    Raises:
+        InvalidTypeError: Most of it are numbers.
+    """
+    cells = [None if cell in (None, "") else str(cell) for cell in text]
+    names = sorted({cell for cell in cells if cell is not None})
+    words = [name for name in names if not is_number(name)]
+    commas = [word for word in words if is_number(word.replace(",", "."))]
+    if 2 * (len(words) - len(commas)) < len(names):
+        odd = [word for word in words if word not in commas] or commas
+        raise InvalidTypeError(
+            f"{what} holds numbers, but for {some(map(repr, odd))}; leave the cells of missing "
+            "numbers empty, and write a point for a decimal comma"
+        )
+    numbers = {name: k for k, name in enumerate(names)}
+    rows = [-1 if cell is None else numbers[cell] for cell in cells]
+    return Named(torch.tensor(rows, dtype=torch.int64), tuple(names))
+
+
+def is_number(cell: str) -> bool:
+    """Return whether text is a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def numbered_as(name: str, rows: Tensor, own: Classes, kind: Classes) -> Tensor:
+    """Return labels with the numbers that the classes of the same names have in another kind.
+
+    Where one of the two has no names, the numbers stay.
+
+    Args:
+        name: The name of the condition, for errors.
+        rows: Labels `(N,)`, -1 where one is missing.
+        own: What they are.
+        kind: What they become, such as the classes of a model.
+
+    Raises:
+        InvalidValueError: A class of theirs is not among those of the kind.
+    """
+    if not own.names or not kind.names or own.names == kind.names[: own.n]:
+        return rows
+    used = [own.names[k] for k in torch.unique(rows[rows >= 0]).tolist()]
+    if unknown := [word for word in used if word not in kind.names]:
+        near = difflib.get_close_matches(unknown[0], kind.names, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise InvalidValueError(
+            f"the data have {name!r} of {some(map(repr, unknown))}{hint}, and the model knows "
+            f"{some(map(repr, kind.names))}; rename them, or give the numbers of its classes"
+        )
+    places = [kind.names.index(word) if word in kind.names else -1 for word in own.names]
+    return torch.tensor([*places, -1])[rows]  # the last is that of -1

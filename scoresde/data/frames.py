@@ -1,0 +1,115 @@
+"""Tables of pandas, polars and pyarrow, and of arrays by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from scoresde.data.report import some
+from scoresde.data.stores import narrow, plain
+from scoresde.data.tables import Column, Table
+from scoresde.errors import DataError, InvalidTypeError, ShapeError
+
+__all__ = ["frame", "is_frame", "table_of"]
+
+
+def is_frame(source: object) -> bool:
+    """Whether this is a table as pandas, polars or pyarrow have them."""
+    return any(all(hasattr(source, name) for name in names) for names in _FRAMES)
+
+
+_FRAMES = (
+    ("columns", "isna", "to_numpy", "dtypes"),  # pandas
+    ("columns", "schema", "to_dict", "width"),  # polars
+    ("column_names", "schema", "to_pydict"),  # pyarrow
+)
+
+
+def frame(source: Any, what: str = "the table") -> Table:
+    """The table in a DataFrame or an Arrow table; its index is left out.
+
+    Raises:
+        DataError: It has no rows, or columns of one name.
+        InvalidTypeError: A column holds neither numbers nor text.
+    """
+    names = [str(name) for name in getattr(source, "column_names", source.columns)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{what} has several columns called {some(twice)}; rename them")
+    if not len(source):
+        raise DataError(f"{what} has no rows")
+    if not hasattr(source, "iloc"):
+        lists = source.to_pydict() if hasattr(source, "to_pydict") else source.to_dict()
+        return table_of(what, {name: _listed(name, lists[name]) for name in names})
+    columns = {}
+    for k, name in enumerate(names):
+        columns[name] = _series(source.iloc[:, k], f"the column {name!r} of {what}")
+    return Table(what, columns)
+
+
+def _listed(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
+    """The cells of a column; None is missing, a NaN among numbers."""
+    listed = list(cells)
+    known = [cell for cell in listed if cell is not None]
+    if any(isinstance(cell, str) for cell in known):
+        return np.array(listed, dtype=object)
+    if len(known) == len(listed):
+        return np.asarray(listed)
+    numbers = np.asarray(known)
+    if numbers.dtype.kind not in "fiub" or numbers.ndim != 1:
+        raise InvalidTypeError(f"the column {name!r} holds neither numbers nor text")
+    if numbers.dtype.kind in "iu":  # whole numbers stay whole where some are missing
+        return np.array(listed, dtype=object)
+    return np.array([np.nan if cell is None else cell for cell in listed], dtype=np.float64)
+
+
+def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
+    """The table of arrays `(N,)` by name: numbers, or text and None as Python objects.
+
+    Raises:
+        ShapeError: They are of several lengths.
+        DataError: They are empty.
+        InvalidTypeError: One holds neither numbers nor text.
+    """
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
+        raise ShapeError(f"the columns of {what} have several lengths: {told}; all have one")
+    if not all(lengths.values()):
+        raise DataError(f"{what} has no rows")
+    return Table(what, {k: _cells(v, f"the column {k!r} of {what}") for k, v in columns.items()})
+
+
+def _cells(column: np.ndarray[Any, Any], what: str) -> Column | np.ndarray[Any, Any]:
+    if column.dtype.kind in "fiub":
+        whole = column.dtype.kind != "f"
+        numbers = narrow(column.astype(np.float64), exact=True) if whole else column
+        return Column(numbers.astype(plain(numbers.dtype), copy=False), whole)
+    cells = np.array([str(c) if isinstance(c, str) else c for c in column.tolist()], dtype=object)
+    known = [cell for cell in cells if cell is not None]
+    if all(isinstance(cell, str) for cell in known) and known:
+        return cells
+    if known and all(isinstance(cell, int) for cell in known):
+        numbers = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+        return Column(narrow(numbers, exact=True), True)
+    raise InvalidTypeError(
+        f"{what} is of {column.dtype}; columns hold numbers or text, so convert it, or leave it out"
+    )
+
+
+def _series(series: Any, what: str) -> Column | np.ndarray[Any, Any]:
+    kind = getattr(series.dtype, "kind", "O")
+    if kind in "fiub":
+        floats = np.float32 if series.dtype.itemsize <= 4 and kind == "f" else np.float64
+        numbers = np.asarray(series.to_numpy(dtype=floats, na_value=np.nan))
+        return Column(numbers if kind == "f" else narrow(numbers, exact=True), kind != "f")
+    cells: np.ndarray[Any, Any] = np.array(series, dtype=object)
+    cells[np.asarray(series.isna(), dtype=bool)] = None
+    if all(cell is None or isinstance(cell, str) for cell in cells):
+        return cells
+    raise InvalidTypeError(
+        f"{what} is of {series.dtype}; columns hold numbers or text, so convert it, such as by "
+        ".astype(float), or leave it out, df.drop(columns=...)"
+    )

@@ -1,0 +1,143 @@
+"""Arrays by name: a dictionary, or a file of them, of which one is the samples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scoresde.checks import check_name
+from scoresde.data.given import as_tensor
+from scoresde.data.samples import Data
+from scoresde.data.stores import channels_first, plain
+from scoresde.data.wanted import Wanted
+from scoresde.errors import DataError, InvalidTypeError, ShapeError
+from scoresde.units import BYTES, DEEP, Identity, Transform
+
+__all__ = ["LABELS", "SAMPLES", "check_numbers", "from_arrays", "key_of", "units_of"]
+
+SAMPLES, LABELS = ("x", "images"), ("y", "labels")
+"""What the samples, and the labels, are called."""
+
+
+def key_of(names: Sequence[str], wanted: Wanted, what: str) -> str:
+    """Return the name of the samples.
+
+    Raises:
+        DataError: No array has a name of samples.
+        UnknownNameError: None has the name that is wanted.
+        InvalidTypeError: Several are wanted.
+    """
+    if wanted.sample:
+        if len(wanted.sample) > 1:
+            raise InvalidTypeError(
+                f"samples made of several columns, {', '.join(wanted.sample)}, are for tables; "
+                f"name one array of {what} by sample="
+            )
+        check_name(f"array of {what}", wanted.sample[0], names)
+        return wanted.sample[0]
+    key = next((name for name in SAMPLES if name in names), None)
+    if key is None:
+        raise DataError(
+            f"{what} has the keys {', '.join(names) or '(none)'}; name the samples by "
+            f"sample={next(iter(names), 'x')!r}, or call them 'x' or 'images', and the labels, if "
+            "any, 'y' or 'labels'"
+        )
+    return key
+
+
+def from_arrays(
+    what: str,
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    wanted: Wanted,
+    *,
+    names: Collection[str] | None = None,
+) -> Data:
+    """Return one of the arrays as samples, and others of as many rows as conditions.
+
+    Integers called "y" or "labels" are the label. Where another array is sampled, "x" is the
+    condition "y".
+
+    Args:
+        what: Where they are, for errors.
+        arrays: All that may be used.
+        wanted: The conditions.
+        names: The names of all that there is; by default those of the arrays.
+
+    Raises:
+        DataError: There are no samples, or labels under several names.
+        InvalidTypeError: The samples are no numbers, or integers.
+        ShapeError: An array that is wanted has another number of rows.
+    """
+    key = key_of(list(arrays), wanted, what)
+    x = arrays[key]
+    check_numbers(what, x.dtype)
+    if not x.ndim:
+        raise ShapeError(f"{key!r} in {what} is one number; samples have shape (N, *event)")
+    others = {name: rows for name, rows in arrays.items() if name != key}
+    found = {
+        wanted.renamed(name, others): rows
+        for name, rows in others.items()
+        if rows.shape[:1] == x.shape[:1] and rows.dtype.kind in "fiubcUO"
+    }
+    labels = [k for k, v in found.items() if k in LABELS and v.dtype.kind in "iu"]
+    called = [*labels, *({"label"} & found.keys())]
+    if labels and len(called) > 1:
+        raise DataError(
+            f"{what} has labels called {' and '.join(map(repr, called))}; keep one of them"
+        )
+    own: dict[str, Any] = {}
+    for name, rows in found.items():
+        images = rows.dtype == np.uint8 and rows.ndim > 2
+        own["label" if name in labels else name] = channels_first(rows, what) if images else rows
+    usable = [name for name, rows in own.items() if _usable(rows)]
+    if not wanted.condition:
+        known = ({*arrays} if names is None else {*names}) - {key}
+        for name in (*LABELS, "label"):
+            if name in known and not {name, "label" if name in labels else name} & {*usable}:
+                warnings.warn(
+                    f"{what} has {name!r}, which is left out: labels are integers of shape "
+                    f"({len(x)},), as y[:, 0] is, and vectors are floats",
+                    UserWarning,
+                    stacklevel=6,
+                )
+    return wanted.data(
+        as_tensor(
+            f"{key!r} in {what}",
+            channels_first(x, what, as_is=wanted.layout is not None).astype(
+                plain(x.dtype), copy=False
+            ),
+        ),
+        own,
+        unasked=usable,
+        transform=units_of(x.dtype),
+    )
+
+
+def units_of(dtype: np.dtype[Any]) -> Transform:
+    """Return the transform of numbers of a dtype."""
+    return {1: BYTES, 2: DEEP}[dtype.itemsize] if _is_image(dtype) else Identity()
+
+
+def check_numbers(what: str, dtype: np.dtype[Any]) -> None:
+    """Raise InvalidTypeError for samples that are no numbers, or that mean nothing for certain."""
+    if dtype.kind not in "fuib":
+        raise InvalidTypeError(f"the samples in {what} are {dtype}; they must be numbers")
+    if dtype.kind != "f" and not _is_image(dtype):
+        raise InvalidTypeError(
+            f"the samples in {what} are {dtype}, which do not say what they range over; convert "
+            "them to floats, x.astype(np.float32), or images of 0 to 255 to bytes, "
+            "x.astype(np.uint8)"
+        )
+
+
+def _is_image(dtype: np.dtype[Any]) -> bool:
+    return dtype in (np.uint8, np.uint16)
+
+
+def _usable(rows: np.ndarray[Any, Any]) -> bool:
+    """Whether an array can be a condition as it is: labels, names, floats or images."""
+    kind, axes = rows.dtype.kind, rows.ndim
+    return kind == "f" or (kind in "iuUO" and axes == 1) or (rows.dtype == np.uint8 and axes > 2)

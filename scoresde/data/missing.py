@@ -1,0 +1,62 @@
+"""Samples of which numbers are missing, and the levels of whole numbers of 16 bits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_dense
+from scoresde.data.samples import Data
+from scoresde.data.stores import Memory, Store, pieces, store_of
+from scoresde.errors import DataError
+from scoresde.units import DEEP, Range
+
+__all__ = ["in_levels", "without_missing"]
+
+_BITS = (8, 10, 12, 14, 16)
+
+
+def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) -> Data:
+    """Return data without the samples that hold a NaN, and say how many those are.
+
+    Args:
+        x: All samples.
+        data_of: Makes data of them, with their conditions.
+
+    Raises:
+        DataError: None is left, or one is infinite.
+    """
+    if isinstance(x, Tensor):
+        check_dense("x", x)
+    raw = x.raw if isinstance(x, Data) else x
+    store = store_of(raw.detach().cpu() if isinstance(raw, Tensor) else raw)
+    whole = torch.cat([~part.flatten(1).isnan().any(1) for _, part in pieces(store)])
+    if whole.all():
+        return data_of(x)
+    if not whole.any():
+        raise DataError(f"all {len(whole):,} samples have missing numbers; none is left")
+    data = data_of(x._with(raw=store) if isinstance(x, Data) else store)
+    warnings.warn(
+        f"{int((~whole).sum()):,} of {len(whole):,} samples have missing numbers and are left out",
+        UserWarning,
+        stacklevel=7,
+    )
+    kept = data[whole.nonzero().flatten()]
+    if not isinstance(store, Memory):
+        return kept
+    return Data(kept._with(raw=store.x[whole]))  # which looks for infinities
+
+
+def in_levels(data: Data) -> Data:
+    """Return data of whole numbers of 16 bits with as many levels as they have: 12 bits have 4096.
+
+    Other data stay as they are.
+    """
+    if data.transform != DEEP:
+        return data
+    bits = next(bits for bits in _BITS if data.survey.high < 2**bits)
+    return data._with(transform=Range(0, 2**bits - 1, levels=2**bits))

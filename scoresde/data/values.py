@@ -1,0 +1,183 @@
+"""Values of Python: arrays and tensors, dictionaries, lists and tuples of them, `.pt` files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde import checkpoint
+from scoresde.checks import check_dense, check_unmasked
+from scoresde.data.frames import table_of
+from scoresde.data.given import as_tensor
+from scoresde.data.keyed import SAMPLES, from_arrays, units_of
+from scoresde.data.samples import Data
+from scoresde.data.stores import IN_MEMORY, channels_first, narrow, plain
+from scoresde.data.tables import Table
+from scoresde.data.torch_items import apart, is_image
+from scoresde.data.wanted import Wanted
+from scoresde.errors import DataError, InvalidTypeError, ShapeError
+
+__all__ = ["from_file", "from_mapping", "from_rows", "from_sequence", "is_items", "of_table"]
+
+
+def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
+    """Return samples in a tensor, an array, or lists of numbers.
+
+    Bytes are images, and whole numbers of 16 bits those of as many levels.
+
+    Raises:
+        InvalidTypeError: They are no numbers, or integers of another width.
+        ShapeError: They are of no event dimension.
+    """
+    if isinstance(rows, np.ndarray) and rows.dtype.names:
+        return from_mapping({name: rows[name] for name in rows.dtype.names}, what, wanted)
+    x = as_tensor(what, rows)
+    check_dense("x", x)
+    x = x.detach()
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if x.dtype in (torch.uint8, torch.uint16) and x.ndim > 1:
+        x = x.cpu()
+        units = units_of(x.numpy().dtype)
+        found = channels_first(x.numpy(), what, as_is=wanted.layout is not None)
+        return wanted.data(
+            torch.from_numpy(found.astype(plain(found.dtype), copy=False)), transform=units
+        )
+    return wanted.data(x)
+
+
+def from_mapping(given: Mapping[Any, Any], what: str, wanted: Wanted) -> Data:
+    """Return samples and conditions of a dictionary: of arrays, or of columns of numbers and text.
+
+    Raises:
+        DataError: There is nothing in it, or no array is called as samples are.
+        ShapeError: The columns are of several lengths.
+    """
+    arrays = {str(k): _array(str(k), value) for k, value in given.items() if value is not None}
+    if not arrays:
+        raise DataError(f"{what} has no entries")
+    named = [name for name in (wanted.sample or SAMPLES) if name in arrays]
+    if len(named) == 1 and arrays[named[0]].ndim > 1:
+        return from_arrays(what, arrays, wanted)
+    if any(rows.ndim != 1 for rows in arrays.values()):
+        return from_arrays(what, arrays, wanted)
+    return of_table(table_of(what, arrays), wanted)
+
+
+def of_table(table: Table, wanted: Wanted) -> Data:
+    """Return the columns of a table: those that are wanted as conditions, and the samples."""
+    names, x = table.samples(wanted.columns(table), wanted.sample, missing=wanted.missing)
+    return wanted.data(x, table, unasked=(), columns=names)
+
+
+def is_items(given: object) -> bool:
+    """Return whether a list or a tuple holds pairs, dictionaries or images, one for each sample."""
+    if not isinstance(given, list | tuple) or not given:
+        return False
+    first = given[0]
+    if isinstance(first, Mapping) or is_image(first):
+        return True
+    pair = isinstance(first, tuple | list) and len(first) > 1
+    return pair and _axes(first[0]) > 0 and any(_axes(one) != _axes(first[0]) for one in first[1:])
+
+
+def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
+    """Return samples of a list of arrays or numbers, or of a tuple of arrays `(x, y)` of N rows.
+
+    Raises:
+        ShapeError: A tuple of two arrays of one shape may be samples, or samples with a condition.
+    """
+    arrays = [hasattr(one, "shape") and np.ndim(one) > 0 for one in given]
+    if isinstance(given, tuple) and len(given) > 1 and all(arrays):
+        shapes = [tuple(one.shape) for one in given]
+        if len({shape[0] for shape in shapes}) == 1 and len(shapes[0]) > 1:
+            if len(set(shapes)) > 1:
+                found = {k: _array(k, v) for k, v in apart(given, what).items()}
+                return from_arrays(what, found, wanted)
+            raise ShapeError(
+                f"{what} is a tuple of {len(given)} arrays of shape {shapes[0]}, which may be "
+                f"{len(given)} samples, or {shapes[0][0]} samples and what is known of them; write "
+                "{'x': samples, 'y': known}, or np.stack the samples"
+            )
+    if all(isinstance(one, Tensor) for one in given) and len({one.shape for one in given}) == 1:
+        return from_rows(torch.stack([one.detach().cpu() for one in given]), what, wanted)
+    return from_rows(given, "the samples", wanted)
+
+
+def from_file(path: Path, wanted: Wanted) -> Data:
+    """Return the samples in a `.pt` file: a tensor, or a dictionary or tuple of them.
+
+    Only tensors are read, and no code is run (`weights_only=True`).
+
+    Raises:
+        DataError: It is damaged, or holds something else.
+    """
+    checkpoint.open_file(path).close()  # a pipe would be waited for
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (a user's)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # pickle and torch raise a dozen kinds, some with bad advice
+        raise DataError(
+            f"cannot read {path}: it is damaged, or holds other things than tensors, which could "
+            "run any code; write a tensor, or a dictionary of them, by torch.save(x, path)"
+        ) from error
+    _check_room(found, str(path))
+    if isinstance(found, Tensor):
+        return from_rows(found, f"the samples in {path}", wanted)
+    if isinstance(found, Mapping):
+        return from_mapping(found, str(path), wanted)
+    if isinstance(found, list | tuple) and found:
+        return from_sequence(found, str(path), wanted)
+    raise DataError(
+        f"{path} holds a {type(found).__name__}; save a tensor, or a dictionary of tensors"
+    )
+
+
+def _check_room(found: Any, what: str) -> None:
+    """Refuse tensors that repeat a few numbers, of which copies would fill the memory."""
+    parts = found.values() if isinstance(found, Mapping) else found
+    tensors = [found] if isinstance(found, Tensor) else list(parts if parts is not None else ())
+    for x in (one for one in tensors if isinstance(one, Tensor)):
+        held = x.untyped_storage().nbytes() if not (x.is_sparse or x.is_quantized) else 0
+        if x.numel() * x.element_size() > max(held, IN_MEMORY):
+            raise DataError(
+                f"a tensor of shape {tuple(x.shape)} in {what} has {held:,} bytes, which are "
+                "repeated; save x.contiguous()"
+            )
+
+
+def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
+    """Return a value of a dictionary as an array; text as objects of Python."""
+    check_unmasked(name, value)
+    if isinstance(value, Tensor):
+        check_dense(name, value)
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "to_numpy"):  # a column of a table
+        value = value.to_numpy()
+    listed = list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else value
+    if isinstance(listed, list) and any(isinstance(one, str) or one is None for one in listed):
+        known = [one for one in listed if one is not None]
+        if any(isinstance(one, str) for one in known):
+            return np.array(listed, dtype=object)
+        listed = [np.nan if one is None else one for one in listed]
+    try:
+        found = np.asarray(listed)
+    except ValueError as error:
+        raise InvalidTypeError(f"{name!r} holds rows of several shapes; all have one") from error
+    return narrow(found) if found.dtype == np.float64 else found
+
+
+def _axes(value: Any) -> int:
+    """Return how many axes a value has; images have two."""
+    try:
+        return 2 if is_image(value) else int(np.ndim(value))
+    except ValueError:  # lists of several lengths
+        return 1

@@ -1,0 +1,168 @@
+"""Names of classes and columns: kept with the data and the model, and mapped between the two."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from scoresde import VESDE, ScoreModel, facts, nn, sample
+from scoresde.cli import main
+from scoresde.cli.begin import begin
+from scoresde.data import Data, load
+from scoresde.errors import CheckpointError, InvalidValueError, ShapeError, UnknownNameError
+from scoresde.sde import Classes, Condition, Field
+from scoresde.training import TrainConfig, Trainer
+
+
+def trained(data, folder=None):
+    classes = {name: kind.n for name, kind in data.kinds.items() if isinstance(kind, Classes)}
+    fields = {name: kind.shape for name, kind in data.kinds.items() if isinstance(kind, Field)}
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        net = nn.MLP(data.event_shape, hidden=(8,), num_classes=classes, condition=fields)
+    model = ScoreModel(net, VESDE(), data.event_shape)
+    config = TrainConfig(steps=2, batch_size=8).changed(save_every=1)
+    return Trainer(model, data, config, folder=folder).train(progress=False).requires_grad_()
+
+
+def animals(words, n=40):
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
+    return Data(x, columns=("wing", "mass"), label=[words[i % len(words)] for i in range(n)])
+
+
+def test_names_survive_training_saving_and_loading(tmp_path):
+    data = animals(("dog", "cat"))
+    model = trained(data, tmp_path)
+    for known in (model, ScoreModel.from_pretrained(tmp_path)):
+        assert facts(known).conditions["label"].names == ("cat", "dog")
+        assert facts(known).columns == known.columns == ("wing", "mass")
+
+
+def test_a_class_is_asked_for_by_its_name():
+    model = trained(animals(("dog", "cat")))
+    by_name = sample(model, n=3, steps=3, seed=0, condition={"label": "dog"})
+    assert torch.equal(by_name, sample(model, n=3, steps=3, seed=0, condition={"label": 1}))
+    each = sample(model, n=3, steps=3, seed=0, condition={"label": ["cat", "dog", None]})
+    number = sample(model, n=3, steps=3, seed=0, condition={"label": [0, 1, -1]})
+    assert torch.equal(each, number)
+    with pytest.raises(UnknownNameError, match="did you mean 'dog'"):
+        sample(model, n=3, steps=3, seed=0, condition={"label": "dgo"})
+
+
+def test_a_class_without_a_name_is_asked_for_by_its_number():
+    with pytest.raises(InvalidValueError, match=r"have no names here, got 'dog'.* 0 to 1"):
+        Condition.of({"label": "dog"}, 1, {"label": Classes(2)})
+
+
+def test_names_do_not_change_whether_two_declarations_are_equal():
+    assert Classes(2, ("a", "b")) == Classes(2) != Classes(3)
+    assert Field((2,), ("a", "b")) == Field((2,)) != Field((3,))
+    assert eval(repr(Classes(2, ("a", "b")))).names == ("a", "b")
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "a"), ("a", "b", "c")])
+def test_as_many_names_as_classes_each_another_one(names):
+    with pytest.raises(InvalidValueError, match="2 classes have as many names"):
+        Classes(2, names)
+
+
+@given(st.permutations(["cat", "dog", "emu", "fox"]), st.integers(1, 4))
+def test_labels_are_mapped_by_name_whatever_the_order_and_the_number(words, n):
+    """A datum keeps the name of its class, under the numbers of any model that knows it."""
+    own, model = Classes(n, tuple(words[:n])), Classes(4, ("cat", "dog", "emu", "fox"))
+    label = torch.arange(9) % (n + 1) - 1
+    data = Data(torch.zeros(9, 2), label=label, kinds={"label": own})
+    mapped = data.as_kinds({"label": model})
+    before = [own.names[k] if k >= 0 else None for k in label.tolist()]
+    after = [model.names[k] if k >= 0 else None for k in mapped.label.tolist()]
+    assert before == after
+    assert mapped.kinds["label"].names == model.names
+
+
+def test_a_class_that_a_model_does_not_know_is_told_with_the_nearest():
+    model = trained(animals(("dog", "cat")))
+    with pytest.raises(InvalidValueError, match=r"'label' of 'dogs' \(did you mean 'dog'\?\)"):
+        Trainer(model, animals(("dogs", "cat")))
+
+
+def test_a_run_on_other_numbers_of_the_same_names_learns_the_same_classes():
+    model = trained(animals(("dog", "cat")))
+    kinds = {"label": Classes(2, ("dog", "cat"))}
+    turned = Data(torch.zeros(4, 2), label=[0, 1, 0, -1], kinds=kinds)
+    trainer = Trainer(model, turned)
+    assert trainer.data.label.tolist() == [1, 0, 1, -1]
+    assert model.names["label"] == ("cat", "dog")
+
+
+def test_data_without_names_leave_those_of_a_model():
+    model = trained(animals(("dog", "cat")))
+    Trainer(model, Data(animals(("x",), n=8).x, label=torch.arange(8) % 2))
+    assert model.names["label"] == ("cat", "dog")
+
+
+def test_new_classes_come_after_those_that_a_model_knows(tmp_path):
+    trained(animals(("dog", "cat")), tmp_path)
+    model, data = begin(str(tmp_path), animals(("ant", "dog")))
+    assert facts(model).conditions["label"].names == ("cat", "dog", "ant")
+    assert set(data.label.tolist()) == {1, 2}
+    Trainer(model, data)
+    again, same = begin(str(tmp_path), animals(("dog",)))
+    assert again.classes == 2
+    assert set(same.label.tolist()) == {1}
+
+
+def test_the_command_line_asks_for_a_class_by_its_name(tmp_path, capsys):
+    run = tmp_path / "run"
+    trained(animals(("dog", "cat")), run)
+    for k, words in enumerate(("--class dog", "--condition label=dog", "--class 1")):
+        out = tmp_path / f"{k}.npy"
+        assert main(f"sample {run} --out {out} --n 2 --steps 2 {words}".split()) == 0
+    rows = [np.load(tmp_path / f"{k}.npy") for k in range(3)]
+    assert np.array_equal(rows[0], rows[1])
+    assert np.array_equal(rows[0], rows[2])
+    capsys.readouterr()
+    assert main(f"sample {run} --out {out} --class dgo".split()) == 1
+    assert "unknown class of 'label' 'dgo'; did you mean 'dog'?" in capsys.readouterr().err
+
+
+def test_the_name_of_a_class_goes_before_its_number(tmp_path):
+    """Folders called 1, 2 and 10 are numbered 0, 2 and 1."""
+    trained(animals(("1", "2", "10", "x", "y", "z")), tmp_path)
+    known = facts(ScoreModel.from_pretrained(tmp_path)).conditions
+    assert Condition.of({"label": "10"}, 1, known)["label"].tolist() == [1]
+
+
+def test_names_of_folders_and_of_columns_reach_the_data(tmp_path):
+    for name in ("owl", "bat"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "1.png")
+    assert load(tmp_path).names == {"label": ("bat", "owl")}
+    (tmp_path / "x.csv").write_text("wing,mass,lat,lon\n1.5,2,3,4\n2,3,4,5\n")
+    data = load(tmp_path / "x.csv", condition={"place": ["lat", "lon"]})
+    assert data.columns == ("wing", "mass")
+    assert data.names == {"place": ("lat", "lon")}
+    assert data[:1].columns == data.standardized().columns == data.split(0.5)[0].columns
+
+
+def test_columns_are_of_vectors_and_as_many():
+    with pytest.raises(ShapeError, match="1 columns are named"):
+        Data(torch.zeros(3, 2), columns=["a"])
+    with pytest.raises(ShapeError, match="2 columns are named"):
+        Data(torch.zeros(3, 2, 5), columns=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "changed", [{"names": {"label": ["a"]}}, {"names": 3}, {"columns": ["a"]}, {"columns": [1, 2]}]
+)
+def test_names_that_are_not_those_of_the_model_are_refused_in_a_file(changed, tmp_path):
+    model = trained(animals(("dog", "cat")))
+    real = model.description
+    model.description = lambda: real() | changed
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()).items() >= changed.items()
+    with pytest.raises(CheckpointError, match=r"named|names"):
+        ScoreModel.from_pretrained(tmp_path)
