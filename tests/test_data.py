@@ -830,9 +830,7 @@ def test_a_list_of_numbers_is_as_wide_as_they_are():
 
 def test_a_file_without_samples_lists_its_keys(tmp_path):
     np.savez(tmp_path / "a.npz", train=np.zeros((2, 2)), targets=np.zeros(2))
-    with pytest.raises(
-        DataError, match="has the keys train, targets; name the samples by sample='train'"
-    ):
+    with pytest.raises(DataError, match="keys train, targets; name the samples by sample='train'"):
         load(tmp_path / "a.npz")
 
 

@@ -16,7 +16,12 @@ from scoresde.checks import check_name
 from scoresde.data.report import some
 from scoresde.errors import DataError, InvalidTypeError
 
-__all__ = ["Column", "Table"]
+__all__ = ["Column", "Table", "called"]
+
+
+def called(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of columns; none where they are numbers, as columns without names have."""
+    return () if all(name.isdecimal() for name in names) else tuple(names)
 
 
 class Column(NamedTuple):
@@ -85,11 +90,11 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
             rows = empty.any(1)
             raise DataError(
                 f"{int(rows.sum()):,} of {len(x):,} samples of {self.what}, the first is number "
-                f"{int(rows.argmax())}, have empty cells, of the columns {listed}; leave these samples "
-                f"out by missing='drop', make the column a condition, which may be missing, as by "
-                f"condition={{{first!r}: [{first!r}]}}, or fill the cells in"
+                f"{int(rows.argmax())}, have empty cells, of the columns {listed}; leave these "
+                f"samples out by missing='drop', make the column a condition, which may be "
+                f"missing, as by condition={{{first!r}: [{first!r}]}}, or fill the cells in"
             )
-        return names, torch.from_numpy(x)
+        return called(names), torch.from_numpy(x)
 
     def numbers(self, name: str) -> np.ndarray[Any, Any]:
         """The numbers of a column, NaN where a cell is empty.
@@ -113,9 +118,10 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         first = next(cell for cell in column if cell is not None)
         rest = [name for name in self if name not in names and isinstance(self[name], Column)]
         some_of = f", or name the columns that are samples, sample={rest}" if rest else ""
+        columns = f"column{'s'[len(names) == 1 :]} {some(map(repr, names))}"
         return InvalidTypeError(
-            f"the {'column' if len(names) == 1 else 'columns'} {some(map(repr, names))} of {self.what} hold text, such as "
-            f"{first[:50]!r}; make it a label, condition={{'label': {names[0]!r}}}{some_of}"
+            f"the {columns} of {self.what} hold text, such as {first[:50]!r}; make it a label, "
+            f"condition={{'label': {names[0]!r}}}{some_of}"
         )
 
     def in_order(self, files: Sequence[str], column: str) -> Table:

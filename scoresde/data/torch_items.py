@@ -300,7 +300,8 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
         if value.dtype.kind not in "fiubc":
             raise InvalidTypeError(
                 f"{name!r} of sample {i} of {what} is {quoted(values[i])}, no numbers; hand out "
-                f"the number of its class, an embedding, or its class, condition={{'label': {name!r}}}"
+                "the number of its class, or an embedding, or make it a label, "
+                f"condition={{'label': {name!r}}}"
             )
         if value.shape != first.shape:
             raise DataError(

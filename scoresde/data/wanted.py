@@ -21,7 +21,7 @@ from scoresde.data.missing import in_levels, without_missing
 from scoresde.data.samples import Data
 from scoresde.data.stores import channels_first, narrow, plain, store_of
 from scoresde.data.table_files import read_csv, read_parquet
-from scoresde.data.tables import Column, Table
+from scoresde.data.tables import Column, Table, called
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError
 from scoresde.sde import Field
 from scoresde.units import Transform
@@ -165,7 +165,7 @@ class Wanted:
         if isinstance(given, str) and given in own:
             return _one(own, given, kind)
         if own and _are_names(given):
-            return Named(_several(own, given), tuple(given))
+            return Named(_several(own, given), called(given))
         if isinstance(given, str | os.PathLike):
             return _of_file(name, given, kind, files)
         return given
@@ -227,7 +227,7 @@ def _of_file(
         names = list(table)
         if len(names) == 1:
             return _one(table, names[0], kind)
-        return Named(_several(table, names), tuple(names))
+        return Named(_several(table, names), called(names))
     raise DataError(
         f"condition {name!r} is {os.fspath(given)!r}, which is no file of conditions; give a .npy "
         f"or {' or '.join(TABLES)} file, or the numbers"
