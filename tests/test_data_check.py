@@ -271,6 +271,8 @@ def test_conditions_are_told_with_what_is_missing_and_what_they_do_not_say():
     assert found.pop("field") == "a field of shape (2, 3), from 5 to 5"
     assert found.pop("digit") == "a vector of 1, from 0 to 2; 12.5% missing"
     assert found.pop("age") == "a vector of 1, from 0 to 7"
+    assert found.pop("each") == "2 numbers"
+    assert found.pop("learnt") == "p(x | age, digit, field, label, one, y)"
     assert set(found) == {"samples", "numbers"}
     assert report.remarks == [
         "the condition 'digit' holds whole numbers from 0 to 2; if they are classes, give them as "

@@ -265,7 +265,7 @@ def test_conditions_of_a_folder_follow_its_order_or_its_names(photos, tmp_path, 
             data = load(photos, condition={"y": given}, on_bad_image="skip", lazy=lazy)
         assert data.condition(slice(None))["y"].tolist() == y[kept].tolist()
         assert data.label.tolist() == [int(i >= 15) for i in kept]
-        assert data.names == {"label": ("cat", "dog")}
+        assert data.names["label"] == ("cat", "dog")
 
 
 def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path):

@@ -7,6 +7,7 @@ import warnings
 import torch
 
 from scoresde.data import Data
+from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Field, facts
@@ -35,6 +36,7 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         UserWarning: The classes have names, and those of the model, which are more or fewer, none.
     """
     model = ScoreModel.from_pretrained(source)
+    data = laid_as(data, model.event_shape)
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples have shape {data.event_shape}, but those of {source} have "

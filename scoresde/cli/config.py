@@ -22,7 +22,7 @@ from scoresde.checks import check_name
 from scoresde.cli import toml
 from scoresde.cli.begin import begin
 from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
-from scoresde.cli.options import Columns, Size, columns_of
+from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
 from scoresde.data import Data, load
 from scoresde.errors import InvalidValueError
 from scoresde.nn import MLP, UNet
@@ -40,14 +40,17 @@ class DataConfig:
     """Where the data come from; a relative path is one from where the command is run."""
 
     source: Annotated[str, tyro.conf.arg(name="data")]
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz or .csv, a folder of
-    images, or hf:NAME, a data set of Hugging Face's."""
+    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet, a
+    folder of images, or hf:NAME, a data set of Hugging Face's."""
     split: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: train)")
     ] = None
     """The part of a data set of torchvision, train or test, or of one of Hugging Face's."""
     condition: Columns = ()
+    sample: Sampled = None
     size: Size = None
+    layout: Layout = None
+    missing: Missing = "raise"
     standardize: bool = False
     """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
     lazy: Annotated[
@@ -62,8 +65,11 @@ class DataConfig:
         return load(
             self.source,
             condition=columns_of(self.condition),
+            sample=sampled_of(self.sample),
             split=self.split,
             size=self.size,
+            layout=self.layout,
+            missing=self.missing,
             standardize=self.standardize,
             lazy=self.lazy,
             on_bad_image=self.on_bad_image,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
-from scoresde.cli.options import Columns, Size, columns_of
+from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
 from scoresde.cli.sample import check_out
 from scoresde.cli.terminal import show
 from scoresde.data import check
@@ -28,11 +28,15 @@ class CheckData:
     what: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")]
     """What is done."""
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A folder of images, a .npy, .npz or .csv, digits, mnist, hf:name[:split[:column]] ..."""
+    """A folder of images, a .npy, .npz, .pt, .csv or .parquet, digits, mnist,
+    hf:name[:split[:column]] ..."""
     split: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """The part of a data set of torchvision or of the hub."""
     condition: Columns = ()
+    sample: Sampled = None
     size: Size = None
+    layout: Layout = None
+    missing: Missing = "raise"
     standardize: bool = False
     """Whether floats would be shifted and scaled to mean 0 and variance 1."""
     channels: tuple[int, ...] = (32, 64)
@@ -55,8 +59,11 @@ class CheckData:
         report = check(
             self.source,
             condition=columns_of(self.condition),
+            sample=sampled_of(self.sample),
             split=self.split,
             size=self.size,
+            layout=self.layout,
+            missing=self.missing,
             standardize=self.standardize,
             stride=self.patch * 2 ** (len(self.channels) - 1),
             sde=self.sde,

@@ -9,6 +9,7 @@ from pathlib import Path
 from scoresde.cli.config import RunConfig
 from scoresde.cli.options import columns_of
 from scoresde.data import Data, load
+from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidValueError, ScoreSDEError, ShapeError
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Condition, facts
@@ -43,7 +44,8 @@ def held_out(
     data = load(
         source, condition=columns, kinds=kinds, split=split or _usual(source, usual), size=size
     )
-    data = data.units_of(model.transform).as_kinds(facts(model).conditions or {})
+    data = laid_as(data, model.event_shape).units_of(model.transform)
+    data = data.as_kinds(facts(model).conditions or {})
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "

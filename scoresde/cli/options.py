@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -14,12 +14,16 @@ __all__ = [
     "Checkpoint",
     "Columns",
     "HeldOutSplit",
+    "Layout",
+    "Missing",
+    "Sampled",
     "SamplerName",
     "Size",
     "Source",
     "Split",
     "Steps",
     "columns_of",
+    "sampled_of",
 ]
 
 Checkpoint = Annotated[
@@ -46,6 +50,28 @@ Columns = Annotated[
         help_behavior_hint="(default: what a .npz or a folder has)",
     ),
     tyro.conf.UseAppendAction,
+]
+Sampled = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="NAME[,NAME ...]",
+        help="What is sampled: an array of a .npz or .pt, as theta for p(theta | x), or columns of "
+        "a table.",
+        help_behavior_hint="(default: x, or all columns that are no condition)",
+    ),
+]
+Layout = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="LETTERS",
+        help="Which axis of a sample is which, where channels do not come first: HW for grey "
+        "images, HWC, TC for times of several numbers, DHW for volumes.",
+        help_behavior_hint="(default: channels first)",
+    ),
+]
+Missing = Annotated[
+    Literal["raise", "drop"],
+    tyro.conf.arg(help="Whether samples with a missing number are an error, or left out."),
 ]
 Split = Annotated[
     str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
@@ -92,3 +118,8 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
             raise InvalidValueError(f"the condition {name} is given twice; give it once")
         found[name] = [part for part in text.split(",") if part] if "," in text else text
     return found
+
+
+def sampled_of(word: str | None) -> list[str] | None:
+    """Return what `NAME,NAME` spells, as `scoresde.data.load` takes it."""
+    return None if word is None else [part for part in word.split(",") if part]

@@ -47,14 +47,15 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
         # labels may be large numbers from elsewhere: nobody counts up to them
         first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
         which = "" if name == "label" else f" of {name!r}"
-        report.remarks.append(f"labels{which} that no sample has: {some(first, gaps)}")
+        report.remark("conditions", f"labels{which} that no sample has: {some(first, gaps)}")
     if 2 * len(known) > len(label) > _FEW:
-        report.remarks.append(
+        report.remark(
+            "conditions",
             f"the condition {name!r} has {len(known):,} classes of {len(label):,} samples, as "
-            "numbers of the samples have; choose others, or leave it out"
+            "numbers of the samples have; choose others, or leave it out",
         )
     if len(known) < 2:
-        report.remarks.append(f"the condition {name!r} tells no samples apart")
+        report.remark("conditions", f"the condition {name!r} tells no samples apart")
 
 
 def _field(report: Report, data: Data, name: str) -> None:
@@ -71,14 +72,15 @@ def _field(report: Report, data: Data, name: str) -> None:
     told = f"{what}, from {found.low:.6g} to {found.high:.6g}" if known.any() else what
     report.facts[name] = told + (f"; {share:.1%} missing" if share else "")
     if not known.all():
-        report.remarks.append(_entries(name, ~known, "is never known"))
+        report.remark("conditions", _entries(name, ~known, "is never known"))
     constant = known & (found.var == 0)
     if constant.any():
-        report.remarks.append(_entries(name, constant, "is one number all over"))
+        report.remark("conditions", _entries(name, constant, "is one number all over"))
     if isinstance(rows, Tensor) and shape == (1,) and _are_classes(rows):
-        report.remarks.append(
+        report.remark(
+            "conditions",
             f"the condition {name!r} holds whole numbers from 0 to {found.high:.0f}; if they are "
-            "classes, give them as integers"
+            "classes, give them as integers",
         )
 
 

@@ -9,22 +9,25 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.column_check import describe_columns
 from scoresde.data.condition_check import describe_conditions
 from scoresde.data.folder_check import usable_of
 from scoresde.data.images import Size, check_size
+from scoresde.data.layout import check_layout
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
-from scoresde.data.sources import find
+from scoresde.data.sources import doubt_of, find
 from scoresde.data.stores import pieces
 from scoresde.data.wanted import Wanted
+from scoresde.data.words import event_of
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -46,8 +49,11 @@ def check(
     source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
     *,
     condition: Mapping[str, Any] | None = None,
+    sample: str | Sequence[str] | None = None,
     split: str | None = None,
     size: Size = None,
+    layout: str | None = None,
+    missing: Literal["raise", "drop"] = "raise",
     standardize: bool = False,
     stride: int = 1,
     sde: SDE | None = None,
@@ -56,10 +62,13 @@ def check(
 
     Args:
         source: What `load` takes, or data that were loaded.
-        condition: As for `load`.
-        split: As for `load`.
-        size: As for `load`.
-        standardize: As for `load`.
+        condition: As for `load`, and so are the next six.
+        sample: What of the source is sampled.
+        split: A part of it.
+        size: What images are resized to.
+        layout: Which axis of a sample is which.
+        missing: What becomes of samples with a NaN.
+        standardize: Whether floats are shifted and scaled.
         stride: What the sides of images should be multiples of, `patch * 2 ** (levels - 1)` of a
             U-Net; it pads the others.
         sde: Whose noise the data are compared with, if any.
@@ -74,7 +83,8 @@ def check(
     if stride < 1:
         raise InvalidValueError(f"the stride is at least 1, got {stride}")
     report = Report()
-    data = _opened(report, source, condition or {}, split, size)
+    options: dict[str, Any] = dict(sample=sample, layout=layout, missing=missing, split=split)
+    data = _opened(report, source, condition or {}, size, options)
     if data is None:
         return report
     _describe(report, data)
@@ -85,6 +95,7 @@ def check(
         if standardize and good.transform.levels is None:
             good = good.standardized()
         _units(report, good)
+        describe_columns(report, good)
     except DataError as error:
         report.problems.append(str(error))
         return report
@@ -105,13 +116,15 @@ def _opened(
     report: Report,
     source: object,
     condition: Mapping[str, Any],
-    split: str | None,
     size: Size,
+    options: Mapping[str, Any],
 ) -> Data | None:
+    check_layout(options["layout"])
     try:
         if isinstance(source, str | os.PathLike) and _is_folder(source):
-            return usable_of(report, Path(source).expanduser(), size, Wanted(condition))
-        return find(source, condition=condition, split=split, size=size)
+            wanted = Wanted(condition, layout=options["layout"])
+            return usable_of(report, Path(source).expanduser(), size, wanted)
+        return find(source, condition=condition, size=size, **options)
     except (DataError, InvalidTypeError, ShapeError) as error:
         report.problems.append(str(error))
         return None
@@ -119,6 +132,11 @@ def _opened(
 
 def _describe(report: Report, data: Data) -> None:
     report.facts["samples"] = f"{len(data):,} of shape {data.event_shape}"
+    report.facts["each"] = event_of(data.event_shape, data.columns)
+    if data.kinds:
+        report.facts["learnt"] = f"p(x | {', '.join(data.kinds)})"
+    if told := doubt_of(data):
+        report.remark("layout", told)
     floats = 4 * len(data) * math.prod(data.event_shape)
     raw = floats // 4 if data.transform.levels is not None else floats
     report.facts["memory"] = f"{_size(raw)} as they are, {_size(floats)} as floats"
@@ -148,11 +166,12 @@ def _samples(report: Report, data: Data) -> Data | None:
         bad = [str(i) for i in (~fine).nonzero().flatten().tolist()]
         report.problems.append(f"{len(bad)} samples hold a NaN or an infinity: {some(bad)}")
     if copies:
-        report.remarks.append(f"{len(copies)} samples are copies of others: {some(copies)}")
+        told = f"{len(copies)} samples are copies of others: {some(copies)}"
+        report.remark("copies", told, copies)
     if constant:
-        report.remarks.append(
-            f"{len(constant)} samples are one number all over: {some(map(str, constant))}"
-        )
+        which = [*map(str, constant)]
+        told = f"{len(constant)} samples are one number all over: {some(which)}"
+        report.remark("constant samples", told, which)
     if not fine.any():
         return None
     return data if fine.all() else data[fine.nonzero().flatten()]
@@ -170,18 +189,20 @@ def _units(report: Report, data: Data) -> None:
     if var == 0:
         report.problems.append("all samples are the same: there is nothing to learn")
     elif data.transform == Identity() and not 0.1 <= rms <= 10:
-        report.remarks.append(
+        report.remark(
+            "units",
             f"the numbers have an RMS of {rms:.4g}; the schedules and times of training are made "
-            "for about 1: standardize them"
+            "for about 1: standardize=True shifts and scales them",
         )
 
 
 def _sides(report: Report, event_shape: tuple[int, ...], stride: int) -> None:
     odd = [n for n in event_shape[1:] if n % stride] if len(event_shape) == 3 else []
     if odd:
-        report.remarks.append(
+        report.remark(
+            "sides",
             f"the sides {event_shape[1]}x{event_shape[2]} are no multiples of {stride}: the U-Net "
-            "pads them, which costs time"
+            "pads them, which costs time",
         )
 
 
@@ -204,14 +225,16 @@ def _noise(report: Report, data: Data, sde: SDE) -> None:
         f"{far:.4g} apart"
     )
     if std and low > std / 5:
-        report.remarks.append(
+        report.remark(
+            "noise",
             f"the least noise, {low:.4g}, hides the data, whose std is {std:.4g}: standardize "
-            "them, or choose a smaller sigma_min or eps"
+            "them, or choose a smaller sigma_min or eps",
         )
     if high < far:
-        report.remarks.append(
+        report.remark(
+            "noise",
             f"the largest noise, {high:.4g}, is smaller than the distance of {far:.4g} between "
-            "samples: choose a larger sigma_max, or standardize"
+            "samples: choose a larger sigma_max, or standardize",
         )
 
 

@@ -45,7 +45,7 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
     modes = Counter(looks[i].mode for i in good)
     report.facts["modes"] = _counts(modes)
     if len({mode in ("1", "L") for mode in modes}) > 1:
-        report.remarks.append("grey images are among coloured ones, and become coloured")
+        report.remark("images", "grey images are among coloured ones, and become coloured")
     if not kept:
         return None
     return files.data(images, wanted, images.units)[kept]
@@ -54,13 +54,14 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
 def _other_files(report: Report, files: Files) -> None:
     odd = list(map(str, files.others))
     if odd:
-        report.remarks.append(f"{len(odd)} files are no images and are passed over: {some(odd)}")
+        report.remark("images", f"{len(odd)} files are no images and are passed over: {some(odd)}")
     inner = [len(path.relative_to(files.folder).parts) > 1 for path in files.paths]
     if any(inner) and not all(inner):
         loose = [str(path) for path, deep in zip(files.paths, inner, strict=True) if not deep]
-        report.remarks.append(
+        report.remark(
+            "images",
             f"{len(loose)} images lie beside the folders of the others, so that nothing is "
-            f"labelled: {some(loose)}"
+            f"labelled: {some(loose)}",
         )
     empty = [
         str(p)
@@ -68,7 +69,7 @@ def _other_files(report: Report, files: Files) -> None:
         if p.is_dir() and not any(p in path.parents for path in files.paths)
     ]
     if empty and all(inner):
-        report.remarks.append(f"classes without an image: {some(empty)}")
+        report.remark("images", f"classes without an image: {some(empty)}")
 
 
 def _of_one_depth(

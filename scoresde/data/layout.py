@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from scoresde.data.stores import Store, is_random
 from scoresde.errors import InvalidValueError, ShapeError
 
-__all__ = ["Laid", "check_layout", "doubt"]
+if TYPE_CHECKING:
+    from scoresde.data.samples import Data
+
+__all__ = ["Laid", "check_layout", "doubt", "laid_as"]
 
 _LETTERS = "CTDHW"
+_SPACE = {1: "T", 2: "HW", 3: "DHW"}
 _FEW, _FLAT = 4, 8  # channels that nobody wonders about; sides to a channel of a long series
 
 
@@ -74,6 +79,20 @@ class Laid:
 
     def _order(self) -> list[int]:
         return sorted(range(len(self.layout)), key=lambda i: (self.layout[i] != "C", i))
+
+
+def laid_as(data: Data, event_shape: tuple[int, ...]) -> Data:
+    """Return data with their channels first, where only so they have the shape of a model.
+
+    Grey images `(H, W)` become `(1, H, W)`, and `(H, W, C)` becomes `(C, H, W)`.
+    """
+    own, space = data.event_shape, _SPACE.get(len(event_shape) - 1)
+    if space is None or own == event_shape:
+        return data
+    if (1, *own) == event_shape:
+        return data.kept(Laid(data.store, space))
+    last = (own[-1], *own[:-1]) == event_shape
+    return data.kept(Laid(data.store, f"{space}C")) if last else data
 
 
 def doubt(shape: Sequence[int]) -> str:

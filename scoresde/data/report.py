@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 from torch import Tensor
 
-__all__ = ["NAMED", "Report", "some"]
+__all__ = ["NAMED", "Finding", "Report", "some"]
 
 NAMED = 20  # files or samples that are named of those with the same fault
+
+
+class Finding(str):
+    """A sentence on data.
+
+    Attributes:
+        topic: What it is about, in a word or two.
+        where: The columns, files or samples that it is about, as they are called.
+    """
+
+    topic: str
+    where: tuple[str, ...]
+
+    def __new__(cls, text: str, topic: str = "", where: Iterable[str] = ()) -> Self:
+        """Make a sentence with its topic."""
+        made = super().__new__(cls, text)
+        made.topic, made.where = topic, tuple(where)
+        return made
 
 
 @dataclass
@@ -18,8 +37,8 @@ class Report:
 
     Attributes:
         facts: What there is, by name.
-        problems: What would end the training, or end it before it began.
-        remarks: What would not, and may not be meant.
+        problems: What would end the training, or end it before it began; sentences.
+        remarks: What would not, and may not be meant; sentences, each a `Finding` with its topic.
         samples: Up to 64 of them, spread over the data, in model units; None where none is usable.
     """
 
@@ -27,6 +46,10 @@ class Report:
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     samples: Tensor | None = None
+
+    def remark(self, topic: str, text: str, where: Iterable[str] = ()) -> None:
+        """Add a remark."""
+        self.remarks.append(Finding(text, topic, where))
 
     @property
     def ok(self) -> bool:

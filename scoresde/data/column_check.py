@@ -1,0 +1,145 @@
+"""What there is to say of the columns of vectors, and of the channels of all else."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.data.report import Report, some
+from scoresde.data.samples import Data
+from scoresde.data.stores import pieces
+
+__all__ = ["describe_columns"]
+
+_MANY = 512  # columns, of which none are compared with others beyond
+_APART = 10.0  # standard deviations that lie further apart are told
+
+
+@dataclass
+class _Seen:
+    """Which columns hold whole numbers only, and which 0 and 1; each `(C,)`."""
+
+    whole: Tensor
+    binary: Tensor
+    one_hot: list[tuple[int, int]]
+    equal: list[tuple[int, int]]
+
+
+def describe_columns(report: Report, data: Data) -> None:
+    """Tell of columns that are constant, whole, one-hot, equal, or of very different scales.
+
+    Args:
+        report: Where it is told.
+        data: Finite floats; of levels, as bytes have, nothing is said.
+    """
+    if data.transform.levels is not None:
+        return
+    columns = data.survey.var.reshape(len(data.survey.var), -1)
+    means = data.survey.mean.reshape(columns.shape)
+    constant = (columns == 0).all(1) & (means == means[:, :1]).all(1)
+    seen = _look(data, constant)
+    names = _names(data)
+
+    def told(topic: str, which: Tensor, text: str) -> None:
+        chosen = [names[i] for i in which.nonzero().flatten().tolist()]
+        if chosen:
+            report.remark(topic, text.format(some(chosen)), chosen)
+
+    told("constant", constant, "of one number all over, of which nothing is learnt, are {}; leave "
+         "them out")  # fmt: skip
+    for first, last in seen.one_hot:
+        group = names[first:last]
+        report.remark(
+            "one-hot",
+            f"one-hot are {some(group)}: just one of them is 1 in each sample, and samples of a "
+            "model have fractions there; make them one column of classes, and that a condition",
+            group,
+        )
+    hot = {i for first, last in seen.one_hot for i in range(first, last)}
+    whole = seen.whole & ~constant
+    whole[list(hot)] = False
+    told("whole numbers", whole, "whole numbers only are in {}: a model takes them for continuous, "
+         "and its samples have fractions; round those, or make classes a condition")  # fmt: skip
+    for i, j in seen.equal:
+        report.remark(
+            "equal", f"equal in all samples are {names[i]} and {names[j]}; leave one out",
+            [names[i], names[j]],
+        )  # fmt: skip
+    _scales(report, data, names, constant)
+
+
+def _scales(report: Report, data: Data, names: list[str], constant: Tensor) -> None:
+    known = data.survey
+    mean, above = data.transform.forward(torch.stack([known.mean, known.mean + known.var.sqrt()]))
+    stds = (above - mean).double().square().reshape(len(mean), -1).mean(1).sqrt()
+    if len(stds) < 2 or (~constant).sum() < 2:
+        return
+    low = int(stds.masked_fill(constant, torch.inf).argmin())
+    high = int(stds.masked_fill(constant, 0.0).argmax())
+    if stds[high] > _APART * stds[low]:
+        report.remark(
+            "scales",
+            f"the standard deviation of {names[low]} is {float(stds[low]):.3g}, that of "
+            f"{names[high]} {float(stds[high]):.3g}: what is narrow is hardly learnt; standardize "
+            "each by standardize=True",
+            [names[low], names[high]],
+        )
+
+
+def _names(data: Data) -> list[str]:
+    if data.columns:
+        return [repr(name) for name in data.columns]
+    what = "number" if len(data.event_shape) == 1 else "channel"
+    return [f"{what} {k}" for k in range(data.event_shape[0])]
+
+
+def _look(data: Data, constant: Tensor) -> _Seen:
+    """Read all samples once more."""
+    n = data.event_shape[0]
+    whole, binary = torch.ones(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
+    vector = len(data.event_shape) == 1 and n <= _MANY
+    pairs = _alike(torch.stack([data.survey.mean, data.survey.var], 1), constant) if vector else []
+    hot: Tensor | None = None
+    for _, raw in pieces(data.store):
+        x = raw.reshape(len(raw), n, -1)
+        whole &= (x == x.round()).all(2).all(0)
+        binary &= ((x == 0) | (x == 1)).all(2).all(0)
+        pairs = [(i, j) for i, j in pairs if torch.equal(x[:, i], x[:, j])]
+        if vector:
+            together = x[..., 0].double().T @ x[..., 0].double()
+            hot = together if hot is None else hot + together
+    groups = [] if hot is None else _groups(binary & ~constant, hot, len(data))
+    return _Seen(whole, binary, groups, pairs)
+
+
+def _alike(moments: Tensor, constant: Tensor) -> list[tuple[int, int]]:
+    """Return the pairs of columns that may be equal, as their moments are."""
+    places: dict[tuple[float, ...], list[int]] = {}
+    for i, row in enumerate(moments.tolist()):
+        if not constant[i]:
+            places.setdefault(tuple(row), []).append(i)
+    return [pair for same in places.values() for pair in itertools.pairwise(same)]
+
+
+def _groups(binary: Tensor, together: Tensor, n: int) -> list[tuple[int, int]]:
+    """Return the longest runs of neighbours of which exactly one is 1 in every sample.
+
+    Args:
+        binary: Which columns hold 0 and 1 only.
+        together: How many samples have 1 in both of two columns.
+        n: The number of samples.
+    """
+    groups, first = [], 0
+    while first < len(binary):
+        last, ones = first, 0
+        while last < len(binary) and binary[last] and not together[first:last, last].any():
+            ones += int(together[last, last])
+            last += 1
+            if ones == n and last - first > 1:
+                groups.append((first, last))
+                break
+        first = max(last, first + 1) if groups and groups[-1] == (first, last) else first + 1
+    return groups
