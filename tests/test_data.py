@@ -309,7 +309,7 @@ def test_the_fingerprint_sees_samples_and_labels():
         (torch.zeros(2, 3, dtype=torch.bool), InvalidTypeError, "got torch.bool; convert"),
         (torch.zeros(3), ShapeError, r"must have shape \(N, \*event\), got \(3,\)"),
         (torch.zeros(0, 3), DataError, r"there are no samples: shape \(0, 3\)"),
-        (torch.tensor([[0.0], [torch.nan]]), DataError, "1 of 2 samples .* number 1; remove"),
+        (torch.tensor([[0.0], [torch.nan]]), DataError, "1 of 2 .* number 1; leave them out"),
         (torch.tensor([[0.0], [-torch.inf]]), DataError, "1 of 2 samples .* number 1; remove"),
         ([1.0], ShapeError, r"must have shape \(N, \*event\), got \(1,\)"),
         (object(), InvalidTypeError, "cannot load data from a object"),

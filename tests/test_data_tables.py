@@ -57,13 +57,13 @@ def test_named_columns_are_conditions_and_all_others_the_samples(table):
         (
             None,
             InvalidTypeError,
-            "'kind' of .* hold text, such as 'dog'; make it a label, cond",
+            "'kind' of .* holds text, such as 'dog'; make it a label, cond",
         ),
         ({"label": "kind"}, DataError, "1 of 4 .* number 1, .* 'age' .1., 'mass' .1.; leave"),
         (
             {"y": ["age", "mass", "kind"]},
             InvalidTypeError,
-            "'kind' of .* hold text, such as 'dog'",
+            "'kind' of .* holds text, such as 'dog'",
         ),
         ({"y": ["age", "massx"]}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
         ({"y": "massx"}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),

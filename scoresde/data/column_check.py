@@ -48,24 +48,24 @@ def describe_columns(report: Report, data: Data) -> None:
         if chosen:
             report.remark(topic, text.format(some(chosen)), chosen)
 
-    told("constant", constant, "of one number all over, of which nothing is learnt, are {}; leave "
-         "them out")  # fmt: skip
+    told("constant", constant, "the same number in every sample: {}; nothing is learnt of it, so "
+         "leave it out")  # fmt: skip
     for first, last in seen.one_hot:
         group = names[first:last]
         report.remark(
             "one-hot",
-            f"one-hot are {some(group)}: just one of them is 1 in each sample, and samples of a "
-            "model have fractions there; make them one column of classes, and that a condition",
+            f"one-hot: {some(group)}, of which exactly one is 1 in every sample; a model's samples "
+            "have fractions there, so make them one column of classes, and that a condition",
             group,
         )
     hot = {i for first, last in seen.one_hot for i in range(first, last)}
     whole = seen.whole & ~constant
     whole[list(hot)] = False
-    told("whole numbers", whole, "whole numbers only are in {}: a model takes them for continuous, "
-         "and its samples have fractions; round those, or make classes a condition")  # fmt: skip
+    told("whole numbers", whole, "whole numbers only: {}; a model takes them for continuous and "
+         "its samples have fractions, so round those, or make classes a condition")  # fmt: skip
     for i, j in seen.equal:
         report.remark(
-            "equal", f"equal in all samples are {names[i]} and {names[j]}; leave one out",
+            "equal", f"equal in every sample: {names[i]} and {names[j]}; leave one out",
             [names[i], names[j]],
         )  # fmt: skip
     _scales(report, data, names, constant)

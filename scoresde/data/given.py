@@ -117,7 +117,12 @@ def _check_shape(shape: tuple[int, ...]) -> None:
 def _check_finite(x: Tensor) -> None:
     if not bool(torch.isfinite(x).all()):
         bad = (~torch.isfinite(x)).flatten(1).any(1)
+        cure = (
+            "remove them with `x[x.flatten(1).isfinite().all(1)]`"
+            if x.isinf().any()
+            else "leave them out by missing='drop' of `scoresde.data.load`, or fill them in"
+        )
         raise DataError(
             f"{int(bad.sum())} of {len(x)} samples hold a NaN or an infinity, the first is number "
-            f"{int(bad.nonzero()[0, 0])}; remove them with `x[x.flatten(1).isfinite().all(1)]`"
+            f"{int(bad.nonzero()[0, 0])}; {cure}"
         )

@@ -21,11 +21,21 @@ from torch import Tensor
 
 from scoresde.checks import check_integer
 from scoresde.data.image_files import Files
+from scoresde.data.pixels import (
+    DEEP_MODE,
+    FLOAT_MODE,
+    GREY_MODES,
+    UNITS,
+    Size,
+    is_cut,
+    pillow_mode,
+    pixels,
+)  # fmt: skip
 from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, Store, in_threads, numbers, pieces
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError
-from scoresde.units import BYTES, DEEP, Identity, Transform
+from scoresde.units import BYTES, Transform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,11 +57,7 @@ __all__ = [
     "usable",
 ]
 
-Size = int | tuple[int, int] | None
 
-_GREY = ("1", "L", "LA", "La")  # Pillow's modes without colours
-_DEEP, _FLOAT = "I;16", "F"  # of 16 bits, however their bytes are ordered, and of floats
-_UNITS: Mapping[str, Transform] = {_DEEP: DEEP, _FLOAT: Identity()}
 _SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
 _ROOM = 2**30  # bytes of images that are kept in memory
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # what a camera says of how it was held
@@ -77,21 +83,23 @@ class Look:
         size: `(height, width)` as it is shown.
         mode: Pillow's word for the numbers of a pixel.
         error: Why the image cannot be used; empty where it seems that it can.
+        cut: Whether it has colours of 16 bits, of which Pillow reads 8.
     """
 
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     error: str = ""
+    cut: bool = False
 
 
 def look(items: Items, i: int) -> Look:
     """Read the header of image number i."""
     try:
         with items.open(i) as image:
-            height, width = image.height, image.width
+            height, width, cut = image.height, image.width, is_cut(image)
             if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
                 height, width = width, height
-            return Look((height, width), _mode(image))
+            return Look((height, width), pillow_mode(image), cut=cut)
     except Exception as error:  # Pillow's decoders raise anything, SyntaxError included
         return Look(error=_line(error))
 
@@ -117,7 +125,7 @@ class Images:
     @property
     def units(self) -> Transform:
         """What makes of their numbers those that a model learns."""
-        return _UNITS.get(self.mode, BYTES)
+        return UNITS.get(self.mode, BYTES)
 
     def read(self, index: Tensor | slice) -> Tensor:
         """These images `(B, C, H, W)`, bytes or float32.
@@ -125,7 +133,7 @@ class Images:
         Raises:
             DataError: One cannot be read; names it.
         """
-        dtype = torch.float32 if self.mode in (_DEEP, _FLOAT) else torch.uint8
+        dtype = torch.float32 if self.mode in (DEEP_MODE, FLOAT_MODE) else torch.uint8
         pixels = torch.empty(0, *self.shape[1:], dtype=dtype)
         chosen = numbers(len(self.items), index)
         if not chosen:
@@ -226,9 +234,9 @@ def mode_of(items: Items, looks: Sequence[Look]) -> str:
         DataError: Some are of 16 bits or of floats, and others are not.
     """
     modes = {i: found.mode for i, found in enumerate(looks) if not found.error}
-    deep = [i for i, mode in modes.items() if mode in (_DEEP, _FLOAT)]
+    deep = [i for i, mode in modes.items() if mode in (DEEP_MODE, FLOAT_MODE)]
     if not deep:
-        return "L" if all(mode in _GREY for mode in modes.values()) else "RGB"
+        return "L" if all(mode in GREY_MODES for mode in modes.values()) else "RGB"
     mode = modes[deep[0]]
     other = next((i for i, found in modes.items() if found != mode), None)
     if other is not None:
@@ -247,9 +255,11 @@ def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
     """
     shape = shape_of(items, looks, size)
     modes = {i: found.mode for i, found in enumerate(looks) if not found.error}
-    coloured = [i for i, mode in modes.items() if mode not in _GREY]
+    coloured = [i for i, mode in modes.items() if mode not in GREY_MODES]
     clear = [i for i, mode in modes.items() if "A" in mode.upper()]
+    cut = [i for i in modes if looks[i].cut]
     for found, told in (
+        (cut, "16 bits a colour, of which 8 are read"),
         (coloured if 2 * len(coloured) < len(modes) else [], "colours, so that all become RGB"),
         (clear, "a transparency, which is left out"),
     ):
@@ -306,43 +316,6 @@ def _refuse(items: Items, errors: Mapping[int, str], skip: bool) -> None:
 
 def _unreadable(name: str, error: str) -> str:
     return f"cannot read the image {name}: {error}; remove it, or pass on_bad_image='skip'"
-
-
-def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
-    """The numbers `(C, H, W)` of an image, cropped about its centre and resized, in a mode.
-
-    Raises:
-        ValueError: Whole numbers are beyond 16 bits, or those of more bits would be made bytes.
-    """
-    from PIL import ImageOps
-
-    deep, own = mode in (_DEEP, _FLOAT), _mode(image)
-    if not deep and own in (_DEEP, _FLOAT):  # Pillow would clip these to bytes
-        raise ValueError(f"its mode is {own!r}, more than 8 bits a channel; convert it")
-    image = ImageOps.exif_transpose(image)
-    image = image.convert("I") if mode == _DEEP else image
-    image = image.convert(_FLOAT if deep else mode)
-    if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-        image = ImageOps.fit(image, (width, height))
-    found = np.array(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
-    if mode != _DEEP:
-        return found
-    if size is not None:  # which makes fractions, and may leave the range
-        found = found.round().clip(0, 65535)
-    if not 0 <= found.min() <= found.max() <= 65535:
-        raise ValueError("its numbers are beyond 16 bits; save them as floats, in a .npy file")
-    return found
-
-
-def _mode(image: Image) -> str:
-    """Pillow's word for the numbers of a pixel; grey palettes are grey."""
-    if image.mode.startswith("I"):
-        return _DEEP
-    if image.mode == "P" and "transparency" not in image.info:
-        palette = np.asarray(image.getpalette() or [0, 1, 2]).reshape(-1, 3)
-        return "L" if (palette == palette[:, :1]).all() else "P"
-    return image.mode
 
 
 def _line(error: BaseException) -> str:

@@ -54,6 +54,7 @@ class Data:
         conditions: The conditions, by name, in the order of the names.
         kinds: What they are, by name.
         columns: The names of the entries of a sample, where that is a row of a table.
+        source: The name or the path of what was loaded, if any.
 
     Raises:
         DataError: No samples, a NaN or infinity among them, an infinity among the conditions, or a
@@ -74,6 +75,7 @@ class Data:
     conditions: Mapping[str, Tensor | Store]
     kinds: Mapping[str, Kind]
     columns: tuple[str, ...]
+    source: str = ""
 
     def __init__(
         self,

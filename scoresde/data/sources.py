@@ -114,6 +114,8 @@ def load(
         layout=layout, missing=missing, skip=skip, lazy=lazy, root=root,
     )  # fmt: skip
     data.look()
+    if isinstance(source, str | os.PathLike):
+        data.source = os.fspath(source)
     told = "" if layout or isinstance(source, Data) else doubt_of(data)
     if told:
         warnings.warn(told, UserWarning, stacklevel=3)
@@ -164,6 +166,8 @@ def find(
         if isinstance(source, list | tuple):
             return from_sequence(source, what, wanted)
         return from_rows(source, "the samples", wanted)
+    if hasattr(source, "to_numpy"):  # a column of a table
+        return from_rows(source.to_numpy(), "the samples", wanted)
     if not isinstance(source, str | os.PathLike):
         raise InvalidTypeError(
             f"cannot load data from a {type(source).__name__}; pass a tensor, an array, a list, a "

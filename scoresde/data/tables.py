@@ -117,11 +117,16 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         assert isinstance(column, np.ndarray)
         first = next(cell for cell in column if cell is not None)
         rest = [name for name in self if name not in names and isinstance(self[name], Column)]
-        some_of = f", or name the columns of numbers that are samples by sample= ({some(rest)})"
-        columns = f"column{'s'[len(names) == 1 :]} {some(map(repr, names))}"
+        some_of = (
+            f", or name the columns of numbers that are samples by sample= ({some(rest)})"
+            if rest
+            else ""
+        )
+        one = len(names) == 1
+        columns = f"{'column' if one else 'columns'} {some(map(repr, names))}"
         return InvalidTypeError(
-            f"the {columns} of {self.what} hold text, such as {first[:50]!r}; make it a label, "
-            f"condition={{'label': {names[0]!r}}}{some_of if rest else ''}"
+            f"the {columns} of {self.what} {'holds' if one else 'hold'} text, such as "
+            f"{first[:50]!r}; make it a label, condition={{'label': {names[0]!r}}}{some_of}"
         )
 
     def in_order(self, files: Sequence[str], column: str) -> Table:

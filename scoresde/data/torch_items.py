@@ -95,8 +95,8 @@ class Items:
             if first != name and {first, name} == {"label", "y"}:
                 one, other = (i, j) if name == "label" else (j, i)
                 raise DataError(
-                    f"{self.name(one)} has an integer, a label, in the place {k} of its tuple, and "
-                    f"sample {other} floats; make all integers or all floats"
+                    f"{self.name(one)} has a label in the place {k} of its tuple, and sample "
+                    f"{other} floats; make all integers, or all floats"
                 )
 
     def _unreadable(self, i: int, error: Exception) -> DataError:

@@ -74,7 +74,8 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
         check_no_images(size=size)
         wanted.check_no_names(f"a {type(source).__name__}")
         return wanted.data(data)
-    what = type(source).__name__
+    listed = isinstance(source, list | tuple)
+    what = f"the {type(source).__name__}" if listed else type(source).__name__
     items_of = partial(Items, sample=wanted.sample, as_is=wanted.layout is not None)
     if isinstance(source, torch_data.IterableDataset):
         if lazy:

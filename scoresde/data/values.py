@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,9 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
                 found = {k: _array(k, v) for k, v in apart(given, what).items()}
                 return from_arrays(what, found, wanted)
             raise ShapeError(
-                f"{what} is a tuple of {len(given)} arrays of shape {shapes[0]}, which may be "
-                f"{len(given)} samples, or {shapes[0][0]} samples and what is known of them; write "
-                "{'x': samples, 'y': known}, or np.stack the samples"
+                f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "
+                f"{shapes[0][0]} samples and what is known of them; write {{'x': samples, 'y': "
+                "known}, or np.stack(samples)"
             )
     if all(isinstance(one, Tensor) for one in given) and len({one.shape for one in given}) == 1:
         return from_rows(torch.stack([one.detach().cpu() for one in given]), what, wanted)
@@ -141,8 +141,8 @@ def from_file(path: Path, wanted: Wanted) -> Data:
 def _check_room(found: Any, what: str) -> None:
     """Refuse tensors that repeat a few numbers, of which copies would fill the memory."""
     parts = found.values() if isinstance(found, Mapping) else found
-    tensors = [found] if isinstance(found, Tensor) else list(parts if parts is not None else ())
-    for x in (one for one in tensors if isinstance(one, Tensor)):
+    listed = parts if not isinstance(found, Tensor) and isinstance(parts, Iterable) else [found]
+    for x in (one for one in listed if isinstance(one, Tensor)):
         held = x.untyped_storage().nbytes() if not (x.is_sparse or x.is_quantized) else 0
         if x.numel() * x.element_size() > max(held, IN_MEMORY):
             raise DataError(

@@ -139,6 +139,7 @@ class Wanted:
             return x
         if isinstance(x, Data):
             return x.kept(self._laid(x.raw))
+        x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
         found = Laid(store_of(x), self.layout)
         return found.read(slice(None)) if isinstance(x, Tensor) else found
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scoresde.data.layout import Laid
 from scoresde.data.report import some
-from scoresde.data.stores import is_random
+from scoresde.data.stores import Memory, Part, Store, is_random
 from scoresde.sde import Classes, Field
 
 if TYPE_CHECKING:
@@ -46,25 +47,27 @@ def facts_of(data: Data) -> dict[str, str]:
     raw = data.raw
     first = raw if isinstance(raw, Tensor) else data.store.read(slice(0, 1))
     numbers = "bytes" if first.dtype == torch.uint8 else str(first.dtype).removeprefix("torch.")
-    where = "in memory" if isinstance(raw, Tensor) else "read when needed"
+    where = "in memory" if _is_held(data.store) else "read when needed"
     if is_random(data.store):
         where += ", drawn anew each time"
-    return {
+    known = {
         "samples": f"{len(data):,}",
         "each": event_of(data.event_shape, data.columns),
-        "numbers": f"{numbers}, {where}",
+        "numbers": f"{numbers} {where}",
         "transform": str(data.transform),
         **{f"given {name}": kind_of(kind) for name, kind in data.kinds.items()},
     }
+    return known | ({"from": data.source} if data.source else {})
 
 
 def line(data: Data) -> str:
     """Return data in one line."""
     known = facts_of(data)
-    given = "".join(f", {k} ({v})" for k, v in known.items() if k.startswith("given "))
+    rest = [f"{k}: {v}" for k, v in known.items() if k.startswith("given ")]
+    rest += [f"from {data.source}"] if data.source else []
     return (
-        f"Data({known['samples']} samples, each {known['each']}, {known['numbers']}, "
-        f"{known['transform']}{given})"
+        f"Data({known['samples']} samples, each {known['each']}; {known['numbers']}; "
+        f"{'; '.join([known['transform'], *rest])})"
     )
 
 
@@ -83,4 +86,11 @@ def _count(n: int, what: str) -> str:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    return f": {some(names[:_FEW], len(names), most=_FEW)}" if names else ""
+    return f" ({some(names[:_FEW], len(names), most=_FEW)})" if names else ""
+
+
+def _is_held(store: Store) -> bool:
+    """Return whether samples, or those that they are made of, are in memory."""
+    while isinstance(store, Part | Laid):
+        store = store.store
+    return isinstance(store, Memory)

@@ -1,0 +1,76 @@
+r"""The numbers of an image, as Pillow has them: bytes, whole numbers of 16 bits, or floats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scoresde.units import DEEP, Identity, Transform
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "DEEP_MODE",
+    "FLOAT_MODE",
+    "GREY_MODES",
+    "UNITS",
+    "Size",
+    "is_cut",
+    "pillow_mode",
+    "pixels",
+]
+
+Size = int | tuple[int, int] | None
+
+DEEP_MODE, FLOAT_MODE = "I;16", "F"
+"""Pillow's modes of 16 bits, however their bytes are ordered, and of floats."""
+GREY_MODES = ("1", "L", "LA", "La")
+"""Those of bytes without colours."""
+UNITS: Mapping[str, Transform] = {DEEP_MODE: DEEP, FLOAT_MODE: Identity()}
+"""What makes model units of the numbers of a mode other than those of bytes."""
+
+
+def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
+    """The numbers `(C, H, W)` of an image, cropped about its centre and resized, in a mode.
+
+    Raises:
+        ValueError: Whole numbers are beyond 16 bits, or those of more bits would be made bytes.
+    """
+    from PIL import ImageOps
+
+    deep, own = mode in (DEEP_MODE, FLOAT_MODE), pillow_mode(image)
+    if not deep and own in (DEEP_MODE, FLOAT_MODE):  # Pillow would clip these to bytes
+        raise ValueError(f"its mode is {own!r}, more than 8 bits a channel; convert it")
+    image = ImageOps.exif_transpose(image)
+    image = image.convert("I") if mode == DEEP_MODE else image
+    image = image.convert(FLOAT_MODE if deep else mode)
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        image = ImageOps.fit(image, (width, height))
+    found = np.array(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+    if mode != DEEP_MODE:
+        return found
+    if size is not None:  # which makes fractions, and may leave the range
+        found = found.round().clip(0, 65535)
+    if not 0 <= found.min() <= found.max() <= 65535:
+        raise ValueError("its numbers are beyond 16 bits; save them as floats, in a .npy file")
+    return found
+
+
+def pillow_mode(image: Image) -> str:
+    """Pillow's word for the numbers of a pixel; grey palettes are grey."""
+    if image.mode.startswith("I"):
+        return DEEP_MODE
+    if image.mode == "P" and "transparency" not in image.info:
+        palette = np.asarray(image.getpalette() or [0, 1, 2]).reshape(-1, 3)
+        return "L" if (palette == palette[:, :1]).all() else "P"
+    return image.mode
+
+
+def is_cut(image: Image) -> bool:
+    """Whether an image has colours of 16 bits, of which Pillow reads 8."""
+    parts = getattr(image, "tile", [])
+    return image.mode.startswith("RGB") and any(";16" in str(part) for part in parts)

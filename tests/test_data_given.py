@@ -1,0 +1,398 @@
+"""What people have, in whatever way they have it: the same numbers are the same data."""
+
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
+
+from scoresde.data import Data, check, load
+from scoresde.errors import (
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    ShapeError,
+    UnknownNameError,
+)
+from scoresde.units import BYTES, Identity, Range
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(30, 2)).astype(np.float32)
+LABEL = np.arange(30) % 3
+WORDS = np.array(["cat", "dog", "emu"])[LABEL]
+THETA = RNG.normal(size=(30, 4)).astype(np.float32)
+
+
+class Pairs(Dataset):
+    classes = ("cat", "dog", "emu")
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return X[i], int(LABEL[i])
+
+
+def saved(folder, value, name="x.pt"):
+    torch.save(value, folder / name)  # noqa: TID251 (as users do)
+    return folder / name
+
+
+def test_the_same_samples_with_labels_are_the_same_data_whoever_hands_them_out(tmp_path):
+    x, label = torch.from_numpy(X), torch.from_numpy(LABEL)
+    np.savez(tmp_path / "x.npz", x=X, y=LABEL)
+    tensors = TensorDataset(x, label)
+    found = {
+        "pair": load((X, LABEL)),
+        "pairs": load(list(zip(X, LABEL, strict=True))),
+        "lists": load([[row, int(k)] for row, k in zip(X.tolist(), LABEL, strict=True)]),
+        "dictionary": load({"x": X, "y": LABEL}),
+        "dictionary of tensors": load({"x": x, "label": label}),
+        "dictionary of lists": load({"x": X.tolist(), "labels": LABEL.tolist()}),
+        "dictionaries": load([{"x": r, "label": k} for r, k in zip(X, LABEL, strict=True)]),
+        "archive": load(tmp_path / "x.npz"),
+        "tensors in a file": load(saved(tmp_path, {"x": x, "y": label})),
+        "pair in a file": load(saved(tmp_path, (x, label), "pair.pt")),
+        "set": load(tensors),
+        "parts": load(ConcatDataset([Subset(tensors, range(9)), Subset(tensors, range(9, 30))])),
+        "loader": load(DataLoader(tensors, batch_size=7)),
+        "own set": load(Pairs()),
+    }
+    prints = {name: data.fingerprint() for name, data in found.items()}
+    assert len(set(prints.values())) == 1, prints
+    assert all(data.label.tolist() == LABEL.tolist() for data in found.values())
+
+
+def test_samples_alone_are_the_same_data_whoever_hands_them_out(tmp_path):
+    x = torch.from_numpy(X)
+    sources = [X, x, list(X), list(x), X.tolist(), saved(tmp_path, x), {"x": X}, {"images": x}]
+    sources += [saved(tmp_path, list(x), "list.pt"), {"a": X[:, 0], "b": X[:, 1]}]
+    assert len({load(source).fingerprint() for source in sources}) == 1
+
+
+def test_names_of_classes_come_with_text_and_with_data_sets():
+    parts = (Pairs(), Subset(Pairs(), range(9)), ConcatDataset([Pairs(), Pairs()]))
+    texts = (
+        {"x": X, "label": WORDS},
+        [(row, str(word)) for row, word in zip(X, WORDS, strict=True)],
+    )
+    for source in (*parts, *texts):
+        assert load(source).names == {"label": ("cat", "dog", "emu")}
+
+
+@pytest.fixture(params=["pandas", "polars", "pyarrow", "dictionary", "csv"])
+def table(request, tmp_path):
+    """A table of a, b, kind and n, in which n is missing once."""
+    columns = {
+        "a": X[:, 0].tolist(),
+        "b": X[:, 1].tolist(),
+        "kind": WORDS.tolist(),
+        "n": [None, *range(29)],
+    }
+    if request.param == "dictionary":
+        return columns
+    if request.param == "csv":
+        path = tmp_path / "x.csv"
+        rows = [",".join(columns)]
+        rows += [
+            ",".join("" if cell is None else str(cell) for cell in row)
+            for row in zip(*columns.values(), strict=True)
+        ]
+        path.write_text("\n".join(rows))
+        return path
+    module = pytest.importorskip(request.param)
+    return module.table(columns) if request.param == "pyarrow" else module.DataFrame(columns)
+
+
+def test_a_table_is_the_same_whatever_holds_it(table):
+    data = load(table, condition={"label": "kind", "n": ["n"]})
+    assert data.columns == ("a", "b")
+    assert data.names == {"label": ("cat", "dog", "emu"), "n": ("n",)}
+    assert np.array_equal(data.x.float().numpy(), X)
+    n = data.condition(slice(None))["n"]
+    assert n[0].isnan()
+    assert n[1:, 0].tolist() == list(range(29))
+    assert load(table, sample=["b"]).columns == ("b",)
+    with pytest.raises(DataError, match=r"1 of 30 .* 'n' \(1\); leave .* missing='drop', make"):
+        load(table, condition={"label": "kind"})
+    with pytest.raises(InvalidTypeError, match=r"'kind' of .* holds text, .* sample= .a, b, n"):
+        load(table)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=20).filter(any), st.integers(0, 99))
+def test_samples_with_missing_numbers_are_left_out_with_their_conditions(whole, seed):
+    n = len(whole)
+    x = np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
+    x[~np.array(whole), seed % 3] = np.nan
+    source = (x, np.arange(n))
+    if all(whole):
+        assert load(source, missing="drop").label.tolist() == list(range(n))
+        return
+    told = f"{n - sum(whole)} of {n} samples have missing numbers and are left out"
+    with pytest.warns(UserWarning, match=told):
+        data = load(source, missing="drop")
+    assert data.label.tolist() == np.flatnonzero(whole).tolist()
+    assert np.array_equal(data.x.numpy(), x[whole])
+    with pytest.raises(DataError, match=f"{n - sum(whole)} of {n} samples hold a NaN"):
+        load(source)
+
+
+def test_no_sample_is_left_where_all_have_missing_numbers_and_infinities_are_never_missing():
+    with pytest.raises(DataError, match="all 2 samples have missing numbers"):
+        load(np.full((2, 3), np.nan), missing="drop")
+    with (
+        pytest.warns(UserWarning, match="1 of 3"),
+        pytest.raises(DataError, match="1 of 2 samples hold a NaN or an infinity"),
+    ):
+        load(np.array([[np.nan], [np.inf], [0.0]]), missing="drop")
+
+
+def test_a_file_too_large_for_memory_leaves_out_samples_too(tmp_path, monkeypatch):
+    from scoresde.data import stores
+
+    monkeypatch.setattr(stores, "IN_MEMORY", 100)
+    x = X.copy()
+    x[3, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    with pytest.warns(UserWarning, match="1 of 30 samples"):
+        data = load(tmp_path / "x.npy", missing="drop", condition={"label": LABEL})
+    assert np.array_equal(data.x.numpy(), np.delete(X, 3, 0))
+    assert data.label.tolist() == np.delete(LABEL, 3).tolist()
+
+
+# What is sampled
+
+
+def test_either_of_two_arrays_may_be_sampled(tmp_path):
+    np.savez(tmp_path / "x.npz", x=X, theta=THETA)
+    tensors = {"x": torch.from_numpy(X), "theta": torch.from_numpy(THETA)}
+    items = [{"x": x, "theta": t} for x, t in zip(X, THETA, strict=True)]
+    for source in (tmp_path / "x.npz", saved(tmp_path, tensors), tensors, items):
+        forward, inverse = load(source), load(source, sample="theta")
+        assert np.array_equal(forward.x.numpy(), X)
+        assert np.array_equal(inverse.x.numpy(), THETA)
+        assert np.array_equal(inverse.conditions["y"].numpy(), X)
+        assert forward.kinds.keys() == {"theta"}
+    assert load(tensors, sample="theta", condition={"seen": "x"}).kinds.keys() == {"seen"}
+    with pytest.raises(UnknownNameError, match="did you mean 'theta'"):
+        load(tensors, sample="thet")
+    with pytest.raises(InvalidValueError, match="there is an 'x' and a 'y'; name"):
+        load({**tensors, "y": THETA}, sample="theta")
+    with pytest.raises(InvalidValueError, match="sample='theta' is the name of an array"):
+        load(X, sample="theta")
+
+
+def test_two_arrays_of_one_shape_are_not_guessed_at():
+    with pytest.raises(ShapeError, match=r"may be 2 samples, or 30 samples and what is known"):
+        load((X, X))
+
+
+# Which axis
+
+
+@pytest.mark.parametrize(
+    ("layout", "axes"),
+    [("HW", (None, 0, 1)), ("CT", (0, 1)), ("TC", (1, 0)), ("HWC", (2, 0, 1)), ("CHW", (0, 1, 2)),
+     ("DHW", (None, 0, 1, 2)), ("DHWC", (3, 0, 1, 2)), ("HCW", (1, 0, 2)), ("T", (None, 0))],
+)  # fmt: skip
+def test_a_layout_moves_the_channels_to_the_front(layout, axes, tmp_path, monkeypatch):
+    from scoresde.data import stores
+
+    sides = range(3, 3 + len(layout))
+    x = np.arange(2 * np.prod(sides), dtype=np.float32).reshape(2, *sides)
+    kept = [1 + i for i in axes if i is not None]
+    expected = x.transpose(0, *kept)
+    expected = expected[:, None] if axes[0] is None else expected
+    np.save(tmp_path / "x.npy", x)
+    found = [load(x, layout=layout), load(list(x), layout=layout), load({"x": x}, layout=layout)]
+    found += [load(TensorDataset(torch.from_numpy(x)), layout=layout)]
+    found += [load(tmp_path / "x.npy", layout=layout)]
+    monkeypatch.setattr(stores, "IN_MEMORY", 100)
+    found += [load(tmp_path / "x.npy", layout=layout)]
+    for data in found:
+        assert np.array_equal(data.x.numpy(), expected)
+        assert np.array_equal(data[[1]].x.numpy(), expected[1:])
+
+
+def test_bytes_of_any_layout_are_learnt_as_bytes():
+    x = RNG.integers(0, 256, (4, 5, 6, 7), dtype=np.uint8)
+    data = load(x, layout="DHW")
+    assert data.event_shape == (1, 5, 6, 7)
+    assert data.transform == BYTES
+
+
+@pytest.mark.parametrize("shape", [(37, 53), (100, 3), (8, 8), (16, 16, 3), (32, 32, 32)])
+def test_a_shape_that_may_mean_something_else_is_told(shape):
+    x = np.random.default_rng(0).normal(size=(3, *shape))
+    with pytest.warns(UserWarning, match="are read as .* channels of .* write layout="):
+        load(x)
+    assert any(remark.topic == "layout" for remark in check(x).remarks)
+    load(x, layout="CT" if len(shape) == 2 else "CHW")
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 50), (12, 1000), (1, 37, 53), (3, 8, 8)])
+def test_a_shape_that_means_what_it_says_is_not_told(shape):
+    assert load(np.random.default_rng(0).normal(size=(3, *shape))).event_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("layout", "error"), [("XY", InvalidValueError), ("CC", InvalidValueError), ("C", ShapeError)]
+)
+def test_a_layout_that_is_none_is_refused(layout, error):
+    with pytest.raises(error, match="layout="):
+        load(np.zeros((2, 3, 4)), layout=layout)
+
+
+# Images
+
+
+@pytest.mark.parametrize(("bits", "top"), [(8, 200), (10, 1000), (12, 4000), (16, 60000)])
+def test_images_of_16_bits_have_as_many_levels_as_they_use(tmp_path, bits, top):
+    images = RNG.integers(0, top, (4, 6, 5), dtype=np.uint16)
+    images[0, 0, 0] = top
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    np.save(tmp_path / "x.npy", images)
+    for source in (tmp_path, tmp_path / "x.npy", images):
+        data = load(source)
+        assert data.transform == Range(0, 2**bits - 1, levels=2**bits)
+        assert data.event_shape == (1, 6, 5)
+        assert data.x.abs().max() <= 1
+        back = data.transform.restore(data.x)
+        assert np.array_equal(back.numpy()[:, 0].astype(np.uint16), images)
+
+
+def test_images_of_floats_are_read_as_they_are(tmp_path):
+    images = RNG.normal(size=(3, 6, 5)).astype(np.float32)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.tif")
+    data = load(tmp_path)
+    assert data.transform == Identity()
+    assert np.array_equal(data.x.numpy()[:, 0], images)
+    assert load(tmp_path, size=4).event_shape == (1, 4, 4)
+
+
+def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_told(tmp_path):
+    (tmp_path / "grey").mkdir()
+    Image.fromarray(RNG.integers(0, 255, (6, 5), dtype=np.uint8)).convert("P").save(
+        tmp_path / "grey" / "0.png"
+    )
+    assert load(tmp_path / "grey").event_shape == (1, 6, 5)
+
+    def chunk(kind, content):
+        size, sum_ = len(content).to_bytes(4), zlib.crc32(kind + content).to_bytes(4)
+        return size + kind + content + sum_
+
+    rows = b"".join(b"\0" + bytes(range(30)) for _ in range(6))
+    header = (5).to_bytes(4) + (6).to_bytes(4) + bytes([16, 2, 0, 0, 0])
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "0.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.warns(UserWarning, match="1 of 1 images have 16 bits a colour, of which 8 are"):
+        load(tmp_path / "deep")
+
+
+# Files that are none
+
+
+def test_no_code_of_a_file_of_tensors_is_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return sys.exit, ("run",)
+
+    for k, value in enumerate((Evil(), TensorDataset(torch.zeros(2, 2)), {"x": Evil()})):
+        with pytest.raises(DataError, match="other things than tensors, which could run any code"):
+            load(saved(tmp_path, value, f"{k}.pt"))
+
+
+def test_files_of_tensors_that_cannot_be_used_are_told(tmp_path):
+    whole = saved(tmp_path, torch.zeros(30, 2)).read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[:200])
+    with pytest.raises(DataError, match=r"cut\.pt: it is damaged"):
+        load(tmp_path / "cut.pt")
+    with pytest.raises(DataError, match=r"none\.pt does not exist"):
+        load(tmp_path / "none.pt")
+    with pytest.raises(DataError, match=r"'w', or call them 'x'"):
+        load(saved(tmp_path, {"w": torch.zeros(2, 2)}, "w.pt"))
+    with pytest.raises(DataError, match="has 4 bytes, which are repeated"):
+        load(saved(tmp_path, torch.zeros(1, 1).expand(2**27, 8), "large.pt"))
+    with pytest.raises(DataError, match="holds a int; save a tensor"):
+        load(saved(tmp_path, 3, "3.pt"))
+
+
+def test_advice_to_load_pickled_objects_is_never_given(tmp_path):
+    for k, write in enumerate(
+        (
+            lambda file: np.save(file, np.array([{}], dtype=object), allow_pickle=True),
+            lambda file: np.savez(file, x=np.array([{}], dtype=object)),
+            lambda file: file.write(X.dumps()),
+            lambda file: file.write(b"text"),
+        )
+    ):
+        for suffix in (".npy", ".npz", ".pt", ".csv"):
+            path = tmp_path / f"{k}{suffix}"
+            with open(path, "wb") as file:
+                write(file)
+            with pytest.raises((DataError, InvalidTypeError)) as caught:
+                load(path)
+            assert "allow_pickle" not in str(caught.value)
+            assert "weights_only" not in str(caught.value)
+
+
+# In words
+
+
+def test_data_are_told_in_one_line_and_as_a_table():
+    data = Data(X, columns=("wing", "<b>"), label=WORDS.tolist(), y=THETA)
+    assert repr(data) == (
+        "Data(30 samples, each 2 numbers (wing, <b>); float32 in memory; Identity(); "
+        "given label: 3 classes (cat, dog, emu); given y: 4 numbers)"
+    )
+    html = data._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert "<b>" not in html
+    assert repr(load("digits")).endswith("given label: 10 classes; from digits)")
+
+
+def test_all_that_is_odd_about_columns_is_told_at_once():
+    one = LABEL
+    x = np.column_stack([X[:, 0], np.ones(30), one, one == 0, one == 1, one == 2, X[:, 0],
+                         1000 * X[:, 1]])  # fmt: skip
+    names = ["a", "k", "n", "o1", "o2", "o3", "a2", "big"]
+    found = {remark.topic: remark for remark in check(Data(x, columns=names)).remarks}
+    assert found["constant"].where == ("'k'",)
+    assert found["whole numbers"].where == ("'n'",)
+    assert found["one-hot"].where == ("'o1'", "'o2'", "'o3'")
+    assert found["equal"].where == ("'a'", "'a2'")
+    assert "'big'" in found["scales"].where
+    assert not {"constant", "one-hot", "equal", "scales"} & {
+        remark.topic for remark in check(X, standardize=True).remarks
+    }
+
+
+@given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 99))
+def test_columns_that_are_one_hot_are_found_wherever_they_stand(k, before, seed):
+    rng = np.random.default_rng(seed)
+    label = np.concatenate([np.arange(k), rng.integers(0, k, 30)])
+    hot = np.eye(k)[label]
+    x = np.column_stack([rng.normal(size=(len(label), before)), hot, rng.normal(size=len(label))])
+    found = [remark for remark in check(x).remarks if remark.topic == "one-hot"]
+    assert [len(remark.where) for remark in found] == [k]
+    assert found[0].where[0] == f"number {before}"
+
+
+def test_channels_of_very_different_scales_are_told_and_standardized_away():
+    x = np.random.default_rng(0).normal(size=(50, 2, 40)) * np.array([[1.0], [500.0]])
+    remark = next(remark for remark in check(x).remarks if remark.topic == "scales")
+    assert remark.where == ("channel 0", "channel 1")
+    assert "standardize=True" in remark
+    assert not any(remark.topic == "scales" for remark in check(x, standardize=True).remarks)
