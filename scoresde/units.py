@@ -54,6 +54,13 @@ class Transform(Protocol):
         """Back to what the user had: `inverse`, but for levels, which are rounded and clipped."""
         ...
 
+    def log_det(self, event_shape: Sequence[int]) -> float:
+        r"""The logarithm of $|\det \partial x / \partial r|$ of an event.
+
+        A log-density of raw numbers is that of the model's numbers plus this.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -73,6 +80,10 @@ class Identity:
         return x
 
     restore = inverse
+
+    def log_det(self, event_shape: Sequence[int]) -> float:
+        """Nothing."""
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,10 @@ class Range:
     def inverse(self, x: Tensor) -> Tensor:
         """Back to the raw units, as floats."""
         return (x + 1) * ((self.high - self.low) / 2) + self.low
+
+    def log_det(self, event_shape: Sequence[int]) -> float:
+        """The logarithm of 2 / (high - low) for each number."""
+        return -math.prod(event_shape) * math.log((self.high - self.low) / 2)
 
     def restore(self, x: Tensor) -> Tensor:
         """The nearest levels, as bytes where they are 0, 1, ... up to 255; else `inverse`.
@@ -204,6 +219,11 @@ class Standardize:
         return raw if far > _FAR else raw.to(x.dtype)
 
     restore = inverse
+
+    def log_det(self, event_shape: Sequence[int]) -> float:
+        """The negative logarithms of the scales, each as often as it is used."""
+        each = math.prod(event_shape) / len(self.scale)
+        return -each * sum(map(math.log, self.scale))
 
     def _spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         n = len(self.shift)

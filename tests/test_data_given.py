@@ -19,7 +19,7 @@ from scoresde.errors import (
     ShapeError,
     UnknownNameError,
 )
-from scoresde.units import BYTES, Identity, Range
+from scoresde.units import BYTES, Identity, Range, Standardize
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 2)).astype(np.float32)
@@ -396,3 +396,36 @@ def test_channels_of_very_different_scales_are_told_and_standardized_away():
     assert remark.where == ("channel 0", "channel 1")
     assert "standardize=True" in remark
     assert not any(remark.topic == "scales" for remark in check(x, standardize=True).remarks)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 40), (3, 6, 5), (3, 4, 3, 2)])
+def test_standardized_channels_have_mean_0_and_variance_1_and_come_back(shape):
+    rng = np.random.default_rng(0)
+    scale = np.array([0.01, 1.0, 3000.0]).reshape(3, *(1 for _ in shape[1:]))
+    raw = 5000 * scale + scale * rng.normal(size=(200, *shape))
+    data = load(raw, standardize=True, layout="CTHW"[: len(shape)] if len(shape) > 1 else None)
+    flat = data.x.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(flat.mean(1), torch.zeros(3).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(flat.var(1, correction=0), torch.ones(3).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(data.transform.inverse(data.x), torch.from_numpy(raw))
+
+
+@given(st.sampled_from([(3,), (3, 4), (1, 2, 2)]), st.integers(0, 99))
+def test_a_density_of_the_data_is_that_of_the_model_with_the_determinant(shape, seed):
+    """Of normal numbers, whose log-density is known on both sides of an affine map."""
+    rng = np.random.default_rng(seed)
+    shift, scale = rng.normal(size=shape[0]), rng.uniform(0.1, 9, shape[0])
+    rows = (shape[0], *(1 for _ in shape[1:]))
+    low, wide = float(rng.normal()), float(rng.uniform(0.1, 9))
+    raw = torch.from_numpy(rng.normal(size=(2, *shape)))
+    transforms = {
+        Standardize(tuple(shift), tuple(scale)): (shift.reshape(rows), scale.reshape(rows)),
+        Range(low, low + 2 * wide): (low + wide, wide),
+        Identity(): (0.0, 1.0),
+    }
+    for transform, (mean, std) in transforms.items():
+        normal = torch.distributions.Normal(torch.as_tensor(mean), torch.as_tensor(std))
+        exact = normal.log_prob(raw).flatten(1).sum(1)
+        model = torch.distributions.Normal(0.0, 1.0).log_prob(transform.forward(raw))
+        found = model.flatten(1).sum(1) + transform.log_det(shape)
+        torch.testing.assert_close(found, exact)
