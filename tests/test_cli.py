@@ -559,7 +559,7 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
         (
             "./nothing.xyz",
             "",
-            "nothing.xyz does not exist; pass a .npy, .npz, .csv",
+            "nothing.xyz does not exist; pass a .npy, .npz, .pt",
         ),
     ],
 )

@@ -725,6 +725,20 @@ def test_the_labels_of_a_table_may_be_missing_and_of_any_library(labels):
     assert data.label.tolist() == [-1, 1, 0 if labels[2] is not None else -1]
 
 
+def test_text_in_the_label_of_a_table_is_one_of_classes():
+    data = load(Table(x=[[0.0, 1.0]] * 3, label=["dog", None, "cat"]))
+    assert data.label.tolist() == [1, -1, 0]
+    assert data.names == {"label": ("cat", "dog")}
+
+
+def test_a_data_set_of_numbers_and_text_alone_is_a_table():
+    table = Table(a=[1.0, 2.0, 3.5], b=[0, 1, 2], kind=["u", "v", "u"])
+    data = load(table, condition={"label": "kind"})
+    assert data.columns == ("a", "b")
+    assert data.x.tolist() == [[1, 0], [2, 1], [3.5, 2]]
+    assert load(table, sample=["a"]).columns == ("a",)
+
+
 def test_a_table_of_arrays_is_taken_as_it_is():
     x = np.random.default_rng(0).normal(size=(5, 2, 3))
     data = load(Table(x=x.tolist()))

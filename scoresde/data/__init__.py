@@ -3,7 +3,7 @@
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.data.batches import batch_indices, order
 from scoresde.data.data_check import check
-from scoresde.data.report import Report
+from scoresde.data.report import Finding, Report
 from scoresde.data.samples import Data
 from scoresde.data.sources import load
 from scoresde.units import BYTES, Identity, Range, Standardize, Transform, to_uint8
@@ -12,6 +12,7 @@ __all__ = [
     "AUGMENTATIONS",
     "BYTES",
     "Data",
+    "Finding",
     "Identity",
     "Range",
     "Report",

@@ -152,9 +152,10 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
 
 
 def _is_text(given: object) -> TypeGuard[Sequence[Any]]:
-    if isinstance(given, np.ndarray):
-        return given.ndim == 1 and any(isinstance(one, str) for one in given)
-    return isinstance(given, list | tuple) and any(isinstance(one, str) for one in given)
+    """Return whether these are names of classes, None where one is missing."""
+    row = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim == 1)
+    known = [one for one in given if one is not None] if row else []  # type: ignore[attr-defined]
+    return bool(known) and all(isinstance(one, str) for one in known)
 
 
 def _is_label(rows: Tensor | Store) -> bool:

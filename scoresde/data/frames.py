@@ -12,7 +12,7 @@ from scoresde.data.stores import narrow, plain
 from scoresde.data.tables import Column, Table
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 
-__all__ = ["frame", "is_frame", "table_of"]
+__all__ = ["column_of", "frame", "is_frame", "table_of"]
 
 
 def is_frame(source: object) -> bool:
@@ -42,14 +42,14 @@ def frame(source: Any, what: str = "the table") -> Table:
         raise DataError(f"{what} has no rows")
     if not hasattr(source, "iloc"):
         lists = source.to_pydict() if hasattr(source, "to_pydict") else source.to_dict()
-        return table_of(what, {name: _listed(name, lists[name]) for name in names})
+        return table_of(what, {name: column_of(name, lists[name]) for name in names})
     columns = {}
     for k, name in enumerate(names):
         columns[name] = _series(source.iloc[:, k], f"the column {name!r} of {what}")
     return Table(what, columns)
 
 
-def _listed(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
+def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
     """The cells of a column; None is missing, a NaN among numbers."""
     listed = list(cells)
     known = [cell for cell in listed if cell is not None]

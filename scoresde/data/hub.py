@@ -17,10 +17,12 @@ import torch
 
 from scoresde.checks import check_name
 from scoresde.data.classes import Named
+from scoresde.data.frames import column_of, table_of
 from scoresde.data.images import Size, joined, keep, look
 from scoresde.data.keyed import key_of, units_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, in_threads
+from scoresde.data.values import of_table
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError, MissingExtraError
 
@@ -91,6 +93,8 @@ def from_table(
         wanted: The conditions; without any the labels, where there are some.
         lazy: As for a folder of images.
 
+    A data set of numbers and text alone is a table, as those of pandas are.
+
     Raises:
         UnknownNameError: There is no such column.
         DataError: There are no rows, or no column of samples.
@@ -99,9 +103,13 @@ def from_table(
         raise DataError("the data set has no rows")
     row, own = table[0], Columns(table)
     others = wanted.columns(own)
-    if wanted.sample:
+    if wanted.sample and len(wanted.sample) == 1 and np.ndim(row.get(wanted.sample[0], 0)):
         column = key_of(list(own), wanted, "the data set")
     names = [n for n in table.column_names if _is_image(row[n]) or np.ndim(row[n]) > 0]
+    numbers = any(isinstance(_plain(value), int | float) for value in row.values())
+    if not names and column is None and numbers:
+        listed = {name: column_of(name, table[name]) for name in table.column_names}
+        return of_table(table_of("the data set", listed), wanted)
     if column is None:
         column = next((n for n in names if n not in others), None)
     if column is None:
