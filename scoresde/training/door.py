@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scoresde.checks import check_name, quoted
 from scoresde.data import Data
+from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.score import ScoreModel
 from scoresde.score.names import grown_names
@@ -61,9 +62,11 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
     """
     known = facts(score)
     if known.event_shape is not None and data.event_shape != known.event_shape:
+        fits = laid_as(data, known.event_shape).event_shape == known.event_shape
+        layout = ", or load the data with their layout=, such as 'HW' or 'TC'" if fits else ""
         raise ShapeError(
             f"the data's events have shape {data.event_shape}, the score's {known.event_shape}; "
-            "build the score with event_shape=data.event_shape"
+            f"build the score with event_shape=data.event_shape{layout}"
         )
     data.moments()  # numbers without end would only show in the loss
     if known.conditions is not None:
