@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from scoresde.data import Data, check, load
+from scoresde.data.layout import laid_as
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -187,6 +188,15 @@ def test_either_of_two_arrays_may_be_sampled(tmp_path):
         load(X, sample="theta")
 
 
+def test_tuples_of_arrays_are_pairs_and_tuples_of_numbers_samples():
+    pairs = load([(x, y) for x, y in zip(X, X + 1, strict=True)])
+    assert np.array_equal(pairs.conditions["y"].numpy(), X + 1)
+    other = load([(x, t) for x, t in zip(X, THETA, strict=True)])
+    assert other.fingerprint() == load((X, THETA)).fingerprint()
+    assert load([tuple(row) for row in X.tolist()]).fingerprint() == load(X).fingerprint()
+    assert load([[[1, 2], [3, 4]], [[5, 6], [7, 8.5]]], layout="CT").event_shape == (2, 2)
+
+
 def test_two_arrays_of_one_shape_are_not_guessed_at():
     with pytest.raises(ShapeError, match=r"may be 2 samples, or 30 samples and what is known"):
         load((X, X))
@@ -217,6 +227,19 @@ def test_a_layout_moves_the_channels_to_the_front(layout, axes, tmp_path, monkey
     for data in found:
         assert np.array_equal(data.x.numpy(), expected)
         assert np.array_equal(data[[1]].x.numpy(), expected[1:])
+
+
+@pytest.mark.parametrize(
+    ("shape", "event", "layout"),
+    [((5, 6), (1, 5, 6), "HW"), ((5, 6, 3), (3, 5, 6), "HWC"), ((9, 2), (2, 9), "TC"),
+     ((7,), (1, 7), "T"), ((4, 5, 6), (1, 4, 5, 6), "DHW"), ((3, 5, 6), (3, 5, 6), None),
+     ((5, 6), (7, 8), None), ((6,), (5,), None)],
+)  # fmt: skip
+def test_the_shape_of_a_model_says_which_axis_is_which(shape, event, layout):
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(3, *shape)))
+    found = laid_as(Data(x), event)
+    assert found.event_shape == (event if layout else shape)
+    assert torch.equal(found.x, load(x, layout=layout).x if layout else x)
 
 
 def test_bytes_of_any_layout_are_learnt_as_bytes():

@@ -35,9 +35,14 @@ def animals(words, n=40):
 
 
 def test_names_survive_training_saving_and_loading(tmp_path):
-    data = animals(("dog", "cat"))
+    data = Data(
+        animals(("dog", "cat")),
+        place=torch.zeros(40, 2),
+        kinds={"place": Field((2,), ("lat", "lon"))},
+    )
     model = trained(data, tmp_path)
     for known in (model, ScoreModel.from_pretrained(tmp_path)):
+        assert facts(known).conditions["place"].names == ("lat", "lon")
         assert facts(known).conditions["label"].names == ("cat", "dog")
         assert facts(known).columns == known.columns == ("wing", "mass")
 

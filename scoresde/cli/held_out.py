@@ -41,9 +41,12 @@ def held_out(
     """
     columns = columns_of(condition)
     kinds = {k: v for k, v in (facts(model).conditions or {}).items() if k in columns}
-    data = load(
-        source, condition=columns, kinds=kinds, split=split or _usual(source, usual), size=size
-    )
+    with warnings.catch_warnings():
+        # which axis is which is seen from the model
+        warnings.filterwarnings("ignore", message="samples of .* are read as")
+        data = load(
+            source, condition=columns, kinds=kinds, split=split or _usual(source, usual), size=size
+        )
     data = laid_as(data, model.event_shape).units_of(model.transform)
     data = data.as_kinds(facts(model).conditions or {})
     if data.event_shape != model.event_shape:

@@ -75,14 +75,19 @@ def of_table(table: Table, wanted: Wanted) -> Data:
 
 
 def is_items(given: object) -> bool:
-    """Return whether a list or a tuple holds pairs, dictionaries or images, one for each sample."""
+    """Return whether a list or a tuple holds pairs, dictionaries or images, one for each sample.
+
+    Tuples that begin with an array are pairs, as those of a data set of torch; lists are, where
+    what they hold has several shapes.
+    """
     if not isinstance(given, list | tuple) or not given:
         return False
     first = given[0]
     if isinstance(first, Mapping) or is_image(first):
         return True
-    pair = isinstance(first, tuple | list) and len(first) > 1
-    return pair and _axes(first[0]) > 0 and any(_axes(one) != _axes(first[0]) for one in first[1:])
+    if not isinstance(first, tuple | list) or len(first) < 2 or not _shape(first[0]):
+        return False
+    return isinstance(first, tuple) or any(_shape(one) != _shape(first[0]) for one in first[1:])
 
 
 def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
@@ -175,9 +180,11 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     return narrow(found) if found.dtype == np.float64 else found
 
 
-def _axes(value: Any) -> int:
-    """Return how many axes a value has; images have two."""
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of a value, as far as it has one."""
+    if is_image(value):
+        return (value.height, value.width)
     try:
-        return 2 if is_image(value) else int(np.ndim(value))
+        return tuple(np.shape(value))
     except ValueError:  # lists of several lengths
-        return 1
+        return (len(value),)
