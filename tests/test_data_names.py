@@ -131,7 +131,7 @@ def test_the_command_line_asks_for_a_class_by_its_name(tmp_path, capsys):
     assert np.array_equal(rows[0], rows[2])
     capsys.readouterr()
     assert main(f"sample {run} --out {out} --class dgo".split()) == 1
-    assert "unknown class of 'label' 'dgo'; did you mean 'dog'?" in capsys.readouterr().err
+    assert "unknown class 'dgo'; did you mean 'dog'?" in capsys.readouterr().err
 
 
 def test_the_name_of_a_class_goes_before_its_number(tmp_path):

@@ -36,7 +36,7 @@ def key_of(names: Sequence[str], wanted: Wanted, what: str) -> str:
                 f"samples made of several columns, {', '.join(wanted.sample)}, are for tables; "
                 f"name one array of {what} by sample="
             )
-        check_name(f"array of {what}", wanted.sample[0], names)
+        check_name("array", wanted.sample[0], names)
         return wanted.sample[0]
     key = next((name for name in SAMPLES if name in names), None)
     if key is None:

@@ -76,7 +76,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
             UnknownNameError: There is no column of a name.
         """
         for name in only:
-            check_name(f"column of {self.what}", name, self._columns)
+            check_name("column", name, self._columns)
         names = tuple(only) or tuple(name for name in self if name not in without)
         if not names:
             raise DataError(f"no column of {self.what} is left for the samples")

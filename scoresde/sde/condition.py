@@ -78,7 +78,7 @@ class Classes:
                 f"give the number of one, 0 to {self.n - 1}"
             )
         if given not in self.names:
-            raise UnknownNameError.of(f"class of {name!r}", given, self.names)
+            raise UnknownNameError.of("class", given, self.names)
         return self.names.index(given)
 
     @property
