@@ -161,7 +161,7 @@ def _gif(pictures: Iterator[Image], pause: int, words: list[str]) -> bytes:
     from PIL import Image
 
     def reduced(picture: Image.Image) -> Image.Image:
-        return picture.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        return picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
     buffer = io.BytesIO()
     pauses = [pause] * (len(words) - 1) + [max(pause, 1500)]
