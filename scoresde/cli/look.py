@@ -40,8 +40,7 @@ class Look:
 
 def names_of(model: ScoreModel) -> tuple[str, ...]:
     """Return what the entries of a sample are called, where the model knows."""
-    names = tuple(getattr(facts(model), "names", None) or ())
-    return names if names and len(names) == model.event_shape[0] else ()
+    return tuple(getattr(facts(model), "columns", None) or ())
 
 
 def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
@@ -72,5 +71,8 @@ def _said(name: str, kind: Classes | Field, value: Tensor) -> str:
         k = int(value)
         return "missing" if k < 0 else names[k] if names else f"{name} {k}"
     numbers = [f"{number:.3g}" for number in value.flatten()[:3].tolist()]
+    if names := getattr(kind, "names", ()):
+        numbers = [f"{word} {number}" for word, number in zip(names, numbers, strict=False)]
+        return f"{', '.join(numbers)}{', …' if value.numel() > 3 else ''}"
     more = ", …" if value.numel() > 3 else ""
     return f"{name} = {', '.join(numbers)}{more}"

@@ -20,7 +20,7 @@ from scoresde.cli.look import PICTURES, Look, names_of, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.terminal import show
 from scoresde.errors import CheckpointError, InvalidValueError
-from scoresde.plot.samples import USUAL
+from scoresde.plot.shapes import USUAL
 from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel

@@ -44,8 +44,9 @@ def picture(found: LogProb) -> Figure:
     label = f"mean {mean:.4g} ± {spread:.2g} nats" if len(order) > 1 else f"{mean:.4g} nats"
     values.axhline(mean, color=paper.RED, linewidth=1, label=label)
     values.set(xlabel="sample, in the order of its density", ylabel="log-density in nats, ± 95 %")
+    values.locator_params(axis="x", integer=True)
     values.grid(alpha=0.3, color=paper.GREY)
-    values.legend(fontsize="small", labelcolor=paper.INK, frameon=False, loc="upper left")
+    values.legend(fontsize="small", labelcolor=paper.INK, frameon=False, loc="lower right")
     for panel in rest:
         names = list(known)
         for at, part in enumerate(known.values(), 1):
@@ -56,6 +57,8 @@ def picture(found: LogProb) -> Figure:
         panel.set_yticks(range(1, len(names) + 1), [WORDS.get(name, name) for name in names])
         panel.set_ylim(0.4, len(names) + 0.6)
         panel.set_xlabel("half-width in nats: least to largest, middle half, median")
+        panel.ticklabel_format(axis="x", scilimits=(-2, 4))
+        panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.3, color=paper.GREY)
     drawn.suptitle(f"{len(order):,} log-densities in {found.dimensions} dimensions",
                    fontsize="medium", color=paper.INK)  # fmt: skip

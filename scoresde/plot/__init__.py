@@ -7,13 +7,13 @@ theme is in force; pyplot, its global state and its windows are not used.
 
 from scoresde.plot.animation import animate
 from scoresde.plot.charts import bars, curve, pareto
-from scoresde.plot.images import images, volumes
+from scoresde.plot.lines import signals
+from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import figure, save
 from scoresde.plot.paths import field, strip, trajectory
-from scoresde.plot.points import points
-from scoresde.plot.samples import kind, samples
+from scoresde.plot.scatter import points
 from scoresde.plot.schedules import Series, ladder, levels
-from scoresde.plot.signals import signals
+from scoresde.plot.shapes import kind, samples
 
 __all__ = [
     "Series",

@@ -18,8 +18,8 @@ from scoresde.checks import check_integer, check_range, door
 from scoresde.errors import InvalidValueError
 from scoresde.plot import paper
 from scoresde.plot.paths import Moment
-from scoresde.plot.points import MOST, points
-from scoresde.plot.samples import USUAL, kind, samples
+from scoresde.plot.scatter import MOST, points
+from scoresde.plot.shapes import USUAL, kind, samples
 from scoresde.units import Transform
 
 if TYPE_CHECKING:

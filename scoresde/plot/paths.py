@@ -12,10 +12,10 @@ from torch import Tensor
 from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
-from scoresde.plot.images import images, volumes
+from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import Axes, Figure
-from scoresde.plot.points import frame_of, shade
-from scoresde.plot.samples import kind
+from scoresde.plot.scatter import frame_of, shade
+from scoresde.plot.shapes import kind
 from scoresde.sde import Score, facts
 from scoresde.targets import Target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from scoresde.checks import check_integer
 from scoresde.data import Data
 from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss
-from scoresde.plot.samples import USUAL
+from scoresde.plot.shapes import USUAL
 from scoresde.sampling import sample
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Classes, Facts, Field, facts
@@ -77,15 +78,16 @@ class Pictures(Callback):
             seed=0,
             condition=self._condition(known.conditions or {}, n),
         ).cpu()
-        alone = plot.samples(x, transform=known.transform)
-        plot.save(alone, self.folder / "samples.png")
+        names = getattr(known, "columns", None) or ()
+        draw = partial(plot.samples, transform=known.transform, names=names)
+        plot.save(draw(x), self.folder / "samples.png")
         title = f"step {step:,}"
         if self._data is None:
-            beside = plot.samples(x, transform=known.transform, title=title)
+            beside = draw(x, title=title)
         else:
             data = self._data.batch(torch.arange(n) % len(self._data)).to(x)
             sets = {"data": data[: len(self._data)], "samples": x}
-            beside = plot.samples(sets, transform=known.transform, title=title)
+            beside = draw(sets, title=title)
             self._draw_levels(model, known, known.sde)
         plot.save(beside, self.folder / "pictures" / f"step-{step:08d}.png")
 

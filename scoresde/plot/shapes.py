@@ -11,10 +11,10 @@ from torch import Tensor
 from scoresde.checks import door
 from scoresde.errors import ShapeError
 from scoresde.plot import paper
-from scoresde.plot.images import images, volumes
+from scoresde.plot.lines import beside, signals
+from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import Axes, Figure, Sets
-from scoresde.plot.points import MOST, frame_of, points
-from scoresde.plot.signals import beside, signals
+from scoresde.plot.scatter import MOST, frame_of, points
 from scoresde.targets import Target
 from scoresde.units import Transform
 
