@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
@@ -71,7 +71,7 @@ def test_a_picture_holds_every_image_enlarged_in_its_place(
         np.testing.assert_array_equal(cell, np.broadcast_to(want, cell.shape))
 
 
-@given(n=st.integers(1, 40), height=st.integers(1, 700), width=st.integers(1, 700))
+@given(n=st.integers(1, 40), height=st.integers(1, 300), width=st.integers(1, 300))
 @example(n=16, height=37, width=53)
 def test_a_picture_is_large_enough_to_look_at_and_small_enough_to_keep(n, height, width):
     drawn = plot.images(torch.zeros(n, 1, height, width))
@@ -82,9 +82,9 @@ def test_a_picture_is_large_enough_to_look_at_and_small_enough_to_keep(n, height
 
 
 def test_what_a_picture_has_no_place_for_is_left_out_and_said():
-    drawn = plot.images(torch.zeros(400, 1, 300, 300))
+    drawn = plot.images(torch.zeros(30, 1, 20, 20), scale=60)
     assert (drawn.get_size_inches() * drawn.dpi).max() <= 4200
-    assert any("of 400" in text.get_text() for text in drawn.axes[0].texts)
+    assert any("of 30" in text.get_text() for text in drawn.axes[0].texts)
 
 
 def test_bytes_half_precision_and_graphs_are_drawn_alike():
@@ -120,7 +120,6 @@ SHAPES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=40)
 @given(
     shape=SHAPES,
     n=st.sampled_from([1, 2, 13, 30]),
@@ -245,7 +244,7 @@ def test_arrows_point_along_the_score():
     np.testing.assert_allclose(cosine, -1, rtol=1e-5)  # to the mode
 
 
-@pytest.mark.parametrize("shape", [(1,), (2,), (4,), (2, 30), (1, 6, 6), (1, 4, 4, 4)])
+@pytest.mark.parametrize("shape", [(1,), (2,), (3,), (2, 30), (1, 6, 6), (1, 4, 4, 4)])
 def test_runs_of_every_shape_are_drawn_and_filmed(tmp_path, shape):
     target = Gaussian(torch.zeros(shape), var=0.5)
 
