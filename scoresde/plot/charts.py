@@ -185,7 +185,7 @@ def bars(
             tone = paper.COLOURS[names.index(name) % len(paper.COLOURS)]
             axes.bar(at, value, color=tone, alpha=0.75)
             axes.errorbar(
-                at, value, yerr=reach, fmt="_", color=paper.INK, capsize=5, elinewidth=1.2
+                at, value, yerr=reach, fmt="_", color=paper.ink(axes), capsize=5, elinewidth=1.2
             )
         axes.set(xlim=(-0.6, len(part) - 0.4))
         axes.set_title(paper.plain(heading), fontsize="small")

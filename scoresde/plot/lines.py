@@ -81,7 +81,7 @@ def signals(
             _channel(panel, times, part[:, c], tone, paper.plain(label), own)
     for c, panel in enumerate(panels):
         if line is not None:
-            panel.plot(times, line[c], color=paper.INK, linewidth=1.4, label="the truth")
+            panel.plot(times, line[c], color=paper.ink(panel), linewidth=1.4, label="the truth")
     _finish(panels, times, names, channels)
     paper.legend(panels[0])
     if title is not None:

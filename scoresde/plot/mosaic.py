@@ -22,8 +22,8 @@ Pixels = npt.NDArray[np.uint8]
 Limits = tuple[float, float]
 
 # Pixels between images and between sets, their grey, the side that a picture reaches at least, the
-# one that it reaches at most, and the heights of a line of text.
-_GAP, _APART, _GREY, _LEAST, _MOST, _LINE = 2, 24, 128, 600, 4096, 22
+# one that it reaches at most, the height of a line of text, and the width of a scale.
+_GAP, _APART, _GREY, _LEAST, _MOST, _LINE, _BAR = 2, 24, 128, 600, 4096, 22, 96
 _CHANNELS = 8
 
 
@@ -216,20 +216,18 @@ def _sheet(
     parts: dict[str, _Mosaic], title: str | None, bar: Limits | None, ax: Axes | None
 ) -> Figure:
     """Draw sets of images beside each other, a pixel of theirs on each of the picture's."""
-    above = _LINE if any(parts) else 0
     notes = "; ".join(part.note for part in parts.values() if part.note)
-    top = above + (_LINE + 8 if title else 0)
-    below = _LINE if notes else 0
+    own = title if ax is None else None  # an Axes that is given has a place for it
+    top = (_LINE if any(parts) else 0) + (_LINE + 8 if own else 0)
     inner = max(part.pixels.shape[0] for part in parts.values())
-    height = top + inner + below
-    width = sum(part.pixels.shape[1] for part in parts.values()) + _APART * (len(parts) - 1)
-    place = 0
-    if title or notes or above:  # of which nothing may be cut off
-        place = max(0, (max(len(title or "") * 10, len(notes) * 9, 160) - width) // 2)
-    beside = 96 if bar is not None else 0
-    sheet = np.full((height, width + 2 * place, 3), 255, np.uint8)
-    words = []
-    left = place
+    height = top + inner + (_LINE if notes else 0)
+    wide = sum(part.pixels.shape[1] for part in parts.values()) + _APART * (len(parts) - 1)
+    # of what is written nothing may be cut off
+    least = max(len(own or "") * 10, len(notes) * 9, 160 if any(parts) else 0)
+    left = max(0, (least - wide) // 2)
+    width = wide + 2 * left
+    sheet = np.full((height, width, 3), 255, np.uint8)
+    words = [(width // 2, height - 6, notes)] if notes else []
     for label, part in parts.items():
         h, w, _ = part.pixels.shape
         sheet[top : top + h, left : left + w] = part.pixels
@@ -239,44 +237,36 @@ def _sheet(
         left += w + _APART
 
     if ax is None:
-        size = ((sheet.shape[1] + beside) / paper.DPI, height / paper.DPI)
-        drawn = paper.figure(size, layout=None)
-        ax = drawn.add_axes((0, 0, sheet.shape[1] / (sheet.shape[1] + beside), 1))
+        whole = width + (_BAR if bar is not None else 0)
+        drawn = paper.figure((whole / paper.DPI, height / paper.DPI), layout=None)
+        ax = drawn.add_axes((0, 0, width / whole, 1))
         paper.dress([ax])
     else:
         drawn, _ = paper.sheet(ax, size=(1, 1))
+        if title:
+            ax.set_title(title, fontsize="medium")
     ax.set_axis_off()
-    ax.imshow(sheet, interpolation="nearest", extent=(0, sheet.shape[1], height, 0))
-    tone = paper.INK  # on the white of the sheet
-    for at, y, text in words:
-        ax.text(at, y, text, ha="center", va="baseline", fontsize=8, color=tone)
-    if title:
-        ax.text(
-            sheet.shape[1] / 2, _LINE, title, ha="center", va="baseline", fontsize=10, color=tone
-        )
-    if notes:
-        ax.text(
-            sheet.shape[1] / 2,
-            height - 6,
-            notes,
-            ha="center",
-            va="baseline",
-            fontsize=8,
-            color=tone,
-        )
+    ax.imshow(sheet, interpolation="nearest", extent=(0, width, height, 0))
+    for at, y, text in words:  # dark, as the sheet is white
+        ax.text(at, y, text, ha="center", va="baseline", fontsize=8, color=paper.INK)
+    if own:
+        ax.text(width // 2, _LINE, own, ha="center", va="baseline", fontsize=10, color=paper.INK)
     if bar is not None:
-        _bar(ax, bar, top + _GAP, inner - 2 * _GAP, sheet.shape[1], height)
+        below = 1 - (top + inner - _GAP) / height
+        place = (1 + 12 / width, below, 16 / width, (inner - 2 * _GAP) / height)
+        _scale(ax, ax.inset_axes(place), bar)
     return drawn
 
 
-def _bar(ax: Axes, ends: Limits, top: int, inner: int, width: int, height: int) -> None:
-    """Draw the scale of the colours to the right of the images."""
-    below = 1 - (top + inner) / height
-    scale = ax.inset_axes((1 + 12 / width, below, 16 / width, inner / height))
+def _scale(ax: Axes, scale: Axes, ends: Limits) -> None:
+    """Draw what the colours mean, in the ink of the images' Axes."""
     values = np.linspace(ends[1], ends[0], 256)[:, None]
     scale.imshow(values, cmap="viridis", aspect="auto", extent=(0, 1, *ends))
-    paper.dress([scale])
+    tone = paper.ink(ax)
+    scale.tick_params(labelsize=7, colors=tone)
+    scale.yaxis.get_offset_text().set(color=tone, fontsize=7)
+    for spine in scale.spines.values():
+        spine.set_color(tone)
     scale.set_xticks([])
     scale.yaxis.tick_right()
-    scale.tick_params(labelsize=7)
     scale.locator_params(axis="y", nbins=5)

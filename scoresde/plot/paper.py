@@ -180,7 +180,7 @@ def sheet(
     if rows * columns == 1:
         return drawn, [ax]
     ax.set_axis_off()
-    share = 0.82
+    share = 0.74  # the rest is for what is written beside the axes
     panels = [
         ax.inset_axes(
             ((c + 1 - share) / columns, 1 - (r + share) / rows, share / columns, share / rows)

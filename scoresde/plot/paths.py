@@ -111,7 +111,7 @@ def field(
     panel.scatter(seen[:, 0], seen[:, 1], s=4, c=paper.RED, alpha=0.6, linewidths=0)
     panel.quiver(
         *at.T.numpy(), *(s * cell).T.numpy(), angles="xy", scale_units="xy", scale=1,
-        color=paper.INK, width=0.004,
+        color=paper.ink(panel), width=0.004,
     )  # fmt: skip
     even = abs((ends[0][1] - ends[0][0]) / (ends[1][1] - ends[1][0]) - 1) < 1e-6
     panel.set(xlim=ends[0], ylim=ends[1], aspect="equal" if even else "auto")

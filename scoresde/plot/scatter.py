@@ -186,10 +186,10 @@ def _histogram(
         )  # fmt: skip
     if density is not None:
         at = torch.linspace(low, high, 400, dtype=torch.float64)
-        ax.plot(at.numpy(), density.log_prob(at[:, None]).exp().numpy(), color=paper.INK, lw=1.2,
-                label="the true density" if any(sets) else None)  # fmt: skip
+        name = "the true density" if any(sets) else None
+        ax.plot(at, density.log_prob(at[:, None]).exp(), color=paper.ink(ax), lw=1.2, label=name)
     if mark is not None:
-        ax.axvline(float(mark[column]), color=paper.INK, linestyle="--", linewidth=1)
+        ax.axvline(float(mark[column]), color=paper.ink(ax), linestyle="--", linewidth=1)
     ax.set_xlim(low, high)
 
 
