@@ -54,8 +54,8 @@ def __getattr__(name: str) -> ModuleType:
 _MODULES = frozenset(
     {
         "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",
-        "guidance", "likelihood", "metrics", "noise", "objectives", "ode", "plot", "sampling",
-        "score", "sde", "suggestion", "training", "units",
+        "guidance", "likelihood", "metrics", "noise", "objectives", "ode", "plot", "result",
+        "sampling", "score", "sde", "suggestion", "training", "units",
     }
 )  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_the_laws_can_be_put_under_another_sde(capsys):
         (["--seed", "-1"], "a seed must lie in [0, 2**63), got -1"),
         (["--only", "moon/VPSDE"], "unknown problem 'moon/VPSDE'; did you mean 'moons/VPSDE'"),
         (["--csv", "rows.txt"], "end in .csv"),
-        (["--plot", "rows.csv"], "end in .png"),
+        (["--plot", "rows.csv"], "end in .png, .jpg"),
         (["--budgets", "1"], "each budget must be an integer >= 2"),
     ],
 )

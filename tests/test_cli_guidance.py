@@ -264,7 +264,7 @@ def test_an_image_says_nothing_to_a_model_of_standardised_numbers(model, tmp_pat
         ("--data data.npy --class 3", "class must lie in [0, 2], got 3"),
         ("--data data.npy --guidance 2", "classifier-free guidance needs a condition"),
         ("--data data.npy --sampler pcc", "unknown sampler 'pcc'"),
-        ("--data data.npy --out x.gif", "out must end in .png, .npy, .npz, .safetensors"),
+        ("--data data.npy --out x.gif", "out must end in .png, .jpg, .jpeg, .pdf, .svg, .npy"),
     ],
 )
 def test_wrong_options_of_edit_are_told_in_one_line(

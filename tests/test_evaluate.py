@@ -389,7 +389,11 @@ def test_what_is_found_is_a_table_a_file_and_a_picture(tmp_path):
     stored = json.loads(found.to_json(tmp_path / "deep" / "report.json").read_text())
     assert stored == found.as_json()
     assert stored["figures"]["kid"]["gap"]["value"] == found["kid"].gap.value
-    assert found.plot(tmp_path / "report.png").stat().st_size > 5000
+    panels = [axes.get_title().partition(",")[0] for axes in found.plot().axes]
+    assert panels == list(found)
+    assert "intervals" in found.plot().get_supxlabel()
+    assert "&lt;" not in found._repr_html_()
+    assert "data:image/png;base64," in found._repr_html_()
     bare = str(evaluate(SAMPLES, REAL, resamples=0))
     assert "[" not in bare
     assert "*" not in bare

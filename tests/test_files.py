@@ -98,7 +98,7 @@ WRITERS = {
     "model.safetensors": lambda path: make().save_pretrained(path.parent),
     "config.json": lambda path: make().save_pretrained(path.parent),
     "a.json": lambda path: checkpoint.write_json(path, {"a": 1}),
-    "a.png": lambda path: plot.grid(torch.zeros(1, 1, 4, 4), path),
+    "a.png": lambda path: plot.save(plot.images(torch.zeros(1, 1, 4, 4)), path),
     "step-00000003.safetensors": lambda path: checkpoint.save_step(path.parent, 3, {}, {}, keep=1),
 }
 

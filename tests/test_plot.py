@@ -1,34 +1,48 @@
-"""Pictures: their pixels, the files they leave, and what they refuse to draw."""
+"""Pictures: what stands where in them, of which size they are, and what they refuse to draw."""
 
+import io
 import math
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
-from scoresde import plot
+import scoresde
+from scoresde import EDMSDE, VESDE, VPSDE, NCSNLadder, plot
 from scoresde.errors import (
     InvalidTypeError,
     InvalidValueError,
-    MissingExtraError,
     NonFiniteError,
     ShapeError,
 )
+from scoresde.samplers import State
 from scoresde.targets import Gaussian, TwoMoons
+from scoresde.units import Range, Standardize
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def pixels(path):
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image)
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=generator(seed))
+
+
+def pixels(figure, dpi=None):
+    """What `save` would write, as bytes `(h, w, 3)`; with fewer dots it takes less time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi or figure.dpi, facecolor=figure.get_facecolor())
+    with Image.open(buffer) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+# Images
 
 
 @given(
@@ -36,205 +50,303 @@ def pixels(path):
     channels=st.sampled_from([1, 3]),
     height=st.integers(1, 9),
     width=st.integers(1, 9),
-    columns=st.none() | st.integers(1, 9),
+    columns=st.integers(1, 9),
     scale=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_grid_holds_every_image_enlarged_in_its_place(
-    tmp_path_factory, n, channels, height, width, columns, scale, seed
+def test_a_picture_holds_every_image_enlarged_in_its_place(
+    n, channels, height, width, columns, scale, seed
 ):
-    g = generator(seed)
-    levels = torch.randint(0, 256, (n, channels, height, width), generator=g)
-    path = tmp_path_factory.mktemp("grid") / "grid.png"
-    plot.grid(levels / 127.5 - 1, path, columns=columns, scale=scale)
-    picture = pixels(path)
-    columns = min(columns or math.ceil(math.sqrt(n)), n)
+    levels = torch.randint(0, 256, (n, channels, height, width), generator=generator(seed))
+    drawn = plot.images(levels / 127.5 - 1, columns=columns, scale=scale)
+    picture = pixels(drawn)
+    columns = min(columns, n)
     rows = math.ceil(n / columns)
     high, wide, gap = height * scale, width * scale, 2
     assert picture.shape[:2] == (rows * (high + gap) + gap, columns * (wide + gap) + gap)
-    assert picture.shape[2:] == (() if channels == 1 else (3,))
     for i in range(n):
         top, left = (i // columns) * (high + gap) + gap, (i % columns) * (wide + gap) + gap
         cell = picture[top : top + high, left : left + wide]
         want = levels[i].movedim(0, -1).numpy().repeat(scale, 0).repeat(scale, 1)
-        np.testing.assert_array_equal(cell.reshape(high, wide, channels), want)
+        np.testing.assert_array_equal(cell, np.broadcast_to(want, cell.shape))
 
 
-def test_small_images_are_enlarged_and_large_ones_are_not(tmp_path):
-    for side, shown in ((8, 80), (28, 84), (32, 64), (200, 200)):
-        picture = pixels(plot.grid(torch.zeros(1, 1, side, side), tmp_path / "grid.png"))
-        assert picture.shape == (shown + 4, shown + 4)
+@given(n=st.integers(1, 40), height=st.integers(1, 300), width=st.integers(1, 300))
+@example(n=16, height=37, width=53)
+def test_a_picture_is_large_enough_to_look_at_and_small_enough_to_keep(n, height, width):
+    drawn = plot.images(torch.zeros(n, 1, height, width))
+    wide, high = drawn.get_size_inches() * drawn.dpi
+    assert 600 <= max(wide, high) <= 4200
+    if (n, height, width) == (16, 37, 53):
+        assert wide >= 600
 
 
-def test_what_lies_outside_of_black_and_white_is_clipped(tmp_path):
-    images = torch.tensor([-7.0, -1.0, 1.0, 9.0]).reshape(4, 1, 1, 1)
-    picture = pixels(plot.grid(images, tmp_path / "grid.png", columns=4, scale=1))
-    np.testing.assert_array_equal(picture[2, [2, 5, 8, 11]], [0, 0, 255, 255])
+def test_what_a_picture_has_no_place_for_is_left_out_and_said():
+    drawn = plot.images(torch.zeros(30, 1, 20, 20), scale=60)
+    assert (drawn.get_size_inches() * drawn.dpi).max() <= 4200
+    assert any("of 30" in text.get_text() for text in drawn.axes[0].texts)
 
 
-def test_a_grid_takes_half_precision_and_graphs(tmp_path):
-    images = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16, requires_grad=True)
-    assert (pixels(plot.grid(images, tmp_path / "grid.png", scale=1))[2:4, 2:4] == 128).all()
+def test_bytes_half_precision_and_graphs_are_drawn_alike():
+    levels = torch.randint(0, 256, (2, 1, 3, 3), generator=generator(), dtype=torch.uint8)
+    want = pixels(plot.images(levels.double() / 127.5 - 1))
+    np.testing.assert_array_equal(pixels(plot.images(levels)), want)
+    grey = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16, requires_grad=True)
+    assert (pixels(plot.images(grey, scale=1))[2:4, 2:4] == 128).all()
 
 
-def test_folders_are_made_and_nothing_but_the_picture_stays(tmp_path):
-    path = tmp_path / "a" / "b" / "grid.png"
-    for _ in range(2):
-        assert plot.grid(torch.zeros(1, 3, 4, 4), str(path)) == path
-    assert [p.name for p in path.parent.iterdir()] == ["grid.png"]
+def test_a_label_stands_above_its_image_and_does_not_touch_it():
+    x = torch.full((4, 1, 9, 9), -1.0)
+    drawn = plot.images(x, labels=["a", "b", "c", "d"], columns=2, scale=10, title="four")
+    texts = {text.get_text(): text.get_position() for text in drawn.axes[0].texts}
+    assert texts["b"][0] - texts["a"][0] == 92
+    assert texts["c"][1] > texts["a"][1]
+    black = (pixels(drawn) == 0).all(-1)
+    assert (black.sum(0).max(), black.sum(1).max()) == (180, 180)
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
-    path = tmp_path / "grid.png"
-    plot.grid(torch.zeros(1, 1, 4, 4), path)
-    before = path.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(InvalidValueError, match="No space left on device"):
-        plot.grid(torch.ones(1, 1, 4, 4), path)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]
-    monkeypatch.undo()
-    with pytest.raises(InvalidValueError, match="cannot write"):
-        plot.grid(torch.ones(1, 1, 4, 4), path / "below_a_file.png")
+def test_channels_that_are_no_colours_stand_side_by_side():
+    x = torch.stack([torch.full((4, 4), -1.0), torch.full((4, 4), 1.0)])[None]
+    picture = pixels(plot.images(x, scale=2))
+    assert (picture[2:10, 2:10] == 0).all()
+    assert (picture[2:10, 10:18] == 255).all()
 
 
-def test_a_scatter_shows_the_samples_over_their_density(tmp_path):
-    samples = TwoMoons().sample(200, generator=generator())
-    bare = pixels(plot.scatter(samples, tmp_path / "bare.png"))
-    full = pixels(plot.scatter(samples, tmp_path / "full.png", density=TwoMoons(), title="moons"))
-    away = pixels(plot.scatter(samples + 100, tmp_path / "away.png", density=TwoMoons()))
+# Any shape
 
-    def share(picture, colour):
-        """The share of pixels that are clearly red or clearly blue."""
-        red, blue = picture[..., 0].astype(int), picture[..., 2].astype(int)
-        return ((red - blue if colour == "red" else blue - red) > 60).mean()
-
-    assert share(bare, "red") > 0.003
-    assert share(bare, "blue") == 0
-    assert share(full, "red") > 0.003
-    assert share(full, "blue") > 0.03
-    assert share(away, "red") == 0  # the frame is the density's
-    assert share(away, "blue") > 0.03
+SHAPES = st.sampled_from(
+    [(), (1,), (2,), (3,), (5,), (9,), (40,), (2, 100), (1, 7), (6, 8), (28, 28), (1, 8, 8),
+     (3, 8, 8), (2, 5, 5), (12, 4, 4), (1, 8, 8, 8), (3, 4, 5, 6), (1, 2, 3, 4, 5)]
+)  # fmt: skip
 
 
-def test_one_sample_that_ran_away_does_not_shrink_the_others(tmp_path):
-    samples = torch.randn(1000, 2, generator=generator())
-    samples[0] = 1e9
-    picture = pixels(plot.scatter(samples, tmp_path / "scatter.png"))
-    reds = np.argwhere(picture[..., 0].astype(int) - picture[..., 2] > 60)
-    assert (np.ptp(reds, axis=0) > 300).all()
-
-
-@pytest.mark.parametrize("n", [1, 2, 49, 500])
-def test_a_curve_of_any_length_is_drawn(tmp_path, n):
-    values = torch.rand(n, generator=generator()) + 0.1
-    path = plot.curve(values, tmp_path / "loss.png", steps=range(10, 10 + n), title="training")
-    assert (pixels(path)[..., 2].astype(int) - pixels(path)[..., 0] > 60).any()
-
-
-def test_curves_with_negative_values_are_drawn_on_a_linear_axis(tmp_path):
-    assert pixels(plot.curve([1.0, -1.0, 0.5], tmp_path / "curve.png", name="bits")).size
-
-
-def coloured(picture, colour):
-    """How many pixels are of a colour, mixed with white as bars are."""
-    want = np.array([0.75 * c + 0.25 * 255 for c in colour])
-    return (abs(picture[..., :3] - want).max(-1) < 3).sum()
-
-
-def test_a_bar_is_as_high_as_its_number(tmp_path):
-    panels = {"one": {"samples": (1.0, 0.5, 2.0), "floor": (4.0, 3.9, 4.1)}}
-    blue, orange = (31, 119, 180), (255, 127, 14)
-    picture = pixels(plot.bars(panels, tmp_path / "bars.png", title="high and low"))
-    assert coloured(picture, orange) / coloured(picture, blue) == pytest.approx(4, rel=0.1)
-    assert not np.array_equal(picture, pixels(plot.bars({"one": {
-        "samples": (1.0, 1.0, 1.0), "floor": (4.0, 3.9, 4.1)}}, tmp_path / "bars.png",
-        title="high and low")))  # fmt: skip
-
-
-def test_pictures_are_drawn_without_pyplot_and_its_global_state(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it now fails
-    assert plot.scatter(torch.zeros(3, 2), tmp_path / "scatter.png").exists()
-    assert plot.curve([1.0, 2.0], tmp_path / "curve.png").exists()
-
-
-def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'scoresde\[plot\]'"):
-        plot.scatter(torch.zeros(3, 2), tmp_path / "scatter.png")
-    assert plot.grid(torch.zeros(1, 1, 2, 2), tmp_path / "grid.png").exists()
-
-
-IMAGES = torch.zeros(2, 1, 4, 4)
+@given(
+    shape=SHAPES,
+    n=st.sampled_from([1, 2, 13, 30]),
+    size=st.sampled_from([0.0, 1e-30, 1e-3, 1.0, 1e30]),
+    shift=st.sampled_from([0.0, 1.0, -1e6]),
+    sets=st.booleans(),
+    inside=st.booleans(),
+)
+def test_samples_of_every_shape_and_size_are_drawn(shape, n, size, shift, sets, inside):
+    x = size * normal(n, *shape).double() + shift
+    ax = Figure().subplots() if inside else None
+    drawn = plot.samples({"data": x, "samples": x} if sets else x, ax=ax, title="a title")
+    assert isinstance(drawn, Figure)
+    assert pixels(drawn, dpi=32).std() > 0
+    assert drawn is ax.figure if inside else min(drawn.get_size_inches() * drawn.dpi) > 10
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda p: plot.grid(IMAGES[0], p), ShapeError, r"\(B, 1, H, W\).*got \(1, 4, 4\)"),
-        (lambda p: plot.grid(torch.zeros(2, 4, 4, 4), p), ShapeError, r"got \(2, 4, 4, 4\)"),
-        (lambda p: plot.grid(IMAGES[:0], p), ShapeError, r"got \(0, 1, 4, 4\)"),
-        (lambda p: plot.grid(IMAGES.byte(), p), InvalidTypeError, r"images.*torch.uint8"),
-        (
-            lambda p: plot.grid(IMAGES.numpy(), p),
-            InvalidTypeError,
-            "images must be a tensor, got array",
-        ),
-        (lambda p: plot.grid(IMAGES / 0, p), NonFiniteError, "images holds NaN or infinity"),
-        (lambda p: plot.grid(IMAGES, p, columns=0), InvalidValueError, "columns.*got 0"),
-        (lambda p: plot.grid(IMAGES, p, scale=1.5), InvalidTypeError, r"scale.*got 1\.5"),
-        (lambda p: plot.grid(IMAGES, p.with_suffix(".jpg")), InvalidValueError, r"end it in \.png"),
-        (lambda p: plot.scatter(torch.zeros(3, 3), p), ShapeError, r"\(N, 2\).*got \(3, 3\)"),
-        (lambda p: plot.scatter(torch.zeros(0, 2), p), ShapeError, r"got \(0, 2\)"),
-        (lambda p: plot.scatter(torch.full((3, 2), math.nan), p), NonFiniteError, "samples"),
-        (
-            lambda p: plot.scatter(torch.zeros(3, 2), p, density=Gaussian([0.0], var=1.0)),
-            ShapeError,
-            r"in the plane.*got \(1,\)",
-        ),
-        (lambda p: plot.curve([], p), ShapeError, r"got shape \(0,\)"),
-        (lambda p: plot.curve(torch.ones(1, 1), p), ShapeError, r"got shape \(1, 1\)"),
-        (lambda p: plot.curve([1.0, math.inf], p), NonFiniteError, "values holds NaN or infinity"),
-        (
-            lambda p: plot.curve(["a"], p),
-            InvalidTypeError,
-            "values must be a number or a tensor",
-        ),
-        (lambda p: plot.curve([1.0], p, steps=[1, 2]), ShapeError, "got 2 and 1"),
-        (lambda p: plot.pareto({}, p), InvalidValueError, "nothing to show"),
-        (lambda p: plot.bars({}, p), InvalidValueError, "nothing to show"),
-        (lambda p: plot.bars({"a": {}}, p), ShapeError, "a must be a vector"),
-        (
-            lambda p: plot.bars({"a": {"b": (1, 0, math.inf)}}, p),
-            NonFiniteError,
-            "a holds NaN or infinity",
-        ),
-    ],
+    ("shape", "number"), [((1,), 1), ((2,), 1), ((5,), 25), ((9,), 1), ((3, 50), 3), ((8, 8), 1)]
 )
-def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(tmp_path, call, error, message):
-    with pytest.raises(error, match=message):
-        call(tmp_path / "picture.png")
-    assert not list(tmp_path.iterdir())
+def test_a_picture_has_as_many_panels_as_there_is_to_see(shape, number):
+    assert len(plot.samples(normal(20, *shape)).axes) == number
+
+
+def test_samples_are_drawn_in_the_units_of_the_data():
+    x = normal(50, 2)
+    drawn = plot.samples(x, transform=Standardize((10.0, 20.0), (2.0, 3.0)))
+    want = x * torch.tensor([2.0, 3.0]) + torch.tensor([10.0, 20.0])
+    np.testing.assert_allclose(drawn.axes[0].collections[0].get_offsets(), want, rtol=1e-5)
+    levels = torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
+    drawn = plot.samples(levels, transform=Range(0, 16, 17), scale=1, columns=3)
+    assert pixels(drawn)[2, [2, 5, 8], 0].tolist() == [0, 128, 255]
+
+
+def test_what_a_label_says_are_sets_of_points():
+    drawn = plot.samples(normal(6, 2), labels=["a", "b", "a", "b", "a", "a"])
+    sizes = {c.get_label(): len(c.get_offsets()) for c in drawn.axes[0].collections}
+    assert sizes == {"a": 4, "b": 2}
+
+
+def test_values_that_are_no_brightness_have_a_scale_beside_them():
+    x = 7 * normal(2, 1, 5, 5) + 30
+    (scale,) = plot.samples(x).axes[0].child_axes
+    low, high = scale.get_ylim()
+    assert float(x.min()) <= low < high <= float(x.max())
+    assert not plot.samples(x.clamp(-1, 1)).axes[0].child_axes
+
+
+# Points
+
+
+def test_a_point_lies_where_it_should_and_the_truth_is_marked():
+    x = normal(30, 2)
+    drawn = plot.points({"data": x, "samples": x + 1}, truth=[0.5, 0.25], names=["a", "b$"])
+    axes = drawn.axes[0]
+    data, samples, truth = (c.get_offsets() for c in axes.collections)
+    np.testing.assert_allclose(samples - data, 1, atol=1e-6)
+    assert truth.tolist() == [[0.5, 0.25]]
+    assert (axes.get_xlabel().split("\n")[0], axes.get_ylabel()) == ("a", r"b\$")
+    assert {"data", "samples", "the truth"} == set(axes.get_legend_handles_labels()[1])
+
+
+def test_in_a_corner_every_pair_stands_in_its_row_and_column():
+    x = normal(20, 4) * torch.tensor([1.0, 10.0, 100.0, 1000.0])
+    drawn = plot.points(x)
+    for row in range(4):
+        for column in range(row):
+            shown = drawn.axes[4 * row + column].collections[0].get_offsets()
+            np.testing.assert_allclose(shown, x[:, [column, row]])
+
+
+def test_the_density_of_a_line_integrates_to_one_as_its_histogram_does():
+    drawn = plot.points(normal(500, 1), density=Gaussian([0.0], var=1.0))
+    axes = drawn.axes[0]
+    x, y = axes.lines[0].get_data()
+    assert np.trapezoid(y, x) == pytest.approx(1, abs=1e-3)
+    x, y = axes.patches[0].get_xy().T
+    area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+    assert area == pytest.approx(1, rel=1e-6)
+
+
+def test_one_sample_that_ran_away_does_not_shrink_the_others_and_is_counted():
+    samples = normal(1000, 2)
+    samples[0] = 1e9
+    axes = plot.points(samples).axes[0]
+    assert np.ptp(axes.get_xlim()) < 10
+    assert "of 1,000 lie outside" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize(("scale", "even"), [(1.0, True), (1e4, False)])
+def test_axes_have_one_scale_unless_one_entry_spreads_much_more(scale, even):
+    axes = plot.points(normal(500, 2) * torch.tensor([1.0, scale])).axes[0]
+    assert (axes.get_aspect() == 1.0) == even
+
+
+# Signals
+
+
+def test_few_signals_are_lines_and_many_are_quantiles():
+    x = normal(5, 2, 30)
+    first, second = plot.signals(x).axes
+    for c, axes in enumerate((first, second)):
+        for line, want in zip(axes.lines, x[:, c], strict=True):
+            np.testing.assert_allclose(line.get_ydata(), want)
+    x = normal(101, 1, 30)
+    drawn = plot.signals({"data": x})
+    np.testing.assert_allclose(
+        drawn.axes[0].lines[-1].get_ydata(), np.median(x[:, 0], 0), rtol=1e-6
+    )
+
+
+# Ways
+
+
+def test_arrows_point_along_the_score():
+    sde = VESDE()
+    target = Gaussian([0.0, 0.0], var=1.0)
+    drawn = plot.field(target.at(sde), normal(50, 2), 0.5)
+    quiver = drawn.axes[0].collections[-1]
+    at, arrows = quiver.XY, np.stack([quiver.U, quiver.V], 1)
+    cosine = (at * arrows).sum(1) / np.linalg.norm(at, axis=1) / np.linalg.norm(arrows, axis=1)
+    np.testing.assert_allclose(cosine, -1, rtol=1e-5)  # to the mode
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (3,), (2, 30), (1, 6, 6), (1, 4, 4, 4)])
+def test_runs_of_every_shape_are_drawn_and_filmed(tmp_path, shape):
+    target = Gaussian(torch.zeros(shape), var=0.5)
+
+    def run():
+        return scoresde.trajectory(target.at(VESDE()), sampler="euler", n=3, steps=2, seed=0)
+
+    assert min(pixels(plot.trajectory(run())).shape[:2]) > 100
+    if len(shape) > 1:
+        assert min(pixels(plot.strip(run(), steps=3)).shape[:2]) > 50
+    with Image.open(plot.animate(run(), tmp_path / "run.gif")) as film:
+        assert film.n_frames in (3, 4)  # the start, two steps, and the end if that looks new
+        assert max(film.size) >= 480
+
+
+def test_paths_end_at_the_last_state():
+    states = [State(torch.tensor(t), normal(3, 2) * t) for t in (1.0, 0.5, 0.25)]
+    axes = plot.trajectory(iter(states)).axes[0]
+    np.testing.assert_allclose(axes.collections[-1].get_offsets(), states[-1].x)
+    assert all(len(line.get_xdata()) == 3 for line in axes.lines)
+
+
+def test_a_film_of_many_states_has_the_first_and_the_last_and_keeps_few(tmp_path):
+    alive = []
+
+    def states():
+        import weakref
+
+        for i in range(200):
+            x = torch.full((1, 1, 3, 3), i / 100 - 1)
+            alive.append(weakref.ref(x))
+            yield State(torch.tensor(1 - i / 200), x)
+
+    path = plot.animate(states(), tmp_path / "film.gif", frames=5, scale=20)
+    with Image.open(path) as film:
+        assert film.n_frames == 5
+        shades = []
+        for i in range(5):
+            film.seek(i)
+            shades.append(np.asarray(film.convert("L"))[-10, film.size[0] // 2])
+    assert shades[0] < 10
+    assert shades[-1] > 235
+    assert sum(ref() is not None for ref in alive) <= 1
+
+
+def test_a_page_holds_all_its_frames_and_asks_for_nothing_else(tmp_path):
+    states = [State(torch.tensor(t), normal(3, 2) * t) for t in (1.0, 0.5, 0.25)]
+    text = plot.animate(iter(states), tmp_path / "run.html").read_text()
+    assert text.count('"iVBOR') == 3
+    assert "http" not in text
+
+
+# Noise levels, curves, bars
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(), EDMSDE(), NCSNLadder.geometric(0.01, 9.0, 7)])
+def test_a_ladder_shows_alpha_sigma_and_their_ratio_at_its_times(sde):
+    drawn = plot.ladder(sde, times=sde.times(None if sde.levels else 5))
+    for at in (0, 2, 4):
+        line, marks = drawn.axes[0].lines[at : at + 2]
+        t = torch.as_tensor(line.get_xdata())
+        want = (sde.alpha(t), None, sde.sigma(t), None, sde.log_snr(t).exp())[at]
+        np.testing.assert_allclose(line.get_ydata(), want)
+        assert len(marks.get_xdata()) == len(sde.times(None if sde.levels else 5))
+
+
+def test_losses_stand_above_their_floor():
+    rows = [(r, 2 / r, 1.5 / r, 3 / r) for r in (4.0, 1.0, 2.0)]
+    axes = plot.levels({"model": rows}, floor=[(r, 1 / r, 0, 0) for r in (1.0, 2.0, 4.0)]).axes[0]
+    model, floor = (line.get_ydata() for line in axes.lines)
+    np.testing.assert_allclose(model, [2, 1, 0.5])
+    np.testing.assert_allclose(floor, model / 2)
+    assert axes.get_yscale() == axes.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("n", [1, 2, 49, 500])
+def test_a_curve_of_any_length_is_drawn_and_others_join_it(n):
+    values = torch.rand(n, generator=generator()) + 0.1
+    drawn = plot.curve(values, steps=range(10, 10 + n), label="training", title="run")
+    axes = drawn.axes[0]
+    assert plot.curve([0.5, 0.4], steps=[10, 12], label="held out", ax=axes) is drawn
+    assert axes.get_legend_handles_labels()[1] == ["training", "held out"]
+    assert axes.get_yscale() == "log"
+    assert float(axes.lines[-2].get_ydata().mean()) == pytest.approx(float(values.mean()), rel=0.1)
+    assert plot.curve([1.0, -1.0, 0.5], name="bits").axes[0].get_yscale() == "linear"
+
+
+def test_a_bar_is_as_high_as_its_number():
+    panels = {"one": {"samples": (1.0, 0.5, 2.0), "floor": (4.0, 3.9, 4.1)}}
+    axes = plot.bars(panels, title="high and low").axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [1.0, 4.0]
+    low, high = zip(*(c.get_segments()[0][:, 1] for c in axes.collections), strict=True)
+    np.testing.assert_allclose([low, high], [[0.5, 3.9], [2.0, 4.1]])
 
 
 @pytest.mark.parametrize("points", [[], [(1, 0.0, 0.0, 0.0)], [(0, 1.0, 0.5, 2.0)]])
-def test_a_panel_without_a_point_that_has_a_logarithm_is_empty(tmp_path, points):
-    path = plot.pareto({"a": {"b": points}}, tmp_path / "picture.png")
-    assert path.read_bytes().startswith(b"\x89PNG")
+def test_a_panel_without_a_point_that_has_a_logarithm_is_empty(points):
+    assert not plot.pareto({"a": {"b": points}}).axes[0].lines
 
 
-def test_an_error_of_rounding_does_not_stretch_a_panel_and_prices_are_plain_numbers(
-    tmp_path, monkeypatch
-):
-    seen = []
-    monkeypatch.setattr(plot.paper, "save", lambda figure, path: seen.append(figure))
+def test_an_error_of_rounding_does_not_stretch_a_panel_and_prices_are_plain_numbers():
     points = [(9, 1.0, 0.5, 2.0), (20, 1e-15, 0.0, 1e-14)]
-    plot.pareto({"a": {"b": points}}, tmp_path / "picture.png")
-    axes = seen[0].axes[0]
+    axes = plot.pareto({"a": {"b": points}}).axes[0]
     assert 1e-12 < axes.get_ylim()[0] < 1e-8
     low, high = axes.get_xlim()
     shown = [
@@ -242,5 +354,159 @@ def test_an_error_of_rounding_does_not_stretch_a_panel_and_prices_are_plain_numb
         for at, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
         if low <= at <= high
     ]
-    assert [label.get_text() for label in shown] == ["10", "20"]
+    assert {"10", "20"} <= {label.get_text() for label in shown}
     assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))
+
+
+# Paper
+
+FUNCTIONS = {
+    "points": lambda ax: plot.points(normal(20, 2), density=TwoMoons(), title="x", ax=ax),
+    "corner": lambda ax: plot.points({"a": normal(20, 3), "b": normal(9, 3)}, title="x", ax=ax),
+    "line": lambda ax: plot.points(normal(20, 1), truth=[0.0], ax=ax),
+    "signals": lambda ax: plot.signals(normal(20, 2, 9), title="x", ax=ax),
+    "images": lambda ax: plot.images(normal(2, 1, 4, 4), limits=None, title="x", ax=ax),
+    "volumes": lambda ax: plot.volumes(normal(2, 1, 4, 4, 4), ax=ax),
+    "field": lambda ax: plot.field(TwoMoons().at(VESDE()), normal(20, 2), 0.5, ax=ax),
+    "trajectory": lambda ax: plot.trajectory(
+        [State(torch.tensor(t), normal(3, 2) * t) for t in (1.0, 0.5)], ax=ax
+    ),
+    "strip": lambda ax: plot.strip(
+        [State(torch.tensor(t), normal(3, 1, 9) * t) for t in (1.0, 0.5)], title="x", ax=ax
+    ),
+    "ladder": lambda ax: plot.ladder(VPSDE(), ax=ax),
+    "levels": lambda ax: plot.levels({"a": [(1, 2, 1, 3), (2, 1, 0.5, 2)]}, title="x", ax=ax),
+    "curve": lambda ax: plot.curve([3.0, 2.0], title="x", ax=ax),
+    "bars": lambda ax: plot.bars({"a": {"b": (1, 0, 2)}, "c": {"b": (1, 0, 2)}}, title="x", ax=ax),
+    "pareto": lambda ax: plot.pareto({"a": {"b": [(1, 2, 1, 3)]}, "c": {}}, ax=ax),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_figure_is_the_same_in_a_dark_style_and_drawn_where_told(name):
+    own = pixels(FUNCTIONS[name](None), dpi=32)
+    with matplotlib.rc_context({"savefig.facecolor": "black", "lines.color": "white"}):
+        from matplotlib import style
+
+        style.use("dark_background")
+        dark = pixels(FUNCTIONS[name](None), dpi=32)
+    np.testing.assert_array_equal(own, dark)
+    assert own.mean() > 100
+    outer = Figure()
+    left, right = outer.subplots(1, 2)
+    assert FUNCTIONS[name](left) is outer
+    assert not right.has_data()
+
+
+def test_figures_are_drawn_without_pyplot_and_its_global_state(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it now fails
+    before = {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != "backend"}
+    for draw in FUNCTIONS.values():
+        draw(None)  # saving is tested below
+    assert all(matplotlib.rcParams[k] == value for k, value in before.items())
+
+
+def test_a_notebook_finds_the_picture_of_a_figure():
+    drawn = plot.points(normal(5, 2))
+    assert drawn._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "pdf", "svg", "PNG"])
+def test_a_figure_is_saved_as_its_suffix_says_and_nothing_else_stays(tmp_path, suffix):
+    path = tmp_path / "a" / "b" / f"picture.{suffix}"
+    for _ in range(2):
+        assert plot.save(plot.images(torch.zeros(1, 3, 4, 4)), str(path)) == path
+    starts = {"png": b"\x89PNG", "jpg": b"\xff\xd8", "jpeg": b"\xff\xd8", "pdf": b"%PDF"}
+    assert path.read_bytes().startswith(starts.get(suffix.lower(), b"<?xml"))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path, drawn = tmp_path / "grid.png", plot.images(torch.zeros(1, 1, 4, 4))
+    plot.save(drawn, path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(InvalidValueError, match="No space left on device"):
+        plot.save(drawn, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]
+    monkeypatch.undo()
+    with pytest.raises(InvalidValueError, match="cannot write"):
+        plot.save(drawn, path / "below_a_file.png")
+
+
+def test_names_in_letters_that_no_font_has_or_formulas_that_are_none_are_no_obstacle():
+    names = ["\u4e00$x", "a_{b$ $"]
+    drawn = plot.points({"$\\bad{": normal(9, 2), "\u4e01": normal(9, 2)}, names=names)
+    assert drawn._repr_png_()
+
+
+# Refusals
+
+IMAGES = torch.zeros(2, 1, 4, 4)
+POINTS = torch.zeros(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: plot.images(torch.zeros(2, 4)), ShapeError, r"\(N, C, H, W\).*got \(2, 4\)"),
+        (lambda: plot.images(IMAGES[:0]), ShapeError, r"at least one number.*\(0, 1, 4, 4\)"),
+        (lambda: plot.images(IMAGES.numpy()), InvalidTypeError, "x must be a tensor"),
+        (lambda: plot.images(IMAGES / 0), NonFiniteError, "images holds NaN or infinity"),
+        (lambda: plot.images(IMAGES, columns=0), InvalidValueError, "columns.*got 0"),
+        (lambda: plot.images(IMAGES, scale=1.5), InvalidTypeError, r"scale.*got 1\.5"),
+        (lambda: plot.images(IMAGES, limits=(1.0, 1.0)), InvalidValueError, "limits"),
+        (lambda: plot.images({"a": IMAGES, "b": IMAGES[..., :2]}), ShapeError, "one shape"),
+        (lambda: plot.volumes(IMAGES), ShapeError, r"\(N, C, D, H, W\)"),
+        (lambda: plot.points(IMAGES), ShapeError, r"\(N, d\).*plot.samples"),
+        (lambda: plot.points(POINTS[:0]), ShapeError, r"got shape \(0, 2\)"),
+        (lambda: plot.points(POINTS / 0), NonFiniteError, "x holds NaN"),
+        (lambda: plot.points({}), InvalidValueError, "nothing to show"),
+        (lambda: plot.points(POINTS, names=["a"]), ShapeError, "2 entries, got 1"),
+        (lambda: plot.points(POINTS, truth=[1.0]), ShapeError, "2 entries, got 1"),
+        (lambda: plot.points(POINTS, ax=3), InvalidTypeError, "ax must be an Axes"),
+        (
+            lambda: plot.points(POINTS, density=Gaussian([0.0], var=1.0)),
+            ShapeError,
+            r"event shape \(2,\).*got \(1,\)",
+        ),
+        (lambda: plot.points(POINTS.double() + 1e200), InvalidValueError, "1.0e\\+200.*divide"),
+        (lambda: plot.signals(POINTS[:, 0]), ShapeError, r"\(N, C, T\)"),
+        (lambda: plot.signals(POINTS, at=[1.0]), ShapeError, "each of the 2 values"),
+        (lambda: plot.samples(POINTS * math.nan), NonFiniteError, "samples holds NaN"),
+        (lambda: plot.samples(POINTS, labels=["a"]), ShapeError, "a label for each"),
+        (lambda: plot.trajectory([]), InvalidValueError, "nothing to show"),
+        (lambda: plot.field(lambda x, t: x, POINTS[:, :1], 0.5), ShapeError, r"\(N, 2\)"),
+        (
+            lambda: plot.field(lambda x, t: x, POINTS, 0.5, density=TwoMoons()),
+            InvalidValueError,
+            "knows no SDE",
+        ),
+        (lambda: plot.ladder(VPSDE(), times=[2.0]), InvalidValueError, "2"),
+        (lambda: plot.levels({}), InvalidValueError, "nothing to show"),
+        (lambda: plot.curve([]), ShapeError, r"got shape \(0,\)"),
+        (lambda: plot.curve(torch.ones(1, 1)), ShapeError, r"got shape \(1, 1\)"),
+        (lambda: plot.curve([1.0, math.inf]), NonFiniteError, "values holds NaN or infinity"),
+        (lambda: plot.curve(["a"]), InvalidTypeError, "values must be a number or a tensor"),
+        (lambda: plot.curve([1.0], steps=[1, 2]), ShapeError, "got 2 and 1"),
+        (lambda: plot.pareto({}), InvalidValueError, "nothing to show"),
+        (lambda: plot.bars({}), InvalidValueError, "nothing to show"),
+        (lambda: plot.bars({"a": {}}), ShapeError, "a must be a vector"),
+        (lambda: plot.bars({"a": {"b": (1, 0, math.inf)}}), NonFiniteError, "a holds NaN"),
+        (lambda: plot.save(plot.images(IMAGES), "a.bmp"), InvalidValueError, "ends in .png, .jpg"),
+        (lambda: plot.animate([], "a.png"), InvalidValueError, r"ends in \.gif, \.html"),
+        (lambda: plot.animate([], "a.gif"), InvalidValueError, "nothing to show"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(
+    tmp_path, monkeypatch, call, error, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        call()
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,102 @@
+"""What every result is: a table, JSON, a picture, and the three in a notebook."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from scoresde import arena
+from scoresde.arena.results import Row
+from scoresde.errors import ShapeError
+from scoresde.likelihood import LogProb
+from scoresde.metrics import calibrate, evaluate
+from scoresde.result import Result
+
+DOUBLE = torch.float64
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def densities(n=5, **parts):
+    value = torch.arange(n, 0, -1, dtype=DOUBLE)
+    parts = {name: torch.full((n,), width, dtype=DOUBLE) for name, width in parts.items()}
+    return LogProb(value, parts, torch.full((n,), 7), 2)
+
+
+def simulate(n, seed):
+    theta = normal(n, 1, seed=seed)
+    return theta, theta + normal(n, 1, seed=seed + 1)
+
+
+def drawn(y, k, seed):
+    return y[:, None] / 2 + normal(len(y), k, 1, seed=seed) / 2**0.5
+
+
+RESULTS = {
+    "evaluation": lambda: evaluate(normal(30, 2), normal(60, 2, seed=1), resamples=4),
+    "evaluation without intervals": lambda: evaluate(
+        normal(30, 2), normal(60, 2, seed=1), resamples=0
+    ),
+    "calibration": lambda: calibrate(drawn, simulate, n=40, draws=9, rerun=False),
+    "arena": lambda: arena.Results(
+        tuple(Row("p", s, 5, 5, "flow", 0.1, 0.05, math.inf, None, 1.0) for s in ("a", "<b>"))
+    ),
+    "densities": lambda: densities(solver=0.1, heat=0.2, probes=math.inf),
+    "exact densities": densities,
+    "one density": lambda: densities(1, solver=0.1),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_has_a_table_json_a_picture_and_a_page(name, tmp_path):
+    found = RESULTS[name]()
+    assert isinstance(found, Result)
+    assert "object at" not in str(found)
+    stored = json.loads(found.to_json(tmp_path / "a" / "it.json").read_text())
+    assert stored == json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert isinstance(found.plot(), Figure)
+    html = found._repr_html_()
+    assert html.startswith("<pre")
+    assert html.count("data:image/png;base64,") == 1
+
+
+def test_what_comes_from_data_is_no_markup_in_a_notebook():
+    found = replace(RESULTS["evaluation without intervals"](), features="<script>x</script>")
+    assert "<script>" in str(found)
+    assert "<script>" not in found._repr_html_()
+    assert "&lt;script&gt;" in found._repr_html_()
+
+
+def test_a_page_needs_no_ipython(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    assert densities()._repr_html_()
+
+
+def test_densities_are_drawn_in_order_with_what_their_uncertainty_is_made_of():
+    values, parts = densities(solver=0.1, heat=0.25, probes=math.inf).plot().axes
+    points = values.containers[0].lines[0]
+    assert points.get_ydata().tolist() == [1, 2, 3, 4, 5]
+    assert [label.get_text().split(":")[0] for label in parts.get_yticklabels()] == [
+        "solver",
+        "heat",
+    ]
+    middles = [line.get_xdata()[0] for line in parts.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(middles, [0.1, 0.25])
+    assert len(densities().plot().axes) == 1
+    with pytest.raises(ShapeError, match="no log-density"):
+        densities(0).plot()
+
+
+def test_the_text_of_densities_is_their_mean_with_its_error():
+    text = str(densities(solver=0.1))
+    assert "5 log-densities in 2 dimensions" in text
+    assert "mean 3 ± 0.71 nats, from 1 to 5" in text
+    assert "0.1 solver" in text
+    assert str(densities(0)) == "no log-densities"
