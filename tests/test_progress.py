@@ -1,6 +1,7 @@
 """Progress: a bar where somebody looks, lines in a log, and nothing that can end the work."""
 
 import io
+import itertools
 import sys
 import types
 
@@ -87,7 +88,7 @@ def test_lines_are_at_least_half_a_minute_apart(seconds, updates):
                 shown.update()
     times = [when for when, _ in written[:-1]]
     assert bool(written) == (seconds * updates >= 10 and updates > 0)
-    assert all(later - before >= 30 for before, later in zip(times, times[1:], strict=False))
+    assert all(later - before >= 30 for before, later in itertools.pairwise(times))
     assert all("left" not in text for _, text in written)  # nobody knows the total
 
 
