@@ -110,7 +110,7 @@ def duration(seconds: float) -> str:
         ('42 s', '1 min 40 s', '1 h 6 min', '2 d 7 h')
     """
     left = round(seconds)
-    parts = []
+    parts: list[str] = []
     for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, left = divmod(left, size)
         if count or parts or name == "s":
