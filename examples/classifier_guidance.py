@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import scoresde
-from scoresde import VESDE, Classes, Facts, Moments, Noise, ScoreModel, nn
+from scoresde import VESDE, Classes, Facts, Moments, Noise, ScoreModel, nn, plot
 from scoresde.data import Data, load
 from scoresde.guidance import classifier
 from scoresde.metrics import Classifier
 from scoresde.objectives import edm
-from scoresde.plot import grid
 from scoresde.sde import SDE, LogNormal
 from scoresde.training import Optimiser, TrainConfig, Trainer
 
@@ -115,7 +114,8 @@ def main(options: Options) -> None:
         hits = (judge.predict(x) == label).double().mean()
         print(f"{scale:5.1f}   {float(hits):.0%}")
     path = options.out / "classifier_guidance.png"
-    print(f"wrote {grid(torch.cat(rows), path, columns=10)}, a row for each scale")
+    picture = plot.images(torch.cat(rows), columns=10)
+    print(f"wrote {plot.save(picture, path)}, a row for each scale")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor
 
 import scoresde
-from scoresde.plot import scatter
+from scoresde import plot
 from scoresde.targets import EightGaussians
 
 
@@ -65,7 +65,8 @@ def main(options: Options) -> None:
         spread = (x - target.means[mode]).pow(2).mean().div(var).sqrt()
         print(f"{name:18} {share.min():8.3f}  {share.max():8.3f}  {spread:6.3f}")
         if name == "pc":
-            print(f"wrote {scatter(x, options.out / 'custom_sde.png', density=target)}")
+            picture = plot.points(x, density=target)
+            print(f"wrote {plot.save(picture, options.out / 'custom_sde.png')}")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ import torch
 import tyro
 
 import scoresde
-from scoresde import VESDE, Moments, ScoreModel, nn
+from scoresde import VESDE, Moments, ScoreModel, nn, plot
 from scoresde.data import load
 from scoresde.metrics import frechet_distance
 from scoresde.objectives import edm
-from scoresde.plot import grid
 from scoresde.sde import LogNormal
 from scoresde.training import Optimiser, TrainConfig, Trainer
 
@@ -57,7 +56,8 @@ def main(options: Options) -> None:
     print(f"Fréchet distance in pixels to {len(held)} held-out digits, {n} images each")
     print(f"  drawn by the model  {frechet_distance(x, held.x):.3f}")
     print(f"  real training ones  {frechet_distance(train.x[:n], held.x):.3f}")
-    print(f"wrote {grid(x[:60], options.out / 'digits.png', columns=10)}")
+    picture = plot.images(x[:60], columns=10)
+    print(f"wrote {plot.save(picture, options.out / 'digits.png')}")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ import tyro
 from PIL import Image, ImageDraw
 
 import scoresde
-from scoresde import Noise
+from scoresde import Noise, plot
 from scoresde.guidance import classifier_free
-from scoresde.plot import grid
 
 # The corners of one line for each digit from 0 to 9, in a square of 28 pixels.
 LINES = [
@@ -74,7 +73,8 @@ def main(options: Options) -> None:
         )
         rows.append(edited)
         print(f"{ratio:13.1f}   {float((edited - x).square().mean().sqrt()):.3f}")
-    print(f"wrote {grid(torch.cat(rows), options.out / 'editing.png', columns=10)}")
+    picture = plot.images(torch.cat(rows), columns=10)
+    print(f"wrote {plot.save(picture, options.out / 'editing.png')}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def main(options: Options) -> None:
         ratio = (x.var(1).mean() / spread.square().mean()).sqrt()
         print(f"{name:20s} {error:31.3f} {ratio:28.3f}")
 
-    sheet = plot.figure("the ensembles", (10, 6.4))
+    sheet = plot.figure((10, 6.4))
     cells = range(CELLS)
     for i, axes in enumerate(sheet.subplots(2, 2, sharex=True, sharey=True).flatten()):
         low, high = (mean[i, 0] + sign * 2 * spread[i, 0] for sign in (-1, 1))

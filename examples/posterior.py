@@ -117,7 +117,7 @@ def main(options: Options) -> None:
     for i, (one, two) in enumerate(y.tolist()):
         far, floor = (energy_distance(x[i], drawn["exact"][i]) for x in (drawn["learnt"], other))
         print(f"({one:4.1f}, {two:4.1f})   {far:31.5f}   ({floor:.5f})")
-    sheet = plot.figure("the posteriors", (9, 6.2))
+    sheet = plot.figure((9, 6.2))
     axes = sheet.subplots(2, 3, sharex=True, sharey=True)
     for row, (name, x) in enumerate(drawn.items()):
         for i, (one, two) in enumerate(y.tolist()):
@@ -131,7 +131,7 @@ def main(options: Options) -> None:
         )
         print(f"{name}: {found.verdict()}")
     print(found)
-    print(f"wrote {found.plot(options.out / 'posterior_calibration.png')}")
+    print(f"wrote {plot.save(found.plot(), options.out / 'posterior_calibration.png')}")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ import torch
 import tyro
 
 import scoresde
-from scoresde import VESDE, Moments, ScoreModel, nn
+from scoresde import VESDE, Moments, ScoreModel, nn, plot
 from scoresde.data import Data
-from scoresde.plot import scatter
 from scoresde.targets import TwoMoons
 from scoresde.training import Averages, Optimiser, TrainConfig, Trainer
 
@@ -66,7 +65,8 @@ def main(options: Options) -> None:
     ours, theirs = (target.log_prob(points).mean() for points in (x, real))
     print(f"mean of log p_0 {ours:.3f}, of real points {theirs:.3f}")
     print(f"covariance error {(x.T.cov() - moments.cov).norm() / moments.cov.norm():.3f}")
-    print(f"wrote {scatter(x, options.out / 'quickstart.png', density=target)}")
+    picture = plot.points(x, density=target)
+    print(f"wrote {plot.save(picture, options.out / 'quickstart.png')}")
 
 
 if __name__ == "__main__":

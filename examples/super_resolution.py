@@ -20,10 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import scoresde
-from scoresde import VESDE, Moments, ScoreModel, nn
+from scoresde import VESDE, Moments, ScoreModel, nn, plot
 from scoresde.data import Data, load
 from scoresde.objectives import edm
-from scoresde.plot import grid
 from scoresde.sde import LogNormal
 from scoresde.training import Optimiser, TrainConfig, Trainer
 
@@ -102,7 +101,8 @@ def main(options: Options) -> None:
     print(f"  draws           {size(x - truth[:, None]):.3f}, {ratio:.3f} times as far;"
           f" {expected:.3f} if the truth were one more draw")  # fmt: skip
     rows = torch.cat([large(given)[None], truth[None], mean[None], x.transpose(0, 1)[:4]])
-    path = grid(rows[:, :10].flatten(0, 1), options.out / "super_resolution.png", columns=10)
+    picture = plot.images(rows[:, :10].flatten(0, 1), columns=10)
+    path = plot.save(picture, options.out / "super_resolution.png")
     print(f"wrote {path}: what was given, the truth, the mean of the draws, four draws")
 
 

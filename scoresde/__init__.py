@@ -59,7 +59,7 @@ def __dir__() -> list[str]:
 _MODULES = frozenset(
     {
         "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",
-        "guidance", "likelihood", "metrics", "noise", "objectives", "ode", "plot", "sampling",
+        "guidance", "likelihood", "metrics", "noise", "objectives", "ode", "plot", "result", "sampling",
         "score", "sde", "suggestion", "training", "units",
     }
 )  # fmt: skip

@@ -10,7 +10,7 @@ Three comparisons, each with a `--short` form of seconds that shows that everyth
 3. `--cost`, the time that a loop takes besides its network, as a ratio to a minimal loop of
    DPM-Solver++(2M) written by hand.
 
-    pip install 'scoresde[peers,plot]' && pip install --no-deps k-diffusion
+    pip install 'scoresde[peers]' && pip install --no-deps k-diffusion
     python examples/benchmarks/samplers.py            # the tuning set: a quarter of an hour
     python examples/benchmarks/samplers.py --pc       # ten minutes
     python examples/benchmarks/samplers.py --cost     # a minute

@@ -2,7 +2,6 @@ r"""The referee for samplers: exact problems, equal budgets, and errors with the
 
 from scoresde.arena.contender import FAST, Contender, Informed, contenders
 from scoresde.arena.judges import LAW
-from scoresde.arena.picture import pareto
 from scoresde.arena.problem import Problem
 from scoresde.arena.problems import HELD_OUT, TUNING, digits, tuning
 from scoresde.arena.referee import BUDGETS, compare
@@ -27,6 +26,5 @@ __all__ = [
     "compare",
     "contenders",
     "digits",
-    "pareto",
     "tuning",
 ]

@@ -7,12 +7,17 @@ import io
 import math
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scoresde import checkpoint
 from scoresde.checks import check_integer, check_name
 from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Ratio", "Results", "Row"]
 
@@ -72,7 +77,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(Result):
     """The rows of a comparison.
 
     Args:
@@ -80,6 +85,28 @@ class Results:
     """
 
     rows: tuple[Row, ...]
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def _entries(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def plot(self, metric: str | None = None, against: Collection[str] = ()) -> Figure:
+        """Draw errors against evaluations, one panel for each problem, with their intervals.
+
+        Args:
+            metric: which error; the first one that was measured by default.
+            against: samplers that are not shown one by one: for each library, the part of their
+                names before the colon, one curve of the best that it has at each budget.
+
+        Raises:
+            UnknownNameError: The metric was not measured.
+            InvalidValueError: The results are empty.
+        """
+        from scoresde.arena.picture import picture
+
+        return picture(self, metric, against)
 
     def get(self, sampler: str, problem: str, budget: int, metric: str = "flow") -> Row:
         """The one row of a sampler, problem, budget and metric.

@@ -9,56 +9,58 @@ beside that of the worst level, which has a line.
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from collections.abc import Callable
 from itertools import pairwise
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scoresde import plot
 from scoresde.audit.identities import ROUNDING, Estimate
+from scoresde.plot import paper
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from scoresde.audit.result import Audit, Level
 
 __all__ = ["picture"]
 
-_BAD = "#d1495b"
+_BAD = paper.RED
+_MODEL, _LINEAR, _LEAST, _TRAIN = paper.BLUE, paper.GREY, paper.COLOURS[3], paper.COLOURS[2]
 
 
-def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
-    """Write the picture into a PNG file; the arguments and errors are those of `Audit.plot`."""
-    drawn = plot.figure("the picture of an audit", (8, 12))
+def picture(audit: Audit) -> Figure:
+    """Return the five panels."""
+    drawn = plot.figure((9.5, 12))
     panels = drawn.subplots(5, 1, sharex=True, height_ratios=(3, 3, 2, 2, 1.6))
+    paper.dress(panels)
     losses, tests, excess, apart, failed = panels
     levels = audit.levels
     known = levels[0].fisher is not None
 
-    _line(losses, levels, lambda a: a.linear, "a linear denoiser", "C7", "--")
-    _line(losses, levels, lambda a: a.loss, "the model", "C0")
+    _line(losses, levels, lambda a: a.linear, "a linear denoiser", _LINEAR, "--")
+    _line(losses, levels, lambda a: a.loss, "the model", _MODEL)
     if known:
-        _line(losses, levels, lambda a: a.floor, "the least possible", "C2", ":")
+        _line(losses, levels, lambda a: a.floor, "the least possible", _LEAST, ":")
     if levels[0].memory is not None:
-        _line(losses, levels, _of_training, "the model on training data", "C1")
-        _line(losses, levels, _by_heart, "the least possible there, by heart", "C1", ":")
+        _line(losses, levels, _of_training, "the model on\ntraining data", _TRAIN)
+        _line(losses, levels, _by_heart, "the least possible\nthere, by heart", _TRAIN, ":")
     top = 3 * max(max(a.loss.value, a.linear.value) for a in levels)
     least = min(a.loss.value for a in levels)
     losses.set(ylabel="held-out loss", yscale="log", ylim=(least / 3, top))
 
-    tests.axhline(1, color="k", linewidth=0.8)
+    tests.axhline(1, color=paper.INK, linewidth=0.8)
     # levels that tell nothing, or are far off, would hide the others
     sure = [e for a in levels for e in _of_one(a) if e.stderr < 0.1]
     reach = max([0.02, *(abs(end - 1) for e in sure for end in (e.low, e.high))])
     reach = 1.1 * min(reach, 0.3)
     tests.set(ylabel="1 for a perfect score", ylim=(1 - reach, 1 + reach))
     for test, name, colour in (
-        ("calibration", "calibration", "C0"),
-        ("stein", "Stein", "C1"),
-        ("slope", "slope of x0 on the denoiser", "C2"),
+        ("calibration", "calibration", _MODEL),
+        ("stein", "Stein", _TRAIN),
+        ("slope", "slope of x0 on\nthe denoiser", _LEAST),
     ):
         read: Callable[[Level], Estimate] = attrgetter(f"findings.{test}")
         _line(tests, levels, read, name, colour)
@@ -68,21 +70,22 @@ def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
                 tests.plot(a.ratio, at, "^" if off > 0 else "v", color=colour)
 
     what = "excess loss" if known else "excess loss, at least"
-    _line(excess, levels, lambda a: a.excess, what, "C3")
+    _line(excess, levels, lambda a: a.excess, what, paper.COLOURS[4])
     largest = max(a.excess.value for a in levels)
     excess.set(ylabel=what)
     if known and largest > ROUNDING:
         excess.set(yscale="log", ylim=(largest / 1e4, 2 * largest))
     else:
-        excess.axhline(0, color="k", linewidth=0.8)
+        excess.axhline(0, color=paper.INK, linewidth=0.8)
         low, high = excess.get_ylim()
         excess.set_ylim(min(low, -ROUNDING), max(high, ROUNDING))
 
     x = [a.ratio for a in levels]
-    apart.plot(x, [a.agreement.value for a in levels], marker=".", label="SDE against flow")
-    apart.plot(x, [a.agreement.floor for a in levels], color="k", linestyle=":",
-               label="95 % of equal laws stay below")  # fmt: skip
-    apart.axhline(0, color="k", linewidth=0.8)
+    apart.plot(x, [a.agreement.value for a in levels], marker=".", color=_MODEL,
+               label="SDE against flow")  # fmt: skip
+    apart.plot(x, [a.agreement.floor for a in levels], color=paper.INK, linestyle=":",
+               label="95 % of equal\nlaws stay below")  # fmt: skip
+    apart.axhline(0, color=paper.INK, linewidth=0.8)
     apart.set(ylabel="distance of samples")
 
     faults = [*levels[0].z, "SDE-ODE"]
@@ -94,15 +97,14 @@ def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
     failed.set_title(
         "tests that failed; a level that fails one is the redder the larger its excess, "
         "and the worst has a line",
-        fontsize="small", loc="left",
+        fontsize="small", loc="left", color=paper.INK,
     )  # fmt: skip
 
     edges = [(a * b) ** 0.5 for a, b in pairwise(x)]
     edges = [x[0] ** 2 / edges[0], *edges, x[-1] ** 2 / edges[-1]]
     for axes in panels:
-        axes.grid(alpha=0.3)
-        if axes is not failed:
-            axes.legend(fontsize="small")
+        axes.grid(alpha=0.3, color=paper.GREY)
+        paper.legend(axes)
         for i, level in enumerate(levels):
             if level.failed:
                 share = min(1.0, max(0.0, level.excess.value) / max(largest, 1e-300))
@@ -111,8 +113,9 @@ def picture(audit: Audit, path: str | os.PathLike[str]) -> Path:
                 )
         if audit.worst is not None:
             axes.axvline(audit.worst.ratio, color=_BAD, linewidth=1)
-    drawn.suptitle("\n".join(textwrap.wrap(audit.verdict(), 92)), fontsize="medium")
-    return plot.save(drawn, path)
+    title = "\n".join(textwrap.wrap(audit.verdict(), 100))
+    drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    return drawn
 
 
 def _of_one(level: Level) -> tuple[Estimate, ...]:

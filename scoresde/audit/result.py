@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from scoresde import checkpoint
 from scoresde.audit.agreement import Agreement
 from scoresde.audit.identities import ROUNDING, Estimate, Findings
+from scoresde.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Audit", "Level", "Memory"]
 
@@ -95,7 +95,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Result):
     """All levels, from the largest noise down.
 
     Attributes:
@@ -182,31 +182,19 @@ class Audit:
         )
         return "\n".join([head, *lines, self.verdict()])
 
-    def as_json(self) -> dict[str, Any]:
-        """All figures, as JSON holds them; what is unknown or infinite is null."""
+    def _entries(self) -> dict[str, Any]:
         out = asdict(self)
         for entry, level in zip(out["levels"], self.levels, strict=True):
             entry |= {"failed": list(level.failed), "excess": asdict(level.excess)}
         worst = self.worst
         out |= {"worst": None if worst is None else worst.ratio, "nats": self.nats}
-        out |= {"verdict": self.verdict()}
-        return {name: _finite(value) for name, value in out.items()}
+        return out | {"verdict": self.verdict()}
 
-    def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `as_json` into a file."""
-        checkpoint.write_json(Path(path), self.as_json())
-        return Path(path)
-
-    def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Write one picture, with sigma/alpha along all of its axes; see `scoresde.audit.picture`.
-
-        Raises:
-            InvalidValueError: The file cannot be written, or does not end in `.png`.
-            MissingExtraError: matplotlib is not installed.
-        """
+    def plot(self) -> Figure:
+        """Draw five panels with sigma/alpha along all of them; see `scoresde.audit.picture`."""
         from scoresde.audit.picture import picture
 
-        return picture(self, path)
+        return picture(self)
 
 
 def limit(levels: int) -> float:
@@ -218,13 +206,3 @@ def limit(levels: int) -> float:
 
 def _pm(estimate: Estimate) -> str:
     return f"{estimate.value:.3f}±{1.96 * estimate.stderr:.3f}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

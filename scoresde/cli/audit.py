@@ -15,7 +15,7 @@ from scoresde.audit import audit
 from scoresde.checks import seeded
 from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
 from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, Size, Source
-from scoresde.cli.sample import check_out
+from scoresde.cli.sample import PICTURES, check_out
 from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
@@ -37,7 +37,7 @@ class Audit:
     train: str | None = None
     """The data that the model was trained on, to see how much of them it knows by heart."""
     out: Path = Path("audit.png")
-    """The picture to write, a .png file."""
+    """The picture to write: .png, .jpg, .pdf or .svg."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A .json file for every figure."""
     n: int = 512
@@ -55,9 +55,7 @@ class Audit:
 
     def run(self) -> None:
         """Test, print a table, and draw a picture."""
-        check_out(self.out, (".png",))
-        # without matplotlib nothing could be drawn after the work
-        plot.figure("the picture of an audit", (1, 1))
+        check_out(self.out, PICTURES)
         if self.json is not None:
             check_out(self.json, (".json",))
         model = ScoreModel.from_pretrained(self.checkpoint)
@@ -85,7 +83,7 @@ class Audit:
         show(found)
         if self.json is not None:
             show(f"all figures are in {found.to_json(self.json).absolute()}")
-        show(f"the picture is {found.plot(self.out).absolute()}")
+        show(f"the picture is {plot.save(found.plot(), self.out).absolute()}")
 
     def _held_out(
         self, source: str, split: str | None, model: ScoreModel, usual: str = "test"

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 import tyro
 
 from scoresde import arena
+from scoresde import plot as pictures
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.checks import check_integer, check_name
-from scoresde.cli.sample import check_out
+from scoresde.cli.sample import PICTURES, check_out
 from scoresde.cli.terminal import show
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import SAMPLERS
@@ -63,15 +64,15 @@ class Bench:
     csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A .csv file for every figure."""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A .png file for the errors over the evaluations."""
+    """A picture of the errors over the evaluations: .png, .jpg, .pdf or .svg."""
     short: bool = False
     """Seconds instead of minutes: few samples, few budgets; shows that all runs, and no more."""
 
     def run(self) -> None:
         """Compare, and print tables."""
-        for path, ending in ((self.csv, ".csv"), (self.plot, ".png")):
+        for path, endings in ((self.csv, (".csv",)), (self.plot, PICTURES)):
             if path is not None:
-                check_out(path, (ending,))
+                check_out(path, endings)
         check_integer("top", self.top, 1)
         options = replace(self, n=16, repeats=1, budgets=(10, 20)) if self.short else self
         options._compare()
@@ -94,7 +95,7 @@ class Bench:
         if self.csv is not None:
             show(f"\nall figures are in {results.to_csv(self.csv).absolute()}")
         if self.plot is not None:
-            path = arena.pareto(results, self.plot, against=present)
+            path = pictures.save(results.plot(against=present), self.plot)
             show(f"\nthe picture is {path.absolute()}")
 
     def _problems(self) -> tuple[arena.Problem, ...]:

@@ -60,8 +60,6 @@ class Calibrate:
 
     def run(self) -> None:
         """Draw, test, print a table, and write the result."""
-        # without matplotlib nothing could be drawn after the work
-        plot.figure("the picture of a calibration", (1, 1))
         check_folder(self.out)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("draws", self.draws, 2)
@@ -95,7 +93,7 @@ class Calibrate:
         )  # fmt: skip
         show(f"\n{found}\n")
         figures = found.to_json(self.out / "calibration.json")
-        picture = found.plot(self.out / "calibration.png")
+        picture = plot.save(found.plot(), self.out / "calibration.png")
         show(f"the result is in {figures.absolute()} and {picture.absolute()}")
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from torch import Tensor
 
 from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
 from scoresde.cli.options import Columns, Size, columns_of
-from scoresde.cli.sample import check_out
+from scoresde.cli.sample import PICTURES, check_out
 from scoresde.cli.terminal import show
 from scoresde.data import check
 from scoresde.errors import DataError, InvalidValueError
@@ -42,12 +41,12 @@ class CheckData:
     sde: Annotated[SDE, SDE_WORDS] = field(default=VESDE())
     """The SDE, as for train."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A .png file for up to 64 of the images, as the model would see them; other data have none."""
+    """A picture of up to 64 samples, as the model would see them: .png, .jpg, .pdf or .svg."""
 
     def run(self) -> None:
         """Look, print, and fail where the training would."""
         if self.out is not None:
-            check_out(self.out, (".png",))
+            check_out(self.out, PICTURES)
         if self.patch < 1 or not self.channels:
             raise InvalidValueError(
                 f"need patch >= 1 and a level, got patch {self.patch} and channels {self.channels}"
@@ -63,15 +62,9 @@ class CheckData:
         )
         show(report)
         if self.out is not None and report.samples is not None:
-            show(f"{'picture':14}{self._picture(report.samples, self.out)}")
+            picture = plot.samples(report.samples)
+            show(f"{'picture':14}{plot.save(picture, self.out)}")
         if not report.ok:
             raise DataError(
                 f"training on {self.source} would fail, by {len(report.problems)} problem(s)"
             )
-
-    @staticmethod
-    def _picture(x: Tensor, path: Path) -> str:
-        shape = tuple(x.shape[1:])
-        if not plot.is_image(shape):
-            return f"none, as samples of shape {shape} are no images"
-        return str(plot.grid(x, path))

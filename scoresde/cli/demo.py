@@ -12,7 +12,7 @@ import tyro
 
 from scoresde import plot
 from scoresde.cli.given import ClassName, Given, Guidance
-from scoresde.cli.sample import check_out, cost, draw
+from scoresde.cli.sample import PICTURES, check_out, cost, draw
 from scoresde.cli.terminal import show
 from scoresde.score import ScoreModel, load
 
@@ -29,7 +29,7 @@ class Demo:
     n: int = 64
     """How many digits, at least 1."""
     out: Path = Path("digits.png")
-    """The picture to write, a .png file."""
+    """The picture to write: .png, .jpg, .pdf or .svg."""
     seed: int = 0
     """The randomness, an integer from 0 to 2**64 - 1: another number, other digits."""
     steps: Annotated[
@@ -39,7 +39,7 @@ class Demo:
 
     def run(self) -> None:
         """Draw, say what it cost, and where the picture is."""
-        check_out(self.out, (".png",))
+        check_out(self.out, PICTURES)
         model = load("mnist")
         # bfloat16 is fast where the processor computes in it, and slow where it is emulated
         features: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -48,7 +48,7 @@ class Demo:
         given = Given.of(model, self.n, label=self.class_, guidance=self.guidance)
         threads = _choose_threads(model)
         drawn = draw(model, "fast", n=self.n, steps=self.steps, seed=self.seed, given=given)
-        path = plot.grid(drawn.x, self.out)
+        path = plot.save(plot.images(drawn.x), self.out)
         precision = "float32" if model.autocast is None else "bfloat16"
         show(
             f"{self.n} digits in {drawn.seconds:.1f} s by the fast sampler: "

@@ -22,9 +22,9 @@ from scoresde.cli.given import Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import held_out
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.sample import (
+    PICTURES,
     Drawn,
     check_out,
-    check_picture,
     check_replaced,
     cost,
     shown,
@@ -55,7 +55,7 @@ class Edit:
     file, a folder of images, or the name of a data set. Light and dark must be as in the data that
     the model learnt: digits are light on dark."""
     out: Path
-    """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors."""
+    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
     strength: float = 0.5
     """How much noise, above 0 up to 1: the share of the way from the least noise level of the model
     to its greatest, in the logarithm of sigma / alpha. 1 leaves next to nothing of the data."""
@@ -81,13 +81,12 @@ class Edit:
 
     def run(self) -> None:
         """Edit and write."""
-        check_out(self.out)
+        check_out(self.out, (*PICTURES, ".npy", ".npz", ".safetensors"))
         check_replaced(self.out)
         if self.out.exists() and self.out.resolve() == Path(self.data).resolve():
             raise InvalidValueError(f"{self.out} holds the data; write the edits to another file")
         check_range("strength", self.strength, "(0, 1]")
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
-        check_picture(self.out, model.event_shape)
         x = self._data(model)
         n = len(x) if self.n is None else check_integer("n", self.n, 1)
         x = x[torch.arange(n) % len(x)].to(distributed.device())
@@ -105,7 +104,7 @@ class Edit:
         drawn = Drawn(found.x.cpu(), None, found.nfe, found.passes, seconds)
         if not distributed.is_main():
             return
-        write(self.out, {"x": shown(self.out, drawn.x, model)})
+        write(self.out, {"x": shown(self.out, drawn.x, model)}, model)
         level = float(ratio(model.sde, times[0]))
         show(
             f"{n} edits from the noise sigma / alpha = {level:.3g} in {seconds:.1f} s, "
@@ -135,7 +134,10 @@ def _image(path: Path, model: ScoreModel) -> Tensor:
     """One image as a model of images in [-1, 1] takes it: its middle, resized."""
     from PIL import Image
 
-    check_picture(Path("x.png"), model.event_shape)
+    if len(model.event_shape) != 3 or model.event_shape[0] not in (1, 3):
+        raise InvalidValueError(
+            f"one image is no sample of a model of shape {model.event_shape}; give a .npy file"
+        )
     if model.transform != Identity() and model.transform.levels is None:
         raise InvalidValueError(
             f"the model learnt {model.transform}, numbers that an image does not say; give a .npy "

@@ -71,8 +71,6 @@ class Evaluate:
 
     def run(self) -> None:
         """Draw, compare, print a table, and write the report."""
-        # without matplotlib nothing could be drawn after the work
-        plot.figure("the picture of an evaluation", (1, 1))
         check_folder(self.out)
         least = self._least()
         model = ScoreModel.from_pretrained(self.checkpoint)
@@ -103,7 +101,7 @@ class Evaluate:
         )
         show(f"\n{found}\n")
         figures = found.to_json(self.out / "report.json")
-        picture = found.plot(self.out / "report.png")
+        picture = plot.save(found.plot(), self.out / "report.png")
         show(f"the report is in {figures.absolute()} and {picture.absolute()}")
 
     def _least(self) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
@@ -21,23 +23,35 @@ from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, facts
+from scoresde.sde import Classes, Field, facts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
+    "PICTURES",
     "Drawn",
+    "Look",
     "Sample",
     "check_folder",
     "check_out",
-    "check_picture",
     "check_replaced",
     "cost",
     "draw",
     "fingerprint",
+    "names_of",
+    "picture",
     "shown",
     "write",
 ]
 
-_SUFFIXES = (".png", ".npy", ".npz", ".safetensors")
+PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
+_FILMS = (".gif", ".html")
+_ARRAYS = (".npy", ".npz", ".safetensors")
+_SUFFIXES = (*PICTURES, *_FILMS, *_ARRAYS)
+
+# As many points as show a law, and other samples as one can look at; labels are written above few.
+_POINTS, _OTHERS, _NAMED = 1000, 64, 100
 
 
 @dataclass(frozen=True)
@@ -50,10 +64,15 @@ class Sample:
 
     checkpoint: Checkpoint
     out: Path
-    """What to write: a .png grid of images, or samples as .npy, .npz or .safetensors, in the units
-    of the data that the model learnt: bytes where those were bytes. A name without a suffix is a
-    folder of .safetensors, one for each batch, for more samples than fit into memory."""
-    n: int = 64
+    """What to write, in the units of the data that the model learnt. A picture of whatever they
+    are, points, signals, images or volumes: .png, .jpg, .pdf or .svg. The way from noise to them:
+    .gif, or .html with a slider. The numbers: .npy, .npz or .safetensors, bytes where those were
+    bytes; and a name without a suffix is a folder of .safetensors, one for each batch, for more
+    samples than fit into memory."""
+    n: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
+    ] = None
     """How many samples, at least 1."""
     sampler: SamplerName = "pc"
     """pc predicts and corrects; em, reverse_diffusion and ancestral predict; ald corrects."""
@@ -70,9 +89,21 @@ class Sample:
     """The number of the first sample: --first 64 goes on where --n 64 ended."""
     batch_size: int = 64
     """Samples at once, at least 1: less needs less memory and changes the last digits."""
+    scale: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: for a picture of 600 pixels)"),
+    ] = None
+    """How many pixels of a picture the side of one pixel of an image gets, at least 1."""
+    columns: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: about a square)")
+    ] = None
+    """Images side by side in a picture, at least 1."""
 
     def run(self) -> None:
         """Draw and write."""
+        for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
+            if value is not None:
+                check_integer(name, value, 1)
         in_file = bool(self.out.suffix)
         if in_file:
             check_out(self.out)
@@ -80,10 +111,13 @@ class Sample:
         else:
             check_folder(self.out)
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
-        check_picture(self.out, model.event_shape)
+        n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
+        given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
+        if self.out.suffix in _FILMS:
+            self._film(model, given, n)
+            return
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
-        shards = Shards(folder, self.n, self.batch_size)
-        given = Given.of(model, self.n, self.condition, self.class_, self.guidance, self.interval)
+        shards = Shards(folder, n, self.batch_size)
         spent = ""
         start = time.perf_counter()
 
@@ -107,14 +141,36 @@ class Sample:
         if not distributed.is_main():
             return
         if in_file:
-            write(self.out, shards.joined())
+            look = Look(self.scale, self.columns, {k: v.cpu() for k, v in given.values.items()})
+            write(self.out, shards.joined(), model, look)
             shards.remove()
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
         show(
-            f"{self.n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
+            f"{n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
             f"{spent}{already}: {self.out}"
         )
+
+    def _of_points(self, model: ScoreModel) -> bool:
+        """Return whether a picture of points is asked for."""
+        return self.out.suffix not in ("", *_ARRAYS) and plot.kind(model.event_shape) == "points"
+
+    def _film(self, model: ScoreModel, given: Given, n: int) -> None:
+        """Write the way from noise to samples, as many as a film shows."""
+        n = min(n, _POINTS if self._of_points(model) else 16) if self.n is None else n
+        start = time.perf_counter()
+        run = Run.of(
+            given.guided(model), sampler=self.sampler, n=n, steps=self.steps, seed=self.seed,
+            first=self.first, condition=_condition(model, given, n, self.first),
+        )  # fmt: skip
+        if not distributed.is_main():
+            return
+        path = plot.animate(
+            run.states(), self.out, transform=model.transform, names=names_of(model), n=n,
+            scale=self.scale, columns=self.columns,
+        )  # fmt: skip
+        spent = time.perf_counter() - start
+        show(f"{n} samples of shape {model.event_shape} on their way, in {spent:.1f} s: {path}")
 
     def _request(self, model: ScoreModel, given: Given) -> dict[str, Any]:
         """All that the samples depend on."""
@@ -168,10 +224,7 @@ def draw(
     """
     check_integer("n", n, 1)
     given = Given() if given is None else given
-    kind = (facts(model).conditions or {}).get("label")
-    condition = dict(given.rows(range(n)))
-    if isinstance(kind, Classes) and "label" not in condition:
-        condition["label"] = (torch.arange(n) + first % kind.n) % kind.n
+    condition = _condition(model, given, n, first)
     start = time.perf_counter()
     drawn = Run.of(
         given.guided(model), sampler=sampler, n=n, steps=steps, seed=seed, first=first,
@@ -179,6 +232,15 @@ def draw(
     ).draw(batch_size)  # fmt: skip
     seconds = time.perf_counter() - start
     return Drawn(drawn.x.cpu(), condition.get("label"), drawn.nfe, drawn.passes, seconds)
+
+
+def _condition(model: ScoreModel, given: Given, n: int, first: int) -> dict[str, Tensor]:
+    """Return the conditions of samples: those that are given, and else all classes in turn."""
+    kind = (facts(model).conditions or {}).get("label")
+    condition = dict(given.rows(range(n)))
+    if isinstance(kind, Classes) and "label" not in condition:
+        condition["label"] = (torch.arange(n) + first % kind.n) % kind.n
+    return condition
 
 
 def cost(drawn: Drawn) -> str:
@@ -216,18 +278,15 @@ def check_replaced(path: Path) -> None:
         raise InvalidValueError(f"{path} holds something else than samples; take another file")
 
 
-def check_picture(path: Path, event_shape: tuple[int, ...]) -> None:
-    """Refuse, before the work, a picture of samples that are no images."""
-    if path.suffix == ".png" and not plot.is_image(event_shape):
-        raise InvalidValueError(
-            "a .png shows images of shape (1, H, W) or (3, H, W), but this model's samples have "
-            f"shape {event_shape}; write them to a .npy, .npz or .safetensors file"
-        )
-
-
 def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
     """Samples as a picture takes them, or in the units of the data that the model learnt."""
-    return x if path.suffix == ".png" else model.transform.restore(x)
+    return x if path.suffix in PICTURES else model.transform.restore(x)
+
+
+def names_of(model: ScoreModel) -> tuple[str, ...]:
+    """Return what the entries of a sample are called, where the model knows."""
+    names = tuple(getattr(facts(model), "names", None) or ())
+    return names if names and len(names) == model.event_shape[0] else ()
 
 
 def fingerprint(model: ScoreModel) -> str:
@@ -239,10 +298,27 @@ def fingerprint(model: ScoreModel) -> str:
     return checkpoint.digest(tensors, repr(parts), checkpoint.SCHEMA)[:16]
 
 
-def write(path: Path, tensors: dict[str, Tensor]) -> None:
+@dataclass(frozen=True)
+class Look:
+    """How samples are drawn.
+
+    Args:
+        scale: Pixels of the picture along a side of one pixel.
+        columns: Images side by side.
+        given: Their conditions by name, one row for each or one for all.
+    """
+
+    scale: int | None = None
+    columns: int | None = None
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def write(
+    path: Path, tensors: dict[str, Tensor], model: ScoreModel, look: Look | None = None
+) -> None:
     """Write samples, and their labels, as the suffix says."""
-    if path.suffix == ".png":
-        plot.grid(tensors["x"], path)
+    if path.suffix in PICTURES:
+        plot.save(picture(tensors, model, look or Look()), path)
         return
     if path.suffix == ".safetensors":
         checkpoint.save_tensors(path, tensors)
@@ -254,3 +330,35 @@ def write(path: Path, tensors: dict[str, Tensor]) -> None:
     else:
         np.savez(buffer, **arrays)
     checkpoint.write_bytes(path, buffer.getvalue())
+
+
+def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
+    """Return the picture of samples `x` in the numbers of the model, and of their labels `y`."""
+    x = tensors["x"]
+    declared = facts(model).conditions or {}
+    given = dict(look.given)
+    if "y" in tensors and "label" in declared:
+        given["label"] = tensors["y"]
+    of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
+    title = ", ".join(_said(name, declared[name], value[0]) for name, value in of_all.items())
+    own = {k: v for k, v in given.items() if k not in of_all}
+    few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
+    labels = [
+        ", ".join(_said(name, declared[name], value[i]) for name, value in own.items())
+        for i in range(len(x) if own and few else 0)
+    ]
+    return plot.samples(
+        x, transform=model.transform, names=names_of(model), labels=labels, scale=look.scale,
+        columns=look.columns, title=title or None,
+    )  # fmt: skip
+
+
+def _said(name: str, kind: Classes | Field, value: Tensor) -> str:
+    """Return a condition in words: a class by its name, and at most three numbers."""
+    if isinstance(kind, Classes):
+        names = getattr(kind, "names", ())
+        k = int(value)
+        return "missing" if k < 0 else names[k] if names else f"{name} {k}"
+    numbers = [f"{number:.3g}" for number in value.flatten()[:3].tolist()]
+    more = ", …" if value.numel() > 3 else ""
+    return f"{name} = {', '.join(numbers)}{more}"

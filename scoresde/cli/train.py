@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from scoresde import distributed, plot
+from scoresde import distributed
 from scoresde.cli.config import RunConfig
 from scoresde.cli.terminal import say
 from scoresde.data import Data
@@ -84,12 +84,11 @@ class Train:
         seconds = time.perf_counter() - start
         distributed.on_main(self._describe)
         folder = shlex.quote(str(self.out))
-        suffix = ".png" if plot.is_image(data.event_shape) else ".npy"
         if trainer.step < run.train.steps:
             _say(_early(trainer))
         _say(
             f"done: {trainer.step:,} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
-            f"see the result with `scoresde sample {folder} --out samples{suffix}`"
+            f"see the result with `scoresde sample {folder} --out samples.png`"
         )
 
     def _describe(self) -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from scoresde.checks import door
 from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
+from scoresde.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "quantile"]
 
 
 @dataclass(frozen=True, eq=False)
-class LogProb:
+class LogProb(Result):
     """Log-densities of a batch, with what is uncertain about each.
 
     Attributes:
@@ -36,6 +41,33 @@ class LogProb:
     def error(self) -> Tensor:
         """The half-width of an interval of 95 % about `value`, `(B,)`: the sum of its parts."""
         return sum(self.parts.values(), torch.zeros_like(self.value))
+
+    def __str__(self) -> str:
+        if not len(self.value):
+            return "no log-densities"
+        mean, error = self.mean()
+        parts = ", ".join(f"{float(part.mean()):.2g} {name}" for name, part in self.parts.items())
+        return (
+            f"{len(self.value):,} log-densities in {self.dimensions} dimensions\n"
+            f"mean {mean:.5g} ± {error:.2g} nats, from {float(self.value.min()):.5g} to "
+            f"{float(self.value.max()):.5g}\n"
+            f"of one ± {float(self.error.mean()):.2g} nats (95 %): {parts or 'exact'}"
+        )
+
+    def _entries(self) -> dict[str, Any]:
+        parts = {name: part.tolist() for name, part in self.parts.items()}
+        own = {"value": self.value.tolist(), "error": self.error.tolist(), "parts": parts}
+        return {**own, "nfe": self.nfe.tolist(), "dimensions": self.dimensions}
+
+    def plot(self) -> Figure:
+        """Draw all log-densities in order, with their uncertainty, and what that is made of.
+
+        Raises:
+            ShapeError: There is none.
+        """
+        from scoresde.likelihood.picture import picture
+
+        return picture(self)
 
     def mean(self) -> tuple[float, float]:
         """The mean over the batch and its standard error, that of a sample of the data.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scoresde import checkpoint, plot
 from scoresde.checks import check_name
 from scoresde.metrics.resampling import Estimate
+from scoresde.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Sheet
 
 __all__ = ["FIGURES", "Comparison", "Evaluation", "Figure"]
 
@@ -68,7 +69,7 @@ class Comparison(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evaluation(Mapping[str, Comparison]):
+class Evaluation(Result, Mapping[str, Comparison]):
     """How far samples are from data: for each figure a `Comparison`, by name.
 
     Attributes:
@@ -127,8 +128,7 @@ class Evaluation(Mapping[str, Comparison]):
     def _cell(self, estimate: Estimate) -> str:
         return str(estimate) if self.resamples else f"{estimate.value:.3g}"
 
-    def as_json(self) -> dict[str, Any]:
-        """All of it, as what `json` can hold."""
+    def _entries(self) -> dict[str, Any]:
         own = {name: value for name, value in vars(self).items() if name != "figures"}
         figures = {
             name: {part: value._asdict() for part, value in row._asdict().items()}
@@ -136,27 +136,8 @@ class Evaluation(Mapping[str, Comparison]):
         }
         return {**own, "figures": figures}
 
-    def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write it to a file.
+    def plot(self) -> Sheet:
+        """Draw each figure with its interval, beside the floor."""
+        from scoresde.metrics.picture import picture
 
-        Raises:
-            CheckpointError: The file cannot be written.
-        """
-        checkpoint.write_json(path, self.as_json())
-        return Path(path)
-
-    def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Write a picture: each figure with its interval, beside the floor.
-
-        Args:
-            path: The file, ending in `.png`.
-
-        Raises:
-            InvalidValueError: The file cannot be written.
-            MissingExtraError: matplotlib is not installed.
-        """
-        panels: dict[str, dict[str, tuple[float, float, float]]] = {
-            name: {"samples": row.samples, "floor": row.floor} for name, row in self.items()
-        }
-        title = f"{self.n} samples against {self.n} real ones; floor: real against real"
-        return plot.bars(panels, path, title=title)
+        return picture(self)

@@ -1,11 +1,37 @@
-"""Pictures: image grids, samples over their density, curves, bars. Each writes one PNG file.
+"""Pictures: samples of any shape, scores and ways, noise levels, curves, bars, films.
 
-A grid needs nothing but Pillow, which comes with torchvision; the others need matplotlib, the extra
-`plot`. Nothing here touches matplotlib's global state or opens a window.
+Every function draws into the Axes `ax`, or into a new figure, and returns the figure of matplotlib,
+which a notebook shows and `save` writes. A new figure is white with dark ink whatever style or
+theme is in force; pyplot, its global state and its windows are not used.
 """
 
-from scoresde.plot.charts import Series, bars, curve, pareto, scatter
-from scoresde.plot.images import grid, is_image
+from scoresde.plot.animation import animate
+from scoresde.plot.charts import bars, curve, pareto
+from scoresde.plot.images import images, volumes
 from scoresde.plot.paper import figure, save
+from scoresde.plot.paths import field, strip, trajectory
+from scoresde.plot.points import points
+from scoresde.plot.samples import kind, samples
+from scoresde.plot.schedules import Series, ladder, levels
+from scoresde.plot.signals import signals
 
-__all__ = ["Series", "bars", "curve", "figure", "grid", "is_image", "pareto", "save", "scatter"]
+__all__ = [
+    "Series",
+    "animate",
+    "bars",
+    "curve",
+    "field",
+    "figure",
+    "images",
+    "kind",
+    "ladder",
+    "levels",
+    "pareto",
+    "points",
+    "samples",
+    "save",
+    "signals",
+    "strip",
+    "trajectory",
+    "volumes",
+]

@@ -1,34 +1,59 @@
-"""What pictures are drawn on: checked numbers, figures, and files that are whole or not there."""
+"""What pictures are drawn on: checked numbers, figures, and files that are whole or not there.
+
+A figure of ours is white with dark ink, and says so itself: neither a style of matplotlib nor the
+ground of a page changes it. matplotlib is imported when something is drawn.
+"""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde import checkpoint
-from scoresde.checks import as_numbers, check_batch
-from scoresde.errors import (
-    CheckpointError,
-    InvalidValueError,
-    MissingExtraError,
-    ShapeError,
-)
+from scoresde.checks import as_numbers, check_batch, door, quoted
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ShapeError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+else:  # so that annotations are read without importing matplotlib
+    Axes = Figure = Any
 
-__all__ = ["axes", "figure", "finite", "save", "vector", "write"]
+__all__ = [
+    "BLUE", "COLOURS", "DPI", "GREY", "INK", "RED", "SHADE", "Axes", "Figure", "Sets",
+    "check_suffix", "colour", "decades", "dress", "encoded", "figure", "finite", "ink", "legend",
+    "plain", "save", "sets_of", "sheet", "span", "vector", "write",
+]  # fmt: skip
+
+# The powers of two among the resolutions keep a picture of pixels exact.
+DPI = 128
+INK, PAPER, GREY = "#222222", "#ffffff", "#7d8797"
+BLUE, RED, SHADE = "#30638e", "#d1495b", "#4292c6"
+COLOURS = (
+    BLUE, RED, "#c08a1e", "#2a8a6f", "#7a4e9f", "#1f9bb5", "#8a5a44", "#c05a9d", "#6b8e23", GREY
+)  # fmt: skip
+SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
+
+Sets = Tensor | Mapping[str, Tensor]
+"""Samples `(N, *)`, or several sets of them by name, as data beside samples."""
+
+# Beyond this the width of a frame leaves float64.
+_LARGEST = 1e150
+
+
+# Numbers
 
 
 def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    """Finite numbers as a vector of float64."""
+    """Return finite numbers as a vector of float64."""
     tensor = as_numbers(name, values, dtype=torch.float64)
     if tensor.ndim != 1 or len(tensor) == 0:
         raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
@@ -36,52 +61,219 @@ def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
 
 
 def finite(name: str, x: Tensor) -> Tensor:
-    """The tensor on the CPU and out of any graph, of floating point and finite."""
+    """Return a batch on the CPU and out of any graph, as finite float64; integers are numbers too.
+
+    Raises:
+        NonFiniteError: A number is NaN or infinite.
+        InvalidValueError: It is too large for a frame around it.
+        ShapeError: There is none.
+    """
+    if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
+        x = x.double()
     check_batch(name, x)
-    return x.detach().cpu().to(torch.promote_types(x.dtype, torch.float32))
+    if x.numel() == 0:
+        raise ShapeError(f"{name} must hold at least one number, got shape {tuple(x.shape)}")
+    numbers = x.detach().cpu().double()
+    if float(numbers.abs().max()) > _LARGEST:
+        raise InvalidValueError(
+            f"{name} reaches {float(numbers.abs().max()):.1e}, which no axis can show; divide it"
+        )
+    return numbers
 
 
-def figure(purpose: str, size: tuple[float, float]) -> Figure:
-    """An empty figure for what has more panels than the plots here; `save` writes it.
+def sets_of(name: str, x: Sets) -> dict[str, Tensor]:
+    """Return checked sets of samples by name; one alone has the empty name.
+
+    Raises:
+        InvalidValueError: There is no set.
+        ShapeError: Their events differ in shape.
+    """
+    given = x if isinstance(x, Mapping) else {"": x}
+    if not given:
+        raise InvalidValueError("there is nothing to show; give at least one set of samples")
+    sets = {str(label): finite(f"{name} {label}".strip(), part) for label, part in given.items()}
+    events = {tuple(part.shape[1:]) for part in sets.values()}
+    if len(events) > 1:
+        shown = " and ".join(map(str, sorted(events)))
+        raise ShapeError(f"all sets must have samples of one shape, got {shown}")
+    return sets
+
+
+def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
+    """Return the ends of all but a share of the numbers, apart also where all are the same.
+
+    A few that ran away do not shrink the others to a dot.
+    """
+    low, high = np.quantile(numbers.numpy(), [share / 2, 1 - share / 2]).tolist()
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        reach = 0.1 * max(abs(low), abs(high)) or 1.0
+        low, high = low - reach, high + reach
+    return low, high
+
+
+def colour(i: int, count: int = 2) -> str:
+    """Return the colour of set i; one set alone is red, as samples are."""
+    return RED if count == 1 else COLOURS[i % len(COLOURS)]
+
+
+def plain(text: object, most: int = 40) -> str:
+    """Return a name that comes from data as it is read: no formula, one short line."""
+    line = " ".join(str(text).split())
+    return (line if len(line) <= most else f"{line[: most - 1]}…").replace("$", r"\$")
+
+
+# Figures
+
+
+def figure(
+    size: tuple[float, float], *, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """Return an empty figure for what has panels of its own; `dress` gives those our colours.
 
     Args:
-        purpose: What needs it, for the error.
         size: Width and height in inches.
+        layout: That of matplotlib.
+    """
+    from scoresde.plot.sheet import Sheet
+
+    return Sheet(figsize=size, dpi=DPI, layout=layout, facecolor=PAPER, edgecolor=PAPER)
+
+
+def dress(panels: Iterable[Axes]) -> None:
+    """Give panels dark ink on white, whatever style is in force."""
+    for axes in panels:
+        axes.set_facecolor(PAPER)
+        axes.tick_params(which="both", colors=INK)
+        for spine in axes.spines.values():
+            spine.set_color(INK)
+        for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            text.set_color(INK)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_offset_text().set_color(INK)
+
+
+def sheet(
+    ax: Axes | None, size: tuple[float, float], rows: int = 1, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, row by row: new ones, or places within an Axes.
+
+    Args:
+        ax: Where to draw, or None for a new figure.
+        size: Of a new one, in inches.
+        rows: Of panels.
+        columns: Likewise.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        InvalidTypeError: `ax` is no Axes of matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError.of("matplotlib", "plot", purpose) from error
-    return Figure(figsize=size, dpi=120, layout="constrained")
+    if ax is None:
+        drawn = figure(size)
+        panels = list(drawn.subplots(rows, columns, squeeze=False).flat)
+        dress(panels)
+        return drawn, panels
+    from matplotlib.axes import Axes as Real
+
+    if not isinstance(ax, Real):
+        raise InvalidTypeError(f"ax must be an Axes of matplotlib, got {quoted(ax)}")
+    # of a subfigure `figure` is the figure around it, of a figure itself
+    drawn = ax.figure.figure
+    if rows * columns == 1:
+        return drawn, [ax]
+    ax.set_axis_off()
+    share = 0.82
+    panels = [
+        ax.inset_axes(
+            ((c + 1 - share) / columns, 1 - (r + share) / rows, share / columns, share / rows)
+        )
+        for r in range(rows)
+        for c in range(columns)
+    ]  # fmt: skip
+    return drawn, panels
 
 
-def axes(purpose: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes."""
-    sheet = figure(purpose, size)
-    return sheet, sheet.subplots()
+def ink(ax: Axes) -> Any:
+    """Return the colour of the text of an Axes."""
+    return ax.xaxis.label.get_color()
 
 
-def save(drawn: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure into a PNG file; returns its path.
+def legend(ax: Axes, **options: Any) -> None:
+    """Write the legend beside the panel, where it covers nothing; none without names."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.legend(
+            handles, labels, fontsize="small", labelcolor=ink(ax), frameon=False,
+            **{"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, **options},
+        )  # fmt: skip
 
-    Raises:
-        InvalidValueError: The file cannot be written, or does not end in `.png`.
-    """
+
+def decades(axis: Any) -> None:
+    """Write plain numbers along a logarithmic axis of less than three decades, and no others."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = sorted(axis.get_view_interval())
+    if axis.get_scale() != "log" or not 0 < low < high:
+        return
+    axis.set_minor_formatter(NullFormatter())
+    if high < 1e3 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+# Files
+
+
+def encoded(drawn: Figure, kind: str) -> bytes:
+    """Return a figure as the bytes of a file of this kind."""
     buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png")
-    return write(path, buffer)
+    dates: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    own: dict[str, Any] = {"metadata": dates[kind]} if kind in dates else {}
+    if kind == "jpeg":
+        own["pil_kwargs"] = {"quality": 92}
+    with warnings.catch_warnings():
+        # a name in letters that the font lacks is shown as boxes, and no reason to show nothing
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        drawn.savefig(buffer, format=kind, dpi=drawn.dpi, facecolor=drawn.get_facecolor(), **own)
+    return buffer.getvalue()
 
 
-def write(path: str | os.PathLike[str], buffer: io.BytesIO) -> Path:
-    """Puts a finished picture in its place in one step: nobody ever reads half of one."""
+def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
+    """Raise InvalidValueError unless a file ends in one of these."""
+    if path.suffix.lower() not in suffixes:
+        raise InvalidValueError(f"a picture ends in {', '.join(suffixes)}; got {str(path)!r}")
+
+
+@door
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure into a file, in one step: nobody ever reads half of one.
+
+    Args:
+        figure: what a function of this module returns, or any figure of matplotlib.
+        path: the file, ending in .png, .jpg, .pdf or .svg; its folder is made.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidValueError: the file cannot be written, or ends in something else.
+
+    Examples:
+        >>> import tempfile
+        >>> from scoresde import plot
+        >>> picture = plot.images(torch.zeros(4, 1, 8, 8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot.save(picture, f"{folder}/grey.png").name
+        'grey.png'
+    """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InvalidValueError(f"pictures are PNG files, got {str(path)!r}; end it in .png")
+    check_suffix(path, SUFFIXES)
+    kind = path.suffix.lower()[1:]
+    return write(path, encoded(figure, "jpeg" if kind == "jpg" else kind))
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Put a finished picture in its place at once."""
     try:
-        checkpoint.write_bytes(path, buffer.getvalue())
+        checkpoint.write_bytes(path, content)
     except CheckpointError as error:
         raise InvalidValueError(f"{error}; choose another file") from error
     return path

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scoresde import plot
 from scoresde.metrics.calibration.uniformity import POINTS, band
+from scoresde.plot import paper
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from scoresde.metrics.calibration.result import Calibration
 
 __all__ = ["picture"]
 
-_BAD = "#d1495b"
 
-
-def picture(found: Calibration, path: str | os.PathLike[str]) -> Path:
-    """Write the picture into a PNG file; arguments and errors are those of `Calibration.plot`."""
-    drawn = plot.figure("the picture of a calibration", (11, 5.2))
+def picture(found: Calibration) -> Figure:
+    """Return two panels: the places of the truth, and how often intervals held it."""
+    drawn = plot.figure((11, 5.2))
     places, coverage = drawn.subplots(1, 2, width_ratios=(3, 2))
+    paper.dress((places, coverage))
     failed = {name.rpartition(", ")[0] for name in found.alarms}
     n = found.n
     low, high = band(n, found.level / len(found.quantities))
@@ -37,29 +37,30 @@ def picture(found: Calibration, path: str | os.PathLike[str]) -> Path:
         gap = np.array([0.0, *(np.array(quantity.counts) / n - POINTS), 0.0])
         bad = quantity.name in failed
         places.plot(
-            ends, gap, color=_BAD if bad else "C0", alpha=0.9 if bad else 0.5, linewidth=1,
-            label="numbers that fail a test" if bad and not named else None,
+            ends, gap, color=paper.RED if bad else paper.BLUE, alpha=0.9 if bad else 0.5,
+            linewidth=1, label="numbers that fail a test" if bad and not named else None,
         )  # fmt: skip
         named = named or bad
-    places.axhline(0, color="k", linewidth=0.8)
+    places.axhline(0, color=paper.INK, linewidth=0.8)
     places.set(
         xlabel="place of the truth among its draws",
         ylabel="distribution function less the uniform one",
     )
-    places.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False)
+    paper.legend(places, bbox_to_anchor=(0, -0.13))
 
     rows = range(len(found.quantities))
     for share, i in ((0.5, 0), (0.9, 1)):
         reach = 3.5 * (share * (1 - share) / n) ** 0.5
         coverage.axvspan(share - reach, share + reach, color="0.85", linewidth=0)
-        colours = [_BAD if q.name in failed else "C0" for q in found.quantities]
+        colours = [paper.RED if q.name in failed else paper.BLUE for q in found.quantities]
         coverage.scatter([q.coverage[i] for q in found.quantities], rows, c=colours, s=18)
-    coverage.set_yticks(rows, [q.name for q in found.quantities], fontsize="small")
+    coverage.set_yticks(rows, [paper.plain(q.name) for q in found.quantities], fontsize="small")
     coverage.set(
         ylim=(len(rows) - 0.5, -0.5),
         xlabel="share of truths in intervals of 50 and 90 %\n(shade: 3.5 standard errors)",
     )
     for axes in (places, coverage):
-        axes.grid(alpha=0.3)
-    drawn.suptitle("\n".join(textwrap.wrap(found.verdict(), 110)), fontsize="medium")
-    return plot.save(drawn, path)
+        axes.grid(alpha=0.3, color=paper.GREY)
+    title = "\n".join(textwrap.wrap(found.verdict(), 110))
+    drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    return drawn

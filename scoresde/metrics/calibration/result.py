@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from scoresde import checkpoint
 from scoresde.metrics.calibration.uniformity import (
     binomial_p,
     chi_square_p,
@@ -20,6 +17,10 @@ from scoresde.metrics.calibration.uniformity import (
     holm,
 )
 from scoresde.metrics.resampling import Estimate
+from scoresde.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Calibration", "Quantity"]
 
@@ -71,7 +72,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Result):
     """Whether draws are of the posterior, and how much they know.
 
     Attributes:
@@ -145,24 +146,13 @@ class Calibration:
         top = f"{self.n:,} data sets, {self.draws} draws each"
         return "\n".join([top, *lines, "; ".join(known), self.verdict()])
 
-    def as_json(self) -> dict[str, Any]:
-        """Return all figures, as JSON holds them."""
+    def _entries(self) -> dict[str, Any]:
         own = {"alarms": self.alarms, "passed": self.passed, "verdict": self.verdict()}
         first = None if self.first is None else self.first.as_json()
         return {**asdict(self), "first": first, **own}
 
-    def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `as_json` into a file."""
-        checkpoint.write_json(Path(path), self.as_json())
-        return Path(path)
-
-    def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Write one picture: the places of the truth against uniform ones, and the coverage.
-
-        Raises:
-            InvalidValueError: The file cannot be written, or does not end in `.png`.
-            MissingExtraError: matplotlib is not installed.
-        """
+    def plot(self) -> Figure:
+        """Draw the places of the truth against uniform ones, and the coverage."""
         from scoresde.metrics.calibration.picture import picture
 
-        return picture(self, path)
+        return picture(self)

@@ -1,0 +1,62 @@
+"""The picture of log-densities: all in order, and what the uncertainty of each is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from scoresde.errors import ShapeError
+from scoresde.plot import paper
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from scoresde.likelihood.result import LogProb
+
+__all__ = ["WORDS", "picture"]
+
+WORDS = {
+    "solver": "solver: steps of the flow",
+    "probes": "probes: the trace, estimated",
+    "heat": "heat: from eps to the data",
+    "prior": "prior: the law at T",
+}
+"""What the parts of an uncertainty are."""
+
+
+def picture(found: LogProb) -> Figure:
+    """Return two panels; one where nothing is uncertain."""
+    if len(found.value) == 0:
+        raise ShapeError("there is no log-density to show; give at least one sample")
+    known = {
+        name: part[part.isfinite()] for name, part in found.parts.items() if part.isfinite().any()
+    }
+    count = 2 if known else 1
+    drawn, (values, *rest) = paper.sheet(None, (5.4 * count, 4), 1, count)
+    order = found.value.argsort()
+    error = found.error[order].nan_to_num(0.0, posinf=0.0)
+    values.errorbar(
+        torch.arange(1, len(order) + 1), found.value[order], yerr=error, fmt=".", markersize=4,
+        color=paper.BLUE, ecolor=paper.GREY, elinewidth=0.8,
+    )  # fmt: skip
+    mean, spread = found.mean()
+    label = f"mean {mean:.4g} ± {spread:.2g} nats" if len(order) > 1 else f"{mean:.4g} nats"
+    values.axhline(mean, color=paper.RED, linewidth=1, label=label)
+    values.set(xlabel="sample, in the order of its density", ylabel="log-density in nats, ± 95 %")
+    values.grid(alpha=0.3, color=paper.GREY)
+    values.legend(fontsize="small", labelcolor=paper.INK, frameon=False, loc="upper left")
+    for panel in rest:
+        names = list(known)
+        for at, part in enumerate(known.values(), 1):
+            low, lower, middle, upper, high = part.quantile(torch.linspace(0, 1, 5).to(part))
+            panel.plot([low, high], [at, at], color=paper.GREY, linewidth=1.5)
+            panel.fill_between([lower, upper], at - 0.12, at + 0.12, color=paper.BLUE, alpha=0.6)
+            panel.plot(middle, at, "o", color=paper.RED, markersize=5)
+        panel.set_yticks(range(1, len(names) + 1), [WORDS.get(name, name) for name in names])
+        panel.set_ylim(0.4, len(names) + 0.6)
+        panel.set_xlabel("half-width in nats: least to largest, middle half, median")
+        panel.grid(alpha=0.3, color=paper.GREY)
+    drawn.suptitle(f"{len(order):,} log-densities in {found.dimensions} dimensions",
+                   fontsize="medium", color=paper.INK)  # fmt: skip
+    return drawn

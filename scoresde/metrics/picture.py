@@ -1,0 +1,36 @@
+"""The picture of an evaluation: each figure with its interval, beside the floor."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from scoresde import plot
+from scoresde.metrics.evaluation import FIGURES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from scoresde.metrics.evaluation import Evaluation
+
+__all__ = ["picture"]
+
+
+def picture(found: Evaluation) -> Figure:
+    """Return a panel for each figure: samples and floor, what is good, and what the lines mean."""
+    panels: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for name, row in found.items():
+        good = f", good {FIGURES[name].good}" if name in FIGURES else ""
+        panels[f"{name}{good}"] = {"samples": row.samples, "floor": row.floor}
+    drawn = plot.bars(
+        panels, title=f"{found.n:,} samples against {found.n:,} real ones; floor: real against real"
+    )
+    if found.resamples:
+        note = (
+            f"Lines are intervals of {found.level:.0%} for what the figure is on average. They end "
+            "where the figure cannot be, at 0 for a distance, so that a bar may end where its line "
+            "does."
+        )
+        width = round(14 * drawn.get_size_inches()[0])
+        drawn.supxlabel("\n".join(textwrap.wrap(note, width)), fontsize="small", color="#222222")
+    return drawn

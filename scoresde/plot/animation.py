@@ -1,0 +1,206 @@
+"""Films of a run: a GIF, or a page with a slider that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_integer, check_range, door
+from scoresde.errors import InvalidValueError
+from scoresde.plot import paper
+from scoresde.plot.paths import Moment
+from scoresde.plot.points import MOST, points
+from scoresde.plot.samples import kind, samples
+from scoresde.units import Transform
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["animate"]
+
+
+@door
+def animate(
+    states: Iterable[Moment],
+    path: str | os.PathLike[str],
+    *,
+    transform: Transform | None = None,
+    names: Sequence[str] = (),
+    frames: int = 48,
+    seconds: float = 5.0,
+    n: int | None = None,
+    columns: int | None = None,
+    scale: int | None = None,
+) -> Path:
+    """Write a run from noise to data as a film, which stays at the samples for a while at its end.
+
+    The frame follows the samples, as noise may be far wider than data. States are read one by one,
+    at most twice as many as frames are kept, and of these only the samples that are shown.
+
+    Args:
+        states: what `scoresde.trajectory` yields.
+        path: the file: .gif, or .html for a page with a slider and all frames inside.
+        transform: the map to the units of the data, that of a model.
+        names: what the entries of points, or the channels of signals, are.
+        frames: how many at most, at least 2, taken evenly from the states.
+        seconds: how long it runs.
+        n: how many samples are shown; 1,000 points, 16 of any other without it.
+        columns: images per row.
+        scale: how many pixels a side of one pixel of an image gets; without it enough for 600.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidValueError: there is no state, a number is out of range, or the file has another
+            ending or cannot be written.
+        NonFiniteError: a state is not finite.
+
+    Examples:
+        >>> import tempfile
+        >>> import scoresde
+        >>> from scoresde import plot
+        >>> score = scoresde.targets.TwoMoons().at(scoresde.VPSDE())
+        >>> run = scoresde.trajectory(score, sampler="heun", n=99, steps=3, seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot.animate(run, f"{folder}/moons.gif").name
+        'moons.gif'
+    """
+    path = Path(path)
+    paper.check_suffix(path, (".gif", ".html"))
+    check_integer("frames", frames, 2)
+    check_range("seconds", seconds, "(0, inf)")
+    shots = list(_thinned(states, frames, None if n is None else check_integer("n", n, 1)))
+    if not shots:
+        raise InvalidValueError("there is nothing to show; give the states of a run")
+    view = _View(transform, names, columns, scale)
+    pictures = (view.picture(shot) for shot in shots)
+    pause = max(20, round(1000 * seconds / len(shots)))
+    write = _gif if path.suffix.lower() == ".gif" else _page
+    return paper.write(path, write(pictures, pause, [shot.word for shot in shots]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Shot:
+    """One state, as far as it is shown."""
+
+    word: str
+    x: Tensor
+
+
+@dataclass(frozen=True)
+class _View:
+    """How the states of one run are drawn."""
+
+    transform: Transform | None
+    names: Sequence[str]
+    columns: int | None
+    scale: int | None
+
+    def picture(self, shot: _Shot) -> Image:
+        """Return one frame."""
+        from PIL import Image
+
+        x, limits = shot.x, None
+        what = kind(x.shape[1:])
+        if what == "points" and self.transform is not None:
+            x = self.transform.inverse(x)
+        if what == "points":
+            flat = x.reshape(len(x), -1).double()
+            low, high = flat.amin(0), flat.amax(0)
+            edge = (0.05 * (high - low).max()).clamp(min=1e-3)
+            frame = list(zip((low - edge).tolist(), (high + edge).tolist(), strict=True))[:MOST]
+            drawn = points(flat, names=self.names, frame=frame, title=shot.word)
+            if flat.shape[1] == 2:  # where numbers of other widths do not shake the panel
+                drawn.set_layout_engine("none")
+                drawn.axes[0].set_position((0.15, 0.12, 0.8, 0.8))
+        elif what == "signals":
+            drawn = samples(x, transform=self.transform, names=self.names, title=shot.word)
+        else:
+            # noise that is wider than the data would be black and white and nothing else
+            reach = max(1.0, paper.span(x.flatten())[1])
+            limits = (-reach, reach)
+            drawn = samples(
+                x, limits=limits, title=shot.word, columns=self.columns, scale=self.scale
+            )
+        with Image.open(io.BytesIO(paper.encoded(drawn, "png"))) as opened:
+            return opened.convert("RGB")
+
+
+def _thinned(states: Iterable[Moment], frames: int, n: int | None) -> Iterator[_Shot]:
+    """Return about evenly spaced states, the first and the last among them, at most `frames`."""
+    kept: list[_Shot] = []
+    last, stride = None, 1
+    for i, state in enumerate(states):
+        x = state.x if state.denoised is None else state.denoised
+        points_ = kind(x.shape[1:]) == "points"
+        shown = x[: n or (1000 if points_ else 16)]
+        last = _Shot(f"t = {float(state.t):.3g}", paper.finite("a state", shown).float())
+        if i % stride == 0:
+            kept.append(last)
+        if len(kept) == 2 * frames:
+            kept, stride = kept[::2], 2 * stride
+    if last is None:
+        return
+    if kept[-1] is not last:
+        kept.append(last)
+    for i in dict.fromkeys(torch.linspace(0, len(kept) - 1, frames).round().long().tolist()):
+        yield kept[i]
+
+
+def _gif(pictures: Iterator[Image], pause: int, words: list[str]) -> bytes:
+    """Return a GIF, of which one frame at a time is held in memory as it is made."""
+    from PIL import Image
+
+    def reduced(picture: Image.Image) -> Image.Image:
+        return picture.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+
+    buffer = io.BytesIO()
+    pauses = [pause] * (len(words) - 1) + [max(pause, 1500)]
+    first = reduced(next(pictures))
+    first.save(
+        buffer, format="GIF", save_all=True, append_images=map(reduced, pictures), loop=0,
+        duration=pauses if len(pauses) > 1 else pauses[0],
+    )  # fmt: skip
+    return buffer.getvalue()
+
+
+def _page(pictures: Iterator[Image], pause: int, words: list[str]) -> bytes:
+    """Return a page that shows the frames by a slider, and by itself."""
+    listed = []
+    for picture in pictures:
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        listed.append(base64.b64encode(buffer.getvalue()).decode())
+    frames = ",\n".join(f'"{text}"' for text in listed)
+    hold = round(1500 / pause)
+    title = html.escape(f"{words[0]} to {words[-1]}")
+    return f"""<!doctype html>
+<meta charset="utf-8"><title>{title}</title>
+<style>body {{ font-family: sans-serif; background: #fff; color: #222; margin: 1em }}
+img {{ max-width: 100%; image-rendering: pixelated }} input {{ width: 20em }}</style>
+<img id="picture" alt="{title}"><br>
+<button id="play">pause</button>
+<input id="at" type="range" min="0" max="{len(listed) - 1}" value="0">
+<script>
+const frames = [{frames}];
+const [picture, at, play] = ["picture", "at", "play"].map(id => document.getElementById(id));
+let running = true, i = 0;
+const show = k => {{ picture.src = "data:image/png;base64," + frames[k]; at.value = k; }};
+at.oninput = () => {{ running = false; play.textContent = "play"; i = +at.value; show(i); }};
+play.onclick = () => {{ running = !running; play.textContent = running ? "pause" : "play"; }};
+setInterval(() => {{
+  if (running) {{ show(Math.min(i, frames.length - 1)); i = (i + 1) % (frames.length + {hold}); }}
+}}, {pause});
+show(0);
+</script>
+""".encode()

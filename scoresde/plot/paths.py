@@ -1,0 +1,276 @@
+"""Scores and ways: arrows over a density, particles on their way, one sample as its noise falls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_integer, door
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.plot import paper
+from scoresde.plot.images import images, volumes
+from scoresde.plot.paper import Axes, Figure
+from scoresde.plot.points import frame_of, shade
+from scoresde.plot.samples import kind
+from scoresde.sde import Score, facts
+from scoresde.targets import Target
+
+__all__ = ["Moment", "field", "strip", "trajectory"]
+
+
+class Moment(Protocol):
+    """What is drawn of a state of a run, which `scoresde.trajectory` yields."""
+
+    @property
+    def t(self) -> Tensor:
+        """The time."""
+        ...
+
+    @property
+    def x(self) -> Tensor:
+        """The samples at that time, `(B, *)`."""
+        ...
+
+    @property
+    def denoised(self) -> Tensor | None:
+        """The mean of the data given them, where it is known."""
+        ...
+
+
+@door
+def field(
+    score: Score,
+    x: Tensor,
+    t: float,
+    *,
+    density: Target | None = None,
+    arrows: int = 18,
+    names: Sequence[str] = (),
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    r"""Draw the score of the plane as arrows, over $p_t$ and points of it.
+
+    The longer the score the longer the arrow, up to the distance between two of them, of which one
+    of the median length has almost half.
+
+    Args:
+        score: of event shape (2,).
+        x: points of $p_t$, `(N, 2)`, around which it is drawn.
+        t: the time.
+        density: the law of the data, whose $p_t$ under the score's SDE is drawn below.
+        arrows: along each side, at least 2.
+        names: what the two entries are.
+        title: written above; the time without it.
+        ax: where to draw; a new figure without it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ShapeError: `x` is not `(N, 2)`.
+        NonFiniteError: the score, or a point, is not finite.
+        InvalidValueError: the density is given, and the SDE not known.
+
+    Examples:
+        >>> import scoresde
+        >>> from scoresde import plot
+        >>> moons, sde = scoresde.targets.TwoMoons(), scoresde.VESDE()
+        >>> x = moons.sample(300, sde, 0.3, generator=torch.Generator().manual_seed(0))
+        >>> picture = plot.field(moons.at(sde), x, 0.3, density=moons)
+    """
+    check_integer("arrows", arrows, 2)
+    points = paper.finite("x", x)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ShapeError(f"a field is drawn in the plane, of x (N, 2); got {tuple(points.shape)}")
+    sde = facts(score).sde
+    if density is not None and sde is None:
+        raise InvalidValueError("the score knows no SDE, and so no p_t; leave the density out")
+    ends = frame_of({"": points})
+    drawn, (panel,) = paper.sheet(ax, (5, 5))
+    if density is not None and sde is not None:
+        shade(panel, lambda at: density.log_prob(at, sde, t), ends)
+    u, v = (torch.linspace(a, b, arrows + 2, dtype=torch.float64)[1:-1] for a, b in ends)
+    at = torch.cartesian_prod(u, v)
+    dtype = x.dtype if x.is_floating_point() else torch.float32
+    with torch.no_grad():
+        found = score(
+            at.to(x.device, dtype), torch.full((len(at),), t, device=x.device, dtype=dtype)
+        )
+    s = paper.finite("the score", found)
+    length = s.norm(dim=1, keepdim=True)
+    # long arrows far away would hide where the points are
+    usual = float(length.quantile(0.5)) or 1.0
+    s = s / length.clamp(min=1e-300) * torch.tanh(length / (2 * usual))
+    cell = min(float(u[1] - u[0]), float(v[1] - v[0]))
+    seen = points[:2000]
+    panel.scatter(seen[:, 0], seen[:, 1], s=4, c=paper.RED, alpha=0.6, linewidths=0)
+    panel.quiver(
+        *at.T.numpy(), *(s * cell).T.numpy(), angles="xy", scale_units="xy", scale=1,
+        color=paper.INK, width=0.004,
+    )  # fmt: skip
+    even = abs((ends[0][1] - ends[0][0]) / (ends[1][1] - ends[1][0]) - 1) < 1e-6
+    panel.set(xlim=ends[0], ylim=ends[1], aspect="equal" if even else "auto")
+    if names:
+        panel.set(xlabel=paper.plain(names[0]), ylabel=paper.plain(names[1]))
+    panel.set_title(f"t = {t:.3g}" if title is None else title, fontsize="medium")
+    return drawn
+
+
+@door
+def trajectory(
+    states: Iterable[Moment],
+    *,
+    density: Target | None = None,
+    n: int | None = None,
+    names: Sequence[str] = (),
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw a run from noise to data: paths of particles, or a strip of images, signals, volumes.
+
+    Axes are linear within the spread of the end and logarithmic beyond, where the start is wider.
+
+    Args:
+        states: what `scoresde.trajectory` yields, read once; only what is drawn is kept.
+        density: the law of the data in the plane, drawn below the paths.
+        n: how many samples are followed; 60 particles, or 4 rows of a strip, without it.
+        names: what the entries are.
+        title: written above.
+        ax: where to draw; a new figure without it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: there is no state.
+        NonFiniteError: a state is not finite.
+
+    Examples:
+        >>> import scoresde
+        >>> from scoresde import plot
+        >>> moons = scoresde.targets.TwoMoons()
+        >>> run = scoresde.trajectory(moons.at(scoresde.VPSDE()), sampler="heun", n=60, seed=0)
+        >>> picture = plot.trajectory(run, density=moons)
+    """
+    times, path = _followed(states, 60 if n is None else check_integer("n", n, 1))
+    if path.ndim > 3 or kind(path.shape[2:]) != "points":
+        return _strip(times, path[:, : 4 if n is None else n], 8, title, ax)
+    path = path.reshape(len(path), path.shape[1], -1)[..., :2]
+    if path.shape[2] == 1:
+        drawn, (panel,) = paper.sheet(ax, (6.5, 4))
+        panel.plot(times, path[:, :, 0], color=paper.BLUE, linewidth=0.7, alpha=0.4)
+        panel.scatter([times[-1]] * path.shape[1], path[-1, :, 0], s=9, c=paper.RED, zorder=3)
+        panel.set(xlabel="time", ylabel=paper.plain(names[0]) if names else "")
+        panel.set_xlim(float(times.max()), float(times.min()))
+        _bent(panel, path, [1])
+    else:
+        drawn, (panel,) = paper.sheet(ax, (5, 5))
+        start, end = path[0].T, path[-1].T
+        if density is not None:
+            shade(panel, density.log_prob, frame_of({"": path[-1]}, density))
+        panel.plot(path[:, :, 0], path[:, :, 1], color=paper.BLUE, linewidth=0.6, alpha=0.5)
+        panel.scatter(
+            start[0], start[1], s=10, facecolors="none", edgecolors=paper.GREY, linewidths=0.8,
+            label="start",
+        )  # fmt: skip
+        panel.scatter(end[0], end[1], s=10, c=paper.RED, linewidths=0, zorder=3, label="end")
+        panel.set_box_aspect(1)
+        panel.autoscale()
+        _bent(panel, path, [0, 1])
+        if names:
+            panel.set(xlabel=paper.plain(names[0]), ylabel=paper.plain(names[1]))
+        paper.legend(panel)
+    if title is not None:
+        panel.set_title(title, fontsize="medium")
+    return drawn
+
+
+@door
+def strip(
+    states: Iterable[Moment],
+    *,
+    n: int = 1,
+    steps: int = 8,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw how images, signals or volumes come out of the noise: a row for each, time to the right.
+
+    Each state is shown in limits of its own, as noise may be far wider than data.
+
+    Args:
+        states: what `scoresde.trajectory` yields, read once.
+        n: how many samples, at least 1.
+        steps: how many of the states, evenly taken with both ends, at least 2.
+        title: written above.
+        ax: where to draw; a new figure without it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: there is no state, or a number is out of range.
+        NonFiniteError: a state is not finite.
+    """
+    times, path = _followed(states, check_integer("n", n, 1))
+    return _strip(times, path, check_integer("steps", steps, 2), title, ax)
+
+
+def _followed(states: Iterable[Moment], n: int) -> tuple[Tensor, Tensor]:
+    """Return the times `(K,)` and the first samples on their way, `(K, n, *)`."""
+    times, path = [], []
+    for state in states:
+        times.append(float(state.t))
+        x = state.x if state.denoised is None else state.denoised
+        path.append(paper.finite("a state", x[:n]).float())
+    if not path:
+        raise InvalidValueError("there is nothing to show; give the states of a run")
+    return torch.tensor(times), torch.stack(path)
+
+
+def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes | None) -> Figure:
+    chosen = torch.linspace(0, len(path) - 1, min(steps, len(path))).round().long()
+    words = [f"t = {float(times[i]):.3g}" for i in chosen]
+    if len(times) > 1 and times[-1] == times[-2]:
+        words[-1] = "denoised"
+    rows = path[chosen]
+    what = kind(path.shape[2:])
+    if what in ("images", "volumes"):
+        # the ends of all but a few values are black and white, and never nearer than -1 and 1
+        reach = [max(1.0, *map(abs, paper.span(row.flatten()))) for row in rows]
+        x = torch.stack([row / far for row, far in zip(rows, reach, strict=True)], 1)
+        draw = images if what == "images" else volumes
+        return draw(
+            x.flatten(0, 1), columns=len(chosen), limits=(-1.0, 1.0), title=title, ax=ax,
+            labels=words + [""] * (len(chosen) * (len(x) - 1)),
+        )  # fmt: skip
+    size = (1.9 * len(chosen), 2.4)
+    drawn, panels = paper.sheet(ax, size, 1, len(chosen))
+    for panel, word, row in zip(panels, words, rows, strict=True):
+        lines = row if row.ndim == 3 else row[:, None]
+        for c in range(lines.shape[1]):
+            panel.plot(lines[:, c].T, color=paper.COLOURS[c % len(paper.COLOURS)], linewidth=1)
+        panel.set_title(word, fontsize="small")
+        panel.tick_params(labelsize="x-small")
+        panel.grid(alpha=0.3, color=paper.GREY)
+    if title is not None and ax is None:
+        drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    elif title is not None and ax is not None:
+        ax.set_title(title, fontsize="medium")
+    return drawn
+
+
+def _bent(ax: Axes, path: Tensor, axes: Sequence[int]) -> None:
+    """Make axes logarithmic beyond the spread of the end where the start is far wider."""
+    ends = np.abs(path[-1].flatten().numpy()).max()
+    start = np.abs(path.numpy()).max()
+    if start > 8 * ends > 0:
+        for axis in axes:
+            (ax.set_xscale if axis == 0 else ax.set_yscale)(
+                "symlog", linthresh=2 * ends, linscale=2
+            )

@@ -1,0 +1,264 @@
+"""Vectors: a histogram of one dimension, a scatter in the plane, a corner of pairs beyond."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import door
+from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.plot import paper
+from scoresde.plot.paper import Axes, Figure, Sets
+from scoresde.targets import Target
+
+__all__ = ["MOST", "Frame", "frame_of", "points"]
+
+# Dimensions of a corner, and dots of a scatter, at most.
+MOST, _DOTS = 6, 20_000
+
+Frame = list[tuple[float, float]]
+"""The two ends of every axis."""
+
+
+@door
+def points(
+    x: Sets,
+    *,
+    density: Target | None = None,
+    truth: Tensor | Sequence[float] | None = None,
+    names: Sequence[str] = (),
+    frame: Sequence[tuple[float, float]] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw vectors: a histogram, a scatter in the plane, or marginals and pairs of up to 6 entries.
+
+    The frame holds 99 % of every set, so that one that ran away does not shrink the others; below
+    the picture stands how many lie outside. Both axes of a plane have one scale, unless the entries
+    have names of their own, which may be of different units, or one spreads much more.
+
+    Args:
+        x: `(N, d)` or `(N,)`; or several sets by name, as data beside samples, of one d.
+        density: the true law, of event shape `(1,)` or `(2,)`, drawn below. It sets the frame: four
+            standard deviations of its components.
+        truth: one point, `(d,)`, that is marked.
+        names: what the entries are, written beside the axes.
+        frame: the two ends of each axis, in place of those that follow from x.
+        title: written above.
+        ax: where to draw; a new figure without it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ShapeError: `x` is of another shape, the density lives elsewhere, or there are more or fewer
+            names than entries.
+        NonFiniteError: a number is NaN or infinite.
+        InvalidValueError: there is nothing to show.
+
+    Examples:
+        >>> from scoresde import plot, targets
+        >>> moons = targets.TwoMoons()
+        >>> x = moons.sample(500, generator=torch.Generator().manual_seed(0))
+        >>> picture = plot.points(x, density=moons, title="draws")
+        >>> len(picture.axes)
+        1
+    """
+    sets = {k: v[:, None] if v.ndim == 1 else v for k, v in paper.sets_of("x", x).items()}
+    d = next(iter(sets.values())).shape[1:].numel()
+    if any(part.ndim != 2 for part in sets.values()):
+        shape = tuple(next(iter(sets.values())).shape)
+        raise ShapeError(f"x must be of shape (N, d), got {shape}; use plot.samples")
+    if density is not None and (density.event_shape != (d,) or d > 2):
+        raise ShapeError(
+            f"the density must live where the points do, event shape {(d,)}, on the line or in the "
+            f"plane; got {density.event_shape}"
+        )
+    if names and len(names) != d:
+        raise ShapeError(f"need a name for each of the {d} entries, got {len(names)}")
+    mark = None if truth is None else paper.vector("truth", truth)
+    if mark is not None and len(mark) != d:
+        raise ShapeError(f"the truth must have {d} entries, got {len(mark)}")
+    if frame is not None and len(frame) != min(d, MOST):
+        raise InvalidValueError(f"need a frame of {min(d, MOST)} pairs, got {len(frame)}")
+    shown = min(d, MOST)
+    ends = frame_of(sets, density, mark) if frame is None else list(frame)
+    axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
+
+    size = (5.2, 3.6) if d == 1 else (5.0, 5.0) if d == 2 else (1.0 + 1.6 * shown,) * 2
+    count = 1 if d <= 2 else shown
+    drawn, panels = paper.sheet(ax, size, count, count)
+    note = f"the first {shown} of {d} entries; " if d > shown else ""
+    note += _outside(sets, ends)
+    if d == 1:
+        _histogram(panels[0], sets, density, mark, ends[0])
+        panels[0].set(xlabel=axis_names[0] if names else "", ylabel="density")
+        _below(panels[0], note)
+        paper.legend(panels[0])
+    elif d == 2:
+        _plane(panels[0], sets, density, mark, ends)
+        wide, high = (b - a for a, b in ends)
+        even = not names and max(wide, high) <= 4 * min(wide, high)
+        panels[0].set(xlim=ends[0], ylim=ends[1], aspect="equal" if even else "auto")
+        panels[0].set_box_aspect(None if even else 1)
+        if names:
+            panels[0].set(xlabel=axis_names[0], ylabel=axis_names[1])
+        _below(panels[0], note)
+        paper.legend(panels[0])
+    else:
+        labels = axis_names or [f"$x_{{{i + 1}}}$" for i in range(shown)]
+        _corner(panels, sets, mark, ends, labels)
+        if note:
+            far = panels[count - 1]
+            far.text(
+                1, 0.9, note.removesuffix("; "), transform=far.transAxes, ha="right",
+                fontsize="small", color=paper.ink(far),
+            )  # fmt: skip
+    if title is not None:
+        _entitle(drawn, panels, title, own=ax is None and d > 2, ax=ax)
+    return drawn
+
+
+def frame_of(
+    sets: dict[str, Tensor], density: Target | None = None, mark: Tensor | None = None
+) -> Frame:
+    """Return the ends of the axes: those of the density, or of nearly all points of every set."""
+    if density is not None:
+        reach = 4 * density.components.variances.amax(1, keepdim=True).sqrt()
+        least, most = (density.means - reach).amin(0), (density.means + reach).amax(0)
+        half = float((most - least).max()) / 2
+        return [(c - half, c + half) for c in ((least + most) / 2).tolist()]
+    found: Frame = []
+    for i in range(min(MOST, next(iter(sets.values())).shape[1])):
+        ends = [paper.span(part[:, i]) for part in sets.values()]
+        if mark is not None:
+            ends.append((float(mark[i]),) * 2)
+        low, high = min(a for a, _ in ends), max(b for _, b in ends)
+        found.append((low - 0.1 * (high - low), high + 0.1 * (high - low)))
+    if len(found) != 2:
+        return found
+    # one scale where neither spreads much more
+    sides = [b - a for a, b in found]
+    if max(sides) > 4 * min(sides):
+        return found
+    return [((a + b - max(sides)) / 2, (a + b + max(sides)) / 2) for a, b in found]
+
+
+def _outside(sets: dict[str, Tensor], ends: Frame) -> str:
+    """Return how many points the frame leaves out, as text."""
+    low, high = (torch.tensor(side, dtype=torch.float64) for side in zip(*ends, strict=True))
+    n, out = 0, 0
+    for part in sets.values():
+        part = part[:, : len(low)]
+        n, out = n + len(part), out + int(((part < low) | (part > high)).any(1).sum())
+    return f"{out:,} of {n:,} lie outside" if out else ""
+
+
+def _below(ax: Axes, note: str) -> None:
+    if note:
+        ax.set_xlabel(f"{ax.get_xlabel()}\n{note}".strip())
+
+
+def _entitle(drawn: Figure, panels: list[Axes], title: str, *, own: bool, ax: Axes | None) -> None:
+    if own:
+        drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    else:
+        (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
+
+
+def _histogram(
+    ax: Axes, sets: dict[str, Tensor], density: Target | None, mark: Tensor | None,
+    ends: tuple[float, float], column: int = 0,
+) -> None:  # fmt: skip
+    """Draw the shares of one entry as densities, one outline for each set."""
+    low, high = ends
+    for i, (label, part) in enumerate(sets.items()):
+        values = part[:, column].numpy()
+        bins = min(60, max(8, math.ceil(2 * len(values) ** (1 / 3))))
+        tone = paper.colour(i, len(sets))
+        inside = values[(values >= low) & (values <= high)]
+        ax.hist(
+            inside, bins=bins, range=(low, high), density=len(inside) > 0, histtype="stepfilled",
+            facecolor=(tone, 0.3), edgecolor=tone, label=paper.plain(label),
+        )  # fmt: skip
+    if density is not None:
+        at = torch.linspace(low, high, 400, dtype=torch.float64)
+        ax.plot(at.numpy(), density.log_prob(at[:, None]).exp().numpy(), color=paper.INK, lw=1.2,
+                label="the true density" if any(sets) else None)  # fmt: skip
+    if mark is not None:
+        ax.axvline(float(mark[column]), color=paper.INK, linestyle="--", linewidth=1)
+    ax.set_xlim(low, high)
+
+
+def _plane(
+    ax: Axes, sets: dict[str, Tensor], density: Target | None, mark: Tensor | None, ends: Frame,
+    columns: tuple[int, int] = (0, 1), size: float = 25.0,
+) -> None:  # fmt: skip
+    """Draw a scatter of two entries over their density."""
+    if density is not None:
+        shade(ax, density.log_prob, ends)
+    a, b = columns
+    for i, (label, part) in enumerate(sets.items()):
+        step = math.ceil(len(part) / _DOTS)  # more would only be dots upon dots
+        part = part[::step]
+        ax.scatter(
+            part[:, a].numpy(), part[:, b].numpy(), s=min(size, max(1.0, 8_000 / len(part))),
+            c=paper.colour(i, len(sets)), alpha=0.7 if len(sets) == 1 else 0.5, linewidths=0,
+            label=paper.plain(label), rasterized=len(part) > 2_000,
+        )  # fmt: skip
+    if mark is not None:
+        ax.scatter(
+            float(mark[a]), float(mark[b]), marker="*", s=40 + 5 * size, c="#f2c14e",
+            edgecolors=paper.INK, linewidths=0.8, label="the truth", zorder=3,
+        )  # fmt: skip
+
+
+def shade(ax: Axes, log_prob: object, ends: Frame) -> None:
+    """Draw a density of the plane in pale blue, below everything."""
+    assert callable(log_prob)
+    x, y = (torch.linspace(a, b, 240, dtype=torch.float64) for a, b in ends)
+    values = log_prob(torch.cartesian_prod(x, y)).exp().reshape(240, 240)
+    # Never the darkest blue: the samples must stay visible where there are most of them.
+    share = 0.75 * values.T / (float(values.max()) or 1.0)
+    blue = torch.tensor([int(paper.SHADE[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    image = torch.cat([blue.expand(240, 240, 3), share.float()[..., None]], 2)
+    ax.imshow(image.numpy(), extent=(*ends[0], *ends[1]), origin="lower", aspect="auto", zorder=0)
+
+
+def _corner(
+    panels: list[Axes], sets: dict[str, Tensor], mark: Tensor | None, ends: Frame, names: list[str]
+) -> None:
+    """Draw marginals along the diagonal, and pairs below it."""
+    d = len(ends)
+    for at, ax in enumerate(panels):
+        row, column = divmod(at, d)
+        if column > row:
+            ax.set_axis_off()
+            continue
+        if row == column:
+            _histogram(ax, sets, None, mark, ends[row], row)
+            ax.set_yticks([])
+        else:
+            _plane(ax, sets, None, mark, ends, (column, row), size=6.0)
+            ax.set(xlim=ends[column], ylim=ends[row])
+        ax.tick_params(labelsize="x-small")
+        ax.tick_params(axis="x", labelrotation=30)
+        ax.locator_params(axis="x", nbins=3)
+        if row != column:
+            ax.locator_params(axis="y", nbins=3)
+        ax.set_box_aspect(1)
+        if row == d - 1:
+            ax.set_xlabel(names[column])
+        else:
+            ax.set_xticklabels([])
+        if column == 0 and row > 0:
+            ax.set_ylabel(names[row])
+        elif column > 0 and row != column:
+            ax.set_yticklabels([])
+    handles, labels = panels[0].get_legend_handles_labels()
+    if any(labels):
+        panels[1].legend(handles, labels, loc="upper left", fontsize="small", frameon=False,
+                         labelcolor=paper.ink(panels[0]))  # fmt: skip

@@ -1,0 +1,137 @@
+"""Noise levels: those of an SDE against time, and losses against them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import door
+from scoresde.errors import InvalidValueError
+from scoresde.plot import paper
+from scoresde.plot.paper import Axes, Figure
+from scoresde.sde import SDE
+
+__all__ = ["Series", "ladder", "levels"]
+
+Series = Sequence[tuple[float, float, float, float]]
+"""Points of a curve with intervals: `(x, y, low, high)` each."""
+
+
+@door
+def ladder(
+    sde: SDE,
+    *,
+    times: Tensor | Sequence[float] | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    r"""Draw signal $\alpha_t$, noise $\sigma_t$ and their squared ratio, the SNR, against time.
+
+    The axis is logarithmic, so that the third curve is the log-SNR, in powers of ten.
+
+    Args:
+        sde: an SDE or a ladder.
+        times: those of a grid, which are marked; of a ladder its own without them.
+        title: written above; the SDE without it.
+        ax: where to draw; a new figure without it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: a time lies outside the SDE.
+
+    Examples:
+        >>> import scoresde
+        >>> from scoresde import plot
+        >>> sde = scoresde.EDMSDE()
+        >>> picture = plot.ladder(sde, times=sde.times(20))
+    """
+    drawn, (panel,) = paper.sheet(ax, (6.5, 4))
+    t = torch.linspace(sde.eps, sde.T, 400, dtype=torch.float64)
+    if sde.levels is not None:
+        t = sde.times().flip(0)
+        times = t if times is None else times
+    # where time itself is the noise, it spans decades
+    wide = sde.T > 1e4 * sde.eps > 0
+    if wide and sde.levels is None:
+        t = torch.linspace(math.log(sde.eps), math.log(sde.T), 400, dtype=torch.float64).exp()
+        t = t.clamp(sde.eps, sde.T)
+    at = None if times is None else sde.as_time(paper.vector("times", times))
+    for read, name, tone in (
+        (sde.alpha, r"signal $\alpha_t$", paper.BLUE),
+        (sde.sigma, r"noise $\sigma_t$", paper.RED),
+        (lambda t: sde.log_snr(t).exp(), r"SNR $\alpha_t^2 / \sigma_t^2$", paper.GREY),
+    ):
+        panel.plot(t, read(t), color=tone, label=name)
+        if at is not None:
+            panel.plot(at, read(at), ".", color=tone, markersize=5)
+    panel.set(xlabel="time", yscale="log", xscale="log" if wide else "linear")
+    panel.grid(alpha=0.3, color=paper.GREY)
+    panel.set_title(type(sde).__name__ if title is None else title, fontsize="medium")
+    paper.legend(panel)
+    return drawn
+
+
+@door
+def levels(
+    curves: Mapping[str, Series],
+    *,
+    floor: Series = (),
+    name: str = "loss",
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    r"""Draw losses against the noise level, with their intervals, above the least possible.
+
+    Args:
+        curves: by name the points `(sigma / alpha, loss, low, high)`.
+        floor: the points of the least possible loss.
+        name: what the values are, written beside the axis.
+        title: written above.
+        ax: where to draw; a new figure without it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: there is no curve.
+        NonFiniteError: a number is NaN or infinite.
+    """
+    if not curves:
+        raise InvalidValueError("there is nothing to show; give at least one curve")
+    drawn, (panel,) = paper.sheet(ax, (6.5, 4))
+    lowest = []
+    for i, (label, points) in enumerate(curves.items()):
+        x, y, low, high = _columns(label, points)
+        tone = paper.COLOURS[i % len(paper.COLOURS)]
+        panel.plot(x, y, marker=".", color=tone, label=paper.plain(label))
+        if float(y.min()) > 0:  # where an interval ends below 0, a logarithmic axis has no place
+            low = torch.maximum(low, y / 100)
+        panel.fill_between(x, low, high, color=tone, alpha=0.2, linewidth=0)
+        lowest.append(float(y.min()))
+    if floor:
+        x, y, _, _ = _columns("floor", floor)
+        panel.plot(x, y, color=paper.GREY, linestyle=":", label="the least possible")
+        panel.fill_between(x, y, 0, color=paper.GREY, alpha=0.15, linewidth=0)
+        lowest.append(float(y.min()))
+    positive = min(lowest) > 0
+    panel.set(xlabel=r"noise level $\sigma/\alpha$", ylabel=name, xscale="log")
+    panel.set_yscale("log" if positive else "linear")
+    if positive:
+        panel.set_ylim(bottom=min(lowest) / 1.5)
+    paper.decades(panel.xaxis)
+    paper.decades(panel.yaxis)
+    panel.grid(alpha=0.3, color=paper.GREY)
+    if title is not None:
+        panel.set_title(title, fontsize="medium")
+    paper.legend(panel)
+    return drawn
+
+
+def _columns(name: str, points: Series) -> tuple[Tensor, ...]:
+    rows = sorted(points)
+    return tuple(paper.vector(name, column) for column in zip(*rows, strict=True))

@@ -1,0 +1,122 @@
+"""Signals: lines, and bands of their quantiles where they are many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.checks import door
+from scoresde.errors import ShapeError
+from scoresde.plot import paper
+from scoresde.plot.paper import Axes, Figure, Sets
+
+__all__ = ["signals"]
+
+# Lines that are drawn one by one, and channels, at most.
+_LINES, _CHANNELS = 12, 6
+
+
+@door
+def signals(
+    x: Sets,
+    *,
+    at: Tensor | Sequence[float] | None = None,
+    truth: Tensor | None = None,
+    names: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw signals as lines, a panel for each channel; more than 12 as bands and a few lines.
+
+    The bands hold 50 and 90 % of the values at each time, and the strong line is their median: they
+    are of each time alone, so that no signal need follow them.
+
+    Args:
+        x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. Of more than six
+            channels the first six are drawn.
+        at: where along the axis the values are, `(T,)`; 0 to T - 1 without it.
+        truth: one signal `(C, T)` or `(T,)`, drawn above all.
+        names: what the channels are.
+        labels: what each signal is, `(N,)`, in the legend where they are lines of one set.
+        title: written above.
+        ax: where to draw; a new figure without it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ShapeError: an argument is of another shape.
+        NonFiniteError: a number is NaN or infinite.
+        InvalidValueError: there is nothing to show.
+
+    Examples:
+        >>> from scoresde import plot
+        >>> walks = torch.randn(200, 2, 50, generator=torch.Generator().manual_seed(0)).cumsum(-1)
+        >>> len(plot.signals(walks, names=["east", "north"]).axes)
+        2
+    """
+    sets = {k: v[:, None] if v.ndim == 2 else v for k, v in paper.sets_of("x", x).items()}
+    first = next(iter(sets.values()))
+    if any(part.ndim != 3 for part in sets.values()):
+        raise ShapeError(f"x must be of shape (N, C, T) or (N, T), got {tuple(first.shape)}")
+    _, channels, length = first.shape
+    times = torch.arange(float(length)) if at is None else paper.vector("at", at)
+    if len(times) != length:
+        raise ShapeError(f"at must have one entry for each of the {length} values")
+    if names and len(names) != channels:
+        raise ShapeError(f"need a name for each of the {channels} channels, got {len(names)}")
+    line = None if truth is None else paper.finite("truth", truth).reshape(-1, length)
+    if line is not None and len(line) != channels:
+        raise ShapeError(f"the truth must be of shape {(channels, length)}")
+    shown = min(channels, _CHANNELS)
+    drawn, panels = paper.sheet(ax, (7.0, 1.2 + 1.9 * shown), shown)
+    for c, panel in enumerate(panels):
+        for i, (label, part) in enumerate(sets.items()):
+            tone = paper.colour(i, len(sets))
+            own = labels if len(sets) == 1 and len(labels) == len(part) else ()
+            _channel(panel, times, part[:, c], tone, paper.plain(label), own)
+        if line is not None:
+            panel.plot(times, line[c], color=paper.INK, linewidth=1.4, label="the truth")
+        panel.set_ylabel(paper.plain(names[c]) if names else f"channel {c}" if channels > 1 else "")
+        panel.grid(alpha=0.3, color=paper.GREY)
+        if length > 1:
+            panel.set_xlim(float(times.min()), float(times.max()))
+        if c < shown - 1:
+            panel.set_xticklabels([])
+    if channels > shown:
+        panels[-1].set_xlabel(f"the first {shown} of {channels} channels")
+    paper.legend(panels[0])
+    if title is not None:
+        (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
+    return drawn
+
+
+def _channel(
+    ax: Axes, times: Tensor, x: Tensor, tone: str, label: str, labels: Sequence[str]
+) -> None:
+    """Draw one channel `(N, T)` of one set."""
+    dot = "." if len(times) == 1 else ""
+    if len(x) <= _LINES:
+        kinds = list(dict.fromkeys(labels))
+        for i, row in enumerate(x):
+            word = label if i == 0 else None
+            if labels:
+                tone = paper.COLOURS[kinds.index(labels[i]) % len(paper.COLOURS)]
+                word = paper.plain(labels[i]) if labels.index(labels[i]) == i else None
+            ax.plot(times, row, marker=dot, color=tone, linewidth=1.1, alpha=0.85, label=word)
+        return
+    low, lower, middle, upper, high = np.quantile(x.numpy(), [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    ax.fill_between(
+        times, low, high, color=tone, alpha=0.15, linewidth=0, label=None if label else "90 %"
+    )
+    ax.fill_between(
+        times, lower, upper, color=tone, alpha=0.25, linewidth=0, label=None if label else "50 %"
+    )
+    for row in x[:3]:
+        ax.plot(times, row, color=tone, linewidth=0.6, alpha=0.6)
+    name = f"{label}: median, 50, 90 %" if label else "median"
+    ax.plot(times, middle, marker=dot, color=tone, linewidth=1.8, label=name)
