@@ -59,8 +59,8 @@ def __dir__() -> list[str]:
 _MODULES = frozenset(
     {
         "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",
-        "guidance", "likelihood", "metrics", "noise", "objectives", "ode", "plot", "result", "sampling",
-        "score", "sde", "suggestion", "training", "units",
+        "guidance", "likelihood", "metrics", "noise", "objectives", "ode", "plot", "result",
+        "sampling", "score", "sde", "suggestion", "training", "units",
     }
 )  # fmt: skip
 

@@ -14,8 +14,9 @@ from scoresde import plot
 from scoresde.audit import audit
 from scoresde.checks import seeded
 from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
+from scoresde.cli.look import PICTURES
 from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, Size, Source
-from scoresde.cli.sample import PICTURES, check_out
+from scoresde.cli.sample import check_out
 from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError

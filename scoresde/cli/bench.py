@@ -12,7 +12,8 @@ from scoresde import arena
 from scoresde import plot as pictures
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.checks import check_integer, check_name
-from scoresde.cli.sample import PICTURES, check_out
+from scoresde.cli.look import PICTURES
+from scoresde.cli.sample import check_out
 from scoresde.cli.terminal import show
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import SAMPLERS

@@ -10,8 +10,9 @@ import tyro
 
 from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
+from scoresde.cli.look import PICTURES
 from scoresde.cli.options import Columns, Size, columns_of
-from scoresde.cli.sample import PICTURES, check_out
+from scoresde.cli.sample import check_out
 from scoresde.cli.terminal import show
 from scoresde.data import check
 from scoresde.errors import DataError, InvalidValueError

@@ -12,7 +12,8 @@ import tyro
 
 from scoresde import plot
 from scoresde.cli.given import ClassName, Given, Guidance
-from scoresde.cli.sample import PICTURES, check_out, cost, draw
+from scoresde.cli.look import PICTURES
+from scoresde.cli.sample import check_out, cost, draw
 from scoresde.cli.terminal import show
 from scoresde.score import ScoreModel, load
 

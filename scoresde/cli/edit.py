@@ -20,9 +20,9 @@ from scoresde import distributed
 from scoresde.checks import check_integer, check_range
 from scoresde.cli.given import Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import held_out
+from scoresde.cli.look import PICTURES
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.sample import (
-    PICTURES,
     Drawn,
     check_out,
     check_replaced,

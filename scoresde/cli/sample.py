@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,21 +16,18 @@ from torch import Tensor
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
+from scoresde.cli.look import PICTURES, Look, names_of, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.terminal import show
 from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.plot.samples import USUAL
 from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, Field, facts
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from scoresde.sde import Classes, facts
 
 __all__ = [
-    "PICTURES",
     "Drawn",
-    "Look",
     "Sample",
     "check_folder",
     "check_out",
@@ -39,19 +35,16 @@ __all__ = [
     "cost",
     "draw",
     "fingerprint",
-    "names_of",
-    "picture",
     "shown",
     "write",
 ]
 
-PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 _FILMS = (".gif", ".html")
 _ARRAYS = (".npy", ".npz", ".safetensors")
 _SUFFIXES = (*PICTURES, *_FILMS, *_ARRAYS)
 
-# As many points as show a law, and other samples as one can look at; labels are written above few.
-_POINTS, _OTHERS, _NAMED = 1000, 64, 100
+# As many points as show a law, and other samples as one can look at.
+_POINTS, _OTHERS = 1000, 64
 
 
 @dataclass(frozen=True)
@@ -112,10 +105,10 @@ class Sample:
             check_folder(self.out)
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
-        given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
         if self.out.suffix in _FILMS:
-            self._film(model, given, n)
+            self._film(model, n)
             return
+        given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
         shards = Shards(folder, n, self.batch_size)
         spent = ""
@@ -155,9 +148,10 @@ class Sample:
         """Return whether a picture of points is asked for."""
         return self.out.suffix not in ("", *_ARRAYS) and plot.kind(model.event_shape) == "points"
 
-    def _film(self, model: ScoreModel, given: Given, n: int) -> None:
+    def _film(self, model: ScoreModel, n: int) -> None:
         """Write the way from noise to samples, as many as a film shows."""
-        n = min(n, _POINTS if self._of_points(model) else 16) if self.n is None else n
+        n = n if self.n is not None else USUAL[plot.kind(model.event_shape)]
+        given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
         start = time.perf_counter()
         run = Run.of(
             given.guided(model), sampler=self.sampler, n=n, steps=self.steps, seed=self.seed,
@@ -283,12 +277,6 @@ def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
     return x if path.suffix in PICTURES else model.transform.restore(x)
 
 
-def names_of(model: ScoreModel) -> tuple[str, ...]:
-    """Return what the entries of a sample are called, where the model knows."""
-    names = tuple(getattr(facts(model), "names", None) or ())
-    return names if names and len(names) == model.event_shape[0] else ()
-
-
 def fingerprint(model: ScoreModel) -> str:
     """Tells one trained model from another."""
     config = net_config(model.net)
@@ -296,21 +284,6 @@ def fingerprint(model: ScoreModel) -> str:
     pilot = {} if model.pilot is None else model.pilot.tensors()
     tensors = {name: value.cpu() for name, value in {**model.state_dict(), **pilot}.items()}
     return checkpoint.digest(tensors, repr(parts), checkpoint.SCHEMA)[:16]
-
-
-@dataclass(frozen=True)
-class Look:
-    """How samples are drawn.
-
-    Args:
-        scale: Pixels of the picture along a side of one pixel.
-        columns: Images side by side.
-        given: Their conditions by name, one row for each or one for all.
-    """
-
-    scale: int | None = None
-    columns: int | None = None
-    given: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def write(
@@ -330,35 +303,3 @@ def write(
     else:
         np.savez(buffer, **arrays)
     checkpoint.write_bytes(path, buffer.getvalue())
-
-
-def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
-    """Return the picture of samples `x` in the numbers of the model, and of their labels `y`."""
-    x = tensors["x"]
-    declared = facts(model).conditions or {}
-    given = dict(look.given)
-    if "y" in tensors and "label" in declared:
-        given["label"] = tensors["y"]
-    of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
-    title = ", ".join(_said(name, declared[name], value[0]) for name, value in of_all.items())
-    own = {k: v for k, v in given.items() if k not in of_all}
-    few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
-    labels = [
-        ", ".join(_said(name, declared[name], value[i]) for name, value in own.items())
-        for i in range(len(x) if own and few else 0)
-    ]
-    return plot.samples(
-        x, transform=model.transform, names=names_of(model), labels=labels, scale=look.scale,
-        columns=look.columns, title=title or None,
-    )  # fmt: skip
-
-
-def _said(name: str, kind: Classes | Field, value: Tensor) -> str:
-    """Return a condition in words: a class by its name, and at most three numbers."""
-    if isinstance(kind, Classes):
-        names = getattr(kind, "names", ())
-        k = int(value)
-        return "missing" if k < 0 else names[k] if names else f"{name} {k}"
-    numbers = [f"{number:.3g}" for number in value.flatten()[:3].tolist()]
-    more = ", …" if value.numel() > 3 else ""
-    return f"{name} = {', '.join(numbers)}{more}"

@@ -19,7 +19,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.plot import paper
 from scoresde.plot.paths import Moment
 from scoresde.plot.points import MOST, points
-from scoresde.plot.samples import kind, samples
+from scoresde.plot.samples import USUAL, kind, samples
 from scoresde.units import Transform
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def animate(
         names: what the entries of points, or the channels of signals, are.
         frames: how many at most, at least 2, taken evenly from the states.
         seconds: how long it runs.
-        n: how many samples are shown; 1,000 points, 16 of any other without it.
+        n: how many samples are shown; 1,000 points, 16 images, 12 signals, 4 volumes without it.
         columns: images per row.
         scale: how many pixels a side of one pixel of an image gets; without it enough for 600.
 
@@ -117,7 +117,7 @@ class _View:
         if what == "points":
             flat = x.reshape(len(x), -1).double()
             low, high = flat.amin(0), flat.amax(0)
-            edge = (0.05 * (high - low).max()).clamp(min=1e-3)
+            edge = (0.05 * (high - low)).clamp(min=1e-3 * (1 + high.abs().max()))
             frame = list(zip((low - edge).tolist(), (high + edge).tolist(), strict=True))[:MOST]
             drawn = points(flat, names=self.names, frame=frame, title=shot.word)
             if flat.shape[1] == 2:  # where numbers of other widths do not shake the panel
@@ -142,8 +142,7 @@ def _thinned(states: Iterable[Moment], frames: int, n: int | None) -> Iterator[_
     last, stride = None, 1
     for i, state in enumerate(states):
         x = state.x if state.denoised is None else state.denoised
-        points_ = kind(x.shape[1:]) == "points"
-        shown = x[: n or (1000 if points_ else 16)]
+        shown = x[: n or USUAL[kind(x.shape[1:])]]
         last = _Shot(f"t = {float(state.t):.3g}", paper.finite("a state", shown).float())
         if i % stride == 0:
             kept.append(last)

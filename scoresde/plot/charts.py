@@ -188,7 +188,7 @@ def bars(
                 at, value, yerr=reach, fmt="_", color=paper.INK, capsize=5, elinewidth=1.2
             )
         axes.set(xlim=(-0.6, len(part) - 0.4))
-        axes.set_title(paper.plain(heading), fontsize="medium")
+        axes.set_title(paper.plain(heading), fontsize="small")
         axes.set_xticks(range(len(part)), [paper.plain(name) for name in part])
         axes.axhline(0, color=paper.ink(axes), linewidth=0.8)
         axes.grid(axis="y", alpha=0.3, color=paper.GREY)

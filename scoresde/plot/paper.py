@@ -208,14 +208,15 @@ def legend(ax: Axes, **options: Any) -> None:
 
 def decades(axis: Any) -> None:
     """Write plain numbers along a logarithmic axis of less than three decades, and no others."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     low, high = sorted(axis.get_view_interval())
     if axis.get_scale() != "log" or not 0 < low < high:
         return
     axis.set_minor_formatter(NullFormatter())
     if high < 1e3 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        few = MaxNLocator(5, steps=(1, 2, 5, 10))
+        axis.set_major_locator(few if high < 8 * low else LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 

@@ -14,13 +14,16 @@ from scoresde.plot import paper
 from scoresde.plot.images import images, volumes
 from scoresde.plot.paper import Axes, Figure, Sets
 from scoresde.plot.points import MOST, frame_of, points
-from scoresde.plot.signals import signals
+from scoresde.plot.signals import beside, signals
 from scoresde.targets import Target
 from scoresde.units import Transform
 
-__all__ = ["Kind", "kind", "samples"]
+__all__ = ["USUAL", "Kind", "kind", "samples"]
 
 Kind = Literal["points", "signals", "images", "volumes"]
+
+USUAL: Mapping[Kind, int] = {"points": 1000, "signals": 12, "images": 16, "volumes": 4}
+"""How many samples one picture shows well: points as many as show a law, signals one by one."""
 
 
 def kind(event_shape: Sequence[int]) -> Kind:
@@ -117,6 +120,9 @@ def samples(
         )  # fmt: skip
     if what == "signals":
         flat = len(event) == 1
+        if len(sets) > 1 and ax is None:
+            parts = {k: v[:, None] if flat else v for k, v in sets.items()}
+            return beside(parts, () if flat else names, title)
         return signals(
             sets if isinstance(x, Mapping) else sets[""], title=title, ax=ax, labels=labels,
             names=() if flat else names,

@@ -13,7 +13,7 @@ from scoresde.errors import ShapeError
 from scoresde.plot import paper
 from scoresde.plot.paper import Axes, Figure, Sets
 
-__all__ = ["signals"]
+__all__ = ["beside", "signals"]
 
 # Lines that are drawn one by one, and channels, at most.
 _LINES, _CHANNELS = 12, 6
@@ -74,25 +74,54 @@ def signals(
         raise ShapeError(f"the truth must be of shape {(channels, length)}")
     shown = min(channels, _CHANNELS)
     drawn, panels = paper.sheet(ax, (7.0, 1.2 + 1.9 * shown), shown)
-    for c, panel in enumerate(panels):
-        for i, (label, part) in enumerate(sets.items()):
-            tone = paper.colour(i, len(sets))
-            own = labels if len(sets) == 1 and len(labels) == len(part) else ()
+    for i, (label, part) in enumerate(sets.items()):
+        tone = paper.colour(i, len(sets))
+        own = labels if len(sets) == 1 and len(labels) == len(part) else ()
+        for c, panel in enumerate(panels):
             _channel(panel, times, part[:, c], tone, paper.plain(label), own)
+    for c, panel in enumerate(panels):
         if line is not None:
             panel.plot(times, line[c], color=paper.INK, linewidth=1.4, label="the truth")
-        panel.set_ylabel(paper.plain(names[c]) if names else f"channel {c}" if channels > 1 else "")
-        panel.grid(alpha=0.3, color=paper.GREY)
-        if length > 1:
-            panel.set_xlim(float(times.min()), float(times.max()))
-        if c < shown - 1:
-            panel.set_xticklabels([])
-    if channels > shown:
-        panels[-1].set_xlabel(f"the first {shown} of {channels} channels")
+    _finish(panels, times, names, channels)
     paper.legend(panels[0])
     if title is not None:
         (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
     return drawn
+
+
+def beside(sets: dict[str, Tensor], names: Sequence[str], title: str | None) -> Figure:
+    """Return sets of signals `(N, C, T)` in columns, which have their axes in common."""
+    _, channels, length = next(iter(sets.values())).shape
+    times, shown, count = torch.arange(float(length)), min(channels, _CHANNELS), len(sets)
+    drawn, panels = paper.sheet(None, (1 + 4.5 * count, 1.2 + 1.9 * shown), shown, count)
+    for i, (label, part) in enumerate(sets.items()):
+        column = panels[i::count]
+        for c, panel in enumerate(column):
+            _channel(panel, times, part[:, c], paper.colour(i, count), "", ())
+        _finish(column, times, names if i == 0 else (), channels if i == 0 else 1)
+        column[0].set_title(paper.plain(label), fontsize="medium")
+    for c in range(shown):
+        row = panels[c * count : (c + 1) * count]
+        low, high = zip(*(panel.get_ylim() for panel in row), strict=True)
+        for panel in row:
+            panel.set_ylim(min(low), max(high))
+    paper.legend(panels[count - 1])
+    if title is not None:
+        drawn.suptitle(title, fontsize="medium", color=paper.INK)
+    return drawn
+
+
+def _finish(panels: list[Axes], times: Tensor, names: Sequence[str], channels: int) -> None:
+    """Write what the channels are beside the panels, and the times below the last one."""
+    for c, panel in enumerate(panels):
+        panel.set_ylabel(paper.plain(names[c]) if names else f"channel {c}" if channels > 1 else "")
+        panel.grid(alpha=0.3, color=paper.GREY)
+        if len(times) > 1:
+            panel.set_xlim(float(times.min()), float(times.max()))
+        if c < len(panels) - 1:
+            panel.set_xticklabels([])
+    if channels > len(panels):
+        panels[-1].set_xlabel(f"the first {len(panels)} of {channels} channels")
 
 
 def _channel(

@@ -13,6 +13,7 @@ from scoresde.checks import check_integer
 from scoresde.data import Data
 from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss
+from scoresde.plot.samples import USUAL
 from scoresde.sampling import sample
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Classes, Facts, Field, facts
@@ -22,8 +23,6 @@ from scoresde.training.log import rows
 __all__ = ["Pictures"]
 
 _STEPS = 20
-# Samples that are drawn, by what they are: signals one by one, points as many as show a law.
-_N = {"points": 1000, "signals": 12, "images": 16, "volumes": 4}
 # Data and noise levels at which the loss is taken.
 _ROWS, _LEVELS = 16, 12
 
@@ -67,7 +66,7 @@ class Pictures(Callback):
         known = facts(model)
         if known.event_shape is None or known.sde is None:
             return
-        n = self.n or _N[plot.kind(known.event_shape)]
+        n = self.n or USUAL[plot.kind(known.event_shape)]
         levels = known.sde.levels
         x = sample(
             model,

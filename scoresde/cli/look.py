@@ -1,0 +1,76 @@
+"""How the command line draws samples: their units, names and conditions, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from scoresde import plot
+from scoresde.score import ScoreModel
+from scoresde.sde import Classes, Field, facts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PICTURES", "Look", "names_of", "picture"]
+
+PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
+"""The endings of pictures."""
+
+_NAMED = 36  # images above which conditions are written
+
+
+@dataclass(frozen=True)
+class Look:
+    """How samples are drawn.
+
+    Args:
+        scale: Pixels of the picture along a side of one pixel.
+        columns: Images side by side.
+        given: Their conditions by name, one row for each or one for all.
+    """
+
+    scale: int | None = None
+    columns: int | None = None
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def names_of(model: ScoreModel) -> tuple[str, ...]:
+    """Return what the entries of a sample are called, where the model knows."""
+    names = tuple(getattr(facts(model), "names", None) or ())
+    return names if names and len(names) == model.event_shape[0] else ()
+
+
+def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
+    """Return the picture of samples `x` in the numbers of the model, and of their labels `y`."""
+    x = tensors["x"]
+    declared = facts(model).conditions or {}
+    given = dict(look.given)
+    if "y" in tensors and "label" in declared:
+        given["label"] = tensors["y"]
+    of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
+    title = ", ".join(_said(name, declared[name], value[0]) for name, value in of_all.items())
+    own = {k: v for k, v in given.items() if k not in of_all}
+    few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
+    labels = [
+        ", ".join(_said(name, declared[name], value[i]) for name, value in own.items())
+        for i in range(len(x) if own and few else 0)
+    ]
+    return plot.samples(
+        x, transform=model.transform, names=names_of(model), labels=labels, scale=look.scale,
+        columns=look.columns, title=title or None,
+    )  # fmt: skip
+
+
+def _said(name: str, kind: Classes | Field, value: Tensor) -> str:
+    """Return a condition in words: a class by its name, and at most three numbers."""
+    if isinstance(kind, Classes):
+        names = getattr(kind, "names", ())
+        k = int(value)
+        return "missing" if k < 0 else names[k] if names else f"{name} {k}"
+    numbers = [f"{number:.3g}" for number in value.flatten()[:3].tolist()]
+    more = ", …" if value.numel() > 3 else ""
+    return f"{name} = {', '.join(numbers)}{more}"
