@@ -33,6 +33,7 @@ from scoresde.training.held_out import HeldOut
 from scoresde.training.keep import Keeper
 from scoresde.training.log import History, JSONLines
 from scoresde.training.network import laid_out, training
+from scoresde.training.notebook import described, live, run_page
 from scoresde.training.state import identity, pack, unpack
 from scoresde.training.stop import Stop
 from scoresde.training.update import Loss, Update, check_loss, default_loss
@@ -162,17 +163,22 @@ class Trainer(Generic[ScoreT]):
         self._guard = Guard(
             self.config, self._update.describe, lambda: None if keeper is None else keeper.newest
         )
-        self.history = History(None if keeper is None else keeper.folder / "log.jsonl")
-        members = (self.history, *callbacks) if distributed.is_main() else ()
-        self.callbacks = Callbacks(members)
+        path = None if keeper is None else keeper.folder / "log.jsonl"
+        self.history = History(path)
+        logs = [self.history] if path is None else [JSONLines(path), self.history]
+        self.callbacks = Callbacks((*logs, *callbacks) if distributed.is_main() else ())
         if keeper is not None:
             if isinstance(score, ScoreModel):
                 checkpoint.dump(score.description())  # else the first checkpoint would fail
-            if distributed.is_main():
-                self.callbacks.members.insert(0, JSONLines(keeper.folder / "log.jsonl"))
             with keeper.lock.unless_it_fails():
                 self._resume(keeper)
         self.callbacks.on_data(self.data if self.held_out is None else self.held_out.data)
+
+    def __repr__(self) -> str:
+        return f"Trainer({described(self.history, self.config.steps)})"
+
+    def _repr_html_(self) -> str:
+        return run_page(repr(self), self.history)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -225,6 +231,7 @@ class Trainer(Generic[ScoreT]):
             Stop() as stop,
             contextlib.nullcontext() if self._keeper is None else self._keeper.alone(self.step),
             training(self.score, self.config, self._update.beside),
+            live(self.callbacks, self.history, self.config.steps, show=shown),
             self.callbacks.watching(lambda: self.step, self.config),
             self._kept(recent),
             contextlib.closing(self._batches.since(self.step)) as batches,
@@ -313,10 +320,8 @@ class Trainer(Generic[ScoreT]):
             return
         state = self._packed()
         self._guard.check(self.step, state, self.optimizer)
-        ema = self.ema.whole()
-        if distributed.on_main(
-            lambda: keeper.save(self.step, state, ema.results, self.held_out, last)
-        ):
+        ema, held = self.ema.whole(), self.held_out
+        if distributed.on_main(lambda: keeper.save(self.step, state, ema.results, held, last)):
             self.callbacks.on_checkpoint(self.step, ema.model)
 
     def _packed(self) -> dict[str, Tensor]:
