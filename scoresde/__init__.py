@@ -51,6 +51,11 @@ def __getattr__(name: str) -> ModuleType:
     return import_module(f"scoresde.{name}")
 
 
+def __dir__() -> list[str]:
+    """Return the public names and the documented modules, for completion."""
+    return sorted({*__all__, *_MODULES, "__version__"})
+
+
 _MODULES = frozenset(
     {
         "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",

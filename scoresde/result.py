@@ -52,19 +52,22 @@ class Result(abc.ABC):
         return page(str(self), self.plot())
 
 
-def page(text: str, picture: Figure) -> str:
+def page(text: str, picture: Figure | None) -> str:
     """Return a text and a picture as HTML that needs nothing else.
 
     Args:
         text: Whatever it holds is shown as it is.
-        picture: A figure.
+        picture: A figure, or None.
     """
+    words = f'<pre style="line-height: 1.2">{html.escape(text)}</pre>'
+    if picture is None:
+        return words
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", facecolor=picture.get_facecolor())
     image = base64.b64encode(buffer.getvalue()).decode()
     return (
-        f'<pre style="line-height: 1.2">{html.escape(text)}</pre>'
-        f'<img style="max-width: 100%" alt="the picture of it" src="data:image/png;base64,{image}">'
+        f'{words}<img style="max-width: 100%" alt="the picture of it" '
+        f'src="data:image/png;base64,{image}">'
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scoresde.arena.contender import Contender, Informed, Own, contenders
 from scoresde.arena.judges import LAW, flow_errors, law_errors, law_interval
@@ -20,6 +19,7 @@ from scoresde.arena.results import Results, Row
 from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError, NonFiniteError
 from scoresde.metrics import mean_interval
+from scoresde.progress import each
 
 __all__ = ["BUDGETS", "compare"]
 
@@ -62,7 +62,8 @@ def compare(
         repeats: with "law", runs of n samples each, over which errors are means. With "flow" there
             is one run.
         seed: of starts, samplers and exact samples.
-        progress: whether to show a bar; `None` shows it on a terminal.
+        progress: whether to show a bar; None shows it in a terminal or a notebook, and a line
+            now and then elsewhere.
 
     Returns:
         One row for each sampler, problem, budget and metric, with 95 % intervals for the error at
@@ -96,11 +97,8 @@ def compare(
             f"{', '.join(contenders(samplers)) or 'none, since none is given'}; take by='law'"
         )
     pairs = list(itertools.product(problems, entered.items()))
-    bar = tqdm(
-        pairs, disable=None if progress is None else not progress, desc="comparing", leave=False
-    )
     rows: list[Row] = []
-    for problem, (name, contender) in bar:
+    for problem, (name, contender) in each(pairs, "comparing", unit="pair", show=progress):
         rows += run(problem, name, contender, budgets, n, repeats, seed)
     if not rows:
         raise InvalidValueError(

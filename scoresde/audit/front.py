@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scoresde.audit.levels import levels_of
 from scoresde.audit.problem import Problem, Sight
@@ -18,6 +17,7 @@ from scoresde.checks import check_integer, door, seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import check_data
+from scoresde.progress import showing
 from scoresde.score import evaluating
 from scoresde.sde import SDE, Condition, Score, facts, process_of
 from scoresde.sde.spacings import even_times
@@ -66,7 +66,8 @@ def audit(
             perfect score.
         seed: The randomness, an integer in [0, 2**64).
         batch_size: States at once, at least 1.
-        progress: Whether to show a bar; `None` shows it on a terminal.
+        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
+            now and then elsewhere.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
@@ -107,11 +108,10 @@ def audit(
     with (
         torch.no_grad(),
         evaluating(score),
-        tqdm(
-            total=looks + 2 * (last + 1) * -(-samples // batch_size), desc="audit", leave=False,
-            disable=None if progress is None else not progress,
+        showing(
+            looks + 2 * (last + 1) * -(-samples // batch_size), "audit", unit="batch", show=progress
         ) as bar,
-    ):  # fmt: skip
+    ):
         exact = None if target is None else Exact(sde, target)
         held = Problem(score, sde, x, given, exact, seed, batch_size, bar.update)
         sights = [held.look(t) for t in times]

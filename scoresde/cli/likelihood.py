@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
-from tqdm import tqdm
 
 from scoresde.checks import seeded
 from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
@@ -17,6 +16,7 @@ from scoresde.cli.terminal import show
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
+from scoresde.progress import each
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
 
@@ -57,9 +57,7 @@ class Likelihood:
         x, given, transform = self._prepared(data, model)
         start = time.perf_counter()
         parts = []
-        for i in tqdm(
-            range(0, len(x), self.batch_size), desc="likelihood", leave=False, disable=None
-        ):
+        for i in each(range(0, len(x), self.batch_size), "likelihood", unit="batch", show=None):
             rows = slice(i, i + self.batch_size)
             parts.append(
                 log_prob(

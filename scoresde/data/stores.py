@@ -16,9 +16,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scoresde.errors import DataError
+from scoresde.progress import showing
 
 __all__ = [
     "IN_MEMORY",
@@ -170,10 +170,10 @@ def parts_of(shape: Sequence[int]) -> list[slice]:
 def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
     """All samples in their order, as (rows, samples) of a few megabytes each.
 
-    Several threads read at once, and a bar is shown where that takes long on a terminal.
+    Several threads read at once, and progress is shown where that takes long.
     """
     n, parts = store.shape[0], parts_of(store.shape)
-    with tqdm(total=n, desc="reading", delay=2, leave=False, disable=None) as bar:
+    with showing(n, "reading", unit="sample", delay=2) as bar:
         for part, samples in zip(parts, in_threads(store.read, parts), strict=True):
             yield part, samples
             bar.update(part.stop - part.start)

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scoresde.checks import check_integer, check_name, check_range, door, named, quoted
 from scoresde.data import Data, Identity, Transform, order
@@ -23,6 +22,7 @@ from scoresde.metrics.memory import Memory
 from scoresde.metrics.neighbours import Neighbours
 from scoresde.metrics.resampling import check_resamples, estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
+from scoresde.progress import each, showing
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
@@ -90,7 +90,8 @@ def evaluate(
         seed: The split and the halves, a 64-bit number.
         resamples: How many halves, at least 2; 0 for no intervals.
         level: The probability of the intervals, in (0, 1).
-        progress: Whether to show a bar; None shows it on a terminal.
+        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
+            now and then elsewhere.
 
     Returns:
         For each figure the samples' and the floor's, and their difference, with intervals.
@@ -135,7 +136,7 @@ def evaluate(
         chosen.append(Memory(known))
     figures: dict[str, Comparison] = {}
     sure = partial(estimate, level=level, samples=n)
-    for metric in tqdm(chosen, desc="comparing", leave=False, disable=_hidden(progress)):
+    for metric in each(chosen, "comparing", unit="metric", show=progress):
         found, floor = _found(metric, x, y, rows, others), _found(metric, z, y, floor_rows, others)
         for name, values in found.items():
             _, low, high, square = FIGURES.get(name, Figure(""))
@@ -210,7 +211,7 @@ def _read(
     seen: dict[str, tuple[bool, float]],
 ) -> Tensor:
     parts = []
-    with tqdm(desc=f"features of {name}", leave=False, disable=_hidden(progress)) as bar:
+    with showing(None, f"features of {name}", unit="sample", show=progress) as bar:
         for part in features_of(name, source, features, units, seen):
             parts.append(part)
             bar.update(len(part))
@@ -220,10 +221,6 @@ def _read(
     if len(sizes) > 1 or 0 in sizes:
         raise ShapeError(f"the features of {name} must have one size, at least 1, got {sizes}")
     return torch.cat(parts)
-
-
-def _hidden(progress: bool | None) -> bool | None:
-    return None if progress is None else not progress
 
 
 def _name(features: Features) -> str:

@@ -73,7 +73,8 @@ def sample(
             sample, or one row or number for all, such as `{"label": 7}`.
         moments: Mean and variance of the data, for the prior; a `ScoreModel` knows its own.
         units: Whether samples come in the user's own units, as before the data's transform.
-        progress: Whether to show a bar; `None` shows it on a terminal.
+        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
+            now and then elsewhere.
         device: Where to sample; by default where `x` or the networks of the score are.
         dtype: Of the samples, floating point; by default that of `x`, or float32.
 

@@ -66,7 +66,8 @@ def pilot(
         steps: Steps of the run; fewer where the SDE has fewer levels, at least 5.
         condition: Handed to the score, one row for each of the n samples.
         seed: The seed of the samples.
-        progress: Whether a bar is shown; `None` shows it on a terminal.
+        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
+            now and then elsewhere.
         device: Where it runs; by default where the score's networks are.
         dtype: Of the states; single precision by default.
 

@@ -16,12 +16,12 @@ from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scoresde.checks import check_integer, door, is_out_of_memory, narrowed
 from scoresde.errors import MemoryLimitError, NonFiniteError
 from scoresde.noise import Noise, seeds_of
 from scoresde.precision import full_precision
+from scoresde.progress import showing
 from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.score import device_of, evaluating, lost_facts
@@ -254,9 +254,8 @@ class Run:
 
     @contextmanager
     def _bar(self, chunks: int) -> Iterator[Any]:
-        disable = None if self.progress is None else not self.progress
         total = chunks * (len(self.times) + self.denoise)
-        with tqdm(total=total, disable=disable, desc="sampling", unit="step", leave=False) as bar:
+        with showing(total, "sampling", show=self.progress) as bar:
             yield bar
 
     def _rows(self, i: int, size: int) -> Run:

@@ -6,15 +6,16 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scoresde import checkpoint
+from scoresde.errors import CheckpointError
 from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig
 
-__all__ = ["JSONLines", "rows"]
+__all__ = ["History", "JSONLines", "rows"]
 
 
 class JSONLines(Callback):
@@ -40,6 +41,40 @@ class JSONLines(Callback):
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.append(self.path, (json.dumps(dict(row)) + "\n").encode())
+
+
+class History(Callback):
+    """Keep the rows of the log in memory.
+
+    Args:
+        path: The log of the run's folder, whose rows are taken up, or None.
+
+    Attributes:
+        rows: All rows so far.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.rows: list[Mapping[str, float]] = []
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """Return the last loss, and the last loss of held-out data, where there are any."""
+        names = ("loss", "held_out")
+        found = {name: [row[name] for row in self.rows if name in row] for name in names}
+        return {name: values[-1] for name, values in found.items() if values}
+
+    def on_start(self, step: int, config: TrainConfig) -> None:
+        """Drop the rows after `step`."""
+        known: Iterable[Mapping[str, float]] = self.rows
+        if self.path is not None:
+            with contextlib.suppress(CheckpointError):  # where nothing was logged either
+                known = list(rows(self.path))
+        self.rows = [row for row in known if row["step"] <= step]
+
+    def on_log(self, row: Mapping[str, float]) -> None:
+        """Add one row."""
+        self.rows.append(row)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:

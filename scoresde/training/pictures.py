@@ -20,6 +20,7 @@ from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Classes, Facts, Field, facts
 from scoresde.training.callbacks import Callback
 from scoresde.training.log import rows
+from scoresde.training.notebook import losses
 
 __all__ = ["Pictures"]
 
@@ -99,16 +100,9 @@ class Pictures(Callback):
         return {name: torch.arange(n) % classes for name, classes in turns.items()}
 
     def _draw_loss(self) -> None:
-        known = [row for row in rows(self.folder / "log.jsonl") if "loss" in row]
-        if not known:
-            return
-        steps, losses = ([row[name] for row in known] for name in ("step", "loss"))
-        held = [(row["step"], row["held_out"]) for row in known if "held_out" in row]
-        drawn = plot.curve(losses, steps=steps, label="training" if held else None)
-        if held:
-            at, values = zip(*held, strict=True)
-            plot.curve(values, steps=at, label="held-out data", ax=drawn.axes[0])
-        plot.save(drawn, self.folder / "loss.png")
+        drawn = losses(list(rows(self.folder / "log.jsonl")))
+        if drawn is not None:
+            plot.save(drawn, self.folder / "loss.png")
 
     @torch.no_grad()
     def _draw_levels(self, model: nn.Module, known: Facts, sde: SDE) -> None:

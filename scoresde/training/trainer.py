@@ -8,7 +8,6 @@ threads).
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer, door
 from scoresde.data import Data, load
 from scoresde.data.augment import Augment
 from scoresde.errors import DataError
+from scoresde.progress import showing
 from scoresde.score import ScoreModel
 from scoresde.training.averages import AveragedWeights
 from scoresde.training.batches import Batches
@@ -32,8 +31,9 @@ from scoresde.training.door import check_fit, check_kinds, numbered, process, te
 from scoresde.training.guard import Guard
 from scoresde.training.held_out import HeldOut
 from scoresde.training.keep import Keeper
-from scoresde.training.log import JSONLines
+from scoresde.training.log import History, JSONLines
 from scoresde.training.network import laid_out, training
+from scoresde.training.notebook import described, live, run_page
 from scoresde.training.state import identity, pack, unpack
 from scoresde.training.stop import Stop
 from scoresde.training.update import Loss, Update, check_loss, default_loss
@@ -89,6 +89,7 @@ class Trainer(Generic[ScoreT]):
         step: Updates so far.
         ema: The averages of the weights; `ema.model` is the result.
         held_out: The data set aside and the best checkpoint of theirs, or None.
+        history: The rows of the log so far.
 
     Raises:
         ShapeError: The data's events have another shape than the score's.
@@ -159,15 +160,22 @@ class Trainer(Generic[ScoreT]):
         self._guard = Guard(
             self.config, self._update.describe, lambda: None if keeper is None else keeper.newest
         )
-        self.callbacks = Callbacks(callbacks if distributed.is_main() else ())
+        path = None if keeper is None else keeper.folder / "log.jsonl"
+        self.history = History(path)
+        logs = [self.history] if path is None else [JSONLines(path), self.history]
+        self.callbacks = Callbacks((*logs, *callbacks) if distributed.is_main() else ())
         if keeper is not None:
             if isinstance(score, ScoreModel):
                 checkpoint.dump(score.description())  # else the first checkpoint would fail
-            if distributed.is_main():
-                self.callbacks.members.insert(0, JSONLines(keeper.folder / "log.jsonl"))
             with keeper.lock.unless_it_fails():
                 self._resume(keeper)
         self.callbacks.on_data(self.data if self.held_out is None else self.held_out.data)
+
+    def __repr__(self) -> str:
+        return f"Trainer({described(self.history, self.config.steps)})"
+
+    def _repr_html_(self) -> str:
+        return run_page(repr(self), self.history)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -192,7 +200,8 @@ class Trainer(Generic[ScoreT]):
 
         Args:
             steps: How many updates at most, at least 0; None is all that are left.
-            progress: Whether to show a bar; None shows it on a terminal.
+            progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
+                now and then elsewhere.
 
         Returns:
             The score with the averaged weights, in eval mode and frozen.
@@ -213,15 +222,13 @@ class Trainer(Generic[ScoreT]):
             raise self._guard.torn(self.step)
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
         recent: list[Tensor] = []
-        bar = tqdm(
-            total=self.config.steps, initial=self.step, desc="training", unit="step",
-            disable=not distributed.is_main() or (None if progress is None else not progress),
-        )  # fmt: skip
+        shown = progress if distributed.is_main() else False
         with (
-            bar,
+            showing(self.config.steps, "training", done=self.step, show=shown, keep=True) as bar,
             Stop() as stop,
             contextlib.nullcontext() if self._keeper is None else self._keeper.alone(self.step),
             training(self.score, self.config, self._update.beside),
+            live(self.callbacks, self.history, self.config.steps, show=shown),
             self.callbacks.watching(lambda: self.step, self.config),
             self._kept(recent),
             contextlib.closing(self._batches.since(self.step)) as batches,
@@ -244,17 +251,18 @@ class Trainer(Generic[ScoreT]):
                 bar.update()
                 told = stop.agreed()  # once a step: another may come while it is saved
                 due = self._is_due()
-                judged = self._look() if due else None
+                held = self.held_out if due else None
+                judged = None if held is None else held.look(self.step, self.ema.whole().model)
                 last = self.step == end or told is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % self.config.keeping.log_every == 0:
                     try:
-                        loss = self._log(recent, judged)
+                        self._log(recent, judged)
                     except KeyboardInterrupt:  # by a callback, if no signal was received
                         if distributed.size() == 1 and stop.received is None:
                             self._save(last=True)
                         raise
-                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                    bar.note(**self.history.latest)
                     recent.clear()
                 if snapshot:
                     distributed.on_main(self.ema.whole().snapshot)
@@ -283,18 +291,12 @@ class Trainer(Generic[ScoreT]):
         """Return whether the run has a checkpoint here, wherever it is interrupted."""
         return self.step == self.config.steps or self.step % self.config.keeping.save_every == 0
 
-    def _look(self) -> float | None:
-        """Look at the data set aside, where there are any; return their loss."""
-        if self.held_out is None:
-            return None
-        return self.held_out.look(self.step, self.ema.whole().model)
-
-    def _log(self, recent: list[Tensor], held: float | None) -> float:
-        """Look at the steps since the last look; return the mean loss."""
+    def _log(self, recent: list[Tensor], held: float | None) -> None:
+        """Look at the steps since the last look, and tell what was found."""
         found = distributed.mean(torch.stack(recent).double().cpu())
         found = self._guard.look(self.step - len(recent), found)
         if not len(found):
-            return math.nan  # all were left out: there is no loss to tell
+            return  # all were left out: there is no loss to tell
         loss, norm = found.mean(0).tolist()
         line = {
             "step": self.step,
@@ -309,17 +311,14 @@ class Trainer(Generic[ScoreT]):
             line["skipped"] = self._guard.skipped
             self._guard.skipped = 0
         self.callbacks.on_log(line)
-        return float(loss)
 
     def _save(self, *, last: bool) -> None:
         if (keeper := self._keeper) is None:
             return
         state = self._packed()
         self._guard.check(self.step, state, self.optimizer)
-        ema = self.ema.whole()
-        if distributed.on_main(
-            lambda: keeper.save(self.step, state, ema.results, self.held_out, last)
-        ):
+        ema, held = self.ema.whole(), self.held_out
+        if distributed.on_main(lambda: keeper.save(self.step, state, ema.results, held, last)):
             self.callbacks.on_checkpoint(self.step, ema.model)
 
     def _packed(self) -> dict[str, Tensor]:

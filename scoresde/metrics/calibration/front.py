@@ -59,7 +59,8 @@ def calibrate(
         rerun: Whether an alarm is looked into once more.
         batch_size: Data sets for which draws are made at once.
         seed: The randomness, that of `draw` and `simulate` too.
-        progress: Whether to show a bar; None shows it on a terminal.
+        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
+            now and then elsewhere.
 
     Raises:
         InvalidValueError: A number is out of range.
@@ -122,7 +123,8 @@ def calibrate_pairs(
         level: The probability that draws of the law raise an alarm, in (0, 1).
         batch_size: Pairs for which draws are made at once.
         seed: The randomness, that of the choice and of `draw` too.
-        progress: Whether to show a bar; None shows it on a terminal.
+        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
+            now and then elsewhere.
 
     Raises:
         DataError: There are too few pairs.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scoresde.checks import as_numbers, check_integer, check_range, quoted, seeded
 from scoresde.errors import (
@@ -23,6 +22,7 @@ from scoresde.metrics.calibration.result import Calibration, Quantity
 from scoresde.metrics.checks import finite
 from scoresde.metrics.interval import mean_interval
 from scoresde.metrics.resampling import Estimate
+from scoresde.progress import showing
 
 __all__ = ["Draw", "LogDensity", "Pairs", "Study", "checked"]
 
@@ -118,8 +118,7 @@ class Study:
     ) -> Iterator[tuple[slice, Tensor]]:
         """Yield rows, and the draws `(m, L, *event)` for their data."""
         n, event = len(theta), theta.shape[1:]
-        hidden = None if self.progress is None else not self.progress
-        with tqdm(total=n, desc="calibrating", unit="data set", disable=hidden, leave=False) as bar:
+        with showing(n, "calibrating", unit="data set", show=self.progress) as bar:
             for first in range(0, n, self.batch_size):
                 rows = slice(first, min(first + self.batch_size, n))
                 seed = int(torch.randint(2**62, (), generator=g))

@@ -1,0 +1,221 @@
+"""Show how far long work has come.
+
+In a terminal and in a notebook that is a bar. Elsewhere, as in a log file or behind a pipe, it is a
+line on stderr now and then: the first after 10 seconds, the next at least 30 seconds later, so that
+short work stays silent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TextIO, TypeVar
+
+from tqdm import TqdmWarning
+from tqdm.std import tqdm
+
+from scoresde import distributed
+
+__all__ = ["Progress", "duration", "each", "in_notebook", "showing"]
+
+T = TypeVar("T")
+
+# Seconds to the first line, and between two later ones: at least so many, and this share of the
+# time that has passed.
+_FIRST, _GAP, _SHARE = 10.0, 30.0, 1 / 60
+
+
+class Progress(Protocol):
+    """Receive how far the work has come."""
+
+    def update(self, n: int = 1) -> object:
+        """Count `n` more units of the work."""
+
+    def note(self, **values: float) -> None:
+        """Replace the numbers that are shown beside the count."""
+
+
+@contextmanager
+def showing(
+    total: int | None,
+    doing: str,
+    *,
+    unit: str = "step",
+    done: int = 0,
+    show: bool | None = None,
+    keep: bool = False,
+    delay: float = 0.0,
+) -> Iterator[Progress]:
+    """Show the progress of the work in the block.
+
+    Args:
+        total: How many units there are, or None where nobody knows.
+        doing: What is done, such as "sampling".
+        unit: The name of one unit.
+        done: How many were done before.
+        show: True shows a bar wherever the output goes, False shows nothing, and None shows a bar
+            in a terminal or a notebook and lines elsewhere; of several processes the first one.
+        keep: Whether a finished bar stays.
+        delay: Seconds before the bar appears.
+
+    Examples:
+        >>> with showing(3, "counting", show=False) as progress:
+        ...     for _ in range(3):
+        ...         progress.update()
+    """
+    if show is None and not distributed.is_main():
+        show = False
+    stream = sys.stderr
+    if show is False or stream is None:
+        yield _Silent()
+    elif show or in_notebook() or _is_terminal(stream):
+        kind = _bar_of_notebook() if in_notebook() else tqdm
+        with kind(
+            total=total, initial=done, desc=doing, unit=unit, leave=keep, delay=delay,
+            file=None if in_notebook() else _Harmless(stream),
+        ) as bar:  # fmt: skip
+            yield _Bar(bar)
+    else:
+        lines = _Lines(total, doing, unit, done, stream)
+        try:
+            yield lines
+        finally:
+            lines.close()
+
+
+def each(items: Sequence[T], doing: str, *, unit: str = "step", show: bool | None) -> Iterator[T]:
+    """Yield the items, and show how many are done; `show` as in `showing`."""
+    with showing(len(items), doing, unit=unit, show=show) as progress:
+        for item in items:
+            yield item
+            progress.update()
+
+
+def in_notebook() -> bool:
+    """Return whether a Jupyter kernel runs this code."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it, in at most two units.
+
+    Examples:
+        >>> duration(42.3), duration(100), duration(4000), duration(200000)
+        ('42 s', '1 min 40 s', '1 h 6 min', '2 d 7 h')
+    """
+    left = round(seconds)
+    parts: list[str] = []
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, size)
+        if count or parts or name == "s":
+            parts.append(f"{count} {name}" if count or not parts else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
+class _Silent:
+    """Show nothing."""
+
+    def update(self, n: int = 1) -> None:
+        """Do nothing."""
+
+    def note(self, **values: float) -> None:
+        """Do nothing."""
+
+
+class _Bar:
+    """Move a bar of tqdm."""
+
+    def __init__(self, bar: Any) -> None:
+        self.update = bar.update
+        self._bar = bar
+
+    def note(self, **values: float) -> None:
+        """Show the numbers at the end of the bar."""
+        shown = {_spelt(name): f"{value:.3g}" for name, value in values.items()}
+        self._bar.set_postfix(shown, refresh=False)
+
+
+class _Lines:
+    """Write a line now and then."""
+
+    def __init__(self, total: int | None, doing: str, unit: str, done: int, stream: TextIO) -> None:
+        self.total, self.doing, self.unit, self.count = total, doing, unit, done
+        self._first, self._values, self._stream = done, "", _Harmless(stream)
+        self._start = time.monotonic()
+        self._due, self._spoke = self._start + _FIRST, False
+
+    def update(self, n: int = 1) -> None:
+        """Count, and write a line where one is due."""
+        self.count += n
+        now = time.monotonic()
+        if now < self._due:
+            return
+        passed = now - self._start
+        self._due = now + max(_GAP, passed * _SHARE)
+        self._spoke = True
+        left = ""
+        if self.total is not None and self.count > self._first:
+            rest = (self.total - self.count) * passed / (self.count - self._first)
+            left = f"  {duration(max(rest, 0))} left"
+        self._say(f"{self._values}{left}")
+
+    def note(self, **values: float) -> None:
+        """Keep the numbers for the next line."""
+        self._values = "".join(f"  {_spelt(name)} {value:.3g}" for name, value in values.items())
+
+    def close(self) -> None:
+        """Write how long it took, where anything was written."""
+        if self._spoke:
+            self._say(f"{self._values}  after {duration(time.monotonic() - self._start)}")
+
+    def _say(self, rest: str) -> None:
+        of = "" if self.total is None else f"/{self.total:,}"
+        self._stream.write(f"{self.doing}: {self.unit} {self.count:,}{of}{rest}\n")
+        self._stream.flush()
+
+
+class _Harmless:
+    """Write to a stream; what cannot be written, as to a closed terminal, is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, where that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return 0
+
+    def flush(self) -> None:
+        """Flush the stream, where that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Return whether a stream leads to a terminal; a closed one does not."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return stream.isatty()
+    return False
+
+
+def _bar_of_notebook() -> Any:
+    """Return the bar of tqdm with widgets, or the one of text where there are no widgets."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.auto import tqdm as automatic
+    return automatic
+
+
+def _spelt(name: str) -> str:
+    """Return the name of a number as it is shown."""
+    return name.replace("_", "-")

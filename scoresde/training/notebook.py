@@ -1,0 +1,111 @@
+"""A run in a notebook: its numbers and the curve of its loss, as it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from scoresde import plot
+from scoresde.progress import in_notebook
+from scoresde.result import page
+from scoresde.training.callbacks import Callback, Callbacks
+from scoresde.training.log import History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["live", "losses", "run_page"]
+
+# Seconds between two pictures of the loss, at least.
+_GAP = 5.0
+
+
+def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
+    """Draw the loss over the steps, and that of held-out data where there are any.
+
+    Args:
+        rows: Rows of a log.
+
+    Returns:
+        The figure, or None where no row has a loss.
+    """
+    known = [row for row in rows if "loss" in row]
+    held = [row for row in rows if "held_out" in row]
+    if not known:
+        return None
+    steps, values = ([row[name] for row in known] for name in ("step", "loss"))
+    drawn = plot.curve(values, steps=steps, label="training" if held else None)
+    if held:
+        steps, values = ([row[name] for row in held] for name in ("step", "held_out"))
+        plot.curve(values, steps=steps, label="held-out data", ax=drawn.axes[0])
+    return drawn
+
+
+def run_page(text: str, history: History) -> str:
+    """Return what a notebook shows of a run: a line of text, and the curve of the loss."""
+    return page(text, losses(history.rows))
+
+
+@contextmanager
+def live(
+    callbacks: Callbacks, history: History, steps: int, *, show: bool | None
+) -> Iterator[None]:
+    """Show the run below the cell of a notebook while the block trains; elsewhere do nothing.
+
+    Args:
+        callbacks: Those of the run.
+        history: Its log.
+        steps: How many updates the run has in all.
+        show: False shows nothing.
+    """
+    if show is False or not in_notebook():
+        yield
+        return
+    callbacks.members.append(watcher := _Live(history, steps))
+    try:
+        yield
+    finally:
+        if watcher in callbacks.members:  # it is not after a failure
+            callbacks.members.remove(watcher)
+
+
+class _Live(Callback):
+    """Show the loss of a run, and replace the picture every few seconds and at the end."""
+
+    def __init__(self, history: History, steps: int) -> None:
+        self._history, self._steps = history, steps
+        self._shown: Any = None
+        self._when = time.monotonic()
+
+    def on_log(self, row: Mapping[str, float]) -> None:
+        """Draw, where that is due."""
+        if time.monotonic() - self._when > _GAP:
+            self._draw()
+
+    def on_end(self, step: int) -> None:
+        """Draw the whole run."""
+        self._draw()
+
+    def _draw(self) -> None:
+        if not self._history.rows:
+            return
+        notebook: Any = import_module("IPython.display")
+        text = described(self._history, self._steps)
+        picture = notebook.HTML(run_page(text, self._history))
+        if self._shown is None:
+            self._shown = notebook.display(picture, display_id=True)
+        else:
+            self._shown.update(picture)
+        self._when = time.monotonic()
+
+
+def described(history: History, steps: int) -> str:
+    """Return the last numbers of a run in a line."""
+    step = history.rows[-1]["step"] if history.rows else 0
+    numbers = "".join(
+        f", {name.replace('_', '-')} {value:.3g}" for name, value in history.latest.items()
+    )
+    return f"step {step:,} of {steps:,}{numbers}"

@@ -1,0 +1,76 @@
+"""A notebook, run by a real kernel: work shows how far it is, and results are shown as pictures."""
+
+import nbclient
+import nbformat
+import pytest
+
+CELLS = [
+    """
+    import warnings
+    warnings.simplefilter("error")
+    import torch
+    import scoresde
+    x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
+    """,
+    "[name for name in dir(scoresde) if name in ('training', 'plot', 'metrics', 'audit', 'ema', 'arena')]",
+    """
+    model = scoresde.ScoreModel(scoresde.nn.MLP(2, hidden=(16,)), scoresde.VESDE(), (2,))
+    config = scoresde.training.TrainConfig(steps=60, batch_size=32).changed(held_out=0.25, log_every=20)
+    trainer = scoresde.training.Trainer(model, x, config)
+    trained = trainer.train()
+    """,
+    "trainer",
+    "trained",
+    "samples = scoresde.sample(trained, sampler='ddim', steps=20, n=50, seed=0)",
+    "scoresde.plot.samples({'data': x, 'samples': samples})",
+    "scoresde.sample(trained, sampler='ddim', steps=20, seed=0, progress=False).shape",
+]
+
+
+@pytest.fixture(scope="module")
+def outputs() -> list[list[dict]]:
+    """What each cell showed."""
+    cells = [nbformat.v4.new_code_cell("\n".join(map(str.strip, c.splitlines()))) for c in CELLS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, timeout=240).execute()
+    return [cell.outputs for cell in notebook.cells]
+
+
+def text_of(cell: list[dict]) -> str:
+    """The words that a cell wrote."""
+    return "".join(out.get("text", "") for out in cell)
+
+
+def data_of(cell: list[dict]) -> dict[str, str]:
+    """The last object that a cell showed, by the kinds of its content."""
+    return [out["data"] for out in cell if "data" in out][-1]
+
+
+def test_the_documented_modules_are_completed(outputs):
+    assert all(name in data_of(outputs[1])["text/plain"] for name in ("training", "plot", "audit"))
+
+
+def test_a_training_shows_a_bar_and_the_curve_of_its_loss(outputs):
+    shown = text_of(outputs[2])
+    assert "60/60" in shown
+    assert "loss=" in shown
+    assert "held-out=" in shown
+    page = data_of(outputs[2])["text/html"]
+    assert "step 60 of 60, loss" in page
+    assert "data:image/png;base64," in page
+
+
+def test_a_trainer_and_a_model_are_shown_with_their_pictures(outputs):
+    for cell, words in ((3, ["step 60 of 60"]), (4, ["MLP", "VESDE", "2 numbers"])):
+        page = data_of(outputs[cell])["text/html"]
+        assert all(word in page for word in words)
+        assert "data:image/png;base64," in page
+
+
+def test_sampling_shows_a_bar_unless_it_is_told_not_to(outputs):
+    assert "sampling" in text_of(outputs[5])
+    assert text_of(outputs[7]) == ""
+
+
+def test_a_picture_is_shown_where_it_is_made(outputs):
+    assert data_of(outputs[6])["image/png"].startswith("iVBOR")
