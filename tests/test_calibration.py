@@ -207,6 +207,7 @@ def test_the_exact_posterior_passes_and_its_sharpness_is_that_of_the_closed_form
     assert 0.2 < found.skill.low < found.skill.value < found.skill.high < 0.7
 
 
+@pytest.mark.law(74)
 @pytest.mark.parametrize(
     "draw",
     [
@@ -224,6 +225,7 @@ def test_a_posterior_that_is_wrong_is_rejected(draw):
     assert not found.passed, str(found)
 
 
+@pytest.mark.law(74)
 def test_draws_of_the_prior_are_rejected_by_the_distance_alone():
     """Entries and projections pass, since the draws have the law of the truth."""
 
@@ -235,6 +237,7 @@ def test_draws_of_the_prior_are_rejected_by_the_distance_alone():
     assert abs(found.skill.value) < 0.03
 
 
+@pytest.mark.law(74)
 def test_false_alarms_are_as_rare_as_stated():
     """At 20 % in all, 60 repetitions: fewer than 20 % plus 4 standard errors."""
     alarms = sum(

@@ -82,6 +82,7 @@ def step_files(path):
     return [file.name for file in sorted(path.glob("step-*"))]
 
 
+@pytest.mark.law(61)
 @given(
     seed=st.integers(0, 2**31),
     dtype=st.sampled_from(DTYPES),

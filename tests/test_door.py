@@ -199,6 +199,7 @@ WRONG_SHAPES = {
 }
 
 
+@pytest.mark.law(66)
 @pytest.mark.parametrize("name", WRONG_SHAPES)
 @pytest.mark.parametrize("ask", ["score", "drift", "denoise"])
 def test_a_score_of_another_shape_is_refused_and_not_broadcast(name, ask):

@@ -44,6 +44,7 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
 
 
+@pytest.mark.law(63)
 @given(seed=st.integers(0, 2**31), decay=st.floats(0, 0.9999), updates=st.integers(1, 30))
 def test_without_warmup_the_average_is_the_geometric_sum(seed, decay, updates):
     model = point(seed)
@@ -61,6 +62,7 @@ def test_without_warmup_the_average_is_the_geometric_sum(seed, decay, updates):
 
 
 # The update computes 1 - d, which knows a decay below 1e-16 from 0 no more.
+@pytest.mark.law(63)
 @given(decay=st.just(0.0) | st.floats(1e-3, 0.9999), updates=st.integers(1, 200))
 def test_the_warmup_weighs_update_k_by_the_documented_rule(decay, updates):
     model = point()
@@ -121,6 +123,7 @@ def test_the_average_is_lent_to_the_model_within_the_block_only():
     assert model.free.requires_grad
 
 
+@pytest.mark.law(63)
 def test_the_model_gets_its_weights_back_when_the_block_fails():
     model = point()
     ema = EMA(model)

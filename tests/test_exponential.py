@@ -280,6 +280,7 @@ def flow_map():
     return p, torch.from_numpy(solution.y[:, -1]).reshape(p.x.shape)
 
 
+@pytest.mark.law(25)
 @pytest.mark.parametrize(
     ("sampler", "order", "sizes"),
     [
@@ -312,6 +313,7 @@ def test_without_noise_a_method_converges_to_the_flow_map_at_its_order(
     assert max(scaled[-2:]) <= 2 * max(scaled[:3]), scaled
 
 
+@pytest.mark.law(25)
 @pytest.mark.parametrize(
     ("sampler", "order"),
     [

@@ -250,6 +250,7 @@ ORDERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.law(25)
 @pytest.mark.parametrize(
     ("case", "sde"), in_turn(ORDERS, [VESDE(0.01, 5), SubVPSDE(), FlowSDE()], 2), ids=repr
 )
@@ -268,6 +269,7 @@ def test_whole_runs_converge_at_their_order(case, sde):
 # Exactness
 
 
+@pytest.mark.law(26)
 @pytest.mark.parametrize("name", sorted(RESCALED - {"ancestral_large", "fast_pilot", "heun_churn"}))
 @FEWER
 @given(st.data())
@@ -297,6 +299,7 @@ def test_ddim_leaves_too_little_variance_in_other_data(data, var):
     assert run(DDIM(), score, times)[1] < law(score, times[-1])[1] * (1 - 1e-9)
 
 
+@pytest.mark.law(21)
 @given(st.data())
 def test_ddim_multiplies_standard_normal_data_under_vp_by_the_cosine_of_its_angle(data):
     sde = data.draw(vp_sdes())

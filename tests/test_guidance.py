@@ -76,6 +76,7 @@ def state(sde, seed=0, n=3, d=2):
 # The line through two scores
 
 
+@pytest.mark.law(54)
 @given(sdes(continuous=True), generators(), st.floats(-3, 5), st.data())
 def test_guidance_is_affine_in_the_scale_between_the_two_scores(sde, generator, scale, data):
     score = Linear.drawn(sde, generator)
@@ -103,6 +104,7 @@ def network():
     return model
 
 
+@pytest.mark.law(54)
 def test_at_0_at_1_and_outside_of_the_interval_a_network_is_itself_bit_for_bit():
     model, x, t = network(), torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), 0.5
     condition = {"label": torch.tensor([0, 1, 2, -1, 0])}
@@ -118,6 +120,7 @@ def test_at_0_at_1_and_outside_of_the_interval_a_network_is_itself_bit_for_bit()
     assert torch.allclose(every[3], free[3], atol=1e-5)  # its label is missing
 
 
+@pytest.mark.law(68)
 @pytest.mark.parametrize(
     ("scale", "interval", "given", "free"),
     [
@@ -276,6 +279,7 @@ class Smooth(Wrapped):
         return -x + 0.01 * torch.tanh(self.ask(self.score, x, t, condition))
 
 
+@pytest.mark.law(52)
 @given(sdes(continuous=True), generators(), st.data())
 def test_a_classifier_with_the_true_likelihood_is_bayes_rule(sde, generator, data):
     """Whether or not it declares the condition as its own."""

@@ -32,6 +32,7 @@ def observed(score, n, seed=0):
     return score.a @ x + normal[1:, :k] @ torch.linalg.cholesky(score.noise).T
 
 
+@pytest.mark.law(67)
 @pytest.mark.parametrize("covariance", ["moments", "jacobian"])
 @given(sdes(continuous=True), generators(), st.integers(1, 12), st.data())
 def test_composition_is_exact_for_gaussians(covariance, sde, generator, n, data):
@@ -65,6 +66,7 @@ class PlainSum(Wrapped):
         return sum(each) - (len(each) - 1) * self.score(x, t)
 
 
+@pytest.mark.law(67)
 def test_the_plain_sum_of_ten_scores_has_a_hundredth_of_the_variance():
     """Prior and noise of variance 1: by the flow .5^10, where 1 / 11 is right."""
     sde = scoresde.VESDE(1e-3, 300.0)

@@ -69,6 +69,7 @@ def mixtures(draw):
 # The same gradient as denoising
 
 
+@pytest.mark.law(42)
 @pytest.mark.parametrize("name", IMPLICIT)
 @given(sde=sdes(), mixture=mixtures(), data=st.data())
 def test_the_gradient_is_that_of_denoising(name, sde, mixture, data):
@@ -96,6 +97,7 @@ def test_the_gradient_is_that_of_denoising(name, sde, mixture, data):
     assert_close(controlled, theirs, rtol=1e-8, atol=1e-8 * float(1 + reach / sigma))
 
 
+@pytest.mark.law(42)
 @pytest.mark.parametrize("loss", [ism_loss, ssm_loss], ids=["ism", "ssm"])
 @given(sde=sdes(), mean=st.floats(-3, 3), std=log_floats(0.1, 3), data=st.data())
 def test_the_loss_is_the_fisher_divergence_up_to_a_constant(loss, sde, mean, std, data):
@@ -176,6 +178,7 @@ def test_the_step_of_finite_differences_is_in_units_of_the_noise(sde, step, data
 # Directions
 
 
+@pytest.mark.law(42)
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_every_projection_has_the_identity_for_its_second_moment(projection):
     """Seen through a score s = A x: E v^T A v = tr A, within 5 standard errors of 100,000."""

@@ -51,6 +51,7 @@ def close(a: Tensor, b: Tensor, rel: float) -> None:
     assert_close(a, b, rtol=rel, atol=0)
 
 
+@pytest.mark.law(77)
 @given(st.data())
 def test_the_kernel_of_a_drift_and_diffusion_is_the_closed_one(data):
     base = data.draw(sdes(continuous=True).filter(begins_with_the_data))

@@ -39,6 +39,7 @@ def close(a, b, rel):
     assert_close(a, b, rtol=rel, atol=0)
 
 
+@pytest.mark.law(11)
 @given(twins())
 def test_levels_are_a_geometric_sequence(pair):
     ve, ladder = pair
@@ -51,6 +52,7 @@ def test_levels_are_a_geometric_sequence(pair):
         close(sigma[1:] / sigma[:-1], (sigma[1] / sigma[0]).expand(sde.levels - 1), 1e-12)
 
 
+@pytest.mark.law(11)
 @given(twins())
 def test_a_geometric_ladder_has_the_times_marginals_and_transitions_of_ve(pair):
     ve, ladder = pair
@@ -80,6 +82,7 @@ def test_a_geometric_ladder_is_trained_at_the_times_of_ve(pair, generator, law):
     close(weights[ours == theirs], others[ours == theirs], 1e-9)
 
 
+@pytest.mark.law(12)
 @given(ladders())
 def test_the_steps_of_variance_are_positive_and_telescope(sde):
     """The first level belongs to the kernel: the process itself adds the rest, and no more."""
@@ -139,6 +142,7 @@ def test_the_moments_of_a_ladder_solve_their_differential_equation(sde):
         assert y[1] == pytest.approx(var, abs=1e-9 * max(1, var))
 
 
+@pytest.mark.law(13)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("levels", [2, 3, 11, 1000, 2000, 100_000])
 @pytest.mark.parametrize("kind", [*KINDS.values(), UserSDE])
@@ -158,6 +162,7 @@ def test_every_level_has_its_own_index(kind, levels, dtype):
     assert torch.equal(sde.times().flip(0)[levels - 1 - labels], t)
 
 
+@pytest.mark.law(13)
 @given(st.sampled_from([VPSDE, CosineSDE, UserSDE]), st.integers(2, 3000), st.data())
 def test_the_index_is_the_nearest_level(kind, levels, data):
     sde = kind(levels=levels)
@@ -206,6 +211,7 @@ def test_an_sde_with_levels_is_trained_at_its_levels_only(name, law):
         assert (weights == 1).all()
 
 
+@pytest.mark.law(14)
 @given(st.data())
 def test_denoising_on_a_ladder_is_continuous_denoising_at_its_levels(data):
     """The loss of NCSN, sigma_i^2 |s(x + sigma_i z) + z / sigma_i|^2 at a random level i."""
@@ -239,6 +245,7 @@ def test_denoising_on_a_ladder_is_continuous_denoising_at_its_levels(data):
     assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.law(14)
 def test_ddpm_approaches_vp_at_first_order():
     """|alpha_bar / alpha^2 - 1| = O(1 / N) where level i of N stands at time (i + 1) / N."""
     vp, errors = VPSDE(), []

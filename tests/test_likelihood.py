@@ -76,6 +76,7 @@ def skewed(d):
 # Values
 
 
+@pytest.mark.law(47)
 @settings(max_examples=12)
 @given(st.data())
 def test_the_density_of_a_gaussian_is_exact_at_every_time_of_every_sde(data):
@@ -136,6 +137,7 @@ def test_the_moments_of_a_point_and_of_a_score_that_turns_are_read_too():
     assert_close(found.cov, cov, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.law(47)
 @given(st.data())
 @settings(max_examples=10)
 def test_the_gap_of_another_prior_is_the_closed_form(data):
@@ -207,6 +209,7 @@ def test_the_constant_of_the_prior_is_that_of_each_condition():
     assert (found.nfe > 640).all()
 
 
+@pytest.mark.law(48)
 @pytest.mark.parametrize("prior", [None, Moments(0.0, var=0.0)], ids=["own", "other"])
 def test_the_density_integrates_to_one_under_any_prior(prior):
     sde = VPSDE()
@@ -272,6 +275,7 @@ def test_what_the_heat_equation_leaves_falls_with_the_fourth_power_of_the_noise(
     assert 12 < bars[0] / bars[1] < 20
 
 
+@pytest.mark.law(51)
 @given(st.data())
 @settings(max_examples=3)
 def test_an_affine_map_of_the_data_shifts_the_density_by_its_determinant(data):
@@ -306,6 +310,7 @@ def test_the_usual_recipe_errs_ten_times_as_much_at_about_the_same_cost():
 # Error bars
 
 
+@pytest.mark.law(78)
 def test_the_table_of_coverage_holds_in_short():
     """The gate's own comparison, on fewer points: none of its quantities has a bar too small."""
     path = Path(__file__).parents[1] / "examples/benchmarks/intervals/likelihoods.py"
@@ -660,6 +665,7 @@ def test_the_probes_of_a_sample_are_not_the_signs_of_its_start():
 # Latents
 
 
+@pytest.mark.law(23)
 @pytest.mark.parametrize("name", SDES)
 def test_latents_lead_back_to_their_samples(name):
     sde = SDES[name]
@@ -803,6 +809,7 @@ def uniform(value, d):
     return LogProb(torch.tensor([value], dtype=DOUBLE), {}, torch.zeros(1), d)
 
 
+@pytest.mark.law(50)
 def test_uniform_bytes_have_eight_bits_per_dimension():
     """On [-1, 1) in D dimensions the density is 2^-D, and the transform is worth 7 bits."""
     found = uniform(-12 * math.log(2), 12)
@@ -870,6 +877,7 @@ def test_one_level_is_too_few():
         Dequantization.centred(1)
 
 
+@pytest.mark.law(50)
 def test_data_without_a_declared_transform_have_no_bits():
     with pytest.raises(InvalidTypeError, match="declare data_transform='uint8'"):
         bits_per_dim(uniform(-1.0, 2), torch.zeros(1, 2))

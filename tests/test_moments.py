@@ -226,6 +226,7 @@ def test_drawing_the_prior_needs_no_global_randomness():
     assert torch.equal(one, other)
 
 
+@pytest.mark.law(5)
 @given(st.data())
 def test_the_mismatch_of_the_prior_is_a_distance_of_gaussians(data):
     """W2 of commuting Gaussians: sqrt(|m - m'|^2 + |S^1/2 - S'^1/2|_F^2)."""
@@ -242,6 +243,7 @@ def test_the_mismatch_of_the_prior_is_a_distance_of_gaussians(data):
     assert torch.equal(best.var, at_end.var)
 
 
+@pytest.mark.law(5)
 @given(shapes(), generators())
 def test_the_mismatch_of_vp_at_a_point_is_a_few_thousandths_of_its_norm(event, generator):
     point = 30 * torch.randn(event, generator=generator, dtype=torch.float64)
@@ -251,6 +253,7 @@ def test_the_mismatch_of_vp_at_a_point_is_a_few_thousandths_of_its_norm(event, g
     assert mismatch >= 6.5e-3 * norm
 
 
+@pytest.mark.law(5)
 @given(st.floats(-50, 50), shapes(), st.floats(0.01, 2))
 def test_the_mismatch_of_ve_at_a_point_is_its_norm(value, event, var):
     point = torch.full(event, value, dtype=torch.float64)

@@ -119,6 +119,7 @@ def test_a_unet_of_any_kind_returns_the_shape_of_its_input_and_finite_values(dra
     assert y.isfinite().all()
 
 
+@pytest.mark.law(58)
 @pytest.mark.parametrize("size", [(28, 28), (15, 18), (9, 1), (27, 28), (7, 13)])
 @pytest.mark.parametrize("patch", [1, 2])
 def test_odd_and_oblong_images_keep_their_own_shape(size, patch):
@@ -224,6 +225,7 @@ def test_waves_have_the_stated_frequencies():
 # --- what an output depends on ------------------------------------------------------------------
 
 
+@pytest.mark.law(55)
 @settings(max_examples=10)
 @given(unets(2))
 def test_the_gradient_of_one_sample_in_another_is_exactly_zero_in_training_too(drawn):
@@ -237,6 +239,7 @@ def test_the_gradient_of_one_sample_in_another_is_exactly_zero_in_training_too(d
     assert by_c[1] == 0
 
 
+@pytest.mark.law(56)
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 def test_the_noise_level_matters_after_a_few_steps_of_training(embedding):
     net = built(
@@ -252,6 +255,7 @@ def test_the_noise_level_matters_after_a_few_steps_of_training(embedding):
     assert (low - high).abs().max() > 1e-3
 
 
+@pytest.mark.law(56)
 def test_a_new_network_returns_zero_and_learns_all_the_same():
     for net, x in [
         (built(lambda: UNet(1, channels=(8, 8), blocks=1, attention=(1,)), zeros=True), (1, 8, 8)),
@@ -282,6 +286,7 @@ def test_the_input_reaches_the_output_past_residual_branches_that_return_nothing
 # --- symmetries ---------------------------------------------------------------------------------
 
 
+@pytest.mark.law(57)
 @settings(max_examples=15)
 @given(SEEDS, st.integers(1, 3), st.integers(1, 2), st.integers(1, 2), st.integers(1, 3), st.data())
 def test_a_circular_unet_commutes_with_shifts_by_its_coarsest_cell(
@@ -302,6 +307,7 @@ def test_a_circular_unet_commutes_with_shifts_by_its_coarsest_cell(
     )
 
 
+@pytest.mark.law(57)
 def test_a_zero_padded_unet_commutes_with_shifts_away_from_the_border():
     net = small(patch=2).double()
     net.body.down[0].norm1 = net.body.down[0].norm2 = nn.Identity()
@@ -314,6 +320,7 @@ def test_a_zero_padded_unet_commutes_with_shifts_away_from_the_border():
     assert (moved - still).abs().max() > 1e-3
 
 
+@pytest.mark.law(57)
 @given(SEEDS, st.integers(1, 2))
 def test_a_unet_with_mirrored_kernels_commutes_with_flips_of_odd_images(seed, levels):
     net = small() if levels == 2 else built(lambda: UNet(1, channels=(8,), blocks=1, features=8))
@@ -333,6 +340,7 @@ def test_a_unet_with_mirrored_kernels_commutes_with_flips_of_odd_images(seed, le
 # --- precision and modes ------------------------------------------------------------------------
 
 
+@pytest.mark.law(59)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 def test_half_precision_is_finite_and_near_single(dtype, embedding):
@@ -370,6 +378,7 @@ def test_noise_levels_are_embedded_in_single_precision_under_autocast_and_in_hal
     assert (expected[1:] - expected[:-1]).abs().amax(1).min() > 1e-4, "two levels look the same"
 
 
+@pytest.mark.law(60)
 @given(SEEDS)
 def test_evaluation_is_deterministic_and_dropout_acts_in_training_only(seed):
     x, c = normal(seed, 2, 1, 8, 8), normal(seed, 2)

@@ -116,6 +116,7 @@ def test_seeds_that_differ_in_one_bit_or_by_one_have_other_noise(bit, seed, shif
 # A pure function
 
 
+@pytest.mark.law(75)
 @given(SEEDS, st.integers(0, 2**40), EVENTS, st.data())
 def test_a_sample_is_the_same_bit_for_bit_in_any_batch(seed, first, event, data):
     n = data.draw(st.integers(1, 40))
@@ -187,6 +188,7 @@ def test_draws_reach_far_into_the_tail_and_are_finite():
     assert -6.5 < z.min() < -4.7
 
 
+@pytest.mark.law(75)
 @pytest.mark.parametrize("word", [0, 2**64 - 1, 2**31, 2**63, 2**63 + 2**31])
 def test_every_word_makes_a_finite_number(word):
     raw = np.full((1, 4), word, dtype=np.uint64)
@@ -194,6 +196,7 @@ def test_every_word_makes_a_finite_number(word):
         assert (z.abs() < 9).all()
 
 
+@pytest.mark.law(75)
 def test_words_of_two_purposes_never_meet():
     words = philox.Words([3, 3, 8], [0, 1, 0])
     drawn = np.concatenate([words(8, (0, 0, 0), purpose) for purpose in range(3)])

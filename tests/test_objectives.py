@@ -90,6 +90,7 @@ def gaussian(data):
 # The minimum
 
 
+@pytest.mark.law(40)
 @given(sde=sdes(), mean=st.floats(-3, 3), var=log_floats(1e-3, 10), data=st.data())
 def test_the_best_linear_score_is_the_score_of_the_gaussian(sde, mean, var, data):
     """For s = a x + b the gradient vanishes at a = -1 / V, b = alpha mu / V."""
@@ -108,6 +109,7 @@ def test_the_best_linear_score_is_the_score_of_the_gaussian(sde, mean, var, data
     assert (gradient.abs() <= 1e-10 * scale).all()
 
 
+@pytest.mark.law(40)
 @given(sde=sdes(), mean=st.floats(-3, 3), var=log_floats(1e-3, 10), data=st.data())
 def test_any_other_linear_score_loses_more(sde, mean, var, data):
     t = data.draw(times_of(sde))
@@ -126,6 +128,7 @@ def test_any_other_linear_score_loses_more(sde, mean, var, data):
     assert_close(loss, floor + excess, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.law(41)
 @pytest.mark.parametrize("weight", [sigma2, g2, edm(0.5)])
 @pytest.mark.parametrize("full", [False, True])
 @given(sde=sdes(), data=st.data())
@@ -139,6 +142,7 @@ def test_the_floor_is_the_loss_of_the_exact_score(full, weight, sde, data):
     assert_close(loss, dsm_floor(sde, t, moments, weight=weight), rtol=1e-9, atol=rounding)
 
 
+@pytest.mark.law(41)
 def test_the_floor_in_figures():
     """VE at sigma = 1, two dimensions of variance 1/4: 2 * (1/4) / (1/4 + 1) = .4, and not 0."""
     t = VESDE().time(torch.zeros((), dtype=torch.float64))
@@ -167,6 +171,7 @@ class LogNormalVP(VPSDE):
     time_law: ClassVar[TimeLaw] = LogNormal(0.0, 1.2)
 
 
+@pytest.mark.law(43)
 @pytest.mark.parametrize("sde", [VPSDE(), ImportantVP(), VPSDE(levels=9), ImportantVP(levels=9)])
 def test_the_mean_over_random_times_is_the_mean_over_all_times(sde):
     """However the times are drawn; 5 standard errors of 200,000 samples."""
@@ -205,6 +210,7 @@ def test_a_law_that_is_part_of_the_objective_is_not_weighted_away():
     assert abs(log_ratio.mean()) <= 5 * 1.2 / math.sqrt(1000)
 
 
+@pytest.mark.law(44)
 @pytest.mark.parametrize("sde", [ImportantVP(), ImportantVP(levels=9)])
 def test_importance_sampling_flattens_the_likelihood_weight(sde):
     """With p(t) ~ g^2 / sigma^2 each error in the noise counts the same, Z / (T - eps)."""
@@ -246,6 +252,7 @@ WEIGHT_OF = {
 }
 
 
+@pytest.mark.law(44)
 @pytest.mark.parametrize("name", [*WEIGHT_OF, "edm"])
 @given(sde=sdes(), shape=shapes(2, 3), var=log_floats(1e-2, 10), data=st.data())
 def test_each_parameterisation_has_a_weight_under_which_the_loss_is_its_own_error(
@@ -300,6 +307,7 @@ def test_the_weight_multiplies_the_squared_error_of_the_score(sde, data):
 # What it is a function of
 
 
+@pytest.mark.law(46)
 @given(st.data())
 def test_the_loss_of_a_sample_does_not_depend_on_its_batch_mates(data):
     sde, shape = data.draw(sdes()), data.draw(shapes(1, 4))
@@ -471,6 +479,7 @@ def test_a_weight_is_a_function_and_has_the_shape_of_its_times():
         )
 
 
+@pytest.mark.law(80)
 @given(t=st.floats(0.01, 0.99), shape=shapes(2, 4), seed=st.integers(0, 2**32 - 1))
 def test_flow_matching_is_denoising_score_matching_with_its_weight(t, shape, seed):
     """L80: |v - (z - x_0)|^2 with v = f x - g^2 s / 2, the velocity that a score implies."""

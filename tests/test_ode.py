@@ -369,6 +369,7 @@ def ends(sde):
     return torch.tensor(sde.T, dtype=DOUBLE), torch.tensor(sde.eps, dtype=DOUBLE)
 
 
+@pytest.mark.law(19)
 @given(st.data())
 def test_the_solve_is_the_flow_map_of_a_gaussian_there_and_back(data):
     r"""x_s = alpha_s mu + sqrt(V_s / V_t) (x_t - alpha_t mu)."""
@@ -386,6 +387,7 @@ def test_the_solve_is_the_flow_map_of_a_gaussian_there_and_back(data):
     assert_close(back, start, rtol=0, atol=1e-6 * float(v_t.sqrt() / v_s.sqrt() + 1))
 
 
+@pytest.mark.law(23)
 @pytest.mark.parametrize("name", SDES)
 def test_the_round_trip_through_a_mixture_returns(name):
     sde = SDES[name]

@@ -491,7 +491,9 @@ def test_the_command_writes_the_model_and_says_how_good_it_is(run, tmp_path, cap
     stored = tensors(out / "model.safetensors")
     assert all(torch.equal(stored[name], value) for name, value in found.state.items())
     config = json.loads((out / "config.json").read_text())
-    assert config["average"] == {"profile": "decay 0.99", "error": found.error}
+    # a singular value decomposition of the same numbers may differ by rounding
+    error = pytest.approx(found.error, rel=1e-9)
+    assert config["average"] == {"profile": "decay 0.99", "error": error}
     assert config["training"]["done"] == 56
     assert main(["ema", str(folder), "--sigma", "0.12", "--out", str(out)]) == 0
     assert not same(out / "model.safetensors", folder / "model.safetensors")

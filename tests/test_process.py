@@ -69,6 +69,7 @@ def close(a: Tensor, b: Tensor, rel: float, scale: float = 0.0) -> None:
     assert_close(a, b, rtol=rel, atol=rel * scale)
 
 
+@pytest.mark.law(1)
 @given(st.data())
 def test_moments_of_the_process_solve_their_differential_equation(data):
     """dm/dt = f m, dv/dt = 2 f v + g^2 from (alpha_0, sigma_0^2) leads to (alpha_t, sigma_t^2)."""
@@ -90,6 +91,7 @@ def test_moments_of_the_process_solve_their_differential_equation(data):
     close(var, sde.sigma(t) ** 2, 1e-9, scale=1)
 
 
+@pytest.mark.law(2)
 @given(st.data())
 def test_transition_composes_over_intermediate_times(data):
     sde = data.draw(sdes())
@@ -99,6 +101,7 @@ def test_transition_composes_over_intermediate_times(data):
     close(v, c**2 * w + y, 1e-12)
 
 
+@pytest.mark.law(3)
 @given(st.data())
 def test_transition_carries_the_kernel_from_one_time_to_the_next(data):
     """alpha_t = a alpha_s and sigma_t^2 = a^2 sigma_s^2 + v, from s = 0 too."""
@@ -111,6 +114,7 @@ def test_transition_carries_the_kernel_from_one_time_to_the_next(data):
         assert (v[s < t] > 0).all()
 
 
+@pytest.mark.law(3)
 @given(st.data())
 def test_transition_to_the_same_time_is_the_identity(data):
     sde = data.draw(sdes())
@@ -135,6 +139,7 @@ def test_transition_over_a_short_time_is_one_step_of_the_process(data):
     assert errors[1] < 0.6 * errors[0] + 1e-9
 
 
+@pytest.mark.law(6)
 @given(st.data())
 def test_sub_vp_has_the_mean_of_vp_and_its_variance_squared(data):
     vp = data.draw(vp_sdes(levels=st.none()))
@@ -151,6 +156,7 @@ def test_sub_vp_has_the_mean_of_vp_and_its_variance_squared(data):
     )
 
 
+@pytest.mark.law(7)
 @given(st.floats(1e-3, 13), st.floats(0, 1))
 def test_vp_with_a_constant_rate_decays_exponentially(beta, t):
     sde = VPSDE(beta, beta)
@@ -171,6 +177,7 @@ def test_small_times_of_vp_keep_their_digits(sde):
     close(sde.time(sde.log_snr(t)), t, 1e-9)
 
 
+@pytest.mark.law(7)
 @given(log_floats(1e-4, 1), log_floats(1e-9, 1e-2), st.floats(0, 1), log_floats(0.1, 10))
 def test_ve_without_a_range_of_noise_does_not_diffuse(low, gap, u, T):
     sde = VESDE(low, low * (1 + gap), T=T)
@@ -178,11 +185,13 @@ def test_ve_without_a_range_of_noise_does_not_diffuse(low, gap, u, T):
     assert float(sde.diffusion(u * T)) ** 2 == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.law(7)
 @given(st.floats(0.0, 80.0))
 def test_edm_adds_noise_at_the_rate_two_t(t):
     assert float(EDMSDE().diffusion(t)) == pytest.approx(math.sqrt(2 * t), rel=1e-12)
 
 
+@pytest.mark.law(8)
 @given(st.data(), st.floats(0.1, 3))
 def test_another_clock_gives_the_same_marginals(data, k):
     base = data.draw(sdes(continuous=True))
@@ -198,6 +207,7 @@ def test_another_clock_gives_the_same_marginals(data, k):
     close(g2, base_g2 * rate, 1e-9)
 
 
+@pytest.mark.law(8)
 @given(st.data())
 def test_dividing_by_the_signal_scale_gives_a_variance_exploding_process(data):
     base = data.draw(sdes(continuous=True))
@@ -212,6 +222,7 @@ def test_dividing_by_the_signal_scale_gives_a_variance_exploding_process(data):
     close(g2, base.coefficients(t)[1] / base.alpha(t) ** 2, 1e-9)
 
 
+@pytest.mark.law(10)
 @pytest.mark.parametrize(
     "name", ["ve", "vp", "sub_vp", "cosine", "edm", "flow", "ncsn", "betas", "user"]
 )
@@ -240,6 +251,7 @@ def euler_maruyama_variance(sde: SDE, steps: int) -> float:
     return var
 
 
+@pytest.mark.law(10)
 @given(ve_sdes(levels=st.none()))
 def test_euler_maruyama_on_ve_is_biased_as_its_left_points_say(sde):
     """Left points add up to 2 L h / (exp(2 L h) - 1) of the variance, L = log(ratio)."""
@@ -250,6 +262,7 @@ def test_euler_maruyama_on_ve_is_biased_as_its_left_points_say(sde):
     assert ours == pytest.approx(sde.sigma_max**2 - missing, rel=1e-9)
 
 
+@pytest.mark.law(10)
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "user"])
 def test_the_bias_of_euler_maruyama_is_of_first_order(name):
     sde = SDES[name]

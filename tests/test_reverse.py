@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ def normal(x, mean, var):
     return -0.5 * ((x - mean) ** 2 / var + torch.log(2 * math.pi * var))
 
 
+@pytest.mark.law(17)
 @given(st.data())
 def test_forward_and_reverse_kernels_obey_the_rule_of_bayes(data):
     """p_t(x) q(y | x) = p_s(y) p(x | y), with the mean of q by Tweedie's formula from the score."""
@@ -50,6 +52,7 @@ def test_forward_and_reverse_kernels_obey_the_rule_of_bayes(data):
     assert_close(from_score, mean, rtol=1e-9, atol=1e-9 * float(var_t.sqrt() / a + abs(mean_t / a)))
 
 
+@pytest.mark.law(18)
 @given(st.data(), st.floats(0, 2))
 def test_every_eta_keeps_the_marginals(data, eta):
     """dV/dt = 2 A V - (eta g)^2 and dm/dt = A m + b are those of the forward process."""
@@ -69,6 +72,7 @@ def test_every_eta_keeps_the_marginals(data, eta):
     assert_close(a * mean + b, dmean, rtol=1e-9, atol=1e-10 * size * float(mean.abs() / var))
 
 
+@pytest.mark.law(20)
 @given(st.data(), st.floats(0, 2) | st.integers(0, 2))
 def test_drift_and_diffusion_are_those_of_the_forward_process_and_the_score(data, eta):
     sde, shape = data.draw(sdes()), data.draw(shapes())
@@ -90,6 +94,7 @@ def test_the_reverse_sde_is_the_default():
     assert torch.equal(rsde.diffusion(0.5), VPSDE().diffusion(0.5))
 
 
+@pytest.mark.law(19)
 @settings(max_examples=8)
 @given(st.data())
 def test_the_probability_flow_is_its_closed_flow_map_there_and_back(data):
@@ -115,6 +120,7 @@ def test_the_probability_flow_is_its_closed_flow_map_there_and_back(data):
     assert_close(solve(there, s, t), start, rtol=1e-6, atol=1e-6 * scale)
 
 
+@pytest.mark.law(21)
 @given(st.data())
 def test_standard_normal_data_stands_still_under_variance_preservation(data):
     kind = data.draw(st.sampled_from(["vp", "cosine", "betas"]))

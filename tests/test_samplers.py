@@ -181,6 +181,7 @@ def times_near(data, sde):
     return score, t, h
 
 
+@pytest.mark.law(24)
 @pytest.mark.parametrize("name", PREDICTORS)
 @FEWER
 @given(st.data())
@@ -216,6 +217,7 @@ def test_one_step_of_euler_maruyama_keeps_the_law_up_to_the_second_order_for_eve
     assert_order(error, 2, "moments")
 
 
+@pytest.mark.law(24)
 @pytest.mark.parametrize("name", FLOWS)
 @FEWER
 @given(st.data())
@@ -230,6 +232,7 @@ def test_one_step_without_noise_is_the_flow_map_up_to_one_order_more_than_its_ow
     assert_order(error, 3 if name in {"heun", "dpm2", "dpmpp_2s"} else 2, "A")
 
 
+@pytest.mark.law(15)
 @given(st.data())
 def test_reverse_diffusion_and_euler_maruyama_differ_by_the_second_order(data):
     """In law by h^2; path by path, with the same z, by h^(3/2)."""
@@ -250,6 +253,7 @@ def test_reverse_diffusion_and_euler_maruyama_differ_by_the_second_order(data):
     assert_order(difference(lambda m: m.c / scale.sqrt()), 1.5, "C")
 
 
+@pytest.mark.law(15)
 def test_reverse_diffusion_and_euler_maruyama_part_at_the_power_three_halves():
     sde, t = VESDE(0.01, 5), torch.tensor(0.6, dtype=torch.float64)
     rsde = sde.reverse(gaussian(sde, 1.3, 0.25))
@@ -265,6 +269,7 @@ def test_reverse_diffusion_and_euler_maruyama_part_at_the_power_three_halves():
         assert 1.35 < math.log2(coarse / fine) < 1.65
 
 
+@pytest.mark.law(25)
 @pytest.mark.parametrize(
     ("name", "sde"),
     in_turn([*PREDICTORS, "flow"], [VESDE(0.01, 5), VPSDE(), SubVPSDE()], 2),
@@ -301,6 +306,7 @@ class Path:
         return Path(self.noise.fork(k), self.following)
 
 
+@pytest.mark.law(39)
 @pytest.mark.parametrize(
     ("name", "sde"),
     in_turn(PREDICTORS, [VESDE(0.05, 5), VPSDE(eps=0.1), SubVPSDE(eps=0.1)], 2),
@@ -326,6 +332,7 @@ def test_paths_converge_at_the_first_strong_order(name, sde):
 # Exactness
 
 
+@pytest.mark.law(26)
 @given(st.data())
 def test_the_ancestral_step_is_exact_for_data_at_one_point(data):
     sde = data.draw(sdes())
@@ -345,6 +352,7 @@ def test_the_ancestral_step_is_inexact_for_other_data(data):
     assert run(Ancestral(), score, times)[1] < law(score, times[-1])[1] * (1 - 1e-9)
 
 
+@pytest.mark.law(26)
 @given(st.data())
 def test_the_large_ancestral_step_is_exact_for_standard_normal_data_under_vp(data):
     sde = data.draw(
@@ -359,6 +367,7 @@ def test_the_large_ancestral_step_is_exact_for_standard_normal_data_under_vp(dat
     assert abs(float(mean)) < 1e-12
 
 
+@pytest.mark.law(21)
 @given(st.data())
 def test_euler_on_the_probability_flow_leaves_standard_normal_data_under_vp_alone(data):
     sde = data.draw(st.one_of(vp_sdes(), st.sampled_from([CosineSDE(), SDES["betas"]])))
@@ -369,6 +378,7 @@ def test_euler_on_the_probability_flow_leaves_standard_normal_data_under_vp_alon
     )
 
 
+@pytest.mark.law(26)
 @pytest.mark.parametrize(
     ("sampler", "sigma_max", "error"),
     [
@@ -427,6 +437,7 @@ def mass_below(sde, t, x):
     return float(torch.special.ndtr(z) @ MODES.weights)
 
 
+@pytest.mark.law(22)
 @pytest.mark.parametrize("name", FLOWS)
 @pytest.mark.parametrize("sde", [VESDE(0.01, 10.0), VPSDE()], ids=repr)
 def test_a_flow_carries_to_each_mode_the_mass_that_it_has(sde, name):
@@ -444,6 +455,7 @@ def test_a_flow_carries_to_each_mode_the_mass_that_it_has(sde, name):
     assert abs(error) < first_order.get(name, 2e-4)
 
 
+@pytest.mark.law(22)
 @pytest.mark.parametrize("name", sorted((PREDICTORS.keys() | {"pc"}) - {"ddim_1"}))
 def test_a_mixture_keeps_the_weights_of_its_modes(name):
     """Without statistics: the density itself is carried from step to step, on a grid of points."""
@@ -462,6 +474,7 @@ def test_a_mixture_keeps_the_weights_of_its_modes(name):
     assert abs(below - mass_below(sde, times[-1], torch.zeros(1))) < 4e-3
 
 
+@pytest.mark.law(38)
 @given(st.data())
 def test_tweedie_at_the_end_is_the_only_move_without_noise(data):
     """Its result has the variance m^2 v^2 / V; the last step before it adds its noise."""
@@ -582,6 +595,7 @@ def stationary(target, epsilon):
     return target / (1 - epsilon / (2 * target))
 
 
+@pytest.mark.law(32)
 @given(st.data(), st.floats(0.01, 1.99))
 def test_fixed_langevin_contracts_to_a_variance_above_the_target(data, part):
     """v / (1 - eps / 2v), approached by (1 - eps / v)^2 a step: not v itself."""
@@ -598,6 +612,7 @@ def test_fixed_langevin_contracts_to_a_variance_above_the_target(data, part):
     assert_close(move(mean, off)[1] - limit, (1 - part) ** 2 * (off - limit), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.law(34)
 @given(st.data(), log_floats(0.01, 0.9))
 def test_one_corrector_step_changes_the_variance_by_the_square_of_its_step(data, snr):
     """V becomes V + eps^2 / V with eps = 2 r^2 sigma^2: at most 4 r^4 of itself."""
@@ -691,6 +706,7 @@ def test_norms_in_few_dimensions_are_warned_of(norm):
 # Annealed Langevin and predictor-corrector
 
 
+@pytest.mark.law(16)
 @given(st.data(), st.floats(0.01, 1.5), st.integers(1, 4))
 def test_annealed_langevin_is_the_textbook_loop(data, kappa, k):
     """Steps c sigma_i^2 / sigma_min^2, k at every level from the top, then x + sigma_min^2 s."""
@@ -716,6 +732,7 @@ def test_annealed_langevin_is_the_textbook_loop(data, kappa, k):
     assert_close(rsde.denoise(x, t), end, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.law(31)
 @given(st.data())
 def test_predictor_corrector_without_corrections_is_its_predictor(data):
     sde = data.draw(sdes())
@@ -731,6 +748,7 @@ def test_predictor_corrector_without_corrections_is_its_predictor(data):
         assert torch.equal(alone, within)
 
 
+@pytest.mark.law(31)
 @given(st.data(), st.floats(0.01, 1), st.integers(1, 4))
 def test_predictor_corrector_without_a_predictor_is_annealed_langevin_below_its_first_time(
     data, kappa, k
@@ -781,6 +799,7 @@ def test_annealed_langevin_on_ten_levels_ends_at_the_known_variance(kappa, varia
     assert abs(float(found) - variance) < 5e-4
 
 
+@pytest.mark.law(33)
 @given(st.floats(0.1, 1.5), log_floats(0.2, 3))
 def test_annealed_langevin_settles_above_the_target_at_the_variance_of_its_last_step(kappa, low):
     """V / (1 - eps / 2V), V and eps those of the last level; from above, and falling with k."""
@@ -804,6 +823,7 @@ def test_annealed_langevin_settles_above_the_target_at_the_variance_of_its_last_
 # Symmetries
 
 
+@pytest.mark.law(27)
 @pytest.mark.parametrize("name", sorted(ALL.keys() - COUPLED))
 def test_a_permuted_batch_of_noise_gives_the_permuted_batch(name):
     sde = VPSDE()
@@ -837,6 +857,7 @@ class Turned:
         return Turned(self.noise.fork(k), self.q)
 
 
+@pytest.mark.law(30)
 @pytest.mark.parametrize("name", sorted(set(FIXED) - {"fast_pilot"}))
 @FEWER
 @given(st.data())
@@ -856,6 +877,7 @@ def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data)
     assert_close(two, one @ q.T, rtol=1e-9, atol=1e-9 * max(scale, float(one.abs().max())))
 
 
+@pytest.mark.law(30)
 @pytest.mark.parametrize("name", sorted(set(FIXED) - {"fast_pilot"}))
 @FEWER
 @given(st.data(), st.floats(-5, 5))
@@ -876,6 +898,7 @@ def test_shifted_data_gives_shifted_samples(name, data, c):
     assert_close(two, one + sde.alpha(times[-1]) * c, rtol=1e-9, atol=1e-9 * scale)
 
 
+@pytest.mark.law(30)
 @pytest.mark.parametrize("name", sorted(set(FIXED) - ROOTED))
 @FEWER
 @given(st.data(), log_floats(0.1, 10))

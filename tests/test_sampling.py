@@ -101,6 +101,7 @@ class Net(nn.Module):
 
 
 # the paths of "adaptive" are drawn sample by sample, too slowly for this
+@pytest.mark.law(28)
 @pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - COUPLED - {"adaptive"}))
 @pytest.mark.parametrize(
     ("score", "tolerance"), [(DIAGONAL, 0), (MIXING, 1e-12)], ids=["elementwise", "matrix"]
@@ -119,6 +120,7 @@ def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
     assert not torch.isin(whole[:16], whole[16:]).any()
 
 
+@pytest.mark.law(28)
 @pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - COUPLED))
 def test_with_a_network_too(name):
     def draw(n, **options):
@@ -132,6 +134,7 @@ def test_with_a_network_too(name):
     assert torch.equal(draw(8, batch_size=5), draw(10, batch_size=5)[:8])
 
 
+@pytest.mark.law(28)
 @given(
     st.sampled_from(sorted(SAMPLERS.keys() - COUPLED)),
     st.integers(0, 2**64 - 1),
@@ -201,6 +204,7 @@ def test_the_given_start_takes_the_place_of_the_prior(name):
 # Where the randomness comes from
 
 
+@pytest.mark.law(29)
 def test_a_seed_or_a_generator_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     arguments = dict(n=2, steps=2)
@@ -210,6 +214,7 @@ def test_a_seed_or_a_generator_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.law(29)
 @pytest.mark.global_rng
 def test_with_neither_the_global_generator_governs_as_everybody_expects():
     def draw():
@@ -228,6 +233,7 @@ def test_with_neither_the_global_generator_governs_as_everybody_expects():
     assert torch.equal(torch.get_rng_state(), after)
 
 
+@pytest.mark.law(29)
 def test_a_generator_determines_the_samples_and_a_list_one_each():
     def draw(generator, n=3):
         return sample(DIAGONAL.at(SDE), SDE, n=n, steps=2, generator=generator)
@@ -256,6 +262,7 @@ class Counted(Wrapped):
         return self.score(x, t)
 
 
+@pytest.mark.law(35)
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 @pytest.mark.parametrize("name", sorted(in_the_readme() - ADAPTIVE))
 @pytest.mark.parametrize(("n", "denoise"), [(1, True), (2, False), (9, True)])
@@ -276,6 +283,7 @@ def test_evaluations_are_per_sample_and_do_not_add_up_over_chunks():
     assert score.calls == 3 * 5
 
 
+@pytest.mark.law(36)
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize(
     "sde", [VPSDE(), EDMSDE(), VPSDE(T=0.7, eps=0.02), VESDE(levels=9)], ids=repr
@@ -378,6 +386,7 @@ def test_a_start_below_T_that_nobody_knows_is_asked_for():
 # Shape, dtype, memory and gradients
 
 
+@pytest.mark.law(37)
 @given(
     st.sampled_from(list(SAMPLERS)),
     st.lists(st.integers(0, 3), max_size=4).map(tuple),
@@ -406,6 +415,7 @@ def test_the_shape_of_an_event_changes_no_number(name):
     assert torch.equal(draw(), draw(1)[:, 0])
 
 
+@pytest.mark.law(37)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_strides_change_nothing_and_the_start_is_left_alone(name):
     target = Gaussian(torch.zeros(2, 3, 4), std=0.5)
@@ -418,6 +428,7 @@ def test_strides_change_nothing_and_the_start_is_left_alone(name):
     assert torch.equal(strided, copy)
 
 
+@pytest.mark.law(37)
 def test_no_gradient_is_kept_and_the_samples_can_be_used_in_autograd():
     x = torch.ones(2, 3, requires_grad=True)
     for state in trajectory(DIAGONAL.at(SDE), SDE, x=x, steps=2, seed=0):
@@ -497,6 +508,7 @@ def test_one_sample_is_the_default():
 # The law at the end
 
 
+@pytest.mark.law(38)
 @pytest.mark.parametrize("name", ["pc", "ancestral"])
 def test_denoise_ends_with_tweedie_and_without_it_with_a_draw_of_the_last_marginal(name):
     """The variances are m^2 v^2 / V and V: here 4.5 times apart."""
@@ -515,6 +527,7 @@ def test_denoise_ends_with_tweedie_and_without_it_with_a_draw_of_the_last_margin
 # Models and what wraps them
 
 
+@pytest.mark.law(60)
 def test_a_model_is_evaluated_and_each_of_its_modules_gets_its_own_mode_back():
     model = ScoreModel(Net(), SDE, (3,)).train()
     model.net.frozen.eval()

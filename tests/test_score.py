@@ -87,6 +87,7 @@ def problems(draw, dtype=torch.float64):
 # Predictions
 
 
+@pytest.mark.law(44)
 @pytest.mark.parametrize("name", NAMES)
 @given(problem=problems())
 def test_every_prediction_gives_back_the_score(name, problem):
@@ -138,6 +139,7 @@ def test_tweedies_formula_costs_a_rounding_of_the_state_where_the_noise_is_large
     assert (error <= 1e-5 + 4 * torch.finfo(torch.float32).eps * x.abs()).all()
 
 
+@pytest.mark.law(45)
 @given(problem=problems())
 def test_the_network_sees_unit_variance_and_a_quarter_of_the_log_noise_level(problem):
     """For data N(mu, v): x = alpha mu + sqrt(alpha^2 v + sigma^2) u is seen as u."""
@@ -163,6 +165,7 @@ def test_a_network_is_scaled_with_the_mean_of_the_variances():
     assert torch.equal(one.moments.var, var)
 
 
+@pytest.mark.law(45)
 @given(sde=sdes(), var=log_floats(1e-2, 10), data=st.data())
 def test_the_target_of_an_edm_network_has_unit_variance_and_knows_nothing_of_its_input(
     sde, var, data

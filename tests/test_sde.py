@@ -152,6 +152,7 @@ def test_the_variance_of_vp_does_not_cancel_near_zero(sde, t):
     close(sde.sigma(torch.tensor(t, dtype=torch.float64)), series, 1e-10)
 
 
+@pytest.mark.law(4)
 @given(st.data())
 def test_the_signal_to_noise_ratio_decreases(data):
     sde = data.draw(sdes())
@@ -199,6 +200,7 @@ def test_log_snr_and_time_are_inverse_of_each_other(sde):
     close(SDE.time(sde, log_snr), t, 1e-9, scale=sde.T)
 
 
+@pytest.mark.law(9)
 @given(st.data())
 def test_time_broadcasts_over_any_rank_of_data(data):
     sde, shape, dtype = data.draw(sdes()), data.draw(shapes()), data.draw(dtypes())

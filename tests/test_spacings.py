@@ -43,6 +43,7 @@ def midpoints(n: int) -> torch.Tensor:
     return (torch.arange(n, dtype=torch.float64) + 0.5) / n
 
 
+@pytest.mark.law(36)
 @given(sdes(continuous=True), every_spacing, st.integers(1, 300))
 def test_a_grid_runs_from_the_last_time_to_eps_exactly(sde, spacing, steps):
     if spacing == spacings.Geometric() and sde.eps == 0:
@@ -228,6 +229,7 @@ def test_importance_sampled_times_have_density_g2_over_sigma2(sde):
         assert float(weights[i]) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.law(44)
 @pytest.mark.parametrize("name", continuous)
 @pytest.mark.parametrize("power", [0, 1, 3])
 def test_importance_weights_turn_averages_back_into_uniform_ones(name, power):

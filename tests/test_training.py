@@ -102,6 +102,7 @@ def whole():
 # Resuming
 
 
+@pytest.mark.law(62)
 @given(parts=st.lists(st.integers(1, 6), max_size=3))
 @settings(max_examples=10)
 def test_a_run_in_parts_is_the_run_in_one_piece_bit_for_bit(tmp_path_factory, whole, parts):
@@ -114,6 +115,7 @@ def test_a_run_in_parts_is_the_run_in_one_piece_bit_for_bit(tmp_path_factory, wh
     assert_same(last, whole)
 
 
+@pytest.mark.law(61)
 def test_a_checkpoint_holds_the_whole_state_bit_for_bit(tmp_path):
     first = Trainer(make(), data(), CONFIG, folder=tmp_path)
     first.train(7)
@@ -158,6 +160,7 @@ print(*ends)
 """
 
 
+@pytest.mark.law(62)
 @pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path):
     here = Path(__file__).parent

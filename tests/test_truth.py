@@ -110,6 +110,7 @@ class Reference(Wrapped):
         return changed(self.ask(self.score, x, t, condition), x)
 
 
+@pytest.mark.law(65)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sampler_follows_what_the_score_returns(kind):
     """13 of 31 samplers gave the plain model's samples, and the others its last denoising."""
@@ -122,6 +123,7 @@ def test_every_sampler_follows_what_the_score_returns(kind):
         assert not torch.allclose(found, sample(built(), sampler=name, **options), atol=1e-3), name
 
 
+@pytest.mark.law(65)
 @pytest.mark.filterwarnings("ignore:the log-density at T differs:UserWarning")  # nothing is learnt
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile's
 @pytest.mark.parametrize("kind", KINDS)
@@ -330,6 +332,7 @@ DOORS = {
 }
 
 
+@pytest.mark.law(66)
 @pytest.mark.global_rng  # losses without a seed
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(
