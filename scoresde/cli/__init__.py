@@ -14,21 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import scoresde
 from scoresde import distributed
-from scoresde.cli.terminal import open_closed, say, silence
+from scoresde.cli.completion import completion
+from scoresde.cli.front import overview, unknown
+from scoresde.cli.terminal import hushed, open_closed, say, show, silence
+from scoresde.cli.words import parse
 from scoresde.errors import InvalidValueError, ScoreSDEError
-
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Command(Protocol):
-        """A command with its options."""
-
-        def run(self) -> None:
-            """Carry out the command."""
-
 
 __all__ = ["COMMANDS", "main"]
 
@@ -40,8 +34,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "edit": "edit.Edit",
         "info": "info.Info",
         "likelihood": "likelihood.Likelihood",
-        "bench": "bench.Bench",
-        "data": "data.CheckData",
+        "bench samplers": "bench.Bench",
+        "data check": "data.CheckData",
         "audit": "audit.Audit",
         "evaluate": "evaluate.Evaluate",
         "calibrate": "calibrate.Calibrate",
@@ -51,9 +45,6 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     }
 )
 """The commands by name: a module of `scoresde.cli` and a dataclass in it with a method `run`."""
-
-_DESCRIPTION = """Score-based generative models through stochastic differential equations.
-Start with `scoresde demo`; every command has a --help of its own."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -69,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
     open_closed()
     try:
         with warnings.catch_warnings(), distributed.group(), _one_voice():
-            _parse(args).run()
+            _run(sys.argv[1:] if args is None else list(args))
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         _say(str(error) or "interrupted")
@@ -86,30 +77,52 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(args: Sequence[str] | None) -> Command:
-    import tyro
+def _run(words: Sequence[str]) -> None:
+    """Run the command of these words, or print what the command line is."""
+    _check_empty(words)
+    if words in (["--help"], ["-h"], ["help"]):
+        show(overview())
+    elif words == ["--version"]:
+        show(f"scoresde {scoresde.__version__}")
+    elif words[:1] == ["completion"]:
+        show(completion(words[1:], {name: _command(name) for name in COMMANDS}))
+    elif not words:
+        say(overview(), sys.stderr)
+        raise SystemExit(2)
+    else:
+        command, general = parse(*_ordered(words))
+        with distributed.on(general.device), hushed(general.quiet):
+            command.run()
 
-    words = sys.argv[1:] if args is None else list(args)
-    for word in words:  # as of a variable of the shell that is not set
+
+def _check_empty(words: Sequence[str]) -> None:
+    """Refuse an empty word, as of a variable of the shell that is not set."""
+    for word in words:
         name, sign, value = word.partition("=")
         if not word or (name.startswith("--") and sign and not value):
             raise InvalidValueError(
                 f"{name or 'a word of the command'} is empty, and a path that is empty would be "
                 "this folder; write '.' for that"
             )
-    if words[:1] == ["train"]:
-        train: Command = _command("train").parse(words[1:])  # its defaults may be in a file
-        return train
-    if words and words[0] in COMMANDS:  # the others are not imported
-        one: Command = tyro.cli(_command(words[0]), prog=f"scoresde {words[0]}", args=words[1:])
-        return one
-    command: Command = tyro.extras.subcommand_cli_from_dict(
-        {name: _command(name) for name in COMMANDS},
-        prog="scoresde",
-        description=_DESCRIPTION,
-        args=words,
-    )
-    return command
+
+
+def _ordered(words: Sequence[str]) -> tuple[str, Any, list[str]]:
+    """Return the command's name, what it is, and its words, with those that stood before it."""
+    rest = list(words)
+    before: list[str] = []
+    while rest[:1] and rest[0].startswith("-"):
+        if rest[0].partition("=")[0] not in ("--device", "--quiet", "-q"):
+            break
+        count = 2 if rest[0] == "--device" else 1  # a name comes after it
+        before += rest[:count]
+        del rest[:count]
+    if rest[:1] == ["help"]:
+        rest = [*rest[1:], "--help"]
+    for count in (1, 2):
+        if (name := " ".join(rest[:count])) in COMMANDS:
+            return name, _command(name), [*rest[count:], *before]
+    say(f"scoresde: error: {unknown(rest or before, COMMANDS)}", sys.stderr)
+    raise SystemExit(2)
 
 
 def _command(name: str) -> Any:

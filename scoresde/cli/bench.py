@@ -30,8 +30,6 @@ _SETS = {
 class Bench:
     """Measure how far samplers end from the exact answer, at equal numbers of evaluations."""
 
-    what: Annotated[tyro.conf.Positional[Literal["samplers"]], tyro.conf.arg(metavar="samplers")]
-    """What is measured."""
     samplers: tuple[str, ...] = ()
     """Names of samplers; by default all that have one."""
     by: Literal["flow", "law"] = "flow"

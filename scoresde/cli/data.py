@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from torch import Tensor
@@ -25,8 +25,6 @@ __all__ = ["CheckData"]
 class CheckData:
     """Look for what would break a training run; the exit code is 1 if anything would."""
 
-    what: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")]
-    """What is done."""
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A folder of images, a .npy, .npz or .csv, digits, mnist, hf:name[:split[:column]] ..."""
     split: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None

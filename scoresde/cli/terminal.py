@@ -3,10 +3,62 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TextIO
 
-__all__ = ["open_closed", "say", "show", "silence"]
+__all__ = ["hushed", "open_closed", "say", "show", "silence", "tell", "then"]
+
+_HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
+
+
+@contextmanager
+def hushed(quiet: bool) -> Iterator[None]:
+    """Within the block, where it is quiet, results, warnings and errors are printed alone."""
+    token = _HUSHED.set(quiet or _HUSHED.get())
+    stderr = sys.stderr
+    try:
+        if quiet:
+            # a bar of progress is for a terminal
+            sys.stderr = _NoTerminal(stderr)
+        yield
+    finally:
+        sys.stderr = stderr
+        _HUSHED.reset(token)
+
+
+class _NoTerminal:
+    """A stream that is no terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        """Return that it is none."""
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def tell(line: str) -> None:
+    """Print a line about the work on stdout, but for where it is to be quiet."""
+    if not _HUSHED.get():
+        say(line, sys.stdout)
+
+
+def then(what: str, *words: object) -> None:
+    """Tell which command may be next, in a line of its own that can be pasted into a shell.
+
+    Args:
+        what: What it does, as in "see samples".
+        words: Its words after `scoresde`.
+    """
+    command = " ".join(shlex.quote(str(word)) for word in words)
+    tell(f"next, to {what}:\n  scoresde {command}")
 
 
 def say(line: str, file: TextIO) -> None:
@@ -15,7 +67,7 @@ def say(line: str, file: TextIO) -> None:
     As where a terminal was closed, the reader of a pipe has gone, or a disk is full.
     """
     try:
-        print(_harmless(line), file=file, flush=True)
+        print("\n".join(map(_harmless, line.split("\n"))), file=file, flush=True)
     except (OSError, ValueError):  # the latter of a stream that was closed
         silence(file)
 

@@ -41,16 +41,20 @@ class Train:
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Train:
-        """Return the command of these words, where a file among them gives the defaults."""
-        default = None
-        path = _file_in(words)
-        if path is not None:
-            # a file of this name lies in the folder of its run
-            out = path.parent if path.name == _FILE else tyro.MISSING
-            default = cls(out=out, config=path, settings=RunConfig.read(path))
-        command = tyro.cli(cls, args=words, default=default, prog="scoresde train")
+        """Return the command of these words."""
+        command = tyro.cli(cls, args=words, default=cls.usual(words), prog="scoresde train")
         assert command is not None  # as it is only where that is the default
         return command
+
+    @classmethod
+    def usual(cls, words: Sequence[str]) -> Train | None:
+        """Return the defaults that a file among these words gives, or None where there is none."""
+        path = _file_in(words)
+        if path is None:
+            return None
+        # a file of this name lies in the folder of its run
+        out = path.parent if path.name == _FILE else tyro.MISSING
+        return cls(out=out, config=path, settings=RunConfig.read(path))
 
     def run(self) -> None:
         """Train to the end, together with the other processes that `torchrun` started."""

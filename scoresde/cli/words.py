@@ -1,0 +1,116 @@
+"""How the words of a command become the command: by tyro, with what every command takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import tyro
+
+__all__ = ["Command", "General", "parse", "parser_of"]
+
+
+class Command(Protocol):
+    """A command with its options."""
+
+    def run(self) -> None:
+        """Carry out the command."""
+
+
+@dataclass(frozen=True)
+class General:
+    """What every command takes."""
+
+    device: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a GPU, else the CPU)"),
+    ] = None
+    """Where networks run: cpu, cuda, cuda:1, mps ..."""
+    quiet: Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-q"], help_behavior_hint="")
+    ] = False
+    """Print results, warnings and errors alone."""
+
+
+def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]:
+    """Return a command and what every command takes.
+
+    Args:
+        name: As people write it.
+        kind: The dataclass of its options; where it has `usual`, that makes the defaults of words.
+        words: Those after the name.
+
+    Raises:
+        SystemExit: The words cannot be understood, or ask for help.
+    """
+    usual = getattr(kind, "usual", lambda words: None)(words)
+    whole = _whole(kind)
+    default = None if usual is None else whole(command=usual, general=General())
+    with _VALUES:
+        found = tyro.cli(
+            whole,
+            prog=f"scoresde {name}",
+            description=inspect.getdoc(kind),
+            args=words,
+            default=tyro.MISSING_NONPROP if default is None else default,
+        )
+    return found.command, found.general
+
+
+def parser_of(kind: Any) -> Any:
+    """Return a parser in the style of argparse that has the options of a command, and what every command takes."""
+    with _VALUES:
+        return tyro.extras.get_parser(_whole(kind))
+
+
+@functools.cache
+def _whole(kind: Any) -> Any:
+    """Return a command together with what every command takes, as one dataclass."""
+    bare = tyro.conf.arg(name="")
+    return dataclasses.make_dataclass(
+        kind.__name__,
+        [
+            ("command", Annotated[kind, bare]),
+            ("general", Annotated[General, bare], General()),
+        ],
+        namespace={"__doc__": inspect.getdoc(kind)},
+        frozen=True,
+    )
+
+
+def _rule(kind: type, what: str = "") -> Callable[..., Any]:
+    """Return how a value of a type is read, or none where that is possible, in plain words."""
+
+    def read(words: list[str]) -> Any:
+        try:
+            return kind(words[0])
+        except ValueError as error:
+            raise ValueError(f"it takes {what}, got {words[0]!r}") from error
+
+    def is_one(value: object) -> bool:
+        whole = kind is float and type(value) is int
+        return whole or (isinstance(value, kind) and not isinstance(value, bool))
+
+    def rule(info: Any) -> Any:
+        optional = info.type == (kind | None)
+        if info.type is not kind and not optional:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="TEXT" if kind is str else kind.__name__.upper(),
+            instance_from_str=read,
+            is_instance=lambda value: is_one(value) or (optional and value is None),
+            str_from_instance=lambda value: ["none" if value is None else str(value)],
+        )
+
+    return rule
+
+
+_VALUES = tyro.constructors.ConstructorRegistry()
+for _kind, _what in {int: "a whole number", float: "a number", str: "", Path: ""}.items():
+    _VALUES.primitive_rule(_rule(_kind, _what))
