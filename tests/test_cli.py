@@ -468,7 +468,7 @@ def photos(tmp_path):
     [
         ("suggest",),
         ("likelihood", "model", "--n", "2", "--tol", "1", "--data"),
-        ("audit", "model", "--levels=2", "--samples=2", "--steps=1", "--n=16", "--data"),
+        ("audit", "model", "--levels=2", "--draws=2", "--steps=1", "--n=16", "--data"),
         ("evaluate", "model", "--steps", "2", "--resamples", "0", "--metrics", "mmd", "--data"),
     ],
 )

@@ -35,6 +35,7 @@ def numbers(line):
 @pytest.mark.parametrize("name", ["digits", "classes"])
 def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
     words = ["likelihood", str(folders / name), "--data", "digits", "--n", "3", "--tol", "0.01"]
+    words.append("--quiet")
     assert main([*words, "--batch-size", "2"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("3 samples of 64 dimensions")
@@ -124,7 +125,7 @@ def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, cap
 
 
 def test_the_estimate_of_the_solvers_error_saves_the_second_solution(folders, capsys):
-    words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz")]
+    words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz"), "--quiet"]
     found = {}
     for error in ("full", "estimate"):
         assert main([*words, "--error", error]) == 0

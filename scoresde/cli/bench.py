@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scoresde import arena
+from scoresde import arena, plot
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.checks import check_integer, check_name
-from scoresde.cli.sample import check_out
-from scoresde.cli.terminal import show
+from scoresde.cli.options import Seed
+from scoresde.cli.sample import check_folder
+from scoresde.cli.terminal import show, tell, then
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import SAMPLERS
 from scoresde.sde import SDE, SDES
@@ -52,24 +53,22 @@ class Bench:
     """Samples of one run, at least 2; laws want 1,000 and more."""
     repeats: int = 4
     """Runs for each law, at least 1."""
-    seed: int = 0
-    """The randomness."""
+    seed: Seed = 0
     peers: bool = False
     """Also run the samplers of azula, diffusers and k-diffusion, as far as they are installed."""
     top: int = 12
     """Lines of each table, at most; at least 1."""
-    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A .csv file for every figure."""
-    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A .png file for the errors over the evaluations."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder of the result: bench.csv, every figure, and bench.png, errors over evaluations."""
     short: bool = False
     """Seconds instead of minutes: few samples, few budgets; shows that all runs, and no more."""
 
     def run(self) -> None:
         """Compare, and print tables."""
-        for path, ending in ((self.csv, ".csv"), (self.plot, ".png")):
-            if path is not None:
-                check_out(path, (ending,))
+        if self.out is not None:
+            check_folder(self.out)
+            # without matplotlib nothing could be drawn after the work
+            plot.figure("the picture of a comparison", (1, 1))
         check_integer("top", self.top, 1)
         options = replace(self, n=16, repeats=1, budgets=(10, 20)) if self.short else self
         options._compare()
@@ -89,11 +88,12 @@ class Bench:
         ratios = results.ratios(present) if self.by == "flow" else ()
         if ratios and present:
             show(f"\n{_ratios(ratios)}")
-        if self.csv is not None:
-            show(f"\nall figures are in {results.to_csv(self.csv).absolute()}")
-        if self.plot is not None:
-            path = arena.pareto(results, self.plot, against=present)
-            show(f"\nthe picture is {path.absolute()}")
+        if self.out is not None:
+            figures = results.to_csv(self.out / "bench.csv")
+            picture = arena.pareto(results, self.out / "bench.png", against=present)
+            tell(f"\nthe result is in {figures.absolute()} and {picture.absolute()}")
+        name = next((name for name in self.samplers if name in SAMPLERS), "fast")
+        then("draw with one", "sample", "mnist", "--sampler", name, "--out", "digits.png")
 
     def _problems(self) -> tuple[arena.Problem, ...]:
         if self.learned:
@@ -115,7 +115,7 @@ class Bench:
             try:
                 found |= peers([library])
             except MissingExtraError as error:
-                show(f"without {library}: {error}\n")
+                tell(f"without {library}: {error}\n")
         if self.short:
             found = {name: peer for name, peer in found.items() if name.endswith("@exp")}
         return found

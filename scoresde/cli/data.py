@@ -13,7 +13,7 @@ from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
 from scoresde.cli.options import Columns, Size, columns_of
 from scoresde.cli.sample import check_out
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import show, then
 from scoresde.data import check
 from scoresde.errors import DataError, InvalidValueError
 from scoresde.sde import SDE, VESDE
@@ -63,9 +63,14 @@ class CheckData:
         if self.out is not None and report.samples is not None:
             show(f"{'picture':14}{self._picture(report.samples, self.out)}")
         if not report.ok:
-            raise DataError(
-                f"training on {self.source} would fail, by {len(report.problems)} problem(s)"
-            )
+            count = len(report.problems)
+            problems = "1 problem" if count == 1 else f"{count} problems"
+            raise DataError(f"training on {self.source} would fail, by {problems}")
+        conditions = [word for given in self.condition for word in ("--condition", given)]
+        named = {"--split": self.split, "--size": self.size}
+        words = [word for k, v in named.items() if v is not None for word in (k, v)]
+        words += ["--standardize"] if self.standardize else []
+        then("train", "train", "--data", self.source, *words, *conditions, "--out", "run")
 
     @staticmethod
     def _picture(x: Tensor, path: Path) -> str:

@@ -63,7 +63,7 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
 
 
 def parser_of(kind: Any) -> Any:
-    """Return a parser in the style of argparse that has the options of a command, and what every command takes."""
+    """Return a parser, in the style of argparse, of all that a command takes."""
     with _VALUES:
         return tyro.extras.get_parser(_whole(kind))
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from scoresde.data.condition_check import describe_conditions
 from scoresde.data.folder_check import usable_of
 from scoresde.data.images import Size, check_size
+from scoresde.data.named import is_name
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import find
@@ -97,8 +98,11 @@ def check(
 
 
 def _is_folder(source: str | os.PathLike[str]) -> bool:
-    named = isinstance(source, str) and not set(source) & {".", "/", os.sep}
-    return not named and not os.fspath(source).startswith("hf:") and Path(source).is_dir()
+    return (
+        not is_name(source)
+        and not os.fspath(source).startswith("hf:")
+        and Path(source).expanduser().is_dir()
+    )
 
 
 def _opened(

@@ -6,6 +6,7 @@ Images become `(C, H, W)` bytes with the transform to [-1, 1], which is kept wit
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from scoresde.data.arrays import array_file
 from scoresde.data.conditions import Kind
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
 from scoresde.data.images import Size, check_no_images, check_size, folder
-from scoresde.data.named import digits, torchvision_set
+from scoresde.data.named import digits, is_name, torchvision_set
 from scoresde.data.samples import Data
 from scoresde.data.tables import frame, is_frame
 from scoresde.data.torch_sets import from_torch, is_torch
@@ -48,7 +49,8 @@ def load(
         source: one of
 
             - a float tensor or array `(N, *event)`, taken as it is, or data;
-            - a path, that is a `Path` or a string with a dot or a separator in it: a `.npy` file,
+            - a path, that is a `Path`, a string with a dot or a separator in it, or the word of a
+              file or folder here that is no name of a data set: a `.npy` file,
               of which one of more than 256 MiB is read where it lies; a `.npz` file (samples `x`,
               or `images`; integers `y`, or `labels`, are the label, and all else of as many rows
               conditions); a `.csv` or `.parquet` file, whose columns are the samples but for those
@@ -137,15 +139,21 @@ def find(
     name = os.fspath(source)
     if name.startswith(PREFIX):
         return from_hub(name, split, size, wanted, lazy=lazy)
-    is_name = isinstance(source, str) and not set(name) & {".", "/", os.sep}
-    if is_name and name.lower() != "digits":
+    named = is_name(source)
+    if named and os.path.exists(name):
+        warnings.warn(
+            f"{name!r} is the data set of that name; for what lies here write './{name}'",
+            UserWarning,
+            stacklevel=2,
+        )
+    if named and name.lower() != "digits":
         return torchvision_set(name, split or "train", size, root, wanted, lazy=lazy)
     _check_whole(repr(name), split)
     path = Path(name).expanduser()
-    if path.is_dir() and not is_name:
+    if path.is_dir() and not named:
         return folder(path, size, wanted, skip=skip, lazy=lazy)
     check_no_images(size=size, lazy=lazy)
-    return wanted.data(digits()) if is_name else array_file(path, wanted)
+    return wanted.data(digits()) if named else array_file(path, wanted)
 
 
 def _check_whole(what: str, split: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -34,13 +35,24 @@ _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": lis
 def locate(folder: str | Path) -> Path:
     """The file of a model: in a folder, itself a file, one of the package's own, or of the hub's.
 
-    Of a name like `runs/exp1` the hub is asked only where there is no folder `runs`, since it is a
-    slip of a path otherwise. A revision, as in `runs/exp1@main`, is never part of a path.
+    A word without a dot or a separator is the folder here of that name, where it holds a model or a
+    run, before it is a packaged model. Of a name like `runs/exp1` the hub is asked only where there
+    is no folder `runs`, since it is a slip of a path otherwise. A revision, as in `runs/exp1@main`,
+    is never part of a path.
 
     Raises:
         CheckpointError: There is no such model.
     """
     path = Path(folder)
+    if _is_packaged(folder):
+        if not _is_model(path):
+            return packaged(str(folder)) / "model.safetensors"
+        warnings.warn(
+            f"{str(folder)!r} is taken for the folder here, as './{folder}' would be; the packaged "
+            "model of that name is read where there is no such folder",
+            UserWarning,
+            stacklevel=2,
+        )
     if os.path.exists(path):  # and not its method, which raises for a name that is too long
         return path / "model.safetensors" if path.is_dir() else path
     if isinstance(folder, str) and hub.is_repo(folder):
@@ -52,6 +64,19 @@ def locate(folder: str | Path) -> Path:
             )
         return hub.fetch(folder)
     return packaged(str(folder)) / "model.safetensors"
+
+
+def _is_packaged(name: str | Path) -> bool:
+    return (
+        isinstance(name, str) and not set(name) & {".", "/", os.sep} and (_MODELS / name).is_dir()
+    )
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path is that of a model, or of a run that has one or will have one."""
+    return (
+        path.is_file() or (path / "model.safetensors").exists() or bool(checkpoint.steps_in(path))
+    )
 
 
 def _near(path: Path) -> str:
