@@ -19,6 +19,7 @@ from torch import nn
 
 from scoresde import checkpoint, data
 from scoresde.cli import COMMANDS, main
+from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.cli.given import Given
 from scoresde.cli.info import Info
 from scoresde.cli.sample import draw
@@ -306,17 +307,19 @@ def test_a_picture_of_vectors_is_refused_before_the_work(vectors, tmp_path, caps
 
 
 def test_info_says_what_a_run_is(run, capsys):
-    assert main(["info", str(run)]) == 0
+    assert main(["info", "--quiet", str(run)]) == 0
     rows = dict(
         re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
     )
     parameters = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
-    assert rows["SDE"].startswith("VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=")
-    assert rows["predicts"] == "edm"
-    assert rows["event shape"] == "(1, 8, 8), 64 dimensions"
-    assert rows["network"].startswith("UNet(in_channels=1, out_channels=1, channels=[4], ")
-    assert rows["parameters"] == f"{parameters:,}, stored as float32"
-    assert rows["data"] == "mean -0.3895, std 0.5416"
+    assert rows["samples"] == "1 channel of 8x8: 64 dimensions"
+    assert rows["units"] == "whole numbers from 0 to 16, learnt as numbers from -1 to 1"
+    assert rows["conditions"] == "label, one of 10 classes, 0 to 9"
+    assert rows["noise"].endswith("x_t = x_0 + sigma_t z, sigma_t from 0.01 to 50 (VESDE)")
+    assert rows["predicts"] == "the clean sample, under EDM's preconditioning"
+    assert rows["network"] == f"UNet, {parameters:,} parameters in float32, 4 wide"
+    assert rows["data"] == "mean -0.3895, std 0.5416 in the numbers that are learnt"
+    assert rows["licence"] == "not stated"
     assert rows["trained"] == "4 of 4 steps"
     assert rows["model"].endswith("schema 2, checksum verified")
     assert rows["config"].endswith("config.json, agrees with the model")
@@ -324,9 +327,31 @@ def test_info_says_what_a_run_is(run, capsys):
     assert [name for name in rows if name.startswith("step ")] == ["step 2", "step 4"]
 
 
+def test_info_says_how_a_run_goes_on_and_the_command_does_it(tmp_path, capsys, monkeypatch):
+    told(monkeypatch, signal.SIGINT)
+    assert train(tmp_path / "my run") == 130
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "my run")]) == 0
+    out = capsys.readouterr().out
+    assert "trained           2 of 4 steps\n" in out
+    words = shlex.split(re.search("to the end:\n  scoresde (.+)\n", out)[1])
+    assert main(words) == 0
+    assert "resuming at step 2 of 4" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "my run")]) == 0
+    assert "to the end" not in capsys.readouterr().out
+
+
+def test_a_run_without_a_checkpoint_says_which_command_goes_on(tmp_path, capsys):
+    RunConfig(data=DataConfig(source="digits")).write(tmp_path / "config.toml")
+    for words in (["info"], ["sample", "--out", "x.npy"]):
+        assert main([words[0], str(tmp_path), *words[1:]]) == 1
+        assert f"`scoresde train --config {tmp_path}/config.toml` goes on" in said(capsys)
+
+
 def test_info_knows_packaged_models_by_name(packaged, capsys):
     assert main(["info", "mnist"]) == 0
-    assert "sampling steps    3\n" in capsys.readouterr().out
+    assert "sampling          3 steps; " in capsys.readouterr().out
 
 
 def test_info_describes_the_model_that_the_package_carries(capsys):
@@ -339,8 +364,7 @@ def test_info_describes_a_network_of_a_foreign_class(tmp_path, capsys):
     ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).save_pretrained(tmp_path)
     assert main(["info", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "network           Linear()\n" in out
-    assert "parameters        6, stored as float32\n" in out
+    assert "network           Linear, 6 parameters in float32\n" in out
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -105,7 +106,13 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
         raise
     except CheckpointError as error:
         if not checkpoint.steps_in(path.parent):
-            raise
+            settings = path.parent / "config.toml"
+            if path.exists() or not settings.exists():
+                raise
+            raise CheckpointError(
+                f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "
+                f"{shlex.quote(str(settings))}` goes on with it"
+            ) from error
         raise CheckpointError(
             f"{error}; the checkpoints beside it can write it again: let the run's own training "
             "command go on, which does so even at the end of the run"
