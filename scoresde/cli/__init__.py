@@ -16,7 +16,6 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-import scoresde
 from scoresde import distributed
 from scoresde.cli.completion import completion
 from scoresde.cli.front import overview, unknown
@@ -83,7 +82,7 @@ def _run(words: Sequence[str]) -> None:
     if words in (["--help"], ["-h"], ["help"]):
         show(overview())
     elif words == ["--version"]:
-        show(f"scoresde {scoresde.__version__}")
+        show(f"scoresde {import_module('scoresde').__version__}")
     elif words[:1] == ["completion"]:
         show(completion(words[1:], {name: _command(name) for name in COMMANDS}))
     elif not words:

@@ -14,15 +14,15 @@ from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
-from scoresde.cli.spelling import (
+from scoresde.cli.terminal import show, then
+from scoresde.errors import CheckpointError
+from scoresde.pretrained.rebuild import check_description
+from scoresde.pretrained.spelling import (
     conditions_in_words,
     sde_in_words,
     shape_in_words,
     units_in_words,
 )
-from scoresde.cli.terminal import show, then
-from scoresde.errors import CheckpointError
-from scoresde.pretrained.rebuild import check_description
 from scoresde.pretrained.store import locate, read, spelt_count, told
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
