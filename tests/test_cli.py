@@ -186,9 +186,9 @@ def test_demo_draws_one_class_and_as_many_steps_as_told(packaged, capsys):
 
 def test_demo_refuses_what_is_no_digit_before_it_draws(packaged, capsys):
     assert main(["demo", "--class", "10"]) == 1
-    assert said(capsys) == "scoresde: error: class must lie in [0, 9], got 10"
+    assert said(capsys) == "scoresde: error: --class must lie in [0, 9], got 10"
     assert main(["demo", "--out", "digits.jpg"]) == 1
-    assert said(capsys) == "scoresde: error: out must end in .png; got 'digits.jpg'"
+    assert said(capsys) == "scoresde: error: --out must end in .png; got 'digits.jpg'"
 
 
 def test_demo_finds_its_model_beside_a_folder_of_the_same_name(packaged):
@@ -278,14 +278,14 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
             "--sampler pcc",
             "unknown sampler 'pcc'; did you mean 'pc'? choose from adaptive, ald, ancestral, ",
         ),
-        ("--n 0", "n must be an integer >= 1, got 0"),
-        ("--steps 0", "steps must be at least 1 and below 2**31, got 0"),
+        ("--n 0", "--n must be an integer >= 1, got 0"),
+        ("--steps 0", "--steps must be at least 1 and below 2**31, got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
-        ("--first -1", "first must be an integer >= 0, got -1"),
+        ("--first -1", "--first must be an integer >= 0, got -1"),
         (f"--first {10**23}", "samples of a seed are numbered below 2**40, got first = 1000000"),
-        ("--batch-size 0", "batch_size must be an integer >= 1, got 0"),
-        ("--class -1", "class must lie in [0, 9], got -1"),
-        ("--out x.gif", "out must end in .png, .npy, .npz, .safetensors; got 'x.gif'"),
+        ("--batch-size 0", "--batch-size must be an integer >= 1, got 0"),
+        ("--class -1", "--class must lie in [0, 9], got -1"),
+        ("--out x.gif", "--out must end in .png, .npy, .npz, .safetensors; got 'x.gif'"),
     ],
 )
 def test_wrong_options_of_sample_are_told_in_one_line(options, message, run, capsys, monkeypatch):
@@ -549,7 +549,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     [
         ("--lr 0.5", "belongs to another configuration: lr was 0.001 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
-        ("--batch-size 9", "belongs to another configuration: batch_size was 8 and is 9; "),
+        ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
         ("--steps 3", "belongs to another configuration: steps was 4 and is 3; "),
         ("--sde VPSDE", "belongs to another sde: it was VESDE("),
         ("--channels 6", "belongs to another network: it was UNet("),
@@ -574,9 +574,9 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("digits", "--steps -1", "steps must be an integer >= 1, got -1"),
+        ("digits", "--steps -1", "--steps must be an integer >= 1, got -1"),
         ("digits", "--learned-weight --loss ism", "a learned weight needs a loss that is posi"),
-        ("digits", "--channels 1", "channels must be one width, 2 or more, per level, got (1,)"),
+        ("digits", "--channels 1", "--channels must be one width, 2 or more, per level, got (1,)"),
         ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
         (

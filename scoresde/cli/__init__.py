@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
@@ -19,8 +20,8 @@ from typing import Any
 from scoresde import distributed
 from scoresde.cli.completion import completion
 from scoresde.cli.front import overview, unknown
-from scoresde.cli.terminal import hushed, open_closed, say, show, silence
-from scoresde.cli.words import parse
+from scoresde.cli.terminal import hushed, in_options, open_closed, say, show, silence
+from scoresde.cli.words import options_of, parse
 from scoresde.errors import InvalidValueError, ScoreSDEError
 
 __all__ = ["COMMANDS", "main"]
@@ -46,6 +47,9 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 """The commands by name: a module of `scoresde.cli` and a dataclass in it with a method `run`."""
 
 
+_KIND: ContextVar[Any] = ContextVar("kind", default=None)  # of the command that runs
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -57,6 +61,7 @@ def main(args: Sequence[str] | None = None) -> int:
         SIGHUP during training in `SystemExit(143)` or `SystemExit(129)`.
     """
     open_closed()
+    _KIND.set(None)
     try:
         with warnings.catch_warnings(), distributed.group(), _one_voice():
             _run(sys.argv[1:] if args is None else list(args))
@@ -71,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if os.environ.get("SCORESDE_DEBUG") == "1":
             raise
         kind = "" if isinstance(error, ScoreSDEError) else f"{type(error).__name__}: "
-        _say(f"error: {kind}{error}")
+        _say(f"{kind}{error}", "error")
         return 1
     return 0
 
@@ -89,7 +94,9 @@ def _run(words: Sequence[str]) -> None:
         say(overview(), sys.stderr)
         raise SystemExit(2)
     else:
-        command, general = parse(*_ordered(words))
+        name, kind, rest = _ordered(words)
+        _KIND.set(kind)
+        command, general = parse(name, kind, rest)
         with distributed.on(general.device), hushed(general.quiet):
             command.run()
 
@@ -133,7 +140,7 @@ def _command(name: str) -> Any:
 def _one_voice() -> Iterator[None]:
     """Among several processes number 0 speaks for all; only errors are told by each."""
     if distributed.is_main():
-        warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+        warnings.showwarning = lambda message, *_: _say(str(message), "warning")
         yield
     else:
         warnings.simplefilter("ignore")
@@ -141,7 +148,10 @@ def _one_voice() -> Iterator[None]:
             yield
 
 
-def _say(message: str) -> None:
+def _say(message: str, level: str = "") -> None:
     number = os.environ.get("RANK", "0")
     who = "scoresde:" if number == "0" else f"scoresde, process {number}:"
-    say(f"{who} {' '.join(message.split())}", sys.stderr)
+    text = " ".join(message.split())
+    if (kind := _KIND.get()) is not None:
+        text = in_options(text, options_of(kind))
+    say(f"{who} {level}{': ' if level else ''}{text}", sys.stderr)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scoresde.checks import check_name
-from scoresde.cli.words import parser_of
+from scoresde.cli.words import options_of
 from scoresde.errors import InvalidValueError
 
 __all__ = ["completion"]
@@ -57,8 +56,8 @@ def completion(words: Sequence[str], commands: Mapping[str, Any]) -> str:
         first, _, second = name.partition(" ")
         if second:
             values[f"{first} {first}"] = [second]
-        found = dict(_choices(kind))
-        options[first] = [*found, "--help"]
+        found = options_of(kind)
+        options[first] = [*found]
         values |= {f"{first} {option}": names for option, names in found.items() if names}
     firsts = [*options, "completion", "help"]
     values |= {"help help": [*options], "completion completion": [*_SHELLS]}
@@ -68,16 +67,6 @@ def completion(words: Sequence[str], commands: Mapping[str, Any]) -> str:
         values=_cases(values, 6),
         options=_cases(options, 12),
     )
-
-
-def _choices(kind: Any) -> Iterator[tuple[str, list[str]]]:
-    """Yield the long options of a command, each with the words that it takes if they are few."""
-    for action in parser_of(kind)._actions:
-        found = re.match(r"\{([\w,-]+)\}", str(action.metavar))
-        names = list(action.choices or (found[1].split(",") if found else ()))
-        for option in action.option_strings:
-            if option.startswith("--") and option != "--help":
-                yield option, list(map(str, names))
 
 
 def _cases(table: Mapping[str, Sequence[str]], indent: int) -> str:

@@ -21,12 +21,12 @@ from scoresde.pretrained.spelling import (
     conditions_in_words,
     sde_in_words,
     shape_in_words,
-    units_in_words,
 )
 from scoresde.pretrained.store import locate, read, spelt_count, told
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
 from scoresde.training import log
+from scoresde.units import in_words
 
 __all__ = ["Info"]
 
@@ -98,7 +98,7 @@ def _model(
     mean, var = (tensors[name].double() for name in ("mean", "var"))
     yield "samples", f"{shape_in_words(shape)}: {math.prod(shape):,} dimensions"
     std = math.sqrt(max(float(var.mean()), 0))
-    yield "units", units_in_words(config.get("transform"))
+    yield "units", in_words(config.get("transform"))
     yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in the numbers that are learnt"
     yield "conditions", conditions
     yield "noise", process

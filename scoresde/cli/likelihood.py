@@ -28,6 +28,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
+from scoresde.units import in_words
 
 __all__ = ["Likelihood"]
 
@@ -88,7 +89,7 @@ class Likelihood:
         show(
             f"prior         the data's moments; without them it would be off by {mismatch:.3g} (W2)"
         )
-        show(f"units         those of the model, after {model.transform}")
+        show(f"units         those of the model: {in_words(model.transform)}")
         then("compare samples with data", "evaluate", *words_of(self))
 
     def _prepared(

@@ -55,8 +55,7 @@ class Sample:
     folder of .safetensors, one for each batch, for more samples than fit into memory."""
     n: int = 64
     """How many samples, at least 1."""
-    sampler: SamplerName = "pc"
-    """pc predicts and corrects; em, reverse_diffusion and ancestral predict; ald corrects."""
+    sampler: SamplerName = "fast"
     steps: Steps = None
     """Steps from noise to data, at least 1; more are slower and better."""
     seed: int = 0

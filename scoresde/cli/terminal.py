@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TextIO
 
-__all__ = ["hushed", "open_closed", "say", "show", "silence", "tell", "then"]
+__all__ = ["hushed", "in_options", "open_closed", "say", "show", "silence", "tell", "then"]
 
 _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
 
@@ -80,6 +81,44 @@ def show(text: object) -> None:
     """
     for line in str(text).split("\n"):
         print(_harmless(line), flush=True)
+
+
+def in_options(message: str, options: Collection[str]) -> str:
+    """Return a message about arguments of Python's as one about options.
+
+    Args:
+        message: The message.
+        options: The options.
+
+    Examples:
+        >>> in_options("choose batch_size=8, or condition={'label': 'dog'}", ["--batch-size"])
+        'choose --batch-size 8, or --condition label=dog'
+    """
+
+    def spelt(found: re.Match[str]) -> str:
+        name, sign, value = (part or "" for part in found.groups())
+        option = name.replace("_", "-")
+        if f"--{option}" not in options or not (sign or "_" in name):
+            return found[0]
+        if value in ("True", "False"):
+            return f"--{'' if value == 'True' else 'no-'}{option}"
+        return f"--{option} {value.strip(_QUOTES)}".rstrip()
+
+    message = _CONDITION.sub(lambda found: f"--condition {found[1]}={_listed(found[2])}", message)
+    message = _ARGUMENT.sub(spelt, message)
+    first = re.match(r"(\w+) must ", message)  # as in "n must be an integer"
+    return f"--{message}" if first and f"--{first[1]}" in options else message
+
+
+_QUOTES = "'\""
+_CONDITION = re.compile(r"condition=\{'(\w+)': (\[[^]]*\]|'[^']*'|[^}]*)\}")
+# not within a longer word, a path or quotes
+_ARGUMENT = re.compile(r"(?<![\w./='\"`-])([a-z][a-z_]*)(?:(=)('[^']*'|[\w.+-]*\w)?)?(?![\w/=])")
+
+
+def _listed(text: str) -> str:
+    """Return `['a', 'b']` as `a,b`."""
+    return ",".join(part.strip(f" {_QUOTES}") for part in text.strip("[]").split(","))
 
 
 def _harmless(line: str) -> str:

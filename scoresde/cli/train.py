@@ -18,6 +18,7 @@ from scoresde import distributed, plot
 from scoresde.cli.config import RunConfig
 from scoresde.cli.terminal import say
 from scoresde.data import Data
+from scoresde.data.data_check import remarks
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.score import ScoreModel
@@ -65,6 +66,8 @@ class Train:
         known = "".join(f", {name} {_spelt(kind)}" for name, kind in data.kinds.items())
         _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{known}")
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
+        for remark in remarks(data, model.sde):
+            _say(f"remark: {remark}")
         trainer = Trainer(
             model, data, run.train, loss=run.loss(model), folder=self.out, callbacks=callbacks
         )

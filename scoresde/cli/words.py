@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
-__all__ = ["Command", "General", "parse", "parser_of"]
+__all__ = ["Command", "General", "options_of", "parse"]
 
 
 class Command(Protocol):
@@ -62,10 +65,24 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
     return found.command, found.general
 
 
-def parser_of(kind: Any) -> Any:
-    """Return a parser, in the style of argparse, of all that a command takes."""
-    with _VALUES:
-        return tyro.extras.get_parser(_whole(kind))
+@functools.cache
+def options_of(kind: Any) -> dict[str, list[str]]:
+    """Return the long options of a command, each with the words that it takes if they are few.
+
+    They are read where people read them, in what `--help` prints.
+    """
+    printed = io.StringIO()
+    with _VALUES, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        tyro.cli(_whole(kind), args=["--help"])
+    text = re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯─]", "", printed.getvalue())
+    found: dict[str, list[str]] = {}
+    for part in re.split(r"\n\s*(?=--?[a-z])", text)[1:]:
+        first, _, _ = part.partition("\n  " + 8 * " ")  # then it is explained
+        choices = re.search(r"\{([\w\s,-]*)\}", first)
+        words = re.sub(r"\s", "", choices[1]).split(",") if choices else []
+        for name in re.findall(r"--[a-z][\w-]*", re.split(r"\s{2,}|\{", first)[0]):
+            found[name] = words
+    return found
 
 
 @functools.cache

@@ -74,7 +74,10 @@ class Header:
         start = file.tell()
         expected = start + math.prod(shape) * dtype.itemsize
         if size != expected:
-            raise DataError(f"{name} has {size:,} bytes, and its header tells of {expected:,}")
+            raise DataError(
+                f"{name} has {size:,} bytes, and its header tells of {expected:,}: it was cut off "
+                "or damaged; copy it again, or save it again with np.save"
+            )
         return cls(dtype, tuple(shape), columns, start)
 
 

@@ -46,6 +46,11 @@ def array_file(path: Path, wanted: Wanted) -> Data:
         raise DataError(f"{path} does not exist") from error
     except ScoreSDEError:
         raise
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"{path} is no archive that numpy wrote, or it was cut off or damaged ({error}); copy "
+            "it again, or save it again with np.savez"
+        ) from error
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
         raise DataError(f"cannot read {path}: {error}") from error
 

@@ -33,14 +33,16 @@ from scoresde.errors import (
     ScoreSDEError,
     ShapeError,
 )
-from scoresde.units import Identity
+from scoresde.units import Identity, in_words
 
 if TYPE_CHECKING:
     from scoresde.sde import SDE
 
-__all__ = ["check"]
+__all__ = ["check", "remarks"]
 
 _SHOWN = 64  # samples of the picture
+_SHORT = 160  # letters of a remark that is not cut
+_QUICK = 2**25  # numbers that are looked through in a second or so
 
 
 def check(
@@ -80,6 +82,7 @@ def check(
         return report
     _describe(report, data)
     good = _samples(report, data)
+    _sides(report, data.event_shape, stride)
     if good is None:
         return report
     try:
@@ -89,12 +92,38 @@ def check(
     except DataError as error:
         report.problems.append(str(error))
         return report
-    _sides(report, good.event_shape, stride)
-    index = torch.linspace(0, len(good) - 1, min(_SHOWN, len(good))).round().long()
-    report.samples = good.batch(index)
+    report.samples = good.batch(_spread(len(good)))
     if sde is not None:
         _noise(report, good, sde)
     return report
+
+
+def remarks(data: Data, sde: SDE | None = None) -> list[str]:
+    """Return in short what `check` would remark of data, at the start of a training.
+
+    Copies and constant samples are looked for among data of up to 2^25 numbers.
+
+    Args:
+        data: Loaded data.
+        sde: Whose noise they are compared with, if any.
+    """
+    report = Report()
+    try:
+        describe_conditions(report, data)
+        if len(data) * math.prod(data.event_shape) <= _QUICK:
+            _samples(report, data)
+        _units(report, data)
+        if sde is not None:
+            report.samples = data.batch(_spread(len(data)))
+            _noise(report, data, sde)
+    except DataError:  # the training says so itself
+        return []
+    return [text if len(text) <= _SHORT else text.partition(": ")[0] for text in report.remarks]
+
+
+def _spread(n: int) -> Tensor:
+    """Return up to 64 numbers of samples, spread over all of them."""
+    return torch.linspace(0, n - 1, min(_SHOWN, n)).round().long()
 
 
 def _is_folder(source: str | os.PathLike[str]) -> bool:
@@ -112,13 +141,33 @@ def _opened(
     split: str | None,
     size: Size,
 ) -> Data | None:
-    try:
+    def opened(known: Mapping[str, Any], report: Report) -> Data | None:
         if isinstance(source, str | os.PathLike) and _is_folder(source):
-            return usable_of(report, Path(source).expanduser(), size, Wanted(condition))
-        return find(source, condition=condition, split=split, size=size)
-    except (DataError, InvalidTypeError, ShapeError) as error:
+            return usable_of(report, Path(source).expanduser(), size, Wanted(known))
+        return find(source, condition=known, split=split, size=size)
+
+    faults = (DataError, InvalidTypeError, ShapeError)
+    try:
+        return opened(condition, report)
+    except faults as error:
+        report.problems.append(str(error))
+    if not condition:
+        return None
+    # a condition may be the reason: then the others and the samples may have faults of their own
+    first = report.problems.pop()
+    try:
+        data = opened({}, report)
+    except faults as error:
         report.problems.append(str(error))
         return None
+    for name, rows in condition.items():
+        try:
+            opened({name: rows}, Report())
+        except faults as error:
+            report.problems.append(str(error))
+    if first not in report.problems:
+        report.problems.append(first)
+    return data
 
 
 def _describe(report: Report, data: Data) -> None:
@@ -150,13 +199,16 @@ def _samples(report: Report, data: Data) -> Data | None:
     fine = torch.cat(finite)
     if not fine.all():
         bad = [str(i) for i in (~fine).nonzero().flatten().tolist()]
-        report.problems.append(f"{len(bad)} samples hold a NaN or an infinity: {some(bad)}")
+        what = "1 sample holds" if len(bad) == 1 else f"{len(bad)} samples hold"
+        report.problems.append(f"{what} a NaN or an infinity: {some(bad)}")
     if copies:
-        report.remarks.append(f"{len(copies)} samples are copies of others: {some(copies)}")
+        what = "1 sample is a copy of another" if len(copies) == 1 else (
+            f"{len(copies)} samples are copies of others"
+        )  # fmt: skip
+        report.remarks.append(f"{what}: {some(copies)}")
     if constant:
-        report.remarks.append(
-            f"{len(constant)} samples are one number all over: {some(map(str, constant))}"
-        )
+        what = "1 sample is" if len(constant) == 1 else f"{len(constant)} samples are"
+        report.remarks.append(f"{what} one number all over: {some(map(str, constant))}")
     if not fine.any():
         return None
     return data if fine.all() else data[fine.nonzero().flatten()]
@@ -165,7 +217,7 @@ def _samples(report: Report, data: Data) -> Data | None:
 def _units(report: Report, data: Data) -> None:
     found = data.survey
     report.facts["numbers"] = f"from {found.low:.6g} to {found.high:.6g}"
-    report.facts["transform"] = str(data.transform)
+    report.facts["units"] = in_words(data.transform)
     mean, var = data.moments()
     rms = math.sqrt(float(mean.square().mean()) + var)
     report.facts["moments"] = (

@@ -159,5 +159,6 @@ def find(
 def _check_whole(what: str, split: str | None) -> None:
     if split is not None:
         raise InvalidValueError(
-            f"{what} comes whole, it has no split {split!r}; use `data.split(fraction)`"
+            f"{what} comes whole, it has no split {split!r}; leave split= out, and set a part "
+            "aside by held_out= in a training, or by `data.split(fraction)`"
         )

@@ -1,4 +1,4 @@
-"""Shapes, units and processes in the words of people."""
+"""Shapes, conditions and processes in the words of people."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from scoresde.pretrained.store import told
 from scoresde.sde import SDE, Classes, Field
 from scoresde.sde.coordinates import ratio
 
-__all__ = ["conditions_in_words", "sde_in_words", "shape_in_words", "units_in_words"]
+__all__ = ["conditions_in_words", "sde_in_words", "shape_in_words"]
 
 _MOST = 8  # names of classes that are listed
 _PROCESSES = {
@@ -40,29 +39,6 @@ def shape_in_words(shape: Sequence[int]) -> str:
         return "1 number" if shape[0] == 1 else f"{shape[0]:,} numbers"
     channels = "1 channel" if shape[0] == 1 else f"{shape[0]:,} channels"
     return f"{channels} of {'x'.join(map(str, shape[1:]))}"
-
-
-def units_in_words(transform: object) -> str:
-    """Return what a described transform makes of the user's numbers.
-
-    Examples:
-        >>> units_in_words({"type": "Range", "low": 0, "high": 255, "levels": 256})
-        'whole numbers from 0 to 255, learnt as numbers from -1 to 1'
-        >>> units_in_words(None)
-        'the numbers as they are'
-    """
-    kind = told(transform, "type") if isinstance(transform, Mapping) else transform
-    if kind in (None, "Identity"):
-        return "the numbers as they are"
-    low, high, levels = (told(transform, name) for name in ("low", "high", "levels"))
-    if kind == "Range":
-        whole = isinstance(levels, int) and low == 0 and high == levels - 1
-        some = f"{levels} levels" if levels else "numbers"
-        what = "whole numbers" if whole else some
-        return f"{what} from {low} to {high}, learnt as numbers from -1 to 1"
-    if kind == "Standardize":
-        return "shifted and scaled to mean 0 and variance 1"
-    return f"changed by {kind}"
 
 
 def sde_in_words(sde: SDE) -> str:
