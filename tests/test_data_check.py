@@ -87,8 +87,8 @@ def test_copies_constant_images_and_files_that_are_none_are_remarked(folder):
     report = check(folder)
     assert report.ok
     only(report.remarks, "1 sample is a copy of another: 31 (of 3)")
-    only(report.remarks, "1 samples are one number all over: 15")
-    assert "Thumbs.db" in only(report.remarks, "1 files are no images")
+    only(report.remarks, "1 sample is one number all over: 15")
+    assert "Thumbs.db" in only(report.remarks, "1 file is no image")
     assert "empty" in only(report.remarks, "classes without an image")
 
 

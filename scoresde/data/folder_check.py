@@ -53,7 +53,12 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
 def _other_files(report: Report, files: Files) -> None:
     odd = list(map(str, files.others))
     if odd:
-        report.remarks.append(f"{len(odd)} files are no images and are passed over: {some(odd)}")
+        what = (
+            "1 file is no image and is"
+            if len(odd) == 1
+            else f"{len(odd)} files are no images and are"
+        )
+        report.remarks.append(f"{what} passed over: {some(odd)}")
     inner = [len(path.relative_to(files.folder).parts) > 1 for path in files.paths]
     if any(inner) and not all(inner):
         loose = [str(path) for path, deep in zip(files.paths, inner, strict=True) if not deep]
