@@ -130,8 +130,8 @@ def _found(name: str) -> torch.device:
     if name not in there:
         why = " (torch sees no GPU)" if kind in ("cuda", "gpu") and not gpus else ""
         raise DeviceError(
-            f"there is no device {name!r} here{why}; there are {', '.join(there)}: give one of "
-            "them, or leave the device out"
+            f"there is no device {name!r} here{why}; choose from {', '.join(there)}, or leave the "
+            "device out"
         )
     return torch.device(name)
 

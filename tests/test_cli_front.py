@@ -73,6 +73,8 @@ def test_the_readme_and_the_reference_name_every_command():
         ("data digits", "did you mean `scoresde data check`?"),
         ("bench", "did you mean `scoresde bench samplers`?"),
         ("help tain", "did you mean `scoresde train`?"),
+        ("version", "did you mean `scoresde --version`?"),
+        ("-v", "did you mean `scoresde --version`?"),
         ("qqqq", "there is no command 'qqqq'; `scoresde help` lists the commands"),
         ("--sampler pc", "options come after one, as in `scoresde demo --n 16`"),
         ("--quiet", "options come after one"),
@@ -116,7 +118,7 @@ def test_a_device_that_is_not_there_is_told_in_a_sentence(words, capsys):
     assert main(words) == 1
     text = said(capsys)
     assert "there is no device" in text
-    assert "there are cpu" in text
+    assert "choose from cpu" in text
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -317,6 +319,22 @@ def test_folders_go_before_packaged_models_of_their_name(tmp_path, monkeypatch, 
     capsys.readouterr()
     with pytest.warns(UserWarning, match="is taken for the folder here"):
         assert ScoreModel.from_pretrained("mnist").event_shape == (2,)
+
+
+def test_a_path_that_is_not_there_is_told_with_the_one_that_may_be_meant(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("points.npy", np.zeros((3, 2), dtype="f4"))
+    Path("my run").mkdir()
+    for words, meant in (
+        (["train", "--data", "pionts.npy", "--out", "x"], "points.npy"),
+        (["train", "--data", "./pionts.npy", "--out", "x"], "points.npy"),
+        (["info", "myrun"], "my run"),
+        (["sample", "./my rnu", "--out", "x.npy"], "my run"),
+    ):
+        assert main(words) == 1
+        assert f"; did you mean '{meant}'?" in said(capsys)
 
 
 def test_every_extra_brings_what_a_message_says_it_brings():

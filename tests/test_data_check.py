@@ -68,8 +68,8 @@ def test_images_of_another_size_mode_or_depth_are_named(folder):
     deep = np.random.default_rng(0).integers(0, 2**16, (16, 16), dtype=np.uint16)
     Image.fromarray(deep).save(folder / "dog" / "deep.png")
     report = check(folder)
-    assert "small.png" in only(report.problems, "1 images are not 16x16 as most are, so pass size")
-    assert "deep.png" in only(report.problems, "1 of 33 images are broken", "'I;16', more than 8")
+    assert "small.png" in only(report.problems, "images have another size than the 16x16 of most")
+    assert "deep.png" in only(report.problems, "1 of 33 images is broken", "'I;16', more than 8")
     only(report.remarks, "grey images are among coloured ones")
     assert report.facts["sizes"] == "16x16 (31), 8x9 (1)"
     assert report.facts["modes"] == "L (31), RGB (1)"
@@ -214,7 +214,7 @@ def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
     (folder / "cat" / "00.png").write_bytes(b"")
     assert main(["data", "check", str(folder)]) == 1
     said = capsys.readouterr()
-    assert "problem       1 of 30 images are broken: " in said.out
+    assert "problem       1 of 30 images is broken, " in said.out
     assert said.err == f"scoresde: error: training on {folder} would fail, by 1 problem\n"
     run = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), "--steps", "1"]
     assert main(run) == 1

@@ -13,7 +13,8 @@ from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
 from scoresde.cli.options import Columns, Size, columns_of
 from scoresde.cli.sample import check_out
-from scoresde.cli.terminal import show, then
+from scoresde.cli.terminal import in_options, show, then
+from scoresde.cli.words import options_of
 from scoresde.data import check
 from scoresde.errors import DataError, InvalidValueError
 from scoresde.sde import SDE, VESDE
@@ -59,7 +60,7 @@ class CheckData:
             stride=self.patch * 2 ** (len(self.channels) - 1),
             sde=self.sde,
         )
-        show(report)
+        show(in_options(str(report), options_of(CheckData)))
         if self.out is not None and report.samples is not None:
             show(f"{'picture':14}{self._picture(report.samples, self.out)}")
         if not report.ok:

@@ -112,12 +112,15 @@ class Edit:
         write(self.out, {"x": shown(self.out, drawn.x, model)})
         level = float(ratio(model.sde, times[0]))
         tell(
-            f"{n} edits from the noise sigma / alpha = {level:.3g} in {seconds:.1f} s, "
+            f"{n} edit{'' if n == 1 else 's'} from the noise sigma / alpha = {level:.3g} in "
+            f"{seconds:.1f} s, "
             f"{cost(drawn)}: {self.out}"
         )
         data = [] if self.data is None else ["--data", self.data]
         strength = f"{min(1, 1.5 * self.strength):.3g}"
         words = [self.checkpoint, *data, "--strength", strength, "--out", self.out]
+        words += [] if self.class_ is None else ["--class", self.class_]
+        words += [word for one in self.condition for word in ("--condition", one)]
         if strength != f"{self.strength:.3g}":
             then("leave less of the data", "edit", *words)
 

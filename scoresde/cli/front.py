@@ -67,9 +67,13 @@ def overview() -> str:
 def unknown(words: Sequence[str], commands: Iterable[str]) -> str:
     """Return the sentence about words that are no command, with the one that may be meant."""
     word = words[0]
+    if word.lower() == "-v":
+        return f"{word!r} is no command; did you mean `scoresde --version`?"
     if word.startswith("-"):
         return f"{word[:100]!r} is no command; options come after one, as in `scoresde demo --n 16`"
     spelt = {part: name for name in (*commands, *MORE) for part in (name, *name.split())}
+    spelt["version"] = "--version"
     near = difflib.get_close_matches(word[:100].lower(), spelt, n=1)
-    hint = f"did you mean `scoresde {spelt[near[0]]}`? " if near else ""
-    return f"there is no command {word[:100]!r}; {hint}`scoresde help` lists the commands"
+    hints = [f"did you mean `scoresde {spelt[name]}`?" for name in near]
+    listed = "`scoresde help` lists the commands"
+    return f"there is no command {word[:100]!r}; {' '.join([*hints, listed])}"

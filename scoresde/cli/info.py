@@ -96,7 +96,8 @@ def _model(
         conditions = "; ".join(conditions_in_words(known.conditions or {})) or "none"
         process, measured = sde_in_words(model.sde), known.pilot
     mean, var = (tensors[name].double() for name in ("mean", "var"))
-    yield "samples", f"{shape_in_words(shape)}: {math.prod(shape):,} dimensions"
+    size = f": {math.prod(shape):,} dimensions" if len(shape) > 1 else ""
+    yield "samples", f"{shape_in_words(shape)}{size}"
     std = math.sqrt(max(float(var.mean()), 0))
     yield "units", in_words(config.get("transform"))
     yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in the numbers that are learnt"
@@ -162,7 +163,9 @@ def _texts(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         try:
             lines = len(checkpoint.read_bytes(path).splitlines())
             whole = sum(1 for _ in log.rows(path))
-            state = f"{whole:,} rows" + (", DAMAGED" if whole < lines else "")
+            state = f"{whole:,} {'row' if whole == 1 else 'rows'}" + (
+                ", DAMAGED" if whole < lines else ""
+            )
         except CheckpointError:
             state = "DAMAGED"
         yield "log", f"{path}, {state}"

@@ -15,8 +15,9 @@ from torch import Tensor
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
+from scoresde.cli.held_out import run_of
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import tell, then
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
@@ -110,10 +111,12 @@ class Sample:
             shards.remove()
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
-        show(
+        tell(
             f"{self.n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
             f"{spent}{already}: {self.out}"
         )
+        if run_of(self.checkpoint) is not None:
+            then("compare samples with data", "evaluate", self.checkpoint)
 
     def _request(self, model: ScoreModel, given: Given) -> dict[str, Any]:
         """All that the samples depend on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import tyro
 
 from scoresde import distributed, plot
 from scoresde.cli.config import RunConfig
-from scoresde.cli.terminal import say
+from scoresde.cli.terminal import tell
 from scoresde.data import Data
 from scoresde.data.data_check import remarks
 from scoresde.pretrained import card
@@ -132,4 +131,4 @@ def _spelt(kind: Classes | Field) -> str:
 
 
 def _say(line: str) -> None:
-    say(line, sys.stdout)
+    tell(line)

@@ -107,7 +107,7 @@ def load_npy(path: Path) -> np.ndarray[Any, Any] | ArrayFile:
             small = size <= stores.IN_MEMORY
             return read_array(file, str(path), size) if small else ArrayFile(path)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
+        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
 
 
 class ArrayFile:

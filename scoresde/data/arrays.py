@@ -39,11 +39,12 @@ def array_file(path: Path, wanted: Wanted) -> Data:
     reader = READERS.get(path.suffix)
     if reader is None:
         what = "has a suffix that is not read" if path.exists() else "does not exist"
+        what += checkpoint.near(path) if not path.exists() else ""
         raise DataError(f"{path} {what}; pass a {', '.join(READERS)} file, or a folder of images")
     try:
         return reader(path, wanted)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
+        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
     except ScoreSDEError:
         raise
     except zipfile.BadZipFile as error:

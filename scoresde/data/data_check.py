@@ -154,12 +154,11 @@ def _opened(
     if not condition:
         return None
     # a condition may be the reason: then the others and the samples may have faults of their own
-    first = report.problems.pop()
     try:
         data = opened({}, report)
-    except faults as error:
-        report.problems.append(str(error))
+    except faults:
         return None
+    first = report.problems.pop(0)
     for name, rows in condition.items():
         try:
             opened({name: rows}, Report())

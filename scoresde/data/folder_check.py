@@ -40,7 +40,11 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
         kept = [i for i in kept if i not in errors]
     if errors:
         names = [f"{files.name(i)} ({errors[i]})" for i in sorted(errors)]
-        report.problems.append(f"{len(errors)} of {len(files)} images are broken: {some(names)}")
+        are = "is" if len(errors) == 1 else "are"
+        report.problems.append(
+            f"{len(errors)} of {len(files)} images {are} broken, to be removed, or left out by "
+            f"on_bad_image='skip': {some(names)}"
+        )
     modes = Counter(looks[i].mode for i in good)
     report.facts["modes"] = _counts(modes)
     if len({mode in ("1", "L") for mode in modes}) > 1:
@@ -86,7 +90,8 @@ def _of_one_size(
     others = [files.name(i) for i in good if looks[i].size != usual]
     if others:
         report.problems.append(
-            f"{len(others)} images are not {usual[0]}x{usual[1]} as most are, so pass size: "
+            f"{len(others)} images have another size than the {usual[0]}x{usual[1]} of most, and "
+            f"size= makes all alike: "
             f"{some(others)}"
         )
     return [i for i in good if looks[i].size == usual]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import warnings
@@ -60,8 +59,8 @@ def locate(folder: str | Path) -> Path:
         if "@" not in folder and path.parent.is_dir():
             raise CheckpointError(
                 f"there is no folder {folder!r}, but there is one {str(path.parent)!r}"
-                f"{_near(path)}; of a model of the hub, whose name this can be too, give the "
-                f"revision: {folder + '@main'!r}"
+                f"{checkpoint.near(path)}; of a model of the hub, whose name this can be too, give "
+                f"the revision: {folder + '@main'!r}"
             )
         return hub.fetch(folder)
     return packaged(str(folder)) / "model.safetensors"
@@ -78,15 +77,6 @@ def _is_model(path: Path) -> bool:
     return (
         path.is_file() or (path / "model.safetensors").exists() or bool(checkpoint.steps_in(path))
     )
-
-
-def _near(path: Path) -> str:
-    """What a name in a folder may have been meant for, as the end of a sentence."""
-    try:
-        found = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
-    except OSError:
-        return ""
-    return f"; did you mean {str(path.parent / found[0])!r}?" if found else ""
 
 
 def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -107,8 +97,13 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
     except CheckpointError as error:
         if not checkpoint.steps_in(path.parent):
             settings = path.parent / "config.toml"
-            if path.exists() or not settings.exists():
+            if path.exists():
                 raise
+            if not settings.exists():
+                raise CheckpointError(
+                    f"the folder {path.parent} holds no model, for there is no file {path} in it; "
+                    "give the folder of a run or of a model"
+                ) from error
             raise CheckpointError(
                 f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "
                 f"{shlex.quote(str(settings))}` goes on with it"
@@ -161,7 +156,7 @@ def packaged(name: str) -> Path:
             )
         raise CheckpointError(
             f"there is no folder {name!r} and no packaged model of that name; "
-            f"packaged are {', '.join(names) or 'none'}"
+            f"packaged are {', '.join(names) or 'none'}{checkpoint.near(Path(name))}"
         )
     return _MODELS / name
 
