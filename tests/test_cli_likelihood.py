@@ -109,11 +109,11 @@ def test_levels_beyond_those_of_the_model_are_refused(folders, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("digits", ["--n", "1"], "need n >= 2"),
+        ("digits", ["--n", "1"], "--n must be an integer >= 2, got 1"),
         ("digits", ["--first", "1797"], "digits has 1797 samples; --first 1797 leaves 0"),
         ("plane", [], r"samples of digits have shape (1, 8, 8), but the model's have (2,)"),
-        ("digits", ["--tol", "0"], "atol must be positive and finite, got 0.0\n"),
-        ("digits", ["--tol", "nan"], "atol must be positive and finite, got nan\n"),
+        ("digits", ["--tol", "0"], "--tol must be positive and finite, got 0.0\n"),
+        ("digits", ["--tol", "nan"], "--tol must be positive and finite, got nan\n"),
     ],
 )
 def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, capsys):

@@ -146,14 +146,14 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 def near(path: Path) -> str:
     """Return what a path that is not there may be meant for, as the end of a sentence, or nothing.
 
-    It is a name in the same folder that is spelt much like it.
+    It is a name in the same folder that is spelt much like it, whatever its suffix.
     """
-    folder = path.parent.expanduser()
     try:
-        found = difflib.get_close_matches(path.name[:200], os.listdir(folder), n=1)
+        names = {Path(name).stem: name for name in os.listdir(path.parent.expanduser())}
     except OSError:
         return ""
-    return f"; did you mean {str(path.parent / found[0])!r}?" if found else ""
+    found = difflib.get_close_matches(path.stem[:200], names, n=1)
+    return f"; did you mean {str(path.parent / names[found[0]])!r}?" if found else ""
 
 
 def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:

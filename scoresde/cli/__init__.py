@@ -21,7 +21,7 @@ from scoresde import distributed
 from scoresde.cli.completion import completion
 from scoresde.cli.front import overview, unknown
 from scoresde.cli.terminal import hushed, in_options, open_closed, say, show, silence
-from scoresde.cli.words import options_of, parse
+from scoresde.cli.words import MisreadError, options_of, parse
 from scoresde.errors import InvalidValueError, ScoreSDEError
 
 __all__ = ["COMMANDS", "main"]
@@ -69,6 +69,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         _say(str(error) or "interrupted")
         return 130
+    except MisreadError as error:
+        _say(str(error), "error")
+        raise SystemExit(2) from error
     except BrokenPipeError:
         silence(sys.stdout)  # whoever read it has gone
         return 1

@@ -136,7 +136,7 @@ class Evaluate:
                 seed=self.seed,
                 batch_size=self.batch_size,
             )
-            command.run()
+            command.fill()
             return folder
         floor = real[floor_of(len(real), n, seed=self.seed)]
         given = conditions_of(floor, source, model)

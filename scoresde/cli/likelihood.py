@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scoresde import distributed
-from scoresde.checks import seeded
+from scoresde.checks import check_integer, check_range, seeded
 from scoresde.cli.held_out import asked, conditions_of, words_of
 from scoresde.cli.options import (
     BatchSize,
@@ -59,6 +59,10 @@ class Likelihood:
 
     def run(self) -> None:
         """Compute and print."""
+        check_integer("n", self.n, 2)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("first", self.first, 0)
+        check_range("tol", self.tol, "(0, inf)")
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
         about = asked(self, model)
         x, given, transform = self._prepared(about.data, about.source, model)
@@ -96,11 +100,6 @@ class Likelihood:
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None, Dequantization | None]:
         """The samples that were asked for, spread over their cells, and their conditions."""
-        if self.n < 2 or self.batch_size < 1 or self.first < 0:
-            raise InvalidValueError(
-                f"need n >= 2, batch-size >= 1 and first >= 0, got {self.n}, {self.batch_size} "
-                f"and {self.first}"
-            )
         rows = slice(self.first, self.first + self.n)
         x = data.batch(rows).float()
         if len(x) < 2:

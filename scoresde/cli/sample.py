@@ -72,6 +72,12 @@ class Sample:
     """Samples at once, at least 1: less needs less memory and changes the last digits."""
 
     def run(self) -> None:
+        """Draw and write, and tell what may be next."""
+        self.fill()
+        if run_of(self.checkpoint) is not None:
+            then("compare samples with data", "evaluate", self.checkpoint)
+
+    def fill(self) -> None:
         """Draw and write."""
         in_file = bool(self.out.suffix)
         if in_file:
@@ -115,8 +121,6 @@ class Sample:
             f"{self.n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
             f"{spent}{already}: {self.out}"
         )
-        if run_of(self.checkpoint) is not None:
-            then("compare samples with data", "evaluate", self.checkpoint)
 
     def _request(self, model: ScoreModel, given: Given) -> dict[str, Any]:
         """All that the samples depend on."""

@@ -15,7 +15,13 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
-__all__ = ["Command", "General", "options_of", "parse"]
+from scoresde.errors import UnknownNameError
+
+__all__ = ["Command", "General", "MisreadError", "options_of", "parse"]
+
+
+class MisreadError(Exception):
+    """A value that cannot be read, or that is impossible."""
 
 
 class Command(Protocol):
@@ -50,19 +56,51 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
 
     Raises:
         SystemExit: The words cannot be understood, or ask for help.
+        MisreadError: A value cannot be read, or is impossible.
     """
     usual = getattr(kind, "usual", lambda words: None)(words)
     whole = _whole(kind)
     default = None if usual is None else whole(command=usual, general=General())
+    read = functools.partial(
+        tyro.cli,
+        whole,
+        prog=f"scoresde {name}",
+        description=inspect.getdoc(kind),
+        args=words,
+        default=tyro.MISSING_NONPROP if default is None else default,
+    )
     with _VALUES:
-        found = tyro.cli(
-            whole,
-            prog=f"scoresde {name}",
-            description=inspect.getdoc(kind),
-            args=words,
-            default=tyro.MISSING_NONPROP if default is None else default,
-        )
+        printed = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(printed):
+                found = read()
+        except SystemExit as end:
+            wrong = _wrong_value(printed.getvalue()) if end.code else None
+            if wrong is not None:
+                raise MisreadError(wrong) from end
+            if not end.code:
+                raise
+            found = read()  # which prints it as the terminal has it
     return found.command, found.general
+
+
+def _wrong_value(text: str) -> str | None:
+    """Return what tyro says of a value that is impossible, as a sentence; None of another fault."""
+    plain = " ".join(re.sub(r"[│╭╮╰╯─]|-{20,}", " ", text).split())
+    plain = re.split(r" Argument helptext:| For full helptext", plain)[0]
+    choice = re.search(
+        r"invalid choice '(.*)' for argument '(.+)'. Expected one of \((.*)\)", plain
+    )
+    if choice is not None:
+        value, option, listed = choice.groups()
+        return str(UnknownNameError.of(option, value, re.findall(r"'([^']*)'", listed)))
+    found = re.search(r"Error parsing (\S+): (.*)", plain)
+    if found is None:
+        return None
+    name, said = found.groups()
+    if not name.startswith("-"):  # a part of the command, which nobody typed
+        return said
+    return f"{name}{said.removeprefix('it')}" if said.startswith("it ") else f"{name}: {said}"
 
 
 @functools.cache
