@@ -16,6 +16,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -24,7 +25,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from scoresde import errors
-from scoresde.errors import DataError, InvalidValueError, PeerError, TrainingError
+from scoresde.errors import (
+    DataError,
+    DeviceError,
+    InvalidValueError,
+    PeerError,
+    TrainingError,
+)
 
 __all__ = [
     "align",
@@ -35,6 +42,7 @@ __all__ = [
     "is_main",
     "largest",
     "mean",
+    "on",
     "on_main",
     "rank",
     "rows",
@@ -47,6 +55,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+_CHOSEN: ContextVar[torch.device | None] = ContextVar("device", default=None)
 _AGREED = (DataError, TrainingError)
 
 
@@ -85,10 +94,46 @@ def rows(n: int) -> slice:
 
 
 def device() -> torch.device:
-    """Where this process computes: a GPU of its own on its machine, or the CPU."""
+    """Where this process computes: as `on` says, else on a GPU of its own, else on the CPU."""
+    if (chosen := _CHOSEN.get()) is not None:
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+@contextmanager
+def on(name: str | None) -> Iterator[None]:
+    """Within the block the device is the one of a name, such as "cpu", "cuda:1" or "mps".
+
+    Args:
+        name: The device; "cuda" is the GPU that the process has of its own. None changes nothing.
+
+    Raises:
+        DeviceError: There is no such device here.
+    """
+    token = _CHOSEN.set(_CHOSEN.get() if name is None else _found(name))
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def _found(name: str) -> torch.device:
+    kind, _, number = name.partition(":")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(f"cuda:{i}" for i in range(gpus))]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "cuda" and gpus:
+        number = os.environ.get("LOCAL_RANK", "0")
+        name = f"cuda:{number}"
+    if name not in there:
+        why = " (torch sees no GPU)" if kind in ("cuda", "gpu") and not gpus else ""
+        raise DeviceError(
+            f"there is no device {name!r} here{why}; choose from {', '.join(there)}, or leave the "
+            "device out"
+        )
+    return torch.device(name)
 
 
 @contextmanager

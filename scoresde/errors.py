@@ -83,9 +83,13 @@ class MissingExtraError(ScoreSDEError, ImportError):
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
         """The error for `purpose`, which needs `package` from the extra `extra`."""
+        return cls.by(package, f"pip install 'scoresde[{extra}]'", purpose)
+
+    @classmethod
+    def by(cls, package: str, command: str, purpose: str) -> MissingExtraError:
+        """The error for `purpose`, which needs a `package` that a `command` installs."""
         return cls(
-            f"{purpose} needs the package {package!r}, which is not installed; "
-            f"run `pip install 'scoresde[{extra}]'`"
+            f"{purpose} needs the package {package!r}, which is not installed; run `{command}`"
         )
 
 

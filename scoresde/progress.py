@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TextIO, TypeVar
 
 from tqdm import TqdmWarning
@@ -20,13 +21,14 @@ from tqdm.std import tqdm
 
 from scoresde import distributed
 
-__all__ = ["Progress", "duration", "each", "in_notebook", "showing"]
+__all__ = ["Progress", "duration", "each", "hidden", "in_notebook", "showing"]
 
 T = TypeVar("T")
 
 # Seconds to the first line, and between two later ones: at least so many, and this share of the
 # time that has passed.
 _FIRST, _GAP, _SHARE = 10.0, 30.0, 1 / 60
+_HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)
 
 
 class Progress(Protocol):
@@ -37,6 +39,16 @@ class Progress(Protocol):
 
     def note(self, **values: float) -> None:
         """Replace the numbers that are shown beside the count."""
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Show nothing within the block of what may be shown or not."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
 
 
 @contextmanager
@@ -67,7 +79,7 @@ def showing(
         ...     for _ in range(3):
         ...         progress.update()
     """
-    if show is None and not distributed.is_main():
+    if show is None and (_HIDDEN.get() or not distributed.is_main()):
         show = False
     stream = sys.stderr
     if show is False or stream is None:

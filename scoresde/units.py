@@ -26,6 +26,7 @@ __all__ = [
     "Standardize",
     "Transform",
     "describe",
+    "in_words",
     "rebuild",
     "to_uint8",
 ]
@@ -260,6 +261,35 @@ def describe(transform: Transform) -> dict[str, Any]:
             f"a transform is one of {', '.join(_KINDS)}, which a file can describe; got {name}"
         )
     return {"type": name, **asdict(transform)}
+
+
+def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
+    """Return what a transform makes of the user's numbers, in words.
+
+    Args:
+        transform: The transform, what `describe` returned of it, or None for the identity.
+
+    Examples:
+        >>> in_words(BYTES)
+        'whole numbers from 0 to 255, learnt as numbers from -1 to 1'
+        >>> in_words(None)
+        'the numbers as they are'
+    """
+    fields = transform if isinstance(transform, Mapping) else {}
+    if transform is not None and not fields:
+        fields = {"type": type(transform).__name__, **vars(transform)}
+    kind = fields.get("type", "Identity")
+    if kind == "Identity":
+        return "the numbers as they are"
+    if kind == "Range":
+        low, high, levels = (fields.get(name) for name in ("low", "high", "levels"))
+        whole = low == 0 and isinstance(levels, int) and high == levels - 1
+        some = f"{levels} levels" if levels else "numbers"
+        what = "whole numbers" if whole else some
+        return f"{what} from {low} to {high}, learnt as numbers from -1 to 1"
+    if kind == "Standardize":
+        return "numbers that are shifted and scaled to mean 0 and variance 1"
+    return f"numbers that are changed by {kind}"
 
 
 def rebuild(config: Mapping[str, Any] | None) -> Transform:

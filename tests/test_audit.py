@@ -528,24 +528,20 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     x = scoresde.targets.TwoMoons().sample(100, generator=seeded(19)).numpy()
     np.savez(tmp_path / "moons.npz", x=x, y=np.arange(100) % 3)
     words = [str(folder), "--data", str(tmp_path / "moons.npz"), "--levels", "4", "--steps", "6"]
-    out = ["--out", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")]
-    out += ["--train", str(tmp_path / "moons.npz")]
-    assert main(["audit", *words, *out, "--n", "32", "--samples", "8"]) == 0
+    out = ["--out", str(tmp_path / "a"), "--train-data", str(tmp_path / "moons.npz")]
+    assert main(["audit", *words, *out, "--n", "32", "--draws", "8"]) == 0
     said = capsys.readouterr().out
     assert "32 held-out samples" in said
-    assert "a.png" in said
-    assert (tmp_path / "a.png").exists()
-    assert json.loads((tmp_path / "a.json").read_text())["n"] == 32
+    assert str(tmp_path / "a/audit.png") in said
+    assert (tmp_path / "a/audit.png").exists()
+    assert json.loads((tmp_path / "a/audit.json").read_text())["n"] == 32
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--out", "a.npy"], ".png"),
-        (["--json", "a.txt"], ".json"),
-        (["--out", "folder.png"], "is a folder"),
-        (["--json", "folder.json"], "is a folder"),
-        (["--out", "x.npz/a.png"], "is a file"),
+        (["--out", "x.npz"], "is a file; name a folder"),
+        (["--out", "x.npz/a"], "is a file; name a folder"),
         (["--n", "3"], "16"),
         (["--data", "nothing.npz"], "does not exist"),
     ],
@@ -554,8 +550,6 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, capsys, op
     monkeypatch.chdir(tmp_path)
     folder = small_model(tmp_path)
     monkeypatch.setattr("scoresde.cli.audit.audit", None)  # the work
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "folder.json").mkdir()
     np.savez(tmp_path / "x.npz", x=np.zeros((50, 2), dtype=np.float32))
     given = {"--data": "x.npz"} | dict([options])
     code = main(["audit", str(folder), *(w for pair in given.items() for w in pair)])

@@ -11,23 +11,23 @@ FEW = ["--only", "moons/VPSDE", "--budgets", "6", "12", "--n", "8", "--repeats",
 
 
 def test_samplers_are_ranked_by_their_law_and_every_figure_is_written(tmp_path, capsys):
-    out = tmp_path / "rows.csv"
-    words = ["--by", "law", "--samplers", "ancestral", "pc", "--csv", str(out)]
+    out = tmp_path / "found"
+    words = ["--by", "law", "--samplers", "ancestral", "pc", "--out", str(out)]
     assert main(["bench", "samplers", *FEW, *words]) == 0
     printed = capsys.readouterr().out
     assert printed.count("moons/VPSDE") == len(LAW)
     assert printed.count("exact samples") == len(LAW)
-    with out.open() as file:
+    with (out / "bench.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["sampler"] for row in rows} == {"ancestral", "pc"}
     assert len(rows) == 2 * 2 * len(LAW)
 
 
 def test_the_picture_is_written_where_told(tmp_path):
-    out = tmp_path / "errors.png"
-    words = ["--by", "law", "--samplers", "ancestral", "--plot", str(out)]
+    out = tmp_path / "found"
+    words = ["--by", "law", "--samplers", "ancestral", "--out", str(out)]
     assert main(["bench", "samplers", *FEW, *words]) == 0
-    assert out.stat().st_size > 1000
+    assert (out / "bench.png").stat().st_size > 1000
 
 
 def test_the_laws_can_be_put_under_another_sde(capsys):
@@ -40,13 +40,12 @@ def test_the_laws_can_be_put_under_another_sde(capsys):
     ("options", "message"),
     [
         (["--samplers", "ancestrall"], "unknown sampler 'ancestrall'; did you mean 'ancestral'"),
-        (["--samplers", "ancestral"], "leaves out ancestral; take by='law'"),
+        (["--samplers", "ancestral"], "leaves out ancestral; take --by law"),
         (["--samplers", "pc", "--by", "law", "--budgets", "2"], "give larger budgets"),
         (["--top", "0"], "top must be an integer >= 1, got 0"),
         (["--seed", "-1"], "a seed must lie in [0, 2**63), got -1"),
         (["--only", "moon/VPSDE"], "unknown problem 'moon/VPSDE'; did you mean 'moons/VPSDE'"),
-        (["--csv", "rows.txt"], "end in .csv"),
-        (["--plot", "rows.csv"], "end in .png, .jpg"),
+        (["--out", __file__], "is a file; name a folder"),
         (["--budgets", "1"], "each budget must be an integer >= 2"),
     ],
 )

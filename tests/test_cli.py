@@ -18,7 +18,8 @@ from PIL import Image
 from torch import nn
 
 from scoresde import checkpoint, data
-from scoresde.cli import main
+from scoresde.cli import COMMANDS, main
+from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.cli.given import Given
 from scoresde.cli.info import Info
 from scoresde.cli.sample import draw
@@ -138,10 +139,9 @@ def test_help_explains_every_option(command, options, capsys):
 
 
 def test_help_names_the_commands(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
+    assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"• {name} " in text for name in ("demo", "train", "sample", "info"))
+    assert all(f"\n  {name} " in text for name in COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_demo_draws_one_class_and_as_many_steps_as_told(packaged, capsys):
 
 def test_demo_refuses_what_is_no_digit_before_it_draws(packaged, capsys):
     assert main(["demo", "--class", "10"]) == 1
-    assert said(capsys) == "scoresde: error: class must lie in [0, 9], got 10"
+    assert said(capsys) == "scoresde: error: --class must lie in [0, 9], got 10"
     assert main(["demo", "--out", "digits.bmp"]) == 1
-    assert "out must end in .png, .jpg, .jpeg, .pdf, .svg; got 'digits.bmp'" in said(capsys)
+    assert "--out must end in .png, .jpg, .jpeg, .pdf, .svg; got 'digits.bmp'" in said(capsys)
 
 
 def test_demo_finds_its_model_beside_a_folder_of_the_same_name(packaged):
@@ -278,16 +278,16 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
             "--sampler pcc",
             "unknown sampler 'pcc'; did you mean 'pc'? choose from adaptive, ald, ancestral, ",
         ),
-        ("--n 0", "n must be an integer >= 1, got 0"),
-        ("--steps 0", "steps must be at least 1 and below 2**31, got 0"),
+        ("--n 0", "--n must be an integer >= 1, got 0"),
+        ("--steps 0", "--steps must be at least 1 and below 2**31, got 0"),
         ("--seed -1", "a seed must lie in [0, 2**64), got -1"),
-        ("--first -1", "first must be an integer >= 0, got -1"),
+        ("--first -1", "--first must be an integer >= 0, got -1"),
         (f"--first {10**23}", "samples of a seed are numbered below 2**40, got first = 1000000"),
-        ("--batch-size 0", "batch_size must be an integer >= 1, got 0"),
-        ("--class -1", "class must lie in [0, 9], got -1"),
-        ("--out x.tif", "out must end in .png, .jpg, .jpeg, .pdf, .svg, .gif, .html, .npy, "),
-        ("--scale 0 --out x.png", "scale must be an integer >= 1, got 0"),
-        ("--columns 0 --out x.png", "columns must be an integer >= 1, got 0"),
+        ("--batch-size 0", "--batch-size must be an integer >= 1, got 0"),
+        ("--class -1", "--class must lie in [0, 9], got -1"),
+        ("--out x.tif", "--out must end in .png, .jpg, .jpeg, .pdf, .svg, .gif, .html, .npy, "),
+        ("--scale 0 --out x.png", "--scale must be an integer >= 1, got 0"),
+        ("--columns 0 --out x.png", "--columns must be an integer >= 1, got 0"),
     ],
 )
 def test_wrong_options_of_sample_are_told_in_one_line(options, message, run, capsys, monkeypatch):
@@ -307,17 +307,19 @@ def test_a_class_of_a_model_without_any_is_refused(vectors, tmp_path, capsys):
 
 
 def test_info_says_what_a_run_is(run, capsys):
-    assert main(["info", str(run)]) == 0
+    assert main(["info", "--quiet", str(run)]) == 0
     rows = dict(
         re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
     )
     parameters = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
-    assert rows["SDE"].startswith("VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=")
-    assert rows["predicts"] == "edm"
-    assert rows["event shape"] == "(1, 8, 8), 64 dimensions"
-    assert rows["network"].startswith("UNet(in_channels=1, out_channels=1, channels=[4], ")
-    assert rows["parameters"] == f"{parameters:,}, stored as float32"
-    assert rows["data"] == "mean -0.3895, std 0.5416"
+    assert rows["samples"] == "1 channel of 8x8: 64 dimensions"
+    assert rows["units"] == "whole numbers from 0 to 16, learnt as numbers from -1 to 1"
+    assert rows["conditions"] == "label, one of 10 classes, 0 to 9"
+    assert rows["noise"].endswith("x_t = x_0 + sigma_t z, sigma_t from 0.01 to 50 (VESDE)")
+    assert rows["predicts"] == "the clean sample, under EDM's preconditioning"
+    assert rows["network"] == f"UNet, {parameters:,} parameters in float32, 4 wide"
+    assert rows["data"] == "mean -0.3895, std 0.5416 in the numbers that are learnt"
+    assert rows["licence"] == "not stated"
     assert rows["trained"] == "4 of 4 steps"
     assert rows["model"].endswith("schema 2, checksum verified")
     assert rows["config"].endswith("config.json, agrees with the model")
@@ -325,9 +327,31 @@ def test_info_says_what_a_run_is(run, capsys):
     assert [name for name in rows if name.startswith("step ")] == ["step 2", "step 4"]
 
 
+def test_info_says_how_a_run_goes_on_and_the_command_does_it(tmp_path, capsys, monkeypatch):
+    told(monkeypatch, signal.SIGINT)
+    assert train(tmp_path / "my run") == 130
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "my run")]) == 0
+    out = capsys.readouterr().out
+    assert "trained           2 of 4 steps\n" in out
+    words = shlex.split(re.search("to the end:\n  scoresde (.+)\n", out)[1])
+    assert main(words) == 0
+    assert "resuming at step 2 of 4" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "my run")]) == 0
+    assert "to the end" not in capsys.readouterr().out
+
+
+def test_a_run_without_a_checkpoint_says_which_command_goes_on(tmp_path, capsys):
+    RunConfig(data=DataConfig(source="digits")).write(tmp_path / "config.toml")
+    for words in (["info"], ["sample", "--out", "x.npy"]):
+        assert main([words[0], str(tmp_path), *words[1:]]) == 1
+        assert f"`scoresde train --config {tmp_path}/config.toml` goes on" in said(capsys)
+
+
 def test_info_knows_packaged_models_by_name(packaged, capsys):
     assert main(["info", "mnist"]) == 0
-    assert "sampling steps    3\n" in capsys.readouterr().out
+    assert "sampling          3 steps; " in capsys.readouterr().out
 
 
 def test_info_describes_the_model_that_the_package_carries(capsys):
@@ -340,8 +364,7 @@ def test_info_describes_a_network_of_a_foreign_class(tmp_path, capsys):
     ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).save_pretrained(tmp_path)
     assert main(["info", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "network           Linear()\n" in out
-    assert "parameters        6, stored as float32\n" in out
+    assert "network           Linear, 6 parameters in float32\n" in out
 
 
 @pytest.mark.parametrize(
@@ -385,7 +408,7 @@ def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_pat
     assert rows["step 2"].endswith("checksum verified")
     assert rows["set aside"].endswith("damaged when the run was taken up again")
     assert rows["ema/sigma-0.1"].endswith(", of a newer scoresde")
-    assert rows["log"].endswith("1 rows, DAMAGED")
+    assert rows["log"].endswith("1 row, DAMAGED")
     assert "checkpoints beside it can write it again" in found.err
     assert train(tmp_path, "--save-every", "1", steps=2) == 0  # as it says
     assert different(tmp_path / "model.safetensors", tmp_path / "model.safetensors") == []
@@ -405,7 +428,7 @@ def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "there is no file "),
+        (lambda path: path.unlink(), "holds no model, for there is no file "),
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), " is truncated: it has "),
         (lambda path: edited(path, -9), " is damaged: its SHA-256 is "),
         (lambda path: path.write_bytes(b"\x80\x04K\x01."), " is a pickle, which can run any code"),
@@ -469,7 +492,7 @@ def photos(tmp_path):
     [
         ("suggest",),
         ("likelihood", "model", "--n", "2", "--tol", "1", "--data"),
-        ("audit", "model", "--levels=2", "--samples=2", "--steps=1", "--n=16", "--data"),
+        ("audit", "model", "--levels=2", "--draws=2", "--steps=1", "--n=16", "--data"),
         ("evaluate", "model", "--steps", "2", "--resamples", "0", "--metrics", "mmd", "--data"),
     ],
 )
@@ -526,7 +549,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     [
         ("--lr 0.5", "belongs to another configuration: lr was 0.001 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
-        ("--batch-size 9", "belongs to another configuration: batch_size was 8 and is 9; "),
+        ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
         ("--steps 3", "belongs to another configuration: steps was 4 and is 3; "),
         ("--sde VPSDE", "belongs to another sde: it was VESDE("),
         ("--channels 6", "belongs to another network: it was UNet("),
@@ -551,9 +574,9 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("digits", "--steps -1", "steps must be an integer >= 1, got -1"),
+        ("digits", "--steps -1", "--steps must be an integer >= 1, got -1"),
         ("digits", "--learned-weight --loss ism", "a learned weight needs a loss that is posi"),
-        ("digits", "--channels 1", "channels must be one width, 2 or more, per level, got (1,)"),
+        ("digits", "--channels 1", "--channels must be one width, 2 or more, per level, got (1,)"),
         ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
         (

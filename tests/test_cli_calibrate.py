@@ -163,7 +163,7 @@ def test_data_that_do_not_fit_are_refused(command, capsys, options, message):
         (["--n", "3"], "n must be an integer >= 20"),
         (["--n", "390"], "got 390 of 400"),
         (["--draws", "1"], "draws must be an integer >= 2"),
-        (["--batch-size", "0"], "batch_size must be an integer >= 1"),
+        (["--batch-size", "0"], "--batch-size must be an integer >= 1"),
         (["--out", "held.npz"], "is a file; name a folder"),
     ],
 )

@@ -117,7 +117,7 @@ def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_pat
     ("command", "options"),
     [
         ("likelihood", ["--n", "4", "--tol", ".1"]),
-        ("audit", ["--n", "16", "--levels", "2", "--samples", "2", "--steps", "1"]),
+        ("audit", ["--n", "16", "--levels", "2", "--draws", "2", "--steps", "1"]),
     ],
 )
 def test_conditions_travel_from_any_source_to_a_model(
@@ -139,7 +139,9 @@ def test_conditions_travel_from_any_source_to_a_model(
     )
     for words in routes if command == "likelihood" else routes[:2]:
         assert main([command, "model", *options, "--data", *words]) == 0
-        said.append(re.sub(r"in [\d.]+ s|the picture.*", "", capsys.readouterr().out))
+        told = capsys.readouterr().out
+        assert told.startswith(f"data: {words[0]}, 20 samples\n")
+        said.append(re.sub(r"in [\d.]+ s|data: .*|next, (.|\n)*", "", told))
     assert set(said) == {said[0]}
     assert main([command, "model", *options, "--data", "bare.npz"]) == 1
     assert "bare.npz has no labels; name its column or its file" in capsys.readouterr().err
@@ -200,7 +202,7 @@ def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
     words = [str(run), "--data", str(run.parent / "train.npz"), "--n", "16"]
     assert main(["likelihood", *words, "--tol", ".1"]) == 0
     assert "warning: the model was trained on" in capsys.readouterr().err
-    assert main(["audit", *words, "--levels", "2", "--samples", "2", "--steps", "1"]) == 0
+    assert main(["audit", *words, "--levels", "2", "--draws", "2", "--steps", "1"]) == 0
     assert "warning: the model was trained on" in capsys.readouterr().err
 
 

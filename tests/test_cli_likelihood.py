@@ -35,6 +35,7 @@ def numbers(line):
 @pytest.mark.parametrize("name", ["digits", "classes"])
 def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
     words = ["likelihood", str(folders / name), "--data", "digits", "--n", "3", "--tol", "0.01"]
+    words.append("--quiet")
     assert main([*words, "--batch-size", "2"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("3 samples of 64 dimensions")
@@ -73,7 +74,7 @@ def test_data_without_levels_have_nats_alone(folders, capsys):
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "bits per dim  none" in out
-    assert "units         those of the model, after Identity()" in out
+    assert "units         those of the model: the numbers as they are" in out
     # at 0 the standard normal law has -log 2 pi, which this model's moments make of any point
     assert "5 samples of 2 dimensions" in out
 
@@ -84,7 +85,7 @@ def test_data_are_taken_in_the_units_of_the_model(folders, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
     raw = np.array([[8000, -3]] * 5, dtype=np.float32)
     np.savez(tmp_path / "raw.npz", x=raw)
-    words = ["--n", "5", "--seed", "1"]
+    words = ["--n", "5", "--seed", "1", "--quiet"]
     said = []
     for name, data in ((folders / "plane", folders / "plane.npz"), (tmp_path / "model", "raw.npz")):
         assert main(["likelihood", str(name), "--data", str(tmp_path / data), *words]) == 0
@@ -108,11 +109,11 @@ def test_levels_beyond_those_of_the_model_are_refused(folders, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("digits", ["--n", "1"], "need n >= 2"),
+        ("digits", ["--n", "1"], "--n must be an integer >= 2, got 1"),
         ("digits", ["--first", "1797"], "digits has 1797 samples; --first 1797 leaves 0"),
         ("plane", [], r"samples of digits have shape (1, 8, 8), but the model's have (2,)"),
-        ("digits", ["--tol", "0"], "atol must be positive and finite, got 0.0\n"),
-        ("digits", ["--tol", "nan"], "atol must be positive and finite, got nan\n"),
+        ("digits", ["--tol", "0"], "--tol must be positive and finite, got 0.0\n"),
+        ("digits", ["--tol", "nan"], "--tol must be positive and finite, got nan\n"),
     ],
 )
 def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, capsys):
@@ -124,7 +125,7 @@ def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, cap
 
 
 def test_the_estimate_of_the_solvers_error_saves_the_second_solution(folders, capsys):
-    words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz")]
+    words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz"), "--quiet"]
     found = {}
     for error in ("full", "estimate"):
         assert main([*words, "--error", error]) == 0

@@ -68,7 +68,7 @@ def test_images_of_another_size_mode_or_depth_are_named(folder):
     deep = np.random.default_rng(0).integers(0, 2**16, (16, 16), dtype=np.uint16)
     Image.fromarray(deep).save(folder / "dog" / "deep.png")
     report = check(folder)
-    assert "small.png" in only(report.problems, "1 images are not 16x16 as most are, so crop and")
+    assert "small.png" in only(report.problems, "images have another size than the 16x16 of most")
     assert "deep.png" in only(report.problems, "1 images are not of 8 bits a channel as most")
     only(report.remarks, "grey images are among coloured ones")
     assert report.facts["sizes"] == "16x16 (31), 8x9 (1)"
@@ -86,9 +86,9 @@ def test_copies_constant_images_and_files_that_are_none_are_remarked(folder):
     (folder / "empty").mkdir()
     report = check(folder)
     assert report.ok
-    only(report.remarks, "1 samples are copies of others: 31 (of 3)")
-    only(report.remarks, "1 samples are one number all over: 15")
-    assert "Thumbs.db" in only(report.remarks, "1 files are no images")
+    only(report.remarks, "1 sample is a copy of another: 31 (of 3)")
+    only(report.remarks, "1 sample is one number all over: 15")
+    assert "Thumbs.db" in only(report.remarks, "1 file is no image")
     assert "empty" in only(report.remarks, "classes without an image")
 
 
@@ -214,8 +214,8 @@ def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
     (folder / "cat" / "00.png").write_bytes(b"")
     assert main(["data", "check", str(folder)]) == 1
     said = capsys.readouterr()
-    assert "problem       1 of 30 images are broken: " in said.out
-    assert said.err == f"scoresde: error: training on {folder} would fail, by 1 problem(s)\n"
+    assert "problem       1 of 30 images is broken, " in said.out
+    assert said.err == f"scoresde: error: training on {folder} would fail, by 1 problem\n"
     run = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), "--steps", "1"]
     assert main(run) == 1
 
@@ -264,7 +264,7 @@ def test_conditions_are_told_with_what_is_missing_and_what_they_do_not_say():
         )
     )
     assert report.ok
-    found = {k: v for k, v in report.facts.items() if k not in ("memory", "moments", "transform")}
+    found = {k: v for k, v in report.facts.items() if k not in ("memory", "moments", "units")}
     assert found.pop("classes") == "4, with 0 to 3 samples each; 25.0% missing"
     assert found.pop("one") == "1, with 7 to 7 samples each; 12.5% missing"
     assert found.pop("y") == "a vector of 3, from 0 to 7; 33.3% missing"
@@ -316,3 +316,33 @@ def test_classes_are_told_by_their_names_and_columns_by_words(tmp_path, monkeypa
         assert main([*words, wrong]) == 1
         said = capsys.readouterr()
         assert message in said.out + said.err
+
+
+def test_all_faults_are_found_though_the_first_would_end_a_training(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    x[3] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-9])
+    conditions = {"a": str(tmp_path / "cut.npy"), "b": str(tmp_path / "none.npy")}
+    report = check(tmp_path / "x.npy", condition=conditions)
+    only(report.problems, "cut.npy", "it was cut off or damaged")
+    only(report.problems, "none.npy does not exist")
+    only(report.problems, "1 sample holds a NaN")
+    assert len(report.problems) == 3
+
+
+def test_the_start_of_a_training_repeats_the_remarks_in_short(tmp_path, capsys):
+    x = np.repeat(np.random.default_rng(0).normal(size=(40, 1, 4, 4)), 2, 0).astype("f4")
+    np.save(tmp_path / "x.npy", 300 * x)
+    long = check(tmp_path / "x.npy", sde=VESDE()).remarks
+    words = ["train", "--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run")]
+    assert main([*words, "--steps", "1"]) == 0
+    told = [
+        line.removeprefix("remark: ")
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("remark: ")
+    ]
+    assert "40 samples are copies of others" in told
+    assert len(told) == len(long) > 2
+    assert all(text.startswith(short) for short, text in zip(told, long, strict=True))
+    assert max(map(len, told)) <= 160

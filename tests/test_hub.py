@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ from scoresde.nn import MLP, UNet
 from scoresde.pretrained import card
 from scoresde.pretrained.private import without_paths
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE, SDES, VESDE, VPSDE
+from scoresde.sde import SDE, SDES, VESDE, VPSDE, facts
+from scoresde.units import Standardize
 
 
 def model(sde=None, net=None):
@@ -206,7 +208,9 @@ def run(tmp_path_factory):
 def test_a_run_is_pushed_with_what_says_what_it_is_and_without_its_checkpoints(run, hub, capsys):
     shutil.copytree(run, "run")
     assert main(["push", "run", "me/digits", "--license", "cc-by-4.0"]) == 0
-    assert capsys.readouterr().out == "run is at https://huggingface.co/me/digits\n"
+    told = capsys.readouterr().out
+    assert told.startswith("run is at https://huggingface.co/me/digits\n")
+    assert told.endswith("\n  scoresde sample me/digits --out samples.png\n")
     names = sorted(path.name for path in (hub.root / "me/digits").iterdir())
     assert names == [
         "README.md", "config.json", "config.toml", "loss.png", "model.safetensors", "samples.png",
@@ -404,7 +408,7 @@ def test_words_of_others_stay_words_on_a_card(tmp_path, evil):
     assert "\u2028" not in body
     titles = [line for line in body.splitlines() if line.startswith("#")]
     assert titles[1:] == ["## Use", "## Model", "## Training", "## Metrics"]
-    body = re.sub(r"(?s)^(```+)python\n.*?^\1\n", "", body, flags=re.MULTILINE)
+    body = re.sub(r"(?s)^(```+)(python|bash)\n.*?^\1\n", "", body, flags=re.MULTILINE)
     body = re.sub(r"(?s)(?<![`\\])(`+)(?!`).*?(?<!`)\1(?!`)", "", body)
     body = re.sub(r"\\[\\`*_{}\[\]<>#|!~$&:]", "", body)
     body = re.sub(r"\[[-\d., ]+\]", "", body)  # intervals
@@ -441,7 +445,7 @@ def test_the_card_of_a_run_says_how_it_came_to_be(run):
     }
     assert '\ntags:\n- "score-based-generative-model"\n- "diffusion"\n- "VESDE"' in head
     assert "![Samples of the model](samples.png)" in text
-    assert "of shape (1, 8, 8), of 10 classes" in text
+    assert "model of 1 channel of 8x8 ((1, 8, 8)), of 10 classes" in text
     assert "`VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=9.0)`" in text
     assert "\n2 steps. The same again" in text
     assert f"```toml\n{(run / 'config.toml').read_text()}```" in text
@@ -449,12 +453,42 @@ def test_the_card_of_a_run_says_how_it_came_to_be(run):
     assert f"| Parameters | {count:,} |" in text
 
 
-def test_the_code_of_a_card_runs(run, monkeypatch):
+def printed(folder, language):
+    """The code in the card of a model."""
+    text = (folder / "README.md").read_text()
+    return re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1]
+
+
+@pytest.mark.filterwarnings("ignore:the samples are .* times as large")
+def test_the_code_of_a_card_runs_as_printed_and_gives_the_units_of_the_data(run, monkeypatch):
     monkeypatch.chdir(run.parent)
-    code = re.search(r"```python\n(.*?)```", (run / "README.md").read_text(), re.DOTALL)[1]
     found = {}
-    exec(code.replace("seed=0", "steps=2, seed=0"), found)
+    exec(printed(run, "python"), found)
     assert found["x"].shape == (16, 1, 8, 8)
+    assert found["x"].dtype == torch.uint8
+    assert found["x"].max() <= 16
+    assert main(shlex.split(printed(run, "bash"))[1:]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:the samples are .* times as large")
+@pytest.mark.parametrize(
+    ("event", "net"),
+    [
+        ((5,), lambda: MLP((5,), hidden=(4,), condition={"y": (2,)}, num_classes={"kind": 3})),
+        ((1, 8, 8), lambda: UNet(1, channels=(4,), condition={"map": 2}, num_classes=4)),
+        ((2,), lambda: MLP(2, hidden=(4,))),
+    ],
+)
+def test_the_code_of_a_card_gives_every_condition(event, net, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        made = ScoreModel(net(), VESDE(), event)
+    made.transform = Standardize((3.0,) * event[0], (2.0,) * event[0])
+    made.save_pretrained("it's mine")
+    found = {}
+    exec(printed(Path("it's mine"), "python"), found)
+    assert found["x"].shape == (16, *event)
+    assert found.get("condition", {}).keys() == (facts(made).conditions or {}).keys()
 
 
 @pytest.mark.parametrize("kind", SDES)

@@ -12,10 +12,11 @@ CELLS = [
     import scoresde
     x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
     """,
-    "[name for name in dir(scoresde) if name in ('training', 'plot', 'metrics', 'audit', 'ema', 'arena')]",
+    "[name for name in dir(scoresde) if name in ('training', 'plot', 'metrics', 'audit')]",
     """
     model = scoresde.ScoreModel(scoresde.nn.MLP(2, hidden=(16,)), scoresde.VESDE(), (2,))
-    config = scoresde.training.TrainConfig(steps=60, batch_size=32).changed(held_out=0.25, log_every=20)
+    config = scoresde.training.TrainConfig(steps=60, batch_size=32)
+    config = config.changed(held_out=0.25, log_every=20)
     trainer = scoresde.training.Trainer(model, x, config)
     trained = trainer.train()
     """,

@@ -8,7 +8,7 @@ bytes and JSON that is checked on reading. Nothing here knows about models, noth
 and no link is written through.
 """
 
-from scoresde.checkpoint.files import append, clean, open_file, read_bytes, write_bytes
+from scoresde.checkpoint.files import append, clean, near, open_file, read_bytes, write_bytes
 from scoresde.checkpoint.lock import Lock
 from scoresde.checkpoint.objects import dump, parse, read_json, write_json
 from scoresde.checkpoint.state import check_state, load_state
@@ -35,6 +35,7 @@ __all__ = [
     "latest",
     "load_state",
     "load_tensors",
+    "near",
     "open_file",
     "parse",
     "parse_toml",

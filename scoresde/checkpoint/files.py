@@ -8,6 +8,7 @@ a rename, which replaces a link and never follows it.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import re
@@ -25,6 +26,7 @@ __all__ = [
     "append",
     "clean",
     "locked",
+    "near",
     "open_file",
     "read_bytes",
     "unlocked",
@@ -139,6 +141,19 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def near(path: Path) -> str:
+    """Return what a path that is not there may be meant for, as the end of a sentence, or nothing.
+
+    It is a name in the same folder that is spelt much like it, whatever its suffix.
+    """
+    try:
+        names = {Path(name).stem: name for name in os.listdir(path.parent.expanduser())}
+    except OSError:
+        return ""
+    found = difflib.get_close_matches(path.stem[:200], names, n=1)
+    return f"; did you mean {str(path.parent / names[found[0]])!r}?" if found else ""
 
 
 def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:

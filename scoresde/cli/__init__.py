@@ -12,23 +12,17 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scoresde import distributed
-from scoresde.cli.terminal import open_closed, say, silence
+from scoresde.cli.completion import completion
+from scoresde.cli.front import overview, unknown
+from scoresde.cli.terminal import hushed, in_options, open_closed, say, show, silence
+from scoresde.cli.words import MisreadError, options_of, parse
 from scoresde.errors import InvalidValueError, ScoreSDEError
-
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Command(Protocol):
-        """A command with its options."""
-
-        def run(self) -> None:
-            """Carry out the command."""
-
 
 __all__ = ["COMMANDS", "main"]
 
@@ -40,8 +34,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "edit": "edit.Edit",
         "info": "info.Info",
         "likelihood": "likelihood.Likelihood",
-        "bench": "bench.Bench",
-        "data": "data.CheckData",
+        "bench samplers": "bench.Bench",
+        "data check": "data.CheckData",
         "audit": "audit.Audit",
         "evaluate": "evaluate.Evaluate",
         "calibrate": "calibrate.Calibrate",
@@ -52,8 +46,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 )
 """The commands by name: a module of `scoresde.cli` and a dataclass in it with a method `run`."""
 
-_DESCRIPTION = """Score-based generative models through stochastic differential equations.
-Start with `scoresde demo`; every command has a --help of its own."""
+
+_KIND: ContextVar[Any] = ContextVar("kind", default=None)  # of the command that runs
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -67,13 +61,17 @@ def main(args: Sequence[str] | None = None) -> int:
         SIGHUP during training in `SystemExit(143)` or `SystemExit(129)`.
     """
     open_closed()
+    _KIND.set(None)
     try:
         with warnings.catch_warnings(), distributed.group(), _one_voice():
-            _parse(args).run()
+            _run(sys.argv[1:] if args is None else list(args))
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         _say(str(error) or "interrupted")
         return 130
+    except MisreadError as error:
+        _say(str(error), "error")
+        raise SystemExit(2) from error
     except BrokenPipeError:
         silence(sys.stdout)  # whoever read it has gone
         return 1
@@ -81,35 +79,59 @@ def main(args: Sequence[str] | None = None) -> int:
         if os.environ.get("SCORESDE_DEBUG") == "1":
             raise
         kind = "" if isinstance(error, ScoreSDEError) else f"{type(error).__name__}: "
-        _say(f"error: {kind}{error}")
+        _say(f"{kind}{error}", "error")
         return 1
     return 0
 
 
-def _parse(args: Sequence[str] | None) -> Command:
-    import tyro
+def _run(words: Sequence[str]) -> None:
+    """Run the command of these words, or print what the command line is."""
+    _check_empty(words)
+    if words in (["--help"], ["-h"], ["help"]):
+        show(overview())
+    elif words == ["--version"]:
+        show(f"scoresde {import_module('scoresde').__version__}")
+    elif words[:1] == ["completion"]:
+        show(completion(words[1:], {name: _command(name) for name in COMMANDS}))
+    elif not words:
+        say(overview(), sys.stderr)
+        raise SystemExit(2)
+    else:
+        name, kind, rest = _ordered(words)
+        _KIND.set(kind)
+        command, general = parse(name, kind, rest)
+        with distributed.on(general.device), hushed(general.quiet):
+            command.run()
 
-    words = sys.argv[1:] if args is None else list(args)
-    for word in words:  # as of a variable of the shell that is not set
+
+def _check_empty(words: Sequence[str]) -> None:
+    """Refuse an empty word, as of a variable of the shell that is not set."""
+    for word in words:
         name, sign, value = word.partition("=")
         if not word or (name.startswith("--") and sign and not value):
             raise InvalidValueError(
                 f"{name or 'a word of the command'} is empty, and a path that is empty would be "
                 "this folder; write '.' for that"
             )
-    if words[:1] == ["train"]:
-        train: Command = _command("train").parse(words[1:])  # its defaults may be in a file
-        return train
-    if words and words[0] in COMMANDS:  # the others are not imported
-        one: Command = tyro.cli(_command(words[0]), prog=f"scoresde {words[0]}", args=words[1:])
-        return one
-    command: Command = tyro.extras.subcommand_cli_from_dict(
-        {name: _command(name) for name in COMMANDS},
-        prog="scoresde",
-        description=_DESCRIPTION,
-        args=words,
-    )
-    return command
+
+
+def _ordered(words: Sequence[str]) -> tuple[str, Any, list[str]]:
+    """Return the command's name, what it is, and its words, with those that stood before it."""
+    rest = list(words)
+    before: list[str] = []
+    while rest[:1] and rest[0].startswith("-"):
+        if rest[0].partition("=")[0] not in ("--device", "--quiet", "-q"):
+            break
+        count = 2 if rest[0] == "--device" else 1  # a name comes after it
+        before += rest[:count]
+        del rest[:count]
+    if rest[:1] == ["help"]:
+        rest = [*rest[1:], "--help"]
+    for count in (1, 2):
+        if (name := " ".join(rest[:count])) in COMMANDS:
+            return name, _command(name), [*rest[count:], *before]
+    say(f"scoresde: error: {unknown(rest or before, COMMANDS)}", sys.stderr)
+    raise SystemExit(2)
 
 
 def _command(name: str) -> Any:
@@ -121,7 +143,7 @@ def _command(name: str) -> Any:
 def _one_voice() -> Iterator[None]:
     """Among several processes number 0 speaks for all; only errors are told by each."""
     if distributed.is_main():
-        warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+        warnings.showwarning = lambda message, *_: _say(str(message), "warning")
         yield
     else:
         warnings.simplefilter("ignore")
@@ -129,7 +151,10 @@ def _one_voice() -> Iterator[None]:
             yield
 
 
-def _say(message: str) -> None:
+def _say(message: str, level: str = "") -> None:
     number = os.environ.get("RANK", "0")
     who = "scoresde:" if number == "0" else f"scoresde, process {number}:"
-    say(f"{who} {' '.join(message.split())}", sys.stderr)
+    text = " ".join(message.split())
+    if (kind := _KIND.get()) is not None:
+        text = in_options(text, options_of(kind))
+    say(f"{who} {level}{': ' if level else ''}{text}", sys.stderr)

@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scoresde import arena
-from scoresde import plot as pictures
+from scoresde import arena, plot
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.checks import check_integer, check_name
-from scoresde.cli.look import PICTURES
-from scoresde.cli.sample import check_out
-from scoresde.cli.terminal import show
+from scoresde.cli.options import Seed
+from scoresde.cli.sample import check_folder
+from scoresde.cli.terminal import show, tell, then
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import SAMPLERS
 from scoresde.sde import SDE, SDES
@@ -32,8 +31,6 @@ _SETS = {
 class Bench:
     """Measure how far samplers end from the exact answer, at equal numbers of evaluations."""
 
-    what: Annotated[tyro.conf.Positional[Literal["samplers"]], tyro.conf.arg(metavar="samplers")]
-    """What is measured."""
     samplers: tuple[str, ...] = ()
     """Names of samplers; by default all that have one."""
     by: Literal["flow", "law"] = "flow"
@@ -56,24 +53,20 @@ class Bench:
     """Samples of one run, at least 2; laws want 1,000 and more."""
     repeats: int = 4
     """Runs for each law, at least 1."""
-    seed: int = 0
-    """The randomness."""
+    seed: Seed = 0
     peers: bool = False
     """Also run the samplers of azula, diffusers and k-diffusion, as far as they are installed."""
     top: int = 12
     """Lines of each table, at most; at least 1."""
-    csv: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A .csv file for every figure."""
-    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A picture of the errors over the evaluations: .png, .jpg, .pdf or .svg."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder of the result: bench.csv, every figure, and bench.png, errors over evaluations."""
     short: bool = False
     """Seconds instead of minutes: few samples, few budgets; shows that all runs, and no more."""
 
     def run(self) -> None:
         """Compare, and print tables."""
-        for path, endings in ((self.csv, (".csv",)), (self.plot, PICTURES)):
-            if path is not None:
-                check_out(path, endings)
+        if self.out is not None:
+            check_folder(self.out)
         check_integer("top", self.top, 1)
         options = replace(self, n=16, repeats=1, budgets=(10, 20)) if self.short else self
         options._compare()
@@ -93,11 +86,12 @@ class Bench:
         ratios = results.ratios(present) if self.by == "flow" else ()
         if ratios and present:
             show(f"\n{_ratios(ratios)}")
-        if self.csv is not None:
-            show(f"\nall figures are in {results.to_csv(self.csv).absolute()}")
-        if self.plot is not None:
-            path = pictures.save(results.plot(against=present), self.plot)
-            show(f"\nthe picture is {path.absolute()}")
+        if self.out is not None:
+            figures = results.to_csv(self.out / "bench.csv")
+            picture = plot.save(results.plot(against=present), self.out / "bench.png")
+            tell(f"\nthe result is in {figures.absolute()} and {picture.absolute()}")
+        name = next((name for name in self.samplers if name in SAMPLERS), "fast")
+        then("draw with one", "sample", "mnist", "--sampler", name, "--out", "digits.png")
 
     def _problems(self) -> tuple[arena.Problem, ...]:
         if self.learned:
@@ -119,7 +113,7 @@ class Bench:
             try:
                 found |= peers([library])
             except MissingExtraError as error:
-                show(f"without {library}: {error}\n")
+                tell(f"without {library}: {error}\n")
         if self.short:
             found = {name: peer for name, peer in found.items() if name.endswith("@exp")}
         return found

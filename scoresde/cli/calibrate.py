@@ -14,10 +14,20 @@ from torch import Tensor
 
 from scoresde import distributed, plot
 from scoresde.checks import check_integer
-from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
-from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, SamplerName, Size, Source, Steps
+from scoresde.cli.held_out import asked, conditions_of, words_of
+from scoresde.cli.options import (
+    BatchSize,
+    Checkpoint,
+    Columns,
+    HeldOutSplit,
+    OwnData,
+    SamplerName,
+    Seed,
+    Size,
+    Steps,
+)
 from scoresde.cli.sample import check_folder
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import show, tell, then
 from scoresde.errors import InvalidValueError
 from scoresde.metrics import calibrate_pairs
 from scoresde.sampling import Run
@@ -37,7 +47,7 @@ class Calibrate:
     """
 
     checkpoint: Checkpoint
-    data: Source
+    data: OwnData = None
     split: HeldOutSplit = None
     condition: Columns = ()
     size: Size = None
@@ -48,13 +58,9 @@ class Calibrate:
     draws: int = 99
     """Draws for the condition of each, at least 2."""
     sampler: SamplerName = "fast"
-    """How they are drawn."""
     steps: Steps = None
-    """Steps from noise to data, at least 1."""
-    seed: int = 0
-    """The randomness of the draws and of the choice of data, an integer from 0 to 2**64 - 1."""
-    batch_size: int = 1000
-    """Draws at once, at least 1."""
+    seed: Seed = 0
+    batch_size: BatchSize = 1000
     out: Path = Path("calibration")
     """The folder of the result: calibration.json and calibration.png."""
 
@@ -68,12 +74,12 @@ class Calibrate:
         if not declared:
             raise InvalidValueError(
                 "this model takes no condition, and calibration is of draws given one; compare its "
-                "samples with data by scoresde evaluate"
+                "samples with data by `scoresde evaluate`"
             )
-        data = held_out(self.data, self.split, model, condition=self.condition, size=self.size)
-        given = conditions_of(data, self.data, model)
+        about = asked(self, model)
+        data = about.data
+        given = conditions_of(data, about.source, model)
         assert given is not None
-        warn_of_training(self.checkpoint, self.data, self.split)
 
         def draw(y: Tensor, k: int, seed: int) -> Tensor:
             drawn = Run.of(
@@ -86,7 +92,7 @@ class Calibrate:
         x, y = model.transform.restore(data.x).float(), _joined(given, declared)
         there = ~y.isnan().any(1)
         if not there.all():
-            show(f"{int((~there).sum())} of {len(y)} samples lack a condition and are left out")
+            tell(f"{int((~there).sum())} of {len(y)} samples lack a condition and are left out")
         found = calibrate_pairs(
             draw, x[there], y[there], n=self.n, draws=self.draws, seed=self.seed,
             batch_size=max(1, self.batch_size // self.draws),
@@ -94,7 +100,8 @@ class Calibrate:
         show(f"\n{found}\n")
         figures = found.to_json(self.out / "calibration.json")
         picture = plot.save(found.plot(), self.out / "calibration.png")
-        show(f"the result is in {figures.absolute()} and {picture.absolute()}")
+        tell(f"the result is in {figures.absolute()} and {picture.absolute()}")
+        then("see at which noise level the model is wrong", "audit", *words_of(self))
 
 
 def _joined(given: Mapping[str, Tensor], declared: Mapping[str, Classes | Field]) -> Tensor:

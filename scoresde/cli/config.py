@@ -60,11 +60,12 @@ class DataConfig:
     on_bad_image: Literal["raise", "skip"] = "raise"
     """Whether to pass over images that cannot be read, up to a tenth of a folder."""
 
-    def load(self) -> Data:
-        """Return the data."""
+    def load(self, kinds: Mapping[str, Classes | Field] | None = None) -> Data:
+        """Return the data; `kinds` says what conditions are whose numbers do not say it."""
         return load(
             self.source,
             condition=columns_of(self.condition),
+            kinds=kinds,
             sample=sampled_of(self.sample),
             split=self.split,
             size=self.size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -13,7 +13,8 @@ from scoresde.cli.config import SDE_WORDS
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
 from scoresde.cli.sample import check_out
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import in_options, show, then
+from scoresde.cli.words import options_of
 from scoresde.data import check
 from scoresde.errors import DataError, InvalidValueError
 from scoresde.sde import SDE, VESDE
@@ -25,8 +26,6 @@ __all__ = ["CheckData"]
 class CheckData:
     """Look for what would break a training run; the exit code is 1 if anything would."""
 
-    what: Annotated[tyro.conf.Positional[Literal["check"]], tyro.conf.arg(metavar="check")]
-    """What is done."""
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A folder of images, a .npy, .npz, .pt, .csv or .parquet, digits, mnist,
     hf:name[:split[:column]] ..."""
@@ -68,11 +67,16 @@ class CheckData:
             stride=self.patch * 2 ** (len(self.channels) - 1),
             sde=self.sde,
         )
-        show(report)
+        show(in_options(str(report), options_of(CheckData)))
         if self.out is not None and report.samples is not None:
             picture = plot.samples(report.samples)
             show(f"{'picture':14}{plot.save(picture, self.out)}")
         if not report.ok:
-            raise DataError(
-                f"training on {self.source} would fail, by {len(report.problems)} problem(s)"
-            )
+            count = len(report.problems)
+            problems = "1 problem" if count == 1 else f"{count} problems"
+            raise DataError(f"training on {self.source} would fail, by {problems}")
+        conditions = [word for given in self.condition for word in ("--condition", given)]
+        named = {"--split": self.split, "--size": self.size}
+        words = [word for k, v in named.items() if v is not None for word in (k, v)]
+        words += ["--standardize"] if self.standardize else []
+        then("train", "train", "--data", self.source, *words, *conditions, "--out", "run")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 
-from scoresde import plot
+from scoresde import distributed, plot
 from scoresde.cli.given import ClassName, Given, Guidance
 from scoresde.cli.look import PICTURES
+from scoresde.cli.options import Seed, Steps
 from scoresde.cli.sample import check_out, cost, draw
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import tell, then
 from scoresde.score import ScoreModel, load
 
 __all__ = ["Demo"]
+
+_TRAIN = ("train", "--data", "digits", "--steps", "2000", "--out", "run")
 
 
 @dataclass(frozen=True)
@@ -31,31 +32,34 @@ class Demo:
     """How many digits, at least 1."""
     out: Path = Path("digits.png")
     """The picture to write: .png, .jpg, .pdf or .svg."""
-    seed: int = 0
-    """The randomness, an integer from 0 to 2**64 - 1: another number, other digits."""
-    steps: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the sampler's own)")
-    ] = None
-    """Steps from noise to digit, at least 1; more are slower and better."""
+    seed: Seed = 0
+    steps: Steps = None
 
     def run(self) -> None:
         """Draw, say what it cost, and where the picture is."""
         check_out(self.out, PICTURES)
-        model = load("mnist")
-        # bfloat16 is fast where the processor computes in it, and slow where it is emulated
-        features: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        if features.get("avx512_bf16") or features.get("amx_bf16"):
-            model.autocast = torch.bfloat16
+        device = distributed.device()
+        model = load("mnist").to(device)
         given = Given.of(model, self.n, label=self.class_, guidance=self.guidance)
-        threads = _choose_threads(model)
+        where = f"on {device}" if device.type != "cpu" else _prepare(model)
         drawn = draw(model, "fast", n=self.n, steps=self.steps, seed=self.seed, given=given)
         path = plot.save(plot.images(drawn.x), self.out)
-        precision = "float32" if model.autocast is None else "bfloat16"
-        show(
+        tell(
             f"{self.n} digits in {drawn.seconds:.1f} s by the fast sampler: "
-            f"{cost(drawn)}, in {precision}, threads: {threads}\n"
+            f"{cost(drawn)}, {where}\n"
             f"the picture is {path.absolute()}"
         )
+        then("train a model of your own", *_TRAIN)
+
+
+def _prepare(model: ScoreModel) -> str:
+    """Let the processor do what it is fast at, and return what that is."""
+    # bfloat16 is fast where the processor computes in it, and slow where it is emulated
+    features: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    if features.get("avx512_bf16") or features.get("amx_bf16"):
+        model.autocast = torch.bfloat16
+    precision = "float32" if model.autocast is None else "bfloat16"
+    return f"in {precision}, threads: {_choose_threads(model)}"
 
 
 @torch.no_grad()

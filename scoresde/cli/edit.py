@@ -19,9 +19,9 @@ from torch import Tensor
 from scoresde import distributed
 from scoresde.checks import check_integer, check_range
 from scoresde.cli.given import Conditions, Given, Guidance, Interval
-from scoresde.cli.held_out import held_out
+from scoresde.cli.held_out import Question, asked
 from scoresde.cli.look import PICTURES
-from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.sample import (
     Drawn,
     check_out,
@@ -30,7 +30,7 @@ from scoresde.cli.sample import (
     shown,
     write,
 )
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import tell, then
 from scoresde.data.images import pixels
 from scoresde.errors import DataError, InvalidValueError
 from scoresde.noise import Noise
@@ -50,12 +50,18 @@ class Edit:
     """Make data more like what a model has learnt: noise is added, and taken away by the model."""
 
     checkpoint: Checkpoint
-    data: str
+    out: Path
+    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
+    data: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="SOURCE",
+            help_behavior_hint="(default: those of the model's run that it was not trained on)",
+        ),
+    ] = None
     """What is edited: one image, whose middle is resized to what the model takes, a .npy or .npz
     file, a folder of images, or the name of a data set. Light and dark must be as in the data that
     the model learnt: digits are light on dark."""
-    out: Path
-    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
     strength: float = 0.5
     """How much noise, above 0 up to 1: the share of the way from the least noise level of the model
     to its greatest, in the logarithm of sigma / alpha. 1 leaves next to nothing of the data."""
@@ -64,11 +70,9 @@ class Edit:
     ] = None
     """How many edits, at least 1; more than there are data begin again with the first."""
     sampler: SamplerName = "fast"
-    """How the noise is taken away."""
     steps: Steps = None
     """Steps of a run from the greatest noise, at least 1, of which these are the last."""
-    seed: int = 0
-    """The randomness, an integer from 0 to 2**64 - 1."""
+    seed: Seed = 0
     class_: Annotated[
         str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
     ] = None
@@ -77,14 +81,14 @@ class Edit:
     condition: Conditions = ()
     guidance: Guidance = None
     interval: Interval = None
-    batch_size: int = 64
-    """Samples at once, at least 1."""
+    batch_size: BatchSize = 64
 
     def run(self) -> None:
         """Edit and write."""
         check_out(self.out, (*PICTURES, ".npy", ".npz", ".safetensors"))
         check_replaced(self.out)
-        if self.out.exists() and self.out.resolve() == Path(self.data).resolve():
+        edited = Path(self.data or "")
+        if self.data and self.out.exists() and self.out.resolve() == edited.resolve():
             raise InvalidValueError(f"{self.out} holds the data; write the edits to another file")
         check_range("strength", self.strength, "(0, 1]")
         model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
@@ -107,17 +111,25 @@ class Edit:
             return
         write(self.out, {"x": shown(self.out, drawn.x, model)}, model)
         level = float(ratio(model.sde, times[0]))
-        show(
-            f"{n} edits from the noise sigma / alpha = {level:.3g} in {seconds:.1f} s, "
+        tell(
+            f"{n} edit{'' if n == 1 else 's'} from the noise sigma / alpha = {level:.3g} in "
+            f"{seconds:.1f} s, "
             f"{cost(drawn)}: {self.out}"
         )
+        data = [] if self.data is None else ["--data", self.data]
+        strength = f"{min(1, 1.5 * self.strength):.3g}"
+        words = [self.checkpoint, *data, "--strength", strength, "--out", self.out]
+        words += [] if self.class_ is None else ["--class", self.class_]
+        words += [word for one in self.condition for word in ("--condition", one)]
+        if strength != f"{self.strength:.3g}":
+            then("leave less of the data", "edit", *words)
 
     def _data(self, model: ScoreModel) -> Tensor:
         """The data `(n, *)`, in the numbers of the model."""
-        path = Path(self.data)
+        path = Path(self.data or "")
         if path.suffix.lower() in _IMAGES:
             return _image(path, model)
-        data = held_out(self.data, None, model, usual="test")
+        data = asked(Question(self.checkpoint, self.data), model).data
         rows = slice(0, len(data) if self.n is None else self.n)
         return data.batch(rows).float()
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from scoresde import checkpoint
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import show, tell, then
 from scoresde.ema import Exponential, Power, Profile, reconstruct
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.store import locate
@@ -52,8 +52,9 @@ class Ema:
         average = {"profile": str(profile), "error": found.error}
         training = {**config.get("training", {}), "done": found.at}
         model.save_pretrained(self.out, training=training, average=average)
-        show(f"{profile} at step {found.at:,}, from {len(found.weights)} snapshots: {self.out}")
+        tell(f"{profile} at step {found.at:,}, from {len(found.weights)} snapshots: {self.out}")
         show(f"expected miss {found.error:.2g} of the distance between the average and the weights")
+        then("see its samples", "sample", self.out, "--out", "samples.png")
 
     def _profile(self) -> Profile:
         if self.sigma is not None and self.decay is None:

@@ -11,10 +11,21 @@ from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer, check_name
-from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
-from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, SamplerName, Size, Steps
+from scoresde.cli.held_out import asked, conditions_of, learnt, words_of
+from scoresde.cli.options import (
+    BatchSize,
+    Checkpoint,
+    Columns,
+    HeldOutSplit,
+    OwnData,
+    SamplerName,
+    Seed,
+    Size,
+    Steps,
+    TrainData,
+)
 from scoresde.cli.sample import Sample, check_folder, fingerprint
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
 from scoresde.errors import DataError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
@@ -37,15 +48,11 @@ class Evaluate:
     """
 
     checkpoint: Checkpoint
-    data: str
-    """Data that were not trained on: digits, a name of torchvision's (mnist, cifar10 ...), a .npy
-    .npz or .csv, a folder of images. Samples are drawn under their conditions, where the model
-    takes any and they have them."""
+    data: OwnData = None
     split: HeldOutSplit = None
     condition: Columns = ()
     size: Size = None
-    train_data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
-    """The data that were trained on, to look for memorisation; of torchvision's the part train."""
+    train_data: TrainData = None
     n: int = 1000
     """How many samples, at least 12, or 4 without neighbours, and half of that without intervals;
     half of the data, if that is less."""
@@ -57,15 +64,11 @@ class Evaluate:
     metrics: tuple[str, ...] = tuple(METRICS)
     """The comparisons."""
     sampler: SamplerName = "fast"
-    """How samples are drawn."""
     steps: Steps = None
-    """Steps from noise to data, at least 1."""
-    seed: int = 0
-    """The randomness of samples, of the halves of the data, and of the intervals."""
+    seed: Seed = 0
     resamples: int = 100
     """Random halves that give the intervals; 0 for none."""
-    batch_size: int = 64
-    """Samples drawn at once, at least 1."""
+    batch_size: BatchSize = 64
     out: Path = Path("report")
     """The folder of the report: report.json, report.png and the samples."""
 
@@ -74,20 +77,15 @@ class Evaluate:
         check_folder(self.out)
         least = self._least()
         model = ScoreModel.from_pretrained(self.checkpoint)
-        real = held_out(self.data, self.split, model, condition=self.condition, size=self.size)
-        known = None
-        if self.train_data is not None:
-            known = held_out(
-                self.train_data, None, model, condition=self.condition, size=self.size,
-                usual="train",
-            )  # fmt: skip
-        warn_of_training(self.checkpoint, self.data, self.split)
+        about = asked(self, model)
+        real = about.data
+        known = None if self.train_data is None else learnt(self, self.train_data, model)
         lesson = known
         if self.features == "classifier" and known is None:
             # on data it was trained on, a classifier sees other features than on new ones
             real, lesson = real.split(1 / 3, seed=self.seed)
         features = self._features(lesson, real) if distributed.is_main() else None
-        where = self.samples or self._drawn(model, real, least)
+        where = self.samples or self._drawn(model, real, about.source, least)
         if not distributed.is_main():
             return
         found = evaluate(
@@ -102,7 +100,8 @@ class Evaluate:
         show(f"\n{found}\n")
         figures = found.to_json(self.out / "report.json")
         picture = plot.save(found.plot(), self.out / "report.png")
-        show(f"the report is in {figures.absolute()} and {picture.absolute()}")
+        tell(f"the report is in {figures.absolute()} and {picture.absolute()}")
+        then("see at which noise level the model is wrong", "audit", *words_of(self))
 
     def _least(self) -> int:
         """The fewest samples that can be compared so, once the options are seen to be possible."""
@@ -114,7 +113,7 @@ class Evaluate:
             check_name("feature map", self.features, _FEATURES)
         return least
 
-    def _drawn(self, model: ScoreModel, real: Data, least: int) -> Path:
+    def _drawn(self, model: ScoreModel, real: Data, source: str, least: int) -> Path:
         """The folder of the samples, drawn as far as they are not there yet.
 
         Of a conditional model they are drawn under the conditions of the data that are the floor,
@@ -122,7 +121,7 @@ class Evaluate:
         """
         n = min(self.n, len(real) // 2)
         if n < least:
-            raise DataError(f"these metrics need at least {2 * least} data; {self.data} has fewer")
+            raise DataError(f"these metrics need at least {2 * least} data; {source} has fewer")
         folder = self.out / "samples"
         declared = facts(model).conditions or {}
         if not declared.keys() & real.conditions.keys():
@@ -135,10 +134,10 @@ class Evaluate:
                 seed=self.seed,
                 batch_size=self.batch_size,
             )
-            command.run()
+            command.fill()
             return folder
         floor = real[floor_of(len(real), n, seed=self.seed)]
-        given = conditions_of(floor, self.data, model)
+        given = conditions_of(floor, source, model)
         assert given is not None
         model = model.to(distributed.device())
 
@@ -170,5 +169,5 @@ class Evaluate:
             return Classifier.load(self.features)
         judge = Classifier.fit(lesson, seed=self.seed)
         if real.label is not None:
-            show(f"classifier: {judge.accuracy(real):.1%} of {len(real)} data right")
+            tell(f"classifier: {judge.accuracy(real):.1%} of {len(real)} data right")
         return judge

@@ -1,54 +1,176 @@
-"""Data that a model is asked about, as its commands read them."""
+"""Data that a model is asked about, as its commands read them: given ones, or those of its run."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from scoresde.cli.config import RunConfig
+from scoresde.cli.config import DataConfig, RunConfig
 from scoresde.cli.options import columns_of
-from scoresde.data import Data, load
+from scoresde.cli.terminal import tell
+from scoresde.data import Data
 from scoresde.data.layout import laid_as
+from scoresde.data.named import is_name
+from scoresde.data.wanted import TABLES
 from scoresde.errors import InvalidValueError, ScoreSDEError, ShapeError
+from scoresde.pretrained.store import locate
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Condition, facts
 
-__all__ = ["conditions_of", "held_out", "warn_of_training"]
+__all__ = ["Asked", "Question", "asked", "conditions_of", "learnt", "run_of", "words_of"]
 
 
-def held_out(
-    source: str,
-    split: str | None,
-    model: ScoreModel,
-    *,
-    condition: Sequence[str] = (),
-    size: int | None = None,
-    usual: str = "test",
-) -> Data:
-    """The data, in the units of the model.
+class Asks(Protocol):
+    """The options of a command that asks a model about data."""
 
-    Args:
-        source: What `scoresde.data.load` takes.
-        split: A part of them, or None.
-        model: Whose data they are.
-        condition: Where their conditions are, as `columns_of` reads it.
-        size: Pixels a side that images are resized to, or None.
-        usual: The part of a data set of torchvision's where none is named.
+    @property
+    def checkpoint(self) -> str:
+        """The model."""
+
+    @property
+    def data(self) -> str | None:
+        """The data, or None for those of the model's run."""
+
+    @property
+    def split(self) -> str | None:
+        """Their part."""
+
+    @property
+    def condition(self) -> tuple[str, ...]:
+        """Where their conditions are."""
+
+    @property
+    def size(self) -> int | None:
+        """The pixels a side."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Hold the options of a command that has none but the model and the data."""
+
+    checkpoint: str
+    data: str | None
+    split: str | None = None
+    condition: tuple[str, ...] = ()
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Hold data in the units of a model, and what they are called.
+
+    Attributes:
+        data: The data.
+        source: What they are called in a sentence.
+    """
+
+    data: Data
+    source: str
+
+
+def asked(command: Asks, model: ScoreModel) -> Asked:
+    """Return the data that a command asks about, and say which they are.
+
+    Where none are named they are those of the model's run: the part that it held out, the part
+    `test` of a data set of torchvision's, or else all that it was trained on.
 
     Raises:
+        InvalidValueError: None are named, and the model is of no run.
         ShapeError: Their samples have another shape than the model's.
+
+    Warns:
+        RuntimeWarning: The model was trained on them.
     """
-    columns = columns_of(condition)
-    kinds = {k: v for k, v in (facts(model).conditions or {}).items() if k in columns}
+    run = run_of(command.checkpoint)
+    if command.data is not None:
+        source = command.data
+        split = command.split or _usual(source, "test")
+        data = _read(command, run, source, split, model)
+        part = f"{source}, the part {split}" if split else source
+        trained = run is not None and _is_trained_on(run, source, split)
+    elif run is None:
+        raise InvalidValueError(
+            f"give --data: {command.checkpoint} is no run of `scoresde train`, which would tell "
+            "what it was trained on"
+        )
+    else:
+        source = run.data.source
+        data, part, trained = _of_run(command, run, model)
+    tell(f"data: {part}, {len(data):,} samples")
+    if trained:
+        share = run is not None and run.train.keeping.held_out
+        cure = "leave --data out for the part that it held out" if share else (
+            "take data that were kept apart"
+        )  # fmt: skip
+        warnings.warn(
+            f"the model was trained on {source}: what it knows by heart looks perfect here; {cure}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return Asked(data, source)
+
+
+def learnt(command: Asks, source: str, model: ScoreModel) -> Data:
+    """Return data that a model was trained on: without the part that its run held out, if any."""
+    run = run_of(command.checkpoint)
+    split = _usual(source, "train")
+    data = _read(command, run, source, split, model)
+    if run is None or not _is_trained_on(run, source, split) or not run.train.keeping.held_out:
+        return data
+    return data.split(run.train.keeping.held_out, seed=run.train.seed)[0]
+
+
+def run_of(checkpoint: str) -> RunConfig | None:
+    """Return the options of the run that a model is of, or None where it is of none."""
+    try:
+        folder = locate(checkpoint).parent
+        inner = folder.name == "best" or folder.name.startswith("ema")
+        path = (folder.parent if inner else folder) / "config.toml"
+        return RunConfig.read(path) if path.is_file() else None
+    except ScoreSDEError:  # a model without a run, or the run of another version
+        return None
+
+
+def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str, bool]:
+    """Return the data of a run that it was not trained on, what they are, and whether it was."""
+    source, share = run.data.source, run.train.keeping.held_out
+    split = command.split or run.data.split or _usual(source, "train" if share else "test")
+    if not Path(source).exists() and not is_name(source) and not source.startswith("hf:"):
+        raise InvalidValueError(
+            f"the data of the run, {source}, are not here; give --data, or run the command in the "
+            "folder where they were trained on"
+        )
+    data = _read(command, run, source, split, model)
+    told = f"{source}, the part {split}" if split else source
+    if not _is_trained_on(run, source, split):
+        return data, told, False
+    if not share:
+        return data, told, True
+    return data.split(share, seed=run.train.seed)[1], f"what the run held out of {told}", False
+
+
+def _read(
+    command: Asks, run: RunConfig | None, source: str, split: str | None, model: ScoreModel
+) -> Data:
+    """Return the data of a source in the units of the model, read as the run of the model does."""
+    own = run is not None and run.data.source == source
+    config = replace(
+        run.data if run is not None and own else DataConfig(source=source),
+        condition=tuple(_words(command, run, source)),
+        size=_size(command, run, source),
+        split=split,
+        standardize=False,  # the model has units of its own
+    )
+    known = facts(model).conditions or {}
+    kinds = {k: v for k, v in known.items() if k in columns_of(config.condition)}
     with warnings.catch_warnings():
         # which axis is which is seen from the model
         warnings.filterwarnings("ignore", message="samples of .* are read as")
-        data = load(
-            source, condition=columns, kinds=kinds, split=split or _usual(source, usual), size=size
-        )
-    data = laid_as(data, model.event_shape).units_of(model.transform)
-    data = data.as_kinds(facts(model).conditions or {})
+        data = config.load(kinds)
+    data = laid_as(data, model.event_shape).units_of(model.transform).as_kinds(known)
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "
@@ -57,27 +179,43 @@ def held_out(
     return data
 
 
-def warn_of_training(checkpoint: str, source: str, split: str | None) -> None:
-    """Say so where the run's own file names these data as those that were trained on."""
-    try:
-        run = RunConfig.read(Path(checkpoint) / "config.toml").data
-    except ScoreSDEError:  # a model without a run, or the run of another version
-        return
-    if run.source == source and (split or _usual(source, "test")) == (
-        run.split or _usual(source, "train")
-    ):
-        warnings.warn(
-            f"the model was trained on {source}: what it knows by heart looks perfect here; take "
-            "data that were kept apart",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+def _words(command: Asks, run: RunConfig | None, source: str) -> Sequence[str]:
+    """Return where conditions are: as told, else the columns of the run's table."""
+    if command.condition or run is None:
+        return command.condition
+    if source == run.data.source:
+        return run.data.condition
+    if Path(source).suffix not in TABLES:
+        return ()
+    files = {".npy", *TABLES}
+    return [word for word in run.data.condition if Path(word).suffix not in files]
+
+
+def _size(command: Asks, run: RunConfig | None, source: str) -> int | None:
+    """Return the size of images: as told, else the run's."""
+    if command.size is not None or run is None:
+        return command.size
+    images = Path(source).is_dir() or is_name(source)
+    return run.data.size if images or source == run.data.source else None
+
+
+def _is_trained_on(run: RunConfig, source: str, split: str | None) -> bool:
+    """Return whether a run was trained on these data."""
+    return run.data.source == source and split == (run.data.split or _usual(source, "train"))
 
 
 def _usual(source: str, split: str) -> str | None:
-    """The split of a data set that has some and that none was named of."""
-    named = not set(source) & {".", "/", "\\", ":"} and source.lower() != "digits"
+    """Return the split of a data set that has some and that none was named of."""
+    named = is_name(source) and ":" not in source and source.lower() != "digits"
     return split if named else None
+
+
+def words_of(command: Asks) -> list[str]:
+    """Return the words by which another command is asked about the same data."""
+    conditions = [word for given in command.condition for word in ("--condition", given)]
+    named = {"--data": command.data, "--split": command.split, "--size": command.size}
+    given = [word for k, v in named.items() if v is not None for word in (k, str(v))]
+    return [command.checkpoint, *given, *conditions]
 
 
 def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | None:

@@ -14,19 +14,36 @@ from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import show, then
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.rebuild import check_description
-from scoresde.pretrained.store import locate, read, spelt, spelt_count, told
+from scoresde.pretrained.spelling import (
+    conditions_in_words,
+    sde_in_words,
+    shape_in_words,
+)
+from scoresde.pretrained.store import locate, read, spelt_count, told
 from scoresde.score import ScoreModel
+from scoresde.sde import facts
 from scoresde.training import log
+from scoresde.units import in_words
 
 __all__ = ["Info"]
+
+_PREDICTED = {
+    "edm": "the clean sample, under EDM's preconditioning",
+    "eps": "the noise",
+    "x0": "the clean sample",
+    "v": "v = alpha z - sigma x_0",
+    "flow": "the velocity of flow matching",
+    "score": "the score",
+    "sigma_score": "sigma times the score",
+}
 
 
 @dataclass(frozen=True)
 class Info:
-    """Say what a model is, and verify the checksums of its files."""
+    """Say what a model or a run is, and verify the checksums of its files."""
 
     checkpoint: Checkpoint
 
@@ -50,6 +67,15 @@ class Info:
             raise unread
         if damaged:
             raise CheckpointError(f"{len(damaged)} file(s) of {path.parent} are damaged")
+        self._then(path, config)
+
+    def _then(self, path: Path, config: dict[str, Any]) -> None:
+        """Tell the next command: to go on with a run that has steps left, and to draw."""
+        done, steps = _steps(config)
+        settings = path.parent / "config.toml"
+        if isinstance(done, int) and isinstance(steps, int) and done < steps and settings.exists():
+            then("train to the end", "train", "--config", settings)
+        then("see samples", "sample", self.checkpoint, "--out", "samples.png")
 
 
 def _model(
@@ -61,26 +87,43 @@ def _model(
     stored = [v for k, v in tensors.items() if k.startswith("net.")]
     dtypes = ", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in stored}))
     numbers = sum(v.numel() for v in stored)
+    conditions, process = "unknown", config["sde"]["type"]
+    measured = None
     if hasattr(networks, kind) and hasattr(sdes, config["sde"]["type"]):
         model = ScoreModel.from_pretrained(path)
         numbers = sum(p.numel() for p in model.net.parameters())
+        known = facts(model)
+        conditions = "; ".join(conditions_in_words(known.conditions or {})) or "none"
+        process, measured = sde_in_words(model.sde), known.pilot
     mean, var = (tensors[name].double() for name in ("mean", "var"))
-    yield "SDE", spelt(config["sde"])
-    yield "predicts", config["predicts"]
-    yield "event shape", f"{shape}, {math.prod(shape):,} dimensions"
-    yield "network", spelt({"type": kind, **options})
-    yield "parameters", f"{numbers:,}, stored as {dtypes}"
-    yield "data", f"mean {float(mean.mean()):.4g}, std {math.sqrt(max(float(var.mean()), 0)):.4g}"
-    units = config.get("transform") or {"type": "Identity"}
-    yield "units", spelt(units) if isinstance(units, dict) else str(units)
-    yield "sampling steps", str(config.get("steps") or "the sampler's default")
+    size = f": {math.prod(shape):,} dimensions" if len(shape) > 1 else ""
+    yield "samples", f"{shape_in_words(shape)}{size}"
+    std = math.sqrt(max(float(var.mean()), 0))
+    yield "units", in_words(config.get("transform"))
+    yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in the numbers that are learnt"
+    yield "conditions", conditions
+    yield "noise", process
+    widths = options.get("channels") or options.get("hidden") or ()
+    wide = f", {' '.join(map(str, widths))} wide" if isinstance(widths, list | tuple) else ""
+    yield "network", f"{kind}, {numbers:,} parameters in {dtypes}{wide if widths else ''}"
+    yield "predicts", _PREDICTED.get(config["predicts"], config["predicts"])
     # a model that was saved at the end of its training counts no further
-    if (steps := told(config, "training", "steps")) is not None:
-        done = told(config, "training", "done")
-        done = steps if done is None else done
+    done, steps = _steps(config)
+    if steps is not None:
         yield "trained", f"{spelt_count(done)} of {spelt_count(steps)} steps"
     if (profile := told(config, "average", "profile")) is not None:
-        yield "average", str(profile)
+        yield "average", f"of the weights, {profile}"
+    count = config.get("steps")
+    taken = f"{count} steps" if count else "as many steps as the sampler takes"
+    pilot = "measured" if measured is not None else "measured when it is needed"
+    yield "sampling", f"{taken}; the pilot of the sampler fast is {pilot}"
+    yield "licence", str(config.get("license") or "not stated")
+
+
+def _steps(config: dict[str, Any]) -> tuple[Any, Any]:
+    """Return how many steps of a training are done, and of how many."""
+    done, steps = (told(config, "training", name) for name in ("done", "steps"))
+    return (steps if done is None else done), steps
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:
@@ -120,7 +163,9 @@ def _texts(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         try:
             lines = len(checkpoint.read_bytes(path).splitlines())
             whole = sum(1 for _ in log.rows(path))
-            state = f"{whole:,} rows" + (", DAMAGED" if whole < lines else "")
+            state = f"{whole:,} {'row' if whole == 1 else 'rows'}" + (
+                ", DAMAGED" if whole < lines else ""
+            )
         except CheckpointError:
             state = "DAMAGED"
         yield "log", f"{path}, {state}"

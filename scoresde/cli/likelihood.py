@@ -9,16 +9,26 @@ from typing import Literal
 
 from torch import Tensor
 
-from scoresde.checks import seeded
-from scoresde.cli.held_out import conditions_of, held_out, warn_of_training
-from scoresde.cli.options import Checkpoint, Columns, HeldOutSplit, Size, Source
-from scoresde.cli.terminal import show
+from scoresde import distributed
+from scoresde.checks import check_integer, check_range, seeded
+from scoresde.cli.held_out import asked, conditions_of, words_of
+from scoresde.cli.options import (
+    BatchSize,
+    Checkpoint,
+    Columns,
+    HeldOutSplit,
+    OwnData,
+    Seed,
+    Size,
+)
+from scoresde.cli.terminal import show, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
 from scoresde.progress import each
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
+from scoresde.units import in_words
 
 __all__ = ["Likelihood"]
 
@@ -28,14 +38,14 @@ class Likelihood:
     """Say how probable a trained model finds data it has not seen."""
 
     checkpoint: Checkpoint
-    data: Source
+    data: OwnData = None
     split: HeldOutSplit = None
     condition: Columns = ()
     size: Size = None
     first: int = 0
     """The number of the first sample of the data."""
     n: int = 64
-    """How many samples, at least 2."""
+    """How many of the data, at least 2."""
     method: Literal["auto", "exact", "hutchinson"] = "auto"
     """The trace: exact, by random probes, or exact up to 64 dimensions."""
     probes: int = 16
@@ -44,17 +54,18 @@ class Likelihood:
     """The solver's tolerance, positive."""
     error: Literal["full", "estimate"] = "full"
     """The solver's error: full solves twice; estimate is faster, and less sure."""
-    seed: int = 0
-    """The randomness of the probes and of dequantisation, an integer from 0 to 2**64 - 1."""
-    batch_size: int = 64
-    """Samples at once, at least 1."""
+    seed: Seed = 0
+    batch_size: BatchSize = 64
 
     def run(self) -> None:
         """Compute and print."""
-        model = ScoreModel.from_pretrained(self.checkpoint)
-        data = held_out(self.data, self.split, model, condition=self.condition, size=self.size)
-        warn_of_training(self.checkpoint, self.data, self.split)
-        x, given, transform = self._prepared(data, model)
+        check_integer("n", self.n, 2)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("first", self.first, 0)
+        check_range("tol", self.tol, "(0, inf)")
+        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        about = asked(self, model)
+        x, given, transform = self._prepared(about.data, about.source, model)
         start = time.perf_counter()
         parts = []
         for i in each(range(0, len(x), self.batch_size), "likelihood", unit="batch", show=None):
@@ -80,28 +91,26 @@ class Likelihood:
         show(
             f"prior         the data's moments; without them it would be off by {mismatch:.3g} (W2)"
         )
-        show(f"units         those of the model, after {model.transform}")
+        show(f"units         those of the model: {in_words(model.transform)}")
+        then("compare samples with data", "evaluate", *words_of(self))
 
     def _prepared(
-        self, data: Data, model: ScoreModel
+        self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None, Dequantization | None]:
         """The samples that were asked for, spread over their cells, and their conditions."""
-        if self.n < 2 or self.batch_size < 1 or self.first < 0:
-            raise InvalidValueError(
-                f"need n >= 2, batch-size >= 1 and first >= 0, got {self.n}, {self.batch_size} "
-                f"and {self.first}"
-            )
         rows = slice(self.first, self.first + self.n)
         x = data.batch(rows).float()
         if len(x) < 2:
             raise InvalidValueError(
-                f"{self.data} has {len(data)} samples; --first {self.first} leaves {len(x)}"
+                f"{source} has {len(data)} samples; --first {self.first} leaves {len(x)}"
             )
-        given = conditions_of(data[rows], self.data, model)
+        given = conditions_of(data[rows], source, model)
+        given = None if given is None else given.to(distributed.device())
         if data.transform.levels is None:
-            return x, given, None
+            return x.to(distributed.device()), given, None
         spread = Dequantization.of(data.transform)
-        return spread(spread.level(x), generator=seeded(self.seed)), given, spread
+        x = spread(spread.level(x), generator=seeded(self.seed))
+        return x.to(distributed.device()), given, spread
 
 
 def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds: float) -> None:

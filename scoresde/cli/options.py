@@ -11,17 +11,20 @@ from scoresde.errors import InvalidValueError
 from scoresde.sampling import SAMPLERS
 
 __all__ = [
+    "BatchSize",
     "Checkpoint",
     "Columns",
     "HeldOutSplit",
     "Layout",
     "Missing",
+    "OwnData",
     "Sampled",
     "SamplerName",
+    "Seed",
     "Size",
-    "Source",
     "Split",
     "Steps",
+    "TrainData",
     "columns_of",
     "sampled_of",
 ]
@@ -34,11 +37,33 @@ Checkpoint = Annotated[
         "mnist.",
     ),
 ]
-Source = Annotated[
-    str,
+OwnData = Annotated[
+    str | None,
     tyro.conf.arg(
-        help="digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz or .csv, a folder "
-        "of images."
+        name="data",
+        metavar="SOURCE",
+        help="Data that were not trained on: digits, a name of torchvision's (mnist, cifar10 ...), "
+        "a .npy, .npz or .csv, a folder of images.",
+        help_behavior_hint="(default: those of the model's run that it was not trained on)",
+    ),
+]
+TrainData = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="SOURCE",
+        help="The data that were trained on, to look for what is known by heart; of torchvision's "
+        "the part train.",
+    ),
+]
+Seed = Annotated[
+    int,
+    tyro.conf.arg(help="The randomness, an integer from 0 to 2**64 - 1: the same, the same."),
+]
+BatchSize = Annotated[
+    int,
+    tyro.conf.arg(
+        help="How many the network sees at once, at least 1: less needs less memory and changes "
+        "the last digits."
     ),
 ]
 Columns = Annotated[
@@ -47,7 +72,7 @@ Columns = Annotated[
         metavar="NAME=COLUMN[,COLUMN ...]|FILE",
         help="Where the data have a condition: the name of a column, or of several with commas, or "
         "a .npy or .csv file. Give it again for another name.",
-        help_behavior_hint="(default: what a .npz or a folder has)",
+        help_behavior_hint="(default: those of the run's table, or what a .npz or a folder has)",
     ),
     tyro.conf.UseAppendAction,
 ]
@@ -92,10 +117,21 @@ Size = Annotated[
         help_behavior_hint="(default: as they are)",
     ),
 ]
-SamplerName = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SAMPLERS) + "}")]
+SamplerName = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="{" + ",".join(SAMPLERS) + "}",
+        help="How samples are drawn: fast needs few evaluations; pc, ancestral, ddim, heun ... are "
+        "the algorithms of the papers.",
+    ),
+]
 Steps = Annotated[
     int | None,
-    tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the model's or the sampler's)"),
+    tyro.conf.arg(
+        metavar="INT",
+        help="Steps from noise to data, at least 1; more are slower and better.",
+        help_behavior_hint="(default: the model's or the sampler's)",
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import show, tell, then
 from scoresde.errors import InvalidValueError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.store import locate
@@ -46,7 +46,11 @@ class Push:
         if self.dry_run:
             for name, content in files.items():
                 show(f"{name:20} {len(content):>14,} bytes")
-            show(f"{self.repo} would get these {len(files)} files; nothing was sent")
+            tell(f"{self.repo} would get these {len(files)} files; nothing was sent")
+            private = ["--private"] if self.private else []
+            licence = [] if self.license is None else ["--license", self.license]
+            then("send them", "push", self.checkpoint, self.repo, *private, *licence)
             return
         url = hub.push(files, self.repo, private=self.private or None, token=None)
         show(f"{self.checkpoint} is at {url}")
+        then("draw from it anywhere", "sample", self.repo, "--out", "samples.png")

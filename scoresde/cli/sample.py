@@ -16,9 +16,10 @@ from torch import Tensor
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
+from scoresde.cli.held_out import run_of
 from scoresde.cli.look import PICTURES, Look, names_of, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
-from scoresde.cli.terminal import show
+from scoresde.cli.terminal import tell, then
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.plot.shapes import USUAL
 from scoresde.pretrained.store import net_config
@@ -67,8 +68,7 @@ class Sample:
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
     ] = None
     """How many samples, at least 1."""
-    sampler: SamplerName = "pc"
-    """pc predicts and corrects; em, reverse_diffusion and ancestral predict; ald corrects."""
+    sampler: SamplerName = "fast"
     steps: Steps = None
     """Steps from noise to data, at least 1; more are slower and better."""
     seed: int = 0
@@ -93,6 +93,12 @@ class Sample:
     """Images side by side in a picture, at least 1."""
 
     def run(self) -> None:
+        """Draw and write, and tell what may be next."""
+        self.fill()
+        if run_of(self.checkpoint) is not None:
+            then("compare samples with data", "evaluate", self.checkpoint)
+
+    def fill(self) -> None:
         """Draw and write."""
         for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
             if value is not None:
@@ -139,7 +145,7 @@ class Sample:
             shards.remove()
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
-        show(
+        tell(
             f"{n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
             f"{spent}{already}: {self.out}"
         )
@@ -164,7 +170,7 @@ class Sample:
             scale=self.scale, columns=self.columns,
         )  # fmt: skip
         spent = time.perf_counter() - start
-        show(f"{n} samples of shape {model.event_shape} on their way, in {spent:.1f} s: {path}")
+        tell(f"{n} samples of shape {model.event_shape} on their way, in {spent:.1f} s: {path}")
 
     def _request(self, model: ScoreModel, given: Given) -> dict[str, Any]:
         """All that the samples depend on."""

@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TextIO
 
-__all__ = ["open_closed", "say", "show", "silence"]
+from scoresde import progress
+
+__all__ = ["hushed", "in_options", "open_closed", "say", "show", "silence", "tell", "then"]
+
+_HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
+
+
+@contextmanager
+def hushed(quiet: bool) -> Iterator[None]:
+    """Within the block, where it is quiet, results, warnings and errors are printed alone."""
+    token = _HUSHED.set(quiet or _HUSHED.get())
+    try:
+        with progress.hidden() if quiet else nullcontext():
+            yield
+    finally:
+        _HUSHED.reset(token)
+
+
+def tell(line: str) -> None:
+    """Print a line about the work on stdout, but for where it is to be quiet."""
+    if not _HUSHED.get():
+        say(line, sys.stdout)
+
+
+def then(what: str, *words: object) -> None:
+    """Tell which command may be next, in a line of its own that can be pasted into a shell.
+
+    Args:
+        what: What it does, as in "see samples".
+        words: Its words after `scoresde`.
+    """
+    command = " ".join(shlex.quote(str(word)) for word in words)
+    tell(f"next, to {what}:\n  scoresde {command}")
 
 
 def say(line: str, file: TextIO) -> None:
@@ -15,7 +52,7 @@ def say(line: str, file: TextIO) -> None:
     As where a terminal was closed, the reader of a pipe has gone, or a disk is full.
     """
     try:
-        print(_harmless(line), file=file, flush=True)
+        print("\n".join(map(_harmless, line.split("\n"))), file=file, flush=True)
     except (OSError, ValueError):  # the latter of a stream that was closed
         silence(file)
 
@@ -28,6 +65,44 @@ def show(text: object) -> None:
     """
     for line in str(text).split("\n"):
         print(_harmless(line), flush=True)
+
+
+def in_options(message: str, options: Collection[str]) -> str:
+    """Return a message about arguments of Python's as one about options.
+
+    Args:
+        message: The message.
+        options: The options.
+
+    Examples:
+        >>> in_options("choose batch_size=8, or condition={'label': 'dog'}", ["--batch-size"])
+        'choose --batch-size 8, or --condition label=dog'
+    """
+
+    def spelt(found: re.Match[str]) -> str:
+        name, sign, value = (part or "" for part in found.groups())
+        option = name.replace("_", "-")
+        if f"--{option}" not in options or not (sign or "_" in name):
+            return found[0]
+        if value in ("True", "False"):
+            return f"--{'' if value == 'True' else 'no-'}{option}"
+        return f"--{option} {value.strip(_QUOTES)}".rstrip()
+
+    message = _CONDITION.sub(lambda found: f"--condition {found[1]}={_listed(found[2])}", message)
+    message = _ARGUMENT.sub(spelt, message)
+    first = re.match(r"(\w+) must ", message)  # as in "n must be an integer"
+    return f"--{message}" if first and f"--{first[1]}" in options else message
+
+
+_QUOTES = "'\""
+_CONDITION = re.compile(r"condition=\{'(\w+)': (\[[^]]*\]|'[^']*'|[^}]*)\}")
+# not within a longer word, a path or quotes
+_ARGUMENT = re.compile(r"(?<![\w./='\"`-])([a-z][a-z_]*)(?:(=)('[^']*'|[\w.+-]*\w)?)?(?![\w/=])")
+
+
+def _listed(text: str) -> str:
+    """Return `['a', 'b']` as `a,b`."""
+    return ",".join(part.strip(f" {_QUOTES}") for part in text.strip("[]").split(","))
 
 
 def _harmless(line: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ import tyro
 
 from scoresde import distributed
 from scoresde.cli.config import RunConfig
-from scoresde.cli.terminal import say
+from scoresde.cli.terminal import tell
 from scoresde.data import Data
+from scoresde.data.data_check import remarks
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.score import ScoreModel
@@ -41,16 +41,20 @@ class Train:
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Train:
-        """Return the command of these words, where a file among them gives the defaults."""
-        default = None
-        path = _file_in(words)
-        if path is not None:
-            # a file of this name lies in the folder of its run
-            out = path.parent if path.name == _FILE else tyro.MISSING
-            default = cls(out=out, config=path, settings=RunConfig.read(path))
-        command = tyro.cli(cls, args=words, default=default, prog="scoresde train")
+        """Return the command of these words."""
+        command = tyro.cli(cls, args=words, default=cls.usual(words), prog="scoresde train")
         assert command is not None  # as it is only where that is the default
         return command
+
+    @classmethod
+    def usual(cls, words: Sequence[str]) -> Train | None:
+        """Return the defaults that a file among these words gives, or None where there is none."""
+        path = _file_in(words)
+        if path is None:
+            return None
+        # a file of this name lies in the folder of its run
+        out = path.parent if path.name == _FILE else tyro.MISSING
+        return cls(out=out, config=path, settings=RunConfig.read(path))
 
     def run(self) -> None:
         """Train to the end, together with the other processes that `torchrun` started."""
@@ -61,6 +65,8 @@ class Train:
         known = "".join(f", {name} {_spelt(kind)}" for name, kind in data.kinds.items())
         _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{known}")
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
+        for remark in remarks(data, model.sde):
+            _say(f"remark: {remark}")
         trainer = Trainer(
             model, data, run.train, loss=run.loss(model), folder=self.out, callbacks=callbacks
         )
@@ -124,4 +130,4 @@ def _spelt(kind: Classes | Field) -> str:
 
 
 def _say(line: str) -> None:
-    say(line, sys.stdout)
+    tell(line)

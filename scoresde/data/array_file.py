@@ -75,7 +75,10 @@ class Header:
         start = file.tell()
         expected = start + math.prod(shape) * dtype.itemsize
         if size != expected:
-            raise DataError(f"{name} has {size:,} bytes, and its header tells of {expected:,}")
+            raise DataError(
+                f"{name} has {size:,} bytes, and its header tells of {expected:,}: it was cut off "
+                "or damaged; copy it again, or save it again with np.save"
+            )
         return cls(dtype, tuple(shape), columns, start)
 
 
@@ -109,7 +112,7 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
             small = size <= stores.IN_MEMORY
             return read_array(file, str(path), size) if small else ArrayFile(path, as_is=as_is)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
+        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
 
 
 class ArrayFile:

@@ -38,13 +38,19 @@ def array_file(path: Path, wanted: Wanted) -> Data:
     reader = READERS.get(path.suffix)
     if reader is None:
         what = "has a suffix that is not read" if path.exists() else "does not exist"
+        what += checkpoint.near(path) if not path.exists() else ""
         raise DataError(f"{path} {what}; pass a {', '.join(READERS)} file, or a folder of images")
     try:
         return reader(path, wanted)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
+        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
     except ScoreSDEError:
         raise
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"{path} is no archive that numpy wrote, or it was cut off or damaged ({error}); copy "
+            "it again, or save it again with np.savez"
+        ) from error
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
         raise DataError(f"cannot read {path}: {error}") from error
 

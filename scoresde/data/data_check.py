@@ -22,6 +22,7 @@ from scoresde.data.condition_check import describe_conditions
 from scoresde.data.folder_check import usable_of
 from scoresde.data.images import Size, check_size
 from scoresde.data.layout import check_layout
+from scoresde.data.named import is_name
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import doubt_of, find
@@ -35,14 +36,16 @@ from scoresde.errors import (
     ScoreSDEError,
     ShapeError,
 )
-from scoresde.units import Identity
+from scoresde.units import Identity, in_words
 
 if TYPE_CHECKING:
     from scoresde.sde import SDE
 
-__all__ = ["check"]
+__all__ = ["check", "remarks"]
 
 _SHOWN = 64  # samples of the picture
+_SHORT = 160  # letters of a remark that is not cut
+_QUICK = 2**25  # numbers that are looked through in a second or so
 
 
 def check(
@@ -89,6 +92,7 @@ def check(
         return report
     _describe(report, data)
     good = _samples(report, data)
+    _sides(report, data.event_shape, stride)
     if good is None:
         return report
     try:
@@ -99,17 +103,46 @@ def check(
     except DataError as error:
         report.problems.append(str(error))
         return report
-    _sides(report, good.event_shape, stride)
-    index = torch.linspace(0, len(good) - 1, min(_SHOWN, len(good))).round().long()
-    report.samples = good.batch(index)
+    report.samples = good.batch(_spread(len(good)))
     if sde is not None:
         _noise(report, good, sde)
     return report
 
 
+def remarks(data: Data, sde: SDE | None = None) -> list[str]:
+    """Return in short what `check` would remark of data, at the start of a training.
+
+    Copies and constant samples are looked for among data of up to 2^25 numbers.
+
+    Args:
+        data: Loaded data.
+        sde: Whose noise they are compared with, if any.
+    """
+    report = Report()
+    try:
+        describe_conditions(report, data)
+        if len(data) * math.prod(data.event_shape) <= _QUICK:
+            _samples(report, data)
+        _units(report, data)
+        if sde is not None:
+            report.samples = data.batch(_spread(len(data)))
+            _noise(report, data, sde)
+    except DataError:  # the training says so itself
+        return []
+    return [text if len(text) <= _SHORT else text.partition(": ")[0] for text in report.remarks]
+
+
+def _spread(n: int) -> Tensor:
+    """Return up to 64 numbers of samples, spread over all of them."""
+    return torch.linspace(0, n - 1, min(_SHOWN, n)).round().long()
+
+
 def _is_folder(source: str | os.PathLike[str]) -> bool:
-    named = isinstance(source, str) and not set(source) & {".", "/", os.sep}
-    return not named and not os.fspath(source).startswith("hf:") and Path(source).is_dir()
+    return (
+        not is_name(source)
+        and not os.fspath(source).startswith("hf:")
+        and Path(source).expanduser().is_dir()
+    )
 
 
 def _opened(
@@ -120,14 +153,34 @@ def _opened(
     options: Mapping[str, Any],
 ) -> Data | None:
     check_layout(options["layout"])
-    try:
+
+    def opened(known: Mapping[str, Any], report: Report) -> Data | None:
         if isinstance(source, str | os.PathLike) and _is_folder(source):
-            wanted = Wanted(condition, layout=options["layout"])
+            wanted = Wanted(known, layout=options["layout"])
             return usable_of(report, Path(source).expanduser(), size, wanted)
-        return find(source, condition=condition, size=size, **options)
-    except (DataError, InvalidTypeError, ShapeError) as error:
+        return find(source, condition=known, size=size, **options)
+
+    faults = (DataError, InvalidTypeError, ShapeError)
+    try:
+        return opened(condition, report)
+    except faults as error:
         report.problems.append(str(error))
+    if not condition:
         return None
+    # a condition may be the reason: then the others and the samples may have faults of their own
+    try:
+        data = opened({}, report)
+    except faults:
+        return None
+    first = report.problems.pop(0)
+    for name, rows in condition.items():
+        try:
+            opened({name: rows}, Report())
+        except faults as error:
+            report.problems.append(str(error))
+    if first not in report.problems:
+        report.problems.append(first)
+    return data
 
 
 def _describe(report: Report, data: Data) -> None:
@@ -164,14 +217,17 @@ def _samples(report: Report, data: Data) -> Data | None:
     fine = torch.cat(finite)
     if not fine.all():
         bad = [str(i) for i in (~fine).nonzero().flatten().tolist()]
-        report.problems.append(f"{len(bad)} samples hold a NaN or an infinity: {some(bad)}")
+        what = "1 sample holds" if len(bad) == 1 else f"{len(bad)} samples hold"
+        report.problems.append(f"{what} a NaN or an infinity: {some(bad)}")
     if copies:
-        told = f"{len(copies)} samples are copies of others: {some(copies)}"
-        report.remark("copies", told, copies)
+        what = "1 sample is a copy of another" if len(copies) == 1 else (
+            f"{len(copies)} samples are copies of others"
+        )  # fmt: skip
+        report.remark("copies", f"{what}: {some(copies)}", copies)
     if constant:
         which = [*map(str, constant)]
-        told = f"{len(constant)} samples are one number all over: {some(which)}"
-        report.remark("constant samples", told, which)
+        what = "1 sample is" if len(constant) == 1 else f"{len(constant)} samples are"
+        report.remark("constant samples", f"{what} one number all over: {some(which)}", which)
     if not fine.any():
         return None
     return data if fine.all() else data[fine.nonzero().flatten()]
@@ -180,7 +236,7 @@ def _samples(report: Report, data: Data) -> Data | None:
 def _units(report: Report, data: Data) -> None:
     found = data.survey
     report.facts["numbers"] = f"from {found.low:.6g} to {found.high:.6g}"
-    report.facts["transform"] = str(data.transform)
+    report.facts["units"] = in_words(data.transform)
     mean, var = data.moments()
     rms = math.sqrt(float(mean.square().mean()) + var)
     report.facts["moments"] = (

@@ -41,7 +41,11 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
         kept = [i for i in kept if i not in errors]
     if errors:
         names = [f"{files.name(i)} ({errors[i]})" for i in sorted(errors)]
-        report.problems.append(f"{len(errors)} of {len(files)} images are broken: {some(names)}")
+        are = "is" if len(errors) == 1 else "are"
+        report.problems.append(
+            f"{len(errors)} of {len(files)} images {are} broken, to be removed, or left out by "
+            f"on_bad_image='skip': {some(names)}"
+        )
     modes = Counter(looks[i].mode for i in good)
     report.facts["modes"] = _counts(modes)
     if len({mode in ("1", "L") for mode in modes}) > 1:
@@ -54,7 +58,12 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
 def _other_files(report: Report, files: Files) -> None:
     odd = list(map(str, files.others))
     if odd:
-        report.remark("images", f"{len(odd)} files are no images and are passed over: {some(odd)}")
+        what = (
+            "1 file is no image and is"
+            if len(odd) == 1
+            else f"{len(odd)} files are no images and are"
+        )
+        report.remark("images", f"{what} passed over: {some(odd)}")
     inner = [len(path.relative_to(files.folder).parts) > 1 for path in files.paths]
     if any(inner) and not all(inner):
         loose = [str(path) for path, deep in zip(files.paths, inner, strict=True) if not deep]
@@ -98,8 +107,8 @@ def _of_one_size(
     others = [files.name(i) for i in good if looks[i].size != usual]
     if others:
         report.problems.append(
-            f"{len(others)} images are not {usual[0]}x{usual[1]} as most are, so crop and resize "
-            f"them all, as by size={min(usual)}: {some(others)}"
+            f"{len(others)} images have another size than the {usual[0]}x{usual[1]} of most; crop "
+            f"and resize them all, as by size={min(usual)}: {some(others)}"
         )
     return [i for i in good if looks[i].size == usual]
 

@@ -2,6 +2,7 @@ r"""Data sets by name: the digits of the package, and those that torchvision dow
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 from functools import partial
@@ -23,7 +24,7 @@ from scoresde.units import Range
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["digits", "torchvision_set"]
+__all__ = ["digits", "is_name", "torchvision_set"]
 
 
 def digits() -> Data:
@@ -35,6 +36,17 @@ def digits() -> Data:
     with np.load(Path(__file__).with_name("digits.npz")) as found:
         images, labels = (torch.from_numpy(found[name]) for name in ("images", "labels"))
     return Data(images[:, None], transform=Range(0, 16, levels=17), label=labels)
+
+
+def is_name(source: object) -> bool:
+    """Whether a source is the name of a data set, and no path.
+
+    It is a word without a dot or a separator; where there is a file or a folder of that word, only
+    if a data set is called so.
+    """
+    if not isinstance(source, str) or set(source) & {".", "/", os.sep}:
+        return False
+    return not os.path.exists(source) or source.lower() == "digits" or _key(source) in _known()
 
 
 class Pairs:
@@ -68,8 +80,7 @@ def torchvision_set(
     """A data set that torchvision downloads, as images with the labels, where it has any.
 
     Raises:
-        DataError: torchvision is not there, the download failed, images have several sizes, or the
-            name is that of a file or folder here.
+        DataError: torchvision is not there, the download failed, or images have several sizes.
         InvalidValueError: There is no such split.
         UnknownNameError: No data set has that name.
     """
@@ -90,21 +101,29 @@ def torchvision_set(
     return wanted.images(keep(found, lazy), own, transform=found.units)
 
 
-def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any:
+def _key(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _known() -> dict[str, Any]:
+    """The data sets that torchvision downloads, by their names; none where it is not there."""
     try:
         from torchvision import datasets
+    except (ImportError, RuntimeError):
+        return {}
+    table = {n.lower(): getattr(datasets, n) for n in datasets.__all__}
+    return {n: c for n, c in table.items() if _downloads(c)}
+
+
+def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any:
+    try:
+        importlib.import_module("torchvision.datasets")
     except (ImportError, RuntimeError) as error:
         raise DataError(
             f"the data set {name!r} comes through torchvision, which cannot be imported here: "
             f"{error}; install the torchvision that belongs to torch {torch.__version__}"
         ) from error
-    table = {n.lower(): getattr(datasets, n) for n in datasets.__all__}
-    downloads = {n: c for n, c in table.items() if _downloads(c)}
-    key = name.lower().replace("_", "").replace("-", "")
-    if key not in downloads and Path(name).exists():
-        raise DataError(
-            f"no data set has the name {name!r}; for the file or folder here write './{name}'"
-        )
+    downloads, key = _known(), _key(name)
     if key not in downloads:
         raise UnknownNameError.of("data set", name, [*downloads, "digits"])
     make = downloads[key]

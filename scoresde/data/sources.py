@@ -21,7 +21,7 @@ from scoresde.data.frames import frame, is_frame
 from scoresde.data.hub import PREFIX, from_hub, from_table, is_table
 from scoresde.data.images import Size, check_no_images, check_size, folder
 from scoresde.data.layout import check_layout, doubt
-from scoresde.data.named import digits, torchvision_set
+from scoresde.data.named import digits, is_name, torchvision_set
 from scoresde.data.samples import Data
 from scoresde.data.torch_sets import from_torch, is_torch
 from scoresde.data.values import from_mapping, from_rows, from_sequence, is_items, of_table
@@ -58,7 +58,8 @@ def load(
               arrays `(x, y)`; or data;
             - a dictionary of arrays, of which the samples are `x`, or `images`, integers `y`, or
               `labels`, the label, and all else of as many rows conditions; or of columns `(N,)`;
-            - a path, that is a `Path` or a string with a dot or a separator in it: a `.npy` file,
+            - a path, that is a `Path`, a string with a dot or a separator in it, or the word of a
+              file or folder here that is no name of a data set: a `.npy` file,
               of which one of more than 256 MiB is read where it lies; a `.npz` or `.pt` file of
               arrays, as a dictionary; a `.csv` or `.parquet` file, whose columns are the samples
               but for those that `condition` names; or a folder of images (whose first-level
@@ -176,15 +177,21 @@ def find(
     name = os.fspath(source)
     if name.startswith(PREFIX):
         return from_hub(name, split, size, wanted, lazy=lazy)
-    is_name = isinstance(source, str) and not set(name) & {".", "/", os.sep}
-    if is_name and name.lower() != "digits":
+    named = is_name(source)
+    if named and os.path.exists(name):
+        warnings.warn(
+            f"{name!r} is the data set of that name; for what lies here write './{name}'",
+            UserWarning,
+            stacklevel=2,
+        )
+    if named and name.lower() != "digits":
         return torchvision_set(name, split or "train", size, root, wanted, lazy=lazy)
     _check_whole(repr(name), split)
     path = Path(name).expanduser()
-    if path.is_dir() and not is_name:
+    if path.is_dir() and not named:
         return folder(path, size, wanted, skip=skip, lazy=lazy)
     check_no_images(size=size, lazy=lazy)
-    return wanted.data(digits()) if is_name else array_file(path, wanted)
+    return wanted.data(digits()) if named else array_file(path, wanted)
 
 
 def doubt_of(data: Data) -> str:
@@ -195,5 +202,6 @@ def doubt_of(data: Data) -> str:
 def _check_whole(what: str, split: str | None) -> None:
     if split is not None:
         raise InvalidValueError(
-            f"{what} comes whole, it has no split {split!r}; use `data.split(fraction)`"
+            f"{what} comes whole, it has no split {split!r}; leave split= out, and set a part "
+            "aside by held_out= in a training, or by `data.split(fraction)`"
         )

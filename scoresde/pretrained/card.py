@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scoresde import checkpoint
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.markdown import block, code, licence_of, plain, quoted
 from scoresde.pretrained.private import config_toml
+from scoresde.pretrained.spelling import shape_in_words
 from scoresde.pretrained.store import spelt, spelt_count, told
 from scoresde.sde import SDES
 
@@ -98,25 +100,24 @@ def _front_matter(config: Mapping[str, Any], licence: str | None) -> str:
 
 
 def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
-    shape = plain(tuple(config["event_shape"]))
+    event = tuple(config["event_shape"])
     net = config["net"]
     options = net["config"] if isinstance(net.get("config"), Mapping) else {}
-    classes = options.get("num_classes")
-    classes = classes if type(classes) is int else None
-    of = f", of {classes} classes" if classes else ""
+    known = _kinds(options, event)
+    classes = [f"{n} classes" for n in known.values() if isinstance(n, int)]
+    of = f", of {' and of '.join(classes)}" if classes else ""
     yield f"# {plain(name)}\n"
-    yield f"A score-based generative model of events of shape {shape}{of}, made with scoresde.\n"
+    yield (
+        f"A score-based generative model of {plain(shape_in_words(event))} "
+        f"({plain(event)}){of}, made with scoresde.\n"
+    )
     if (folder / "samples.png").exists():
         yield "![Samples of the model](samples.png)\n"
-    condition = f", condition={{'label': torch.arange(16) % {classes}}}" if classes else ""
-    imports = "import scoresde\nimport torch\n" if classes else "import scoresde\n"
-    units = "" if told(config, "transform", "type") in (None, "Identity") else ", units=True"
     yield "## Use\n"
-    yield block(
-        "python",
-        f"{imports}\nmodel = scoresde.ScoreModel.from_pretrained({name!r})\n"
-        f"x = scoresde.sample(model, model.sde, n=16, seed=0{condition}{units})",
-    )
+    yield block("python", _code(name, known))
+    if name.isprintable():
+        yield "And from the command line:\n"
+        yield block("bash", f"scoresde sample {shlex.quote(name)} --n 16 --out samples.png")
     yield "## Model\n"
     transform, average = config.get("transform"), told(config, "average", "profile")
     yield from _table(
@@ -124,7 +125,7 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
             "SDE": code(spelt(config["sde"])),
             "Predicts": code(config["predicts"]),
             "Network": code(spelt({"type": net["type"], **options})),
-            "Conditions": plain(", ".join(_conditions(options))) or None,
+            "Conditions": plain(", ".join(_conditions(known))) or None,
             "Parameters": plain(spelt_count(config.get("parameters", "unknown"))),
             "Average": None if average is None else plain(average),
             "Data": _code_of(config.get("data")),
@@ -138,15 +139,43 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     yield from _metrics(folder)
 
 
-def _conditions(options: Mapping[str, Any]) -> Iterator[str]:
-    """Say what the network takes beside state and time."""
+def _code(name: str, known: Mapping[str, int | tuple[int, ...]]) -> str:
+    """Return a program that draws 16 samples in the units of the data, given all conditions."""
+    given = {
+        key: f"torch.arange(16) % {kind}" if isinstance(kind, int) else f"torch.zeros({kind})"
+        for key, kind in known.items()
+    }
+    lines = ["import scoresde", *(["import torch"] if given else []), ""]
+    lines.append(f"model = scoresde.ScoreModel.from_pretrained({name!r})")
+    call = 'x = scoresde.sample(model, sampler="fast", n=16, seed=0, units=True'
+    if not given:
+        return "\n".join([*lines, f"{call})  # in the units of the data"])
+    lines.append("condition = {")
+    lines += [
+        f"    {key!r}: {value},{'' if isinstance(known[key], int) else '  # your numbers here'}"
+        for key, value in given.items()
+    ]
+    return "\n".join([*lines, "}", f"{call}, condition=condition)  # in the units of the data"])
+
+
+def _kinds(options: Mapping[str, Any], event: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:
+    """Return what a network takes beside state and time: a number of classes, or a shape."""
     classes, shapes = options.get("num_classes"), options.get("condition")
-    named = classes if isinstance(classes, Mapping) else {"label": classes} if classes else {}
-    yield from (f"{name} of {n} classes" for name, n in named.items())
-    yield from (
-        f"{name} of shape {tuple(n)}" if isinstance(n, list) else f"{name} of {n} channels"
-        for name, n in (shapes.items() if isinstance(shapes, Mapping) else ())
-    )
+    named = classes if isinstance(classes, Mapping) else {"label": classes}
+    found: dict[str, int | tuple[int, ...]] = {
+        str(name): n for name, n in named.items() if type(n) is int and n > 0
+    }
+    for name, shape in shapes.items() if isinstance(shapes, Mapping) else ():
+        sides = (shape, *event[1:]) if type(shape) is int else shape
+        if isinstance(sides, list | tuple) and all(type(n) is int for n in sides):
+            found[str(name)] = tuple(sides)
+    return found
+
+
+def _conditions(known: Mapping[str, int | tuple[int, ...]]) -> Iterator[str]:
+    """Say what the network takes beside state and time."""
+    for name, kind in known.items():
+        yield f"{name} of {kind} classes" if isinstance(kind, int) else f"{name} of shape {kind}"
 
 
 def _code_of(value: object) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import shlex
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -34,33 +35,48 @@ _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": lis
 def locate(folder: str | Path) -> Path:
     """The file of a model: in a folder, itself a file, one of the package's own, or of the hub's.
 
-    Of a name like `runs/exp1` the hub is asked only where there is no folder `runs`, since it is a
-    slip of a path otherwise. A revision, as in `runs/exp1@main`, is never part of a path.
+    A word without a dot or a separator is the folder here of that name, where it holds a model or a
+    run, before it is a packaged model. Of a name like `runs/exp1` the hub is asked only where there
+    is no folder `runs`, since it is a slip of a path otherwise. A revision, as in `runs/exp1@main`,
+    is never part of a path.
 
     Raises:
         CheckpointError: There is no such model.
     """
     path = Path(folder)
+    if _is_packaged(folder):
+        if not _is_model(path):
+            return packaged(str(folder)) / "model.safetensors"
+        warnings.warn(
+            f"{str(folder)!r} is taken for the folder here, as './{folder}' would be; the packaged "
+            "model of that name is read where there is no such folder",
+            UserWarning,
+            stacklevel=2,
+        )
     if os.path.exists(path):  # and not its method, which raises for a name that is too long
         return path / "model.safetensors" if path.is_dir() else path
     if isinstance(folder, str) and hub.is_repo(folder):
         if "@" not in folder and path.parent.is_dir():
             raise CheckpointError(
                 f"there is no folder {folder!r}, but there is one {str(path.parent)!r}"
-                f"{_near(path)}; of a model of the hub, whose name this can be too, give the "
-                f"revision: {folder + '@main'!r}"
+                f"{checkpoint.near(path)}; of a model of the hub, whose name this can be too, give "
+                f"the revision: {folder + '@main'!r}"
             )
         return hub.fetch(folder)
     return packaged(str(folder)) / "model.safetensors"
 
 
-def _near(path: Path) -> str:
-    """What a name in a folder may have been meant for, as the end of a sentence."""
-    try:
-        found = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
-    except OSError:
-        return ""
-    return f"; did you mean {str(path.parent / found[0])!r}?" if found else ""
+def _is_packaged(name: str | Path) -> bool:
+    return (
+        isinstance(name, str) and not set(name) & {".", "/", os.sep} and (_MODELS / name).is_dir()
+    )
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path is that of a model, or of a run that has one or will have one."""
+    return (
+        path.is_file() or (path / "model.safetensors").exists() or bool(checkpoint.steps_in(path))
+    )
 
 
 def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,7 +96,18 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
         raise
     except CheckpointError as error:
         if not checkpoint.steps_in(path.parent):
-            raise
+            settings = path.parent / "config.toml"
+            if path.exists():
+                raise
+            if not settings.exists():
+                raise CheckpointError(
+                    f"the folder {path.parent} holds no model, for there is no file {path} in it; "
+                    "give the folder of a run or of a model"
+                ) from error
+            raise CheckpointError(
+                f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "
+                f"{shlex.quote(str(settings))}` goes on with it"
+            ) from error
         raise CheckpointError(
             f"{error}; the checkpoints beside it can write it again: let the run's own training "
             "command go on, which does so even at the end of the run"
@@ -129,7 +156,7 @@ def packaged(name: str) -> Path:
             )
         raise CheckpointError(
             f"there is no folder {name!r} and no packaged model of that name; "
-            f"packaged are {', '.join(names) or 'none'}"
+            f"packaged are {', '.join(names) or 'none'}{checkpoint.near(Path(name))}"
         )
     return _MODELS / name
 

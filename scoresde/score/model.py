@@ -6,6 +6,7 @@ import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -208,6 +209,11 @@ class ScoreModel(Precise):
         weights = PREDICTIONS[self.predicts](self.sde, time, var)
         score = expand(weights.x, out) * centred + expand(weights.f, out) * out
         return score.to(x.dtype)
+
+    def _repr_html_(self) -> str:
+        # what draws stands above what is drawn, and is looked up when a notebook asks
+        page: str = import_module("scoresde.sampling.notebook").model_page(self)
+        return page
 
     def to_units(self, x: Tensor) -> Tensor:
         """Samples `(B, *event_shape)` in the units of the data that the model was trained on.

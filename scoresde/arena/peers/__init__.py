@@ -14,6 +14,14 @@ __all__ = ["LIBRARIES", "Peer", "peers"]
 LIBRARIES = ("azula", "diffusers", "k_diffusion")
 """The libraries that there are adapters for."""
 
+_PEERS = "pip install 'scoresde[peers]'"
+# k-diffusion asks for an old numpy, and for packages that its samplers do without
+_INSTALL = {
+    "azula": _PEERS,
+    "diffusers": _PEERS,
+    "k_diffusion": "pip install --no-deps k-diffusion",
+}
+
 
 def peers(libraries: Sequence[str] = LIBRARIES) -> dict[str, Peer]:
     """Every sampler of some libraries, on every grid, by names such as `azula:Heun@karras`.
@@ -32,6 +40,7 @@ def peers(libraries: Sequence[str] = LIBRARIES) -> dict[str, Peer]:
         try:
             methods = adapter.methods()
         except ImportError as error:
-            raise MissingExtraError.of(library, "peers", f"comparing with {library}") from error
+            what = f"comparing with {library}"
+            raise MissingExtraError.by(library, _INSTALL[library], what) from error
         found |= on_all_grids(library, methods)
     return found

@@ -1,0 +1,171 @@
+"""How the words of a command become the command: by tyro, with what every command takes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import tyro
+
+from scoresde.errors import UnknownNameError
+
+__all__ = ["Command", "General", "MisreadError", "options_of", "parse"]
+
+
+class MisreadError(Exception):
+    """A value that cannot be read, or that is impossible."""
+
+
+class Command(Protocol):
+    """A command with its options."""
+
+    def run(self) -> None:
+        """Carry out the command."""
+
+
+@dataclass(frozen=True)
+class General:
+    """What every command takes."""
+
+    device: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a GPU, else the CPU)"),
+    ] = None
+    """Where networks run: cpu, cuda, cuda:1, mps ..."""
+    quiet: Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(aliases=["-q"], help_behavior_hint="")
+    ] = False
+    """Print results, warnings and errors alone."""
+
+
+def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]:
+    """Return a command and what every command takes.
+
+    Args:
+        name: As people write it.
+        kind: The dataclass of its options; where it has `usual`, that makes the defaults of words.
+        words: Those after the name.
+
+    Raises:
+        SystemExit: The words cannot be understood, or ask for help.
+        MisreadError: A value cannot be read, or is impossible.
+    """
+    usual = getattr(kind, "usual", lambda words: None)(words)
+    whole = _whole(kind)
+    default = None if usual is None else whole(command=usual, general=General())
+    read = functools.partial(
+        tyro.cli,
+        whole,
+        prog=f"scoresde {name}",
+        description=inspect.getdoc(kind),
+        args=words,
+        default=tyro.MISSING_NONPROP if default is None else default,
+    )
+    with _VALUES:
+        printed = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(printed):
+                found = read()
+        except SystemExit as end:
+            wrong = _wrong_value(printed.getvalue()) if end.code else None
+            if wrong is not None:
+                raise MisreadError(wrong) from end
+            if not end.code:
+                raise
+            found = read()  # which prints it as the terminal has it
+    return found.command, found.general
+
+
+def _wrong_value(text: str) -> str | None:
+    """Return what tyro says of a value that is impossible, as a sentence; None of another fault."""
+    plain = " ".join(re.sub(r"[│╭╮╰╯─]|-{20,}", " ", text).split())
+    plain = re.split(r" Argument helptext:| For full helptext", plain)[0]
+    choice = re.search(
+        r"invalid choice '(.*)' for argument '(.+)'. Expected one of \((.*)\)", plain
+    )
+    if choice is not None:
+        value, option, listed = choice.groups()
+        return str(UnknownNameError.of(option, value, re.findall(r"'([^']*)'", listed)))
+    found = re.search(r"Error parsing (\S+): (.*)", plain)
+    if found is None:
+        return None
+    name, said = found.groups()
+    if not name.startswith("-"):  # a part of the command, which nobody typed
+        return said
+    return f"{name}{said.removeprefix('it')}" if said.startswith("it ") else f"{name}: {said}"
+
+
+@functools.cache
+def options_of(kind: Any) -> dict[str, list[str]]:
+    """Return the long options of a command, each with the words that it takes if they are few.
+
+    They are read where people read them, in what `--help` prints.
+    """
+    printed = io.StringIO()
+    with _VALUES, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        tyro.cli(_whole(kind), args=["--help"])
+    text = re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯─]", "", printed.getvalue())
+    found: dict[str, list[str]] = {}
+    for part in re.split(r"\n\s*(?=--?[a-z])", text)[1:]:
+        first, _, _ = part.partition("\n  " + 8 * " ")  # then it is explained
+        choices = re.search(r"\{([\w\s,-]*)\}", first)
+        words = re.sub(r"\s", "", choices[1]).split(",") if choices else []
+        for name in re.findall(r"--[a-z][\w-]*", re.split(r"\s{2,}|\{", first)[0]):
+            found[name] = words
+    return found
+
+
+@functools.cache
+def _whole(kind: Any) -> Any:
+    """Return a command together with what every command takes, as one dataclass."""
+    bare = tyro.conf.arg(name="")
+    return dataclasses.make_dataclass(
+        kind.__name__,
+        [
+            ("command", Annotated[kind, bare]),
+            ("general", Annotated[General, bare], General()),
+        ],
+        namespace={"__doc__": inspect.getdoc(kind)},
+        frozen=True,
+    )
+
+
+def _rule(kind: type, what: str = "") -> Callable[..., Any]:
+    """Return how a value of a type is read, or none where that is possible, in plain words."""
+
+    def read(words: list[str]) -> Any:
+        try:
+            return kind(words[0])
+        except ValueError as error:
+            raise ValueError(f"it takes {what}, got {words[0]!r}") from error
+
+    def is_one(value: object) -> bool:
+        whole = kind is float and type(value) is int
+        return whole or (isinstance(value, kind) and not isinstance(value, bool))
+
+    def rule(info: Any) -> Any:
+        optional = info.type == (kind | None)
+        if info.type is not kind and not optional:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="TEXT" if kind is str else kind.__name__.upper(),
+            instance_from_str=read,
+            is_instance=lambda value: is_one(value) or (optional and value is None),
+            str_from_instance=lambda value: ["none" if value is None else str(value)],
+        )
+
+    return rule
+
+
+_VALUES = tyro.constructors.ConstructorRegistry()
+for _kind, _what in {int: "a whole number", float: "a number", str: "", Path: ""}.items():
+    _VALUES.primitive_rule(_rule(_kind, _what))

@@ -1,0 +1,68 @@
+"""What a notebook shows of a model: what it is, and a few samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from scoresde import plot
+from scoresde.errors import ScoreSDEError
+from scoresde.pretrained.spelling import conditions_in_words, sde_in_words, shape_in_words
+from scoresde.result import page
+from scoresde.sampling.doors import sample
+from scoresde.score import ScoreModel, device_of
+from scoresde.sde import Classes
+from scoresde.units import in_words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["model_page"]
+
+# Samples by what they are, and the evaluations and seconds that they may cost.
+_N: Mapping[str, int] = {"points": 500, "signals": 8, "images": 8, "volumes": 2}
+_STEPS, _SECONDS = 12, 3.0
+
+
+def model_page(model: ScoreModel) -> str:
+    """Return a table of what a model is, and samples where these take seconds, as HTML."""
+    known = model.facts
+    conditions = "; ".join(conditions_in_words(known.conditions or {})) or "none"
+    parameters = sum(p.numel() for p in model.net.parameters())
+    rows = {
+        "network": f"{type(model.net).__name__}, {parameters:,} parameters",
+        "samples": ", ".join(model.columns) or shape_in_words(model.event_shape),
+        "units": in_words(model.transform),
+        "conditions": conditions,
+        "noise": sde_in_words(model.sde),
+        "predicts": model.predicts,
+        "steps": str(model.steps or "those of the sampler"),
+        "pilot": "none" if model.pilot is None else "measured",
+    }
+    return page("\n".join(f"{name:12}{text}" for name, text in rows.items()), _samples(model))
+
+
+def _samples(model: ScoreModel) -> Figure | None:
+    """Draw a few samples, or nothing where that takes long or cannot be."""
+    n = _N[plot.kind(model.event_shape)]
+    kinds = model.facts.conditions or {}
+    label = {k: torch.arange(n) % v.n for k, v in kinds.items() if isinstance(v, Classes)}
+    levels = model.sde.levels
+    steps = _STEPS if levels is None else min(_STEPS, levels - 1)
+    x = torch.zeros(n, *model.event_shape, device=device_of(model))
+    try:
+        with torch.no_grad():
+            start = time.perf_counter()
+            model(x, model.sde.T, {k: v.to(x.device) for k, v in label.items()} or None)
+            if (time.perf_counter() - start) * steps > _SECONDS:
+                return None
+        sampler = "dpmpp_2m" if model.pilot is None else "fast"
+        drawn = sample(
+            model, None, sampler, n=n, steps=steps, seed=0, condition=label or None, progress=False
+        ).cpu()
+        return plot.samples(drawn, transform=model.transform, names=model.columns)
+    except ScoreSDEError:  # as where the network asks for a condition
+        return None

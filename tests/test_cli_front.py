@@ -1,0 +1,354 @@
+"""The command line before and around its commands: what a stranger types, and is told."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cli import said, train
+
+from scoresde.cli import COMMANDS, _command, main
+from scoresde.cli.front import GROUPS
+from scoresde.cli.held_out import Question, asked, learnt
+from scoresde.cli.terminal import in_options
+from scoresde.cli.words import options_of
+from scoresde.score import ScoreModel
+
+ROOT = Path(__file__).parent.parent
+
+
+def told(capsys, *words):
+    """What a command prints that cannot be understood."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return " ".join(err.replace("│", " ").split())
+
+
+def test_the_version_is_written_in_one_place(capsys):
+    assert main(["--version"]) == 0
+    printed = capsys.readouterr().out
+    text = (ROOT / "scoresde/__init__.py").read_text()
+    assert printed == f"scoresde {re.search('__version__ = .(.+).', text)[1]}\n"
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"] == ["version"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"]])
+def test_the_list_of_commands_is_the_help(words, capsys):
+    assert main(words) == 0
+    listed = re.findall(r"^  ([a-z ]+?)  +\S", capsys.readouterr().out, re.MULTILINE)
+    assert [*listed][: len(COMMANDS)] == [name for group in GROUPS.values() for name in group][:14]
+    assert {*COMMANDS} <= {*listed}
+
+
+def test_nothing_at_all_prints_the_list_and_ends_in_2(capsys):
+    assert "data check" in told(capsys)
+
+
+def test_the_readme_and_the_reference_name_every_command():
+    table = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/api/cli.md").read_text()
+    for name in COMMANDS:
+        assert f"`{name}`" in table, name
+        assert f"\n## {name}\n" in page, name
+        example = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert f"scoresde {name}" in example, name
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("tain", "did you mean `scoresde train`?"),
+        ("smaple", "did you mean `scoresde sample`?"),
+        ("evalute run", "did you mean `scoresde evaluate`?"),
+        ("check digits", "did you mean `scoresde data check`?"),
+        ("data", "did you mean `scoresde data check`?"),
+        ("data digits", "did you mean `scoresde data check`?"),
+        ("bench", "did you mean `scoresde bench samplers`?"),
+        ("help tain", "did you mean `scoresde train`?"),
+        ("version", "did you mean `scoresde --version`?"),
+        ("-v", "did you mean `scoresde --version`?"),
+        ("qqqq", "there is no command 'qqqq'; `scoresde help` lists the commands"),
+        ("--sampler pc", "options come after one, as in `scoresde demo --n 16`"),
+        ("--quiet", "options come after one"),
+        ("--device", "options come after one"),
+        ("train --step 100 --data digits --out x", "--steps"),
+        ("sample mnist --sampelr fast --out x.png", "--sampler"),
+        ("demo --n many", "error: --n takes a whole number, got 'many'"),
+        ("demo --n 1.5", "--n takes a whole number, got '1.5'"),
+        ("demo --guidance much", "error: --guidance takes a number, got 'much'"),
+        ("train --data x --out y --lr 0", "error: --lr must be positive and finite, got 0.0"),
+        ("train --data x --out y --patience 3", "by --held-out 0.1, or leave patience out"),
+        ("train --data x --out y --sde VESDEE", "error: --sde: unknown SDE 'VESDEE'; did you mean"),
+        ("likelihood x --method exat", "unknown --method 'exat'; did you mean 'exact'?"),
+        ("demo --n", "Missing value for argument '--n'"),
+    ],
+)
+def test_a_slip_is_told_with_what_may_be_meant(words, meant, capsys):
+    text = told(capsys, *words.split())
+    assert meant in text
+    assert "Traceback" not in text
+    assert "<class" not in text
+    assert "literal" not in text
+
+
+@pytest.mark.parametrize("words", ["help sample", "--quiet help sample", "sample --help"])
+def test_the_help_of_a_command_is_had_in_three_ways(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code in (0, None)
+    assert "usage: scoresde sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_what_all_take_and_shows_no_words_of_python(name, capsys):
+    found = options_of(_command(name))
+    assert {"--help", "--quiet", "--device"} <= found.keys()
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    assert "(default: None)" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--device", "nowhere", "info", "mnist"],
+                                   ["info", "mnist", "--device", "cuda:99"]])  # fmt: skip
+def test_a_device_that_is_not_there_is_told_in_a_sentence(words, capsys):
+    assert main(words) == 1
+    text = said(capsys)
+    assert "there is no device" in text
+    assert "choose from cpu" in text
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_quiet_leaves_results_and_errors(place, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(30, 2)).astype("f4"))
+    words = ["data", "check", str(tmp_path / "x.npy")]
+    loud = ["--quiet", *words] if place == "before" else [*words, "--quiet"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "\nnext, to train:\n  scoresde train --data " in out
+    assert main(loud) == 0
+    assert capsys.readouterr().out == out[: out.index("next, to")]
+    assert main([*words[:2], "none.npy", "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert "none.npy does not exist" in out
+    assert "would fail, by 1 problem" in err
+
+
+@pytest.mark.parametrize(
+    ("message", "spoken"),
+    [
+        ("batch_size must be an integer", "--batch-size must be an integer"),
+        ("n must be an integer", "--n must be an integer"),
+        (
+            "set aside a share by held_out=0.1, or not",
+            "set aside a share by --held-out 0.1, or not",
+        ),
+        ("make it condition={'y': ['a', 'b']}", "make it --condition y=a,b"),
+        ("make it condition={'label': 'b'}", "make it --condition label=b"),
+        ("lazy=False keeps them", "--no-lazy keeps them"),
+        ("/tmp/n=3/seed=4.npy is none", "/tmp/n=3/seed=4.npy is none"),
+        ("as in `VESDE sigma_max=10`", "as in `VESDE sigma_max=10`"),
+        ("a seed must lie in [0, 1)", "a seed must lie in [0, 1)"),
+    ],
+)
+def test_arguments_of_python_are_told_as_options(message, spoken):
+    options = {"--batch-size", "--n", "--held-out", "--condition", "--lazy", "--seed"}
+    assert in_options(message, options) == spoken
+
+
+# Completion
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sa", {"sample"}),
+        ("", {"demo", "train", "data", "bench", "help"}),
+        ("data ", {"check"}),
+        ("sample mnist --sampl", {"--sampler"}),
+        ("sample mnist --sampler dpmpp_2m", {"dpmpp_2m", "dpmpp_2m_sde"}),
+        ("bench samplers --problems t", {"tuning"}),
+        ("train --sd", {"--sde"}),
+        ("info --q", {"--quiet"}),
+        ("completion ", {"bash", "zsh"}),
+    ],
+)
+def test_bash_completes_commands_options_and_choices(line, words, tmp_path_factory, capsys):
+    script = tmp_path_factory.getbasetemp() / "completion.bash"
+    if not script.exists():
+        assert main(["completion", "bash"]) == 0
+        script.write_text(capsys.readouterr().out)
+    typed = ["scoresde", *line.split(), *([""] if line[-1:] in ("", " ") else [])]
+    call = f"source {script}; COMP_WORDS=({' '.join(map(shlex.quote, typed))}); "
+    call += f"COMP_CWORD={len(typed) - 1}; _scoresde; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    run = subprocess.run(["bash", "-c", call], capture_output=True, text=True, check=True)
+    found = {*run.stdout.split()}
+    assert words <= found
+    assert line.endswith(" ") or not line or words == found
+
+
+@pytest.mark.parametrize("words", [[], ["fish"], ["bash", "zsh"]])
+def test_completion_names_the_shells_that_there_are(words, capsys):
+    assert main(["completion", *words]) == 1
+    assert "bash, zsh" in said(capsys)
+
+
+# What a run knows
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A run of a table with a condition, a quarter of which was held out."""
+    folder = tmp_path_factory.mktemp("table")
+    rows = np.random.default_rng(0).normal(size=(80, 3))
+    np.savetxt(folder / "t.csv", rows, delimiter=",", header="a,b,y", comments="")
+    words = ["--condition", "y=y", "--held-out", "0.25"]
+    assert train(folder / "run", *words, source=folder / "t.csv", steps=2) == 0
+    return folder
+
+
+COMMANDS_OF_DATA = [
+    ("evaluate", "--n 4 --steps 2 --resamples 0 --metrics mmd"),
+    ("audit", "--n 16 --levels 2 --draws 2 --steps 1"),
+    ("likelihood", "--n 4 --tol .1"),
+]
+
+
+@pytest.mark.parametrize(("command", "options"), COMMANDS_OF_DATA)
+@pytest.mark.filterwarnings("error:the model was trained on")
+def test_a_run_is_asked_about_the_part_that_it_held_out(command, options, table, capsys):
+    out = [] if command == "likelihood" else ["--out", str(table / command)]
+    assert main([command, str(table / "run"), *options.split(), *out]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"data: what the run held out of {table / 't.csv'}, 20 samples"
+
+
+@pytest.mark.filterwarnings("default:the model was trained on")
+def test_a_run_is_asked_about_the_data_that_are_named(table, capsys):
+    words = ["likelihood", str(table / "run"), "--n", "4", "--tol", ".1", "--data"]
+    assert main([*words, str(table / "t.csv")]) == 0  # its condition is known from the run
+    out, err = capsys.readouterr()
+    assert out.startswith(f"data: {table / 't.csv'}, 80 samples\n")
+    assert "leave --data out for the part that it held out" in err
+    shutil.copy(table / "t.csv", table / "new.csv")
+    assert main([*words, str(table / "new.csv")]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"data: {table / 'new.csv'}, 80 samples\n")
+    assert err == ""
+
+
+@pytest.mark.filterwarnings("default:the model was trained on")
+def test_without_a_part_held_out_a_run_is_asked_about_what_it_learnt_and_says_so(tmp_path, capsys):
+    assert train(tmp_path / "run", steps=1) == 0
+    capsys.readouterr()
+    words = ["--n", "2", "--tol", "1", "--error", "estimate"]
+    assert main(["likelihood", str(tmp_path / "run"), *words]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("data: digits, 1,797 samples\n")
+    assert "the model was trained on digits" in err
+    assert main(["edit", str(tmp_path / "run"), "--n", "2", "--out", str(tmp_path / "x.npy")]) == 0
+    assert np.load(tmp_path / "x.npy").shape == (2, 1, 8, 8)
+
+
+def test_the_training_data_of_a_run_are_without_the_part_that_it_held_out(table):
+    model = ScoreModel.from_pretrained(table / "run")
+    command = Question(str(table / "run"), None)
+    known, apart = learnt(command, str(table / "t.csv"), model), asked(command, model).data
+    assert (len(known), len(apart)) == (60, 20)
+    assert not torch.isin(known.x[:, 0], apart.x[:, 0]).any()
+
+
+def test_a_model_of_no_run_asks_for_data(tmp_path, capsys):
+    ScoreModel.from_pretrained("mnist").save_pretrained(tmp_path)
+    for command, options in COMMANDS_OF_DATA:
+        assert main([command, str(tmp_path), *options.split()]) == 1
+        assert f"give --data: {tmp_path} is no run of `scoresde train`" in said(capsys)
+
+
+def test_data_of_a_run_that_have_gone_are_told(table, tmp_path, capsys):
+    shutil.copytree(table / "run", tmp_path / "run")
+    text = (tmp_path / "run/config.toml").read_text()
+    (tmp_path / "run/config.toml").write_text(text.replace("t.csv", "gone.csv"))
+    assert main(["likelihood", str(tmp_path / "run")]) == 1
+    assert "gone.csv, are not here; give --data" in said(capsys)
+
+
+# What is tried next
+
+
+def nexts(out):
+    """The commands that are told to be next."""
+    found = re.findall(r"^next, to .+:\n  scoresde (.+)$", out, re.MULTILINE)
+    assert found, out
+    return [shlex.split(line) for line in found]
+
+
+def test_the_next_commands_can_be_pasted(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(table / "run", "my run")
+    lines = []
+    for words in (
+        ["data", "check", str(table / "t.csv"), "--condition", "y=y"],
+        ["info", "my run"],
+        ["likelihood", "my run", "--n", "4", "--tol", ".1"],
+        ["edit", "my run", "--out", "x.npy"],
+        ["audit", "my run", "--n", "16", "--levels", "2", "--draws", "2", "--steps", "1"],
+    ):
+        assert main(words) == 0
+        lines += nexts(capsys.readouterr().out)
+    for words in lines:
+        name = " ".join(words[: 2 if words[0] in ("data", "bench") else 1])
+        options = {word for word in words if word.startswith("--")}
+        assert options <= options_of(_command(name)).keys(), words
+        assert "my run" in words or str(table / "t.csv") in words
+
+
+def test_folders_go_before_packaged_models_of_their_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mnist").mkdir()
+    assert main(["info", "mnist", "--quiet"]) == 0  # it holds no model
+    assert "1 channel of 28x28" in capsys.readouterr().out
+    assert main(["info", "./mnist"]) == 1
+    assert "there is no file mnist/model.safetensors" in said(capsys)
+    np.save("x.npy", np.random.default_rng(0).normal(size=(30, 2)).astype("f4"))
+    assert train(Path("mnist"), source="x.npy", steps=1) == 0
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match="is taken for the folder here"):
+        assert ScoreModel.from_pretrained("mnist").event_shape == (2,)
+
+
+def test_a_path_that_is_not_there_is_told_with_the_one_that_may_be_meant(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("points.npy", np.zeros((3, 2), dtype="f4"))
+    Path("my run").mkdir()
+    for words, meant in (
+        (["train", "--data", "pionts.npy", "--out", "x"], "points.npy"),
+        (["train", "--data", "./pionts.npy", "--out", "x"], "points.npy"),
+        (["info", "myrun"], "my run"),
+        (["sample", "./my rnu", "--out", "x.npy"], "my run"),
+    ):
+        assert main(words) == 1
+        assert f"; did you mean '{meant}'?" in said(capsys)
+
+
+def test_every_extra_brings_what_a_message_says_it_brings():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    named = re.compile(r"MissingExtraError\.of\(\s*\"([\w-]+)\", \"(\w+)\"")
+    found = [m for p in (ROOT / "scoresde").rglob("*.py") for m in named.findall(p.read_text())]
+    assert len(found) >= 5
+    for package, extra in found:
+        brought = {re.match(r"[\w-]+", name)[0].replace("-", "_") for name in extras[extra]}
+        assert package.replace("-", "_") in brought, (package, extra)
+        assert any(f"[{extra}" in name or f",{extra}" in name for name in extras["all"]), extra
