@@ -3,7 +3,8 @@ r"""Scores: networks that learn one, and scores made of other functions and scor
 from scoresde.score.energy import EnergyScore, gradient
 from scoresde.score.foreign import DenoiserScore, from_denoiser
 from scoresde.score.inside import device_of, evaluating, lost_facts, modules
-from scoresde.score.model import ScoreModel, load
+from scoresde.score.model import ScoreModel
+from scoresde.score.packaged import load
 from scoresde.score.pilot import Pilot
 from scoresde.score.predictions import PREDICTIONS, Affine
 from scoresde.score.rescheduled import Rescheduled

@@ -18,7 +18,7 @@ from scoresde.checks import check_name, check_noise, check_shape, door
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
-from scoresde.pretrained.store import locate, net_config, packaged, read, sde_fields
+from scoresde.pretrained.store import locate, net_config, read, sde_fields
 from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.names import grown_names
 from scoresde.score.pilot import Pilot
@@ -36,7 +36,7 @@ from scoresde.sde import SDE, Classes, Facts, Moments, check_output, expand
 from scoresde.sde.coordinates import network_level
 from scoresde.units import Identity, Transform, describe
 
-__all__ = ["ScoreModel", "load"]
+__all__ = ["ScoreModel"]
 
 
 class ScoreModel(Precise):
@@ -338,17 +338,3 @@ class ScoreModel(Precise):
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
         return model.eval()
-
-
-@door
-def load(name: str) -> ScoreModel:
-    """A model that the package carries: `load("mnist")` draws 28x28 handwritten digits.
-
-    Raises:
-        CheckpointError: There is none of that name.
-
-    Examples:
-        >>> load("mnist").event_shape
-        (1, 28, 28)
-    """
-    return ScoreModel.from_pretrained(packaged(name))

@@ -1,0 +1,23 @@
+"""The models that the package carries."""
+
+from __future__ import annotations
+
+from scoresde.checks import door
+from scoresde.pretrained.store import packaged
+from scoresde.score.model import ScoreModel
+
+__all__ = ["load"]
+
+
+@door
+def load(name: str) -> ScoreModel:
+    """A model that the package carries: `load("mnist")` draws 28x28 handwritten digits.
+
+    Raises:
+        CheckpointError: There is none of that name.
+
+    Examples:
+        >>> load("mnist").event_shape
+        (1, 28, 28)
+    """
+    return ScoreModel.from_pretrained(packaged(name))
