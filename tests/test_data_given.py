@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
+from scoresde.cli import main
+from scoresde.cli.config import DataConfig
 from scoresde.data import Data, check, load
 from scoresde.data.layout import laid_as
 from scoresde.errors import (
@@ -179,6 +181,9 @@ def test_either_of_two_arrays_may_be_sampled(tmp_path):
         assert np.array_equal(inverse.x.numpy(), THETA)
         assert np.array_equal(inverse.conditions["y"].numpy(), X)
         assert forward.kinds.keys() == {"theta"}
+    assert check(tensors).facts["learnt"] == "p(x | theta)"
+    assert check(tensors, sample="theta").facts["learnt"] == "p(theta | y)"
+    assert "30 samples of theta, each 4 numbers" in repr(load(tensors, sample="theta"))
     assert load(tensors, sample="theta", condition={"seen": "x"}).kinds.keys() == {"seen"}
     with pytest.raises(UnknownNameError, match="did you mean 'theta'"):
         load(tensors, sample="thet")
@@ -452,3 +457,20 @@ def test_a_density_of_the_data_is_that_of_the_model_with_the_determinant(shape, 
         model = torch.distributions.Normal(0.0, 1.0).log_prob(transform.forward(raw))
         found = model.flatten(1).sum(1) + transform.log_det(shape)
         torch.testing.assert_close(found, exact)
+
+
+@pytest.mark.filterwarnings("always:1 of 30")
+def test_a_command_says_what_is_sampled_which_axis_and_what_is_left_out(tmp_path, capsys):
+    theta = RNG.normal(size=(30, 6, 5)).astype(np.float32)
+    theta[4] = np.nan
+    np.savez(tmp_path / "x.npz", x=X, theta=theta)
+    words = ["--sample", "theta", "--layout", "HW", "--missing", "drop"]
+    assert main(["data", "check", str(tmp_path / "x.npz"), *words]) == 0
+    said = capsys.readouterr()
+    assert "29 of shape (1, 6, 5)" in said.out
+    assert "p(theta | y)" in said.out
+    assert "1 of 30 samples have missing numbers" in said.err
+    run = DataConfig(source=str(tmp_path / "x.npz"), sample="theta", layout="HW", missing="drop")
+    with pytest.warns(UserWarning, match="1 of 30"):
+        data = run.load()
+    assert (len(data), data.event_shape, data.kinds.keys()) == (29, (1, 6, 5), {"y"})

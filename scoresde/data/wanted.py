@@ -94,8 +94,12 @@ class Wanted:
         given |= {name: self._rows(name, v, own, files) for name, v in self.condition.items()}
         options: dict[str, Any] = dict(transform=transform, columns=columns, kinds=self.kinds)
         if self.missing == "drop":
-            return in_levels(without_missing(x, lambda rows: Data(rows, **options, **given)))
-        return in_levels(Data(x, **options, **given))
+            data = in_levels(without_missing(x, lambda rows: Data(rows, **options, **given)))
+        else:
+            data = in_levels(Data(x, **options, **given))
+        if len(self.sample) == 1 and not data.columns:
+            data.called = self.sample[0]
+        return data
 
     def images(self, x: Any, own: Mapping[str, Any] | None = None, **options: Any) -> Data:
         """The images with the conditions that are wanted, as `data`; no samples are chosen of them.
