@@ -52,6 +52,7 @@ def test_the_same_samples_with_labels_are_the_same_data_whoever_hands_them_out(t
     tensors = TensorDataset(x, label)
     found = {
         "pair": load((X, LABEL)),
+        "pair of lists": load((X.tolist(), LABEL.tolist())),
         "pairs": load(list(zip(X, LABEL, strict=True))),
         "lists": load([[row, int(k)] for row, k in zip(X.tolist(), LABEL, strict=True)]),
         "dictionary": load({"x": X, "y": LABEL}),
@@ -74,7 +75,11 @@ def test_the_same_samples_with_labels_are_the_same_data_whoever_hands_them_out(t
 def test_samples_alone_are_the_same_data_whoever_hands_them_out(tmp_path):
     x = torch.from_numpy(X)
     sources = [X, x, list(X), list(x), X.tolist(), saved(tmp_path, x), {"x": X}, {"images": x}]
-    sources += [saved(tmp_path, list(x), "list.pt"), {"a": X[:, 0], "b": X[:, 1]}]
+    sources += [
+        list(TensorDataset(x)),
+        saved(tmp_path, list(x), "list.pt"),
+        {"a": X[:, 0], "b": X[:, 1]},
+    ]
     assert len({load(source).fingerprint() for source in sources}) == 1
 
 
@@ -82,6 +87,7 @@ def test_names_of_classes_come_with_text_and_with_data_sets():
     parts = (Pairs(), Subset(Pairs(), range(9)), ConcatDataset([Pairs(), Pairs()]))
     texts = (
         {"x": X, "label": WORDS},
+        (X, WORDS.tolist()),
         [(row, str(word)) for row, word in zip(X, WORDS, strict=True)],
     )
     for source in (*parts, *texts):
@@ -205,6 +211,8 @@ def test_tuples_of_arrays_are_pairs_and_tuples_of_numbers_samples():
 def test_two_arrays_of_one_shape_are_not_guessed_at():
     with pytest.raises(ShapeError, match=r"may be 2 samples, or 30 samples and what is known"):
         load((X, X))
+    with pytest.raises(ShapeError, match=r"arrays of 30, 29 rows"):
+        load((X, LABEL[1:]))
 
 
 # Which axis
@@ -474,3 +482,10 @@ def test_a_command_says_what_is_sampled_which_axis_and_what_is_left_out(tmp_path
     with pytest.warns(UserWarning, match="1 of 30"):
         data = run.load()
     assert (len(data), data.event_shape, data.kinds.keys()) == (29, (1, 6, 5), {"y"})
+
+
+@pytest.mark.parametrize("source", [[], (), np.zeros((0, 2)), np.zeros(3), np.array(3.0)])
+def test_what_are_no_samples_is_told_whether_or_not_any_may_be_missing(source):
+    for missing in ("raise", "drop"):
+        with pytest.raises((ShapeError, DataError), match=r"samples"):
+            load(source, missing=missing)

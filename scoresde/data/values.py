@@ -85,7 +85,7 @@ def is_items(given: object) -> bool:
     first = given[0]
     if isinstance(first, Mapping) or is_image(first):
         return True
-    if not isinstance(first, tuple | list) or len(first) < 2 or not _shape(first[0]):
+    if not isinstance(first, tuple | list) or not first or not _shape(first[0]):
         return False
     return isinstance(first, tuple) or any(_shape(one) != _shape(first[0]) for one in first[1:])
 
@@ -96,18 +96,22 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
     Raises:
         ShapeError: A tuple of two arrays of one shape may be samples, or samples with a condition.
     """
-    arrays = [hasattr(one, "shape") and np.ndim(one) > 0 for one in given]
-    if isinstance(given, tuple) and len(given) > 1 and all(arrays):
-        shapes = [tuple(one.shape) for one in given]
-        if len({shape[0] for shape in shapes}) == 1 and len(shapes[0]) > 1:
-            if len(set(shapes)) > 1:
-                found = {k: _array(k, v) for k, v in apart(given, what).items()}
-                return from_arrays(what, found, wanted)
+    shapes = [_shape(one) for one in given] if isinstance(given, tuple) else []
+    if len(shapes) > 1 and len(shapes[0]) > 1 and all(shapes):
+        if len({shape[0] for shape in shapes}) > 1:
+            rows = ", ".join(str(shape[0]) for shape in shapes)
             raise ShapeError(
-                f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "
-                f"{shapes[0][0]} samples and what is known of them; write {{'x': samples, 'y': "
-                "known}, or np.stack(samples)"
+                f"{what} holds arrays of {rows} rows; samples and what is known of them have as "
+                "many, and samples alone one shape"
             )
+        if len(set(shapes)) > 1:
+            named = apart(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)
+            return from_arrays(what, named, wanted)
+        raise ShapeError(
+            f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "
+            f"{shapes[0][0]} samples and what is known of them; write {{'x': samples, 'y': "
+            "known}, or np.stack(samples)"
+        )
     if all(isinstance(one, Tensor) for one in given) and len({one.shape for one in given}) == 1:
         return from_rows(torch.stack([one.detach().cpu() for one in given]), what, wanted)
     return from_rows(given, "the samples", wanted)

@@ -81,7 +81,7 @@ class Wanted:
         if isinstance(x, Data):
             own, unasked = x.conditions, ()
             x = x.only(()) if self.columns(own) else x
-        x = self._laid(x)
+        x = self._laid(torch.from_numpy(x) if isinstance(x, np.ndarray) else x)
         own = {} if own is None else own
         taken = own if unasked is None else unasked
         given = (
@@ -143,7 +143,6 @@ class Wanted:
             return x
         if isinstance(x, Data):
             return x.kept(self._laid(x.raw))
-        x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
         found = Laid(store_of(x), self.layout)
         return found.read(slice(None)) if isinstance(x, Tensor) else found
 

@@ -38,7 +38,7 @@ def event_of(shape: tuple[int, ...], columns: tuple[str, ...] = ()) -> str:
 def kind_of(kind: Classes | Field) -> str:
     """Return what a condition is, in words."""
     if isinstance(kind, Classes):
-        return f"{kind.n:,} classes{_listed(kind.names)}"
+        return f"{kind.n:,} class{'' if kind.n == 1 else 'es'}{_listed(kind.names)}"
     return event_of(kind.shape, kind.names)
 
 
