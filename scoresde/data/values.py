@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde.checks import check_dense, check_unmasked
+from scoresde.data import stores
 from scoresde.data.frames import table_of
 from scoresde.data.given import as_tensor
 from scoresde.data.keyed import SAMPLES, from_arrays, units_of
 from scoresde.data.samples import Data
-from scoresde.data.stores import IN_MEMORY, channels_first, narrow, plain
+from scoresde.data.stores import PACKED, channels_first, narrow, plain
 from scoresde.data.tables import Table
 from scoresde.data.torch_items import apart, is_image
 from scoresde.data.wanted import Wanted
@@ -126,6 +128,7 @@ def from_file(path: Path, wanted: Wanted) -> Data:
         DataError: It is damaged, or holds something else.
     """
     checkpoint.open_file(path).close()  # a pipe would be waited for
+    _check_packed(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (a user's)
     except FileNotFoundError:
@@ -147,13 +150,26 @@ def from_file(path: Path, wanted: Wanted) -> Data:
     )
 
 
+def _check_packed(path: Path) -> None:
+    """Refuse a small file that would fill the memory; torch itself does not compress."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.file_size > max(stores.IN_MEMORY, PACKED * info.compress_size):
+                raise DataError(
+                    f"a tensor in {path} has {info.file_size:,} bytes in {info.compress_size:,}, "
+                    "which no real data have; if it is yours, save it with torch.save again"
+                )
+
+
 def _check_room(found: Any, what: str) -> None:
     """Refuse tensors that repeat a few numbers, of which copies would fill the memory."""
     parts = found.values() if isinstance(found, Mapping) else found
     listed = parts if not isinstance(found, Tensor) and isinstance(parts, Iterable) else [found]
     for x in (one for one in listed if isinstance(one, Tensor)):
         held = x.untyped_storage().nbytes() if not (x.is_sparse or x.is_quantized) else 0
-        if x.numel() * x.element_size() > max(held, IN_MEMORY):
+        if x.numel() * x.element_size() > max(held, stores.IN_MEMORY):
             raise DataError(
                 f"a tensor of shape {tuple(x.shape)} in {what} has {held:,} bytes, which are "
                 "repeated; save x.contiguous()"
