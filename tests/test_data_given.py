@@ -1,6 +1,7 @@
 """What people have, in whatever way they have it: the same numbers are the same data."""
 
 import sys
+import zipfile
 import zlib
 
 import numpy as np
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from scoresde.data import Data, check, load
+from scoresde import VESDE, ScoreModel, nn
+from scoresde.cli import main
+from scoresde.cli.config import DataConfig
+from scoresde.data import Data, check, load, stores
 from scoresde.data.layout import laid_as
 from scoresde.errors import (
     DataError,
@@ -20,6 +24,7 @@ from scoresde.errors import (
     ShapeError,
     UnknownNameError,
 )
+from scoresde.training import TrainConfig, Trainer
 from scoresde.units import BYTES, Identity, Range, Standardize
 
 RNG = np.random.default_rng(0)
@@ -50,6 +55,7 @@ def test_the_same_samples_with_labels_are_the_same_data_whoever_hands_them_out(t
     tensors = TensorDataset(x, label)
     found = {
         "pair": load((X, LABEL)),
+        "pair of lists": load((X.tolist(), LABEL.tolist())),
         "pairs": load(list(zip(X, LABEL, strict=True))),
         "lists": load([[row, int(k)] for row, k in zip(X.tolist(), LABEL, strict=True)]),
         "dictionary": load({"x": X, "y": LABEL}),
@@ -72,7 +78,11 @@ def test_the_same_samples_with_labels_are_the_same_data_whoever_hands_them_out(t
 def test_samples_alone_are_the_same_data_whoever_hands_them_out(tmp_path):
     x = torch.from_numpy(X)
     sources = [X, x, list(X), list(x), X.tolist(), saved(tmp_path, x), {"x": X}, {"images": x}]
-    sources += [saved(tmp_path, list(x), "list.pt"), {"a": X[:, 0], "b": X[:, 1]}]
+    sources += [
+        list(TensorDataset(x)),
+        saved(tmp_path, list(x), "list.pt"),
+        {"a": X[:, 0], "b": X[:, 1]},
+    ]
     assert len({load(source).fingerprint() for source in sources}) == 1
 
 
@@ -80,6 +90,7 @@ def test_names_of_classes_come_with_text_and_with_data_sets():
     parts = (Pairs(), Subset(Pairs(), range(9)), ConcatDataset([Pairs(), Pairs()]))
     texts = (
         {"x": X, "label": WORDS},
+        (X, WORDS.tolist()),
         [(row, str(word)) for row, word in zip(X, WORDS, strict=True)],
     )
     for source in (*parts, *texts):
@@ -154,8 +165,6 @@ def test_no_sample_is_left_where_all_have_missing_numbers_and_infinities_are_nev
 
 
 def test_a_file_too_large_for_memory_leaves_out_samples_too(tmp_path, monkeypatch):
-    from scoresde.data import stores
-
     monkeypatch.setattr(stores, "IN_MEMORY", 100)
     x = X.copy()
     x[3, 1] = np.nan
@@ -179,6 +188,9 @@ def test_either_of_two_arrays_may_be_sampled(tmp_path):
         assert np.array_equal(inverse.x.numpy(), THETA)
         assert np.array_equal(inverse.conditions["y"].numpy(), X)
         assert forward.kinds.keys() == {"theta"}
+    assert check(tensors).facts["learnt"] == "p(x | theta)"
+    assert check(tensors, sample="theta").facts["learnt"] == "p(theta | y)"
+    assert "30 samples of theta, each 4 numbers" in repr(load(tensors, sample="theta"))
     assert load(tensors, sample="theta", condition={"seen": "x"}).kinds.keys() == {"seen"}
     with pytest.raises(UnknownNameError, match="did you mean 'theta'"):
         load(tensors, sample="thet")
@@ -200,6 +212,8 @@ def test_tuples_of_arrays_are_pairs_and_tuples_of_numbers_samples():
 def test_two_arrays_of_one_shape_are_not_guessed_at():
     with pytest.raises(ShapeError, match=r"may be 2 samples, or 30 samples and what is known"):
         load((X, X))
+    with pytest.raises(ShapeError, match=r"arrays of 30, 29 rows"):
+        load((X, LABEL[1:]))
 
 
 # Which axis
@@ -211,8 +225,6 @@ def test_two_arrays_of_one_shape_are_not_guessed_at():
      ("DHW", (None, 0, 1, 2)), ("DHWC", (3, 0, 1, 2)), ("HCW", (1, 0, 2)), ("T", (None, 0))],
 )  # fmt: skip
 def test_a_layout_moves_the_channels_to_the_front(layout, axes, tmp_path, monkeypatch):
-    from scoresde.data import stores
-
     sides = range(3, 3 + len(layout))
     x = np.arange(2 * np.prod(sides), dtype=np.float32).reshape(2, *sides)
     kept = [1 + i for i in axes if i is not None]
@@ -337,7 +349,7 @@ def test_no_code_of_a_file_of_tensors_is_run(tmp_path):
             load(saved(tmp_path, value, f"{k}.pt"))
 
 
-def test_files_of_tensors_that_cannot_be_used_are_told(tmp_path):
+def test_files_of_tensors_that_cannot_be_used_are_told(tmp_path, monkeypatch):
     whole = saved(tmp_path, torch.zeros(30, 2)).read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[:200])
     with pytest.raises(DataError, match=r"cut\.pt: it is damaged"):
@@ -348,6 +360,15 @@ def test_files_of_tensors_that_cannot_be_used_are_told(tmp_path):
         load(saved(tmp_path, {"w": torch.zeros(2, 2)}, "w.pt"))
     with pytest.raises(DataError, match="has 4 bytes, which are repeated"):
         load(saved(tmp_path, torch.zeros(1, 1).expand(2**27, 8), "large.pt"))
+    monkeypatch.setattr(stores, "IN_MEMORY", 2**12)
+    with (
+        zipfile.ZipFile(saved(tmp_path, torch.zeros(2**16), "0.pt")) as whole_file,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole_file.namelist():
+            packed.writestr(name, whole_file.read(name))
+    with pytest.raises(DataError, match=r"packed\.pt has 262,144 bytes in"):
+        load(tmp_path / "packed.pt")
     with pytest.raises(DataError, match="holds a int; save a tensor"):
         load(saved(tmp_path, 3, "3.pt"))
 
@@ -452,3 +473,49 @@ def test_a_density_of_the_data_is_that_of_the_model_with_the_determinant(shape, 
         model = torch.distributions.Normal(0.0, 1.0).log_prob(transform.forward(raw))
         found = model.flatten(1).sum(1) + transform.log_det(shape)
         torch.testing.assert_close(found, exact)
+
+
+@pytest.mark.filterwarnings("always:1 of 30")
+def test_a_command_says_what_is_sampled_which_axis_and_what_is_left_out(tmp_path, capsys):
+    theta = RNG.normal(size=(30, 6, 5)).astype(np.float32)
+    theta[4] = np.nan
+    np.savez(tmp_path / "x.npz", x=X, theta=theta)
+    words = ["--sample", "theta", "--layout", "HW", "--missing", "drop"]
+    assert main(["data", "check", str(tmp_path / "x.npz"), *words]) == 0
+    said = capsys.readouterr()
+    assert "29 of shape (1, 6, 5)" in said.out
+    assert "p(theta | y)" in said.out
+    assert "1 of 30 samples have missing numbers" in said.err
+    run = DataConfig(source=str(tmp_path / "x.npz"), sample="theta", layout="HW", missing="drop")
+    with pytest.warns(UserWarning, match="1 of 30"):
+        data = run.load()
+    assert (len(data), data.event_shape, data.kinds.keys()) == (29, (1, 6, 5), {"y"})
+
+
+@pytest.mark.parametrize("source", [[], (), np.zeros((0, 2)), np.zeros(3), np.array(3.0)])
+def test_what_are_no_samples_is_told_whether_or_not_any_may_be_missing(source):
+    for missing in ("raise", "drop"):
+        with pytest.raises((ShapeError, DataError), match=r"samples"):
+            load(source, missing=missing)
+
+
+def test_a_run_on_such_data_goes_on_bit_for_bit(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 6, 2)).astype(np.float32)
+    x[3] = np.nan
+    source = {"x": x, "label": WORDS}
+
+    def trained(steps, folder):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            net = nn.MLP((2, 6), hidden=(8,), num_classes=3)
+        with pytest.warns(UserWarning, match="1 of 30 samples"):
+            data = load(source, layout="TC", missing="drop")
+        config = TrainConfig(steps=4, batch_size=8).changed(save_every=2)
+        trainer = Trainer(ScoreModel(net, VESDE(), (2, 6)), data, config, folder=folder)
+        return trainer.train(steps, progress=False)
+
+    trained(2, tmp_path)
+    resumed, whole = trained(None, tmp_path), trained(None, None)
+    pairs = zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert resumed.names == {"label": ("cat", "dog", "emu")}

@@ -171,3 +171,9 @@ def test_names_that_are_not_those_of_the_model_are_refused_in_a_file(changed, tm
     assert json.loads((tmp_path / "config.json").read_text()).items() >= changed.items()
     with pytest.raises(CheckpointError, match=r"named|names"):
         ScoreModel.from_pretrained(tmp_path)
+
+
+def test_names_that_no_sample_has_need_not_be_known():
+    own = Classes(4, ("ant", "bee", "cat", "dog"))
+    data = Data(torch.zeros(3, 2), label=[2, 3, -1], kinds={"label": own})
+    assert data.as_kinds({"label": Classes(2, ("cat", "dog"))}).label.tolist() == [0, 1, -1]

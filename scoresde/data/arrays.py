@@ -24,8 +24,6 @@ from scoresde.errors import DataError, ScoreSDEError
 
 __all__ = ["READERS", "array_file"]
 
-_PACKED = 100  # how many times less room real data may take in a file
-
 
 def array_file(path: Path, wanted: Wanted) -> Data:
     """Return the samples in a file, by the reader of its suffix in `READERS`.
@@ -88,7 +86,7 @@ def _member(
                 return None
         if header.shape[:1] != (n,) or header.dtype.kind not in "fiubcU":
             return None
-    if info.file_size > max(stores.IN_MEMORY, _PACKED * info.compress_size):
+    if info.file_size > max(stores.IN_MEMORY, stores.PACKED * info.compress_size):
         raise DataError(  # a small file that would fill the memory
             f"{what} has {info.file_size:,} bytes in {info.compress_size:,}, which no real "
             "data have; if it is yours, save it with np.savez, which does not compress"

@@ -241,9 +241,9 @@ def renumbered(
     rows, own = dict(conditions), dict(kinds)
     for name, kind in known.items():
         label, mine = rows.get(name), own.get(name)
-        if not (isinstance(mine, Classes) and isinstance(kind, Classes)) or mine.n > kind.n:
+        if not (isinstance(mine, Classes) and isinstance(kind, Classes)):
             continue
-        if isinstance(label, Tensor) and kind.names:
+        if isinstance(label, Tensor) and kind.names and (mine.names or mine.n <= kind.n):
             rows[name], own[name] = numbered_as(name, label, mine, kind), kind
     return rows, own
 

@@ -187,7 +187,7 @@ def _describe(report: Report, data: Data) -> None:
     report.facts["samples"] = f"{len(data):,} of shape {data.event_shape}"
     report.facts["each"] = event_of(data.event_shape, data.columns)
     if data.kinds:
-        report.facts["learnt"] = f"p(x | {', '.join(data.kinds)})"
+        report.facts["learnt"] = f"p({data.called} | {', '.join(data.kinds)})"
     if told := doubt_of(data):
         report.remark("layout", told)
     floats = 4 * len(data) * math.prod(data.event_shape)

@@ -83,6 +83,11 @@ def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
 
 
 def _cells(column: np.ndarray[Any, Any], what: str) -> Column | np.ndarray[Any, Any]:
+    if column.ndim != 1:
+        raise InvalidTypeError(
+            f"{what} holds arrays of shape {column.shape[1:]}; give them as samples or as a "
+            "condition, load({'x': np.stack(column)})"
+        )
     if column.dtype.kind in "fiub":
         whole = column.dtype.kind != "f"
         numbers = narrow(column.astype(np.float64), exact=True) if whole else column
@@ -107,8 +112,11 @@ def _series(series: Any, what: str) -> Column | np.ndarray[Any, Any]:
         return Column(numbers if kind == "f" else narrow(numbers, exact=True), kind != "f")
     cells: np.ndarray[Any, Any] = np.array(series, dtype=object)
     cells[np.asarray(series.isna(), dtype=bool)] = None
-    if all(cell is None or isinstance(cell, str) for cell in cells):
+    known = [cell for cell in cells if cell is not None]
+    if all(isinstance(cell, str) for cell in known):
         return cells
+    if all(type(cell) is int for cell in known):  # categories, say
+        return _cells(cells, what)
     raise InvalidTypeError(
         f"{what} is of {series.dtype}; columns hold numbers or text, so convert it, such as by "
         ".astype(float), or leave it out, df.drop(columns=...)"

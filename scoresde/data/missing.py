@@ -33,6 +33,8 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
     if isinstance(x, Tensor):
         check_dense("x", x)
     raw = x.raw if isinstance(x, Data) else x
+    if len(raw.shape) < 2 or 0 in raw.shape:  # these are no samples, as is told of them
+        return data_of(x)
     store = store_of(raw.detach().cpu() if isinstance(raw, Tensor) else raw)
     whole = torch.cat([~part.flatten(1).isnan().any(1) for _, part in pieces(store)])
     if whole.all():

@@ -55,6 +55,7 @@ class Data:
         kinds: What they are, by name.
         columns: The names of the entries of a sample, where that is a row of a table.
         source: The name or the path of what was loaded, if any.
+        called: What is sampled, "x", or the name of another array that was chosen.
 
     Raises:
         DataError: No samples, a NaN or infinity among them, an infinity among the conditions, or a
@@ -76,6 +77,7 @@ class Data:
     kinds: Mapping[str, Kind]
     columns: tuple[str, ...]
     source: str = ""
+    called: str = "x"
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from scoresde.progress import showing
 
 __all__ = [
     "IN_MEMORY",
+    "PACKED",
     "PIECE",
     "Memory",
     "Part",
@@ -40,6 +41,8 @@ __all__ = [
 
 IN_MEMORY = 2**28
 """Bytes of a `.npy` file, or of a data set of torch's, that are read into memory: 256 MiB."""
+PACKED = 100
+"""How many times less room real data may take in a file."""
 PIECE = 2**24
 """The bytes of one piece of samples, at most."""
 _THREADS = min(8, os.cpu_count() or 1)

@@ -255,7 +255,7 @@ def apart(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, An
 def _is_label(value: Any) -> bool:
     if isinstance(value, str):
         return True
-    return not is_image(value) and as_array(value).dtype.kind in "biu" and np.ndim(value) < 2
+    return not is_image(value) and as_array(value).dtype.kind in "biuUO" and np.ndim(value) < 2
 
 
 def is_image(value: Any) -> bool:

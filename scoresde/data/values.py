@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde.checks import check_dense, check_unmasked
+from scoresde.data import stores
 from scoresde.data.frames import table_of
 from scoresde.data.given import as_tensor
 from scoresde.data.keyed import SAMPLES, from_arrays, units_of
 from scoresde.data.samples import Data
-from scoresde.data.stores import IN_MEMORY, channels_first, narrow, plain
+from scoresde.data.stores import PACKED, channels_first, narrow, plain
 from scoresde.data.tables import Table
 from scoresde.data.torch_items import apart, is_image
 from scoresde.data.wanted import Wanted
@@ -85,7 +87,7 @@ def is_items(given: object) -> bool:
     first = given[0]
     if isinstance(first, Mapping) or is_image(first):
         return True
-    if not isinstance(first, tuple | list) or len(first) < 2 or not _shape(first[0]):
+    if not isinstance(first, tuple | list) or not first or not _shape(first[0]):
         return False
     return isinstance(first, tuple) or any(_shape(one) != _shape(first[0]) for one in first[1:])
 
@@ -96,18 +98,22 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
     Raises:
         ShapeError: A tuple of two arrays of one shape may be samples, or samples with a condition.
     """
-    arrays = [hasattr(one, "shape") and np.ndim(one) > 0 for one in given]
-    if isinstance(given, tuple) and len(given) > 1 and all(arrays):
-        shapes = [tuple(one.shape) for one in given]
-        if len({shape[0] for shape in shapes}) == 1 and len(shapes[0]) > 1:
-            if len(set(shapes)) > 1:
-                found = {k: _array(k, v) for k, v in apart(given, what).items()}
-                return from_arrays(what, found, wanted)
+    shapes = [_shape(one) for one in given] if isinstance(given, tuple) else []
+    if len(shapes) > 1 and len(shapes[0]) > 1 and all(shapes):
+        if len({shape[0] for shape in shapes}) > 1:
+            rows = ", ".join(str(shape[0]) for shape in shapes)
             raise ShapeError(
-                f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "
-                f"{shapes[0][0]} samples and what is known of them; write {{'x': samples, 'y': "
-                "known}, or np.stack(samples)"
+                f"{what} holds arrays of {rows} rows; samples and what is known of them have as "
+                "many, and samples alone one shape"
             )
+        if len(set(shapes)) > 1:
+            named = apart(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)
+            return from_arrays(what, named, wanted)
+        raise ShapeError(
+            f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "
+            f"{shapes[0][0]} samples and what is known of them; write {{'x': samples, 'y': "
+            "known}, or np.stack(samples)"
+        )
     if all(isinstance(one, Tensor) for one in given) and len({one.shape for one in given}) == 1:
         return from_rows(torch.stack([one.detach().cpu() for one in given]), what, wanted)
     return from_rows(given, "the samples", wanted)
@@ -122,6 +128,7 @@ def from_file(path: Path, wanted: Wanted) -> Data:
         DataError: It is damaged, or holds something else.
     """
     checkpoint.open_file(path).close()  # a pipe would be waited for
+    _check_packed(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (a user's)
     except FileNotFoundError:
@@ -143,13 +150,26 @@ def from_file(path: Path, wanted: Wanted) -> Data:
     )
 
 
+def _check_packed(path: Path) -> None:
+    """Refuse a small file that would fill the memory; torch itself does not compress."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.file_size > max(stores.IN_MEMORY, PACKED * info.compress_size):
+                raise DataError(
+                    f"a tensor in {path} has {info.file_size:,} bytes in {info.compress_size:,}, "
+                    "which no real data have; if it is yours, save it with torch.save again"
+                )
+
+
 def _check_room(found: Any, what: str) -> None:
     """Refuse tensors that repeat a few numbers, of which copies would fill the memory."""
     parts = found.values() if isinstance(found, Mapping) else found
     listed = parts if not isinstance(found, Tensor) and isinstance(parts, Iterable) else [found]
     for x in (one for one in listed if isinstance(one, Tensor)):
         held = x.untyped_storage().nbytes() if not (x.is_sparse or x.is_quantized) else 0
-        if x.numel() * x.element_size() > max(held, IN_MEMORY):
+        if x.numel() * x.element_size() > max(held, stores.IN_MEMORY):
             raise DataError(
                 f"a tensor of shape {tuple(x.shape)} in {what} has {held:,} bytes, which are "
                 "repeated; save x.contiguous()"

@@ -81,7 +81,7 @@ class Wanted:
         if isinstance(x, Data):
             own, unasked = x.conditions, ()
             x = x.only(()) if self.columns(own) else x
-        x = self._laid(x)
+        x = self._laid(torch.from_numpy(x) if isinstance(x, np.ndarray) else x)
         own = {} if own is None else own
         taken = own if unasked is None else unasked
         given = (
@@ -94,8 +94,12 @@ class Wanted:
         given |= {name: self._rows(name, v, own, files) for name, v in self.condition.items()}
         options: dict[str, Any] = dict(transform=transform, columns=columns, kinds=self.kinds)
         if self.missing == "drop":
-            return in_levels(without_missing(x, lambda rows: Data(rows, **options, **given)))
-        return in_levels(Data(x, **options, **given))
+            data = in_levels(without_missing(x, lambda rows: Data(rows, **options, **given)))
+        else:
+            data = in_levels(Data(x, **options, **given))
+        if len(self.sample) == 1 and not data.columns:
+            data.called = self.sample[0]
+        return data
 
     def images(self, x: Any, own: Mapping[str, Any] | None = None, **options: Any) -> Data:
         """The images with the conditions that are wanted, as `data`; no samples are chosen of them.
@@ -139,7 +143,6 @@ class Wanted:
             return x
         if isinstance(x, Data):
             return x.kept(self._laid(x.raw))
-        x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
         found = Laid(store_of(x), self.layout)
         return found.read(slice(None)) if isinstance(x, Tensor) else found
 

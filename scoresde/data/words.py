@@ -38,7 +38,7 @@ def event_of(shape: tuple[int, ...], columns: tuple[str, ...] = ()) -> str:
 def kind_of(kind: Classes | Field) -> str:
     """Return what a condition is, in words."""
     if isinstance(kind, Classes):
-        return f"{kind.n:,} classes{_listed(kind.names)}"
+        return f"{kind.n:,} class{'' if kind.n == 1 else 'es'}{_listed(kind.names)}"
     return event_of(kind.shape, kind.names)
 
 
@@ -51,7 +51,7 @@ def facts_of(data: Data) -> dict[str, str]:
     if is_random(data.store):
         where += ", drawn anew each time"
     known = {
-        "samples": f"{len(data):,}",
+        "samples": f"{len(data):,}" if data.called == "x" else f"{len(data):,} of {data.called}",
         "each": event_of(data.event_shape, data.columns),
         "numbers": f"{numbers} {where}",
         "transform": str(data.transform),
@@ -65,8 +65,9 @@ def line(data: Data) -> str:
     known = facts_of(data)
     rest = [f"{k}: {v}" for k, v in known.items() if k.startswith("given ")]
     rest += [f"from {data.source}"] if data.source else []
+    n, _, called = known["samples"].partition(" ")
     return (
-        f"Data({known['samples']} samples, each {known['each']}; {known['numbers']}; "
+        f"Data({n} samples {called}".rstrip() + f", each {known['each']}; {known['numbers']}; "
         f"{'; '.join([known['transform'], *rest])})"
     )
 
