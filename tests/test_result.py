@@ -98,5 +98,5 @@ def test_the_text_of_densities_is_their_mean_with_its_error():
     text = str(densities(solver=0.1))
     assert "5 log-densities in 2 dimensions" in text
     assert "mean 3 ± 0.71 nats, from 1 to 5" in text
-    assert "0.1 solver" in text
+    assert "0.1      solver: steps of the flow" in text
     assert str(densities(0)) == "no log-densities"

@@ -26,6 +26,7 @@ from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
 from scoresde.progress import each
+from scoresde.likelihood.result import told
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
 from scoresde.units import in_words
@@ -123,8 +124,9 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
     else:
         bits = bits_per_dim(found, x, data_transform=transform)
         show(f"bits per dim  {float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(n):.4f}")
-    parts = ", ".join(f"{_mean(part):.2g} {name}" for name, part in found.parts.items())
-    show(f"uncertain     ± {_mean(found.error):.2g} nats for one sample, 95 %: {parts}")
+    show(f"uncertain     ± {_mean(found.error):.2g} nats for one sample, 95 %, of which")
+    for name, part in found.parts.items():
+        show(f"{'':14}{_mean(part):<8.2g} {told(name)}")
     nfe = found.nfe.double()
     show(f"evaluations   {float(nfe.mean()):.0f} for each sample, at most {int(nfe.max())}")
 

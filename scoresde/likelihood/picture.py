@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from scoresde.errors import ShapeError
+from scoresde.likelihood.result import told
 from scoresde.plot import paper
 
 if TYPE_CHECKING:
@@ -14,15 +15,7 @@ if TYPE_CHECKING:
 
     from scoresde.likelihood.result import LogProb
 
-__all__ = ["WORDS", "picture"]
-
-WORDS = {
-    "solver": "solver: steps of the flow",
-    "probes": "probes: the trace, estimated",
-    "heat": "heat: from eps to the data",
-    "prior": "prior: the law at T",
-}
-"""What the parts of an uncertainty are."""
+__all__ = ["picture"]
 
 
 def picture(found: LogProb) -> Figure:
@@ -54,7 +47,7 @@ def picture(found: LogProb) -> Figure:
             panel.plot([low, high], [at, at], color=paper.GREY, linewidth=1.5)
             panel.fill_between([lower, upper], at - 0.12, at + 0.12, color=paper.BLUE, alpha=0.6)
             panel.plot(middle, at, "o", color=paper.RED, markersize=5)
-        panel.set_yticks(range(1, len(names) + 1), [WORDS.get(name, name) for name in names])
+        panel.set_yticks(range(1, len(names) + 1), [told(name) for name in names])
         panel.set_ylim(0.4, len(names) + 0.6)
         panel.set_title("half-widths: least to largest, middle half, median", fontsize="small")
         panel.set_xlabel("nats")

@@ -17,7 +17,14 @@ from scoresde.result import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "quantile"]
+__all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "quantile", "told"]
+
+_PARTS = {
+    "solver": "steps of the flow",
+    "probes": "the trace, estimated",
+    "heat": "from eps to the data",
+    "prior": "the law at T",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +53,14 @@ class LogProb(Result):
         if not len(self.value):
             return "no log-densities"
         mean, error = self.mean()
-        parts = ", ".join(f"{float(part.mean()):.2g} {name}" for name, part in self.parts.items())
-        return (
+        parts = [f"  {float(part.mean()):<8.2g} {told(name)}" for name, part in self.parts.items()]
+        text = (
             f"{len(self.value):,} log-densities in {self.dimensions} dimensions\n"
             f"mean {mean:.5g} ± {error:.2g} nats, from {float(self.value.min()):.5g} to "
             f"{float(self.value.max()):.5g}\n"
-            f"of one ± {float(self.error.mean()):.2g} nats (95 %): {parts or 'exact'}"
+            f"of one ± {float(self.error.mean()):.2g} nats, 95 %{', of which' if parts else ''}"
         )
+        return "\n".join([text, *parts])
 
     def _entries(self) -> dict[str, Any]:
         parts = {name: part.tolist() for name, part in self.parts.items()}
@@ -105,6 +113,11 @@ class LogProb(Result):
             torch.cat([batch.nfe for batch in batches]),
             first.dimensions,
         )
+
+
+def told(part: str) -> str:
+    """Return the name of a part of an uncertainty with what it is."""
+    return f"{part}: {_PARTS[part]}" if part in _PARTS else part
 
 
 def half_width(estimates: Tensor) -> Tensor:

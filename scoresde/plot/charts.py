@@ -68,6 +68,7 @@ def curve(
         axes.plot(x, y, color=tone, alpha=0.25, linewidth=0.8)
     axes.plot(x[window - 1 :], mean, color=tone, marker="." * (len(y) < 20), label=label)
     positive = bool((y > 0).all()) and (first or axes.get_yscale() == "log")
+    axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="step", ylabel=name, yscale="log" if positive else "linear")
     paper.decades(axes.yaxis)
     axes.grid(alpha=0.3, color=paper.GREY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +16,8 @@ from scoresde.plot.paper import Axes, Figure, Sets
 
 __all__ = ["beside", "signals"]
 
-# Lines that are drawn one by one, and channels, at most.
-_LINES, _CHANNELS = 12, 6
+# Lines that are drawn one by one, channels, and signals of which quantiles are taken, at most.
+_LINES, _CHANNELS, _SORTED = 12, 6, 10_000
 
 
 @door
@@ -138,6 +139,7 @@ def _channel(
                 word = paper.plain(labels[i]) if labels.index(labels[i]) == i else None
             ax.plot(times, row, marker=dot, color=tone, linewidth=1.1, alpha=0.85, label=word)
         return
+    x = x[:: math.ceil(len(x) / _SORTED)]
     low, lower, middle, upper, high = np.quantile(x.numpy(), [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     ax.fill_between(
         times, low, high, color=tone, alpha=0.15, linewidth=0, label=None if label else "90 %"

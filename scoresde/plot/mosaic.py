@@ -262,6 +262,7 @@ def _scale(ax: Axes, scale: Axes, ends: Limits) -> None:
     """Draw what the colours mean, in the ink of the images' Axes."""
     values = np.linspace(ends[1], ends[0], 256)[:, None]
     scale.imshow(values, cmap="viridis", aspect="auto", extent=(0, 1, *ends))
+    scale.set_facecolor("none")
     tone = paper.ink(ax)
     scale.tick_params(labelsize=7, colors=tone)
     scale.yaxis.get_offset_text().set(color=tone, fontsize=7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,8 @@ from scoresde.training.notebook import losses
 __all__ = ["Pictures"]
 
 _STEPS = 20
-# Data and noise levels at which the loss is taken.
-_ROWS, _LEVELS = 16, 12
+# Numbers in data, of 16 to 256 samples, and noise levels, at which the loss is taken.
+_NUMBERS, _LEVELS = 512, 12
 
 
 class Pictures(Callback):
@@ -108,7 +109,8 @@ class Pictures(Callback):
     def _draw_levels(self, model: nn.Module, known: Facts, sde: SDE) -> None:
         """Draw the loss over the noise level, with 95 % intervals."""
         assert self._data is not None
-        where, index = device_of(model), torch.arange(min(_ROWS, len(self._data)))
+        rows_of = min(256, max(16, _NUMBERS // max(1, math.prod(self._data.event_shape))))
+        where, index = device_of(model), torch.arange(min(rows_of, len(self._data)))
         x = self._data.batch(index).to(where, torch.float32)
         given = self._data.condition(index)
         own = {k: v.to(where) for k, v in (given or {}).items() if k in (known.conditions or {})}
