@@ -498,7 +498,7 @@ def test_the_command_writes_the_model_and_says_how_good_it_is(run, tmp_path, cap
     assert not same(out / "model.safetensors", folder / "model.safetensors")
     capsys.readouterr()
     assert main(["info", str(out)]) == 0
-    assert "average           sigma 0.12\n" in capsys.readouterr().out
+    assert "average           of the weights, sigma 0.12\n" in capsys.readouterr().out
     assert "| Average | sigma 0.12 |" in (out / "README.md").read_text()
 
 
