@@ -362,13 +362,13 @@ def test_every_extra_brings_what_a_message_says_it_brings():
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        (None, "1", "cuda:1"),
-        ("cuda", "1", "cuda:1"),
-        ("cuda:0", "1", "cuda:0"),
-        ("cpu", "1", "cpu"),
+        (None, "cuda:1"),
+        ("cuda", "cuda:1"),
+        ("cuda:0", "cuda:0"),
+        ("cpu", "cpu"),
     ],
 )
-def test_a_device_that_is_named_is_the_one_of_all_commands(name, rank, found, monkeypatch):
+def test_a_device_that_is_named_is_the_one_of_all_commands(name, found, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
