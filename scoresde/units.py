@@ -267,7 +267,8 @@ def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
     """Return what a transform makes of the user's numbers, in words.
 
     Args:
-        transform: The transform, what `describe` returned of it, or None for the identity.
+        transform: The transform, what `describe` returned of it, or None for the identity; of what
+            anybody else stored in its place it says that.
 
     Examples:
         >>> in_words(BYTES)
@@ -275,10 +276,11 @@ def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
         >>> in_words(None)
         'the numbers as they are'
     """
-    fields = transform if isinstance(transform, Mapping) else {}
-    if transform is not None and not fields:
-        fields = {"type": type(transform).__name__, **vars(transform)}
-    kind = fields.get("type", "Identity")
+    name = type(transform).__name__
+    if name in _KINDS:
+        transform = {"type": name, **vars(transform)}
+    fields = transform if isinstance(transform, Mapping) else {"type": transform or "Identity"}
+    kind = fields.get("type")
     if kind == "Identity":
         return "the numbers as they are"
     if kind == "Range":

@@ -1,5 +1,6 @@
 """The command line before and around its commands: what a stranger types, and is told."""
 
+import io
 import re
 import shlex
 import shutil
@@ -12,12 +13,16 @@ import pytest
 import torch
 from test_cli import said, train
 
+from scoresde import distributed
 from scoresde.cli import COMMANDS, _command, main
 from scoresde.cli.front import GROUPS
 from scoresde.cli.held_out import Question, asked, learnt
 from scoresde.cli.terminal import in_options
 from scoresde.cli.words import options_of
+from scoresde.errors import DeviceError
+from scoresde.nn import MLP
 from scoresde.score import ScoreModel
+from scoresde.sde import VESDE
 
 ROOT = Path(__file__).parent.parent
 
@@ -352,3 +357,66 @@ def test_every_extra_brings_what_a_message_says_it_brings():
         brought = {re.match(r"[\w-]+", name)[0].replace("-", "_") for name in extras[extra]}
         assert package.replace("-", "_") in brought, (package, extra)
         assert any(f"[{extra}" in name or f",{extra}" in name for name in extras["all"]), extra
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (None, "cuda:1"),
+        ("cuda", "cuda:1"),
+        ("cuda:0", "cuda:0"),
+        ("cpu", "cpu"),
+    ],
+)
+def test_a_device_that_is_named_is_the_one_of_all_commands(name, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with distributed.on(name):
+        assert str(distributed.device()) == found
+    with pytest.raises(DeviceError, match="choose from cpu, cuda:0, cuda:1"), distributed.on("gpu"):
+        pass
+    assert str(distributed.device()) == "cuda:1"
+
+
+BROKEN = {
+    "empty.npy": lambda raw: b"",
+    "cut.npy": lambda raw: raw[:-9],
+    "text.npy": lambda raw: b"a,b\n1,2\n",
+    "pickled.npy": lambda raw: b"\x80\x04K\x01.",
+    "cut.npz": lambda raw: raw[:200],
+    "text.npz": lambda raw: b"a,b\n1,2\n",
+    "pickled.npz": lambda raw: b"\x80\x04K\x01.",
+}
+
+
+@pytest.mark.parametrize("name", [*BROKEN, "objects.npy", "objects.npz"])
+def test_a_broken_array_is_a_sentence_of_ours_without_numpys_advice(
+    name, vectors_of_two, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    buffer = io.BytesIO()
+    x = np.array([1, None, "a"], dtype=object) if "objects" in name else np.zeros((50, 2), "f4")
+    np.save(buffer, x) if name.endswith("npy") else np.savez(buffer, x=x)
+    Path(name).write_bytes(BROKEN.get(name, lambda raw: raw)(buffer.getvalue()))
+    lines = [
+        ["train", "--data", name, "--out", "run"],
+        ["edit", vectors_of_two, "--data", name, "--out", "x.npz"],
+        ["likelihood", vectors_of_two, "--data", name],
+    ]
+    for words in lines:
+        assert main(words) == 1
+        text = said(capsys)
+        assert name in text
+        assert re.search("save it again with np.savez?$|which can run any code", text), text
+        assert "allow_pickle" not in text
+    assert not Path("run").exists()
+
+
+@pytest.fixture(scope="module")
+def vectors_of_two(tmp_path_factory):
+    """A model of points in the plane."""
+    folder = tmp_path_factory.mktemp("model")
+    with torch.random.fork_rng(devices=[]):
+        ScoreModel(MLP(2, hidden=(4,)), VESDE(), (2,)).save_pretrained(folder)
+    return str(folder)

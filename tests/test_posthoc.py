@@ -487,6 +487,7 @@ def test_the_command_writes_the_model_and_says_how_good_it_is(run, tmp_path, cap
     assert capsys.readouterr().out == (
         f"decay 0.99 at step 56, from 30 snapshots: {out}\n"
         f"expected miss {found.error:.2g} of the distance between the average and the weights\n"
+        f"next, to see its samples:\n  scoresde sample {out} --out samples.png\n"
     )
     stored = tensors(out / "model.safetensors")
     assert all(torch.equal(stored[name], value) for name, value in found.state.items())
@@ -499,7 +500,7 @@ def test_the_command_writes_the_model_and_says_how_good_it_is(run, tmp_path, cap
     assert not same(out / "model.safetensors", folder / "model.safetensors")
     capsys.readouterr()
     assert main(["info", str(out)]) == 0
-    assert "average           sigma 0.12\n" in capsys.readouterr().out
+    assert "average           of the weights, sigma 0.12\n" in capsys.readouterr().out
     assert "| Average | sigma 0.12 |" in (out / "README.md").read_text()
 
 
@@ -518,8 +519,8 @@ def test_train_takes_one_decay_or_several_on_the_command_line(tmp_path):
     [
         ("--out model", "give --sigma or --decay, and not both"),
         ("--out model --sigma 0.1 --decay 0.9", "give --sigma or --decay, and not both"),
-        ("--out model --sigma 0.5", "sigma must lie in [0.0001, 0.2887], got 0.5"),
-        ("--out model --sigma 0.1 --at 61", "at must lie in [1, 60], got 61"),
+        ("--out model --sigma 0.5", "--sigma must lie in [0.0001, 0.2887], got 0.5"),
+        ("--out model --sigma 0.1 --at 61", "--at must lie in [1, 60], got 61"),
         ("--out {run} --sigma 0.1", "{run} holds a run, whose model this one would replace"),
         ("--out {run}/ema-0.99 --sigma 0.1", "{run}/ema-0.99 holds a model that `scoresde ema` di"),
     ],

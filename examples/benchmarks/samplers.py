@@ -50,10 +50,8 @@ class Options:
     """Compare what the loops cost besides the network."""
     n: int = 50_000
     """Samples with `--pc`, in batches of 2,000."""
-    csv: Path | None = None
-    """Where to write the errors of the samplers."""
-    plot: Path | None = None
-    """Where to draw them."""
+    out: Path | None = None
+    """The folder in which the errors of the samplers are written and drawn."""
     short: bool = False
     """Seconds instead of minutes."""
 
@@ -216,7 +214,7 @@ def main(options: Options) -> None:
     if options.cost or options.short:
         compare_cost(options)
     if options.short or not (options.pc or options.cost):
-        Bench("samplers", peers=True, short=options.short, csv=options.csv, plot=options.plot).run()
+        Bench(peers=True, short=options.short, out=options.out).run()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from scoresde.sde import SDE, SDES
 
 __all__ = ["Bench"]
 
+_ALL = tyro.conf.arg(help_behavior_hint="(default: all)")
 _SETS = {
     "tuning": arena.TUNING,
     "held-out": arena.HELD_OUT,
@@ -31,15 +32,15 @@ _SETS = {
 class Bench:
     """Measure how far samplers end from the exact answer, at equal numbers of evaluations."""
 
-    samplers: tuple[str, ...] = ()
-    """Names of samplers; by default all that have one."""
+    samplers: Annotated[tuple[str, ...], _ALL] = ()
+    """Names of samplers."""
     by: Literal["flow", "law"] = "flow"
     """The distance to the exact flow map (of deterministic samplers), or errors of the law."""
     problems: Literal["tuning", "held-out", "all"] = "tuning"
     """The problems on which settings may be chosen, those on which they may not, or both."""
-    under: tuple[str, ...] = ()
+    under: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: none)")] = ()
     """In their place: the laws of the tuning problems under these SDEs."""
-    only: tuple[str, ...] = ()
+    only: Annotated[tuple[str, ...], _ALL] = ()
     """Of these problems only those with such names, for example moons/VESDE."""
     learned: bool = False
     """In their place the packaged model of digits."""
