@@ -9,7 +9,8 @@ $\rho = \sigma / \alpha$. The loss is
 $\frac{\rho^2 + v}{\rho^2 v} \|D(x_t, t) - x_0\|^2 / d$, which is 1 where nothing is known of the
 data but mean and variance. The ratios are those of twelve bins of equal width in $\log\rho$, from
 $.02\sqrt v$ to $10\sqrt v$; the table has each bin's loss, and the mean over all. A model is asked
-at the time of its own SDE that has the ratio, or the nearest that it has.
+at the time of its own SDE that has the ratio. Below its smallest noise it leaves a sample as it is,
+and above its largest it knows the mean of the data: losses $1 + \rho^2 / v$ and $1 + v / \rho^2$.
 
 Every problem has two variants, of other seeds, shapes, classes or pictures: constants are chosen on
 the one for tuning, and recipes judged on the other.
@@ -186,12 +187,14 @@ def judged(model: ScoreModel, held: Data, var: float, most: int) -> list[float]:
             u = torch.rand(len(x0), generator=g, dtype=torch.float64)
             rho = math.sqrt(var) * torch.exp(first + (last - first) * u)
             z = torch.randn(x0.shape, generator=g)
-            t = sde.time((-2 * rho.log()).clamp(low, high)).clamp(sde.eps, sde.T)
+            log_snr = -2 * rho.log()
+            t = sde.time(log_snr.clamp(low, high)).clamp(sde.eps, sde.T)
             part, axes = rho.float(), (-1, *(1,) * (x0.ndim - 1))
             alpha, sigma = (f(t).float().reshape(axes) for f in (sde.alpha, sde.sigma))
             noisy = alpha * (x0 + part.reshape(axes) * z)
             denoised = in_parts(model, noisy, t.float(), condition) * sigma**2
             error = ((noisy + denoised) / alpha - x0).square().flatten(1).sum(1).double() / size
+            error = torch.where(log_snr > high, rho**2, torch.where(log_snr < low, var, error))
             total += float((error * (rho**2 + var) / (rho**2 * var)).mean()) / repeats
         found.append(total)
     return found
