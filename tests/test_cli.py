@@ -312,7 +312,7 @@ def test_info_says_what_a_run_is(run, capsys):
         re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
     )
     parameters = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
-    assert rows["SDE"].startswith("VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=")
+    assert rows["SDE"].startswith("VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.0625, ")
     assert rows["predicts"] == "edm"
     assert rows["event shape"] == "(1, 8, 8), 64 dimensions"
     assert rows["network"].startswith("UNet(in_channels=1, out_channels=1, channels=[4], ")
@@ -524,7 +524,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--lr 0.5", "belongs to another configuration: lr was 0.001 and is 0.5; take the old "),
+        ("--lr 0.5", "belongs to another configuration: lr was 0.002 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: batch_size was 8 and is 9; "),
         ("--steps 3", "belongs to another configuration: steps was 4 and is 3; "),
@@ -551,8 +551,6 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("digits", "--steps -1", "steps must be an integer >= 1, got -1"),
-        ("digits", "--learned-weight --loss ism", "a learned weight needs a loss that is posi"),
         ("digits", "--channels 1", "channels must be one width, 2 or more, per level, got (1,)"),
         ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
@@ -576,6 +574,8 @@ def test_wrong_options_of_train_are_told_in_one_line(
     ("options", "message"),
     [
         ("--lr 0", "lr must be positive and finite, got 0.0"),
+        ("--steps -1", "steps must be an integer >= 1, got -1"),
+        ("--learned-weight --loss ism", "a learned weight needs a loss that is positive"),
         ("--patience 3", "patience waits for the loss of held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
@@ -650,7 +650,7 @@ def test_images_get_a_u_net_and_anything_else_an_mlp(vectors, tmp_path, capsys):
         Image.new("RGB", (21, 18), (80 * i, 0, 255)).save(folder / f"{i}.png")
     assert train(tmp_path / "a", "--size", "17", source=folder, steps=1) == 0
     assert "3 samples of shape (3, 17, 17)\n" in capsys.readouterr().out
-    assert ScoreModel.from_pretrained(tmp_path / "a").net.config["patch"] == 2
+    assert ScoreModel.from_pretrained(tmp_path / "a").net.config["patch"] == 1
     assert ScoreModel.from_pretrained(vectors).net.config["hidden"] == [4]
 
 
@@ -719,8 +719,8 @@ def test_ctrl_c_while_drawing_ends_in_130(run, tmp_path, capsys, monkeypatch):
 
 def test_a_traceback_is_shown_to_those_who_ask_for_it(monkeypatch, tmp_path):
     monkeypatch.setenv("SCORESDE_DEBUG", "1")
-    with pytest.raises(ValueError, match="steps must be an integer"):
-        train(tmp_path, "--steps", "0")
+    with pytest.raises(DataError, match="does not exist"):
+        train(tmp_path, source="./nothing.npy")
 
 
 @pytest.mark.filterwarnings("default")

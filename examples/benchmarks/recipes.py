@@ -46,7 +46,7 @@ import tyro
 from problems import PROBLEMS, generator
 from torch import Tensor, nn
 
-from scoresde import SDE, VESDE, Moments, ScoreModel, dsm_loss
+from scoresde import SDE, VESDE, Moments, ScoreModel, dsm_loss, suggest
 from scoresde.data import Data
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import edm
@@ -63,8 +63,8 @@ Recipe = Callable[[str, Data, int], tuple[Any, ...]]
 class Options:
     """What to run."""
 
-    recipe: tuple[str, ...] = ("old", "packaged")
-    """Which recipes: old, packaged (where it fits), custom."""
+    recipe: tuple[str, ...] = ("old", "auto", "packaged")
+    """Which recipes: old, auto, packaged (where it fits), custom."""
     problem: tuple[str, ...] = tuple(PROBLEMS)
     """On which problems."""
     variant: Literal["tuning", "judging"] = "tuning"
@@ -117,12 +117,18 @@ def packaged(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
     return net, VESDE(0.01, 20.0 if small else 50.0), loss, config
 
 
+def auto(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
+    """What `scoresde.suggest` says, as `scoresde train` does by itself."""
+    found = suggest(data)
+    return found.net.build(data.event_shape, data.kinds), found.sde(), found.loss(), found.config
+
+
 FITS = {"packaged": ("digits", "mnist")}
 
 
 def recipes(options: Options) -> dict[str, Recipe]:
     """The recipes asked for, by name."""
-    found: dict[str, Recipe] = {"old": old, "packaged": packaged}
+    found: dict[str, Recipe] = {"old": old, "auto": auto, "packaged": packaged}
     chosen = list(options.recipe)
     if options.custom is not None:
         found["custom"] = runpy.run_path(str(options.custom))["recipe"]

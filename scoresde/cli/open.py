@@ -1,0 +1,130 @@
+"""Options that may be left open, until data are there to choose them for."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import Annotated, Any, ClassVar, Self
+
+import tyro
+
+__all__ = ["Open", "opened"]
+
+_WORD = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """Base of the options of a configuration; those that are None are open.
+
+    What is given is checked when the options are made.
+    """
+
+    base: ClassVar[Any]
+
+    def __post_init__(self) -> None:
+        whole = self.over(self.base)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None and not isinstance(value, Open):
+                object.__setattr__(self, f.name, getattr(whole, f.name))
+
+    @classmethod
+    def of(cls, whole: Any) -> Self:
+        """Return options of which none is open."""
+        return cls(
+            **{
+                f.name: part.of(getattr(whole, f.name))
+                if (part := _part(f.default)) is not None
+                else getattr(whole, f.name)
+                for f in fields(cls)
+            }
+        )
+
+    def over(self, chosen: Any) -> Any:
+        """Return a configuration with the values that are given, and the others of `chosen`."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            chosen,
+            **{
+                name: value.over(getattr(chosen, name)) if isinstance(value, Open) else value
+                for name, value in given.items()
+                if value is not None
+            },
+        )
+
+    def filled(self, chosen: Any) -> Self:
+        """Return options of which none is open: those that are have the values of `chosen`."""
+        return self.of(self.over(chosen))
+
+    def open(self) -> set[str]:
+        """Return the names of those that are open, of the parts too."""
+        found: set[str] = set()
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Open):
+                found |= value.open()
+            elif value is None:
+                found.add(f.name)
+        return found
+
+
+def _part(default: object) -> type[Open] | None:
+    return type(default) if isinstance(default, Open) else None
+
+
+def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
+    """Return a class of options for the configurations of the type of `base`.
+
+    Args:
+        name: That of the class.
+        base: A configuration, whose values are the defaults of the options that cannot be open.
+        may: Those that may: the type of a value, its metavar, and further annotations.
+        parts: The classes of parts, and further annotations.
+    """
+    kind = type(base)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    known = []
+    for f in fields(kind):
+        if f.name in may:
+            known.append((f.name, _annotated(*may[f.name]), field(default=None)))
+        elif f.name in parts:
+            part, *notes = parts[f.name]
+            own = part() if issubclass(part, Open) else getattr(base, f.name)
+            known.append((f.name, Annotated[(part, *notes)] if notes else part, field(default=own)))
+        else:
+            value = getattr(base, f.name)
+            known.append((f.name, hints[f.name], field(default=value)))
+    made = make_dataclass(
+        name, known, bases=(Open,), frozen=True, kw_only=True, namespace={"base": base}
+    )
+    made.__doc__ = kind.__doc__
+    made.__module__ = __name__
+    return made
+
+
+def _annotated(kind: Any, metavar: str, *notes: Any) -> Any:
+    """Return the type of an option that the word auto leaves open."""
+    several = typing.get_origin(kind) is tuple
+    one = typing.get_args(kind)[0] if several else kind
+
+    def read(words: list[str]) -> Any:
+        if words == [_WORD]:
+            return None
+        values = tuple(one(word) for word in words)
+        return values if several else values[0]
+
+    def shown(value: Any) -> list[str]:
+        if value is None:
+            return [_WORD]
+        return [str(v) for v in value] if several else [str(value)]
+
+    spec = tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*" if several else 1,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, tuple if several else one),
+        str_from_instance=shown,
+    )
+    return Annotated[(kind | None, spec, *notes)]
