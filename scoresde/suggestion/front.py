@@ -94,7 +94,7 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
     Raises:
         DataError: There are not two samples that differ, or the squares of their distances
             overflow or vanish.
-        InvalidValueError: The seed is none.
+        InvalidValueError: The seed is none, or the network is none for these events.
         UnknownNameError: There is no such type of networks.
         InvalidTypeError, ShapeError: They are no samples.
 

@@ -19,6 +19,7 @@ __all__ = ["NetConfig", "network", "reading"]
 Kinds = Mapping[str, Classes | Field]
 Chosen = tuple[Any, str]
 
+_TYPES = ("unet", "mlp")
 # Names of axes, and what one channel of them has, by how many there are.
 _AXES: Mapping[int, tuple[str, str]] = {
     1: ("T", "steps"),
@@ -64,7 +65,7 @@ class NetConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check_name("network", self.type, ("unet", "mlp"))
+        check_name("network", self.type, _TYPES)
         for name in ("channels", "attention"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(type(n) is int for n in values):
@@ -96,13 +97,18 @@ class NetConfig:
         )
         if self.type == "mlp":
             return MLP(tuple(event_shape), hidden=self.channels, **known)
-        if (spatial := len(event_shape) - 1) not in _AXES:
-            raise InvalidValueError(
-                f"a U-Net is for channels and one, two or three axes, and these data have the "
-                f"shape {tuple(event_shape)}; take an MLP, --net mlp"
-            )
+        _check_axes(event_shape)
         known |= dict(blocks=self.blocks, patch=self.patch, attention=self.attention)
+        spatial = len(event_shape) - 1
         return UNet(event_shape[0], spatial=spatial, channels=self.channels, **known)
+
+
+def _check_axes(event_shape: Sequence[int]) -> None:
+    if len(event_shape) - 1 not in _AXES:
+        raise InvalidValueError(
+            f"a U-Net is for channels and one, two or three axes, and these data have the shape "
+            f"{tuple(event_shape)}; take an MLP, the network mlp"
+        )
 
 
 def reading(event_shape: Sequence[int]) -> str:
@@ -145,6 +151,9 @@ def network(
         kinds: The conditions that the network is to take.
         n: The number of samples.
         type: Which network, "mlp" or "unet"; None chooses.
+
+    Raises:
+        UnknownNameError, InvalidValueError: There is no such network, or none for these events.
     """
     size, sides = math.prod(event_shape), event_shape[1:]
     odd = [
@@ -163,6 +172,9 @@ def network(
             type, why = "unet", reading(event_shape)
         why += _other_reading(event_shape)
     else:
+        check_name("network", type, _TYPES)
+        if type == "unet":
+            _check_axes(event_shape)
         why = f"as asked, for {reading(event_shape)}"
     found: dict[str, Chosen] = {"type": (type, why)}
     if type == "mlp":

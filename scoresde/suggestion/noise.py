@@ -53,8 +53,10 @@ _RATIO = 1.36
 _VARIANCE = 1.056
 # The step of log sigma: the variance of every Gaussian is then right to a percent.
 _STEP = 0.1
-# Noise of half a quantum leaves of the comb of quanta 2 exp(-pi^2 / 2), a ripple of a percent.
-_QUANTA = 0.5
+# Noise of half a quantum leaves of the comb of quanta 2 exp(-pi^2 / 2), a ripple of a percent. But
+# where that is more than a tenth of the data's std, the levels are much of what there is to learn:
+# noise of a fiftieth of the std then shows them.
+_QUANTA, _COARSE, _FINE = 0.5, 0.1, 0.02
 # The share that the smallest noise may add to the std of what is thinnest.
 _THIN = 0.1
 
@@ -203,9 +205,16 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
         (_THIN * thin, f"a tenth of the data's thinnest direction, of std {thin:.3g}"),
     )
     quantum, reach = _quantum(x, data, sigma_max), float(x.abs().amax(1).quantile(1 - _FAR))
+    std = float((x - x.mean(0)).square().mean().sqrt())
+    levels = _QUANTA * quantum, f"half the quantum {quantum:.3g} of the data: less shows its levels"
+    if levels[0] > _COARSE * std:
+        levels = (
+            _FINE * std,
+            f"a fiftieth of the data's std, as their quantum {quantum:.3g} is coarse",
+        )
     for least, reason in (
         (1e-5 * reach, "the least that float32 resolves beside the data"),
-        (_QUANTA * quantum, f"half the quantum {quantum:.3g} of the data: less shows its levels"),
+        levels,
     ):
         if chosen < least:
             chosen, why = least, reason
