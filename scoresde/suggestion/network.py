@@ -28,9 +28,11 @@ _AXES: Mapping[int, tuple[str, str]] = {
 }
 # An event with fewer positions than these along its longest axis leaves convolutions nothing to do.
 _SMALLEST = 4
-# A U-Net goes down to this many positions a side, or fewer, in so many levels at most.
+# A U-Net goes down to this many positions a side, or fewer, in so many levels at most; its finest
+# level is narrow where it has many positions, more than these.
 _COARSEST = 4
 _WIDTHS = (24, 48, 64, 96, 96, 128, 128, 128)
+_WIDE, _FEW = (32, 64, 64, 96, 96, 128, 128, 128), 256
 # Positions that the finest level has, at most, before they are folded into patches of up to 4, and
 # in any case. Patches cost detail: of two networks for as much time, the narrow one without wins.
 _FINEST, _MOST = 1024, 16_384
@@ -187,7 +189,7 @@ def network(
     while side > _COARSEST and levels < len(_WIDTHS):
         levels, side = levels + 1, math.ceil(side / 2)
     found["channels"] = (
-        _WIDTHS[:levels],
+        (_WIDE if math.prod(coarse) <= _FEW else _WIDTHS)[:levels],
         f"{levels} levels, from {max(coarse)} to {side} positions along the longest side",
     )
     found["patch"] = patch, f"of {' x '.join(map(str, coarse))} positions at the finest level"

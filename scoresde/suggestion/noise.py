@@ -194,6 +194,7 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     n, size = x.shape
     nearest = apart.masked_fill(apart <= 1e-9 * sigma_max, math.inf).amin(1)
     middle = float(nearest[nearest.isfinite()].median())
+    std = float((x - x.mean(0)).square().mean().sqrt())
     stds = torch.linalg.svdvals((x - x.mean(0)) / math.sqrt(n))
     thin = float(stds[stds > 1e-3 * stds[0]].min())
     chosen, why = min(
@@ -203,9 +204,9 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
             " they show nothing finer",
         ),
         (_THIN * thin, f"a tenth of the data's thinnest direction, of std {thin:.3g}"),
+        (_THIN * std, f"a tenth of the data's std of {std:.3g}, which adds a percent to it"),
     )
     quantum, reach = _quantum(x, data, sigma_max), float(x.abs().amax(1).quantile(1 - _FAR))
-    std = float((x - x.mean(0)).square().mean().sqrt())
     levels = _QUANTA * quantum, f"half the quantum {quantum:.3g} of the data: less shows its levels"
     if levels[0] > _COARSE * std:
         levels = (

@@ -15,12 +15,19 @@ __all__ = ["law_of", "recipe"]
 
 # The middle of the law of log(sigma / alpha), in units of the data's std, and its width.
 _MIDDLE, _WIDTH = 0.45, 1.5
+# The largest learning rate.
+_RATES = {"unet": 3e-3, "mlp": 2e-3}
+# Samples of a batch, by how many positions a U-Net's finest level has at most.
+_BATCHES = {64: 64, 256: 32}
+_SMALLEST, _OF_MLP = 16, 256
 # Positions, or numbers of a vector, that one batch has at most, to bound its memory.
 _POSITIONS = 2**16
 # Passes through the data after which a network knows them by heart.
 _PASSES = 500
-# Updates: few enough for an hour of one core, at so many operations a second.
-_STEPS, _FEWEST, _SECONDS, _SPEED = 10_000, 1_000, 3600, 5e10
+# Updates: as many as one core of a CPU makes in these seconds, within bounds.
+_FEWEST, _STEPS, _SECONDS = 2_000, 20_000, 600
+# Its operations a second, and the seconds of an update beside them.
+_SPEED, _OVERHEAD = 8e10, 0.004
 
 
 def law_of(sigma_data: float) -> tuple[LogNormal, str]:
@@ -43,22 +50,27 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
         n: The number of samples.
     """
     positions = _positions(event_shape, net)
-    usual = 256 if net.type == "mlp" else 64 if positions <= 128 else 32
-    room = max(1, _POSITIONS // positions)
-    batch = min(usual, 2 ** int(math.log2(room)), max(1, n // 2))
-    why = "small batches leave time for more updates"
+    usual = _OF_MLP
+    if net.type == "unet":
+        usual = next((batch for most, batch in _BATCHES.items() if positions <= most), _SMALLEST)
+    room, half = (2 ** int(math.log2(max(1, m))) for m in (_POSITIONS // positions, n // 2))
+    batch = min(usual, room, half)
+    why = "smaller ones leave time for more updates, larger ones have steadier gradients"
     if batch < usual:
-        why = f"half of the {n} samples" if batch == n // 2 else "so that a step fits into memory"
-    seconds = batch * _operations(event_shape, net) / _SPEED
-    known = max(_FEWEST, int(_PASSES * n / batch))
-    steps = min(_STEPS, known, max(_FEWEST, int(_SECONDS / seconds)))
+        why = (
+            f"at most half of the {n} samples"
+            if batch == half
+            else "so that a step fits into memory"
+        )
+    seconds = _OVERHEAD + batch * _operations(event_shape, net) / _SPEED
+    known = int(_PASSES * n / batch)
+    steps = max(_FEWEST // 2, min(_STEPS, known, max(_FEWEST, int(_SECONDS / seconds))))
     steps = int(significant(steps, 2))
-    reason = f"{significant(steps * batch / n, 2):,g} passes through {n:,} samples"
+    reason = f"{_spelt(steps * seconds)} on one core of a CPU, {_passes(steps * batch / n, n)}"
     if steps < _STEPS:
-        reason += "; more would learn them by heart" if known < _STEPS else "; more are better"
-    reason += f", about {_spelt(steps * seconds)} on one core of a CPU"
+        reason += "; more would learn them by heart" if known < 1.1 * steps else "; more are better"
     return {
-        "lr": (2e-3, "the largest; it falls to 0 along a cosine"),
+        "lr": (_RATES[net.type], "the largest; it falls to 0 along a cosine"),
         "batch_size": (batch, why),
         "steps": (steps, reason),
     }
@@ -88,5 +100,11 @@ def _operations(event_shape: Sequence[int], net: NetConfig) -> float:
 
 def _spelt(seconds: float) -> str:
     if seconds < 90:
-        return "a minute" if seconds > 30 else "half a minute"
-    return f"{significant(seconds / 60, 1 if seconds < 600 else 2):g} minutes"
+        return "about a minute" if seconds > 30 else "half a minute"
+    return f"about {significant(seconds / 60, 1 if seconds < 600 else 2):g} minutes"
+
+
+def _passes(times: float, n: int) -> str:
+    if times < 1:
+        return f"on {significant(100 * times, 2):g} % of the {n:,} samples"
+    return f"{significant(times, 2):,g} passes through the {n:,} samples"
