@@ -312,7 +312,7 @@ def test_info_says_what_a_run_is(run, capsys):
         re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
     )
     parameters = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
-    assert rows["SDE"].startswith("VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.0625, ")
+    assert rows["SDE"].startswith("VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.0108, ")
     assert rows["predicts"] == "edm"
     assert rows["event shape"] == "(1, 8, 8), 64 dimensions"
     assert rows["network"].startswith("UNet(in_channels=1, out_channels=1, channels=[4], ")
@@ -524,7 +524,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--lr 0.5", "belongs to another configuration: lr was 0.002 and is 0.5; take the old "),
+        ("--lr 0.5", "belongs to another configuration: lr was 0.003 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: batch_size was 8 and is 9; "),
         ("--steps 3", "belongs to another configuration: steps was 4 and is 3; "),

@@ -22,8 +22,8 @@ from scoresde.data import Data
 from scoresde.errors import InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import described
-from scoresde.sde import VESDE, Classes, Field
-from scoresde.suggestion import NetConfig, network, reading, suggest
+from scoresde.sde import VESDE, VPSDE, Classes, Field, FlowSDE
+from scoresde.suggestion import NetConfig, network, noise, reading, suggest
 from scoresde.training import Trainer
 
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple)
@@ -68,6 +68,20 @@ def test_a_suggested_model_takes_any_event_with_any_conditions(data):
     assert model(x, 0.5).shape == x.shape
     assert found.config.batch_size <= len(data)
     assert model.sde == found.sde()
+    assert abs(model.steps - found.steps) <= 1  # of noise to three digits
+
+
+@pytest.mark.parametrize(
+    ("sde", "expected"),
+    [
+        (VESDE(0.1, 10.0), math.ceil(math.log(100) / 0.1)),
+        (VESDE(0.1, 10.0, levels=5), None),
+        (VPSDE(), None),
+        (FlowSDE(), None),
+    ],
+)
+def test_steps_are_known_where_levels_are_even(sde, expected):
+    assert noise.steps_of(sde) == expected
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 9, 9), (2, 20), (1, 5, 5, 5)])

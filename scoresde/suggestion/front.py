@@ -16,7 +16,7 @@ from scoresde.objectives import dsm_loss, edm
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, LogNormal, Moments
 from scoresde.suggestion.network import NetConfig, network
-from scoresde.suggestion.noise import NoiseLevels
+from scoresde.suggestion.noise import NoiseLevels, steps_of
 from scoresde.suggestion.recipe import law_of, recipe
 from scoresde.training import TrainConfig
 
@@ -134,14 +134,19 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
 
 
 def model_of(data: Data, net: NetConfig, sde: SDE, seed: int) -> ScoreModel:
-    """Return an untrained model of data, whose weights are a function of the seed."""
+    """Return an untrained model of data, whose weights are a function of the seed.
+
+    It knows in how many steps it is sampled, where that follows from its process.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = net.build(data.event_shape, data.kinds)
-    return ScoreModel(
+    model = ScoreModel(
         network,
         sde,
         data.event_shape,
         moments=Moments(*data.moments()),
         condition_moments=data.condition_moments(),
     )
+    model.steps = steps_of(sde)
+    return model

@@ -35,9 +35,9 @@ from scoresde.checks import seeded
 from scoresde.data import Data
 from scoresde.errors import DataError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
-from scoresde.sde import VESDE
+from scoresde.sde import SDE, VESDE
 
-__all__ = ["NoiseLevels", "significant"]
+__all__ = ["NoiseLevels", "significant", "steps_of"]
 
 # Samples that are compared in pairs, at most, and numbers that this may take.
 _SAMPLES, _BUDGET = 2000, 4e9
@@ -159,6 +159,20 @@ class NoiseLevels:
                 " predictor's cancel",
             },
         )  # fmt: skip
+
+
+def steps_of(sde: SDE) -> int | None:
+    """Return the steps of predictor-corrector sampling that leave variances right to 1 %.
+
+    That is known where the times of the process are even in log(sigma / alpha), else it is None.
+    """
+    if sde.levels is not None:
+        return None
+    parts = sde.log_snr(sde.times(4)).diff() / 2
+    span = float(parts.sum())
+    if not math.isfinite(span) or (parts - span / 4).abs().max() > 1e-6 * span:
+        return None
+    return math.ceil(span / _STEP)
 
 
 def significant(value: float, digits: int = 3) -> float:
