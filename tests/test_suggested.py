@@ -22,7 +22,7 @@ from scoresde.data import Data
 from scoresde.errors import InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import described
-from scoresde.sde import VESDE, VPSDE, Classes, Field, FlowSDE
+from scoresde.sde import EDMSDE, VESDE, VPSDE, Classes, Field, FlowSDE
 from scoresde.suggestion import NetConfig, network, noise, reading, suggest
 from scoresde.training import Trainer
 
@@ -77,7 +77,8 @@ def test_a_suggested_model_takes_any_event_with_any_conditions(data):
         (VESDE(0.1, 10.0), math.ceil(math.log(100) / 0.1)),
         (VESDE(0.1, 10.0, levels=5), None),
         (VPSDE(), None),
-        (FlowSDE(), None),
+        (EDMSDE(), None),
+        (FlowSDE(), math.ceil(math.log(999 / (1 / 99)) / 0.1)),  # even in the ratio, too
     ],
 )
 def test_steps_are_known_where_levels_are_even(sde, expected):

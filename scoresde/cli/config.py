@@ -20,7 +20,7 @@ from scoresde.checks import check_name
 from scoresde.cli import toml
 from scoresde.cli.begin import begin
 from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
-from scoresde.cli.open import opened
+from scoresde.cli.open import PLAIN, opened
 from scoresde.cli.options import Columns, Size, columns_of
 from scoresde.cli.sdes import SDE_WORDS, sde_words, words_of
 from scoresde.data import Data, load
@@ -59,7 +59,7 @@ class DataConfig:
     """The part of a data set of torchvision, train or test, or of one of Hugging Face's."""
     condition: Columns = ()
     size: Size = None
-    standardize: bool = False
+    standardize: Annotated[bool, PLAIN] = False
     """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
     lazy: Annotated[
         bool | None, tyro.conf.arg(help_behavior_hint="(default: where they need more than 1 GiB)")
@@ -106,9 +106,12 @@ else:
             opened("OptimiserOptions", Optimiser(), {"lr": (float, "auto|FLOAT")}),
             tyro.conf.arg(prefix_name=False),
         ),
-        averages=(Averages, tyro.conf.arg(prefix_name=False)),
-        compute=(Compute, tyro.conf.arg(name="speed", prefix_name=False)),
-        keeping=(Keeping, tyro.conf.arg(prefix_name=False)),
+        averages=(opened("AveragesOptions", Averages(), {}), tyro.conf.arg(prefix_name=False)),
+        compute=(
+            opened("ComputeOptions", Compute(), {}),
+            tyro.conf.arg(name="speed", prefix_name=False),
+        ),
+        keeping=(opened("KeepingOptions", Keeping(), {}), tyro.conf.arg(prefix_name=False)),
     )
     """The numbers of a training, of which those that are None suit the data."""
 
@@ -132,9 +135,9 @@ class ObjectiveConfig:
     ] = None
     """The law of the training times, as in lognormal mean=0 std=1.2; auto is one around the
     data."""
-    stratified: bool = False
+    stratified: Annotated[bool, PLAIN] = False
     """Whether the times of a batch are spread evenly over their law."""
-    learned_weight: bool = False
+    learned_weight: Annotated[bool, PLAIN] = False
     """Whether the weight is also learnt, beside the score, by the uncertainty of each noise level;
     for the loss dsm."""
 
@@ -200,7 +203,9 @@ class RunConfig:
     """What is lowered."""
     train: Annotated[TrainOptions, tyro.conf.arg(name="training")] = field(default=TrainOptions())
     """How long, on what, and by which random numbers."""
-    init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    init: Annotated[
+        str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: none)")
+    ] = None
     """A model to begin with, as a folder, a packaged name or one of the hub: its network, weights,
     units and SDE are kept, and classes that it does not know are added."""
     log_to: Annotated[

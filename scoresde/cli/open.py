@@ -9,26 +9,53 @@ from typing import Annotated, Any, ClassVar, Self
 
 import tyro
 
-__all__ = ["Open", "opened"]
+__all__ = ["PLAIN", "Open", "opened"]
 
 _WORD = "auto"
+_WORDS = {"None": "none", "": "none", "False": "no", "True": "yes"}
+
+
+def plainly(default: str) -> str:
+    """Return how a default is written for people.
+
+    Examples:
+        >>> print(plainly("20000"), plainly("False"), plainly("0.0"))
+        (default: 20,000) (default: no) (default: 0)
+    """
+    try:
+        text = f"{int(default):,}"
+    except ValueError:
+        try:
+            text = f"{float(default):g}"
+        except ValueError:
+            text = _WORDS.get(default, default)
+    return f"(default: {text})"
+
+
+PLAIN = tyro.conf.arg(help_behavior_hint=plainly)
+"""The annotation of an option whose default is shown as people write it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Open:
-    """Base of the options of a configuration; those that are None are open.
+    """Base of the options of a configuration; of those that may be open the ones that are None are.
 
     What is given is checked when the options are made.
     """
 
     base: ClassVar[Any]
+    may: ClassVar[frozenset[str]]
 
     def __post_init__(self) -> None:
         whole = self.over(self.base)
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value is not None and not isinstance(value, Open):
-                object.__setattr__(self, f.name, getattr(whole, f.name))
+        for name, value in self._given().items():
+            if not isinstance(value, Open):
+                object.__setattr__(self, name, getattr(whole, name))
+
+    def _given(self) -> dict[str, Any]:
+        """Return the options that are not open."""
+        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: value for k, value in every.items() if value is not None or k not in self.may}
 
     @classmethod
     def of(cls, whole: Any) -> Self:
@@ -44,13 +71,11 @@ class Open:
 
     def over(self, chosen: Any) -> Any:
         """Return a configuration with the values that are given, and the others of `chosen`."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(
             chosen,
             **{
                 name: value.over(getattr(chosen, name)) if isinstance(value, Open) else value
-                for name, value in given.items()
-                if value is not None
+                for name, value in self._given().items()
             },
         )
 
@@ -60,14 +85,9 @@ class Open:
 
     def open(self) -> set[str]:
         """Return the names of those that are open, of the parts too."""
-        found: set[str] = set()
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Open):
-                found |= value.open()
-            elif value is None:
-                found.add(f.name)
-        return found
+        found = {name for name in self.may if getattr(self, name) is None}
+        parts = [getattr(self, f.name) for f in fields(self)]
+        return found.union(*(part.open() for part in parts if isinstance(part, Open)))
 
 
 def _part(default: object) -> type[Open] | None:
@@ -95,9 +115,14 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
             known.append((f.name, Annotated[(part, *notes)] if notes else part, field(default=own)))
         else:
             value = getattr(base, f.name)
-            known.append((f.name, hints[f.name], field(default=value)))
+            known.append((f.name, Annotated[hints[f.name], PLAIN], field(default=value)))
     made = make_dataclass(
-        name, known, bases=(Open,), frozen=True, kw_only=True, namespace={"base": base}
+        name,
+        known,
+        bases=(Open,),
+        frozen=True,
+        kw_only=True,
+        namespace={"base": base, "may": frozenset(may)},
     )
     made.__doc__ = kind.__doc__
     made.__module__ = __name__

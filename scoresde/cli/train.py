@@ -37,7 +37,9 @@ class Train:
     out: Path
     """The folder of the run: checkpoints, log.jsonl, the model, and config.toml, the options."""
     settings: Annotated[RunConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes]
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    config: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
+    ] = None
     """The config.toml of a run, to make it again; options that are given here go before it."""
 
     @classmethod
