@@ -40,7 +40,7 @@ from scoresde.sde import SDE, VESDE
 __all__ = ["NoiseLevels", "significant", "steps_of"]
 
 # Samples that are compared in pairs, at most, and numbers that this may take.
-_SAMPLES, _BUDGET = 2000, 4e9
+_SAMPLES, _BUDGET = 2000, 2e9
 # How far samples may differ: the squares of other distances, summed up, leave float64.
 _SMALLEST, _LARGEST = 1e-140, 1e140
 # The share of pairs that may be further apart than sigma_max: those of one outlier in 400.
@@ -209,7 +209,9 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     nearest = apart.masked_fill(apart <= 1e-9 * sigma_max, math.inf).amin(1)
     middle = float(nearest[nearest.isfinite()].median())
     std = float((x - x.mean(0)).square().mean().sqrt())
-    stds = torch.linalg.svdvals((x - x.mean(0)) / math.sqrt(n))
+    centred = (x - x.mean(0)) / math.sqrt(n)
+    smaller = centred.T @ centred if size < n else centred @ centred.T
+    stds = torch.linalg.eigvalsh(smaller).clamp(min=0).sqrt().flip(0)
     thin = float(stds[stds > 1e-3 * stds[0]].min())
     chosen, why = min(
         (
