@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import different, said
 
-import scoresde
 from scoresde import cli
 from scoresde.cli import main
 from scoresde.cli.config import DataConfig, NetOptions, RunConfig, TrainOptions
@@ -23,7 +22,9 @@ from scoresde.errors import InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import described
 from scoresde.sde import EDMSDE, VESDE, VPSDE, Classes, Field, FlowSDE
-from scoresde.suggestion import NetConfig, network, noise, reading, suggest
+from scoresde.suggestion import NetConfig, noise, suggest
+from scoresde.suggestion.network import network, reading
+from scoresde.suggestion.recipe import recipe
 from scoresde.training import Trainer
 
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple)
@@ -121,7 +122,7 @@ def test_a_u_net_sees_the_whole_event_and_its_batch_fits_into_memory(sides):
     finest = [math.ceil(side / net.patch) for side in sides]
     assert all(math.ceil(side / 2 ** (len(net.channels) - 1)) <= 8 for side in finest)
     assert math.prod(finest) <= 2**14
-    batch = scoresde.suggestion.recipe.recipe(shape, net, 1000)["batch_size"][0]
+    batch = recipe(shape, net, 1000)["batch_size"][0]
     assert batch * math.prod(finest) <= 2**16
 
 

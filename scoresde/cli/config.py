@@ -28,7 +28,8 @@ from scoresde.errors import InvalidValueError
 from scoresde.objectives import LearnedWeight
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, Stratified
-from scoresde.suggestion import NetConfig, Suggestion, model_of, suggest
+from scoresde.suggestion import NetConfig, Suggestion, suggest
+from scoresde.suggestion.front import model_of
 from scoresde.training import (
     Averages,
     Callback,

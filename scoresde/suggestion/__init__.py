@@ -5,8 +5,8 @@ from the shape of a sample, and the numbers of the training from both and from e
 (`examples/benchmarks/recipes.py`).
 """
 
-from scoresde.suggestion.front import Suggestion, model_of, suggest
-from scoresde.suggestion.network import NetConfig, network, reading
+from scoresde.suggestion.front import Suggestion, suggest
+from scoresde.suggestion.network import NetConfig
 from scoresde.suggestion.noise import NoiseLevels
 
-__all__ = ["NetConfig", "NoiseLevels", "Suggestion", "model_of", "network", "reading", "suggest"]
+__all__ = ["NetConfig", "NoiseLevels", "Suggestion", "suggest"]
