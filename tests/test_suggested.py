@@ -1,6 +1,7 @@
 """The network and the training that are suggested: they fit any data, and the command agrees."""
 
 import math
+import re
 import shlex
 import tomllib
 import warnings
@@ -242,3 +243,18 @@ def test_samples_that_are_all_the_same_are_told_before_anything_is_made(tmp_path
     assert main(words) == 1
     assert "are one point, which has no scale" in said(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_help_is_in_groups_with_defaults_as_people_write_them(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    groups = re.findall(r"^\W*(\w+) options \W*$", text, re.MULTILINE)
+    assert groups == [
+        *("data", "network", "objective", "training"),
+        *("optimiser", "averages", "speed", "keeping"),
+    ]
+    shown = re.findall(r"\(default: ([^)]*)\)", text)
+    assert {"auto", "1,000", "no", "none"} <= set(shown)
+    assert not {"", "None", "False", "1000"} & set(shown)
