@@ -60,14 +60,9 @@ class Open:
     @classmethod
     def of(cls, whole: Any) -> Self:
         """Return options of which none is open."""
-        return cls(
-            **{
-                f.name: part.of(getattr(whole, f.name))
-                if (part := _part(f.default)) is not None
-                else getattr(whole, f.name)
-                for f in fields(cls)
-            }
-        )
+        values = {f.name: getattr(whole, f.name) for f in fields(cls)}
+        parts = {f.name: f.default for f in fields(cls) if isinstance(f.default, Open)}
+        return cls(**values | {name: part.of(values[name]) for name, part in parts.items()})
 
     def over(self, chosen: Any) -> Any:
         """Return a configuration with the values that are given, and the others of `chosen`."""
@@ -90,10 +85,6 @@ class Open:
         return found.union(*(part.open() for part in parts if isinstance(part, Open)))
 
 
-def _part(default: object) -> type[Open] | None:
-    return type(default) if isinstance(default, Open) else None
-
-
 def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
     """Return a class of options for the configurations of the type of `base`.
 
@@ -101,7 +92,7 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
         name: That of the class.
         base: A configuration, whose values are the defaults of the options that cannot be open.
         may: Those that may: the type of a value, its metavar, and further annotations.
-        parts: The classes of parts, and further annotations.
+        parts: The classes of parts, and an annotation of each.
     """
     kind = type(base)
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -110,9 +101,8 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
         if f.name in may:
             known.append((f.name, _annotated(*may[f.name]), field(default=None)))
         elif f.name in parts:
-            part, *notes = parts[f.name]
-            own = part() if issubclass(part, Open) else getattr(base, f.name)
-            known.append((f.name, Annotated[(part, *notes)] if notes else part, field(default=own)))
+            part, note = parts[f.name]
+            known.append((f.name, Annotated[part, note], field(default=part())))
         else:
             value = getattr(base, f.name)
             known.append((f.name, Annotated[hints[f.name], PLAIN], field(default=value)))
