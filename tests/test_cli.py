@@ -315,7 +315,7 @@ def test_info_says_what_a_run_is(run, capsys):
     assert rows["samples"] == "1 channel of 8x8: 64 dimensions"
     assert rows["units"] == "whole numbers from 0 to 16, learnt as numbers from -1 to 1"
     assert rows["conditions"] == "label, one of 10 classes, 0 to 9"
-    assert rows["noise"].endswith("x_t = x_0 + sigma_t z, sigma_t from 0.01 to 50 (VESDE)")
+    assert "x_t = x_0 + sigma_t z, sigma_t from 0.0108 to " in rows["noise"]
     assert rows["predicts"] == "the clean sample, under EDM's preconditioning"
     assert rows["network"] == f"UNet, {parameters:,} parameters in float32, 4 wide"
     assert rows["data"] == "mean -0.3895, std 0.5416 in the numbers that are learnt"
@@ -547,7 +547,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--lr 0.5", "belongs to another configuration: lr was 0.001 and is 0.5; take the old "),
+        ("--lr 0.5", "belongs to another configuration: lr was 0.002 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
         ("--steps 3", "belongs to another configuration: steps was 4 and is 3; "),
@@ -574,8 +574,6 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("digits", "--steps -1", "--steps must be an integer >= 1, got -1"),
-        ("digits", "--learned-weight --loss ism", "a learned weight needs a loss that is posi"),
         ("digits", "--channels 1", "--channels must be one width, 2 or more, per level, got (1,)"),
         ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
@@ -599,6 +597,8 @@ def test_wrong_options_of_train_are_told_in_one_line(
     ("options", "message"),
     [
         ("--lr 0", "lr must be positive and finite, got 0.0"),
+        ("--steps -1", "steps must be an integer >= 1, got -1"),
+        ("--learned-weight --loss ism", "a learned weight needs a loss that is positive"),
         ("--patience 3", "patience waits for the loss of held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
@@ -673,7 +673,7 @@ def test_images_get_a_u_net_and_anything_else_an_mlp(vectors, tmp_path, capsys):
         Image.new("RGB", (21, 18), (80 * i, 0, 255)).save(folder / f"{i}.png")
     assert train(tmp_path / "a", "--size", "17", source=folder, steps=1) == 0
     assert "3 samples of shape (3, 17, 17)\n" in capsys.readouterr().out
-    assert ScoreModel.from_pretrained(tmp_path / "a").net.config["patch"] == 2
+    assert ScoreModel.from_pretrained(tmp_path / "a").net.config["patch"] == 1
     assert ScoreModel.from_pretrained(vectors).net.config["hidden"] == [4]
 
 
@@ -742,8 +742,8 @@ def test_ctrl_c_while_drawing_ends_in_130(run, tmp_path, capsys, monkeypatch):
 
 def test_a_traceback_is_shown_to_those_who_ask_for_it(monkeypatch, tmp_path):
     monkeypatch.setenv("SCORESDE_DEBUG", "1")
-    with pytest.raises(ValueError, match="steps must be an integer"):
-        train(tmp_path, "--steps", "0")
+    with pytest.raises(DataError, match="does not exist"):
+        train(tmp_path, source="./nothing.npy")
 
 
 @pytest.mark.filterwarnings("default")

@@ -14,7 +14,7 @@ from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, VPSDE, Classes, Field, facts
-from scoresde.training import Pictures, Trainer
+from scoresde.training import Pictures, TrainConfig, Trainer
 from scoresde.units import BYTES, Identity, Standardize
 
 
@@ -54,9 +54,7 @@ def test_pictures_have_the_conditions_of_the_data(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Pictures, "_condition", watched)
     pictures = Pictures(tmp_path, n=45)
-    config = RunConfig(data=DataConfig(source="")).train.changed(
-        steps=2, batch_size=8, save_every=1, held_out=0.25
-    )
+    config = TrainConfig().changed(steps=2, batch_size=8, save_every=1, held_out=0.25)
     trainer = Trainer(model, data, config, folder=tmp_path, callbacks=[pictures])
     trainer.train()
     held = trainer.held_out.data.condition(slice(None))["y"]

@@ -18,6 +18,7 @@ from scoresde.data import BYTES, Data
 from scoresde.errors import DataError, InvalidTypeError, ScoreSDEError, ShapeError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
 from scoresde.sde import VESDE
+from scoresde.suggestion import noise
 from scoresde.targets import Gaussian, GaussianMixture
 
 
@@ -31,7 +32,7 @@ def normal(n, *event, seed=0):
 
 @given(st.integers(1, 200_000))
 def test_the_ratio_of_levels_solves_the_papers_equation(size):
-    ratio, _ = suggestion._ratio(size)
+    ratio, _ = noise._ratio(size)
     middle = math.sqrt(2 * size) * (ratio - 1)
     overlap = scipy.stats.norm.cdf(middle + 3 * ratio) - scipy.stats.norm.cdf(middle - 3 * ratio)
     assert overlap > 0.5 - 1e-9
@@ -41,35 +42,36 @@ def test_the_ratio_of_levels_solves_the_papers_equation(size):
 
 def test_for_cifar_the_ladder_is_that_of_the_paper():
     # 232 levels from 50 to .01, 5 steps of 6.2e-6 / .01^2 each (its table 2)
-    ratio, _ = suggestion._ratio(3072)
+    ratio, _ = noise._ratio(3072)
     assert 1 + math.log(5000) / math.log(ratio) == pytest.approx(232, rel=0.06)
-    kappa, k, left = suggestion._annealing(5000 ** (1 / 231))
+    kappa, k, left = noise._annealing(5000 ** (1 / 231))
     assert k == 5
     assert kappa == pytest.approx(0.062, rel=0.01)
     assert left <= 1.056
 
 
 def test_a_ladder_needs_28_levels_in_64_dimensions_and_105_in_784():
-    levels = {d: 1 + math.log(3800) / math.log(suggestion._ratio(d)[0]) for d in (64, 784)}
+    levels = {d: 1 + math.log(3800) / math.log(noise._ratio(d)[0]) for d in (64, 784)}
     assert levels == pytest.approx({64: 28, 784: 105}, abs=1)
 
 
 @given(st.integers(1, 100), st.integers(5, 20), st.integers(0, 2**32))
 def test_a_ladder_has_the_fewest_levels_whose_ratio_is_small_enough(size, n, seed):
     found = scoresde.suggest(normal(n, size, seed=seed))
-    most, _ = suggestion._ratio(size)
+    most, _ = noise._ratio(size)
     span = math.log(found.sigma_max / found.sigma_min)
     assert found.ratio == pytest.approx(math.exp(span / (found.levels - 1)))
     assert found.ratio <= most * (1 + 1e-12)
     assert found.levels == 2 or math.exp(span / (found.levels - 2)) > most
     ladder = found.ladder()
     sigma = ladder.sigma(ladder.times())
-    assert torch.allclose(sigma[:-1] / sigma[1:], torch.full_like(sigma[1:], found.ratio))
+    expected = torch.full_like(sigma[1:], found.ratio)  # its ends have three digits
+    assert torch.allclose(sigma[:-1] / sigma[1:], expected, rtol=0.01)
 
 
 @pytest.mark.parametrize("ratio", [1.04, 1.2, 1.36])
 def test_annealed_steps_leave_the_variance_that_is_foretold(ratio):
-    kappa, k, left = suggestion._annealing(ratio)
+    kappa, k, left = noise._annealing(ratio)
     sde = VESDE(0.1, 1.0)
     score = oracle.gaussian(sde, 0.0, 0.0)
     s = torch.tensor(sde.eps, dtype=torch.float64)
@@ -78,7 +80,7 @@ def test_annealed_steps_leave_the_variance_that_is_foretold(ratio):
     _, variance = found(zero, zero + (0.1 * ratio) ** 2)
     assert float(variance) / 0.1**2 == pytest.approx(left, rel=1e-9)
     assert left <= 1.056
-    fewer = suggestion._annealing(ratio)[1] - 1
+    fewer = noise._annealing(ratio)[1] - 1
     kappas = torch.linspace(1e-3, 0.999, 4000, dtype=torch.float64)
     settled = 2 / (2 - kappas)
     if fewer:
@@ -224,7 +226,7 @@ def test_any_shape_and_number_of_samples_gives_usable_figures(event, n):
     found = suggestion.suggest(normal(n, *event))
     assert 0 < found.sigma_min < found.sigma_max < math.inf
     assert found.levels >= 2
-    assert found.sde().sigma_max == found.sigma_max
+    assert found.sde().sigma_max == pytest.approx(found.sigma_max, rel=5e-3)
     x = scoresde.sample(
         Gaussian(torch.zeros(event), var=1.0).at(found.sde()), found.sde(), found.sampler(), n=2,
         steps=found.steps, seed=0,

@@ -117,13 +117,20 @@ class LawChoice(Choice):
 
 
 def words(kind: type[Choice], *, optional: bool = False) -> Any:
-    """Return how the command line reads and shows a choice of a table, maybe that of none."""
+    """Return how the command line reads and shows a choice of a table.
+
+    Args:
+        kind: What is chosen.
+        optional: Whether the word auto is read too, as None.
+    """
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
-        metavar="{" + ",".join(kind.table) + "} [PARAMETER=VALUE ...]",
-        instance_from_str=lambda given: None if optional and not given else kind.of_words(given),
+        metavar=f"{'auto|' * optional}{{{','.join(kind.table)}}} [PARAMETER=VALUE ...]",
+        instance_from_str=lambda given: (
+            None if optional and list(given) == ["auto"] else kind.of_words(given)
+        ),
         is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
-        str_from_instance=lambda value: [] if value is None else value.as_words(),
+        str_from_instance=lambda value: ["auto"] if value is None else value.as_words(),
     )
 
 

@@ -1,38 +1,50 @@
 """A run as one tree of frozen dataclasses, from which come the options and the file.
 
+What is left open is chosen for the data when there are some (`RunConfig.begun`).
+
 `scoresde train` has an option for every field, the run's folder holds them all as `config.toml`,
 and `scoresde train --config run/config.toml --out other/` makes the same run again.
 """
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-import torch
 import tyro
-from torch import nn
 
 from scoresde.checks import check_name
 from scoresde.cli import toml
 from scoresde.cli.begin import begin
 from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
+from scoresde.cli.open import PLAIN, opened
 from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
+from scoresde.cli.sdes import SDE_WORDS, sde_words, words_of
 from scoresde.data import Data, load
 from scoresde.errors import InvalidValueError
-from scoresde.nn import MLP, UNet
 from scoresde.objectives import LearnedWeight
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE, SDES, VESDE, Classes, Field, Moments, Stratified
-from scoresde.training import Callback, Pictures, TensorBoard, Trackio, TrainConfig, WandB
+from scoresde.sde import SDE, Stratified
+from scoresde.suggestion import NetConfig, Suggestion, suggest
+from scoresde.suggestion.front import model_of
+from scoresde.training import (
+    Averages,
+    Callback,
+    Compute,
+    Keeping,
+    Optimiser,
+    Pictures,
+    TensorBoard,
+    Trackio,
+    TrainConfig,
+    WandB,
+)
 from scoresde.training.update import Loss
 
-__all__ = ["SDE_WORDS", "DataConfig", "NetConfig", "ObjectiveConfig", "RunConfig"]
+__all__ = ["SDE_WORDS", "DataConfig", "NetOptions", "ObjectiveConfig", "RunConfig", "TrainOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +63,7 @@ class DataConfig:
     size: Size = None
     layout: Layout = None
     missing: Missing = "raise"
-    standardize: bool = False
+    standardize: Annotated[bool, PLAIN] = False
     """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
     lazy: Annotated[
         bool | None, tyro.conf.arg(help_behavior_hint="(default: where they need more than 1 GiB)")
@@ -77,76 +89,39 @@ class DataConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetConfig:
-    """A network that suits the data: a U-Net for images, an MLP for anything else."""
-
-    channels: Annotated[
-        tuple[int, ...],
-        tyro.conf.arg(
-            metavar="INT [INT ...]", help_behavior_hint="(default: 32 64, or 128 128 128 in an MLP)"
+if TYPE_CHECKING:  # they are made below, of configurations
+    NetOptions: TypeAlias = Any
+    TrainOptions: TypeAlias = Any
+else:
+    _INTS = tuple[int, ...]
+    NetOptions = opened(
+        "NetOptions",
+        NetConfig(type="unet", channels=(8,)),
+        {
+            "type": (str, "auto|{unet,mlp}", tyro.conf.arg(name="net")),
+            "channels": (_INTS, "auto|INT [INT ...]"),
+            "blocks": (int, "auto|INT"),
+            "patch": (int, "auto|INT"),
+            "attention": (_INTS, "auto|[INT ...]"),
+        },
+    )
+    """The options of a network, of which those that are None suit the data."""
+    TrainOptions = opened(
+        "TrainOptions",
+        TrainConfig(),
+        {"steps": (int, "auto|INT"), "batch_size": (int, "auto|INT")},
+        optimiser=(
+            opened("OptimiserOptions", Optimiser(), {"lr": (float, "auto|FLOAT")}),
+            tyro.conf.arg(prefix_name=False),
         ),
-    ] = ()
-    """Widths of the levels of a U-Net (for images), or of the hidden layers of an MLP."""
-    blocks: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1)")
-    ] = None
-    """Residual blocks of each level of a U-Net, on the way down and on the way up."""
-    patch: Annotated[
-        int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 2 from 16 pixels a side on)"),
-    ] = None
-    """Side of the patches that a U-Net begins with, 1 for none; larger is cheaper and coarser."""
-    attention: tuple[int, ...] = ()
-    """Levels of a U-Net with self-attention, counted from 0, the finest."""
-    dropout: float = 0.0
-    """The share of features that is dropped in training, in [0, 1)."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise InvalidValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
-
-    def fitted(self, event_shape: tuple[int, ...]) -> Self:
-        """Return it with the values that are left open chosen for events of a shape.
-
-        Raises:
-            InvalidValueError: An option of a U-Net is given where an MLP is built.
-        """
-        if len(event_shape) == 3:
-            patch = 2 if min(event_shape[1:]) >= 16 else 1
-            return replace(
-                self,
-                channels=self.channels or (32, 64),
-                blocks=1 if self.blocks is None else self.blocks,
-                patch=patch if self.patch is None else self.patch,
-            )
-        for name in ("blocks", "patch", "attention"):
-            if getattr(self, name) not in (None, ()):
-                raise InvalidValueError(
-                    f"{name} is an option of U-Nets, which are for images; these data have the "
-                    f"shape {event_shape} and get an MLP: leave it out"
-                )
-        return replace(self, channels=self.channels or (128, 128, 128))
-
-    def build(
-        self, event_shape: tuple[int, ...], kinds: Mapping[str, Classes | Field]
-    ) -> nn.Module:
-        """Return the network, its weights drawn from torch's global generator.
-
-        Args:
-            event_shape: The shape of one sample.
-            kinds: The conditions that it takes.
-        """
-        own = self.fitted(event_shape)
-        known: dict[str, Any] = dict(
-            num_classes={k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)},
-            condition={k: kind.shape for k, kind in kinds.items() if isinstance(kind, Field)},
-            dropout=own.dropout,
-        )
-        if own.blocks is None or own.patch is None:
-            return MLP(event_shape, hidden=own.channels, **known)
-        known |= dict(blocks=own.blocks, patch=own.patch, attention=own.attention)
-        return UNet(event_shape[0], channels=own.channels, **known)
+        averages=(opened("AveragesOptions", Averages(), {}), tyro.conf.arg(prefix_name=False)),
+        compute=(
+            opened("ComputeOptions", Compute(), {}),
+            tyro.conf.arg(name="speed", prefix_name=False),
+        ),
+        keeping=(opened("KeepingOptions", Keeping(), {}), tyro.conf.arg(prefix_name=False)),
+    )
+    """The numbers of a training, of which those that are None suit the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +140,12 @@ class ObjectiveConfig:
     law: Annotated[
         LawChoice | None,
         words(LawChoice, optional=True),
-        tyro.conf.arg(help_behavior_hint="(default: the SDE's own)"),
     ] = None
-    """The law of the training times, as in lognormal mean=0 std=1.2."""
-    stratified: bool = False
+    """The law of the training times, as in lognormal mean=0 std=1.2; auto is one around the
+    data."""
+    stratified: Annotated[bool, PLAIN] = False
     """Whether the times of a batch are spread evenly over their law."""
-    learned_weight: bool = False
+    learned_weight: Annotated[bool, PLAIN] = False
     """Whether the weight is also learnt, beside the score, by the uncertainty of each noise level;
     for the loss dsm."""
 
@@ -198,41 +173,6 @@ class ObjectiveConfig:
         return functools.partial(loss, **bound)
 
 
-def _sde_of(words: list[str]) -> SDE:
-    """Return the SDE that `VESDE sigma_max=10` spells."""
-    if not words:
-        raise InvalidValueError("give the name of an SDE, as in `VESDE sigma_max=10`")
-    name, *parameters = words
-    table: dict[str, Any] = {"type": name}
-    for word in parameters:
-        key, sign, text = word.partition("=")
-        try:
-            table[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-            what = f"{key}={text}" if sign else word
-            raise InvalidValueError(
-                f"cannot read {what!r}; write the parameters of an SDE as in `VESDE sigma_max=10`"
-            ) from error
-    sde: SDE = toml.build(SDE, table, f"{name}.")
-    return sde
-
-
-def _words_of(sde: SDE) -> list[str]:
-    """Return the inverse, without what is the class's default."""
-    usual = {f.name: f.default for f in dataclasses.fields(sde)}
-    table = toml.tables(sde)
-    changed = [k for k in table if k != "type" and getattr(sde, k) != usual[k]]
-    values = {k: repr(getattr(sde, k)).strip("()").replace(" ", "") for k in changed}
-    return [table["type"], *(f"{k}={v}" for k, v in values.items())]
-
-
-SDE_WORDS = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="{" + ",".join(SDES) + "} [PARAMETER=VALUE ...]",
-    instance_from_str=_sde_of,
-    is_instance=lambda value: isinstance(value, SDE),
-    str_from_instance=_words_of,
-)
 _LOGS: Mapping[str, Callable[[Path], Callback]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
@@ -241,28 +181,39 @@ _LOGS: Mapping[str, Callable[[Path], Callback]] = {
 }
 
 
+def reason(found: Suggestion, name: str) -> str:
+    """Return why an option has the value that was suggested."""
+    why = found.reasons
+    if name == "sde":
+        return f"from {why['sigma_min']}; to {why['sigma_max']}"
+    return why["updates" if name == "steps" else name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """All that a run is made of: with the same versions and threads, the same weights bit for bit.
+
+    What is None, of the SDE, the law of times, the network and the training, is chosen when there
+    are data (`begun`); nothing is then left open.
 
     Raises:
         InvalidValueError, UnknownNameError: A value is impossible, or a name unknown.
     """
 
-    data: Annotated[DataConfig, tyro.conf.arg(name="")]
+    data: Annotated[DataConfig, tyro.conf.arg(name="data")]
     """Where the data come from."""
-    sde: Annotated[SDE, SDE_WORDS] = field(default=VESDE())
+    sde: Annotated[SDE | None, sde_words(optional=True)] = None
     """The name, then what differs from its defaults, as in VPSDE beta_max=10, or in NCSNLadder
-    sigmas=0.1,1,10."""
-    net: Annotated[NetConfig, tyro.conf.arg(name="")] = NetConfig()
-    """The network."""
-    objective: Annotated[ObjectiveConfig, tyro.conf.arg(name="")] = ObjectiveConfig()
+    sigmas=0.1,1,10; auto is a VESDE between noise that the data do not show and their size."""
+    net: Annotated[NetOptions, tyro.conf.arg(name="network")] = field(default=NetOptions())
+    """What the score is made of; auto is what suits the shape and the number of the samples."""
+    objective: Annotated[ObjectiveConfig, tyro.conf.arg(name="objective")] = ObjectiveConfig()
     """What is lowered."""
-    train: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes] = field(
-        default=TrainConfig()
-    )
-    """The numbers of the training."""
-    init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    train: Annotated[TrainOptions, tyro.conf.arg(name="training")] = field(default=TrainOptions())
+    """How long, on what, and by which random numbers."""
+    init: Annotated[
+        str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: none)")
+    ] = None
     """A model to begin with, as a folder, a packaged name or one of the hub: its network, weights,
     units and SDE are kept, and classes that it does not know are added."""
     log_to: Annotated[
@@ -276,6 +227,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in self.log_to:
             check_name("log", name, _LOGS)
+        for name, kind, options in (
+            ("train", TrainConfig, TrainOptions), ("net", NetConfig, NetOptions),
+        ):  # fmt: skip
+            if isinstance(whole := getattr(self, name), kind):
+                object.__setattr__(self, name, options.of(whole))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -304,36 +260,98 @@ class RunConfig:
         """
         return [_LOGS[name](folder) for name in dict.fromkeys(self.log_to)]
 
+    @property
+    def config(self) -> TrainConfig:
+        """The numbers of the training; those that are open have their usual values."""
+        whole: TrainConfig = self.train.over(TrainConfig())
+        return whole
+
     def loss(self, model: ScoreModel) -> Loss:
         """Return what is lowered, for the variance that a model assumes of its data."""
-        return self.objective.build(self.sde, model.moments.mean_variance())
+        return self.objective.build(model.sde, model.moments.mean_variance())
 
-    def begun(self, data: Data) -> tuple[Self, ScoreModel, Data]:
+    @classmethod
+    def of(cls, found: Suggestion, data: DataConfig) -> Self:
+        """Return a run of what was suggested."""
+        law = LawChoice("lognormal", {"mean": found.law.mean, "std": found.law.std})
+        objective = ObjectiveConfig(law=law)
+        return cls(
+            data=data, sde=found.sde(), net=found.net, objective=objective, train=found.config
+        )
+
+    def words(self) -> dict[str, str]:
+        """Return the values of the options that are chosen for data, where none is open.
+
+        Of a run that begins with a model there is no network.
+        """
+        law = self.objective.law
+        assert self.sde is not None  # as nothing is open
+        assert law is not None
+        network = {}
+        if self.init is None:
+            network = {"net": self.net.type, "channels": " ".join(map(str, self.net.channels))}
+            network |= {"patch": str(self.net.patch)} if self.net.type == "unet" else {}
+        return {
+            "sde": " ".join(words_of(self.sde)),
+            **network,
+            "law": " ".join(law.as_words()),
+            "lr": f"{self.train.optimiser.lr:g}",
+            "batch_size": str(self.train.batch_size),
+            "steps": str(self.train.steps),
+        }
+
+    def open(self) -> set[str]:
+        """Return the names of the options that are open."""
+        names: set[str] = self.train.open()
+        if self.init is None:
+            names |= {"net" if name == "type" else name for name in self.net.open()}
+        others = {"sde": self.sde, "law": self.objective.law}
+        return names | {name for name, value in others.items() if value is None}
+
+    def like(self, other: Self) -> Self:
+        """Return the run with what is open as in another one, of which nothing is."""
+        law = self.objective.law or other.objective.law
+        return replace(
+            self,
+            sde=self.sde or other.sde,
+            net=self.net.filled(other.net.over(NetOptions.base)) if self.init is None else self.net,
+            objective=replace(self.objective, law=law),
+            train=self.train.filled(other.config),
+        )
+
+    def begun(
+        self, data: Data, tell: Callable[[str], None] = lambda line: None
+    ) -> tuple[Self, ScoreModel, Data]:
         """Return the run with all that was left open, its model, and the data in its units.
 
         A new model is untrained, its weights a function of the seed.
 
+        Args:
+            data: What is to be learnt.
+            tell: What is told each choice with its reason.
+
         Raises:
             InvalidValueError, ShapeError: The model to begin with does not suit the options or the
-                data.
+                data, or the network does not suit them.
+            DataError: Something is open, and the data do not say it: they are all the same.
         """
+        run, model = self, None
         if self.init is not None:
             model, data = begin(self.init, data)
-            if self.net != NetConfig() or self.sde not in (VESDE(), model.sde):
+            if self.net != NetOptions() or self.sde not in (None, model.sde):
                 raise InvalidValueError(
                     f"{self.init} has its own network and SDE, {model.sde}; leave out the options "
                     "of others"
                 )
-            return replace(self, sde=model.sde), model, data
-        run = replace(self, net=self.net.fitted(data.event_shape))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.train.seed)
-            net = run.net.build(data.event_shape, data.kinds)
-        model = ScoreModel(
-            net,
-            self.sde,
-            data.event_shape,
-            moments=Moments(*data.moments()),
-            condition_moments=data.condition_moments(),
-        )
+            run = replace(self, sde=model.sde)
+        if names := run.open():
+            found = suggest(data, net=self.net.type)
+            run = run.like(self.of(found, run.data))
+            for name, words in run.words().items():
+                if name in names:
+                    tell(f"  --{name.replace('_', '-')} {words}  {reason(found, name)}")
+        if model is None:
+            assert run.sde is not None  # as nothing is open
+            net = run.net.over(NetOptions.base)
+            model = model_of(data, net, run.sde, run.config.seed)
         return run, model, data

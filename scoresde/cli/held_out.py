@@ -101,7 +101,7 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
         data, part, trained = _of_run(command, run, model)
     tell(f"data: {part}, {len(data):,} samples")
     if trained:
-        share = run is not None and run.train.keeping.held_out
+        share = run is not None and run.config.keeping.held_out
         cure = "leave --data out for the part that it held out" if share else (
             "take data that were kept apart"
         )  # fmt: skip
@@ -118,9 +118,9 @@ def learnt(command: Asks, source: str, model: ScoreModel) -> Data:
     run = run_of(command.checkpoint)
     split = _usual(source, "train")
     data = _read(command, run, source, split, model)
-    if run is None or not _is_trained_on(run, source, split) or not run.train.keeping.held_out:
+    if run is None or not _is_trained_on(run, source, split) or not run.config.keeping.held_out:
         return data
-    return data.split(run.train.keeping.held_out, seed=run.train.seed)[0]
+    return data.split(run.config.keeping.held_out, seed=run.config.seed)[0]
 
 
 def run_of(checkpoint: str) -> RunConfig | None:
@@ -136,7 +136,7 @@ def run_of(checkpoint: str) -> RunConfig | None:
 
 def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str, bool]:
     """Return the data of a run that it was not trained on, what they are, and whether it was."""
-    source, share = run.data.source, run.train.keeping.held_out
+    source, share = run.data.source, run.config.keeping.held_out
     split = command.split or run.data.split or _usual(source, "train" if share else "test")
     if not Path(source).exists() and not is_name(source) and not source.startswith("hf:"):
         raise InvalidValueError(
@@ -149,7 +149,7 @@ def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str
         return data, told, False
     if not share:
         return data, told, True
-    return data.split(share, seed=run.train.seed)[1], f"what the run held out of {told}", False
+    return data.split(share, seed=run.config.seed)[1], f"what the run held out of {told}", False
 
 
 def _read(

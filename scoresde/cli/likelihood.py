@@ -25,8 +25,8 @@ from scoresde.cli.terminal import show, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
-from scoresde.progress import each
 from scoresde.likelihood.result import told
+from scoresde.progress import each
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
 from scoresde.units import in_words

@@ -148,5 +148,6 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         typeguard.check_type(value, hint, collection_check_strategy=every)
     except typeguard.TypeCheckError as error:
         name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        name = name.removesuffix(" | None")  # which no file can say
         raise InvalidTypeError(f"{key} must be {name}, got {value!r}") from error
     return float(value) if hint is float else value

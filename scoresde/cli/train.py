@@ -18,6 +18,7 @@ from scoresde.cli.config import RunConfig
 from scoresde.cli.terminal import tell
 from scoresde.data import Data
 from scoresde.data.data_check import remarks
+from scoresde.errors import ScoreSDEError
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.score import ScoreModel
@@ -35,8 +36,10 @@ class Train:
 
     out: Path
     """The folder of the run: checkpoints, log.jsonl, the model, and config.toml, the options."""
-    settings: Annotated[RunConfig, tyro.conf.arg(name="")]
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    settings: Annotated[RunConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes]
+    config: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
+    ] = None
     """The config.toml of a run, to make it again; options that are given here go before it."""
 
     @classmethod
@@ -59,22 +62,30 @@ class Train:
     def run(self) -> None:
         """Train to the end, together with the other processes that `torchrun` started."""
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
-        run, model, data = self.settings.begun(self._data())
+        data = self._data()
+        known = "".join(f", {name} {_spelt(kind)}" for name, kind in data.kinds.items())
+        shape = f"{data.event_shape}{known}"
+        _say(f"data: {self.settings.data.source}, {len(data):,} samples of shape {shape}")
+        chosen: list[str] = []
+        run, model, data = self._settings().begun(data, chosen.append)
+        if chosen:
+            _say("chosen for these data, each an option:")
+            for line in chosen:
+                _say(line)
         model = model.to(distributed.device())
         parameters = sum(p.numel() for p in model.net.parameters())
-        known = "".join(f", {name} {_spelt(kind)}" for name, kind in data.kinds.items())
-        _say(f"data: {run.data.source}, {len(data):,} samples of shape {data.event_shape}{known}")
         _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
         for remark in remarks(data, model.sde):
             _say(f"remark: {remark}")
+        config = run.config
         trainer = Trainer(
-            model, data, run.train, loss=run.loss(model), folder=self.out, callbacks=callbacks
+            model, data, config, loss=run.loss(model), folder=self.out, callbacks=callbacks
         )
         distributed.on_main(lambda: run.write(self.out / _FILE))
-        steps = f"{run.train.steps:,}"
+        steps = f"{config.steps:,}"
         if trainer.finished:
             trainer.train(progress=False)
-            if trainer.step < run.train.steps:
+            if trainer.step < config.steps:
                 _say(f"finished: {_early(trainer)}; a larger --patience goes on")
             else:
                 _say(f"finished: all {steps} steps are done; a larger --steps goes on")
@@ -90,7 +101,7 @@ class Train:
         seconds = time.perf_counter() - start
         distributed.on_main(self._describe)
         folder = shlex.quote(str(self.out))
-        if trainer.step < run.train.steps:
+        if trainer.step < config.steps:
             _say(_early(trainer))
         _say(
             f"done: {trainer.step:,} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
@@ -101,6 +112,16 @@ class Train:
         """Write the card again, by now with the last picture."""
         _, config = read(self.out / "model.safetensors")
         card.write(self.out, config)
+
+    def _settings(self) -> RunConfig:
+        """Return the options, where those that are open are as in the run in the folder."""
+        if not any(self.out.glob("step-*.safetensors")):
+            return self.settings
+        try:
+            before = RunConfig.read(self.out / _FILE)
+        except ScoreSDEError:
+            return self.settings
+        return self.settings if before.open() else self.settings.like(before)
 
     def _data(self) -> Data:
         """Return the samples, which process 0 fetches before the others look where it left them."""

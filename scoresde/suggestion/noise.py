@@ -1,4 +1,4 @@
-r"""Noise levels and samplers for data, from the data and from theory, each with its reason.
+r"""Noise levels and samplers, from the data and from theory, each with its reason.
 
 The largest noise must join all the data, the smallest must hide nothing that they resolve, and
 neighbouring levels must overlap. Song & Ermon (2020), *Improved techniques for training
@@ -25,22 +25,22 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, door, seeded
-from scoresde.data import Data, load
+from scoresde.checks import seeded
+from scoresde.data import Data
 from scoresde.errors import DataError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
-from scoresde.sde import VESDE
+from scoresde.sde import SDE, VESDE
 
-__all__ = ["Suggestion", "suggest"]
+__all__ = ["NoiseLevels", "significant", "steps_of"]
 
 # Samples that are compared in pairs, at most, and numbers that this may take.
-_SAMPLES, _BUDGET = 2000, 4e9
+_SAMPLES, _BUDGET = 2000, 2e9
 # How far samples may differ: the squares of other distances, summed up, leave float64.
 _SMALLEST, _LARGEST = 1e-140, 1e140
 # The share of pairs that may be further apart than sigma_max: those of one outlier in 400.
@@ -53,15 +53,17 @@ _RATIO = 1.36
 _VARIANCE = 1.056
 # The step of log sigma: the variance of every Gaussian is then right to a percent.
 _STEP = 0.1
-# Noise of half a quantum leaves of the comb of quanta 2 exp(-pi^2 / 2), a ripple of a percent.
-_QUANTA = 0.5
+# Noise of half a quantum leaves of the comb of quanta 2 exp(-pi^2 / 2), a ripple of a percent. But
+# where that is more than a tenth of the data's std, the levels are much of what there is to learn:
+# noise of a fiftieth of the std then shows them.
+_QUANTA, _COARSE, _FINE = 0.5, 0.1, 0.02
 # The share that the smallest noise may add to the std of what is thinnest.
 _THIN = 0.1
 
 
 @dataclass(frozen=True)
-class Suggestion:
-    r"""Figures that suit some data; `print` shows them with their reasons.
+class NoiseLevels:
+    r"""Hold noise levels and samplers that suit some data.
 
     Attributes:
         sigma_min: The smallest noise.
@@ -88,98 +90,94 @@ class Suggestion:
     reasons: Mapping[str, str] = field(repr=False)
 
     def sde(self) -> VESDE:
-        """The continuous process between both noises."""
-        return VESDE(self.sigma_min, self.sigma_max)
+        """Return the continuous process between both noises, to three digits."""
+        return VESDE(significant(self.sigma_min), significant(self.sigma_max))
 
     def ladder(self) -> VESDE:
-        """The same process on its levels alone, for annealed Langevin dynamics."""
-        return VESDE(self.sigma_min, self.sigma_max, levels=self.levels)
+        """Return the same process on its levels alone, for annealed Langevin dynamics."""
+        return replace(self.sde(), levels=self.levels)
 
     def sampler(self) -> PC:
-        """Predictor-corrector sampling on `sde()`, for `steps` steps."""
+        """Return predictor-corrector sampling on `sde()`, for `steps` steps."""
         return PC(corrector=Langevin(self.snr))
 
     def annealed(self) -> AnnealedLangevin:
-        """Annealed Langevin dynamics on `ladder()`."""
+        """Return annealed Langevin dynamics on `ladder()`."""
         return AnnealedLangevin(self.kappa, self.k)
 
-    def __str__(self) -> str:
-        rows = [(name, f"{getattr(self, name):.4g}", why) for name, why in self.reasons.items()]
-        return "\n".join(f"{name:11}{value:>9}  {why}" for name, value, why in rows)
+    @classmethod
+    def of(cls, data: Data, seed: int) -> Self:
+        """Look at some of the data.
+
+        Raises:
+            DataError: There are not two samples that differ, or the squares of their distances
+                overflow or vanish.
+        """
+        x = _chosen(data, seed)
+        if (spread := float((x - x[0]).abs().max())) == 0:
+            raise DataError(
+                f"the {len(x)} samples looked at are one point, which has no scale; give at least "
+                "two that differ"
+            )
+        if not _SMALLEST < spread < _LARGEST:
+            raise DataError(
+                f"the samples differ by up to {spread:.3g}, whose square leaves float64; divide "
+                "the data by their scale"
+            )
+        apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        sigma_max, far = _largest(apart)
+        sigma_min, near = _smallest(x, data, apart, sigma_max)
+        ratio, overlap = _ratio(x.shape[1])
+        span = math.log(sigma_max / sigma_min)
+        levels = math.ceil(1 + span / math.log(ratio))
+        ratio = math.exp(span / (levels - 1))
+        kappa, k, left = _annealing(ratio)
+        steps = math.ceil(span / _STEP)
+        snr = math.sqrt(span / steps / 2)
+        sigma_data = float((x - x.mean(0)).square().mean().sqrt())
+        if sigma_data > sigma_max:
+            warnings.warn(
+                f"a few samples lie so far out that they make sigma_data = {sigma_data:.3g} out of "
+                f"data that are {sigma_max:.3g} apart; look at them, or leave them out",
+                UserWarning,
+                stacklevel=4,
+            )
+        return cls(
+            sigma_min, sigma_max, sigma_data, ratio, levels, kappa, k, steps, snr,
+            {
+                "sigma_min": near,
+                "sigma_max": far,
+                "sigma_data": "the root mean square of the data about their mean, per dimension",
+                "ratio": overlap,
+                "levels": "1 + log(sigma_max / sigma_min) / log(ratio), for a ladder",
+                "kappa": "annealed Langevin step in units of sigma^2: with k of them the variance "
+                f"comes to {left:.3f} of what it should be (technique 4)",
+                "k": f"the fewest steps per level that bring it to {_VARIANCE} or less",
+                "steps": f"of predictor-corrector sampling: log sigma falls by {span / steps:.3f} "
+                "each, which leaves the variance of any Gaussian right to 1 %",
+                "snr": "of the corrector: sqrt(h / 2) for this step h, at which its error and the"
+                " predictor's cancel",
+            },
+        )  # fmt: skip
 
 
-@door
-def suggest(data: Data | Tensor | Any, *, seed: int = 0) -> Suggestion:
-    r"""Choose noise levels and samplers for data.
+def steps_of(sde: SDE) -> int | None:
+    """Return the steps of predictor-corrector sampling that leave variances right to 1 %.
 
-    Args:
-        data: `Data`, or whatever `scoresde.data.load` takes: samples `(N, *event)`, a path, a name.
-            At most 2,000 of the samples are looked at, fewer of large ones.
-        seed: Which, an integer of at least 0.
-
-    Raises:
-        DataError: There are not two samples that differ, or the squares of their distances
-            overflow or vanish.
-        InvalidValueError: The seed is none.
-        InvalidTypeError, ShapeError: They are no samples.
-
-    Warns:
-        UserWarning: A few samples make most of the variance, or all lie so far from 0 that float32
-            loses their differences.
-
-    Examples:
-        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-        >>> suggest(x).sde().sigma_min > 0
-        True
+    That is known where the times of the process are even in log(sigma / alpha), else it is None.
     """
-    check_integer("seed", seed, 0)
-    data = data if isinstance(data, Data) else load(data)
-    x = _chosen(data, seed)
-    if (spread := float((x - x[0]).abs().max())) == 0:
-        raise DataError(
-            f"the {len(x)} samples looked at are one point, which has no scale; give at least two "
-            "that differ"
-        )
-    if not _SMALLEST < spread < _LARGEST:
-        raise DataError(
-            f"the samples differ by up to {spread:.3g}, whose square leaves float64; divide the "
-            "data by their scale"
-        )
-    apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-    sigma_max, far = _largest(apart)
-    sigma_min, near = _smallest(x, data, apart, sigma_max)
-    ratio, overlap = _ratio(x.shape[1])
-    span = math.log(sigma_max / sigma_min)
-    levels = math.ceil(1 + span / math.log(ratio))
-    ratio = math.exp(span / (levels - 1))
-    kappa, k, left = _annealing(ratio)
-    steps = math.ceil(span / _STEP)
-    snr = math.sqrt(span / steps / 2)
-    sigma_data = float((x - x.mean(0)).square().mean().sqrt())
-    if sigma_data > sigma_max:
-        warnings.warn(
-            f"a few samples lie so far out that they make sigma_data = {sigma_data:.3g} out of "
-            f"data that are {sigma_max:.3g} apart; look at them, or leave them out",
-            UserWarning,
-            stacklevel=3,
-        )
-    return Suggestion(
-        sigma_min, sigma_max, sigma_data, ratio, levels, kappa, k, steps, snr,
-        {
-            "sigma_min": near,
-            "sigma_max": far,
-            "sigma_data": "the root mean square of the data about their mean, per dimension",
-            "ratio": overlap,
-            "levels": "1 + log(sigma_max / sigma_min) / log(ratio), for a ladder",
-            "kappa": "annealed Langevin step in units of sigma^2: with k of them the variance comes"
-            f" to {left:.3f} of what it should be (technique 4)",
-            "k": f"the fewest steps per level that bring it to {_VARIANCE} or less",
-            "steps": f"of predictor-corrector sampling: log sigma falls by {span / steps:.3f} each,"
-            " which leaves the variance of any Gaussian right to 1 %",
-            "snr": "of the corrector: sqrt(h / 2) for this step h, at which its error and the"
-            " predictor's cancel",
-        },
-    )  # fmt: skip
+    if sde.levels is not None:
+        return None
+    parts = sde.log_snr(sde.times(4)).diff() / 2
+    span = float(parts.sum())
+    if not math.isfinite(span) or (parts - span / 4).abs().max() > 1e-6 * span:
+        return None
+    return math.ceil(span / _STEP)
+
+
+def significant(value: float, digits: int = 3) -> float:
+    """Return a number as people write it: what a command shows is then what it means."""
+    return float(f"{value:.{digits}g}")
 
 
 def _chosen(data: Data, seed: int) -> Tensor:
@@ -210,7 +208,10 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     n, size = x.shape
     nearest = apart.masked_fill(apart <= 1e-9 * sigma_max, math.inf).amin(1)
     middle = float(nearest[nearest.isfinite()].median())
-    stds = torch.linalg.svdvals((x - x.mean(0)) / math.sqrt(n))
+    std = float((x - x.mean(0)).square().mean().sqrt())
+    centred = (x - x.mean(0)) / math.sqrt(n)
+    smaller = centred.T @ centred if size < n else centred @ centred.T
+    stds = torch.linalg.eigvalsh(smaller).clamp(min=0).sqrt().flip(0)
     thin = float(stds[stds > 1e-3 * stds[0]].min())
     chosen, why = min(
         (
@@ -219,11 +220,18 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
             " they show nothing finer",
         ),
         (_THIN * thin, f"a tenth of the data's thinnest direction, of std {thin:.3g}"),
+        (_THIN * std, f"a tenth of the data's std of {std:.3g}, which adds a percent to it"),
     )
     quantum, reach = _quantum(x, data, sigma_max), float(x.abs().amax(1).quantile(1 - _FAR))
+    levels = _QUANTA * quantum, f"half the quantum {quantum:.3g} of the data: less shows its levels"
+    if levels[0] > _COARSE * std:
+        levels = (
+            _FINE * std,
+            f"a fiftieth of the data's std, as their quantum {quantum:.3g} is coarse",
+        )
     for least, reason in (
         (1e-5 * reach, "the least that float32 resolves beside the data"),
-        (_QUANTA * quantum, f"half the quantum {quantum:.3g} of the data: less shows its levels"),
+        levels,
     ):
         if chosen < least:
             chosen, why = least, reason

@@ -1,0 +1,145 @@
+"""Options that may be left open, until data are there to choose them for."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import Annotated, Any, ClassVar, Self
+
+import tyro
+
+__all__ = ["PLAIN", "Open", "opened"]
+
+_WORD = "auto"
+_WORDS = {"None": "none", "": "none", "False": "no", "True": "yes"}
+
+
+def plainly(default: str) -> str:
+    """Return how a default is written for people.
+
+    Examples:
+        >>> print(plainly("20000"), plainly("False"), plainly("0.0"))
+        (default: 20,000) (default: no) (default: 0)
+    """
+    try:
+        text = f"{int(default):,}"
+    except ValueError:
+        try:
+            text = f"{float(default):g}"
+        except ValueError:
+            text = _WORDS.get(default, default)
+    return f"(default: {text})"
+
+
+PLAIN = tyro.conf.arg(help_behavior_hint=plainly)
+"""The annotation of an option whose default is shown as people write it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """Base of the options of a configuration; of those that may be open the ones that are None are.
+
+    What is given is checked when the options are made.
+    """
+
+    base: ClassVar[Any]
+    may: ClassVar[frozenset[str]]
+
+    def __post_init__(self) -> None:
+        whole = self.over(self.base)
+        for name, value in self._given().items():
+            if not isinstance(value, Open):
+                object.__setattr__(self, name, getattr(whole, name))
+
+    def _given(self) -> dict[str, Any]:
+        """Return the options that are not open."""
+        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: value for k, value in every.items() if value is not None or k not in self.may}
+
+    @classmethod
+    def of(cls, whole: Any) -> Self:
+        """Return options of which none is open."""
+        values = {f.name: getattr(whole, f.name) for f in fields(cls)}
+        parts = {f.name: f.default for f in fields(cls) if isinstance(f.default, Open)}
+        return cls(**values | {name: part.of(values[name]) for name, part in parts.items()})
+
+    def over(self, chosen: Any) -> Any:
+        """Return a configuration with the values that are given, and the others of `chosen`."""
+        return replace(
+            chosen,
+            **{
+                name: value.over(getattr(chosen, name)) if isinstance(value, Open) else value
+                for name, value in self._given().items()
+            },
+        )
+
+    def filled(self, chosen: Any) -> Self:
+        """Return options of which none is open: those that are have the values of `chosen`."""
+        return self.of(self.over(chosen))
+
+    def open(self) -> set[str]:
+        """Return the names of those that are open, of the parts too."""
+        found = {name for name in self.may if getattr(self, name) is None}
+        parts = [getattr(self, f.name) for f in fields(self)]
+        return found.union(*(part.open() for part in parts if isinstance(part, Open)))
+
+
+def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
+    """Return a class of options for the configurations of the type of `base`.
+
+    Args:
+        name: That of the class.
+        base: A configuration, whose values are the defaults of the options that cannot be open.
+        may: Those that may: the type of a value, its metavar, and further annotations.
+        parts: The classes of parts, and an annotation of each.
+    """
+    kind = type(base)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    known = []
+    for f in fields(kind):
+        if f.name in may:
+            known.append((f.name, _annotated(*may[f.name]), field(default=None)))
+        elif f.name in parts:
+            part, note = parts[f.name]
+            known.append((f.name, Annotated[part, note], field(default=part())))
+        else:
+            value = getattr(base, f.name)
+            known.append((f.name, Annotated[hints[f.name], PLAIN], field(default=value)))
+    made = make_dataclass(
+        name,
+        known,
+        bases=(Open,),
+        frozen=True,
+        kw_only=True,
+        namespace={"base": base, "may": frozenset(may)},
+    )
+    made.__doc__ = kind.__doc__
+    made.__module__ = __name__
+    return made
+
+
+def _annotated(kind: Any, metavar: str, *notes: Any) -> Any:
+    """Return the type of an option that the word auto leaves open."""
+    several = typing.get_origin(kind) is tuple
+    one = typing.get_args(kind)[0] if several else kind
+
+    def read(words: list[str]) -> Any:
+        if words == [_WORD]:
+            return None
+        values = tuple(one(word) for word in words)
+        return values if several else values[0]
+
+    def shown(value: Any) -> list[str]:
+        if value is None:
+            return [_WORD]
+        return [str(v) for v in value] if several else [str(value)]
+
+    spec = tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*" if several else 1,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, tuple if several else one),
+        str_from_instance=shown,
+    )
+    return Annotated[(kind | None, spec, *notes)]

@@ -1,0 +1,152 @@
+"""All that suits some data, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_integer, door
+from scoresde.data import Data, load
+from scoresde.objectives import dsm_loss, edm
+from scoresde.score import ScoreModel
+from scoresde.sde import SDE, LogNormal, Moments
+from scoresde.suggestion.network import NetConfig, network
+from scoresde.suggestion.noise import NoiseLevels, steps_of
+from scoresde.suggestion.recipe import law_of, recipe
+from scoresde.training import TrainConfig
+
+__all__ = ["Suggestion", "model_of", "suggest"]
+
+
+@dataclass(frozen=True)
+class Suggestion(NoiseLevels):
+    """Noise levels, samplers, a network and a training that suit some data.
+
+    `print` shows them with their reasons.
+
+    Attributes:
+        net: The network.
+        law: The law of the training times.
+        config: The numbers of the training.
+        data: Whose they are.
+
+    Examples:
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> found = suggest(x)
+        >>> model, config = found.model(), found.config.changed(steps=2)
+        >>> from scoresde.training import Trainer
+        >>> trained = Trainer(model, x, config, loss=found.loss()).train(progress=False)
+    """
+
+    net: NetConfig
+    law: LogNormal
+    config: TrainConfig
+    data: Data = field(repr=False, compare=False)
+
+    def model(self, sde: SDE | None = None) -> ScoreModel:
+        """Return an untrained model, a function of the data and of the seed in `config`.
+
+        Args:
+            sde: Its process, in place of `sde()`.
+        """
+        return model_of(self.data, self.net, sde or self.sde(), self.config.seed)
+
+    def loss(self) -> Callable[..., Tensor]:
+        """Return what a `Trainer` is to lower."""
+        weight = edm(Moments(*self.data.moments()).mean_variance())
+        return partial(dsm_loss, weight=weight, law=self.law)
+
+    def __str__(self) -> str:
+        """Return a table with a line for every figure: its name, its value, its reason."""
+        config = self.config
+        others = {
+            "net": self.net.type,
+            "channels": " ".join(map(str, self.net.channels)),
+            "patch": self.net.patch,
+            "law": f"lognormal mean={self.law.mean:g} std={self.law.std:g}",
+            "lr": config.optimiser.lr,
+            "batch_size": config.batch_size,
+            "updates": config.steps,
+        }
+        rows = []
+        for name, why in self.reasons.items():
+            value = others[name] if name in others else getattr(self, name)
+            rows.append((name, f"{value:.4g}" if isinstance(value, float) else str(value), why))
+        width = max(len(value) for _, value, _ in rows)
+        return "\n".join(f"{name:11}{value:>{width}}  {why}" for name, value, why in rows)
+
+
+@door
+def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None) -> Suggestion:
+    r"""Choose noise levels, samplers, a network and a training for data.
+
+    Args:
+        data: `Data`, or whatever `scoresde.data.load` takes: samples `(N, *event)`, a path, a name.
+            At most 2,000 of the samples are looked at, fewer of large ones.
+        seed: Which, an integer of at least 0; the first weights and the batches follow it too.
+        net: The type of the network, "unet" or "mlp", where it is not to be chosen.
+
+    Raises:
+        DataError: There are not two samples that differ, or the squares of their distances
+            overflow or vanish.
+        InvalidValueError: The seed is none, or the network is none for these events.
+        UnknownNameError: There is no such type of networks.
+        InvalidTypeError, ShapeError: They are no samples.
+
+    Warns:
+        UserWarning: A few samples make most of the variance, or all lie so far from 0 that float32
+            loses their differences.
+
+    Examples:
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> found = suggest(x)
+        >>> found.sde().sigma_min > 0
+        True
+        >>> found.net.type, found.net.channels
+        ('mlp', (128, 128, 128))
+    """
+    check_integer("seed", seed, 0)
+    data = data if isinstance(data, Data) else load(data)
+    levels = NoiseLevels.of(data, seed)
+    chosen = network(data.event_shape, data.kinds, len(data), net)
+    config = NetConfig(**{name: value for name, (value, _) in chosen.items()})
+    law, middle = law_of(levels.sigma_data)
+    numbers = recipe(data.event_shape, config, len(data))
+    words = {"type": "net", "steps": "updates"}
+    reasons = {
+        **levels.reasons,
+        **{words.get(name, name): why for name, (_, why) in chosen.items()},
+        "law": middle,
+        **{words.get(name, name): why for name, (_, why) in numbers.items()},
+    }
+    return Suggestion(
+        **(vars(levels) | {"reasons": reasons}),
+        net=config,
+        law=law,
+        config=TrainConfig(seed=seed).changed(**{k: value for k, (value, _) in numbers.items()}),
+        data=data,
+    )
+
+
+def model_of(data: Data, net: NetConfig, sde: SDE, seed: int) -> ScoreModel:
+    """Return an untrained model of data, whose weights are a function of the seed.
+
+    It knows in how many steps it is sampled, where that follows from its process.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = net.build(data.event_shape, data.kinds)
+    model = ScoreModel(
+        network,
+        sde,
+        data.event_shape,
+        moments=Moments(*data.moments()),
+        condition_moments=data.condition_moments(),
+    )
+    model.steps = steps_of(sde)
+    return model

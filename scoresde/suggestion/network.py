@@ -1,0 +1,204 @@
+"""The network that suits events of a shape: which kind, how many levels, how wide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from scoresde.checks import check_name, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.nn import MLP, UNet
+from scoresde.sde import Classes, Field
+
+__all__ = ["NetConfig", "network", "reading"]
+
+Kinds = Mapping[str, Classes | Field]
+Chosen = tuple[Any, str]
+
+_TYPES = ("unet", "mlp")
+# Names of axes, and what one channel of them has, by how many there are.
+_AXES: Mapping[int, tuple[str, str]] = {
+    1: ("T", "steps"),
+    2: ("H, W", "pixels"),
+    3: ("D, H, W", "cells"),
+}
+# An event with fewer positions than these along its longest axis leaves convolutions nothing to do.
+_SMALLEST = 4
+# A U-Net goes down to this many positions a side, or fewer, in so many levels at most; its finest
+# level is narrow where it has many positions, more than these.
+_COARSEST = 4
+_WIDTHS = (24, 48, 64, 96, 96, 128, 128, 128)
+_WIDE, _FEW = (32, 64, 64, 96, 96, 128, 128, 128), 256
+# Positions that the finest level has, at most, before they are folded into patches of up to 4, and
+# in any case. Patches cost detail: of two networks for as much time, the narrow one without wins.
+_FINEST, _MOST = 1024, 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetConfig:
+    """Describe a network, all of it.
+
+    Attributes:
+        type: What it is: unet, for signals, images and volumes, or mlp, for anything.
+        channels: Widths of the levels of a U-Net, finest first, or of the layers of an MLP.
+        blocks: Residual blocks of each level of a U-Net, on the way down and on the way up.
+        patch: Side of the patches that a U-Net begins with, 1 for none; larger is cheaper and
+            coarser.
+        attention: Levels of a U-Net with self-attention, counted from 0, the finest.
+        dropout: The share of features that is dropped in training, in [0, 1).
+
+    Raises:
+        InvalidValueError, UnknownNameError: A value is impossible.
+
+    Examples:
+        >>> NetConfig(type="unet", channels=(8, 16)).build((2, 100), {}).config["spatial"]
+        1
+    """
+
+    type: str
+    channels: tuple[int, ...]
+    blocks: int = 1
+    patch: int = 1
+    attention: tuple[int, ...] = ()
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_name("network", self.type, _TYPES)
+        for name in ("channels", "attention"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not all(type(n) is int for n in values):
+                raise InvalidTypeError(f"{name} must be a tuple of integers, got {quoted(values)}")
+        if not 0 <= self.dropout < 1:
+            raise InvalidValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+        if self.type == "mlp":
+            for name, none in (("blocks", 1), ("patch", 1), ("attention", ())):
+                if getattr(self, name) != none:
+                    raise InvalidValueError(
+                        f"{name} is an option of U-Nets, which are for signals, images and "
+                        "volumes; this network is an MLP: leave it out"
+                    )
+
+    def build(self, event_shape: Sequence[int], kinds: Kinds) -> nn.Module:
+        """Return the network, its weights drawn from torch's global generator.
+
+        Args:
+            event_shape: The shape of one sample.
+            kinds: The conditions that it takes.
+
+        Raises:
+            InvalidValueError: There is no such network for these events.
+        """
+        known: dict[str, Any] = dict(
+            num_classes={k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)},
+            condition={k: kind.shape for k, kind in kinds.items() if isinstance(kind, Field)},
+            dropout=self.dropout,
+        )
+        if self.type == "mlp":
+            return MLP(tuple(event_shape), hidden=self.channels, **known)
+        _check_axes(event_shape)
+        known |= dict(blocks=self.blocks, patch=self.patch, attention=self.attention)
+        spatial = len(event_shape) - 1
+        return UNet(event_shape[0], spatial=spatial, channels=self.channels, **known)
+
+
+def _check_axes(event_shape: Sequence[int]) -> None:
+    if len(event_shape) - 1 not in _AXES:
+        raise InvalidValueError(
+            f"a U-Net is for channels and one, two or three axes, and these data have the shape "
+            f"{tuple(event_shape)}; take an MLP, the network mlp"
+        )
+
+
+def reading(event_shape: Sequence[int]) -> str:
+    """Say how the axes of a sample are read.
+
+    Examples:
+        >>> print(reading((2, 100)))
+        (C, T) = 2 channels of 100 steps
+        >>> print(reading((1, 28, 28)))
+        (C, H, W) = 1 channel of 28 x 28 pixels
+    """
+    channels, *sides = event_shape
+    if len(sides) not in _AXES:
+        return f"{' x '.join(map(str, event_shape))} numbers"
+    axes, what = _AXES[len(sides)]
+    several = "channel" if channels == 1 else "channels"
+    return f"(C, {axes}) = {channels} {several} of {' x '.join(map(str, sides))} {what}"
+
+
+def _other_reading(event_shape: Sequence[int]) -> str:
+    """Say how the same numbers would be read as something else, where that is likely meant."""
+    channels, *sides = event_shape
+    if len(sides) != 1 or channels <= 8 or channels < sides[0] / 4:
+        return ""
+    if sides[0] <= 8:
+        return (
+            f"; if these are {sides[0]} channels of {channels} steps, put the channels first, "
+            "x.transpose(1, 2)"
+        )
+    return "; if these are grey images, give them a channel, x[:, None]"
+
+
+def network(
+    event_shape: Sequence[int], kinds: Kinds, n: int, type: str | None = None
+) -> dict[str, Chosen]:
+    """Choose a network; return by the names of `NetConfig` values and reasons.
+
+    Args:
+        event_shape: The shape of one sample.
+        kinds: The conditions that the network is to take.
+        n: The number of samples.
+        type: Which network, "mlp" or "unet"; None chooses.
+
+    Raises:
+        UnknownNameError, InvalidValueError: There is no such network, or none for these events.
+    """
+    size, sides = math.prod(event_shape), event_shape[1:]
+    odd = [
+        name
+        for name, kind in kinds.items()
+        if isinstance(kind, Field) and len(kind.shape) not in (1, len(event_shape))
+    ]
+    if type is None:
+        if len(sides) not in _AXES:
+            type, why = "mlp", reading(event_shape)
+        elif max(sides) < _SMALLEST:
+            type, why = "mlp", f"{reading(event_shape)}, too few for convolutions"
+        elif odd:
+            type, why = "mlp", f"the condition {odd[0]} has other axes than the samples"
+        else:
+            type, why = "unet", reading(event_shape)
+        why += _other_reading(event_shape)
+    else:
+        check_name("network", type, _TYPES)
+        if type == "unet":
+            _check_axes(event_shape)
+        why = f"as asked, for {reading(event_shape)}"
+    found: dict[str, Chosen] = {"type": (type, why)}
+    if type == "mlp":
+        width = min(512, max(128, 2 ** math.ceil(math.log2(8 * math.sqrt(size)))))
+        found["channels"] = (width,) * 3, f"three layers for {size:,} numbers"
+        return found
+    patch = _patch(sides)
+    coarse = [math.ceil(side / patch) for side in sides]
+    levels, side = 1, max(coarse)
+    while side > _COARSEST and levels < len(_WIDTHS):
+        levels, side = levels + 1, math.ceil(side / 2)
+    found["channels"] = (
+        (_WIDE if math.prod(coarse) <= _FEW else _WIDTHS)[:levels],
+        f"{levels} levels, from {max(coarse)} to {side} positions along the longest side",
+    )
+    found["patch"] = patch, f"of {' x '.join(map(str, coarse))} positions at the finest level"
+    return found
+
+
+def _patch(sides: Sequence[int]) -> int:
+    patch, positions = 1, math.prod(sides)
+    while positions > (_FINEST if patch < 4 else _MOST):
+        patch *= 2
+        positions = math.prod(math.ceil(side / patch) for side in sides)
+    return patch

@@ -1,0 +1,260 @@
+"""The network and the training that are suggested: they fit any data, and the command agrees."""
+
+import math
+import re
+import shlex
+import tomllib
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_cli import different, said
+
+from scoresde import cli
+from scoresde.cli import main
+from scoresde.cli.config import DataConfig, NetOptions, RunConfig, TrainOptions
+from scoresde.cli.train import Train
+from scoresde.data import Data
+from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.nn import MLP, UNet
+from scoresde.objectives import described
+from scoresde.sde import EDMSDE, VESDE, VPSDE, Classes, Field, FlowSDE
+from scoresde.suggestion import NetConfig, noise, suggest
+from scoresde.suggestion.network import network, reading
+from scoresde.suggestion.recipe import recipe
+from scoresde.training import Trainer
+
+SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@st.composite
+def data(draw) -> Data:
+    """Samples of any shape, with conditions of any kinds."""
+    n, shape = draw(st.integers(2, 30)), draw(SHAPES)
+    own = {
+        "label": torch.arange(n) % 3,
+        "y": normal(n, 4, seed=1),
+        "field": normal(n, 2, *shape[1:], seed=2),
+        "odd": normal(n, 3, 2, seed=3),
+    }
+    names = draw(st.sets(st.sampled_from(sorted(own))))
+    return Data(normal(n, *shape), **{name: own[name] for name in names})
+
+
+@pytest.fixture
+def points(tmp_path, monkeypatch):
+    """A file of data at a relative path."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("points.npz", x=normal(60, 2).numpy(), y=np.arange(60) % 3)
+    return "points.npz"
+
+
+# What is suggested
+
+
+@settings(max_examples=30)
+@given(data=data())
+def test_a_suggested_model_takes_any_event_with_any_conditions(data):
+    found = suggest(data)
+    model = found.model()
+    x, condition = data.batch(slice(3)).float(), data.condition(slice(3))
+    assert model(x, 0.5, condition).shape == x.shape
+    assert model(x, 0.5).shape == x.shape
+    assert found.config.batch_size <= len(data)
+    assert model.sde == found.sde()
+    assert abs(model.steps - found.steps) <= 1  # of noise to three digits
+
+
+@pytest.mark.parametrize(
+    ("sde", "expected"),
+    [
+        (VESDE(0.1, 10.0), math.ceil(math.log(100) / 0.1)),
+        (VESDE(0.1, 10.0, levels=5), None),
+        (VPSDE(), None),
+        (EDMSDE(), None),
+        (FlowSDE(), math.ceil(math.log(999 / (1 / 99)) / 0.1)),  # even in the ratio, too
+    ],
+)
+def test_steps_are_known_where_levels_are_even(sde, expected):
+    assert noise.steps_of(sde) == expected
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 9, 9), (2, 20), (1, 5, 5, 5)])
+@pytest.mark.parametrize("n", [2, 50])
+def test_a_few_samples_are_learnt_without_a_warning(shape, n):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = suggest(normal(n, *shape))
+        config = found.config.changed(steps=1)
+        trained = Trainer(found.model(), found.data, config, loss=found.loss())
+        assert trained.train(progress=False).sde == found.sde()
+
+
+@pytest.mark.global_rng
+def test_a_model_is_a_function_of_data_and_seed():
+    x = normal(40, 3)
+
+    def weights(seed):
+        torch.rand(1)
+        return suggest(x, seed=seed).model().net.stem.weight
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@given(
+    sides=st.lists(st.integers(1, 600), min_size=1, max_size=3).filter(
+        lambda s: math.prod(s) < 10**7 and max(s) >= 4
+    )
+)
+def test_a_u_net_sees_the_whole_event_and_its_batch_fits_into_memory(sides):
+    shape = (1, *sides)
+    chosen = {name: value for name, (value, _) in network(shape, {}, 1000).items()}
+    net = NetConfig(**chosen)
+    assert net.type == "unet"
+    finest = [math.ceil(side / net.patch) for side in sides]
+    assert all(math.ceil(side / 2 ** (len(net.channels) - 1)) <= 8 for side in finest)
+    assert math.prod(finest) <= 2**14
+    batch = recipe(shape, net, 1000)["batch_size"][0]
+    assert batch * math.prod(finest) <= 2**16
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "words"),
+    [
+        ((7,), MLP, "7 numbers"),
+        ((2, 100), UNet, "(C, T) = 2 channels of 100 steps"),
+        ((28, 28), UNet, "28 channels of 28 steps; if these are grey images"),
+        ((100, 2), MLP, "put the channels first, x.transpose(1, 2)"),
+        ((1, 28, 20), UNet, "(C, H, W) = 1 channel of 28 x 20 pixels"),
+        ((3, 2, 2), MLP, "3 channels of 2 x 2 pixels, too few for convolutions"),
+        ((1, 12, 12, 12), UNet, "(C, D, H, W) = 1 channel of 12 x 12 x 12 cells"),
+        ((1, 4, 4, 4, 4), MLP, "1 x 4 x 4 x 4 x 4 numbers"),
+    ],
+)
+def test_it_is_said_how_a_shape_is_read(shape, kind, words):
+    found = suggest(normal(8, *shape))
+    assert words in found.reasons["net"]
+    assert words in str(found)
+    assert reading(shape) in found.reasons["net"]
+    assert isinstance(found.model().net, kind)
+
+
+def test_a_network_may_be_asked_for_where_there_is_one():
+    assert isinstance(suggest(normal(9, 1, 8, 8), net="mlp").model().net, MLP)
+    with pytest.raises(UnknownNameError, match="unknown network 'unt'; did you mean 'unet'"):
+        suggest(normal(9, 2), net="unt")
+    with pytest.raises(InvalidValueError, match=r"these data have the shape \(2,\); take an MLP"):
+        suggest(normal(9, 2), net="unet")
+    with pytest.raises(InvalidValueError, match="take an MLP"):
+        NetConfig(type="unet", channels=(4,)).build((2,), {})
+
+
+def test_a_condition_of_other_axes_gets_a_network_that_takes_it():
+    kinds = {"y": Field((3,)), "odd": Field((5, 2)), "label": Classes(4)}
+    assert network((1, 8, 8), kinds, 100)["type"][0] == "mlp"
+    assert network((1, 8, 8), {"y": Field((3,))}, 100)["type"][0] == "unet"
+
+
+# The command
+
+
+def test_the_command_that_is_printed_makes_the_run_that_train_makes(points, capsys):
+    assert main(["suggest", points]) == 0
+    text = capsys.readouterr().out.split("\n\n")[1]
+    words = shlex.split(text.replace("\\\n", " "))
+    assert words[:2] == ["scoresde", "train"]
+    given = Train.parse(words[2:]).settings
+    plain = RunConfig(data=DataConfig(source=points))
+    samples = plain.data.load()
+    assert given.open() <= {"blocks", "patch", "attention"}
+    assert given.begun(samples)[0] == plain.begun(samples)[0]
+
+
+def test_train_and_suggest_agree_to_the_last_weight(points):
+    run, model, samples = RunConfig(data=DataConfig(source=points)).begun(
+        DataConfig(source=points).load()
+    )
+    found = suggest(samples)
+    own = found.model()
+    assert (run.config, model.sde) == (found.config, found.sde())
+    for name, value in own.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+    assert described(run.loss(model)) == described(found.loss())
+
+
+OVERRIDES = {
+    "sde": dict(sde=VESDE(0.1, 5.0)),
+    "channels": dict(net=NetOptions(channels=(8,))),
+    "lr": dict(train=TrainOptions(optimiser=type(TrainOptions().optimiser)(lr=0.5))),
+    "batch_size": dict(train=TrainOptions(batch_size=3)),
+    "steps": dict(train=TrainOptions(steps=7)),
+}
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
+def test_an_option_that_is_given_leaves_the_others_as_they_were(name, shape):
+    samples, source = Data(normal(20, *shape)), DataConfig(source="")
+    plain = RunConfig(data=source).begun(samples)[0].words()
+    own = RunConfig(data=source, **OVERRIDES[name]).begun(samples)[0].words()
+    assert {key for key in plain if own[key] != plain[key]} == {name}
+
+
+def test_a_run_of_a_whole_file_asks_nothing_again(points, tmp_path, monkeypatch, capsys):
+    words = ["train", "--data", points, "--steps", "2"]
+    assert main([*words, "--out", "a"]) == 0
+    told = capsys.readouterr().out
+    assert "  --net mlp  2 numbers" in told
+    assert "  --steps" not in told
+    found = tomllib.loads(Path("a/config.toml").read_text())
+    assert found["net"]["type"] == "mlp"
+    assert found["sde"]["type"] == "VESDE"
+
+    def unwanted(*_, **__):
+        raise AssertionError("it was asked again")
+
+    monkeypatch.setattr(cli.config, "suggest", unwanted)
+    assert main(["train", "--config", "a/config.toml", "--out", "b"]) == 0
+    assert different(Path("a/model.safetensors"), Path("b/model.safetensors")) == []
+    assert main([*words, "--out", "a"]) == 0  # the run in the folder is taken up again
+
+
+def test_the_word_auto_leaves_an_option_open(points):
+    words = ["--data", points, "--out", "run"]
+    open_ones = [f"--{name}" for name in ("sde", "net", "channels", "law", "lr", "batch-size")]
+    spelt = [*words, *(word for name in open_ones for word in (name, "auto"))]
+    assert Train.parse(spelt).settings == Train.parse(words).settings
+    closed = Train.parse([*words, "--attention", "--patch", "2"]).settings
+    assert (closed.net.attention, closed.net.patch) == ((), 2)
+
+
+def test_samples_that_are_all_the_same_are_told_before_anything_is_made(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.ones((9, 2), "f"))
+    words = ["train", "--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run")]
+    assert main(words) == 1
+    assert "are one point, which has no scale" in said(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_help_is_in_groups_with_defaults_as_people_write_them(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    groups = re.findall(r"^\W*(\w+) options \W*$", text, re.MULTILINE)
+    assert groups == [
+        *("data", "network", "objective", "training"),
+        *("optimiser", "averages", "speed", "keeping"),
+    ]
+    shown = re.findall(r"\(default: ([^)]*)\)", text)
+    assert {"auto", "1,000", "no", "none"} <= set(shown)
+    assert not {"", "None", "False", "1000"} & set(shown)
