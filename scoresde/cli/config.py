@@ -27,7 +27,7 @@ from scoresde.data import Data, load
 from scoresde.errors import InvalidValueError
 from scoresde.objectives import LearnedWeight
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE, Stratified
+from scoresde.sde import SDE, Classes, Field, Stratified
 from scoresde.suggestion import NetConfig, Suggestion, suggest
 from scoresde.suggestion.front import model_of
 from scoresde.training import (

@@ -17,14 +17,10 @@ from scoresde.cli.options import Checkpoint
 from scoresde.cli.terminal import show, then
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.rebuild import check_description
-from scoresde.pretrained.spelling import (
-    conditions_in_words,
-    sde_in_words,
-    shape_in_words,
-)
 from scoresde.pretrained.store import locate, read, spelt_count, told
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
+from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
 from scoresde.training import log
 from scoresde.units import in_words
 
@@ -93,11 +89,11 @@ def _model(
         model = ScoreModel.from_pretrained(path)
         numbers = sum(p.numel() for p in model.net.parameters())
         known = facts(model)
-        conditions = "; ".join(conditions_in_words(known.conditions or {})) or "none"
+        conditions = conditions_in_words(known.conditions or {})
         process, measured = sde_in_words(model.sde), known.pilot
     mean, var = (tensors[name].double() for name in ("mean", "var"))
     size = f": {math.prod(shape):,} dimensions" if len(shape) > 1 else ""
-    yield "samples", f"{shape_in_words(shape)}{size}"
+    yield "samples", f"{event_in_words(shape)}{size}"
     std = math.sqrt(max(float(var.mean()), 0))
     yield "units", in_words(config.get("transform"))
     yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in the numbers that are learnt"

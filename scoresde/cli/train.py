@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -15,14 +14,15 @@ import tyro
 
 from scoresde import distributed
 from scoresde.cli.config import RunConfig
-from scoresde.cli.terminal import tell
+from scoresde.cli.terminal import tell, then
 from scoresde.data import Data
 from scoresde.data.data_check import remarks
 from scoresde.errors import ScoreSDEError
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
+from scoresde.progress import duration
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, Field
+from scoresde.sde.words import event_in_words, kind_in_words, sde_in_words
 from scoresde.training import Trainer
 
 __all__ = ["Train"]
@@ -63,9 +63,9 @@ class Train:
         """Train to the end, together with the other processes that `torchrun` started."""
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
         data = self._data()
-        known = "".join(f", {name} {_spelt(kind)}" for name, kind in data.kinds.items())
-        shape = f"{data.event_shape}{known}"
-        _say(f"data: {self.settings.data.source}, {len(data):,} samples of shape {shape}")
+        known = "".join(f"; {name}: {kind_in_words(kind)}" for name, kind in data.kinds.items())
+        each = event_in_words(data.event_shape, data.columns)
+        _say(f"data: {self.settings.data.source}, {len(data):,} samples, each {each}{known}")
         chosen: list[str] = []
         run, model, data = self._settings().begun(data, chosen.append)
         if chosen:
@@ -74,7 +74,8 @@ class Train:
                 _say(line)
         model = model.to(distributed.device())
         parameters = sum(p.numel() for p in model.net.parameters())
-        _say(f"model: {type(model.net).__name__}, {parameters:,} parameters, {model.sde}")
+        _say(f"model: {type(model.net).__name__}, {parameters:,} parameters")
+        _say(f"noise: {sde_in_words(model.sde)}")
         for remark in remarks(data, model.sde):
             _say(f"remark: {remark}")
         config = run.config
@@ -100,13 +101,11 @@ class Train:
             raise
         seconds = time.perf_counter() - start
         distributed.on_main(self._describe)
-        folder = shlex.quote(str(self.out))
         if trainer.step < config.steps:
             _say(_early(trainer))
-        _say(
-            f"done: {trainer.step:,} steps, the last {trainer.step - first:,} in {seconds:.1f} s; "
-            f"see the result with `scoresde sample {folder} --out samples.png`"
-        )
+        done, last = f"{trainer.step:,}", f"{trainer.step - first:,}"
+        _say(f"done: {done} steps, the last {last} in {duration(seconds)}")
+        then("see samples", "sample", self.out, "--out", "samples.png")
 
     def _describe(self) -> None:
         """Write the card again, by now with the last picture."""
@@ -144,10 +143,6 @@ def _early(trainer: Trainer[ScoreModel]) -> str:
         f"stopped early at step {trainer.step:,}, {held.waited} checkpoints after the lowest loss "
         f"of held-out data, {held.best:.4g} at step {held.at:,}, whose model is in best/"
     )
-
-
-def _spelt(kind: Classes | Field) -> str:
-    return f"of {kind.n} classes" if isinstance(kind, Classes) else f"of shape {kind.shape}"
 
 
 def _say(line: str) -> None:

@@ -28,7 +28,6 @@ from scoresde.data.samples import Data
 from scoresde.data.sources import doubt_of, find
 from scoresde.data.stores import pieces
 from scoresde.data.wanted import Wanted
-from scoresde.data.words import event_of
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -36,6 +35,7 @@ from scoresde.errors import (
     ScoreSDEError,
     ShapeError,
 )
+from scoresde.sde.words import event_in_words
 from scoresde.units import Identity, in_words
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _opened(
 
 def _describe(report: Report, data: Data) -> None:
     report.facts["samples"] = f"{len(data):,} of shape {data.event_shape}"
-    report.facts["each"] = event_of(data.event_shape, data.columns)
+    report.facts["each"] = event_in_words(data.event_shape, data.columns)
     if data.kinds:
         report.facts["learnt"] = f"p({data.called} | {', '.join(data.kinds)})"
     if told := doubt_of(data):

@@ -20,9 +20,9 @@ from scoresde import checkpoint
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.markdown import block, code, licence_of, plain, quoted
 from scoresde.pretrained.private import config_toml
-from scoresde.pretrained.spelling import shape_in_words
 from scoresde.pretrained.store import spelt, spelt_count, told
 from scoresde.sde import SDES
+from scoresde.sde.words import event_in_words
 
 __all__ = ["check_licence", "is_ours", "text", "write"]
 
@@ -108,7 +108,7 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     of = f", of {' and of '.join(classes)}" if classes else ""
     yield f"# {plain(name)}\n"
     yield (
-        f"A score-based generative model of {plain(shape_in_words(event))} "
+        f"A score-based generative model of {plain(event_in_words(event))} "
         f"({plain(event)}){of}, made with scoresde.\n"
     )
     if (folder / "samples.png").exists():

@@ -10,11 +10,11 @@ import torch
 
 from scoresde import plot
 from scoresde.errors import ScoreSDEError
-from scoresde.pretrained.spelling import conditions_in_words, sde_in_words, shape_in_words
 from scoresde.result import page
 from scoresde.sampling.doors import sample
 from scoresde.score import ScoreModel, device_of
 from scoresde.sde import Classes
+from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
 from scoresde.units import in_words
 
 if TYPE_CHECKING:
@@ -30,13 +30,12 @@ _STEPS, _SECONDS = 12, 3.0
 def model_page(model: ScoreModel) -> str:
     """Return a table of what a model is, and samples where these take seconds, as HTML."""
     known = model.facts
-    conditions = "; ".join(conditions_in_words(known.conditions or {})) or "none"
     parameters = sum(p.numel() for p in model.net.parameters())
     rows = {
         "network": f"{type(model.net).__name__}, {parameters:,} parameters",
-        "samples": ", ".join(model.columns) or shape_in_words(model.event_shape),
+        "samples": event_in_words(model.event_shape, model.columns),
         "units": in_words(model.transform),
-        "conditions": conditions,
+        "conditions": conditions_in_words(known.conditions or {}),
         "noise": sde_in_words(model.sde),
         "predicts": model.predicts,
         "steps": str(model.steps or "those of the sampler"),
