@@ -19,10 +19,11 @@ from torch import nn
 
 from scoresde import checkpoint, data
 from scoresde.cli import COMMANDS, main
-from scoresde.cli.config import DataConfig, RunConfig
+from scoresde.cli.config import RunConfig
 from scoresde.cli.given import Given
 from scoresde.cli.info import Info
 from scoresde.cli.sample import draw
+from scoresde.cli.source import DataConfig
 from scoresde.errors import DataError
 from scoresde.nn import MLP, UNet
 from scoresde.pretrained import store
@@ -312,9 +313,9 @@ def test_info_says_what_a_run_is(run, capsys):
         re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
     )
     parameters = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
-    assert rows["samples"] == "1 channel of 8x8: 64 dimensions"
+    assert rows["samples"] == "a grey image of 8x8 pixels: 64 dimensions"
     assert rows["units"] == "whole numbers from 0 to 16, learnt as numbers from -1 to 1"
-    assert rows["conditions"] == "label, one of 10 classes, 0 to 9"
+    assert rows["conditions"] == "label: 10 classes, 0 to 9"
     assert "x_t = x_0 + sigma_t z, sigma_t from 0.0108 to " in rows["noise"]
     assert rows["predicts"] == "the clean sample, under EDM's preconditioning"
     assert rows["network"] == f"UNet, {parameters:,} parameters in float32, 4 wide"
@@ -470,7 +471,7 @@ def test_a_model_is_asked_about_the_part_that_it_did_not_learn(
         raise DataError(f"the part {split} of {source}")
 
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path)
-    monkeypatch.setattr("scoresde.cli.held_out.load", load)
+    monkeypatch.setattr("scoresde.cli.source.load", load)
     assert main([command, str(tmp_path), "--data", "cifar10"]) == 1
     assert "the part test of cifar10" in capsys.readouterr().err
     assert main([command, str(tmp_path), "--data", "cifar10", "--split", "train"]) == 1
@@ -529,7 +530,9 @@ def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, 
 def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsys):
     assert train(tmp_path, steps=2) == 0
     out = capsys.readouterr().out
-    assert out.startswith("data: digits, 1,797 samples of shape (1, 8, 8), label of 10 classes\n")
+    assert out.startswith(
+        "data: digits, 1,797 samples, each a grey image of 8x8 pixels; label: 10 "
+    )
     assert re.search(r"\nmodel: UNet, [\d,]+ parameters, VESDE\(", out)
     assert "\nstarting at step 0 of 2\n" in out
     assert f"see the result with `scoresde sample {tmp_path} --out samples.png`" in out
@@ -672,7 +675,7 @@ def test_images_get_a_u_net_and_anything_else_an_mlp(vectors, tmp_path, capsys):
     for i in range(3):
         Image.new("RGB", (21, 18), (80 * i, 0, 255)).save(folder / f"{i}.png")
     assert train(tmp_path / "a", "--size", "17", source=folder, steps=1) == 0
-    assert "3 samples of shape (3, 17, 17)\n" in capsys.readouterr().out
+    assert "3 samples, each a colour image of 17x17 pixels\n" in capsys.readouterr().out
     assert ScoreModel.from_pretrained(tmp_path / "a").net.config["patch"] == 1
     assert ScoreModel.from_pretrained(vectors).net.config["hidden"] == [4]
 
@@ -682,7 +685,8 @@ def test_the_command_that_is_said_after_a_training_draws(shape, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.random.default_rng(0).standard_normal((20, *shape), dtype="f"))
     assert train(Path("my run"), source="x.npy", steps=1) == 0
-    words = shlex.split(re.search("`scoresde (.+)`", capsys.readouterr().out)[1])
+    next_line = re.search(r"next, to see samples:\n  scoresde (.+)", capsys.readouterr().out)
+    words = shlex.split(next_line[1])
     assert main([*words, "--n", "2", "--steps", "2"]) == 0
 
 

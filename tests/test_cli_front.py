@@ -320,7 +320,7 @@ def test_folders_go_before_packaged_models_of_their_name(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     Path("mnist").mkdir()
     assert main(["info", "mnist", "--quiet"]) == 0  # it holds no model
-    assert "1 channel of 28x28" in capsys.readouterr().out
+    assert "a grey image of 28x28 pixels" in capsys.readouterr().out
     assert main(["info", "./mnist"]) == 1
     assert "there is no file mnist/model.safetensors" in said(capsys)
     np.save("x.npy", np.random.default_rng(0).normal(size=(30, 2)).astype("f4"))

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 import tyro
 
@@ -21,13 +21,13 @@ from scoresde.cli import toml
 from scoresde.cli.begin import begin
 from scoresde.cli.choices import LawChoice, LossChoice, WeightChoice, words
 from scoresde.cli.open import PLAIN, opened
-from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
 from scoresde.cli.sdes import SDE_WORDS, sde_words, words_of
-from scoresde.data import Data, load
+from scoresde.cli.source import DataConfig
+from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.objectives import LearnedWeight
 from scoresde.score import ScoreModel
-from scoresde.sde import SDE, Classes, Field, Stratified
+from scoresde.sde import SDE, Stratified
 from scoresde.suggestion import NetConfig, Suggestion, suggest
 from scoresde.suggestion.front import model_of
 from scoresde.training import (
@@ -44,49 +44,7 @@ from scoresde.training import (
 )
 from scoresde.training.update import Loss
 
-__all__ = ["SDE_WORDS", "DataConfig", "NetOptions", "ObjectiveConfig", "RunConfig", "TrainOptions"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the data come from; a relative path is one from where the command is run."""
-
-    source: Annotated[str, tyro.conf.arg(name="data")]
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet, a
-    folder of images, or hf:NAME, a data set of Hugging Face's."""
-    split: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: train)")
-    ] = None
-    """The part of a data set of torchvision, train or test, or of one of Hugging Face's."""
-    condition: Columns = ()
-    sample: Sampled = None
-    size: Size = None
-    layout: Layout = None
-    missing: Missing = "raise"
-    standardize: Annotated[bool, PLAIN] = False
-    """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
-    lazy: Annotated[
-        bool | None, tyro.conf.arg(help_behavior_hint="(default: where they need more than 1 GiB)")
-    ] = None
-    """Whether images stay where they are, and are decoded when they are needed."""
-    on_bad_image: Literal["raise", "skip"] = "raise"
-    """Whether to pass over images that cannot be read, up to a tenth of a folder."""
-
-    def load(self, kinds: Mapping[str, Classes | Field] | None = None) -> Data:
-        """Return the data; `kinds` says what conditions are whose numbers do not say it."""
-        return load(
-            self.source,
-            condition=columns_of(self.condition),
-            kinds=kinds,
-            sample=sampled_of(self.sample),
-            split=self.split,
-            size=self.size,
-            layout=self.layout,
-            missing=self.missing,
-            standardize=self.standardize,
-            lazy=self.lazy,
-            on_bad_image=self.on_bad_image,
-        )
+__all__ = ["SDE_WORDS", "NetOptions", "ObjectiveConfig", "RunConfig", "TrainOptions"]
 
 
 if TYPE_CHECKING:  # they are made below, of configurations

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from scoresde.cli.config import DataConfig, RunConfig
+from scoresde.cli.config import RunConfig
 from scoresde.cli.options import columns_of
+from scoresde.cli.source import DataConfig
 from scoresde.cli.terminal import tell
 from scoresde.data import Data
 from scoresde.data.layout import laid_as

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from scoresde.cli.config import DataConfig, RunConfig
+from scoresde.cli.config import RunConfig
 from scoresde.cli.options import Columns, Size, Split
+from scoresde.cli.source import DataConfig
 from scoresde.cli.terminal import show
 from scoresde.suggestion import suggest
 

@@ -124,6 +124,7 @@ def remarks(data: Data, sde: SDE | None = None) -> list[str]:
         if len(data) * math.prod(data.event_shape) <= _QUICK:
             _samples(report, data)
         _units(report, data)
+        describe_columns(report, data)
         if sde is not None:
             report.samples = data.batch(_spread(len(data)))
             _noise(report, data, sde)

@@ -13,19 +13,16 @@ from scoresde.checks import check_name, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.nn import MLP, UNet
 from scoresde.sde import Classes, Field
+from scoresde.sde.words import event_in_words
 
-__all__ = ["NetConfig", "network", "reading"]
+__all__ = ["NetConfig", "network"]
 
 Kinds = Mapping[str, Classes | Field]
 Chosen = tuple[Any, str]
 
 _TYPES = ("unet", "mlp")
-# Names of axes, and what one channel of them has, by how many there are.
-_AXES: Mapping[int, tuple[str, str]] = {
-    1: ("T", "steps"),
-    2: ("H, W", "pixels"),
-    3: ("D, H, W", "cells"),
-}
+# How many axes a U-Net may have beside the channels.
+_AXES = (1, 2, 3)
 # An event with fewer positions than these along its longest axis leaves convolutions nothing to do.
 _SMALLEST = 4
 # A U-Net goes down to this many positions a side, or fewer, in so many levels at most; its finest
@@ -113,36 +110,6 @@ def _check_axes(event_shape: Sequence[int]) -> None:
         )
 
 
-def reading(event_shape: Sequence[int]) -> str:
-    """Say how the axes of a sample are read.
-
-    Examples:
-        >>> print(reading((2, 100)))
-        (C, T) = 2 channels of 100 steps
-        >>> print(reading((1, 28, 28)))
-        (C, H, W) = 1 channel of 28 x 28 pixels
-    """
-    channels, *sides = event_shape
-    if len(sides) not in _AXES:
-        return f"{' x '.join(map(str, event_shape))} numbers"
-    axes, what = _AXES[len(sides)]
-    several = "channel" if channels == 1 else "channels"
-    return f"(C, {axes}) = {channels} {several} of {' x '.join(map(str, sides))} {what}"
-
-
-def _other_reading(event_shape: Sequence[int]) -> str:
-    """Say how the same numbers would be read as something else, where that is likely meant."""
-    channels, *sides = event_shape
-    if len(sides) != 1 or channels <= 8 or channels < sides[0] / 4:
-        return ""
-    if sides[0] <= 8:
-        return (
-            f"; if these are {sides[0]} channels of {channels} steps, put the channels first, "
-            "x.transpose(1, 2)"
-        )
-    return "; if these are grey images, give them a channel, x[:, None]"
-
-
 def network(
     event_shape: Sequence[int], kinds: Kinds, n: int, type: str | None = None
 ) -> dict[str, Chosen]:
@@ -165,19 +132,18 @@ def network(
     ]
     if type is None:
         if len(sides) not in _AXES:
-            type, why = "mlp", reading(event_shape)
+            type, why = "mlp", event_in_words(event_shape)
         elif max(sides) < _SMALLEST:
-            type, why = "mlp", f"{reading(event_shape)}, too few for convolutions"
+            type, why = "mlp", f"{event_in_words(event_shape)}, too few for convolutions"
         elif odd:
             type, why = "mlp", f"the condition {odd[0]} has other axes than the samples"
         else:
-            type, why = "unet", reading(event_shape)
-        why += _other_reading(event_shape)
+            type, why = "unet", event_in_words(event_shape)
     else:
         check_name("network", type, _TYPES)
         if type == "unet":
             _check_axes(event_shape)
-        why = f"as asked, for {reading(event_shape)}"
+        why = f"as asked, for {event_in_words(event_shape)}"
     found: dict[str, Chosen] = {"type": (type, why)}
     if type == "mlp":
         width = min(512, max(128, 2 ** math.ceil(math.log2(8 * math.sqrt(size)))))
