@@ -445,7 +445,7 @@ def test_the_card_of_a_run_says_how_it_came_to_be(run):
     }
     assert '\ntags:\n- "score-based-generative-model"\n- "diffusion"\n- "VESDE"' in head
     assert "![Samples of the model](samples.png)" in text
-    assert "model of a grey image of 8x8 pixels ((1, 8, 8)), of 10 classes" in text
+    assert "A sample is a grey image of 8x8 pixels, of shape (1, 8, 8), of 10 classes" in text
     assert "`VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=9.0)`" in text
     assert "\n2 steps. The same again" in text
     assert f"```toml\n{(run / 'config.toml').read_text()}```" in text

@@ -108,8 +108,8 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
     of = f", of {' and of '.join(classes)}" if classes else ""
     yield f"# {plain(name)}\n"
     yield (
-        f"A score-based generative model of {plain(event_in_words(event))} "
-        f"({plain(event)}){of}, made with scoresde.\n"
+        f"A score-based generative model, made with scoresde. A sample is "
+        f"{plain(event_in_words(event))}, of shape {plain(event)}{of}.\n"
     )
     if (folder / "samples.png").exists():
         yield "![Samples of the model](samples.png)\n"
