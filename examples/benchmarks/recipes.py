@@ -54,7 +54,7 @@ from scoresde.sde import Classes, Field, LogNormal
 from scoresde.training import Optimiser, TrainConfig, Trainer
 
 BINS, LOW, HIGH = 12, 0.02, 10.0  # of the ratio of noise to signal, in units of the data's std
-NUMBERS = 40_000  # that are denoised for each bin, at least
+NUMBERS = 40  # that are denoised for each bin, at least, times the most samples
 
 Recipe = Callable[[str, Data, int], tuple[Any, ...]]
 
@@ -185,7 +185,7 @@ def judged(model: ScoreModel, held: Data, var: float, most: int) -> list[float]:
     low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
     g = generator(12345)
     edges = torch.linspace(math.log(LOW), math.log(HIGH), BINS + 1, dtype=torch.float64)
-    repeats = max(4, NUMBERS // x0.numel())
+    repeats = max(4, NUMBERS * most // x0.numel())
     found = []
     for first, last in itertools.pairwise(edges):
         total = 0.0
