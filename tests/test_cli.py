@@ -533,9 +533,9 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     assert out.startswith(
         "data: digits, 1,797 samples, each a grey image of 8x8 pixels; label: 10 "
     )
-    assert re.search(r"\nmodel: UNet, [\d,]+ parameters, VESDE\(", out)
+    assert re.search(r"\nmodel: UNet, [\d,]+ parameters\nnoise: variance exploding, ", out)
     assert "\nstarting at step 0 of 2\n" in out
-    assert f"see the result with `scoresde sample {tmp_path} --out samples.png`" in out
+    assert f"next, to see samples:\n  scoresde sample {tmp_path} --out samples.png" in out
     assert train(tmp_path, steps=2) == 0
     assert capsys.readouterr().out.endswith(
         "\nfinished: all 2 steps are done; a larger --steps goes on\n"

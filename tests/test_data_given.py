@@ -398,13 +398,13 @@ def test_advice_to_load_pickled_objects_is_never_given(tmp_path):
 def test_data_are_told_in_one_line_and_as_a_table():
     data = Data(X, columns=("wing", "<b>"), label=WORDS.tolist(), y=THETA)
     assert repr(data) == (
-        "Data(30 samples, each 2 numbers (wing, <b>); float32 in memory; Identity(); "
+        "Data(30 samples, each 2 numbers (wing, <b>); float32 in memory; the numbers as they are; "
         "given label: 3 classes (cat, dog, emu); given y: 4 numbers)"
     )
     html = data._repr_html_()
     assert "&lt;b&gt;" in html
     assert "<b>" not in html
-    assert repr(load("digits")).endswith("given label: 10 classes; from digits)")
+    assert repr(load("digits")).endswith("given label: 10 classes, 0 to 9; from digits)")
 
 
 def test_all_that_is_odd_about_columns_is_told_at_once():

@@ -117,7 +117,7 @@ def test_units_travel_with_the_model_and_old_files_have_none(tmp_path):
             assert torch.equal(one, other)
     assert facts(found).conditions == facts(model).conditions
     card = (tmp_path / "README.md").read_text()
-    assert "label of 3 classes, coarse of shape (1, 2, 2), forcing of 2 channels, y of" in card
+    assert "label of 3 classes, coarse of shape (1, 2, 2), forcing of shape (2, " in card
 
 
 def test_an_old_model_is_described_word_by_word_as_in_its_file():

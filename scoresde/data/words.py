@@ -11,6 +11,7 @@ from torch import Tensor
 from scoresde.data.layout import Laid
 from scoresde.data.stores import Memory, Part, Store, is_random
 from scoresde.sde.words import event_in_words, kind_in_words
+from scoresde.units import in_words
 
 if TYPE_CHECKING:
     from scoresde.data.samples import Data
@@ -30,7 +31,7 @@ def facts_of(data: Data) -> dict[str, str]:
         "samples": f"{len(data):,}" if data.called == "x" else f"{len(data):,} of {data.called}",
         "each": event_in_words(data.event_shape, data.columns),
         "numbers": f"{numbers} {where}",
-        "transform": str(data.transform),
+        "units": in_words(data.transform),
         **{f"given {name}": kind_in_words(kind) for name, kind in data.kinds.items()},
     }
     return known | ({"from": data.source} if data.source else {})
@@ -44,7 +45,7 @@ def line(data: Data) -> str:
     n, _, called = known["samples"].partition(" ")
     return (
         f"Data({n} samples {called}".rstrip() + f", each {known['each']}; {known['numbers']}; "
-        f"{'; '.join([known['transform'], *rest])})"
+        f"{'; '.join([known['units'], *rest])})"
     )
 
 
