@@ -69,12 +69,12 @@ def rank() -> int:
 
 
 def size() -> int:
-    """How many processes work together."""
+    """Return how many processes work together."""
     return 1 if _alone() else dist.get_world_size()
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints, number 0."""
+    """Return whether this is the process that writes and prints, number 0."""
     return rank() == 0
 
 
@@ -94,7 +94,7 @@ def rows(n: int) -> slice:
 
 
 def device() -> torch.device:
-    """Where this process computes: as `on` says, else on a GPU of its own, else on the CPU."""
+    """Return the device of this process: that of `on`, else a GPU of its own, else the CPU."""
     if (chosen := _CHOSEN.get()) is not None:
         return chosen
     if torch.cuda.is_available():

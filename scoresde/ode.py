@@ -133,7 +133,7 @@ assumption*."""
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Where a batch arrived, and what it took.
+    """Describe where a batch arrived, and what it took.
 
     Attributes:
         y: The states `(B, *)` at the last time.
@@ -279,7 +279,7 @@ def solve(
 
 
 def _factor(ratio: Tensor, previous: Tensor, retry: Tensor) -> Tensor:
-    """What the last step is multiplied with; after a rejection it may not grow."""
+    """Return what the last step is multiplied with; after a rejection it may not grow."""
     root = ratio.sqrt().sqrt().sqrt().sqrt()
     damp = previous.sqrt().sqrt().sqrt().sqrt().sqrt()
     factor = nearest_factor(_SAFETY * damp / (root * root * root))

@@ -21,7 +21,7 @@ __all__ = ["Result", "page"]
 
 
 class Result(abc.ABC):
-    """What was found: `print` shows a table, `plot` draws it, `to_json` keeps it.
+    """Hold what was found: `print` shows a table, `plot` draws it, `to_json` keeps it.
 
     A notebook shows table and picture.
     """

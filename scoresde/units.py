@@ -40,7 +40,7 @@ class Transform(Protocol):
 
     @property
     def levels(self) -> int | None:
-        """How many equally spaced values the raw numbers take; None where they are continuous."""
+        """Return the number of equally spaced raw values, None where they are continuous."""
         ...
 
     def forward(self, raw: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class Informed:
 
     @property
     def pilot_nfe(self) -> int:
-        """What the pilot run costs once, whatever is sampled after it."""
+        """Return what the pilot run costs once, whatever is sampled after it."""
         return _PILOT + 1 if self.pilot else 0
 
     @torch.no_grad()

@@ -160,7 +160,7 @@ def _law(
 def _attempt(
     contender: Contender, problem: Problem, x: Tensor, budget: int, seed: int
 ) -> tuple[Tensor | None, int] | None:
-    """What the contender returns; samples that are not finite, or raised as such, are `None`."""
+    """Return the samples of the contender; None where they are, or raise that they are, not finite."""
     try:
         out = contender(problem, x.clone(), budget, seed)
     except NonFiniteError:

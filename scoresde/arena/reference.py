@@ -25,7 +25,7 @@ __all__ = ["DOP853", "FlowMap", "RungeKutta4"]
 
 
 class FlowMap(Protocol):
-    """How a problem's flow map is computed."""
+    """Describe how a problem's flow map is computed."""
 
     def __call__(self, problem: Problem, x: Tensor) -> Tensor:
         r"""The state $x_\epsilon$, `(B, *)`, that the flow makes of `x` at `T`."""

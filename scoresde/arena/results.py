@@ -223,7 +223,7 @@ class Results(Result):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What was measured."""
+        """Return what was measured."""
         return tuple(dict.fromkeys(row.metric for row in self.rows))
 
     def table(self, metric: str | None = None, *, top: int | None = None) -> str:

@@ -26,7 +26,7 @@ _PERMUTATIONS = 500
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far apart two sets of samples are.
+    """Describe how far apart two sets of samples are.
 
     Attributes:
         value: $H$, without bias: about 0 for equal laws, 1 for laws infinitely far apart.

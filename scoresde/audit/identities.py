@@ -89,7 +89,7 @@ def mean(values: Tensor) -> Estimate:
 
 
 def products(z: Tensor, said: Tensor, u: Tensor) -> Tensor:
-    r"""What the tests are made of, one row `(6,)` for each sample, `(n, 6)`.
+    r"""Return what the tests are made of, one row `(6,)` for each sample, `(n, 6)`.
 
     Args:
         z: The noise, `(n, *)`, float64.
@@ -129,7 +129,7 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
 
 
 def matched(value: float, mean: float, variance: float) -> float:
-    """How unlikely a value is, as a normal deviate, under the gamma law of these moments.
+    """Return how unlikely a value is, as a normal deviate, under the gamma law of these moments.
 
     Sums of squares have nearly such a law (Satterthwaite 1946, doi:10.2307/3002019).
     """
@@ -170,7 +170,7 @@ def _bias(errors: Tensor) -> tuple[Estimate, float]:
 
 
 def _avoidable(table: Tensor) -> Estimate:
-    r"""What the best multiples of $\hat\varepsilon$ and $y$, found on one half, save on the other.
+    r"""Return what multiples of $\hat\varepsilon$ and $y$ that fit one half best save on the other.
 
     Whatever the multiples are, what they save on other samples is on average at most the error.
     """

@@ -21,7 +21,7 @@ __all__ = ["Problem", "Sight"]
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    r"""What was seen at one level, a mean over a pair of opposite noises for each sample.
+    r"""Hold what was seen at one level, a mean over a pair of opposite noises for each sample.
 
     Attributes:
         table: The `products`, `(n, 6)`.

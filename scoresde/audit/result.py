@@ -33,7 +33,7 @@ _TWO_SIDED = {"calibration", "stein", "slope"}
 
 @dataclass(frozen=True)
 class Memory:
-    """How well training samples are known, beside held-out ones.
+    """Describe how well training samples are known, beside held-out ones.
 
     Attributes:
         loss: The loss of training samples.
@@ -128,7 +128,7 @@ class Audit(Result):
 
     @property
     def nats(self) -> float:
-        r"""What all excess costs in likelihood, $\tfrac12 D \int \text{excess}\, d\lambda$.
+        r"""Return what all excess costs in likelihood, $\tfrac12 D \int \text{excess}\, d\lambda$.
 
         The variational bound integrates the loss over the log-SNR $\lambda$ (Kingma et al. 2021,
         eq. 15, arXiv:2107.00630); the rule is that of trapezia.

@@ -210,7 +210,7 @@ def _remove_left(path: Path) -> None:
 
 
 def locked(file: int) -> bool | None:
-    """Whether a file is this descriptor's alone from now on; None where the disk has no locks.
+    """Lock a file by its descriptor; return whether that succeeded, None on a disk without locks.
 
     The lock belongs to the descriptor and those that `fork` made of it, and ends with them.
     """

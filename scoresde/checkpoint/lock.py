@@ -171,7 +171,7 @@ def _write(file: int, text: str) -> None:
 
 
 def _read(file: int) -> str:
-    """Who has the lock, as the end of a sentence, or nothing."""
+    """Return who has the lock, as the end of a sentence, or nothing."""
     with contextlib.suppress(OSError):
         text = os.read(file, 200).decode(errors="replace")
         return f": {text}" if text.isprintable() and text else ""

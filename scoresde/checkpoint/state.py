@@ -80,7 +80,7 @@ def _numbers(dtype: torch.dtype) -> str:
 
 
 def layout(names: Iterable[str]) -> str:
-    """What library such names of tensors come from, as the end of a message; or nothing."""
+    """Return what library such names of tensors come from, as the end of a message; or nothing."""
     for mark, what in _LAYOUTS.items():
         if any(name.startswith(mark) or f".{mark}" in name for name in names):
             return f"; its names are those of {what}"

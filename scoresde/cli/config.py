@@ -84,7 +84,7 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """What is lowered: a loss, its weight, and the law of its times.
+    """Hold what is lowered: a loss, its weight, and the law of its times.
 
     Raises:
         InvalidValueError: A weight is to be learnt under a loss that may be negative.

@@ -160,7 +160,7 @@ class Evaluate:
         return folder
 
     def _features(self, lesson: Data | None, real: Data) -> Features | None:
-        """What is looked at, as the option says."""
+        """Return what is looked at, as the option says."""
         if self.features == "pixels":
             return None
         if self.features == "inception":

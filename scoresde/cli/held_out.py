@@ -41,7 +41,7 @@ class Asks(Protocol):
 
     @property
     def condition(self) -> tuple[str, ...]:
-        """Where their conditions are."""
+        """Return where their conditions are."""
 
     @property
     def size(self) -> int | None:

@@ -145,7 +145,7 @@ def _files(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _texts(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What people read of a run: it has no checksum, and can be written again."""
+    """Return what people read of a run: it has no checksum, and can be written again."""
     path = folder / "config.json"
     if path.exists() and config:
         try:

@@ -25,7 +25,7 @@ _NAMED = 36  # images above which conditions are written
 
 @dataclass(frozen=True)
 class Look:
-    """How samples are drawn.
+    """Describe how samples are drawn.
 
     Args:
         scale: Pixels of the picture along a side of one pixel.

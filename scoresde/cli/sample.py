@@ -244,7 +244,7 @@ def _condition(model: ScoreModel, given: Given, n: int, first: int) -> dict[str,
 
 
 def cost(drawn: Drawn) -> str:
-    """What the samples cost."""
+    """Return what the samples cost."""
     if drawn.passes == drawn.nfe:
         return f"{drawn.nfe} evaluations of the network each"
     return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"

@@ -18,7 +18,7 @@ __all__ = ["DataConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the data come from; a relative path is one from where the command is run."""
+    """Describe where the data come from; a relative path is one from where the command is run."""
 
     source: Annotated[str, tyro.conf.arg(name="data")]
     """digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet, a

@@ -33,7 +33,7 @@ class Command(Protocol):
 
 @dataclass(frozen=True)
 class General:
-    """What every command takes."""
+    """Hold what every command takes."""
 
     device: Annotated[
         str | None,

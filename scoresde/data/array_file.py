@@ -33,7 +33,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Header:
-    """What a `.npy` file says of its array.
+    """Hold what a `.npy` file says of its array.
 
     Attributes:
         dtype: That of its numbers.

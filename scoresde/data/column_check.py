@@ -20,7 +20,7 @@ _APART = 10.0  # standard deviations that lie further apart are told
 
 @dataclass
 class _Seen:
-    """Which columns hold whole numbers only, and which 0 and 1; each `(C,)`."""
+    """Tell which columns hold whole numbers only, and which 0 and 1; each `(C,)`."""
 
     whole: Tensor
     binary: Tensor

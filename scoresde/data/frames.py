@@ -16,7 +16,7 @@ __all__ = ["column_of", "frame", "is_frame", "table_of"]
 
 
 def is_frame(source: object) -> bool:
-    """Whether this is a table as pandas, polars or pyarrow have them."""
+    """Return whether this is a table as pandas, polars or pyarrow have them."""
     return any(all(hasattr(source, name) for name in names) for names in _FRAMES)
 
 

@@ -74,7 +74,7 @@ def from_hub(
 
 
 def is_table(source: object) -> bool:
-    """Whether this is a data set with rows and columns."""
+    """Return whether this is a data set with rows and columns."""
     return isinstance(getattr(source, "column_names", None), list) and hasattr(
         source, "__getitem__"
     )
@@ -151,7 +151,7 @@ class Columns(Mapping[str, Any]):
 
     @cached_property
     def are_labels(self) -> bool:
-        """Whether the labels are integers, or text, of which some may be missing."""
+        """Return whether the labels are integers, or text, of which some may be missing."""
         known = [_plain(value) for value in self.table[self.label] if value is not None]
         kinds = (int, str)
         return any(known != [] and all(isinstance(one, kind) for one in known) for kind in kinds)

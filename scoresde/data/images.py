@@ -72,12 +72,12 @@ class Items(Protocol):
         """Image number i, of which perhaps only the header is read."""
 
     def name(self, i: int) -> str:
-        """What to call it in an error."""
+        """Return what to call it in an error."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the header of an image says.
+    """Hold what the header of an image says.
 
     Attributes:
         size: `(height, width)` as it is shown.
@@ -124,7 +124,7 @@ class Images:
 
     @property
     def units(self) -> Transform:
-        """What makes of their numbers those that a model learns."""
+        """Return what makes of their numbers those that a model learns."""
         return UNITS.get(self.mode, BYTES)
 
     def read(self, index: Tensor | slice) -> Tensor:

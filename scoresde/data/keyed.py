@@ -138,6 +138,6 @@ def _is_image(dtype: np.dtype[Any]) -> bool:
 
 
 def _usable(rows: np.ndarray[Any, Any]) -> bool:
-    """Whether an array can be a condition as it is: labels, names, floats or images."""
+    """Return whether an array can be a condition as it is: labels, names, floats or images."""
     kind, axes = rows.dtype.kind, rows.ndim
     return kind == "f" or (kind in "iuUO" and axes == 1) or (rows.dtype == np.uint8 and axes > 2)

@@ -68,7 +68,7 @@ class Laid:
 
     @property
     def random(self) -> bool:
-        """Whether they are others whenever they are read."""
+        """Return whether they are others whenever they are read."""
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:

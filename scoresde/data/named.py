@@ -39,7 +39,7 @@ def digits() -> Data:
 
 
 def is_name(source: object) -> bool:
-    """Whether a source is the name of a data set, and no path.
+    """Return whether a source is the name of a data set, and no path.
 
     It is a word without a dot or a separator; where there is a file or a folder of that word, only
     if a data set is called so.

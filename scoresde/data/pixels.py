@@ -71,6 +71,6 @@ def pillow_mode(image: Image) -> str:
 
 
 def is_cut(image: Image) -> bool:
-    """Whether an image has colours of 16 bits, of which Pillow reads 8."""
+    """Return whether an image has colours of 16 bits, of which Pillow reads 8."""
     parts = getattr(image, "tile", [])
     return image.mode.startswith("RGB") and any(";16" in str(part) for part in parts)

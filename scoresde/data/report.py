@@ -33,7 +33,7 @@ class Finding(str):
 
 @dataclass
 class Report:
-    """What was found in a data set.
+    """Hold what was found in a data set.
 
     Attributes:
         facts: What there is, by name.
@@ -53,7 +53,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether one can train on the data as they are."""
+        """Return whether one can train on the data as they are."""
         return not self.problems
 
     def __str__(self) -> str:

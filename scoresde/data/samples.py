@@ -128,7 +128,7 @@ class Data:
 
     @property
     def store(self) -> Store:
-        """Where the raw samples lie."""
+        """Return where the raw samples lie."""
         return store_of(self.raw)
 
     @property
@@ -157,7 +157,7 @@ class Data:
 
     @property
     def classes(self) -> int | None:
-        """How many classes the labels have."""
+        """Return how many classes the labels have."""
         kind = self.kinds.get("label")
         return kind.n if isinstance(kind, Classes) else None
 

@@ -143,7 +143,7 @@ def find(
     lazy: bool | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Data:
-    """What `load` loads, before its samples are looked at."""
+    """Return what `load` loads, before its samples are looked at."""
     check_size(size)
     check_layout(layout)
     chosen = (sample,) if isinstance(sample, str) else tuple(sample or ())

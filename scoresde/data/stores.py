@@ -144,7 +144,7 @@ class Part:
 
     @property
     def random(self) -> bool:
-        """Whether they are others whenever they are read."""
+        """Return whether they are others whenever they are read."""
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:
@@ -153,7 +153,7 @@ class Part:
 
 
 def is_random(store: Store) -> bool:
-    """Whether the samples of a store are others whenever they are read, so that none changes."""
+    """Return whether the samples of a store are drawn anew whenever they are read."""
     return bool(getattr(store, "random", False))
 
 

@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over raw samples found.
+    """Hold what one pass over raw samples found.
 
     Attributes:
         mean: The mean sample, float64 `(*event)`.

@@ -104,7 +104,7 @@ class Items:
         return DataError(f"cannot read {self.name(i)}: {told}")
 
     def name(self, i: int) -> str:
-        """What item i is called in errors."""
+        """Return what item i is called in errors."""
         return f"sample {i} of {self.what}"
 
     def value(self, name: str, example: np.ndarray[Any, Any], i: int) -> np.ndarray[Any, Any]:
@@ -135,7 +135,7 @@ class Pictures:
         return image
 
     def name(self, i: int) -> str:
-        """What image i is called in errors."""
+        """Return what image i is called in errors."""
         return self.items.name(i)
 
 
@@ -259,12 +259,12 @@ def _is_label(value: Any) -> bool:
 
 
 def is_image(value: Any) -> bool:
-    """Whether this is one of Pillow's images."""
+    """Return whether this is one of Pillow's images."""
     return hasattr(value, "getexif")
 
 
 def nbytes(item: Mapping[str, Any]) -> int:
-    """How much memory the values of an item take."""
+    """Return how much memory the values of an item take."""
     return sum(_nbytes(value) for value in item.values() if value is not None)
 
 

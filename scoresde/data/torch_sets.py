@@ -47,7 +47,7 @@ _ORDERS = (
 
 
 def is_torch(source: object) -> bool:
-    """Whether this is a data set or a loader of torch."""
+    """Return whether this is a data set or a loader of torch."""
     return isinstance(source, torch_data.Dataset | torch_data.DataLoader)
 
 

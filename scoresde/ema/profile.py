@@ -30,7 +30,7 @@ _LEAST = 1e-4
 
 
 class Profile(abc.ABC):
-    """How fast an average forgets."""
+    """Describe how fast an average forgets."""
 
     @abc.abstractmethod
     def decay_at(self, k: int) -> float:

@@ -47,7 +47,7 @@ class Snapshot:
         return self.of_run()[:2]
 
     def of_run(self) -> tuple[dict[str, Tensor], dict[str, Tensor], str | None]:
-        """What `read` returns, and which run it is of, where the file says."""
+        """Return what `read` returns, and which run it is of, where the file says."""
         tensors, meta = load_tensors(self.path)
         if (meta.get("sigma"), meta.get("step")) != (self.profile.sigma, self.step):
             raise CheckpointError(

@@ -41,7 +41,7 @@ _LOOK = 4096
 
 @dataclass(frozen=True)
 class Dequantization:
-    r"""How levels became numbers: $x = o + h\,(y + u)$.
+    r"""Describe how levels became numbers: $x = o + h\,(y + u)$.
 
     Args:
         levels: $L$, at least 2.

@@ -46,7 +46,7 @@ __all__ = ["Flow", "Transport", "of_two"]
 
 @dataclass(frozen=True, eq=False)
 class Transport:
-    r"""Where samples went, and what that did to their density.
+    r"""Describe where samples went, and what that did to their density.
 
     Attributes:
         x: The samples at the last time, `(B, *)` float64.

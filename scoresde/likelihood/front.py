@@ -233,7 +233,7 @@ def sample_with_log_prob(
 
 @dataclass(frozen=True)
 class _Divergence:
-    """How the divergence of a score is to be found."""
+    """Describe how the divergence of a score is to be found."""
 
     method: Method
     probes: int

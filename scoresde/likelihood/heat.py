@@ -15,7 +15,7 @@ __all__ = ["heat_correction", "to_data"]
 
 
 def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
-    r"""What $\log p_0$ has over $\log p_\epsilon$ at the same point, to first order in the noise.
+    r"""Return $\log p_0 - \log p_\epsilon$ at the same point, to first order in the noise.
 
     Noise is heat: with $\tau = \sigma^2/\alpha^2$ the density of $x / \alpha$ obeys
     $\partial_\tau p = \tfrac12 \Delta p$, so that one step back in $\tau$ is
@@ -36,7 +36,7 @@ def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
 
 
 def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
-    r"""What $\log p_0$ has over the density of $x_t / \alpha_t$ at data `(B, *)`, and its error.
+    r"""Return $\log p_0$ less the log-density of $x_t / \alpha_t$ at data `(B, *)`, and its error.
 
     With $h(\tau)$ the slope of $\log p$ in $\tau$, the correction $-\tau h(\tau)$ leaves out
     $\int_0^\tau (h(u) - h(\tau))\, du$. Let $d_1 = |h(\tau) - h(2\tau)|$,
@@ -73,7 +73,7 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _gaussian(trace: Tensor, square: Tensor) -> Tensor:
-    r"""What a Gaussian's slope leaves out, over $\tau$, from its two terms at 1, 2, 4 $\tau$.
+    r"""Return what a Gaussian's slope misses, over $\tau$, from its two terms at 1, 2, 4 $\tau$.
 
     For the variance $v\tau$ these are $k / (v + u)$ and $-q / (v + u)^2$ at $u\tau$. The first
     tells v, of at least 1e-3, by the ratio $(v + 4) / (2 v + 2)$ of its differences, and both are

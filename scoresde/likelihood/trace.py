@@ -24,7 +24,7 @@ class Trace(Protocol):
 
     @property
     def count(self) -> int:
-        """How many."""
+        """Return how many."""
         ...
 
     def __call__(

@@ -17,7 +17,7 @@ __all__ = ["FIGURES", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
-    """What a figure means: where it is good, and what it can be.
+    """Hold what a figure means: where it is good, and what it can be.
 
     Attributes:
         good: Where it is good.
@@ -64,13 +64,13 @@ class Comparison(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether the interval of the difference is to one side of 0."""
+        """Return whether the interval of the difference is to one side of 0."""
         return self.gap.low > 0 or self.gap.high < 0
 
 
 @dataclass(frozen=True)
 class Evaluation(Result, Mapping[str, Comparison]):
-    """How far samples are from data: for each figure a `Comparison`, by name.
+    """Describe how far samples are from data: for each figure a `Comparison`, by name.
 
     Attributes:
         figures: The comparisons.

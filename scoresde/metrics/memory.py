@@ -31,7 +31,7 @@ __all__ = ["Memorisation", "Memory", "memorisation"]
 
 
 class Memorisation(NamedTuple):
-    """How near to its training data a model samples; the law of each figure is in the module."""
+    """Measure how near to its training data a model samples; the module has the law of each figure."""
 
     copied: float
     nearer: float
@@ -83,7 +83,7 @@ class Memory:
 @door
 @torch.no_grad()
 def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.01) -> Memorisation:
-    """Whether samples lie nearer to the training data than held-out data do.
+    """Return whether samples lie nearer to the training data than held-out data do.
 
     Args:
         x: Samples or their features, `(N, *)`.

@@ -32,7 +32,7 @@ _ENTRIES = 2**22
 
 
 class Support(NamedTuple):
-    """How far samples lie on the support of data, and cover it."""
+    """Describe how far samples lie on the support of data, and cover it."""
 
     precision: float
     recall: float

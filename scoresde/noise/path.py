@@ -54,7 +54,7 @@ def leaf(t: float) -> int:
 
 
 def resolved(s: float, t: float) -> bool:
-    """Whether s < t, and not both inside one leaf."""
+    """Return whether s < t, and not both inside one leaf."""
     level = leaf(s)
     i, theta = _cell(s, level)
     return s < t and (theta == 0 or math.ldexp(t, level) >= i + 1)

@@ -180,7 +180,7 @@ class Noise:
         return philox.single(raw)[:, :size]
 
     def _size(self, like: Tensor) -> int:
-        """How many numbers a sample takes."""
+        """Return how many numbers a sample takes."""
         if like.shape[0] != len(self):
             raise ShapeError(
                 f"noise for {len(self)} samples was asked for a batch of {like.shape[0]}"
@@ -234,7 +234,7 @@ def seeds_of(
 
 
 class _Fork:
-    """What a forked process has of its own beside the state of torch's generator, a copy.
+    """Hold what a forked process has of its own beside the state of torch's generator, a copy.
 
     Attributes:
         inherited: The seed of the generator that was copied; None in a process that is no fork.

@@ -99,7 +99,7 @@ class _Shot:
 
 @dataclass(frozen=True)
 class _View:
-    """How the states of one run are drawn."""
+    """Describe how the states of one run are drawn."""
 
     transform: Transform | None
     names: Sequence[str]

@@ -23,7 +23,7 @@ __all__ = ["Moment", "field", "strip", "trajectory"]
 
 
 class Moment(Protocol):
-    """What is drawn of a state of a run, which `scoresde.trajectory` yields."""
+    """Hold what is drawn of a state of a run, which `scoresde.trajectory` yields."""
 
     @property
     def t(self) -> Tensor:

@@ -76,7 +76,7 @@ def check_licence(value: object) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a card was written here and not edited since."""
+    """Return whether a card was written here and not edited since."""
     try:
         text = checkpoint.read_bytes(path).decode()
     except (CheckpointError, UnicodeError):
@@ -224,7 +224,7 @@ def _called(name: str, fields: Mapping[str, Any]) -> str:
 
 
 def _metrics(folder: Path) -> Iterator[str]:
-    """What `scoresde evaluate` found, where it left a report."""
+    """Return what `scoresde evaluate` found, where it left a report."""
     found = [
         path
         for path in (folder / "report.json", folder / "report" / "report.json")

@@ -35,7 +35,7 @@ _HINTS = {
 
 
 def is_repo(name: str) -> bool:
-    """Whether it can be the name of a model of the hub: `user/name` or `user/name@revision`."""
+    """Return whether this can name a model of the hub: `user/name` or `user/name@revision`."""
     return re.fullmatch(rf"{_REPO}(@[\w./-]+)?", name) is not None
 
 
@@ -68,7 +68,7 @@ def fetch(name: str) -> Path:
 
 
 def _answers(client: Any, repo: str, revision: str | None) -> bool:
-    """Whether the hub can be reached, asked once: a download tries for half a minute."""
+    """Return whether the hub can be reached, asked once: a download tries for half a minute."""
     try:
         client.HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
     except Exception as error:

@@ -73,7 +73,7 @@ def _is_packaged(name: str | Path) -> bool:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether a path is that of a model, or of a run that has one or will have one."""
+    """Return whether a path is that of a model, or of a run that has one or will have one."""
     return (
         path.is_file() or (path / "model.safetensors").exists() or bool(checkpoint.steps_in(path))
     )
@@ -130,7 +130,7 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
 
 
 def told(config: object, *names: str) -> Any:
-    """What a description holds under a name, and within that under the next, or None."""
+    """Return what a description holds under a name, and within that under the next, or None."""
     for name in names:
         config = config.get(name) if isinstance(config, Mapping) else None
     return config

@@ -109,32 +109,32 @@ class Sampler(abc.ABC):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is added on the way."""
+        """Return whether noise is added on the way."""
         return True
 
     @property
     def adaptive(self) -> bool:
-        """Whether the method takes steps of its own between two times of the grid."""
+        """Return whether the method takes steps of its own between two times of the grid."""
         return False
 
     @property
     def coupled(self) -> bool:
-        """Whether a step mixes the samples of a batch."""
+        """Return whether a step mixes the samples of a batch."""
         return False
 
     @property
     def between(self) -> bool:
-        """Whether the score is asked between the times of the grid, where a ladder has no level."""
+        """Return whether the score is asked between times of the grid, where a ladder has no level."""
         return False
 
     @property
     def invariant(self) -> bool:
-        """Whether `step` at s = t moves samples and leaves $p_t$ unchanged, as correctors do."""
+        """Return whether `step` at s = t moves samples and keeps $p_t$, as correctors do."""
         return False
 
     @property
     def uses_pilot(self) -> bool:
-        """Whether the method uses what `scoresde.pilot` measured."""
+        """Return whether the method uses what `scoresde.pilot` measured."""
         return False
 
     @property

@@ -45,7 +45,7 @@ _EMPTY, _GROWN = 1e9, 30
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a run is: by steps, evaluations or times, of which at most one is given.
+    """Describe how long a run is: by steps, evaluations or times, of which at most one is given.
 
     Args:
         steps: Steps of the sampler.

@@ -134,7 +134,7 @@ class Shards:
         return [k for k, length in found.items() if length != len(self.rows(k))]
 
     def _length(self, number: int, request: Mapping[str, Any], scratch: bool) -> int:
-        """How many samples of this request are in a shard, 0 where it is damaged or missing."""
+        """Return the number of samples of this request in a shard, 0 of one damaged or missing."""
         path = self.path(number)
         if not path.exists():
             return 0
@@ -158,6 +158,6 @@ class Shards:
 
 
 def _rows(tensors: Mapping[str, Tensor]) -> int:
-    """How many samples there are, 0 where that is not the same for all tensors."""
+    """Return how many samples there are, 0 where that is not the same for all tensors."""
     lengths = {value.shape[:1] for value in tensors.values()}
     return next(iter(lengths))[0] if len(lengths) == 1 and () not in lengths else 0

@@ -50,7 +50,7 @@ class EnergyScore(nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """What is known of the energy."""
+        """Return what is known of the energy."""
         return Facts(sde=self.sde, event_shape=self.event_shape, moments=self.moments, passes=1)
 
     def forward(

@@ -26,7 +26,7 @@ class DenoiserScore(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """What the denoiser knows, and the SDE."""
+        """Return what the denoiser knows, and the SDE."""
         return replace(super().facts, sde=self.sde)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:

@@ -133,7 +133,7 @@ class ScoreModel(Precise):
 
     @property
     def facts(self) -> Facts:
-        """What is known of the model."""
+        """Return what is known of the model."""
         return Facts(
             sde=self.sde,
             event_shape=self.event_shape,
@@ -148,7 +148,7 @@ class ScoreModel(Precise):
 
     @property
     def classes(self) -> int | None:
-        """How many classes the network tells apart by `label`, or None."""
+        """Return how many classes the network tells apart by `label`, or None."""
         kind = (self.facts.conditions or {}).get("label")
         return kind.n if isinstance(kind, Classes) else None
 
@@ -223,7 +223,7 @@ class ScoreModel(Precise):
         return self.transform.inverse(x)
 
     def description(self) -> dict[str, Any]:
-        """What `save_pretrained` says of the model in JSON."""
+        """Return what `save_pretrained` says of the model in JSON."""
         return {
             "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
             "net": {"type": type(self.net).__name__, "config": net_config(self.net)},

@@ -110,7 +110,7 @@ class Pilot:
 
     @classmethod
     def prior(cls, low: float, high: float, variance: float | None) -> Pilot:
-        r"""What is expected where nothing was measured: Gaussians of all variances.
+        r"""Return what is expected where nothing was measured: Gaussians of all variances.
 
         Data $\mathcal N(0, v)$ of which $\mathcal N(0, c)$ was taken off leave
         $R = (\frac{v}{v + \rho^2} - \frac{c}{c + \rho^2}) \sqrt{v + \rho^2}$ along the flow. Here c

@@ -53,7 +53,7 @@ class Wrapped:
 
     @property
     def facts(self) -> Facts:
-        """What is known of this score: what the one inside knows."""
+        """Return what is known of this score: what the one inside knows."""
         return facts(self.score)
 
     @staticmethod

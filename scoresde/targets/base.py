@@ -223,7 +223,7 @@ class TargetScore:
 
     @cached_property
     def facts(self) -> Facts:
-        """What is known of it: the SDE, the event shape and the exact moments."""
+        """Return what is known of it: the SDE, the event shape and the exact moments."""
         return Facts(
             sde=self.sde,
             event_shape=self.target.event_shape,

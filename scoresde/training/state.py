@@ -73,7 +73,7 @@ def unpack(
 def _slots(
     tensors: Mapping[str, Tensor], weights: Sequence[Tensor], source: str
 ) -> dict[int, dict[str, Tensor]]:
-    """What an optimiser remembers of every weight: averages of its shape, and numbers.
+    """Return what an optimiser remembers of every weight: averages of its shape, and numbers.
 
     Raises:
         CheckpointError: There is something else, or it is not of all weights or of none.

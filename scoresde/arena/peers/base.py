@@ -128,7 +128,7 @@ def on_all_grids(library: str, methods: Mapping[str, Method]) -> dict[str, Peer]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What other libraries warn of, such as times off by a rounding, is not the user's concern."""
+    """Silence warnings of other libraries in the block, such as of times off by a rounding."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

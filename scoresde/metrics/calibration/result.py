@@ -29,7 +29,7 @@ SHARES = (0.5, 0.9)
 
 @dataclass(frozen=True)
 class Quantity:
-    """Where the truth lies among the draws in one number of theirs.
+    """Describe where the truth lies among the draws in one number of theirs.
 
     Attributes:
         name: Which number: an entry, a projection, the distance or the log-likelihood.
@@ -73,7 +73,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Calibration(Result):
-    """Whether draws are of the posterior, and how much they know.
+    """Tell whether draws are of the posterior, and how much they know.
 
     Attributes:
         quantities: What was looked at.
@@ -107,7 +107,7 @@ class Calibration(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether no test failed."""
+        """Return whether no test failed."""
         return not self.alarms
 
     def verdict(self) -> str:

@@ -127,7 +127,7 @@ class TorchSDE(Sampler):
         return steps * _METHODS[self.method][1] + (self.method == _REVERSIBLE)
 
     def steps_for(self, nfe: int) -> int:
-        """How many steps `nfe` evaluations buy; an adaptive run is one, from T to eps."""
+        """Return how many steps `nfe` evaluations buy; an adaptive run is one, from T to eps."""
         if self.adaptive:
             return int(nfe > _METHODS[self.method][1])
         return super().steps_for(nfe)

@@ -62,7 +62,7 @@ class DDIM(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is added."""
+        """Return whether noise is added."""
         return self.eta > 0
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

@@ -53,12 +53,12 @@ class TwoStage(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is added."""
+        """Return whether noise is added."""
         return self.tau > 0
 
     @property
     def between(self) -> bool:
-        """Whether the second evaluation stands before the end of the step."""
+        """Return whether the second evaluation stands before the end of the step."""
         return self.r < 1
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:

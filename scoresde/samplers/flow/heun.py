@@ -65,12 +65,12 @@ class Heun(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is added: where it churns."""
+        """Return whether noise is added: where it churns."""
         return self.churn > 0
 
     @property
     def between(self) -> bool:
-        """Where it churns, steps begin between the times of the grid."""
+        """Return where it churns, steps begin between the times of the grid."""
         return self.churn > 0
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

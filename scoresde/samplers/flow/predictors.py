@@ -42,7 +42,7 @@ class EulerMaruyama(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is added."""
+        """Return whether noise is added."""
         return self.eta > 0
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

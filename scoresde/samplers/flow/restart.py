@@ -97,17 +97,17 @@ class Restart(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether there is a stretch to go over again, or the sampler adds noise."""
+        """Return whether there is a stretch to go over again, or the sampler adds noise."""
         return self._restarts or self.sampler.stochastic
 
     @property
     def adaptive(self) -> bool:
-        """Whether the sampler is."""
+        """Return whether the sampler is."""
         return self.sampler.adaptive
 
     @property
     def coupled(self) -> bool:
-        """Whether the sampler is."""
+        """Return whether the sampler is."""
         return self.sampler.coupled
 
     @property
@@ -117,7 +117,7 @@ class Restart(Sampler):
 
     @property
     def uses_pilot(self) -> bool:
-        """Whether the sampler does."""
+        """Return whether the sampler does."""
         return self.sampler.uses_pilot
 
     @property

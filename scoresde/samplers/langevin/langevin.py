@@ -90,7 +90,7 @@ class Langevin(Corrector):
 
     @property
     def coupled(self) -> bool:
-        """Whether the step size is that of the whole batch."""
+        """Return whether the step size is that of the whole batch."""
         return self.norm == "batch_mean"
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:

@@ -67,22 +67,22 @@ class PC(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether one of the parts adds noise."""
+        """Return whether one of the parts adds noise."""
         return any(part.stochastic for part in self._parts)
 
     @property
     def adaptive(self) -> bool:
-        """Whether one of the parts is."""
+        """Return whether one of the parts is."""
         return any(part.adaptive for part in self._parts)
 
     @property
     def coupled(self) -> bool:
-        """Whether one of the parts is."""
+        """Return whether one of the parts is."""
         return any(part.coupled for part in self._parts)
 
     @property
     def between(self) -> bool:
-        """Whether one of the parts asks between the times of the grid."""
+        """Return whether one of the parts asks between the times of the grid."""
         return any(part.between for part in self._parts)
 
     @property
@@ -92,7 +92,7 @@ class PC(Sampler):
 
     @property
     def uses_pilot(self) -> bool:
-        """Whether one of the parts does."""
+        """Return whether one of the parts does."""
         return any(part.uses_pilot for part in self._parts)
 
     @property

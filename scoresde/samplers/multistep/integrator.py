@@ -65,11 +65,11 @@ class ExponentialMultistep(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is added."""
+        """Return whether noise is added."""
         return False
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """How the residual is continued."""
+        """Return how the residual is continued."""
         return Polynomial()
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
@@ -174,7 +174,7 @@ def _weights(
     order: int,
     new: bool,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    r"""What steps keep, `(n, C)`, add of their m residuals, `(n, m, C)`, and of noise, `(n, C)`.
+    r"""Return the weights of the state, `(n, C)`, of m residuals, `(n, m, C)`, and of noise, `(n, C)`.
 
     They come in groups of n steps which know as many residuals; a last step to no noise is missing.
     """

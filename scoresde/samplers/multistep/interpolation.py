@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Interpolation(abc.ABC):
-    """How a residual is continued from the levels where it is known."""
+    """Describe how a residual is continued from the levels where it is known."""
 
     @abc.abstractmethod
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:

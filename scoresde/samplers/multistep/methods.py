@@ -48,7 +48,7 @@ class TauMultistep(ExponentialMultistep):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is added."""
+        """Return whether noise is added."""
         return self.tau > 0
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
