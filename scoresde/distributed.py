@@ -64,7 +64,7 @@ def _alone() -> bool:
 
 
 def rank() -> int:
-    """The number of this process, from 0 to `size() - 1`."""
+    """Return the number of this process, from 0 to `size() - 1`."""
     return 0 if _alone() else dist.get_rank()
 
 
@@ -207,7 +207,7 @@ def engine() -> dist.ProcessGroup:
 
 
 def largest(value: int) -> int:
-    """The largest of the processes' integers, in each of them."""
+    """Return the largest of the processes' integers, in each of them."""
     if size() == 1:
         return value
     found = torch.tensor(value)
@@ -241,7 +241,7 @@ def wait() -> None:
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean of the processes' tensors of one shape, in each of them."""
+    """Return the mean of the processes' tensors of one shape, in each of them."""
     if size() == 1:
         return x
     total = x.clone()
@@ -333,7 +333,7 @@ def check_same(values: Mapping[str, Any]) -> None:
 
 
 def _told(text: str) -> str:
-    """The text of process 0, in every process."""
+    """Return the text of process 0, in every process."""
     if size() == 1:
         return text
     content = torch.tensor(list(text.encode()), dtype=torch.uint8)

@@ -92,7 +92,7 @@ def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The value with its graph, and the point that it hangs on."""
+    """Return the value with its graph, and the point that it hangs on."""
     with torch.enable_grad():
         at = x.detach().clone().requires_grad_()
         value = f(at)
@@ -109,7 +109,7 @@ def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_axes(value: Tensor, at: Tensor) -> Iterator[tuple[list[int], Tensor]]:
-    """The rows of the Jacobians, `(chunk, B, D)`, and which rows they are."""
+    """Yield the rows of the Jacobians, `(chunk, B, D)`, and which rows they are."""
     size = math.prod(at.shape[1:])
     chunk = max(_BUDGET // max(at.numel(), 1), 1)
     for first in range(0, size, chunk):

@@ -82,12 +82,12 @@ class MissingExtraError(ScoreSDEError, ImportError):
 
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
-        """The error for `purpose`, which needs `package` from the extra `extra`."""
+        """Return the error for `purpose`, which needs `package` from the extra `extra`."""
         return cls.by(package, f"pip install 'scoresde[{extra}]'", purpose)
 
     @classmethod
     def by(cls, package: str, command: str, purpose: str) -> MissingExtraError:
-        """The error for `purpose`, which needs a `package` that a `command` installs."""
+        """Return the error for `purpose`, which needs a `package` that a `command` installs."""
         return cls(
             f"{purpose} needs the package {package!r}, which is not installed; run `{command}`"
         )
@@ -100,7 +100,7 @@ class UnknownNameError(ScoreSDEError, ValueError, KeyError):
 
     @classmethod
     def of(cls, kind: str, name: object, choices: Iterable[str]) -> UnknownNameError:
-        """The error for the `kind` called `name`, with the nearest of the `choices`."""
+        """Return the error for the `kind` called `name`, with the nearest of the `choices`."""
         names = sorted(choices)
         near = difflib.get_close_matches(str(name)[:200], names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ";"

@@ -74,7 +74,7 @@ class Tableau:
 
     @property
     def stages(self) -> int:
-        """Evaluations of one step."""
+        """Return evaluations of one step."""
         return len(self.c)
 
 
@@ -151,7 +151,7 @@ class Solution:
 
 
 def rms(y: Tensor) -> Tensor:
-    """The root mean square over the event: `(B, *)` to `(B,)`, float64."""
+    """Return the root mean square over the event: `(B, *)` to `(B,)`, float64."""
     size = math.prod(y.shape[1:])
     return (y.double().reshape(len(y), size).square().sum(1) / max(size, 1)).sqrt()
 
@@ -300,7 +300,7 @@ def _first_step(
     tolerance: Tolerance,
     variable: str,
 ) -> tuple[Tensor, Tensor]:
-    """The first step and the first stage, by two evaluations (Hairer et al. 1993, II.4)."""
+    """Return the first step and the first stage, by two evaluations (Hairer et al. 1993, II.4)."""
     k, scale, span = f(t, y, rows), y.abs(), end - t
     size, slope = tolerance.measure(y, scale), tolerance.measure(k, scale)
     check_ratio(size + slope, t, rows, variable)
@@ -319,7 +319,7 @@ def _first_step(
 
 
 def _combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
-    """The weighted sum of stages, entry by entry."""
+    """Return the weighted sum of stages, entry by entry."""
     terms = [w * k for w, k in zip(weights, stages, strict=True) if w != 0]
     return sum(terms[1:], terms[0])
 

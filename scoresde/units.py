@@ -56,7 +56,7 @@ class Transform(Protocol):
         ...
 
     def log_det(self, event_shape: Sequence[int]) -> float:
-        r"""The logarithm of $|\det \partial x / \partial r|$ of an event.
+        r"""Return the logarithm of $|\det \partial x / \partial r|$ of an event.
 
         A log-density of raw numbers is that of the model's numbers plus this.
         """
@@ -73,11 +73,11 @@ class Identity:
         return None
 
     def forward(self, raw: Tensor) -> Tensor:
-        """The same numbers, as floats."""
+        """Return the same numbers, as floats."""
         return raw if raw.dtype == torch.float64 else raw.float()
 
     def inverse(self, x: Tensor) -> Tensor:
-        """The same numbers."""
+        """Return the same numbers."""
         return x
 
     restore = inverse
@@ -127,11 +127,11 @@ class Range:
         return (x + 1) * ((self.high - self.low) / 2) + self.low
 
     def log_det(self, event_shape: Sequence[int]) -> float:
-        """The logarithm of 2 / (high - low) for each number."""
+        """Return the logarithm of 2 / (high - low) for each number."""
         return -math.prod(event_shape) * math.log((self.high - self.low) / 2)
 
     def restore(self, x: Tensor) -> Tensor:
-        """The nearest levels, as bytes where they are 0, 1, ... up to 255; else `inverse`.
+        """Return the nearest levels, as bytes where they are 0, 1, ... up to 255; else `inverse`.
 
         Raises:
             NonFiniteError: Levels are asked of a NaN or an infinity.
@@ -185,7 +185,7 @@ class Standardize:
 
     @classmethod
     def of(cls, mean: Tensor, var: Tensor) -> Standardize:
-        """The transform after which data of this mean and variance `(*event)` have 0 and 1.
+        """Return the transform after which data of this mean and variance `(*event)` have 0 and 1.
 
         An entry of which all numbers are equal is only shifted.
         """
@@ -222,7 +222,7 @@ class Standardize:
     restore = inverse
 
     def log_det(self, event_shape: Sequence[int]) -> float:
-        """The negative logarithms of the scales, each as often as it is used."""
+        """Return the negative logarithms of the scales, each as often as it is used."""
         each = math.prod(event_shape) / len(self.scale)
         return -each * sum(map(math.log, self.scale))
 
@@ -295,7 +295,7 @@ def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
 
 
 def rebuild(config: Mapping[str, Any] | None) -> Transform:
-    """The transform that `describe` described; the identity where nothing was.
+    """Return the transform that `describe` described; the identity where nothing was.
 
     Raises:
         CheckpointError: It describes none of ours.
@@ -311,7 +311,7 @@ def rebuild(config: Mapping[str, Any] | None) -> Transform:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Images in [-1, 1] as bytes, rounded, and clipped where they leave the range.
+    """Return images in [-1, 1] as bytes, rounded, and clipped where they leave the range.
 
     Raises:
         NonFiniteError: A number is NaN or infinite.

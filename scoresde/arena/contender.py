@@ -45,7 +45,7 @@ class Own:
     def __call__(
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
-        """The samples and what they cost; `None` where the budget does not pay for them."""
+        """Return the samples and what they cost; `None` where the budget does not pay for them."""
         return _run(self.sampler, problem, problem.score, problem.moments, x, budget, seed)
 
 
@@ -90,7 +90,7 @@ class Informed:
     def __call__(
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
-        """The samples and what they cost; `None` where the budget does not pay for them."""
+        """Return the samples and what they cost; `None` where the budget does not pay for them."""
         moments = _told(problem, self.facts)
         sampler = self.sampler
         if self.pilot:
@@ -131,7 +131,7 @@ def _pilot(problem: Problem, moments: Moments | None) -> Pilot:
 def contenders(
     samplers: Mapping[str, Sampler | str | Contender] | Sequence[str],
 ) -> dict[str, Contender]:
-    """Contenders by their names, from samplers, names of samplers and functions.
+    """Return contenders by their names, from samplers, names of samplers and functions.
 
     Raises:
         UnknownNameError: A sampler's name is unknown.

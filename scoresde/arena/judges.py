@@ -56,7 +56,7 @@ def flow_errors(problem: Problem, samples: Tensor, n: int, seed: int) -> Tensor:
 def law_errors(
     problem: Problem, samples: Tensor, seed: int, resamples: int = 0
 ) -> dict[str, Tensor]:
-    """The errors of `LAW` for samples `(n, *)`, against exact ones of the given seed.
+    """Return the errors of `LAW` for samples `(n, *)`, against exact ones of the given seed.
 
     Args:
         problem: What was sampled from.
@@ -88,7 +88,7 @@ def law_errors(
 
 
 def law_interval(metric: str, runs: Sequence[Tensor], n: int) -> Estimate:
-    r"""The mean error of R runs, with the interval that the halves of all of them give.
+    r"""Return the mean error of R runs, with the interval that the halves of all of them give.
 
     The spread of the mean is that of one run over $\sqrt R$.
 

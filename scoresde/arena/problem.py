@@ -59,7 +59,7 @@ class Problem:
         return float(torch.as_tensor(self.moments.var, dtype=torch.float64).mean().sqrt())
 
     def reverse(self) -> ReverseSDE:
-        """The reverse SDE, which counts evaluations."""
+        """Return the reverse SDE, which counts evaluations."""
         return self.sde.reverse(self.score, moments=self.moments)
 
     def start(self, n: int, seed: int) -> Tensor:
@@ -105,7 +105,7 @@ class Problem:
 
     @torch.no_grad()
     def denoise(self, y: Tensor, rho: Tensor | float) -> Tensor:
-        r"""The denoiser of $y = x_t / \alpha_t$ at $\rho = \sigma_t / \alpha_t$.
+        r"""Return the denoiser of $y = x_t / \alpha_t$ at $\rho = \sigma_t / \alpha_t$.
 
         Every SDE is the variance-exploding one after this rescaling (Karras et al. 2022,
         arXiv:2206.00364, appendix B), whose denoiser is what most libraries sample with.

@@ -31,7 +31,7 @@ __all__ = ["HELD_OUT", "TUNING", "digits", "tuning"]
 
 
 def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
-    """The packaged model of handwritten digits: a learned score, in float32.
+    """Return the packaged model of handwritten digits: a learned score, in float32.
 
     Sample i shows the digit i modulo `labels`. The reference flow map takes `evaluations` of the
     network, by Runge-Kutta's method of order four.
@@ -106,7 +106,7 @@ def _grid() -> Target:
 
 
 def _nested() -> Target:
-    """A narrow mode within a wide one, in eight dimensions."""
+    """Return a narrow mode within a wide one, in eight dimensions."""
     return GaussianMixture([0.5, 0.5], torch.zeros(2, 8, dtype=torch.float64), stds=[1.0, 0.1])
 
 
@@ -128,7 +128,7 @@ _TUNED: dict[str, Callable[[], Target]] = {
 
 
 def tuning(sde: SDE) -> tuple[Problem, ...]:
-    """The four laws of `TUNING` under any SDE."""
+    """Return the four laws of `TUNING` under any SDE."""
     return tuple(
         Problem.of(make(), sde, f"{name}/{type(sde).__name__}") for name, make in _TUNED.items()
     )

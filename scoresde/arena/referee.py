@@ -112,7 +112,7 @@ def _flow(
     problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
     n: int, repeats: int, seed: int,
 ) -> Iterator[Row]:  # fmt: skip
-    """Rows of a deterministic contender."""
+    """Yield rows of a deterministic contender."""
     x = problem.start(n, seed)
     for budget in budgets:
         begin = time.perf_counter()
@@ -134,7 +134,7 @@ def _law(
     problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
     n: int, repeats: int, seed: int,
 ) -> Iterator[Row]:  # fmt: skip
-    """Rows of any contender, one for each metric of the law."""
+    """Yield rows of any contender, one for each metric of the law."""
     seeds = [seed + i for i in range(repeats)]
     floors = [law_errors(problem, problem.exact(n, s, part=1), s) for s in seeds]
     parts = max(2, math.ceil(_HALVES / repeats))
@@ -160,7 +160,7 @@ def _law(
 def _attempt(
     contender: Contender, problem: Problem, x: Tensor, budget: int, seed: int
 ) -> tuple[Tensor | None, int] | None:
-    """Return the samples of the contender; None where they are, or raise that they are, not finite."""
+    """Return the samples of the contender, or None where they are not finite."""
     try:
         out = contender(problem, x.clone(), budget, seed)
     except NonFiniteError:

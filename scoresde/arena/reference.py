@@ -28,7 +28,7 @@ class FlowMap(Protocol):
     """Describe how a problem's flow map is computed."""
 
     def __call__(self, problem: Problem, x: Tensor) -> Tensor:
-        r"""The state $x_\epsilon$, `(B, *)`, that the flow makes of `x` at `T`."""
+        r"""Return the state $x_\epsilon$, `(B, *)`, that the flow makes of `x` at `T`."""
         ...
 
 
@@ -43,7 +43,7 @@ class DOP853:
     rtol: float = 1e-11
 
     def __call__(self, problem: Problem, x: Tensor) -> Tensor:
-        """The state at `eps`, `(B, *)`.
+        """Return the state at `eps`, `(B, *)`.
 
         Raises:
             NonFiniteError: The integration failed.
@@ -86,7 +86,7 @@ class RungeKutta4:
             raise InvalidValueError(f"the reference needs at least 1 step, got {self.steps}")
 
     def __call__(self, problem: Problem, x: Tensor) -> Tensor:
-        """The state at `eps`, `(B, *)`."""
+        """Return the state at `eps`, `(B, *)`."""
         y, start, end, alpha = _ends(problem, x)
         h = (end - start) / self.steps
 
@@ -104,7 +104,7 @@ class RungeKutta4:
 
 
 def _ends(problem: Problem, x: Tensor) -> tuple[Tensor, float, float, float]:
-    r"""The rescaled state at T, the levels $\ell$ at T and at eps, and $\alpha$ at eps."""
+    r"""Return the rescaled state at T, the levels $\ell$ at T and at eps, and $\alpha$ at eps."""
     sde = problem.sde
     first, last = (torch.tensor(t, dtype=torch.float64) for t in (sde.T, sde.eps))
     y = x.double() / sde.alpha(first)

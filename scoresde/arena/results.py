@@ -109,7 +109,7 @@ class Results(Result):
         return picture(self, metric, against)
 
     def get(self, sampler: str, problem: str, budget: int, metric: str = "flow") -> Row:
-        """The one row of a sampler, problem, budget and metric.
+        """Return the one row of a sampler, problem, budget and metric.
 
         Raises:
             InvalidValueError: There is none.
@@ -124,7 +124,7 @@ class Results(Result):
         )
 
     def of(self, *samplers: str) -> Results:
-        """The rows of some samplers alone."""
+        """Return the rows of some samplers alone."""
         return Results(tuple(row for row in self.rows if row.sampler in samplers))
 
     def best(self, samplers: Collection[str], problem: str, budget: int, metric: str) -> Row | None:
@@ -208,17 +208,17 @@ class Results(Result):
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """The names of the samplers, in the order of their first rows."""
+        """Return the names of the samplers, in the order of their first rows."""
         return tuple(dict.fromkeys(row.sampler for row in self.rows))
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The names of the problems, likewise."""
+        """Return the names of the problems, likewise."""
         return tuple(dict.fromkeys(row.problem for row in self.rows))
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """The budgets, in rising order."""
+        """Return the budgets, in rising order."""
         return tuple(sorted({row.budget for row in self.rows}))
 
     @property
@@ -227,7 +227,7 @@ class Results(Result):
         return tuple(dict.fromkeys(row.metric for row in self.rows))
 
     def table(self, metric: str | None = None, *, top: int | None = None) -> str:
-        """A table for each problem: a line for each sampler, the best at the top, as text.
+        """Return a table for each problem: a line for each sampler, the best at the top, as text.
 
         Args:
             metric: which error; all that were measured by default.
@@ -270,7 +270,7 @@ class Results(Result):
         return "\n".join(lines)
 
     def metric_or_first(self, metric: str | None) -> str:
-        """The metric of that name, or the first one that was measured.
+        """Return the metric of that name, or the first one that was measured.
 
         Raises:
             UnknownNameError: It was not measured.
@@ -301,7 +301,7 @@ class Results(Result):
 
 
 def _cell(value: float | None) -> str:
-    """A number in ten columns."""
+    """Return a number in ten columns."""
     if value is None:
         return f"{'-':>10}"
     return f"{value:>10.3g}"

@@ -53,12 +53,12 @@ class Estimate:
 
     @property
     def low(self) -> float:
-        """The lower end of the interval that holds the truth 19 times in 20."""
+        """Return the lower end of the interval that holds the truth 19 times in 20."""
         return self.value - 1.96 * self.stderr
 
     @property
     def high(self) -> float:
-        """Its upper end."""
+        """Return its upper end."""
         return self.value + 1.96 * self.stderr
 
 
@@ -84,7 +84,7 @@ class Findings:
 
 
 def mean(values: Tensor) -> Estimate:
-    """The mean of independent values `(n,)`."""
+    """Return the mean of independent values `(n,)`."""
     return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 
@@ -102,7 +102,7 @@ def products(z: Tensor, said: Tensor, u: Tensor) -> Tensor:
 
 
 def examine(table: Tensor, errors: Tensor) -> Findings:
-    """The tests from the `products` and errors of the samples.
+    """Return the tests from the `products` and errors of the samples.
 
     Args:
         table: `(n, 6)`, means over each pair of opposite noises.
@@ -142,13 +142,13 @@ def matched(value: float, mean: float, variance: float) -> float:
 
 
 def _deviation(values: Tensor) -> float:
-    """The mean of values that should vanish on average, in standard errors."""
+    """Return the mean of values that should vanish on average, in standard errors."""
     estimate = mean(values)
     return estimate.value / math.hypot(estimate.stderr, ROUNDING)
 
 
 def _ratio(above: Tensor, below: Tensor) -> Estimate:
-    """The ratio of two means, with the standard error of its linearisation."""
+    """Return the ratio of two means, with the standard error of its linearisation."""
     value = float(above.mean() / below.mean())
     stderr = float((above - value * below).std() / below.mean().abs()) / math.sqrt(len(above))
     return Estimate(value, stderr)

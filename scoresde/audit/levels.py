@@ -26,7 +26,7 @@ def levels_of(
     learnt: Sequence[Sight],
     drawn: Sequence[Agreement],
 ) -> tuple[Level, ...]:
-    """The figures of all levels.
+    """Return the figures of all levels.
 
     Args:
         sde: The process.
@@ -71,7 +71,7 @@ def levels_of(
 
 
 def _memory(held: Sight, learnt: Sight) -> Memory:
-    """The loss of training samples beside that of held-out ones."""
+    """Return the loss of training samples beside that of held-out ones."""
     assert learnt.floor is not None
     new, old, floor = mean(held.losses), mean(learnt.losses), mean(learnt.floor)
     gap = Estimate(new.value - old.value, math.hypot(new.stderr, old.stderr))

@@ -93,7 +93,7 @@ class Problem:
     def _states(
         self, sampler: Sampler, grid: Tensor, marks: Tensor, samples: int, first: int
     ) -> list[Tensor]:
-        """The states at the marks, `(samples, *)` each."""
+        """Return the states at the marks, `(samples, *)` each."""
         moments = facts(self.score).moments or Moments(
             self.x.mean(0), var=float((self.x - self.x.mean(0)).double().square().mean())
         )
@@ -128,5 +128,5 @@ def _square(gap: Tensor) -> Tensor:
 
 
 def _paired(parts: list[Tensor]) -> Tensor:
-    """The means over both signs of the noise, which follow each other."""
+    """Return the means over both signs of the noise, which follow each other."""
     return torch.cat([(a + b) / 2 for a, b in zip(parts[::2], parts[1::2], strict=True)])

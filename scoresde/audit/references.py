@@ -56,7 +56,7 @@ class Linear:
         self.rest = share * level
 
     def loss(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
-        """Its expected loss for clean samples `(n, D)`, per dimension, `(n,)`."""
+        """Return its expected loss for clean samples `(n, D)`, per dimension, `(n,)`."""
         y = x - self.mean
         inside = (y @ self.axes) ** 2
         outside = (y.square().sum(1) - inside.sum(1)).clamp(min=0)
@@ -76,7 +76,7 @@ class Exact:
     target: Target
 
     def __call__(self, state: Tensor, t: Tensor, part: slice) -> Tensor:
-        """The noise `(b, *)` in the states, float64."""
+        """Return the noise `(b, *)` in the states, float64."""
         return -float(self.sde.sigma(t)) * self.target.score(state, self.sde, t)
 
 
@@ -97,7 +97,7 @@ class ByHeart:
     rows: Tensor
 
     def __call__(self, state: Tensor, t: Tensor, part: slice) -> Tensor:
-        """The noise `(b, *)` in states of the samples `rows[part]`, float64."""
+        """Return the noise `(b, *)` in states of the samples `rows[part]`, float64."""
         alpha, sigma = float(self.sde.alpha(t)), float(self.sde.sigma(t))
         x = state.double().reshape(len(state), -1)
         points = self.points.double().reshape(len(self.points), -1)

@@ -82,13 +82,13 @@ class Level:
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The names of the tests that failed."""
+        """Return the names of the tests that failed."""
         off = {k: abs(v) if k in _TWO_SIDED else v for k, v in self.z.items()}
         return tuple(name for name in _FAULTS if off[name] > self.limit)
 
     @property
     def excess(self) -> Estimate:
-        """The loss above the least possible: exact with the truth, else at least so much."""
+        """Return the loss above the least possible: exact with the truth, else at least so much."""
         if self.fisher is not None:
             return self.fisher
         return max(self.findings.avoidable, self.findings.bias, key=lambda e: e.value)
@@ -123,7 +123,7 @@ class Audit(Result):
 
     @property
     def parted(self) -> Level | None:
-        """The largest noise at which the SDE's and the flow's samples differ for certain."""
+        """Return the largest noise at which the SDE's and the flow's samples differ for certain."""
         return next((a for a in self.levels if a.agreement.z > a.limit), None)
 
     @property

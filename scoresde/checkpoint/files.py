@@ -102,7 +102,7 @@ def _flush(folder: Path) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """The permissions of the user's own file that will be replaced, or None."""
+    """Return the permissions of the user's own file that will be replaced, or None."""
     try:
         old = os.lstat(path)
     except FileNotFoundError:
@@ -157,7 +157,7 @@ def near(path: Path) -> str:
 
 
 def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
-    """The whole of a file.
+    """Return the whole of a file.
 
     Args:
         path: the file, or a link to it.

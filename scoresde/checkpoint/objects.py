@@ -66,7 +66,7 @@ def dump(value: Mapping[str, Any], indent: int | None = None) -> str:
 
 
 def parse(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
     Raises:
         ValueError: it is none, or it holds a key twice, a number that is not finite, or more

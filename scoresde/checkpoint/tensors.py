@@ -87,7 +87,7 @@ def load_tensors(
 
 
 def schema(path: str | os.PathLike[str]) -> int:
-    """The number of a file's schema, after all of the file was read and verified.
+    """Return the number of a file's schema, after all of the file was read and verified.
 
     Raises:
         CheckpointError: as in `load_tensors`.
@@ -121,7 +121,7 @@ def _load(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict
 
 
 def _schema(path: Path, ours: Mapping[str, str]) -> int | None:
-    """The number of the schema, or None where the file is not ours."""
+    """Return the number of the schema, or None where the file is not ours."""
     if ours.get("format") == _FIRST:
         return 1
     text = ours.get("schema", "")

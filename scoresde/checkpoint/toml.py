@@ -12,7 +12,7 @@ _DEEPEST = 16  # names in a key, whose square is the time that the parser takes
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The tables of a TOML text.
+    """Return the tables of a TOML text.
 
     Raises:
         ValueError: it is none, or longer than any configuration, or nested too deeply.

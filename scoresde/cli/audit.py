@@ -88,7 +88,7 @@ class Audit:
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None]:
-        """Samples, and those of their conditions that the model takes."""
+        """Return samples, and those of their conditions that the model takes."""
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
                 f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"

@@ -220,7 +220,7 @@ class RunConfig:
 
     @property
     def config(self) -> TrainConfig:
-        """The numbers of the training; those that are open have their usual values."""
+        """Return the numbers of the training; those that are open have their usual values."""
         whole: TrainConfig = self.train.over(TrainConfig())
         return whole
 

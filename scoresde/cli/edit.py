@@ -125,7 +125,7 @@ class Edit:
             then("leave less of the data", "edit", *words)
 
     def _data(self, model: ScoreModel) -> Tensor:
-        """The data `(n, *)`, in the numbers of the model."""
+        """Return the data `(n, *)`, in the numbers of the model."""
         path = Path(self.data or "")
         if path.suffix.lower() in _IMAGES:
             return _image(path, model)
@@ -135,7 +135,7 @@ class Edit:
 
 
 def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
-    """The time of a strength, and those times of a grid that are below it."""
+    """Return the time of a strength, and those times of a grid that are below it."""
     high, low = sde.log_snr(torch.tensor([sde.eps, sde.T], dtype=torch.float64))
     first = sde.time(high + strength * (low - high)).clamp(sde.eps, sde.T)
     if sde.levels is not None:

@@ -114,7 +114,7 @@ class Evaluate:
         return least
 
     def _drawn(self, model: ScoreModel, real: Data, source: str, least: int) -> Path:
-        """The folder of the samples, drawn as far as they are not there yet.
+        """Return the folder of the samples, drawn as far as they are not there yet.
 
         Of a conditional model they are drawn under the conditions of the data that are the floor,
         so that samples and floor differ by nothing else.

@@ -29,15 +29,15 @@ class Asks(Protocol):
 
     @property
     def checkpoint(self) -> str:
-        """The model."""
+        """Return the model."""
 
     @property
     def data(self) -> str | None:
-        """The data, or None for those of the model's run."""
+        """Return the data, or None for those of the model's run."""
 
     @property
     def split(self) -> str | None:
-        """Their part."""
+        """Return their part."""
 
     @property
     def condition(self) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ class Asks(Protocol):
 
     @property
     def size(self) -> int | None:
-        """The pixels a side."""
+        """Return the pixels a side."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def words_of(command: Asks) -> list[str]:
 
 
 def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | None:
-    """The conditions of the data that the model takes, of all samples.
+    """Return the conditions of the data that the model takes, of all samples.
 
     Raises:
         InvalidValueError: It takes one that the data have not, or whose classes may be others.

@@ -123,7 +123,7 @@ def _steps(config: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:
-    """The model's file, and the tensors that training left beside it."""
+    """Yield the model's file, and the tensors that training left beside it."""
     folder = path.parent
     files = [("model", path)]
     files += [(f"step {step:,}", file) for step, file in checkpoint.steps_in(folder)]

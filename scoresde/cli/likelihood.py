@@ -98,7 +98,7 @@ class Likelihood:
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None, Dequantization | None]:
-        """The samples that were asked for, spread over their cells, and their conditions."""
+        """Return the samples that were asked for, spread over their cells, and their conditions."""
         rows = slice(self.first, self.first + self.n)
         x = data.batch(rows).float()
         if len(x) < 2:

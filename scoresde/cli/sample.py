@@ -173,7 +173,7 @@ class Sample:
         tell(f"{n} samples of shape {model.event_shape} on their way, in {spent:.1f} s: {path}")
 
     def _request(self, model: ScoreModel, given: Given) -> dict[str, Any]:
-        """All that the samples depend on."""
+        """Return all that the samples depend on."""
         return given.request() | {
             "model": fingerprint(model),
             "sampler": self.sampler,
@@ -206,7 +206,7 @@ def draw(
     first: int = 0,
     batch_size: int = 64,
 ) -> Drawn:
-    """Samples `first ... first + n - 1` of a seed.
+    """Return samples `first ... first + n - 1` of a seed.
 
     Args:
         model: A score model; where it knows classes, and none is given, sample i is of class i
@@ -279,7 +279,7 @@ def check_replaced(path: Path) -> None:
 
 
 def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
-    """Samples as a picture takes them, or in the units of the data that the model learnt."""
+    """Return samples as a picture takes them, or in the units of the data that the model learnt."""
     return x if path.suffix in PICTURES else model.transform.restore(x)
 
 

@@ -106,7 +106,7 @@ def _listed(text: str) -> str:
 
 
 def _harmless(line: str) -> str:
-    """A line without what terminals obey, or what cannot be written in UTF-8."""
+    """Return a line without what terminals obey, or what cannot be written in UTF-8."""
     return "".join(c if c.isprintable() else "?" for c in line)
 
 

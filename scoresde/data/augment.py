@@ -27,12 +27,12 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def hflip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """An image `(C, H, W)`, or its mirror image with probability one half."""
+    """Return an image `(C, H, W)`, or its mirror image with probability one half."""
     return x.flip(-1) if torch.rand((), generator=generator) < 0.5 else x
 
 
 def shift(x: Tensor, generator: torch.Generator) -> Tensor:
-    """An image `(C, H, W)` moved by up to an eighth of its sides; its mirror image fills up.
+    """Return an image `(C, H, W)` moved by up to an eighth of its sides; its mirror image fills up.
 
     That is a random crop of the padded image.
     """
@@ -48,7 +48,7 @@ AUGMENTATIONS: Mapping[str, Augment] = MappingProxyType({"hflip": hflip, "shift"
 
 
 def chosen(names: Sequence[str], event_shape: tuple[int, ...]) -> list[Augment]:
-    """The augmentations of these names, for such samples.
+    """Return the augmentations of these names, for such samples.
 
     Raises:
         UnknownNameError: One is unknown.
@@ -67,7 +67,7 @@ def chosen(names: Sequence[str], event_shape: tuple[int, ...]) -> list[Augment]:
 def augmented(
     x: Tensor, augment: Sequence[Augment], *, seed: int, step: int, rows: Sequence[int]
 ) -> Tensor:
-    """A batch after augmentations.
+    """Return a batch after augmentations.
 
     Args:
         x: `(B, *event)`.

@@ -18,7 +18,7 @@ __all__ = ["batch_indices", "order"]
 
 
 def order(n: int, *, seed: int, epoch: int) -> Tensor:
-    """A permutation of `range(n)`, a pure function of (seed, epoch).
+    """Return a permutation of `range(n)`, a pure function of (seed, epoch).
 
     It sorts the raw words of a Philox counter (Salmon et al. 2011), a stream that numpy promises
     never to change, which it does not promise for `Generator.permutation`.
@@ -38,7 +38,7 @@ _order = functools.lru_cache(maxsize=2)(order)
 
 
 def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> Tensor:
-    """The samples of batch number `step`, `(batch_size,)`, a pure function of (seed, step).
+    """Return the samples of batch number `step`, `(batch_size,)`, a pure function of (seed, step).
 
     The epochs follow one another without a gap: a batch may end one and begin the next, every
     batch is full, and every epoch uses every sample once.

@@ -29,7 +29,7 @@ class Named(NamedTuple):
 
 
 def classes_of(text: Iterable[Any], what: str) -> Named:
-    """The classes of text in sorted order, as labels; -1 where there is none.
+    """Return the classes of text in sorted order, as labels; -1 where there is none.
 
     Raises:
         InvalidTypeError: Most of it are numbers.

@@ -198,7 +198,7 @@ def _describe(report: Report, data: Data) -> None:
 
 
 def _samples(report: Report, data: Data) -> Data | None:
-    """The samples that are made of numbers; copies and constants go into the report."""
+    """Return the samples that are made of numbers; copies and constants go into the report."""
     finite, constant = [], []
     first: dict[bytes, int] = {}
     copies = []

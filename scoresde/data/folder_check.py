@@ -19,7 +19,7 @@ __all__ = ["usable_of"]
 
 
 def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | None:
-    """The usable images of a folder; what is wrong with the others goes into the report."""
+    """Return the usable images of a folder; what is wrong with the others goes into the report."""
     try:
         files = Files(path)
     except DataError as error:
@@ -84,7 +84,7 @@ def _other_files(report: Report, files: Files) -> None:
 def _of_one_depth(
     report: Report, files: Files, looks: Sequence[Look], good: Sequence[int]
 ) -> list[int]:
-    """The images of the usual number of bits."""
+    """Return the images of the usual number of bits."""
     depths = {i: looks[i].mode if looks[i].mode in ("I;16", "F") else "8 bits" for i in good}
     usual = Counter(depths.values()).most_common(1)[0][0] if good else ""
     others = [f"{files.name(i)} ({depth})" for i, depth in depths.items() if depth != usual]

@@ -28,7 +28,7 @@ _FRAMES = (
 
 
 def frame(source: Any, what: str = "the table") -> Table:
-    """The table in a DataFrame or an Arrow table; its index is left out.
+    """Return the table in a DataFrame or an Arrow table; its index is left out.
 
     Raises:
         DataError: It has no rows, or columns of one name.
@@ -50,7 +50,7 @@ def frame(source: Any, what: str = "the table") -> Table:
 
 
 def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
-    """The cells of a column; None is missing, a NaN among numbers."""
+    """Return the cells of a column; None is missing, a NaN among numbers."""
     listed = list(cells)
     known = [cell for cell in listed if cell is not None]
     if any(isinstance(cell, str) for cell in known):
@@ -66,7 +66,7 @@ def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
 
 
 def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
-    """The table of arrays `(N,)` by name: numbers, or text and None as Python objects.
+    """Return the table of arrays `(N,)` by name: numbers, or text and None as Python objects.
 
     Raises:
         ShapeError: They are of several lengths.

@@ -37,7 +37,7 @@ PREFIX = "hf:"
 def from_hub(
     source: str, split: str | None, size: Size, wanted: Wanted, *, lazy: bool | None
 ) -> Data:
-    """The data set `hf:name`, `hf:name:split` or `hf:name:split:column`.
+    """Return the data set `hf:name`, `hf:name:split` or `hf:name:split:column`.
 
     Args:
         source: Its name on the hub, or a folder that `save_to_disk` wrote.
@@ -83,7 +83,7 @@ def is_table(source: object) -> bool:
 def from_table(
     table: Any, column: str | None, size: Size, wanted: Wanted, *, lazy: bool | None
 ) -> Data:
-    """The samples of a column, and the labels and what else is wanted beside it.
+    """Return the samples of a column, and the labels and what else is wanted beside it.
 
     Args:
         table: The data set.
@@ -183,12 +183,12 @@ class Cells:
         return image
 
     def name(self, i: int) -> str:
-        """The row and the column."""
+        """Return the row and the column."""
         return f"in row {i} of the column {self.column!r}"
 
 
 def _plain(value: Any) -> Any:
-    """A number of torch's or numpy's as one of Python's; all else as it is."""
+    """Return a number of torch's or numpy's as one of Python's; all else as it is."""
     return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 

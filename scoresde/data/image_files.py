@@ -61,11 +61,11 @@ class Files:
             return Image.open(self.paths[i])
 
     def name(self, i: int) -> str:
-        """Its path."""
+        """Return its path."""
         return str(self.paths[i])
 
     def classes(self) -> Named | None:
-        """The class of every file, where all lie in folders of the first level."""
+        """Return the class of every file, where all lie in folders of the first level."""
         inner = [path.relative_to(self.folder).parts[:-1] for path in self.paths]
         if not all(inner):
             return None
@@ -73,7 +73,7 @@ class Files:
         return Named(torch.tensor([names[parts[0]] for parts in inner]), tuple(names))
 
     def data(self, images: Store, wanted: Wanted, units: Transform) -> Data:
-        """The images with their classes, where they have some, and the conditions wanted."""
+        """Return the images with their classes, where they have some, and the conditions wanted."""
         classes = self.classes()
         own = {} if classes is None else {"label": classes}
         names = [path.relative_to(self.folder).as_posix() for path in self.paths]
@@ -81,7 +81,7 @@ class Files:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and in those within it, but not in one that links back to it."""
+    """Yield the files in a folder and in those within it, but not in one that links back to it."""
     left: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
     ways: Counter[tuple[int, int]] = Counter()
     while left:

@@ -164,7 +164,7 @@ class Images:
 
 
 def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | None) -> Data:
-    """The images of a folder.
+    """Return the images of a folder.
 
     Args:
         path: The folder; where all images lie in folders within it, those are the classes.
@@ -197,7 +197,7 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
 
 
 def keep(store: Store, lazy: bool | None) -> Store:
-    """The same samples in memory, where there is room or that is asked for."""
+    """Return the same samples in memory, where there is room or that is asked for."""
     if lazy or (lazy is None and math.prod(store.shape) > _ROOM):
         return store
     x = torch.empty(store.shape, dtype=store.read(slice(0, 0)).dtype)
@@ -207,7 +207,7 @@ def keep(store: Store, lazy: bool | None) -> Store:
 
 
 def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]:
-    """The shape `(N, C, H, W)` that images have in common.
+    """Return the shape `(N, C, H, W)` that images have in common.
 
     Raises:
         DataError: Their sizes differ, and `size` makes them no equal.
@@ -228,7 +228,7 @@ def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]
 
 
 def mode_of(items: Items, looks: Sequence[Look]) -> str:
-    """The mode that images become: "L" or "RGB" bytes, or "I;16" or "F" of one channel.
+    """Return the mode that images become: "L" or "RGB" bytes, or "I;16" or "F" of one channel.
 
     Raises:
         DataError: Some are of 16 bits or of floats, and others are not.
@@ -275,7 +275,7 @@ def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
 
 
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
-    """All errors, after those known so far and a try to decode every other image."""
+    """Return all errors, after those known so far and a try to decode every other image."""
     rest = [i for i in range(len(images.items)) if i not in errors]
     found = dict(zip(rest, in_threads(images.error, rest), strict=True))
     return {**errors, **{i: error for i, error in found.items() if error}}
@@ -319,5 +319,5 @@ def _unreadable(name: str, error: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """An error in one line, and never nothing."""
+    """Return an error in one line, and never nothing."""
     return " ".join(str(error).split()) or type(error).__name__

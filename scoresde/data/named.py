@@ -59,12 +59,12 @@ class Pairs:
         return len(self.pairs)
 
     def open(self, i: int) -> Image:
-        """The first of a pair."""
+        """Return the first of a pair."""
         image: Image = self.pairs[i][0]
         return image
 
     def name(self, i: int) -> str:
-        """Its number in the data set."""
+        """Return its number in the data set."""
         return f"number {i} of {self.what}"
 
 
@@ -77,7 +77,7 @@ def torchvision_set(
     *,
     lazy: bool | None,
 ) -> Data:
-    """A data set that torchvision downloads, as images with the labels, where it has any.
+    """Return a data set that torchvision downloads, as images with the labels, where it has any.
 
     Raises:
         DataError: torchvision is not there, the download failed, or images have several sizes.

@@ -34,7 +34,7 @@ UNITS: Mapping[str, Transform] = {DEEP_MODE: DEEP, FLOAT_MODE: Identity()}
 
 
 def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
-    """The numbers `(C, H, W)` of an image, cropped about its centre and resized, in a mode.
+    """Return the numbers `(C, H, W)` of an image, cropped about its centre and resized, in a mode.
 
     Raises:
         ValueError: Whole numbers are beyond 16 bits, or those of more bits would be made bytes.

@@ -64,7 +64,7 @@ class Report:
 
 
 def some(names: Iterable[str], n: int | None = None, *, most: int = NAMED) -> str:
-    """All names up to twenty, or `most`, then how many more of the `n` there are."""
+    """Return all names up to twenty, or `most`, then how many more of the `n` there are."""
     listed = list(names)
     rest = (len(listed) if n is None else n) - most
     more = f", and {rest} more" if rest > 0 else ""

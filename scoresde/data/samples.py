@@ -123,7 +123,7 @@ class Data:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """The shape of one sample."""
+        """Return the shape of one sample."""
         return tuple(self.raw.shape[1:])
 
     @property
@@ -137,7 +137,7 @@ class Data:
         return self.batch(slice(None))
 
     def batch(self, index: Tensor | slice) -> Tensor:
-        """The samples of an index, numbers or a slice, in model units, `(B, *event)`.
+        """Return the samples of an index, numbers or a slice, in model units, `(B, *event)`.
 
         Raises:
             DataError: One cannot be read; says which.
@@ -151,7 +151,7 @@ class Data:
 
     @property
     def label(self) -> Tensor | None:
-        """The condition of the name "label", where that is one of classes."""
+        """Return the condition of the name "label", where that is one of classes."""
         found = self.conditions.get("label")
         return found if isinstance(found, Tensor) and self.classes is not None else None
 
@@ -180,7 +180,7 @@ class Data:
         return Condition(rows) if rows else None
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
-        """The samples of `index`, read where they are, of the same transform and kinds."""
+        """Return the samples of `index`, read where they are, of the same transform and kinds."""
         try:
             rows = torch.arange(len(self))[index]
         except IndexError as error:
@@ -197,21 +197,21 @@ class Data:
         return self._with(raw=Part(self.store, rows), conditions=conditions)
 
     def _with(self, **changed: Any) -> Data:
-        """The same data with other attributes; of other samples there is another survey."""
+        """Return the same data with other attributes; of other samples there is another survey."""
         data = copy.copy(self)
         found = ("survey", "surveys") if "raw" in changed else ()
         data.__dict__ = {k: v for k, v in vars(self).items() if k not in found} | changed
         return data
 
     def kept(self, store: Store) -> Data:
-        """The same data, with their samples in a store that has the same ones elsewhere."""
+        """Return the same data, with their samples in a store that has the same ones elsewhere."""
         return self._with(raw=store)
 
     def _no_such(self, error: IndexError) -> str:
         return f"the {len(self)} samples have the numbers 0 to {len(self) - 1}: {error}"
 
     def only(self, names: Collection[str]) -> Data:
-        """The same samples with the conditions of these names; `only(())` leaves out all."""
+        """Return the same samples with the conditions of these names; `only(())` leaves out all."""
         kept = {
             which: {name: v for name, v in getattr(self, which).items() if name in names}
             for which in ("conditions", "kinds")
@@ -219,7 +219,7 @@ class Data:
         return self._with(**kept)
 
     def without(self, *names: str) -> Data:
-        """The same samples without the conditions of these names.
+        """Return the same samples without the conditions of these names.
 
         Raises:
             UnknownNameError: There is no such condition.
@@ -229,7 +229,7 @@ class Data:
         return self.only(self.conditions.keys() - set(names))
 
     def as_kinds(self, known: Mapping[str, Kind]) -> Data:
-        """The same samples with their labels numbered as the classes of these names are.
+        """Return the same samples with their labels numbered as the classes of these names are.
 
         Args:
             known: The conditions of a model, `facts(model).conditions`. Where a label has no names
@@ -242,14 +242,14 @@ class Data:
         return self._with(conditions=conditions, kinds=kinds)
 
     def standardized(self) -> Data:
-        """The same samples with the transform that gives them mean 0 and variance 1.
+        """Return the same samples with the transform that gives them mean 0 and variance 1.
 
         One shift and one scale for each dimension of vectors, and for each channel of images.
         """
         return self._with(transform=Standardize.of(self.survey.mean, self.survey.var))
 
     def units_of(self, transform: Transform) -> Data:
-        """The same raw samples under the transform of a model; their own where it has none.
+        """Return the same raw samples under the transform of a model; their own where it has none.
 
         Raises:
             InvalidValueError: The model's levels reach less far than the numbers.
@@ -278,11 +278,11 @@ class Data:
 
     @cached_property
     def surveys(self) -> dict[str, Survey]:
-        """The same of each condition, by name, of the numbers that are not missing."""
+        """Return the same of each condition, by name, of the numbers that are not missing."""
         return {name: surveyed(name, kept) for name, kept in self.conditions.items()}
 
     def condition_moments(self) -> dict[str, ConditionMoments]:
-        """The mean and the standard deviation of every vector and field, by name.
+        """Return the mean and the standard deviation of every vector and field, by name.
 
         They are those of what is not missing: per entry of a vector, per channel of a field.
 
@@ -339,7 +339,7 @@ class Data:
         return self[index[held:]], self[index[:held]]
 
     def fingerprint(self) -> str:
-        """A SHA-256 of samples, transform and conditions, to tell one data set from another.
+        """Return a SHA-256 of samples, transform and conditions, to tell one data set from another.
 
         It is one of the numbers themselves, not of paths, dates or formats: a copied folder, or
         its images in one array, are the same data set.

@@ -60,7 +60,7 @@ class Store(Protocol):
         """`(N, *event)`."""
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """The samples of these numbers, `(B, *event)`, uint8, float32 or float64."""
+        """Return the samples of these numbers, `(B, *event)`, uint8, float32 or float64."""
 
 
 class Memory:
@@ -75,7 +75,7 @@ class Memory:
         return tuple(self.x.shape)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Rows of the tensor; a view for a slice."""
+        """Return rows of the tensor; a view for a slice."""
         return self.x[index]
 
 
@@ -148,7 +148,7 @@ class Part:
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Rows of the part."""
+        """Return rows of the part."""
         return self.store.read(self.index[index])
 
 
@@ -158,20 +158,20 @@ def is_random(store: Store) -> bool:
 
 
 def numbers(n: int, index: Tensor | slice) -> Sequence[int]:
-    """An index as whole numbers."""
+    """Return an index as whole numbers."""
     found: Sequence[int] = range(n)[index] if isinstance(index, slice) else index.tolist()
     return found
 
 
 def parts_of(shape: Sequence[int]) -> list[slice]:
-    """The rows of samples of a shape `(N, *event)` in their order, a few megabytes each."""
+    """Return the rows of samples of a shape `(N, *event)` in their order, a few megabytes each."""
     n, size = shape[0], 4 * math.prod(shape[1:])
     rows = max(1, min(PIECE // max(1, size), -(-n // _THREADS)))
     return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
 
 
 def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
-    """All samples in their order, as (rows, samples) of a few megabytes each.
+    """Yield all samples in their order, as (rows, samples) of a few megabytes each.
 
     Several threads read at once, and progress is shown where that takes long.
     """
@@ -230,7 +230,7 @@ def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def narrow(x: np.ndarray[Any, Any], *, exact: bool = False) -> np.ndarray[Any, Any]:
-    """Numbers that have no width of their own, `(N, *)`, as float32 where that is enough.
+    """Return numbers that have no width of their own, `(N, *)`, as float32 where that is enough.
 
     It is where no number moves by more than a hundred thousandth of the spread of its column, or
     none at all where they are to be exact, as labels are.

@@ -186,6 +186,6 @@ def _not_finite(what: str, number: int) -> str:
 
 
 def content_of(raw: Tensor) -> memoryview:
-    """The bytes of samples, in their order."""
+    """Return the bytes of samples, in their order."""
     content: memoryview = raw.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
     return content

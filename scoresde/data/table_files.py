@@ -26,7 +26,7 @@ _EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # what people write wher
 
 
 def read_csv(path: Path) -> Table:
-    """The table in a text file, of columns between commas, semicolons or tabs.
+    """Return the table in a text file, of columns between commas, semicolons or tabs.
 
     The first line has the names of the columns; where all of its cells are numbers, it is a sample
     and the columns are called "0", "1", ...
@@ -93,7 +93,7 @@ def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
 
 
 def read_parquet(path: Path) -> Table:
-    """The table in a `.parquet` file, by pandas.
+    """Return the table in a `.parquet` file, by pandas.
 
     Raises:
         MissingExtraError: pandas, or what it reads such files with, is not installed.

@@ -97,7 +97,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         return called(names), torch.from_numpy(x)
 
     def numbers(self, name: str) -> np.ndarray[Any, Any]:
-        """The numbers of a column, NaN where a cell is empty.
+        """Return the numbers of a column, NaN where a cell is empty.
 
         Raises:
             InvalidTypeError: It holds text.
@@ -130,7 +130,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         )
 
     def in_order(self, files: Sequence[str], column: str) -> Table:
-        """The rows of these files, of which a column has the names.
+        """Return the rows of these files, of which a column has the names.
 
         Raises:
             DataError: A file has no row, or several.

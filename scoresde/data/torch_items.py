@@ -113,7 +113,7 @@ class Items:
         return np.full(example.shape, np.nan, example.dtype) if value is None else as_array(value)
 
     def sample(self, i: int) -> np.ndarray[Any, Any]:
-        """The sample of item i, an image of bytes with its channels first."""
+        """Return the sample of item i, an image of bytes with its channels first."""
         x = as_array(self[i]["x"])[None]
         first: np.ndarray[Any, Any] = channels_first(x, self.what, as_is=self._as_is)[0]
         return first
@@ -191,7 +191,7 @@ class Columns(Mapping[str, Any]):
 
 
 def apart(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, Any]:
-    """The sample `x` of an item and its conditions, by name.
+    """Return the sample `x` of an item and its conditions, by name.
 
     Args:
         item: The item.
@@ -275,7 +275,7 @@ def _nbytes(value: Any) -> int:
 
 
 def as_array(value: Any) -> np.ndarray[Any, Any]:
-    """A value as an array; one of Pillow's images as bytes `(C, H, W)`."""
+    """Return a value as an array; one of Pillow's images as bytes `(C, H, W)`."""
     if isinstance(value, Tensor):
         check_dense("a value of a data set", value)
         value = value.detach().cpu()
@@ -288,7 +288,7 @@ def as_array(value: Any) -> np.ndarray[Any, Any]:
 
 
 def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]:
-    """The values of a condition, or the samples, as one array; None is missing.
+    """Return the values of a condition, or the samples, as one array; None is missing.
 
     Raises:
         DataError: They have several shapes.

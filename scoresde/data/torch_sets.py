@@ -52,7 +52,7 @@ def is_torch(source: object) -> bool:
 
 
 def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) -> Data:
-    """The samples of a data set, with those of its conditions that are wanted.
+    """Return the samples of a data set, with those of its conditions that are wanted.
 
     Args:
         source: A map-style data set, a stream, which is read once, or a loader, of which the data
@@ -108,7 +108,7 @@ def _data(
     lazy: bool | None = None,
     random: bool = False,
 ) -> Data:
-    """The samples, in memory where they are held, with their conditions."""
+    """Return the samples, in memory where they are held, with their conditions."""
     is_picture = is_image(items[0]["x"])
     if not is_picture:
         check_no_images(size=size)
@@ -155,7 +155,7 @@ def class_names(source: Any) -> tuple[str, ...]:
 
 
 def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
-    """The data set of a loader, whose batches, order and workers mean nothing here.
+    """Return the data set of a loader, whose batches, order and workers mean nothing here.
 
     Raises:
         InvalidValueError: It chooses some of the samples, or some more often than others.
@@ -180,7 +180,7 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
 
 
 def _in_tensors(source: Any) -> Data | None:
-    """The data of tensors in memory, and of a subset of them; None for all else."""
+    """Return the data of tensors in memory, and of a subset of them; None for all else."""
     if type(source) is torch_data.TensorDataset:
         parts = apart(source.tensors, type(source).__name__)
         x = parts.pop("x")
@@ -193,7 +193,7 @@ def _in_tensors(source: Any) -> Data | None:
 
 
 def _streamed(source: Any, what: str, wanted: Wanted) -> list[Any]:
-    """The items of a stream.
+    """Return the items of a stream.
 
     Raises:
         DataError: There are none, more than there is room for, or one cannot be read.

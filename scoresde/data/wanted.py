@@ -65,7 +65,7 @@ class Wanted:
         files: Sequence[str] | None = None,
         columns: Sequence[str] = (),
     ) -> Data:
-        """The samples with the conditions that are wanted.
+        """Return the samples with the conditions that are wanted.
 
         Args:
             x: The samples, or data, whose conditions are the source's own.
@@ -138,7 +138,7 @@ class Wanted:
         return "y"
 
     def _laid(self, x: Any) -> Any:
-        """The samples with their channels first."""
+        """Return the samples with their channels first."""
         if self.layout is None:
             return x
         if isinstance(x, Data):
@@ -147,7 +147,7 @@ class Wanted:
         return found.read(slice(None)) if isinstance(x, Tensor) else found
 
     def columns(self, own: Collection[str]) -> set[str]:
-        """The columns of the source that are wanted as conditions.
+        """Return the columns of the source that are wanted as conditions.
 
         Raises:
             UnknownNameError: The source has columns, but none of a name.
@@ -197,7 +197,7 @@ def _one(own: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
 
 
 def _several(own: Mapping[str, Any], names: Sequence[str]) -> np.ndarray[Any, Any]:
-    """The numbers of several columns beside each other, `(N, columns)`."""
+    """Return the numbers of several columns beside each other, `(N, columns)`."""
     parts = []
     for name in names:
         check_name("column", name, own)
@@ -217,7 +217,7 @@ def _of_file(
     kind: Kind | None,
     files: Sequence[str] | None,
 ) -> Any:
-    """The rows in an array file, or in a table of which the column "file" says the order."""
+    """Return the rows in an array file, or in a table of which the column "file" says the order."""
     path = Path(given).expanduser()
     if path.suffix == ".npy":
         found = load_npy(path)

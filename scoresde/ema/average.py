@@ -58,7 +58,7 @@ class Average(Generic[ModelT]):
 
     @property
     def averaged(self) -> set[str]:
-        """The names of the parameters that are averaged; all else is copied."""
+        """Return the names of the parameters that are averaged; all else is copied."""
         moved = {id(p) for p in self._moved[0]}
         known = self.model.named_parameters(remove_duplicate=False)
         return {name for name, p in known if id(p) in moved}
@@ -124,7 +124,7 @@ class Average(Generic[ModelT]):
             model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights and the number of updates, as tensors."""
+        """Return the averaged weights and the number of updates, as tensors."""
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         return {"updates": torch.tensor(self.updates), **weights}
 

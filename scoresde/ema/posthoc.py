@@ -50,7 +50,7 @@ class Reconstruction:
 
 @door
 def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) -> Reconstruction:
-    """The average of a run's weights that `profile` would have given, from its snapshots.
+    """Return the average of a run's weights that `profile` would have given, from its snapshots.
 
     Args:
         folder: Of a run that was trained with `ema_sigma`.
@@ -106,7 +106,7 @@ def _of_use(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
 
 
 def _total(weights: Mapping[Snapshot, float], run: str | None) -> dict[str, Tensor]:
-    """The weighted sum of snapshots of one run, one in memory at a time."""
+    """Return the weighted sum of snapshots of one run, one in memory at a time."""
     total: dict[str, Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
     for snapshot, weight in weights.items():

@@ -34,7 +34,7 @@ class Profile(abc.ABC):
 
     @abc.abstractmethod
     def decay_at(self, k: int) -> float:
-        """The decay $d_k$ of update number `k`, counted from 0."""
+        """Return the decay $d_k$ of update number `k`, counted from 0."""
 
     @abc.abstractmethod
     def share(self, k: Tensor, n: int) -> Tensor:
@@ -78,11 +78,11 @@ class Exponential(Profile):
         return f"decay {self.decay}"
 
     def decay_at(self, k: int) -> float:
-        """The decay $d_k$ of update number `k`, counted from 0."""
+        """Return the decay $d_k$ of update number `k`, counted from 0."""
         return min(self.decay, (1 + k) / (10 + k)) if self.warmup else self.decay
 
     def share(self, k: Tensor, n: int) -> Tensor:
-        r"""The share $c_n(k)$, of the shape of `k`; see `Profile.share`."""
+        r"""Return the share $c_n(k)$, of the shape of `k`; see `Profile.share`."""
         k = k.double().clamp(max=n)
         full = max(0, math.ceil((10 * self.decay - 1) / (1 - self.decay))) if self.warmup else 0
         late = k.clamp(min=min(full, n))
@@ -123,21 +123,21 @@ class Power(Profile):
 
     @cached_property
     def gamma(self) -> float:
-        r"""The exponent $\gamma$."""
+        r"""Return the exponent $\gamma$."""
         return gamma_of(self.sigma)
 
     def decay_at(self, k: int) -> float:
-        """The decay $d_k$ of update number `k`, counted from 0."""
+        """Return the decay $d_k$ of update number `k`, counted from 0."""
         return float((k / (k + 1)) ** (self.gamma + 1))
 
     def share(self, k: Tensor, n: int) -> Tensor:
-        r"""The share $c_n(k)$, of the shape of `k`; see `Profile.share`."""
+        r"""Return the share $c_n(k)$, of the shape of `k`; see `Profile.share`."""
         return (k.double().clamp(max=n) / n) ** (self.gamma + 1)
 
 
 @door
 def sigma_of(gamma: float) -> float:
-    r"""The spread of a power-function profile.
+    r"""Return the spread of a power-function profile.
 
     $\sigma_\text{rel} = (\gamma+1)^{1/2} (\gamma+2)^{-1} (\gamma+3)^{-1/2}$, the standard deviation
     of the density $(\gamma + 1) \tau^\gamma$ on [0, 1] (Karras et al. 2024, arXiv:2312.02696).
@@ -152,7 +152,7 @@ def sigma_of(gamma: float) -> float:
 
 @door
 def gamma_of(sigma: float) -> float:
-    r"""The exponent of a power-function profile: the inverse of `sigma_of`.
+    r"""Return the exponent of a power-function profile: the inverse of `sigma_of`.
 
     It is the largest root of $(\gamma + 2)^2 (\gamma + 3) = (\gamma + 1) / \sigma_\text{rel}^2$.
 

@@ -39,7 +39,7 @@ class Snapshot:
     path: Path
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The averaged weights and what was copied, each by its name in the model.
+        """Return the averaged weights and what was copied, each by its name in the model.
 
         Raises:
             CheckpointError: The file is missing, damaged or something else.
@@ -112,7 +112,7 @@ def _half(value: Tensor) -> Tensor:
 
 @door
 def snapshots_in(folder: str | Path) -> list[Snapshot]:
-    """The snapshots in the folder of a run, by spread and step; none where there is none."""
+    """Return the snapshots in the folder of a run, by spread and step; none where there is none."""
     found = []
     for path in Path(folder).glob("ema/sigma-*"):
         with contextlib.suppress(ValueError):  # a name that is no spread is not ours

@@ -19,7 +19,7 @@ class Auto(Between):
 
     @property
     def weaker(self) -> Score:
-        """The weaker score."""
+        """Return the weaker score."""
         return self.others[0]
 
     def weak(self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:

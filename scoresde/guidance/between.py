@@ -76,12 +76,12 @@ class Between(Wrapped):
 
     @property
     def weaker(self) -> Score:
-        """The score that `weak` evaluates."""
+        """Return the score that `weak` evaluates."""
         return self.score
 
     @property
     def facts(self) -> Facts:
-        """The facts of the strong score, with the passes of both."""
+        """Return the facts of the strong score, with the passes of both."""
         known = super().facts
         density = known.density if self.scale == 1 else False
         if self.scale == 0 and self.interval is None:

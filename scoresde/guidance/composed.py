@@ -65,7 +65,7 @@ class Composed(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """The facts of the score, without the conditions that are observed."""
+        """Return the facts of the score, without the conditions that are observed."""
         known = super().facts
         conditions = known.conditions
         if conditions is not None:

@@ -85,7 +85,7 @@ class Dequantization:
         return cls.centred(transform.levels)
 
     def level(self, x: Tensor) -> Tensor:
-        """The levels in the middle of whose cells `x` lies, as float64, of any shape.
+        """Return the levels in the middle of whose cells `x` lies, as float64, of any shape.
 
         Raises:
             InvalidValueError: A number lies elsewhere, and was no level.
@@ -125,7 +125,7 @@ class Dequantization:
             )
 
     def __call__(self, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """A draw of `x`, float32, from levels `(B, *)`.
+        """Return a draw of `x`, float32, from levels `(B, *)`.
 
         Args:
             y: Whole numbers from 0 to `levels - 1`, of any dtype.

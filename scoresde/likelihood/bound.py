@@ -46,7 +46,7 @@ def elbo(
     condition: Mapping[str, Any] | None = None,
     moments: Moments | None = None,
 ) -> LogProb:
-    r"""A lower bound of the data's log-density, an unbiased estimate with an error bar.
+    r"""Return a lower bound of the data's log-density, an unbiased estimate with an error bar.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.

@@ -97,7 +97,7 @@ class Flow:
         return replace(self, solver=solver, tableau=TSIT5)
 
     def divergence(self, x: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The score and the estimates of its divergence, `(b, *)` and `(K, b)`, float64."""
+        """Return the score and the estimates of its divergence, `(b, *)` and `(K, b)`, float64."""
         rsde, where = self.reverse(rows), t.expand(len(x))
         alpha, sigma = self.sde.alpha(where), self.sde.sigma(where)
         score, trace = self.trace(
@@ -151,7 +151,7 @@ class Flow:
         )
 
     def _loosest(self) -> float:
-        """The larger of the two tolerances."""
+        """Return the larger of the two tolerances."""
         return max(float(self.solver.rtol), float(self.solver.atol))
 
 

@@ -165,7 +165,7 @@ def sample_with_log_prob(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, LogProb]:
-    r"""Draws of the flow at eps and their log-density there, from one solve.
+    r"""Return draws of the flow at eps and their log-density there, from one solve.
 
     The density is that of the draws themselves, whatever the model has learnt: the law of the
     prior, carried by the flow of the model. It is what importance weights need.
@@ -265,7 +265,7 @@ def _moments(
 def _log_prob(
     flow: Flow, end: End, shared: Tensor | None, x: Tensor, t: float | None, *, twice: bool
 ) -> tuple[LogProb, Tensor]:
-    """The log-densities of samples `(B, *)`, and how far the law at `T` is from Gaussian."""
+    """Return the log-densities of samples `(B, *)`, and how far the law at `T` is from Gaussian."""
     sde, at, last = flow.sde, time(flow.sde.eps if t is None else t), time(flow.sde.T)
     data, size = x.double(), math.prod(x.shape[1:])
     y = data * expand(sde.alpha(at), data) if t is None else data

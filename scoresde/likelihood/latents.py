@@ -63,7 +63,7 @@ def decode(
     max_nfe: int = 10_000,
     condition: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """Samples: where the probability flow takes latents from `T` to eps, `(B, *)`.
+    """Return samples: where the probability flow takes latents from `T` to eps, `(B, *)`.
 
     Examples:
         >>> import scoresde
@@ -97,7 +97,7 @@ def _carried(
 
 @door
 def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    r"""The point between two latents on the great circle through them, each `(B, *)`.
+    r"""Return the point between two latents on the great circle through them, each `(B, *)`.
 
     $$ \frac{\sin((1 - w)\theta)}{\sin\theta}\, a + \frac{\sin(w\theta)}{\sin\theta}\, b, \qquad
        \cos\theta = \frac{\langle a, b \rangle}{\|a\| \|b\|} $$

@@ -27,7 +27,7 @@ def read_moments(
     dtype: torch.dtype,
     device: torch.device | None = None,
 ) -> Moments:
-    r"""The data's moments, read from the score at `T`, where the denoiser is nearly affine.
+    r"""Return the data's moments, read from the score at `T`, where the denoiser is nearly affine.
 
     For Gaussian data $D(x) = E[x_0 | x_T = x]$ has the Jacobian
     $\alpha\,\partial D/\partial x = J = \alpha^2\Sigma\,(\alpha^2\Sigma + \sigma^2)^{-1}$, so that

@@ -78,7 +78,7 @@ class LogProb(Result):
         return picture(self)
 
     def mean(self) -> tuple[float, float]:
-        """The mean over the batch and its standard error, that of a sample of the data.
+        """Return the mean over the batch and its standard error, that of a sample of the data.
 
         Raises:
             ShapeError: The batch is empty.
@@ -105,7 +105,7 @@ class LogProb(Result):
 
     @staticmethod
     def cat(batches: Sequence[LogProb]) -> LogProb:
-        """The log-densities of several batches as those of one."""
+        """Return the log-densities of several batches as those of one."""
         first = batches[0]
         return LogProb(
             torch.cat([batch.value for batch in batches]),

@@ -42,7 +42,7 @@ class Trace(Protocol):
         ...
 
     def error(self, values: Tensor) -> Tensor:
-        """The half-width of 95 % about the mean of estimates `(B, K)`, `(B,)`."""
+        """Return the half-width of 95 % about the mean of estimates `(B, K)`, `(B,)`."""
         ...
 
 
@@ -55,7 +55,7 @@ class Exact:
     def __call__(
         self, score: Function, x: Tensor, rows: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The score and its divergence."""
+        """Return the score and its divergence."""
         value, trace = divergence(score, x)
         return value, trace[None].double()
 
@@ -95,12 +95,12 @@ class Probed:
     def __call__(
         self, score: Function, x: Tensor, rows: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The score and one estimate for each probe."""
+        """Return the score and one estimate for each probe."""
         value, estimates = hutchinson(score, x, self.probes[:, rows].to(x))
         var = alpha[:, None] ** 2 * self.variances + sigma[:, None] ** 2
         control = (self.excess[:, rows] / var.to(self.excess.device)).sum(2)
         return value, estimates.double() + control
 
     def error(self, values: Tensor) -> Tensor:
-        """The half-width by the spread of the probes; infinite for less than 8."""
+        """Return the half-width by the spread of the probes; infinite for less than 8."""
         return half_width(values)

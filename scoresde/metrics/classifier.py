@@ -80,7 +80,7 @@ class Classifier(nn.Module):
         lr: float = 2e-3,
         seed: int = 0,
     ) -> Classifier:
-        """A classifier trained on labelled data by Adam, in seconds.
+        """Return a classifier trained on labelled data by Adam, in seconds.
 
         Args:
             data: With labels.
@@ -125,19 +125,19 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """The features `(B, 64)` of a batch `(B, *)`."""
+        """Return the features `(B, 64)` of a batch `(B, *)`."""
         check_shape("x", x, self.event_shape)
         features: Tensor = self.body(x.to(self.head.weight))
         return features / self.scale
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """The most probable class of each event, `(B,)`."""
+        """Return the most probable class of each event, `(B,)`."""
         scores: Tensor = self.head(self(x) * self.scale)
         return scores.argmax(1)
 
     def accuracy(self, data: Data) -> float:
-        """The share of labelled data that it tells right."""
+        """Return the share of labelled data that it tells right."""
         data, label, _ = _known(data)
         starts = range(0, len(data), 1024)
         found = torch.cat([self.predict(data.batch(slice(i, i + 1024))) for i in starts])
@@ -172,7 +172,7 @@ class Classifier(nn.Module):
 
 
 def _known(data: Data) -> tuple[Data, Tensor, int]:
-    """The data of which the labels are not missing, those, and the number of classes."""
+    """Return the data of which the labels are not missing, those, and the number of classes."""
     label, classes = data.label, data.classes
     if label is None or classes is None or (label < 0).all():
         raise DataError("a classifier learns from labels, and these data have none")

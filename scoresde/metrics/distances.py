@@ -53,7 +53,7 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
 
 @door
 def total_variation(p: Tensor, q: Tensor) -> float:
-    r"""The total variation $\frac12 \sum_k |p_k - q_k|$ between two histograms.
+    r"""Return the total variation $\frac12 \sum_k |p_k - q_k|$ between two histograms.
 
     Args:
         p: counts or probabilities, `(K,)`, non-negative; divided by their sum.

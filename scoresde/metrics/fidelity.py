@@ -41,7 +41,7 @@ class Inception:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """The features `(B, F)` of images `(B, 1, H, W)` or `(B, 3, H, W)`.
+        """Return the features `(B, F)` of images `(B, 1, H, W)` or `(B, 3, H, W)`.
 
         Raises:
             ShapeError: The batch is of another shape.

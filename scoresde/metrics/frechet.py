@@ -54,7 +54,7 @@ class GaussianFit:
 
     @classmethod
     def of(cls, source: Source, features: Features | None = None) -> GaussianFit:
-        """The fit to all samples of a source, of which one batch at a time is in memory.
+        """Return the fit to all samples of a source, of which one batch at a time is in memory.
 
         Args:
             source: A tensor `(N, *)`, batches, a file, or a folder of shards.
@@ -87,12 +87,12 @@ class GaussianFit:
 
     @property
     def cov(self) -> Tensor:
-        """The covariance `(F, F)`, with the divisor n - 1."""
+        """Return the covariance `(F, F)`, with the divisor n - 1."""
         root = self._scaled()
         return root.mT @ root
 
     def distance(self, other: GaussianFit) -> float:
-        """The squared Fréchet distance between two fits.
+        """Return the squared Fréchet distance between two fits.
 
         Raises:
             ShapeError: A fit has fewer than two samples, or their features differ in size.
@@ -176,7 +176,7 @@ class Frechet:
 
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
-    """The distance without its last digits, several times as fast."""
+    """Return the distance without its last digits, several times as fast."""
     a, b = ((f - f.mean(0)) / math.sqrt(len(f) - 1) for f in (x, y))
     spread = a.square().sum() + b.square().sum()
     if len(a) > a.shape[1]:
@@ -188,7 +188,7 @@ def _squared(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _square(rows: Tensor) -> Tensor:
-    """A matrix with the same R^T R, and no more rows than columns."""
+    """Return a matrix with the same R^T R, and no more rows than columns."""
     if len(rows) <= rows.shape[1]:
         return rows
     root: Tensor = torch.linalg.qr(rows, mode="r")[1]

@@ -34,7 +34,7 @@ class Metric(Protocol):
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> Mapping[str, Tensor]:
-        """The figures by name, `(S,)` each.
+        """Return the figures by name, `(S,)` each.
 
         Args:
             x: Features of samples, `(n, F)`, float64.
@@ -157,7 +157,7 @@ def floor_of(size: int, n: int, *, seed: int) -> Tensor:
 def plan(
     metrics: str | Iterable[str | Metric], resamples: int, memory: bool
 ) -> tuple[list[Metric], int]:
-    """The metrics, and the fewest samples on either side that they compare.
+    """Return the metrics, and the fewest samples on either side that they compare.
 
     Args:
         metrics: As for `evaluate`.

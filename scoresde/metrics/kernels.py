@@ -92,7 +92,7 @@ def kernel_distance(
     kernel: Literal["gaussian", "cubic"] = "gaussian",
     bandwidth: float | None = None,
 ) -> float:
-    r"""The squared maximum mean discrepancy between two laws, seen through samples.
+    r"""Return the squared maximum mean discrepancy between two laws, seen through samples.
 
     Args:
         x: Samples or features, `(N, *)`, N at least 2.
@@ -120,7 +120,7 @@ def kernel_distance(
 
 
 def median_distance(y: Tensor) -> float:
-    """The median distance of different rows, among the first 1000.
+    """Return the median distance of different rows, among the first 1000.
 
     Where more than half of the rows are equal it is the mean distance, and 1 where all of them are.
     """

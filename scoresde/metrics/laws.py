@@ -22,7 +22,7 @@ __all__ = ["Sliced", "energy_distance", "sliced_wasserstein"]
 @door
 @torch.no_grad()
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""The energy distance $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ between two laws.
+    r"""Return the energy distance $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ between two laws.
 
     It is 0 where the laws are equal and positive elsewhere, in the units of the samples (Székely &
     Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). The means over pairs of one set leave out each

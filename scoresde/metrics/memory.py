@@ -31,7 +31,7 @@ __all__ = ["Memorisation", "Memory", "memorisation"]
 
 
 class Memorisation(NamedTuple):
-    """Measure how near to its training data a model samples; the module has the law of each figure."""
+    """Measure how near to its training data a model samples, by laws that the module states."""
 
     copied: float
     nearer: float

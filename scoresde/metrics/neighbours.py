@@ -59,11 +59,11 @@ class Neighbours:
 
     @property
     def least(self) -> int:
-        """The fewest rows of a choice."""
+        """Return the fewest rows of a choice."""
         return self.k + 1
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """The four figures, of each choice of rows.
+        """Return the four figures, of each choice of rows.
 
         Raises:
             ShapeError: A choice has no more than k rows.

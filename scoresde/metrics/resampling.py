@@ -63,7 +63,7 @@ class Estimate(NamedTuple):
 
 @door
 def halves(n: int, resamples: int, *, seed: int, stream: int = 0) -> Tensor:
-    """All n rows, then random halves of them: `(1 + resamples, n)`, booleans.
+    """Return all n rows, then random halves of them: `(1 + resamples, n)`, booleans.
 
     Args:
         n: How many rows there are, at least 2.
@@ -99,7 +99,7 @@ def estimate(
     square: bool = False,
     samples: float = math.inf,
 ) -> Estimate:
-    r"""The figure of all rows, with the interval that its halves give.
+    r"""Return the figure of all rows, with the interval that its halves give.
 
     Args:
         values: `(1 + B,)`, the figure of all rows and those of B halves, B = 0 or at least 2.

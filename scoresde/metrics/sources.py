@@ -38,7 +38,7 @@ def opened(source: Source) -> Source:
 
 
 def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Iterator[Tensor]:
-    """The samples of a source, at most 1024 at a time.
+    """Yield the samples of a source, at most 1024 at a time.
 
     Args:
         name: What the source is called in errors.
@@ -83,7 +83,7 @@ def features_of(
     units: Transform = _AS_THEY_ARE,
     seen: dict[str, tuple[bool, float]] | None = None,
 ) -> Iterator[Tensor]:
-    """The features of a source, float64 `(B, F)` on the CPU, at most 1024 rows at a time.
+    """Yield the features of a source, float64 `(B, F)` on the CPU, at most 1024 rows at a time.
 
     Args:
         name: What the source is called in errors.

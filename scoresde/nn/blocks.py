@@ -111,7 +111,7 @@ def to_patches(x: Tensor, patch: int) -> Tensor:
 
 
 def from_patches(x: Tensor, patch: int) -> Tensor:
-    """The inverse of `to_patches`."""
+    """Return the inverse of `to_patches`."""
     axes = [f"x{i}" for i in range(x.ndim - 2)]
     return rearrange(x, _coarse(axes) + " -> " + _fine(axes), **_sizes(axes, patch))
 

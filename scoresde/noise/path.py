@@ -47,7 +47,7 @@ _CUTS = 4
 
 
 def leaf(t: float) -> int:
-    """The level of the leaf that holds t."""
+    """Return the level of the leaf that holds t."""
     distance = min(t, 1 - t)
     _, exponent = math.frexp(distance)
     return min(_FINE + 1 - exponent, _DEEPEST) if distance else _DEEPEST

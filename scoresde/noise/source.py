@@ -71,14 +71,14 @@ class Noise:
 
     @classmethod
     def of(cls, seed: int, n: int, *, first: int = 0, horizon: float = 1.0) -> Noise:
-        """The noise of samples `first ... first + n - 1` of one seed."""
+        """Return the noise of samples `first ... first + n - 1` of one seed."""
         return cls([seed] * n, range(first, first + n), horizon=horizon)
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def __getitem__(self, part: slice) -> Noise:
-        """The noise of a part of the samples."""
+        """Return the noise of a part of the samples."""
         return Noise(self.seeds[part], self.indices[part], horizon=self.horizon, stream=self.stream)
 
     def fork(self, k: int) -> Noise:
@@ -93,7 +93,7 @@ class Noise:
         return self._forks[k]
 
     def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
-        """The `k`-th draw of N(0, I) at time `t`.
+        """Return the `k`-th draw of N(0, I) at time `t`.
 
         Args:
             like: A tensor `(B, *)` whose shape, dtype and device the result has.
@@ -147,7 +147,7 @@ class Noise:
         return a.reshape(like.shape).to(like)
 
     def _interval(self, s: Tensor | float, t: Tensor | float) -> tuple[float, float]:
-        """The interval, as a part of [0, 1]."""
+        """Return the interval, as a part of [0, 1]."""
         low, high = float(s), float(t)
         if not 0 <= low < high <= self.horizon * (1 + 1e-6):
             raise InvalidValueError(
@@ -198,7 +198,7 @@ def seeds_of(
     generator: torch.Generator | Sequence[torch.Generator] | None,
     first: int,
 ) -> tuple[list[int], list[int]]:
-    """The seeds and indices of `n` samples, from what the user gave.
+    """Return the seeds and indices of `n` samples, from what the user gave.
 
     `seed=k` is sample `first + i` of seed k. A generator draws n seeds, a list of n generators
     draws one from each. With neither, one seed is drawn from torch's global generator; a process
@@ -271,7 +271,7 @@ def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
 
 
 def _bits(t: float) -> int:
-    """The bit pattern of a time, which is its name."""
+    """Return the bit pattern of a time, which is its name."""
     if t != t:
         raise InvalidValueError("noise has no numbers at a time that is NaN")
     return int(struct.unpack("<Q", struct.pack("<d", t + 0.0))[0])

@@ -27,17 +27,17 @@ class Moment(Protocol):
 
     @property
     def t(self) -> Tensor:
-        """The time."""
+        """Return the time."""
         ...
 
     @property
     def x(self) -> Tensor:
-        """The samples at that time, `(B, *)`."""
+        """Return the samples at that time, `(B, *)`."""
         ...
 
     @property
     def denoised(self) -> Tensor | None:
-        """The mean of the data given them, where it is known."""
+        """Return the mean of the data given them, where it is known."""
         ...
 
 

@@ -48,7 +48,7 @@ def write(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | None = None) -> str:
-    """The card of the model in a folder.
+    """Return the card of the model in a folder.
 
     Args:
         folder: As for `write`.
@@ -189,7 +189,7 @@ def _table(rows: Mapping[str, str | None]) -> Iterator[str]:
 
 
 def _process(kind: str) -> Iterator[str]:
-    """The process in formulas, in the words of the SDE's class."""
+    """Yield the process in formulas, in the words of the SDE's class."""
     if kind not in SDES:
         return
     kernel = r"$\mathcal N(x_t; \alpha_t x_0, \sigma_t^2 I)$"

@@ -50,7 +50,7 @@ def check(repo_id: str) -> None:
 
 
 def fetch(name: str) -> Path:
-    """The file of a model of the hub, fetched if it is not in the hub's cache.
+    """Return the file of a model of the hub, fetched if it is not in the hub's cache.
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.

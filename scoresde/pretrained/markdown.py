@@ -12,7 +12,7 @@ _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|!~$&:])")
 
 
 def code(value: object) -> str:
-    """A value in one line, as code, also within a table."""
+    """Return a value in one line, as code, also within a table."""
     text = _line(value, 2_000).replace("|", "¦")  # no escape of a cell's end holds in all cases
     fence = _fence(text, 1)
     pad = " " if text[:1] == "`" or text[-1:] == "`" or not text else ""
@@ -20,7 +20,7 @@ def code(value: object) -> str:
 
 
 def plain(value: object) -> str:
-    """A value in one line, without any marks but its own letters."""
+    """Return a value in one line, without any marks but its own letters."""
     return _SIGNS.sub(r"\\\1", _line(value, 200))
 
 
@@ -31,12 +31,12 @@ def block(language: str, text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A word as YAML has it, of which none means anything else there."""
+    """Return a word as YAML has it, of which none means anything else there."""
     return json.dumps(_line(text, 200), ensure_ascii=False)
 
 
 def licence_of(value: object) -> str | None:
-    """The name of a licence, or None where it can be none."""
+    """Return the name of a licence, or None where it can be none."""
     return value if isinstance(value, str) and _LICENCE.fullmatch(value) else None
 
 

@@ -19,7 +19,7 @@ _OF_THE_HUB = re.compile(r"hf:\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+){0,2}")
 
 
 def config_toml(folder: Path) -> str | None:
-    """The text of a folder's `config.toml`, with names for paths; None where it has none.
+    """Return the text of a folder's `config.toml`, with names for paths; None where it has none.
 
     Comments are left out, for nobody knows what is in them, and so is a link, which may lead to
     what is no configuration of a run.
@@ -50,6 +50,6 @@ def without_paths(value: Any) -> Any:
 
 
 def _condition(value: Any) -> Any:
-    """A part of a list, of which `NAME=` before a path stays."""
+    """Return a part of a list, of which `NAME=` before a path stays."""
     found = re.match(r"\w+=", value) if isinstance(value, str) else None
     return without_paths(value) if found is None else found[0] + without_paths(value[found.end() :])

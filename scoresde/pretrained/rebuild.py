@@ -50,7 +50,7 @@ def check_description(config: Mapping[str, Any], path: Path) -> None:
 
 
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:
-    """The SDE of a stored model, of a class of ours.
+    """Return the SDE of a stored model, of a class of ours.
 
     Raises:
         CheckpointError: It is of another class, or has more levels than any.
@@ -66,7 +66,7 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 
 
 def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The network of a stored model, of a class of ours, with its first weights.
+    """Return the network of a stored model, of a class of ours, with its first weights.
 
     Args:
         config: The description of the model.
@@ -128,7 +128,7 @@ def _too_large(stored: Mapping[str, Tensor]) -> CheckpointError:
 
 
 def _leaves(value: object) -> Iterator[object]:
-    """The numbers and words in a JSON value."""
+    """Yield the numbers and words in a JSON value."""
     if isinstance(value, Mapping):
         for part in value.values():
             yield from _leaves(part)

@@ -137,12 +137,12 @@ def told(config: object, *names: str) -> Any:
 
 
 def spelt_count(count: object) -> str:
-    """A number with its thousands apart, or whatever else somebody stored in its place."""
+    """Return a number with its thousands apart, or whatever else somebody stored in its place."""
     return f"{count:,}" if isinstance(count, int) else str(count)
 
 
 def packaged(name: str) -> Path:
-    """The folder of a model that the package carries.
+    """Return the folder of a model that the package carries.
 
     Raises:
         CheckpointError: There is none of that name.
@@ -162,7 +162,7 @@ def packaged(name: str) -> Path:
 
 
 def sde_fields(sde: SDE) -> dict[str, Any]:
-    """The constructor's arguments of an SDE."""
+    """Return the constructor's arguments of an SDE."""
     init = {name for name, field in sde.__dataclass_fields__.items() if field.init}
     return {name: value for name, value in asdict(sde).items() if name in init}
 
@@ -181,6 +181,6 @@ def net_config(net: nn.Module) -> dict[str, Any] | None:
 
 
 def spelt(fields: Mapping[str, Any]) -> str:
-    """A described SDE or network as the call that makes it."""
+    """Return a described SDE or network as the call that makes it."""
     named = ", ".join(f"{k}={v!r}" for k, v in fields.items() if k != "type")
     return f"{fields.get('type')}({named})"

@@ -24,23 +24,23 @@ class NoiseLike(Protocol):
     """The source of randomness that a sampler is given; `scoresde.noise.Noise` is the real one."""
 
     def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
-        """The k-th standard normal draw at time t, like `like`."""
+        """Return the k-th standard normal draw at time t, like `like`."""
         ...
 
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """The standardised increment of one Brownian path over [s, t]."""
+        """Return the standardised increment of one Brownian path over [s, t]."""
         ...
 
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """The standardised space-time Lévy area of the same path over [s, t]."""
+        """Return the standardised space-time Lévy area of the same path over [s, t]."""
         ...
 
     def fork(self, k: int) -> NoiseLike:
-        """An independent stream for the same samples."""
+        """Return an independent stream for the same samples."""
         ...
 
     def __getitem__(self, part: slice) -> NoiseLike:
-        """The noise of a part of the samples."""
+        """Return the noise of a part of the samples."""
         ...
 
 
@@ -95,12 +95,12 @@ class Sampler(abc.ABC):
 
     @property
     def nfe_per_step(self) -> int:
-        """Evaluations of one `step`."""
+        """Return evaluations of one `step`."""
         return 1
 
     @property
     def order(self) -> int | None:
-        """The order of convergence in the number of steps, of the method without its noise.
+        """Return the order of convergence in the number of steps, of the method without its noise.
 
         None where it does not converge in them, as Langevin dynamics with a fixed step size, or
         where the method chooses its own steps.
@@ -124,7 +124,7 @@ class Sampler(abc.ABC):
 
     @property
     def between(self) -> bool:
-        """Return whether the score is asked between times of the grid, where a ladder has no level."""
+        """Return whether the score is asked between times of the grid, as no ladder allows."""
         return False
 
     @property
@@ -139,7 +139,7 @@ class Sampler(abc.ABC):
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """The names of the conditions that the sampler takes for itself."""
+        """Return the names of the conditions that the sampler takes for itself."""
         return ()
 
     # Budgets and grids
@@ -232,7 +232,7 @@ class Adaptive(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """The most evaluations of one step."""
+        """Return the most evaluations of one step."""
         return self.max_nfe
 
     def steps_for(self, nfe: int) -> int:

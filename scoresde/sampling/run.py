@@ -189,7 +189,7 @@ class Run:
 
     @property
     def n(self) -> int:
-        """The number of samples."""
+        """Return the number of samples."""
         return len(self.noise)
 
     def draw(self, batch_size: int | None = None) -> Samples:

@@ -52,11 +52,11 @@ class Shards:
         return -(-self.n // self.size)
 
     def path(self, number: int) -> Path:
-        """The file of shard `number`."""
+        """Return the file of shard `number`."""
         return self.folder / f"shard-{number:05d}.safetensors"
 
     def rows(self, number: int) -> range:
-        """The samples that shard `number` holds."""
+        """Return the samples that shard `number` holds."""
         return range(number * self.size, min((number + 1) * self.size, self.n))
 
     def draw(
@@ -89,7 +89,7 @@ class Shards:
         return len(missing)
 
     def joined(self) -> dict[str, Tensor]:
-        """All samples in their order, by name.
+        """Return all samples in their order, by name.
 
         Raises:
             CheckpointError: A shard is missing, or does not fit the others.

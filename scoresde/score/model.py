@@ -119,12 +119,12 @@ class ScoreModel(Precise):
 
     @property
     def _var(self) -> float:
-        """The data's mean variance, with which the network is preconditioned."""
+        """Return the data's mean variance, with which the network is preconditioned."""
         return float(self.var.double().mean())
 
     @property
     def moments(self) -> Moments:
-        """The data's moments: mean, and variance per dimension."""
+        """Return the data's moments: mean, and variance per dimension."""
         known = self._moments
         if known is None or known.mean is not self.mean or known.var is not self.var:
             # checked when the model is made or moved, and not at every evaluation

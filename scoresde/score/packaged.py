@@ -11,7 +11,7 @@ __all__ = ["load"]
 
 @door
 def load(name: str) -> ScoreModel:
-    """A model that the package carries: `load("mnist")` draws 28x28 handwritten digits.
+    """Return a model that the package carries: `load("mnist")` draws 28x28 handwritten digits.
 
     Raises:
         CheckpointError: There is none of that name.

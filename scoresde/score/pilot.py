@@ -129,7 +129,7 @@ class Pilot:
         return cls(levels, factor, Moments(0.0, var=c), 0, unseen, growth=0.0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors in it by name, in single precision."""
+        """Return the tensors in it by name, in single precision."""
         spread = (
             {"var": self.moments.var} if self.moments.cov is None else {"cov": self.moments.cov}
         )
@@ -137,7 +137,7 @@ class Pilot:
         return {name: torch.as_tensor(value).float() for name, value in parts.items()}
 
     def numbers(self) -> dict[str, float]:
-        """The numbers in it by name."""
+        """Return the numbers in it by name."""
         return {"nfe": self.nfe, "unseen": self.unseen, "growth": self.growth}
 
     @classmethod
@@ -187,7 +187,7 @@ class Pilot:
 
     @cached_property
     def _features(self) -> Tensor:
-        """The columns of the factor, and what no pilot has seen, `(K, r + 4)`."""
+        """Return the columns of the factor, and what no pilot has seen, `(K, r + 4)`."""
         position = 2 * (self.levels - self.levels[0]) / (self.levels[-1] - self.levels[0]) - 1
         powers = position[:, None] ** torch.arange(_DEGREE + 1)
         unseen, _ = torch.linalg.qr(powers)

@@ -60,7 +60,7 @@ class Rescheduled(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """The facts of the score, under the new SDE."""
+        """Return the facts of the score, under the new SDE."""
         return replace(super().facts, sde=self.sde)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:

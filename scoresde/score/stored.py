@@ -26,7 +26,7 @@ PILOT = "pilot."
 
 
 def stored(model: ScoreModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The tensors of a model, those of its network in a dtype.
+    """Return the tensors of a model, those of its network in a dtype.
 
     Raises:
         InvalidTypeError: The dtype is not one of floating point.
@@ -118,7 +118,7 @@ def check_weights(model: ScoreModel, path: Path) -> None:
 def pilot_of(
     parts: Mapping[str, Tensor], numbers: Mapping[str, Any], event_shape: Sequence[int]
 ) -> Pilot:
-    """A stored pilot.
+    """Return a stored pilot.
 
     Raises:
         CheckpointError: It is damaged or foreign.

@@ -189,7 +189,7 @@ def _chosen(data: Data, seed: int) -> Tensor:
 
 
 def _largest(apart: Tensor) -> tuple[float, str]:
-    """The noise that joins all samples, and why."""
+    """Return the noise that joins all samples, and why."""
     n, most = len(apart), float(apart.max())
     pairs = apart[tuple(torch.triu_indices(n, n, 1))]
     chosen = float(pairs.quantile(1 - _FAR, interpolation="higher"))
@@ -204,7 +204,7 @@ def _largest(apart: Tensor) -> tuple[float, str]:
 
 
 def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[float, str]:
-    """The noise below which the data tell nothing, and why."""
+    """Return the noise below which the data tell nothing, and why."""
     n, size = x.shape
     nearest = apart.masked_fill(apart <= 1e-9 * sigma_max, math.inf).amin(1)
     middle = float(nearest[nearest.isfinite()].median())
@@ -250,7 +250,7 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
 
 
 def _quantum(x: Tensor, data: Data, sigma_max: float) -> float:
-    """The distance of neighbouring values, 0 where the numbers are continuous."""
+    """Return the distance of neighbouring values, 0 where the numbers are continuous."""
     # rounding must not make two values of one
     unit = sigma_max * 2**-20
     values = torch.unique((x / unit).round())
@@ -260,7 +260,7 @@ def _quantum(x: Tensor, data: Data, sigma_max: float) -> float:
 
 
 def _ratio(size: int) -> tuple[float, str]:
-    """The ratio of neighbouring levels in so many dimensions, and why."""
+    """Return the ratio of neighbouring levels in so many dimensions, and why."""
     root = math.sqrt(2 * size)
 
     def overlap(gamma: float) -> float:

@@ -45,17 +45,17 @@ class Target(abc.ABC):
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """The shape of one draw, without the batch."""
+        """Return the shape of one draw, without the batch."""
         return tuple(self.components.means.shape[1:])
 
     @property
     def weights(self) -> Tensor:
-        """The weights of the components, `(K,)`, float64."""
+        """Return the weights of the components, `(K,)`, float64."""
         return self.components.weights
 
     @property
     def means(self) -> Tensor:
-        """The means of the components, `(K, *)`, float64."""
+        """Return the means of the components, `(K, *)`, float64."""
         return self.components.means
 
     @door
@@ -64,7 +64,7 @@ class Target(abc.ABC):
         return TargetScore(self, sde)
 
     def moments(self) -> Moments:
-        """The exact moments of the data, float64.
+        """Return the exact moments of the data, float64.
 
         Returns:
             The mean, of the event's shape, and the covariance over the flattened event, `(D, D)`;
@@ -83,7 +83,7 @@ class Target(abc.ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        r"""Draws `n` independent points of the data, or of $p_t$.
+        r"""Return draws `n` independent points of the data, or of $p_t$.
 
         Args:
             n: how many, at least 0.
@@ -123,7 +123,7 @@ class Target(abc.ABC):
     def log_prob(
         self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None
     ) -> Tensor:
-        r"""The logarithm of the density, $\log p_t(x)$.
+        r"""Return the logarithm of the density, $\log p_t(x)$.
 
         Args:
             x: where, `(B, *)`.
@@ -143,7 +143,7 @@ class Target(abc.ABC):
 
     @door
     def score(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
-        r"""The score, $\nabla_x \log p_t(x)$.
+        r"""Return the score, $\nabla_x \log p_t(x)$.
 
         Arguments and errors are those of `log_prob`.
 
@@ -154,7 +154,7 @@ class Target(abc.ABC):
 
     @door
     def denoise(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
-        r"""The mean of the data given its noisy version, $E[x_0 | x_t = x]$.
+        r"""Return the mean of the data given its noisy version, $E[x_0 | x_t = x]$.
 
         It equals Tweedie's $(x + \sigma_t^2 \nabla \log p_t(x)) / \alpha_t$ (Efron 2011, "Tweedie's
         formula and selection bias") and is computed without that division. Arguments and errors
@@ -170,7 +170,7 @@ class Target(abc.ABC):
     def responsibilities(
         self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None
     ) -> Tensor:
-        r"""The probability that `x` came from each component, $p_t(k | x)$.
+        r"""Return the probability that `x` came from each component, $p_t(k | x)$.
 
         Arguments and errors are those of `log_prob`.
 
@@ -182,7 +182,7 @@ class Target(abc.ABC):
 
     @door
     def assign(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
-        """The component that `x` most probably came from.
+        """Return the component that `x` most probably came from.
 
         `target.assign(x).bincount(minlength=len(target.weights)) / len(x)` estimates the weights.
         Arguments and errors are those of `log_prob`.

@@ -133,7 +133,7 @@ def _numbers(name: str, value: Numbers) -> Tensor:
 
 
 def _only(**choices: Numbers | None) -> tuple[str, Tensor]:
-    """The one choice that was made."""
+    """Return the one choice that was made."""
     made = {name: value for name, value in choices.items() if value is not None}
     if len(made) != 1:
         raise InvalidValueError(

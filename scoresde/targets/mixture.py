@@ -46,11 +46,11 @@ class Components:
 
     @property
     def flat_means(self) -> Tensor:
-        """The means over the flattened event, `(K, D)`."""
+        """Return the means over the flattened event, `(K, D)`."""
         return self.means.reshape(len(self.weights), math.prod(self.means.shape[1:]))
 
     def to(self, device: torch.device) -> Components:
-        """The same components on `device`."""
+        """Return the same components on `device`."""
         return Components(
             self.weights.to(device),
             self.means.to(device),

@@ -35,7 +35,7 @@ def shard(*models: nn.Module) -> None:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors with all their parts; every process asks for them together."""
+    """Return tensors with all their parts; every process asks for them together."""
     return {name: _in_full(value) for name, value in tensors.items()}
 
 

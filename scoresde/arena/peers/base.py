@@ -47,7 +47,7 @@ class Beta(spacings.Spacing):
     a: float = 0.6
 
     def __call__(self, sde: SDE, steps: int) -> Tensor:
-        """Times `(steps + 1,)`, decreasing, float64."""
+        """Return times `(steps + 1,)`, decreasing, float64."""
         from scipy.stats import beta
 
         ends = torch.tensor([sde.T, sde.eps], dtype=torch.float64)

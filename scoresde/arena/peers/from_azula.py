@@ -22,7 +22,7 @@ class _Model:
         self.rho = rho
 
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Scales at times 1, ..., 0, which fall on the grid."""
+        """Return scales at times 1, ..., 0, which fall on the grid."""
         index = ((1 - t) * (len(self.rho) - 1)).round().long()
         return torch.ones_like(t), self.rho[index]
 

@@ -81,7 +81,7 @@ def _table(
     step: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Method:
-    """A scheduler with a table of noise levels.
+    """Return a scheduler with a table of noise levels.
 
     Args:
         name: its class.

@@ -73,7 +73,7 @@ class ProbabilityFlow(Adaptive):
     max_nfe: int = 1000
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """The flow map from t to s, in either direction."""
+        """Return the flow map from t to s, in either direction."""
         sde = rsde.sde
         # the score sees the whole batch in its order, since it may hold something for each sample
         whole, times = x / expand(scale(sde, t), x), t.repeat(len(x))
@@ -122,7 +122,7 @@ class Scipy(Adaptive):
     max_nfe: int = 10_000
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """The flow map from t to s, in either direction."""
+        """Return the flow map from t to s, in either direction."""
         from scipy.integrate import solve_ivp
 
         if x.numel() == 0 or t == s:

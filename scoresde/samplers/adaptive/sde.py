@@ -63,7 +63,7 @@ class AdaptiveSDE(Adaptive):
     max_nfe: int = 2000
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         sde, spent = rsde.sde, 0
         paths = [noise[i : i + 1] for i in range(len(x))]
         z, time = x / expand(scale(sde, t), x), t.repeat(len(x))
@@ -101,7 +101,7 @@ class AdaptiveSDE(Adaptive):
 
 
 def _angles(rsde: ReverseSDE, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The cosine and the sine of the angle at times `(B,)`."""
+    """Return the cosine and the sine of the angle at times `(B,)`."""
     c = scale(rsde.sde, t)
     return rsde.sde.alpha(t) / c, rsde.sde.sigma(t) / c
 

@@ -102,12 +102,12 @@ class TorchSDE(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """The evaluations of one step by itself; at most, where it is adaptive."""
+        """Return the evaluations of one step by itself; at most, where it is adaptive."""
         return self.max_nfe if self.adaptive else self.cost(1)
 
     @property
     def order(self) -> int | None:
-        """The order of its drift; None where it chooses its own steps."""
+        """Return the order of its drift; None where it chooses its own steps."""
         return None if self.adaptive else 1 if self.method in _FIRST else 2
 
     @property
@@ -121,7 +121,7 @@ class TorchSDE(Sampler):
         return self.adaptive or self.method in _MIDDLE
 
     def cost(self, steps: int) -> int:
-        """Evaluations of a run; an adaptive one is bounded as a whole."""
+        """Return evaluations of a run; an adaptive one is bounded as a whole."""
         if self.adaptive:
             return self.max_nfe * min(steps, 1)
         return steps * _METHODS[self.method][1] + (self.method == _REVERSIBLE)
@@ -139,14 +139,14 @@ class TorchSDE(Sampler):
         return replace(self, max_nfe=min(self.max_nfe, nfe))
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
         return state.x
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """The states at `times[1:]`."""
+        """Yield the states at `times[1:]`."""
         import torchsde
 
         reading, _ = _METHODS[self.method]
@@ -199,7 +199,7 @@ class _Reversed:
             self.kept.append((-t, y, extra[0]))
 
     def f(self, u: Tensor, y: Tensor) -> Tensor:
-        """The drift `(B, D)`."""
+        """Return the drift `(B, D)`."""
         for time, state, value in self.kept:
             if state is y and time == u:
                 return value
@@ -218,7 +218,7 @@ class _Additive(_Reversed):
     noise_type = "additive"
 
     def g_prod(self, u: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """The diffusion times `v`, `(B, D)`."""
+        """Return the diffusion times `v`, `(B, D)`."""
         return expand(self.rsde.diffusion(-u), y) * v
 
 
@@ -226,7 +226,7 @@ class _Diagonal(_Reversed):
     noise_type = "diagonal"
 
     def g(self, u: Tensor, y: Tensor) -> Tensor:
-        """The diffusion `(B, D)`."""
+        """Return the diffusion `(B, D)`."""
         return expand(self.rsde.diffusion(-u), y) * torch.ones_like(y)
 
 

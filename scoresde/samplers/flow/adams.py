@@ -49,13 +49,13 @@ class _Adams(Sampler):
         """
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """The step without memory, which is that of `DDIM()`."""
+        """Return the step without memory, which is that of `DDIM()`."""
         return along(rsde.sde, x, t, s, predicted_noise(rsde, x, t))
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """The states at `times[1:]`."""
+        """Yield the states at `times[1:]`."""
         alpha = rsde.sde.alpha(times)
         scales = alpha[1:] / alpha[:-1]
         weights = alpha[1:, None] * self.weights(rsde.sde.sigma(times) / alpha)
@@ -83,7 +83,7 @@ class LMS(_Adams):
     """
 
     def weights(self, ratios: Tensor) -> Tensor:
-        """The integrals of Lagrange's polynomials."""
+        """Return the integrals of Lagrange's polynomials."""
         return adams_bashforth(ratios, self.order)
 
 
@@ -103,13 +103,13 @@ class IPNDM(_Adams):
     """
 
     def weights(self, ratios: Tensor) -> Tensor:
-        """The weights of equal steps, times the step."""
+        """Return the weights of equal steps, times the step."""
         equal = torch.arange(len(ratios), dtype=ratios.dtype)
         return ratios.diff()[:, None] * adams_bashforth(equal, self.order)
 
 
 def adams_bashforth(nodes: Tensor, order: int) -> Tensor:
-    """The weights of the last slopes in the step from each node to the next.
+    """Return the weights of the last slopes in the step from each node to the next.
 
     Args:
         nodes: Where the slopes are known, `(N + 1,)`, all different; the last one is the end.

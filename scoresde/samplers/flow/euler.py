@@ -66,7 +66,7 @@ class DDIM(Sampler):
         return self.eta > 0
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
         x_s = along(sde, x, t, s, epsilon)
         if self.eta == 0:

@@ -66,7 +66,7 @@ class TwoStage(Sampler):
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         sde, k = rsde.sde, 1 + self.tau**2
         start, end = _level(sde, t), _level(sde, s)
         # where no noise is left the last level is infinitely far, and the first stage is not

@@ -85,14 +85,14 @@ class Heun(Sampler):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """The states at `times[1:]`, with the churn spread over the steps."""
+        """Yield the states at `times[1:]`, with the churn spread over the steps."""
         share = replace(self, churn=self.churn / max(len(times) - 1, 1))
         yield from Sampler.trajectory(share, rsde, x, times, noise)
 
     def _raise_noise(
         self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike
     ) -> tuple[Tensor, Tensor]:
-        """The state and the time from which the step starts, after its churn."""
+        """Return the state and the time from which the step starts, after its churn."""
         sde, gamma = rsde.sde, min(self.churn, math.sqrt(2) - 1)
         if gamma == 0 or not self.sigma_min <= sde.sigma(t) / sde.alpha(t) <= self.sigma_max:
             return x, t
@@ -121,7 +121,7 @@ class DPM2(Sampler):
     between = True
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
         if sde.sigma(s) == 0:
             return along(sde, x, t, s, epsilon)

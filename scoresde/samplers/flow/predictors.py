@@ -46,7 +46,7 @@ class EulerMaruyama(Sampler):
         return self.eta > 0
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         h = t - s
         x_s = x - expand(h, x) * rsde.drift(x, t, self.eta)
         if self.eta == 0:
@@ -66,7 +66,7 @@ class ReverseDiffusion(Sampler):
     steps: ClassVar[int] = 1000
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         a, v = rsde.sde.transition(s, t)
         root, z = expand(v.sqrt(), x), noise.normal(x, t)
         return expand(2 - a, x) * x + root * (root * rsde.score(x, t) + z)
@@ -90,7 +90,7 @@ class Ancestral(Sampler):
     large: bool = False
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         a, v = rsde.sde.transition(s, t)
         ratio = 1.0 if self.large else rsde.sde.sigma(s) / rsde.sde.sigma(t)
         root, z = expand(v.sqrt(), x), noise.normal(x, t)

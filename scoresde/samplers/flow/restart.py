@@ -49,7 +49,7 @@ class Stretch:
         return 1 + int((log_ratio - math.log(self.sigma_min)).abs().argmin())
 
     def way(self, sde: SDE, before: Tensor, end: Tensor) -> Tensor:
-        """The times `(steps + 1,)` down to `end`, from `before` or from higher up."""
+        """Return the times `(steps + 1,)` down to `end`, from `before` or from higher up."""
         highest = torch.tensor(-2 * math.log(self.sigma_max), dtype=torch.float64)
         top = torch.maximum(sde.time(highest).clamp(max=sde.T), before)
         high, low = (float(sde.sigma(t) / sde.alpha(t)) for t in (top, end))
@@ -87,7 +87,7 @@ class Restart(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """The sampler's own."""
+        """Return the sampler's own."""
         return self.sampler.nfe_per_step
 
     @property
@@ -134,7 +134,7 @@ class Restart(Sampler):
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """The sampler's step."""
+        """Return the sampler's step."""
         return self.sampler.step(rsde, x, t, s, noise)
 
     def trajectory(

@@ -55,7 +55,7 @@ class AnnealedLangevin(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """The k evaluations of a level."""
+        """Return the k evaluations of a level."""
         return self.k
 
     def cost(self, steps: int) -> int:
@@ -70,7 +70,7 @@ class AnnealedLangevin(Sampler):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """The states after the steps at each of `times`, the first included."""
+        """Yield the states after the steps at each of `times`, the first included."""
         for t, s in itertools.pairwise((times[0], *times)):
             x = self.step(rsde, x, t, s, noise)
             yield State.of(rsde, s, x)
@@ -106,7 +106,7 @@ class ConsistentAnnealed(Sampler):
         check_range("kappa", self.kappa, "(0, 1]")
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
         scale = sde.alpha(s) / sde.alpha(t)
         # both in the units of x_s

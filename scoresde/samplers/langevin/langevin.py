@@ -38,7 +38,7 @@ class Corrector(Sampler):
 
     @abc.abstractmethod
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        r"""The step $\epsilon$, broadcastable to the state."""
+        r"""Return the step $\epsilon$, broadcastable to the state."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class FixedLangevin(Corrector):
         check_range("epsilon", self.epsilon, "(0, inf)")
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        """The given step."""
+        """Return the given step."""
         return score.new_tensor(self.epsilon)
 
 

@@ -56,7 +56,7 @@ class PC(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """The predictor's evaluations and k of the corrector's."""
+        """Return the predictor's evaluations and k of the corrector's."""
         predictor = 0 if self.predictor is None else self.predictor.nfe_per_step
         return predictor + self.k * self.corrector.nfe_per_step
 
@@ -110,7 +110,7 @@ class PC(Sampler):
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_t becomes a draw of p_s."""
         if self.predictor is None:
             x = carry(rsde.sde, x, t, s)
         else:

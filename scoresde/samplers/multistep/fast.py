@@ -63,13 +63,13 @@ class Fast(TauMultistep):
         return self if self.pilot else replace(self, pilot=facts.pilot)
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """The pilot's, or the data's own; standardised data where neither is known."""
+        """Return the pilot's, or the data's own; standardised data where neither is known."""
         if self.pilot is not None:
             return self.pilot.moments
         return Moments(0.0, var=1.0) if moments is None else moments
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """The best linear prediction."""
+        """Return the best linear prediction."""
         return Measured(self._pilot(sde, moments), self.tau)
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
@@ -123,7 +123,7 @@ def _grid(pilot: Pilot, ends: tuple[float, float], n: int, order: int, corrector
 
 
 def step_errors(pilot: Pilot, levels: Tensor, order: int, corrector: int) -> Tensor:
-    r"""The foretold root mean square error of each step, in units of $U$.
+    r"""Return the foretold root mean square error of each step, in units of $U$.
 
     Args:
         pilot: What was measured.

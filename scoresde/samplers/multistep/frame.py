@@ -126,7 +126,7 @@ class CentredFrame(Frame):
 
     @cached_property
     def _left(self) -> tuple[Tensor, ...]:
-        r"""The coefficients $\rho^2 / (c + \rho^2)$ at each time."""
+        r"""Return the coefficients $\rho^2 / (c + \rho^2)$ at each time."""
         noise = self.rho[:, None] ** 2
         return self.coefficients(noise / (self.variances + noise).clamp(min=1e-300))
 

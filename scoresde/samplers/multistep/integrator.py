@@ -95,14 +95,14 @@ class ExponentialMultistep(Sampler):
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """A draw of p_t becomes a draw of p_s, by the first-order start of the method."""
+        """Return a draw of p_t becomes a draw of p_s, by the first-order start of the method."""
         (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
         return state.x
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """The states at `times[1:]`; a correction shows in the states that follow from it."""
+        """Yield the states at `times[1:]`; a correction shows in the states that follow from it."""
         sde = rsde.sde
         levels = sde.log_snr(times) / 2
         frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, torch.exp(-levels), x)
@@ -174,7 +174,7 @@ def _weights(
     order: int,
     new: bool,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    r"""Return the weights of the state, `(n, C)`, of m residuals, `(n, m, C)`, and of noise, `(n, C)`.
+    r"""Return the weights of state `(n, C)`, m residuals `(n, m, C)` and noise `(n, C)`.
 
     They come in groups of n steps which know as many residuals; a last step to no noise is missing.
     """
@@ -200,7 +200,7 @@ def _group(
     m: int,
     new: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The weights of some steps, with m known residuals each."""
+    """Return the weights of some steps, with m known residuals each."""
     t, s = levels[steps, None], levels[steps + 1, None]
     at, width = gauss_legendre(t, s)
     matrix = rule.matrix(levels[steps[:, None] + new - torch.arange(m + new)], at)

@@ -32,7 +32,7 @@ class Interpolation(abc.ABC):
 
     @abc.abstractmethod
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
-        r"""The weights `(N, Q, m)` of N steps.
+        r"""Return the weights `(N, Q, m)` of N steps.
 
         Args:
             nodes: $\ell$ where the residual is known, `(N, m)`, the newest first.
@@ -45,7 +45,7 @@ class Polynomial(Interpolation):
     r"""The polynomial in $\ell$ through all nodes."""
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
-        """The weights `(N, Q, m)`."""
+        """Return the weights `(N, Q, m)`."""
         return lagrange(nodes, at)
 
 
@@ -58,7 +58,7 @@ class Midpoint(Interpolation):
     """
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
-        """The weights `(N, Q, m)`."""
+        """Return the weights `(N, Q, m)`."""
         if nodes.shape[-1] == 2:
             at = at.mean(-1, keepdim=True).expand_as(at)
         return lagrange(nodes, at)
@@ -69,7 +69,7 @@ class PolynomialInNoise(Interpolation):
     r"""The polynomial in the noise-to-signal ratio $\rho = e^{-\ell}$."""
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
-        """The weights `(N, Q, m)`."""
+        """Return the weights `(N, Q, m)`."""
         return lagrange(torch.exp(-nodes), torch.exp(-at))
 
 
@@ -80,7 +80,7 @@ class PolynomialInTime(Interpolation):
     sde: SDE
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
-        """The weights `(N, Q, m)`."""
+        """Return the weights `(N, Q, m)`."""
         # the noise is R / rho up to its sign
         ratio = torch.exp(nodes[..., None, :] - at[..., None])
         return ratio * lagrange(self.sde.time(2 * nodes), self.sde.time(2 * at))
@@ -104,5 +104,5 @@ class Measured(Interpolation):
     tau: float = 0.0
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
-        """The weights `(N, Q, m)`."""
+        """Return the weights `(N, Q, m)`."""
         return self.pilot.predict(nodes, at, fade=2 * self.tau**2)

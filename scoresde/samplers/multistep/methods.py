@@ -75,7 +75,7 @@ class DPMSolverPP(TauMultistep):
     """
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """A polynomial in the level, the straight line by its midpoint."""
+        """Return a polynomial in the level, the straight line by its midpoint."""
         return Midpoint()
 
 
@@ -91,7 +91,7 @@ class UniPC(TauMultistep):
     corrector: int = 3
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """A polynomial in the level, the straight line by its midpoint."""
+        """Return a polynomial in the level, the straight line by its midpoint."""
         return Midpoint()
 
 
@@ -120,11 +120,11 @@ class DEIS(TauMultistep):
     order: int = 3
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """A Gaussian too wide to tell from its limit: noise prediction."""
+        """Return a Gaussian too wide to tell from its limit: noise prediction."""
         return Moments(0.0, var=1e30)
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """A polynomial in time."""
+        """Return a polynomial in time."""
         return PolynomialInTime(sde)
 
 
@@ -151,7 +151,7 @@ class ERSDE(ExponentialMultistep):
         return True
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        r"""A polynomial in $\rho$."""
+        r"""Return a polynomial in $\rho$."""
         return PolynomialInNoise()
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
@@ -159,6 +159,6 @@ class ERSDE(ExponentialMultistep):
         return rho.log() + torch.logaddexp(rho**0.3, rho.new_tensor(10.0).log())
 
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
-        r"""Its slope in $\log\rho$, since $U = \rho$."""
+        r"""Return its slope in $\log\rho$, since $U = \rho$."""
         power = rho**0.3
         return 1 + 0.3 * power * torch.sigmoid(power - math.log(10))
