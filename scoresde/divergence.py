@@ -29,7 +29,7 @@ _BUDGET = 2**24
 
 
 def divergence(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""$f(x)$ and the exact $\nabla \cdot f(x)$, by D vector-Jacobian products.
+    r"""Return $f(x)$ and the exact $\nabla \cdot f(x)$, by D vector-Jacobian products.
 
     Args:
         f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
@@ -67,7 +67,7 @@ def jacobian(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-    r"""$f(x)$ and one unbiased estimate $v^T (\partial f / \partial x)\, v$ for each probe.
+    r"""Return $f(x)$ and one unbiased estimate $v^T (\partial f / \partial x)\, v$ for each probe.
 
     Args:
         f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.

@@ -118,7 +118,7 @@ class Range:
             check_integer("levels", self.levels, 2)
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Raw numbers, any shape and dtype, to floats in [-1, 1]."""
+        """Map raw numbers, any shape and dtype, to floats in [-1, 1]."""
         wide = raw if raw.dtype == torch.float64 else raw.float()
         return (wide - self.low) / ((self.high - self.low) / 2) - 1
 
@@ -203,7 +203,7 @@ class Standardize:
         return None
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Raw numbers `(B, *event)` to floats; the difference is taken in float64."""
+        """Map raw numbers `(B, *event)` to floats; the difference is taken in float64."""
         shift, scale = self._spread(raw)
         x = (raw.double() - shift) / scale
         return x if raw.dtype == torch.float64 else x.float()

@@ -63,7 +63,7 @@ class Problem:
         return self.sde.reverse(self.score, moments=self.moments)
 
     def start(self, n: int, seed: int) -> Tensor:
-        """`n` draws of $p_T$, `(n, *)`."""
+        """Return `n` draws of $p_T$, `(n, *)`."""
         generator = generator_of(seed, 0)
         if self.target is not None:
             draws = self.target.sample(
@@ -76,7 +76,7 @@ class Problem:
 
     @torch.no_grad()
     def finish(self, x: Tensor) -> Tensor:
-        r"""$E[x_0 | x_\epsilon]$: with it every run ends, at the price of one evaluation."""
+        r"""Return $E[x_0 | x_\epsilon]$: with it every run ends, at the price of one evaluation."""
         return self.reverse().denoise(x, self.sde.eps)
 
     def exact(self, n: int, seed: int, part: int = 0) -> Tensor:
@@ -100,7 +100,7 @@ class Problem:
         )
 
     def rho(self, t: Tensor | float) -> Tensor:
-        r"""$\rho = \sigma_t / \alpha_t$, float64."""
+        r"""Return $\rho = \sigma_t / \alpha_t$, float64."""
         return torch.exp(-0.5 * self.sde.log_snr(torch.as_tensor(t, dtype=torch.float64)))
 
     @torch.no_grad()

@@ -62,7 +62,7 @@ def _rotation(d: int, generator: torch.Generator) -> Tensor:
 
 
 def _blobs() -> Target:
-    """Four modes in the plane, of unequal weights and widths."""
+    """Return four modes in the plane, of unequal weights and widths."""
     weights = [0.4, 0.3, 0.2, 0.1]
     means = [[-2.0, -1.0], [2.0, 0.5], [0.0, 2.5], [1.0, -2.5]]
     return GaussianMixture(weights, means, stds=[0.5, 0.25, 0.1, 0.05])
@@ -100,7 +100,7 @@ def _planes() -> Target:
 
 
 def _grid() -> Target:
-    """Twenty-five modes on a square grid, as wide as a tenth of their distance."""
+    """Return twenty-five modes on a square grid, as wide as a tenth of their distance."""
     axis = torch.arange(-2.0, 3.0, dtype=torch.float64)
     return GaussianMixture([0.04] * 25, torch.cartesian_prod(axis, axis), stds=[0.1] * 25)
 

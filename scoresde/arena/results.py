@@ -145,7 +145,7 @@ class Results(Result):
     def ratios(
         self, against: Collection[str], metric: str | None = None, *, clip: float = 0.1
     ) -> tuple[Ratio, ...]:
-        r"""Every other sampler's error over the best of `against`, afresh on each problem.
+        r"""Return every other sampler's error over the best of `against`, afresh on each problem.
 
         $$ \Big( \prod_p \max\big(\text{clip}, e_p / \min_{q \in \text{against}} e_{q,p}\big)
            \Big)^{1 / P} $$

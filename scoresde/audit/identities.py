@@ -155,7 +155,7 @@ def _ratio(above: Tensor, below: Tensor) -> Estimate:
 
 
 def _bias(errors: Tensor) -> tuple[Estimate, float]:
-    r"""$\|E e\|^2$ per dimension from the products of different samples, and its deviate."""
+    r"""Return $\|E e\|^2$ per dimension from the products of different samples, and its deviate."""
     n, size = errors.shape
     own = errors.square().sum(1)
     # the Gram matrix and the scatter matrix have one norm, and one of them is small

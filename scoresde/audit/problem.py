@@ -37,7 +37,7 @@ class Sight:
 
     @property
     def losses(self) -> Tensor:
-        r"""$\|e\|^2$ per dimension, `(n,)`."""
+        r"""Return $\|e\|^2$ per dimension, `(n,)`."""
         return self.table[:, 0]
 
 

@@ -126,7 +126,7 @@ def _sde(name: str) -> SDE:
 
 
 def _ratios(ratios: tuple[arena.Ratio, ...]) -> str:
-    """Each sampler against the best peer, as text."""
+    """Return each sampler against the best peer, as text."""
     names = list(dict.fromkeys(r.sampler for r in ratios))
     budgets = sorted({r.budget for r in ratios})
     lines = [

@@ -64,7 +64,7 @@ def _prepare(model: ScoreModel) -> str:
 
 @torch.no_grad()
 def _choose_threads(model: ScoreModel) -> int:
-    """One thread or two, whichever is faster here and now.
+    """Choose one thread or two, whichever is faster here and now.
 
     Two are, except where they wait for a core that others use: then they are many times slower.
     """

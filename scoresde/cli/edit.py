@@ -144,7 +144,7 @@ def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
 
 
 def _image(path: Path, model: ScoreModel) -> Tensor:
-    """One image as a model of images in [-1, 1] takes it: its middle, resized."""
+    """Return one image as a model of images in [-1, 1] takes it: its middle, resized."""
     from PIL import Image
 
     if len(model.event_shape) != 3 or model.event_shape[0] not in (1, 3):

@@ -178,7 +178,7 @@ class Cells:
         return self.table[i][self.column]
 
     def open(self, i: int) -> Image:
-        """Image i."""
+        """Return image i."""
         image: Image = self.get(i)
         return image
 

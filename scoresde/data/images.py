@@ -69,7 +69,7 @@ class Items(Protocol):
     def __len__(self) -> int: ...
 
     def open(self, i: int) -> Image:
-        """Image number i, of which perhaps only the header is read."""
+        """Return image number i, of which perhaps only the header is read."""
 
     def name(self, i: int) -> str:
         """Return what to call it in an error."""
@@ -128,7 +128,7 @@ class Images:
         return UNITS.get(self.mode, BYTES)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """These images `(B, C, H, W)`, bytes or float32.
+        """Return these images `(B, C, H, W)`, bytes or float32.
 
         Raises:
             DataError: One cannot be read; names it.

@@ -61,7 +61,7 @@ class Laid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`(N, C, *)`."""
+        """Return `(N, C, *)`."""
         n, *event = self.store.shape
         sides = [event[i] for i in self._order()]
         return (n, *sides) if "C" in self.layout else (n, 1, *sides)
@@ -72,7 +72,7 @@ class Laid:
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """These samples, in memory of their own."""
+        """Return these samples, in memory of their own."""
         rows = self.store.read(index)
         rows = rows.permute(0, *(1 + i for i in self._order()))
         return (rows if "C" in self.layout else rows[:, None]).contiguous()

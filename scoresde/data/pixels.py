@@ -61,7 +61,7 @@ def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
 
 
 def pillow_mode(image: Image) -> str:
-    """Pillow's word for the numbers of a pixel; grey palettes are grey."""
+    """Return Pillow's word for the numbers of a pixel; grey palettes are grey."""
     if image.mode.startswith("I"):
         return DEEP_MODE
     if image.mode == "P" and "transparency" not in image.info:

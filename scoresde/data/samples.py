@@ -324,7 +324,7 @@ class Data:
         return moments_in(self.survey, self.transform)
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Data, Data]:
-        """Two disjoint random parts; the second holds `fraction` of the samples, rounded.
+        """Return two disjoint random parts; the second holds `fraction` of the samples, rounded.
 
         Raises:
             InvalidValueError: `fraction` is outside (0, 1), or one part would be empty.

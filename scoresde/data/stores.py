@@ -57,7 +57,7 @@ class Store(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`(N, *event)`."""
+        """Return `(N, *event)`."""
 
     def read(self, index: Tensor | slice) -> Tensor:
         """Return the samples of these numbers, `(B, *event)`, uint8, float32 or float64."""
@@ -71,7 +71,7 @@ class Memory:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`(N, *event)`."""
+        """Return `(N, *event)`."""
         return tuple(self.x.shape)
 
     def read(self, index: Tensor | slice) -> Tensor:
@@ -112,7 +112,7 @@ class Rows:
         self.given = first.dtype
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """These samples, stacked."""
+        """Return these samples, stacked."""
         rows = []
         for i in numbers(self.shape[0], index):
             row = np.asarray(self._get(i), dtype=self._dtype)
@@ -139,7 +139,7 @@ class Part:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`(N, *event)`."""
+        """Return `(N, *event)`."""
         return (len(self.index), *self.store.shape[1:])
 
     @property

@@ -108,7 +108,7 @@ class Items:
         return f"sample {i} of {self.what}"
 
     def value(self, name: str, example: np.ndarray[Any, Any], i: int) -> np.ndarray[Any, Any]:
-        """One of the values of item i; one that is missing has the shape of the example."""
+        """Return one of the values of item i; one that is missing has the shape of the example."""
         value = self[i].get(name)
         return np.full(example.shape, np.nan, example.dtype) if value is None else as_array(value)
 
@@ -130,7 +130,7 @@ class Pictures:
         return len(self.items)
 
     def open(self, i: int) -> Image:
-        """Image i."""
+        """Return image i."""
         image: Image = self.held[i] if i in self.held else self.items[i]["x"]
         return image
 

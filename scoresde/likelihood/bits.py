@@ -154,7 +154,7 @@ TRANSFORMS: Mapping[str, Dequantization] = MappingProxyType(
 def bits_per_dim(
     log_prob: LogProb, x: Tensor, *, data_transform: Dequantization | str | None = None
 ) -> Tensor:
-    r"""$-\log_2 P(y) / D$, `(B,)`, of data that were levels: smaller is better.
+    r"""Return $-\log_2 P(y) / D$, `(B,)`, of data that were levels: smaller is better.
 
     Args:
         log_prob: The density of the dequantised data.

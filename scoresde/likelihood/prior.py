@@ -124,7 +124,7 @@ class End:
         z: Tensor,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor, int]:
-        r"""$\delta + c$ at points `(B, *)`, with what goes with it.
+        r"""Return $\delta + c$ at points `(B, *)`, with what goes with it.
 
         Args:
             reverse: The reverse SDE of some of the samples.

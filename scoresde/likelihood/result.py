@@ -149,7 +149,7 @@ def quantile(freedom: Tensor) -> Tensor:
 
 @door
 def effective_sample_size(log_weights: Tensor) -> float:
-    r"""$(\sum w)^2 / \sum w^2$: how many draws of the target the weighted ones are worth.
+    r"""Return $(\sum w)^2 / \sum w^2$: how many draws of the target the weighted ones are worth.
 
     For samples of `sample_with_log_prob` and a target known up to a constant, the logarithms of the
     importance weights are `target.log_prob(x) - found.value` (Kong 1992).

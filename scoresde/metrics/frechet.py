@@ -165,7 +165,7 @@ class Frechet:
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """`frechet`, and where it can be told `frechet_limit`."""
+        """Return `frechet`, and where it can be told `frechet_limit`."""
         pairs = zip(rows, others, strict=True)
         values = torch.stack([_squared(x[i], y[j]) for i, j in pairs])
         found = {"frechet": values}

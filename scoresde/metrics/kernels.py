@@ -62,7 +62,7 @@ class Kernel:
             check_range("bandwidth", self.bandwidth, "(0, inf)")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """`mmd`, `kid` or `energy`, of each choice of rows."""
+        """Return `mmd`, `kid` or `energy`, of each choice of rows."""
         # products cancel least about a common centre
         centre = y.mean(0)
         x, y = x - centre, y - centre

@@ -111,7 +111,7 @@ class Sliced:
         check_integer("seed", self.seed, 0)
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """`sliced`, of each choice of rows, as many of x as of y."""
+        """Return `sliced`, of each choice of rows, as many of x as of y."""
         u = _directions(x.shape[1], self.projections, seeded(self.seed))
         a, b = x @ u, y @ u
         values = [_apart(a[i], b[j]) for i, j in zip(rows, others, strict=True)]

@@ -105,7 +105,7 @@ class Attention(nn.Module):
 
 
 def to_patches(x: Tensor, patch: int) -> Tensor:
-    """`(B, C, *S)` to `(B, C patch^n, *(S / patch))`: every patch becomes one position."""
+    """Map `(B, C, *S)` to `(B, C patch^n, *(S / patch))`: every patch becomes one position."""
     axes = [f"x{i}" for i in range(x.ndim - 2)]
     return rearrange(x, _fine(axes) + " -> " + _coarse(axes), **_sizes(axes, patch))
 

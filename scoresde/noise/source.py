@@ -105,7 +105,7 @@ class Noise:
         return philox.double(raw)[:, :size].reshape(like.shape).to(like)
 
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        r"""$(W_t - W_s) / \sqrt{t - s}$ of one Brownian path per sample, standard normal.
+        r"""Return $(W_t - W_s) / \sqrt{t - s}$ of one Brownian path per sample, standard normal.
 
         Consistent over any intervals in any order; over a grid the increments are independent. The
         path is a sum of some twenty fixed numbers at any time. Neighbouring times share many, which

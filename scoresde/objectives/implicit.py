@@ -261,13 +261,13 @@ def _differentiate(
 
 
 def _vjp(score: Tensor, x: Tensor, v: Tensor) -> Tensor:
-    r"""$v^T \nabla s$, `(B, *)`, itself differentiable."""
+    r"""Return $v^T \nabla s$, `(B, *)`, itself differentiable."""
     (row,) = torch.autograd.grad(score, x, v, create_graph=True, materialize_grads=True)
     return row
 
 
 def _trace(score: Tensor, x: Tensor) -> Tensor:
-    r"""$\mathrm{tr}\,\nabla s$, `(B,)`, from the gradient of each entry of the score."""
+    r"""Return $\mathrm{tr}\,\nabla s$, `(B,)`, from the gradient of each entry of the score."""
     shape = len(x), x.shape[1:].numel()
     trace = x.new_zeros(len(x))
     for i, entry in enumerate(score.reshape(shape).unbind(1)):

@@ -56,7 +56,7 @@ class EnergyScore(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        r"""$-\nabla_x E(x, t)$, `(B, *)`; also under `no_grad`.
+        r"""Return $-\nabla_x E(x, t)$, `(B, *)`; also under `no_grad`.
 
         Where gradients are recorded it can be differentiated again, in x and in the weights.
 

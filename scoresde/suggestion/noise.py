@@ -181,7 +181,7 @@ def significant(value: float, digits: int = 3) -> float:
 
 
 def _chosen(data: Data, seed: int) -> Tensor:
-    """Some of the samples, at random, flat and in float64."""
+    """Return some of the samples, at random, flat and in float64."""
     size = math.prod(data.event_shape)
     count = min(len(data), _SAMPLES, max(64, math.isqrt(int(_BUDGET / size))))
     rows = torch.randperm(len(data), generator=seeded(seed))[:count].sort()[0]

@@ -234,7 +234,7 @@ class TargetScore:
 
     @door
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
-        r"""$\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
+        r"""Return $\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
 
         It looks at shapes alone and not at values, so that `torch.func` can transform it.
 
@@ -246,7 +246,7 @@ class TargetScore:
         return self.target._marginal(x, self.sde, t).score().reshape(x.shape).to(x.dtype)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
-        r"""$\log p_t(x)$, `(B,)`; arguments and errors are those of the score."""
+        r"""Return $\log p_t(x)$, `(B,)`; arguments and errors are those of the score."""
         check_batch("x", x, self.target.event_shape, finite=False)
         return self.target._marginal(x, self.sde, t).log_prob().to(x.dtype)
 

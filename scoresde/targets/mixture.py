@@ -59,7 +59,7 @@ class Components:
         )
 
     def moments(self) -> Moments:
-        r"""Mean $\mu$ and covariance $\sum_k w_k (C_k + (\mu_k - \mu)(\mu_k - \mu)^T)$."""
+        r"""Return mean $\mu$ and covariance $\sum_k w_k (C_k + (\mu_k - \mu)(\mu_k - \mu)^T)$."""
         mean = self.weights @ self.flat_means
         event = self.means.shape[1:]
         variances = self.variances.expand_as(self.flat_means)
@@ -98,27 +98,27 @@ class Marginal:
         self.v = alpha**2 * self.variances + sigma**2
 
     def log_joint(self) -> Tensor:
-        r"""$\log w_k N(x; \alpha_t \mu_k, C_{k,t})$, `(B, K)`."""
+        r"""Return $\log w_k N(x; \alpha_t \mu_k, C_{k,t})$, `(B, K)`."""
         quadratic = self.y**2 / self.v + self.v.log() + math.log(2 * math.pi)
         return self.weights.log() - 0.5 * quadratic.sum(1)
 
     def log_prob(self) -> Tensor:
-        r"""$\log p_t(x)$, `(B,)`."""
+        r"""Return $\log p_t(x)$, `(B,)`."""
         return self.log_joint().logsumexp(1)
 
     def responsibilities(self) -> Tensor:
-        r"""$r_k$, `(B, K)`."""
+        r"""Return $r_k$, `(B, K)`."""
         # One component owns every point, however far away: no exponential, and affine scores.
         if len(self.weights) == 1:
             return torch.ones_like(self.y[:, 0])
         return self.log_joint().softmax(1)
 
     def score(self) -> Tensor:
-        r"""$\nabla \log p_t(x)$, `(B, D)`."""
+        r"""Return $\nabla \log p_t(x)$, `(B, D)`."""
         return -self._lift(self.responsibilities()[:, None] * self.y / self.v)
 
     def denoise(self) -> Tensor:
-        r"""$E[x_0 | x_t = x]$, `(B, D)`."""
+        r"""Return $E[x_0 | x_t = x]$, `(B, D)`."""
         r = self.responsibilities()[:, None]
         gain = self.alpha * self.variances / self.v
         return (r * self.means).sum(2) + self._lift(r * gain * self.y)

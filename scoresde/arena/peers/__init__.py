@@ -24,7 +24,7 @@ _INSTALL = {
 
 
 def peers(libraries: Sequence[str] = LIBRARIES) -> dict[str, Peer]:
-    """Every sampler of some libraries, on every grid, by names such as `azula:Heun@karras`.
+    """Return every sampler of some libraries, on every grid, by names such as `azula:Heun@karras`.
 
     Args:
         libraries: which ones, of `LIBRARIES`.

@@ -118,7 +118,7 @@ class Peer:
 
 
 def on_all_grids(library: str, methods: Mapping[str, Method]) -> dict[str, Peer]:
-    """Each method on each of its grids, called `library:method@grid`."""
+    """Return each method on each of its grids, called `library:method@grid`."""
     return {
         f"{library}:{name}@{grid}": Peer(method, GRIDS[grid])
         for name, method in methods.items()

@@ -21,7 +21,7 @@ __all__ = ["methods"]
 
 
 def methods() -> dict[str, Method]:
-    """Every scheduler that can be given a grid, in its published orders, by name."""
+    """Return every scheduler that can be given a grid, in its published orders, by name."""
     importlib.import_module("diffusers")
     found = {
         "DDIM": _table("DDIMScheduler", vp=True, clip_sample=False),

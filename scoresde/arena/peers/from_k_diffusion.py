@@ -36,7 +36,7 @@ def _sampling() -> ModuleType:
 
 
 def methods() -> dict[str, Method]:
-    """Every sampler that takes a given number of steps, by name; `dpm_adaptive` does not.
+    """Return every sampler that takes a given number of steps, by name; `dpm_adaptive` does not.
 
     At eta = 0 the methods for SDEs are those for ODEs that are listed, but for two.
     """

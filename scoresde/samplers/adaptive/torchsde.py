@@ -112,12 +112,12 @@ class TorchSDE(Sampler):
 
     @property
     def coupled(self) -> bool:
-        """True where it is adaptive: the whole batch has one step size."""
+        """Return True where it is adaptive: the whole batch has one step size."""
         return self.adaptive
 
     @property
     def between(self) -> bool:
-        """True for adaptive steps, and for methods that ask in the middle of a step."""
+        """Return True for adaptive steps, and for methods that ask in the middle of a step."""
         return self.adaptive or self.method in _MIDDLE
 
     def cost(self, steps: int) -> int:
@@ -243,7 +243,7 @@ class _Path:
     def __call__(
         self, ua: Tensor, ub: Tensor, return_U: bool = False, return_A: bool = False
     ) -> Tensor | tuple[Tensor, Tensor | None]:
-        r"""$B_b - B_a$, and $\int_a^b (B_r - B_a)\,dr$ where it is asked for."""
+        r"""Return $B_b - B_a$, and $\int_a^b (B_r - B_a)\,dr$ where it is asked for."""
         h = ub - ua
         z = _flat(self.noise.increment(self.x, -ub, -ua))
         increment = expand(h.sqrt(), z) * z
@@ -256,5 +256,5 @@ class _Path:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """`(B, *)` as `(B, D)`, also where either is 0."""
+    """Return `(B, *)` as `(B, D)`, also where either is 0."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

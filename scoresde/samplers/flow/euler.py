@@ -26,7 +26,7 @@ __all__ = ["DDIM", "along", "predicted_noise"]
 
 
 def predicted_noise(rsde: ReverseSDE, x: Tensor, t: Tensor) -> Tensor:
-    r"""$\epsilon_t(x) = -\sigma_t \nabla\log p_t(x)$, like `x`; one evaluation."""
+    r"""Return $\epsilon_t(x) = -\sigma_t \nabla\log p_t(x)$, like `x`; one evaluation."""
     return -expand(rsde.sde.sigma(t), x) * rsde.score(x, t)
 
 

@@ -93,5 +93,5 @@ def _level(sde: SDE, t: Tensor) -> float:
 
 
 def _spread(tau: float, start: float, end: float) -> float:
-    r"""$\rho_s \sqrt{1 - e^{-2\tau^2 h}}$."""
+    r"""Return $\rho_s \sqrt{1 - e^{-2\tau^2 h}}$."""
     return math.exp(-end) * math.sqrt(-math.expm1(-2 * tau**2 * max(end - start, 0.0)))

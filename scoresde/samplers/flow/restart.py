@@ -156,7 +156,7 @@ class Restart(Sampler):
         yield from self.sampler.trajectory(rsde, x, times[here:], noise)
 
     def _again(self, rsde: ReverseSDE, x: Tensor, way: Tensor, k: int, noise: NoiseLike) -> Tensor:
-        """`k` times up from the last to the first of the times `way`, and down them."""
+        """Go `k` times up from the last to the first of the times `way`, and down them."""
         a, v = rsde.sde.transition(way[-1], way[0])
         for j in range(k):
             own = noise.fork(j)

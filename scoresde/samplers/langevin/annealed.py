@@ -63,7 +63,7 @@ class AnnealedLangevin(Sampler):
         return (steps + 1) * self.k
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """`k` Langevin steps at the level s, to which the state is scaled."""
+        """Make `k` Langevin steps at the level s, to which the state is scaled."""
         x = carry(rsde.sde, x, t, s)
         return correct(ScaledLangevin(self.kappa), self.k, rsde, x, s, noise)
 

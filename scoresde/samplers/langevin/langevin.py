@@ -94,7 +94,7 @@ class Langevin(Corrector):
         return self.norm == "batch_mean"
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        r"""$2 r^2 \sigma_s^2$, or the paper's estimate of it from norms."""
+        r"""Return $2 r^2 \sigma_s^2$, or the paper's estimate of it from norms."""
         sigma = expand(sde.sigma(s), score)
         if self.norm == "expected":
             return 2 * (self.snr * sigma) ** 2
@@ -130,19 +130,19 @@ class ScaledLangevin(Corrector):
         check_range("kappa", self.kappa, "(0, 2)")
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        r"""$\kappa\,\sigma_s^2$."""
+        r"""Return $\kappa\,\sigma_s^2$."""
         return self.kappa * expand(sde.sigma(s) ** 2, score)
 
 
 def correct(
     corrector: Sampler, k: int, rsde: ReverseSDE, x: Tensor, s: Tensor, noise: NoiseLike
 ) -> Tensor:
-    """`k` steps of a corrector at time `s`, each with noise of its own."""
+    """Make `k` steps of a corrector at time `s`, each with noise of its own."""
     for j in range(k):
         x = corrector.step(rsde, x, s, s, noise.fork(1 + j))
     return x
 
 
 def carry(sde: SDE, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    r"""$(\alpha_s / \alpha_t)\,x$: what is known of the way from t to s without a score."""
+    r"""Return $(\alpha_s / \alpha_t)\,x$: what is known of the way from t to s without a score."""
     return expand(sde.alpha(s) / sde.alpha(t), x) * x

@@ -45,7 +45,7 @@ class MALA(Corrector):
         check_range("kappa", self.kappa, "(0, inf)")
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        r"""$\kappa\,\sigma_s^2$."""
+        r"""Return $\kappa\,\sigma_s^2$."""
         return self.kappa * expand(sde.sigma(s) ** 2, score)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

@@ -87,7 +87,7 @@ class PC(Sampler):
 
     @property
     def invariant(self) -> bool:
-        """True without a predictor."""
+        """Return True without a predictor."""
         return self.predictor is None
 
     @property

@@ -77,7 +77,7 @@ class ExponentialMultistep(Sampler):
         return Moments(0.0, var=0.0)
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
-        r"""$\log\varphi$ up to a constant of the step.
+        r"""Return $\log\varphi$ up to a constant of the step.
 
         Args:
             rho: Noise-to-signal ratios `(N, Q, 1)`.

@@ -52,11 +52,11 @@ class TauMultistep(ExponentialMultistep):
         return self.tau > 0
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
-        r"""$(1 + \tau^2) \log U$."""
+        r"""Return $(1 + \tau^2) \log U$."""
         return self.rate(rho, ends) * log_u
 
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
-        r"""$1 + \tau^2$, with $\tau^2$ in the share of the step that lies in the window."""
+        r"""Return $1 + \tau^2$, with $\tau^2$ in the share of the step that lies in the window."""
         low, high = self.window
         start, end = ends[..., :1], ends[..., 1:]
         inside = (start.clamp(max=high) / end.clamp(min=low)).log().clamp(min=0)
@@ -155,7 +155,7 @@ class ERSDE(ExponentialMultistep):
         return PolynomialInNoise()
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
-        r"""$\log\rho + \log(e^{\rho^{0.3}} + 10)$."""
+        r"""Return $\log\rho + \log(e^{\rho^{0.3}} + 10)$."""
         return rho.log() + torch.logaddexp(rho**0.3, rho.new_tensor(10.0).log())
 
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
