@@ -22,11 +22,13 @@ from scoresde.checks.arguments import (
     narrowed,
     seeded,
 )
+from scoresde.checks.brief import brief, summary
 
 __all__ = [
     "as_event",
     "as_numbers",
     "bind",
+    "brief",
     "check_batch",
     "check_dense",
     "check_fields",
@@ -47,4 +49,5 @@ __all__ = [
     "narrowed",
     "quoted",
     "seeded",
+    "summary",
 ]

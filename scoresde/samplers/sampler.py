@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from scoresde.checks import check_fields, check_integer, check_range
+from scoresde.checks import check_fields, check_integer, check_range, summary
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 
 __all__ = ["Adaptive", "NoiseLike", "Sampler", "State"]
@@ -44,7 +44,7 @@ class NoiseLike(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class State:
     """The samples at one time of a run.
 
@@ -70,6 +70,8 @@ class State:
     denoised: Tensor | None = None
     nfe: int = 0
     passes: int = 0
+
+    __repr__ = summary
 
     @classmethod
     def of(cls, rsde: ReverseSDE, t: Tensor, x: Tensor, denoised: Tensor | None = None) -> State:

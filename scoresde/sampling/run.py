@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, door, is_out_of_memory, narrowed
+from scoresde.checks import check_integer, door, is_out_of_memory, narrowed, summary
 from scoresde.errors import MemoryLimitError, NonFiniteError
 from scoresde.noise import Noise, seeds_of
 from scoresde.precision import full_precision
@@ -57,7 +57,7 @@ class Options(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples:
     """The samples of a run, and what they cost.
 
@@ -73,8 +73,10 @@ class Samples:
     passes: int
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    __repr__ = summary
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A sampling request, checked before the first evaluation. Made by `Run.of`.
 
@@ -97,8 +99,9 @@ class Run:
     Examples:
         >>> import scoresde
         >>> run = Run.of(scoresde.load("mnist"), sampler="ddim", steps=3, n=2, seed=0)
-        >>> run.draw().nfe
-        4
+        >>> samples = run.draw(batch_size=1)
+        >>> samples.x.shape, samples.nfe
+        (torch.Size([2, 1, 28, 28]), 4)
     """
 
     score: Score
@@ -141,16 +144,7 @@ class Run:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Run:
-        """Return the request for samples, checked; the arguments and errors are those of `sample`.
-
-        Examples:
-            >>> import scoresde
-            >>> model = scoresde.load("mnist")
-            >>> run = scoresde.Run.of(model, sampler="fast", nfe=6, n=2, seed=0)
-            >>> samples = run.draw(batch_size=1)
-            >>> samples.x.shape, samples.nfe
-            (torch.Size([2, 1, 28, 28]), 6)
-        """
+        """Return the request for samples, checked; arguments and errors are those of `sample`."""
         known = _facts(score)
         sde = process_of(score, sde)
         request.check_start(x)
@@ -186,6 +180,8 @@ class Run:
             device=where,
             dtype=request.dtype_of(dtype, x),
         )
+
+    __repr__ = summary
 
     @property
     def n(self) -> int:

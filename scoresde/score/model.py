@@ -210,6 +210,11 @@ class ScoreModel(Precise):
         score = expand(weights.x, out) * centred + expand(weights.f, out) * out
         return score.to(x.dtype)
 
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.net.parameters())
+        net = f"{type(self.net).__name__} of {count:,} parameters"
+        return f"ScoreModel({net}, {self.sde!r}, {self.event_shape}, predicts={self.predicts!r})"
+
     def _repr_html_(self) -> str:
         # what draws stands above what is drawn, and is looked up when a notebook asks
         page: str = import_module("scoresde.sampling.notebook").model_page(self)

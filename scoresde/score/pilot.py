@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields, check_range
+from scoresde.checks import check_fields, check_range, summary
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.quadrature import lagrange
 from scoresde.sde import Moments
@@ -40,7 +40,7 @@ _PRIOR_LEVELS, _PRIOR_VARIANCES = 64, 24
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pilot:
     r"""The covariance of a score's residual along the probability flow. Made by `scoresde.pilot`.
 
@@ -75,6 +75,8 @@ class Pilot:
     nfe: int
     unseen: float = 1e-3
     growth: float = 1.5
+
+    __repr__ = summary
 
     def __post_init__(self) -> None:
         check_fields(self)

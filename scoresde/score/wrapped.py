@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde.checks import door, quoted
+from scoresde.checks import brief, door, quoted
 from scoresde.errors import InvalidTypeError
 from scoresde.sde import Condition, Facts, Score, ask, check_output, facts
 
@@ -46,6 +46,9 @@ class Wrapped:
                 )
         self.score = score
         self.others = others
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(brief, (self.score, *self.others)))})"
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return the score `(B, *)`; a subclass says which."""

@@ -10,14 +10,14 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_batch, held, quoted
+from scoresde.checks import as_numbers, check_batch, held, quoted, summary
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.precision import full_precision
 
 __all__ = ["Moments"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Moments:
     r"""Hold the mean and covariance of data, $\mathcal N(\mu, \Sigma)$ to second order.
 
@@ -44,6 +44,8 @@ class Moments:
     mean: Tensor | float
     var: Tensor | float | None = None
     cov: Tensor | None = None
+
+    __repr__ = summary
 
     @full_precision()
     def __post_init__(self) -> None:

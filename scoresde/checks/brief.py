@@ -1,0 +1,37 @@
+"""Objects in one line: a tensor by its shape, a module by its class."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["brief", "summary"]
+
+_MOST = 6  # numbers that are listed
+
+
+def brief(value: object) -> str:
+    """Return a value in a few words.
+
+    Examples:
+        >>> import torch
+        >>> brief(torch.zeros(2, 3)), brief(torch.tensor(0.25)), brief((1.0,) * 40)
+        ('tensor (2, 3)', '0.25', '(1.0, 1.0, 1.0, ..., 40 in all)')
+    """
+    if isinstance(value, Tensor):
+        return f"{value.item():.6g}" if value.ndim == 0 else f"tensor {tuple(value.shape)}"
+    if isinstance(value, tuple) and len(value) > _MOST:
+        return f"({', '.join(map(brief, value[:3]))}, ..., {len(value)} in all)"
+    own = type(value).__repr__
+    if isinstance(value, nn.Module) and own is nn.Module.__repr__:
+        return type(value).__name__
+    return type(value).__name__ if own is object.__repr__ else repr(value)
+
+
+def summary(item: Any) -> str:
+    """Return a dataclass in one line, without the fields that are None."""
+    known = {f.name: getattr(item, f.name) for f in fields(item)}
+    parts = [f"{name}={brief(value)}" for name, value in known.items() if value is not None]
+    return f"{type(item).__name__}({', '.join(parts)})"

@@ -1,0 +1,43 @@
+"""Objects in one line: they say what they are, and show no tensor."""
+
+import pytest
+import torch
+
+import scoresde
+from scoresde.checks import brief
+
+TARGET = scoresde.targets.Gaussian(torch.zeros(2, 3), std=1.0)
+SCORE = TARGET.at(scoresde.VPSDE())
+
+
+def model():
+    with torch.random.fork_rng():
+        net = scoresde.nn.MLP((2, 3), hidden=(8,))
+    return scoresde.ScoreModel(net, scoresde.VESDE(), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("thing", "words"),
+    [
+        (model(), ["MLP of", "parameters", "VESDE(", "(2, 3)", "predicts='edm'"]),
+        (scoresde.Moments(torch.zeros(2, 3), var=0.25), ["mean=tensor (2, 3)", "var=0.25"]),
+        (next(iter(scoresde.trajectory(SCORE, seed=0))), ["State(t=1, x=tensor (1, 2, 3), nfe=0"]),
+        (scoresde.Run.of(SCORE, n=3, seed=0), ["Run(", "PC(", "times=tensor (", "shape=(2, 3)"]),
+        (scoresde.Run.of(SCORE, n=3, seed=0, steps=2).draw(), ["Samples(x=tensor (3, 2, 3), nfe"]),
+        (scoresde.guidance.autoguidance(model(), model(), 2.0), ["MLP of", "(2, 3)"]),
+        (model().facts, ["VESDE(", "moments=Moments(mean=", "conditions={}"]),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_repr_is_one_line_that_says_what_it_is(thing, words):
+    text = repr(thing)
+    assert "\n" not in text
+    assert "tensor(" not in text
+    assert " at 0x" not in text
+    assert all(word in text for word in words)
+    assert len(text) < 700
+
+
+def test_long_tables_are_shortened_and_short_ones_are_not():
+    assert brief((1.0, 2.0)) == "(1.0, 2.0)"
+    assert brief(tuple(range(100))) == "(0, 1, 2, ..., 100 in all)"
