@@ -331,22 +331,30 @@ def test_random_locks_of_many_objects_shut_one_another_out(tmp_path, monkeypatch
             holder = None if holder is lock else holder
 
 
-def test_two_trainers_of_one_process_do_not_share_a_folder(tmp_path):
-    first = begin(tmp_path)
-    with pytest.raises(CheckpointError, match=r"another Trainer of this process.*`del trainer`"):
-        begin(tmp_path)
+def test_of_two_trainers_of_a_folder_the_one_that_trains_has_it(tmp_path):
     errors = []
 
-    def elsewhere():
+    def elsewhere(out):
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+        return out
+
+    def attempt():
         try:
             begin(tmp_path)
         except CheckpointError as error:
             errors.append(str(error))
 
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
+    first = Trainer(hooked(1, elsewhere), data(), CONFIG, folder=tmp_path)
+    idle = begin(tmp_path)  # it stands still, as the first does
+    first.train(2)
     assert len(errors) == 1
+    assert "another Trainer of this process" in errors[0]
+    with pytest.raises(CheckpointError, match=r"gone on with the run .* to step-00000002"):
+        idle.train()
+    shutil.rmtree(tmp_path)
+    first = begin(tmp_path)
     first.train(2)
     second = begin(tmp_path)
     second.train(3)
@@ -359,7 +367,9 @@ def test_two_trainers_of_one_process_do_not_share_a_folder(tmp_path):
 
 def test_a_cell_that_is_run_again_goes_on(tmp_path):
     """Whether its trainer has trained, was broken off, failed, or is only garbage by now."""
+    shown = begin(tmp_path)  # a notebook keeps what a cell showed
     trainer = begin(tmp_path)
+    assert shown.step == trainer.step == 0
     trainer.itself = trainer  # garbage that only the collector finds
     gc.collect()
     gc.disable()
@@ -385,6 +395,13 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+def refusal(folder):
+    """The words by which another trainer is kept out."""
+    with pytest.raises(CheckpointError) as caught:
+        begin(folder)
+    return str(caught.value)
+
+
 def test_a_disk_that_knows_no_locks_is_warned_of_and_keeps_out_this_process(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -392,9 +409,11 @@ def test_a_disk_that_knows_no_locks_is_warned_of_and_keeps_out_this_process(tmp_
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.warns(RuntimeWarning, match="knows no locks; see to it that no other process"):
         trainer = begin(tmp_path)
-    with pytest.raises(CheckpointError, match="another Trainer of this process"):
-        begin(tmp_path)
+    trainer.score.net.register_forward_hook(lambda *_: refused.append(refusal(tmp_path)))
+    refused: list[str] = []
     assert trainer.train(1) is not None
+    assert all("another Trainer of this process" in error for error in refused)
+    assert refused
     (tmp_path / LEFT).write_text("half")
     checkpoint.clean(tmp_path)
     assert (tmp_path / LEFT).exists()  # somebody may be writing it

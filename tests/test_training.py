@@ -737,7 +737,7 @@ def test_a_number_of_updates_that_is_none_is_refused_before_the_first(steps):
 def test_what_is_no_model_or_configuration_is_refused():
     with pytest.raises(InvalidValueError, match=r"knows no SDE of its own; .* `facts = Facts"):
         Trainer(make().net, data())
-    with pytest.raises(InvalidTypeError, match=r"a score that is an nn.Module, got .*Wrapped obj"):
+    with pytest.raises(InvalidTypeError, match=r"a score that is an nn.Module, got Wrapped"):
         Trainer(Wrapped(make()), data())
     with pytest.raises(InvalidTypeError, match="config must be a TrainConfig or None"):
         Trainer(make(), data(), {"steps": 2})
@@ -823,3 +823,25 @@ def test_a_trainer_refuses_what_it_cannot_use_before_it_trains(wrong):
         model = ScoreModel(MLP(2, hidden=(4,)), VESDE(), (2,))
     with pytest.raises(InvalidTypeError):
         Trainer(model, torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), **wrong)
+
+
+def test_a_resumed_trainer_says_where_it_stands_before_it_trains(tmp_path):
+    Trainer(make(), data(), CONFIG, folder=tmp_path).train(4)
+    again = Trainer(make(), data(), CONFIG, folder=tmp_path)
+    assert f"step 4 of {CONFIG.steps}, loss " in repr(again)
+    assert again.history.rows[-1]["step"] == 4
+    assert not again.model.training
+    one, other = (m.state_dict() for m in (again.model, again.train(0)))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_callbacks_hear_of_checkpoints_though_nothing_is_kept():
+    heard = []
+
+    class Listener(Callback):
+        def on_checkpoint(self, step, model):
+            heard.append(step)
+
+    config = CONFIG.changed(steps=5, save_every=2)
+    Trainer(make(), data(), config, callbacks=[Listener()]).train()
+    assert heard == [2, 4, 5]

@@ -33,10 +33,14 @@ class Lock:
 
     Args:
         folder: What is left in it is an empty file `.lock`; meanwhile it says who has the folder.
+
+    Attributes:
+        idle: Whether another object of this process may have the folder in its place.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.idle = False
         self.file: int | None = None
         self._end: weakref.finalize[..., Lock] | None = None
 
@@ -47,6 +51,10 @@ class Lock:
             CheckpointError: Somebody else has it; says who. Or `.lock` is a link, or no file, or
                 cannot be opened where other files can be written.
         """
+        return self._take(over=True)
+
+    def _take(self, *, over: bool) -> bool:
+        """Take the folder, with `over` from an idle object of this process too."""
         if self._end is not None:
             return False
         file = self._open()
@@ -54,15 +62,19 @@ class Lock:
             return True  # where nothing can be written, nothing is overwritten
         found = os.fstat(file)
         key = found.st_dev, found.st_ino
-        if key in _HELD:
+        holder = _HELD.get(key)
+        if holder is not None and holder.idle and over:
+            holder.release()
+        elif holder is not None:
+            del holder
             gc.collect()  # it may be that of a trainer that nobody can reach any more
         free = locked(file)
         if free is False or key in _HELD:
             who = _read(file)
             os.close(file)
             raise CheckpointError(
-                f"another Trainer of this process, {os.getpid()}, has {self.folder}; go on with "
-                "that one, or let it go first, as by `del trainer`"
+                f"another Trainer of this process, {os.getpid()}, trains in {self.folder}; wait "
+                "for its end, or interrupt it"
                 if key in _HELD
                 else f"another process trains in {self.folder}{who}; wait for its end, or take "
                 "another folder"
@@ -93,7 +105,7 @@ class Lock:
         self.release()
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-        return self.take()
+        return self._take(over=False)
 
     def release(self) -> None:
         """Give it back, if it is had."""

@@ -152,7 +152,12 @@ class Guard:
         """Return the error for weights that may have moved where their averages have not."""
         return TrainingError(
             f"training was ended at once in the middle of step {step}, so that this trainer cannot "
-            f"go on; {self._kept()}, from which a new trainer of the same folder does"
+            f"go on; {self._kept()}; "
+            + (
+                "a new trainer of the same folder goes on from there"
+                if self._newest()
+                else "with a folder= a new trainer would go on from its last one"
+            )
         )
 
     def _report(self, step: int, loss: float, norm: float) -> str:

@@ -49,6 +49,10 @@ class HeldOut:
         self.waited = 0
         self._loss = loss
 
+    def __repr__(self) -> str:
+        best = "not looked at yet" if self.at is None else f"best {self.best:.4g} at step {self.at}"
+        return f"HeldOut({len(self.data)} samples, {best})"
+
     @property
     def stopped(self) -> bool:
         """Return whether no checkpoint was better for as long as the configuration waits."""

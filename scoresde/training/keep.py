@@ -63,6 +63,7 @@ class Keeper:
                 f"cannot make the folder {self.folder}: {error.strerror}"
             ) from error
         self.lock.take()
+        self.lock.idle = True
         for folder in (self.folder, self.folder / _BEST, *self.folder.glob("ema-*")):
             checkpoint.clean(folder)
         found = checkpoint.latest(self.folder)
@@ -89,6 +90,7 @@ class Keeper:
             CheckpointError: Somebody else does, or has gone on with the run since.
         """
         distributed.on_main(lambda: self._take(step))
+        self.lock.idle = False
         try:
             yield
         finally:

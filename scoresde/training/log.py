@@ -57,6 +57,9 @@ class History(Callback):
         self.path = path
         self.rows: list[Mapping[str, float]] = []
 
+    def __repr__(self) -> str:
+        return f"History({len(self.rows)} rows of the log)"
+
     @property
     def latest(self) -> dict[str, float]:
         """Return the last loss, and the last loss of held-out data, where there are any."""

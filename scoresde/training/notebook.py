@@ -93,7 +93,7 @@ class _Live(Callback):
         if not self._history.rows:
             return
         notebook: Any = import_module("IPython.display")
-        text = described(self._history, self._steps)
+        text = described(self._history, int(self._history.rows[-1]["step"]), self._steps)
         picture = notebook.HTML(run_page(text, self._history))
         if self._shown is None:
             self._shown = notebook.display(picture, display_id=True)
@@ -102,10 +102,8 @@ class _Live(Callback):
         self._when = time.monotonic()
 
 
-def described(history: History, steps: int) -> str:
-    """Return the last numbers of a run in a line."""
-    step = history.rows[-1]["step"] if history.rows else 0
-    numbers = "".join(
-        f", {name.replace('_', '-')} {value:.3g}" for name, value in history.latest.items()
-    )
+def described(history: History, step: int, steps: int) -> str:
+    """Return how far a run is, and its last numbers."""
+    known = history.latest.items()
+    numbers = "".join(f", {name.replace('_', '-')} {value:.3g}" for name, value in known)
     return f"step {step:,} of {steps:,}{numbers}"

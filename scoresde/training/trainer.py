@@ -87,7 +87,7 @@ class Trainer(Generic[ScoreT]):
 
     Attributes:
         step: Updates so far.
-        ema: The averages of the weights; `ema.model` is the result.
+        ema: The averages of the weights.
         held_out: The data set aside and the best checkpoint of theirs, or None.
         history: The rows of the log so far.
 
@@ -169,13 +169,19 @@ class Trainer(Generic[ScoreT]):
                 checkpoint.dump(score.description())  # else the first checkpoint would fail
             with keeper.lock.unless_it_fails():
                 self._resume(keeper)
+            self.history.on_start(self.step, self.config)
         self.callbacks.on_data(self.data if self.held_out is None else self.held_out.data)
 
     def __repr__(self) -> str:
-        return f"Trainer({described(self.history, self.config.steps)})"
+        return f"Trainer({described(self.history, self.step, self.config.steps)})"
 
     def _repr_html_(self) -> str:
         return run_page(repr(self), self.history)
+
+    @property
+    def model(self) -> ScoreT:
+        """Return the score with the averaged weights of now, in eval mode and frozen."""
+        return cast("ScoreT", self.ema.whole().model)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -189,7 +195,7 @@ class Trainer(Generic[ScoreT]):
 
     @property
     def _stopped(self) -> bool:
-        return self.held_out is not None and self.held_out.stopped
+        return bool(self.held_out and self.held_out.stopped)
 
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make updates, and return the averaged score.
@@ -221,7 +227,7 @@ class Trainer(Generic[ScoreT]):
         if self._update.begun == self.step:
             raise self._guard.torn(self.step)
         end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
-        recent: list[Tensor] = []
+        recent, keeping = list[Tensor](), self.config.keeping
         shown = progress if distributed.is_main() else False
         with (
             showing(self.config.steps, "training", done=self.step, show=shown, keep=True) as bar,
@@ -250,12 +256,13 @@ class Trainer(Generic[ScoreT]):
                 self.step += 1
                 bar.update()
                 told = stop.agreed()  # once a step: another may come while it is saved
-                due = self._is_due()
+                # a checkpoint stands here, wherever the run is interrupted
+                due = self.step == self.config.steps or not self.step % keeping.save_every
                 held = self.held_out if due else None
                 judged = None if held is None else held.look(self.step, self.ema.whole().model)
                 last = self.step == end or told is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
-                if save or snapshot or self.step % self.config.keeping.log_every == 0:
+                if save or snapshot or self.step % keeping.log_every == 0:
                     try:
                         self._log(recent, judged)
                     except KeyboardInterrupt:  # by a callback, if no signal was received
@@ -270,9 +277,9 @@ class Trainer(Generic[ScoreT]):
                     self._guard.check_data(self.step, self.data)
                     self._save(last=last)
             if (told := stop.agreed()) is not None:
-                kept = f"saved in {self.folder}" if self.folder else "not saved"
+                kept = f"saved in {self.folder}" if self.folder else "from which train() goes on"
                 stop.end(f"{told.name} at step {self.step}, {kept}")
-        return cast("ScoreT", self.ema.whole().model)
+        return self.model
 
     @contextlib.contextmanager
     def _kept(self, recent: list[Tensor]) -> Iterator[None]:
@@ -286,10 +293,6 @@ class Trainer(Generic[ScoreT]):
                 self._log(recent, None)
             self._save(last=True)
             raise DataError(f"{error}; step {self.step} is saved in {self.folder}") from error
-
-    def _is_due(self) -> bool:
-        """Return whether the run has a checkpoint here, wherever it is interrupted."""
-        return self.step == self.config.steps or self.step % self.config.keeping.save_every == 0
 
     def _log(self, recent: list[Tensor], held: float | None) -> None:
         """Look at the steps since the last look, and tell what was found."""
@@ -314,6 +317,7 @@ class Trainer(Generic[ScoreT]):
 
     def _save(self, *, last: bool) -> None:
         if (keeper := self._keeper) is None:
+            self.callbacks.on_checkpoint(self.step, self.model)
             return
         state = self._packed()
         self._guard.check(self.step, state, self.optimizer)
