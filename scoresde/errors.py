@@ -102,8 +102,9 @@ class UnknownNameError(ScoreSDEError, ValueError, KeyError):
     def of(cls, kind: str, name: object, choices: Iterable[str]) -> UnknownNameError:
         """Return the error for the `kind` called `name`, with the nearest of the `choices`."""
         names = sorted(choices)
-        near = difflib.get_close_matches(str(name)[:200], names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        small = {other.lower(): other for other in names}
+        near = difflib.get_close_matches(str(name)[:200].lower(), small, n=1)
+        hint = f"; did you mean {small[near[0]]!r}?" if near else ";"
         said = repr(name)
         said = said if len(said) <= 200 else f"{said[:197]}..."
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

@@ -191,9 +191,10 @@ def _describe(report: Report, data: Data) -> None:
         report.facts["learnt"] = f"p({data.called} | {', '.join(data.kinds)})"
     if told := doubt_of(data):
         report.remark("layout", told)
-    floats = 4 * len(data) * math.prod(data.event_shape)
-    raw = floats // 4 if data.transform.levels is not None else floats
-    report.facts["memory"] = f"{_size(raw)} as they are, {_size(floats)} as floats"
+    first = data.raw[:1] if isinstance(data.raw, Tensor) else data.store.read(slice(0, 1))
+    count, wide = len(data) * math.prod(data.event_shape), max(4, first.element_size())
+    sizes = _size(count * first.element_size()), _size(count * wide)
+    report.facts["memory"] = f"{sizes[0]} as they are, {sizes[1]} as floats"
     describe_conditions(report, data)
 
 
@@ -242,6 +243,7 @@ def _units(report: Report, data: Data) -> None:
     rms = math.sqrt(float(mean.square().mean()) + var)
     report.facts["moments"] = (
         f"mean {float(mean.mean()):.4g}, std {math.sqrt(var):.4g}, RMS {rms:.4g} in model units"
+        + (", of all columns together" if len(data.columns) > 1 else "")
     )
     if var == 0:
         report.problems.append("all samples are the same: there is nothing to learn")

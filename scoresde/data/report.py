@@ -8,6 +8,8 @@ from typing import Self
 
 from torch import Tensor
 
+from scoresde.result import page
+
 __all__ = ["NAMED", "Finding", "Report", "some"]
 
 NAMED = 20  # files or samples that are named of those with the same fault
@@ -31,7 +33,7 @@ class Finding(str):
         return made
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """Hold what was found in a data set.
 
@@ -55,6 +57,12 @@ class Report:
     def ok(self) -> bool:
         """Return whether one can train on the data as they are."""
         return not self.problems
+
+    def __repr__(self) -> str:
+        return f"Report({len(self.problems)} problems, {len(self.remarks)} remarks)"
+
+    def _repr_html_(self) -> str:
+        return page(str(self), None)
 
     def __str__(self) -> str:
         lines = [f"{name:14}{value}" for name, value in self.facts.items()]

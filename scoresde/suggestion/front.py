@@ -13,6 +13,7 @@ from torch import Tensor
 from scoresde.checks import check_integer, door
 from scoresde.data import Data, load
 from scoresde.objectives import dsm_loss, edm
+from scoresde.result import page
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, LogNormal, Moments
 from scoresde.suggestion.network import NetConfig, network
@@ -60,6 +61,9 @@ class Suggestion(NoiseLevels):
         """Return what a `Trainer` is to lower."""
         weight = edm(Moments(*self.data.moments()).mean_variance())
         return partial(dsm_loss, weight=weight, law=self.law)
+
+    def _repr_html_(self) -> str:
+        return page(str(self), None)
 
     def __str__(self) -> str:
         """Return a table with a line for every figure: its name, its value, its reason."""
