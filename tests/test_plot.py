@@ -297,6 +297,17 @@ def test_a_film_of_few_states_takes_no_more_however_many_frames_it_may_have(tmp_
         assert film.n_frames <= 2
 
 
+def test_a_strip_of_numbers_is_drawn():
+    assert plot.strip(run_of((3,), (3,)), n=3)._repr_png_()
+
+
+def test_curves_that_only_a_later_panel_has_stand_in_the_legend_of_an_axes_too():
+    panel = plot.figure((4, 3)).subplots()
+    plot.pareto({"a": {}, "b": {"curve": [(1.0, 1.0, 0.5, 2.0)]}}, ax=panel)
+    legends = [axes.get_legend() for axes in panel.child_axes]
+    assert [t.get_text() for legend in legends if legend for t in legend.get_texts()] == ["curve"]
+
+
 def test_a_curve_joins_axes_of_any_scale():
     panel = plot.figure((3, 3)).subplots()
     panel.set_xscale("log")
@@ -454,7 +465,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
 
 
 def test_names_in_letters_that_no_font_has_or_formulas_that_are_none_are_no_obstacle():
-    names = ["\u4e00$x", "a_{b$ $"]
+    names = ["\u4e00$x", "a_{b$ $\ud800"]
     drawn = plot.points({"$\\bad{": normal(9, 2), "\u4e01": normal(9, 2)}, names=names)
     assert drawn._repr_png_()
 
@@ -523,7 +534,7 @@ def run_of(*shapes):
         (lambda: plot.levels({"a": []}), ShapeError, "at least one point"),
         (lambda: plot.levels({"a": [(0.0, 1.0, 1.0, 1.0)]}), InvalidValueError, "above 0, got 0"),
         (lambda: plot.trajectory(run_of((3, 2), (3, 3))), ShapeError, "one shape"),
-        (lambda: plot.strip(run_of((3, 2), (3, 3))), ShapeError, "one shape"),
+        (lambda: plot.strip(run_of((3, 2), (2, 2)), n=3), ShapeError, "one shape"),
         (lambda: plot.animate(run_of((3, 2), (3, 3)), "a.gif"), ShapeError, "one shape"),
         (lambda: plot.trajectory(run_of((3, 2)), names=["a"]), ShapeError, "2 entries, got 1"),
         (

@@ -140,9 +140,10 @@ class _View:
 def _thinned(states: Iterable[Moment], frames: int, n: int | None) -> Iterator[_Shot]:
     """Return about evenly spaced states, the first and the last among them, at most `frames`."""
     kept: list[_Shot] = []
-    last, stride = None, 1
+    last, stride, shape = None, 1, None
     for i, state in enumerate(states):
-        x = shown_of(state, None if last is None else last.x.shape[1:])
+        x = shown_of(state, shape)
+        shape = x.shape
         shown = x[: n or USUAL[kind(x.shape[1:])]]
         last = _Shot(f"t = {float(state.t):.3g}", paper.finite("a state", shown).float())
         if i % stride == 0:

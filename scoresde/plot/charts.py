@@ -148,7 +148,9 @@ def pareto(
             labelcolor=paper.INK, ncols=math.ceil(len(handles) / (15 * rows)),
         )  # fmt: skip
     elif handles:
-        grid_of_axes[0].legend(fontsize="small", labelcolor=paper.ink(ax))
+        grid_of_axes[0].legend(
+            handles.values(), handles, fontsize="small", labelcolor=paper.ink(ax)
+        )
     return drawn
 
 

@@ -128,8 +128,11 @@ def colour(i: int, count: int = 2) -> str:
 
 
 def plain(text: object, most: int = 40) -> str:
-    """Return a name that comes from data as it is read: no formula, one short line."""
-    line = " ".join(str(text).split())
+    """Return a name that comes from data as it is read: no formula, one short line.
+
+    What no font can show, as half of a character, is a question mark.
+    """
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
     return (line if len(line) <= most else f"{line[: most - 1]}…").replace("$", r"\$")
 
 
@@ -257,7 +260,7 @@ def encoded(drawn: Figure, kind: str) -> bytes:
             drawn.savefig(
                 buffer, format=kind, dpi=drawn.dpi, facecolor=drawn.get_facecolor(), **own
             )
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # the latter of half a character
             reason = str(error).strip().splitlines()[-1]
             raise InvalidValueError(
                 f"matplotlib cannot draw the picture: {reason}; what stands between two $ is read "

@@ -238,31 +238,31 @@ def _check_plane(d: int, density: Target | None, names: Sequence[str]) -> None:
         raise ShapeError(f"need a name for each of the {d} entries, got {len(names)}")
 
 
-def shown_of(state: Moment, event: Sequence[int] | None) -> Tensor:
+def shown_of(state: Moment, shape: torch.Size | None) -> Tensor:
     """Return what is shown of a state, the mean of the data given it where that is known.
 
     Args:
         state: one of a run.
-        event: the shape of one sample in the states before it.
+        shape: that of the states before it.
 
     Raises:
         ShapeError: the state is of another shape.
     """
     x = state.x if state.denoised is None else state.denoised
-    if event is not None and x.shape[1:] != tuple(event):
+    if shape is not None and x.shape != shape:
         raise ShapeError(
-            f"all states must have samples of one shape, got {tuple(event)}, then "
-            f"{tuple(x.shape[1:])}"
+            f"all states must have samples of one shape, got {tuple(shape)}, then {tuple(x.shape)}"
         )
     return x
 
 
 def _followed(states: Iterable[Moment], n: int) -> tuple[Tensor, Tensor]:
     """Return the times `(K,)` and the first samples on their way, `(K, n, *)`."""
-    times, path = [], []
+    times, path, shape = [], [], None
     for state in states:
         times.append(float(state.t))
-        x = shown_of(state, path[0].shape[1:] if path else None)
+        x = shown_of(state, shape)
+        shape = x.shape
         path.append(paper.finite("a state", x[:n]).float())
     if not path:
         raise InvalidValueError("there is nothing to show; give the states of a run")
@@ -288,7 +288,7 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
     size = (1.9 * len(chosen), 2.4)
     drawn, panels = paper.sheet(ax, size, 1, len(chosen))
     for panel, word, row in zip(panels, words, rows, strict=True):
-        lines = row if row.ndim == 3 else row[:, None]
+        lines = row.reshape(len(row), -1, row.shape[-1] if row.ndim > 1 else 1)
         for c in range(lines.shape[1]):
             panel.plot(lines[:, c].T, color=paper.COLOURS[c % len(paper.COLOURS)], linewidth=1)
         panel.set_title(word, fontsize="small")
