@@ -20,6 +20,7 @@ from tqdm import TqdmWarning
 from tqdm.std import tqdm
 
 from scoresde import distributed
+from scoresde.checks import check_range
 
 __all__ = ["Progress", "duration", "each", "hidden", "in_notebook", "showing"]
 
@@ -120,7 +121,11 @@ def duration(seconds: float) -> str:
     Examples:
         >>> duration(42.3), duration(100), duration(4000), duration(200000)
         ('42 s', '1 min 40 s', '1 h 6 min', '2 d 7 h')
+
+    Raises:
+        InvalidValueError: It is negative, infinite or NaN.
     """
+    check_range("seconds", seconds, "[0, inf)")
     left = round(seconds)
     parts: list[str] = []
     for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):

@@ -3,6 +3,10 @@
 import nbclient
 import nbformat
 import pytest
+import torch
+from torch import nn
+
+from scoresde import VESDE, ScoreModel
 
 CELLS = [
     """
@@ -75,3 +79,31 @@ def test_sampling_shows_a_bar_unless_it_is_told_not_to(outputs):
 
 def test_a_picture_is_shown_where_it_is_made(outputs):
     assert data_of(outputs[6])["image/png"].startswith("iVBOR")
+
+
+class Net(nn.Module):
+    """A network of somebody else's."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.scale, self.told = nn.Parameter(torch.ones(())), forward
+
+    def forward(self, x, t):
+        return self.told(x * self.scale)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [lambda x: x + {}, lambda x: [][1], lambda x: x / 0, lambda x: torch.cat([x, x]), lambda x: {}],
+)
+def test_a_model_is_described_whatever_its_network_does(forward):
+    page = ScoreModel(Net(forward), VESDE(), (2,))._repr_html_()
+    assert "Net, 1 parameters" in page
+    assert "<img" not in page
+
+
+def test_a_model_of_no_device_or_of_enormous_samples_is_described_and_not_sampled():
+    for net, shape in ((Net(nn.Identity()).to("meta"), (2,)), (Net(nn.Identity()), (2**20,))):
+        page = ScoreModel(net, VESDE(), shape)._repr_html_()
+        assert "Net, 1 parameters" in page
+        assert "<img" not in page

@@ -291,6 +291,29 @@ def test_a_film_of_many_states_has_the_first_and_the_last_and_keeps_few(tmp_path
     assert sum(ref() is not None for ref in alive) <= 1
 
 
+def test_a_film_of_few_states_takes_no_more_however_many_frames_it_may_have(tmp_path):
+    plot.animate(run_of((3, 2), (3, 2)), tmp_path / "a.gif", frames=10**12)
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames <= 2
+
+
+def test_a_strip_of_numbers_is_drawn():
+    assert plot.strip(run_of((3,), (3,)), n=3)._repr_png_()
+
+
+def test_curves_that_only_a_later_panel_has_stand_in_the_legend_of_an_axes_too():
+    panel = plot.figure((4, 3)).subplots()
+    plot.pareto({"a": {}, "b": {"curve": [(1.0, 1.0, 0.5, 2.0)]}}, ax=panel)
+    legends = [axes.get_legend() for axes in panel.child_axes]
+    assert [t.get_text() for legend in legends if legend for t in legend.get_texts()] == ["curve"]
+
+
+def test_a_curve_joins_axes_of_any_scale():
+    panel = plot.figure((3, 3)).subplots()
+    panel.set_xscale("log")
+    assert plot.curve([1.0, 2.0], ax=panel)._repr_png_()
+
+
 def test_a_page_holds_all_its_frames_and_asks_for_nothing_else(tmp_path):
     states = [State(torch.tensor(t), normal(3, 2) * t) for t in (1.0, 0.5, 0.25)]
     text = plot.animate(iter(states), tmp_path / "run.html").read_text()
@@ -442,7 +465,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
 
 
 def test_names_in_letters_that_no_font_has_or_formulas_that_are_none_are_no_obstacle():
-    names = ["\u4e00$x", "a_{b$ $"]
+    names = ["\u4e00$x", "a_{b$ $\ud800"]
     drawn = plot.points({"$\\bad{": normal(9, 2), "\u4e01": normal(9, 2)}, names=names)
     assert drawn._repr_png_()
 
@@ -451,6 +474,11 @@ def test_names_in_letters_that_no_font_has_or_formulas_that_are_none_are_no_obst
 
 IMAGES = torch.zeros(2, 1, 4, 4)
 POINTS = torch.zeros(3, 2)
+
+
+def run_of(*shapes):
+    """States of zeros of these shapes."""
+    return [State(torch.tensor(0.5), torch.zeros(shape)) for shape in shapes]
 
 
 @pytest.mark.parametrize(
@@ -500,6 +528,36 @@ POINTS = torch.zeros(3, 2)
         (lambda: plot.bars({}), InvalidValueError, "nothing to show"),
         (lambda: plot.bars({"a": {}}), ShapeError, "a must be a vector"),
         (lambda: plot.bars({"a": {"b": (1, 0, math.inf)}}), NonFiniteError, "a holds NaN"),
+        (lambda: plot.images(IMAGES, limits=(0.0, math.inf)), InvalidValueError, "finite"),
+        (lambda: plot.points(POINTS, frame=[(0.0, 0.0)] * 2), InvalidValueError, "increase"),
+        (lambda: plot.kind(5), InvalidTypeError, "event_shape"),
+        (lambda: plot.levels({"a": []}), ShapeError, "at least one point"),
+        (lambda: plot.levels({"a": [(0.0, 1.0, 1.0, 1.0)]}), InvalidValueError, "above 0, got 0"),
+        (lambda: plot.trajectory(run_of((3, 2), (3, 3))), ShapeError, "one shape"),
+        (lambda: plot.strip(run_of((3, 2), (2, 2)), n=3), ShapeError, "one shape"),
+        (lambda: plot.animate(run_of((3, 2), (3, 3)), "a.gif"), ShapeError, "one shape"),
+        (lambda: plot.trajectory(run_of((3, 2)), names=["a"]), ShapeError, "2 entries, got 1"),
+        (
+            lambda: plot.trajectory(run_of((3, 3)), density=TwoMoons()),
+            ShapeError,
+            "in the plane.*3 entries",
+        ),
+        (
+            lambda: plot.field(TwoMoons().at(VESDE()), POINTS, 0.5, names=["a"]),
+            ShapeError,
+            "2 entries, got 1",
+        ),
+        (lambda: plot.animate(run_of((3, 2)), "a.gif", seconds=1e9), InvalidValueError, "seconds"),
+        (
+            lambda: plot.save(plot.points(POINTS, title=r"$\frac{$"), "a.png"),
+            InvalidValueError,
+            "read as a formula",
+        ),
+        (
+            lambda: plot.curve([1.0], ax=plot.figure((2, 2)).add_subplot(projection="polar")),
+            InvalidValueError,
+            "straight axes, got a polar one",
+        ),
         (lambda: plot.save(plot.images(IMAGES), "a.bmp"), InvalidValueError, "ends in .png, .jpg"),
         (lambda: plot.animate([], "a.png"), InvalidValueError, r"ends in \.gif, \.html"),
         (lambda: plot.animate([], "a.gif"), InvalidValueError, "nothing to show"),

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import sys
 import types
 
@@ -10,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scoresde import progress
+from scoresde.errors import InvalidValueError
 from scoresde.progress import duration, each, showing
 
 
@@ -113,6 +115,12 @@ def test_a_notebook_has_a_bar_though_its_stream_is_no_terminal(monkeypatch):
     with showing(4, "sampling") as shown:
         shown.update(4)
     assert "sampling" in stream.getvalue()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.inf, math.nan])
+def test_no_duration_is_made_of_what_is_none(seconds):
+    with pytest.raises(InvalidValueError, match="seconds"):
+        duration(seconds)
 
 
 @given(st.floats(0, 1e9))

@@ -20,6 +20,7 @@ from scoresde.cli.config import NetOptions, RunConfig, TrainOptions
 from scoresde.cli.source import DataConfig
 from scoresde.cli.train import Train
 from scoresde.data import Data
+from scoresde.data.data_check import remarks
 from scoresde.errors import InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import described
@@ -190,6 +191,20 @@ def test_train_and_suggest_agree_to_the_last_weight(points):
     for name, value in own.state_dict().items():
         assert torch.equal(value, model.state_dict()[name])
     assert described(run.loss(model)) == described(found.loss())
+    trained = [
+        Trainer(start, samples, run.config.changed(steps=3), loss=loss).train(progress=False)
+        for start, loss in ((model, run.loss(model)), (own, found.loss()))
+    ]
+    for one, other in zip(*(score.state_dict().values() for score in trained), strict=True):
+        assert torch.equal(one, other)
+
+
+@given(st.integers(0, 9), st.sampled_from([(1,), (2,), (1, 8, 8)]), st.floats(0, 30))
+def test_the_data_check_has_nothing_to_say_against_the_noise_that_is_suggested(seed, shape, far):
+    x = torch.randn(200, *shape, generator=torch.Generator().manual_seed(seed))
+    x[: 60 * (seed % 2) + 1] += far  # a mode, or an outlier
+    found = suggest(x)
+    assert not [remark for remark in remarks(found.data, found.sde()) if "noise" in remark]
 
 
 OVERRIDES = {

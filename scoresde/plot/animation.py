@@ -17,7 +17,7 @@ from torch import Tensor
 from scoresde.checks import check_integer, check_range, door
 from scoresde.errors import InvalidValueError
 from scoresde.plot import paper
-from scoresde.plot.paths import Moment
+from scoresde.plot.paths import Moment, shown_of
 from scoresde.plot.scatter import MOST, points
 from scoresde.plot.shapes import USUAL, kind, samples
 from scoresde.units import Transform
@@ -52,7 +52,7 @@ def animate(
         transform: the map to the units of the data, that of a model.
         names: what the entries of points, or the channels of signals, are.
         frames: how many at most, at least 2, taken evenly from the states.
-        seconds: how long it runs.
+        seconds: how long it runs, at most 600.
         n: how many samples are shown; 1,000 points, 16 images, 12 signals, 4 volumes without it.
         columns: images per row.
         scale: how many pixels a side of one pixel of an image gets; without it enough for 600.
@@ -64,6 +64,7 @@ def animate(
         InvalidValueError: there is no state, a number is out of range, or the file has another
             ending or cannot be written.
         NonFiniteError: a state is not finite.
+        ShapeError: the states are of several shapes.
 
     Examples:
         >>> import tempfile
@@ -78,7 +79,7 @@ def animate(
     path = Path(path)
     paper.check_suffix(path, (".gif", ".html"))
     check_integer("frames", frames, 2)
-    check_range("seconds", seconds, "(0, inf)")
+    check_range("seconds", seconds, "(0, 600]")
     shots = list(_thinned(states, frames, None if n is None else check_integer("n", n, 1)))
     if not shots:
         raise InvalidValueError("there is nothing to show; give the states of a run")
@@ -139,9 +140,10 @@ class _View:
 def _thinned(states: Iterable[Moment], frames: int, n: int | None) -> Iterator[_Shot]:
     """Return about evenly spaced states, the first and the last among them, at most `frames`."""
     kept: list[_Shot] = []
-    last, stride = None, 1
+    last, stride, shape = None, 1, None
     for i, state in enumerate(states):
-        x = state.x if state.denoised is None else state.denoised
+        x = shown_of(state, shape)
+        shape = x.shape
         shown = x[: n or USUAL[kind(x.shape[1:])]]
         last = _Shot(f"t = {float(state.t):.3g}", paper.finite("a state", shown).float())
         if i % stride == 0:
@@ -152,8 +154,8 @@ def _thinned(states: Iterable[Moment], frames: int, n: int | None) -> Iterator[_
         return
     if kept[-1] is not last:
         kept.append(last)
-    for i in dict.fromkeys(torch.linspace(0, len(kept) - 1, frames).round().long().tolist()):
-        yield kept[i]
+    chosen = torch.linspace(0, len(kept) - 1, min(frames, len(kept))).round().long()
+    yield from (kept[i] for i in chosen.tolist())
 
 
 def _gif(pictures: Iterator[Image], pause: int, words: list[str]) -> bytes:

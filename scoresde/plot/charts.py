@@ -68,7 +68,8 @@ def curve(
         axes.plot(x, y, color=tone, alpha=0.25, linewidth=0.8)
     axes.plot(x[window - 1 :], mean, color=tone, marker="." * (len(y) < 20), label=label)
     positive = bool((y > 0).all()) and (first or axes.get_yscale() == "log")
-    axes.locator_params(axis="x", integer=True)
+    if axes.get_xscale() == "linear":
+        axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="step", ylabel=name, yscale="log" if positive else "linear")
     paper.decades(axes.yaxis)
     axes.grid(alpha=0.3, color=paper.GREY)
@@ -146,8 +147,10 @@ def pareto(
             handles.values(), handles, loc="outside right upper", fontsize="small", frameon=False,
             labelcolor=paper.INK, ncols=math.ceil(len(handles) / (15 * rows)),
         )  # fmt: skip
-    else:
-        grid_of_axes[0].legend(fontsize="small", labelcolor=paper.ink(ax))
+    elif handles:
+        grid_of_axes[0].legend(
+            handles.values(), handles, fontsize="small", labelcolor=paper.ink(ax)
+        )
     return drawn
 
 
@@ -170,6 +173,7 @@ def bars(
 
     Raises:
         InvalidValueError: there is no panel.
+        ShapeError: a panel has no bar.
         NonFiniteError: a number is NaN or infinite.
     """
     if not panels:

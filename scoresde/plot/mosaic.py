@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer, door
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import ShapeError
 from scoresde.plot import paper
 from scoresde.plot.paper import Axes, Figure, Sets
 
@@ -70,8 +70,7 @@ def images(
     if isinstance(x, Tensor) and x.dtype == torch.uint8 and limits == (-1.0, 1.0):
         limits = (0.0, 255.0)
     sets = {label: _flat(part) for label, part in paper.sets_of("images", x).items()}
-    if limits is not None and not limits[0] < limits[1]:
-        raise InvalidValueError(f"need limits that increase, got {limits}")
+    limits = None if limits is None else paper.interval("limits", limits)
     ends = paper.span(torch.cat([p.flatten() for p in sets.values()])) if limits is None else limits
     grey = next(iter(sets.values())).shape[1] == 1
     lut = _palette() if limits is None and grey else None

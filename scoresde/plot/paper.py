@@ -29,8 +29,8 @@ else:  # so that annotations are read without importing matplotlib
 
 __all__ = [
     "BLUE", "COLOURS", "DPI", "GREY", "INK", "RED", "SHADE", "Axes", "Figure", "Sets",
-    "check_suffix", "colour", "decades", "dress", "encoded", "figure", "finite", "ink", "legend",
-    "plain", "save", "sets_of", "sheet", "span", "vector", "write",
+    "check_suffix", "colour", "decades", "dress", "encoded", "figure", "finite", "ink", "interval",
+    "legend", "plain", "save", "sets_of", "sheet", "span", "vector", "write",
 ]  # fmt: skip
 
 # The powers of two among the resolutions keep a picture of pixels exact.
@@ -99,6 +99,17 @@ def sets_of(name: str, x: Sets) -> dict[str, Tensor]:
     return sets
 
 
+def interval(name: str, ends: tuple[float, float]) -> tuple[float, float]:
+    """Return the two ends of what is shown.
+
+    Raises:
+        InvalidValueError: They are no finite numbers of which the second is larger.
+    """
+    if not -_LARGEST <= ends[0] < ends[1] <= _LARGEST:
+        raise InvalidValueError(f"need {name} that increase and are finite, got {tuple(ends)}")
+    return float(ends[0]), float(ends[1])
+
+
 def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
     """Return the ends of all but a share of the numbers, apart also where all are the same.
 
@@ -117,8 +128,11 @@ def colour(i: int, count: int = 2) -> str:
 
 
 def plain(text: object, most: int = 40) -> str:
-    """Return a name that comes from data as it is read: no formula, one short line."""
-    line = " ".join(str(text).split())
+    """Return a name that comes from data as it is read: no formula, one short line.
+
+    What no font can show, as half of a character, is a question mark.
+    """
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
     return (line if len(line) <= most else f"{line[: most - 1]}…").replace("$", r"\$")
 
 
@@ -165,6 +179,7 @@ def sheet(
 
     Raises:
         InvalidTypeError: `ax` is no Axes of matplotlib.
+        InvalidValueError: It is a polar one, or of three dimensions.
     """
     if ax is None:
         drawn = figure(size)
@@ -175,6 +190,10 @@ def sheet(
 
     if not isinstance(ax, Real):
         raise InvalidTypeError(f"ax must be an Axes of matplotlib, got {quoted(ax)}")
+    if ax.name != "rectilinear":
+        raise InvalidValueError(
+            f"ax must have two straight axes, got a {ax.name} one; leave its projection out"
+        )
     # of a subfigure `figure` is the figure around it, of a figure itself
     drawn = ax.figure.figure
     if rows * columns == 1:
@@ -224,7 +243,11 @@ def decades(axis: Any) -> None:
 
 
 def encoded(drawn: Figure, kind: str) -> bytes:
-    """Return a figure as the bytes of a file of this kind."""
+    """Return a figure as the bytes of a file of this kind.
+
+    Raises:
+        InvalidValueError: matplotlib cannot draw it, as where a title holds a formula that is none.
+    """
     buffer = io.BytesIO()
     dates: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     own: dict[str, Any] = {"metadata": dates[kind]} if kind in dates else {}
@@ -233,7 +256,16 @@ def encoded(drawn: Figure, kind: str) -> bytes:
     with warnings.catch_warnings():
         # a name in letters that the font lacks is shown as boxes, and no reason to show nothing
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        drawn.savefig(buffer, format=kind, dpi=drawn.dpi, facecolor=drawn.get_facecolor(), **own)
+        try:
+            drawn.savefig(
+                buffer, format=kind, dpi=drawn.dpi, facecolor=drawn.get_facecolor(), **own
+            )
+        except (ValueError, TypeError) as error:  # the latter of half a character
+            reason = str(error).strip().splitlines()[-1]
+            raise InvalidValueError(
+                f"matplotlib cannot draw the picture: {reason}; what stands between two $ is read "
+                r"as a formula, and \$ is a dollar"
+            ) from error
     return buffer.getvalue()
 
 

@@ -19,7 +19,7 @@ from scoresde.plot.shapes import kind
 from scoresde.sde import Score, facts
 from scoresde.targets import Target
 
-__all__ = ["Moment", "field", "strip", "trajectory"]
+__all__ = ["Moment", "field", "shown_of", "strip", "trajectory"]
 
 
 class Moment(Protocol):
@@ -72,7 +72,7 @@ def field(
         The figure.
 
     Raises:
-        ShapeError: `x` is not `(N, 2)`.
+        ShapeError: `x` is not `(N, 2)`, the density is not of the plane, or the names are not two.
         NonFiniteError: the score, or a point, is not finite.
         InvalidValueError: the density is given, and the SDE not known.
 
@@ -90,6 +90,7 @@ def field(
     sde = facts(score).sde
     if density is not None and sde is None:
         raise InvalidValueError("the score knows no SDE, and so no p_t; leave the density out")
+    _check_plane(2, density, names)
     ends = frame_of({"": points})
     drawn, (panel,) = paper.sheet(ax, (5, 5))
     if density is not None and sde is not None:
@@ -148,6 +149,8 @@ def trajectory(
 
     Raises:
         InvalidValueError: there is no state.
+        ShapeError: states are of several shapes, the density is not of their plane, or there are
+            more or fewer names than entries.
         NonFiniteError: a state is not finite.
 
     Examples:
@@ -160,7 +163,9 @@ def trajectory(
     times, path = _followed(states, 60 if n is None else check_integer("n", n, 1))
     if path.ndim > 3 or kind(path.shape[2:]) != "points":
         return _strip(times, path[:, : 4 if n is None else n], 8, title, ax)
-    path = path.reshape(len(path), path.shape[1], -1)[..., :2]
+    path = path.reshape(len(path), path.shape[1], -1)
+    _check_plane(path.shape[2], density, names)
+    path = path[..., :2]
     if path.shape[2] == 1:
         drawn, (panel,) = paper.sheet(ax, (6.5, 4))
         panel.plot(times, path[:, :, 0], color=paper.BLUE, linewidth=0.7, alpha=0.4)
@@ -215,18 +220,49 @@ def strip(
 
     Raises:
         InvalidValueError: there is no state, or a number is out of range.
+        ShapeError: the states are of several shapes.
         NonFiniteError: a state is not finite.
     """
     times, path = _followed(states, check_integer("n", n, 1))
     return _strip(times, path, check_integer("steps", steps, 2), title, ax)
 
 
+def _check_plane(d: int, density: Target | None, names: Sequence[str]) -> None:
+    """Raise ShapeError where the density is not of the plane, or names are not one an entry."""
+    if density is not None and (d != 2 or density.event_shape != (2,)):
+        raise ShapeError(
+            f"a density is drawn in the plane, event shape (2,); got one of {density.event_shape} "
+            f"for points of {d} entries"
+        )
+    if names and len(names) != d:
+        raise ShapeError(f"need a name for each of the {d} entries, got {len(names)}")
+
+
+def shown_of(state: Moment, shape: torch.Size | None) -> Tensor:
+    """Return what is shown of a state, the mean of the data given it where that is known.
+
+    Args:
+        state: one of a run.
+        shape: that of the states before it.
+
+    Raises:
+        ShapeError: the state is of another shape.
+    """
+    x = state.x if state.denoised is None else state.denoised
+    if shape is not None and x.shape != shape:
+        raise ShapeError(
+            f"all states must have samples of one shape, got {tuple(shape)}, then {tuple(x.shape)}"
+        )
+    return x
+
+
 def _followed(states: Iterable[Moment], n: int) -> tuple[Tensor, Tensor]:
     """Return the times `(K,)` and the first samples on their way, `(K, n, *)`."""
-    times, path = [], []
+    times, path, shape = [], [], None
     for state in states:
         times.append(float(state.t))
-        x = state.x if state.denoised is None else state.denoised
+        x = shown_of(state, shape)
+        shape = x.shape
         path.append(paper.finite("a state", x[:n]).float())
     if not path:
         raise InvalidValueError("there is nothing to show; give the states of a run")
@@ -252,7 +288,7 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
     size = (1.9 * len(chosen), 2.4)
     drawn, panels = paper.sheet(ax, size, 1, len(chosen))
     for panel, word, row in zip(panels, words, rows, strict=True):
-        lines = row if row.ndim == 3 else row[:, None]
+        lines = row.reshape(len(row), -1, row.shape[-1] if row.ndim > 1 else 1)
         for c in range(lines.shape[1]):
             panel.plot(lines[:, c].T, color=paper.COLOURS[c % len(paper.COLOURS)], linewidth=1)
         panel.set_title(word, fontsize="small")

@@ -84,8 +84,9 @@ def points(
         raise ShapeError(f"the truth must have {d} entries, got {len(mark)}")
     if frame is not None and len(frame) != min(d, MOST):
         raise InvalidValueError(f"need a frame of {min(d, MOST)} pairs, got {len(frame)}")
+    own = None if frame is None else [paper.interval("ends of a frame", ends) for ends in frame]
     shown = min(d, MOST)
-    ends = frame_of(sets, density, mark) if frame is None else list(frame)
+    ends = frame_of(sets, density, mark) if own is None else own
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
 
     size = (5.2, 3.6) if d == 1 else (5.0, 5.0) if d == 2 else (1.0 + 1.6 * shown,) * 2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import door
-from scoresde.errors import InvalidValueError
+from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
 from scoresde.plot.paper import Axes, Figure
 from scoresde.sde import SDE
@@ -98,7 +98,8 @@ def levels(
         The figure.
 
     Raises:
-        InvalidValueError: there is no curve.
+        InvalidValueError: there is no curve, or a noise level is not above 0.
+        ShapeError: a curve has no point.
         NonFiniteError: a number is NaN or infinite.
     """
     if not curves:
@@ -106,7 +107,7 @@ def levels(
     drawn, (panel,) = paper.sheet(ax, (6.5, 4))
     lowest = []
     for i, (label, points) in enumerate(curves.items()):
-        x, y, low, high = _columns(label, points)
+        x, y, low, high = _columns(f"the curve {label}", points)
         tone = paper.COLOURS[i % len(paper.COLOURS)]
         panel.plot(x, y, marker=".", color=tone, label=paper.plain(label))
         if float(y.min()) > 0:  # where an interval ends below 0, a logarithmic axis has no place
@@ -114,7 +115,7 @@ def levels(
         panel.fill_between(x, low, high, color=tone, alpha=0.2, linewidth=0)
         lowest.append(float(y.min()))
     if floor:
-        x, y, _, _ = _columns("floor", floor)
+        x, y, _, _ = _columns("the floor", floor)
         panel.plot(x, y, color=paper.GREY, linestyle=":", label="the least possible")
         panel.fill_between(x, y, 0, color=paper.GREY, alpha=0.15, linewidth=0)
         lowest.append(float(y.min()))
@@ -133,5 +134,9 @@ def levels(
 
 
 def _columns(name: str, points: Series) -> tuple[Tensor, ...]:
+    if not points:
+        raise ShapeError(f"{name} must have at least one point")
     rows = sorted(points)
+    if rows[0][0] <= 0:
+        raise InvalidValueError(f"{name} must be at noise levels above 0, got {rows[0][0]:g}")
     return tuple(paper.vector(name, column) for column in zip(*rows, strict=True))

@@ -26,6 +26,7 @@ USUAL: Mapping[Kind, int] = {"points": 1000, "signals": 12, "images": 16, "volum
 """How many samples one picture shows well: points as many as show a law, signals one by one."""
 
 
+@door
 def kind(event_shape: Sequence[int]) -> Kind:
     """Return what samples of a shape are drawn as.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from scoresde import plot
-from scoresde.errors import ScoreSDEError
 from scoresde.result import page
 from scoresde.sampling.doors import sample
 from scoresde.score import ScoreModel, device_of
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["model_page"]
 
-# Samples by what they are, and the evaluations and seconds that they may cost.
+# Samples by what they are, and the numbers, evaluations and seconds that they may cost.
 _N: Mapping[str, int] = {"points": 500, "signals": 8, "images": 8, "volumes": 2}
-_STEPS, _SECONDS = 12, 3.0
+_NUMBERS, _STEPS, _SECONDS = 2**21, 12, 3.0
 
 
 def model_page(model: ScoreModel) -> str:
@@ -45,14 +45,19 @@ def model_page(model: ScoreModel) -> str:
 
 
 def _samples(model: ScoreModel) -> Figure | None:
-    """Draw a few samples, or nothing where that takes long or cannot be."""
+    """Draw a few samples, or nothing where that takes long or cannot be.
+
+    A network of somebody else's can fail in any way; the table of what the model is stays.
+    """
     n = _N[plot.kind(model.event_shape)]
+    if n * math.prod(model.event_shape) > _NUMBERS:
+        return None
     kinds = model.facts.conditions or {}
     label = {k: torch.arange(n) % v.n for k, v in kinds.items() if isinstance(v, Classes)}
     levels = model.sde.levels
     steps = _STEPS if levels is None else min(_STEPS, levels - 1)
-    x = torch.zeros(n, *model.event_shape, device=device_of(model))
     try:
+        x = torch.zeros(n, *model.event_shape, device=device_of(model))
         with torch.no_grad():
             start = time.perf_counter()
             model(x, model.sde.T, {k: v.to(x.device) for k, v in label.items()} or None)
@@ -63,5 +68,5 @@ def _samples(model: ScoreModel) -> Figure | None:
             model, None, sampler, n=n, steps=steps, seed=0, condition=label or None, progress=False
         ).cpu()
         return plot.samples(drawn, transform=model.transform, names=model.columns)
-    except ScoreSDEError:  # as where the network asks for a condition
+    except Exception:  # as where the network asks for a condition
         return None

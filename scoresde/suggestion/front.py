@@ -59,7 +59,9 @@ class Suggestion(NoiseLevels):
 
     def loss(self) -> Callable[..., Tensor]:
         """Return what a `Trainer` is to lower."""
-        weight = edm(Moments(*self.data.moments()).mean_variance())
+        # in the precision in which the model holds them, for the same run to the last bit
+        moments = (torch.as_tensor(m, dtype=torch.float32) for m in self.data.moments())
+        weight = edm(Moments(*moments).mean_variance())
         return partial(dsm_loss, weight=weight, law=self.law)
 
     def _repr_html_(self) -> str:

@@ -241,7 +241,7 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
             "beside which float32 loses what parts them; standardize the data, as by "
             "data.load(..., standardize=True) or --standardize",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         return sigma_max / 10, "a tenth of sigma_max: float32 resolves nothing finer so far from 0"
     if chosen > sigma_max / 10:

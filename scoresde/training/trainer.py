@@ -197,6 +197,7 @@ class Trainer(Generic[ScoreT]):
     def _stopped(self) -> bool:
         return bool(self.held_out and self.held_out.stopped)
 
+    @door
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make updates, and return the averaged score.
 
@@ -213,7 +214,7 @@ class Trainer(Generic[ScoreT]):
             The score with the averaged weights, in eval mode and frozen.
 
         Raises:
-            InvalidValueError: `steps` is no integer of at least 0.
+            InvalidTypeError, InvalidValueError: An argument is of another type, or `steps` below 0.
             TrainingError: The loss, its gradient or a weight is no longer finite, or samples have
                 changed unseen; says where.
             MemoryLimitError: A step does not fit into memory.
