@@ -420,3 +420,31 @@ def vectors_of_two(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         ScoreModel(MLP(2, hidden=(4,)), VESDE(), (2,)).save_pretrained(folder)
     return str(folder)
+
+
+def simulations(path, seed):
+    theta = np.random.default_rng(seed).normal(size=(60, 2)).astype("f4")
+    np.savez(path, theta=theta, x=(theta @ np.ones((2, 3))).astype("f4"))
+
+
+@pytest.mark.global_rng
+def test_a_run_is_asked_about_a_file_of_the_arrays_that_it_was_trained_on(tmp_path, capsys):
+    for name, seed in (("mine.npz", 0), ("new.npz", 1)):
+        simulations(tmp_path / name, seed)
+    words = ["--data", str(tmp_path / "mine.npz"), "--sample", "theta"]
+    run = str(tmp_path / "run")
+    assert main(["train", *words, "--out", run, "--steps", "2", "--channels", "8"]) == 0
+    capsys.readouterr()
+    new = ["--data", str(tmp_path / "new.npz")]
+    assert main(["likelihood", run, *new, "--n", "2", "--tol", "0.1"]) == 0
+    assert "new.npz, 60 samples" in capsys.readouterr().out
+
+
+def test_the_command_after_a_check_has_the_options_of_the_check(tmp_path, capsys):
+    simulations(tmp_path / "mine.npz", 0)
+    source = str(tmp_path / "mine.npz")
+    options = ["--sample", "theta", "--missing", "drop", "--standardize"]
+    assert main(["data", "check", source, *options]) == 0
+    words = shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
+    assert words[:4] == ["scoresde", "train", "--data", source]
+    assert all(option in words for option in options)

@@ -76,7 +76,13 @@ class CheckData:
             problems = "1 problem" if count == 1 else f"{count} problems"
             raise DataError(f"training on {self.source} would fail, by {problems}")
         conditions = [word for given in self.condition for word in ("--condition", given)]
-        named = {"--split": self.split, "--size": self.size}
+        named = {
+            "--split": self.split,
+            "--size": self.size,
+            "--sample": self.sample,
+            "--layout": self.layout,
+            "--missing": None if self.missing == "raise" else self.missing,
+        }
         words = [word for k, v in named.items() if v is not None for word in (k, v)]
         words += ["--standardize"] if self.standardize else []
         then("train", "train", "--data", self.source, *words, *conditions, "--out", "run")

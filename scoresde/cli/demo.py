@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from scoresde.cli.look import PICTURES
 from scoresde.cli.options import Seed, Steps
 from scoresde.cli.sample import check_out, cost, draw
 from scoresde.cli.terminal import tell, then
+from scoresde.cli.threads import choose
 from scoresde.score import ScoreModel, load
 
 __all__ = ["Demo"]
@@ -59,25 +59,4 @@ def _prepare(model: ScoreModel) -> str:
     if features.get("avx512_bf16") or features.get("amx_bf16"):
         model.autocast = torch.bfloat16
     precision = "float32" if model.autocast is None else "bfloat16"
-    return f"in {precision}, threads: {_choose_threads(model)}"
-
-
-@torch.no_grad()
-def _choose_threads(model: ScoreModel) -> int:
-    """Choose one thread or two, whichever is faster here and now.
-
-    Two are, except where they wait for a core that others use: then they are many times slower.
-    """
-    x = torch.zeros(64, *model.event_shape)
-    t = torch.full((64,), model.sde.T)
-    label = torch.zeros(64, dtype=torch.long)
-    seconds = {}
-    for threads in range(1, min(2, torch.get_num_threads()) + 1):
-        torch.set_num_threads(threads)
-        model(x, t, {"label": label})  # the first call of all sets things up
-        start = time.perf_counter()
-        model(x, t, {"label": label})
-        seconds[threads] = time.perf_counter() - start
-    best = min(seconds, key=seconds.__getitem__)
-    torch.set_num_threads(best)
-    return best
+    return f"in {precision}, threads: {choose(model)}"

@@ -104,7 +104,7 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
     if trained:
         share = run is not None and run.config.keeping.held_out
         cure = "leave --data out for the part that it held out" if share else (
-            "take data that were kept apart"
+            "take data that were kept apart, or train with --held-out 0.1"
         )  # fmt: skip
         warnings.warn(
             f"the model was trained on {source}: what it knows by heart looks perfect here; {cure}",
@@ -157,9 +157,9 @@ def _read(
     command: Asks, run: RunConfig | None, source: str, split: str | None, model: ScoreModel
 ) -> Data:
     """Return the data of a source in the units of the model, read as the run of the model does."""
-    own = run is not None and run.data.source == source
     config = replace(
-        run.data if run is not None and own else DataConfig(source=source),
+        DataConfig(source=source) if run is None else run.data,
+        source=source,
         condition=tuple(_words(command, run, source)),
         size=_size(command, run, source),
         split=split,

@@ -77,6 +77,8 @@ def in_options(message: str, options: Collection[str]) -> str:
     Examples:
         >>> in_options("choose batch_size=8, or condition={'label': 'dog'}", ["--batch-size"])
         'choose --batch-size 8, or --condition label=dog'
+        >>> in_options("leave out weight, condition={'weight': ['weight']}", ["--weight"])
+        'leave out weight, --condition weight=weight,'
     """
 
     def spelt(found: re.Match[str]) -> str:
@@ -97,12 +99,15 @@ def in_options(message: str, options: Collection[str]) -> str:
 _QUOTES = "'\""
 _CONDITION = re.compile(r"condition=\{'(\w+)': (\[[^]]*\]|'[^']*'|[^}]*)\}")
 # not within a longer word, a path or quotes
-_ARGUMENT = re.compile(r"(?<![\w./='\"`-])([a-z][a-z_]*)(?:(=)('[^']*'|[\w.+-]*\w)?)?(?![\w/=])")
+_ARGUMENT = re.compile(
+    r"(?<!--condition )(?<![\w./='\"`-])([a-z][a-z_]*)(?:(=)('[^']*'|[\w.+-]*\w)?)?(?![\w/=])"
+)
 
 
 def _listed(text: str) -> str:
-    """Return `['a', 'b']` as `a,b`."""
-    return ",".join(part.strip(f" {_QUOTES}") for part in text.strip("[]").split(","))
+    """Return `['a', 'b']` as `a,b`, and `['a']` as `a,`, which is a vector of one."""
+    parts = [part.strip(f" {_QUOTES}") for part in text.strip("[]").split(",")]
+    return ",".join(parts) + ("," if text.startswith("[") and len(parts) == 1 else "")
 
 
 def _harmless(line: str) -> str:

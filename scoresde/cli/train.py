@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import time
 from collections.abc import Sequence
@@ -10,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
-from scoresde import distributed
+from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
 from scoresde.cli.terminal import tell, then
+from scoresde.cli.threads import choose
 from scoresde.data import Data
 from scoresde.data.data_check import remarks
-from scoresde.errors import ScoreSDEError
+from scoresde.errors import CheckpointError, ScoreSDEError
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.progress import duration
@@ -79,6 +82,7 @@ class Train:
         for remark in remarks(data, model.sde):
             _say(f"remark: {remark}")
         config = run.config
+        self._choose_threads(model, config.batch_size)
         trainer = Trainer(
             model, data, config, loss=run.loss(model), folder=self.out, callbacks=callbacks
         )
@@ -106,6 +110,21 @@ class Train:
         done, last = f"{trainer.step:,}", f"{trainer.step - first:,}"
         _say(f"done: {done} steps, the last {last} in {duration(seconds)}")
         then("see samples", "sample", self.out, "--out", "samples.png")
+
+    def _choose_threads(self, model: ScoreModel, batch: int) -> None:
+        """Compute by as many threads as the run did before, or by as many as are fastest."""
+        if distributed.device().type != "cpu" or distributed.size() > 1:
+            return
+        before = checkpoint.steps_in(self.out) if self.out.is_dir() else []
+        if not before:
+            usual = torch.get_num_threads()
+            if (best := choose(model, min(batch, 64))) != usual:
+                _say(f"threads: {best}, which are faster here and now than {usual}")
+            return
+        with contextlib.suppress(CheckpointError):  # which the training tells
+            threads = checkpoint.load_tensors(before[-1][1])[1].get("threads")
+            if type(threads) is int and threads <= torch.get_num_threads():
+                torch.set_num_threads(max(1, threads))
 
     def _describe(self) -> None:
         """Write the card again, by now with the last picture."""

@@ -278,8 +278,8 @@ class Trainer(Generic[ScoreT]):
                     self._guard.check_data(self.step, self.data)
                     self._save(last=last)
             if (told := stop.agreed()) is not None:
-                kept = f"saved in {self.folder}" if self.folder else "from which train() goes on"
-                stop.end(f"{told.name} at step {self.step}, {kept}")
+                kept = f"saved in {self.folder}, from which a new run" if self.folder else "train()"
+                stop.end(f"{told.name} at step {self.step:,}; {kept} goes on")
         return self.model
 
     @contextlib.contextmanager
