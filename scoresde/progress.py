@@ -20,7 +20,8 @@ from tqdm import TqdmWarning
 from tqdm.std import tqdm
 
 from scoresde import distributed
-from scoresde.checks import check_range
+from scoresde.checks import check_range, quoted
+from scoresde.errors import InvalidTypeError
 
 __all__ = ["Progress", "duration", "each", "hidden", "in_notebook", "showing"]
 
@@ -75,11 +76,16 @@ def showing(
         keep: Whether a finished bar stays.
         delay: Seconds before the bar appears.
 
+    Raises:
+        InvalidTypeError: `show` is none of these.
+
     Examples:
         >>> with showing(3, "counting", show=False) as progress:
         ...     for _ in range(3):
         ...         progress.update()
     """
+    if not (show is None or isinstance(show, bool)):
+        raise InvalidTypeError(f"progress must be True, False or None, got {quoted(show)}")
     if show is None and (_HIDDEN.get() or not distributed.is_main()):
         show = False
     stream = sys.stderr

@@ -511,7 +511,7 @@ def test_images_of_odd_sizes_are_resized_for_a_model_as_they_were_for_its_traini
     if command[0] != "suggest":
         capsys.readouterr()
         assert main([*command, photos, "--size", "5"]) == 1
-        assert "but the model's have (3, 4, 4); images are resized by --size" in said(capsys)
+        assert "but the model's have (3, 4, 4); resize them" in said(capsys)
 
 
 def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, capsys):

@@ -81,6 +81,7 @@ def test_a_folder_may_grow_but_holds_no_more_than_was_asked_for(tmp_path, n):
         draw(tmp_path, n)
     assert draw(tmp_path, 10) == []
     assert draw(tmp_path, n, scratch=True) in ([4], [8], [])
+    assert draw(tmp_path, n) == []
     Shards(tmp_path, n, 4).remove()
     assert not tmp_path.exists()
 

@@ -736,6 +736,14 @@ def test_a_number_of_updates_that_is_none_is_refused_before_the_first(steps):
     assert trainer.step == 0
 
 
+@pytest.mark.parametrize("progress", ["yes", 1, 0.0])
+def test_a_progress_that_is_no_answer_is_refused_before_the_first_update(progress):
+    trainer = Trainer(make(), data(), CONFIG)
+    with pytest.raises(InvalidTypeError, match="progress must be True, False or None, got"):
+        trainer.train(progress=progress)
+    assert trainer.step == 0
+
+
 def test_what_is_no_model_or_configuration_is_refused():
     with pytest.raises(InvalidValueError, match=r"knows no SDE of its own; .* `facts = Facts"):
         Trainer(make().net, data())

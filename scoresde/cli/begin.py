@@ -40,7 +40,7 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples have shape {data.event_shape}, but those of {source} have "
-            f"{model.event_shape}; images are resized by --size"
+            f"{model.event_shape}; resize them, image files by --size"
         )
     if model.transform == Identity() != data.transform:
         raise InvalidValueError(

@@ -114,7 +114,7 @@ class Evaluate:
         return least
 
     def _drawn(self, model: ScoreModel, real: Data, source: str, least: int) -> Path:
-        """Return the folder of the samples, drawn as far as they are not there yet.
+        """Return the folder of the samples, drawn where those of this request are not there.
 
         Of a conditional model they are drawn under the conditions of the data that are the floor,
         so that samples and floor differ by nothing else.
@@ -134,7 +134,7 @@ class Evaluate:
                 seed=self.seed,
                 batch_size=self.batch_size,
             )
-            command.fill()
+            command.fill(scratch=True)  # as the report is replaced, too
             return folder
         floor = real[floor_of(len(real), n, seed=self.seed)]
         given = conditions_of(floor, source, model)
@@ -156,7 +156,7 @@ class Evaluate:
             "condition": checkpoint.digest(dict(given), "", 0)[:16],
             "batch_size": self.batch_size,
         }
-        Shards(folder, n, self.batch_size).draw(chunk, request)
+        Shards(folder, n, self.batch_size).draw(chunk, request, scratch=True)
         return folder
 
     def _features(self, lesson: Data | None, real: Data) -> Features | None:

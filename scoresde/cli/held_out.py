@@ -175,7 +175,8 @@ def _read(
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "
-            f"but the model's have {model.event_shape}; images are resized by --size"
+            f"but the model's have {model.event_shape}; resize them, image files by "
+            "--size where the command has it"
         )
     return data
 

@@ -98,8 +98,12 @@ class Sample:
         if run_of(self.checkpoint) is not None:
             then("compare samples with data", "evaluate", self.checkpoint)
 
-    def fill(self) -> None:
-        """Draw and write."""
+    def fill(self, *, scratch: bool = False) -> None:
+        """Draw and write.
+
+        Args:
+            scratch: Whether samples of another request in the folder are replaced.
+        """
         for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
             if value is not None:
                 check_integer(name, value, 1)
@@ -136,7 +140,7 @@ class Sample:
             x = shown(self.out, drawn.x, model)
             return {"x": x} if drawn.label is None else {"x": x, "y": drawn.label}
 
-        missing = shards.draw(chunk, self._request(model, given), scratch=in_file)
+        missing = shards.draw(chunk, self._request(model, given), scratch=in_file or scratch)
         if not distributed.is_main():
             return
         if in_file:

@@ -116,8 +116,9 @@ def options_of(kind: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for part in re.split(r"\n\s*(?=--?[a-z])", text)[1:]:
         first, _, _ = part.partition("\n  " + 8 * " ")  # then it is explained
-        choices = re.search(r"\{([\w\s,-]*)\}", first)
-        words = re.sub(r"\s", "", choices[1]).split(",") if choices else []
+        choices = re.search(r"(?:(auto)\|)?\{([\w\s,-]*)\}", first)
+        words = re.sub(r"\s", "", choices[2]).split(",") if choices else []
+        words = ["auto", *words] if choices and choices[1] else words
         for name in re.findall(r"--[a-z][\w-]*", re.split(r"\s{2,}|\{", first)[0]):
             found[name] = words
     return found

@@ -71,7 +71,8 @@ class Shards:
         Args:
             chunk: The tensors `(len(rows), *)` of the samples `rows`, by name.
             request: All that samples depend on beside their number; what JSON can hold.
-            scratch: Whether shards of another request are drawn again, rather than refused.
+            scratch: Whether shards of another request are drawn again, and those beyond `n`
+                removed, rather than refused.
 
         Returns:
             How many shards were missing.
@@ -125,6 +126,9 @@ class Shards:
         found = {k: self._length(k, request, scratch) for k in range(len(self))}
         own = {self.path(k) for k in found}
         many = [path for path in self._there() if path not in own]
+        if scratch:
+            for path in many:
+                path.unlink(missing_ok=True)
         many += [self.path(k) for k, length in found.items() if length > len(self.rows(k))]
         if many and not scratch:
             raise InvalidValueError(

@@ -197,7 +197,6 @@ class Trainer(Generic[ScoreT]):
     def _stopped(self) -> bool:
         return bool(self.held_out and self.held_out.stopped)
 
-    @door
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make updates, and return the averaged score.
 
@@ -214,7 +213,8 @@ class Trainer(Generic[ScoreT]):
             The score with the averaged weights, in eval mode and frozen.
 
         Raises:
-            InvalidTypeError, InvalidValueError: An argument is of another type, or `steps` below 0.
+            InvalidValueError: `steps` is no integer of at least 0.
+            InvalidTypeError: `progress` is neither True, False nor None.
             TrainingError: The loss, its gradient or a weight is no longer finite, or samples have
                 changed unseen; says where.
             MemoryLimitError: A step does not fit into memory.
