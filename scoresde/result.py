@@ -47,6 +47,9 @@ class Result(abc.ABC):
         checkpoint.write_json(path, self.as_json())
         return Path(path)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self).partition(chr(10))[0]})"
+
     def _repr_html_(self) -> str:
         """Return the table and the picture as a notebook shows them."""
         return page(str(self), self.plot())

@@ -37,8 +37,9 @@ from scoresde.metrics import (
     inception,
     sliced_wasserstein,
 )
-from scoresde.metrics.evaluation import FIGURES
-from scoresde.metrics.resampling import estimate
+from scoresde.metrics.evaluation import FIGURES, Comparison
+from scoresde.metrics.interval import share_interval
+from scoresde.metrics.resampling import Estimate, estimate
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -186,7 +187,7 @@ def covered(truths, metrics, draw, n, reps, resamples=40):
         for metric in metrics:
             for name, values in metric(x, y, *rows).items():
                 if name in truths:
-                    _, *limits, square = FIGURES[name]
+                    _, *limits, square, _ = FIGURES[name]
                     found = estimate(values, limits=limits, square=square, samples=n)
                     hits[name] += found.low <= truths[name] <= found.high
     return {name: count / reps for name, count in hits.items()}
@@ -249,6 +250,46 @@ def test_samples_of_the_exact_law_are_as_far_as_the_floor():
         figures += len(found)
     # one in twenty, and fewer for the distances, whose intervals are too wide here
     assert starred <= 0.1 * figures
+
+
+@given(st.integers(2, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilsons_interval_solves_its_equation_and_has_a_width(case):
+    k, n = case
+    share = k / n
+    t = scipy.stats.norm.ppf(0.975)
+    low, high = share_interval(share, n, 0.95)
+    assert 0 <= low <= share <= high <= 1
+    assert high - low > 1 / (n + t**2)
+    for end in {low, high} - {0.0, 1.0}:
+        assert (share - end) ** 2 == pytest.approx(t**2 * end * (1 - end) / n, abs=1e-9)
+
+
+def test_shares_on_which_all_halves_agree_have_an_interval_and_no_star_for_one_sample():
+    real = torch.rand(200, 2, generator=torch.Generator().manual_seed(1))
+    x = torch.cat([real[:100] + 1e-6, torch.full((1, 2), 5.0)])[1:]
+    found = evaluate(x, real, metrics=["neighbours"], resamples=4, progress=False)
+    for name in ("precision", "coverage", "recall"):
+        row = found[name]
+        for part in (row.samples, row.floor):
+            low, high = share_interval(part.value, 100, 0.95)
+            assert 0 <= part.low <= low < high <= part.high <= 1
+        assert row.gap.high - row.gap.low > 0.03
+    assert -0.1 < found["precision"].gap.value < 0.1
+    assert not found["precision"].differs
+    assert not Comparison(*[Estimate(0.5, 0.5, 0.5)] * 3).differs
+
+
+def test_the_table_says_what_may_be_taken_amiss():
+    found = evaluate(
+        randn(20, 200, seed=1), randn(40, 200, seed=2), metrics=["kid", "mmd"], resamples=4,
+        progress=False,
+    )  # fmt: skip
+    text = str(found)
+    assert "kid is meant for the features of a network" in text
+    negative = any(min(row.samples.value, row.floor.value) < 0 for row in found.values())
+    assert ("may be negative" in text) == negative
+    assert repr(found).count("\n") == 0
+    assert len(repr(found)) < 200
 
 
 # What evaluate reads

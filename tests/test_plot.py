@@ -1,6 +1,7 @@
 """Pictures: what stands where in them, of which size they are, and what they refuse to draw."""
 
 import io
+import itertools
 import math
 import sys
 
@@ -58,7 +59,7 @@ def test_a_picture_holds_every_image_enlarged_in_its_place(
     n, channels, height, width, columns, scale, seed
 ):
     levels = torch.randint(0, 256, (n, channels, height, width), generator=generator(seed))
-    drawn = plot.images(levels / 127.5 - 1, columns=columns, scale=scale)
+    drawn = plot.images(levels / 127.5 - 1, columns=columns, scale=scale, limits=(-1.0, 1.0))
     picture = pixels(drawn)
     columns = min(columns, n)
     rows = math.ceil(n / columns)
@@ -109,7 +110,121 @@ def test_channels_that_are_no_colours_stand_side_by_side():
     x = torch.stack([torch.full((4, 4), -1.0), torch.full((4, 4), 1.0)])[None]
     picture = pixels(plot.images(x, scale=2))
     assert (picture[2:10, 2:10] == 0).all()
-    assert (picture[2:10, 10:18] == 255).all()
+    assert (picture[2:10, 12:20] == 255).all()
+
+
+GREY_AND_MORE = [
+    ("grey", (1, 8, 8), 40.0, 120.0), ("colour", (3, 8, 8), 40.0, 120.0),
+    ("volume", (1, 4, 4, 4), 40.0, 120.0), ("field", (1, 8, 8), 1e-3, 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "shape", "size", "shift"), GREY_AND_MORE)
+def test_images_of_any_values_look_alike_by_either_name_and_are_not_black_and_white(
+    name, shape, size, shift
+):
+    x = size * normal(4, *shape) + shift
+    own = plot.volumes if name == "volume" else plot.images
+    picture = pixels(own(x, columns=2))
+    np.testing.assert_array_equal(picture, pixels(plot.samples(x, columns=2)))
+    inside = picture[:, : picture.shape[1] // 2]
+    share = np.isin(inside, (0, 255)).mean()
+    assert share < 0.5
+    assert len(np.unique(inside)) > 30
+
+
+def test_the_place_between_and_below_slices_is_empty_and_not_dark():
+    volume = torch.full((1, 1, 2, 3, 5), -1.0)
+    drawn = plot.volumes(volume, scale=10, limits=(-1.0, 1.0))
+    picture = pixels(drawn)
+    rows = picture[2:32]
+    black, white = (rows == 0).all(-1), (rows == 255).all(-1)
+    # across depth 3 x 5, across height 2 x 5, across width 2 x 3
+    assert black.sum() == 100 * (15 + 10 + 6)
+    assert white.any()
+
+
+def test_channels_that_have_no_place_are_said():
+    texts = [text.get_text() for text in plot.samples(normal(4, 12, 6, 6)).axes[0].texts]
+    assert "the first 8 of 12 channels" in texts
+
+
+def test_a_note_below_a_picture_of_pixels_is_not_cut_off():
+    drawn = plot.samples(normal(5, 300, 2))
+    pixels(drawn)
+    (note,) = drawn.axes[0].texts
+    assert "signals are" in note.get_text()
+    box = note.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= drawn.bbox.width
+    assert 0 <= box.y0
+
+
+def as_array(x):
+    return x.numpy()
+
+
+def as_list(x):
+    return x.tolist()
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 30), (1, 6, 6), (1, 3, 4, 5)])
+@pytest.mark.parametrize("form", [as_array, as_list, list, scoresde.data.Data])
+def test_arrays_lists_and_data_are_drawn_as_tensors_are(shape, form):
+    x = normal(5, *shape)
+    want = pixels(plot.samples(x), dpi=32)
+    np.testing.assert_array_equal(pixels(plot.samples(form(x)), dpi=32), want)
+
+
+def test_data_stand_in_their_units_beside_samples_that_are_brought_there():
+    units = Standardize((10.0, 20.0), (2.0, 3.0))
+    raw = units.inverse(normal(50, 2))
+    data = scoresde.data.Data(raw, transform=units, columns=["height", "mass"])
+    left, right = plot.samples({"data": data, "samples": normal(50, 2)}, transform=units).axes
+    own, samples = (panel.collections[-1].get_offsets() for panel in (left, right))
+    np.testing.assert_allclose(own, raw, rtol=1e-5)
+    np.testing.assert_allclose(samples, raw, rtol=1e-5)
+    assert (left.get_xlabel().split("\n")[0], left.get_ylabel()) == ("height", "mass")
+
+
+@pytest.mark.parametrize("draw", [plot.images, plot.volumes, plot.signals, plot.points])
+def test_every_function_draws_in_the_units_of_the_data(draw):
+    shapes = {plot.images: (1, 6, 6), plot.volumes: (1, 3, 3, 3), plot.signals: (1, 9)}
+    x, units = normal(20, *shapes.get(draw, (2,))), Range(0.0, 80.0)
+    want = pixels(draw(units.inverse(x.double())), dpi=32)
+    np.testing.assert_array_equal(pixels(draw(x, transform=units), dpi=32), want)
+
+
+# Labels
+
+
+@pytest.mark.parametrize("form", [as_list, as_array, lambda labels: labels])
+@pytest.mark.parametrize("shape", [(1, 6, 6), (1, 3, 4, 5)])
+def test_labels_stand_above_the_images_of_every_set(shape, form):
+    labels = form(torch.tensor([7, 8, 7]))
+    x = normal(3, *shape)
+    drawn = plot.samples({"data": x, "samples": x}, labels=labels)
+    texts = [text.get_text() for text in drawn.axes[0].texts]
+    assert (texts.count("7"), texts.count("8")) == (4, 2)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (3,), (2, 30)])
+@pytest.mark.parametrize("sets", [1, 2])
+def test_labels_are_colours_in_the_legend(shape, sets):
+    x, labels = normal(30, *shape), [i % 3 for i in range(30)]
+    drawn = plot.samples(x if sets == 1 else {"data": x, "samples": x}, labels=labels)
+    legends = [panel.get_legend() for panel in drawn.axes if panel.get_legend() is not None]
+    (legend,) = legends
+    words = [text.get_text() for text in legend.get_texts()]
+    for label in "012":
+        assert any(label in word.split(":")[0].replace(",", "").split() for word in words)
+
+
+def test_of_more_kinds_than_colours_the_last_ones_are_together():
+    drawn = plot.points(normal(60, 2), labels=[i % 20 for i in range(60)])
+    sizes = {c.get_label(): len(c.get_offsets()) for c in drawn.axes[0].collections}
+    assert len(sizes) <= 10
+    assert sum(sizes.values()) == 60
+    assert sizes["others"] == 33
 
 
 # Any shape
@@ -211,6 +326,18 @@ def test_one_sample_that_ran_away_does_not_shrink_the_others_and_is_counted():
     assert "of 1,000 lie outside" in axes.get_xlabel()
 
 
+@pytest.mark.parametrize("names", [(), ("height", "mass")])
+@pytest.mark.parametrize("sets", [1, 2, 3])
+def test_what_stands_below_points_is_not_cut_off(names, sets):
+    x = normal(1000, 2)
+    x[:3] = 1e6
+    drawn = plot.samples({f"set {i}": x for i in range(sets)}, names=names, title="step 100")
+    pixels(drawn)
+    for panel in drawn.axes:
+        assert "lie outside" in panel.get_xlabel()
+        assert panel.xaxis.label.get_window_extent().y0 >= 0
+
+
 @pytest.mark.parametrize(("scale", "even"), [(1.0, True), (1e4, False)])
 def test_axes_have_one_scale_unless_one_entry_spreads_much_more(scale, even):
     axes = plot.points(normal(500, 2) * torch.tensor([1.0, scale])).axes[0]
@@ -259,6 +386,46 @@ def test_runs_of_every_shape_are_drawn_and_filmed(tmp_path, shape):
     with Image.open(plot.animate(run(), tmp_path / "run.gif")) as film:
         assert film.n_frames in (3, 4)  # the start, two steps, and the end if that looks new
         assert max(film.size) >= 480
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (2, 30)])
+def test_the_panels_of_a_film_stay_where_they_are_and_the_axes_never_widen(
+    tmp_path, monkeypatch, shape
+):
+    seen = []
+    encoded = plot.paper.encoded
+
+    def spied(drawn, kind):
+        content = encoded(drawn, kind)
+        seen.append([(p.bbox.extents, p.get_xlim(), p.get_ylim()) for p in drawn.axes])
+        return content
+
+    monkeypatch.setattr(plot.paper, "encoded", spied)
+    score = Gaussian(torch.zeros(shape), var=0.5).at(VESDE())
+    run = [*scoresde.trajectory(score, sampler="euler", n=5, steps=4, seed=0)]
+    with Image.open(plot.animate(run, tmp_path / "film.gif")) as film:
+        assert film.n_frames >= 4
+    for before, after in itertools.pairwise(seen):
+        for (place, *wide), (same, *narrow) in zip(before, after, strict=True):
+            np.testing.assert_allclose(place, same, atol=0.5)
+            axis = 1 if len(shape) == 2 else 0
+            assert np.ptp(narrow[axis]) <= np.ptp(wide[axis]) * (1 + 1e-6)
+
+
+def test_the_last_state_of_a_film_and_of_a_strip_is_said_to_be_denoised(tmp_path):
+    score = Gaussian(torch.zeros(1, 6, 6), var=0.5).at(VESDE())
+    run = [*scoresde.trajectory(score, sampler="euler", n=1, steps=2, seed=0)]
+    assert "denoised" in plot.animate(run, tmp_path / "film.html").read_text()
+    assert any("denoised" in text.get_text() for text in plot.strip(run).axes[0].texts)
+
+
+def test_a_picture_of_a_part_of_the_entries_says_so():
+    states = [State(torch.tensor(t), normal(3, 3) * t**4) for t in (1.0, 0.5)]
+    axes = plot.trajectory(states).axes[0]
+    assert "the first 2 of 3 entries; logarithmic beyond" in axes.get_xlabel()
+    states = [State(torch.tensor(t), normal(3, 2, 30)) for t in (1.0, 0.5)]
+    legend = plot.trajectory(states).axes[-1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["channel 0", "channel 1"]
 
 
 def test_paths_end_at_the_last_state():
@@ -356,6 +523,15 @@ def test_a_curve_of_any_length_is_drawn_and_others_join_it(n):
     assert plot.curve([1.0, -1.0, 0.5], name="bits").axes[0].get_yscale() == "linear"
 
 
+@pytest.mark.parametrize("values", [[0.9802, 0.9766], [-2.0, -2.01], [3.0]])
+def test_a_small_change_of_a_loss_looks_small(values):
+    axes = plot.curve(values).axes[0]
+    low, high = axes.get_ylim()
+    assert max(values) - min(values) < 0.1 * (high - low)
+    assert low < min(values) <= max(values) < high
+    assert ("logarithmic" in axes.get_ylabel()) == (axes.get_yscale() == "log")
+
+
 def test_a_bar_is_as_high_as_its_number():
     panels = {"one": {"samples": (1.0, 0.5, 2.0), "floor": (4.0, 3.9, 4.1)}}
     axes = plot.bars(panels, title="high and low").axes[0]
@@ -433,6 +609,7 @@ def test_figures_are_drawn_without_pyplot_and_its_global_state(monkeypatch):
 
 def test_a_notebook_finds_the_picture_of_a_figure():
     drawn = plot.points(normal(5, 2))
+    assert repr(drawn) == "<Figure of 1 panel>"
     assert drawn._repr_png_().startswith(b"\x89PNG")
 
 
@@ -486,7 +663,14 @@ def run_of(*shapes):
     [
         (lambda: plot.images(torch.zeros(2, 4)), ShapeError, r"\(N, C, H, W\).*got \(2, 4\)"),
         (lambda: plot.images(IMAGES[:0]), ShapeError, r"at least one number.*\(0, 1, 4, 4\)"),
-        (lambda: plot.images(IMAGES.numpy()), InvalidTypeError, "x must be a tensor"),
+        (lambda: plot.images({1, 2}), InvalidTypeError, "must be a tensor, an array, a list.*Data"),
+        (lambda: plot.samples("moons"), InvalidTypeError, r"got 'moons'; of a table or a file"),
+        (lambda: plot.images(torch.zeros(9, 2, 50)), ShapeError, "signals of 2 channels"),
+        (lambda: plot.images(IMAGES, labels="ab"), InvalidTypeError, "labels must be a sequence"),
+        (lambda: plot.volumes({"a": IMAGES[None]}, labels=[1, 2]), ShapeError, "got 2 labels"),
+        (lambda: plot.trajectory(POINTS), InvalidTypeError, "the states of a run.*plot.samples"),
+        (lambda: plot.animate(POINTS, "a.gif"), InvalidTypeError, "the states of a run"),
+        (lambda: plot.strip(iter([])), InvalidValueError, "read only once"),
         (lambda: plot.images(IMAGES / 0), NonFiniteError, "images holds NaN or infinity"),
         (lambda: plot.images(IMAGES, columns=0), InvalidValueError, "columns.*got 0"),
         (lambda: plot.images(IMAGES, scale=1.5), InvalidTypeError, r"scale.*got 1\.5"),

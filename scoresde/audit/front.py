@@ -21,6 +21,7 @@ from scoresde.progress import showing
 from scoresde.score import evaluating
 from scoresde.sde import SDE, Condition, Score, facts, process_of
 from scoresde.sde.spacings import even_times
+from scoresde.sde.words import sde_in_words
 from scoresde.targets import Target
 
 __all__ = ["audit"]
@@ -125,7 +126,7 @@ def audit(
             learnt = [known.look(t) for t in times]
         drawn = held.draw(grid, marks, samples)
     found = levels_of(sde, times, x, sights, learnt, drawn)
-    return Audit(found, str(sde), math.prod(x.shape[1:]), len(x), samples, last)
+    return Audit(found, sde_in_words(sde), math.prod(x.shape[1:]), len(x), samples, last)
 
 
 def _check(

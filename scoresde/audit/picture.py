@@ -88,7 +88,8 @@ def picture(audit: Audit) -> Figure:
     apart.axhline(0, color=paper.INK, linewidth=0.8)
     apart.set(ylabel="distance of samples")
 
-    faults = [*levels[0].z, "SDE-ODE"]
+    faults = [name for name in levels[0].z if name != "memory" or levels[0].memory is not None]
+    faults.append("SDE-ODE")
     marks = [(a.ratio, name) for a in levels for name in a.failed]
     marks += [(a.ratio, "SDE-ODE") for a in levels if a.agreement.z > a.limit]
     failed.scatter([r for r, _ in marks], [faults.index(n) for _, n in marks], marker="s", c=_BAD)

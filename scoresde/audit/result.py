@@ -94,7 +94,7 @@ class Level:
         return max(self.findings.avoidable, self.findings.bias, key=lambda e: e.value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit(Result):
     """All levels, from the largest noise down.
 

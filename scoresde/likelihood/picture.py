@@ -54,6 +54,6 @@ def picture(found: LogProb) -> Figure:
         panel.ticklabel_format(axis="x", scilimits=(-2, 4))
         panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.3, color=paper.GREY)
-    drawn.suptitle(f"{len(order):,} log-densities in {found.dimensions} dimensions",
-                   fontsize="medium", color=paper.INK)  # fmt: skip
+    title = str(found).partition("\n")[0]
+    drawn.suptitle(title, fontsize="medium", color=paper.INK)
     return drawn

@@ -27,7 +27,7 @@ _PARTS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LogProb(Result):
     """Log-densities of a batch, with what is uncertain about each.
 
@@ -52,15 +52,22 @@ class LogProb(Result):
     def __str__(self) -> str:
         if not len(self.value):
             return "no log-densities"
-        mean, error = self.mean()
+        own, one = float(self.error.mean()), len(self.value) == 1
         parts = [f"  {float(part.mean()):<8.2g} {told(name)}" for name, part in self.parts.items()]
-        text = (
-            f"{len(self.value):,} log-densities in {self.dimensions} dimensions\n"
-            f"mean {mean:.5g} ± {error:.2g} nats, from {float(self.value.min()):.5g} to "
-            f"{float(self.value.max()):.5g}\n"
-            f"of one ± {float(self.error.mean()):.2g} nats, 95 %{', of which' if parts else ''}"
-        )
-        return "\n".join([text, *parts])
+        count = f"{len(self.value):,} {'log-density' if one else 'log-densities'}"
+        plural = "" if self.dimensions == 1 else "s"
+        text = [f"{count} in {self.dimensions} dimension{plural}"]
+        which = ", of which" if parts else ""
+        if one:
+            text.append(f"{float(self.value):.5g} ± {own:.2g} nats, 95 %{which}")
+        else:
+            mean, error = self.mean()
+            text += [
+                f"mean {mean:.5g} ± {error:.2g} nats, from {float(self.value.min()):.5g} to "
+                f"{float(self.value.max()):.5g}",
+                f"of one ± {own:.2g} nats, 95 %{which}",
+            ]
+        return "\n".join([*text, *parts])
 
     def _entries(self) -> dict[str, Any]:
         parts = {name: part.tolist() for name, part in self.parts.items()}

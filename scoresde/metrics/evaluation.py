@@ -13,7 +13,7 @@ from scoresde.result import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Sheet
 
-__all__ = ["FIGURES", "Comparison", "Evaluation", "Figure"]
+__all__ = ["FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
@@ -24,13 +24,18 @@ class Figure(NamedTuple):
         low: The least that it can be on average.
         high: The largest.
         square: Whether it estimates the square of a distance.
+        share: Whether it is a share of the samples, or of as many data.
     """
 
     good: str
     low: float = float("-inf")
     high: float = float("inf")
     square: bool = False
+    share: bool = False
 
+
+OWN = "the samples themselves"
+"""What the features are where there is no map."""
 
 _SQUARE = Figure("small", low=0, square=True)
 
@@ -41,11 +46,11 @@ FIGURES: Mapping[str, Figure] = {
     "kid": _SQUARE,
     "energy": _SQUARE,
     "sliced": _SQUARE,
-    "precision": Figure("large", 0, 1),
-    "recall": Figure("large", 0, 1),
+    "precision": Figure("large", 0, 1, share=True),
+    "recall": Figure("large", 0, 1, share=True),
     "density": Figure("large", low=0),
-    "coverage": Figure("large", 0, 1),
-    "copied": Figure("at the floor", 0, 1),
+    "coverage": Figure("large", 0, 1, share=True),
+    "copied": Figure("at the floor", 0, 1, share=True),
     "nearer": Figure("at the floor", 0, 1),
 }
 """The figures of the metrics here, by name."""
@@ -64,11 +69,11 @@ class Comparison(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Return whether the interval of the difference is to one side of 0."""
-        return self.gap.low > 0 or self.gap.high < 0
+        """Return whether there is an interval of the difference, to one side of 0."""
+        return self.gap.low < self.gap.high and (self.gap.low > 0 or self.gap.high < 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(Result, Mapping[str, Comparison]):
     """Describe how far samples are from data: for each figure a `Comparison`, by name.
 
@@ -123,7 +128,23 @@ class Evaluation(Result, Mapping[str, Comparison]):
             if self.resamples
             else []
         )
-        return "\n".join([head, "", *lines, *foot])
+        return "\n".join([head, "", *lines, *foot, *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        """Return what a newcomer may take amiss in the table."""
+        said = []
+        squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
+        if any(min(row.samples.value, row.floor.value) < 0 for row in squares):
+            said.append(
+                "squares of distances are estimated without bias, so that those near 0 may be "
+                "negative"
+            )
+        if "kid" in self and self.features == OWN:
+            said.append(
+                "kid is meant for the features of a network; of raw samples in many dimensions it "
+                "depends on the largest numbers, and mmd says more"
+            )
+        return said
 
     def _cell(self, estimate: Estimate) -> str:
         return str(estimate) if self.resamples else f"{estimate.value:.3g}"

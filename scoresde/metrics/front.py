@@ -13,9 +13,10 @@ from scoresde.checks import check_integer, check_name, check_range, door, named,
 from scoresde.data import Data, Identity, Transform, order
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.metrics.checks import same_units
-from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation, Figure
+from scoresde.metrics.evaluation import FIGURES, OWN, Comparison, Evaluation, Figure
 from scoresde.metrics.fidelity import inception
 from scoresde.metrics.frechet import Frechet
+from scoresde.metrics.interval import difference_interval, share_interval
 from scoresde.metrics.kernels import Kernel
 from scoresde.metrics.laws import Sliced
 from scoresde.metrics.memory import Memory
@@ -139,13 +140,14 @@ def evaluate(
     for metric in each(chosen, "comparing", unit="metric", show=progress):
         found, floor = _found(metric, x, y, rows, others), _found(metric, z, y, floor_rows, others)
         for name, values in found.items():
-            _, low, high, square = FIGURES.get(name, Figure(""))
-            figures[name] = Comparison(
-                sure(values, limits=(low, high), square=square),
-                sure(floor[name], limits=(low, high), square=square),
-                sure(values - floor[name], limits=(low - high, high - low)),
-            )
-    what = "the samples themselves" if features is None else _name(features)
+            _, low, high, square, share = FIGURES.get(name, Figure(""))
+            pair = [sure(of, limits=(low, high), square=square) for of in (values, floor[name])]
+            gap = sure(values - floor[name], limits=(low - high, high - low))
+            if share and resamples:
+                gap = gap.within(difference_interval(pair[0].value, pair[1].value, n, level))
+                pair = [part.within(share_interval(part.value, n, level)) for part in pair]
+            figures[name] = Comparison(pair[0], pair[1], gap)
+    what = OWN if features is None else _name(features)
     return Evaluation(figures, n, own.shape[1], what, seed, resamples, level)
 
 
@@ -211,7 +213,17 @@ def _read(
     seen: dict[str, tuple[bool, float]],
 ) -> Tensor:
     parts = []
-    with showing(None, f"features of {name}", unit="sample", show=progress) as bar:
+    total = (
+        len(source)
+        if isinstance(source, Data)
+        else source.shape[:1].numel()
+        if isinstance(source, Tensor)
+        else None
+    )
+    # what takes no second, or is refused at once, needs no bar
+    with showing(
+        total, f"features of {name}", unit="sample", show=progress, delay=1.0
+    ) as bar:  # fmt: skip
         for part in features_of(name, source, features, units, seen):
             parts.append(part)
             bar.update(len(part))

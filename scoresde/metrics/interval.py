@@ -25,7 +25,7 @@ from scoresde.checks import check_range, door
 from scoresde.errors import NonFiniteError, ShapeError
 from scoresde.metrics.checks import finite
 
-__all__ = ["mean_interval", "student"]
+__all__ = ["difference_interval", "mean_interval", "share_interval", "student"]
 
 
 @door
@@ -79,6 +79,34 @@ def student(level: float, freedom: float) -> float:
     from scipy.special import stdtrit  # slow to import
 
     return float(stdtrit(freedom, (1 + level) / 2))
+
+
+def share_interval(share: float, n: int, level: float) -> tuple[float, float]:
+    """Return Wilson's interval for a probability of which a share was seen in n independent cases.
+
+    It has a width where all cases, or none, are of one kind (Wilson 1927,
+    doi:10.1080/01621459.1927.10502953).
+
+    Examples:
+        >>> low, high = share_interval(1.0, 100, 0.95)
+        >>> round(low, 3), high
+        (0.963, 1.0)
+    """
+    t = student(level, math.inf)
+    middle = (share + t**2 / (2 * n)) / (1 + t**2 / n)
+    reach = t * math.sqrt(share * (1 - share) / n + t**2 / (4 * n**2)) / (1 + t**2 / n)
+    return min(max(middle - reach, 0.0), share), max(min(middle + reach, 1.0), share)
+
+
+def difference_interval(one: float, other: float, n: int, level: float) -> tuple[float, float]:
+    """Return the interval for the difference of two probabilities, of n cases each.
+
+    It is made of Wilson's two (Newcombe 1998, method 10,
+    doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I).
+    """
+    (low, high), (least, most) = (share_interval(p, n, level) for p in (one, other))
+    gap = one - other
+    return gap - math.hypot(one - low, most - other), gap + math.hypot(high - one, other - least)
 
 
 def _undone(g: float, lean: float) -> float:

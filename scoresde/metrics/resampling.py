@@ -28,7 +28,12 @@ chosen on a dozen pairs of laws at n = 100.
 Drawing rows with replacement repeats them, which no comparison here stands: a row repeated is its
 own neighbour at distance 0, pairs of one row enter the means over different pairs, and the bias of
 the Fréchet distance is added once more. How often the intervals hold the truth is counted by
-`examples/benchmarks/coverage_metrics.py`. They say nothing where all halves agree.
+`examples/benchmarks/intervals`.
+
+Halves agree where all samples, or none, are of one kind, as they are for a precision of 1. A share
+of n samples has at least the uncertainty of n independent cases: its interval holds that of Wilson,
+and the interval of the difference of two such shares that of Newcombe (`metrics.interval`). Of
+other figures on which all halves agree nothing is known, and no difference is said to be one.
 """
 
 from __future__ import annotations
@@ -56,6 +61,10 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+    def within(self, ends: tuple[float, float]) -> Estimate:
+        """Return it with an interval that holds another one too."""
+        return Estimate(self.value, min(self.low, ends[0]), max(self.high, ends[1]))
 
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"

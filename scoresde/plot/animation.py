@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer, check_range, door
-from scoresde.errors import InvalidValueError
 from scoresde.plot import paper
-from scoresde.plot.paths import Moment, shown_of
-from scoresde.plot.scatter import MOST, points
-from scoresde.plot.shapes import USUAL, kind, samples
+from scoresde.plot.kinds import MOST, USUAL, kind
+from scoresde.plot.paths import Moment, moments, words
+from scoresde.plot.scatter import Frame, points, squared
+from scoresde.plot.shapes import samples
 from scoresde.units import Transform
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def animate(
 ) -> Path:
     """Write a run from noise to data as a film, which stays at the samples for a while at its end.
 
-    The frame follows the samples, as noise may be far wider than data. States are read one by one,
-    at most twice as many as frames are kept, and of these only the samples that are shown.
+    The frame narrows with the samples, as noise may be far wider than data. States are read one by
+    one, at most twice as many as frames are kept, and of these only the samples that are shown.
 
     Args:
         states: what `scoresde.trajectory` yields.
@@ -58,11 +59,13 @@ def animate(
         scale: how many pixels a side of one pixel of an image gets; without it enough for 600.
 
     Returns:
-        The path.
+        The path, which a notebook shows by `IPython.display.Image(path)`, or by
+        `IPython.display.IFrame(path, 640, 640)` where it is a page.
 
     Raises:
-        InvalidValueError: there is no state, a number is out of range, or the file has another
-            ending or cannot be written.
+        InvalidTypeError: they are no states.
+        InvalidValueError: there is no state, as in a run that was read before, a number is out of
+            range, or the file has another ending or cannot be written.
         NonFiniteError: a state is not finite.
         ShapeError: the states are of several shapes.
 
@@ -81,10 +84,8 @@ def animate(
     check_integer("frames", frames, 2)
     check_range("seconds", seconds, "(0, 600]")
     shots = list(_thinned(states, frames, None if n is None else check_integer("n", n, 1)))
-    if not shots:
-        raise InvalidValueError("there is nothing to show; give the states of a run")
     view = _View(transform, names, columns, scale)
-    pictures = (view.picture(shot) for shot in shots)
+    pictures = map(view.picture, shots, view.frames([shot.x for shot in shots]))
     pause = max(20, round(1000 * seconds / len(shots)))
     write = _gif if path.suffix.lower() == ".gif" else _page
     return paper.write(path, write(pictures, pause, [shot.word for shot in shots]))
@@ -107,32 +108,58 @@ class _View:
     columns: int | None
     scale: int | None
 
-    def picture(self, shot: _Shot) -> Image:
+    def frames(self, states: list[Tensor]) -> list[Frame]:
+        """Return for each state the ends of the axes, which never widen on the way to the last."""
+        found: list[Frame] = []
+        for x in reversed(states):
+            ends = self._ends(x)
+            if found:
+                ends = [
+                    (min(a, c), max(b, d)) for (a, b), (c, d) in zip(ends, found[-1], strict=True)
+                ]
+            found.append(ends)
+        return [squared(ends) for ends in found[::-1]]
+
+    def _ends(self, x: Tensor) -> Frame:
+        """Return the ends of the axes of one state: of each entry, each channel, or of a pixel."""
+        what = kind(x.shape[1:])
+        if what in ("images", "volumes"):
+            # noise that is wider than the data would be black and white and nothing else
+            reach = max(1.0, float(np.quantile(x.abs().numpy(), 0.99)))
+            return [(-reach, reach)]
+        x = x.double() if self.transform is None else self.transform.inverse(x).double()
+        if what == "points":
+            rows = x.reshape(len(x), -1).T[:MOST]
+        else:
+            rows = x.reshape(len(x), -1, x.shape[-1]).transpose(0, 1).flatten(1)
+        low, high = rows.amin(1), rows.amax(1)
+        edge = (0.05 * (high - low)).clamp(min=1e-3 * (1 + float(rows.abs().max())))
+        return list(zip((low - edge).tolist(), (high + edge).tolist(), strict=True))
+
+    def picture(self, shot: _Shot, frame: Frame) -> Image:
         """Return one frame."""
         from PIL import Image
 
-        x, limits = shot.x, None
-        what = kind(x.shape[1:])
-        if what == "points" and self.transform is not None:
-            x = self.transform.inverse(x)
+        what = kind(shot.x.shape[1:])
         if what == "points":
-            flat = x.reshape(len(x), -1).double()
-            low, high = flat.amin(0), flat.amax(0)
-            edge = (0.05 * (high - low)).clamp(min=1e-3 * (1 + high.abs().max()))
-            frame = list(zip((low - edge).tolist(), (high + edge).tolist(), strict=True))[:MOST]
+            flat = shot.x if self.transform is None else self.transform.inverse(shot.x)
+            flat = flat.reshape(len(flat), -1).double()
             drawn = points(flat, names=self.names, frame=frame, title=shot.word)
-            if flat.shape[1] == 2:  # where numbers of other widths do not shake the panel
-                drawn.set_layout_engine("none")
-                drawn.axes[0].set_position((0.15, 0.12, 0.8, 0.8))
         elif what == "signals":
-            drawn = samples(x, transform=self.transform, names=self.names, title=shot.word)
+            drawn = samples(shot.x, transform=self.transform, names=self.names, title=shot.word)
+            for panel, (low, high) in zip(drawn.axes, frame, strict=False):
+                panel.set_ylim(low, high)
         else:
-            # noise that is wider than the data would be black and white and nothing else
-            reach = max(1.0, paper.span(x.flatten())[1])
-            limits = (-reach, reach)
             drawn = samples(
-                x, limits=limits, title=shot.word, columns=self.columns, scale=self.scale
+                shot.x, limits=frame[0], title=shot.word, columns=self.columns, scale=self.scale
             )
+        if what in ("points", "signals") and (what == "signals" or len(frame) <= 2):
+            # numbers of other widths beside the axes do not shake the panels
+            drawn.set_layout_engine("none")
+            count, wide = len(drawn.axes), 0.8 if what == "points" else 0.66
+            for i, panel in enumerate(drawn.axes):
+                high = 0.78 / count
+                panel.set_position((0.15, 0.14 + 0.78 * (count - 1 - i) / count, wide, 0.95 * high))
         with Image.open(io.BytesIO(paper.encoded(drawn, "png"))) as opened:
             return opened.convert("RGB")
 
@@ -140,19 +167,17 @@ class _View:
 def _thinned(states: Iterable[Moment], frames: int, n: int | None) -> Iterator[_Shot]:
     """Return about evenly spaced states, the first and the last among them, at most `frames`."""
     kept: list[_Shot] = []
-    last, stride, shape = None, 1, None
-    for i, state in enumerate(states):
-        x = shown_of(state, shape)
-        shape = x.shape
+    times: list[float] = []
+    last, stride = None, 1
+    for i, (t, x) in enumerate(moments(states)):
+        times = [*times[-1:], t]
         shown = x[: n or USUAL[kind(x.shape[1:])]]
-        last = _Shot(f"t = {float(state.t):.3g}", paper.finite("a state", shown).float())
+        last = _Shot(words(times)[-1], paper.finite("a state", shown).float())
         if i % stride == 0:
             kept.append(last)
         if len(kept) == 2 * frames:
             kept, stride = kept[::2], 2 * stride
-    if last is None:
-        return
-    if kept[-1] is not last:
+    if last is not None and kept[-1] is not last:
         kept.append(last)
     chosen = torch.linspace(0, len(kept) - 1, min(frames, len(kept))).round().long()
     yield from (kept[i] for i in chosen.tolist())

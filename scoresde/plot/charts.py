@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,8 @@ def curve(
 ) -> Figure:
     """Draw a noisy curve and its running mean over a fiftieth of it.
 
-    The axis is logarithmic where all values are positive. Curves that are drawn into one Axes have
+    The axis is logarithmic where all values are positive, and says so. It spans no less than half
+    of the values, so that small changes look small. Curves that are drawn into one Axes have
     colours of their own.
 
     Args:
@@ -70,13 +72,30 @@ def curve(
     positive = bool((y > 0).all()) and (first or axes.get_yscale() == "log")
     if axes.get_xscale() == "linear":
         axes.locator_params(axis="x", integer=True)
-    axes.set(xlabel="step", ylabel=name, yscale="log" if positive else "linear")
+    axes.set(
+        xlabel="step", ylabel=f"{name}, logarithmic" if positive else name,
+        yscale="log" if positive else "linear",
+    )  # fmt: skip
+    _widened(axes)
     paper.decades(axes.yaxis)
     axes.grid(alpha=0.3, color=paper.GREY)
     if title is not None:
         axes.set_title(title, fontsize="medium")
     paper.legend(axes)
     return drawn
+
+
+def _widened(axes: Axes) -> None:
+    """Give the upright axis room around all curves, and at least half of their size."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    low, high = float(values.min()), float(values.max())
+    if axes.get_yscale() == "log":
+        reach = max((high / low) ** 0.55, 1.3)
+        middle = (low * high) ** 0.5
+        axes.set_ylim(middle / reach, middle * reach)
+        return
+    reach = max(0.55 * (high - low), 0.25 * max(abs(low), abs(high))) or 1.0
+    axes.set_ylim((low + high) / 2 - reach, (low + high) / 2 + reach)
 
 
 @door

@@ -12,7 +12,9 @@ from torch import Tensor
 from scoresde.checks import door
 from scoresde.errors import ShapeError
 from scoresde.plot import paper
-from scoresde.plot.paper import Axes, Figure, Sets
+from scoresde.plot.paper import Axes, Figure
+from scoresde.plot.sets import Labels, Sets, given, groups, words_of
+from scoresde.units import Transform
 
 __all__ = ["beside", "signals"]
 
@@ -24,10 +26,11 @@ _LINES, _CHANNELS, _SORTED = 12, 6, 10_000
 def signals(
     x: Sets,
     *,
+    transform: Transform | None = None,
     at: Tensor | Sequence[float] | None = None,
     truth: Tensor | None = None,
     names: Sequence[str] = (),
-    labels: Sequence[str] = (),
+    labels: Labels = (),
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -39,10 +42,11 @@ def signals(
     Args:
         x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. Of more than six
             channels the first six are drawn.
+        transform: the map to the units of the data, in which they are then drawn.
         at: where along the axis the values are, `(T,)`; 0 to T - 1 without it.
         truth: one signal `(C, T)` or `(T,)`, drawn above all.
         names: what the channels are.
-        labels: what each signal is, `(N,)`, in the legend where they are lines of one set.
+        labels: what each signal is, `(N,)`, words or integers: each kind has its own colour.
         title: written above.
         ax: where to draw; a new figure without it.
 
@@ -51,6 +55,7 @@ def signals(
 
     Raises:
         ShapeError: an argument is of another shape.
+        InvalidTypeError: `x` is of another type.
         NonFiniteError: a number is NaN or infinite.
         InvalidValueError: there is nothing to show.
 
@@ -60,10 +65,13 @@ def signals(
         >>> len(plot.signals(walks, names=["east", "north"]).axes)
         2
     """
-    sets = {k: v[:, None] if v.ndim == 2 else v for k, v in paper.sets_of("x", x).items()}
+    found = given("x", x, transform)
+    sets = {k: v[:, None] if v.ndim == 2 else v for k, v in found.sets.items()}
     first = next(iter(sets.values()))
-    if any(part.ndim != 3 for part in sets.values()):
+    if first.ndim != 3:
         raise ShapeError(f"x must be of shape (N, C, T) or (N, T), got {tuple(first.shape)}")
+    words = words_of(labels, sets)
+    names = names or (found.names if len(found.names) == first.shape[1] else ())
     _, channels, length = first.shape
     times = torch.arange(float(length)) if at is None else paper.vector("at", at)
     if len(times) != length:
@@ -75,31 +83,35 @@ def signals(
         raise ShapeError(f"the truth must be of shape {(channels, length)}")
     shown = min(channels, _CHANNELS)
     drawn, panels = paper.sheet(ax, (7.0, 1.2 + 1.9 * shown), shown)
-    for i, (label, part) in enumerate(sets.items()):
-        tone = paper.colour(i, len(sets))
-        own = labels if len(sets) == 1 and len(labels) == len(part) else ()
+    parts = groups(sets, words)
+    for i, (label, part) in enumerate(parts.items()):
+        tone = paper.colour(i, len(parts))
         for c, panel in enumerate(panels):
-            _channel(panel, times, part[:, c], tone, paper.plain(label), own)
+            _channel(panel, times, part[:, c], tone, paper.plain(label))
     for c, panel in enumerate(panels):
         if line is not None:
             panel.plot(times, line[c], color=paper.ink(panel), linewidth=1.4, label="the truth")
-    _finish(panels, times, names, channels)
+    _finish(panels, times, names, channels, "step" if at is None else "")
     paper.legend(panels[0])
     if title is not None:
         (panels[0] if ax is None else ax).set_title(title, fontsize="medium")
     return drawn
 
 
-def beside(sets: dict[str, Tensor], names: Sequence[str], title: str | None) -> Figure:
+def beside(
+    sets: dict[str, Tensor], names: Sequence[str], words: Sequence[str], title: str | None
+) -> Figure:
     """Return sets of signals `(N, C, T)` in columns, which have their axes in common."""
     _, channels, length = next(iter(sets.values())).shape
     times, shown, count = torch.arange(float(length)), min(channels, _CHANNELS), len(sets)
     drawn, panels = paper.sheet(None, (1 + 4.5 * count, 1.2 + 1.9 * shown), shown, count)
-    for i, (label, part) in enumerate(sets.items()):
-        column = panels[i::count]
+    for i, (label, whole) in enumerate(sets.items()):
+        column, parts = panels[i::count], groups({"": whole}, words)
         for c, panel in enumerate(column):
-            _channel(panel, times, part[:, c], paper.colour(i, count), "", ())
-        _finish(column, times, names if i == 0 else (), channels if i == 0 else 1)
+            for j, (word, part) in enumerate(parts.items()):
+                tone = paper.colour(j, len(parts)) if words else paper.colour(i, count)
+                _channel(panel, times, part[:, c], tone, paper.plain(word))
+        _finish(column, times, names if i == 0 else (), channels if i == 0 else 1, "step")
         column[0].set_title(paper.plain(label), fontsize="medium")
     for c in range(shown):
         row = panels[c * count : (c + 1) * count]
@@ -112,31 +124,29 @@ def beside(sets: dict[str, Tensor], names: Sequence[str], title: str | None) -> 
     return drawn
 
 
-def _finish(panels: list[Axes], times: Tensor, names: Sequence[str], channels: int) -> None:
+def _finish(
+    panels: list[Axes], times: Tensor, names: Sequence[str], channels: int, along: str
+) -> None:
     """Write what the channels are beside the panels, and the times below the last one."""
     for c, panel in enumerate(panels):
         panel.set_ylabel(paper.plain(names[c]) if names else f"channel {c}" if channels > 1 else "")
         panel.grid(alpha=0.3, color=paper.GREY)
         if len(times) > 1:
             panel.set_xlim(float(times.min()), float(times.max()))
+        if along:
+            panel.locator_params(axis="x", integer=True)
         if c < len(panels) - 1:
             panel.set_xticklabels([])
-    if channels > len(panels):
-        panels[-1].set_xlabel(f"the first {len(panels)} of {channels} channels")
+    rest = f"the first {len(panels)} of {channels} channels" if channels > len(panels) else ""
+    panels[-1].set_xlabel("\n".join(filter(None, [along, rest])))
 
 
-def _channel(
-    ax: Axes, times: Tensor, x: Tensor, tone: str, label: str, labels: Sequence[str]
-) -> None:
+def _channel(ax: Axes, times: Tensor, x: Tensor, tone: str, label: str) -> None:
     """Draw one channel `(N, T)` of one set."""
     dot = "." if len(times) == 1 else ""
     if len(x) <= _LINES:
-        kinds = list(dict.fromkeys(labels))
         for i, row in enumerate(x):
             word = label if i == 0 else None
-            if labels:
-                tone = paper.COLOURS[kinds.index(labels[i]) % len(paper.COLOURS)]
-                word = paper.plain(labels[i]) if labels.index(labels[i]) == i else None
             ax.plot(times, row, marker=dot, color=tone, linewidth=1.1, alpha=0.85, label=word)
         return
     x = x[:: math.ceil(len(x) / _SORTED)]
@@ -147,7 +157,8 @@ def _channel(
     ax.fill_between(
         times, lower, upper, color=tone, alpha=0.25, linewidth=0, label=None if label else "50 %"
     )
-    for row in x[:3]:
-        ax.plot(times, row, color=tone, linewidth=0.6, alpha=0.6)
-    name = f"{label}: median, 50, 90 %" if label else "median"
+    for i, row in enumerate(x[:3]):
+        word = None if label or i else "three of them"
+        ax.plot(times, row, color=tone, linewidth=0.6, alpha=0.6, label=word)
+    name = f"{label}: median, 50, 90 %,\nthree of them" if label else "median"
     ax.plot(times, middle, marker=dot, color=tone, linewidth=1.8, label=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,10 @@ from torch import Tensor
 from scoresde.checks import check_integer, door
 from scoresde.errors import ShapeError
 from scoresde.plot import paper
-from scoresde.plot.paper import Axes, Figure, Sets
+from scoresde.plot.kinds import kind
+from scoresde.plot.paper import Axes, Figure
+from scoresde.plot.sets import Given, Labels, Sets, given, words_of
+from scoresde.units import Transform
 
 __all__ = ["images", "volumes"]
 
@@ -31,10 +34,11 @@ _CHANNELS = 8
 def images(
     x: Sets,
     *,
+    transform: Transform | None = None,
     columns: int | None = None,
     scale: int | None = None,
-    limits: tuple[float, float] | None = (-1.0, 1.0),
-    labels: Sequence[str] = (),
+    limits: tuple[float, float] | None = None,
+    labels: Labels = (),
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -44,12 +48,16 @@ def images(
         x: `(N, 1, H, W)` grey or `(N, 3, H, W)` colour; `(N, H, W)` is grey too, and of other
             numbers of channels the first eight stand side by side, in grey. Or several sets by
             name, one beside the other.
+        transform: the map to the units of the data, in which they are then drawn.
         columns: images per row of a set; about a square without it.
         scale: how many pixels a side of one pixel gets, without blur; without it enough for a
             picture of 600 pixels. What would be beyond 4,096 is left out, and it is said.
-        limits: what is black and white, beyond which all is the same; of bytes 0 and 255. None
-            takes 99 % of the values, and shows grey images in colours with a scale beside them.
-        labels: what each image is, `(N,)`, written above it; an empty one is not.
+        limits: what is black and white, beyond which all is the same. Without it that of the
+            transform where it tells; else 0 and 255 of bytes, -1 and 1 where the values reach
+            between 0.5 and 1.5 from 0, and for others 99 % of them: of grey images in colours with
+            a scale beside them, of others the ends are written below.
+        labels: what each image is, `(N,)`, words or integers, written above it; an empty one is
+            not. They hold for every set.
         title: written above.
         ax: where to draw; a new figure without it.
 
@@ -57,7 +65,8 @@ def images(
         The figure.
 
     Raises:
-        ShapeError: `x` has another shape.
+        ShapeError: `x` has another shape, that of signals too, or labels have.
+        InvalidTypeError: `x` is of another type.
         NonFiniteError: a number is NaN or infinite.
         InvalidValueError: `columns` or `scale` is below one, or the limits are no interval.
 
@@ -67,28 +76,31 @@ def images(
         >>> (picture.get_size_inches() * picture.dpi).tolist()
         [662.0, 458.0]
     """
-    if isinstance(x, Tensor) and x.dtype == torch.uint8 and limits == (-1.0, 1.0):
-        limits = (0.0, 255.0)
-    sets = {label: _flat(part) for label, part in paper.sets_of("images", x).items()}
-    limits = None if limits is None else paper.interval("limits", limits)
-    ends = paper.span(torch.cat([p.flatten() for p in sets.values()])) if limits is None else limits
-    grey = next(iter(sets.values())).shape[1] == 1
-    lut = _palette() if limits is None and grey else None
-    parts = {
-        label: _mosaic(part, columns, scale, ends, list(labels) if len(sets) == 1 else [], lut)
-        for label, part in sets.items()
-    }
-    return _sheet(parts, title, ends if lut is not None else None, ax)
+    what = given("images", x, transform)
+    event = tuple(what.first.shape[1:])
+    if len(event) == 2 and kind(event) == "signals":
+        raise ShapeError(
+            f"samples of shape {event} are signals of {event[0]} channels; use plot.signals, or "
+            "x[:, None] where they are grey images"
+        )
+    note = ""
+    if len(event) == 3 and event[0] > _CHANNELS:
+        note = f"the first {_CHANNELS} of {event[0]} channels"
+    elif len(event) > 1 and event[-1] <= 8 <= event[-2] / event[-1]:
+        note = f"images of {event[-2]} x {event[-1]} pixels; signals are (N, channels, steps)"
+    sets = {label: _flat(part) for label, part in what.sets.items()}
+    return _drawn(sets, what, columns, scale, limits, labels, note, title, ax)
 
 
 @door
 def volumes(
     x: Sets,
     *,
+    transform: Transform | None = None,
     columns: int | None = None,
     scale: int | None = None,
     limits: tuple[float, float] | None = None,
-    labels: Sequence[str] = (),
+    labels: Labels = (),
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -97,9 +109,10 @@ def volumes(
     Args:
         x: `(N, C, D, H, W)`; or several sets by name. Axes between the channels and the last three
             are cut in their middle. One or three channels are grey or colour, others side by side.
+        transform: as of `images`, as are the following.
         columns: volumes per row.
-        scale: as of `images`, as are the following.
-        limits: what is black and white; None takes 99 % of the values, with a scale.
+        scale: how many pixels a side of one voxel gets.
+        limits: what is black and white.
         labels: what each is, `(N,)`.
         title: written above.
         ax: where to draw; a new figure without it.
@@ -108,16 +121,40 @@ def volumes(
         The figure.
 
     Raises:
-        ShapeError: `x` has less than five axes.
+        ShapeError: `x` has less than five axes, or labels are of another shape.
+        InvalidTypeError: `x` is of another type.
         NonFiniteError: a number is NaN or infinite.
         InvalidValueError: a number is out of range.
     """
-    given = x if isinstance(x, Mapping) else {"": x}
-    sets = {label: _slices(part) for label, part in paper.sets_of("volumes", given).items()}
-    shown = sets if isinstance(x, Mapping) else sets[""]
-    return images(
-        shown, columns=columns, scale=scale, limits=limits, labels=labels, title=title, ax=ax
-    )
+    what = given("volumes", x, transform)
+    channels = what.first.shape[1]
+    note = "each by its slices across depth, height and width"
+    if channels > _CHANNELS:
+        note += f"; the first {_CHANNELS} of {channels} channels"
+    sets = {label: _flat(_slices(part)) for label, part in what.sets.items()}
+    return _drawn(sets, what, columns, scale, limits, labels, note, title, ax)
+
+
+def _drawn(
+    sets: dict[str, Tensor], what: Given, columns: int | None, scale: int | None,
+    limits: Limits | None, labels: Labels, note: str, title: str | None, ax: Axes | None,
+) -> Figure:  # fmt: skip
+    """Draw images `(N, 1 or 3, h, w)`, where what is NaN stays empty."""
+    words = words_of(labels, sets)
+    known = what.limits if limits is None else paper.interval("limits", limits)
+    ends = paper.span(torch.cat([part.flatten() for part in what.sets.values()]))
+    if known is None and 0.5 <= max(map(abs, ends)) <= 1.5:
+        known = (-1.0, 1.0)
+    grey = next(iter(sets.values())).shape[1] == 1
+    lut = _palette() if known is None and grey else None
+    if known is None and not grey:
+        black, white = (f"{end:.3g}" for end in ends)
+        note = "; ".join([*([note] if note else []), f"from {black} to {white}"])
+    parts = {
+        label: _mosaic(part, columns, scale, known or ends, words, lut)
+        for label, part in sets.items()
+    }
+    return _sheet(parts, title, ends if lut is not None else None, note, ax)
 
 
 def _slices(x: Tensor) -> Tensor:
@@ -127,12 +164,19 @@ def _slices(x: Tensor) -> Tensor:
     while x.ndim > 5:
         x = x[:, :, x.shape[2] // 2]
     d, h, w = x.shape[2:]
-    cuts = [x[:, :, d // 2], x[:, :, :, h // 2], x[..., w // 2]]
-    high = max(cut.shape[2] for cut in cuts)
-    low = float(x.min())
-    return torch.cat(
-        [torch.nn.functional.pad(c, (0, 0, 0, high - c.shape[2]), value=low) for c in cuts], 3
-    )
+    return _beside([x[:, :, d // 2], x[:, :, :, h // 2], x[..., w // 2]])
+
+
+def _beside(parts: Sequence[Tensor]) -> Tensor:
+    """Return images `(N, C, *, *)` side by side, with NaN between them and below short ones."""
+    high = max(part.shape[2] for part in parts)
+    wide = [
+        torch.nn.functional.pad(
+            part, (0, i < len(parts) - 1, 0, high - part.shape[2]), value=math.nan
+        )
+        for i, part in enumerate(parts)
+    ]
+    return torch.cat(wide, 3)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -141,10 +185,13 @@ def _flat(x: Tensor) -> Tensor:
         x = x[:, None]
     if x.ndim != 4:
         raise ShapeError(f"images must be of shape (N, C, H, W) or (N, H, W), got {tuple(x.shape)}")
-    if x.shape[1] not in (1, 3):
-        x = torch.cat([x[:, i : i + 1] for i in range(min(_CHANNELS, x.shape[1]))], 3)
     step = math.ceil(max(x.shape[2:]) / _MOST)
-    return x[..., ::step, ::step]
+    x = x[..., ::step, ::step]
+    if x.shape[1] not in (1, 3):
+        x = _beside([x[:, i : i + 1] for i in range(min(_CHANNELS, x.shape[1]))])
+        step = math.ceil(x.shape[3] / _MOST)
+        x = x[..., ::step, ::step]
+    return x
 
 
 @dataclass(frozen=True)
@@ -175,12 +222,15 @@ def _mosaic(
     x, labels = x[: rows * columns], labels[: rows * columns]
 
     low, high = limits
-    levels = (((x - low) / (high - low)).clamp(0, 1) * 255).round().to(torch.uint8)
+    empty = x.isnan().any(1).repeat_interleave(scale, 1).repeat_interleave(scale, 2).numpy()
+    share = ((x - low) / (high - low)).nan_to_num(1.0).clamp(0, 1)
+    levels = (share * 255).round().to(torch.uint8)
     shades = levels.movedim(1, -1).numpy()
     colours = np.repeat(shades, 3, -1) if shades.shape[-1] == 1 else shades
     if lut is not None:
         colours = lut[shades[..., 0]]
     big = colours.repeat(scale, 1).repeat(scale, 2)
+    big[empty] = 255
     high_, wide = height * scale, width * scale
     # a row of images with something written above has the place for it
     heads = [
@@ -212,10 +262,11 @@ def _palette() -> Pixels:
 
 
 def _sheet(
-    parts: dict[str, _Mosaic], title: str | None, bar: Limits | None, ax: Axes | None
+    parts: dict[str, _Mosaic], title: str | None, bar: Limits | None, note: str, ax: Axes | None
 ) -> Figure:
     """Draw sets of images beside each other, a pixel of theirs on each of the picture's."""
-    notes = "; ".join(part.note for part in parts.values() if part.note)
+    notes = "; ".join(dict.fromkeys([*(part.note for part in parts.values()), note]))
+    notes = notes.strip("; ")
     own = title if ax is None else None  # an Axes that is given has a place for it
     top = (_LINE if any(parts) else 0) + (_LINE + 8 if own else 0)
     inner = max(part.pixels.shape[0] for part in parts.values())
@@ -251,8 +302,9 @@ def _sheet(
     if own:
         ax.text(width // 2, _LINE, own, ha="center", va="baseline", fontsize=10, color=paper.INK)
     if bar is not None:
-        below = 1 - (top + inner - _GAP) / height
-        place = (1 + 12 / width, below, 16 / width, (inner - 2 * _GAP) / height)
+        free = min(8, inner // 8)  # half of a number, which stands at either end
+        below = 1 - (top + inner - _GAP - free) / height
+        place = (1 + 12 / width, below, 16 / width, (inner - 2 * (_GAP + free)) / height)
         _scale(ax, ax.inset_axes(place), bar)
     return drawn
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +28,9 @@ else:  # so that annotations are read without importing matplotlib
     Axes = Figure = Any
 
 __all__ = [
-    "BLUE", "COLOURS", "DPI", "GREY", "INK", "RED", "SHADE", "Axes", "Figure", "Sets",
+    "BLUE", "COLOURS", "DPI", "GREY", "INK", "RED", "SHADE", "Axes", "Figure",
     "check_suffix", "colour", "decades", "dress", "encoded", "figure", "finite", "ink", "interval",
-    "legend", "plain", "save", "sets_of", "sheet", "span", "vector", "write",
+    "legend", "plain", "save", "sheet", "span", "vector", "write",
 ]  # fmt: skip
 
 # The powers of two among the resolutions keep a picture of pixels exact.
@@ -41,9 +41,6 @@ COLOURS = (
     BLUE, RED, "#c08a1e", "#2a8a6f", "#7a4e9f", "#1f9bb5", "#8a5a44", "#c05a9d", "#6b8e23", GREY
 )  # fmt: skip
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
-
-Sets = Tensor | Mapping[str, Tensor]
-"""Samples `(N, *)`, or several sets of them by name, as data beside samples."""
 
 # Beyond this the width of a frame leaves float64.
 _LARGEST = 1e150
@@ -79,24 +76,6 @@ def finite(name: str, x: Tensor) -> Tensor:
             f"{name} reaches {float(numbers.abs().max()):.1e}, which no axis can show; divide it"
         )
     return numbers
-
-
-def sets_of(name: str, x: Sets) -> dict[str, Tensor]:
-    """Return checked sets of samples by name; one alone has the empty name.
-
-    Raises:
-        InvalidValueError: There is no set.
-        ShapeError: Their events differ in shape.
-    """
-    given = x if isinstance(x, Mapping) else {"": x}
-    if not given:
-        raise InvalidValueError("there is nothing to show; give at least one set of samples")
-    sets = {str(label): finite(f"{name} {label}".strip(), part) for label, part in given.items()}
-    events = {tuple(part.shape[1:]) for part in sets.values()}
-    if len(events) > 1:
-        shown = " and ".join(map(str, sorted(events)))
-        raise ShapeError(f"all sets must have samples of one shape, got {shown}")
-    return sets
 
 
 def interval(name: str, ends: tuple[float, float]) -> tuple[float, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,16 +11,20 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer, door
-from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.plot import paper
+from scoresde.plot.kinds import kind
 from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import Axes, Figure
-from scoresde.plot.scatter import frame_of, shade
-from scoresde.plot.shapes import kind
+from scoresde.plot.scatter import below, frame_of, shade
 from scoresde.sde import Score, facts
 from scoresde.targets import Target
 
-__all__ = ["Moment", "field", "shown_of", "strip", "trajectory"]
+__all__ = ["Moment", "field", "moments", "strip", "trajectory", "words"]
+
+
+# Pixels that a strip of volumes has from left to right, at least.
+_WIDE = 1400
 
 
 class Moment(Protocol):
@@ -56,7 +61,7 @@ def field(
     r"""Draw the score of the plane as arrows, over $p_t$ and points of it.
 
     The longer the score the longer the arrow, up to the distance between two of them, of which one
-    of the median length has almost half.
+    of the median length has almost half; that length stands below.
 
     Args:
         score: of event shape (2,).
@@ -118,6 +123,7 @@ def field(
     panel.set(xlim=ends[0], ylim=ends[1], aspect="equal" if even else "auto")
     if names:
         panel.set(xlabel=paper.plain(names[0]), ylabel=paper.plain(names[1]))
+    below(panel, f"an arrow of median length is a score of {usual:.2g}")
     panel.set_title(f"t = {t:.3g}" if title is None else title, fontsize="medium")
     return drawn
 
@@ -148,7 +154,8 @@ def trajectory(
         The figure.
 
     Raises:
-        InvalidValueError: there is no state.
+        InvalidTypeError: they are no states.
+        InvalidValueError: there is no state, as in a run that was read before.
         ShapeError: states are of several shapes, the density is not of their plane, or there are
             more or fewer names than entries.
         NonFiniteError: a state is not finite.
@@ -164,15 +171,16 @@ def trajectory(
     if path.ndim > 3 or kind(path.shape[2:]) != "points":
         return _strip(times, path[:, : 4 if n is None else n], 8, title, ax)
     path = path.reshape(len(path), path.shape[1], -1)
-    _check_plane(path.shape[2], density, names)
-    path = path[..., :2]
+    size = path.shape[2]
+    _check_plane(size, density, names)
+    path, notes = path[..., :2], [f"the first 2 of {size} entries"] if size > 2 else []
     if path.shape[2] == 1:
         drawn, (panel,) = paper.sheet(ax, (6.5, 4))
         panel.plot(times, path[:, :, 0], color=paper.BLUE, linewidth=0.7, alpha=0.4)
         panel.scatter([times[-1]] * path.shape[1], path[-1, :, 0], s=9, c=paper.RED, zorder=3)
         panel.set(xlabel="time", ylabel=paper.plain(names[0]) if names else "")
         panel.set_xlim(float(times.max()), float(times.min()))
-        _bent(panel, path, [1])
+        notes += _bent(panel, path, [1])
     else:
         drawn, (panel,) = paper.sheet(ax, (5, 5))
         start, end = path[0].T, path[-1].T
@@ -186,10 +194,13 @@ def trajectory(
         panel.scatter(end[0], end[1], s=10, c=paper.RED, linewidths=0, zorder=3, label="end")
         panel.set_box_aspect(1)
         panel.autoscale()
-        _bent(panel, path, [0, 1])
-        if names:
-            panel.set(xlabel=paper.plain(names[0]), ylabel=paper.plain(names[1]))
+        notes += _bent(panel, path, [0, 1])
+        both = names or (["$x_1$", "$x_2$"] if size > 2 else [])
+        if both:
+            panel.set(xlabel=paper.plain(both[0]) if names else both[0])
+            panel.set(ylabel=paper.plain(both[1]) if names else both[1])
         paper.legend(panel)
+    below(panel, "; ".join(notes))
     if title is not None:
         panel.set_title(title, fontsize="medium")
     return drawn
@@ -238,42 +249,57 @@ def _check_plane(d: int, density: Target | None, names: Sequence[str]) -> None:
         raise ShapeError(f"need a name for each of the {d} entries, got {len(names)}")
 
 
-def shown_of(state: Moment, shape: torch.Size | None) -> Tensor:
-    """Return what is shown of a state, the mean of the data given it where that is known.
-
-    Args:
-        state: one of a run.
-        shape: that of the states before it.
-
-    Raises:
-        ShapeError: the state is of another shape.
-    """
-    x = state.x if state.denoised is None else state.denoised
-    if shape is not None and x.shape != shape:
-        raise ShapeError(
-            f"all states must have samples of one shape, got {tuple(shape)}, then {tuple(x.shape)}"
-        )
-    return x
-
-
 def _followed(states: Iterable[Moment], n: int) -> tuple[Tensor, Tensor]:
     """Return the times `(K,)` and the first samples on their way, `(K, n, *)`."""
-    times, path, shape = [], [], None
-    for state in states:
-        times.append(float(state.t))
-        x = shown_of(state, shape)
-        shape = x.shape
+    times, path = [], []
+    for t, x in moments(states):
+        times.append(t)
         path.append(paper.finite("a state", x[:n]).float())
-    if not path:
-        raise InvalidValueError("there is nothing to show; give the states of a run")
     return torch.tensor(times), torch.stack(path)
+
+
+def moments(states: Iterable[Moment]) -> Iterator[tuple[float, Tensor]]:
+    """Yield the time and the samples of each state of a run.
+
+    Raises:
+        InvalidTypeError: They are no states.
+        InvalidValueError: There is none.
+        ShapeError: They are of several shapes.
+    """
+    state, shape = None, None
+    for state in states:
+        if not all(hasattr(state, name) for name in ("t", "x", "denoised")):
+            raise InvalidTypeError(
+                "need the states of a run, as scoresde.trajectory yields them, got "
+                f"{type(states).__name__}; samples are drawn by plot.samples"
+            )
+        x = state.x if state.denoised is None else state.denoised
+        if shape not in (None, x.shape):
+            raise ShapeError(
+                f"all states must have samples of one shape, got {tuple(shape)}, then "
+                f"{tuple(x.shape)}"
+            )
+        shape = x.shape
+        yield float(state.t), x
+    if state is None:
+        raise InvalidValueError(
+            "there is nothing to show: no state is left; a run can be read only once, so make it "
+            "anew, or keep list(run)"
+        )
+
+
+def words(times: Sequence[float]) -> list[str]:
+    """Return the times in words; the last state of a run may be the denoised one, of its time."""
+    said = [f"t = {t:.3g}" for t in times]
+    if len(times) > 1 and times[-1] == times[-2]:
+        said[-1] = "denoised"
+    return said
 
 
 def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes | None) -> Figure:
     chosen = torch.linspace(0, len(path) - 1, min(steps, len(path))).round().long()
-    words = [f"t = {float(times[i]):.3g}" for i in chosen]
-    if len(times) > 1 and times[-1] == times[-2]:
-        words[-1] = "denoised"
+    said = words(times.tolist())
+    heads = [said[i] for i in chosen]
     rows = path[chosen]
     what = kind(path.shape[2:])
     if what in ("images", "volumes"):
@@ -281,19 +307,27 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
         reach = [max(1.0, *map(abs, paper.span(row.flatten()))) for row in rows]
         x = torch.stack([row / far for row, far in zip(rows, reach, strict=True)], 1)
         draw = images if what == "images" else volumes
+        side = len(chosen) * (x.shape[-1] if what == "images" else sum(x.shape[-2:]) + x.shape[-1])
+        scale = None if what == "images" else math.ceil(_WIDE / side)
         return draw(
-            x.flatten(0, 1), columns=len(chosen), limits=(-1.0, 1.0), title=title, ax=ax,
-            labels=words + [""] * (len(chosen) * (len(x) - 1)),
+            x.flatten(0, 1), columns=len(chosen), scale=scale, limits=(-1.0, 1.0), title=title,
+            ax=ax, labels=heads + [""] * (len(chosen) * (len(x) - 1)),
         )  # fmt: skip
     size = (1.9 * len(chosen), 2.4)
     drawn, panels = paper.sheet(ax, size, 1, len(chosen))
-    for panel, word, row in zip(panels, words, rows, strict=True):
+    for panel, word, row in zip(panels, heads, rows, strict=True):
         lines = row.reshape(len(row), -1, row.shape[-1] if row.ndim > 1 else 1)
-        for c in range(lines.shape[1]):
-            panel.plot(lines[:, c].T, color=paper.COLOURS[c % len(paper.COLOURS)], linewidth=1)
+        channels = lines.shape[1]
+        for c in range(channels):
+            # of the colours those that are not of data and samples
+            tone = paper.RED if channels == 1 else paper.COLOURS[2:][c % (len(paper.COLOURS) - 2)]
+            first, *_ = panel.plot(lines[:, c].T, color=tone, linewidth=1)
+            if channels > 1:
+                first.set_label(f"channel {c}")
         panel.set_title(word, fontsize="small")
         panel.tick_params(labelsize="x-small")
         panel.grid(alpha=0.3, color=paper.GREY)
+    paper.legend(panels[-1])
     if title is not None and ax is None:
         drawn.suptitle(title, fontsize="medium", color=paper.INK)
     elif title is not None and ax is not None:
@@ -301,12 +335,16 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
     return drawn
 
 
-def _bent(ax: Axes, path: Tensor, axes: Sequence[int]) -> None:
-    """Make axes logarithmic beyond the spread of the end where the start is far wider."""
+def _bent(ax: Axes, path: Tensor, axes: Sequence[int]) -> list[str]:
+    """Make axes logarithmic beyond the spread of the end where the start is far wider.
+
+    Returns:
+        What is to be said of it.
+    """
     ends = np.abs(path[-1].flatten().numpy()).max()
     start = np.abs(path.numpy()).max()
-    if start > 8 * ends > 0:
-        for axis in axes:
-            (ax.set_xscale if axis == 0 else ax.set_yscale)(
-                "symlog", linthresh=2 * ends, linscale=2
-            )
+    if not start > 8 * ends > 0:
+        return []
+    for axis in axes:
+        (ax.set_xscale if axis == 0 else ax.set_yscale)("symlog", linthresh=2 * ends, linscale=2)
+    return [f"logarithmic beyond ±{2 * ends:.2g}"]

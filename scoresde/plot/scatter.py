@@ -11,13 +11,16 @@ from torch import Tensor
 from scoresde.checks import door
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.plot import paper
-from scoresde.plot.paper import Axes, Figure, Sets
+from scoresde.plot.kinds import MOST
+from scoresde.plot.paper import Axes, Figure
+from scoresde.plot.sets import Labels, Sets, given, groups, words_of
 from scoresde.targets import Target
+from scoresde.units import Transform
 
-__all__ = ["MOST", "Frame", "frame_of", "points"]
+__all__ = ["Frame", "below", "frame_of", "points", "squared"]
 
-# Dimensions of a corner, and dots of a scatter, at most.
-MOST, _DOTS = 6, 20_000
+# Dots of a scatter, at most.
+_DOTS = 20_000
 
 Frame = list[tuple[float, float]]
 """The two ends of every axis."""
@@ -27,9 +30,11 @@ Frame = list[tuple[float, float]]
 def points(
     x: Sets,
     *,
+    transform: Transform | None = None,
     density: Target | None = None,
     truth: Tensor | Sequence[float] | None = None,
     names: Sequence[str] = (),
+    labels: Labels = (),
     frame: Sequence[tuple[float, float]] | None = None,
     title: str | None = None,
     ax: Axes | None = None,
@@ -42,10 +47,14 @@ def points(
 
     Args:
         x: `(N, d)` or `(N,)`; or several sets by name, as data beside samples, of one d.
+        transform: the map to the units of the data, in which they are then drawn; density, truth
+            and frame are in these.
         density: the true law, of event shape `(1,)` or `(2,)`, drawn below. It sets the frame: four
             standard deviations of its components.
         truth: one point, `(d,)`, that is marked.
         names: what the entries are, written beside the axes.
+        labels: what each sample is, `(N,)`, words or integers: each kind has its own colour. They
+            hold for every set.
         frame: the two ends of each axis, in place of those that follow from x.
         title: written above.
         ax: where to draw; a new figure without it.
@@ -55,7 +64,8 @@ def points(
 
     Raises:
         ShapeError: `x` is of another shape, the density lives elsewhere, or there are more or fewer
-            names than entries.
+            names than entries, or labels than samples.
+        InvalidTypeError: `x` is of another type.
         NonFiniteError: a number is NaN or infinite.
         InvalidValueError: there is nothing to show.
 
@@ -67,7 +77,8 @@ def points(
         >>> len(picture.axes)
         1
     """
-    sets = {k: v[:, None] if v.ndim == 1 else v for k, v in paper.sets_of("x", x).items()}
+    found = given("x", x, transform)
+    sets = {k: v[:, None] if v.ndim == 1 else v for k, v in found.sets.items()}
     d = next(iter(sets.values())).shape[1:].numel()
     if any(part.ndim != 2 for part in sets.values()):
         shape = tuple(next(iter(sets.values())).shape)
@@ -77,6 +88,7 @@ def points(
             f"the density must live where the points do, event shape {(d,)}, on the line or in the "
             f"plane; got {density.event_shape}"
         )
+    names = names or (found.names if len(found.names) == d else ())
     if names and len(names) != d:
         raise ShapeError(f"need a name for each of the {d} entries, got {len(names)}")
     mark = None if truth is None else paper.vector("truth", truth)
@@ -87,6 +99,7 @@ def points(
     own = None if frame is None else [paper.interval("ends of a frame", ends) for ends in frame]
     shown = min(d, MOST)
     ends = frame_of(sets, density, mark) if own is None else own
+    sets = groups(sets, words_of(labels, sets))
     axis_names = [paper.plain(name, 40 if d <= 2 else 18) for name in names[:shown]]
 
     size = (5.2, 3.6) if d == 1 else (5.0, 5.0) if d == 2 else (1.0 + 1.6 * shown,) * 2
@@ -97,7 +110,7 @@ def points(
     if d == 1:
         _histogram(panels[0], sets, density, mark, ends[0])
         panels[0].set(xlabel=axis_names[0] if names else "", ylabel="density")
-        _below(panels[0], note)
+        below(panels[0], note)
         paper.legend(panels[0])
     elif d == 2:
         _plane(panels[0], sets, density, mark, ends)
@@ -107,17 +120,14 @@ def points(
         panels[0].set_box_aspect(None if even else 1)
         if names:
             panels[0].set(xlabel=axis_names[0], ylabel=axis_names[1])
-        _below(panels[0], note)
+        below(panels[0], note)
         paper.legend(panels[0])
     else:
         labels = axis_names or [f"$x_{{{i + 1}}}$" for i in range(shown)]
         _corner(panels, sets, mark, ends, labels)
         if note:
-            far = panels[count - 1]
-            far.text(
-                1, 0.9, note.removesuffix("; "), transform=far.transAxes, ha="right",
-                fontsize="small", color=paper.ink(far),
-            )  # fmt: skip
+            middle = panels[count * (count - 1) + count // 2]
+            below(middle, note.removesuffix("; "))
     if title is not None:
         _entitle(drawn, panels, title, own=ax is None and d > 2, ax=ax)
     return drawn
@@ -139,13 +149,15 @@ def frame_of(
             ends.append((float(mark[i]),) * 2)
         low, high = min(a for a, _ in ends), max(b for _, b in ends)
         found.append((low - 0.1 * (high - low), high + 0.1 * (high - low)))
-    if len(found) != 2:
-        return found
-    # one scale where neither spreads much more
-    sides = [b - a for a, b in found]
-    if max(sides) > 4 * min(sides):
-        return found
-    return [((a + b - max(sides)) / 2, (a + b + max(sides)) / 2) for a, b in found]
+    return squared(found)
+
+
+def squared(frame: Frame) -> Frame:
+    """Return the frame of a plane with sides of one length, where neither is much longer."""
+    sides = [b - a for a, b in frame]
+    if len(frame) != 2 or max(sides) > 4 * min(sides):
+        return frame
+    return [((a + b - max(sides)) / 2, (a + b + max(sides)) / 2) for a, b in frame]
 
 
 def _outside(sets: dict[str, Tensor], ends: Frame) -> str:
@@ -158,9 +170,10 @@ def _outside(sets: dict[str, Tensor], ends: Frame) -> str:
     return f"{out:,} of {n:,} lie outside" if out else ""
 
 
-def _below(ax: Axes, note: str) -> None:
+def below(ax: Axes, note: str) -> None:
+    """Write a remark below the name of an axis."""
     if note:
-        ax.set_xlabel(f"{ax.get_xlabel()}\n{note}".strip())
+        ax.set_xlabel(f"{ax.get_xlabel()}\n({note})".strip())
 
 
 def _entitle(drawn: Figure, panels: list[Axes], title: str, *, own: bool, ax: Axes | None) -> None:
@@ -255,9 +268,9 @@ def _corner(
             ax.set_xlabel(names[column])
         else:
             ax.set_xticklabels([])
-        if column == 0 and row > 0:
-            ax.set_ylabel(names[row])
-        elif column > 0 and row != column:
+        if column == 0:
+            ax.set_ylabel(names[row] if row else "density")
+        elif row != column:
             ax.set_yticklabels([])
     handles, labels = panels[0].get_legend_handles_labels()
     if any(labels):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from scoresde.plot.paper import encoded
@@ -14,3 +16,13 @@ class Sheet(Figure):
 
     def _repr_png_(self) -> bytes:
         return encoded(self, "png")
+
+    def draw(self, renderer: Any) -> None:
+        """Draw, with a layout that knows where the panels of a fixed aspect come to lie."""
+        if (engine := self.get_layout_engine()) is not None:
+            engine.execute(self)
+        super().draw(renderer)
+
+    def __repr__(self) -> str:
+        count = len(self.axes)
+        return f"<Figure of {count} {'panel' if count == 1 else 'panels'}>"

@@ -40,7 +40,7 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
     drawn = plot.curve(values, steps=steps, label="training" if held else None)
     if held:
         steps, values = ([row[name] for row in held] for name in ("step", "held_out"))
-        plot.curve(values, steps=steps, label="held-out data", ax=drawn.axes[0])
+        plot.curve(values, steps=steps, label="held-out data,\naveraged weights", ax=drawn.axes[0])
     return drawn
 
 

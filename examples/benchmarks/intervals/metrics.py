@@ -194,7 +194,7 @@ def compared(
         found = metric(x, y, *_halves(n, r % 50))
         estimates = {}
         for name, values in found.items():
-            _, low, high, square = FIGURES[name]
+            _, low, high, square, _ = FIGURES[name]
             estimates[name] = estimate(values, limits=(low, high), square=square, samples=n)
         yield estimates, y
 

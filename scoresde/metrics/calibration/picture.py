@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["picture"]
 
 
+_LINES = {False: "a number each, named beside", True: "numbers that fail a test"}
+
+
 def picture(found: Calibration) -> Figure:
     """Return two panels: the places of the truth, and how often intervals held it."""
     drawn = plot.figure((11, 5.2))
@@ -32,15 +35,15 @@ def picture(found: Calibration) -> Figure:
         label=f"{1 - found.level:.0%} of calibrated draws\nstay in here with all numbers",
     )  # fmt: skip
     ends = np.array([0.0, *POINTS, 1.0])
-    named = False  # once, as the panel beside says which they are
+    named = set()  # once each, as the panel beside says which they are
     for quantity in found.quantities:
         gap = np.array([0.0, *(np.array(quantity.counts) / n - POINTS), 0.0])
         bad = quantity.name in failed
         places.plot(
             ends, gap, color=paper.RED if bad else paper.BLUE, alpha=0.9 if bad else 0.5,
-            linewidth=1, label="numbers that fail a test" if bad and not named else None,
+            linewidth=1, label=None if bad in named else _LINES[bad],
         )  # fmt: skip
-        named = named or bad
+        named.add(bad)
     places.axhline(0, color=paper.INK, linewidth=0.8)
     places.set(
         xlabel="place of the truth among its draws",

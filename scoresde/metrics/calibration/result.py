@@ -71,7 +71,7 @@ class Quantity:
         return cls(name, (half, ninety), (one, two), place, tuple(int(c) for c in counts), p)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration(Result):
     """Tell whether draws are of the posterior, and how much they know.
 
@@ -122,10 +122,14 @@ class Calibration(Result):
             worst = ", ".join(f"{name} {own[name].fault}" for name in failed[:3])
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             said = f"Not calibrated: {worst}{more}; {len(alarms)} of {tests} tests fail."
-        return f"{said} Skill over the prior {self.skill.value:.2g}: 0 ignores the data."
+        side = "below" if self.skill.value >= 0 else "above"
+        return (
+            f"{said} Their energy score is {abs(self.skill.value):.0%} {side} that of draws from "
+            "the prior, which ignore the data."
+        )
 
     def __str__(self) -> str:
-        head = ["", "50 %", "(s.e.)", "90 %", "(s.e.)", "p ranks", "p spread"]
+        head = ["", "in 50 %", "off, s.e.", "in 90 %", "off, s.e.", "p ranks", "p spread"]
         rows = [head]
         for q in self.quantities:
             (half, ninety), (one, two) = q.coverage, q.errors

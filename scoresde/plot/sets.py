@@ -1,0 +1,152 @@
+"""What is given to be drawn: samples of whatever type, their units, and what each of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.checks import as_numbers, quoted
+from scoresde.data import Data
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.plot import paper
+from scoresde.units import Transform
+
+__all__ = ["Given", "Labels", "Sets", "given", "groups", "words_of"]
+
+Sets: TypeAlias = Any
+"""Samples `(N, *)`: a tensor, an array, a list of numbers or data; or several sets by name."""
+
+Labels: TypeAlias = Any
+"""What each sample is: words, or integers, as a sequence, an array or a tensor `(N,)`."""
+
+# Samples of data that are read, as they may lie in a file.
+_MOST = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Describe checked samples in the units of the data.
+
+    Attributes:
+        sets: By name `(N, *)`, float64 on the CPU; one set alone has the empty name.
+        names: What the entries of a sample are, where data know it.
+        limits: The least and the largest value, where bytes or the units tell.
+    """
+
+    sets: dict[str, Tensor]
+    names: tuple[str, ...]
+    limits: tuple[float, float] | None
+
+    @property
+    def first(self) -> Tensor:
+        """Return the first set."""
+        return next(iter(self.sets.values()))
+
+
+def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
+    """Return what is to be drawn.
+
+    Data are drawn in their own units, bytes as they are, and all else as `transform` says.
+
+    Args:
+        name: What the samples are called in errors.
+        x: As of `Sets`.
+        transform: The map to the units of the data.
+
+    Raises:
+        InvalidTypeError: It is something else.
+        InvalidValueError: There is no set.
+        NonFiniteError: A number is NaN or infinite.
+        ShapeError: There is no number, or the sets have events of different shapes.
+    """
+    parts = x if isinstance(x, Mapping) else {"": x}
+    if not parts:
+        raise InvalidValueError("there is nothing to show; give at least one set of samples")
+    names: tuple[str, ...] = ()
+    limits = _ends(transform)
+    sets = {}
+    for label, part in parts.items():
+        if isinstance(part, Data):
+            names, limits = names or part.columns, limits or _ends(part.transform)
+            part = part.store.read(slice(_MOST))
+            inverse = None
+        else:
+            part = _tensor(name, part)
+            inverse = None if transform is None else transform.inverse
+        bytes_ = part.dtype == torch.uint8
+        if bytes_ and limits is None:
+            limits = (0.0, 255.0)
+        whole = paper.finite(f"{name} {label}".strip(), part)
+        if inverse is not None and not bytes_:
+            whole = paper.finite(f"{name} {label}".strip(), inverse(whole))
+        sets[str(label)] = whole
+    events = {tuple(part.shape[1:]) for part in sets.values()}
+    if len(events) > 1:
+        shown = " and ".join(map(str, sorted(events)))
+        raise ShapeError(f"all sets must have samples of one shape, got {shown}")
+    return Given(sets, names, limits)
+
+
+def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
+    """Return what each sample is, in words; nothing where there are no labels.
+
+    Raises:
+        InvalidTypeError: They are no sequence.
+        ShapeError: A set has more or fewer samples than there are labels.
+    """
+    if isinstance(labels, (Tensor, np.ndarray)):
+        labels = labels.tolist()
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise InvalidTypeError(
+            f"labels must be a sequence of words or integers, one for each sample; got "
+            f"{quoted(labels)}"
+        )
+    if labels and any(len(labels) != len(part) for part in sets.values()):
+        sizes = " and ".join(str(len(part)) for part in sets.values())
+        raise ShapeError(f"need a label for each of the samples, {sizes}; got {len(labels)} labels")
+    return [str(label) for label in labels]
+
+
+def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
+    """Return the sets divided by what each sample is, as many as there are colours."""
+    if not words:
+        return dict(sets)
+    kinds = list(dict.fromkeys(words))
+    if len(kinds) * len(sets) > (most := len(paper.COLOURS)):
+        kept = set(kinds[: max(1, most // len(sets) - 1)])
+        words = [word if word in kept else "others" for word in words]
+        kinds = list(dict.fromkeys(words))
+    rows = {kind: [i for i, word in enumerate(words) if word == kind] for kind in kinds}
+    return {
+        f"{name}, {kind}" if name else kind: part[index]
+        for name, part in sets.items()
+        for kind, index in rows.items()
+    }
+
+
+def _ends(transform: Transform | None) -> tuple[float, float] | None:
+    """Return the least and the largest value, where the units tell."""
+    if transform is None or transform.levels is None:
+        return None
+    low, high = transform.inverse(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _tensor(name: str, x: Any) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, (np.ndarray, list, tuple)):
+        if isinstance(x, (list, tuple)) and x and all(isinstance(row, Tensor) for row in x):
+            if len({tuple(row.shape) for row in x}) > 1:
+                raise ShapeError(f"{name} must hold samples of one shape, got a list of several")
+            return torch.stack([*x])
+        return as_numbers(name, x)
+    raise InvalidTypeError(
+        f"{name} must be a tensor, an array, a list of numbers, data, or a mapping of such by "
+        f"name, got {quoted(x)}; of a table or a file make scoresde.data.Data(...) first"
+    )
