@@ -65,7 +65,7 @@ def images(
         >>> from scoresde import plot
         >>> picture = plot.images(torch.zeros(16, 1, 37, 53))
         >>> (picture.get_size_inches() * picture.dpi).tolist()
-        [662.0, 458.0]
+        [646.0, 454.0]
     """
     if isinstance(x, Tensor) and x.dtype == torch.uint8 and limits == (-1.0, 1.0):
         limits = (0.0, 255.0)
