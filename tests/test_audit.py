@@ -413,7 +413,11 @@ def test_a_table_json_and_a_picture_come_of_it(tmp_path):
         stored = json.loads(found.to_json(tmp_path / "a.json").read_text())
         assert stored["worst"] == found.worst.ratio
         assert len(stored["levels"]) == 4
-        assert len(found.plot().axes) == 5
+        assert text.startswith("variance exploding, x_t = x_0 + sigma_t z")
+        panels = found.plot().axes
+        assert len(panels) == 5
+        tests = [label.get_text() for label in panels[-1].get_yticklabels()]
+        assert ("memory" in tests) == (train is not None)
         assert found._repr_html_().startswith("<pre")
 
 

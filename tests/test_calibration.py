@@ -291,7 +291,8 @@ def test_parameters_and_data_of_any_shape_are_taken():
 def test_a_result_is_a_table_json_and_a_picture(tmp_path):
     found = calibrate(lambda y, k, seed: posterior(y, k, seed, scale=0.5), simulate, n=100, draws=9)
     assert "Not calibrated: " in str(found)
-    assert "90 %" in str(found)
+    assert "in 90 %  off, s.e." in str(found)
+    assert "that of draws from the prior, which ignore the data" in found.verdict()
     stored = json.loads(found.to_json(tmp_path / "it.json").read_text())
     assert stored["verdict"] == found.verdict()
     assert stored["first"]["n"] == 100
@@ -300,6 +301,7 @@ def test_a_result_is_a_table_json_and_a_picture(tmp_path):
         quantity.name for quantity in found.quantities
     ]
     assert len(places.lines) == len(found.quantities) + 1
+    assert len(places.get_legend().get_texts()) >= 2
 
 
 @pytest.mark.parametrize(

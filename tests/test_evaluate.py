@@ -292,6 +292,13 @@ def test_the_table_says_what_may_be_taken_amiss():
     assert len(repr(found)) < 200
 
 
+def test_there_is_no_bar_for_features_of_tensors_nor_on_errors(capsys):
+    evaluate(SAMPLES, REAL, **QUICK | {"progress": True})
+    with pytest.raises(ShapeError):
+        evaluate(SAMPLES[:1], REAL, **QUICK | {"progress": True})
+    assert "features of" not in capsys.readouterr().err
+
+
 # What evaluate reads
 
 

@@ -61,6 +61,9 @@ def test_a_result_has_a_table_json_a_picture_and_a_page(name, tmp_path):
     assert "object at" not in str(found)
     stored = json.loads(found.to_json(tmp_path / "a" / "it.json").read_text())
     assert stored == json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert "\n" not in repr(found)
+    assert repr(found).startswith(f"{type(found).__name__}(")
+    assert len(repr(found)) < 250
     assert isinstance(found.plot(), Figure)
     html = found._repr_html_()
     assert html.startswith("<pre")
@@ -100,3 +103,11 @@ def test_the_text_of_densities_is_their_mean_with_its_error():
     assert "mean 3 ± 0.71 nats, from 1 to 5" in text
     assert "0.1      solver: steps of the flow" in text
     assert str(densities(0)) == "no log-densities"
+
+
+def test_one_density_has_its_own_uncertainty_and_no_mean():
+    found = densities(1, solver=0.1)
+    lines = str(found).splitlines()
+    assert lines[:2] == ["1 log-density in 2 dimensions", "1 ± 0.1 nats, 95 %, of which"]
+    assert "inf" not in str(found)
+    assert found.plot().get_suptitle() == lines[0]

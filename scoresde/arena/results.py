@@ -76,7 +76,7 @@ class Ratio:
     pilot: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results(Result):
     """The rows of a comparison.
 
@@ -85,6 +85,9 @@ class Results(Result):
     """
 
     rows: tuple[Row, ...]
+
+    def __repr__(self) -> str:
+        return f"Results({len(self.rows)} rows)"
 
     def __str__(self) -> str:
         return self.table()

@@ -37,7 +37,11 @@ def picture(found: LogProb) -> Figure:
     label = f"mean {mean:.4g} ± {spread:.2g} nats" if len(order) > 1 else f"{mean:.4g} nats"
     values.axhline(mean, color=paper.RED, linewidth=1, label=label)
     values.set(xlabel="sample, in the order of its density", ylabel="log-density in nats, ± 95 %")
-    values.locator_params(axis="x", integer=True)
+    values.set_xlim(0.5, len(order) + 0.5)
+    if len(order) > 1:
+        values.locator_params(axis="x", integer=True)
+    else:
+        values.set_xticks([1])
     values.grid(alpha=0.3, color=paper.GREY)
     values.legend(fontsize="small", labelcolor=paper.INK, frameon=False, loc="lower right")
     for panel in rest:

@@ -37,6 +37,9 @@ class Figure(NamedTuple):
 OWN = "the samples themselves"
 """What the features are where there is no map."""
 
+# Numbers in a sample up to which a cubic kernel of it is a sound one.
+_FEW = 16
+
 _SQUARE = Figure("small", low=0, square=True)
 
 FIGURES: Mapping[str, Figure] = {
@@ -139,7 +142,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
                 "squares of distances are estimated without bias, so that those near 0 may be "
                 "negative"
             )
-        if "kid" in self and self.features == OWN:
+        if "kid" in self and self.features == OWN and self.size > _FEW:
             said.append(
                 "kid is meant for the features of a network; of raw samples in many dimensions it "
                 "depends on the largest numbers, and mmd says more"

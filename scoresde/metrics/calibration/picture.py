@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["picture"]
 
 
-_LINES = {False: "a number each, named beside", True: "numbers that fail a test"}
+# The lines of a few numbers, and what the colours of many say.
+_DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))
+_SORTS = {False: "a number each, named beside", True: "numbers that fail a test"}
 
 
 def picture(found: Calibration) -> Figure:
@@ -35,13 +37,15 @@ def picture(found: Calibration) -> Figure:
         label=f"{1 - found.level:.0%} of calibrated draws\nstay in here with all numbers",
     )  # fmt: skip
     ends = np.array([0.0, *POINTS, 1.0])
-    named = set()  # once each, as the panel beside says which they are
-    for quantity in found.quantities:
+    few = len(found.quantities) <= len(_DASHES)
+    named = set()  # of many the two sorts are named once, as the panel beside says which they are
+    for i, quantity in enumerate(found.quantities):
         gap = np.array([0.0, *(np.array(quantity.counts) / n - POINTS), 0.0])
         bad = quantity.name in failed
+        label = paper.plain(quantity.name) if few else None if bad in named else _SORTS[bad]
         places.plot(
-            ends, gap, color=paper.RED if bad else paper.BLUE, alpha=0.9 if bad else 0.5,
-            linewidth=1, label=None if bad in named else _LINES[bad],
+            ends, gap, color=paper.RED if bad else paper.BLUE, alpha=0.9 if bad or few else 0.5,
+            linewidth=1, label=label, linestyle=_DASHES[i] if few else "-",
         )  # fmt: skip
         named.add(bad)
     places.axhline(0, color=paper.INK, linewidth=0.8)
@@ -49,7 +53,7 @@ def picture(found: Calibration) -> Figure:
         xlabel="place of the truth among its draws",
         ylabel="distribution function less the uniform one",
     )
-    paper.legend(places, bbox_to_anchor=(0, -0.13))
+    paper.legend(places, bbox_to_anchor=(0, -0.13), ncols=3)
 
     rows = range(len(found.quantities))
     for share, i in ((0.5, 0), (0.9, 1)):
