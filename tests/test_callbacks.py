@@ -349,7 +349,10 @@ def test_the_loss_of_held_out_data_is_a_curve_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(plot, "save", lambda figure, path: drawn.append(figure))
     Pictures(tmp_path, n=2).on_checkpoint(2, images())
     lines = {line.get_label(): line.get_xydata().tolist() for line in drawn[0].axes[0].lines}
-    assert lines == {"training": [[1, 2.0], [2, 1.0]], "held-out data": [[2, 1.5]]}
+    assert lines == {
+        "training": [[1, 2.0], [2, 1.0]],
+        "held-out data,\naveraged weights": [[2, 1.5]],
+    }
 
 
 def test_a_perfect_score_is_at_the_loss_that_is_foretold(tmp_path, monkeypatch):

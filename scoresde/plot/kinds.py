@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from scoresde.checks import door
+
 __all__ = ["MOST", "USUAL", "Kind", "kind"]
 
 # Dimensions of a corner, at most.
@@ -16,6 +18,7 @@ USUAL: Mapping[Kind, int] = {"points": 1000, "signals": 12, "images": 16, "volum
 """How many samples one picture shows well: points as many as show a law, signals one by one."""
 
 
+@door
 def kind(event_shape: Sequence[int]) -> Kind:
     """Return what samples of a shape are drawn as.
 

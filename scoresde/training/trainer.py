@@ -317,14 +317,15 @@ class Trainer(Generic[ScoreT]):
         self.callbacks.on_log(line)
 
     def _save(self, *, last: bool) -> None:
-        if (keeper := self._keeper) is None:
-            self.callbacks.on_checkpoint(self.step, self.model)
-            return
-        state = self._packed()
-        self._guard.check(self.step, state, self.optimizer)
-        ema, held = self.ema.whole(), self.held_out
-        if distributed.on_main(lambda: keeper.save(self.step, state, ema.results, held, last)):
-            self.callbacks.on_checkpoint(self.step, ema.model)
+        ema = self.ema.whole()
+        if (keeper := self._keeper) is not None:
+            state, held = self._packed(), self.held_out
+            self._guard.check(self.step, state, self.optimizer)
+            if not distributed.on_main(
+                lambda: keeper.save(self.step, state, ema.results, held, last)
+            ):
+                return
+        self.callbacks.on_checkpoint(self.step, ema.model)
 
     def _packed(self) -> dict[str, Tensor]:
         """Return all tensors of the run."""
