@@ -116,8 +116,6 @@ class Trainer(Generic[ScoreT]):
         >>> config = TrainConfig(steps=3, batch_size=16)
         >>> trainer = Trainer(model, x, config, loss=LearnedWeight(dsm_loss))
         >>> averaged = trainer.train(progress=False)
-        >>> averaged(x[:4], 0.5).shape
-        torch.Size([4, 2])
     """
 
     @door
