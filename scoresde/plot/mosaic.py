@@ -74,7 +74,7 @@ def images(
         >>> from scoresde import plot
         >>> picture = plot.images(torch.zeros(16, 1, 37, 53))
         >>> (picture.get_size_inches() * picture.dpi).tolist()
-        [662.0, 458.0]
+        [646.0, 454.0]
     """
     what = given("images", x, transform)
     event = tuple(what.first.shape[1:])
