@@ -1,5 +1,6 @@
 """Pictures: what stands where in them, of which size they are, and what they refuse to draw."""
 
+import doctest
 import io
 import itertools
 import math
@@ -645,6 +646,15 @@ def test_names_in_letters_that_no_font_has_or_formulas_that_are_none_are_no_obst
     names = ["\u4e00$x", "a_{b$ $\ud800"]
     drawn = plot.points({"$\\bad{": normal(9, 2), "\u4e01": normal(9, 2)}, names=names)
     assert drawn._repr_png_()
+
+
+@pytest.mark.parametrize("name", sorted(set(plot.__all__) - {"Series", "figure", "volumes"}))
+def test_the_example_of_a_function_runs(name):
+    thing = getattr(plot, name)
+    (found,) = doctest.DocTestFinder(recurse=False).find(
+        thing, name, globs=vars(sys.modules[thing.__module__]).copy()
+    )
+    assert doctest.DocTestRunner().run(found).failed == 0
 
 
 # Refusals

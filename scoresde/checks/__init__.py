@@ -22,7 +22,7 @@ from scoresde.checks.arguments import (
     narrowed,
     seeded,
 )
-from scoresde.checks.brief import brief, summary
+from scoresde.checks.lines import brief, summary
 
 __all__ = [
     "as_event",

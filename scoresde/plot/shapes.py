@@ -63,6 +63,7 @@ def samples(
         InvalidValueError: there is nothing to show, or an option is out of range.
 
     Examples:
+        >>> import torch
         >>> from scoresde import plot
         >>> x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
         >>> picture = plot.samples({"data": x, "samples": x + 0.1})
