@@ -127,6 +127,18 @@ def test_odd_and_oblong_images_keep_their_own_shape(size, patch):
     assert net(normal(0, 2, 3, *size), normal(1, 2)).shape == (2, 5, *size)
 
 
+@given(SEEDS, st.floats(10, 1e4))
+def test_fine_features_are_not_lost_beside_large_coarse_ones_where_these_are_normalised(seed, by):
+    x, c = normal(seed, 2, 1, 8, 8), normal(seed + 1, 2)
+    same = []
+    for normalized in (True, False):
+        net = small(normalized=normalized)
+        before = net(x, c)
+        net.body.below.register_forward_hook(lambda module, args, y: by * y)
+        same.append(torch.allclose(net(x, c), before, rtol=1e-3, atol=1e-3))
+    assert same == [True, False]
+
+
 @given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
 def test_patches_are_one_position_each_and_unfold_to_the_same_image(seed, spatial, patch, channels):
     x = normal(seed, 2, channels, *(patch * n for n in (3, 2, 1)[:spatial]))

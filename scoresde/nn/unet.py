@@ -42,6 +42,7 @@ class Level(nn.Module):
         spatial: int,
         dropout: float,
         padding: Padding,
+        normalized: bool,
     ) -> None:
         super().__init__()
         width, *coarser = channels
@@ -65,7 +66,9 @@ class Level(nn.Module):
                 spatial=spatial,
                 dropout=dropout,
                 padding=padding,
+                normalized=normalized,
             )
+            self.back = norm(coarser[0], affine=False) if normalized else nn.Identity()
             self.grow = conv(coarser[0], width, spatial, kernel=1)
         self.up = run()
 
@@ -75,7 +78,7 @@ class Level(nn.Module):
             x = block(x, e)
         x = self.attention(x)
         if self.below is not None:
-            y = self.grow(self.below(self.shrink(x), e))
+            y = self.grow(self.back(self.below(self.shrink(x), e)))
             x = x + F.interpolate(y, size=x.shape[2:], mode="nearest")
         for block in self.up:
             x = block(x, e)
@@ -106,6 +109,9 @@ class UNet(Network):
         padding: `"zeros"`, or `"circular"` for periodic data: then the network commutes with cyclic
             shifts by `patch * 2 ** (len(channels) - 1)` when that divides the size; those of `x`
             and of its fields together.
+        normalized: Whether what comes back from a coarser level is normalised. Without, it may grow
+            by orders of magnitude under a high learning rate, and the finer features are lost
+            beside it.
         condition: Further conditions by name. A number is the channels of a field with the spatial
             axes of `x`, `(k, *sizes)` is a field of these sizes, and `(n,)` is a vector. Fields are
             joined to the channels of `x`: a coarser one is repeated over its cells, of a finer one
@@ -140,6 +146,7 @@ class UNet(Network):
         num_classes: int | Mapping[str, int] | None = None,
         dropout: float = 0.0,
         padding: Padding = "zeros",
+        normalized: bool = False,
         condition: Mapping[str, Shape] | None = None,
     ) -> None:
         super().__init__()
@@ -182,6 +189,7 @@ class UNet(Network):
             num_classes=num_classes,
             dropout=dropout,
             padding=padding,
+            normalized=normalized,
         )
         vectors, self.fields = _split(self._shapes, spatial)
         self.in_channels, self.spatial = in_channels, spatial
@@ -199,6 +207,7 @@ class UNet(Network):
             spatial=spatial,
             dropout=dropout,
             padding=padding,
+            normalized=normalized,
         )
         self.head = nn.Sequential(
             norm(channels[0]),

@@ -15,9 +15,8 @@ __all__ = ["law_of", "rate_of", "recipe"]
 
 # The middle of the law of log(sigma / alpha), in units of the data's std, and its width.
 _MIDDLE, _WIDTH = 0.45, 1.5
-# The largest learning rate, and its largest product with the widest level. Adam moves every weight
-# by about the rate, and what a neuron sums grows with their number: of U-Nets for colour patches
-# some with products of .38 (96 wide) and .51 (64 wide) learnt nothing but the coarsest features.
+# The largest learning rate, and its largest product with the widest level: Adam moves every weight
+# by about the rate, and what a neuron sums grows with their number.
 _RATE, _MOVE = 5e-3, 0.32
 # Samples of a batch, by how many positions a U-Net's finest level has at most. A sample of many
 # positions has a steadier gradient, and takes longer.
