@@ -127,16 +127,17 @@ def test_odd_and_oblong_images_keep_their_own_shape(size, patch):
     assert net(normal(0, 2, 3, *size), normal(1, 2)).shape == (2, 5, *size)
 
 
-@given(SEEDS, st.floats(10, 1e4))
-def test_fine_features_are_not_lost_beside_large_coarse_ones_where_these_are_normalised(seed, by):
-    x, c = normal(seed, 2, 1, 8, 8), normal(seed + 1, 2)
-    same = []
-    for normalized in (True, False):
-        net = small(normalized=normalized)
-        before = net(x, c)
+@given(SEEDS, st.floats(0.01, 1e4))
+def test_what_comes_back_from_a_coarser_level_is_bounded_where_that_is_asked_for(seed, by):
+    found = []
+    for bounded in (False, True):
+        net = small(bounded=bounded)
         net.body.below.register_forward_hook(lambda module, args, y: by * y)
-        same.append(torch.allclose(net(x, c), before, rtol=1e-3, atol=1e-3))
-    assert same == [True, False]
+        net.body.grow.register_forward_pre_hook(lambda module, args: found.append(args[0]))
+        net(normal(seed, 2, 1, 8, 8), normal(seed + 1, 2))
+    free, bound = found
+    scale = (1 + free.square().mean((1, 2, 3), keepdim=True)).sqrt()
+    torch.testing.assert_close(bound, free / scale)
 
 
 @given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))

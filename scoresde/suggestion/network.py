@@ -100,7 +100,7 @@ class NetConfig:
             return MLP(tuple(event_shape), hidden=self.channels, **known)
         _check_axes(event_shape)
         known |= dict(blocks=self.blocks, patch=self.patch, attention=self.attention)
-        known |= dict(normalized=True)  # else some stop learning fine features at a high rate
+        known |= dict(bounded=True)  # else some stop learning fine features at a high rate
         spatial = len(event_shape) - 1
         return UNet(event_shape[0], spatial=spatial, channels=self.channels, **known)
 
