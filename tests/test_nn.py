@@ -127,6 +127,19 @@ def test_odd_and_oblong_images_keep_their_own_shape(size, patch):
     assert net(normal(0, 2, 3, *size), normal(1, 2)).shape == (2, 5, *size)
 
 
+@given(SEEDS, st.floats(0.01, 1e4))
+def test_what_comes_back_from_a_coarser_level_is_bounded_where_that_is_asked_for(seed, by):
+    found = []
+    for bounded in (False, True):
+        net = small(bounded=bounded)
+        net.body.below.register_forward_hook(lambda module, args, y: by * y)
+        net.body.grow.register_forward_pre_hook(lambda module, args: found.append(args[0]))
+        net(normal(seed, 2, 1, 8, 8), normal(seed + 1, 2))
+    free, bound = found
+    scale = (1 + free.square().mean((1, 2, 3), keepdim=True)).sqrt()
+    torch.testing.assert_close(bound, free / scale)
+
+
 @given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
 def test_patches_are_one_position_each_and_unfold_to_the_same_image(seed, spatial, patch, channels):
     x = normal(seed, 2, channels, *(patch * n for n in (3, 2, 1)[:spatial]))

@@ -26,8 +26,9 @@ from scoresde.nn import MLP, UNet
 from scoresde.objectives import described
 from scoresde.sde import EDMSDE, VESDE, VPSDE, Classes, Field, FlowSDE
 from scoresde.suggestion import NetConfig, noise, suggest
+from scoresde.suggestion.front import model_of
 from scoresde.suggestion.network import network
-from scoresde.suggestion.recipe import recipe
+from scoresde.suggestion.recipe import rate_of, recipe
 from scoresde.training import Trainer
 
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple)
@@ -127,6 +128,45 @@ def test_a_u_net_sees_the_whole_event_and_its_batch_fits_into_memory(sides):
     assert math.prod(finest) <= 2**14
     batch = recipe(shape, net, 1000)["batch_size"][0]
     assert batch * math.prod(finest) <= 2**16
+
+
+@given(
+    sides=st.lists(st.integers(4, 64), min_size=1, max_size=3),
+    factor=st.floats(1, 4),
+)
+def test_larger_events_get_no_larger_batches_and_wider_networks_no_larger_rates(sides, factor):
+    def numbers(sides):
+        chosen = {name: value for name, (value, _) in network((1, *sides), {}, 10**6).items()}
+        return recipe((1, *sides), NetConfig(**(chosen | {"patch": 1})), 10**6)
+
+    larger = [math.ceil(factor * side) for side in sides]
+    assert numbers(larger)["batch_size"][0] <= numbers(sides)["batch_size"][0]
+    widths = (8, 64, 65, 128, 1000)
+    rates = [rate_of(width)[0] for width in widths]
+    assert rates == sorted(rates, reverse=True)
+    # what one update of Adam can add to a sum over a layer is bounded, to the digits of a rate
+    most = 1.05 * 64 * rate_of(64)[0]
+    assert all(rate * width <= most for rate, width in zip(rates, widths, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
+def test_a_wider_network_that_is_asked_for_gets_a_lower_rate(shape):
+    samples, source = Data(normal(20, *shape)), DataConfig(source="")
+
+    def rate(**options):
+        run = RunConfig(data=source, net=NetOptions(channels=(8, 1024)), **options)
+        return run.begun(samples)[0].config.optimiser.lr
+
+    assert rate() == rate_of(1024)[0] < suggest(samples).config.optimiser.lr
+    assert rate(**OVERRIDES["lr"]) == 0.5
+
+
+def test_a_model_to_begin_with_gets_the_rate_of_its_own_width(points, tmp_path):
+    samples = DataConfig(source=points).load()
+    model = model_of(samples, NetConfig(type="mlp", channels=(1024,)), VESDE(), 0)
+    model.save_pretrained(tmp_path / "wide")
+    run = RunConfig(data=DataConfig(source=points), init=str(tmp_path / "wide"))
+    assert run.begun(samples)[0].config.optimiser.lr == rate_of(1024)[0]
 
 
 @pytest.mark.parametrize(

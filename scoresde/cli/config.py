@@ -9,7 +9,7 @@ and `scoresde train --config run/config.toml --out other/` makes the same run ag
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
@@ -137,6 +137,12 @@ _LOGS: Mapping[str, Callable[[Path], Callback]] = {
     "trackio": Trackio,
     "pictures": Pictures,
 }
+
+
+def _widths(net: Any) -> Sequence[int]:
+    """Return the widths of the levels of a U-Net, or of the layers of an MLP."""
+    known: Sequence[int] = net.config.get("channels") or net.config.get("hidden", ())
+    return known
 
 
 def reason(found: Suggestion, name: str) -> str:
@@ -304,6 +310,8 @@ class RunConfig:
             run = replace(self, sde=model.sde)
         if names := run.open():
             found = suggest(data, net=self.net.type)
+            if widths := self.net.channels if model is None else _widths(model.net):
+                found = found.for_width(max(widths))
             run = run.like(self.of(found, run.data))
             for name, words in run.words().items():
                 if name in names:

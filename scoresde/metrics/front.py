@@ -217,7 +217,7 @@ def _read(
         len(source)
         if isinstance(source, Data)
         else source.shape[:1].numel()
-        if isinstance(source, Tensor)
+        if isinstance(source, Tensor) and not source.is_nested
         else None
     )
     # what takes no second, or is refused at once, needs no bar

@@ -42,9 +42,11 @@ class Level(nn.Module):
         spatial: int,
         dropout: float,
         padding: Padding,
+        bounded: bool,
     ) -> None:
         super().__init__()
         width, *coarser = channels
+        self.bounded = bounded
 
         def run() -> nn.ModuleList:
             return nn.ModuleList(
@@ -65,6 +67,7 @@ class Level(nn.Module):
                 spatial=spatial,
                 dropout=dropout,
                 padding=padding,
+                bounded=bounded,
             )
             self.grow = conv(coarser[0], width, spatial, kernel=1)
         self.up = run()
@@ -75,7 +78,10 @@ class Level(nn.Module):
             x = block(x, e)
         x = self.attention(x)
         if self.below is not None:
-            y = self.grow(self.below(self.shrink(x), e))
+            y = self.below(self.shrink(x), e)
+            if self.bounded:
+                y = F.rms_norm(y, y.shape[1:], eps=1.0)
+            y = self.grow(y)
             x = x + F.interpolate(y, size=x.shape[2:], mode="nearest")
         for block in self.up:
             x = block(x, e)
@@ -106,6 +112,9 @@ class UNet(Network):
         padding: `"zeros"`, or `"circular"` for periodic data: then the network commutes with cyclic
             shifts by `patch * 2 ** (len(channels) - 1)` when that divides the size; those of `x`
             and of its fields together.
+        bounded: Whether what comes back from a coarser level, y, is divided by
+            sqrt(1 + mean(y^2)). Without, it may grow by orders of magnitude under a high learning
+            rate, and the finer features are lost beside it.
         condition: Further conditions by name. A number is the channels of a field with the spatial
             axes of `x`, `(k, *sizes)` is a field of these sizes, and `(n,)` is a vector. Fields are
             joined to the channels of `x`: a coarser one is repeated over its cells, of a finer one
@@ -140,6 +149,7 @@ class UNet(Network):
         num_classes: int | Mapping[str, int] | None = None,
         dropout: float = 0.0,
         padding: Padding = "zeros",
+        bounded: bool = False,
         condition: Mapping[str, Shape] | None = None,
     ) -> None:
         super().__init__()
@@ -182,6 +192,7 @@ class UNet(Network):
             num_classes=num_classes,
             dropout=dropout,
             padding=padding,
+            bounded=bounded,
         )
         vectors, self.fields = _split(self._shapes, spatial)
         self.in_channels, self.spatial = in_channels, spatial
@@ -199,6 +210,7 @@ class UNet(Network):
             spatial=spatial,
             dropout=dropout,
             padding=padding,
+            bounded=bounded,
         )
         self.head = nn.Sequential(
             norm(channels[0]),

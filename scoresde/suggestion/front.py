@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from scoresde.score import ScoreModel
 from scoresde.sde import SDE, LogNormal, Moments
 from scoresde.suggestion.network import NetConfig, network
 from scoresde.suggestion.noise import NoiseLevels, steps_of
-from scoresde.suggestion.recipe import law_of, recipe
+from scoresde.suggestion.recipe import law_of, rate_of, recipe
 from scoresde.training import TrainConfig
 
 __all__ = ["Suggestion", "model_of", "suggest"]
@@ -66,6 +66,26 @@ class Suggestion(NoiseLevels):
 
     def _repr_html_(self) -> str:
         return page(str(self), None)
+
+    def for_width(self, widest: int) -> Self:
+        """Return this with a learning rate that suits another network, if that is a lower one.
+
+        Args:
+            widest: The width of that network's widest layer, which takes smaller steps the wider.
+
+        Examples:
+            >>> found = suggest(torch.randn(200, 2, generator=torch.Generator().manual_seed(0)))
+            >>> found.for_width(8) == found
+            True
+            >>> found.for_width(1024).config.optimiser.lr < found.config.optimiser.lr
+            True
+        """
+        rate, why = rate_of(widest)
+        if rate >= self.config.optimiser.lr:
+            return self
+        return replace(
+            self, config=self.config.changed(lr=rate), reasons={**self.reasons, "lr": why}
+        )
 
     def __str__(self) -> str:
         """Return a table with a line for every figure: its name, its value, its reason."""

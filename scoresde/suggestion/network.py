@@ -25,14 +25,16 @@ _TYPES = ("unet", "mlp")
 _AXES = (1, 2, 3)
 # An event with fewer positions than these along its longest axis leaves convolutions nothing to do.
 _SMALLEST = 4
-# A U-Net goes down to this many positions a side, or fewer, in so many levels at most; its finest
-# level is narrow where it has many positions, more than these.
-_COARSEST = 4
-_WIDTHS = (24, 48, 64, 96, 96, 128, 128, 128)
-_WIDE, _FEW = (32, 64, 64, 96, 96, 128, 128, 128), 256
+# A U-Net goes down to this many positions a side, or fewer, in two levels at least: the blocks of
+# its coarsest level reach four positions to each side, and the finer ones three more, so that it
+# sees the whole event.
+_COARSEST = 8
+# Widths of the first levels, and of all others. A fine level of many positions, more than these,
+# costs most of a step: there a narrow one, and the more steps for it, learn more.
+_NARROW, _WIDE, _OTHERS, _FEW = (16, 32), (32, 48), 64, 256
 # Positions that the finest level has, at most, before they are folded into patches of up to 4, and
 # in any case. Patches cost detail: of two networks for as much time, the narrow one without wins.
-_FINEST, _MOST = 1024, 16_384
+_FINEST, _MOST = 4096, 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ class NetConfig:
             return MLP(tuple(event_shape), hidden=self.channels, **known)
         _check_axes(event_shape)
         known |= dict(blocks=self.blocks, patch=self.patch, attention=self.attention)
+        known |= dict(bounded=True)  # else some stop learning fine features at a high rate
         spatial = len(event_shape) - 1
         return UNet(event_shape[0], spatial=spatial, channels=self.channels, **known)
 
@@ -151,11 +154,12 @@ def network(
         return found
     patch = _patch(sides)
     coarse = [math.ceil(side / patch) for side in sides]
-    levels, side = 1, max(coarse)
-    while side > _COARSEST and levels < len(_WIDTHS):
+    levels, side = 2, math.ceil(max(coarse) / 2)
+    while side > _COARSEST:
         levels, side = levels + 1, math.ceil(side / 2)
+    first = _WIDE if math.prod(coarse) <= _FEW else _NARROW
     found["channels"] = (
-        (_WIDE if math.prod(coarse) <= _FEW else _WIDTHS)[:levels],
+        first + (_OTHERS,) * (levels - 2),
         f"{levels} levels, from {max(coarse)} to {side} positions along the longest side",
     )
     found["patch"] = patch, f"of {' x '.join(map(str, coarse))} positions at the finest level"

@@ -11,23 +11,25 @@ from scoresde.sde import LogNormal
 from scoresde.suggestion.network import NetConfig
 from scoresde.suggestion.noise import significant
 
-__all__ = ["law_of", "recipe"]
+__all__ = ["law_of", "rate_of", "recipe"]
 
 # The middle of the law of log(sigma / alpha), in units of the data's std, and its width.
 _MIDDLE, _WIDTH = 0.45, 1.5
-# The largest learning rate: of networks for colour patches one of .004 learnt nothing.
-_RATE = 2e-3
-# Samples of a batch, by how many positions a U-Net's finest level has at most.
-_BATCHES = {64: 64, 256: 32}
-_SMALLEST, _OF_MLP = 16, 256
+# The largest learning rate, and its largest product with the widest level: Adam moves every weight
+# by about the rate, and what a neuron sums grows with their number.
+_RATE, _MOVE = 5e-3, 0.32
+# Samples of a batch, by how many positions a U-Net's finest level has at most. A sample of many
+# positions has a steadier gradient, and takes longer.
+_BATCHES = {64: 64, 256: 32, 1000: 16}
+_SMALLEST, _OF_MLP = 8, 256
 # Positions, or numbers of a vector, that one batch has at most, to bound its memory.
 _POSITIONS = 2**16
 # Passes through the data after which a network knows them by heart.
 _PASSES = 500
 # Updates: as many as one core of a CPU makes in these seconds, within bounds.
-_FEWEST, _STEPS, _SECONDS = 2_000, 20_000, 600
-# Its operations a second, and the seconds of an update beside them.
-_SPEED, _OVERHEAD = 8e10, 0.004
+_FEWEST, _STEPS, _SECONDS = 2_000, 30_000, 600
+# Its operations a second, and the seconds of an update beside them, for each level of a U-Net.
+_SPEED, _OVERHEAD = 1.2e11, 0.003
 
 
 def law_of(sigma_data: float) -> tuple[LogNormal, str]:
@@ -39,6 +41,12 @@ def law_of(sigma_data: float) -> tuple[LogNormal, str]:
         f"{significant(_MIDDLE * sigma_data * math.exp(0.6745 * _WIDTH), 2):g}, around the data's "
         f"std of {significant(sigma_data, 2):g}; levels far below or above are easy"
     )
+
+
+def rate_of(widest: int) -> tuple[float, str]:
+    """Return the largest learning rate for a network whose widest layer is given, and why."""
+    rate = significant(min(_RATE, _MOVE / widest), 2)
+    return rate, f"the largest, for a width of {widest}; it falls to 0 along a cosine"
 
 
 def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tuple[Any, str]]:
@@ -62,7 +70,8 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
             if batch == half
             else "so that a step fits into memory"
         )
-    seconds = _OVERHEAD + batch * _operations(event_shape, net) / _SPEED
+    levels = len(net.channels) if net.type == "unet" else 1
+    seconds = _OVERHEAD * levels + batch * _operations(event_shape, net) / _SPEED
     known = int(_PASSES * n / batch)
     steps = max(_FEWEST // 2, min(_STEPS, known, max(_FEWEST, int(_SECONDS / seconds))))
     steps = int(significant(steps, 2))
@@ -70,7 +79,7 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
     if steps < _STEPS:
         reason += "; more would learn them by heart" if known < 1.1 * steps else "; more are better"
     return {
-        "lr": (_RATE, "the largest; it falls to 0 along a cosine"),
+        "lr": rate_of(max(net.channels)),
         "batch_size": (batch, why),
         "steps": (steps, reason),
     }
