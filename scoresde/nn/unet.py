@@ -192,7 +192,7 @@ class UNet(Network):
             num_classes=num_classes,
             dropout=dropout,
             padding=padding,
-            bounded=bounded,
+            **({"bounded": True} if bounded else {}),  # older files do not know the word
         )
         vectors, self.fields = _split(self._shapes, spatial)
         self.in_channels, self.spatial = in_channels, spatial
