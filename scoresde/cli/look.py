@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from scoresde import plot
+from scoresde.plot.paper import SUFFIXES
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Field, facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "Look", "names_of", "picture"]
+__all__ = ["PICTURES", "Look", "picture"]
 
-PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
+PICTURES = SUFFIXES
 """The endings of pictures."""
 
 _NAMED = 36  # images above which conditions are written
@@ -38,11 +39,6 @@ class Look:
     given: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def names_of(model: ScoreModel) -> tuple[str, ...]:
-    """Return what the entries of a sample are called, where the model knows."""
-    return tuple(getattr(facts(model), "columns", None) or ())
-
-
 def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
     """Return the picture of samples `x` in the numbers of the model, and of their labels `y`."""
     x = tensors["x"]
@@ -59,7 +55,7 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Fig
         for i in range(len(x) if own and few else 0)
     ]
     return plot.samples(
-        x, transform=model.transform, names=names_of(model), labels=labels, scale=look.scale,
+        x, transform=model.transform, names=model.columns, labels=labels, scale=look.scale,
         columns=look.columns, title=title or None,
     )  # fmt: skip
 
@@ -67,12 +63,11 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Fig
 def _said(name: str, kind: Classes | Field, value: Tensor) -> str:
     """Return a condition in words: a class by its name, and at most three numbers."""
     if isinstance(kind, Classes):
-        names = getattr(kind, "names", ())
         k = int(value)
-        return "missing" if k < 0 else names[k] if names else f"{name} {k}"
+        return "missing" if k < 0 else kind.names[k] if kind.names else f"{name} {k}"
     numbers = [f"{number:.3g}" for number in value.flatten()[:3].tolist()]
-    if names := getattr(kind, "names", ()):
-        numbers = [f"{word} {number}" for word, number in zip(names, numbers, strict=False)]
+    if kind.names:
+        numbers = [f"{word} {number}" for word, number in zip(kind.names, numbers, strict=False)]
         return f"{', '.join(numbers)}{', …' if value.numel() > 3 else ''}"
     more = ", …" if value.numel() > 3 else ""
     return f"{name} = {', '.join(numbers)}{more}"

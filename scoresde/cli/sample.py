@@ -17,7 +17,7 @@ from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import run_of
-from scoresde.cli.look import PICTURES, Look, names_of, picture
+from scoresde.cli.look import PICTURES, Look, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import CheckpointError, InvalidValueError
@@ -170,7 +170,7 @@ class Sample:
         if not distributed.is_main():
             return
         path = plot.animate(
-            run.states(), self.out, transform=model.transform, names=names_of(model), n=n,
+            run.states(), self.out, transform=model.transform, names=model.columns, n=n,
             scale=self.scale, columns=self.columns,
         )  # fmt: skip
         spent = time.perf_counter() - start

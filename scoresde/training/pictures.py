@@ -80,8 +80,7 @@ class Pictures(Callback):
             seed=0,
             condition=self._condition(known.conditions or {}, n),
         ).cpu()
-        names = getattr(known, "columns", None) or ()
-        draw = partial(plot.samples, transform=known.transform, names=names)
+        draw = partial(plot.samples, transform=known.transform, names=known.columns or ())
         plot.save(draw(x), self.folder / "samples.png")
         title = f"step {step:,}"
         if self._data is None:
