@@ -16,7 +16,7 @@ from scoresde import SAMPLERS, arena
 from scoresde.arena import Problem, Results, Row
 from scoresde.arena.judges import law_errors, law_interval
 from scoresde.arena.peers import peers
-from scoresde.arena.peers.base import GRIDS, Method, Peer
+from scoresde.arena.peers.peer import GRIDS, Method, Peer
 from scoresde.errors import (
     InvalidTypeError,
     InvalidValueError,

@@ -11,7 +11,7 @@ import torch
 from scoresde import VESDE, ScoreModel, checkpoint
 from scoresde.cli import main
 from scoresde.metrics import Classifier, evaluate
-from scoresde.metrics.front import floor_of
+from scoresde.metrics.evaluating import floor_of
 from scoresde.nn import MLP
 from scoresde.sampling import Run
 

@@ -15,10 +15,10 @@ from test_cli import said, train
 
 from scoresde import distributed
 from scoresde.cli import COMMANDS, _command, main
-from scoresde.cli.front import GROUPS
 from scoresde.cli.held_out import Question, asked, learnt
+from scoresde.cli.overview import GROUPS
+from scoresde.cli.parsing import options_of
 from scoresde.cli.terminal import in_options
-from scoresde.cli.words import options_of
 from scoresde.errors import DeviceError
 from scoresde.nn import MLP
 from scoresde.score import ScoreModel

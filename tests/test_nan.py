@@ -35,7 +35,7 @@ from scoresde import (
 )
 from scoresde.data import Data
 from scoresde.errors import NonFiniteError
-from scoresde.sde import laws
+from scoresde.sde import time_laws
 
 SDE = VPSDE()
 GENERATOR = torch.Generator().manual_seed(0)
@@ -64,7 +64,7 @@ def loss(function, **options):
     return function, {**arguments, "weight": objectives.sigma2, **options}
 
 
-class Broken(laws.Uniform):
+class Broken(time_laws.Uniform):
     """A law of times that is given by a function."""
 
     def __init__(self, law):
@@ -78,7 +78,7 @@ def with_law(function):
     return lambda law, **given: function(law=Broken(law), **given)
 
 
-law = laws.Uniform().__call__
+law = time_laws.Uniform().__call__
 
 
 def conditional(x, t, condition=None):

@@ -26,9 +26,9 @@ from scoresde.nn import MLP, UNet
 from scoresde.objectives import described
 from scoresde.sde import EDMSDE, VESDE, VPSDE, Classes, Field, FlowSDE
 from scoresde.suggestion import NetConfig, noise, suggest
-from scoresde.suggestion.front import model_of
 from scoresde.suggestion.network import network
 from scoresde.suggestion.recipe import rate_of, recipe
+from scoresde.suggestion.suggesting import model_of
 from scoresde.training import Trainer
 
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple)

@@ -20,7 +20,7 @@ from torch import Tensor
 from scoresde import SDE, VESDE, VPSDE, SubVPSDE, log_prob
 from scoresde.divergence import divergence, hutchinson
 from scoresde.targets import Gaussian, GaussianMixture
-from scoresde.targets.base import Target
+from scoresde.targets.target import Target
 
 # With it our evaluations are about as many as those of the usual recipe.
 TOLERANCE = 1.5e-5

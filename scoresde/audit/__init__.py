@@ -1,7 +1,7 @@
 r"""What a trained score is worth at each noise level, and where it is wrong."""
 
 from scoresde.audit.agreement import Agreement
-from scoresde.audit.front import audit
+from scoresde.audit.auditing import audit
 from scoresde.audit.identities import Estimate, Findings
 from scoresde.audit.result import Audit, Level, Memory
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from scoresde.audit.agreement import Agreement
 from scoresde.audit.identities import ROUNDING, Estimate, examine, mean
-from scoresde.audit.problem import Sight
 from scoresde.audit.references import Linear
 from scoresde.audit.result import Level, Memory, limit
+from scoresde.audit.subject import Sight
 from scoresde.sde import SDE
 
 __all__ = ["levels_of"]

@@ -19,9 +19,9 @@ from typing import Any
 
 from scoresde import distributed
 from scoresde.cli.completion import completion
-from scoresde.cli.front import overview, unknown
+from scoresde.cli.overview import overview, unknown
+from scoresde.cli.parsing import MisreadError, options_of, parse
 from scoresde.cli.terminal import hushed, in_options, open_closed, say, show, silence
-from scoresde.cli.words import MisreadError, options_of, parse
 from scoresde.errors import InvalidValueError, ScoreSDEError
 
 __all__ = ["COMMANDS", "main"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scoresde.checks import check_name
-from scoresde.cli.words import options_of
+from scoresde.cli.parsing import options_of
 from scoresde.errors import InvalidValueError
 
 __all__ = ["completion"]

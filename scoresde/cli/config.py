@@ -29,7 +29,7 @@ from scoresde.objectives import LearnedWeight
 from scoresde.score import ScoreModel
 from scoresde.sde import SDE, Stratified
 from scoresde.suggestion import NetConfig, Suggestion, suggest
-from scoresde.suggestion.front import model_of
+from scoresde.suggestion.suggesting import model_of
 from scoresde.training import (
     Averages,
     Callback,

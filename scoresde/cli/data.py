@@ -12,9 +12,9 @@ from scoresde import plot
 from scoresde.cli.config import SDE_WORDS
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
+from scoresde.cli.parsing import options_of
 from scoresde.cli.sample import check_out
 from scoresde.cli.terminal import in_options, show, then
-from scoresde.cli.words import options_of
 from scoresde.data import check
 from scoresde.errors import DataError, InvalidValueError
 from scoresde.sde import SDE, VESDE

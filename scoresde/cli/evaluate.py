@@ -29,7 +29,7 @@ from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
 from scoresde.errors import DataError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
-from scoresde.metrics.front import floor_of, plan
+from scoresde.metrics.evaluating import floor_of, plan
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
 from scoresde.sde import facts

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data import words
+from scoresde.data import summary
 from scoresde.data.batches import order
 from scoresde.data.conditions import (
     ConditionMoments,
@@ -111,10 +111,10 @@ class Data:
         return int(self.raw.shape[0])
 
     def __repr__(self) -> str:
-        return words.line(self)
+        return summary.line(self)
 
     def _repr_html_(self) -> str:
-        return words.html(self)
+        return summary.html(self)
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:

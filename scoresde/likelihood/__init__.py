@@ -2,7 +2,7 @@
 
 from scoresde.likelihood.bits import TRANSFORMS, Dequantization, bits_per_dim, importance_bound
 from scoresde.likelihood.bound import elbo
-from scoresde.likelihood.front import log_prob, sample_with_log_prob
+from scoresde.likelihood.densities import log_prob, sample_with_log_prob
 from scoresde.likelihood.heat import heat_correction
 from scoresde.likelihood.latents import decode, encode, slerp
 from scoresde.likelihood.prior import read_moments

@@ -10,10 +10,10 @@ from scoresde.plot.charts import bars, curve, pareto
 from scoresde.plot.lines import signals
 from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import figure, save
-from scoresde.plot.paths import field, strip, trajectory
 from scoresde.plot.scatter import points
 from scoresde.plot.schedules import Series, ladder, levels
 from scoresde.plot.shapes import kind, samples
+from scoresde.plot.trajectories import field, strip, trajectory
 
 __all__ = [
     "Series",

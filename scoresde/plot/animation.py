@@ -18,9 +18,9 @@ from torch import Tensor
 from scoresde.checks import check_integer, check_range, door
 from scoresde.plot import paper
 from scoresde.plot.kinds import MOST, USUAL, kind
-from scoresde.plot.paths import Moment, moments, words
 from scoresde.plot.scatter import Frame, points, squared
 from scoresde.plot.shapes import samples
+from scoresde.plot.trajectories import Moment, moments, words
 from scoresde.units import Transform
 
 if TYPE_CHECKING:

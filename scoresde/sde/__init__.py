@@ -6,13 +6,13 @@ from types import MappingProxyType
 from scoresde.sde.condition import Classes, Condition, Field
 from scoresde.sde.ito import ItoSDE
 from scoresde.sde.ladder import BetaLadder, NCSNLadder
-from scoresde.sde.laws import Importance, LogNormal, Stratified, TimeLaw, Uniform
 from scoresde.sde.moments import Moments
 from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.sde.process import SDE
 from scoresde.sde.reverse import ReverseSDE, check_output
 from scoresde.sde.score import Facts, Score, ask, facts, passes_of, process_of
 from scoresde.sde.shapes import expand
+from scoresde.sde.time_laws import Importance, LogNormal, Stratified, TimeLaw, Uniform
 
 SDES: Mapping[str, type[SDE]] = MappingProxyType(
     {

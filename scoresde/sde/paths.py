@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde.checks import check_increasing
 from scoresde.errors import InvalidValueError
-from scoresde.sde import laws, spacings
+from scoresde.sde import spacings, time_laws
 from scoresde.sde.process import SDE
 
 __all__ = ["EDMSDE", "VESDE", "VPSDE", "CosineSDE", "FlowSDE", "SubVPSDE"]
@@ -248,7 +248,7 @@ class EDMSDE(SDE):
     eps: float = field(default=0.002, kw_only=True)
 
     spacing: ClassVar[spacings.Spacing] = spacings.Karras()
-    time_law: ClassVar[laws.TimeLaw] = laws.LogNormal()
+    time_law: ClassVar[time_laws.TimeLaw] = time_laws.LogNormal()
 
     def alpha(self, t: Tensor) -> Tensor:
         r"""Return $\alpha_t = 1$."""

@@ -27,7 +27,7 @@ from scoresde.checks import (
 )
 from scoresde.errors import InvalidValueError
 from scoresde.precision import full_precision
-from scoresde.sde import laws, spacings
+from scoresde.sde import spacings, time_laws
 from scoresde.sde.closed_forms import check_closed_forms
 from scoresde.sde.kernel import Kernel
 from scoresde.sde.moments import Moments
@@ -84,7 +84,7 @@ class SDE(Kernel, metaclass=_Checked):
     """
 
     spacing: ClassVar[spacings.Spacing] = spacings.Uniform()
-    time_law: ClassVar[laws.TimeLaw] = laws.Uniform()
+    time_law: ClassVar[time_laws.TimeLaw] = time_laws.Uniform()
 
     def same_process(self, other: SDE) -> bool:
         r"""Return True if another SDE is the same process, though maybe of another class.
@@ -257,7 +257,7 @@ class SDE(Kernel, metaclass=_Checked):
         self,
         n: int,
         *,
-        law: laws.TimeLaw | None = None,
+        law: time_laws.TimeLaw | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,8 @@ from the shape of a sample, and the numbers of the training from both and from e
 (`examples/benchmarks/recipes.py`).
 """
 
-from scoresde.suggestion.front import Suggestion, suggest
 from scoresde.suggestion.network import NetConfig
 from scoresde.suggestion.noise import NoiseLevels
+from scoresde.suggestion.suggesting import Suggestion, suggest
 
 __all__ = ["NetConfig", "NoiseLevels", "Suggestion", "suggest"]

@@ -1,9 +1,9 @@
 """Distributions whose score is known exactly at every time of every SDE."""
 
-from scoresde.targets.base import Target, TargetScore
 from scoresde.targets.gaussian import Gaussian, GaussianMixture
 from scoresde.targets.mixture import Components
 from scoresde.targets.planar import EightGaussians, Rings, SongMixture, Spiral, TwoMoons
+from scoresde.targets.target import Target, TargetScore
 
 __all__ = [
     "Components",

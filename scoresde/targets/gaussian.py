@@ -10,8 +10,8 @@ from torch import Tensor
 
 from scoresde.checks import door, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.targets.base import Target
 from scoresde.targets.mixture import Components
+from scoresde.targets.target import Target
 
 __all__ = ["Gaussian", "GaussianMixture"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_range, door
-from scoresde.targets.base import Target
 from scoresde.targets.mixture import Components
+from scoresde.targets.target import Target
 
 __all__ = ["EightGaussians", "Rings", "SongMixture", "Spiral", "TwoMoons"]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from scoresde import EDMSDE, SDE, VESDE, VPSDE, CosineSDE, SubVPSDE, log_prob
 from scoresde.likelihood import LogProb, elbo
 from scoresde.targets import Gaussian, GaussianMixture, Rings, SongMixture
-from scoresde.targets.base import Target
+from scoresde.targets.target import Target
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from scoresde.arena.peers.base import Peer, on_all_grids
+from scoresde.arena.peers.peer import Peer, on_all_grids
 from scoresde.checks import check_name
 from scoresde.errors import MissingExtraError
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.arena.peers.base import Denoiser, Method
+from scoresde.arena.peers.peer import Denoiser, Method
 
 __all__ = ["methods"]
 

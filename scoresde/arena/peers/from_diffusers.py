@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.arena.peers.base import Denoiser, Method
+from scoresde.arena.peers.peer import Denoiser, Method
 
 __all__ = ["methods"]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scoresde.arena.peers.base import Denoiser, Method
+from scoresde.arena.peers.peer import Denoiser, Method
 
 __all__ = ["methods"]
 

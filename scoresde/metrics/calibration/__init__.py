@@ -9,7 +9,7 @@ given (Modrák et al. 2023, arXiv:2211.02383), and the distance to a point that 
 Lemos et al. 2023, arXiv:2302.03026), here the parameter of the simulation with the nearest data.
 """
 
-from scoresde.metrics.calibration.front import calibrate, calibrate_pairs
+from scoresde.metrics.calibration.calibrating import calibrate, calibrate_pairs
 from scoresde.metrics.calibration.result import Calibration, Quantity
 
 __all__ = ["Calibration", "Quantity", "calibrate", "calibrate_pairs"]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from scoresde.audit.levels import levels_of
-from scoresde.audit.problem import Problem, Sight
 from scoresde.audit.references import ByHeart, Exact
 from scoresde.audit.result import Audit
+from scoresde.audit.subject import Problem, Sight
 from scoresde.checks import check_integer, door, seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.noise import Noise

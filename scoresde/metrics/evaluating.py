@@ -18,11 +18,11 @@ from scoresde.metrics.fidelity import inception
 from scoresde.metrics.frechet import Frechet
 from scoresde.metrics.interval import difference_interval, share_interval
 from scoresde.metrics.kernels import Kernel
-from scoresde.metrics.laws import Sliced
 from scoresde.metrics.memory import Memory
 from scoresde.metrics.neighbours import Neighbours
 from scoresde.metrics.resampling import check_resamples, estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
+from scoresde.metrics.unbiased import Sliced
 from scoresde.progress import each, showing
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
