@@ -1,7 +1,8 @@
 """Noise becomes two moons: particles that run back along the score, which is known exactly.
 
-    python examples/backwards.py    # writes backwards.png, about 5 seconds
-    python examples/backwards.py --short
+At four times of one run the particles lie over the score, whose arrows carry them to the data.
+
+    python examples/backwards.py --out backwards.png
 """
 
 from dataclasses import dataclass
@@ -14,18 +15,20 @@ import scoresde
 from scoresde import plot
 
 
-@dataclass
-class Args:
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
     out: Path = Path("backwards.png")
-    """the picture"""
+    """The picture."""
     short: bool = False
-    """fewer particles, for a run of seconds"""
+    """A run of seconds."""
 
 
-def main(args: Args) -> None:
+def main(options: Options) -> None:
     moons, sde = scoresde.targets.TwoMoons(), scoresde.VESDE(0.01, 10.0)
     score = moons.at(sde)
-    n, steps = (60, 20) if args.short else (400, 120)
+    n, steps = (60, 20) if options.short else (400, 120)
     states = list(scoresde.trajectory(score, sde, "pc", n=n, steps=steps, seed=0))
     figure, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
     for ax, share in zip(axes, (0.35, 0.55, 0.7, 1.0), strict=True):
@@ -33,10 +36,10 @@ def main(args: Args) -> None:
         sigma = float(sde.sigma(state.t))
         plot.field(score, state.x, float(state.t), arrows=14, title=f"noise σ = {sigma:.2g}", ax=ax)
         ax.set(xlabel="", xticks=[], yticks=[])
-    figure.savefig(args.out, dpi=120)
+    figure.savefig(options.out, dpi=120)
     plt.close(figure)
-    print(f"wrote {args.out}")
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(tyro.cli(Options))
