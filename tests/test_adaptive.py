@@ -57,6 +57,7 @@ class Walk:
         return Walk(0, 0, self.horizon, self.paths[part])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VESDE(), FlowSDE()], ids=repr)
 def test_mean_and_variance_of_gaussian_data_are_kept(sde):
     score = Gaussian([0.5, -1.0], var=[0.25, 1.0]).at(sde)
@@ -69,6 +70,7 @@ def test_mean_and_variance_of_gaussian_data_are_kept(sde):
     assert ((x.var(0) / var - 1).abs() < 0.05 + 5 * math.sqrt(2 / n)).all()
 
 
+@pytest.mark.slow
 def test_the_modes_of_a_mixture_keep_their_weights_and_widths():
     sde, n = VESDE(), 800
     target = GaussianMixture([0.2, 0.8], [[-2.0], [1.0]], stds=0.3)
@@ -88,6 +90,7 @@ def test_standard_normal_data_cost_next_to_nothing_where_the_flow_stands_still(n
     assert end.nfe < 20
 
 
+@pytest.mark.slow
 def test_a_seed_stands_for_one_path_and_the_runs_converge_to_it():
     sde = VESDE(0.05, 5)
     target = Gaussian([1.3], var=[0.25])
@@ -106,6 +109,7 @@ def test_a_seed_stands_for_one_path_and_the_runs_converge_to_it():
     assert errors[2] < 0.2 * spread
 
 
+@pytest.mark.slow
 def test_one_step_is_the_formula_with_the_score_at_both_ends():
     sde = VPSDE()
     score = Gaussian([0.5, -1.0], var=[0.25, 1.0]).at(sde)
@@ -141,6 +145,7 @@ def test_what_is_left_of_a_stretch_is_never_a_hundredth_of_a_step():
         assert rsde.nfe == evaluations
 
 
+@pytest.mark.slow
 def test_a_rejected_step_is_repeated_on_a_part_of_the_same_increment():
     sde = VPSDE()
     target = GaussianMixture([0.5, 0.5], [[-2.0], [1.0]], stds=0.05)
@@ -164,6 +169,7 @@ def test_a_rejected_step_is_repeated_on_a_part_of_the_same_increment():
         assert z == float(path.increment(torch.zeros(1, 1, dtype=DOUBLE), low, high))
 
 
+@pytest.mark.slow
 def test_an_outlier_in_the_batch_changes_no_bit_of_the_others():
     sde = VPSDE()
     target = GaussianMixture([0.5, 0.5], [[-2.0, 0.0], [1.0, 0.0]], stds=0.3)
@@ -186,6 +192,7 @@ def test_the_budget_of_evaluations_is_kept_and_its_end_is_an_error():
     assert rsde.nfe == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VPSDE(eps=0.0), EDMSDE(eps=0.0)], ids=repr)
 def test_it_goes_down_to_no_noise_at_all(sde):
     """The last step of all is infinitely long in the log-SNR that the others are measured in."""

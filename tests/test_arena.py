@@ -56,6 +56,7 @@ def flow_of_gaussian(problem, x, budget, seed):
 # --- problems and references ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
 def test_the_reference_is_the_closed_form_flow_of_a_gaussian(sde):
     problem = Problem.of(TILTED, sde)
@@ -65,6 +66,7 @@ def test_the_reference_is_the_closed_form_flow_of_a_gaussian(sde):
     assert row.value < 2e-9
 
 
+@pytest.mark.slow
 @given(st.sampled_from(SDES), st.floats(0.001, 0.999), st.integers(0, 2**32))
 def test_every_sde_is_the_exploding_one_after_rescaling(sde, u, seed):
     problem = Problem.of(PLANE, sde)
@@ -75,6 +77,7 @@ def test_every_sde_is_the_exploding_one_after_rescaling(sde, u, seed):
     assert torch.allclose(problem.denoise(y, rho), want, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_two_references_agree_and_the_fixed_one_is_of_fourth_order():
     problem = Problem.of(PLANE, VPSDE())
     x = problem.start(16, 3)
@@ -85,6 +88,7 @@ def test_the_two_references_agree_and_the_fixed_one_is_of_fourth_order():
     assert errors[2] < errors[1] / 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", arena.TUNING + arena.HELD_OUT, ids=lambda p: p.name)
 def test_the_problems_of_the_arena_start_and_end_in_their_own_law(problem):
     x = problem.start(4000, 0)
@@ -117,6 +121,7 @@ def test_the_laws_for_tuning_can_be_had_under_any_sde():
         assert torch.equal(problem.target.means, other.target.means)
 
 
+@pytest.mark.slow
 def test_a_user_s_own_score_is_a_problem():
     sde = VPSDE()
     exact = LINE.at(sde)
@@ -133,6 +138,7 @@ def test_a_user_s_own_score_is_a_problem():
 # --- known errors ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VESDE(sigma_max=5.0), VPSDE()], ids=["VE", "VP"])
 def test_the_flow_error_of_a_known_affine_map_is_its_distance_to_the_exact_one(sde):
     problem = Problem.of(Gaussian([0.5], cov=[[0.25]]), sde)
@@ -156,6 +162,7 @@ def test_the_flow_error_of_a_known_affine_map_is_its_distance_to_the_exact_one(s
     assert row.low < row.value < row.high
 
 
+@pytest.mark.slow
 def test_the_law_errors_of_ancestral_sampling_are_those_of_the_affine_oracle():
     sde = VESDE(sigma_max=5.0)
     problem = Problem.of(LINE, sde)
@@ -190,6 +197,7 @@ def perfect(problem, x, budget, seed):
     return problem.exact(len(x), seed, part=3), budget
 
 
+@pytest.mark.slow
 def test_exact_samples_measure_what_the_noise_floor_says():
     problem = Problem.of(TwoMoons(), VESDE())
     results = arena.compare({"exact": perfect}, [problem], (5,), by="law", n=1000, repeats=6)
@@ -293,6 +301,7 @@ def raising(problem, x, budget, seed):
     raise NonFiniteError("no")
 
 
+@pytest.mark.slow
 def test_a_broken_sampler_ranks_last_and_a_diverging_one_behind_it():
     problem = Problem.of(PLANE, VPSDE())
     results = arena.compare(
@@ -304,6 +313,7 @@ def test_a_broken_sampler_ranks_last_and_a_diverging_one_behind_it():
     assert all(math.isinf(row.value) for row in results.of("nan", "raises").rows)
 
 
+@pytest.mark.slow
 def test_stochastic_samplers_are_not_judged_by_the_flow():
     problem = Problem.of(PLANE, VPSDE())
     results = arena.compare({"em": "em", "flow": EulerMaruyama(eta=0.0)}, [problem], (8,), n=4)
@@ -324,6 +334,7 @@ def test_a_budget_includes_the_last_evaluation_and_is_not_exceeded():
     assert {row.budget: row.nfe for row in results.rows} == {3: 3, 4: 3, 9: 9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_named_sampler_can_compete(name):
     problem = Problem.of(PLANE, VPSDE())
@@ -370,6 +381,7 @@ def test_a_peer_goes_from_start_to_end_on_its_grid(sde, grid):
     assert peer(problem, problem.start(3, 0), 2, 0) is None
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_driven_right_converges_to_the_reference():
     peer = Peer(Method(euler_in_rho, lambda evaluations: evaluations // 2), GRIDS["karras"])
     for sde in (VESDE(), VPSDE()):
@@ -378,6 +390,7 @@ def test_a_peer_that_is_driven_right_converges_to_the_reference():
         assert rows[1].value == pytest.approx(rows[0].value / 4, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["azula", "diffusers", "k_diffusion"])
 def test_every_peer_of_an_installed_library_converges(library):
     """Of first order at least, or to the right law."""
@@ -411,6 +424,7 @@ def test_a_peer_that_leaves_the_finite_numbers_has_an_infinite_error(bad):
     assert math.isinf(results.rows[0].value)
 
 
+@pytest.mark.slow
 def test_the_learned_problem_is_solved_by_its_own_reference():
     problem = arena.digits(evaluations=48)
     results = arena.compare(

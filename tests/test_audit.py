@@ -66,6 +66,7 @@ def in_band(found, low, high):
     return [a.ratio for a in found.levels if low < a.ratio < high]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ve", "vp", "sub_vp", "cosine", "edm", "flow", "ncsn", "betas"])
 def test_a_perfect_score_passes_every_test_at_every_level(name):
     sde, target = SDES[name], modes()
@@ -79,6 +80,7 @@ def test_a_perfect_score_passes_every_test_at_every_level(name):
             assert abs(estimate.value - 1) < 5 * estimate.stderr + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VESDE(), VPSDE()], ids=["ve", "vp"])
 @pytest.mark.parametrize("band", [(0.2, 1.0), (1.0, 6.0)])
 @pytest.mark.parametrize(
@@ -124,6 +126,7 @@ def test_the_fisher_error_and_the_floor_are_those_of_the_closed_form():
     assert found.worst is largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", [0.8, 1.1])
 def test_the_ratios_are_those_of_the_closed_form(c):
     v, sde = 0.25, VPSDE()
@@ -176,6 +179,7 @@ def test_what_is_avoidable_is_no_more_than_the_error(factor, tilt, generator):
     assert found.value < truth + 5 * found.stderr + 1e-9
 
 
+@pytest.mark.slow
 def test_nothing_is_avoidable_on_average_where_the_multiples_were_not_fitted():
     """Perfect predictions: what the multiples seem to save is noise, which one half cannot know."""
     e, said, u = torch.randn(3, 1000, 20, 3, generator=seeded(5), dtype=torch.float64)
@@ -213,6 +217,7 @@ def test_calibration_compares_the_error_with_what_the_scores_own_jacobian_says(f
     assert found.calibration.value == pytest.approx(ratio, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 40])
 def test_the_test_for_a_bias_is_as_rare_as_it_says(size):
     generator, rounds = seeded(7), 1500
@@ -253,6 +258,7 @@ def test_the_linear_denoiser_has_the_loss_of_the_dense_formula(n, size, alpha, s
     torch.testing.assert_close(fit.loss(x, alpha, sigma), exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "size"), [(40, 6), (10, 30)])
 def test_the_covariance_is_shrunk_as_ledoit_and_wolf_say(n, size):
     covariance = pytest.importorskip("sklearn.covariance")
@@ -307,6 +313,7 @@ def test_the_distance_of_samples_is_the_energy_distance_in_its_own_units():
     assert found.z > 3
 
 
+@pytest.mark.slow
 def test_samples_of_one_law_are_rarely_told_apart():
     generator = seeded(14)
     draws = [torch.randn(2, 20, 2, generator=generator) for _ in range(100)]
@@ -328,6 +335,7 @@ def test_sde_and_flow_part_where_the_score_is_that_of_no_diffusion():
     assert "differ from" in found.verdict()
 
 
+@pytest.mark.slow
 def test_a_score_that_memorised_its_training_data_is_told_from_one_that_learnt_the_law():
     sde, target, labels = VESDE(0.05, 5.0), modes(16), torch.arange(100) % 2
     train, x = (target.sample(n, generator=seeded(n)) for n in (100, 400))
@@ -399,6 +407,7 @@ def test_data_at_one_point_are_no_reason_for_an_alarm():
     assert "null" in json.dumps(found.as_json()) or found.as_json()["worst"] is None
 
 
+@pytest.mark.slow
 def test_a_table_json_and_a_picture_come_of_it(tmp_path):
     sde, target = VESDE(), modes(6)
     x = target.sample(64, generator=seeded(17))
@@ -445,6 +454,7 @@ def test_the_picture_marks_every_failed_test_and_what_leaves_its_frame():
     assert excess.get_ylim() == pytest.approx((-5e-7, 5e-7))
 
 
+@pytest.mark.slow
 def test_nats_are_the_excess_in_the_integral_of_the_bound():
     sde, v, c = VESDE(), 0.25, 1.2
     target = Gaussian(torch.zeros(32), var=v)
@@ -527,6 +537,7 @@ def small_model(tmp_path, classes=None):
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     folder = small_model(tmp_path, classes=3)
     x = scoresde.targets.TwoMoons().sample(100, generator=seeded(19)).numpy()

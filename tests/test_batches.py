@@ -69,6 +69,7 @@ def model():
 # The same batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_are_the_same_for_every_number_of_workers(workers):
     alone = made(Batches(DATA, config(), augment=noisy))
@@ -124,6 +125,7 @@ def test_augmentations_have_numbers_that_the_update_does_not_draw_from():
     assert not seeds & own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"workers": 2}])
 def test_a_run_that_is_taken_up_again_sees_the_same_batches(tmp_path, options):
     whole = Trainer(model(), DATA, config(**options), augment=noisy).train(progress=False)
@@ -224,6 +226,7 @@ def torch_has_seen_no_loader(monkeypatch):
     signal.signal(signal.SIGCHLD, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("torch_has_seen_no_loader")
 @pytest.mark.parametrize("another", [False, True])
 def test_a_death_is_told_between_updates_and_not_within_one(another):
@@ -235,6 +238,7 @@ def test_a_death_is_told_between_updates_and_not_within_one(another):
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_no_batch_is_lost(tmp_path):
     file = tmp_path / "die"
     data = Data(Store(file), transform=BYTES, **DATA.conditions)
@@ -315,6 +319,7 @@ def test_a_batch_that_can_no_longer_be_fetched_from_a_dead_worker_is_made_again(
     assert len(found) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError, FileNotFoundError, ConnectionError])
 def test_what_a_users_function_raises_is_no_death_of_a_worker(error):
     def fails(x, generator):

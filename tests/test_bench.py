@@ -10,6 +10,7 @@ from scoresde.cli import main
 FEW = ["--only", "moons/VPSDE", "--budgets", "6", "12", "--n", "8", "--repeats", "2"]
 
 
+@pytest.mark.slow
 def test_samplers_are_ranked_by_their_law_and_every_figure_is_written(tmp_path, capsys):
     out = tmp_path / "found"
     words = ["--by", "law", "--samplers", "ancestral", "pc", "--out", str(out)]
@@ -23,6 +24,7 @@ def test_samplers_are_ranked_by_their_law_and_every_figure_is_written(tmp_path, 
     assert len(rows) == 2 * 2 * len(LAW)
 
 
+@pytest.mark.slow
 def test_the_picture_is_written_where_told(tmp_path):
     out = tmp_path / "found"
     words = ["--by", "law", "--samplers", "ancestral", "--out", str(out)]

@@ -90,6 +90,7 @@ def test_the_probability_of_leaving_a_band_is_that_of_multinomial_counts(n, poin
     assert math.isclose(_leaving(low, high, n), 1 - stays.sum(), abs_tol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 60, 700])
 def test_uniform_numbers_fall_below_a_p_value_as_often_as_it_says(n):
     """Discrete p-values are never too small; 4 standard errors of 400 repetitions."""
@@ -103,6 +104,7 @@ def test_uniform_numbers_fall_below_a_p_value_as_often_as_it_says(n):
     assert abs(float((squares < 0.05).double().mean()) - 0.05) < 4 * math.sqrt(0.05 / 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "level"), [(50, 0.05), (400, 0.2)])
 def test_a_band_is_left_as_often_as_it_says_and_by_those_whose_p_value_is_below(n, level):
     low, high = band(n, level)
@@ -207,6 +209,7 @@ def test_the_exact_posterior_passes_and_its_sharpness_is_that_of_the_closed_form
     assert 0.2 < found.skill.low < found.skill.value < found.skill.high < 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.law(74)
 @pytest.mark.parametrize(
     "draw",
@@ -237,6 +240,7 @@ def test_draws_of_the_prior_are_rejected_by_the_distance_alone():
     assert abs(found.skill.value) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.law(74)
 def test_false_alarms_are_as_rare_as_stated():
     """At 20 % in all, 60 repetitions: fewer than 20 % plus 4 standard errors."""
@@ -375,6 +379,7 @@ def test_draws_that_are_wrong_are_rejected_by_pairs(draw):
     assert not found.passed, str(found)
 
 
+@pytest.mark.slow
 def test_false_alarms_of_pairs_are_as_rare_as_stated():
     """At 20 % in all, 60 repetitions: fewer than 20 % plus 4 standard errors."""
     alarms = sum(

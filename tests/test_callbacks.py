@@ -49,6 +49,7 @@ class Broken(Callback):
             raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", EVENTS)
 def test_a_callback_that_fails_is_dropped_with_one_warning_and_the_run_goes_on(tmp_path, event):
     broken, behind = Broken(event, OSError("the wire is cut")), Broken(None, None)
@@ -100,6 +101,7 @@ class Rows(Callback):
         self.seen.append(row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -246,6 +248,7 @@ def test_wandb_counts_by_our_steps_which_may_go_back(tmp_path, monkeypatch):
 # Pictures
 
 
+@pytest.mark.slow
 def test_pictures_leave_the_run_bit_for_bit_as_it_was(tmp_path):
     undisturbed = run(None)
     assert_same(run(tmp_path, Pictures(tmp_path, n=3)), undisturbed)
@@ -254,6 +257,7 @@ def test_pictures_leave_the_run_bit_for_bit_as_it_was(tmp_path):
     assert all((tmp_path / name).exists() for name in ("loss.png", "samples.png", "levels.png"))
 
 
+@pytest.mark.slow
 def test_the_shared_picture_of_samples_holds_no_data(tmp_path):
     """`push` shares samples.png: it is the same whatever the data are."""
     model, found = images(), []
@@ -282,6 +286,7 @@ def images(levels=None):
     return ScoreModel(net, VESDE(levels=levels), (1, 4, 4), moments=Moments(0.0, var=1.0)).eval()
 
 
+@pytest.mark.slow
 def test_the_samples_are_the_same_ones_whatever_the_global_state(tmp_path):
     with torch.random.fork_rng(devices=[]):
         for step in (1, 2):
@@ -295,6 +300,7 @@ def test_the_samples_are_the_same_ones_whatever_the_global_state(tmp_path):
         assert min(one.size) >= 600
 
 
+@pytest.mark.slow
 def test_the_samples_of_other_weights_differ(tmp_path):
     model = images()
     Pictures(tmp_path, n=2).on_checkpoint(1, model)
@@ -304,6 +310,7 @@ def test_the_samples_of_other_weights_differ(tmp_path):
     assert not np.array_equal(*(np.asarray(Image.open(path)) for path in (first, second)))
 
 
+@pytest.mark.slow
 def test_points_are_shown_in_the_units_of_the_data(tmp_path, monkeypatch):
     shown = []
     real = plot.samples
@@ -329,6 +336,7 @@ def test_a_ladder_of_few_levels_is_drawn_in_its_own_steps(tmp_path):
     assert (tmp_path / "samples.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1,), (3,), (9,), (2, 12), (4, 5), (1, 3, 3, 3)])
 def test_samples_of_any_shape_are_drawn_beside_data(tmp_path, shape):
     x = torch.randn(20, *shape, generator=torch.Generator().manual_seed(0))
@@ -355,6 +363,7 @@ def test_the_loss_of_held_out_data_is_a_curve_of_its_own(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_perfect_score_is_at_the_loss_that_is_foretold(tmp_path, monkeypatch):
     """Of a Gaussian the linear denoiser is the best: both curves agree within their intervals."""
     sde, var = VESDE(), 4.0
@@ -387,6 +396,7 @@ def test_a_line_that_was_cut_short_is_no_reason_to_stop_drawing(tmp_path):
 # By name
 
 
+@pytest.mark.slow
 def test_the_command_logs_where_it_is_told_to(tmp_path, capsys):
     assert train(tmp_path, "--log-to", "tensorboard", "pictures", "--log-every", "1") == 0
     assert [step for step, _ in scalars(tmp_path, "loss")] == [1, 2, 3, 4]

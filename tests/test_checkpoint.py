@@ -82,6 +82,7 @@ def step_files(path):
     return [file.name for file in sorted(path.glob("step-*"))]
 
 
+@pytest.mark.slow
 @pytest.mark.law(61)
 @given(
     seed=st.integers(0, 2**31),
@@ -121,6 +122,7 @@ def assert_detected_or_harmless(path, saved, meta):
         assert torch.equal(bits(tensors[name]), bits(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_thousand_random_damages_are_detected_or_harmless(folder, number):
     path = folder / "damaged.safetensors"
@@ -590,6 +592,7 @@ def test_the_header_of_a_checkpoint_is_plain_safetensors(folder, good):
         assert json.loads(file.metadata()["meta"]) == {"step": 7, "lr": 0.1}
 
 
+@pytest.mark.slow
 def test_the_same_content_is_the_same_file_in_every_process(tmp_path):
     """Otherwise no two files could be compared by their bytes."""
     code = (

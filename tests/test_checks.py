@@ -85,11 +85,11 @@ def numbers(owner):
 
 
 @pytest.mark.parametrize("wrong", ["a", None, [1.0], (1, 2), 1j, torch.tensor(1.0)], ids=repr)
-@pytest.mark.parametrize("owner", [*ALL.values(), *SDES.values(), Stretch()], ids=repr)
-def test_no_field_that_is_a_number_takes_anything_else(owner, wrong):
-    for name in numbers(owner):
-        with pytest.raises(ScoreSDEError, match=name):
-            replace(owner, **{name: wrong})
+def test_no_field_that_is_a_number_takes_anything_else(wrong):
+    for owner in (*ALL.values(), *SDES.values(), Stretch()):
+        for name in numbers(owner):
+            with pytest.raises(ScoreSDEError, match=name):
+                replace(owner, **{name: wrong})
 
 
 def test_there_are_numbers_to_refuse():

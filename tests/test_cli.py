@@ -111,6 +111,7 @@ def packaged(tmp_path, monkeypatch):
 # What everybody sees first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "options"),
     [
@@ -156,6 +157,7 @@ def test_options_that_cannot_be_understood_end_in_2(words, capsys):
     assert capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_python_m_scoresde_is_the_command():
     words = [sys.executable, "-m", "scoresde", "info", "nowhere/at/all"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -178,6 +180,7 @@ def test_demo_draws_digits_into_an_enlarged_picture(packaged, capsys):
         assert min(picture.size) > 4 * 28
 
 
+@pytest.mark.slow
 def test_demo_draws_one_class_and_as_many_steps_as_told(packaged, capsys):
     assert main(["demo", "--class", "7", "--n", "1", "--steps", "2", "--out", "seven.png"]) == 0
     assert " 3 evaluations " in capsys.readouterr().out
@@ -233,6 +236,7 @@ def test_evaluations_are_counted_for_one_sample_and_not_for_the_chunks():
     assert len(model.net.seen) == 15
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 def test_a_sample_is_the_same_in_every_file(run, tmp_path):
     def drawn(name, *options):
@@ -272,6 +276,7 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
     assert "y" not in np.load(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -328,6 +333,7 @@ def test_info_says_what_a_run_is(run, capsys):
     assert [name for name in rows if name.startswith("step ")] == ["step 2", "step 4"]
 
 
+@pytest.mark.slow
 def test_info_says_how_a_run_goes_on_and_the_command_does_it(tmp_path, capsys, monkeypatch):
     told(monkeypatch, signal.SIGINT)
     assert train(tmp_path / "my run") == 130
@@ -383,6 +389,7 @@ def test_info_and_the_card_stand_what_somebody_stored_of_the_training(meta, told
     assert told in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_info_points_at_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
     assert train(tmp_path, "--save-every", "1", steps=2) == 0
     edited(tmp_path / "step-00000001.safetensors", -9)
@@ -392,6 +399,7 @@ def test_info_points_at_a_damaged_checkpoint_of_a_run(tmp_path, capsys):
     assert found.err == f"scoresde: error: 1 file(s) of {tmp_path} are damaged\n"
 
 
+@pytest.mark.slow
 def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_path, capsys):
     assert train(tmp_path, "--save-every", "1", steps=2) == 0
     edited(tmp_path / "model.safetensors", -9)
@@ -415,6 +423,7 @@ def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_pat
     assert different(tmp_path / "model.safetensors", tmp_path / "model.safetensors") == []
 
 
+@pytest.mark.slow
 def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
     assert train(tmp_path, steps=1) == 0
     checkpoint.write_json(tmp_path / "config.json", {"a": 1})
@@ -425,6 +434,7 @@ def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
     assert "config.json, DAMAGED\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["info"], ["sample", "--out", "x.npy"]])
 @pytest.mark.parametrize(
     ("spoil", "message"),
@@ -488,6 +498,7 @@ def photos(tmp_path):
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -526,6 +537,7 @@ def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, 
 # train
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*learning rate falls by a cosine:RuntimeWarning")
 def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsys):
     assert train(tmp_path, steps=2) == 0
@@ -547,6 +559,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     assert "\ndone: 3 steps, the last 1 in " in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -574,6 +587,7 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
     assert "belongs to another data set: it was 1797 x 1 x 8 x 8, SHA-256 " in said(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
@@ -596,6 +610,7 @@ def test_wrong_options_of_train_are_told_in_one_line(
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -621,6 +636,7 @@ def test_a_wrong_value_is_told_before_anything_is_made(options, message, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_every_loss_is_trained_by_its_name_and_the_file_makes_it_again(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 2)).astype("f4"))
     for i, words in enumerate(
@@ -643,6 +659,7 @@ def test_every_loss_is_trained_by_its_name_and_the_file_makes_it_again(tmp_path,
     assert (out / "best/model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert train(tmp_path / "file") == 1
@@ -654,6 +671,7 @@ def test_train_refuses_a_folder_that_it_cannot_use_before_the_work(tmp_path, cap
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "step-00000004"])
 def test_samples_do_not_replace_a_model_or_a_checkpoint(name, run, tmp_path, capsys):
     path = run / f"{name}.safetensors"
@@ -680,6 +698,7 @@ def test_images_get_a_u_net_and_anything_else_an_mlp(vectors, tmp_path, capsys):
     assert ScoreModel.from_pretrained(vectors).net.config["hidden"] == [4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 4, 4), (2, 4, 4), (2,)])
 def test_the_command_that_is_said_after_a_training_draws(shape, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -690,6 +709,7 @@ def test_the_command_that_is_said_after_a_training_draws(shape, tmp_path, monkey
     assert main([*words, "--n", "2", "--steps", "2"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng
 def test_the_first_weights_are_a_function_of_the_seed_and_of_no_global_state(tmp_path):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
@@ -720,6 +740,7 @@ def told(monkeypatch, number):
     monkeypatch.setattr(Update, "__call__", lambda update, step, batch: act(update, step, batch))
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_ends_in_130(tmp_path, capsys, monkeypatch):
     told(monkeypatch, signal.SIGINT)
     assert train(tmp_path) == 130
@@ -751,6 +772,7 @@ def test_a_traceback_is_shown_to_those_who_ask_for_it(monkeypatch, tmp_path):
         train(tmp_path, source="./nothing.npy")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_line_too(tmp_path, capsys):
     assert train(tmp_path, "--save-every", "1", steps=2) == 0
@@ -772,6 +794,7 @@ def test_a_reader_that_leaves_early_is_no_accident(monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_run_killed_by_kill_9_ends_in_the_weights_of_one_that_never_was(tmp_path, capsys):
     options = ["--save-every", "5"]
     assert train(tmp_path / "whole", *options, steps=40) == 0
@@ -797,6 +820,7 @@ def test_a_run_killed_by_kill_9_ends_in_the_weights_of_one_that_never_was(tmp_pa
         assert different(folder / name, tmp_path / "whole" / name) == []
 
 
+@pytest.mark.slow
 def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(tmp_path, capsys):
     assert train(tmp_path, steps=1) == 0
     (tmp_path / "log.jsonl").unlink()

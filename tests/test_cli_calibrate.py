@@ -71,6 +71,7 @@ def command(tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_draws_of_the_law_of_the_data_pass(command, tmp_path, capsys):
     assert command("--out", "deep/it") == 0
     out = capsys.readouterr().out
@@ -83,6 +84,7 @@ def test_draws_of_the_law_of_the_data_pass(command, tmp_path, capsys):
     assert (tmp_path / "deep/it/calibration.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_draws_are_rounded_to_the_levels_of_the_data(command, capsys):
     """Rounded and clipped to one of five levels, truth and draws are still of one law."""
     assert command(data="levels.npz", units=LEVELS) == 0
@@ -91,6 +93,7 @@ def test_draws_are_rounded_to_the_levels_of_the_data(command, capsys):
     assert "\nNot calibrated: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_draws_that_are_too_sure_are_found_and_no_error(command, capsys):
     assert command(share=0.5) == 0
     out = capsys.readouterr().out
@@ -98,6 +101,7 @@ def test_draws_that_are_too_sure_are_found_and_no_error(command, capsys):
     assert "spread" in out
 
 
+@pytest.mark.slow
 def test_it_is_calibrate_pairs_in_the_units_of_the_data(command, tmp_path, monkeypatch):
     seen = {}
 
@@ -139,6 +143,7 @@ def test_conditions_of_every_kind_are_one_vector_and_back():
     assert _joined(given, kinds).isnan().any(1).tolist() == [False, True, False, True, False]
 
 
+@pytest.mark.slow
 def test_samples_that_lack_a_condition_are_left_out_and_counted(command, capsys):
     assert command(data="gap.npz") == 0
     assert "1 of 400 samples lack a condition and are left out" in capsys.readouterr().out

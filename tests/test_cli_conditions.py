@@ -36,12 +36,14 @@ def test_the_network_of_a_command_takes_all_that_the_data_have(shape, kind):
         torch.testing.assert_close(found, (mean.float(), std.float()))
 
 
+@pytest.mark.slow
 def test_shares_by_name_are_options_and_reach_the_file(tmp_path):
     assert train(tmp_path / "run", "--condition-dropout", "label", "0.5") == 0
     found = RunConfig.read(tmp_path / "run" / "config.toml")
     assert found.train.condition_dropout == {"label": 0.5}
 
 
+@pytest.mark.slow
 def test_pictures_have_the_conditions_of_the_data(tmp_path, monkeypatch):
     data = Data(normal(40, 2), y=normal(40, 3, seed=1))
     _, model, _ = RunConfig(data=DataConfig(source="")).begun(data)
@@ -85,6 +87,7 @@ def images(tmp_path):
     return tmp_path / "images.npz"
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_a_model_and_takes_new_classes(trained, images, tmp_path):
     folder = tmp_path / "new"
     assert again(folder, images, "--init", str(trained)) == 0

@@ -50,6 +50,7 @@ def command(run, tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_it_writes_a_table_a_file_and_a_picture(command, tmp_path, capsys):
     assert command("--out", "deep/report") == 0
     out = capsys.readouterr().out
@@ -60,6 +61,7 @@ def test_it_writes_a_table_a_file_and_a_picture(command, tmp_path, capsys):
     assert (tmp_path / "deep/report/report.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_what_it_says_is_what_evaluate_says_of_its_samples(command, run, tmp_path):
     assert command("--seed", "3", "--train-data", str(run.parent / "train.npz")) == 0
     stored = json.loads((tmp_path / "report/report.json").read_text())
@@ -71,6 +73,7 @@ def test_what_it_says_is_what_evaluate_says_of_its_samples(command, run, tmp_pat
     assert "copied" in stored["figures"]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_draws_nothing_and_says_the_same(command, tmp_path, monkeypatch):
     assert command() == 0
     before = (tmp_path / "report/report.json").read_bytes()
@@ -85,6 +88,7 @@ def labelled_model(path):
     ScoreModel(net, VESDE(), (2,)).save_pretrained(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["held.npz", "labelled.npz"])
 def test_a_report_replaces_the_one_before_of_other_samples(command, tmp_path, data):
     """As the command that `train` ends with must work for a second model, too."""
@@ -96,6 +100,7 @@ def test_a_report_replaces_the_one_before_of_other_samples(command, tmp_path, da
     assert replaced == drawn
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labelled_model("model")
@@ -124,6 +129,7 @@ def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_pat
     assert torch.equal(torch.cat([condition["label"] for condition in seen]), drawn.repeat(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "options"),
     [
@@ -162,6 +168,7 @@ def test_conditions_travel_from_any_source_to_a_model(
     assert "expected [0, 2]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_command_again_draws_nothing_under_conditions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labelled_model("model")
@@ -179,6 +186,7 @@ def test_the_same_command_again_draws_nothing_under_conditions(tmp_path, monkeyp
     assert Path("report/report.json").read_bytes() == Path("new/report.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_samples_that_are_there_are_taken(command, run, tmp_path, capsys):
     x = torch.from_numpy(np.load(run.parent / "held.npz")["x"])[:20] + 5
     checkpoint.save_tensors(tmp_path / "mine.safetensors", {"x": x})
@@ -189,6 +197,7 @@ def test_samples_that_are_there_are_taken(command, run, tmp_path, capsys):
     assert stored["figures"]["frechet"]["samples"]["value"] > 20
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_apart_from_what_it_judges(command, tmp_path, monkeypatch, capsys):
     seen = []
     fit = Classifier.fit
@@ -205,6 +214,7 @@ def test_a_classifier_is_trained_apart_from_what_it_judges(command, tmp_path, mo
     assert command("--features", "judge.safetensors") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
     assert command(data="train.npz") == 0
@@ -218,6 +228,7 @@ def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
     assert "warning: the model was trained on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, run):
     before = (run / "config.toml").read_text()
     (run / "config.toml").write_text("[unknown]\nkey = 1\n")
@@ -227,6 +238,7 @@ def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, r
     (run / "config.toml").write_text(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

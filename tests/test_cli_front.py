@@ -67,6 +67,7 @@ def test_the_readme_and_the_reference_name_every_command():
         assert f"scoresde {name}" in example, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
@@ -112,6 +113,7 @@ def test_the_help_of_a_command_is_had_in_three_ways(words, capsys):
     assert "usage: scoresde sample" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_what_all_take_and_shows_no_words_of_python(name, capsys):
     found = options_of(_command(name))
@@ -229,6 +231,7 @@ COMMANDS_OF_DATA = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "options"), COMMANDS_OF_DATA)
 @pytest.mark.filterwarnings("error:the model was trained on")
 def test_a_run_is_asked_about_the_part_that_it_held_out(command, options, table, capsys):
@@ -252,6 +255,7 @@ def test_a_run_is_asked_about_the_data_that_are_named(table, capsys):
     assert err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:the model was trained on")
 def test_without_a_part_held_out_a_run_is_asked_about_what_it_learnt_and_says_so(tmp_path, capsys):
     assert train(tmp_path / "run", steps=1) == 0
@@ -298,6 +302,7 @@ def nexts(out):
     return [shlex.split(line) for line in found]
 
 
+@pytest.mark.slow
 def test_the_next_commands_can_be_pasted(table, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(table / "run", "my run")
@@ -392,6 +397,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BROKEN, "objects.npy", "objects.npz"])
 def test_a_broken_array_is_a_sentence_of_ours_without_numpys_advice(
     name, vectors_of_two, tmp_path, monkeypatch, capsys

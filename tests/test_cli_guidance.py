@@ -173,6 +173,7 @@ def test_a_strength_is_the_same_noise_under_every_sde(name):
     assert torch.allclose(cut, times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ve", "vp", "edm"])
 def test_an_edit_of_gaussian_data_has_the_law_of_the_page(name):
     """docs/editing.md: the flow keeps k alpha of a datum, the reverse SDE less."""
@@ -226,6 +227,7 @@ def test_an_edit_is_a_run_from_perturbed_data(model, tmp_path, capsys):
     assert np.abs(near - x.numpy()).max() < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_an_image_of_any_size_and_mode_is_edited(mode, model, tmp_path):
     Image.new(mode, (30, 20)).save(tmp_path / "in.png")
@@ -250,6 +252,7 @@ def test_an_image_says_nothing_to_a_model_of_standardised_numbers(model, tmp_pat
     assert "numbers that an image does not say" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

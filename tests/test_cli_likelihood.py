@@ -32,6 +32,7 @@ def numbers(line):
     return [float(word) for word in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", line)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "classes"])
 def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
     words = ["likelihood", str(folders / name), "--data", "digits", "--n", "3", "--tol", "0.01"]
@@ -81,6 +82,7 @@ def test_data_without_levels_have_nats_alone(folders, capsys):
     assert "5 samples of 2 dimensions" in out
 
 
+@pytest.mark.slow
 def test_data_are_taken_in_the_units_of_the_model(folders, tmp_path, capsys):
     model = ScoreModel.from_pretrained(folders / "plane")
     model.transform = Standardize((8000, -3), (120, 0.5))
@@ -126,6 +128,7 @@ def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, cap
     assert message in err
 
 
+@pytest.mark.slow
 def test_the_estimate_of_the_solvers_error_saves_the_second_solution(folders, capsys):
     words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz"), "--quiet"]
     found = {}

@@ -28,6 +28,7 @@ def saved(folder, shape, **options):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_kind_of_samples_has_a_picture(name, tmp_path, capsys):
     saved(tmp_path / "model", SHAPES[name])
@@ -40,6 +41,7 @@ def test_every_kind_of_samples_has_a_picture(name, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir() if path.name != "model"] == ["x.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["gif", "html", "jpg", "svg"])
 def test_a_run_is_a_film_and_a_picture_of_other_kinds(suffix, tmp_path):
     saved(tmp_path / "model", (1, 6, 6), num_classes=3)

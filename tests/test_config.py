@@ -99,6 +99,7 @@ def text(path, *lines):
 # The file
 
 
+@pytest.mark.slow
 @given(run=runs())
 def test_a_configuration_comes_back_from_its_file(tmp_path_factory, run):
     path = tmp_path_factory.mktemp("config") / "config.toml"
@@ -123,6 +124,7 @@ def test_a_loss_a_weight_and_a_law_come_back_from_the_words_of_the_command_line(
     assert choice.make() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -291,6 +293,7 @@ def points(tmp_path, monkeypatch):
     return "./points.npy"
 
 
+@pytest.mark.slow
 def test_the_file_of_a_run_repeats_it_bit_for_bit(run, tmp_path):
     assert main(["train", "--config", str(run / "config.toml"), "--out", str(tmp_path)]) == 0
     for name in ("model.safetensors", "step-00000004.safetensors"):
@@ -350,6 +353,7 @@ def test_another_run_leaves_the_file_as_it_was(run, capsys):
     assert (run / "config.toml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_relative_path_is_stored_as_it_was_given(points, tmp_path, monkeypatch, capsys):
     assert train("run", source=points, steps=1) == 0
     assert RunConfig.read(Path("run/config.toml")).data.source == points
@@ -366,6 +370,7 @@ def test_help_shows_the_values_of_the_file(run, capsys):
     assert "(default: 0.8 0.9)" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

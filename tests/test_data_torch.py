@@ -81,6 +81,7 @@ def as_csv(path, x, y, label):
             rows.writerow([*cells, "" if k < 0 else k])
 
 
+@pytest.mark.slow
 @given(n=st.integers(2, 9), seed=st.integers(0, 2**31), batch=st.integers(1, 12))
 def test_every_source_of_the_same_numbers_is_the_same_data(n, seed, batch):
     x, y = numbers(seed, n, 3), numbers(seed + 1, n, 2)
@@ -344,6 +345,7 @@ def test_a_loader_that_chooses_samples_is_refused():
     assert data.fingerprint() == load(DataLoader(tensors, batch_size=None)).fingerprint()
 
 
+@pytest.mark.slow
 def test_a_lazy_data_set_trains_alike_in_workers_and_here():
     data = load(Items(lambda i: (X[i], i % 2)), lazy=True)
     results = []

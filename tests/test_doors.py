@@ -153,6 +153,7 @@ def finite(found) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng  # some calls have no seed
 @pytest.mark.parametrize("name", sorted(DOORS))
 def test_garbage_ends_in_a_result_or_in_an_error_of_ours(name):

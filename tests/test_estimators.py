@@ -51,6 +51,7 @@ def test_stratified_times_are_one_in_each_quantile_of_their_law(u, sde, seed):
         assert ((counts - u / sde.levels).abs() < 2).all()
 
 
+@pytest.mark.slow
 def test_stratified_times_come_in_random_order_and_each_follows_the_law():
     generator, sde = torch.Generator().manual_seed(0), VPSDE()
     draws = [sde.sample_times(8, law=Stratified(), generator=generator)[0] for _ in range(4000)]
@@ -65,6 +66,7 @@ def test_stratified_times_come_in_random_order_and_each_follows_the_law():
     assert VPSDE().sample_times(0, law=Stratified())[0].shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", [Uniform(), Importance(), LogNormal(0.0, 1.0)], ids=repr)
 def test_stratified_times_keep_the_mean_of_the_loss_and_lower_its_variance(law):
     sde = VPSDE()
@@ -78,6 +80,7 @@ def test_stratified_times_keep_the_mean_of_the_loss_and_lower_its_variance(law):
     assert spread.var() < 0.9 * plain.var()
 
 
+@pytest.mark.slow
 def test_importance_sampled_times_keep_the_mean_of_the_likelihood_loss_and_lower_its_variance():
     sde = VPSDE()
     score = TARGET.at(sde)
@@ -185,6 +188,7 @@ def test_the_learned_uncertainty_of_a_constant_loss_is_that_loss_by_dimension(sd
     assert all(g.abs().max() <= 6 * math.sqrt(6 / 400) for g in gradients)
 
 
+@pytest.mark.slow
 def test_a_learned_weight_finds_how_large_the_loss_is_at_each_level():
     """Of an exact score: e^u = floor / D, over four decades of the noise."""
     sde = VESDE(0.01, 100.0)

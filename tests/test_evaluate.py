@@ -145,6 +145,7 @@ def test_the_interval_of_a_square_holds_what_is_within_reach_at_its_own_variance
         assert found.low == pytest.approx(min(value, least), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("distance", [0.0, 1.0, 2.0, 4.0, 10.0])
 def test_intervals_of_a_square_hold_it_and_are_not_wide(size, distance):
@@ -193,6 +194,7 @@ def covered(truths, metrics, draw, n, reps, resamples=40):
     return {name: count / reps for name, count in hits.items()}
 
 
+@pytest.mark.slow
 def test_intervals_of_different_gaussians_hold_the_closed_forms_as_often_as_they_say():
     n, d, shift, scale, s, reps = 120, 4, 0.4, 1.2, 2.0, 150
 
@@ -215,6 +217,7 @@ def test_intervals_of_different_gaussians_hold_the_closed_forms_as_often_as_they
         assert share < 1, (name, "an interval that is never wrong is too wide")
 
 
+@pytest.mark.slow
 def test_intervals_of_equal_laws_are_not_too_narrow():
     n, k, reps = 60, 3, 100
     coverage = 1 - math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
@@ -239,6 +242,7 @@ def test_the_limit_has_less_of_the_bias_that_grows_with_the_number_of_features()
     assert "frechet_limit" not in Frechet()(x[:31], y[:31], *(r[:, :31] for r in rows))
 
 
+@pytest.mark.slow
 def test_samples_of_the_exact_law_are_as_far_as_the_floor():
     starred = figures = 0
     for seed in range(25):
@@ -429,6 +433,7 @@ def test_a_metric_of_ones_own_is_a_callable():
     assert "shift" in str(found)
 
 
+@pytest.mark.slow
 def test_what_is_found_is_a_table_a_file_and_a_picture(tmp_path):
     found = evaluate(SAMPLES, REAL, resamples=4)
     text = str(found)
@@ -457,6 +462,7 @@ def clusters():
     return Data((label[:, None, None, None] + randn(90, 1, 6, 6, seed=3)).float(), label=label)
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_and_is_a_function_of_its_seed(clusters, tmp_path):
     one = Classifier.fit(clusters, steps=30)
     assert one.accuracy(clusters) > 0.9
@@ -528,6 +534,7 @@ def damaged(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

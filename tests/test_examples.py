@@ -12,6 +12,7 @@ NAMES = sorted(set(scoresde.__all__) - WITHOUT)
 FLAGS = doctest.NORMALIZE_WHITESPACE
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng  # examples draw first weights and samples without a seed
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_public_name_runs(name):

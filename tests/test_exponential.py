@@ -78,12 +78,14 @@ def agree(ours, textbook):
 # The published updates
 
 
+@pytest.mark.slow
 @given(problems())
 def test_order_one_is_ddim(p):
     for sampler in (DPMSolverPP(order=1), UniPC(1, 0), TauMultistep(order=1), DEIS(order=1)):
         agree(p.run(sampler), p.run(DDIM()))
 
 
+@pytest.mark.slow
 @given(problems(), st.booleans())
 def test_dpm_solver_pp_2m_is_the_published_update_with_and_without_noise(p, sde):
     x, old = p.x, None
@@ -103,6 +105,7 @@ def test_dpm_solver_pp_2m_is_the_published_update_with_and_without_noise(p, sde)
     agree(p.run(DPMSolverPP(tau=float(sde))), x)
 
 
+@pytest.mark.slow
 @given(problems(), st.floats(0.1, 1.0))
 def test_dpm_solver_pp_2s_is_algorithm_1_of_its_paper(p, r):
     x = p.x
@@ -116,6 +119,7 @@ def test_dpm_solver_pp_2s_is_algorithm_1_of_its_paper(p, r):
     assert_close(p.run(TwoStage(r=r)), x, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 @given(problems(), st.floats(0.1, 1.0))
 def test_seeds_2_is_the_published_update(p, r):
     x = p.x
@@ -165,6 +169,7 @@ def unipc(p, order):
     return x
 
 
+@pytest.mark.slow
 @given(problems(), st.integers(1, 3))
 def test_unipc_is_its_algorithm_with_the_corrector(p, order):
     assert_close(p.run(UniPC(order, order)), unipc(p, order), rtol=1e-6, atol=1e-6)
@@ -206,6 +211,7 @@ def test_deis_integrates_a_parabola_in_time_over_the_noise(sde):
     assert_close(p.run(DEIS()), p.alpha[-1] * y, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 @given(problems(), st.floats(0.1, 1.5), st.booleans())
 def test_sa_solver_of_two_nodes_has_the_exact_integrals_of_its_straight_line(p, tau, corrected):
     k, y, old = 1 + tau**2, p.x / p.alpha[0], None
@@ -280,6 +286,7 @@ def flow_map():
     return p, torch.from_numpy(solution.y[:, -1]).reshape(p.x.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.law(25)
 @pytest.mark.parametrize(
     ("sampler", "order", "sizes"),
@@ -313,6 +320,7 @@ def test_without_noise_a_method_converges_to_the_flow_map_at_its_order(
     assert max(scaled[-2:]) <= 2 * max(scaled[:3]), scaled
 
 
+@pytest.mark.slow
 @pytest.mark.law(25)
 @pytest.mark.parametrize(
     ("sampler", "order"),
@@ -339,6 +347,7 @@ def test_with_noise_mean_and_variance_converge_at_the_weak_order(sampler, order)
 EVEN = sorted(name for name in SAMPLERS if "dpmpp" in name or name in {"unipc", "sa_solver"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EVEN, "deis", "er_sde", "pc", "seeds_2"])
 def test_few_of_the_levels_of_a_table_serve_as_well_as_the_process_that_it_stands_for(name):
     """Levels that are even in the index, as DDPM takes them, are half of them of no use here."""
@@ -362,6 +371,7 @@ def test_the_levels_of_a_grid_are_the_nearest_to_even_ones_and_each_taken_once(d
 # What is exact
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_fast_solves_the_gaussian_of_its_moments_in_any_number_of_steps(data):
     sde = data.draw(sdes())
@@ -390,6 +400,7 @@ class Single:
         return z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.0, 0.7])
 @pytest.mark.parametrize("sde", [VPSDE(), EDMSDE()])
 def test_fast_solves_a_gaussian_with_a_full_covariance(sde, tau):
@@ -467,6 +478,7 @@ def test_a_window_counts_by_the_share_of_the_step_that_it_cuts(end, length, low,
 ZERO = [VPSDE(eps=0.0), CosineSDE(eps=0.0), FlowSDE(eps=0.0), EDMSDE(eps=0.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", ZERO, ids=lambda sde: type(sde).__name__)
 @pytest.mark.parametrize(
     "sampler",
@@ -490,6 +502,7 @@ def test_the_step_to_zero_noise_is_the_denoiser(sde, sampler):
         assert_close(end.x, float(sde.alpha(times[-1])) * asked[-1], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fast", "fast_sde", "deis", "dpmpp_2s", "seeds_2"])
 @pytest.mark.parametrize("sde", ZERO, ids=lambda sde: type(sde).__name__)
 def test_other_methods_go_to_zero_noise_too_and_end_near_the_data(sde, name):

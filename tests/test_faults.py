@@ -42,6 +42,7 @@ def careless():
     files._replace = write
 
 
+@pytest.mark.slow
 def test_nothing_good_is_lost_and_every_run_can_be_taken_up_again(tmp_path):
     code, text = strike(tmp_path / "log", "--instants", "1")
     assert code == 0, text
@@ -50,6 +51,7 @@ def test_nothing_good_is_lost_and_every_run_can_be_taken_up_again(tmp_path):
     assert {(lost, differ) for _, lost, differ in table} == {("0", "0")}
 
 
+@pytest.mark.slow
 def test_the_table_finds_what_a_careless_writer_loses(tmp_path):
     words = ("--only", "power cut", "--instants", "6")
     code, text = strike(tmp_path / "log", *words, prepare=careless)

@@ -68,6 +68,7 @@ def writes(tree):
             yield f"{node.lineno}: {ast.unparse(node)}"
 
 
+@pytest.mark.slow
 def test_one_module_writes_all_files():
     found = {}
     for path in ROOT.rglob("*.py"):
@@ -240,6 +241,7 @@ def child(act):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@pytest.mark.slow
 def test_of_two_runs_that_begin_in_one_empty_folder_the_second_is_refused(tmp_path):
     trainer = begin(tmp_path)
     assert child(lambda: begin(tmp_path, seed=1)) == 1
@@ -253,6 +255,7 @@ def test_of_two_runs_that_begin_in_one_empty_folder_the_second_is_refused(tmp_pa
     assert child(lambda: begin(tmp_path).train()) == 0
 
 
+@pytest.mark.slow
 def test_other_descriptors_of_the_lock_do_not_end_it(tmp_path):
     """As they do for locks of POSIX."""
     one, other = Lock(tmp_path), Lock(tmp_path)
@@ -331,6 +334,7 @@ def test_random_locks_of_many_objects_shut_one_another_out(tmp_path, monkeypatch
             holder = None if holder is lock else holder
 
 
+@pytest.mark.slow
 def test_of_two_trainers_of_a_folder_the_one_that_trains_has_it(tmp_path):
     errors = []
 
@@ -365,6 +369,7 @@ def test_of_two_trainers_of_a_folder_the_one_that_trains_has_it(tmp_path):
     assert third.finished
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_run_again_goes_on(tmp_path):
     """Whether its trainer has trained, was broken off, failed, or is only garbage by now."""
     shown = begin(tmp_path)  # a notebook keeps what a cell showed
@@ -402,6 +407,7 @@ def refusal(folder):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_disk_that_knows_no_locks_is_warned_of_and_keeps_out_this_process(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -465,6 +471,7 @@ def test_a_socket_in_the_place_of_the_lock_is_refused(tmp_path, monkeypatch):
             Lock(tmp_path).take()
 
 
+@pytest.mark.slow
 def test_a_lock_that_somebody_removed_is_taken_again(tmp_path):
     one = Lock(tmp_path / "run")
     one.folder.mkdir()
@@ -480,6 +487,7 @@ def test_a_lock_that_somebody_removed_is_taken_again(tmp_path):
         one.keep()
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_was_given_to_another_ends(tmp_path):
     """As by `rm -r` and a new start, while the old one still trains."""
     others = []
@@ -592,6 +600,7 @@ def test_a_line_to_a_terminal_that_is_closed_is_no_error():
         say("four", file)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("lost", ["a full disk", "a reader that has gone"])
 def test_a_line_that_cannot_be_printed_costs_no_step(tmp_path, monkeypatch, lost):
@@ -623,6 +632,7 @@ def test_a_result_that_cannot_be_printed_is_an_error(monkeypatch):
         silence(full)
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_gets_the_number_of_a_closed_stream():
     child = (
         "import os, sys; from scoresde.cli.terminal import open_closed; open_closed(); "
@@ -656,6 +666,7 @@ def test_samples_that_change_unseen_end_the_run_before_they_are_kept(tmp_path):
     assert_same(again, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 4, 12])
 def test_data_that_cannot_be_read_any_more_cost_no_step(tmp_path, step):
     trainer = begin(tmp_path)

@@ -117,6 +117,7 @@ def karras(denoiser, sigmas, x, draws, churn, low, high, s_noise):
     return x
 
 
+@pytest.mark.slow
 @given(generators(), st.floats(0.5, 10), st.floats(0.9, 1.1))
 def test_heun_is_the_published_algorithm_down_to_no_noise_at_all(generator, churn, s_noise):
     sde = EDMSDE()
@@ -250,6 +251,7 @@ ORDERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.law(25)
 @pytest.mark.parametrize(
     ("case", "sde"), in_turn(ORDERS, [VESDE(0.01, 5), SubVPSDE(), FlowSDE()], 2), ids=repr
@@ -269,6 +271,7 @@ def test_whole_runs_converge_at_their_order(case, sde):
 # Exactness
 
 
+@pytest.mark.slow
 @pytest.mark.law(26)
 @pytest.mark.parametrize("name", sorted(RESCALED - {"ancestral_large", "fast_pilot", "heun_churn"}))
 @FEWER
@@ -309,6 +312,7 @@ def test_ddim_multiplies_standard_normal_data_under_vp_by_the_cosine_of_its_angl
         assert_close(step(DDIM(), sde.reverse(score), t, s).a, factor[None], rtol=1e-10, atol=0)
 
 
+@pytest.mark.slow
 @given(st.data(), st.integers(1, 8))
 def test_a_multistep_method_starts_and_stays_with_ddim_where_it_has_no_memory(data, order):
     sde = data.draw(sdes())
@@ -362,6 +366,7 @@ def test_consistent_annealed_sampling_has_ddim_and_ancestral_sampling_at_its_end
 # Restart
 
 
+@pytest.mark.slow
 def test_restarts_contract_what_was_wrong_before_them():
     """By the factor that the transition up and the flow map down make, each time."""
     sde = VESDE(0.01, 5)
@@ -380,6 +385,7 @@ def test_restarts_contract_what_was_wrong_before_them():
     assert_close(run(sampler, score, times)[1], law(score, times[-1])[1], rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VESDE(0.01, 5), VPSDE(), EDMSDE()], ids=repr)
 def test_restarts_keep_the_law_at_the_order_of_their_sampler(sde):
     score, errors = gaussian(sde, 1.3, 0.25), []

@@ -59,6 +59,7 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_optimiser_as_they_w
     assert not all(torch.equal(a, b) for a, b in zip(before[0], weights(trainer), strict=True))
 
 
+@pytest.mark.slow
 @given(bad=st.sets(st.integers(0, 12), max_size=5), stop=st.integers(1, 12))
 @settings(max_examples=10)
 def test_a_run_that_leaves_steps_out_is_the_same_in_parts(tmp_path_factory, bad, stop):
@@ -138,6 +139,7 @@ def test_a_buffer_that_became_nan_is_not_saved(tmp_path):
     assert checkpoint.latest(tmp_path)[2]["step"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [
@@ -164,6 +166,7 @@ def test_a_step_without_memory_is_explained_and_the_run_can_go_on(tmp_path, erro
     assert_same(resumed, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_trainer_that_was_stopped_within_an_update_does_not_go_on(tmp_path, when):
     trainer = Trainer(make(), data(), CONFIG, folder=tmp_path)

@@ -177,6 +177,7 @@ def test_an_interval_holds_its_upper_end_and_not_its_lower_one():
         assert (always != under).all()
 
 
+@pytest.mark.slow
 @given(generators(), st.data())
 def test_another_schedule_does_not_move_an_interval(generator, data):
     score = Linear.drawn(scoresde.EDMSDE(), generator)
@@ -218,6 +219,7 @@ def test_a_sample_is_guided_by_its_own_time():
 # With everything else
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")  # of two steps
 @pytest.mark.parametrize(("name", "sampler"), in_turn(GUIDANCE, SAMPLERS, len(SAMPLERS)))
 def test_every_guidance_stands_in_every_sampler(name, sampler):
@@ -247,6 +249,7 @@ def test_every_guidance_stands_in_every_sampler(name, sampler):
         torch.testing.assert_close(found.x[2:], alone, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", [*GUIDANCE, "jacobian"])
 def test_every_loss_of_a_guided_network_has_a_finite_gradient(name, loss):
@@ -415,6 +418,7 @@ def flow_variance(scale, v0, v1):
     return v1**scale * v0 ** (1 - scale)
 
 
+@pytest.mark.slow
 def test_a_guided_law_is_no_tempered_posterior():
     """N(0, 1) against N(1, .25) at 3: the flow and the SDE differ, and neither is the product."""
     sde = scoresde.VESDE(1e-3, 500.0)
@@ -451,6 +455,7 @@ DENSITIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", DENSITIES)
 @pytest.mark.parametrize("name", ["classifier_free", "autoguidance", "classifier", "compose"])
 def test_the_density_of_a_guided_score_is_refused_and_its_flow_is_not(name, door):
@@ -480,6 +485,7 @@ def test_at_0_a_guided_score_has_the_density_of_the_weak_one():
 # Doors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_the_example_of_a_guidance_runs(name):
     module = inspect.getmodule(GUIDANCE[name])

@@ -32,6 +32,7 @@ def observed(score, n, seed=0):
     return score.a @ x + normal[1:, :k] @ torch.linalg.cholesky(score.noise).T
 
 
+@pytest.mark.slow
 @pytest.mark.law(67)
 @pytest.mark.parametrize("covariance", ["moments", "jacobian"])
 @given(sdes(continuous=True), generators(), st.integers(1, 12), st.data())
@@ -66,6 +67,7 @@ class PlainSum(Wrapped):
         return sum(each) - (len(each) - 1) * self.score(x, t)
 
 
+@pytest.mark.slow
 @pytest.mark.law(67)
 def test_the_plain_sum_of_ten_scores_has_a_hundredth_of_the_variance():
     """Prior and noise of variance 1: by the flow .5^10, where 1 / 11 is right."""
@@ -92,6 +94,7 @@ def test_the_plain_sum_of_ten_scores_has_a_hundredth_of_the_variance():
     assert plain < 0.011 * composed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ve", "vp", "edm", "flow", "user"])
 def test_moments_are_estimated_from_512_draws_of_the_flow(name):
     score = linear(SDES[name], d=3, k=2)
@@ -158,6 +161,7 @@ def test_a_batch_of_none_is_composed(covariance):
     assert made(torch.zeros(0, 2).double(), torch.zeros(0).double()).shape == (0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", ["gauss", "jacobian"])
 def test_posteriors_wider_than_the_prior_stay_finite(covariance):
     made = compose(Modes(), {"y": torch.zeros(4, 1)}, covariance)

@@ -92,6 +92,7 @@ def test_every_network_of_ours_has_an_outline(tmp_path, name):
     assert {p.device.type for p in found.parameters()} == {"cpu"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [
@@ -158,6 +159,7 @@ def test_a_network_of_the_same_size_and_other_tensors_is_refused_by_their_names(
 # What is no description
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
@@ -250,6 +252,7 @@ KEYS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     keys=st.sampled_from(KEYS),
     value=LEAF | st.lists(LEAF, max_size=4) | st.dictionaries(st.sampled_from("ab"), LEAF),
@@ -415,6 +418,7 @@ def test_words_of_a_file_give_no_orders_to_a_terminal(tmp_path, capsys, foreign)
     assert "Traceback" not in shown.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", ["event_shape", "steps", "sde", "net", "predicts", "transform"])
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, "a", -1, None, {"type": ["a"]}])
 def test_what_a_model_is_said_to_be_is_shown_or_refused(tmp_path, capsys, keys, value):
@@ -484,6 +488,7 @@ def run(tmp_path_factory):
     return begin, folder / "step-00000002.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("what", ["step", "config", "held_out", "config.steps"])
 @pytest.mark.parametrize("value", ["x", -1, 10**30, True, 1.5, [1], {"a": 1}, 1])

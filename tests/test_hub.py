@@ -205,6 +205,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_pushed_with_what_says_what_it_is_and_without_its_checkpoints(run, hub, capsys):
     shutil.copytree(run, "run")
     assert main(["push", "run", "me/digits", "--license", "cc-by-4.0"]) == 0
@@ -299,6 +300,7 @@ def test_the_hub_is_asked_once_whether_it_is_there(hub, monkeypatch):
 # What is nobody else's business
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "shown"),
     [
@@ -459,6 +461,7 @@ def printed(folder, language):
     return re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 def test_the_code_of_a_card_runs_as_printed_and_gives_the_units_of_the_data(run, monkeypatch):
     monkeypatch.chdir(run.parent)

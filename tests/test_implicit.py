@@ -69,6 +69,7 @@ def mixtures(draw):
 # The same gradient as denoising
 
 
+@pytest.mark.slow
 @pytest.mark.law(42)
 @pytest.mark.parametrize("name", IMPLICIT)
 @given(sde=sdes(), mixture=mixtures(), data=st.data())
@@ -97,6 +98,7 @@ def test_the_gradient_is_that_of_denoising(name, sde, mixture, data):
     assert_close(controlled, theirs, rtol=1e-8, atol=1e-8 * float(1 + reach / sigma))
 
 
+@pytest.mark.slow
 @pytest.mark.law(42)
 @pytest.mark.parametrize("loss", [ism_loss, ssm_loss], ids=["ism", "ssm"])
 @given(sde=sdes(), mean=st.floats(-3, 3), std=log_floats(0.1, 3), data=st.data())
@@ -195,6 +197,7 @@ def test_every_projection_has_the_identity_for_its_second_moment(projection):
         assert_close(slope.var(), variance, rtol=0.05, atol=0)
 
 
+@pytest.mark.slow
 @given(projection=st.sampled_from(PROJECTIONS), generator=generators())
 def test_both_forms_of_sliced_score_matching_have_one_mean(projection, generator):
     """And the reduced one the smaller variance, on a Gaussian's score."""
@@ -214,6 +217,7 @@ def test_both_forms_of_sliced_score_matching_have_one_mean(projection, generator
     assert reduced.var() < plain.var()
 
 
+@pytest.mark.slow
 @given(exact=st.integers(0, 6), generator=generators())
 def test_the_trace_is_exact_up_to_the_stated_size(exact, generator):
     """Hutchinson's estimate above it; for a separable score both are the same number."""
@@ -239,6 +243,7 @@ def test_the_trace_is_exact_up_to_the_stated_size(exact, generator):
 # What they are functions of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMPLICIT)
 @given(sde=sdes(), shape=shapes(1, 4), dtype=dtypes(), data=st.data())
 def test_the_loss_of_a_sample_is_one_number_and_its_own(name, sde, shape, dtype, data):
@@ -318,6 +323,7 @@ def test_an_energy_is_taught_through_its_second_derivative(name):
     assert abs(torch.autograd.grad(loss, a)[0]) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng  # the first weights
 @pytest.mark.parametrize("name", ["dsm", *IMPLICIT])
 def test_a_small_network_learns_the_score_by_every_objective(name):

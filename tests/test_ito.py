@@ -51,6 +51,7 @@ def close(a: Tensor, b: Tensor, rel: float) -> None:
     assert_close(a, b, rtol=rel, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.law(77)
 @given(st.data())
 def test_the_kernel_of_a_drift_and_diffusion_is_the_closed_one(data):
@@ -65,6 +66,7 @@ def test_the_kernel_of_a_drift_and_diffusion_is_the_closed_one(data):
     assert base.same_process(sde)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_the_transitions_are_the_closed_ones(data):
     base = data.draw(sdes(continuous=True))
@@ -88,6 +90,7 @@ def test_functions_of_time_keep_any_shape(shape, dtype):
         assert_close(own, getattr(base, name)(t), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_the_kernel_is_differentiable_more_than_once(data):
     base = data.draw(sdes(continuous=True).filter(begins_with_the_data))
@@ -116,6 +119,7 @@ def test_panels_that_were_made_in_any_mode_serve_training_too(mode):
     assert t.grad > 0
 
 
+@pytest.mark.slow
 @given(log_floats(0.01, 10), st.floats(0.05, 0.9), log_floats(0.1, 80))
 def test_coefficients_that_are_infinite_at_0_are_integrated_where_that_can_be(rate, power, T):
     """f = -c t^(p - 1) and g^2 = -2 f: alpha = exp(-c t^p / p), variance preserving."""
@@ -127,6 +131,7 @@ def test_coefficients_that_are_infinite_at_0_are_integrated_where_that_can_be(ra
     close(sde.sigma(t), (-torch.expm1(-2 * clock)).sqrt(), 1e-10)
 
 
+@pytest.mark.slow
 @given(st.floats(0.01, 0.99), *[st.integers(-60, 20).map(lambda n: n / 3)] * 2, st.floats(0, 2))
 def test_coefficients_may_jump(where, before, after, start):
     def f(t):
@@ -180,6 +185,7 @@ SINGULAR = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SINGULAR)
 def test_what_cannot_be_integrated_is_named_with_its_time(name):
     f, g2, fields, message = SINGULAR[name]
@@ -214,6 +220,7 @@ def test_a_closed_form_beside_the_coefficients_is_compared_with_them():
         Half(base=VPSDE())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 @pytest.mark.parametrize("sampler", ["em", "ancestral", "pc", "dpmpp_2m", "fast", "dopri5"])
 @pytest.mark.parametrize("name", ["ve", "vp", "flow", "vp_levels"])

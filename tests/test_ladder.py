@@ -121,6 +121,7 @@ def test_the_noise_is_log_linear_between_the_levels(data):
     assert_close(between, low + u * (high - low), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @given(ladders(max_levels=5))
 def test_the_moments_of_a_ladder_solve_their_differential_equation(sde):
     """One solve from level to level, since the coefficients jump there."""
@@ -144,7 +145,7 @@ def test_the_moments_of_a_ladder_solve_their_differential_equation(sde):
 
 @pytest.mark.law(13)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("levels", [2, 3, 11, 1000, 2000, 100_000])
+@pytest.mark.parametrize("levels", [2, 11, 2000, 100_000])
 @pytest.mark.parametrize("kind", [*KINDS.values(), UserSDE])
 def test_every_level_has_its_own_index(kind, levels, dtype):
     if kind is NCSNLadder:
@@ -211,6 +212,7 @@ def test_an_sde_with_levels_is_trained_at_its_levels_only(name, law):
         assert (weights == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.law(14)
 @given(st.data())
 def test_denoising_on_a_ladder_is_continuous_denoising_at_its_levels(data):

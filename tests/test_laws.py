@@ -5,6 +5,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs/laws.md"
 
@@ -33,6 +35,7 @@ def held() -> dict[int, set[str]]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_every_law_names_the_tests_that_carry_its_number():
     assert promised() == held()
     assert all(held().values())

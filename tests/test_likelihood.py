@@ -76,6 +76,7 @@ def skewed(d):
 # Values
 
 
+@pytest.mark.slow
 @pytest.mark.law(47)
 @settings(max_examples=12)
 @given(st.data())
@@ -95,6 +96,7 @@ def test_the_density_of_a_gaussian_is_exact_at_every_time_of_every_sde(data):
 
 
 # the flow goes through all times, whatever the levels
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SDES if not name.endswith("levels")])
 def test_the_density_of_a_mixture_is_exact_with_moments_given_or_read_from_the_score(name):
     """Where T is small the prior is corrected by the score, and the warning says so."""
@@ -137,6 +139,7 @@ def test_the_moments_of_a_point_and_of_a_score_that_turns_are_read_too():
     assert_close(found.cov, cov, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.law(47)
 @given(st.data())
 @settings(max_examples=10)
@@ -154,6 +157,7 @@ def test_the_gap_of_another_prior_is_the_closed_form(data):
     assert_close(found.value - exact, gap, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_and_told():
     """Gaussian data in a VP process that ends at T = .5, where alpha is still .28."""
     sde, x = VPSDE(T=0.5), draws(MIXTURE, 6)
@@ -168,6 +172,7 @@ def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_and_told():
             assert gap.mean() < 0.02
 
 
+@pytest.mark.slow
 def test_the_score_that_is_no_gradient_shows_in_the_prior():
     """A rotation does no work on the straight line, and a bent path sees it."""
     sde, x = VPSDE(), draws(MIXTURE, 6)
@@ -186,6 +191,7 @@ def test_the_score_that_is_no_gradient_shows_in_the_prior():
     assert errors[1] > 1e-6
 
 
+@pytest.mark.slow
 def test_the_constant_of_the_prior_is_that_of_each_condition():
     """Data scaled by the condition: one constant for all would be half a nat off."""
     sde, x = VPSDE(T=0.5), draws(MIXTURE, 3)
@@ -209,6 +215,7 @@ def test_the_constant_of_the_prior_is_that_of_each_condition():
     assert (found.nfe > 640).all()
 
 
+@pytest.mark.slow
 @pytest.mark.law(48)
 @pytest.mark.parametrize("prior", [None, Moments(0.0, var=0.0)], ids=["own", "other"])
 def test_the_density_integrates_to_one_under_any_prior(prior):
@@ -228,6 +235,7 @@ def test_the_density_integrates_to_one_under_any_prior(prior):
     assert abs(float(found.value.exp().sum() * (u[1] - u[0]) ** 2) - 1) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ve", "vp", "sub_vp", "edm", "flow"])
 def test_the_density_of_the_data_is_reached_from_eps_by_the_heat_equation(name):
     sde = SDES[name]
@@ -261,6 +269,7 @@ def test_the_bar_of_the_way_to_the_data_holds_where_its_terms_cancel(std):
             assert (gap.abs() <= error + 1e-9).double().mean() > 0.95
 
 
+@pytest.mark.slow
 def test_what_the_heat_equation_leaves_falls_with_the_fourth_power_of_the_noise():
     errors, bars = [], []
     for sigma in (0.08, 0.04):
@@ -275,6 +284,7 @@ def test_what_the_heat_equation_leaves_falls_with_the_fourth_power_of_the_noise(
     assert 12 < bars[0] / bars[1] < 20
 
 
+@pytest.mark.slow
 @pytest.mark.law(51)
 @given(st.data())
 @settings(max_examples=3)
@@ -291,6 +301,7 @@ def test_an_affine_map_of_the_data_shifts_the_density_by_its_determinant(data):
     assert_close(other.value, plain.value - 2 * math.log(a), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_usual_recipe_errs_ten_times_as_much_at_about_the_same_cost():
     """The benchmark's own comparison, on fewer points."""
     path = Path(__file__).parents[1] / "examples" / "benchmarks" / "likelihood.py"
@@ -310,6 +321,7 @@ def test_the_usual_recipe_errs_ten_times_as_much_at_about_the_same_cost():
 # Error bars
 
 
+@pytest.mark.slow
 @pytest.mark.law(78)
 def test_the_table_of_coverage_holds_in_short():
     """The gate's own comparison, on fewer points: none of its quantities has a bar too small."""
@@ -320,6 +332,7 @@ def test_the_table_of_coverage_holds_in_short():
         assert row.ratio < 12, row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["estimate", "full"])
 def test_the_solvers_error_is_estimated_and_follows_the_tolerance(error):
     sde = VPSDE()
@@ -356,6 +369,7 @@ def test_an_error_of_a_step_is_weighed_by_what_it_does_to_the_density(monkeypatc
     assert_close(found[:, 0], change - e[:, 2], rtol=1e-4, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_two_solutions_cost_less_than_twice_one_and_leave_the_value_alone():
     """The second is by Tsitouras's method at four times the tolerance."""
     sde, x, both = VPSDE(), draws(MIXTURE, 40), ("estimate", "full")
@@ -373,6 +387,7 @@ def test_two_solutions_cost_less_than_twice_one_and_leave_the_value_alone():
     assert (two.error < 100 * one.error).all()
 
 
+@pytest.mark.slow
 def test_the_solvers_error_is_1_5_times_the_difference_and_3_tenths_of_the_estimate(monkeypatch):
     sde = VPSDE()
     x = draws(MIXTURE, 20, sde, sde.eps)
@@ -388,6 +403,7 @@ def test_the_solvers_error_is_1_5_times_the_difference_and_3_tenths_of_the_estim
     assert_close(full, 1.5 * (loose.value - plain.value).abs() + 0.3 * estimate, rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weight", "far", "std"), [(1e-4, 16, 0.5), (1e-3, 8, 0.5), (0.01, 8, 0.05)]
 )
@@ -401,6 +417,7 @@ def test_a_small_component_far_away_is_in_the_solvers_error(weight, far, std):
     assert held.double().mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_the_error_is_the_sum_of_its_parts():
     sde, target = VPSDE(), skewed(20)
     found = log_prob(target.at(sde), sde, draws(target, 3), method="hutchinson", probes=8)
@@ -409,6 +426,7 @@ def test_the_error_is_the_sum_of_its_parts():
     assert_close(found.error, sum(found.parts.values()))
 
 
+@pytest.mark.slow
 def test_the_error_bar_of_sixteen_probes_covers_the_exact_value_19_times_in_20():
     """200 seeds, which are 200 rows; binomially 180 to 198 at three standard errors and more."""
     sde, target = VPSDE(), skewed(20)
@@ -424,6 +442,7 @@ def test_the_error_bar_of_sixteen_probes_covers_the_exact_value_19_times_in_20()
     assert abs(float(bias)) < 5
 
 
+@pytest.mark.slow
 def test_more_probes_have_a_smaller_error_and_less_than_eight_no_estimate_of_it():
     sde, target = VPSDE(), skewed(20)
     x = draws(target, 1).expand(60, 20)
@@ -446,6 +465,7 @@ def test_the_error_bar_of_probes_is_students_interval(k, generator):
     assert (half_width(estimates[:, :7]) == math.inf).all()
 
 
+@pytest.mark.slow
 def test_the_trace_of_the_gaussian_part_costs_no_probes():
     sde = VPSDE()
     a = torch.randn(20, 20, generator=gen(1), dtype=DOUBLE) / 4
@@ -471,6 +491,7 @@ def test_the_trace_is_exact_up_to_64_dimensions_unless_it_is_asked_for_otherwise
         assert (float(found.parts["probes"]) == 0) == exact
 
 
+@pytest.mark.slow
 def test_as_many_probes_as_dimensions_are_the_axes():
     sde, x = VPSDE(), draws(MIXTURE, 3)
     exact = log_prob(MIXTURE.at(sde), sde, x, method="exact")
@@ -479,6 +500,7 @@ def test_as_many_probes_as_dimensions_are_the_axes():
     assert (found.parts["probes"] == 0).all()
 
 
+@pytest.mark.slow
 def test_without_an_sde_the_one_that_the_score_knows_is_taken():
     sde, x = VPSDE(), draws(MIXTURE, 3)
     score, quick = MIXTURE.at(sde), dict(rtol=1e-3, atol=1e-3)
@@ -501,6 +523,7 @@ def test_without_an_sde_the_one_that_the_score_knows_is_taken():
 # Each sample by itself
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the log-density at T")  # the variances are not the data's
 @pytest.mark.parametrize("method", ["exact", "hutchinson"])
 @pytest.mark.parametrize("full", [False, True], ids=["variances", "covariance"])
@@ -524,6 +547,7 @@ def test_a_samples_likelihood_is_the_same_in_any_batch(method, full, seed):
             assert_close(getattr(chunked, part), getattr(whole, part), **near)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [None, 0.1])
 def test_evaluations_are_counted_for_each_sample(t):
     sde, seen = VPSDE(), []
@@ -540,6 +564,7 @@ def test_evaluations_are_counted_for_each_sample(t):
     assert len(set(found.nfe.tolist())) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the log-density at T differs by")  # T is too small
 def test_the_bar_of_the_prior_holds_its_constant_where_a_condition_moves_the_law():
     """Its draws then have squares of the shift, of a skewed law; one point for each seed."""
@@ -564,6 +589,7 @@ def test_the_bar_of_the_prior_holds_its_constant_where_a_condition_moves_the_law
     assert held >= 88  # .95 n less three standard deviations
 
 
+@pytest.mark.slow
 def test_a_condition_is_bound_to_its_sample():
     sde, x = VPSDE(), draws(MIXTURE, 4)
 
@@ -599,6 +625,7 @@ def test_float32_points_are_evaluated_in_float32():
 # Samples with their density
 
 
+@pytest.mark.slow
 def test_samples_come_with_the_density_of_the_flow_that_made_them():
     sde = VPSDE()
     x, found = sample_with_log_prob(MIXTURE.at(sde), sde, 6, seed=3, dtype=DOUBLE)
@@ -610,6 +637,7 @@ def test_samples_come_with_the_density_of_the_flow_that_made_them():
     assert_close(x, same, rtol=0, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("moments", "near"), [(Moments(0.3, var=1.7), 0.0), (None, 1e-12)])
 def test_samples_and_their_density_depend_on_the_seed_and_their_number_alone(moments, near):
     """Bit for bit; the covariance of a prior is a matrix product, whose rounding is the batch's."""
@@ -665,6 +693,7 @@ def test_the_probes_of_a_sample_are_not_the_signs_of_its_start():
 # Latents
 
 
+@pytest.mark.slow
 @pytest.mark.law(23)
 @pytest.mark.parametrize("name", SDES)
 def test_latents_lead_back_to_their_samples(name):
@@ -693,6 +722,7 @@ def test_the_great_circle_keeps_lengths_and_ends(data, w):
 # The variational bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VESDE(), VPSDE(), SDES["flow"]], ids=repr)
 def test_the_bound_is_tight_for_the_exact_score(sde):
     target = Gaussian([0.5, -1.0], var=[0.25, 1.0])
@@ -788,6 +818,7 @@ def test_a_density_that_is_no_number_is_an_error():
             density(Gaussian([0.0, 0.0], std=1.0).at(SDES["vp"]), SDES["vp"], x)
 
 
+@pytest.mark.slow
 def test_a_network_with_disturbed_weights_finds_real_digits_less_probable():
     model = load("mnist")
     images, _ = mnist_data()
@@ -990,6 +1021,7 @@ def test_samples_of_no_dimension_have_the_density_one(n):
     assert slerp(torch.zeros(n, 0), torch.zeros(n, 0), 0.5).shape == (n, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng
 def test_a_network_of_levels_warns_that_it_is_asked_between_them_and_a_formula_does_not():
     ladder = VESDE(levels=12)

@@ -77,6 +77,7 @@ def test_the_cubic_kernel_keeps_its_digits_far_from_the_origin_and_near_it(scale
     assert kernel_distance(x, y, kernel="cubic") == pytest.approx(want, rel=1e-11, abs=0)
 
 
+@pytest.mark.slow
 @given(st.integers(6, 12), st.integers(1, 3), seeds)
 def test_the_figure_of_some_rows_is_that_of_these_rows_alone(n, d, seed):
     x, y = randn(n, d, seed=seed), 0.5 + randn(n, d, seed=seed + 1)
@@ -112,6 +113,7 @@ def test_the_bandwidth_is_the_median_distance_or_the_mean_or_one():
     assert found() == pytest.approx(found(1.0), rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.8, 1.0), (0.0, 2.0)])
 def test_the_gaussian_kernel_finds_the_discrepancy_of_gaussians_without_bias(shift, scale):
     d, s, n = 3, 1.5, 20
@@ -191,6 +193,7 @@ def test_a_set_lies_on_its_own_support(n, d, k, seed):
     assert precision_recall(x, x + 1e6, k=k) == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "k"), [(20, 20, 3), (15, 30, 2)])
 def test_density_and_coverage_of_equal_laws_are_known_whatever_the_law(n, m, k):
     rows = []
@@ -236,6 +239,7 @@ def test_nearer_is_the_share_of_pairs_and_turns_round_with_its_sides(n, m, seed)
     assert found.copied == pytest.approx(float((a < b.quantile(0.01)).double().mean()))
 
 
+@pytest.mark.slow
 def test_the_statistic_of_new_samples_is_standard_normal():
     train = randn(60, 2, seed=10_000)
     found = torch.tensor(

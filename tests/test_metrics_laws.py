@@ -45,6 +45,7 @@ def test_two_sets_of_one_law_are_at_distance_zero_on_average(distance):
     assert values.min() < 0 < values.max()
 
 
+@pytest.mark.slow
 def test_the_energy_distance_of_shifted_normals_is_the_closed_form():
     shift, n = 0.7, 4_000
     x, y = randn(n, 1, seed=5), shift + randn(n, 1, seed=6)
@@ -54,6 +55,7 @@ def test_the_energy_distance_of_shifted_normals_is_the_closed_form():
     assert energy_distance(x, y) == pytest.approx(want, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_sliced_distance_of_normals_is_the_closed_form():
     n, d = 6_000, 4
     x, y = randn(n, d, seed=7), randn(n, d, seed=8)

@@ -43,6 +43,7 @@ def apart(x, y):
     return float(((one - two) / (e**2 + f**2).sqrt()).abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [BELL, HUMPS], ids=repr)
 @pytest.mark.parametrize("kappa", [0.3, 1.5, 6.0])
 def test_any_step_leaves_the_density_alone_where_unadjusted_ones_do_not(target, kappa):
@@ -55,6 +56,7 @@ def test_any_step_leaves_the_density_alone_where_unadjusted_ones_do_not(target, 
         assert apart(correct(ScaledLangevin(kappa), 3, rsde, x, T, noise), fresh) > 4.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [BELL, HUMPS], ids=repr)
 def test_metropolis_steps_find_the_density_from_another_start(target):
     rsde = SDE.reverse(target.at(SDE))

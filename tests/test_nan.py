@@ -315,6 +315,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TABLE)
 def test_every_call_of_the_table_works(name):
@@ -322,6 +323,7 @@ def test_every_call_of_the_table_works(name):
     assert all(bool(x.isfinite().all()) for x in tensors(function(**arguments)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_a_nan_is_an_error(name, argument):
     function, arguments = TABLE[name]

@@ -108,6 +108,7 @@ def traced(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_to_the_same_weights_under_the_same_names(traced, tmp_path):
     trainer = Trainer(
         make(torch.float64), data(torch.float64), CONFIG.changed(compile=True), folder=tmp_path
@@ -118,6 +119,7 @@ def test_a_compiled_network_trains_to_the_same_weights_under_the_same_names(trac
     assert ScoreModel.from_pretrained(tmp_path).net.config == make().net.config
 
 
+@pytest.mark.slow
 def test_how_a_run_is_computed_may_change_within_it(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(3)
     config = CONFIG.changed(accumulate=2, recompute=True, channels_last=True, fused=False)

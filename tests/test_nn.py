@@ -110,6 +110,7 @@ def small(**options: object) -> nn.Module:
 # --- shapes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(unets(1, 2, 3))
 def test_a_unet_of_any_kind_returns_the_shape_of_its_input_and_finite_values(drawn):
     net, x, c, condition = drawn
@@ -127,6 +128,7 @@ def test_odd_and_oblong_images_keep_their_own_shape(size, patch):
     assert net(normal(0, 2, 3, *size), normal(1, 2)).shape == (2, 5, *size)
 
 
+@pytest.mark.slow
 @given(SEEDS, st.floats(0.01, 1e4))
 def test_what_comes_back_from_a_coarser_level_is_bounded_where_that_is_asked_for(seed, by):
     found = []
@@ -238,6 +240,7 @@ def test_waves_have_the_stated_frequencies():
 # --- what an output depends on ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.law(55)
 @settings(max_examples=10)
 @given(unets(2))
@@ -391,6 +394,7 @@ def test_noise_levels_are_embedded_in_single_precision_under_autocast_and_in_hal
     assert (expected[1:] - expected[:-1]).abs().amax(1).min() > 1e-4, "two levels look the same"
 
 
+@pytest.mark.slow
 @pytest.mark.law(60)
 @given(SEEDS)
 def test_evaluation_is_deterministic_and_dropout_acts_in_training_only(seed):
@@ -406,6 +410,7 @@ def test_evaluation_is_deterministic_and_dropout_acts_in_training_only(seed):
             assert not torch.equal(net.train()(like, c), net(like, c))
 
 
+@pytest.mark.slow
 @given(unets(2))
 def test_strides_of_the_input_do_not_change_the_output(drawn):
     net, x, c, condition = drawn
@@ -457,6 +462,7 @@ def test_bad_labels_are_refused_with_the_range_and_what_came_in():
 # --- configuration ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(unets(1, 2, 3) | mlps())
 def test_the_config_survives_json_and_rebuilds_the_network(drawn):
     net, x, c, condition = drawn

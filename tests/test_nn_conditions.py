@@ -33,6 +33,7 @@ def some(n=3):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(unets(1, 2, 3) | mlps())
 def test_each_sample_hears_its_own_condition_alone(drawn):
@@ -43,6 +44,7 @@ def test_each_sample_hears_its_own_condition_alone(drawn):
         torch.testing.assert_close(net(x[i : i + 1], c[i : i + 1], **own), whole[i : i + 1])
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(unets(1, 2, 3) | mlps())
 def test_what_is_missing_everywhere_gives_what_its_name_left_out_gives_bit_for_bit(drawn):

@@ -139,6 +139,7 @@ def test_a_sample_is_the_same_bit_for_bit_in_any_batch(seed, first, event, data)
         assert torch.equal(draw(mixed, like(len(order), *event)), z[order])
 
 
+@pytest.mark.slow
 @given(SEEDS, EVENTS)
 def test_nothing_is_remembered_between_draws(seed, event):
     fresh, used = Noise.of(seed, 3), Noise.of(seed, 3)
@@ -244,6 +245,7 @@ def test_increments_add_up_over_any_intervals_in_any_order(seed, u, data):
     assert_close(walk, whole, rtol=1e-12, atol=1e-12 * math.sqrt(horizon))
 
 
+@pytest.mark.slow
 @given(SEEDS, TIMES, TIMES, st.floats(0.1, 100))
 def test_increments_are_standard_normal_over_any_interval(seed, a, b, horizon):
     low, high = sorted((a, b))
@@ -252,6 +254,7 @@ def test_increments_are_standard_normal_over_any_interval(seed, a, b, horizon):
     standard_normal(z)
 
 
+@pytest.mark.slow
 @given(SEEDS, st.lists(TIMES, min_size=4, max_size=4))
 @example(0, [0.0, 0.5, 0.5, 1.0])
 @example(0, [0.0, 1e-6, 1e-6, 2e-6])
@@ -263,6 +266,7 @@ def test_increments_over_disjoint_intervals_are_uncorrelated(seed, t):
     assert uncorrelated(noise.increment(x, t[0], t[1]), noise.increment(x, t[2], t[3]))
 
 
+@pytest.mark.slow
 @given(SEEDS, st.floats(0.05, 0.95), st.floats(0.1, 0.9))
 def test_overlapping_increments_correlate_as_their_overlap_says(seed, t, u):
     s = t * u
@@ -311,6 +315,7 @@ def test_a_path_has_the_covariance_of_brownian_motion_exactly(s, t):
         assert covariance(gap, gap) < 2.0**-17 * min(1, 4 * min(t, 1 - s)) + 2.0**-58
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from([1, 7, 100, 10_000]))
 def test_increments_and_areas_of_a_grid_are_exactly_independent(data, steps):
     sde = data.draw(sdes(continuous=True))
@@ -329,6 +334,7 @@ def test_increments_and_areas_of_a_grid_are_exactly_independent(data, steps):
             assert math.isclose(covariance(one, other), float(a == b), abs_tol=1e-7), (a, b)
 
 
+@pytest.mark.slow
 @given(st.floats(0, 0.9), st.floats(0.05, 1))
 def test_the_area_is_that_of_the_path_but_for_one_part_in_256_of_its_variance(s, part):
     t = s + part * (1 - s)
@@ -360,6 +366,7 @@ def test_the_areas_of_two_parts_make_that_of_the_whole(s, where, part):
     assert covariance(gap, gap) <= 4 / 256 * h**3 / 12
 
 
+@pytest.mark.slow
 @given(SEEDS, st.floats(0, 0.9), st.floats(0.01, 1), st.floats(0.1, 100))
 def test_areas_are_standard_normal_over_any_interval(seed, s, part, horizon):
     low, high = s * horizon, (s + part * (1 - s)) * horizon

@@ -51,6 +51,7 @@ def data_of(cell: list[dict]) -> dict[str, str]:
     return [out["data"] for out in cell if "data" in out][-1]
 
 
+@pytest.mark.slow
 def test_the_documented_modules_are_completed(outputs):
     assert all(name in data_of(outputs[1])["text/plain"] for name in ("training", "plot", "audit"))
 

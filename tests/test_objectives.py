@@ -128,6 +128,7 @@ def test_any_other_linear_score_loses_more(sde, mean, var, data):
     assert_close(loss, floor + excess, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.law(41)
 @pytest.mark.parametrize("weight", [sigma2, g2, edm(0.5)])
 @pytest.mark.parametrize("full", [False, True])
@@ -171,6 +172,7 @@ class LogNormalVP(VPSDE):
     time_law: ClassVar[TimeLaw] = LogNormal(0.0, 1.2)
 
 
+@pytest.mark.slow
 @pytest.mark.law(43)
 @pytest.mark.parametrize("sde", [VPSDE(), ImportantVP(), VPSDE(levels=9), ImportantVP(levels=9)])
 def test_the_mean_over_random_times_is_the_mean_over_all_times(sde):
@@ -252,6 +254,7 @@ WEIGHT_OF = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.law(44)
 @pytest.mark.parametrize("name", [*WEIGHT_OF, "edm"])
 @given(sde=sdes(), shape=shapes(2, 3), var=log_floats(1e-2, 10), data=st.data())

@@ -98,6 +98,7 @@ def test_one_long_step_errs_by_the_sixth_power_of_its_length(tableau):
 # The solver
 
 
+@pytest.mark.slow
 @TABLEAUS
 @given(st.data())
 def test_the_error_follows_the_tolerance_in_both_directions(tableau, data):
@@ -127,6 +128,7 @@ def test_it_agrees_with_scipy_on_a_system_without_closed_form(tableau):
         assert_close(row, torch.from_numpy(peer.y[:, -1]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_estimated_error_is_of_the_size_of_the_error():
     y = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
     for tol in (1e-4, 1e-7):
@@ -219,6 +221,7 @@ def test_an_error_is_relative_to_the_larger_of_the_two_ends_of_a_step(tableau, r
     assert_close(ratios[-1] * larger, out.error[:, 0], rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_an_outlier_in_the_batch_changes_no_bit_of_the_others(data):
     n = data.draw(st.integers(2, 9))
@@ -260,6 +263,7 @@ def test_samples_that_have_arrived_are_evaluated_no_more():
     assert_close(out.y[:, 0], (-t1).exp(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @given(st.data(), shapes())
 def test_any_shape_and_an_empty_batch_are_solved(data, shape):
     y = torch.randn(shape, generator=data.draw(generators()), dtype=DOUBLE)
@@ -329,6 +333,7 @@ def test_the_budget_of_evaluations_is_kept_and_its_end_is_an_error(max_nfe):
     assert len(calls) <= max_nfe
 
 
+@pytest.mark.slow
 def test_a_singularity_ends_in_an_error_and_not_in_a_standstill():
     begin = time.process_time()
     with pytest.raises((ConvergenceError, NonFiniteError)):
@@ -369,6 +374,7 @@ def ends(sde):
     return torch.tensor(sde.T, dtype=DOUBLE), torch.tensor(sde.eps, dtype=DOUBLE)
 
 
+@pytest.mark.slow
 @pytest.mark.law(19)
 @given(st.data())
 def test_the_solve_is_the_flow_map_of_a_gaussian_there_and_back(data):
@@ -387,6 +393,7 @@ def test_the_solve_is_the_flow_map_of_a_gaussian_there_and_back(data):
     assert_close(back, start, rtol=0, atol=1e-6 * float(v_t.sqrt() / v_s.sqrt() + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.law(23)
 @pytest.mark.parametrize("name", SDES)
 def test_the_round_trip_through_a_mixture_returns(name):
@@ -399,6 +406,7 @@ def test_the_round_trip_through_a_mixture_returns(name):
     assert (back - x).abs().max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VESDE(), VPSDE()], ids=repr)
 def test_scipy_in_time_finds_the_same_samples_of_a_mixture(sde):
     target = GaussianMixture([0.3, 0.7], [[-1.0, 0.5], [2.0, 0.0]], stds=0.4)
@@ -427,6 +435,7 @@ def test_every_schedule_costs_about_the_same():
     assert max(costs) < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dopri5", "tsit5", "scipy"])
 def test_the_grid_changes_the_flow_within_the_tolerance_only(name):
     sde = VPSDE()
@@ -437,6 +446,7 @@ def test_the_grid_changes_the_flow_within_the_tolerance_only(name):
     assert 0 < (one - many).abs().max() < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ADAPTIVE))
 def test_a_budget_is_never_exceeded(name):
     sde = VPSDE()

@@ -143,6 +143,7 @@ def test_noise_fades_a_residual_of_the_second_degree_twice_as_fast_as_the_state(
     assert float(found) == pytest.approx(math.exp(-(tau**2) * abs(at - node)) ** 2, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_gaussian_of_known_moments_leaves_no_residual():
     for data in (
         Gaussian([0.5, -1.0], var=[0.3, 2.0]),
@@ -171,6 +172,7 @@ class Counted:
         return self.score(x, t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, sde in SDES.items() if sde.levels != 5])
 def test_a_pilot_counts_its_evaluations_and_repeats_under_every_sde(name):
     sde = SDES[name]
@@ -205,6 +207,7 @@ def test_a_model_and_its_condition_are_evaluated_together():
     assert_close(p.factor.T @ p.factor, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VPSDE(), VESDE(), EDMSDE()])
 def test_moments_that_nobody_knows_are_read_from_the_run(sde):
     n, d, mean, c = 64, 400, 3.0, 0.49
@@ -246,6 +249,7 @@ def draws(sde, n=16, target=MIXTURE):
     return target.sample(n, sde, end, generator=torch.Generator().manual_seed(1), dtype=DTYPE)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
     sde = data.draw(sdes())
@@ -261,6 +265,7 @@ def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
         assert set(t.tolist()) <= set(sde.times().tolist())
 
 
+@pytest.mark.slow
 @given(pilots(), st.integers(1, 6), st.integers(0, 6), st.integers(1, 9))
 def test_a_predicted_error_is_that_of_the_best_prediction_integrated_over_its_step(
     p, order, corrector, n
@@ -296,6 +301,7 @@ def test_a_model_without_any_residual_costs_no_more_than_another():
     assert (t.diff() < 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corrector", [0, 3])
 def test_the_steps_share_the_error_nearly_equally_and_it_falls_with_their_number(known, corrector):
     sde, sampler, sums = VPSDE(), Fast(pilot=known, corrector=corrector), []
@@ -313,6 +319,7 @@ def test_the_steps_share_the_error_nearly_equally_and_it_falls_with_their_number
     assert all(fine < coarse / 2 for coarse, fine in pairwise(sums)), sums
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VPSDE(), VESDE(), EDMSDE()])
 def test_at_ten_steps_fast_is_many_times_nearer_to_the_flow_than_its_peers(sde):
     score, x = MIXTURE.at(sde), draws(sde, 32)
@@ -327,6 +334,7 @@ def test_at_ten_steps_fast_is_many_times_nearer_to_the_flow_than_its_peers(sde):
     assert without < unipc / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.3, 0.5])
 def test_noise_does_not_spoil_the_spread_of_modes_in_many_dimensions(tau):
     """Residuals that fresh noise has faded are not to be continued like those of a flow."""
@@ -337,6 +345,7 @@ def test_noise_does_not_spoil_the_spread_of_modes_in_many_dimensions(tau):
     assert float(law_errors(problem, x, 0)["spread"]) < 0.1
 
 
+@pytest.mark.slow
 def test_with_the_pilot_of_another_target_fast_converges_all_the_same():
     sde = VPSDE()
     score, x, sizes = MIXTURE.at(sde), draws(sde), (10, 20, 40, 80, 160)
@@ -366,6 +375,7 @@ def test_fast_by_name_uses_the_pilot_of_the_score(known):
     assert not torch.equal(own, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "around",
     [

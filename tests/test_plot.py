@@ -47,6 +47,7 @@ def pixels(figure, dpi=None):
 # Images
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(1, 7),
     channels=st.sampled_from([1, 3]),
@@ -73,6 +74,7 @@ def test_a_picture_holds_every_image_enlarged_in_its_place(
         np.testing.assert_array_equal(cell, np.broadcast_to(want, cell.shape))
 
 
+@pytest.mark.slow
 @given(n=st.integers(1, 40), height=st.integers(1, 300), width=st.integers(1, 300))
 @example(n=16, height=37, width=53)
 def test_a_picture_is_large_enough_to_look_at_and_small_enough_to_keep(n, height, width):
@@ -83,6 +85,7 @@ def test_a_picture_is_large_enough_to_look_at_and_small_enough_to_keep(n, height
         assert wide >= 600
 
 
+@pytest.mark.slow
 def test_what_a_picture_has_no_place_for_is_left_out_and_said():
     drawn = plot.images(torch.zeros(30, 1, 20, 20), scale=60)
     assert (drawn.get_size_inches() * drawn.dpi).max() <= 4200
@@ -120,6 +123,7 @@ GREY_AND_MORE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape", "size", "shift"), GREY_AND_MORE)
 def test_images_of_any_values_look_alike_by_either_name_and_are_not_black_and_white(
     name, shape, size, shift
@@ -168,6 +172,7 @@ def as_list(x):
     return x.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2,), (2, 30), (1, 6, 6), (1, 3, 4, 5)])
 @pytest.mark.parametrize("form", [as_array, as_list, list, scoresde.data.Data])
 def test_arrays_lists_and_data_are_drawn_as_tensors_are(shape, form):
@@ -187,6 +192,7 @@ def test_data_stand_in_their_units_beside_samples_that_are_brought_there():
     assert (left.get_xlabel().split("\n")[0], left.get_ylabel()) == ("height", "mass")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [plot.images, plot.volumes, plot.signals, plot.points])
 def test_every_function_draws_in_the_units_of_the_data(draw):
     shapes = {plot.images: (1, 6, 6), plot.volumes: (1, 3, 3, 3), plot.signals: (1, 9)}
@@ -208,6 +214,7 @@ def test_labels_stand_above_the_images_of_every_set(shape, form):
     assert (texts.count("7"), texts.count("8")) == (4, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1,), (2,), (3,), (2, 30)])
 @pytest.mark.parametrize("sets", [1, 2])
 def test_labels_are_colours_in_the_legend(shape, sets):
@@ -236,6 +243,7 @@ SHAPES = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     shape=SHAPES,
     n=st.sampled_from([1, 2, 13, 30]),
@@ -253,6 +261,7 @@ def test_samples_of_every_shape_and_size_are_drawn(shape, n, size, shift, sets, 
     assert drawn is ax.figure if inside else min(drawn.get_size_inches() * drawn.dpi) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "number"), [((1,), 1), ((2,), 1), ((5,), 25), ((9,), 1), ((3, 50), 3), ((8, 8), 1)]
 )
@@ -327,6 +336,7 @@ def test_one_sample_that_ran_away_does_not_shrink_the_others_and_is_counted():
     assert "of 1,000 lie outside" in axes.get_xlabel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [(), ("height", "mass")])
 @pytest.mark.parametrize("sets", [1, 2, 3])
 def test_what_stands_below_points_is_not_cut_off(names, sets):
@@ -374,6 +384,7 @@ def test_arrows_point_along_the_score():
     np.testing.assert_allclose(cosine, -1, rtol=1e-5)  # to the mode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1,), (2,), (3,), (2, 30), (1, 6, 6), (1, 4, 4, 4)])
 def test_runs_of_every_shape_are_drawn_and_filmed(tmp_path, shape):
     target = Gaussian(torch.zeros(shape), var=0.5)
@@ -389,6 +400,7 @@ def test_runs_of_every_shape_are_drawn_and_filmed(tmp_path, shape):
         assert max(film.size) >= 480
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1,), (2,), (2, 30)])
 def test_the_panels_of_a_film_stay_where_they_are_and_the_axes_never_widen(
     tmp_path, monkeypatch, shape
@@ -413,6 +425,7 @@ def test_the_panels_of_a_film_stay_where_they_are_and_the_axes_never_widen(
             assert np.ptp(narrow[axis]) <= np.ptp(wide[axis]) * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_the_last_state_of_a_film_and_of_a_strip_is_said_to_be_denoised(tmp_path):
     score = Gaussian(torch.zeros(1, 6, 6), var=0.5).at(VESDE())
     run = [*scoresde.trajectory(score, sampler="euler", n=1, steps=2, seed=0)]
@@ -459,6 +472,7 @@ def test_a_film_of_many_states_has_the_first_and_the_last_and_keeps_few(tmp_path
     assert sum(ref() is not None for ref in alive) <= 1
 
 
+@pytest.mark.slow
 def test_a_film_of_few_states_takes_no_more_however_many_frames_it_may_have(tmp_path):
     plot.animate(run_of((3, 2), (3, 2)), tmp_path / "a.gif", frames=10**12)
     with Image.open(tmp_path / "a.gif") as film:
@@ -482,6 +496,7 @@ def test_a_curve_joins_axes_of_any_scale():
     assert plot.curve([1.0, 2.0], ax=panel)._repr_png_()
 
 
+@pytest.mark.slow
 def test_a_page_holds_all_its_frames_and_asks_for_nothing_else(tmp_path):
     states = [State(torch.tensor(t), normal(3, 2) * t) for t in (1.0, 0.5, 0.25)]
     text = plot.animate(iter(states), tmp_path / "run.html").read_text()
@@ -584,6 +599,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_figure_is_the_same_in_a_dark_style_and_drawn_where_told(name):
     own = pixels(FUNCTIONS[name](None), dpi=32)
@@ -600,6 +616,7 @@ def test_a_figure_is_the_same_in_a_dark_style_and_drawn_where_told(name):
     assert not right.has_data()
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_without_pyplot_and_its_global_state(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it now fails
     before = {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != "backend"}
@@ -608,12 +625,14 @@ def test_figures_are_drawn_without_pyplot_and_its_global_state(monkeypatch):
     assert all(matplotlib.rcParams[k] == value for k, value in before.items())
 
 
+@pytest.mark.slow
 def test_a_notebook_finds_the_picture_of_a_figure():
     drawn = plot.points(normal(5, 2))
     assert repr(drawn) == "<Figure of 1 panel>"
     assert drawn._repr_png_().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "pdf", "svg", "PNG"])
 def test_a_figure_is_saved_as_its_suffix_says_and_nothing_else_stays(tmp_path, suffix):
     path = tmp_path / "a" / "b" / f"picture.{suffix}"
@@ -648,6 +667,7 @@ def test_names_in_letters_that_no_font_has_or_formulas_that_are_none_are_no_obst
     assert drawn._repr_png_()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(plot.__all__) - {"Series", "figure", "volumes"}))
 def test_the_example_of_a_function_runs(name):
     thing = getattr(plot, name)
@@ -668,6 +688,7 @@ def run_of(*shapes):
     return [State(torch.tensor(0.5), torch.zeros(shape)) for shape in shapes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -292,6 +292,7 @@ def test_what_is_not_averaged_comes_from_the_next_snapshot(tmp_path):
     assert found.state["free"].dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_of_very_many_snapshots_few_are_read_and_suffice(tmp_path, monkeypatch):
     monkeypatch.setattr(posthoc, "_MOST", 40)
     path = walk(200, 1000)
@@ -361,6 +362,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+@pytest.mark.slow
 def test_every_decay_is_the_result_of_a_run_of_its_own(run, tmp_path):
     folder, trainer = run
     for decay, where in ((0.9, folder), (0.99, folder / "ema-0.99")):
@@ -403,6 +405,7 @@ def test_snapshots_are_taken_at_their_steps_and_at_the_end(tmp_path):
     assert [s.step for s in snapshots_in(tmp_path)] == [4, 8, 10]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_averages_and_the_same_snapshots(run, tmp_path):
     folder, whole = run
     Trainer(make(), data(), SEVERAL, folder=tmp_path).train(47)
@@ -423,6 +426,7 @@ def test_a_resumed_run_has_the_same_averages_and_the_same_snapshots(run, tmp_pat
     assert all(same(folder / name, tmp_path / name) for name in names)
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_another_run_is_refused(run, tmp_path):
     folder, _ = run
     Trainer(make(), data(), SEVERAL.changed(seed=1), folder=tmp_path).train()
@@ -504,6 +508,7 @@ def test_the_command_writes_the_model_and_says_how_good_it_is(run, tmp_path, cap
     assert "| Average | sigma 0.12 |" in (out / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_train_takes_one_decay_or_several_on_the_command_line(tmp_path):
     words = ["train", "--data", "digits", "--steps", "2", "--channels", "4", "--batch-size", "8"]
     for name, decays in (("one", ["0.9"]), ("two", ["0.9", "0.99"])):

@@ -69,6 +69,7 @@ def close(a: Tensor, b: Tensor, rel: float, scale: float = 0.0) -> None:
     assert_close(a, b, rtol=rel, atol=rel * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.law(1)
 @given(st.data())
 def test_moments_of_the_process_solve_their_differential_equation(data):
@@ -222,6 +223,7 @@ def test_dividing_by_the_signal_scale_gives_a_variance_exploding_process(data):
     close(g2, base.coefficients(t)[1] / base.alpha(t) ** 2, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.law(10)
 @pytest.mark.parametrize(
     "name", ["ve", "vp", "sub_vp", "cosine", "edm", "flow", "ncsn", "betas", "user"]
@@ -251,6 +253,7 @@ def euler_maruyama_variance(sde: SDE, steps: int) -> float:
     return var
 
 
+@pytest.mark.slow
 @pytest.mark.law(10)
 @given(ve_sdes(levels=st.none()))
 def test_euler_maruyama_on_ve_is_biased_as_its_left_points_say(sde):
@@ -262,6 +265,7 @@ def test_euler_maruyama_on_ve_is_biased_as_its_left_points_say(sde):
     assert ours == pytest.approx(sde.sigma_max**2 - missing, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.law(10)
 @pytest.mark.parametrize("name", ["vp", "sub_vp", "user"])
 def test_the_bias_of_euler_maruyama_is_of_first_order(name):
@@ -364,6 +368,7 @@ def test_processes_with_infinities_or_tensors_are_compared_too():
     assert not one.same_process(other)
 
 
+@pytest.mark.slow
 @given(log_floats(1e-3, 1), log_floats(10, 1e4), st.integers(8, 40))
 def test_a_score_of_ve_with_levels_serves_the_equal_ladder(low, ratio, levels):
     ve = VESDE(low, low * ratio, levels=levels)

@@ -40,6 +40,7 @@ class Spy(Wrapped):
         return self.score(x, t)
 
 
+@pytest.mark.slow
 @pairs(SAMPLERS, 4)
 def test_every_sampler_keeps_the_contract_under_every_sde(name, process):
     path = SDES[process]
@@ -78,6 +79,7 @@ def test_every_sampler_keeps_the_contract_under_every_sde(name, process):
     torch.testing.assert_close(end.denoised, x0, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pairs([name for name in SAMPLERS if not SAMPLERS[name].coupled], 3)
 def test_every_sample_is_its_own_under_every_sde(name, process):
     path = SDES[process]
@@ -90,6 +92,7 @@ def test_every_sample_is_its_own_under_every_sde(name, process):
     assert not (whole == sample(score, path, name, n=5, steps=3, seed=1)).any()
 
 
+@pytest.mark.slow
 @pairs(SAMPLERS, 2)
 def test_one_step_is_enough_for_every_sampler_under_every_sde(name, process):
     path = SDES[process]
@@ -101,6 +104,7 @@ def test_one_step_is_enough_for_every_sampler_under_every_sde(name, process):
     assert float(end.t) == path.eps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "process"),
     in_turn(sorted(SAMPLERS.keys() - ADAPTIVE), ["ve", "vp", "sub_vp", "edm", "flow"], 2),

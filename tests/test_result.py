@@ -54,6 +54,7 @@ RESULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_result_has_a_table_json_a_picture_and_a_page(name, tmp_path):
     found = RESULTS[name]()
@@ -70,6 +71,7 @@ def test_a_result_has_a_table_json_a_picture_and_a_page(name, tmp_path):
     assert html.count("data:image/png;base64,") == 1
 
 
+@pytest.mark.slow
 def test_what_comes_from_data_is_no_markup_in_a_notebook():
     found = replace(RESULTS["evaluation without intervals"](), features="<script>x</script>")
     assert "<script>" in str(found)

@@ -94,6 +94,7 @@ def test_the_reverse_sde_is_the_default():
     assert torch.equal(rsde.diffusion(0.5), VPSDE().diffusion(0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.law(19)
 @settings(max_examples=8)
 @given(st.data())

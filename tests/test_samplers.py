@@ -140,6 +140,7 @@ def randn(generator, *shape):
 # The oracle itself
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_the_exact_kernel_gives_the_exact_law_in_any_number_of_steps(data):
     sde = data.draw(sdes())
@@ -181,6 +182,7 @@ def times_near(data, sde):
     return score, t, h
 
 
+@pytest.mark.slow
 @pytest.mark.law(24)
 @pytest.mark.parametrize("name", PREDICTORS)
 @FEWER
@@ -203,6 +205,7 @@ def test_one_step_of_a_predictor_is_the_kernel_of_bayes_up_to_the_second_order(n
     assert_order(lambda u: (pair(u)[0].variance - pair(u)[1].variance) / scale, 2, "C")
 
 
+@pytest.mark.slow
 @given(st.data(), st.floats(0, 2))
 def test_one_step_of_euler_maruyama_keeps_the_law_up_to_the_second_order_for_every_eta(data, eta):
     sde = data.draw(sdes(continuous=True))
@@ -217,6 +220,7 @@ def test_one_step_of_euler_maruyama_keeps_the_law_up_to_the_second_order_for_eve
     assert_order(error, 2, "moments")
 
 
+@pytest.mark.slow
 @pytest.mark.law(24)
 @pytest.mark.parametrize("name", FLOWS)
 @FEWER
@@ -232,6 +236,7 @@ def test_one_step_without_noise_is_the_flow_map_up_to_one_order_more_than_its_ow
     assert_order(error, 3 if name in {"heun", "dpm2", "dpmpp_2s"} else 2, "A")
 
 
+@pytest.mark.slow
 @pytest.mark.law(15)
 @given(st.data())
 def test_reverse_diffusion_and_euler_maruyama_differ_by_the_second_order(data):
@@ -269,6 +274,7 @@ def test_reverse_diffusion_and_euler_maruyama_part_at_the_power_three_halves():
         assert 1.35 < math.log2(coarse / fine) < 1.65
 
 
+@pytest.mark.slow
 @pytest.mark.law(25)
 @pytest.mark.parametrize(
     ("name", "sde"),
@@ -306,6 +312,7 @@ class Path:
         return Path(self.noise.fork(k), self.following)
 
 
+@pytest.mark.slow
 @pytest.mark.law(39)
 @pytest.mark.parametrize(
     ("name", "sde"),
@@ -332,6 +339,7 @@ def test_paths_converge_at_the_first_strong_order(name, sde):
 # Exactness
 
 
+@pytest.mark.slow
 @pytest.mark.law(26)
 @given(st.data())
 def test_the_ancestral_step_is_exact_for_data_at_one_point(data):
@@ -352,6 +360,7 @@ def test_the_ancestral_step_is_inexact_for_other_data(data):
     assert run(Ancestral(), score, times)[1] < law(score, times[-1])[1] * (1 - 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.law(26)
 @given(st.data())
 def test_the_large_ancestral_step_is_exact_for_standard_normal_data_under_vp(data):
@@ -399,6 +408,7 @@ def test_the_errors_of_variance_at_32_steps_are_the_known_ones(sampler, sigma_ma
     assert abs(float(found) - error) < 5e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pc", *PREDICTORS, "pc_2"])
 @pytest.mark.parametrize("sde", [VESDE(levels=400), EDMSDE()], ids=repr)
 def test_at_many_steps_the_law_is_that_of_the_marginal(name, sde):
@@ -409,6 +419,7 @@ def test_at_many_steps_the_law_is_that_of_the_marginal(name, sde):
     assert ((mean - m).abs() < 0.01).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VESDE(), VPSDE()], ids=repr)
 def test_the_default_pair_is_right_to_one_percent_of_the_variance_from_100_steps_on(sde):
     score = gaussian(sde, [0.3, 0.0], [0.15**2, 1.0])
@@ -437,6 +448,7 @@ def mass_below(sde, t, x):
     return float(torch.special.ndtr(z) @ MODES.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.law(22)
 @pytest.mark.parametrize("name", FLOWS)
 @pytest.mark.parametrize("sde", [VESDE(0.01, 10.0), VPSDE()], ids=repr)
@@ -455,6 +467,7 @@ def test_a_flow_carries_to_each_mode_the_mass_that_it_has(sde, name):
     assert abs(error) < first_order.get(name, 2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.law(22)
 @pytest.mark.parametrize("name", sorted((PREDICTORS.keys() | {"pc"}) - {"ddim_1"}))
 def test_a_mixture_keeps_the_weights_of_its_modes(name):
@@ -474,6 +487,7 @@ def test_a_mixture_keeps_the_weights_of_its_modes(name):
     assert abs(below - mass_below(sde, times[-1], torch.zeros(1))) < 4e-3
 
 
+@pytest.mark.slow
 @pytest.mark.law(38)
 @given(st.data())
 def test_tweedie_at_the_end_is_the_only_move_without_noise(data):
@@ -485,6 +499,7 @@ def test_tweedie_at_the_end_is_the_only_move_without_noise(data):
     assert_close(mean, m, rtol=1e-8, atol=1e-8 * float(law(score, times[0])[1].max().sqrt()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ALL.keys() - SILENT))
 def test_every_step_adds_its_noise_the_last_one_too(name):
     sde = VESDE(0.1, 5)
@@ -496,6 +511,7 @@ def test_every_step_adds_its_noise_the_last_one_too(name):
 # Formulas
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_under_vp_predictors_are_the_published_formulas(data):
     """Ho et al. (2020), algorithm 2, and Song et al. (2021), eq. 46, in terms of the betas."""
@@ -522,6 +538,7 @@ def test_under_vp_predictors_are_the_published_formulas(data):
         assert_close(found, value, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_under_ve_predictors_are_the_published_formulas(data):
     """Song et al. (2021), algorithm 2 and eq. 47, in terms of the sigmas."""
@@ -544,6 +561,7 @@ def test_under_ve_predictors_are_the_published_formulas(data):
         assert_close(found, value, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(st.data(), st.floats(0, 2))
 def test_euler_maruyama_is_its_formula_on_the_grid_it_was_given(data, eta):
     sde = data.draw(sdes())
@@ -612,6 +630,7 @@ def test_fixed_langevin_contracts_to_a_variance_above_the_target(data, part):
     assert_close(move(mean, off)[1] - limit, (1 - part) ** 2 * (off - limit), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.law(34)
 @given(st.data(), log_floats(0.01, 0.9))
 def test_one_corrector_step_changes_the_variance_by_the_square_of_its_step(data, snr):
@@ -628,6 +647,7 @@ def test_one_corrector_step_changes_the_variance_by_the_square_of_its_step(data,
     assert_close(scaled(mean, v)[1], var, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_corrector_reads_its_last_time_only(data):
     sde = data.draw(sdes())
@@ -706,6 +726,7 @@ def test_norms_in_few_dimensions_are_warned_of(norm):
 # Annealed Langevin and predictor-corrector
 
 
+@pytest.mark.slow
 @pytest.mark.law(16)
 @given(st.data(), st.floats(0.01, 1.5), st.integers(1, 4))
 def test_annealed_langevin_is_the_textbook_loop(data, kappa, k):
@@ -732,6 +753,7 @@ def test_annealed_langevin_is_the_textbook_loop(data, kappa, k):
     assert_close(rsde.denoise(x, t), end, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.law(31)
 @given(st.data())
 def test_predictor_corrector_without_corrections_is_its_predictor(data):
@@ -748,6 +770,7 @@ def test_predictor_corrector_without_corrections_is_its_predictor(data):
         assert torch.equal(alone, within)
 
 
+@pytest.mark.slow
 @pytest.mark.law(31)
 @given(st.data(), st.floats(0.01, 1), st.integers(1, 4))
 def test_predictor_corrector_without_a_predictor_is_annealed_langevin_below_its_first_time(
@@ -763,6 +786,7 @@ def test_predictor_corrector_without_a_predictor_is_annealed_langevin_below_its_
     assert torch.equal(pc, ald)
 
 
+@pytest.mark.slow
 @given(st.data(), st.floats(0.01, 1), st.integers(1, 3))
 def test_langevin_steps_from_level_to_level_keep_the_mean_under_every_sde(data, kappa, k):
     """Where the signal fades, a state that is not scaled with it lags behind its mean."""
@@ -774,6 +798,7 @@ def test_langevin_steps_from_level_to_level_keep_the_mean_under_every_sde(data, 
         assert_close(mean, m, rtol=1e-9, atol=1e-9 * float(var.max().sqrt()))
 
 
+@pytest.mark.slow
 @given(st.data(), st.integers(1, 4))
 def test_predictor_corrector_composes_its_two_maps_with_fresh_noise_each(data, k):
     """V goes through the predictor and k times through the corrector: no number serves twice."""
@@ -792,6 +817,7 @@ def test_predictor_corrector_composes_its_two_maps_with_fresh_noise_each(data, k
         assert_close(found, expected, rtol=1e-9, atol=1e-9 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kappa", "variance"), [(0.02, 0.342), (0.2, 0.258)])
 def test_annealed_langevin_on_ten_levels_ends_at_the_known_variance(kappa, variance):
     sde = VESDE(0.01, 1.0, levels=10)
@@ -799,6 +825,7 @@ def test_annealed_langevin_on_ten_levels_ends_at_the_known_variance(kappa, varia
     assert abs(float(found) - variance) < 5e-4
 
 
+@pytest.mark.slow
 @pytest.mark.law(33)
 @given(st.floats(0.1, 1.5), log_floats(0.2, 3))
 def test_annealed_langevin_settles_above_the_target_at_the_variance_of_its_last_step(kappa, low):
@@ -823,6 +850,7 @@ def test_annealed_langevin_settles_above_the_target_at_the_variance_of_its_last_
 # Symmetries
 
 
+@pytest.mark.slow
 @pytest.mark.law(27)
 @pytest.mark.parametrize("name", sorted(ALL.keys() - COUPLED))
 def test_a_permuted_batch_of_noise_gives_the_permuted_batch(name):
@@ -857,6 +885,7 @@ class Turned:
         return Turned(self.noise.fork(k), self.q)
 
 
+@pytest.mark.slow
 @pytest.mark.law(30)
 @pytest.mark.parametrize("name", sorted(set(FIXED) - {"fast_pilot"}))
 @FEWER
@@ -877,6 +906,7 @@ def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data)
     assert_close(two, one @ q.T, rtol=1e-9, atol=1e-9 * max(scale, float(one.abs().max())))
 
 
+@pytest.mark.slow
 @pytest.mark.law(30)
 @pytest.mark.parametrize("name", sorted(set(FIXED) - {"fast_pilot"}))
 @FEWER
@@ -898,6 +928,7 @@ def test_shifted_data_gives_shifted_samples(name, data, c):
     assert_close(two, one + sde.alpha(times[-1]) * c, rtol=1e-9, atol=1e-9 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.law(30)
 @pytest.mark.parametrize("name", sorted(set(FIXED) - ROOTED))
 @FEWER
@@ -944,6 +975,7 @@ class Standard:
         return -(x**2).reshape(len(x), x.shape[1:].numel()).sum(1) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("n", [1, 7])
 def test_evaluations_are_counted_foretold_and_budgeted(name, n):
@@ -967,6 +999,7 @@ def test_a_pair_costs_what_its_parts_cost_together():
     assert [sampler.steps_for(nfe) for nfe in (30, 29, 9)] == [3, 2, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ALL.keys() - OWN_LOOP))
 def test_a_trajectory_is_its_steps_at_the_times_of_the_grid(name):
     sampler, sde = ALL[name], VPSDE()
@@ -980,6 +1013,7 @@ def test_a_trajectory_is_its_steps_at_the_times_of_the_grid(name):
         assert state.denoised is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_steps_leave_their_input_alone_and_keep_shape_and_dtype(name):
     sde = VESDE(0.1, 2.0)

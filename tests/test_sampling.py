@@ -101,6 +101,7 @@ class Net(nn.Module):
 
 
 # the paths of "adaptive" are drawn sample by sample, too slowly for this
+@pytest.mark.slow
 @pytest.mark.law(28)
 @pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - COUPLED - {"adaptive"}))
 @pytest.mark.parametrize(
@@ -120,6 +121,7 @@ def test_the_first_16_of_64_samples_are_the_16_samples(name, score, tolerance):
     assert not torch.isin(whole[:16], whole[16:]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.law(28)
 @pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - COUPLED))
 def test_with_a_network_too(name):
@@ -134,6 +136,7 @@ def test_with_a_network_too(name):
     assert torch.equal(draw(8, batch_size=5), draw(10, batch_size=5)[:8])
 
 
+@pytest.mark.slow
 @pytest.mark.law(28)
 @given(
     st.sampled_from(sorted(SAMPLERS.keys() - COUPLED)),
@@ -165,6 +168,7 @@ def test_a_chunk_has_exactly_its_size_and_the_last_is_padded():
     assert sizes == [4] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_two_seeds_give_other_samples_and_one_seed_the_same(name):
     def draw(seed):
@@ -174,6 +178,7 @@ def test_two_seeds_give_other_samples_and_one_seed_the_same(name):
     assert not (draw(3) == draw(4)).any()
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_prior_then_the_trajectory_then_tweedie():
     score, x = DIAGONAL.at(SDE), torch.empty(5, 3, dtype=torch.float64)
     for name, sampler in SAMPLERS.items():
@@ -188,6 +193,7 @@ def test_a_sample_is_the_prior_then_the_trajectory_then_tweedie():
         assert torch.equal(sample(score, SDE, name, **arguments), end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_given_start_takes_the_place_of_the_prior(name):
     x = torch.full((4, 3), 0.7)
@@ -262,6 +268,7 @@ class Counted(Wrapped):
         return self.score(x, t)
 
 
+@pytest.mark.slow
 @pytest.mark.law(35)
 @pytest.mark.filterwarnings("ignore:the samples are .* times as large")
 @pytest.mark.parametrize("name", sorted(in_the_readme() - ADAPTIVE))
@@ -283,6 +290,7 @@ def test_evaluations_are_per_sample_and_do_not_add_up_over_chunks():
     assert score.calls == 3 * 5
 
 
+@pytest.mark.slow
 @pytest.mark.law(36)
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize(
@@ -318,6 +326,7 @@ def test_the_first_state_is_the_start_and_the_last_repeats_its_time_and_adds_the
     assert torch.equal(plain[-1].x, states[-2].x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SAMPLERS.keys() - ADAPTIVE))
 def test_what_is_done_to_a_state_in_place_does_not_reach_the_run(name):
     start = torch.ones(2, 3, requires_grad=True)
@@ -401,6 +410,7 @@ def test_any_shape_and_floating_dtype_comes_out_as_it_was_asked_for(name, shape,
     assert not out.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_shape_of_an_event_changes_no_number(name):
     def draw(*shape):
@@ -415,6 +425,7 @@ def test_the_shape_of_an_event_changes_no_number(name):
     assert torch.equal(draw(), draw(1)[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.law(37)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_strides_change_nothing_and_the_start_is_left_alone(name):
@@ -466,6 +477,7 @@ def test_samples_beyond_half_precision_are_refused_and_not_infinite(denoise):
     assert sample(score, SDE, "ddim", **arguments, dtype=torch.bfloat16).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_single_and_double_precision_follow_one_path(name):
     one, two = (
@@ -486,6 +498,7 @@ def test_samples_are_where_the_model_is_however_it_is_wrapped(depth):
     assert there.x.device.type == "cpu"
 
 
+@pytest.mark.slow
 def test_no_samples_are_an_empty_tensor_at_no_cost():
     target = Gaussian(torch.zeros(8, 8), std=0.5)
     for sampler in [*SAMPLERS, PC(corrector=Langevin(norm="sample"))]:
@@ -508,6 +521,7 @@ def test_one_sample_is_the_default():
 # The law at the end
 
 
+@pytest.mark.slow
 @pytest.mark.law(38)
 @pytest.mark.parametrize("name", ["pc", "ancestral"])
 def test_denoise_ends_with_tweedie_and_without_it_with_a_draw_of_the_last_marginal(name):
@@ -1044,6 +1058,7 @@ def test_a_corrector_that_changes_the_law_or_does_nothing_is_refused(corrector):
     assert PC(corrector=corrector, k=0).order == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VPSDE(T=2.0), VPSDE(T=2.0, eps=0.0), VESDE(0.01, 1e4)], ids=repr)
 @pytest.mark.parametrize("name", ["pc", "dpmpp_2m", "unipc", "er_sde", "fast"])
 def test_much_noise_at_the_start_leaves_steps_for_the_data(name, sde):

@@ -87,6 +87,7 @@ def problems(draw, dtype=torch.float64):
 # Predictions
 
 
+@pytest.mark.slow
 @pytest.mark.law(44)
 @pytest.mark.parametrize("name", NAMES)
 @given(problem=problems())
@@ -118,6 +119,7 @@ def test_in_single_precision_the_score_is_good_to_1e_4_of_the_noise_at_eps(kind,
     assert error.abs().max() <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["edm", "eps", "v", "flow", "sigma_score"])
 @given(seed=st.integers(0, 2**32), low=log_floats(1e-4, 1e-2))
 def test_no_score_loses_digits_where_the_noise_is_small(name, seed, low):
@@ -343,6 +345,7 @@ def nets():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("kind", [k for k in SDES if not k.startswith("user")])
 def test_a_model_comes_back_bit_for_bit(which, kind, tmp_path):
@@ -475,6 +478,7 @@ class Exact:
 MIXTURE = targets.GaussianMixture([0.3, 0.7], [[-1.0, 0.5], [2.0, 1.0]], stds=[0.2, 0.5])
 
 
+@pytest.mark.slow
 @given(own=sdes(continuous=True), other=sdes(continuous=True), data=st.data())
 @settings(max_examples=50)
 def test_a_rescheduled_score_is_the_exact_score_of_the_other_sde(own, other, data):

@@ -209,6 +209,7 @@ def test_a_network_in_a_slot_a_class_a_global_or_a_deque_runs_in_evaluation_mode
     assert _watched.training
 
 
+@pytest.mark.slow
 def test_a_mock_is_a_score_that_knows_nothing():
     mock = unittest.mock.MagicMock(side_effect=lambda x, t: -x)
     assert facts(mock) == Facts()

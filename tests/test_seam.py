@@ -81,6 +81,7 @@ def test_a_score_that_is_no_model_is_taken_up_again_bit_for_bit(tmp_path, score)
     assert_same(again, whole)
 
 
+@pytest.mark.slow
 def test_an_energy_learns_a_gaussian():
     x = 0.5 * torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
     config = TrainConfig(steps=500, batch_size=128).changed(lr=5e-2, ema=0.9, warmup=10)
@@ -158,6 +159,7 @@ def test_the_noise_of_a_row_depends_on_seed_step_and_row_alone():
     assert not torch.equal(whole[0], seen(seed=1)[0])
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_learnt_is_optimised_and_saved_beside_the_model(tmp_path):
     def trainer(folder=None):
         return Trainer(make(), data(), CONFIG, loss=LearnedWeight(dsm_loss), folder=folder)
@@ -207,6 +209,7 @@ def test_a_loss_that_asks_the_score_that_is_trained_trains_it_once():
     assert len(trainer.optimizer.param_groups) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -304,6 +307,7 @@ def test_columns_of_very_different_variances_are_warned_of():
 HELD = CONFIG.changed(steps=20, save_every=4, held_out=0.25)
 
 
+@pytest.mark.slow
 def test_the_loss_of_held_out_data_is_that_of_the_average_under_one_noise(tmp_path):
     trainer = Trainer(make(), data(), HELD, folder=tmp_path)
     assert (len(trainer.held_out.data), len(trainer._batches.data)) == (9, 28)
@@ -359,6 +363,7 @@ def test_a_run_ends_when_it_has_waited_for_long_enough(tmp_path):
     assert again.step == 12
 
 
+@pytest.mark.slow
 def test_a_run_that_is_judged_is_the_same_in_parts_wherever_it_is_interrupted(tmp_path):
     config = HELD.changed(patience=3)
     whole = Trainer(make(), data(), config, folder=tmp_path / "whole")

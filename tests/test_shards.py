@@ -33,6 +33,7 @@ def draw(folder, n, size=4, request=SEED, **options):
     return [rows.start for rows in drawing.asked]
 
 
+@pytest.mark.slow
 @given(n=st.integers(1, 30), size=st.integers(1, 9), processes=st.integers(1, 5))
 def test_every_shard_is_drawn_once_whatever_the_number_of_processes(
     tmp_path_factory, n, size, processes

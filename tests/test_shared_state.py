@@ -105,6 +105,7 @@ def test_what_is_done_to_the_arguments_of_a_run_does_not_reach_it():
     assert not torch.equal(run().draw().x, want)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_dropped_in_the_middle_gives_the_mode_back():
     model = built().train()
     model.net.drop.eval()
@@ -135,6 +136,7 @@ def test_two_threads_sample_one_model_with_dropout_as_each_does_alone():
     assert all(layer.training for layer in model.modules())
 
 
+@pytest.mark.slow
 def test_several_threads_draw_from_one_noise_what_each_would_alone():
     run = Run.of(lambda x, t: -x, SDE, "em", shape=(4,), n=4, steps=40, seed=0)
     noise, like = Noise(range(40), [0] * 40), torch.empty(40, 8)
@@ -184,6 +186,7 @@ class ByReference:
         return -self.net()(x, t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["property", "cached", "reference", "dead reference"])
 def test_networks_behind_properties_and_weak_references_are_evaluated(kind):
     net = REGISTRY["net"] = built().net
@@ -263,6 +266,7 @@ def learned():
     return weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.filterwarnings("ignore:memory:UserWarning")
 def test_autocast_changes_nothing_of_ours(name):
@@ -277,6 +281,7 @@ def test_autocast_changes_nothing_of_ours(name):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.filterwarnings("ignore:memory:UserWarning")
 def test_a_default_device_changes_nothing_of_ours(name):
@@ -307,6 +312,7 @@ def test_the_users_network_runs_under_the_users_default_device():
     assert devices == {"meta"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_users_network_runs_under_the_users_autocast(dtype):
     model = built().eval()
@@ -383,6 +389,7 @@ def picture():
     return int(x.view(torch.int32).long().sum()) % 2**63
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 @pytest.mark.parametrize("action", [drawn, picture])
@@ -394,6 +401,7 @@ def test_forked_processes_without_a_seed_draw_samples_of_their_own(action):
     assert len(set(found)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 def test_seeds_govern_in_the_parent_and_where_a_fork_sets_another():
@@ -426,6 +434,7 @@ def left(other):
         Both(ScoreModel(Net(), SDE, (4,)).train(), other)
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_can_reach_any_more_gives_networks_that_live_on_their_mode_back():
     with torch.random.fork_rng():
         model = ScoreModel(Net(), SDE, (4,)).train()
@@ -434,6 +443,7 @@ def test_a_run_that_nobody_can_reach_any_more_gives_networks_that_live_on_their_
     assert {layer.training for layer in model.modules()} == {True}
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_can_reach_may_end_while_another_begins():
     class Collecting(nn.Linear):
         def __setattr__(self, name, value):

@@ -105,14 +105,14 @@ MADE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cast", ["int", "bool", "cfloat"])
 @pytest.mark.parametrize("made", MADE)
-@pytest.mark.parametrize("asked", ASKED)
-def test_integers_truth_values_and_complex_numbers_are_no_scores(asked, made, cast):
+def test_integers_truth_values_and_complex_numbers_are_no_scores(made, cast):
     """A score rounded to integers gave a standard deviation of 2.27 for 1."""
-    with pytest.raises(ScoreSDEError) as caught:
-        ASKED[asked](MADE[made](lambda x: getattr(10 * x, cast)()))
-    assert "floating point" in str(caught.value) or "differentiate" in str(caught.value)
+    for ask in ASKED.values():
+        with pytest.raises(ScoreSDEError, match=r"floating point|differentiate"):
+            ask(MADE[made](lambda x: getattr(10 * x, cast)()))
 
 
 @pytest.mark.parametrize(

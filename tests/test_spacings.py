@@ -62,6 +62,7 @@ def test_one_step_goes_all_the_way(sde):
     assert sde.times(1).tolist() == [sde.T, sde.eps]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", [None, *spacings.SPACINGS])
 @pytest.mark.parametrize("name", continuous)
 def test_a_hundred_thousand_steps_are_still_in_order(name, spacing):

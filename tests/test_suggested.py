@@ -63,6 +63,7 @@ def points(tmp_path, monkeypatch):
 # What is suggested
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(data=data())
 def test_a_suggested_model_takes_any_event_with_any_conditions(data):
@@ -90,6 +91,7 @@ def test_steps_are_known_where_levels_are_even(sde, expected):
     assert noise.steps_of(sde) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2,), (1, 9, 9), (2, 20), (1, 5, 5, 5)])
 @pytest.mark.parametrize("n", [2, 50])
 def test_a_few_samples_are_learnt_without_a_warning(shape, n):
@@ -149,6 +151,7 @@ def test_larger_events_get_no_larger_batches_and_wider_networks_no_larger_rates(
     assert all(rate * width <= most for rate, width in zip(rates, widths, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
 def test_a_wider_network_that_is_asked_for_gets_a_lower_rate(shape):
     samples, source = Data(normal(20, *shape)), DataConfig(source="")
@@ -239,6 +242,7 @@ def test_train_and_suggest_agree_to_the_last_weight(points):
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 9), st.sampled_from([(1,), (2,), (1, 8, 8)]), st.floats(0, 30))
 def test_the_data_check_has_nothing_to_say_against_the_noise_that_is_suggested(seed, shape, far):
     x = torch.randn(200, *shape, generator=torch.Generator().manual_seed(seed))
@@ -265,6 +269,7 @@ def test_an_option_that_is_given_leaves_the_others_as_they_were(name, shape):
     assert {key for key in plain if own[key] != plain[key]} == {name}
 
 
+@pytest.mark.slow
 def test_a_run_of_a_whole_file_asks_nothing_again(points, tmp_path, monkeypatch, capsys):
     words = ["train", "--data", points, "--steps", "2"]
     assert main([*words, "--out", "a"]) == 0

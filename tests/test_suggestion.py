@@ -87,6 +87,7 @@ def test_annealed_steps_leave_the_variance_that_is_foretold(ratio):
         assert ((1 - kappas) ** (2 * fewer) * (ratio**2 - settled) + settled).min() > 1.056
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 64])
 def test_predictor_corrector_is_right_to_a_percent_and_better_than_the_default(size):
     found = suggestion.suggest(normal(500, size))
@@ -109,6 +110,7 @@ def test_predictor_corrector_is_right_to_a_percent_and_better_than_the_default(s
     assert own < 1.6 * worst(PC())
 
 
+@pytest.mark.slow
 def test_the_ladder_finds_the_shares_of_distant_modes_and_a_short_one_does_not():
     target = GaussianMixture([0.15, 0.85], [[-6.0, 0.0], [6.0, 0.0]], stds=0.5)
     found = suggestion.suggest(target.sample(1000, generator=seeded(1)))
@@ -220,6 +222,7 @@ def test_many_samples_are_looked_at_by_the_seed():
     assert one.sigma_max == pytest.approx(two.sigma_max, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", [(1,), (3,), (2, 3, 4), (1, 2, 2, 2)])
 @pytest.mark.parametrize("n", [2, 3, 30])
 def test_any_shape_and_number_of_samples_gives_usable_figures(event, n):

@@ -118,6 +118,7 @@ def test_the_familiar_densities_have_exact_scores_too(target, sde, seed):
     assert tweedie_gap(target.denoise(x, sde, t), gradient, x, sde, t) < 1e-11
 
 
+@pytest.mark.slow
 @given(shapes, sdes(), seeds)
 def test_the_score_of_a_gaussian_solves_its_linear_system(shape, sde, seed):
     g = generator(seed)
@@ -145,6 +146,7 @@ def test_a_mixture_of_one_is_its_gaussian(shape, sde, seed):
         assert torch.equal(getattr(one, method)(x, sde, t), getattr(gaussian, method)(x, sde, t))
 
 
+@pytest.mark.slow
 @given(shapes, sdes(), seeds)
 def test_equal_parameters_mean_the_same_in_every_form(shape, sde, seed):
     g = generator(seed)
@@ -250,6 +252,7 @@ def test_one_dimensional_densities_integrate_to_one(kind, sde, seed):
     assert abs(float(mass) - 1) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [*PLANAR, full_mixture((2,), generator(3))], ids=repr)
 @pytest.mark.parametrize("noisy", [False, True])
 def test_densities_in_the_plane_integrate_to_one_with_the_stated_moments(target, noisy):
@@ -271,6 +274,7 @@ def test_densities_in_the_plane_integrate_to_one_with_the_stated_moments(target,
     assert gap((mass[:, None] * (grid - mean)).T @ (grid - mean), moments.cov) < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES[2:])
 @pytest.mark.parametrize("noisy", [False, True])

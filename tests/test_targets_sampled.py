@@ -68,6 +68,7 @@ def ends(score, sampler, n, times):
     return end.x.flatten(1), end.denoised.flatten(1)
 
 
+@pytest.mark.slow
 @CASES
 def test_gaussian_samples_have_the_exact_moments(name, process, shape):
     """12,000 numbers: 6.3 % of the variance, 4.5 % of a standard deviation in the mean."""
@@ -101,6 +102,7 @@ BIAS |= dict(dpmpp_sde=0.14, dpmpp_2m_sde=2e-3, dpmpp_3m_sde=1e-3, sa_solver=1e-
 BIAS |= dict(fast=1e-9, fast_sde=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "process"), in_turn(FIXED, PROCESSES, 2))
 def test_the_exact_law_of_the_output_is_near_the_marginal_and_its_tweedie_law(name, process):
     """At 200 steps, by the oracle: p_eps without `denoise`, variance m^2 v^2 / V with it."""
@@ -135,6 +137,7 @@ def mixture(shape):
     return GaussianMixture([0.3, 0.7], means, stds=0.35)
 
 
+@pytest.mark.slow
 @CASES
 def test_mixture_samples_have_the_weights_and_the_moments_of_the_modes(name, process, shape):
     sde = PROCESSES[process]

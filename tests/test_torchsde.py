@@ -57,6 +57,7 @@ def limits():
     return {name: end(TorchSDE("srk"), sde, 400) for name, sde in PATHS.items()}
 
 
+@pytest.mark.slow
 @given(st.data(), shapes(), dtypes())
 def test_its_euler_is_ours_on_the_same_path(data, shape, dtype):
     sde = data.draw(sdes(continuous=True))
@@ -73,6 +74,7 @@ def test_its_euler_is_ours_on_the_same_path(data, shape, dtype):
     assert_close(theirs, ours, rtol=tolerance, atol=tolerance * float(ours.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), in_turn(EVALUATIONS, PATHS, 1))
 def test_every_method_tends_to_the_samples_of_the_path_at_its_order(method, name, limits):
     """The noise is additive, so the order is at least 1; with the path's area it is 3/2."""
@@ -84,6 +86,7 @@ def test_every_method_tends_to_the_samples_of_the_path_at_its_order(method, name
     assert errors[-1] < 0.1
 
 
+@pytest.mark.slow
 def test_the_order_of_srk_comes_from_the_area_of_the_path(limits):
     class Turned(Noise):
         def area(self, like, s, t):
@@ -104,6 +107,7 @@ def test_methods_that_differ_in_the_derivative_of_the_diffusion_agree_here(pair)
     assert torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_the_reversible_method_needs_more_steps_where_the_process_contracts(limits):
     def error(method, steps):
         return distance(end(TorchSDE(method), VPSDE(), steps), limits["vp"])
@@ -112,6 +116,7 @@ def test_the_reversible_method_needs_more_steps_where_the_process_contracts(limi
     assert error("reversible_heun", 256) < 1.5 * error("heun", 256)
 
 
+@pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("name", ["edm", "ve_levels", "flow"])
 def test_a_step_of_the_grid_is_one_step_whatever_its_length(method, name):
@@ -141,6 +146,7 @@ def test_states_of_any_shape_keep_it(method, shape):
 # Adaptive steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["euler", "heun", "srk"])
 def test_a_tighter_tolerance_comes_nearer_to_the_samples_of_the_path(method, limits):
     def error(tolerance):
@@ -152,6 +158,7 @@ def test_a_tighter_tolerance_comes_nearer_to_the_samples_of_the_path(method, lim
     assert tight < 0.02
 
 
+@pytest.mark.slow
 def test_an_adaptive_run_has_the_law_of_the_data():
     """Rejected steps do not bias it: mean and variance within five standard errors and the bias."""
     n, sde = 4000, VPSDE()
@@ -172,6 +179,7 @@ def test_an_adaptive_run_ends_within_its_budget():
     assert rsde.nfe == 1 + 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("check", [False, True])
 @METHODS
@@ -199,6 +207,7 @@ def test_a_step_at_the_least_length_is_taken_with_a_warning():
     assert rsde.nfe < 100
 
 
+@pytest.mark.slow
 @METHODS
 def test_an_adaptive_run_visits_the_times_of_its_grid(method):
     sde, sampler = VPSDE(), TorchSDE(method, adaptive=True)
@@ -210,6 +219,7 @@ def test_an_adaptive_run_visits_the_times_of_its_grid(method):
     assert abs(states[-1].x - 1.3).max() < 2
 
 
+@pytest.mark.slow
 def test_an_adaptive_run_goes_from_one_end_to_the_other_and_takes_a_budget_for_a_bound():
     sde, sampler = VPSDE(), TorchSDE("heun", adaptive=True)
     arguments = dict(n=2, shape=(1,), seed=0)
@@ -229,6 +239,7 @@ def test_an_adaptive_run_goes_from_one_end_to_the_other_and_takes_a_budget_for_a
 # Through the front door
 
 
+@pytest.mark.slow
 def test_one_seed_is_one_sample_at_any_number_of_steps():
     score = gaussian(VPSDE(), 1.3, 0.25)
     few, many, other = (

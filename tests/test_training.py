@@ -102,6 +102,7 @@ def whole():
 # Resuming
 
 
+@pytest.mark.slow
 @pytest.mark.law(62)
 @given(parts=st.lists(st.integers(1, 6), max_size=3))
 @settings(max_examples=10)
@@ -122,6 +123,7 @@ def test_a_checkpoint_holds_the_whole_state_bit_for_bit(tmp_path):
     assert_same(Trainer(make(), data(), CONFIG, folder=tmp_path), first)
 
 
+@pytest.mark.slow
 def test_training_leaves_the_weights_where_they_are_saved_or_not(tmp_path, whole):
     often = Trainer(make(), data(), CONFIG.changed(save_every=1, log_every=1), folder=tmp_path)
     often.train()
@@ -160,6 +162,7 @@ print(*ends)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.law(62)
 @pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path):
@@ -350,6 +353,7 @@ def test_a_callback_is_told_of_the_end_of_a_run_that_broke_down():
 # The result
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path):
     config = TrainConfig().changed(steps=200, batch_size=64, warmup=20, log_every=20, lr=3e-3)
     # under its own moments an untrained model would be right already
@@ -406,6 +410,7 @@ def test_the_folder_holds_the_averaged_model_and_the_run(tmp_path, whole):
     assert config["training"] == {**CONFIG.as_json(), "done": 13}
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_dsm_at_the_times_of_the_law():
     sde = VPSDE()  # of the variance-exploding one the importance weights are all one
     trainer = Trainer(
@@ -424,6 +429,7 @@ def test_the_loss_is_that_of_dsm_at_the_times_of_the_law():
     assert abs(found.mean() - losses.mean()) < 5 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES.values())
 @given(weight=st.sampled_from(list(WEIGHTS.values())), law=st.sampled_from(list(LAWS.values())))
 @settings(max_examples=4)
@@ -487,6 +493,7 @@ def test_frozen_parameters_stay_as_they_are(tmp_path):
     assert_same(last, at_once)
 
 
+@pytest.mark.slow
 def test_labels_are_hidden_as_often_as_asked():
     seen = []
 
@@ -560,6 +567,7 @@ def handlers():
     return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "error", "code"),
     [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)],
@@ -644,6 +652,7 @@ def test_a_gradient_that_is_not_finite_is_reported_though_the_loss_is_fine(tmp_p
     assert checkpoint.latest(tmp_path)[2]["step"] == 10
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_outlived_once_and_keeps_what_there_was(tmp_path, monkeypatch):
     config = CONFIG.changed(steps=30, save_every=5)
     trainer = Trainer(make(), data(), config, folder=tmp_path)

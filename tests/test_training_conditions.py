@@ -81,6 +81,7 @@ def test_every_sample_comes_with_its_own_conditions():
     assert all(len({float(value) for value in row}) == 1 for row in pairs)
 
 
+@pytest.mark.slow
 def test_a_run_with_conditions_that_was_interrupted_ends_in_the_same_weights(tmp_path):
     config = CONFIG.changed(held_out=0.2, accumulate=2)
     whole = Trainer(model(), data(), config)
@@ -109,6 +110,7 @@ def test_another_condition_is_another_data_set(tmp_path):
 # Some are hidden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shares", [0.25, {"label": 0.5, "y": 0.1, "forcing": 1.0}, {"y": 0.2}], ids=str
 )
@@ -139,6 +141,7 @@ def test_each_name_is_hidden_as_often_as_asked_and_independently(shares):
 # Units of conditions
 
 
+@pytest.mark.slow
 @given(scale=st.sampled_from([1e-3, 7.0, 1000.0]), shift=st.sampled_from([-3.0, 0.0, 5.0]))
 @settings(max_examples=4)
 def test_the_units_of_a_condition_change_nothing_but_rounding(scale, shift):
@@ -202,6 +205,7 @@ def test_the_loss_of_a_law_that_a_condition_moves_is_that_of_the_law_at_rest(sde
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * size)
 
 
+@pytest.mark.slow
 def test_a_trained_network_approaches_the_exact_conditional_score():
     """Its excess loss over that of the exact score is E |s - s*|^2, in DSM's weight."""
     sde, n = VPSDE(), 4096

@@ -110,6 +110,7 @@ class Reference(Wrapped):
         return changed(self.ask(self.score, x, t, condition), x)
 
 
+@pytest.mark.slow
 @pytest.mark.law(65)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sampler_follows_what_the_score_returns(kind):
@@ -123,6 +124,7 @@ def test_every_sampler_follows_what_the_score_returns(kind):
         assert not torch.allclose(found, sample(built(), sampler=name, **options), atol=1e-3), name
 
 
+@pytest.mark.slow
 @pytest.mark.law(65)
 @pytest.mark.filterwarnings("ignore:the log-density at T differs:UserWarning")  # nothing is learnt
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile's
@@ -192,6 +194,7 @@ class Guided(Wrapped):
         return replace(super().facts, passes=2)
 
 
+@pytest.mark.slow
 def test_guidance_is_eight_lines_and_samples_with_all_that_the_model_knows():
     model = scoresde.load("mnist")
     guided = Guided(model)
