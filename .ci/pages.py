@@ -4,7 +4,8 @@
     python .ci/pages.py SITE SCREENSHOTS --all      # every page
 
 Each page must load without an error, a failed request, a missing image or mathematics that is not
-set, and must not be wider than the window. The search must find its words, and the playground must
+set, and must not be wider
+than the window, nor its code cut on a screen. The search must find its words, and the playground must
 move and end at the particles that the package computes. Needs playwright and Debian's chromium.
 """
 
@@ -34,6 +35,8 @@ FAULTS = """() => {
     ...told("wrong", all(".katex-error")),
     ...told("raw", all("article p, article td, article li").filter((p) =>
       [...p.childNodes].some(raw))),
+    ...told("cut", all("article pre > code").filter((c) =>
+      innerWidth > 1200 && c.scrollWidth > c.clientWidth + 1)),
     ...(document.documentElement.scrollWidth > innerWidth ? ["wider than the window"] : []),
   ];
 }"""
