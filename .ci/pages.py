@@ -4,9 +4,9 @@
     python .ci/pages.py SITE SCREENSHOTS --all      # every page
 
 Each page must load without an error, a failed request, a missing image or mathematics that is not
-set, and must not be wider
-than the window, nor its code cut on a screen. The search must find its words, and the playground must
-move and end at the particles that the package computes. Needs playwright and Debian's chromium.
+set; it must not be wider than the window, nor its code cut on a screen. The search must find its
+words, and the playground must move and end at the particles that the package computes. Needs
+playwright and Debian's chromium.
 """
 
 import json
@@ -79,7 +79,7 @@ def searched(page: Page) -> Iterator[str]:
         page.keyboard.type(word)
         try:
             text = page.locator(f".md-search-result__item mark:text-matches('{word}', 'i')")
-            text.first.wait_for(timeout=10_000)
+            text.first.wait_for(timeout=60_000)  # the index is read at the first word
         except TimeoutError:
             yield f"the search does not find {word!r}"
 
