@@ -1,5 +1,7 @@
 """A notebook, run by a real kernel: work shows how far it is, and results are shown as pictures."""
 
+from pathlib import Path
+
 import nbclient
 import nbformat
 import pytest
@@ -80,6 +82,20 @@ def test_sampling_shows_a_bar_unless_it_is_told_not_to(outputs):
 
 def test_a_picture_is_shown_where_it_is_made(outputs):
     assert data_of(outputs[6])["image/png"].startswith("iVBOR")
+
+
+BOOKS = sorted((Path(__file__).parent.parent / "examples" / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+def test_a_notebook_of_the_examples_runs_and_is_stored_without_its_outputs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    place = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=240, resources=place).execute()
 
 
 class Net(nn.Module):
