@@ -19,7 +19,7 @@ from scoresde.objectives.perturbed import checked_loss, noise_of, times_of
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.precision import full_precision
 from scoresde.sde import SDE, Score, TimeLaw, process_of
-from scoresde.sde.coordinates import network_level
+from scoresde.sde.coordinates import c_noise
 
 __all__ = ["LearnedWeight"]
 
@@ -94,7 +94,7 @@ class LearnedWeight(nn.Module):
     @full_precision()
     def log_variance(self, sde: SDE, t: Tensor) -> Tensor:
         r"""Return $u(t)$, of the shape and on the device of `t`, in float64; 0 before training."""
-        c = network_level(sde, t).to(self.bias).reshape(-1)
+        c = c_noise(sde, t).to(self.bias).reshape(-1)
         u: Tensor = self.waves(c).to(c.dtype) @ self.slopes + self.bias
         return u.reshape(t.shape).to(t.device, torch.float64)
 

@@ -15,7 +15,7 @@ from scoresde.samplers.multistep.frame import frame_of
 from scoresde.sampling.run import Run
 from scoresde.score import Pilot, Wrapped
 from scoresde.sde import SDE, Condition, Moments, Score, check_output, facts, process_of
-from scoresde.sde.coordinates import level, level_range
+from scoresde.sde.coordinates import half_log_snr, half_log_snr_range
 from scoresde.sde.spacings import even_times
 
 __all__ = ["pilot"]
@@ -105,7 +105,7 @@ def pilot(
         denoised = (x + sigma**2 * values) / alpha
         mean = denoised[0].mean(0)
         moments = Moments(mean, var=float((denoised[-1] - mean).square().mean()))
-    levels = level(sde, times).clamp(max=level_range(sde)[1])
+    levels = half_log_snr(sde, times).clamp(max=half_log_snr_range(sde)[1])
     frame = frame_of(moments, sde, times, torch.exp(-levels), x[0])
     residuals = [
         frame.residual(values[i], frame.from_state(x[i], i), i).flatten()
