@@ -1,10 +1,9 @@
-"""A user's autocast and default device, which are meant for the network and would reach all else.
+"""Apply a user's autocast and default device to the score only, and not to the package's code.
 
-Half precision is enough for a network, and not for a draw of a Gaussian with a covariance (off by
-2 %) or the linear part of a solver. And a default device takes every number that is made without
-one, the times of a grid as well, which are compared on the CPU. Public functions therefore run in
-`full_precision`, and what the user gave, a score, runs in `as_asked`: under the autocast and the
-default device that were on when they were called.
+Half precision is enough for a network, but not for a draw of a Gaussian with a covariance (2 %
+error) or the linear part of a solver. A default device would also move the times of a grid, which
+are compared on the CPU. Public functions therefore run in `full_precision`, and call the user's
+score by `as_asked`: under the autocast and default device that were on at the public call.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ __all__ = ["as_asked", "full_precision"]
 R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-# What the user turned on and `full_precision` off: what enters it again.
+# Context managers that restore what `full_precision` turned off.
 _asked: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]] = ContextVar(
     "asked", default=()
 )
 
 
 def _something_is_on() -> bool:
-    """Return True under autocast, or where numbers are made elsewhere than on the CPU."""
+    """Return True under autocast, or with a default device other than the CPU."""
     return any(map(torch.is_autocast_enabled, _DEVICES)) or torch.get_default_device().type != "cpu"
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Turn autocast and a default device off within the block, and remember what was on.
+    """Turn autocast and a default device off within the block, and record them for `as_asked`.
 
-    As a decorator, `@full_precision()`, it is the same for every call of a function.
+    As a decorator, `@full_precision()`, it does so for every call of a function.
     """
-    if not _something_is_on():  # as within another such block, whose memory is kept
+    if not _something_is_on():  # or inside another such block, whose record is kept
         yield
         return
     asked: list[Callable[[], AbstractContextManager[Any]]] = []
@@ -60,11 +59,11 @@ def full_precision() -> Iterator[None]:
 
 
 def as_asked(function: Callable[..., R], *args: Any) -> R:
-    """Return `function(*args)`, run under what `full_precision` turned off around it."""
+    """Return `function(*args)`, called under the settings that `full_precision` turned off."""
     asked = _asked.get()
     if not asked:
         return function(*args)
-    before = _asked.set(())  # what is called from there finds its own
+    before = _asked.set(())  # public functions called inside record their own settings
     try:
         with ExitStack() as stack:
             for enter in asked:

@@ -46,7 +46,7 @@ from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.heat import to_data
 from scoresde.likelihood.prior import End
 from scoresde.likelihood.result import half_width
-from scoresde.likelihood.trace import Exact
+from scoresde.likelihood.trace import ExactTrace
 from scoresde.nn import MLP
 from scoresde.ode import Tolerance, solve
 from scoresde.sde.coordinates import angle, scale
@@ -253,7 +253,9 @@ def test_the_bar_of_the_way_to_the_data_holds_where_its_terms_cancel(std):
     for target in (modes, Gaussian([0.0, 0.0, 1.0], std=[width, 1.0, 1.0])):
         x = draws(target, 200)
         tail = x + 5 * width * torch.randn(x.shape, dtype=DOUBLE, generator=gen())
-        way = Flow(target.at(sde), sde, None, None, DOUBLE, Exact(), Tolerance(1e-5, 1e-5, 100))
+        way = Flow(
+            target.at(sde), sde, None, None, DOUBLE, ExactTrace(), Tolerance(1e-5, 1e-5, 100)
+        )
         for points in (x, tail):
             correction, error, _ = to_data(way, points, at)
             value = target.log_prob(alpha * points, sde, sde.eps) + correction[0]

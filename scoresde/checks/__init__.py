@@ -1,4 +1,4 @@
-"""Arguments, refused in a sentence where they are not what they should be."""
+"""Check arguments, and raise errors that say in a sentence what is wrong and what to do."""
 
 from scoresde.checks.annotations import bind, check_fields, door, quoted
 from scoresde.checks.arguments import (

@@ -24,8 +24,8 @@ $$ H = \frac1h \int_s^t (W_u - W_s)\,du - \frac{W_t - W_s}2 \sim \mathcal N(0, h
 
 is independent of the increment. Given the path at times $u_j$ in the interval it is the area of the
 path's chords plus a normal number of variance $\sum_j (u_{j+1} - u_j)^3 / 12 h^2$. The $u_j$ are
-the dyadic points that cut the interval into 16 to 32 parts, or fewer if leaves are wider than those.
-So at most 1/256 of the variance does not follow from the path.
+the dyadic points that cut the interval into 16 to 32 parts, or fewer if leaves are wider. So at
+most 1/256 of the variance does not follow from the path.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Noise:
             # keep few forks, since each keeps the values of its path
             if len(self._forks) == _FORKS:
                 self._forks.clear()
-            # affine modulo 2**64 with an odd multiplier: forks of forks do not coincide in practice
+            # affine modulo 2**64 with an odd multiplier, so that forks of forks hardly coincide
             stream = (self.stream * 0x9E3779B97F4A7C15 + k + 1) % _WORD
             self._forks[k] = Noise(self.seeds, self.indices, horizon=self.horizon, stream=stream)
         return self._forks[k]
@@ -131,7 +131,7 @@ class Noise:
         return ((at_high - at_low) / math.sqrt(high - low)).reshape(like.shape).to(like)
 
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        r"""Return the standardised space-time Lévy area of the path over $[s, t]$, $\sqrt{12/h}\,H$.
+        r"""Return the space-time Lévy area of the path over $[s, t]$, as $\sqrt{12/h}\,H$.
 
         $$ H = \frac1h \int_s^t (W_u - W_s)\,du - \frac{W_t - W_s}2, \qquad h = t - s $$
 

@@ -80,7 +80,7 @@ class Moments:
         return number
 
     def at(self, alpha: Tensor, sigma: Tensor) -> Moments:
-        r"""Return moments $\alpha\mu$, $\alpha^2\Sigma + \sigma^2 I$, of $\alpha x_0 + \sigma z$."""
+        r"""Return moments $(\alpha\mu, \alpha^2\Sigma + \sigma^2 I)$ of $\alpha x_0 + \sigma z$."""
         a, v = float(alpha), float(sigma) ** 2
         if self.cov is None:
             assert self.var is not None

@@ -31,8 +31,8 @@ class Heun(Sampler):
        \frac{\epsilon_t(x_t) + \epsilon_s(x'_s)}{2} $$
 
     with $x'_s$ the end of Euler's step. With churn, a step first adds noise, by the transition of
-    the SDE, up to $(1 + \gamma)\,\tilde\sigma_t$, $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$, at
-    most to that of T, and so evaluates the score between the times of the grid.
+    the SDE, up to $(1 + \gamma)\,\tilde\sigma_t$, $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$,
+    at most to that of T, and so evaluates the score between the times of the grid.
     `step` alone churns as a run of one step. Karras et al. (2022), algorithms 1 and 2,
     arXiv:2206.00364.
 

@@ -40,7 +40,7 @@ class Frame:
 
     @property
     def scale(self) -> Tensor:
-        r"""Return the unit of these coordinates at each time in $x / \alpha$, `(N + 1,)`, float64."""
+        r"""Return the unit of these coordinates in $x / \alpha$, at each time, `(N + 1,)`."""
         return torch.tensor(self.alpha, dtype=torch.float64)
 
     def from_state(self, x: Tensor, i: int) -> Tensor:
