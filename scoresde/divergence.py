@@ -57,7 +57,7 @@ def jacobian(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
     Arguments and errors are those of `divergence`.
 
     Returns:
-        The value `(B, *)` and the Jacobian `(B, D, D)`, in the dtype of `x`, without autograd graph.
+        The value `(B, *)` and the Jacobian `(B, D, D)`, in the dtype of `x`, without graph.
     """
     value, at = _forward(f, x)
     size = math.prod(x.shape[1:])

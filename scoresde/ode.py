@@ -47,7 +47,7 @@ Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`f(t, y, rows)`: the derivative `(b, *)` at times `(b,)`, float64, and states `(b, *)` of the
 samples with indices `rows` `(b,)` in the batch, which have not arrived."""
 Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""`weigh(t, y, k, error)`: the effect `(b, *)` of the error of a step to time t, state y, slope k."""
+"""`weigh(t, y, k, error)`: the effect `(b, *)` of the error of a step to t with slope k at y."""
 
 _SAFETY = 0.9
 _FACTORS = torch.tensor(

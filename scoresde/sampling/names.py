@@ -75,4 +75,4 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "fast_sde": Fast(tau=0.3),
     }
 )
-"""The samplers by the names that `sampler=` accepts; "euler" is DDIM: Euler's method on the flow."""
+"""The samplers by the names that `sampler=` accepts; "euler" is DDIM, Euler on the flow."""

@@ -155,7 +155,7 @@ class Target(abc.ABC):
 
     @door
     def denoise(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
-        r"""Return the mean of the data given its noisy version, $E[x_0 | x_t = x]$.
+        r"""Return the mean of the data given a noisy sample, $E[x_0 | x_t = x]$.
 
         It equals Tweedie's $(x + \sigma_t^2 \nabla \log p_t(x)) / \alpha_t$ (Efron 2011, "Tweedie's
         formula and selection bias") and is computed without that division. Arguments and errors
