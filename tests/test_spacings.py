@@ -24,7 +24,7 @@ from scoresde.sde import (
 
 every_spacing = st.sampled_from(
     [
-        spacings.Uniform(),
+        spacings.EqualSteps(),
         spacings.LogSNR(),
         spacings.Karras(),
         spacings.Karras(1.0),
@@ -140,7 +140,7 @@ def test_each_sde_declares_its_own_spacing():
     defaults = {name: SDES[name].spacing for name in continuous}
     assert defaults.pop("edm") == spacings.Karras(7.0)
     assert defaults.pop("flow") == spacings.LogSNR()
-    assert set(defaults.values()) == {spacings.Uniform()}
+    assert set(defaults.values()) == {spacings.EqualSteps()}
     for name in continuous:
         sde = SDES[name]
         assert torch.equal(sde.times(13), sde.times(13, spacing=sde.spacing))

@@ -83,7 +83,7 @@ class SDE(Kernel, metaclass=_Checked):
         x_t = 0.4194 x_s + 0.8403 z
     """
 
-    spacing: ClassVar[spacings.Spacing] = spacings.Uniform()
+    spacing: ClassVar[spacings.Spacing] = spacings.EqualSteps()
     time_law: ClassVar[time_laws.TimeLaw] = time_laws.Uniform()
 
     def same_process(self, other: SDE) -> bool:

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AYS",
     "SPACINGS",
+    "EqualSteps",
     "Geometric",
     "Karras",
     "LogSNR",
     "Spacing",
-    "Uniform",
     "even_times",
     "ladder",
     "snapped",
@@ -60,12 +60,12 @@ class Spacing(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Uniform(Spacing):
+class EqualSteps(Spacing):
     r"""Take equal steps in time: $t_i = T + \frac{i}{N} (\epsilon - T)$.
 
     Examples:
         >>> from scoresde.sde import VPSDE
-        >>> print([round(t, 3) for t in VPSDE().times(2, spacing=Uniform()).tolist()])
+        >>> print([round(t, 3) for t in VPSDE().times(2, spacing=EqualSteps()).tolist()])
         [1.0, 0.5, 0.001]
     """
 
@@ -184,7 +184,7 @@ class AYS(Spacing):
 
 SPACINGS: Mapping[str, Spacing] = MappingProxyType(
     {
-        "uniform": Uniform(),
+        "uniform": EqualSteps(),
         "geometric": Geometric(),
         "karras": Karras(),
         "log_snr": LogSNR(),
