@@ -197,9 +197,9 @@ def test_the_constant_of_the_prior_is_that_of_each_condition():
 
     scale = torch.tensor([0.5, 1.0, 3.0], dtype=DOUBLE)
     known = dict(condition={"scale": scale}, moments=Moments(0.0, var=1.0))
-    with pytest.warns(UserWarning, match="or is that unsure"):
+    with pytest.warns(UserWarning, match="or is uncertain by as much"):
         found = log_prob(score, sde, x, **known)
-    with pytest.warns(UserWarning, match="or is that unsure"):
+    with pytest.warns(UserWarning, match="or is uncertain by as much"):
         halved = log_prob(score, sde, x, batch_size=2, **known)
     exact = torch.cat(
         [Moments(0.0, var=float(a) ** 2).log_prob(x[i : i + 1]) for i, a in enumerate(scale)]
@@ -833,12 +833,12 @@ def test_levels_that_are_not_dequantised_have_no_bits(levels, shape):
         assert bits_per_dim(found, spread, data_transform=transform).isfinite().all()
         at_their_middle = (transform.origin + transform.cell * (y + 0.5)).float()
         for x in (at_their_middle, at_their_middle - transform.cell / 2):
-            with pytest.raises(InvalidValueError, match="the data are levels, not spread"):
+            with pytest.raises(InvalidValueError, match="the data are quantised, not spread"):
                 bits_per_dim(found, x, data_transform=transform)
         with pytest.raises(InvalidValueError, match=r"the data go from .*declare the transform"):
             bits_per_dim(found, 10 + spread, data_transform=transform)
     if spread[0].numel() * len(y) >= 32:  # of another transform, one sees that they come again
-        with pytest.raises(InvalidValueError, match="the data are levels, not spread"):
+        with pytest.raises(InvalidValueError, match="the data are quantised, not spread"):
             bits_per_dim(found, (y / 3.7 / levels).float(), data_transform=transform)
 
 
@@ -861,7 +861,7 @@ def test_the_transform_of_a_model_says_which_levels_its_data_had(levels, low, ge
     assert torch.equal(spread.level(transform.forward(y + low)).long(), y)
     # a draw from the cell of a level is nearest to that level
     assert torch.equal(transform.restore(spread(y, generator=generator)).long(), y + low)
-    with pytest.raises(InvalidValueError, match=f"not made of {levels} levels"):
+    with pytest.raises(InvalidValueError, match=f"not quantised to {levels} levels"):
         spread.level(transform.forward(y + low + 0.3))
     with pytest.raises(InvalidValueError, match="the data are continuous"):
         Dequantization.of(Range(0, 1))
@@ -997,7 +997,7 @@ def test_a_network_of_levels_warns_that_it_is_asked_between_them_and_a_formula_d
     ladder = VESDE(levels=12)
     x = torch.zeros(2, 2)
     model = ScoreModel(MLP(2, hidden=(8,)), ladder, (2,))
-    between = "belongs to 12 levels, between which nobody taught it"
+    between = "belongs to 12 levels, was not trained between them"
     for ask in (log_prob, encode, partial(elbo, draws=1)):
         with pytest.warns(UserWarning, match=between):
             ask(model, ladder, x)

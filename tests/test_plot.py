@@ -678,7 +678,7 @@ def run_of(*shapes):
         (lambda: plot.images(torch.zeros(2, 4)), ShapeError, r"\(N, C, H, W\).*got \(2, 4\)"),
         (lambda: plot.images(IMAGES[:0]), ShapeError, r"at least one number.*\(0, 1, 4, 4\)"),
         (lambda: plot.images({1, 2}), InvalidTypeError, "must be a tensor, an array, a list.*Data"),
-        (lambda: plot.samples("moons"), InvalidTypeError, r"got 'moons'; of a table or a file"),
+        (lambda: plot.samples("moons"), InvalidTypeError, r"got 'moons'; for a table or a file"),
         (lambda: plot.images(torch.zeros(9, 2, 50)), ShapeError, "signals of 2 channels"),
         (lambda: plot.images(IMAGES, labels="ab"), InvalidTypeError, "labels must be a sequence"),
         (lambda: plot.volumes({"a": IMAGES[None]}, labels=[1, 2]), ShapeError, "got 2 labels"),
