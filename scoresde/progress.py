@@ -94,7 +94,7 @@ def showing(
         kind = _bar_of_notebook() if in_notebook() else tqdm
         with kind(
             total=total, initial=done, desc=doing, unit=unit, leave=keep, delay=delay,
-            file=None if in_notebook() else _Harmless(stream),
+            file=None if in_notebook() else _SafeStream(stream),
         ) as bar:  # fmt: skip
             yield _Bar(bar)
     else:
@@ -168,7 +168,7 @@ class _Lines:
 
     def __init__(self, total: int | None, doing: str, unit: str, done: int, stream: TextIO) -> None:
         self.total, self.doing, self.unit, self.count = total, doing, unit, done
-        self._first, self._values, self._stream = done, "", _Harmless(stream)
+        self._first, self._values, self._stream = done, "", _SafeStream(stream)
         self._start = time.monotonic()
         self._due, self._written = self._start + _FIRST, False
 
@@ -202,7 +202,7 @@ class _Lines:
         self._stream.flush()
 
 
-class _Harmless:
+class _SafeStream:
     """Write to a stream, and ignore errors such as a closed terminal."""
 
     def __init__(self, stream: TextIO) -> None:

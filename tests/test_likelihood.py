@@ -44,7 +44,7 @@ from scoresde.likelihood import (
 )
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.heat import to_data
-from scoresde.likelihood.prior import End
+from scoresde.likelihood.prior import LawAtEnd
 from scoresde.likelihood.result import half_width
 from scoresde.likelihood.trace import ExactTrace
 from scoresde.nn import MLP
@@ -178,7 +178,7 @@ def test_the_score_that_is_no_gradient_shows_in_the_prior():
     assert (plain.parts["prior"] < 1e-6).all()
     assert (turned.parts["prior"] > 1e-4).all()
     # so do the constants of the two
-    end, errors = End.of(sde, MIXTURE.moments(), x, 0), []
+    end, errors = LawAtEnd.of(sde, MIXTURE.moments(), x, 0), []
     for by in (0.0, 1.0):
         rsde = sde.reverse(lambda x, t, by=by: MIXTURE.score(x, sde, t) + by * x @ turn)
         errors.append(float(end.constant(rsde, DOUBLE)[1]))
@@ -384,7 +384,7 @@ def test_the_solvers_error_is_1_5_times_the_difference_and_3_tenths_of_the_estim
 
     plain, loose = found(1e-5, "estimate"), found(1e-3, "estimate")
     looser = Tolerance(1e-3, 1e-3)
-    monkeypatch.setattr(Flow, "rougher", lambda own: replace(own, solver=looser))
+    monkeypatch.setattr(Flow, "at_lower_accuracy", lambda own: replace(own, solver=looser))
     full = found(1e-5, "full").parts["solver"]
     estimate = plain.parts["solver"]
     assert_close(full, 1.5 * (loose.value - plain.value).abs() + 0.3 * estimate, rtol=1e-4, atol=0)

@@ -95,10 +95,10 @@ class Informed:
         sampler = self.sampler
         if self.pilot:
             sampler = replace(sampler, pilot=_pilot(problem, moments))
-        return _run(sampler, problem, _Bare(problem.score), moments, x, budget, seed)
+        return _run(sampler, problem, _NoFacts(problem.score), moments, x, budget, seed)
 
 
-class _Bare:
+class _NoFacts:
     """Return the values of a score without its facts."""
 
     def __init__(self, score: Any) -> None:
@@ -123,7 +123,7 @@ def _known_moments(problem: Problem, facts: str) -> Moments | None:
 @lru_cache(maxsize=256)
 def _pilot(problem: Problem, moments: Moments | None) -> Pilot:
     return measure(
-        _Bare(problem.score), problem.sde, shape=problem.shape, moments=moments, steps=_PILOT,
+        _NoFacts(problem.score), problem.sde, shape=problem.shape, moments=moments, steps=_PILOT,
         dtype=problem.dtype, progress=False,
     )  # fmt: skip
 

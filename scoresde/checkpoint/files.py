@@ -192,10 +192,10 @@ def clean(folder: str | os.PathLike[str]) -> None:
         for name in os.listdir(folder):
             if _TEMPORARY.fullmatch(name):
                 with contextlib.suppress(OSError):
-                    _remove_left(Path(folder) / name)
+                    _remove_abandoned(Path(folder) / name)
 
 
-def _remove_left(path: Path) -> None:
+def _remove_abandoned(path: Path) -> None:
     file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAIT)
     try:
         found = os.fstat(file)

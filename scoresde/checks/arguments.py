@@ -36,7 +36,7 @@ __all__ = [
     "check_range",
     "check_shape",
     "check_unmasked",
-    "held",
+    "in_dtype",
     "is_out_of_memory",
     "named",
     "named_device",
@@ -197,7 +197,7 @@ def narrowed(what: str, x: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
-def held(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+def in_dtype(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the results for finite points, a row each, in a dtype.
 
     Raises:

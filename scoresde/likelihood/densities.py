@@ -24,7 +24,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow, error_of_two
 from scoresde.likelihood.heat import to_data
 from scoresde.likelihood.inputs import check_density, check_input, moments_of, time
-from scoresde.likelihood.prior import End, read_moments
+from scoresde.likelihood.prior import LawAtEnd, read_moments
 from scoresde.likelihood.result import LogProb, mean
 from scoresde.likelihood.trace import ExactTrace, HutchinsonTrace, Trace
 from scoresde.noise import Noise, seeds_of
@@ -76,8 +76,8 @@ def log_prob(
     - `"prior"`: the law at `T` is the Gaussian with the moments of the data: `moments=`, those of
       the score, or those read from the score at `T`; but `sde.prior()` if the moments are unknown
       and there is a condition or more than 1024 dimensions. The deviation of the score from this
-      Gaussian is added (`End`). A warning is given if that, or under a condition its error, exceeds
-      .01 nats times the square root of the dimensions.
+      Gaussian is added (`LawAtEnd`). A warning is given if that, or under a condition its error,
+      exceeds .01 nats times the square root of the dimensions.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
@@ -127,7 +127,7 @@ def log_prob(
     solver, parts, gaps = Tolerance(rtol, atol, max_nfe), [], []
     with evaluating(score), torch.no_grad():
         known = _moments(score, sde, x, given, moments)
-        end = End.of(sde, known, x, seed)
+        end = LawAtEnd.of(sde, known, x, seed)
         shared = None if given else end.constant(sde.reverse(score), x.dtype)
         for i in range(0, max(len(x), 1), max(size, 1)):
             rows = slice(i, i + size)
@@ -224,7 +224,7 @@ def sample_with_log_prob(
         moved = flow.transport(z, last, t)
         values, solver_error, nfe = prior.log_prob(z) + moved.rise, moved.error, moved.nfe
         if error == "full":
-            back = flow.rougher().transport(moved.x, t, last)
+            back = flow.at_lower_accuracy().transport(moved.x, t, last)
             other = prior.log_prob(back.x) - back.rise
             difference = mean(other - values)
             solver_error, nfe = error_of_two(solver_error, difference), nfe + back.nfe
@@ -264,7 +264,7 @@ def _moments(
 
 
 def _log_prob(
-    flow: Flow, end: End, shared: Tensor | None, x: Tensor, t: float | None, *, twice: bool
+    flow: Flow, end: LawAtEnd, shared: Tensor | None, x: Tensor, t: float | None, *, twice: bool
 ) -> tuple[LogProb, Tensor]:
     """Return the log-densities of samples `(B, *)`, and the deviation of p_T from its Gaussian."""
     sde, at, last = flow.sde, time(flow.sde.eps if t is None else t), time(flow.sde.T)
@@ -273,7 +273,7 @@ def _log_prob(
     moved = flow.transport(y, at, last)
     values, solver, nfe = end.law.log_prob(moved.x) - moved.rise, moved.error, moved.nfe
     if twice:
-        rough = flow.rougher().transport(y, at, last)
+        rough = flow.at_lower_accuracy().transport(y, at, last)
         other = end.law.log_prob(rough.x) - rough.rise
         solver, nfe = error_of_two(solver, mean(other - values)), nfe + rough.nfe
     more, prior, gap, spent = end.correction(flow.reverse, shared, moved.x, x.dtype)

@@ -92,7 +92,7 @@ class Flow:
         condition = None if self.condition is None else self.condition.rows(rows)
         return self.sde.reverse(self.score, moments=self.moments, condition=condition)
 
-    def rougher(self) -> Flow:
+    def at_lower_accuracy(self) -> Flow:
         """Return this flow with another method, at four times the tolerance."""
         solver = replace(self.solver, rtol=4 * self.solver.rtol, atol=4 * self.solver.atol)
         return replace(self, solver=solver, tableau=TSIT5)
@@ -147,11 +147,11 @@ class Flow:
         return Transport(
             z * expand(scale(sde, s), z),
             solution.y[:, size:].T + volume.to(z.device),
-            15 * (self._loosest() / 1e-3) ** 0.45 * solution.error[:, 0],
+            15 * (self._larger_tolerance() / 1e-3) ** 0.45 * solution.error[:, 0],
             solution.nfe,
         )
 
-    def _loosest(self) -> float:
+    def _larger_tolerance(self) -> float:
         """Return the larger of the two tolerances."""
         return max(float(self.solver.rtol), float(self.solver.atol))
 

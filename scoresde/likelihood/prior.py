@@ -15,7 +15,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.noise import Noise
 from scoresde.sde import SDE, Moments, ReverseSDE
 
-__all__ = ["End", "read_moments"]
+__all__ = ["LawAtEnd", "read_moments"]
 
 _PAIRS = 32
 _NODES, _WEIGHTS = (v.tolist() for v in np.polynomial.legendre.leggauss(5))
@@ -70,7 +70,7 @@ def read_moments(
 
 
 @dataclass(frozen=True, eq=False)
-class End:
+class LawAtEnd:
     r"""Define the law at `T`: a Gaussian, corrected by the line integral of the score.
 
     With $s_N$ the score of the Gaussian $N$ of mean m,
@@ -95,7 +95,7 @@ class End:
     end: Tensor
 
     @classmethod
-    def of(cls, sde: SDE, moments: Moments | None, like: Tensor, seed: int) -> End:
+    def of(cls, sde: SDE, moments: Moments | None, like: Tensor, seed: int) -> LawAtEnd:
         """Return the law at `T` of data with these moments, for samples like those in `like`."""
         law, pairs = sde.prior(moments), torch.empty(_PAIRS, *like.shape[1:], dtype=torch.float64)
         z = Noise.of(seed, _PAIRS).fork(2).normal(pairs.to(like.device), math.inf)

@@ -84,7 +84,7 @@ def animate(
     paper.check_suffix(path, (".gif", ".html"))
     check_integer("frames", frames, 2)
     check_range("seconds", seconds, "(0, 600]")
-    shots = list(_thinned(states, frames, None if n is None else check_integer("n", n, 1)))
+    shots = list(_evenly_chosen(states, frames, None if n is None else check_integer("n", n, 1)))
     view = _View(transform, names, columns, scale)
     pictures = map(view.picture, shots, view.frames([shot.x for shot in shots]))
     pause = max(20, round(1000 * seconds / len(shots)))
@@ -165,7 +165,7 @@ class _View:
             return opened.convert("RGB")
 
 
-def _thinned(states: Iterable[StateLike], frames: int, n: int | None) -> Iterator[_Shot]:
+def _evenly_chosen(states: Iterable[StateLike], frames: int, n: int | None) -> Iterator[_Shot]:
     """Yield at most `frames` states, about evenly spaced, the first and the last among them."""
     kept: list[_Shot] = []
     times: list[float] = []

@@ -42,7 +42,7 @@ COLOURS = (
 )  # fmt: skip
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
-# Beyond this the squared width of an axis would overflow.
+# Beyond this the width of an axis may overflow in matplotlib.
 _LARGEST = 1e150
 
 

@@ -129,7 +129,7 @@ def points(
             middle = panels[count * (count - 1) + count // 2]
             below(middle, note.removesuffix("; "))
     if title is not None:
-        _entitle(drawn, panels, title, own=ax is None and d > 2, ax=ax)
+        _title(drawn, panels, title, own=ax is None and d > 2, ax=ax)
     return drawn
 
 
@@ -176,7 +176,7 @@ def below(ax: Axes, note: str) -> None:
         ax.set_xlabel(f"{ax.get_xlabel()}\n({note})".strip())
 
 
-def _entitle(drawn: Figure, panels: list[Axes], title: str, *, own: bool, ax: Axes | None) -> None:
+def _title(drawn: Figure, panels: list[Axes], title: str, *, own: bool, ax: Axes | None) -> None:
     if own:
         drawn.suptitle(title, fontsize="medium", color=paper.INK)
     else:

@@ -134,7 +134,7 @@ class ScoreModel(Precise):
 
     @property
     def facts(self) -> Facts:
-        """Return the facts of the model: all that is saved with it but its weights."""
+        """Return the facts of the model: its SDE, event shape, moments, conditions and more."""
         return Facts(
             sde=self.sde,
             event_shape=self.event_shape,

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_batch, held, quoted, summary
+from scoresde.checks import as_numbers, check_batch, in_dtype, quoted, summary
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.precision import full_precision
 
@@ -142,7 +142,7 @@ class Moments:
             raise InvalidValueError(f"a density needs positive variances, got {var.min().item()}")
         var = var.to(x.device)
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
-        return held("the log-density", -0.5 * terms.sum(1), x.dtype)
+        return in_dtype("the log-density", -0.5 * terms.sum(1), x.dtype)
 
     @full_precision()
     def score(self, x: Tensor) -> Tensor:

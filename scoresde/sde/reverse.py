@@ -23,7 +23,7 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.precision import as_asked
+from scoresde.precision import in_user_settings
 from scoresde.sde.condition import Condition
 from scoresde.sde.coordinates import ratio
 from scoresde.sde.moments import Moments
@@ -199,7 +199,7 @@ class ReverseSDE:
         versions = {name: v._version for name, v in given.items() if not v.is_inference()}
         try:
             # a copy of the time, which a network may scale in place
-            out = as_asked(function, x, time.to(x.device, dtype).expand(x.shape[0]).clone())
+            out = in_user_settings(function, x, time.to(x.device, dtype).expand(x.shape[0]).clone())
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(

@@ -48,7 +48,7 @@ class Gaussian(Target):
         std: Numbers | None = None,
     ) -> None:
         means = _numbers("mean", mean)[None]
-        name, spread = _only(cov=cov, var=var, std=std)
+        name, spread = _exactly_one(cov=cov, var=var, std=std)
         if name == "cov":
             variances, basis = _spectrum(name, spread[None], means)
         else:
@@ -101,7 +101,7 @@ class GaussianMixture(Target):
             raise InvalidValueError(
                 f"weights must sum to one, got a sum of {w.sum():.6g}; pass weights / weights.sum()"
             )
-        name, spread = _only(covs=covs, stds=stds)
+        name, spread = _exactly_one(covs=covs, stds=stds)
         if name == "covs":
             variances, basis = _spectrum(name, spread, mu)
         else:
@@ -132,7 +132,7 @@ def _numbers(name: str, value: Numbers) -> Tensor:
     return tensor.to(device="cpu", dtype=torch.float64, copy=True)
 
 
-def _only(**choices: Numbers | None) -> tuple[str, Tensor]:
+def _exactly_one(**choices: Numbers | None) -> tuple[str, Tensor]:
     """Return name and value of the one argument that is given; raise if it is not one."""
     made = {name: value for name, value in choices.items() if value is not None}
     if len(made) != 1:

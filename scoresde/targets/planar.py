@@ -38,7 +38,7 @@ class EightGaussians(Target):
 
     @door
     def __init__(self, radius: float = 2.0, std: float = 0.2) -> None:
-        super().__init__(_thread(radius * _circle(8), std))
+        super().__init__(_mixture_at(radius * _circle(8), std))
 
 
 class TwoMoons(Target):
@@ -52,7 +52,7 @@ class TwoMoons(Target):
     def __init__(self, std: float = 0.1) -> None:
         angle = _midpoints(32) * math.pi
         upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1)
-        super().__init__(_thread(torch.cat([upper, -upper]), std, 0.05))
+        super().__init__(_mixture_at(torch.cat([upper, -upper]), std, 0.05))
 
 
 class Rings(Target):
@@ -64,7 +64,7 @@ class Rings(Target):
 
     @door
     def __init__(self, std: float = 0.1) -> None:
-        super().__init__(_thread(torch.cat([_circle(40), 2 * _circle(80)]), std, 0.1))
+        super().__init__(_mixture_at(torch.cat([_circle(40), 2 * _circle(80)]), std, 0.1))
 
 
 class Spiral(Target):
@@ -79,7 +79,7 @@ class Spiral(Target):
         # Archimedes's spiral r = c angle has an arc length of about c angle^2 / 2.
         angle = 4 * math.pi * _midpoints(80).sqrt()
         points = torch.stack([angle.cos(), angle.sin()], 1) * angle[:, None] / (2 * math.pi)
-        super().__init__(_thread(points, std, 0.1))
+        super().__init__(_mixture_at(points, std, 0.1))
 
 
 def _midpoints(n: int) -> Tensor:
@@ -91,7 +91,7 @@ def _circle(n: int) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], 1)
 
 
-def _thread(means: Tensor, std: float, least: float = 0.0) -> Components:
+def _mixture_at(means: Tensor, std: float, least: float = 0.0) -> Components:
     """Return equal isotropic Gaussians at `means`; below `least` they would not overlap."""
     check_range("std", std, f"[{least}, inf)" if least else "(0, inf)")
     n = len(means)

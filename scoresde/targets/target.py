@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_batch, check_integer, door, held
+from scoresde.checks import check_batch, check_integer, door, in_dtype
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import SDE, Facts, Moments, expand
 from scoresde.targets.mixture import Components, Marginal
@@ -138,7 +138,7 @@ class Target(abc.ABC):
             InvalidValueError: A time lies outside [0, T], or $p_t$ has no density there.
             NonFiniteError: `x` holds a NaN or an infinity, or the result overflows.
         """
-        return held("the log-density", self._checked_marginal(x, sde, t).log_prob(), x.dtype)
+        return in_dtype("the log-density", self._checked_marginal(x, sde, t).log_prob(), x.dtype)
 
     @door
     def score(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
@@ -149,7 +149,7 @@ class Target(abc.ABC):
         Returns:
             The score, of the shape and dtype of `x`.
         """
-        return held("the score", self._checked_marginal(x, sde, t).score(), x.dtype).reshape(
+        return in_dtype("the score", self._checked_marginal(x, sde, t).score(), x.dtype).reshape(
             x.shape
         )
 
@@ -165,7 +165,7 @@ class Target(abc.ABC):
             The posterior mean, of the shape and dtype of `x`.
         """
         found = self._checked_marginal(x, sde, t).denoise()
-        return held("the mean of the data", found, x.dtype).reshape(x.shape)
+        return in_dtype("the mean of the data", found, x.dtype).reshape(x.shape)
 
     @door
     def responsibilities(
@@ -179,7 +179,7 @@ class Target(abc.ABC):
             Non-negative numbers that sum to one over the components, `(B, K)`.
         """
         found = self._checked_marginal(x, sde, t).responsibilities()
-        return held("the probabilities of the components", found, x.dtype)
+        return in_dtype("the probabilities of the components", found, x.dtype)
 
     @door
     def assign(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:

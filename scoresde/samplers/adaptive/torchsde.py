@@ -155,7 +155,7 @@ class TorchSDE(Sampler):
         # torchsde's checks draw numbers from the global generator
         devices = [x.device] if x.is_cuda else []
         for t, s in pairwise(times):
-            problem.starts(t, s, y, extra)
+            problem.prepare(t, s, y, extra)
             with torch.random.fork_rng(devices):
                 try:
                     ys, extra = torchsde.sdeint(
@@ -191,7 +191,7 @@ class _Reversed:
         self.budget, self.spent = budget, rsde.nfe
         self.kept: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=3)
 
-    def starts(self, t: Tensor, s: Tensor, y: Tensor, extra: tuple[Tensor, ...] | None) -> None:
+    def prepare(self, t: Tensor, s: Tensor, y: Tensor, extra: tuple[Tensor, ...] | None) -> None:
         """Prepare for a solve from t down to s, from `y` and the solver's state `extra`."""
         self.end = float(s)
         if extra:

@@ -110,7 +110,7 @@ class CentredFrame(Frame):
 
     def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
         """Return the denoiser at time i, by Tweedie's formula, minus that of the Gaussian."""
-        return (self._left[i] * w).add_(self.rotate(self._noise(score, i)), alpha=self._ratio(i))
+        return (self._weights[i] * w).add_(self.rotate(self._noise(score, i)), alpha=self._ratio(i))
 
     def gains(self, i: int) -> Tensor:
         r"""Return $c / (c + \rho^2)$ at time i, `(C,)`."""
@@ -125,7 +125,7 @@ class CentredFrame(Frame):
         return values.to(self.like).reshape(-1, *shape).unbind()
 
     @cached_property
-    def _left(self) -> tuple[Tensor, ...]:
+    def _weights(self) -> tuple[Tensor, ...]:
         r"""Return the coefficients $\rho^2 / (c + \rho^2)$ at each time."""
         noise = self.rho[:, None] ** 2
         return self.coefficients(noise / (self.variances + noise).clamp(min=1e-300))
