@@ -169,7 +169,9 @@ class Results(Result):
         metric = self.metric_or_first(metric)
         rows = [row for row in self.rows if row.metric == metric]
         if any(row.value < 0 for row in rows):
-            raise InvalidValueError(f"{metric!r} has negative values, of which there are no ratios")
+            raise InvalidValueError(
+                f"{metric!r} has negative values, and ratios need positive ones; take another metric"
+            )
         found = []
         for sampler in (name for name in known if name not in against):
             for budget in self.budgets:

@@ -65,7 +65,7 @@ class ScoreModel(Precise):
             `to_units` converts them.
         names: For each condition the names of its classes, or of the entries of a vector, if the
             data had some; saved with the model.
-        columns: The names of the entries of a sample that is a row of a table; saved likewise.
+        columns: The names of the entries of a sample that is a row of a table; saved too.
         pilot: The result of `scoresde.pilot` for this model, used by the sampler "fast", or
             `None`; saved with it. Measure it again when the weights have changed.
 

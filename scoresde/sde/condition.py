@@ -141,7 +141,7 @@ class Field:
         return value.isnan().reshape(len(value), math.prod(self.shape)).all(1)
 
     def check(self, name: str, value: Tensor) -> None:
-        """Raise unless `value` holds floating point numbers, none of which is infinite."""
+        """Raise unless `value` holds floating-point numbers, and none is infinite."""
         if not value.is_floating_point():
             raise InvalidTypeError(
                 f"condition {name!r} takes floating point numbers, got {value.dtype}; "
@@ -180,7 +180,7 @@ class Condition(Mapping[str, Tensor]):
         declared: Mapping[str, Classes | Field] | None = None,
         device: torch.device | None = None,
     ) -> Condition | None:
-        """Return the conditions of n samples, checked; None where there are none.
+        """Return the checked conditions of n samples, or None if there are none.
 
         Args:
             values: By name a tensor with n rows, or one row or number for all samples; a

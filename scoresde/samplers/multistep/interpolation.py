@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Interpolation(abc.ABC):
-    """Define a rule that extends a residual from the points where it is known."""
+    """Define a rule that extends a residual beyond the points of its evaluations."""
 
     @abc.abstractmethod
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
