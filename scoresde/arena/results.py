@@ -170,7 +170,7 @@ class Results(Result):
         rows = [row for row in self.rows if row.metric == metric]
         if any(row.value < 0 for row in rows):
             raise InvalidValueError(
-                f"{metric!r} has negative values, and ratios need positive ones; take another metric"
+                f"{metric!r} has negative values, and ratios need positive ones; take another"
             )
         found = []
         for sampler in (name for name in known if name not in against):
