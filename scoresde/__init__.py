@@ -1,4 +1,4 @@
-"""scoresde: score-based generative models through stochastic differential equations."""
+"""Train, sample and evaluate score-based generative models through SDEs (Song et al. 2021)."""
 
 from importlib import import_module
 from types import ModuleType
@@ -45,7 +45,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import a documented module when it is first asked for."""
+    """Return a documented module, imported at its first use."""
     if name not in _MODULES:
         raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
     return import_module(f"scoresde.{name}")

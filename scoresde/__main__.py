@@ -1,4 +1,4 @@
-"""`python -m scoresde` is the command `scoresde`."""
+"""Run the command `scoresde` by `python -m scoresde`."""
 
 import sys
 

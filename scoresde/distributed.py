@@ -1,10 +1,10 @@
-r"""Several processes that work as one.
+r"""Run one job in several processes.
 
-`torchrun` starts the same program several times and tells each copy its number, the *rank*. Within
-`group()` the copies can speak to each other; outside of it, and in a program that was started
-alone, there is one process, of rank 0, and everything here costs nothing.
+`torchrun` starts the same program several times and gives each copy its number, the *rank*. Within
+`group()` the copies can communicate; outside it, and in a program that was started alone, there is
+one process, of rank 0, and the functions here return at once.
 
-Tensors on the CPU travel by gloo, tensors on a GPU by NCCL. What is no tensor travels as JSON.
+Tensors on the CPU are sent by gloo, tensors on a GPU by NCCL, and anything else as JSON.
 """
 
 from __future__ import annotations
@@ -69,17 +69,17 @@ def rank() -> int:
 
 
 def size() -> int:
-    """Return how many processes work together."""
+    """Return the number of processes in the group."""
     return 1 if _alone() else dist.get_world_size()
 
 
 def is_main() -> bool:
-    """Return whether this is the process that writes and prints, number 0."""
+    """Return True in process 0, which writes files and prints."""
     return rank() == 0
 
 
 def rows(n: int) -> slice:
-    """The rows of a batch of `n` that are this process's: equal shares, in the order of ranks.
+    """Return this process's rows of a batch of `n`: equal shares, in the order of ranks.
 
     Raises:
         InvalidValueError: The batch cannot be divided evenly.
@@ -104,10 +104,10 @@ def device() -> torch.device:
 
 @contextmanager
 def on(name: str | None) -> Iterator[None]:
-    """Within the block the device is the one of a name, such as "cpu", "cuda:1" or "mps".
+    """Set the device within the block by its name, such as "cpu", "cuda:1" or "mps".
 
     Args:
-        name: The device; "cuda" is the GPU that the process has of its own. None changes nothing.
+        name: The device; "cuda" is the GPU of this process. None changes nothing.
 
     Raises:
         DeviceError: There is no such device here.
@@ -138,17 +138,17 @@ def _found(name: str) -> torch.device:
 
 @contextmanager
 def group(timeout: float = 3600.0) -> Iterator[None]:
-    """Within the block the processes that `torchrun` started are one group.
+    """Join the processes that `torchrun` started to one group within the block.
 
     It does nothing in a process that was started alone, or within another such block.
 
     Args:
-        timeout: Seconds after which a process that waits for another one gives up; more than the
-            longest that one of them works alone, writing a checkpoint for example.
+        timeout: Seconds after which a process stops waiting for another; it must be longer than any
+            time that one of them works alone, for example to write a checkpoint.
 
     Raises:
-        PeerError: Another process of the group died, or could not be reached in time.
-        InvalidValueError: The environment says that there are others, but not where.
+        PeerError: Another process of the group died, or did not answer in time.
+        InvalidValueError: The environment has WORLD_SIZE, but not the address of the others.
     """
     if not _alone() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -162,7 +162,7 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(device())
-    # it takes the group of the moment of its first import for a default, and keeps it
+    # import it before the group exists: it stores the group at its first import as a default
     importlib.import_module("torch.distributed.nn.functional")
     try:
         with _peers():
@@ -177,37 +177,37 @@ def group(timeout: float = 3600.0) -> Iterator[None]:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Say in a sentence what the backends say of a process that has gone."""
+    """Turn the errors of the backends about a lost process into a PeerError."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "/gloo/" in str(error):
             if threading.current_thread() is threading.main_thread():
-                # torchrun ends what is left of a job by this signal, within a tenth of a second,
-                # which may be before the sentence is printed; 30 s later it kills
+                # torchrun sends this signal to the other processes within a tenth of a second,
+                # perhaps before the message is printed; it kills them 30 s later
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise PeerError(
-                "another process of this job died, or did not answer in time; its own message, if "
-                "it had the time for one, says why. Start the same command again to go on "
+                "another process of this job died, or did not answer in time; see its own message "
+                "for the reason, if there is one. Start the same command again to go on "
                 f"({' '.join(str(error).split())[:200]})"
             ) from error
         raise
 
 
 def engine() -> dist.ProcessGroup:
-    """A further group of all processes, for an engine of torch that may keep what it is given.
+    """Return a further group of all processes, for an engine of torch that may keep a reference.
 
-    A group ends with its last holder. The threads of one that outlives `group()` may still want
-    Python's lock when Python ends, for tensors that Python has seen, and that aborts the process
+    A group lives as long as a reference to it. If it outlives `group()`, its threads may need the
+    GIL at the exit of Python, for tensors that Python holds, which aborts the process
     (pytorch/pytorch#179291). The gradients that an engine sends are no such tensors.
     """
     found = dist.new_group()
-    assert isinstance(found, dist.ProcessGroup)  # all processes are in it
+    assert isinstance(found, dist.ProcessGroup)  # since all processes are in it
     return found
 
 
 def largest(value: int) -> int:
-    """Return the largest of the processes' integers, in each of them."""
+    """Return the largest of the integers of all processes, in each of them."""
     if size() == 1:
         return value
     found = torch.tensor(value)
@@ -216,10 +216,10 @@ def largest(value: int) -> int:
 
 
 def together(read: Callable[[], T]) -> T:
-    """Return what a function returns; where it fails in one process, fail in every one.
+    """Return the result of a function; if it fails in one process, raise in all of them.
 
-    Each process reads samples of its own. Without this the others would wait for the one that gave
-    up, and the run would end without a checkpoint.
+    Each process reads its own samples. Without this the others would wait for the one that failed,
+    and the run would end without a checkpoint.
 
     Raises:
         DataError, TrainingError: The function raised it, here or in another process.
@@ -232,16 +232,16 @@ def together(read: Callable[[], T]) -> T:
     kind = largest(0 if failed is None else 1 + isinstance(failed, TrainingError))
     if not kind:
         return value
-    raise failed or _AGREED[kind - 1]("another process cannot read its samples, and says which")
+    raise failed or _AGREED[kind - 1]("another process cannot read its samples; see its message")
 
 
 def wait() -> None:
-    """Go on when every process has come here."""
+    """Wait until every process has called this."""
     largest(0)
 
 
 def mean(x: Tensor) -> Tensor:
-    """Return the mean of the processes' tensors of one shape, in each of them."""
+    """Return the mean of the tensors of all processes, of one shape, in each of them."""
     if size() == 1:
         return x
     total = x.clone()
@@ -250,18 +250,18 @@ def mean(x: Tensor) -> Tensor:
 
 
 def share(x: Tensor, owner: int) -> None:
-    """Overwrite `x`, of one shape and dtype everywhere, by that of process number `owner`."""
+    """Overwrite `x`, of the same shape and dtype in all processes, by that of process `owner`."""
     if size() > 1:
         dist.broadcast(x, owner)
 
 
 def shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of process 0, on the CPU, in every process; what others pass is not looked at."""
+    """Return the tensors of process 0, on the CPU, in every process; others' are ignored."""
     if size() == 1:
         return dict(tensors)
     own = [[name, str(v.dtype).removeprefix("torch."), v.shape] for name, v in tensors.items()]
     found = {}
-    for name, dtype, shape in json.loads(_told(json.dumps(own))):
+    for name, dtype, shape in json.loads(_from_main(json.dumps(own))):
         value = tensors[name] if is_main() else torch.empty(shape, dtype=getattr(torch, dtype))
         found[name] = value.contiguous()
         share(found[name].view(-1).view(torch.uint8), 0)  # gloo does not know every dtype
@@ -276,22 +276,22 @@ def align(module: nn.Module) -> None:
 
 
 def on_main(action: Callable[[], T]) -> T:
-    """Do something in process 0 alone, and tell all of them how it went.
+    """Call a function in process 0 alone, and return its result or raise its error in all.
 
     Args:
-        action: Its result must be something that JSON can hold.
+        action: A function whose result is a JSON value.
 
     Returns:
-        The result, in every process as JSON gives it back.
+        The result; in the other processes after a round trip through JSON.
 
     Raises:
-        ScoreSDEError: What `action` raised, in every process; errors of other kinds reach the
-            others as `PeerError`.
+        ScoreSDEError: As `action` does, in every process; errors that are none of these are a
+            `PeerError` in the other processes.
     """
     if size() == 1:
         return action()
     if not is_main():
-        reply = json.loads(_told(""))
+        reply = json.loads(_from_main(""))
         if "error" in reply:
             kind, message = reply["error"]
             if kind in errors.__all__:
@@ -302,23 +302,23 @@ def on_main(action: Callable[[], T]) -> T:
     try:
         result = action()
     except Exception as error:
-        _told(json.dumps({"error": [type(error).__name__, str(error)]}))
+        _from_main(json.dumps({"error": [type(error).__name__, str(error)]}))
         raise
-    _told(json.dumps({"result": result}))
+    _from_main(json.dumps({"result": result}))
     return result
 
 
 def check_same(values: Mapping[str, Any]) -> None:
-    """Refuse to work together where the processes were given different things.
+    """Raise in all processes unless they have the same values.
 
     Args:
-        values: By name, the same names everywhere; what JSON can hold.
+        values: JSON values by name, the same names in all processes.
 
     Raises:
-        InvalidValueError: One process has another value than process 0; raised in all of them.
+        InvalidValueError: A process has another value than process 0.
     """
     own = json.loads(json.dumps(values))
-    main = json.loads(_told(json.dumps(own)))
+    main = json.loads(_from_main(json.dumps(own)))
     changes = [
         f"{name} is {value!r} here and {main.get(name)!r} there"
         for name, value in own.items()
@@ -327,12 +327,12 @@ def check_same(values: Mapping[str, Any]) -> None:
     first = largest(rank() if changes else 0)
     if first:
         raise InvalidValueError(
-            f"process {first} was given something else than process 0; start all processes with "
+            f"process {first} has other arguments than process 0; start all processes with "
             f"the same arguments{': ' if changes else ''}{', '.join(changes)}"
         )
 
 
-def _told(text: str) -> str:
+def _from_main(text: str) -> str:
     """Return the text of process 0, in every process."""
     if size() == 1:
         return text

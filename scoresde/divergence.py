@@ -1,4 +1,4 @@
-r"""The divergence of a vector field, exactly or by random probes.
+r"""Compute the divergence of a vector field, exactly or by random probes.
 
 $$ \nabla \cdot f(x) = \sum_j \partial f_j / \partial x_j
    = E\big[v^T (\partial f / \partial x)\, v\big], \qquad E[v v^T] = I $$
@@ -24,7 +24,7 @@ __all__ = ["divergence", "hutchinson", "jacobian"]
 
 Function = Callable[[Tensor], Tensor]
 
-# Numbers that the products of one batched call may hold, to bound memory.
+# The largest number of entries in the products of one batched call, to bound memory.
 _BUDGET = 2**24
 
 
@@ -33,14 +33,14 @@ def divergence(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
-        x: Where, `(B, *)`, floating point.
+        x: The points, `(B, *)`, floating-point.
 
     Returns:
-        The value `(B, *)` and the divergence `(B,)`, both in the dtype of `x`, without a graph.
+        The value `(B, *)` and the divergence `(B,)`, in the dtype of `x`, without autograd graph.
 
     Raises:
-        InvalidTypeError: The value has no graph: it was computed under `no_grad` or does not depend
-            on `x`.
+        InvalidTypeError: The value has no autograd graph: it was computed under `no_grad` or does
+            not depend on `x`.
         ShapeError: The value has another shape than `x`.
     """
     value, at = _forward(f, x)
@@ -52,12 +52,12 @@ def divergence(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def jacobian(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""$f(x)$ and the Jacobian $\partial f_i / \partial x_j$ of each row over its flattened event.
+    r"""Return $f(x)$ and the Jacobian $\partial f_i / \partial x_j$ of each row, over flat events.
 
     Arguments and errors are those of `divergence`.
 
     Returns:
-        The value `(B, *)` and the Jacobian `(B, D, D)`, both in the dtype of `x`, without a graph.
+        The value `(B, *)` and the Jacobian `(B, D, D)`, in the dtype of `x`, without graph.
     """
     value, at = _forward(f, x)
     size = math.prod(x.shape[1:])
@@ -71,14 +71,14 @@ def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
-        x: Where, `(B, *)`, floating point.
+        x: The points, `(B, *)`, floating-point.
         probes: K probes for each row, `(K, B, *)`, of mean zero and identity covariance.
 
     Returns:
-        The value `(B, *)` and the estimates `(K, B)`, in the dtype of `x`, without a graph.
+        The value `(B, *)` and the estimates `(K, B)`, in the dtype of `x`, without autograd graph.
 
     Raises:
-        InvalidTypeError: The value has no graph.
+        InvalidTypeError: The value has no autograd graph.
         ShapeError: The value or the probes have another shape than `x`.
     """
     if probes.shape[1:] != x.shape:
@@ -86,13 +86,13 @@ def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
             f"probes must have shape (K, {', '.join(map(str, x.shape))}), got {tuple(probes.shape)}"
         )
     value, at = _forward(f, x)
-    # contiguous, so that a sum takes its terms in one order in any batch
+    # contiguous, so that the order of summation does not depend on the batch
     products = (_products(value, at, probes) * probes).contiguous()
     return value.detach(), products.reshape(*probes.shape[:2], math.prod(x.shape[1:])).sum(2)
 
 
 def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the value with its graph, and the point that it hangs on."""
+    """Return the value with its autograd graph, and the leaf of the graph."""
     with torch.enable_grad():
         at = x.detach().clone().requires_grad_()
         value = f(at)
@@ -103,13 +103,13 @@ def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
     if not value.requires_grad and x.numel() > 0:
         raise InvalidTypeError(
             "the field has no gradient: it was computed under torch.no_grad, detached, or does not "
-            "depend on x; let it be differentiable"
+            "depend on x; make it differentiable"
         )
     return value, at
 
 
 def _by_axes(value: Tensor, at: Tensor) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the rows of the Jacobians, `(chunk, B, D)`, and which rows they are."""
+    """Yield the indices of rows of the Jacobians, and these rows `(chunk, B, D)`."""
     size = math.prod(at.shape[1:])
     chunk = max(_BUDGET // max(at.numel(), 1), 1)
     for first in range(0, size, chunk):
@@ -120,7 +120,7 @@ def _by_axes(value: Tensor, at: Tensor) -> Iterator[tuple[list[int], Tensor]]:
 
 
 def _products(value: Tensor, at: Tensor, cotangents: Tensor) -> Tensor:
-    r"""$v^T \partial f / \partial x$ for each cotangent `(K, B, *)`, all of them in one pass."""
+    r"""Return $v^T \partial f / \partial x$ for each cotangent v of `(K, B, *)`, in one pass."""
 
     def product(v: Tensor, batched: bool) -> Tensor:
         (out,) = torch.autograd.grad(

@@ -1,7 +1,7 @@
-"""Every error that scoresde raises on purpose.
+"""Define the errors that scoresde raises.
 
 Each is a `ScoreSDEError` and also the builtin that it resembles, so that both
-`except ScoreSDEError` and `except ValueError` do what they say.
+`except ScoreSDEError` and `except ValueError` catch it.
 """
 
 from __future__ import annotations
@@ -30,55 +30,64 @@ _LISTED = 50  # names that a message lists
 
 
 class ScoreSDEError(Exception):
-    """Base of all errors raised by scoresde."""
+    """Report an error of scoresde: the base class of all its errors.
+
+    Examples:
+        >>> import scoresde
+        >>> try:
+        ...     scoresde.VESDE(sigma_min=1.0, sigma_max=0.1)
+        ... except scoresde.ScoreSDEError as error:
+        ...     print(isinstance(error, ValueError), error)
+        True need 0 < sigma_min < sigma_max, finite, got sigma_min = 1.0, sigma_max = 0.1
+    """
 
 
 class InvalidValueError(ScoreSDEError, ValueError):
-    """An argument has the right type and an impossible value."""
+    """Report an argument of the right type with an impossible value."""
 
 
 class InvalidTypeError(ScoreSDEError, TypeError):
-    """An argument has the wrong type or dtype."""
+    """Report an argument of a wrong type or dtype."""
 
 
 class ShapeError(ScoreSDEError, ValueError):
-    """A tensor has another shape than the problem says."""
+    """Report a tensor of a wrong shape."""
 
 
 class DeviceError(ScoreSDEError, RuntimeError):
-    """Tensors that must meet live on different devices."""
+    """Report a device that cannot be used, or tensors on different devices."""
 
 
 class NonFiniteError(ScoreSDEError, RuntimeError):
-    """A NaN or an infinity where only finite numbers make sense."""
+    """Report a NaN or an infinity."""
 
 
 class ConvergenceError(ScoreSDEError, RuntimeError):
-    """A solver that did not arrive within its budget."""
+    """Report a solver that did not reach the end within its evaluations."""
 
 
 class MemoryLimitError(ScoreSDEError, MemoryError):
-    """A batch that does not fit into memory."""
+    """Report a batch that does not fit into memory."""
 
 
 class CheckpointError(ScoreSDEError, RuntimeError):
-    """A checkpoint that is missing, damaged, foreign or cannot be written."""
+    """Report a checkpoint that is missing, damaged or foreign, or cannot be written."""
 
 
 class DataError(ScoreSDEError, ValueError):
-    """Training data that cannot be found, read or used."""
+    """Report training data that cannot be found, read or used."""
 
 
 class TrainingError(ScoreSDEError, RuntimeError):
-    """Training that cannot go on."""
+    """Report training that cannot continue."""
 
 
 class PeerError(ScoreSDEError, RuntimeError):
-    """Another process of the job that died, failed, or did not answer."""
+    """Report another process of the job that died, failed, or did not answer."""
 
 
 class MissingExtraError(ScoreSDEError, ImportError):
-    """An optional dependency that is not installed."""
+    """Report an optional dependency that is not installed."""
 
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
@@ -94,9 +103,9 @@ class MissingExtraError(ScoreSDEError, ImportError):
 
 
 class UnknownNameError(ScoreSDEError, ValueError, KeyError):
-    """A name that is not among the choices."""
+    """Report a name that is not among the choices."""
 
-    __str__ = Exception.__str__  # a KeyError would show the sentence in quotes
+    __str__ = Exception.__str__  # that of KeyError would put the message in quotes
 
     @classmethod
     def of(cls, kind: str, name: object, choices: Iterable[str]) -> UnknownNameError:
@@ -105,7 +114,7 @@ class UnknownNameError(ScoreSDEError, ValueError, KeyError):
         small = {other.lower(): other for other in names}
         near = difflib.get_close_matches(str(name)[:200].lower(), small, n=1)
         hint = f"; did you mean {small[near[0]]!r}?" if near else ";"
-        said = repr(name)
-        said = said if len(said) <= 200 else f"{said[:197]}..."
+        given = repr(name)
+        given = given if len(given) <= 200 else f"{given[:197]}..."
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        return cls(f"unknown {kind} {said}{hint} choose from {', '.join(names[:_LISTED])}{more}")
+        return cls(f"unknown {kind} {given}{hint} choose from {', '.join(names[:_LISTED])}{more}")

@@ -1,20 +1,20 @@
-r"""Adaptive Runge-Kutta methods in which every sample of a batch has steps of its own.
+r"""Solve ODEs by adaptive Runge-Kutta methods, with steps for each sample of a batch.
 
 A step of an embedded pair evaluates $k_i = f(t + c_i h,\; y + h \sum_{j<i} a_{ij} k_j)$ and takes
 
 $$ y' = y + h \sum_i b_i k_i, \qquad e = h \sum_i (b_i - \hat b_i) k_i, \qquad
    \epsilon = \Big\| \frac{e}{\text{atol} + \text{rtol} \max(|y|, |y'|)} \Big\| $$
 
-It is accepted where $\epsilon \le 1$, and the next step is about
+It is accepted if $\epsilon \le 1$, and the next step is about
 $0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, from a fifth to ten times the last: a PI
 controller (Gustafsson 1991, *Control theoretic techniques for stepsize selection*; Hairer, Nørsett
-& Wanner 1993, sections II.4 and IV.2). The samples advance together, one call of $f$ for all that
-have not arrived, and share nothing else.
+& Wanner 1993, sections II.4 and IV.2). One call of $f$ serves all samples that have not arrived;
+they share nothing else.
 
-Bits matter here, since a step that differs in its last one makes another solution, if only within
-the tolerance. The exponents are those that square roots can reach, because a power rounds
-differently at different places of a batch. And a step changes by one of a few factors, so that a
-network, whose rounding depends on the size of the batch, hardly ever changes it.
+A solution is to be the same bit for bit in any batch, and a step that differs by rounding gives
+another one within the tolerance. So the exponents can be computed by square roots, since a power
+rounds an entry differently at another place of a batch. And a step changes by one of a few factors,
+so that the rounding of a network, which depends on the size of the batch, hardly ever changes it.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ __all__ = [
 
 Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`f(t, y, rows)`: the derivative `(b, *)` at times `(b,)`, float64, and states `(b, *)` of the
-samples number `rows` `(b,)` of the batch, the ones that have not arrived."""
+samples with indices `rows` `(b,)` in the batch, which have not arrived."""
 Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""`weigh(t, y, k, error)`: what the error of a step to time t, state y, slope k does, `(b, *)`."""
+"""`weigh(t, y, k, error)`: the effect `(b, *)` of the error of a step to t with slope k at y."""
 
 _SAFETY = 0.9
 _FACTORS = torch.tensor(
@@ -58,10 +58,10 @@ _FACTORS = torch.tensor(
 
 @dataclass(frozen=True)
 class Tableau:
-    r"""An embedded Runge-Kutta pair whose last stage is the first of the next step.
+    r"""Hold an embedded Runge-Kutta pair whose last stage is the first of the next step.
 
     Attributes:
-        order: The order of the solution that is carried on.
+        order: The order of the solution.
         c: Nodes of the stages after the first.
         a: Their weights, row by row; the last row is $b$.
         e: $b - \hat b$, the weights of the error estimate, over all stages.
@@ -74,7 +74,7 @@ class Tableau:
 
     @property
     def stages(self) -> int:
-        """Return evaluations of one step."""
+        """Return the number of evaluations of one step."""
         return len(self.c)
 
 
@@ -133,14 +133,14 @@ assumption*."""
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Describe where a batch arrived, and what it took.
+    """Hold the solution of a batch, and its cost.
 
     Attributes:
         y: The states `(B, *)` at the last time.
-        error: The absolute local error estimates, as weighed, summed over the steps, `(B, *)`.
-        nfe: Evaluations of each sample `(B,)`.
-        accepted: Its steps `(B,)`.
-        rejected: Its attempts that were repeated with a smaller step `(B,)`.
+        error: The absolute weighed local error estimates, summed over the steps, `(B, *)`.
+        nfe: Evaluations for each sample `(B,)`.
+        accepted: Accepted steps of each sample `(B,)`.
+        rejected: Rejected steps of each sample `(B,)`.
     """
 
     y: Tensor
@@ -158,14 +158,14 @@ def rms(y: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Tolerance:
-    """State what one step may err by, and how many evaluations a solution may take.
+    """Hold the tolerances of a step, and the largest number of evaluations.
 
     Args:
         rtol: The tolerance relative to the state, >= 0; a tensor broadcasts against one event.
         atol: The absolute tolerance, likewise; one of the two is positive.
-        max_nfe: The most evaluations of a sample.
-        norm: What makes one number of a scaled error: `(b, *)` to `(b,)`. It may weigh the parts of
-            an event differently.
+        max_nfe: The largest number of evaluations for a sample.
+        norm: The norm of a scaled error, `(b, *)` to `(b,)`. It may weigh the parts of an event
+            differently.
 
     Raises:
         InvalidValueError: A tolerance is negative, infinite or NaN, or none is positive.
@@ -192,7 +192,7 @@ class Tolerance:
         return replace(self, rtol=rtol, atol=atol)
 
     def measure(self, error: Tensor, size: Tensor) -> Tensor:
-        """Return errors `(b, *)` of states of this size, in tolerances: `(b,)` on the CPU."""
+        """Return the norms `(b,)`, on the CPU, of errors `(b, *)` in units of the tolerance."""
         return self.norm(error / (self.atol + self.rtol * size)).cpu()
 
 
@@ -210,14 +210,15 @@ def solve(
     r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, each sample by itself.
 
     Args:
-        f: The derivative; every sample's depends on its own state alone.
-        y: The states at `t0`, `(B, *)`, floating point.
+        f: The derivative; that of a sample depends on its own state alone.
+        y: The states at `t0`, `(B, *)`, floating-point.
         t0: The first time, `()` or `(B,)`, finite.
-        t1: The last time, likewise.
-        tolerance: What a step may err by; its `max_nfe` is at least `tableau.stages + 2`.
+        t1: The last time, `()` or `(B,)`, finite.
+        tolerance: The tolerances; `max_nfe` is at least `tableau.stages + 2`.
         tableau: The method.
-        weigh: What of a local error is summed in `Solution.error`; by default itself.
-        variable: What t is, for messages.
+        weigh: The function of a local error that is summed in `Solution.error`; by default the
+            error itself.
+        variable: The name of t in messages.
 
     Raises:
         InvalidValueError: A time is not finite.
@@ -279,7 +280,7 @@ def solve(
 
 
 def _factor(ratio: Tensor, previous: Tensor, retry: Tensor) -> Tensor:
-    """Return what the last step is multiplied with; after a rejection it may not grow."""
+    """Return the factor of the next step, at most 1 after a rejection."""
     root = ratio.sqrt().sqrt().sqrt().sqrt()
     damp = previous.sqrt().sqrt().sqrt().sqrt().sqrt()
     factor = nearest_factor(_SAFETY * damp / (root * root * root))
@@ -287,7 +288,7 @@ def _factor(ratio: Tensor, previous: Tensor, retry: Tensor) -> Tensor:
 
 
 def nearest_factor(wish: Tensor) -> Tensor:
-    """The largest factor between two steps that is below the wish, from a fifth to ten."""
+    """Return the largest of the allowed factors, a fifth to ten, that is at most `wish`."""
     return _FACTORS[torch.bucketize(wish, _FACTORS[1:], right=True)]
 
 
@@ -309,23 +310,23 @@ def _first_step(
     after = f(t + probe, y + _column(probe, y) * k, rows)
     bend = tolerance.measure(after - k, scale) / probe.abs()
     check_ratio(bend, t, rows, variable)
-    # a fifth root in exact arithmetic
+    # about a fifth root (3/16), by square roots
     root = (0.01 / torch.maximum(slope, bend)).sqrt().sqrt().sqrt().sqrt()
     guess = torch.minimum(100 * probe.abs(), root * root * root)
-    # a power of two, for the same reason as few factors
+    # a power of two, so that rounding hardly ever changes it
     exponent = torch.frexp(guess.clamp(max=1e100)).exponent
     guess = torch.ldexp(torch.ones_like(guess), exponent - 1)
     return span.sign() * torch.minimum(guess, span.abs()), k
 
 
 def _combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
-    """Return the weighted sum of stages, entry by entry."""
+    """Return the weighted sum of stages."""
     terms = [w * k for w, k in zip(weights, stages, strict=True) if w != 0]
     return sum(terms[1:], terms[0])
 
 
 def _column(c: Tensor, y: Tensor) -> Tensor:
-    """One number for each sample, ready to meet `y`."""
+    """Return one number for each sample, reshaped to broadcast against `y`."""
     dtype = c.dtype if c.dtype == torch.bool else y.dtype
     return c.to(y.device, dtype).reshape(-1, *(1,) * (y.ndim - 1))
 
@@ -346,5 +347,5 @@ def check_ratio(ratio: Tensor, t: Tensor, rows: Tensor, variable: str = "t") -> 
         raise NonFiniteError(
             "the state or its derivative became NaN or infinite after "
             f"{variable} = {float(t[bad][0]):.6g}, in samples {rows[bad].tolist()[:8]}; "
-            "look at the size of the derivative there"
+            "check the size of the derivative there"
         )

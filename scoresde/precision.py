@@ -1,10 +1,9 @@
-"""A user's autocast and default device, which are meant for the network and would reach all else.
+"""Apply a user's autocast and default device to the score only, and not to the package's code.
 
-Half precision is enough for a network, and not for a draw of a Gaussian with a covariance (off by
-2 %) or the linear part of a solver. And a default device takes every number that is made without
-one, the times of a grid as well, which are compared on the CPU. Public functions therefore run in
-`full_precision`, and what the user gave, a score, runs in `as_asked`: under the autocast and the
-default device that were on when they were called.
+Half precision is enough for a network, but not for a draw of a Gaussian with a covariance (2 %
+error) or the linear part of a solver. A default device would also move the times of a grid, which
+are compared on the CPU. Public functions therefore run in `full_precision`, and call the user's
+score by `in_user_settings`: under the autocast and default device that were on at the public call.
 """
 
 from __future__ import annotations
@@ -17,58 +16,58 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["as_asked", "full_precision"]
+__all__ = ["full_precision", "in_user_settings"]
 
 R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-# What the user turned on and `full_precision` off: what enters it again.
-_asked: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]] = ContextVar(
-    "asked", default=()
+# Context managers that restore what `full_precision` turned off.
+_user_settings: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]] = ContextVar(
+    "settings", default=()
 )
 
 
-def _something_is_on() -> bool:
-    """Return True under autocast, or where numbers are made elsewhere than on the CPU."""
+def _has_user_settings() -> bool:
+    """Return True under autocast, or with a default device other than the CPU."""
     return any(map(torch.is_autocast_enabled, _DEVICES)) or torch.get_default_device().type != "cpu"
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Turn autocast and a default device off within the block, and remember what was on.
+    """Turn autocast and a default device off within the block, and record them.
 
-    As a decorator, `@full_precision()`, it is the same for every call of a function.
+    As a decorator, `@full_precision()`, it does so for every call of a function.
     """
-    if not _something_is_on():  # as within another such block, whose memory is kept
+    if not _has_user_settings():  # or inside another such block, whose record is kept
         yield
         return
-    asked: list[Callable[[], AbstractContextManager[Any]]] = []
+    settings: list[Callable[[], AbstractContextManager[Any]]] = []
     with ExitStack() as stack:
         for device in filter(torch.is_autocast_enabled, _DEVICES):
             dtype = torch.get_autocast_dtype(device)
-            asked.append(partial(torch.autocast, device, dtype))
+            settings.append(partial(torch.autocast, device, dtype))
             stack.enter_context(torch.autocast(device, dtype, enabled=False))
         default = torch.get_default_device()
         if default.type != "cpu":
-            asked.append(partial(torch.device, default))
+            settings.append(partial(torch.device, default))
             stack.enter_context(torch.device("cpu"))
-        before = _asked.set(tuple(asked))
+        before = _user_settings.set(tuple(settings))
         try:
             yield
         finally:
-            _asked.reset(before)
+            _user_settings.reset(before)
 
 
-def as_asked(function: Callable[..., R], *args: Any) -> R:
-    """Return `function(*args)`, run under what `full_precision` turned off around it."""
-    asked = _asked.get()
-    if not asked:
+def in_user_settings(function: Callable[..., R], *args: Any) -> R:
+    """Return `function(*args)`, called under the settings that `full_precision` turned off."""
+    settings = _user_settings.get()
+    if not settings:
         return function(*args)
-    before = _asked.set(())  # what is called from there finds its own
+    before = _user_settings.set(())  # public functions called inside record their own settings
     try:
         with ExitStack() as stack:
-            for enter in asked:
+            for enter in settings:
                 stack.enter_context(enter())
             return function(*args)
     finally:
-        _asked.reset(before)
+        _user_settings.reset(before)

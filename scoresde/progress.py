@@ -1,8 +1,8 @@
-"""Show how far long work has come.
+"""Show the progress of long work.
 
-In a terminal and in a notebook that is a bar. Elsewhere, as in a log file or behind a pipe, it is a
-line on stderr now and then: the first after 10 seconds, the next at least 30 seconds later, so that
-short work stays silent.
+In a terminal and in a notebook it is a bar. Elsewhere, as in a log file or a pipe, it is a line on
+stderr now and then: the first after 10 seconds, the next at least 30 seconds later, so that short
+work prints nothing.
 """
 
 from __future__ import annotations
@@ -27,25 +27,24 @@ __all__ = ["Progress", "duration", "each", "hidden", "in_notebook", "showing"]
 
 T = TypeVar("T")
 
-# Seconds to the first line, and between two later ones: at least so many, and this share of the
-# time that has passed.
+# Seconds to the first line, and between later ones: at least _GAP, and _SHARE of the time passed.
 _FIRST, _GAP, _SHARE = 10.0, 30.0, 1 / 60
 _HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)
 
 
 class Progress(Protocol):
-    """Receive how far the work has come."""
+    """Describe an object that is told the progress of work."""
 
     def update(self, n: int = 1) -> object:
         """Count `n` more units of the work."""
 
     def note(self, **values: float) -> None:
-        """Replace the numbers that are shown beside the count."""
+        """Replace the numbers shown beside the count."""
 
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Show nothing within the block of what may be shown or not."""
+    """Show no progress within the block, except where `show=True`."""
     token = _HIDDEN.set(True)
     try:
         yield
@@ -67,13 +66,13 @@ def showing(
     """Show the progress of the work in the block.
 
     Args:
-        total: How many units there are, or None where nobody knows.
-        doing: What is done, such as "sampling".
+        total: The number of units of work, or None if unknown.
+        doing: The name of the work, such as "sampling".
         unit: The name of one unit.
-        done: How many were done before.
+        done: The number of units done before.
         show: True shows a bar wherever the output goes, False shows nothing, and None shows a bar
-            in a terminal or a notebook and lines elsewhere; of several processes the first one.
-        keep: Whether a finished bar stays.
+            in a terminal or a notebook and lines elsewhere, in the first of several processes.
+        keep: Leave a finished bar on the screen.
         delay: Seconds before the bar appears.
 
     Raises:
@@ -95,7 +94,7 @@ def showing(
         kind = _bar_of_notebook() if in_notebook() else tqdm
         with kind(
             total=total, initial=done, desc=doing, unit=unit, leave=keep, delay=delay,
-            file=None if in_notebook() else _Harmless(stream),
+            file=None if in_notebook() else _SafeStream(stream),
         ) as bar:  # fmt: skip
             yield _Bar(bar)
     else:
@@ -107,7 +106,7 @@ def showing(
 
 
 def each(items: Sequence[T], doing: str, *, unit: str = "step", show: bool | None) -> Iterator[T]:
-    """Yield the items, and show how many are done; `show` as in `showing`."""
+    """Yield the items, and show the progress; `show` as in `showing`."""
     with showing(len(items), doing, unit=unit, show=show) as progress:
         for item in items:
             yield item
@@ -115,21 +114,21 @@ def each(items: Sequence[T], doing: str, *, unit: str = "step", show: bool | Non
 
 
 def in_notebook() -> bool:
-    """Return whether a Jupyter kernel runs this code."""
+    """Return True if a Jupyter kernel runs this code."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and "IPKernelApp" in shell.config
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it, in at most two units.
+    """Return a time in plain English, in at most two units.
 
     Examples:
         >>> duration(42.3), duration(100), duration(4000), duration(200000)
         ('42 s', '1 min 40 s', '1 h 6 min', '2 d 7 h')
 
     Raises:
-        InvalidValueError: It is negative, infinite or NaN.
+        InvalidValueError: The time is negative, infinite or NaN.
     """
     check_range("seconds", seconds, "[0, inf)")
     left = round(seconds)
@@ -160,7 +159,7 @@ class _Bar:
 
     def note(self, **values: float) -> None:
         """Show the numbers at the end of the bar."""
-        shown = {_spelt(name): f"{value:.3g}" for name, value in values.items()}
+        shown = {_label(name): f"{value:.3g}" for name, value in values.items()}
         self._bar.set_postfix(shown, refresh=False)
 
 
@@ -169,54 +168,54 @@ class _Lines:
 
     def __init__(self, total: int | None, doing: str, unit: str, done: int, stream: TextIO) -> None:
         self.total, self.doing, self.unit, self.count = total, doing, unit, done
-        self._first, self._values, self._stream = done, "", _Harmless(stream)
+        self._first, self._values, self._stream = done, "", _SafeStream(stream)
         self._start = time.monotonic()
-        self._due, self._spoke = self._start + _FIRST, False
+        self._due, self._written = self._start + _FIRST, False
 
     def update(self, n: int = 1) -> None:
-        """Count, and write a line where one is due."""
+        """Count, and write a line if one is due."""
         self.count += n
         now = time.monotonic()
         if now < self._due:
             return
         passed = now - self._start
         self._due = now + max(_GAP, passed * _SHARE)
-        self._spoke = True
+        self._written = True
         left = ""
         if self.total is not None and self.count > self._first:
             rest = (self.total - self.count) * passed / (self.count - self._first)
             left = f"  {duration(max(rest, 0))} left"
-        self._say(f"{self._values}{left}")
+        self._write(f"{self._values}{left}")
 
     def note(self, **values: float) -> None:
         """Keep the numbers for the next line."""
-        self._values = "".join(f"  {_spelt(name)} {value:.3g}" for name, value in values.items())
+        self._values = "".join(f"  {_label(name)} {value:.3g}" for name, value in values.items())
 
     def close(self) -> None:
-        """Write how long it took, where anything was written."""
-        if self._spoke:
-            self._say(f"{self._values}  after {duration(time.monotonic() - self._start)}")
+        """Write the time taken, if any line was written."""
+        if self._written:
+            self._write(f"{self._values}  after {duration(time.monotonic() - self._start)}")
 
-    def _say(self, rest: str) -> None:
+    def _write(self, rest: str) -> None:
         of = "" if self.total is None else f"/{self.total:,}"
         self._stream.write(f"{self.doing}: {self.unit} {self.count:,}{of}{rest}\n")
         self._stream.flush()
 
 
-class _Harmless:
-    """Write to a stream; what cannot be written, as to a closed terminal, is dropped."""
+class _SafeStream:
+    """Write to a stream, and ignore errors such as a closed terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text, where that is possible."""
+        """Write the text, or return 0 on an error."""
         with contextlib.suppress(OSError, ValueError):
             return self._stream.write(text)
         return 0
 
     def flush(self) -> None:
-        """Flush the stream, where that is possible."""
+        """Flush the stream, or do nothing on an error."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
@@ -225,20 +224,20 @@ class _Harmless:
 
 
 def _is_terminal(stream: TextIO) -> bool:
-    """Return whether a stream leads to a terminal; a closed one does not."""
+    """Return True if a stream is an open terminal."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return stream.isatty()
     return False
 
 
 def _bar_of_notebook() -> Any:
-    """Return the bar of tqdm with widgets, or the one of text where there are no widgets."""
+    """Return tqdm's bar of widgets, or its bar of text if there are no widgets."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm as automatic
     return automatic
 
 
-def _spelt(name: str) -> str:
-    """Return the name of a number as it is shown."""
+def _label(name: str) -> str:
+    """Return the name of a number with hyphens for underscores."""
     return name.replace("_", "-")

@@ -1,4 +1,4 @@
-r"""Gauss-Legendre quadrature and Lagrange's polynomials, the tools of multistep methods."""
+r"""Compute Gauss-Legendre quadrature and Lagrange's polynomials, for multistep methods."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
 
     Args:
         nodes: Distinct nodes `(..., m)`.
-        at: Where the polynomials are wanted, `(..., Q)`.
+        at: The points a, `(..., Q)`.
 
     Returns:
         The matrix `(..., Q, m)`, whose rows sum to one.
@@ -41,7 +41,7 @@ def lagrange_integrals(nodes: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Return the integrals of Lagrange's polynomials on `nodes` `(M, q)` from a to b `(M,)`.
 
     Returns:
-        `(M, q)`, exact to rounding and without the cancellation of powers.
+        The integrals `(M, q)`, exact to rounding and without the cancellation of powers.
     """
     q = nodes.shape[1]
     points, parts = (torch.from_numpy(v).to(nodes) for v in np.polynomial.legendre.leggauss(q))

@@ -1,4 +1,4 @@
-"""What every result is: numbers, a table, a JSON file, a picture."""
+"""Define the base class of results, with a table, a picture and a JSON file."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ __all__ = ["Result", "page"]
 
 
 class Result(abc.ABC):
-    """Hold what was found: `print` shows a table, `plot` draws it, `to_json` keeps it.
+    """Hold the numbers of a result: `print` shows a table, `plot` draws it, `to_json` writes it.
 
     A notebook shows table and picture.
     """
 
     @abc.abstractmethod
     def _entries(self) -> Mapping[str, Any]:
-        """Return all figures by name, in mappings, sequences, words and numbers."""
+        """Return all numbers by name, in mappings, sequences and strings."""
 
     @abc.abstractmethod
     def plot(self) -> Figure:
-        """Draw it, as a figure of matplotlib, which `scoresde.plot.save` writes."""
+        """Return a matplotlib figure of the result, which `scoresde.plot.save` writes."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return all figures, as JSON holds them; what is unknown or infinite is None."""
+        """Return all numbers as JSON values; NaN and infinities become None."""
         return {name: _finite(value) for name, value in self._entries().items()}
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `as_json` into a file, and return its path.
+        """Write the result of `as_json` to a file, and return its path.
 
         Raises:
             CheckpointError: The file cannot be written.
@@ -51,15 +51,15 @@ class Result(abc.ABC):
         return f"{type(self).__name__}({str(self).partition(chr(10))[0]})"
 
     def _repr_html_(self) -> str:
-        """Return the table and the picture as a notebook shows them."""
+        """Return the table and the picture as HTML, for a notebook."""
         return page(str(self), self.plot())
 
 
 def page(text: str, picture: Figure | None) -> str:
-    """Return a text and a picture as HTML that needs nothing else.
+    """Return a text and a picture as self-contained HTML.
 
     Args:
-        text: Whatever it holds is shown as it is.
+        text: The text, which is escaped.
         picture: A figure, or None.
     """
     words = f'<pre style="line-height: 1.2">{html.escape(text)}</pre>'
@@ -75,7 +75,7 @@ def page(text: str, picture: Figure | None) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Return what JSON can hold of a value: None in place of NaN and infinities."""
+    """Return a value with None in place of NaN and infinities, for JSON."""
     if isinstance(value, Mapping):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-r"""Declared transforms: the affine maps between the user's numbers and those that a model learns.
+r"""Define transforms: affine maps from the user's numbers to those that a model is trained on.
 
-A transform is stored with the model that was trained on its output, so that samples can come back
-in the units the data had.
+A transform is stored with the model that was trained on its output, so that samples can be
+returned in the units of the data.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ __all__ = [
 ]
 
 
-_FAR = 2**14  # scales from 0 where float32 has 1024 numbers within a scale
+_FAR = 2**14  # the shift in scales beyond which float32 resolves less than 1/1024 of a scale
 
 
 class Transform(Protocol):
-    """An invertible affine map of raw numbers `(B, *event)`; the same for every sample."""
+    """Describe an invertible affine map of raw numbers `(B, *event)`, the same for every sample."""
 
     @property
     def levels(self) -> int | None:
-        """Return the number of equally spaced raw values, None where they are continuous."""
+        """Return the number of equally spaced raw values, or None if they are continuous."""
         ...
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Raw numbers of any dtype as the model has them: float64 from float64, else float32."""
+        """Map raw numbers to the model's: float64 from float64, else float32."""
         ...
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back to the raw units, as floats."""
+        """Map the model's numbers to raw ones, as floats."""
         ...
 
     def restore(self, x: Tensor) -> Tensor:
-        """Back to what the user had: `inverse`, but for levels, which are rounded and clipped."""
+        """Map the model's numbers to raw ones, rounded and clipped if those are quantised."""
         ...
 
     def log_det(self, event_shape: Sequence[int]) -> float:
@@ -65,11 +65,11 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Identity:
-    """The numbers as they are."""
+    """Leave the numbers unchanged."""
 
     @property
     def levels(self) -> None:
-        """The numbers are taken for continuous ones."""
+        """Return None: the numbers are taken as continuous."""
         return None
 
     def forward(self, raw: Tensor) -> Tensor:
@@ -83,21 +83,21 @@ class Identity:
     restore = inverse
 
     def log_det(self, event_shape: Sequence[int]) -> float:
-        """Nothing."""
+        """Return 0."""
         return 0.0
 
 
 @dataclass(frozen=True)
 class Range:
-    r"""The affine map of the raw numbers `[low, high]` onto [-1, 1].
+    r"""Map raw numbers in `[low, high]` to [-1, 1].
 
     $$ x = (r - \text{low}) / h - 1, \qquad h = (\text{high} - \text{low}) / 2 $$
 
     Args:
-        low: Becomes -1.
-        high: Becomes 1; 255 for bytes, so that $x = r / 127.5 - 1$.
-        levels: How many equally spaced values, both ends among them, the raw numbers take, at
-            least 2; None for continuous ones. Bytes have 256.
+        low: The number that becomes -1.
+        high: The number that becomes 1; 255 for bytes, so that $x = r / 127.5 - 1$.
+        levels: The number of equally spaced values of the raw numbers, both ends included, at least
+            2; None if they are continuous. Bytes have 256.
 
     Raises:
         InvalidValueError: The range is empty or not finite, or there are fewer than two levels.
@@ -123,7 +123,7 @@ class Range:
         return (wide - self.low) / ((self.high - self.low) / 2) - 1
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back to the raw units, as floats."""
+        """Map the model's numbers to raw ones, as floats."""
         return (x + 1) * ((self.high - self.low) / 2) + self.low
 
     def log_det(self, event_shape: Sequence[int]) -> float:
@@ -131,36 +131,39 @@ class Range:
         return -math.prod(event_shape) * math.log((self.high - self.low) / 2)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Return the nearest levels, as bytes where they are 0, 1, ... up to 255; else `inverse`.
+        """Return the nearest quantised raw values, as bytes if these are 0, 1, ... up to 255.
+
+        Without `levels` it is `inverse`.
 
         Raises:
-            NonFiniteError: Levels are asked of a NaN or an infinity.
+            NonFiniteError: A number to be quantised is NaN or infinite.
         """
         if self.levels is None:
             return self.inverse(x)
-        check_finite("x", x)  # a NaN would become a level
+        check_finite("x", x)  # rounding would turn a NaN into a number
         top = self.levels - 1
         wide = x if x.dtype == torch.float64 else x.float()
-        level = ((wide + 1) * (top / 2)).round().clamp(0, top)
+        whole = ((wide + 1) * (top / 2)).round().clamp(0, top)
         if self.low == 0 and self.high == top <= 255:
-            return level.to(torch.uint8)
-        return level * ((self.high - self.low) / top) + self.low
+            return whole.to(torch.uint8)
+        return whole * ((self.high - self.low) / top) + self.low
 
 
 @dataclass(frozen=True)
 class Standardize:
-    r"""The affine map $x = (r - \text{shift}) / \text{scale}$, per entry of the first event axis.
+    r"""Map raw numbers to $x = (r - \text{shift}) / \text{scale}$, per dimension or channel.
 
-    That is per dimension for vectors, and per channel for images and other fields.
+    Shift and scale belong to the entries of the first event axis: the dimensions of vectors, the
+    channels of images and other fields.
 
     Args:
         shift: One number, or one for each entry of the first axis.
-        scale: As many, all positive.
+        scale: As many positive numbers.
 
     Raises:
         InvalidValueError: A shift is not finite, or a scale not positive.
-        InvalidTypeError: One is no number.
-        ShapeError: There are more of the one than of the other.
+        InvalidTypeError: A shift or scale is no number.
+        ShapeError: There are not as many shifts as scales.
     """
 
     shift: tuple[float, ...]
@@ -185,9 +188,9 @@ class Standardize:
 
     @classmethod
     def of(cls, mean: Tensor, var: Tensor) -> Standardize:
-        """Return the transform after which data of this mean and variance `(*event)` have 0 and 1.
+        """Return the transform of data with this mean and variance `(*event)` to 0 and 1.
 
-        An entry of which all numbers are equal is only shifted.
+        An entry whose numbers are all equal is only shifted.
         """
         rows = mean.double().reshape(len(mean), -1)
         shift = rows.mean(1)
@@ -199,7 +202,7 @@ class Standardize:
 
     @property
     def levels(self) -> None:
-        """The numbers are taken for continuous ones."""
+        """Return None: the numbers are taken as continuous."""
         return None
 
     def forward(self, raw: Tensor) -> Tensor:
@@ -209,10 +212,10 @@ class Standardize:
         return x if raw.dtype == torch.float64 else x.float()
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back to the raw units, in the dtype of `x`.
+        """Map the model's numbers to raw ones, in the dtype of `x`.
 
-        In float64 where float32 would round off a thousandth of a scale, as with times in seconds
-        since 1970.
+        In float64 if float32 would round by a thousandth of a scale, as for times in seconds since
+        1970.
         """
         shift, scale = self._spread(x)
         far = max(abs(a) / b for a, b in zip(self.shift, self.scale, strict=True))
@@ -222,7 +225,7 @@ class Standardize:
     restore = inverse
 
     def log_det(self, event_shape: Sequence[int]) -> float:
-        """Return the negative logarithms of the scales, each as often as it is used."""
+        """Return minus the logarithms of the scales, summed over the event."""
         each = math.prod(event_shape) / len(self.scale)
         return -each * sum(map(math.log, self.scale))
 
@@ -239,10 +242,10 @@ class Standardize:
 
 
 BYTES = Range(0, 255, levels=256)
-"""Bytes as $x = r / 127.5 - 1$."""
+"""The transform of bytes, $x = r / 127.5 - 1$."""
 
 DEEP = Range(0, 65535, levels=65536)
-"""Whole numbers of 16 bits, likewise."""
+"""The transform of whole numbers of 16 bits to [-1, 1]."""
 
 _KINDS: Mapping[str, type[Identity | Range | Standardize]] = {
     kind.__name__: kind for kind in (Identity, Range, Standardize)
@@ -250,10 +253,10 @@ _KINDS: Mapping[str, type[Identity | Range | Standardize]] = {
 
 
 def describe(transform: Transform) -> dict[str, Any]:
-    """A transform as JSON has it.
+    """Return the description of a transform as JSON values.
 
     Raises:
-        InvalidTypeError: It is none of ours, so that nobody could rebuild it.
+        InvalidTypeError: The transform is none of this module, so that `rebuild` could not make it.
     """
     name = type(transform).__name__
     if _KINDS.get(name) is not type(transform):
@@ -264,11 +267,11 @@ def describe(transform: Transform) -> dict[str, Any]:
 
 
 def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
-    """Return what a transform makes of the user's numbers, in words.
+    """Return a description of a transform in plain English.
 
     Args:
-        transform: The transform, what `describe` returned of it, or None for the identity; of what
-            anybody else stored in its place it says that.
+        transform: The transform, the result of `describe`, or None for the identity; a foreign
+            description is quoted.
 
     Examples:
         >>> in_words(BYTES)
@@ -295,10 +298,10 @@ def in_words(transform: Transform | Mapping[str, Any] | None) -> str:
 
 
 def rebuild(config: Mapping[str, Any] | None) -> Transform:
-    """Return the transform that `describe` described; the identity where nothing was.
+    """Return the transform with a description by `describe`; the identity for None.
 
     Raises:
-        CheckpointError: It describes none of ours.
+        CheckpointError: The description is that of no transform of this module.
     """
     if config is None:
         return Identity()
@@ -311,7 +314,7 @@ def rebuild(config: Mapping[str, Any] | None) -> Transform:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Return images in [-1, 1] as bytes, rounded, and clipped where they leave the range.
+    """Return images in [-1, 1] as bytes, rounded and clipped to the range.
 
     Raises:
         NonFiniteError: A number is NaN or infinite.

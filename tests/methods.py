@@ -162,8 +162,8 @@ def documented(name: str, steps: int) -> int:
     formula = row.strip("| ").split("|")[-1].strip()
     formula = re.sub(r"(?<=[\w)]) (?=[\w(])", " * ", formula)
     sampler = SAMPLERS[name]
-    stretch = sampler.stretches[0] if name == "restart" else sampler
-    values = {"N": steps, "k": getattr(stretch, "k", None), "M": stretch.steps}
+    interval = sampler.intervals[0] if name == "restart" else sampler
+    values = {"N": steps, "k": getattr(interval, "k", None), "M": interval.steps}
     return int(eval(formula, {}, values))
 
 
@@ -174,10 +174,10 @@ def scaled(name: str, c: float) -> Sampler:
         return replace(sampler, epsilon=sampler.epsilon * c**2)
     if name == "restart":
         wider = (
-            replace(stretch, sigma_min=stretch.sigma_min * c, sigma_max=stretch.sigma_max * c)
-            for stretch in sampler.stretches
+            replace(interval, sigma_min=interval.sigma_min * c, sigma_max=interval.sigma_max * c)
+            for interval in sampler.intervals
         )
-        return replace(sampler, stretches=tuple(wider))
+        return replace(sampler, intervals=tuple(wider))
     if name == "sa_solver":
         low, high = sampler.window
         return replace(sampler, window=(low * c, high * c))

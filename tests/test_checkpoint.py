@@ -429,7 +429,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match="No space left on device; what was there before"):
+    with pytest.raises(CheckpointError, match="No space left on device; an older file there"):
         checkpoint.save_step(tmp_path, 2, {"x": torch.ones(2)}, {}, keep=2)
     path, tensors, _ = checkpoint.latest(tmp_path)
     assert path.name == "step-00000001.safetensors"
@@ -470,7 +470,7 @@ def test_a_disk_that_was_away_for_a_moment_is_tried_once_more(tmp_path, monkeypa
 @pytest.mark.parametrize("errors", [[errno.EIO, errno.EIO], [errno.ENOSPC], [errno.EROFS]])
 def test_a_disk_that_stays_away_or_is_full_is_an_error(tmp_path, monkeypatch, errors):
     calls = failing(monkeypatch, "replace", errors)
-    with pytest.raises(CheckpointError, match=f"{os.strerror(errors[-1])}; what was there"):
+    with pytest.raises(CheckpointError, match=f"{os.strerror(errors[-1])}; an older file"):
         checkpoint.write_json(tmp_path / "a.json", {"a": 1})
     assert len(calls) == len(errors)
     assert list(tmp_path.iterdir()) == []

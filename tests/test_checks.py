@@ -30,7 +30,7 @@ from scoresde.likelihood import LogProb, elbo, sample_with_log_prob
 from scoresde.nn import MLP
 from scoresde.noise import Noise
 from scoresde.objectives import dsm_floor
-from scoresde.samplers import DPMSolverPP, Stretch
+from scoresde.samplers import DPMSolverPP, RestartInterval
 from scoresde.sde import BetaLadder, LogNormal, Stratified
 from scoresde.targets import Gaussian
 
@@ -86,7 +86,7 @@ def numbers(owner):
 
 @pytest.mark.parametrize("wrong", ["a", None, [1.0], (1, 2), 1j, torch.tensor(1.0)], ids=repr)
 def test_no_field_that_is_a_number_takes_anything_else(wrong):
-    for owner in (*ALL.values(), *SDES.values(), Stretch()):
+    for owner in (*ALL.values(), *SDES.values(), RestartInterval()):
         for name in numbers(owner):
             with pytest.raises(ScoreSDEError, match=name):
                 replace(owner, **{name: wrong})

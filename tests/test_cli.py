@@ -418,7 +418,7 @@ def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_pat
     assert rows["set aside"].endswith("damaged when the run was taken up again")
     assert rows["ema/sigma-0.1"].endswith(", of a newer scoresde")
     assert rows["log"].endswith("1 row, DAMAGED")
-    assert "checkpoints beside it can write it again" in found.err
+    assert "written again from the checkpoints beside it" in found.err
     assert train(tmp_path, "--save-every", "1", steps=2) == 0  # as it says
     assert different(tmp_path / "model.safetensors", tmp_path / "model.safetensors") == []
 
@@ -439,7 +439,7 @@ def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "holds no model, for there is no file "),
+        (lambda path: path.unlink(), "holds no model, since there is no file "),
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), " is truncated: it has "),
         (lambda path: edited(path, -9), " is damaged: its SHA-256 is "),
         (lambda path: path.write_bytes(b"\x80\x04K\x01."), " is a pickle, which can run any code"),

@@ -289,7 +289,7 @@ def test_wrong_options_of_edit_are_told_in_one_line(
 
 def test_a_pipe_is_no_file_of_conditions(files):
     os.mkfifo("pipe.npy")
-    with pytest.raises(DataError, match=r"cannot read pipe\.npy: .*it is no file, but a pipe"):
+    with pytest.raises(DataError, match=r"cannot read pipe\.npy: .*it is a pipe"):
         Given.of(Takes(), 4, ["y=pipe.npy"])
 
 

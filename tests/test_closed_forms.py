@@ -252,7 +252,7 @@ def test_a_prior_of_its_own_is_that_of_data_of_some_variance(sde, std):
     if 0 < var < 1e4:
         assert float(altered(sde, **change).prior().var) == pytest.approx(std**2)
     else:
-        with pytest.raises(InvalidValueError, match="prior_std of Mine is that of no data"):
+        with pytest.raises(InvalidValueError, match="prior_std of Mine is not the std of any"):
             altered(sde, **change)
 
 

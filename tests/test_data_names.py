@@ -71,7 +71,7 @@ def test_names_do_not_change_whether_two_declarations_are_equal():
 
 @pytest.mark.parametrize("names", [("a",), ("a", "a"), ("a", "b", "c")])
 def test_as_many_names_as_classes_each_another_one(names):
-    with pytest.raises(InvalidValueError, match="2 classes have as many names"):
+    with pytest.raises(InvalidValueError, match="2 classes need 2 different names"):
         Classes(2, names)
 
 

@@ -185,9 +185,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(two):
 def test_processes_with_other_arguments_are_refused_by_name(two):
     ends = [end["other_arguments"] for end in two[1]]
     for end in ends:
-        assert end.startswith(
-            "InvalidValueError: process 1 was given something else than process 0"
-        )
+        assert end.startswith("InvalidValueError: process 1 has other arguments than process 0")
     assert ends[1].endswith("with the same arguments: lr is 0.002 here and 0.001 there")
 
 

@@ -141,9 +141,9 @@ def test_the_name_of_a_file_that_is_written_cannot_be_guessed(tmp_path, monkeypa
 def test_what_is_no_file_is_neither_replaced_nor_waited_for(tmp_path, make_it):
     path = tmp_path / "a.json"
     make_it(path)
-    with pytest.raises(CheckpointError, match=r"cannot write .* (no file, but a pipe|a directory)"):
+    with pytest.raises(CheckpointError, match=r"cannot write .* (it is a pipe|a directory)"):
         checkpoint.write_json(path, {})
-    with pytest.raises(CheckpointError, match=r"cannot read .* (no file, but a pipe|a directory)"):
+    with pytest.raises(CheckpointError, match=r"cannot read .* (it is a pipe|a directory)"):
         checkpoint.read_json(path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
@@ -218,7 +218,7 @@ def test_a_lock_that_is_no_file_of_its_own_is_refused(tmp_path, how):
         (os.mkdir if how == "folder" else os.mkfifo)(path)
     else:
         plant(how, path, target)
-    with pytest.raises(CheckpointError, match=r"\.lock is a link, or no file"):
+    with pytest.raises(CheckpointError, match=r"\.lock is a link or no regular file"):
         begin(tmp_path / "run")
     assert target.read_text() == "dear"
 
@@ -413,7 +413,7 @@ def test_a_disk_that_knows_no_locks_is_warned_of_and_keeps_out_this_process(tmp_
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.warns(RuntimeWarning, match="knows no locks; see to it that no other process"):
+    with pytest.warns(RuntimeWarning, match="has no locks; make sure that no other process"):
         trainer = begin(tmp_path)
     trainer.score.net.register_forward_hook(lambda *_: refused.append(refusal(tmp_path)))
     refused: list[str] = []
@@ -467,7 +467,7 @@ def test_a_socket_in_the_place_of_the_lock_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
     with socket.socket(socket.AF_UNIX) as planted:
         planted.bind(".lock")
-        with pytest.raises(CheckpointError, match="is a link, or no file"):
+        with pytest.raises(CheckpointError, match="is a link or no regular file"):
             Lock(tmp_path).take()
 
 

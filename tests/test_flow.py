@@ -26,7 +26,7 @@ from scoresde.samplers import (
     ConsistentAnnealed,
     Heun,
     Restart,
-    Stretch,
+    RestartInterval,
 )
 from scoresde.samplers.flow.adams import adams_bashforth
 from scoresde.sde import EDMSDE, VESDE, VPSDE, BetaLadder, FlowSDE, NCSNLadder, SubVPSDE
@@ -377,7 +377,7 @@ def test_restarts_contract_what_was_wrong_before_them():
     assert 0.1 < once < 0.3
     slopes = []
     for k in (0, 1, 3):
-        sampler = Restart(stretches=(Stretch(0.1, 1.0, k, 60),))
+        sampler = Restart(intervals=(RestartInterval(0.1, 1.0, k, 60),))
         slopes.append(affine(lambda x, z, m=sampler: last(m, sde.reverse(score), x, times, z)).a)
     assert_close(slopes[1] / slopes[0], once, rtol=1e-3, atol=0)
     assert_close(slopes[2] / slopes[0], once**3, rtol=3e-3, atol=0)
@@ -392,7 +392,7 @@ def test_restarts_keep_the_law_at_the_order_of_their_sampler(sde):
     for n in (10, 20, 40, 80):
         times = sde.times(4 * n, spacing="log_snr")
         (mean, var), (m, v) = (
-            run(Restart(stretches=(Stretch(steps=n),)), score, times),
+            run(Restart(intervals=(RestartInterval(steps=n),)), score, times),
             law(score, times[-1]),
         )
         errors.append(float(torch.cat([var - v, mean - m]).abs().max()) * n**2)
@@ -406,13 +406,13 @@ def test_restarts_go_up_where_they_should_and_cost_what_they_say(data, steps, lo
     steps = min(steps, sde.levels - 1) if sde.levels else steps
     score, times, asked = gaussian(sde, 0.0, 0.5), sde.times(steps), []
     rsde = sde.reverse(lambda x, t: asked.append(float(t[0])) or score(x, t))
-    sampler = Restart(DDIM(), (Stretch(low, low * factor),))
+    sampler = Restart(DDIM(), (RestartInterval(low, low * factor),))
     x = torch.ones(2, 1, dtype=torch.float64)
     states = list(sampler.trajectory(rsde, x, times, Noise.of(0, 2)))
     assert torch.equal(torch.stack([state.t for state in states]), times[1:])
     assert states[-1].nfe == steps + 6
     assert sampler.steps_for(steps + 6) == steps
-    # one way down, two passes over the stretch, and the rest of the way
+    # one way down, two passes over the interval, and the rest of the way
     ups = [i for i, (t, s) in enumerate(pairwise(asked), 1) if s >= t]
     assert len(ups) == 2
     first, second = (asked[i : i + 3] for i in ups)
@@ -430,7 +430,7 @@ def test_a_stretch_is_gone_down_on_the_grid_of_karras():
     sde, asked = VPSDE(), []
     score = gaussian(sde, 0.0, 0.5)
     rsde = sde.reverse(lambda x, t: asked.append(t[0]) or score(x, t))
-    sampler = Restart(DDIM(), (Stretch(0.1, 2.0, k=1, steps=5),))
+    sampler = Restart(DDIM(), (RestartInterval(0.1, 2.0, k=1, steps=5),))
     x = torch.ones(1, 1, dtype=torch.float64)
     times = sde.time(-2 * torch.tensor([4.0, 1.0, 0.1, 0.05], dtype=torch.float64).log())
     list(sampler.trajectory(rsde, x, times, Noise.of(0, 1)))
@@ -443,8 +443,8 @@ def test_several_stretches_are_gone_over_each_at_its_end():
     sde, asked = EDMSDE(), []
     score, times = gaussian(sde, 0.0, 0.5), sde.times(18)
     rsde = sde.reverse(lambda x, t: asked.append(float(t[0])) or score(x, t))
-    low, high = Stretch(0.06, 0.3, k=3, steps=2), Stretch(1.0, 2.0, k=1, steps=4)
-    other = Stretch(1.0, 3.0, k=2, steps=1)
+    low, high = RestartInterval(0.06, 0.3, k=3, steps=2), RestartInterval(1.0, 2.0, k=1, steps=4)
+    other = RestartInterval(1.0, 3.0, k=2, steps=1)
     sampler = Restart(DDIM(), (low, high, other))
     x = torch.ones(2, 1, dtype=torch.float64)
     states = list(sampler.trajectory(rsde, x, times, Noise.of(0, 2)))
@@ -455,9 +455,9 @@ def test_several_stretches_are_gone_over_each_at_its_end():
     assert tops == pytest.approx([2.0, 3.0, 3.0, 0.3, 0.3, 0.3])
     # no draw serves twice, and the law is kept
     sampler = replace(
-        sampler, sampler=Heun(), stretches=(low, replace(low, k=1), replace(high, k=2))
+        sampler, sampler=Heun(), intervals=(low, replace(low, k=1), replace(high, k=2))
     )
-    sampler = replace(sampler, stretches=tuple(replace(s, steps=40) for s in sampler.stretches))
+    sampler = replace(sampler, intervals=tuple(replace(s, steps=40) for s in sampler.intervals))
     (mean, var), (m, v) = run(sampler, score, sde.times(80)), law(score, times[-1])
     assert_close(var, v, rtol=3e-3, atol=0)
     assert_close(mean, m, rtol=1e-9, atol=1e-9)
@@ -480,9 +480,9 @@ class Asked:
 def test_no_number_serves_two_stretches_two_passes_or_the_way_down():
     sde, record = EDMSDE(), []
     rsde, times = sde.reverse(gaussian(sde, 0.0, 0.5)), sde.times(8)
-    stretch = Stretch(0.1, 1.0, k=2, steps=2)
+    interval = RestartInterval(0.1, 1.0, k=2, steps=2)
     x, noise = torch.ones(2, 1, dtype=torch.float64), Asked(Noise.of(0, 2), record)
-    last(Restart(DDIM(eta=1.0), (stretch, stretch)), rsde, x, times, noise)
+    last(Restart(DDIM(eta=1.0), (interval, interval)), rsde, x, times, noise)
     assert len(record) == len(set(record)) == 8 + 2 * 2 * (1 + 2)
     numbers = [Noise.of(0, 2) for _ in record]
     for i, (path, t, k) in enumerate(record):
@@ -501,7 +501,7 @@ def test_no_restart_is_the_sampler_itself():
     sde = VPSDE()
     rsde, x = sde.reverse(gaussian(sde, 0.3, 0.5)), torch.ones(2, 1, dtype=torch.float64)
     one, two = (
-        last(m, rsde, x, sde.times(9), Noise.of(0, 2)) for m in (Restart(stretches=()), Heun())
+        last(m, rsde, x, sde.times(9), Noise.of(0, 2)) for m in (Restart(intervals=()), Heun())
     )
     assert torch.equal(one, two)
 

@@ -173,7 +173,7 @@ SINGULAR = {
         r"g\^2 / alpha\^2 .* t = 0.7:",
     ),
     "nan": (lambda t: (t - 0.25).sqrt(), lambda t: 1.0, {}, "f of Given cannot be integrated"),
-    "noise": (lambda t: torch.sin(1e9 * t), lambda t: 1.0, {}, "no smooth function"),
+    "noise": (lambda t: torch.sin(1e9 * t), lambda t: 1.0, {}, "not smooth"),
     "negative": (lambda t: 0.0, lambda t: 0.5 - t, {}, r"g\^2 of Given is negative at t = 0\.5"),
     "start": (
         lambda t: 0.0,

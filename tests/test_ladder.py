@@ -328,7 +328,7 @@ BAD = {
     "eps": (lambda: NCSNLadder((0.1, 1.0), eps=0.1), "ends at its first level, eps = 0; got 0.1"),
     "beta of 1": (
         lambda: BetaLadder([0.1, 1.0]),
-        r"lie in \(0, 1\), but betas\[1\] = 1.0: at 1 a step leaves nothing of the data.*"
+        r"lie in \(0, 1\), but betas\[1\] = 1.0: at 1 a step removes all signal.*"
         r"clip the table.*got \(0.1, 1.0\)",
     ),
     "beta of 0": (lambda: BetaLadder([0.0, 0.5]), r"lie in \(0, 1\), but betas\[0\] = 0.0"),

@@ -44,9 +44,9 @@ from scoresde.likelihood import (
 )
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.heat import to_data
-from scoresde.likelihood.prior import End
+from scoresde.likelihood.prior import LawAtEnd
 from scoresde.likelihood.result import half_width
-from scoresde.likelihood.trace import Exact
+from scoresde.likelihood.trace import ExactTrace
 from scoresde.nn import MLP
 from scoresde.ode import Tolerance, solve
 from scoresde.sde.coordinates import angle, scale
@@ -183,7 +183,7 @@ def test_the_score_that_is_no_gradient_shows_in_the_prior():
     assert (plain.parts["prior"] < 1e-6).all()
     assert (turned.parts["prior"] > 1e-4).all()
     # so do the constants of the two
-    end, errors = End.of(sde, MIXTURE.moments(), x, 0), []
+    end, errors = LawAtEnd.of(sde, MIXTURE.moments(), x, 0), []
     for by in (0.0, 1.0):
         rsde = sde.reverse(lambda x, t, by=by: MIXTURE.score(x, sde, t) + by * x @ turn)
         errors.append(float(end.constant(rsde, DOUBLE)[1]))
@@ -203,9 +203,9 @@ def test_the_constant_of_the_prior_is_that_of_each_condition():
 
     scale = torch.tensor([0.5, 1.0, 3.0], dtype=DOUBLE)
     known = dict(condition={"scale": scale}, moments=Moments(0.0, var=1.0))
-    with pytest.warns(UserWarning, match="or is that unsure"):
+    with pytest.warns(UserWarning, match="or is uncertain by as much"):
         found = log_prob(score, sde, x, **known)
-    with pytest.warns(UserWarning, match="or is that unsure"):
+    with pytest.warns(UserWarning, match="or is uncertain by as much"):
         halved = log_prob(score, sde, x, batch_size=2, **known)
     exact = torch.cat(
         [Moments(0.0, var=float(a) ** 2).log_prob(x[i : i + 1]) for i, a in enumerate(scale)]
@@ -261,7 +261,9 @@ def test_the_bar_of_the_way_to_the_data_holds_where_its_terms_cancel(std):
     for target in (modes, Gaussian([0.0, 0.0, 1.0], std=[width, 1.0, 1.0])):
         x = draws(target, 200)
         tail = x + 5 * width * torch.randn(x.shape, dtype=DOUBLE, generator=gen())
-        way = Flow(target.at(sde), sde, None, None, DOUBLE, Exact(), Tolerance(1e-5, 1e-5, 100))
+        way = Flow(
+            target.at(sde), sde, None, None, DOUBLE, ExactTrace(), Tolerance(1e-5, 1e-5, 100)
+        )
         for points in (x, tail):
             correction, error, _ = to_data(way, points, at)
             value = target.log_prob(alpha * points, sde, sde.eps) + correction[0]
@@ -397,7 +399,7 @@ def test_the_solvers_error_is_1_5_times_the_difference_and_3_tenths_of_the_estim
 
     plain, loose = found(1e-5, "estimate"), found(1e-3, "estimate")
     looser = Tolerance(1e-3, 1e-3)
-    monkeypatch.setattr(Flow, "rougher", lambda own: replace(own, solver=looser))
+    monkeypatch.setattr(Flow, "at_lower_accuracy", lambda own: replace(own, solver=looser))
     full = found(1e-5, "full").parts["solver"]
     estimate = plain.parts["solver"]
     assert_close(full, 1.5 * (loose.value - plain.value).abs() + 0.3 * estimate, rtol=1e-4, atol=0)
@@ -862,12 +864,12 @@ def test_levels_that_are_not_dequantised_have_no_bits(levels, shape):
         assert bits_per_dim(found, spread, data_transform=transform).isfinite().all()
         at_their_middle = (transform.origin + transform.cell * (y + 0.5)).float()
         for x in (at_their_middle, at_their_middle - transform.cell / 2):
-            with pytest.raises(InvalidValueError, match="the data are levels, not spread"):
+            with pytest.raises(InvalidValueError, match="the data are quantised, not spread"):
                 bits_per_dim(found, x, data_transform=transform)
         with pytest.raises(InvalidValueError, match=r"the data go from .*declare the transform"):
             bits_per_dim(found, 10 + spread, data_transform=transform)
     if spread[0].numel() * len(y) >= 32:  # of another transform, one sees that they come again
-        with pytest.raises(InvalidValueError, match="the data are levels, not spread"):
+        with pytest.raises(InvalidValueError, match="the data are quantised, not spread"):
             bits_per_dim(found, (y / 3.7 / levels).float(), data_transform=transform)
 
 
@@ -890,7 +892,7 @@ def test_the_transform_of_a_model_says_which_levels_its_data_had(levels, low, ge
     assert torch.equal(spread.level(transform.forward(y + low)).long(), y)
     # a draw from the cell of a level is nearest to that level
     assert torch.equal(transform.restore(spread(y, generator=generator)).long(), y + low)
-    with pytest.raises(InvalidValueError, match=f"not made of {levels} levels"):
+    with pytest.raises(InvalidValueError, match=f"not quantised to {levels} levels"):
         spread.level(transform.forward(y + low + 0.3))
     with pytest.raises(InvalidValueError, match="the data are continuous"):
         Dequantization.of(Range(0, 1))
@@ -1027,7 +1029,7 @@ def test_a_network_of_levels_warns_that_it_is_asked_between_them_and_a_formula_d
     ladder = VESDE(levels=12)
     x = torch.zeros(2, 2)
     model = ScoreModel(MLP(2, hidden=(8,)), ladder, (2,))
-    between = "belongs to 12 levels, between which nobody taught it"
+    between = "belongs to 12 levels, was not trained between them"
     for ask in (log_prob, encode, partial(elbo, draws=1)):
         with pytest.warns(UserWarning, match=between):
             ask(model, ladder, x)

@@ -55,11 +55,11 @@ def known():
 
 @given(pilots())
 def test_features_have_the_measured_covariance_as_inner_products(p):
-    unseen = Pilot(p.levels, p.factor, p.moments, p.nfe, unseen=0.0)
-    features = unseen.features(p.levels)
+    unseen = Pilot(p.ell, p.factor, p.moments, p.nfe, unseen=0.0)
+    features = unseen.features(p.ell)
     assert_close(features @ features.T, p.factor.T @ p.factor, rtol=1e-9, atol=1e-12)
     # beyond the measured levels nothing changes
-    outside = unseen.features(torch.stack((p.levels[0] - 5, p.levels[-1] + 5)))
+    outside = unseen.features(torch.stack((p.ell[0] - 5, p.ell[-1] + 5)))
     assert_close(outside, features[[0, -1]])
 
 
@@ -75,10 +75,8 @@ FADES = st.sampled_from([0.0, 0.18, 2.0])
 
 @given(pilots(), FADES, st.data())
 def test_a_level_among_the_nodes_is_predicted_by_its_own_value(p, fade, data):
-    nodes = data.draw(
-        st.lists(st.integers(0, len(p.levels) - 1), min_size=1, max_size=4, unique=True)
-    )
-    nodes = p.levels[nodes]
+    nodes = data.draw(st.lists(st.integers(0, len(p.ell) - 1), min_size=1, max_size=4, unique=True))
+    nodes = p.ell[nodes]
     # up to the share of rounding
     own = torch.eye(len(nodes), dtype=DTYPE)
     assert_close(p.predict(nodes, nodes, fade), own, rtol=0, atol=1e-3)
@@ -86,7 +84,7 @@ def test_a_level_among_the_nodes_is_predicted_by_its_own_value(p, fade, data):
 
 @given(pilots(), FADES, generators(), st.integers(1, 5))
 def test_other_weights_have_a_larger_error_under_the_covariance(p, fade, generator, m):
-    low, high = p.levels[0], p.levels[-1]
+    low, high = p.ell[0], p.ell[-1]
     nodes, at = (
         low + (high - low) * torch.rand(k, generator=generator, dtype=DTYPE) for k in (m, 3)
     )
@@ -122,7 +120,7 @@ def test_weights_reproduce_cubics_in_the_limit_of_small_steps(variance):
 def test_the_default_pilot_is_the_mean_over_gaussians_of_all_variances(c):
     """What their denoisers leave of N(0, c) along the flow, which keeps x / sqrt(v + rho^2)."""
     p, sde = Pilot.prior(-3.0, 2.0, c), EDMSDE()
-    rho = torch.exp(-p.levels)
+    rho = torch.exp(-p.ell)
     residuals = []
     for v in (c * torch.logspace(-4, 1, 24, dtype=DTYPE)).tolist():
         x = (v + rho**2).sqrt()[:, None]
@@ -178,7 +176,7 @@ def test_a_pilot_counts_its_evaluations_and_repeats_under_every_sde(name):
     sde = SDES[name]
     score = Counted(MIXTURE.at(sde))
     p = pilot(score, sde, shape=(2,), n=4, steps=9)
-    assert score.calls == p.nfe == len(p.levels) == min(10, sde.levels or 10)
+    assert score.calls == p.nfe == len(p.ell) == min(10, sde.levels or 10)
     again = pilot(score, sde, shape=(2,), n=4, steps=9)
     other = pilot(score, sde, shape=(2,), n=4, steps=9, seed=1)
     assert torch.equal(again.factor, p.factor)
@@ -201,7 +199,7 @@ def test_a_model_and_its_condition_are_evaluated_together():
     p = pilot(Shifted(sde), sde, n=8, condition={"to": to}, moments=Moments(0.0, var=0.5))
     assert p.factor.isfinite().all()
     # the residual of N(to, c) less N(0, c): to * rho^2 / (c + rho^2)
-    rho2 = torch.exp(-2 * p.levels)
+    rho2 = torch.exp(-2 * p.ell)
     kernel = rho2 / (0.5 + rho2)
     expected = float(to.double().square().mean()) * kernel[:, None] * kernel
     assert_close(p.factor.T @ p.factor, expected, rtol=1e-3, atol=1e-5)
@@ -228,7 +226,7 @@ def test_moments_that_nobody_knows_are_read_from_the_run(sde):
 def test_a_last_level_without_noise_is_allowed():
     sde = EDMSDE(eps=0.0)
     p = pilot(MIXTURE.at(sde), sde)
-    assert p.levels.isfinite().all()
+    assert p.ell.isfinite().all()
     out = sample(MIXTURE.at(sde), sde, Fast(pilot=p), n=4, steps=8, seed=0, denoise=False)
     assert out.isfinite().all()
 
@@ -270,7 +268,7 @@ def test_the_grid_of_fast_goes_from_end_to_end_and_down(data):
 def test_a_predicted_error_is_that_of_the_best_prediction_integrated_over_its_step(
     p, order, corrector, n
 ):
-    grid = torch.linspace(float(p.levels[0]), float(p.levels[-1]), n + 1, dtype=DTYPE)
+    grid = torch.linspace(float(p.ell[0]), float(p.ell[-1]), n + 1, dtype=DTYPE)
     expected = []
     for i in range(n):
         new = corrector > 0 and i < n - 1
@@ -402,7 +400,7 @@ def test_a_stored_model_has_the_whole_pilot(tmp_path):
     model.save_pretrained(tmp_path)
     found = ScoreModel.from_pretrained(tmp_path).pilot
     assert found.numbers() == {"nfe": 8, "unseen": 0.25, "growth": 0.5}
-    assert torch.equal(found.levels, levels)
+    assert torch.equal(found.ell, levels)
     assert torch.equal(found.factor, factor)
 
 
@@ -415,11 +413,11 @@ FACTOR = torch.ones(2, 8, dtype=DTYPE)
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: Pilot(LEVELS[:5], FACTOR[:, :5], STANDARD, 5), ShapeError, r"6 levels.*\(5,\)"),
+        (lambda: Pilot(LEVELS[:5], FACTOR[:, :5], STANDARD, 5), ShapeError, r"6 log-SNRs.*\(5,\)"),
         (lambda: Pilot(LEVELS, FACTOR[:, :5], STANDARD, 8), ShapeError, r"\(r, 8\).*\(2, 5\)"),
         (lambda: Pilot(LEVELS, math.nan * FACTOR, STANDARD, 8), NonFiniteError, "NaN"),
         (lambda: Pilot(LEVELS.flip(0), FACTOR, STANDARD, 8), InvalidValueError, "increase"),
-        (lambda: Pilot(LEVELS.float(), FACTOR, STANDARD, 8), InvalidTypeError, "levels.*float32"),
+        (lambda: Pilot(LEVELS.float(), FACTOR, STANDARD, 8), InvalidTypeError, "ell.*float32"),
         (
             lambda: Pilot(LEVELS, [[1.0]], STANDARD, 8),
             InvalidTypeError,

@@ -520,7 +520,9 @@ def test_a_ladder_shows_alpha_sigma_and_their_ratio_at_its_times(sde):
 
 def test_losses_stand_above_their_floor():
     rows = [(r, 2 / r, 1.5 / r, 3 / r) for r in (4.0, 1.0, 2.0)]
-    axes = plot.levels({"model": rows}, floor=[(r, 1 / r, 0, 0) for r in (1.0, 2.0, 4.0)]).axes[0]
+    axes = plot.loss_by_noise(
+        {"model": rows}, floor=[(r, 1 / r, 0, 0) for r in (1.0, 2.0, 4.0)]
+    ).axes[0]
     model, floor = (line.get_ydata() for line in axes.lines)
     np.testing.assert_allclose(model, [2, 1, 0.5])
     np.testing.assert_allclose(floor, model / 2)
@@ -592,7 +594,9 @@ FUNCTIONS = {
         [State(torch.tensor(t), normal(3, 1, 9) * t) for t in (1.0, 0.5)], title="x", ax=ax
     ),
     "ladder": lambda ax: plot.ladder(VPSDE(), ax=ax),
-    "levels": lambda ax: plot.levels({"a": [(1, 2, 1, 3), (2, 1, 0.5, 2)]}, title="x", ax=ax),
+    "loss_by_noise": lambda ax: plot.loss_by_noise(
+        {"a": [(1, 2, 1, 3), (2, 1, 0.5, 2)]}, title="x", ax=ax
+    ),
     "curve": lambda ax: plot.curve([3.0, 2.0], title="x", ax=ax),
     "bars": lambda ax: plot.bars({"a": {"b": (1, 0, 2)}, "c": {"b": (1, 0, 2)}}, title="x", ax=ax),
     "pareto": lambda ax: plot.pareto({"a": {"b": [(1, 2, 1, 3)]}, "c": {}}, ax=ax),
@@ -695,7 +699,7 @@ def run_of(*shapes):
         (lambda: plot.images(torch.zeros(2, 4)), ShapeError, r"\(N, C, H, W\).*got \(2, 4\)"),
         (lambda: plot.images(IMAGES[:0]), ShapeError, r"at least one number.*\(0, 1, 4, 4\)"),
         (lambda: plot.images({1, 2}), InvalidTypeError, "must be a tensor, an array, a list.*Data"),
-        (lambda: plot.samples("moons"), InvalidTypeError, r"got 'moons'; of a table or a file"),
+        (lambda: plot.samples("moons"), InvalidTypeError, r"got 'moons'; for a table or a file"),
         (lambda: plot.images(torch.zeros(9, 2, 50)), ShapeError, "signals of 2 channels"),
         (lambda: plot.images(IMAGES, labels="ab"), InvalidTypeError, "labels must be a sequence"),
         (lambda: plot.volumes({"a": IMAGES[None]}, labels=[1, 2]), ShapeError, "got 2 labels"),
@@ -733,7 +737,7 @@ def run_of(*shapes):
             "knows no SDE",
         ),
         (lambda: plot.ladder(VPSDE(), times=[2.0]), InvalidValueError, "2"),
-        (lambda: plot.levels({}), InvalidValueError, "nothing to show"),
+        (lambda: plot.loss_by_noise({}), InvalidValueError, "nothing to show"),
         (lambda: plot.curve([]), ShapeError, r"got shape \(0,\)"),
         (lambda: plot.curve(torch.ones(1, 1)), ShapeError, r"got shape \(1, 1\)"),
         (lambda: plot.curve([1.0, math.inf]), NonFiniteError, "values holds NaN or infinity"),
@@ -746,8 +750,12 @@ def run_of(*shapes):
         (lambda: plot.images(IMAGES, limits=(0.0, math.inf)), InvalidValueError, "finite"),
         (lambda: plot.points(POINTS, frame=[(0.0, 0.0)] * 2), InvalidValueError, "increase"),
         (lambda: plot.kind(5), InvalidTypeError, "event_shape"),
-        (lambda: plot.levels({"a": []}), ShapeError, "at least one point"),
-        (lambda: plot.levels({"a": [(0.0, 1.0, 1.0, 1.0)]}), InvalidValueError, "above 0, got 0"),
+        (lambda: plot.loss_by_noise({"a": []}), ShapeError, "at least one point"),
+        (
+            lambda: plot.loss_by_noise({"a": [(0.0, 1.0, 1.0, 1.0)]}),
+            InvalidValueError,
+            "above 0, got 0",
+        ),
         (lambda: plot.trajectory(run_of((3, 2), (3, 3))), ShapeError, "one shape"),
         (lambda: plot.strip(run_of((3, 2), (2, 2)), n=3), ShapeError, "one shape"),
         (lambda: plot.animate(run_of((3, 2), (3, 3)), "a.gif"), ShapeError, "one shape"),

@@ -181,9 +181,9 @@ def test_a_step_beyond_the_snapshots_is_refused(at):
         fit(steps(400, 50), Power(0.1), at)
     with pytest.raises(InvalidTypeError, match="target must be a Profile, got 0"):
         fit(steps(400, 50), 0.1, 400)
-    with pytest.raises(InvalidValueError, match="without an update"):
+    with pytest.raises(InvalidValueError, match="has no update yet"):
         fit([(Power(0.1), 0), (Power(0.1), 400)], Power(0.1), 400)
-    with pytest.raises(InvalidValueError, match="nothing is stored"):
+    with pytest.raises(InvalidValueError, match="no average is stored"):
         fit([], Power(0.1), 400)
 
 
@@ -294,7 +294,7 @@ def test_what_is_not_averaged_comes_from_the_next_snapshot(tmp_path):
 
 @pytest.mark.slow
 def test_of_very_many_snapshots_few_are_read_and_suffice(tmp_path, monkeypatch):
-    monkeypatch.setattr(posthoc, "_MOST", 40)
+    monkeypatch.setattr(posthoc, "_MAX_STEPS", 40)
     path = walk(200, 1000)
     (model,) = tracked(tmp_path, path, [Power(0.15)], every=2)
     found = reconstruct(tmp_path, Power(0.15))

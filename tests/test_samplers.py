@@ -47,10 +47,10 @@ from scoresde.samplers import (
     Heun,
     Langevin,
     Restart,
+    RestartInterval,
     ReverseDiffusion,
     Sampler,
     ScaledLangevin,
-    Stretch,
 )
 from scoresde.sde import (
     EDMSDE,
@@ -1088,11 +1088,14 @@ def test_every_exported_sampler_is_tested_here():
         (lambda: IPNDM(2.5), "order of IPNDM must be an integer, got 2.5"),
         (lambda: ConsistentAnnealed(0.0), r"kappa must lie in \(0, 1\], got 0.0"),
         (
-            lambda: Stretch(sigma_min=0.0),
+            lambda: RestartInterval(sigma_min=0.0),
             "need 0 < sigma_min < sigma_max, finite, got sigma_m",
         ),
-        (lambda: Stretch(sigma_max=math.inf), "finite, got sigma_min = 0.06, sigma_max = inf"),
-        (lambda: Stretch(steps=0), "steps must be an integer >= 1, got 0"),
+        (
+            lambda: RestartInterval(sigma_max=math.inf),
+            "finite, got sigma_min = 0.06, sigma_max = inf",
+        ),
+        (lambda: RestartInterval(steps=0), "steps must be an integer >= 1, got 0"),
     ],
 )
 def test_impossible_hyperparameters_are_refused(make, message):

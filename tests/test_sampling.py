@@ -299,7 +299,7 @@ def test_evaluations_are_per_sample_and_do_not_add_up_over_chunks():
 def test_the_grid_goes_from_T_to_eps_exactly_and_the_score_is_asked_within_it(name, sde):
     score = Counted(DIAGONAL.at(sde))
     if SAMPLERS[name].between and sde.levels:
-        with pytest.raises(InvalidValueError, match="asks the score between the times of its grid"):
+        with pytest.raises(InvalidValueError, match="evaluates the score between the times"):
             trajectory(score, sde, name, steps=8, seed=0)
         return
     states = list(trajectory(score, sde, name, shape=(3,), steps=8, seed=0, dtype=torch.float64))
@@ -744,7 +744,7 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(model=None), InvalidTypeError, "score must be a callable, got None"),
         (dict(sde=VPSDE), InvalidTypeError, r"sde must be an SDE or None, got <class"),
         (dict(sde="vp"), InvalidTypeError, "is an SDE; write sampler='vp'"),
-        (dict(shape=None), InvalidValueError, "does not know its event shape; give shape="),
+        (dict(shape=None), InvalidValueError, "is unknown for this score; give shape="),
         (dict(shape=2), InvalidTypeError, "shape must be a sequence of integers or None, got 2"),
         (dict(shape=(-1,)), InvalidValueError, "each side of shape must be an integer >= 0"),
         (dict(model=DIAGONAL.at(SDE)), ShapeError, r"the score says \(3,\), shape= says \(2,\)"),
@@ -767,8 +767,8 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(batch_size=2.0), InvalidValueError, "batch_size must be an integer >= 1, got 2.0"),
         (dict(steps=0), InvalidValueError, "steps must be at least 1 and below .*, got 0"),
         (dict(steps=1.5), InvalidTypeError, "steps must be an integer or None, got 1.5"),
-        (dict(steps=None, nfe=2), InvalidValueError, r"nfe = 2 does not pay for one step of PC\("),
-        (dict(steps=None, nfe=0), InvalidValueError, "nfe = 0 does not pay for one step"),
+        (dict(steps=None, nfe=2), InvalidValueError, r"nfe = 2 is too few for one step of PC\("),
+        (dict(steps=None, nfe=0), InvalidValueError, "nfe = 0 is too few for one step"),
         (dict(steps=None, nfe=9.0), InvalidTypeError, "nfe must be an integer or None, got 9.0"),
         (dict(steps=None, nfe="9"), InvalidTypeError, "nfe must be an integer or None, got '9'"),
         (dict(steps=9, sde=VESDE(levels=9)), InvalidValueError, "levels=9; use at most 8 steps"),
@@ -886,7 +886,7 @@ def test_samples_that_overflow_in_the_last_step_are_refused(denoise):
 
     times = [1.0, 0.0] if not denoise else [1.0]
     with pytest.raises(
-        NonFiniteError, match=r"the last step left NaN or infinity in samples \[0\]"
+        NonFiniteError, match=r"the last step gave NaN or infinity in samples \[0\]"
     ):
         sample(score, VESDE(), "reverse_diffusion" if not denoise else PC(), shape=(2,), seed=0,
                times=times, denoise=denoise)  # fmt: skip

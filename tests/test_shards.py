@@ -150,7 +150,7 @@ def test_shards_of_two_commands_are_never_joined(tmp_path, tensors, asked, numbe
     shards = Shards(tmp_path, 8, 4)
     shards.draw(Drawing(), SEED)
     checkpoint.save_tensors(shards.path(number), tensors, {"request": asked})
-    with pytest.raises(CheckpointError, match="does not go with"):
+    with pytest.raises(CheckpointError, match="does not fit"):
         shards.joined()
 
 

@@ -33,7 +33,7 @@ from scoresde import (
 from scoresde.audit import audit
 from scoresde.noise import seeds_of
 from scoresde.objectives import LOSSES, LearnedWeight
-from scoresde.precision import as_asked, full_precision
+from scoresde.precision import full_precision, in_user_settings
 from scoresde.score import evaluating, modules
 
 SDE = VPSDE()
@@ -348,14 +348,14 @@ def test_blocks_of_precision_nest():
     def dtype():
         return (X @ ROOT).dtype
 
-    assert as_asked(dtype) == torch.float32
+    assert in_user_settings(dtype) == torch.float32
     with torch.autocast("cpu", torch.bfloat16), full_precision():
         assert dtype() == torch.float32
         with full_precision():
-            assert as_asked(dtype) == torch.bfloat16
-        assert as_asked(lambda: as_asked(dtype)) == torch.bfloat16
+            assert in_user_settings(dtype) == torch.bfloat16
+        assert in_user_settings(lambda: in_user_settings(dtype)) == torch.bfloat16
         with pytest.raises(ZeroDivisionError):
-            as_asked(lambda: 1 / 0)
+            in_user_settings(lambda: 1 / 0)
         assert dtype() == torch.float32
     assert dtype() == torch.float32
 

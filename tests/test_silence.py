@@ -263,7 +263,7 @@ class Learnt:
     ],
 )
 def test_a_score_of_levels_is_not_asked_between_them_without_a_word(call):
-    with pytest.warns(UserWarning, match="the score belongs to 5 levels, between which"):
+    with pytest.warns(UserWarning, match="the score belongs to 5 levels, was not trained between"):
         call()
 
 
@@ -419,9 +419,9 @@ def test_no_distance_is_one_from_bytes_to_other_numbers(distance):
     ("samplers", "options", "message"),
     [
         (["em", "pc"], {}, "takes samplers without noise, and leaves out em, pc"),
-        ([], {}, "nobody to compare"),
-        ({}, dict(by="law"), "nobody to compare"),
-        (["heun"], dict(budgets=(2,)), "no budget of 2 evaluations pays for a step of heun"),
+        ([], {}, "no sampler to compare"),
+        ({}, dict(by="law"), "no sampler to compare"),
+        (["heun"], dict(budgets=(2,)), "budgets of 2 evaluations are too small for a step of heun"),
     ],
 )
 def test_a_comparison_of_nobody_is_no_result(samplers, options, message):
@@ -472,6 +472,6 @@ def test_a_range_of_levels_has_no_level_for_a_nan():
 )
 def test_masked_numbers_are_not_taken_for_others(use):
     x = np.ma.array(np.full((3, 2), -999.0, np.float32), mask=np.eye(3, 2))
-    with pytest.raises(InvalidTypeError, match="masked numbers, which would be taken for others"):
+    with pytest.raises(InvalidTypeError, match="masked numbers, whose mask would be lost"):
         use(x)
     assert Data(np.ma.array(np.ones((3, 2), np.float32))).x.sum() == 6

@@ -24,7 +24,7 @@ from scoresde.sde import (
 
 every_spacing = st.sampled_from(
     [
-        spacings.Uniform(),
+        spacings.EqualSteps(),
         spacings.LogSNR(),
         spacings.Karras(),
         spacings.Karras(1.0),
@@ -141,7 +141,7 @@ def test_each_sde_declares_its_own_spacing():
     defaults = {name: SDES[name].spacing for name in continuous}
     assert defaults.pop("edm") == spacings.Karras(7.0)
     assert defaults.pop("flow") == spacings.LogSNR()
-    assert set(defaults.values()) == {spacings.Uniform()}
+    assert set(defaults.values()) == {spacings.EqualSteps()}
     for name in continuous:
         sde = SDES[name]
         assert torch.equal(sde.times(13), sde.times(13, spacing=sde.spacing))
@@ -351,17 +351,17 @@ BAD = {
     "a rho that overflows": (
         lambda: VPSDE().times(4, spacing=spacings.Karras(1e-3)),
         InvalidValueError,
-        r"Karras\(rho=0.001\) gives no 5 falling times from T = 1.0 to eps = 0.001",
+        r"Karras\(rho=0.001\) gives no 5 decreasing times from T = 1.0 to eps = 0.001",
     ),
     "a spacing that rises": (
         lambda: VPSDE().times(4, spacing=lambda sde, n: torch.linspace(0, 1, n + 1)),
         InvalidValueError,
-        "gives no 5 falling times",
+        "gives no 5 decreasing times",
     ),
     "a spacing of other steps": (
         lambda: VPSDE().times(4, spacing=lambda sde, n: torch.linspace(1, 0, n)),
         InvalidValueError,
-        "gives no 5 falling times",
+        "gives no 5 decreasing times",
     ),
     "a negative number of times": (
         lambda: VPSDE().sample_times(-1, generator=torch.Generator()),

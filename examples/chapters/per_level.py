@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import SDE
-from scoresde.sde.coordinates import network_level
+from scoresde.sde.coordinates import c_noise
 
 
 class PerLevel(nn.ModuleList):
@@ -16,7 +16,7 @@ class PerLevel(nn.ModuleList):
 
     def __init__(self, nets: Iterable[nn.Module], ladder: SDE) -> None:
         super().__init__(nets)
-        self.register_buffer("levels", network_level(ladder, ladder.times().flip(0)).float())
+        self.register_buffer("levels", c_noise(ladder, ladder.times().flip(0)).float())
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Return the outputs `(B, *)` of states `x` `(B, *)` at levels `c` `(B,)`."""

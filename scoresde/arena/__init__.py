@@ -1,4 +1,4 @@
-r"""The referee for samplers: exact problems, equal budgets, and errors with their intervals."""
+r"""Compare samplers on problems with known answers, at equal numbers of evaluations."""
 
 from scoresde.arena.contender import FAST, Contender, Informed, contenders
 from scoresde.arena.judges import LAW

@@ -1,4 +1,4 @@
-"""Who competes: anything that turns draws of p_T into samples on a budget of evaluations."""
+"""Define contenders, which turn draws of p_T into samples within a budget of evaluations."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _PILOT = 63
 Contender = Callable[["Problem", Tensor, int, int], tuple[Tensor, int] | None]
 r"""A function `(problem, x, budget, seed)` of draws `x` `(B, *)` of $p_T$.
 
-It returns $E[x_0 | x_\epsilon]$ at the $x_\epsilon$ that it comes to, `(B, *)`, and the evaluations
-of the score that each sample received, the last one included; or None, where the budget does not
-pay for a step, or for all that an adaptive method needs.
+It returns $E[x_0 | x_\epsilon]$ at the $x_\epsilon$ that it reaches, `(B, *)`, and the number of
+evaluations of the score for each sample, the last one included; or None, if the budget is too small
+for one step, or for an adaptive method.
 """
 
 
 @dataclass(frozen=True)
 class Own:
-    """A sampler of this package, run as `scoresde.trajectory` runs it."""
+    """Run a sampler of this package by `scoresde.trajectory`."""
 
     sampler: Sampler
 
@@ -45,7 +45,7 @@ class Own:
     def __call__(
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
-        """Return the samples and what they cost; `None` where the budget does not pay for them."""
+        """Return the samples and their evaluations, or None if the budget is too small."""
         return _run(self.sampler, problem, problem.score, problem.moments, x, budget, seed)
 
 
@@ -60,7 +60,7 @@ def _run(
     )
     try:
         *_, last = states
-    except ConvergenceError:  # an adaptive method stops there
+    except ConvergenceError:  # the budget is too small for an adaptive method
         return None
     assert last.denoised is not None
     return last.denoised, last.nfe
@@ -68,13 +68,13 @@ def _run(
 
 @dataclass(frozen=True)
 class Informed:
-    """The fast sampler, told as much of the data as is said here, and no more.
+    """Run the fast sampler with limited knowledge of the data.
 
     Args:
-        sampler: Its settings.
-        facts: "nothing"; "variance", the data's mean and one variance for all dimensions; or
-            "covariance", its mean and full covariance.
-        pilot: Whether a pilot run is made, once for each problem.
+        sampler: The sampler.
+        facts: The knowledge: "nothing"; "variance", the data's mean and one variance for all
+            dimensions; or "covariance", the mean and the full covariance.
+        pilot: Make a pilot run, once for each problem.
     """
 
     sampler: Fast
@@ -83,23 +83,23 @@ class Informed:
 
     @property
     def pilot_nfe(self) -> int:
-        """Return what the pilot run costs once, whatever is sampled after it."""
+        """Return the evaluations of the pilot run, which is made once."""
         return _PILOT + 1 if self.pilot else 0
 
     @torch.no_grad()
     def __call__(
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
-        """Return the samples and what they cost; `None` where the budget does not pay for them."""
-        moments = _told(problem, self.facts)
+        """Return the samples and their evaluations, or None if the budget is too small."""
+        moments = _known_moments(problem, self.facts)
         sampler = self.sampler
         if self.pilot:
             sampler = replace(sampler, pilot=_pilot(problem, moments))
-        return _run(sampler, problem, _Bare(problem.score), moments, x, budget, seed)
+        return _run(sampler, problem, _NoFacts(problem.score), moments, x, budget, seed)
 
 
-class _Bare:
-    """A score that tells nothing but its values."""
+class _NoFacts:
+    """Return the values of a score without its facts."""
 
     def __init__(self, score: Any) -> None:
         self._score = score
@@ -110,9 +110,9 @@ class _Bare:
         return score
 
 
-# Problems compare by identity, and so do moments: each set of facts has one pilot run.
+# Problems and moments compare by identity: there is one pilot run for each set of facts.
 @lru_cache(maxsize=256)
-def _told(problem: Problem, facts: str) -> Moments | None:
+def _known_moments(problem: Problem, facts: str) -> Moments | None:
     if facts == "nothing":
         return None
     if facts == "covariance":
@@ -123,7 +123,7 @@ def _told(problem: Problem, facts: str) -> Moments | None:
 @lru_cache(maxsize=256)
 def _pilot(problem: Problem, moments: Moments | None) -> Pilot:
     return measure(
-        _Bare(problem.score), problem.sde, shape=problem.shape, moments=moments, steps=_PILOT,
+        _NoFacts(problem.score), problem.sde, shape=problem.shape, moments=moments, steps=_PILOT,
         dtype=problem.dtype, progress=False,
     )  # fmt: skip
 
@@ -165,4 +165,4 @@ FAST: dict[str, Contender] = {
     "fast, no facts": Informed(Fast(), "nothing", pilot=False),
     "fast_sde": Informed(Fast(tau=0.3), "variance", pilot=True),
 }
-"""The fast sampler by what it is told; under its own name, the mean and one variance."""
+"""The fast sampler with different knowledge of the data; "fast" has the mean and one variance."""

@@ -1,12 +1,12 @@
-r"""How far from right samples are: one by one, against the exact flow map, or by their law.
+r"""Measure the errors of samples: against the exact flow map, or of their law.
 
-A deterministic sampler approximates the flow map, and is judged by the distance to it,
+The error of a deterministic sampler, which approximates the flow map, is the distance to it,
 
 $$ \frac{1}{s} \Big( \frac{1}{n D} \sum_i \| \hat x_i - D(x_{\epsilon, i}) \|^2 \Big)^{1/2} $$
 
 with $x_\epsilon$ the exact image of the same $x_T$, Tweedie's estimate D at its end, and s the
-scale of the data. A stochastic sampler can only be judged by the law of its samples: those of all
-rows and those of random halves, whose spread gives the intervals (`scoresde.metrics.resampling`).
+scale of the data. Of a stochastic sampler only the law of its samples can be compared: that of all
+samples, and of random halves, whose spread gives the intervals (`scoresde.metrics.resampling`).
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 __all__ = ["LAW", "flow_errors", "law_errors", "law_interval"]
 
 LAW = ("energy", "sliced", "modes", "spread", "mean", "cov")
-r"""What a law is judged by, each 0 for the exact law but for the noise of finitely many samples.
+r"""The errors of a law, each 0 for the exact law but for the noise of finitely many samples.
 
 - `energy`: the energy distance, over the data's scale;
 - `sliced`: the squared sliced Wasserstein distance, over the square of the scale;
 - `modes`: the total variation between the shares of the components;
-- `spread`: how far the spread about the component means is from the exact one, as the absolute
-  logarithm of the ratio of the root mean squares;
+- `spread`: the error of the spread about the component means, as the absolute logarithm of the
+  ratio of the root mean squares;
 - `mean`, `cov`: the errors of the mean, over the scale, and of the covariance, relative in the
   Frobenius norm.
 
-The first two are without bias and may be negative; the others are positive even for exact samples,
-as their noise floor shows.
+The first two are unbiased and may be negative; the others are positive even for exact samples, as
+their noise floor shows.
 """
 
-# Exact samples from which a law's facts are taken.
+# The number of exact samples from which shares, spread and covariance of a law are computed.
 _POOL = 2**14
 
 
 def flow_errors(problem: Problem, samples: Tensor, n: int, seed: int) -> Tensor:
-    """Mean squared errors `(n,)` of samples that began at `problem.start(n, seed)`, over s²."""
+    """Return mean squared errors `(n,)` of samples from `problem.start(n, seed)`, over s²."""
     gap = (samples.double() - _exact_ends(problem, n, seed)).reshape(n, -1)
     return gap.square().mean(1) / problem.scale**2
 
@@ -56,13 +56,13 @@ def flow_errors(problem: Problem, samples: Tensor, n: int, seed: int) -> Tensor:
 def law_errors(
     problem: Problem, samples: Tensor, seed: int, resamples: int = 0
 ) -> dict[str, Tensor]:
-    """Return the errors of `LAW` for samples `(n, *)`, against exact ones of the given seed.
+    """Return the errors of `LAW` for samples, against exact ones.
 
     Args:
-        problem: What was sampled from.
-        samples: `(n, *)`, n at least 2, or 4 for halves.
-        seed: The randomness of the exact samples, the directions and the halves.
-        resamples: How many random halves are judged besides all samples, 0 or at least 2.
+        problem: The problem.
+        samples: The samples `(n, *)`, n at least 2, or 4 for halves.
+        seed: The seed of the exact samples, the directions and the halves.
+        resamples: The number of random halves measured besides all samples, 0 or at least 2.
 
     Returns:
         For each measure the error of all samples, and those of the halves: `(1 + resamples,)`.
@@ -88,14 +88,14 @@ def law_errors(
 
 
 def law_interval(metric: str, runs: Sequence[Tensor], n: int) -> Estimate:
-    r"""Return the mean error of R runs, with the interval that the halves of all of them give.
+    r"""Return the mean error of R runs, with an interval from the halves of all of them.
 
     The spread of the mean is that of one run over $\sqrt R$.
 
     Args:
         metric: One of `LAW`.
-        runs: What `law_errors` found of it in each.
-        n: How many samples each had.
+        runs: The errors of each run in this metric, from `law_errors`.
+        n: The number of samples of each.
     """
     found = torch.stack([*runs])
     if not found.isfinite().all():
@@ -118,14 +118,14 @@ def _exact(problem: Problem, n: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _facts(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Shares of the modes, squared spread about their means, and covariance of exact samples."""
+    """Return shares of the modes, squared spread about them, and covariance of exact samples."""
     pool = problem.exact(_POOL, 0, part=2).flatten(1)
     kind, gap = _modes(problem, pool)
     return kind.mean(0), gap.mean(), _cov(pool)
 
 
 def _modes(problem: Problem, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each sample the component, `(n, K)`, one-hot, and the squared distance to its mean."""
+    """Return the component of each sample, one-hot `(n, K)`, and the squared distance to it."""
     target = problem.target
     assert target is not None
     k = target.assign(samples.reshape(len(samples), *problem.shape))

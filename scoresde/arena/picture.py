@@ -1,4 +1,4 @@
-"""The picture of a comparison: errors against evaluations, a panel for each problem."""
+"""Draw a comparison: errors against evaluations, a panel for each problem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["picture"]
 
 
 def picture(results: Results, metric: str | None, against: Collection[str]) -> Figure:
-    """Return the panels; the arguments and errors are those of `Results.plot`."""
+    """Return the figure; the arguments and errors are those of `Results.plot`."""
     chosen = results.metric_or_first(metric)
     groups = {name: [name] for name in results.samplers if name not in against}
     for name in against:
@@ -26,7 +26,7 @@ def picture(results: Results, metric: str | None, against: Collection[str]) -> F
         panel = {}
         for label, names in groups.items():
             best = [results.best(names, problem, budget, chosen) for budget in results.budgets]
-            # a run that is best at two budgets is one point
+            # without repetition, since a run may be best at two budgets
             rows = dict.fromkeys(row for row in best if row is not None)
             panel[label] = [(float(r.nfe), r.value, r.low, r.high) for r in rows]
         panels[problem] = panel

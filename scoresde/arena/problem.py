@@ -1,4 +1,4 @@
-r"""What a sampler is judged on: a score, the SDE whose score it is, and the data's moments."""
+r"""Define the problems on which samplers are compared."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["Problem"]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    r"""A score to sample from.
+    r"""Define a score to sample from, and its exact answer.
 
-    `Problem.of(target, sde)` makes one of a target; a model or a user's own score is named by all
-    of the first five fields.
+    `Problem.of(target, sde)` makes one of a target; for a model or a score of your own give the
+    first five fields.
 
     Args:
-        name: what tables call it.
-        score: a callable `(x, t) -> score`.
-        sde: the SDE whose score it is.
-        shape: the shape of one sample, without the batch.
-        moments: the data's moments; the start is drawn from the prior that has them.
-        target: the law itself, where it is known: then starts are drawn from the exact $p_T$, and
-            samples can be judged by their law.
-        flow: how the exact flow map is computed.
-        dtype: in which the score is evaluated.
+        name: The name in tables.
+        score: A callable `(x, t) -> score`.
+        sde: The SDE whose score it is.
+        shape: The shape of one sample, without the batch.
+        moments: The data's moments; the start is drawn from the prior with these moments.
+        target: The law of the data, if known: then starts are drawn from the exact $p_T$, and the
+            law of samples can be compared.
+        flow: The method for the exact flow map.
+        dtype: The dtype in which the score is evaluated.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Problem:
 
     @classmethod
     def of(cls, target: Target, sde: SDE, name: str | None = None) -> Problem:
-        """The problem of sampling from `target` under `sde`; both give the name without one."""
+        """Return the problem of sampling from `target` under `sde`, by default named by both."""
         name = name or f"{type(target).__name__}/{type(sde).__name__}"
         return cls(name, target.at(sde), sde, target.event_shape, target.moments(), target)
 
     @property
     def scale(self) -> float:
-        """The root mean square of the data's standard deviations, the unit of every error."""
+        """Return the root mean square of the data's standard deviations, the unit of errors."""
         if self.moments.cov is not None:
             return float(self.moments.cov.diagonal().mean().sqrt())
         return float(torch.as_tensor(self.moments.var, dtype=torch.float64).mean().sqrt())
@@ -76,23 +76,23 @@ class Problem:
 
     @torch.no_grad()
     def finish(self, x: Tensor) -> Tensor:
-        r"""Return $E[x_0 | x_\epsilon]$: with it every run ends, at the price of one evaluation."""
+        r"""Return $E[x_0 | x_\epsilon]$, the end of every run, by one evaluation."""
         return self.reverse().denoise(x, self.sde.eps)
 
     def exact(self, n: int, seed: int, part: int = 0) -> Tensor:
-        r"""`n` draws of what a perfect sampler returns: Tweedie's estimate at exact $x_\epsilon$.
+        r"""Return `n` results of a perfect sampler: Tweedie's estimate at exact $x_\epsilon$.
 
         Args:
-            n: how many.
-            seed: the randomness, which is not that of `start`.
-            part: another number, other draws: independent sets of one seed.
+            n: The number of samples.
+            seed: The seed; the draws are independent of those of `start`.
+            part: The number of an independent set of draws of the seed.
 
         Raises:
             InvalidValueError: The problem has no target.
         """
         if self.target is None:
             raise InvalidValueError(
-                f"the law of {self.name} is not known; judge it by='flow', or give a target"
+                f"the law of {self.name} is unknown; compare by='flow', or give a target"
             )
         generator = generator_of(seed, 1 + part)
         return self.finish(
@@ -107,20 +107,20 @@ class Problem:
     def denoise(self, y: Tensor, rho: Tensor | float) -> Tensor:
         r"""Return the denoiser of $y = x_t / \alpha_t$ at $\rho = \sigma_t / \alpha_t$.
 
-        Every SDE is the variance-exploding one after this rescaling (Karras et al. 2022,
-        arXiv:2206.00364, appendix B), whose denoiser is what most libraries sample with.
+        After this rescaling every SDE is variance exploding (Karras et al. 2022, arXiv:2206.00364,
+        appendix B), as most libraries assume.
 
         Args:
-            y: rescaled states, `(B, *)`.
-            rho: the noise level, a number between those at `eps` and at `T`.
+            y: Rescaled states, `(B, *)`.
+            rho: The noise, a number between those at `eps` and at `T`.
         """
-        level = torch.as_tensor(rho, dtype=torch.float64)
-        t = self.sde.time(-2 * level.log()).clamp(self.sde.eps, self.sde.T)
+        log_rho = torch.as_tensor(rho, dtype=torch.float64).log()
+        t = self.sde.time(-2 * log_rho).clamp(self.sde.eps, self.sde.T)
         x = (self.sde.alpha(t) * y).to(self.dtype)
         return self.reverse().denoise(x, t).to(y.dtype)
 
 
 def generator_of(*key: int) -> torch.Generator:
-    """A generator for each key; torch's own seeds keep 32 bits, in which sums of numbers meet."""
+    """Return a generator for a tuple of integers, by a hash, so that keys do not collide."""
     (state,) = np.random.SeedSequence(key).generate_state(1)
     return torch.Generator().manual_seed(int(state))

@@ -1,7 +1,7 @@
-r"""The problems of the arena: laws whose score is known, so that every error is the sampler's.
+r"""Define the problems of the arena: laws with known scores, so that all errors are the sampler's.
 
-The eight of `TUNING` may be looked at while a sampler's settings are chosen; those of `HELD_OUT`
-never are, and say how the choice carries over to other shapes of data and other SDEs.
+The eight of `TUNING` may be used to choose the settings of a sampler; those of `HELD_OUT` are not,
+and show how the choice generalises to other data and other SDEs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["HELD_OUT", "TUNING", "digits", "tuning"]
 
 
 def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
-    """Return the packaged model of handwritten digits: a learned score, in float32.
+    """Return the problem of the packaged model of handwritten digits: a learned score, in float32.
 
     Sample i shows the digit i modulo `labels`. The reference flow map takes `evaluations` of the
     network, by Runge-Kutta's method of order four.
@@ -39,7 +39,7 @@ def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     model = load("mnist")
 
     class Labelled(Wrapped):
-        """The score of samples whose classes go round."""
+        """Return the score of samples with the classes 0, 1, ..., labels - 1, 0, 1, ..."""
 
         def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
             return self.ask(self.score, x, t, Condition({"label": torch.arange(len(x)) % labels}))
@@ -69,7 +69,7 @@ def _blobs() -> Target:
 
 
 def _gaussian() -> Target:
-    """Sixteen dimensions, variances from .01 to 4 along rotated axes, a mean that is not zero."""
+    """Return a Gaussian in 16 dimensions, variances .01 to 4 along rotated axes, mean not zero."""
     g = generator_of(16)
     q = _rotation(16, g)
     variances = torch.logspace(math.log10(0.01), math.log10(4), 16, dtype=torch.float64)
@@ -77,7 +77,7 @@ def _gaussian() -> Target:
 
 
 def _images() -> Target:
-    """Eight modes in 64 dimensions with spectra that fall like those of images, k to the -2."""
+    """Return eight modes in 64 dimensions with spectra that fall like those of images, 1 / k^2."""
     g = generator_of(64)
     spectrum = torch.arange(1, 65, dtype=torch.float64) ** -2
     bases = [_rotation(64, g) for _ in range(8)]
@@ -89,7 +89,7 @@ def _images() -> Target:
 
 
 def _planes() -> Target:
-    """Five modes in 32 dimensions, each on a plane of four dimensions but for a width of .05."""
+    """Return five modes in 32 dimensions, each of four dimensions and a width of .05 in others."""
     g = generator_of(32)
     spectrum = torch.cat([torch.tensor([1.0, 0.7, 0.5, 0.3]), torch.full((28,), 0.0025)]).double()
     bases = [_rotation(32, g) for _ in range(5)]
@@ -111,7 +111,7 @@ def _nested() -> Target:
 
 
 def _waves() -> Target:
-    """Signals of 32 numbers: smooth deviations, and a little noise, about six smooth means."""
+    """Return a mixture of six signals of 32 numbers, with smooth deviations and a little noise."""
     g, at = generator_of(6), torch.linspace(0, 1, 32, dtype=torch.float64)
     gap = at[:, None] - at
     smooth = torch.exp(-0.5 * (gap / 0.15) ** 2) + 1e-4 * torch.eye(32, dtype=torch.float64)
@@ -135,7 +135,7 @@ def tuning(sde: SDE) -> tuple[Problem, ...]:
 
 
 TUNING: tuple[Problem, ...] = tuning(VESDE()) + tuning(VPSDE())
-"""The problems on which settings may be chosen: four laws under two SDEs.
+"""The problems for choosing settings: four laws under two SDEs.
 
 `blobs` is a mixture in the plane of unequal weights and widths, `gaussian` a correlated Gaussian in
 16 dimensions, `images` a mixture in 64 dimensions with falling spectra, `moons` two curved modes;
@@ -152,11 +152,11 @@ HELD_OUT: tuple[Problem, ...] = (
     Problem.of(_nested(), CosineSDE(), "nested/CosineSDE"),
     Problem.of(SongMixture(), FlowSDE()),
 )
-"""The problems on which no setting was or may be chosen: other laws, under other SDEs.
+"""The problems for final comparisons, never used to choose settings: other laws, other SDEs.
 
 Two rings under the sub-VP SDE, a spiral under EDM's, a mixture of five low-rank Gaussians in 32
-dimensions under the cosine schedule, and eight Gaussians under the straight flow; the figures of
-these four were seen when the constants of the fast sampler were last set. Those of the others were
+dimensions under the cosine schedule, and eight Gaussians under the straight flow; the results on
+these four were known when the constants of the fast sampler were last set. Those on the others were
 not: a grid of 25 modes, smooth signals of 32 numbers, a narrow mode within a wide one in eight
 dimensions, and two distant modes of unequal weight, under the same SDEs.
 """

@@ -1,4 +1,4 @@
-"""The comparison itself: every contender on every problem at every budget."""
+"""Compare samplers: run every contender on every problem with every budget."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from scoresde.progress import each
 __all__ = ["BUDGETS", "compare"]
 
 BUDGETS = (5, 10, 20, 35, 50, 100, 200)
-"""Evaluations of the score that each sample may cost, Tweedie's estimate at the end included."""
+"""The largest numbers of evaluations for a sample, Tweedie's estimate at the end included."""
 
-# Random halves of all runs together, which give the intervals of the errors of the law.
+# The number of random halves, of all runs together, for the intervals of the errors of a law.
 _HALVES = 40
 
 
@@ -42,38 +42,37 @@ def compare(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Results:
-    r"""Run samplers on problems whose answer is known, and measure how far from it they end.
+    r"""Run samplers on problems with known answers, and measure their errors.
 
-    Everybody starts at the same exact draws of $p_T$, goes to `eps` and ends with Tweedie's
-    estimate there, which counts. Samplers of this package are told the data's moments, as `sample`
-    tells them those of a model: of Gaussian data that is all there is to know, so there it decides.
-    A sampler that diverges has an infinite error; one for which a budget is too small has no row.
+    All start from the same exact draws of $p_T$, go to `eps` and end with Tweedie's estimate there,
+    which is counted. Samplers of this package are given the data's moments, as `sample` gives them
+    those of a model; for Gaussian data that is the whole answer. A sampler that diverges has an
+    infinite error; a budget that is too small for a sampler has no row.
 
     Args:
-        samplers: names of samplers, or samplers, names or functions (`Contender`) by the names that
-            tables shall call them.
-        problems: what they are run on; `TUNING` by default, `HELD_OUT` for the final word.
-        budgets: evaluations per sample.
-        by: "flow", the distance to the exact flow map, for those that are deterministic (the others
-            are left out); or "law", the errors of `LAW`, for all, on problems with a target.
-        n: samples of one run: at least 2, or 4 with "law". Of many samplers on mixtures nearly all
-            of the "flow" error is due to a few samples in a thousand, which end in another mode: a
-            run without one says nothing of it, its interval neither.
-        repeats: with "law", runs of n samples each, over which errors are means. With "flow" there
-            is one run.
-        seed: of starts, samplers and exact samples.
-        progress: whether to show a bar; None shows it in a terminal or a notebook, and a line
-            now and then elsewhere.
+        samplers: Names of samplers; or samplers, names or functions (`Contender`) by their names in
+            tables.
+        problems: The problems; `TUNING` by default, `HELD_OUT` for a final comparison.
+        budgets: The largest numbers of evaluations per sample.
+        by: "flow", the distance to the exact flow map, for deterministic samplers (the others are
+            left out); or "law", the errors of `LAW`, for all, on problems with a target.
+        n: Samples of one run: at least 2, or 4 with "law". For many samplers on mixtures nearly all
+            of the "flow" error is due to a few samples in a thousand that end in another mode; a
+            run without such a sample shows neither this error nor an interval for it.
+        repeats: With "law", the number of runs of n samples, over which errors are averaged. With
+            "flow" there is one run.
+        seed: The seed of starts, samplers and exact samples.
+        progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
 
     Returns:
         One row for each sampler, problem, budget and metric, with 95 % intervals for the error at
         this n (`metrics.mean_interval` over the samples, or random halves of them for laws) and,
-        for laws, the noise floor: what as many exact samples measure.
+        for laws, the noise floor: the error of as many exact samples.
 
     Raises:
         UnknownNameError, InvalidTypeError: `samplers` holds something else.
-        InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range, or a law is
-            asked for that is not known; or no sampler is without noise, or no budget pays for one.
+        InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range, or the law of a
+            problem is unknown; or no sampler is deterministic, or every budget is too small.
     """
     check_integer("n", n, 2 if by == "flow" else 4)
     check_integer("repeats", repeats, 1)
@@ -93,8 +92,8 @@ def compare(
         }
     if not entered:
         raise InvalidValueError(
-            "there is nobody to compare: by='flow' takes samplers without noise, and leaves out "
-            f"{', '.join(contenders(samplers)) or 'none, since none is given'}; take by='law'"
+            "there is no sampler to compare: by='flow' takes samplers without noise, and leaves "
+            f"out {', '.join(contenders(samplers)) or 'none, since none is given'}; take by='law'"
         )
     pairs = list(itertools.product(problems, entered.items()))
     rows: list[Row] = []
@@ -102,7 +101,7 @@ def compare(
         rows += run(problem, name, contender, budgets, n, repeats, seed)
     if not rows:
         raise InvalidValueError(
-            f"no budget of {', '.join(map(str, budgets))} evaluations pays for a step of "
+            f"budgets of {', '.join(map(str, budgets))} evaluations are too small for a step of "
             f"{', '.join(entered)}; give larger budgets"
         )
     return Results(tuple(rows))
@@ -112,7 +111,7 @@ def _flow(
     problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
     n: int, repeats: int, seed: int,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield rows of a deterministic contender."""
+    """Yield the rows of a deterministic contender by the distance to the flow map."""
     x = problem.start(n, seed)
     for budget in budgets:
         begin = time.perf_counter()
@@ -134,7 +133,7 @@ def _law(
     problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
     n: int, repeats: int, seed: int,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield rows of any contender, one for each metric of the law."""
+    """Yield the rows of a contender, one for each metric of the law."""
     seeds = [seed + i for i in range(repeats)]
     floors = [law_errors(problem, problem.exact(n, s, part=1), s) for s in seeds]
     parts = max(2, math.ceil(_HALVES / repeats))
@@ -144,9 +143,9 @@ def _law(
         if runs[0] is None:
             continue
         seconds = (time.perf_counter() - begin) / repeats
-        lost = dict.fromkeys(LAW, torch.full((1 + parts,), math.inf, dtype=torch.float64))
+        failed = dict.fromkeys(LAW, torch.full((1 + parts,), math.inf, dtype=torch.float64))
         errors = [
-            lost if run is None or run[0] is None else law_errors(problem, run[0], s, parts)
+            failed if run is None or run[0] is None else law_errors(problem, run[0], s, parts)
             for run, s in zip(runs, seeds, strict=True)
         ]
         nfe = max(run[1] for run in runs if run is not None)
@@ -160,7 +159,7 @@ def _law(
 def _attempt(
     contender: Contender, problem: Problem, x: Tensor, budget: int, seed: int
 ) -> tuple[Tensor | None, int] | None:
-    """Return the samples of the contender, or None where they are not finite."""
+    """Return the result of a contender, with None for samples that are not finite."""
     try:
         out = contender(problem, x.clone(), budget, seed)
     except NonFiniteError:
@@ -174,8 +173,8 @@ def _attempt(
 def _is_deterministic(problem: Problem, contender: Contender, budgets: Sequence[int]) -> bool:
     """Return True for a contender without noise.
 
-    Ours say so themselves. Another is run with two seeds at the smallest and the largest budget:
-    with few steps, some methods that anneal their noise add none.
+    Samplers of this package declare it. Another contender is run with two seeds, at the smallest
+    and the largest budget, since some methods add no noise in runs of few steps.
     """
     if isinstance(contender, (Own, Informed)):
         return not contender.sampler.stochastic

@@ -1,10 +1,10 @@
-r"""The exact flow map, from $x_T$ to $x_\epsilon$ along the probability-flow ODE.
+r"""Compute the exact flow map, from $x_T$ to $x_\epsilon$ along the probability-flow ODE.
 
 With $y = x / \alpha$ and $\ell = \log(\sigma / \alpha)$ the ODE of every SDE is
 
 $$ \frac{dy}{d\ell} = y - D(y, \ell), \qquad D = E[x_0 \mid x_t] $$
 
-(Karras et al. 2022, eq. 4, arXiv:2206.00364, in logarithmic noise), smooth down to the end.
+(Karras et al. 2022, eq. 4, arXiv:2206.00364, in logarithmic noise), which is smooth.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = ["DOP853", "FlowMap", "RungeKutta4"]
 
 
 class FlowMap(Protocol):
-    """Describe how a problem's flow map is computed."""
+    """Describe a method for the flow map of a problem."""
 
     def __call__(self, problem: Problem, x: Tensor) -> Tensor:
-        r"""Return the state $x_\epsilon$, `(B, *)`, that the flow makes of `x` at `T`."""
+        r"""Return the state $x_\epsilon$, `(B, *)`, of the flow from `x` at `T`."""
         ...
 
 
 @dataclass(frozen=True)
 class DOP853:
-    """The adaptive Runge-Kutta method of order 8 of Dormand & Prince, by scipy, in float64.
+    """Solve the flow by the adaptive method of order 8 of Dormand & Prince, by scipy, in float64.
 
     Args:
-        rtol: tolerance of each step, relative to the state and to the data's scale.
+        rtol: The tolerance of each step, relative to the state and to the data's scale.
     """
 
     rtol: float = 1e-11
@@ -53,9 +53,9 @@ class DOP853:
         y, start, end, alpha = _ends(problem, x)
         shape = y.shape
 
-        def slope(level, flat):  # type: ignore[no-untyped-def]  # scipy's arrays
+        def slope(log_rho, flat):  # type: ignore[no-untyped-def]  # scipy's arrays
             y = torch.from_numpy(flat).reshape(shape)
-            return (y - problem.denoise(y, math.exp(level))).flatten().numpy()
+            return (y - problem.denoise(y, math.exp(log_rho))).flatten().numpy()
 
         solution = solve_ivp(
             slope, (start, end), y.flatten().numpy(), method="DOP853",
@@ -64,19 +64,19 @@ class DOP853:
         if not solution.success:
             raise NonFiniteError(
                 f"the reference of {problem.name} failed: {solution.message} "
-                "Look at the score, or take a problem of less noise"
+                "Check the score, or take a problem with less noise"
             )
         return (alpha * torch.from_numpy(solution.y[:, -1]).reshape(shape)).to(x)
 
 
 @dataclass(frozen=True)
 class RungeKutta4:
-    r"""Runge-Kutta's method of order 4 with equal steps in $\ell$: 4 evaluations each.
+    r"""Solve the flow by Runge-Kutta's method of order 4 with equal steps in $\ell$.
 
-    For learned scores: an adaptive method would chase the rounding of their float32.
+    For learned scores, whose rounding in float32 would make an adaptive method take tiny steps.
 
     Args:
-        steps: how many, at least 1.
+        steps: The number of steps, at least 1, of 4 evaluations each.
     """
 
     steps: int = 2500
@@ -90,23 +90,23 @@ class RungeKutta4:
         y, start, end, alpha = _ends(problem, x)
         h = (end - start) / self.steps
 
-        def slope(level: float, y: Tensor) -> Tensor:
-            return y - problem.denoise(y, math.exp(level))
+        def slope(log_rho: float, y: Tensor) -> Tensor:
+            return y - problem.denoise(y, math.exp(log_rho))
 
         for i in range(self.steps):
-            level = start + i * h
-            k1 = slope(level, y)
-            k2 = slope(level + h / 2, y + h / 2 * k1)
-            k3 = slope(level + h / 2, y + h / 2 * k2)
-            k4 = slope(level + h, y + h * k3)
+            log_rho = start + i * h
+            k1 = slope(log_rho, y)
+            k2 = slope(log_rho + h / 2, y + h / 2 * k1)
+            k3 = slope(log_rho + h / 2, y + h / 2 * k2)
+            k4 = slope(log_rho + h, y + h * k3)
             y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         return (alpha * y).to(x)
 
 
 def _ends(problem: Problem, x: Tensor) -> tuple[Tensor, float, float, float]:
-    r"""Return the rescaled state at T, the levels $\ell$ at T and at eps, and $\alpha$ at eps."""
+    r"""Return the rescaled state at T, $\ell$ at T and at eps, and $\alpha$ at eps."""
     sde = problem.sde
     first, last = (torch.tensor(t, dtype=torch.float64) for t in (sde.T, sde.eps))
     y = x.double() / sde.alpha(first)
-    levels = (float(problem.rho(t).log()) for t in (first, last))
-    return y, *levels, float(sde.alpha(last))  # type: ignore[return-value]
+    ends = (float(problem.rho(t).log()) for t in (first, last))
+    return y, *ends, float(sde.alpha(last))  # type: ignore[return-value]

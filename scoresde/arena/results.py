@@ -1,4 +1,4 @@
-"""What a comparison found: rows, and the tables that are made of them."""
+"""Hold the results of a comparison: rows, and tables, ratios and pictures of them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = ["Ratio", "Results", "Row"]
 
 @dataclass(frozen=True)
 class Row:
-    """One figure.
+    """Hold one error.
 
     Attributes:
-        problem: The problem's name.
-        sampler: The contender's name.
-        budget: The evaluations that each sample might cost.
-        nfe: Those that it did cost.
-        metric: What was measured, "flow" or one of `scoresde.arena.LAW`.
+        problem: The name of the problem.
+        sampler: The name of the contender.
+        budget: The largest number of evaluations for a sample.
+        nfe: The number of evaluations for a sample.
+        metric: The kind of error, "flow" or one of `scoresde.arena.LAW`.
         value: The error.
         low: The lower end of its 95 % interval.
         high: The upper end.
-        floor: What exact samples measure, where that is not 0.
-        seconds: The time that one run took.
-        pilot: Evaluations that a pilot run took once, before all budgets.
+        floor: The error of exact samples; None for "flow", where it is 0.
+        seconds: The time of one run.
+        pilot: Evaluations of a pilot run, made once for all budgets.
     """
 
     problem: str
@@ -55,16 +55,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Ratio:
-    """An error over that of the best of others, over all problems.
+    """Hold the ratio of an error to that of the best of other samplers, over all problems.
 
     Attributes:
-        sampler: The contender's name.
-        budget: The evaluations.
-        mean: The geometric mean over the problems, each ratio at least the clip.
+        sampler: The name of the contender.
+        budget: The largest number of evaluations.
+        mean: The geometric mean of the ratios over the problems, each at least the clip.
         worst: The largest ratio.
         wins: The number of problems with a ratio below 1.
         problems: The number of problems.
-        pilot: Evaluations of its pilot run, once on each problem.
+        pilot: Evaluations of the pilot run, made once on each problem.
     """
 
     sampler: str
@@ -78,10 +78,10 @@ class Ratio:
 
 @dataclass(frozen=True, repr=False)
 class Results(Result):
-    """The rows of a comparison.
+    """Hold the rows of a comparison.
 
     Args:
-        rows: In any order; those of two comparisons may be joined, `Results(a.rows + b.rows)`.
+        rows: The rows in any order; two comparisons are joined by `Results(a.rows + b.rows)`.
     """
 
     rows: tuple[Row, ...]
@@ -99,9 +99,9 @@ class Results(Result):
         """Draw errors against evaluations, one panel for each problem, with their intervals.
 
         Args:
-            metric: which error; the first one that was measured by default.
-            against: samplers that are not shown one by one: for each library, the part of their
-                names before the colon, one curve of the best that it has at each budget.
+            metric: The kind of error; by default the first one that was measured.
+            against: Samplers that are drawn as one curve for each library, the part of their names
+                before the colon: the best of them at each budget.
 
         Raises:
             UnknownNameError: The metric was not measured.
@@ -115,7 +115,7 @@ class Results(Result):
         """Return the one row of a sampler, problem, budget and metric.
 
         Raises:
-            InvalidValueError: There is none.
+            InvalidValueError: There is no such row.
         """
         for row in self.rows:
             if (row.sampler, row.problem, row.budget, row.metric) == (
@@ -127,14 +127,11 @@ class Results(Result):
         )
 
     def of(self, *samplers: str) -> Results:
-        """Return the rows of some samplers alone."""
+        """Return the results of these samplers only."""
         return Results(tuple(row for row in self.rows if row.sampler in samplers))
 
     def best(self, samplers: Collection[str], problem: str, budget: int, metric: str) -> Row | None:
-        """The smallest error of these samplers at a price of at most `budget`; `None` without any.
-
-        A run that cost less than the budget counts as well: it could have been chosen.
-        """
+        """Return the row with the smallest error at `budget` evaluations or fewer, or None."""
         rows = [
             row
             for row in self.rows
@@ -148,20 +145,19 @@ class Results(Result):
     def ratios(
         self, against: Collection[str], metric: str | None = None, *, clip: float = 0.1
     ) -> tuple[Ratio, ...]:
-        r"""Return every other sampler's error over the best of `against`, afresh on each problem.
+        r"""Return every other sampler's error over the smallest of `against` on each problem.
 
         $$ \Big( \prod_p \max\big(\text{clip}, e_p / \min_{q \in \text{against}} e_{q,p}\big)
            \Big)^{1 / P} $$
 
-        so that no single problem on which the others fail decides. A budget at which a sampler
-        has no row on some problem that the others solve, or went over the budget there, has an
-        infinite ratio.
+        The clip bounds the influence of a problem on which the others fail. If a sampler has no row
+        within the budget on a problem that the others solve, its ratio is infinite.
 
         Args:
-            against: names of the samplers to be compared with.
-            metric: which error; the first one that was measured by default. Errors must be
-                positive: those without bias are not compared so.
-            clip: the smallest ratio that counts.
+            against: Names of the samplers to be compared with.
+            metric: The kind of error; by default the first one that was measured. Errors must be
+                positive, unlike the unbiased ones.
+            clip: The smallest ratio.
 
         Raises:
             UnknownNameError: A name in `against` has no rows.
@@ -173,7 +169,9 @@ class Results(Result):
         metric = self.metric_or_first(metric)
         rows = [row for row in self.rows if row.metric == metric]
         if any(row.value < 0 for row in rows):
-            raise InvalidValueError(f"{metric!r} has negative values, of which there are no ratios")
+            raise InvalidValueError(
+                f"{metric!r} has negative values, and ratios need positive ones; take another"
+            )
         found = []
         for sampler in (name for name in known if name not in against):
             for budget in self.budgets:
@@ -216,7 +214,7 @@ class Results(Result):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Return the names of the problems, likewise."""
+        """Return the names of the problems, in the order of their first rows."""
         return tuple(dict.fromkeys(row.problem for row in self.rows))
 
     @property
@@ -226,15 +224,15 @@ class Results(Result):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Return what was measured."""
+        """Return the names of the metrics, in the order of their first rows."""
         return tuple(dict.fromkeys(row.metric for row in self.rows))
 
     def table(self, metric: str | None = None, *, top: int | None = None) -> str:
         """Return a table for each problem: a line for each sampler, the best at the top, as text.
 
         Args:
-            metric: which error; all that were measured by default.
-            top: how many lines at most, at least 1; without it all.
+            metric: The kind of error; by default all that were measured.
+            top: The largest number of lines, at least 1; by default all.
         """
         if top is not None:
             check_integer("top", top, 1)
@@ -252,7 +250,7 @@ class Results(Result):
         budgets = self.budgets
 
         def rank(name: str) -> tuple[int, float]:
-            """First those that run at most budgets, and of those the best on average."""
+            """Return the sort key: the number of budgets, then the mean log error."""
             values = [abs(row.value) for row in cells[name].values()]
             logs = [math.log(max(value, 1e-300)) for value in values]
             return -len(values), sum(logs) / len(logs)
@@ -276,8 +274,8 @@ class Results(Result):
         """Return the metric of that name, or the first one that was measured.
 
         Raises:
-            UnknownNameError: It was not measured.
-            InvalidValueError: Nothing was.
+            UnknownNameError: The metric was not measured.
+            InvalidValueError: The results are empty.
         """
         if metric is None:
             if not self.metrics:
@@ -287,7 +285,7 @@ class Results(Result):
         return metric
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write all rows into a CSV file, with a header.
+        """Write all rows to a CSV file, with a header.
 
         Raises:
             InvalidValueError: The file cannot be written.
@@ -304,7 +302,7 @@ class Results(Result):
 
 
 def _cell(value: float | None) -> str:
-    """Return a number in ten columns."""
+    """Return a number, or a dash for None, as text of ten characters."""
     if value is None:
         return f"{'-':>10}"
     return f"{value:>10.3g}"

@@ -1,11 +1,10 @@
-r"""Files that survive a crash: safetensors with JSON, written atomically, read with a checksum.
+r"""Write and read files that survive a crash: safetensors with JSON, atomic, with a checksum.
 
 One file holds tensors *and* a JSON object (in the safetensors header), so the two cannot
-disagree. A write goes to a temporary file in the same folder, is flushed to the disk, and takes
-the place of the old file in one rename: a reader sees the old file or the new one, never a part.
+disagree. A write goes to a temporary file in the same folder, is flushed to the disk, and replaces
+the old file in one rename: a reader sees the old file or the new one, never a part.
 The header also holds the number of the file's schema, and a SHA-256 over names, dtypes, shapes,
-bytes and JSON that is checked on reading. Nothing here knows about models, nothing here unpickles,
-and no link is written through.
+bytes and JSON that is checked on reading. Nothing is unpickled, and no link is written through.
 """
 
 from scoresde.checkpoint.files import append, clean, near, open_file, read_bytes, write_bytes

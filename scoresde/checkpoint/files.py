@@ -1,8 +1,8 @@
-"""All writing of files, each whole or not at all, and the opening of those that others made.
+"""Write files atomically, and open files of others safely.
 
 In a folder where somebody else may write too, a name can be a link to any file of the user's. So a
-file is written under a name that nobody can guess, which must not exist yet, and takes its place by
-a rename, which replaces a link and never follows it.
+file is written under a random name, which must not exist yet, and is then renamed, which replaces a
+link and never follows it.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ __all__ = [
 ]
 
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
-NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # a pipe waits for its other end
+NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its other end
 
-# what a file system over a network says when it was away for a moment; and a file that is gone,
-# which `clean` in another process took for one that was left behind
+# errors of a network file system that was briefly unavailable, and of a temporary file that `clean`
+# in another process removed
 _TRANSIENT = {errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT}
 _TEMPORARY = re.compile(r"\.scoresde-[0-9a-f]{32}\.tmp")
 _DAY = 86_400  # seconds
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file atomically; its folder is made if need be.
+    """Write a file atomically, and make its folder if it is missing.
 
-    An older file is replaced and keeps its permissions; so is a link, whatever it points to.
+    The permissions of an older file are kept; a link is replaced, whatever it points to.
 
     Raises:
-        CheckpointError: the file cannot be written, or is a folder, a pipe or a device; what was
-            there is untouched.
+        CheckpointError: The file cannot be written, or is a folder, a pipe or a device; an older
+            file is unchanged.
     """
     path = Path(path)
     for again in (False, True):
@@ -60,7 +60,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
             if again or getattr(error, "errno", None) not in _TRANSIENT:
                 raise CheckpointError(
-                    f"cannot write {path}: {_reason(error)}; what was there before is untouched"
+                    f"cannot write {path}: {_reason(error)}; an older file there is unchanged"
                 ) from error
 
 
@@ -70,7 +70,7 @@ def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".scoresde-{secrets.token_hex(16)}.tmp")
     try:
         with open(temporary, "xb", opener=_without_links) as file:
-            locked(file.fileno())  # so that `clean` knows it for one that is written
+            locked(file.fileno())  # so that `clean` does not remove it
             file.write(data)
             file.flush()
             if mode is not None:
@@ -78,7 +78,7 @@ def _replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
             if os.name == "posix":
                 os.replace(temporary, path)
-        if os.name != "posix":  # Windows renames no file that is open, and has no locks to lose
+        if os.name != "posix":  # Windows cannot rename an open file, and has no locks
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -89,12 +89,12 @@ def _replace(path: Path, data: bytes) -> None:
 def _flush(folder: Path) -> None:
     try:
         file = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # one in which names can be written and not read
+    except PermissionError:  # a folder that can be written but not read
         return
     try:
         os.fsync(file)
     except OSError as error:
-        # some file systems cannot flush a folder, and say so
+        # some file systems cannot flush a folder
         if error.errno not in (errno.EINVAL, errno.EBADF):
             raise
     finally:
@@ -102,7 +102,7 @@ def _flush(folder: Path) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """Return the permissions of the user's own file that will be replaced, or None."""
+    """Return the permissions of the file that will be replaced if it is the user's, else None."""
     try:
         old = os.lstat(path)
     except FileNotFoundError:
@@ -115,24 +115,24 @@ def _mode(path: Path) -> int | None:
 
 
 def append(path: str | os.PathLike[str], data: bytes) -> None:
-    """Add to the end of a file, which is made if need be, but not through a link of any kind.
+    """Append to a file, created if it is missing, but not through a link.
 
     Raises:
-        OSError: it cannot be written, or is a link, or goes by a second name elsewhere.
+        OSError: The file cannot be written, or is a link or a hard link.
     """
     with open(path, "ab", opener=_without_links) as file:
         found = os.fstat(file.fileno())
         _check_plain(found)
         if found.st_nlink > 1:
-            raise OSError(errno.EMLINK, "it is also another file")
+            raise OSError(errno.EMLINK, "it is a hard link")
         file.write(data)
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading, through links, but nothing that is no file.
+    """Open a regular file for reading, also through links.
 
     Raises:
-        OSError, ValueError: it is missing or cannot be read, or is a folder, a pipe or a device.
+        OSError, ValueError: The file is missing or cannot be read, or is a folder, pipe or device.
     """
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115, the caller closes it
     try:
@@ -144,9 +144,9 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def near(path: Path) -> str:
-    """Return what a path that is not there may be meant for, as the end of a sentence, or nothing.
+    """Return "; did you mean ...?" for a missing path, or an empty string.
 
-    It is a name in the same folder that is spelt much like it, whatever its suffix.
+    The suggestion is the most similar name in the same folder, whatever its suffix.
     """
     try:
         names = {Path(name).stem: name for name in os.listdir(path.parent.expanduser())}
@@ -157,45 +157,45 @@ def near(path: Path) -> str:
 
 
 def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
-    """Return the whole of a file.
+    """Return the content of a file.
 
     Args:
-        path: the file, or a link to it.
-        most: refuse a file of more bytes.
+        path: The file, or a link to it.
+        most: The largest number of bytes.
 
     Raises:
-        CheckpointError: it is missing, too large, or cannot be read.
+        CheckpointError: The file is missing, too large, or cannot be read.
     """
     try:
         with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             if most is not None and size > most:
                 raise CheckpointError(
-                    f"{path} has {size:,} bytes; no file of its kind has more than {most:,}"
+                    f"{path} has {size:,} bytes; at most {most:,} are read of such a file"
                 )
             return file.read() if most is None else file.read(most)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
-    except MemoryError as error:  # a file with holes says that it has more than any disk
+    except MemoryError as error:  # a sparse file can be larger than any memory
         raise CheckpointError(f"{path} has {size:,} bytes, more than fit into memory") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {_reason(error)}") from error
 
 
 def clean(folder: str | os.PathLike[str]) -> None:
-    """Remove what killed writers of this package and user left in `folder`, and nothing else.
+    """Remove the temporary files in `folder` that killed processes of this user left.
 
-    A file is known by its name, and by the lock that its writer holds while it lives; on a disk
-    without locks, by having lain there for a day.
+    They are recognised by their names, and by the missing lock of a writer; on a disk without
+    locks, by an age of a day.
     """
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if _TEMPORARY.fullmatch(name):
                 with contextlib.suppress(OSError):
-                    _remove_left(Path(folder) / name)
+                    _remove_abandoned(Path(folder) / name)
 
 
-def _remove_left(path: Path) -> None:
+def _remove_abandoned(path: Path) -> None:
     file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAIT)
     try:
         found = os.fstat(file)
@@ -210,9 +210,9 @@ def _remove_left(path: Path) -> None:
 
 
 def locked(file: int) -> bool | None:
-    """Lock a file by its descriptor; return whether that succeeded, None on a disk without locks.
+    """Lock a file by its descriptor; return True on success, None on a disk without locks.
 
-    The lock belongs to the descriptor and those that `fork` made of it, and ends with them.
+    The lock belongs to the descriptor and its copies by `fork`, and ends with them.
     """
     try:
         import fcntl
@@ -245,7 +245,7 @@ def _check_plain(found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is no file, but a pipe or a device")
+        raise OSError(errno.EINVAL, "it is a pipe or a device")
 
 
 def _reason(error: Exception) -> object:

@@ -1,4 +1,4 @@
-"""A folder into which one writer alone writes, be others in another process or in this one."""
+"""Lock a folder for one writer, against other processes and other objects of this process."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ from scoresde.errors import CheckpointError
 __all__ = ["Lock"]
 
 _NAME = ".lock"
-# The locks that this process has, by the number of the file that is locked.
+# The locks of this process, by device and inode of the locked file.
 _HELD: weakref.WeakValueDictionary[tuple[int, int], Lock] = weakref.WeakValueDictionary()
 
 
 class Lock:
-    """Keeps others from taking the same folder: processes, threads, and other objects of this kind.
+    """Lock a folder against other processes, threads and objects of this class.
 
-    The system forgets it when the process ends, however that happens, and processes that this one
-    forks do not have it. On a disk that knows no locks, as some over a network, it keeps out what
-    is in this process, and warns.
+    The lock ends with the process, however that ends, and is not passed on to forked processes. On
+    a disk without locks, as some network disks are, it works within this process only, and warns.
 
     Args:
-        folder: What is left in it is an empty file `.lock`; meanwhile it says who has the folder.
+        folder: The folder. Its file `.lock` names the owner of the lock, and is empty afterwards.
 
     Attributes:
-        idle: Whether another object of this process may have the folder in its place.
+        idle: True if another object of this process may take the lock over.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,21 +44,21 @@ class Lock:
         self._end: weakref.finalize[..., Lock] | None = None
 
     def take(self) -> bool:
-        """Have the folder until `release`; return False where it is had already.
+        """Take the lock until `release`; return False if this object has it already.
 
         Raises:
-            CheckpointError: Somebody else has it; says who. Or `.lock` is a link, or no file, or
-                cannot be opened where other files can be written.
+            CheckpointError: Another process or object has the lock; or `.lock` is a link or no
+                file, or cannot be opened in a folder where other files can be written.
         """
         return self._take(over=True)
 
     def _take(self, *, over: bool) -> bool:
-        """Take the folder, with `over` from an idle object of this process too."""
+        """Take the lock; with `over` also from an idle object of this process."""
         if self._end is not None:
             return False
         file = self._open()
         if file is None:
-            return True  # where nothing can be written, nothing is overwritten
+            return True  # a read-only folder needs no lock
         found = os.fstat(file)
         key = found.st_dev, found.st_ino
         holder = _HELD.get(key)
@@ -67,7 +66,7 @@ class Lock:
             holder.release()
         elif holder is not None:
             del holder
-            gc.collect()  # it may be that of a trainer that nobody can reach any more
+            gc.collect()  # it may belong to an unreachable trainer
         free = locked(file)
         if free is False or key in _HELD:
             who = _read(file)
@@ -81,7 +80,7 @@ class Lock:
             )
         if free is None:
             warnings.warn(
-                f"the disk of {self.folder} knows no locks; see to it that no other process trains "
+                f"the disk of {self.folder} has no locks; make sure that no other process trains "
                 "there too",
                 RuntimeWarning,
                 stacklevel=2,
@@ -92,7 +91,7 @@ class Lock:
         return True
 
     def keep(self) -> bool:
-        """Take it again where somebody removed `.lock` meanwhile; return whether that was so.
+        """Take the lock again if `.lock` was removed meanwhile; return True in that case.
 
         Raises:
             CheckpointError: As in `take`.
@@ -108,14 +107,14 @@ class Lock:
         return self._take(over=False)
 
     def release(self) -> None:
-        """Give it back, if it is had."""
+        """Release the lock, if this object has it."""
         if self._end is not None:
             self._end()
             self.forget()
 
     @contextlib.contextmanager
     def unless_it_fails(self) -> Iterator[None]:
-        """Give it back where the block fails: whoever keeps the error would keep it, too."""
+        """Release the lock if the block fails; a reference to the error would else keep it."""
         try:
             yield
         except BaseException:
@@ -123,18 +122,18 @@ class Lock:
             raise
 
     def forget(self) -> None:
-        """No longer have it, and leave it as it is."""
+        """Drop the lock of this object without releasing that of the system."""
         self._end = self.file = None
         for key in [key for key, lock in _HELD.items() if lock is self]:
             del _HELD[key]
 
     def _open(self) -> int | None:
         path, why = self.folder / _NAME, ""
-        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # somebody else may have made it
+        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # another user may have created it
             try:
                 file = os.open(path, flags | NO_LINK | NO_WAIT, 0o666)
             except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENXIO):  # a socket is the latter
+                if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
                     raise self._foreign() from error
                 why = os.strerror(error.errno or 0)
                 continue
@@ -143,27 +142,28 @@ class Lock:
                 os.close(file)
                 raise self._foreign()
             return file
-        if os.access(self.folder, os.W_OK):  # whoever may write here could do so beside another
+        if os.access(self.folder, os.W_OK):
             raise CheckpointError(
-                f"cannot open {path}: {why}; without it nothing keeps others out of the folder"
+                f"cannot open {path}: {why}; without it others could write to the folder; make it "
+                "readable"
             )
         return None
 
     def _foreign(self) -> CheckpointError:
         return CheckpointError(
-            f"{self.folder / _NAME} is a link, or no file; a run has a file of its own there, so "
-            "remove it"
+            f"{self.folder / _NAME} is a link or no regular file, and a run needs a file of that "
+            "name; remove it"
         )
 
 
 def _release(file: int) -> None:
     _write(file, "")
-    unlocked(file)  # for a child that took the descriptor along, too
+    unlocked(file)  # also for a child process that inherited the descriptor
     os.close(file)
 
 
 def _forget_after_fork() -> None:
-    """In a child, close what is its parent's: else it would keep the folder after its parent."""
+    """Close the locks of the parent in a forked process, which would keep them after its end."""
     for lock in list(_HELD.values()):
         if lock._end is not None and lock.file is not None:
             lock._end.detach()
@@ -176,14 +176,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def _write(file: int, text: str) -> None:
-    with contextlib.suppress(OSError):  # of a full disk, or of a file that is only read
+    with contextlib.suppress(OSError):  # a full disk, or a read-only file
         os.lseek(file, 0, os.SEEK_SET)
         os.ftruncate(file, 0)
         os.write(file, text.encode())
 
 
 def _read(file: int) -> str:
-    """Return who has the lock, as the end of a sentence, or nothing."""
+    """Return ": " and the owner of the lock, or an empty string."""
     with contextlib.suppress(OSError):
         text = os.read(file, 200).decode(errors="replace")
         return f": {text}" if text.isprintable() and text else ""

@@ -1,4 +1,4 @@
-"""JSON objects that are read as they were written, and refused where they could not be."""
+"""Write and read JSON objects that survive the round trip unchanged."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 __all__ = ["LARGEST", "dump", "parse", "read_json", "write_json"]
 
 LARGEST = 2**24
-"""The length in bytes beyond which no JSON is read: one of a gigabyte costs minutes."""
+"""The largest length of JSON that is read, in bytes: a gigabyte would take minutes."""
 
 
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically; NaN and infinities are refused.
+    """Write a JSON object atomically.
 
     Raises:
-        CheckpointError: the file cannot be written; an older file is untouched.
-        InvalidTypeError, InvalidValueError: `value` is no JSON.
+        CheckpointError: The file cannot be written; an older file is unchanged.
+        InvalidTypeError, InvalidValueError: `value` is not JSON; NaN and infinities are not.
     """
     write_bytes(path, (dump(value, indent=2) + "\n").encode())
 
@@ -35,7 +35,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: the file is missing, or holds anything but one JSON object.
+        CheckpointError: The file is missing, or is not one JSON object.
     """
     path = Path(path)
     try:
@@ -48,16 +48,16 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def dump(value: Mapping[str, Any], indent: int | None = None) -> str:
-    """JSON that `parse` reads back.
+    """Return the JSON text of an object, which `parse` reads back.
 
     Raises:
-        InvalidTypeError, InvalidValueError: `value` is no JSON.
+        InvalidTypeError, InvalidValueError: `value` is not JSON.
     """
     if not isinstance(value, Mapping):
         raise InvalidTypeError(f"expected a JSON object, got {reprlib.repr(value)}")
     try:
         text = json.dumps(value, allow_nan=False, indent=indent, default=_plain)
-        parse(text)  # keys such as 1 and "1" are two here and one there
+        parse(text)  # raises for keys such as 1 and "1", which are equal in JSON
     except (ValueError, RecursionError) as error:
         raise InvalidValueError(
             f"cannot be stored as JSON: {error} in {reprlib.repr(value)}"
@@ -69,8 +69,8 @@ def parse(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is none, or it holds a key twice, a number that is not finite, or more
-            levels than Python can follow.
+        ValueError: The text is not JSON, has a key twice or a number that is not finite, or is
+            nested too deeply.
     """
     try:
         return json.loads(

@@ -1,4 +1,4 @@
-"""Tensors by name into a module, all of them or none."""
+"""Load tensors by name into a module, strictly."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LAYOUTS = {
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy `tensors` into `module`, strictly: the same names and the same shapes.
+    """Copy `tensors` into `module`, which must have the same names and shapes.
 
     Args:
-        module: receives parameters and buffers, each cast to its own precision.
-        tensors: a complete state dict.
-        source: where the tensors come from, for the message.
+        module: The module; its parameters and buffers keep their dtypes.
+        tensors: A complete state dict.
+        source: The origin of the tensors, for the message.
 
     Raises:
-        CheckpointError: as in `check_state`.
+        CheckpointError: As in `check_state`.
     """
     check_state(module.state_dict(), tensors, source=source, name=type(module).__name__)
     module.load_state_dict(dict(tensors), strict=True)
@@ -37,12 +37,12 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str)
 def check_state(
     own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str, name: str
 ) -> None:
-    """Compare `tensors` with those that a module called `name` has.
+    """Raise unless `tensors` fit those of a module called `name`.
 
     Raises:
-        CheckpointError: names are missing or unexpected, or shapes differ, or one is of integers
-            and the other is not; lists at most five of each, and says so where the names are those
-            of another library.
+        CheckpointError: Names are missing or unexpected, or shapes differ, or integers stand for
+            floats or the reverse. The message lists at most five of each, and names the library
+            whose names they are.
     """
     complaints = []
     missing = [k for k in own if k not in tensors]
@@ -75,12 +75,12 @@ def check_state(
 def _numbers(dtype: torch.dtype) -> str:
     if dtype.is_complex or dtype == torch.bool:
         return str(dtype)
-    # a float of eight bits is one of a matrix product, and has a scale of its own elsewhere
+    # eight-bit floats are a kind of their own, since their scale is stored elsewhere
     return "float" if dtype.is_floating_point and dtype.itemsize > 1 else str(dtype)
 
 
 def layout(names: Iterable[str]) -> str:
-    """Return what library such names of tensors come from, as the end of a message; or nothing."""
+    """Return the end of a message that names the library of these tensors, or an empty string."""
     for mark, what in _LAYOUTS.items():
         if any(name.startswith(mark) or f".{mark}" in name for name in names):
             return f"; its names are those of {what}"

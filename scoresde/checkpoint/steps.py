@@ -1,4 +1,4 @@
-"""A folder of checkpoints by step: the newest good one, and no more of them than needed."""
+"""Keep the last checkpoints of a run in a folder, by step, and find the newest good one."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def save_step(
     """Write the checkpoint of `step` into `folder` and remove all but the last `keep` up to it.
 
     Raises:
-        InvalidValueError: `step` or `keep` is impossible.
-        CheckpointError: the file cannot be written; then no older one is removed.
+        InvalidValueError: `step` is negative or `keep` below 1.
+        CheckpointError: The file cannot be written; then no older one is removed.
     """
     check_integer("step", step, 0)
     check_integer("keep", keep, 1)
     path = Path(folder) / f"step-{step:08d}.safetensors"
     save_tensors(path, tensors, meta)
-    # A later step is one that `latest` rejected: it does not count, and is soon written again.
+    # A later step is damaged, since `latest` passed over it: it does not count.
     for old in [p for s, p in steps_in(folder) if s <= step][:-keep]:
-        with contextlib.suppress(OSError):  # what cannot be removed does no harm
+        with contextlib.suppress(OSError):  # a file too many does no harm
             old.unlink()
     return path
 
 
 def steps_in(folder: str | os.PathLike[str]) -> list[tuple[int, Path]]:
-    """The checkpoints in `folder` as (step, file), in rising order; none where it is missing.
+    """Return the checkpoints in `folder` as (step, file), sorted; none if it is missing.
 
     Raises:
-        CheckpointError: the folder cannot be read.
+        CheckpointError: The folder cannot be read.
     """
     try:
         names = os.listdir(folder)
@@ -65,13 +65,13 @@ def steps_in(folder: str | os.PathLike[str]) -> list[tuple[int, Path]]:
 def latest(
     folder: str | os.PathLike[str],
 ) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """The newest good checkpoint in `folder` as (file, tensors, meta); None where there is none.
+    """Return the newest good checkpoint in `folder` as (file, tensors, meta), or None.
 
     A damaged one is passed over with a warning that names it.
 
     Raises:
-        NewerError: a newer scoresde wrote the newest one; an older one would undo its steps.
-        CheckpointError: there are checkpoints, and every one of them is damaged.
+        NewerError: A newer scoresde wrote the newest one; an older one would undo its steps.
+        CheckpointError: There are checkpoints, and every one of them is damaged.
     """
     damaged: list[str] = []
     for _, path in reversed(steps_in(folder)):
@@ -96,7 +96,7 @@ def latest(
 def set_aside(folder: str | os.PathLike[str], after: int) -> None:
     """Rename the checkpoints of steps beyond `after`, which `latest` found damaged.
 
-    They would count among those that are kept, and push out good ones.
+    They would count as kept checkpoints, for which good ones would be removed.
     """
     for _, path in [(s, p) for s, p in steps_in(folder) if s > after]:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""One safetensors file with a JSON object, a schema and a checksum in its header."""
+"""Write and read a safetensors file with a JSON object, a schema and a checksum in its header."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 __all__ = ["SCHEMA", "NewerError", "digest", "load_tensors", "save_tensors", "schema"]
 
 SCHEMA = 2
-"""The number of what is written; all from 1 on are read. Files of schema 1 hold no number."""
+"""The schema of files that are written; all from 1 on are read. Files of schema 1 do not say so."""
 
 _FORMAT = "scoresde"
 _FIRST = "scoresde-1"
@@ -30,7 +30,7 @@ _PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
 
 
 class NewerError(CheckpointError):
-    """A checkpoint of a schema that only a newer scoresde knows."""
+    """Report a checkpoint of a schema that only a newer scoresde can read."""
 
 
 def save_tensors(
@@ -41,12 +41,12 @@ def save_tensors(
     """Write `tensors` and the JSON object `meta` to one safetensors file, atomically.
 
     Args:
-        path: the file; its folder is made if need be, an older file is replaced.
-        tensors: any shapes, dtypes and devices; views and shared memory are stored as copies.
-        meta: what `json` can hold; NaN and infinities are refused.
+        path: The file; its folder is created if it is missing, an older file is replaced.
+        tensors: Tensors of any shapes, dtypes and devices; views are stored as copies.
+        meta: A JSON object; NaN and infinities are not allowed.
 
     Raises:
-        CheckpointError: the file cannot be written (a full disk, say); an older file is untouched.
+        CheckpointError: The file cannot be written (a full disk, say); an older file is unchanged.
         InvalidTypeError, InvalidValueError: `meta` is no JSON object, or `tensors` are not strided
             tensors by name.
     """
@@ -63,34 +63,34 @@ def _check(name: object, value: object) -> None:
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
         kind = f"{value.layout}, {value.device}" if isinstance(value, Tensor) else type(value)
         raise InvalidTypeError(f"cannot store {name!r} ({kind}); use dense tensors with values")
-    # the header is JSON in UTF-8, and has one name for itself
-    sound = isinstance(name, str) and name == name.encode("utf-8", "replace").decode()
-    if not sound or name == "__metadata__":
+    # the header is JSON in UTF-8, and uses the name __metadata__
+    valid = isinstance(name, str) and name == name.encode("utf-8", "replace").decode()
+    if not valid or name == "__metadata__":
         raise InvalidValueError(f"a tensor cannot be stored under the name {name!r}; use another")
 
 
 def load_tensors(
     path: str | os.PathLike[str], raw: bytes | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote: the tensors (on the CPU) and the JSON object.
+    """Return the tensors (on the CPU) and the JSON object of a file by `save_tensors`.
 
     Args:
-        path: the file.
-        raw: its content, where that was read already; then the file is not opened.
+        path: The file.
+        raw: The content of the file, if it was read already; then the file is not opened.
 
     Raises:
-        NewerError: a newer scoresde wrote the file.
-        CheckpointError: the file is missing, truncated, damaged, a pickle, or not ours.
+        NewerError: A newer scoresde wrote the file.
+        CheckpointError: The file is missing, truncated, damaged, a pickle, or not of scoresde.
     """
     tensors, meta, _ = _load(Path(path), raw)
     return tensors, meta
 
 
 def schema(path: str | os.PathLike[str]) -> int:
-    """Return the number of a file's schema, after all of the file was read and verified.
+    """Return the number of a file's schema, after a check of the whole file.
 
     Raises:
-        CheckpointError: as in `load_tensors`.
+        CheckpointError: As in `load_tensors`.
     """
     return _load(Path(path))[2]
 
@@ -121,7 +121,7 @@ def _load(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict
 
 
 def _schema(path: Path, ours: Mapping[str, str]) -> int | None:
-    """Return the number of the schema, or None where the file is not ours."""
+    """Return the number of the schema, or None if the file is not of scoresde."""
     if ours.get("format") == _FIRST:
         return 1
     text = ours.get("schema", "")
@@ -137,12 +137,12 @@ def _schema(path: Path, ours: Mapping[str, str]) -> int | None:
 
 
 def digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
-    """The SHA-256, in hexadecimal, over names, dtypes, shapes and bytes of tensors, and a text.
+    """Return the SHA-256, in hexadecimal, of names, dtypes, shapes and bytes of tensors and a text.
 
     Args:
-        tensors: On the CPU.
-        text: What else is counted.
-        number: The schema of the file whose checksum it is.
+        tensors: Tensors on the CPU.
+        text: The text.
+        number: The schema of the file.
     """
     found = hashlib.sha256(text.encode() if number == 1 else f"{number}\n{text}".encode())
     for name in sorted(tensors):
@@ -153,12 +153,12 @@ def digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
 
 
 def _ordered(raw: bytes) -> bytes:
-    """The same file with its header sorted, which safetensors orders anew in every process."""
+    """Return the file with its header sorted, whose order safetensors does not fix."""
     end = 8 + int.from_bytes(raw[:8], "little")
     if end > LARGEST:
         raise InvalidValueError(
-            f"the names of the tensors and their description take {end:,} bytes, and no more than "
-            f"{LARGEST:,} are read back; describe less"
+            f"the names of the tensors and their description take {end:,} bytes, and only "
+            f"{LARGEST:,} can be read back; shorten the description"
         )
     header = json.dumps(json.loads(raw[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -167,7 +167,7 @@ def _ordered(raw: bytes) -> bytes:
 
 def _metadata(path: Path, raw: bytes) -> dict[str, str]:
     size = len(raw)
-    # a header of 640 bytes begins as a pickle does, but the bytes after its length are JSON
+    # a header of 640 bytes begins like a pickle, but JSON follows its length
     pickled = raw[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and raw[8:9] != b"{"
     if pickled or path.suffix.lower() in _PICKLES:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""TOML of which no file can make the parser run for long."""
+"""Parse TOML in a bounded time, also that of a hostile file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 __all__ = ["parse_toml"]
 
 _LONGEST = 2**18  # characters
-_DEEPEST = 16  # names in a key, whose square is the time that the parser takes
+_DEEPEST = 16  # dots in a key; the time of the parser grows with their square
 
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Return the tables of a TOML text.
 
     Raises:
-        ValueError: it is none, or longer than any configuration, or nested too deeply.
+        ValueError: The text is not TOML, or too long, or nested too deeply.
     """
     if len(text) > _LONGEST:
         raise ValueError(f"it has more than {_LONGEST:,} characters")

@@ -1,4 +1,4 @@
-"""Arguments, refused in a sentence where they are not what they should be."""
+"""Check arguments, and raise errors that say in a sentence what is wrong and what to do."""
 
 from scoresde.checks.annotations import bind, check_fields, door, quoted
 from scoresde.checks.arguments import (
@@ -15,7 +15,7 @@ from scoresde.checks.arguments import (
     check_range,
     check_shape,
     check_unmasked,
-    held,
+    in_dtype,
     is_out_of_memory,
     named,
     named_device,
@@ -42,7 +42,7 @@ __all__ = [
     "check_shape",
     "check_unmasked",
     "door",
-    "held",
+    "in_dtype",
     "is_out_of_memory",
     "named",
     "named_device",

@@ -1,8 +1,8 @@
-"""Arguments checked against their annotations: the one mechanism of every public door.
+"""Check arguments against their annotations, in every public function.
 
-`door` checks the arguments of a function, `check_fields` the fields of a dataclass. An annotation
-is read as Python reads it, but for three things: True is no number, numbers of numpy are numbers,
-and a place for tensors and numbers takes lists and arrays of numbers too.
+`door` checks the arguments of a function, `check_fields` the fields of a dataclass. Annotations
+mean what they mean in Python, with three exceptions: True is no number, numpy's numbers are
+numbers, and an argument that may be a tensor or a number may be a list or array of numbers too.
 """
 
 from __future__ import annotations
@@ -38,20 +38,19 @@ def quoted(value: object) -> str:
     """Return a value for an error message, cut to 200 characters."""
     try:
         text = repr(value)
-    except Exception:  # of whatever kind: the message is about something else
+    except Exception:  # a foreign repr can raise anything
         text = f"an object of the class {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def door(function: F) -> F:
-    """Check the arguments of a public function against its annotations, call by call.
+    """Check the arguments of a public function against its annotations at every call.
 
-    It then runs in full precision and makes its numbers on the CPU, whatever autocast or default
-    device it is called under.
+    The function runs in `full_precision`, whatever autocast or default device it is called under.
 
     Raises:
         InvalidTypeError: An argument has another type, is missing, or is not expected.
-        UnknownNameError: A word is none of those that its annotation lists.
+        UnknownNameError: A string is none of those that its annotation lists.
     """
     signature = inspect.signature(function)
 
@@ -90,12 +89,12 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
 
     Args:
         owner: An instance.
-        finite: Whether its numbers must be finite.
+        finite: Require numbers to be finite.
 
     Raises:
-        InvalidTypeError: A field holds something else.
+        InvalidTypeError: A field has another type.
         InvalidValueError: A number is not finite.
-        UnknownNameError: A word is none of those that its annotation lists.
+        UnknownNameError: A string is none of those that its annotation lists.
     """
     kind: Any = type(owner)
     for name, hint in _of_fields(kind).items():
@@ -106,7 +105,7 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
 
 
 class _Kind(type):
-    """A class whose instances are what a function says."""
+    """Define classes whose instances are the values for which their function `holds` is true."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return bool(cls.__dict__["holds"](value))
@@ -137,7 +136,7 @@ def _is_bool(value: object) -> bool:
 
 
 def _is_float(value: Any) -> bool:
-    """Return True for real numbers that torch can hold."""
+    """Return True for real numbers that torch can represent."""
     too_large = isinstance(value, int) and abs(value) >= 2**63
     return isinstance(value, Real) and not isinstance(value, Fraction) and not too_large
 
@@ -146,7 +145,7 @@ def _is_index(value: Any) -> bool:
     """Return True for the integers of Python and numpy, and arrays and tensors of one."""
     try:
         operator.index(value)
-    except Exception:  # torch has a RuntimeError for some
+    except Exception:  # torch raises a RuntimeError for some tensors
         return False
     return True
 
@@ -161,7 +160,7 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Hint:
-    """An annotation: the classes that fit at once, and what typeguard must look into."""
+    """Hold an annotation: classes for isinstance, the parts that typeguard checks, and choices."""
 
     classes: tuple[type, ...]
     rest: tuple[Any, ...]
@@ -186,7 +185,7 @@ class _Hint:
 
 
 def _hint(annotation: Any) -> _Hint | None:
-    """Return what an annotation asks for, or None where it takes anything."""
+    """Return the parsed annotation, or None if it allows anything."""
     parts = [_translated(part) for part in _alternatives(annotation)]
     if any(part in (Any, object) or isinstance(part, TypeVar) for part in parts):
         return None
@@ -209,7 +208,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _translated(annotation: Any) -> Any:
-    """Return an annotation with our notion of numbers and callables in the place of Python's."""
+    """Return an annotation with this module's numbers and callables in place of Python's."""
     if annotation is None:
         return types.NoneType
     if annotation in _READ_AS:
@@ -225,7 +224,7 @@ def _translated(annotation: Any) -> Any:
 
 
 def _named(part: Any) -> str:
-    """Return an annotation in words."""
+    """Return an annotation in plain English, with an article."""
     origin = typing.get_origin(part)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_named, typing.get_args(part)))
@@ -245,7 +244,7 @@ def _named(part: Any) -> str:
 
 
 def _plural(part: Any) -> str:
-    """Return an annotation in words, for many; an empty string for anything."""
+    """Return an annotation in plain English, in the plural; an empty string for Any."""
     if part in (Any, object):
         return ""
     words = _named(part).removeprefix("an ").removeprefix("a ")
@@ -264,7 +263,7 @@ def _of_function(function: Callable[..., Any]) -> dict[str, _Hint]:
 def _of_fields(kind: type) -> dict[str, _Hint]:
     try:
         hints = typing.get_type_hints(kind)
-    except NameError:  # of a class within a function, whose names are gone
+    except NameError:  # a class defined in a function, whose local names cannot be looked up
         simple = {"float": float, "int": int, "str": str, "bool": bool}
         known = {f.name: f.type for f in dataclasses.fields(kind)}
         hints = {n: simple.get(t, Any) if isinstance(t, str) else t for n, t in known.items()}
@@ -279,7 +278,7 @@ def _misfit(
     kwargs: Mapping[str, Any],
     error: TypeError,
 ) -> str:
-    """Return what is wrong with a call, with the nearest argument to an unknown one."""
+    """Return the message for a wrong call, with the nearest argument for an unknown one."""
     names = [name for name in signature.parameters if name not in ("self", "cls")]
     any_name = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for name in kwargs:

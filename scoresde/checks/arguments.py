@@ -1,4 +1,4 @@
-"""Arguments, refused in a sentence where they are not what they should be."""
+"""Check the values of arguments: numbers, names, tensors, devices."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
     "check_range",
     "check_shape",
     "check_unmasked",
-    "held",
+    "in_dtype",
     "is_out_of_memory",
     "named",
     "named_device",
@@ -52,10 +52,10 @@ C = TypeVar("C")
 
 
 def check_integer(what: str, value: int, least: int) -> int:
-    """Return the value as Python's own integer; an array of one would multiply lists otherwise.
+    """Return the value as a Python integer, also from a numpy integer or an array of one.
 
     Raises:
-        InvalidValueError: It is no integer, or below `least`.
+        InvalidValueError: The value is no integer, or below `least`.
     """
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)
@@ -71,8 +71,8 @@ def check_range(what: str, value: float, interval: str) -> None:
     low, high = _ends(interval)
     above = value > low or (interval[0] == "[" and value == low)
     if not (above and (value < high or (interval[-1] == "]" and value == high))):
-        said = _IN_WORDS.get(interval, f"lie in {interval}")
-        raise InvalidValueError(f"{what} must {said}, got {quoted(value)}")
+        rule = _IN_WORDS.get(interval, f"lie in {interval}")
+        raise InvalidValueError(f"{what} must {rule}, got {quoted(value)}")
 
 
 _IN_WORDS = {
@@ -90,7 +90,7 @@ def _ends(interval: str) -> tuple[float, float]:
 
 
 def check_increasing(**values: float) -> None:
-    """Raise InvalidValueError unless numbers, given by name, are positive, finite and increase."""
+    """Raise InvalidValueError unless the named numbers are positive, finite and increasing."""
     if not all(a < b for a, b in itertools.pairwise([0.0, *values.values(), math.inf])):
         given = ", ".join(f"{name} = {quoted(value)}" for name, value in values.items())
         raise InvalidValueError(f"need 0 < {' < '.join(values)}, finite, got {given}")
@@ -106,7 +106,7 @@ def check_name(kind: str, name: object, choices: Collection[str]) -> None:
 
 
 def named(kind: str, given: str | T, choices: Mapping[str, C]) -> T | C:
-    """Return the choice of that name; an object stands for itself.
+    """Return the choice of that name; return an object unchanged.
 
     Raises:
         UnknownNameError: The name is not among the choices.
@@ -123,13 +123,13 @@ def named(kind: str, given: str | T, choices: Mapping[str, C]) -> T | C:
 def check_batch(
     what: str, x: Tensor, event: Sequence[int] | None = None, *, finite: bool = True
 ) -> None:
-    """Raise unless `x` is a batch `(B, *event)` of floating point numbers.
+    """Raise unless `x` is a batch `(B, *event)` of floating-point numbers.
 
     Args:
-        what: The argument.
+        what: The name of the argument.
         x: A tensor.
-        event: The shape of one sample, where it is known.
-        finite: Whether to look for NaN and infinity.
+        event: The shape of one sample, or None for any.
+        finite: Raise for NaN and infinity too.
     """
     if not isinstance(x, Tensor):
         raise InvalidTypeError(f"{what} must be a tensor, got {quoted(x)}")
@@ -142,7 +142,7 @@ def check_batch(
 
 
 def check_floating(what: str, x: Tensor | torch.dtype) -> None:
-    """Raise InvalidTypeError unless a tensor, or a dtype asked for, is of floating point."""
+    """Raise InvalidTypeError unless a tensor or a dtype is floating-point."""
     dtype, remedy = x, "choose torch.float32 or torch.float64"
     if not isinstance(dtype, torch.dtype):
         dtype, remedy = dtype.dtype, "for 8-bit images: x.float() / 127.5 - 1"
@@ -151,12 +151,12 @@ def check_floating(what: str, x: Tensor | torch.dtype) -> None:
 
 
 def check_dense(what: str, x: Tensor) -> None:
-    """Raise unless every number of a tensor has its own place in memory, and enough of its bits.
+    """Raise unless a tensor is dense, with numbers of at least 16 bits if they are floats.
 
     Raises:
-        InvalidTypeError: It is sparse, nested, quantized, of a foreign layout, or has less than
-            16 bits.
-        DeviceError: It is on the meta device.
+        InvalidTypeError: The tensor is sparse, nested, quantized, of a foreign layout, or has less
+            than 16 bits.
+        DeviceError: The tensor is on the meta device.
     """
     if x.is_meta:
         raise DeviceError(f"{what} is on the meta device, which holds no numbers; {_ELSEWHERE}")
@@ -170,23 +170,23 @@ def check_dense(what: str, x: Tensor) -> None:
 
 
 def check_shape(what: str, x: Tensor, event: Sequence[int] | None = None) -> None:
-    """Raise ShapeError unless a tensor has the shape `(B, *event)`, any event where it is None."""
+    """Raise ShapeError unless a tensor has the shape `(B, *event)`; None stands for any event."""
     if x.ndim == 0 or (event is not None and tuple(x.shape[1:]) != tuple(event)):
         expected = ", ".join(map(str, ("B", *(("*",) if event is None else event))))
         raise ShapeError(f"{what} must have shape ({expected}), got {tuple(x.shape)}")
 
 
 def check_finite(what: str, x: Tensor) -> None:
-    """Raise NonFiniteError where a tensor holds NaN or infinity."""
+    """Raise NonFiniteError if a tensor holds NaN or infinity."""
     if not x.isfinite().all():
         raise NonFiniteError(f"{what} holds NaN or infinity; remove or repair those numbers")
 
 
 def narrowed(what: str, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a tensor in another dtype of floating point, what is finite still finite.
+    """Return a tensor in another floating-point dtype.
 
     Raises:
-        NonFiniteError: A number is beyond the dtype.
+        NonFiniteError: A finite number overflows the dtype.
     """
     out = x.to(dtype)
     if not torch.equal(out.isfinite(), x.isfinite()):
@@ -197,11 +197,11 @@ def narrowed(what: str, x: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
-def held(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what was computed of finite points, a row each, in a dtype.
+def in_dtype(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the results for finite points, a row each, in a dtype.
 
     Raises:
-        NonFiniteError: A row is not finite, there or before, since its point lies too far out.
+        NonFiniteError: A row is not finite, since its point is too far from the data.
     """
     out = values.to(dtype)
     finite = out.isfinite().reshape(len(out), out.shape[1:].numel()).all(1)
@@ -215,7 +215,7 @@ def held(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def check_noise(sigma: Tensor, t: Tensor | float, remedy: str) -> None:
-    """Raise InvalidValueError where the noise scale at times is 0, with what to do about it."""
+    """Raise InvalidValueError, with a remedy, if the noise scale at a time is 0."""
     if not (sigma > 0).all():
         first = float(torch.as_tensor(t).expand_as(sigma)[~(sigma > 0)][0])
         raise InvalidValueError(f"there is no noise at t = {first:.6g}, where sigma is 0; {remedy}")
@@ -225,7 +225,7 @@ def as_event(what: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of one sample as a tuple of integers of at least 0.
 
     Raises:
-        InvalidValueError: A side is no such integer.
+        InvalidValueError: A side is no integer of at least 0.
     """
     return tuple(check_integer(f"each side of {what}", side, 0) for side in shape)
 
@@ -234,8 +234,8 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
     """Return the value as a tensor, made with the `options` of `torch.as_tensor`.
 
     Raises:
-        InvalidTypeError: It is none and cannot become one, or a cast to the dtype asked for would
-            take complex numbers or truth values for real ones.
+        InvalidTypeError: The value cannot become a tensor, or a cast to the dtype would turn
+            complex numbers or booleans into real numbers.
     """
     if "dtype" in options and not _is_real(value):
         raise InvalidTypeError(f"{what} must be a real number or tensor, got {quoted(value)}")
@@ -249,10 +249,10 @@ def as_numbers(what: str, value: object, **options: Any) -> Tensor:
 
 
 def check_unmasked(what: str, value: object) -> None:
-    """Raise InvalidTypeError if some of the numbers in an array of numpy's are masked."""
+    """Raise InvalidTypeError if numbers of a numpy array are masked."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise InvalidTypeError(
-            f"{what} has masked numbers, which would be taken for others; leave them out, or pass "
+            f"{what} has masked numbers, whose mask would be lost; leave them out, or pass "
             "value.filled(numpy.nan) where a number may be missing"
         )
 
@@ -268,17 +268,17 @@ def _is_real(value: object) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True for an error that says that memory, of the host or a device, has run out."""
+    """Return True if an error reports that the memory of the host or a device has run out."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
 def named_device(device: torch.device | str) -> torch.device:
-    """Return the device, once a tensor was made there.
+    """Return the device, checked by making a tensor there.
 
     Raises:
-        DeviceError: It is none, or cannot be used here.
+        DeviceError: There is no such device, or it cannot be used here.
     """
     try:
         found = torch.empty(0, device=device).device
@@ -294,7 +294,7 @@ _ELSEWHERE = "take the CPU or a GPU"
 
 
 def seeded(seed: int) -> torch.Generator:
-    """Return a generator of torch's, which takes 63 bits of a seed.
+    """Return a torch generator seeded with the lowest 63 bits of a seed.
 
     Raises:
         InvalidValueError: The seed is no integer of at least 0.

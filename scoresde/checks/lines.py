@@ -1,4 +1,4 @@
-"""Objects in one line: a tensor by its shape, a module by its class."""
+"""Format objects in one line: a tensor by its shape, a module by its class."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 __all__ = ["brief", "summary"]
 
-_MOST = 6  # numbers that are listed
+_MAX_LISTED = 6  # entries of a tuple that are listed
 
 
 def brief(value: object) -> str:
-    """Return a value in a few words.
+    """Return a short string for a value.
 
     Examples:
         >>> import torch
@@ -22,7 +22,7 @@ def brief(value: object) -> str:
     """
     if isinstance(value, Tensor):
         return f"{value.item():.6g}" if value.ndim == 0 else f"tensor {tuple(value.shape)}"
-    if isinstance(value, tuple) and len(value) > _MOST:
+    if isinstance(value, tuple) and len(value) > _MAX_LISTED:
         return f"({', '.join(map(brief, value[:3]))}, ..., {len(value)} in all)"
     own = type(value).__repr__
     if isinstance(value, nn.Module) and own is nn.Module.__repr__:
@@ -31,7 +31,7 @@ def brief(value: object) -> str:
 
 
 def summary(item: Any) -> str:
-    """Return a dataclass in one line, without the fields that are None."""
+    """Return the repr of a dataclass in one line, without the fields that are None."""
     known = {f.name: getattr(item, f.name) for f in fields(item)}
     parts = [f"{name}={brief(value)}" for name, value in known.items() if value is not None]
     return f"{type(item).__name__}({', '.join(parts)})"

@@ -17,7 +17,7 @@ from scoresde.cli.options import Checkpoint
 from scoresde.cli.terminal import show, then
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.rebuild import check_description
-from scoresde.pretrained.store import locate, read, spelt_count, told
+from scoresde.pretrained.store import count_text, entry_of, locate, read
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
 from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
@@ -106,8 +106,8 @@ def _model(
     # a model that was saved at the end of its training counts no further
     done, steps = _steps(config)
     if steps is not None:
-        yield "trained", f"{spelt_count(done)} of {spelt_count(steps)} steps"
-    if (profile := told(config, "average", "profile")) is not None:
+        yield "trained", f"{count_text(done)} of {count_text(steps)} steps"
+    if (profile := entry_of(config, "average", "profile")) is not None:
         yield "average", f"of the weights, {profile}"
     count = config.get("steps")
     taken = f"{count} steps" if count else "as many steps as the sampler takes"
@@ -118,7 +118,7 @@ def _model(
 
 def _steps(config: dict[str, Any]) -> tuple[Any, Any]:
     """Return how many steps of a training are done, and of how many."""
-    done, steps = (told(config, "training", name) for name in ("done", "steps"))
+    done, steps = (entry_of(config, "training", name) for name in ("done", "steps"))
     return (steps if done is None else done), steps
 
 

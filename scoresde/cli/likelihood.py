@@ -25,7 +25,7 @@ from scoresde.cli.terminal import show, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
-from scoresde.likelihood.result import told
+from scoresde.likelihood.result import part_label
 from scoresde.progress import each
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
@@ -126,7 +126,7 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
         show(f"bits per dim  {float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(n):.4f}")
     show(f"uncertain     ± {_mean(found.error):.2g} nats for one sample, 95 %, of which")
     for name, part in found.parts.items():
-        show(f"{'':14}{_mean(part):<8.2g} {told(name)}")
+        show(f"{'':14}{_mean(part):<8.2g} {part_label(name)}")
     nfe = found.nfe.double()
     show(f"evaluations   {float(nfe.mean()):.0f} for each sample, at most {int(nfe.max())}")
 

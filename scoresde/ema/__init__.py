@@ -1,4 +1,4 @@
-"""Averages of the weights: exponential, of a power law, and any other after the training."""
+"""Average the weights of a model: exponentially, by a power law, or by any profile afterwards."""
 
 from scoresde.ema.average import EMA, Average, PowerEMA
 from scoresde.ema.fitting import Fit, fit

@@ -1,4 +1,4 @@
-r"""A copy of a model that follows its weights slowly.
+r"""Average the weights of a model during training.
 
 After update number $k = 0, 1, \dots$ with weights $\theta$ the average becomes
 $d_k \bar\theta + (1 - d_k) \theta$, with the decays $d_k$ of a `Profile`.
@@ -25,29 +25,28 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class Average(Generic[ModelT]):
-    """A copy of a model that follows its trainable parameters slowly.
+    """Keep a copy of a model whose parameters are averages of those of the model.
 
     Frozen parameters (`requires_grad=False`) and buffers are copied, not averaged.
 
     Args:
-        model: what to follow; the average starts at its present weights.
-        profile: how fast it follows.
+        model: The model; the average starts at its present weights.
+        profile: The weights of the updates in the average.
 
     Warns:
-        RuntimeWarning: weights have half precision, in which small moves are lost.
+        RuntimeWarning: The weights have half precision, in which small updates are rounded away.
 
     Attributes:
-        model: the averaged model, in eval mode and without gradients.
-        profile: how fast it follows.
-        updates: the number of updates so far.
+        model: The averaged model, in eval mode and without gradients.
+        profile: The weights of the updates in the average.
+        updates: The number of updates so far.
     """
 
     def __init__(self, model: ModelT, profile: Profile) -> None:
         if low := {str(p.dtype) for p in model.parameters() if p.requires_grad and p.itemsize < 4}:
             warnings.warn(
-                f"an average of {min(low)} weights moves by less than their digits and soon stands "
-                "still; keep the weights in float32, and let autocast have the network in half "
-                "precision",
+                f"small updates of an average of {min(low)} weights are rounded away, and it soon "
+                "stops moving; keep the weights in float32, and use autocast for half precision",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -67,11 +66,11 @@ class Average(Generic[ModelT]):
     def update(self, model: nn.Module) -> None:
         """Move the average towards the weights of `model`, once.
 
-        Its parameters and buffers are looked up once and then known: replace what they hold, not
-        the objects themselves.
+        The parameters and buffers of `model` are looked up at the first update only: change their
+        values in place, and do not replace the tensors.
 
         Raises:
-            ShapeError: its parameters or buffers have other shapes than those of the average.
+            ShapeError: A parameter or buffer has another shape than in the average.
         """
         if model is not self._followed or [p.requires_grad for p in self._weights] != self._free:
             self.follow(model)
@@ -83,13 +82,13 @@ class Average(Generic[ModelT]):
         self.updates += 1
 
     def follow(self, model: nn.Module) -> None:
-        """Look up what is averaged and what is copied: it takes longer than a small update.
+        """Look up the tensors of `model` that later updates average or copy.
 
         Args:
-            model: what to follow from now on.
+            model: The model of later updates.
 
         Raises:
-            ShapeError: its parameters or buffers have other shapes than those of the average.
+            ShapeError: A parameter or buffer has another shape than in the average.
         """
         shapes = [
             [tuple(value.shape) for value in (*each.parameters(), *each.buffers())]
@@ -115,7 +114,7 @@ class Average(Generic[ModelT]):
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Within the block `model` has the averaged weights; afterwards, come what may, its own."""
+        """Give `model` the averaged weights within the block, and its own again at the end."""
         own = {k: v.clone() for k, v in model.state_dict().items()}
         try:
             model.load_state_dict(self.model.state_dict())
@@ -129,10 +128,10 @@ class Average(Generic[ModelT]):
         return {"updates": torch.tensor(self.updates), **weights}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` gave.
+        """Load the result of `state_dict`.
 
         Raises:
-            CheckpointError: names or shapes differ.
+            CheckpointError: Names or shapes differ.
         """
         weights = {k.removeprefix("model."): v for k, v in state.items() if k != "updates"}
         load_state(self.model, weights, source="the state of the average")
@@ -140,15 +139,15 @@ class Average(Generic[ModelT]):
 
 
 class EMA(Average[ModelT]):
-    r"""The exponential average of a model's weights, after an `Exponential` profile.
+    r"""Average the weights of a model exponentially, by an `Exponential` profile.
 
     Without warm-up the average after $n$ updates is
     $d^n \theta_{\text{start}} + (1 - d) \sum_{j<n} d^j \theta_{n-j}$.
 
     Args:
-        model: what to follow; the average starts at its present weights.
+        model: The model; the average starts at its present weights.
         decay: $d$, in [0, 1).
-        warmup: whether the decay starts low, by the rule of `Exponential`.
+        warmup: Start with a lower decay, by the rule of `Exponential`.
 
     Raises:
         InvalidValueError: `decay` is outside [0, 1).
@@ -159,17 +158,17 @@ class EMA(Average[ModelT]):
 
 
 class PowerEMA(Average[ModelT]):
-    r"""The power-function average of a model's weights, after a `Power` profile.
+    r"""Average the weights of a model by a power function, the `Power` profile.
 
     After $n$ updates it is $n^{-\gamma-1} \sum_{t=1}^n (t^{\gamma+1} - (t-1)^{\gamma+1}) \theta_t$
     (Karras et al. 2024, arXiv:2312.02696, appendix C).
 
     Args:
-        model: what to follow; the weights before the first update do not count.
-        sigma: the spread $\sigma_\text{rel}$ of the profile, in [1e-4, 0.288].
+        model: The model; its weights before the first update are not in the average.
+        sigma: The spread $\sigma_\text{rel}$ of the profile, in [1e-4, 0.288].
 
     Raises:
-        InvalidValueError: `sigma` is outside this range.
+        InvalidValueError: `sigma` is outside its range.
     """
 
     profile: Power

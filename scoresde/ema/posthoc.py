@@ -1,4 +1,4 @@
-"""Any average of a run's weights, made after the training."""
+"""Reconstruct any average of a run's weights after the training, from stored averages."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from scoresde.errors import CheckpointError
 
 __all__ = ["Reconstruction", "reconstruct"]
 
-# A miss of more than a tenth of what the average is for is told without being asked.
+# A larger expected error than this is warned of.
 _POOR = 0.1
-# Of so many steps all snapshots are read.
-_MOST = 128
-# Averages are tracked in this precision, or a lower one.
+# The largest number of steps whose snapshots are read.
+_MAX_STEPS = 128
+# The precision in which averages are tracked, or a lower one.
 _PRECISION = torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """An average that nobody tracked.
+    """Hold an average that was not tracked during training.
 
     Attributes:
         state: The state dict of the model with the averaged weights.
-        profile: Which average it is.
-        at: After how many updates.
-        weights: How much each snapshot counts; their sum is 1. Of those of more than 128 steps only
-            some count, ever fewer with the distance from `at`.
-        error: The expected miss relative to the distance between the average and the weights it
-            follows; see `Fit`.
+        profile: The profile of the average.
+        at: The number of updates.
+        weights: The weight of each snapshot; their sum is 1. Of snapshots of more than 128 steps
+            only some are used, fewer at a larger distance from `at`.
+        error: The expected error relative to the distance between the average and the weights;
+            see `Fit`.
     """
 
     state: dict[str, Tensor]
@@ -53,20 +53,20 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
     """Return the average of a run's weights that `profile` would have given, from its snapshots.
 
     Args:
-        folder: Of a run that was trained with `ema_sigma`.
+        folder: The folder of a run that was trained with `ema_sigma`.
         profile: The wanted average: `Power(0.12)` or `Exponential(0.999)`, for example.
-        at: After how many updates; by default those of the last snapshot.
+        at: The number of updates; by default that of the last snapshot.
 
     Returns:
-        The weights, as `model.load_state_dict(found.state)` takes them, and how good they are.
+        The weights, for `model.load_state_dict(found.state)`, and their expected error.
 
     Raises:
         CheckpointError: There are no snapshots, or one is damaged.
         InvalidValueError: `at` is not within the snapshots.
 
     Warns:
-        RuntimeWarning: The snapshots do not suffice: the expected miss is more than a tenth of the
-            distance between the average and the weights it follows.
+        RuntimeWarning: The snapshots do not suffice: the expected error is more than a tenth of the
+            distance between the average and the weights.
     """
     found = snapshots_in(folder)
     if not found:
@@ -75,16 +75,16 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
             "command line with --ema-sigma 0.05 0.1"
         )
     at = max(s.step for s in found) if at is None else at
-    found = _of_use(found, at)
+    found = _snapshots_to_read(found, at)
     nearest = min((s for s in found if s.step >= at), key=lambda s: s.step, default=found[-1])
-    sample, copied, run = nearest.of_run()
+    sample, copied, run = nearest.read_with_run()
     epsilon = max([_PRECISION, *(torch.finfo(value.dtype).eps for value in sample.values())])
     best = fit([(s.profile, s.step) for s in found], profile, at, epsilon=epsilon)
     if best.error > _POOR:
         warnings.warn(
-            f"the snapshots do not suffice for {profile} at step {at}: the expected miss is "
-            f"{best.error:.0%} of the average's distance from the weights; a wider average or a "
-            "step of a snapshot does better, and so do more snapshots",
+            f"the snapshots do not suffice for {profile} at step {at}: the expected error is "
+            f"{best.error:.0%} of the average's distance from the weights; take a wider average or "
+            "the step of a snapshot, or store more snapshots",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -92,25 +92,25 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
     return Reconstruction(_total(weights, run) | copied, profile, at, weights, best.error)
 
 
-def _of_use(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
-    """The snapshots that are worth reading: of very many, ever fewer with the distance from `at`.
+def _snapshots_to_read(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
+    """Return the snapshots to read: of very many, fewer at a larger distance from `at`.
 
     A power profile varies on the scale of that distance, so the ranks are geometric.
     """
     steps = sorted({s.step for s in found}, key=lambda step: abs(step - at))
-    if len(steps) > _MOST:
-        ranks = np.geomspace(1, len(steps), _MOST).round().astype(int) - 1
+    if len(steps) > _MAX_STEPS:
+        ranks = np.geomspace(1, len(steps), _MAX_STEPS).round().astype(int) - 1
         steps = [steps[rank] for rank in ranks]
     chosen = set(steps)
     return [s for s in found if s.step in chosen]
 
 
 def _total(weights: Mapping[Snapshot, float], run: str | None) -> dict[str, Tensor]:
-    """Return the weighted sum of snapshots of one run, one in memory at a time."""
+    """Return the weighted sum of the snapshots of one run, reading one at a time."""
     total: dict[str, Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
     for snapshot, weight in weights.items():
-        averaged, _, own = snapshot.of_run()
+        averaged, _, own = snapshot.read_with_run()
         if own != run:
             raise CheckpointError(
                 f"{snapshot.path} is a snapshot of another run than the others; remove it, or take "

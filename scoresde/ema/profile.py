@@ -1,4 +1,4 @@
-r"""How much each update weighs in an average of the weights.
+r"""Define the weight of each update in an average of the weights.
 
 An average that update number $k = 0, 1, \dots$, with weights $\theta_{k+1}$ after it, moves by
 $\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta_{k+1}$ is after $n$ updates
@@ -6,8 +6,8 @@ $\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta_{k+1}$ is after $n$ upd
 $$\bar\theta_n = \sum_{k=0}^n \big(c_n(k) - c_n(k-1)\big)\,\theta_k, \qquad
   c_n(k) = \prod_{j=k}^{n-1} d_j, \quad c_n(-1) = 0,$$
 
-so the share $c_n(k)$ that the weights up to $\theta_k$ have in it says all about it; $c_n(n) = 1$.
-For the two profiles of this module the products have closed forms.
+so the share $c_n(k)$ of the weights up to $\theta_k$ determines it; $c_n(n) = 1$. For the two
+profiles of this module the products have closed forms.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from scoresde.errors import InvalidValueError
 
 __all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
 
-# The least spread: below it one update is all of the average in any run of less than 10,000.
+# The least spread: below it the average of a run of less than 10,000 updates is its last update.
 _LEAST = 1e-4
 
 
 class Profile(abc.ABC):
-    """Describe how fast an average forgets."""
+    """Define the decay of an average at each update."""
 
     @abc.abstractmethod
     def decay_at(self, k: int) -> float:
@@ -38,29 +38,29 @@ class Profile(abc.ABC):
 
     @abc.abstractmethod
     def share(self, k: Tensor, n: int) -> Tensor:
-        r"""The share $c_n(k)$ of the weights up to $\theta_k$ in the average after `n` updates.
+        r"""Return the share $c_n(k)$ of weights up to $\theta_k$ in the average after `n` updates.
 
         Args:
             k: Numbers of updates, at least 0, of any shape; beyond `n` the share is 1.
             n: Updates so far, at least 1.
 
         Returns:
-            Float64, in [0, 1], of the shape of `k`.
+            The share, float64, in [0, 1], of the shape of `k`.
         """
 
 
 @dataclass(frozen=True)
 class Exponential(Profile):
-    r"""The exponential average, $d_k = d$, or with a warm-up $\min(d, (1 + k) / (10 + k))$.
+    r"""Average exponentially, $d_k = d$, or with a warm-up $d_k = \min(d, (1 + k) / (10 + k))$.
 
     The warm-up rule is that of TensorFlow's `ExponentialMovingAverage(num_updates=...)`, as used
-    by Song et al. (2021, arXiv:2011.13456): the first, bad weights are forgotten in tens of steps
-    instead of $1/(1-d)$. While it rules, for $n \le m$, the first update with
+    by Song et al. (2021, arXiv:2011.13456): the initial weights decay in tens of steps instead of
+    $1/(1-d)$. During the warm-up, for $n \le m$ with m the first update with
     $(1 + m) / (10 + m) \ge d$, the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
 
     Args:
         decay: $d$, in [0, 1).
-        warmup: Whether the decay starts low.
+        warmup: Start with a lower decay.
 
     Raises:
         InvalidTypeError: `decay` is no number.
@@ -94,14 +94,14 @@ class Exponential(Profile):
 
 @dataclass(frozen=True)
 class Power(Profile):
-    r"""The power-function average of Karras et al. (2024, arXiv:2312.02696, section 3).
+    r"""Average by a power function (Karras et al. 2024, arXiv:2312.02696, section 3).
 
-    Update number $t = k + 1$ weighs as $\int_{t-1}^t \tau^\gamma\,d\tau$, so that
+    Update number $t = k + 1$ has the weight $\int_{t-1}^t \tau^\gamma\,d\tau$, so that
 
     $$d_k = \Big(1 - \frac1t\Big)^{\gamma + 1}, \qquad
       c_n(k) = \Big(\frac kn\Big)^{\gamma + 1}.$$
 
-    The profile keeps its shape as the run grows, and the first weights never count.
+    The profile keeps its shape as the run grows, and does not contain the initial weights.
 
     Args:
         sigma: $\sigma_\text{rel}$, the profile's standard deviation in units of the run so far, in

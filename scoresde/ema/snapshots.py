@@ -1,7 +1,7 @@
-"""The averages of a run at some of its steps: the files that a reconstruction is made of.
+"""Store and read the averages of a run at some of its steps, for later reconstruction.
 
-A run's folder holds `ema/sigma-<sigma>/step-<step>.safetensors` for every power-function average
-and every snapshot. The name says which it is, and only what is needed is read.
+A run's folder has a file `ema/sigma-<sigma>/step-<step>.safetensors` for every power-function
+average and every snapshot, which is found by its name.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _AVERAGED, _COPIED = "averaged.", "copied."
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An average that was stored.
+    """Describe a stored average.
 
     Attributes:
-        profile: How it was made.
-        step: After how many updates.
-        path: Its file.
+        profile: The profile of the average.
+        step: The number of updates.
+        path: The file.
     """
 
     profile: Power
@@ -39,15 +39,15 @@ class Snapshot:
     path: Path
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the averaged weights and what was copied, each by its name in the model.
+        """Return the averaged and the copied tensors, each by its name in the model.
 
         Raises:
-            CheckpointError: The file is missing, damaged or something else.
+            CheckpointError: The file is missing, damaged or no snapshot of this step.
         """
-        return self.of_run()[:2]
+        return self.read_with_run()[:2]
 
-    def of_run(self) -> tuple[dict[str, Tensor], dict[str, Tensor], str | None]:
-        """Return what `read` returns, and which run it is of, where the file says."""
+    def read_with_run(self) -> tuple[dict[str, Tensor], dict[str, Tensor], str | None]:
+        """Return the results of `read`, and the identifier of the run if the file has one."""
         tensors, meta = load_tensors(self.path)
         if (meta.get("sigma"), meta.get("step")) != (self.profile.sigma, self.step):
             raise CheckpointError(
@@ -66,22 +66,22 @@ class Snapshot:
 def save_snapshot(
     folder: str | Path, average: PowerEMA[Any], *, half: bool = False, run: str | None = None
 ) -> Path:
-    """Store an average, as it is after its updates so far, in the folder of a run.
+    """Write the present state of an average to the folder of a run.
 
     Args:
-        folder: The run's.
-        average: At least one update old.
-        half: Whether the averaged weights are stored in float16, which rounds them to 3 digits; a
-            tensor that float16 cannot hold stays as it is.
-        run: What the run is known by: snapshots of two runs make no average.
+        folder: The folder of the run.
+        average: An average with at least one update.
+        half: Store the averaged weights in float16, with 3 digits; a tensor that overflows float16
+            keeps its dtype.
+        run: An identifier of the run: snapshots of two runs cannot be combined.
 
     Returns:
         The file.
 
     Raises:
-        InvalidValueError: The average has seen no update.
+        InvalidValueError: The average has no update yet.
         NonFiniteError: A weight is NaN or infinite.
-        CheckpointError: The file cannot be written; an older one is untouched.
+        CheckpointError: The file cannot be written; an older one is unchanged.
     """
     sigma, step = average.profile.sigma, average.updates
     if step < 1:
@@ -112,10 +112,10 @@ def _half(value: Tensor) -> Tensor:
 
 @door
 def snapshots_in(folder: str | Path) -> list[Snapshot]:
-    """Return the snapshots in the folder of a run, by spread and step; none where there is none."""
+    """Return the snapshots in the folder of a run, sorted by spread and step."""
     found = []
     for path in Path(folder).glob("ema/sigma-*"):
-        with contextlib.suppress(ValueError):  # a name that is no spread is not ours
+        with contextlib.suppress(ValueError):  # a name that is no spread is no snapshot
             profile = Power(float(path.name.removeprefix("sigma-")))
             found += [Snapshot(profile, step, file) for step, file in steps_in(path)]
     return sorted(found, key=lambda s: (s.profile.sigma, s.step))

@@ -1,7 +1,7 @@
-r"""Bits per dimension: what a density says about the whole numbers that the data are made of.
+r"""Convert log-densities to bits per dimension of quantised data.
 
 Uniform dequantisation (Uria et al. 2013, arXiv:1306.0186; Theis et al. 2016, arXiv:1511.01844)
-spreads a level $y \in \{0, \dots, L - 1\}$ over its cell, $x = o + h\,(y + u)$ with
+spreads a whole number $y \in \{0, \dots, L - 1\}$ over its cell, $x = o + h\,(y + u)$ with
 $u \sim U[0, 1)$, and by Jensen's inequality
 
 $$ \log_2 P(y) \ge E_u\big[\log_2 p(x)\big] + D \log_2 h. $$
@@ -35,18 +35,18 @@ from scoresde.units import Transform
 
 __all__ = ["TRANSFORMS", "Dequantization", "bits_per_dim", "importance_bound"]
 
-# Numbers that are looked at for whether they are levels; of many more some are equal by chance.
-_LOOK = 4096
+# Numbers that are tested for being quantised; of many more some would be equal by chance.
+_TESTED = 4096
 
 
 @dataclass(frozen=True)
 class Dequantization:
-    r"""Describe how levels became numbers: $x = o + h\,(y + u)$.
+    r"""Map whole numbers y to continuous data: $x = o + h\,(y + u)$.
 
     Args:
-        levels: $L$, at least 2.
-        cell: $h$, the width of a level in the units of `x`, positive.
-        origin: $o$, where level 0 begins.
+        levels: $L$, the number of values of y, at least 2.
+        cell: $h$, the width of a cell in the units of `x`, positive.
+        origin: $o$, the lower end of the cell of y = 0.
 
     Raises:
         InvalidValueError: A parameter has an impossible value.
@@ -63,110 +63,111 @@ class Dequantization:
 
     @classmethod
     def centred(cls, levels: int, low: float = -1.0, high: float = 1.0) -> Dequantization:
-        """For a model of data in which level 0 was `low` and the last one `high`, without noise.
+        """Return the map for data in which y = 0 was `low` and the last y `high`, without noise.
 
-        The cell of a level has its value in the middle: bytes by `x / 127.5 - 1` are
-        `centred(256)`, and 7 bits become log2(127.5) = 6.994.
+        These values are in the middle of their cells: bytes by `x / 127.5 - 1` are `centred(256)`,
+        and 7 bits become log2(127.5) = 6.994.
         """
         cell = (high - low) / max(levels - 1, 1)
         return cls(levels, cell, low - cell / 2)
 
     @classmethod
     def of(cls, transform: Transform) -> Dequantization:
-        """For a model of data under a declared transform, such as a model's own `transform`.
+        """Return the map for data under a transform, such as the `transform` of a model.
 
         Raises:
-            InvalidValueError: The data were no levels.
+            InvalidValueError: The transform is of continuous data.
         """
         if transform.levels is None:
             raise InvalidValueError(
-                f"under {transform} the data are continuous; bits count levels, as bytes have them"
+                f"under {transform} the data are continuous; bits are defined for quantised data "
+                "such as bytes"
             )
         return cls.centred(transform.levels)
 
     def level(self, x: Tensor) -> Tensor:
-        """Return the levels in the middle of whose cells `x` lies, as float64, of any shape.
+        """Return the whole numbers y in the middle of whose cells `x` lies, float64, any shape.
 
         Raises:
-            InvalidValueError: A number lies elsewhere, and was no level.
+            InvalidValueError: A number does not lie in the middle of a cell.
         """
-        level = (x.double() - self.origin) / self.cell - 0.5
-        if not ((level - level.round()).abs() < 0.1).all():
+        y = (x.double() - self.origin) / self.cell - 0.5
+        if not ((y - y.round()).abs() < 0.1).all():
             raise InvalidValueError(
-                f"the data are not made of {self.levels} levels; their numbers lie between them"
+                f"the data are not quantised to {self.levels} levels: numbers lie between them; "
+                "declare the transform that the data have"
             )
-        return level.round()
+        return y.round()
 
     def check_spread(self, x: Tensor) -> None:
-        """Raise where numbers are surely not spread over the cells of their levels.
+        """Raise if numbers are surely not spread over their cells.
 
-        Levels that are still levels stand at one place of their cells, or come again and again. The
-        density at such points may be as large as one likes, so that it bounds no probability. Some
-        4,096 of the numbers are looked at; of fewer than 4 nothing is known.
+        Data that are still quantised lie at one position of their cells, or repeat a few values. A
+        density at such points has no upper bound, so that it bounds no probability. About 4,096 of
+        the numbers are tested, and fewer than 4 are not.
 
         Raises:
-            InvalidValueError: They are not, or lie outside of all cells.
+            InvalidValueError: They are not spread, or lie outside all cells.
         """
         flat = x.detach().double().flatten()
-        place = ((flat - self.origin) / self.cell)[:: max(1, len(flat) // _LOOK)]
+        place = ((flat - self.origin) / self.cell)[:: max(1, len(flat) // _TESTED)]
         if len(place) and not ((place > -1e-3) & (place < self.levels + 1e-3)).all():
             raise InvalidValueError(
                 f"the data go from {float(flat.min()):.6g} to {float(flat.max()):.6g}, but the "
                 f"cells of their {self.levels} levels from {self.origin:.6g} to "
                 f"{self.origin + self.cell * self.levels:.6g}; declare the transform they have"
             )
-        # 1 where all stand at one place of their cells, about 1 / sqrt(n) where they are spread
-        together = torch.polar(torch.ones_like(place), 2 * math.pi * place).mean().abs()
-        again = len(place) >= 8 and 2 * len(torch.unique(place)) <= len(place)
-        if (len(place) >= 4 and together > 0.999) or again:
+        # 1 if all lie at one position of their cells, about 1 / sqrt(n) if they are spread
+        aligned = torch.polar(torch.ones_like(place), 2 * math.pi * place).mean().abs()
+        repeated = len(place) >= 8 and 2 * len(torch.unique(place)) <= len(place)
+        if (len(place) >= 4 and aligned > 0.999) or repeated:
             raise InvalidValueError(
-                "the data are levels, not spread over their cells, where a density bounds no "
+                "the data are quantised, not spread over their cells, where a density bounds no "
                 "probability; take the density at draws of the Dequantization, in float32 or more"
             )
 
     def __call__(self, y: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return a draw of `x`, float32, from levels `(B, *)`.
+        """Return a draw of `x`, float32, for whole numbers `(B, *)`.
 
         Args:
             y: Whole numbers from 0 to `levels - 1`, of any dtype.
-            generator: Where u comes from; torch's global generator without it.
+            generator: The source of u; by default torch's global generator.
 
         Raises:
-            InvalidValueError: A number is no level.
+            InvalidValueError: A number is not whole, or out of this range.
         """
-        level = y.double()  # 256 is 0 among bytes
-        if not ((level >= 0) & (level < self.levels) & (level == level.round())).all():
+        wide = y.double()  # in uint8, `levels` = 256 would be 0
+        if not ((wide >= 0) & (wide < self.levels) & (wide == wide.round())).all():
             raise InvalidValueError(
                 f"levels are whole numbers from 0 to {self.levels - 1}, "
                 f"got numbers from {y.min()} to {y.max()}"
             )
         u = torch.rand(y.shape, generator=generator, dtype=torch.float64).to(y.device)
-        return (self.origin + self.cell * (level + u)).float()
+        return (self.origin + self.cell * (wide + u)).float()
 
 
 TRANSFORMS: Mapping[str, Dequantization] = MappingProxyType(
     {"uint8": Dequantization(256, 1 / 128, -1.0)}
 )
-"""Transforms with a name: `"uint8"` are bytes as $x = (y + u) / 128 - 1$."""
+"""Transforms by name: `"uint8"` maps bytes to $x = (y + u) / 128 - 1$."""
 
 
 @door
 def bits_per_dim(
     log_prob: LogProb, x: Tensor, *, data_transform: Dequantization | str | None = None
 ) -> Tensor:
-    r"""Return $-\log_2 P(y) / D$, `(B,)`, of data that were levels: smaller is better.
+    r"""Return $-\log_2 P(y) / D$, `(B,)`, for dequantised data: smaller is better.
 
     Args:
         log_prob: The density of the dequantised data.
-        x: Those data, `(B, *)`.
-        data_transform: How they were made of levels, or a name of `TRANSFORMS`. There is no
-            default: the transform is worth bits ($-\log_2 h$, 7 for `"uint8"`), and the numbers
-            themselves do not tell it.
+        x: The dequantised data, `(B, *)`.
+        data_transform: The map from y to x, or a name of `TRANSFORMS`. There is no default: the
+            transform adds $-\log_2 h$ bits (7 for `"uint8"`), and cannot be read from x.
 
     Raises:
         InvalidTypeError: No transform is declared.
-        UnknownNameError: Its name is unknown.
-        InvalidValueError: The samples have no dimension, or are levels that were not dequantised.
+        UnknownNameError: The name of the transform is unknown.
+        InvalidValueError: The samples have no dimension, or were not dequantised.
         ShapeError: There are more or fewer densities than samples.
         NonFiniteError: A density or a sample has a NaN or an infinity.
 
@@ -181,8 +182,8 @@ def bits_per_dim(
     """
     if data_transform is None:
         raise InvalidTypeError(
-            "bits per dimension count the levels of the data, and float data do not tell which "
-            "they had; declare data_transform='uint8' for (y + u) / 128 - 1, "
+            "bits per dimension depend on the map from whole numbers to x, which cannot be read "
+            "from float data; declare data_transform='uint8' for (y + u) / 128 - 1, "
             "or a Dequantization(levels, cell, origin)"
         )
     data_transform = named("data transform", data_transform, TRANSFORMS)
@@ -199,10 +200,10 @@ def bits_per_dim(
 
 @door
 def importance_bound(values: Tensor) -> Tensor:
-    r"""$\log \frac1k \sum_i e^{v_i}$ over k dequantisations of the same data, `(k, B)` to `(B,)`.
+    r"""Return $\log \frac1k \sum_i e^{v_i}$ over k dequantisations of the same data, `(B,)`.
 
     Args:
-        values: The log-densities of each draw.
+        values: The log-densities of each draw, `(k, B)`.
 
     Raises:
         ShapeError: There is no draw.

@@ -1,4 +1,4 @@
-r"""The variational bound of the reverse SDE: a likelihood without a solver and without a trace.
+r"""Compute the variational bound of the reverse SDE, a likelihood without solver and trace.
 
 With $\lambda = \log(\alpha^2/\sigma^2)$ and $x_\lambda = \alpha x + \sigma\varepsilon$,
 
@@ -9,10 +9,10 @@ $$ \log p_0(x) \ge
 
 with $\hat\varepsilon = -\sigma s$ (Kingma et al. 2021, eqs. 11-15, arXiv:2107.00630; Song et al.
 2021, *Maximum likelihood training*, theorem 3, arXiv:2101.09258). It bounds the law of the reverse
-SDE, which is that of the flow for the exact score alone; there it is tight, up to what the first
-term leaves below eps. $\lambda$ is drawn uniformly, one from each of equal strata: of all laws of
-time the one whose integrand is most even. From each integrand is taken that of a Gaussian with the
-variances of the data, whose mean is known.
+SDE, which equals that of the flow only for the exact score; there it is tight but for the first
+term, the part below eps. $\lambda$ is drawn uniformly from equal strata, since the integrand varies
+little in it. The integrand of a Gaussian with the moments of the data, of known mean, is subtracted
+as a control variate.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ def elbo(
     condition: Mapping[str, Any] | None = None,
     moments: Moments | None = None,
 ) -> LogProb:
-    r"""Return a lower bound of the data's log-density, an unbiased estimate with an error bar.
+    r"""Return an unbiased estimate, with an error bar, of a lower bound of the log-density.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process whose score it is; None takes the one that the score knows.
-        x: The points, `(B, *)`, floating point.
+        x: The points, `(B, *)`, floating-point.
         draws: Evaluations for each sample, at least 1.
-        seed: The randomness; row i has that of number `first + i`.
+        seed: The seed; row i uses the noise of sample `first + i`.
         first: The number of the first row.
-        condition: What the score takes beside `(x, t)`, one row for each sample.
-        moments: The data's moments, for the prior and a smaller spread; a `ScoreModel`
-            knows its own.
+        condition: The conditions that the score takes, one row for each sample.
+        moments: The data's moments, for the prior and the control variate; by default those that
+            the score knows.
 
     Returns:
-        On the scale of `log_prob`; the error is that of the draws, a half-width of 95 % about the
-        bound, and infinite for less than 8.
+        The bound, in place of the log-density; its error is a 95 % half-width for the draws,
+        infinite for less than 8.
 
     Raises:
-        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, there is no noise
-            at eps, or the score is guided and so that of no density.
+        InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, $\sigma = 0$ at
+            eps, or the score is guided and so no density's.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
     """
     check_density(score)
@@ -80,7 +80,7 @@ def elbo(
     terms = []
     with evaluating(score), torch.no_grad():
         for k in range(draws):
-            # the distribution function of a normal number is uniform
+            # Phi(z) is uniform for standard normal z
             u = torch.special.ndtr(noise.normal(torch.empty(len(x), 1).double(), 0.0, k))[:, 0]
             t = sde.time(low + (k + u) / draws * (high - low)).clamp(sde.eps, sde.T)
             epsilon = noise.normal(x, 1.0, k)
@@ -92,11 +92,11 @@ def elbo(
             terms.append(term.reshape(len(x), size).sum(1))
     integral = -0.5 * float(high - low) * torch.stack(terms)
     ends = _at_eps(sde, size) - _divergence_at_end(sde, x.double(), moments)
-    # neighbouring strata tell the spread within one, and little of how their means differ
+    # differences of neighbouring strata estimate the variance within them
     error = torch.full_like(integral[0], math.inf)
     if draws >= 8:
         square = integral.diff(dim=0) ** 2 / 2
-        # neighbours share a draw, and a few strata may have most of the spread (Satterthwaite 1946)
+        # degrees of freedom (Satterthwaite 1946): few strata may have most of the variance
         freedom = 2 * square.sum(0) ** 2 / (square**2).sum(0).clamp(min=1e-300)
         error = quantile(freedom.clamp(1, 2 / 3 * (draws - 1))) * (square.mean(0) / draws).sqrt()
     return LogProb(
@@ -108,7 +108,7 @@ def elbo(
 
 
 def _control(x: Tensor, epsilon: Tensor, t: Tensor, sde: SDE, moments: Moments) -> Tensor:
-    """The square of a Gaussian's rest, less its mean over epsilon: of mean zero for any moments."""
+    """Return the integrand of a Gaussian minus its mean over epsilon, `(B, *)`."""
     mean, var = moments.mean, moments.var
     if moments.cov is not None:
         var = moments.cov.diagonal().reshape(x.shape[1:])
@@ -120,12 +120,12 @@ def _control(x: Tensor, epsilon: Tensor, t: Tensor, sde: SDE, moments: Moments) 
 
 
 def _at_eps(sde: SDE, size: int) -> float:
-    r"""$E\log\mathcal N(x; x_\epsilon/\alpha, \sigma^2/\alpha^2)$, minus a normal law's entropy."""
+    r"""Return $E\log\mathcal N(x; x_\epsilon/\alpha, \sigma^2/\alpha^2)$: minus its entropy."""
     return 0.5 * size * (float(sde.log_snr(time(sde.eps))) - math.log(2 * math.pi) - 1)
 
 
 def _divergence_at_end(sde: SDE, x: Tensor, moments: Moments | None) -> Tensor:
-    """KL of N(alpha_T x, sigma_T^2) from the prior, `(B,)`."""
+    """Return the KL divergence of N(alpha_T x, sigma_T^2) from the prior, `(B,)`."""
     end, prior, size = time(sde.T), sde.prior(moments), math.prod(x.shape[1:])
     alpha, var = sde.alpha(end), float(sde.sigma(end) ** 2)
     if prior.cov is None:

@@ -1,4 +1,4 @@
-r"""The front door: `log_prob` and `sample_with_log_prob`."""
+r"""Compute log-densities of given samples, and of samples drawn together with them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from scoresde.checks import (
     named_device,
 )
 from scoresde.errors import InvalidValueError
-from scoresde.likelihood.flow import Flow, of_two
+from scoresde.likelihood.flow import Flow, error_of_two
 from scoresde.likelihood.heat import to_data
 from scoresde.likelihood.inputs import check_density, check_input, moments_of, time
-from scoresde.likelihood.prior import End, read_moments
+from scoresde.likelihood.prior import LawAtEnd, read_moments
 from scoresde.likelihood.result import LogProb, mean
-from scoresde.likelihood.trace import Exact, Probed, Trace
+from scoresde.likelihood.trace import ExactTrace, HutchinsonTrace, Trace
 from scoresde.noise import Noise, seeds_of
 from scoresde.ode import Tolerance
 from scoresde.score import device_of, evaluating
@@ -37,7 +37,7 @@ __all__ = ["log_prob", "sample_with_log_prob"]
 Method = Literal["auto", "exact", "hutchinson"]
 Check = Literal["full", "estimate"]
 
-# Dimensions up to which "auto" takes the exact trace, and the moments are read from the score.
+# The largest dimension for which "auto" takes the exact trace, and moments are read from the score.
 _EXACT, _READABLE = 64, 1024
 
 
@@ -60,52 +60,52 @@ def log_prob(
     condition: Mapping[str, Any] | None = None,
     moments: Moments | None = None,
 ) -> LogProb:
-    r"""The log-density of samples, by the probability flow from eps to `T`, with an error bar.
+    r"""Return the log-density of samples with an error bar, by the probability flow from eps to T.
 
-    Each sample has adaptive steps of its own, so that its value does not depend on the batch, but
-    for the rounding of a network or of a product with a covariance. The error is the sum of four
-    parts, each a half-width of 95 %:
+    Each sample has its own adaptive steps, so that its value does not depend on the batch, except
+    by the rounding of a network or of a product with a covariance. The error is the sum of four
+    parts, each a 95 % half-width:
 
-    - `"solver"`: the flow is solved once more, by another method at four times the tolerance, and
-      the difference is added to what the solver's estimates of its errors do to the density, each
-      times a factor that was measured (`scoresde.likelihood.flow`). `error="estimate"` leaves the
+    - `"solver"`: the flow is solved a second time, by another method at four times the tolerance,
+      and the difference is added to the effect of the solver's own error estimates on the density,
+      each times a measured factor (`scoresde.likelihood.flow`). `error="estimate"` leaves the
       second solution out.
     - `"probes"`: Student's interval of the random probes, infinite for less than 8. It is meant for
       16 or more, and Jacobians of full rank.
-    - `"heat"`: the way from eps to the data, crossed by the heat equation (`to_data`).
-    - `"prior"`: the law at `T` is the Gaussian with the moments of the data, those of `moments` or
-      of the score, or else read from the score at `T`, unless that takes a condition or has more
-      than 1024 dimensions: then it is `sde.prior()`. What the score there knows better is added
-      (`End`). A warning says where that, or under a condition its error, is more than .01 nats
-      times the square root of the dimensions.
+    - `"heat"`: the correction from eps to the data, by the heat equation (`to_data`).
+    - `"prior"`: the law at `T` is the Gaussian with the moments of the data: `moments=`, those of
+      the score, or those read from the score at `T`; but `sde.prior()` if the moments are unknown
+      and there is a condition or more than 1024 dimensions. The deviation of the score from this
+      Gaussian is added (`LawAtEnd`). A warning is given if that, or under a condition its error,
+      exceeds .01 nats times the square root of the dimensions.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
         sde: The process whose score it is; None takes the one that the score knows.
-        x: The points, `(B, *)`, floating point; the model is evaluated in their dtype.
+        x: The points, `(B, *)`, floating-point; the model is evaluated in their dtype.
         t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
         method: `"exact"` takes D vector-Jacobian products for each evaluation, `"hutchinson"` one
-            for each probe, `"auto"` the exact ones up to 64 dimensions. No fewer probes than
-            dimensions are exact as well: they are then the axes.
+            for each probe, `"auto"` the exact ones up to 64 dimensions. With at least as many
+            probes as dimensions the trace is exact too.
         probes: Rademacher probes of Hutchinson's estimate, fixed along the path; at least 1.
         rtol: The solver's relative tolerance.
         atol: Its absolute tolerance, of the state in units of its scale and of the density in nats.
-        error: `"full"` solves twice, for 1.8 times the evaluations; `"estimate"` believes the
-            solver's estimates, which hold the error less surely.
-        max_nfe: The most evaluations of a sample in one solution.
-        seed: The randomness of the probes; row i has those of number `first + i`.
+        error: `"full"` solves twice, with 1.8 times the evaluations; `"estimate"` uses the solver's
+            estimates alone, which are less reliable.
+        max_nfe: The largest number of evaluations of a sample in one solution.
+        seed: The seed of the probes; row i has those of sample `first + i`.
         first: The number of the first row.
         batch_size: Rows at once, to bound memory; by default all.
-        condition: What the score takes beside `(x, t)`, one row for each sample.
-        moments: The data's moments; a `ScoreModel` knows its own.
+        condition: The conditions that the score takes, one row for each sample.
+        moments: The data's moments; by default those that the score knows.
 
     Returns:
-        Values, errors and evaluations, without the 640 of the prior's constant, which are made
-        once for all samples (for each of them, and counted, under a condition).
+        Values, errors and evaluations. The 640 evaluations of the prior's constant, made once for
+        all samples, are not counted (under a condition they are made for each sample, and counted).
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or the score is
-            guided and so that of no density.
+            guided and so no density's.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
         ConvergenceError: `max_nfe` is used up.
 
@@ -121,13 +121,13 @@ def log_prob(
     sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
     check_range("t", start, f"[{sde.eps}, {sde.T}]")
-    check_range("atol", atol, "(0, inf)")  # that of the density, whose zero is arbitrary
+    check_range("atol", atol, "(0, inf)")  # not 0, since a log-density may be 0
     check_integer("first", first, 0)
     size = len(x) if batch_size is None else check_integer("batch_size", batch_size, 1)
     solver, parts, gaps = Tolerance(rtol, atol, max_nfe), [], []
     with evaluating(score), torch.no_grad():
         known = _moments(score, sde, x, given, moments)
-        end = End.of(sde, known, x, seed)
+        end = LawAtEnd.of(sde, known, x, seed)
         shared = None if given else end.constant(sde.reverse(score), x.dtype)
         for i in range(0, max(len(x), 1), max(size, 1)):
             rows = slice(i, i + size)
@@ -139,7 +139,7 @@ def log_prob(
             parts.append(part)
             gaps.append(gap)
     found = LogProb.cat(parts).checked()
-    # the moments are those of all conditions together, and under one the law is another
+    # under a condition the law differs from the Gaussian of all data: judge the error alone
     _check_end(found.parts["prior"] if given else torch.cat(gaps), math.prod(x.shape[1:]))
     return found
 
@@ -167,35 +167,35 @@ def sample_with_log_prob(
 ) -> tuple[Tensor, LogProb]:
     r"""Return draws of the flow at eps and their log-density there, from one solve.
 
-    The density is that of the draws themselves, whatever the model has learnt: the law of the
-    prior, carried by the flow of the model. It is what importance weights need.
+    The density is that of the draws, right for any model: the prior transported by the flow of the
+    model. Importance weights need it.
 
     Args:
         score: A score, as in `log_prob`.
         sde: The process whose score it is; None takes the one that the score knows.
-        n: How many.
-        shape: The shape of one sample; a `ScoreModel` knows its own.
-        method: How the trace is found, as in `log_prob`.
+        n: The number of samples.
+        shape: The shape of one sample; by default that which the score knows.
+        method: The computation of the trace, as in `log_prob`.
         probes: Probes of Hutchinson's estimate.
         rtol: The solver's relative tolerance.
         atol: Its absolute tolerance.
-        error: As in `log_prob`; the second solution goes back to where the flow began.
-        max_nfe: The most evaluations of a sample in one solution.
-        seed: The randomness, as in `scoresde.sample`, whose prior draws these are.
-        generator: In its place, likewise.
+        error: As in `log_prob`; the second solution goes back from the draws to the prior.
+        max_nfe: The largest number of evaluations of a sample in one solution.
+        seed: The seed, as in `scoresde.sample`, which starts from the same draws of the prior.
+        generator: A generator in place of the seed, as there.
         first: The number of the first sample of the seed.
-        condition: What the score takes beside `(x, t)`, one row for each sample.
+        condition: The conditions that the score takes, one row for each sample.
         moments: The data's moments, for the prior.
-        dtype: In which the model is evaluated and the samples are returned.
-        device: Where; by default where the networks of the score are.
+        dtype: The dtype of the samples and of the evaluations.
+        device: The device; by default that of the networks of the score.
 
     Returns:
-        The samples `(n, *)` and their `LogProb`. Its error has the parts `"solver"` and `"probes"`,
-        since the prior is the law that they come from.
+        The samples `(n, *)` and their `LogProb`. Its error has the parts `"solver"` and `"probes"`
+        only, since the prior is exactly the law of the draws at `T`.
 
     Raises:
-        InvalidValueError: There is no noise at eps, an argument has an impossible value, or the
-            score is guided and so that of no density.
+        InvalidValueError: $\sigma = 0$ at eps, an argument has an impossible value, or the score is
+            guided and so no density's.
         NonFiniteError: The score or the result has a NaN or an infinity.
     """
     check_density(score)
@@ -205,7 +205,7 @@ def sample_with_log_prob(
     check_integer("first", first, 0)
     event: Any = facts(score).event_shape if shape is None else shape
     if event is None:
-        raise InvalidValueError("a bare score does not know its event shape; give shape=")
+        raise InvalidValueError("the shape of a sample is unknown for this score; give shape=")
     event = as_event("shape", event)
     seeds, indices = seeds_of(n, seed, generator, first)
     noise = Noise(seeds, indices, horizon=sde.T)
@@ -222,18 +222,19 @@ def sample_with_log_prob(
         prior, t, last = sde.prior(known), time(sde.eps), time(sde.T)
         z = prior.sample(noise.normal(like.double(), math.inf))
         moved = flow.transport(z, last, t)
-        values, unsure, nfe = prior.log_prob(z) + moved.rise, moved.error, moved.nfe
+        values, solver_error, nfe = prior.log_prob(z) + moved.rise, moved.error, moved.nfe
         if error == "full":
-            back = flow.rougher().transport(moved.x, t, last)
+            back = flow.at_lower_accuracy().transport(moved.x, t, last)
             other = prior.log_prob(back.x) - back.rise
-            unsure, nfe = of_two(unsure, mean(other - values)), nfe + back.nfe
-    widths = {"solver": unsure, "probes": trace.error(values.T)}
+            difference = mean(other - values)
+            solver_error, nfe = error_of_two(solver_error, difference), nfe + back.nfe
+    widths = {"solver": solver_error, "probes": trace.error(values.T)}
     return moved.x.to(dtype), LogProb(mean(values), widths, nfe, math.prod(event)).checked()
 
 
 @dataclass(frozen=True)
 class _Divergence:
-    """Describe how the divergence of a score is to be found."""
+    """Hold the settings for the divergence of a score."""
 
     method: Method
     probes: int
@@ -243,19 +244,19 @@ class _Divergence:
         check_integer("probes", self.probes, 1)
 
     def trace(self, x: Tensor, moments: Moments | None) -> Trace:
-        """Return the trace for samples `(B, *)`."""
+        """Return the method for samples `(B, *)`: exact, or with their probes."""
         size, method = x.shape[1:].numel(), self.method
         if size <= self.probes or method == "exact" or (method == "auto" and size <= _EXACT):
-            return Exact()
-        own = self.noise.fork(1)  # the start of a sample of the same seed is another number
+            return ExactTrace()
+        own = self.noise.fork(1)  # independent of the draw of the prior
         signs = [own.normal(x, math.inf, k).sign() for k in range(self.probes)]
-        return Probed(torch.stack(signs), moments)
+        return HutchinsonTrace(torch.stack(signs), moments)
 
 
 def _moments(
     score: Score, sde: SDE, x: Tensor, condition: Condition | None, moments: Moments | None
 ) -> Moments | None:
-    """Return the data's moments: those given or known, or else those that the score has at `T`."""
+    """Return the data's moments: given, known by the score, or read from the score at `T`."""
     known, event = moments_of(score, moments), tuple(x.shape[1:])
     if known is not None or condition or not 0 < math.prod(event) <= _READABLE:
         return known
@@ -263,18 +264,18 @@ def _moments(
 
 
 def _log_prob(
-    flow: Flow, end: End, shared: Tensor | None, x: Tensor, t: float | None, *, twice: bool
+    flow: Flow, end: LawAtEnd, shared: Tensor | None, x: Tensor, t: float | None, *, twice: bool
 ) -> tuple[LogProb, Tensor]:
-    """Return the log-densities of samples `(B, *)`, and how far the law at `T` is from Gaussian."""
+    """Return the log-densities of samples `(B, *)`, and the deviation of p_T from its Gaussian."""
     sde, at, last = flow.sde, time(flow.sde.eps if t is None else t), time(flow.sde.T)
     data, size = x.double(), math.prod(x.shape[1:])
     y = data * expand(sde.alpha(at), data) if t is None else data
     moved = flow.transport(y, at, last)
     values, solver, nfe = end.law.log_prob(moved.x) - moved.rise, moved.error, moved.nfe
     if twice:
-        rough = flow.rougher().transport(y, at, last)
+        rough = flow.at_lower_accuracy().transport(y, at, last)
         other = end.law.log_prob(rough.x) - rough.rise
-        solver, nfe = of_two(solver, mean(other - values)), nfe + rough.nfe
+        solver, nfe = error_of_two(solver, mean(other - values)), nfe + rough.nfe
     more, prior, gap, spent = end.correction(flow.reverse, shared, moved.x, x.dtype)
     values, nfe, heat = values + more, nfe + spent, torch.zeros_like(more)
     if t is None:
@@ -287,14 +288,14 @@ def _log_prob(
 
 
 def _check_end(gap: Tensor, size: int) -> None:
-    """Warn where the law at `T` is far from Gaussian, or badly known: by .01 a dimension."""
+    """Warn if the law at `T` deviates from its Gaussian, or is uncertain, by .01 sqrt(D) nats."""
     worst = float(gap.max()) if len(gap) else 0.0
     if worst > 0.01 * math.sqrt(size):
         warnings.warn(
             f"the log-density at T differs by up to {worst:.2g} nats from that of the Gaussian "
-            "with the moments of the data, or is that unsure: T is too small for these data, the "
-            "moments are not theirs, or the score has learnt little there; use a larger T, or "
-            "moments=",
+            "with the moments of the data, or is uncertain by as much: T is too small for these "
+            "data, the moments are wrong, or the score is inaccurate there; use a larger T, or "
+            "give moments=",
             UserWarning,
             stacklevel=4,
         )

@@ -1,7 +1,7 @@
-r"""Densities along the probability flow.
+r"""Transport samples and their log-densities along the probability flow.
 
-A density is carried by its flow: with $u$ the velocity of $z = x / c_t$ in the angle $\varphi$
-(`scoresde.samplers.adaptive.ode`), $\frac{d}{d\varphi} \log p(z_\varphi) = -\nabla\cdot u$, so that
+With $u$ the velocity of $z = x / c_t$ in the angle $\varphi$ (`scoresde.samplers.adaptive.ode`),
+$\frac{d}{d\varphi} \log p(z_\varphi) = -\nabla\cdot u$, so that
 
 $$ \log p_t(x_t) = \log p_T(x_T) + D \log \frac{c_T}{c_t}
    + \int_{\varphi_t}^{\varphi_T} \nabla\cdot u\; d\varphi, \qquad
@@ -11,20 +11,21 @@ $$ \log p_t(x_t) = \log p_T(x_T) + D \log \frac{c_T}{c_t}
 section 4.3, arXiv:2011.13456). State and integral are one system in float64, solved for each
 sample by itself; the integrand vanishes where $p_t$ is standard normal.
 
-**The solver's error.** The flow conserves the density that the rest of the way adds to, of which
-$\nabla_z \log p = c\,s$ is the gradient: a step that errs by $\delta z$ in the state and by
-$\delta r$ in the integral changes the result by $c\,s \cdot \delta z - \delta r$. The sum of the
-absolute values of these, with the solver's estimates for the errors, costs no evaluation. Those are
-estimates for the solution of order 4, while that of order 5 is carried on, and the smaller the
-tolerance, the larger they are beside its errors. Over 24 mixtures in 1 to 4 dimensions under 4
-SDEs, 98 to 99 % of the errors were below $15\,(\text{tol} / 10^{-3})^{.45}$ times the sum, and half
-of them below a ninth to an eleventh of that, at each tolerance from 1e-3 to 1e-6.
+**The solver's error.** The gradient of the log-density is $\nabla_z \log p = c\,s$: a step with the
+errors $\delta z$ in the state and $\delta r$ in the integral changes the result by
+$c\,s \cdot \delta z - \delta r$. The sum of the absolute values of these, with the solver's error
+estimates, costs no evaluation. The estimates are for the solution of order 4, while that of order 5
+is used, and the smaller the tolerance, the larger they are relative to its errors. Over 24 mixtures
+in 1 to 4 dimensions under 4 SDEs, 98 to 99 % of the errors were below
+$15\,(\text{tol} / 10^{-3})^{.45}$ times the sum, and half of them below a ninth to an eleventh of
+that, at each tolerance from 1e-3 to 1e-6.
 
-No estimate sees a feature that a step has passed over. So the flow is solved twice, by two methods,
-at the tolerance and at four times it, and the half-width is 1.5 times the difference plus .3 times
-that of the estimates. The two factors were chosen on 72 targets in 1 to 6 dimensions under 6 SDEs,
-narrow modes and unequal axes among them. On 60 further targets it held .991 of the errors, in each
-of 480 settings .90 or more, and was 9 times the median error.
+These estimates miss a feature of the density that a step has passed over. So the flow is solved
+twice, by two methods, at the tolerance and at four times it, and the half-width is 1.5 times the
+difference plus .3 times that of the estimates. The two factors were chosen on 72 targets in 1 to 6
+dimensions under 6 SDEs, narrow modes and unequal axes among them. On 60 further targets the
+half-width covered .991 of the errors, .90 or more in each of 480 settings, and was 9 times the
+median error.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ from scoresde.samplers.adaptive.ode import ANGLE
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, expand
 from scoresde.sde.coordinates import angle, scale, time_of_angle
 
-__all__ = ["Flow", "Transport", "of_two"]
+__all__ = ["Flow", "Transport", "error_of_two"]
 
 
 @dataclass(frozen=True, eq=False)
 class Transport:
-    r"""Describe where samples went, and what that did to their density.
+    r"""Hold transported samples and the change of their log-density.
 
     Attributes:
         x: The samples at the last time, `(B, *)` float64.
-        rise: $\log p$ at the last time minus that at the first, `(K, B)`, an estimate each.
-        error: The half-width of 95 % for the solver's error of a density, `(B,)`.
+        rise: $\log p$ at the last time minus that at the first, K estimates `(K, B)`.
+        error: The 95 % half-width for the solver's error of a log-density, `(B,)`.
         nfe: Evaluations of each sample `(B,)`.
     """
 
@@ -63,18 +64,18 @@ class Transport:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """The probability flow of a model, with the divergence of its score.
+    """Solve the probability flow of a score together with the divergence of the score.
 
     Args:
         score: The score.
         sde: The process.
-        condition: What the score takes beside `(x, t)`, one row for each sample.
-        moments: The data's moments, where known.
+        condition: The conditions that the score takes, one row for each sample.
+        moments: The data's moments, if known.
         dtype: The dtype in which the model is evaluated.
-        trace: How the divergence is found.
+        trace: The method for the divergence.
         solver: The tolerance relative to $z$, the absolute one, of $z$ and of the density in nats,
-            and the most evaluations of a sample.
-        tableau: The solver's method.
+            and the largest number of evaluations of a sample.
+        tableau: The method of the solver.
     """
 
     score: Score
@@ -87,12 +88,12 @@ class Flow:
     tableau: Tableau = DOPRI5
 
     def reverse(self, rows: Tensor | slice = slice(None)) -> ReverseSDE:
-        """Return the reverse SDE for some of the samples."""
+        """Return the reverse SDE of these samples of the batch."""
         condition = None if self.condition is None else self.condition.rows(rows)
         return self.sde.reverse(self.score, moments=self.moments, condition=condition)
 
-    def rougher(self) -> Flow:
-        """Return the flow under another solver, at four times the tolerance."""
+    def at_lower_accuracy(self) -> Flow:
+        """Return this flow with another method, at four times the tolerance."""
         solver = replace(self.solver, rtol=4 * self.solver.rtol, atol=4 * self.solver.atol)
         return replace(self, solver=solver, tableau=TSIT5)
 
@@ -106,7 +107,7 @@ class Flow:
         return score.double(), trace
 
     def transport(self, x: Tensor, t: Tensor, s: Tensor) -> Transport:
-        """Carry samples `(B, *)` and their density from time t to time s, in either direction."""
+        """Transport samples `(B, *)` and their density from t to s, in either direction."""
         sde, event = self.sde, x.shape[1:]
         size = math.prod(event)
         count, ends = self.trace.count, torch.stack([s, t]).aminmax()
@@ -146,20 +147,20 @@ class Flow:
         return Transport(
             z * expand(scale(sde, s), z),
             solution.y[:, size:].T + volume.to(z.device),
-            15 * (self._loosest() / 1e-3) ** 0.45 * solution.error[:, 0],
+            15 * (self._larger_tolerance() / 1e-3) ** 0.45 * solution.error[:, 0],
             solution.nfe,
         )
 
-    def _loosest(self) -> float:
+    def _larger_tolerance(self) -> float:
         """Return the larger of the two tolerances."""
         return max(float(self.solver.rtol), float(self.solver.atol))
 
 
-def of_two(estimate: Tensor, difference: Tensor) -> Tensor:
-    """Return the half-width of 95 % for the solver's error, from two solutions, `(B,)`.
+def error_of_two(estimate: Tensor, difference: Tensor) -> Tensor:
+    """Return the 95 % half-width for the solver's error, `(B,)`, from two solutions.
 
     Args:
-        estimate: That of the first solution's own estimates, `(B,)`.
-        difference: Of the two log-densities, `(B,)`.
+        estimate: The half-width by the error estimates of the first solution, `(B,)`.
+        difference: The difference of the two log-densities, `(B,)`.
     """
     return 1.5 * difference.abs() + 0.3 * estimate

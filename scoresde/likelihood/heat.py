@@ -1,4 +1,4 @@
-r"""The way from `eps` to the data, which the score does not know: the heat equation crosses it."""
+r"""Correct a log-density at eps to that of the data, by the heat equation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["heat_correction", "to_data"]
 def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
     r"""Return $\log p_0 - \log p_\epsilon$ at the same point, to first order in the noise.
 
-    Noise is heat: with $\tau = \sigma^2/\alpha^2$ the density of $x / \alpha$ obeys
+    With $\tau = \sigma^2/\alpha^2$ the density of $x / \alpha$ obeys the heat equation
     $\partial_\tau p = \tfrac12 \Delta p$, so that one step back in $\tau$ is
 
     $$ \log p_0 - \log p_\epsilon \approx
@@ -36,21 +36,21 @@ def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
 
 
 def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
-    r"""Return $\log p_0$ less the log-density of $x_t / \alpha_t$ at data `(B, *)`, and its error.
+    r"""Return $\log p_0$ minus the log-density of $x_t / \alpha_t$ at data `(B, *)`, and its error.
 
-    With $h(\tau)$ the slope of $\log p$ in $\tau$, the correction $-\tau h(\tau)$ leaves out
+    With $h(\tau)$ the slope of $\log p$ in $\tau$, the correction $-\tau h(\tau)$ has the error
     $\int_0^\tau (h(u) - h(\tau))\, du$. Let $d_1 = |h(\tau) - h(2\tau)|$,
-    $d_2 = |h(2\tau) - h(4\tau)|$ and $\rho = d_1 / d_2$, which is 1/2 where h is linear and 2 where
-    it is $1 / \tau$. If $h$ changes by the factor $\rho$ more at every further halving, that is
+    $d_2 = |h(2\tau) - h(4\tau)|$ and $\rho = d_1 / d_2$, which is 1/2 if h is linear and 2 if it is
+    $1 / \tau$. If the change of $h$ grows by $\rho$ at every further halving, that is
     $\tfrac32 \tau d_1\, \rho / (2 - \rho)$ by the trapezoidal rule. The half-width is twice as
-    much, with $d_2 / 2$ for a smaller $d_1$ and with $\rho$ from 1/2 to 1.9. Where the two terms of
-    h nearly cancel, its differences say little, so that the half-width is no less than twice what
-    a Gaussian leaves out (`_gaussian`).
+    much, with $d_1$ at least $d_2 / 2$ and $\rho$ from 1/2 to 1.9. If the two terms of h nearly
+    cancel, its differences are no guide, so the half-width is at least twice the error for a
+    Gaussian (`_gaussian`).
 
-    Without noise at t there is nothing to correct.
+    If $\sigma_t = 0$, the correction is 0.
 
     Returns:
-        The correction, an estimate each `(K, B)`; the half-width `(B,)`; the evaluations, 3 or 0.
+        K estimates of the correction `(K, B)`; the half-width `(B,)`; the evaluations, 3 or 0.
     """
     sde, rows = flow.sde, torch.arange(len(x))
     tau, found, squares = float(torch.exp(-sde.log_snr(t))), [], []
@@ -60,9 +60,9 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
     for factor in (1, 2, 4):
         at = sde.time(sde.log_snr(t) - math.log(factor)).clamp(float(t), sde.T)
         score, trace = flow.divergence(expand(sde.alpha(at), x) * x, at, rows)
-        level = float(torch.exp(-sde.log_snr(at)))
-        found.append(heat_correction(sde.sigma(at), score, trace) / level)
-        squares.append(heat_correction(sde.sigma(at), score, torch.zeros_like(trace[0])) / level)
+        u = float(torch.exp(-sde.log_snr(at)))
+        found.append(heat_correction(sde.sigma(at), score, trace) / u)
+        squares.append(heat_correction(sde.sigma(at), score, torch.zeros_like(trace[0])) / u)
     slopes = torch.stack([mean(part) for part in found])
     d1, d2 = slopes.diff(dim=0).abs()
     rho = (d1 / d2).nan_to_num(0.5, posinf=1.9).clamp(0.5, 1.9)
@@ -73,15 +73,15 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _gaussian(trace: Tensor, square: Tensor) -> Tensor:
-    r"""Return what a Gaussian's slope misses, over $\tau$, from its two terms at 1, 2, 4 $\tau$.
+    r"""Return the error of the correction over $\tau$ for a Gaussian, from $h$ at 1, 2, 4 $\tau$.
 
-    For the variance $v\tau$ these are $k / (v + u)$ and $-q / (v + u)^2$ at $u\tau$. The first
-    tells v, of at least 1e-3, by the ratio $(v + 4) / (2 v + 2)$ of its differences, and both are
-    integrated.
+    For the variance $v\tau$ the two terms of $h$ are $k / (v + u)$ and $-q / (v + u)^2$ at $u\tau$.
+    The differences of the first, whose ratio is $(v + 4) / (2 v + 2)$, give v, at least 1e-3, and
+    both are integrated.
 
     Args:
-        trace: Half of minus the divergence, `(3, B)`.
-        square: Half of minus the squared norm, `(3, B)`.
+        trace: Minus half the divergence, `(3, B)`.
+        square: Minus half the squared norm, `(3, B)`.
     """
     first, second = trace.diff(dim=0).abs()
     rho = (first / second).nan_to_num(0.5).clamp(0.5001, 2)

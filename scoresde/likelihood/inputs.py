@@ -1,4 +1,4 @@
-"""What comes in, checked before the first evaluation."""
+"""Check the arguments of likelihoods before the first evaluation."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["check_density", "check_input", "moments_of", "time"]
 def check_input(
     score: Score, sde: SDE | None, x: Tensor, condition: Mapping[str, Any] | None
 ) -> tuple[SDE, Condition | None]:
-    """Return the process and the condition of samples, all of which fit the score.
+    """Return the process and the condition of samples, checked to fit the score.
 
     Raises:
-        InvalidValueError, InvalidTypeError, ShapeError: They do not.
+        InvalidValueError, InvalidTypeError, ShapeError: They do not fit.
         NonFiniteError: `x` holds a NaN or an infinity.
 
     Warns:
-        UserWarning: A network that learnt levels will be asked between them.
+        UserWarning: A network that was trained at levels will be evaluated between them.
     """
     sde = process_of(score, sde)
     known = facts(score)
-    # a formula, without a network, knows all times
+    # a formula without a network is right at all times
     if known.sde is not None and sde.levels is not None and modules(score):
         warn_between(known.sde, None)
     check_batch("x", x, known.event_shape)
@@ -39,16 +39,16 @@ def check_input(
 
 
 def check_density(score: Score) -> None:
-    """Raise InvalidValueError for a score that is known to be no density's."""
+    """Raise InvalidValueError if a score is known to be no gradient of a log-density."""
     if facts(score).density is False:
         raise InvalidValueError(
-            "a guided or composed score is that of no density, so that its flow tells none; give "
-            "the score inside it, under the condition"
+            "a guided or composed score is that of no density, so its flow does not give one; "
+            "give the score inside it, with the condition"
         )
 
 
 def moments_of(score: Score, moments: Moments | None) -> Moments | None:
-    """Return the data's moments: those given, or those that the score knows."""
+    """Return `moments`, or those that the score knows if it is None."""
     return facts(score).moments if moments is None else moments
 
 

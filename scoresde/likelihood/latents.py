@@ -1,4 +1,4 @@
-r"""Samples as latents: the probability flow is invertible."""
+r"""Map samples to latents and back by the probability flow, which is invertible."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def encode(
     max_nfe: int = 10_000,
     condition: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    r"""Latents: where the probability flow takes samples from eps to `T`, `(B, *)`.
+    r"""Return the latents of samples: solve the probability flow from eps to `T`, `(B, *)`.
 
-    `decode` leads back, up to what the flow makes of the solver's errors on its way down: where
-    it parts two modes it spreads them. Of points in the plane half come back to within the
-    tolerance, and the worst of a hundred to within 4 to 200 times it; the worst pixel of a digit
-    of the packaged `mnist` is off by 24 to 1,250 times the tolerance, all of its pixels by 3 to 110
-    in the root mean square. `scoresde.sample(..., x=latents)` starts from latents as well. The
-    arguments are those of `log_prob`.
+    `decode` inverts it up to the errors of the solver, which the flow amplifies where it separates
+    two modes. Half of some points in the plane came back to within the tolerance, and the worst of
+    a hundred to within 4 to 200 times it; the worst pixel of a digit of the packaged `mnist` was
+    off by 24 to 1,250 times the tolerance, the root mean square of its pixels by 3 to 110 times.
+    `scoresde.sample(..., x=latents)` starts from latents too. The arguments are those of
+    `log_prob`.
 
     Examples:
         >>> import scoresde
@@ -49,7 +49,7 @@ def encode(
         True
     """
     method = ProbabilityFlow("dopri5", rtol, atol, max_nfe)
-    return _carried(score, sde, x, method, condition, up=True)
+    return _flow_map(score, sde, x, method, condition, up=True)
 
 
 @door
@@ -63,7 +63,7 @@ def decode(
     max_nfe: int = 10_000,
     condition: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """Return samples: where the probability flow takes latents from `T` to eps, `(B, *)`.
+    """Return the samples of latents: solve the probability flow from `T` to eps, `(B, *)`.
 
     Examples:
         >>> import scoresde
@@ -75,10 +75,10 @@ def decode(
         True
     """
     method = ProbabilityFlow("dopri5", rtol, atol, max_nfe)
-    return _carried(score, sde, latents, method, condition, up=False)
+    return _flow_map(score, sde, latents, method, condition, up=False)
 
 
-def _carried(
+def _flow_map(
     score: Score,
     sde: SDE | None,
     x: Tensor,
@@ -87,7 +87,7 @@ def _carried(
     *,
     up: bool,
 ) -> Tensor:
-    """Return samples carried from eps to `T`, or down again."""
+    """Return the flow map of samples from eps to `T`, or of latents from `T` to eps."""
     sde, given = check_input(score, sde, x, condition)
     t, s = (sde.eps, sde.T) if up else (sde.T, sde.eps)
     with evaluating(score), torch.no_grad():
@@ -102,17 +102,17 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     $$ \frac{\sin((1 - w)\theta)}{\sin\theta}\, a + \frac{\sin(w\theta)}{\sin\theta}\, b, \qquad
        \cos\theta = \frac{\langle a, b \rangle}{\|a\| \|b\|} $$
 
-    Independent normal latents stay normal along it, where those on the chord lose length
+    Independent normal latents stay normal along it, while points on the chord are too short
     (Shoemake 1985; White 2016, arXiv:1609.04468). Parallel latents are interpolated linearly.
 
     Args:
-        a: Latents, all of `weight` 0.
-        b: Latents, all of `weight` 1.
+        a: Latents, the result at `weight` 0.
+        b: Latents, the result at `weight` 1.
         weight: $w$, from 0 to 1.
 
     Raises:
         ShapeError: The two have different shapes.
-        InvalidTypeError: They are not of floating point.
+        InvalidTypeError: They are not floating-point.
         InvalidValueError: The weight is outside [0, 1].
         NonFiniteError: A latent holds a NaN or an infinity.
     """
@@ -122,7 +122,7 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
         raise ShapeError(f"a and b hold {len(a)} and {len(b)} latents; give as many of each")
     check_range("weight", weight, "[0, 1]")
     u, v = (y.double().reshape(len(y), y.shape[1:].numel()) for y in (a, b))
-    # directions first: the squares of latents may leave float64
+    # directions first, since the squares of latents may overflow
     cos = (_directions(u) * _directions(v)).sum(1)
     theta = torch.arccos(cos.clamp(-1, 1))
     straight = theta.sin().abs() < 1e-6
@@ -133,7 +133,7 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 def _directions(rows: Tensor) -> Tensor:
-    """Return rows `(B, D)` at length 1, those of zeros as they are."""
+    """Return rows `(B, D)` scaled to length 1; rows of zeros are unchanged."""
     if rows.numel() == 0:
         return rows
     rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=5e-324)

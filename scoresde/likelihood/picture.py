@@ -1,4 +1,4 @@
-"""The picture of log-densities: all in order, and what the uncertainty of each is made of."""
+"""Draw log-densities in ascending order, and the parts of their uncertainty."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from scoresde.errors import ShapeError
-from scoresde.likelihood.result import told
+from scoresde.likelihood.result import part_label
 from scoresde.plot import paper
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["picture"]
 
 
 def picture(found: LogProb) -> Figure:
-    """Return two panels; one where nothing is uncertain."""
+    """Return a figure of log-densities; with a second panel if they have uncertain parts."""
     if len(found.value) == 0:
         raise ShapeError("there is no log-density to show; give at least one sample")
     known = {
@@ -51,7 +51,7 @@ def picture(found: LogProb) -> Figure:
             panel.plot([low, high], [at, at], color=paper.GREY, linewidth=1.5)
             panel.fill_between([lower, upper], at - 0.12, at + 0.12, color=paper.BLUE, alpha=0.6)
             panel.plot(middle, at, "o", color=paper.RED, markersize=5)
-        panel.set_yticks(range(1, len(names) + 1), [told(name) for name in names])
+        panel.set_yticks(range(1, len(names) + 1), [part_label(name) for name in names])
         panel.set_ylim(0.4, len(names) + 0.6)
         panel.set_title("half-widths: least to largest, middle half, median", fontsize="small")
         panel.set_xlabel("nats")

@@ -1,4 +1,4 @@
-r"""The end of the time axis: the moments that the score has there, and the law at `T`."""
+r"""Compute the law of the score at `T`: its moments, and its deviation from a Gaussian."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoresde.errors import InvalidValueError
 from scoresde.noise import Noise
 from scoresde.sde import SDE, Moments, ReverseSDE
 
-__all__ = ["End", "read_moments"]
+__all__ = ["LawAtEnd", "read_moments"]
 
 _PAIRS = 32
 _NODES, _WEIGHTS = (v.tolist() for v in np.polynomial.legendre.leggauss(5))
@@ -27,7 +27,7 @@ def read_moments(
     dtype: torch.dtype,
     device: torch.device | None = None,
 ) -> Moments:
-    r"""Return the data's moments, read from the score at `T`, where the denoiser is nearly affine.
+    r"""Return the data's moments from the score at `T`, where the denoiser is nearly affine.
 
     For Gaussian data $D(x) = E[x_0 | x_T = x]$ has the Jacobian
     $\alpha\,\partial D/\partial x = J = \alpha^2\Sigma\,(\alpha^2\Sigma + \sigma^2)^{-1}$, so that
@@ -39,15 +39,15 @@ def read_moments(
     Args:
         rsde: The reverse SDE of the score.
         event_shape: The shape of one sample.
-        dtype: That of the states the score takes.
-        device: That of the states; by default the CPU.
+        dtype: The dtype of the states.
+        device: The device of the states; by default the CPU.
 
     Returns:
         The mean, of the event's shape, and the covariance `(D, D)`, symmetric and without negative
         eigenvalues, in float64.
 
     Raises:
-        InvalidValueError: The score at `T` is that of no Gaussian.
+        InvalidValueError: The Jacobian of the score at `T` is not negative definite.
     """
     sde, size = rsde.sde, math.prod(event_shape)
     end = torch.tensor(sde.T, dtype=torch.float64)
@@ -60,8 +60,8 @@ def read_moments(
     values, basis = torch.linalg.eigh(rest)
     if not ((values > 0) & values.isfinite()).all():
         raise InvalidValueError(
-            "the moments of the data cannot be read from this score at T, where it is no "
-            f"Gaussian's; give them as moments=Moments(mean, var=...) (eigenvalues {values})"
+            "the moments of the data cannot be read from this score at T, where it is that of no "
+            f"Gaussian; give them as moments=Moments(mean, var=...) (eigenvalues {values})"
         )
     at_zero = (var * score / alpha).reshape(size)
     mean = basis @ ((basis.T @ at_zero) / values)
@@ -70,8 +70,8 @@ def read_moments(
 
 
 @dataclass(frozen=True, eq=False)
-class End:
-    r"""The law at `T`: a Gaussian, corrected by the line integral of the score.
+class LawAtEnd:
+    r"""Define the law at `T`: a Gaussian, corrected by the line integral of the score.
 
     With $s_N$ the score of the Gaussian $N$ of mean m,
 
@@ -79,13 +79,14 @@ class End:
        \delta(z) = \int_0^1 (z - m) \cdot (s_T - s_N)\big(m + u (z - m)\big)\, du, \qquad
        c = -\log E_N\big[e^{\delta}\big], $$
 
-    the integral by 5 Gauss nodes and the expectation by 32 pairs of draws $m \pm y$. A second path
-    leads over the first draw. The two differ where the score is the gradient of no density, or
-    where the nodes are too few, and so do their two constants: both are in the error.
+    the integral by 5 Gauss nodes and the expectation by 32 pairs of draws $m \pm y$. The integral
+    is computed along a second path too, over the first draw. The two results and their constants
+    differ if the score is no gradient, or the nodes are too few: the differences are part of the
+    error.
 
     Args:
         law: $N$.
-        draws: Of $N$, `(64, *)`, those of a pair 32 apart.
+        draws: Draws of $N$, `(64, *)`, those of a pair 32 apart.
         end: `T`.
     """
 
@@ -94,23 +95,23 @@ class End:
     end: Tensor
 
     @classmethod
-    def of(cls, sde: SDE, moments: Moments | None, like: Tensor, seed: int) -> End:
+    def of(cls, sde: SDE, moments: Moments | None, like: Tensor, seed: int) -> LawAtEnd:
         """Return the law at `T` of data with these moments, for samples like those in `like`."""
         law, pairs = sde.prior(moments), torch.empty(_PAIRS, *like.shape[1:], dtype=torch.float64)
         z = Noise.of(seed, _PAIRS).fork(2).normal(pairs.to(like.device), math.inf)
         return cls(law, law.sample(torch.cat([z, -z])), torch.tensor(sde.T, dtype=torch.float64))
 
     def line(self, rsde: ReverseSDE, start: Tensor, to: Tensor, dtype: torch.dtype) -> Tensor:
-        """The integral from points `(B, *)` to others, `(B,)`, by 5 evaluations in a dtype."""
-        way, total = to - start, to.new_zeros(len(to))
+        """Return the integral from `start` to `to`, each `(B, *)`, by 5 evaluations: `(B,)`."""
+        line, total = to - start, to.new_zeros(len(to))
         for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-            x = start + (1 + node) / 2 * way
+            x = start + (1 + node) / 2 * line
             gap = rsde.score(x.to(dtype), self.end).double() - self.law.score(x)
-            total = total + weight / 2 * (way * gap).reshape(len(to), to.shape[1:].numel()).sum(1)
+            total = total + weight / 2 * (line * gap).reshape(len(to), to.shape[1:].numel()).sum(1)
         return total
 
     def constant(self, rsde: ReverseSDE, dtype: torch.dtype) -> Tensor:
-        """Return c, its half-width, the first draw's integral, and the largest gap, `(4,)`."""
+        """Return c, its half-width, the integral to the first draw, and max |delta + c|: `(4,)`."""
         delta = self.line(rsde, self._mean(self.draws), self.draws, dtype)
         bent = delta[0] + self.line(rsde, self.draws[0].expand_as(self.draws), self.draws, dtype)
         c, error = _normaliser(delta)
@@ -124,17 +125,17 @@ class End:
         z: Tensor,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor, Tensor, int]:
-        r"""Return $\delta + c$ at points `(B, *)`, with what goes with it.
+        r"""Return $\delta + c$ at points `(B, *)`, its error, and its size.
 
         Args:
-            reverse: The reverse SDE of some of the samples.
-            shared: What `constant` returned; None where each sample has its own.
+            reverse: A function that returns the reverse SDE of some of the samples.
+            shared: The result of `constant`, or None to compute it for each sample.
             z: The points.
-            dtype: That in which the score is evaluated.
+            dtype: The dtype in which the score is evaluated.
 
         Returns:
-            It and the half-width of its error, `(B,)`; its largest size over the draws, `(B,)` or
-            `(1,)`; the evaluations of each point.
+            The correction and the half-width of its error, `(B,)`; its largest absolute value over
+            the draws, `(B,)` or `(1,)`; the evaluations of each point.
         """
         spent = 2 * len(_NODES)
         if shared is None:
@@ -154,11 +155,11 @@ class End:
 
 
 def _normaliser(delta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return c for integrals to the draws `(64,)`, and its half-width, `()` each."""
-    from scoresde.metrics.interval import mean_interval  # its package is slow to import
+    """Return c and its half-width, `()` each, from the integrals to the draws, `(64,)`."""
+    from scoresde.metrics.interval import mean_interval  # here, since it is slow to import
 
     top = delta.max()
     mass = (delta - top).exp().reshape(2, _PAIRS).mean(0)
-    # squares of a shift of the mean are in it, so that its law is skewed
+    # the law of these is skewed, so the interval is not symmetric
     mean, ends = mass.mean(), mass.new_tensor(mean_interval(mass))
     return -top - mean.log(), (ends - mean).abs().max() / mean

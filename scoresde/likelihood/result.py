@@ -1,4 +1,4 @@
-"""A likelihood and its uncertainties."""
+"""Hold log-densities with their uncertainties."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde.result import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "quantile", "told"]
+__all__ = ["LogProb", "effective_sample_size", "half_width", "mean", "part_label", "quantile"]
 
 _PARTS = {
     "solver": "steps of the flow",
@@ -29,14 +29,13 @@ _PARTS = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogProb(Result):
-    """Log-densities of a batch, with what is uncertain about each.
+    """Hold the log-densities of a batch, and the parts of their errors.
 
     Attributes:
         value: The log-densities in nats, `(B,)` float64.
-        parts: What is uncertain, by name, each `(B,)`: half-widths that hold the part's error
-            with a probability of 95 %.
+        parts: 95 % half-widths of the parts of the error, by name, each `(B,)`.
         nfe: Evaluations of the network for each sample, `(B,)`.
-        dimensions: The size of one sample.
+        dimensions: The number of entries of one sample.
     """
 
     value: Tensor
@@ -46,14 +45,16 @@ class LogProb(Result):
 
     @property
     def error(self) -> Tensor:
-        """The half-width of an interval of 95 % about `value`, `(B,)`: the sum of its parts."""
+        """Return the half-width of a 95 % interval about `value`, `(B,)`: the sum of its parts."""
         return sum(self.parts.values(), torch.zeros_like(self.value))
 
     def __str__(self) -> str:
         if not len(self.value):
             return "no log-densities"
         own, one = float(self.error.mean()), len(self.value) == 1
-        parts = [f"  {float(part.mean()):<8.2g} {told(name)}" for name, part in self.parts.items()]
+        parts = [
+            f"  {float(part.mean()):<8.2g} {part_label(name)}" for name, part in self.parts.items()
+        ]
         count = f"{len(self.value):,} {'log-density' if one else 'log-densities'}"
         plural = "" if self.dimensions == 1 else "s"
         text = [f"{count} in {self.dimensions} dimension{plural}"]
@@ -75,17 +76,17 @@ class LogProb(Result):
         return {**own, "nfe": self.nfe.tolist(), "dimensions": self.dimensions}
 
     def plot(self) -> Figure:
-        """Draw all log-densities in order, with their uncertainty, and what that is made of.
+        """Draw all log-densities in ascending order with their error, and its parts.
 
         Raises:
-            ShapeError: There is none.
+            ShapeError: There is no log-density.
         """
         from scoresde.likelihood.picture import picture
 
         return picture(self)
 
     def mean(self) -> tuple[float, float]:
-        """Return the mean over the batch and its standard error, that of a sample of the data.
+        """Return the mean over the batch and its standard error as a sample of the data.
 
         Raises:
             ShapeError: The batch is empty.
@@ -97,22 +98,18 @@ class LogProb(Result):
         return float(self.value.mean()), spread
 
     def checked(self) -> LogProb:
-        """Return it, without a NaN or an infinity among its values.
-
-        Raises:
-            NonFiniteError: There is one.
-        """
+        """Return itself; raise NonFiniteError if a value is NaN or infinite."""
         if not self.value.isfinite().all():
             rows = (~self.value.isfinite()).nonzero().flatten().tolist()
             raise NonFiniteError(
-                f"the log-density of samples {rows[:8]} is no finite number: it, or the score "
-                "there, is too large to be squared; leave such points out"
+                f"the log-density of samples {rows[:8]} is no finite number: the point or the "
+                "score there is too large to be squared; leave such points out"
             )
         return self
 
     @staticmethod
     def cat(batches: Sequence[LogProb]) -> LogProb:
-        """Return the log-densities of several batches as those of one."""
+        """Return the log-densities of several batches as one."""
         first = batches[0]
         return LogProb(
             torch.cat([batch.value for batch in batches]),
@@ -122,33 +119,33 @@ class LogProb(Result):
         )
 
 
-def told(part: str) -> str:
-    """Return the name of a part of an uncertainty with what it is."""
+def part_label(part: str) -> str:
+    """Return the name of a part of the error with its meaning, for texts and pictures."""
     return f"{part}: {_PARTS[part]}" if part in _PARTS else part
 
 
 def half_width(estimates: Tensor) -> Tensor:
-    r"""Return that of a 95 % interval for the mean of K estimates `(B, K)`: `(B,)`.
+    r"""Return the half-width of a 95 % interval for the mean of K estimates `(B, K)`: `(B,)`.
 
-    It is Student's, $t_{K-1,\,.975}\; s / \sqrt K$, and infinite for less than 8 estimates, whose
-    spread is known too badly.
+    It is Student's, $t_{K-1,\,.975}\; s / \sqrt K$, and infinite for less than 8 estimates, which
+    are too few to estimate their spread.
     """
     k = estimates.shape[1]
     if k < 8:
         return torch.full_like(estimates[:, 0], math.inf)
-    # row by row, so that the order of a sum does not depend on the batch, as it does in torch.std
+    # row by row: the order of summation in torch.std depends on the batch
     rows = estimates.contiguous()
     square = (rows - rows.mean(1, keepdim=True)).square().sum(1)
     return quantile(square.new_tensor(k - 1)) * (square / (k * (k - 1))).sqrt()
 
 
 def mean(estimates: Tensor) -> Tensor:
-    """The mean over the probes of estimates `(K, B)`, in an order that no batch changes: `(B,)`."""
+    """Return the mean over the probes of estimates `(K, B)`, summed alike in any batch: `(B,)`."""
     return estimates.T.contiguous().mean(1)
 
 
 def quantile(freedom: Tensor) -> Tensor:
-    """Return that of 97.5 % of Student's law of these degrees of freedom, of any shape."""
+    """Return the 97.5 % quantile of Student's law for these degrees of freedom, any shape."""
     from scipy.special import stdtrit
 
     return torch.as_tensor(stdtrit(freedom.cpu().double().numpy(), 0.975)).to(freedom.device)
@@ -156,7 +153,7 @@ def quantile(freedom: Tensor) -> Tensor:
 
 @door
 def effective_sample_size(log_weights: Tensor) -> float:
-    r"""Return $(\sum w)^2 / \sum w^2$: how many draws of the target the weighted ones are worth.
+    r"""Return $(\sum w)^2 / \sum w^2$, the effective number of draws of importance sampling.
 
     For samples of `sample_with_log_prob` and a target known up to a constant, the logarithms of the
     importance weights are `target.log_prob(x) - found.value` (Kong 1992).
@@ -173,6 +170,8 @@ def effective_sample_size(log_weights: Tensor) -> float:
     log_w = log_weights.double().flatten()
     bad = log_w.isnan() | (log_w == math.inf)
     if len(log_w) == 0 or bad.any() or (log_w == -math.inf).all():
-        raise InvalidValueError(f"log-weights must be numbers and not all of weight 0, got {log_w}")
-    log_w = log_w - log_w.max()  # twice a large number may leave float64
+        raise InvalidValueError(
+            f"log-weights must be numbers, and not all -inf, got {log_w}; check the log-densities"
+        )
+    log_w = log_w - log_w.max()  # twice a large number may overflow
     return float(torch.exp(2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)))

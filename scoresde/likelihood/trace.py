@@ -1,4 +1,4 @@
-r"""How the divergence of a score is found along the flow: exactly, or by fixed probes."""
+r"""Compute the divergence of a score along the flow: exactly, or by fixed random probes."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from scoresde.divergence import divergence, hutchinson
 from scoresde.likelihood.result import half_width
 from scoresde.sde import Moments
 
-__all__ = ["Exact", "Probed", "Trace"]
+__all__ = ["ExactTrace", "HutchinsonTrace", "Trace"]
 
 Function = Callable[[Tensor], Tensor]
 
 
 class Trace(Protocol):
-    """Estimates of the divergence of a score, `count` of them for each sample."""
+    """Describe a method for the divergence of a score, with `count` estimates for each sample."""
 
     @property
     def count(self) -> int:
-        """Return how many."""
+        """Return the number of estimates for each sample."""
         ...
 
     def __call__(
         self, score: Function, x: Tensor, rows: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The score `(b, *)` and the estimates `(count, b)` at the samples `rows` of the batch.
+        """Return the score `(b, *)` and the estimates `(count, b)` at samples `rows` of the batch.
 
         Args:
             score: A function of `x`.
             x: The samples `(b, *)`.
-            rows: Their numbers in the batch, `(b,)`.
+            rows: Their indices in the batch, `(b,)`.
             alpha: Their signal scales, `(b,)`.
             sigma: Their noise scales, `(b,)`.
         """
         ...
 
     def error(self, values: Tensor) -> Tensor:
-        """Return the half-width of 95 % about the mean of estimates `(B, K)`, `(B,)`."""
+        """Return the 95 % half-width for the mean of estimates `(B, K)`, `(B,)`."""
         ...
 
 
 @dataclass(frozen=True)
-class Exact:
-    """The exact trace, by D vector-Jacobian products."""
+class ExactTrace:
+    """Compute the exact trace, by D vector-Jacobian products."""
 
     count: int = 1
 
@@ -60,22 +60,22 @@ class Exact:
         return value, trace[None].double()
 
     def error(self, values: Tensor) -> Tensor:
-        """No error."""
+        """Return 0 for each sample."""
         return torch.zeros_like(values[:, 0])
 
 
-class Probed:
-    r"""Hutchinson's estimates from K probes, the trace of their Gaussian part taken exactly.
+class HutchinsonTrace:
+    r"""Estimate the trace by Hutchinson's method with K probes, and its Gaussian part exactly.
 
     With $C = \alpha^2\Sigma + \sigma^2 I$ the covariance of $p_t$ to second order, the estimate
 
     $$ v^T \nabla s\, v + v^T C^{-1} v - \operatorname{tr} C^{-1} $$
 
-    has the same mean and is exact where the score is that of a Gaussian, $\nabla s = -C^{-1}$.
+    has the same mean and is exact if the score is that of the Gaussian, $\nabla s = -C^{-1}$.
 
     Args:
         probes: $v$, `(K, B, *)`, the same along the whole path.
-        moments: The data's moments; None leaves the control out.
+        moments: The data's moments; None leaves out the last two terms.
     """
 
     def __init__(self, probes: Tensor, moments: Moments | None) -> None:
@@ -102,5 +102,5 @@ class Probed:
         return value, estimates.double() + control
 
     def error(self, values: Tensor) -> Tensor:
-        """Return the half-width by the spread of the probes; infinite for less than 8."""
+        """Return the 95 % half-width from the spread of the probes; infinite for less than 8."""
         return half_width(values)

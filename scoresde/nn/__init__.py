@@ -1,4 +1,12 @@
-"""Networks: plain PyTorch modules `net(x, c, **condition)` that know nothing of SDEs."""
+"""Define networks: plain PyTorch modules `net(x, c, **condition)` that know nothing of SDEs.
+
+Examples:
+    >>> import torch
+    >>> from scoresde import nn
+    >>> net = nn.UNet(1, channels=(8, 16), blocks=1)
+    >>> net(torch.zeros(4, 1, 8, 8), torch.zeros(4)).shape  # x, and c = log(sigma / alpha) / 4
+    torch.Size([4, 1, 8, 8])
+"""
 
 from .embedding import Fourier, LogSNR, Sinusoidal
 from .mlp import MLP

@@ -1,4 +1,4 @@
-"""Randomness: a pure function of (seed, sample index, where it is asked for)."""
+"""Draw random numbers as a pure function of seed, sample index, time and number of the draw."""
 
 from scoresde.noise.source import Noise, seeds_of
 

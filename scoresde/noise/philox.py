@@ -1,8 +1,8 @@
-"""Standard normal numbers by counter: Philox for the bits, Box & Muller for the law.
+"""Compute standard normal numbers from counters, by Philox and Box-Muller.
 
 Philox (Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*) maps a key and a counter
-to four words of 64 bits. A sample's key is its seed; its index, its place and its stream are the
-counter, so that its numbers do not depend on the batch that it comes in. Box & Muller (1958), *A
+to four words of 64 bits. The key is the seed of a sample; the counter is its index, the place of
+the draw and its stream, so that the numbers do not depend on the batch. Box & Muller (1958), *A
 note on the generation of random normal deviates*, turn two uniform numbers into two normal ones.
 """
 
@@ -20,12 +20,12 @@ from torch import Tensor
 __all__ = ["Words", "double", "single"]
 
 _WORD = 2**64
-# words that Philox makes at a time
+# words of one call of Philox
 _BLOCK = 4
 
 
 class _Generator(threading.local):
-    """A generator for each thread, whose state is set before every draw."""
+    """Hold a generator for each thread; its state is set before every draw."""
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(key=0)
@@ -36,7 +36,7 @@ _own = _Generator()
 
 
 class Words:
-    """The random words of a batch of samples.
+    """Compute the random words of a batch of samples.
 
     Args:
         seeds: The seed of each sample.
@@ -46,7 +46,7 @@ class Words:
     def __init__(self, seeds: Sequence[int], indices: Sequence[int]) -> None:
         keys = np.array(seeds, dtype=np.uint64)
         places = np.array(indices, dtype=np.int64)
-        # samples that follow each other in one seed: its words are made in one go
+        # runs of consecutive samples of one seed, whose words are made in one call
         new = (keys[1:] != keys[:-1]) | (np.diff(places) != 1)
         starts = [0, *(np.flatnonzero(new) + 1).tolist()][: len(seeds)]
         lengths = np.diff([*starts, len(seeds)]).tolist()
@@ -55,19 +55,19 @@ class Words:
         ]
 
     def __call__(self, count: int, place: tuple[int, int, int], purpose: int) -> NDArray[np.uint64]:
-        """Words `(B, count)`, the count rounded up to whole blocks.
+        """Return random words `(B, count)`, the count rounded up to whole blocks.
 
         Args:
-            count: How many for each sample.
-            place: Three words of the counter, modulo 2**64, that say where they are asked for.
-            purpose: The second word of the key: the words of two purposes never meet.
+            count: The number of words for each sample.
+            place: Three words of the counter, modulo 2**64: number of the draw, time and stream.
+            purpose: The second word of the key: two purposes never share words.
         """
         blocks = -(-count // _BLOCK)
         parts = [np.empty((0, blocks * _BLOCK), dtype=np.uint64)]
         for seed, index, length in self._runs:
             # sample i owns the counters [i blocks, (i + 1) blocks)
             counter = [word % _WORD for word in (index * blocks, *place)]
-            # lists of large and small integers would become floating point
+            # dtype, since numpy makes a list of large and small integers floating-point
             _own.state["state"] = {
                 "counter": np.array(counter, dtype=np.uint64),
                 "key": np.array([seed, purpose], dtype=np.uint64),
@@ -79,7 +79,7 @@ class Words:
 
 
 def double(raw: NDArray[np.uint64]) -> Tensor:
-    """One normal number of 53 bits from each word, `(B, count)`."""
+    """Return one normal number of 53 bits from each word, `(B, count)`."""
     # the middles of 2**53 cells of (0, 1)
     uniform = torch.from_numpy(((raw >> np.uint64(11)) + 0.5) * 2.0**-53)
     u, v = uniform.chunk(2, dim=1)
@@ -88,11 +88,11 @@ def double(raw: NDArray[np.uint64]) -> Tensor:
 
 
 def single(raw: NDArray[np.uint64]) -> Tensor:
-    """Two normal numbers of 24 bits from each word, `(B, 2 count)`, in a fifth of the time."""
+    """Return two normal numbers of 24 bits from each word, `(B, 2 count)`, 5 times faster."""
     words, half = raw.view(np.int32), raw.shape[1]
-    # numpy has the faster logarithm and cosine in single precision
+    # in numpy, whose logarithm and cosine in single precision are faster than torch's
     u, v = words[:, :half].astype(np.float32), words[:, half:].astype(np.float32)
-    # |u| keeps the small numbers apart, which make the tail
+    # |u| of a signed word: small numbers, which make the tail, keep their precision
     np.abs(u, out=u)
     u += np.float32(0.5)
     u *= np.float32(2.0**-31)

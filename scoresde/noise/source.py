@@ -1,8 +1,8 @@
-r"""Where randomness comes from: a pure function of (seed, sample index, where it is asked for).
+r"""Draw the noise of a batch as a pure function of seed, sample index, time and number of draw.
 
-Draws are keyed by a counter-based generator, and a Brownian path is a fixed function of its draws.
-Nothing is counted, so a sample never depends on the others, on the batch it came in, or on what was
-drawn before.
+The numbers come from a counter-based generator, and a Brownian path is a fixed function of such
+numbers. There is no state, so a sample depends neither on the other samples, nor on its batch, nor
+on earlier draws.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from scoresde.noise import path, philox
 __all__ = ["Noise", "seeds_of"]
 
 _WORD = 2**64
-# samples of one seed: the counters of further ones would run into those of the first
+# samples of one seed: beyond these the counters of samples would overlap
 _SAMPLES = 2**40
-# the second word of the key: what the numbers are for
+# the purposes of numbers, the second word of the key
 _FRESH, _PATH, _AREA = range(3)
 _FORKS = 8
 
 
 class Noise:
-    """Standard normal noise for a batch of samples.
+    """Draw standard normal noise for a batch of samples.
 
     Args:
         seeds: One integer in [0, 2**64) for each sample.
-        indices: One index for each sample; sample i of seed k is the same wherever it is drawn.
+        indices: One index for each sample; sample i of seed k is the same in every batch.
         horizon: The last time of the Brownian path, which starts at 0.
+        stream: The number of an independent stream, as `fork` makes them.
 
     Examples:
         >>> noise = Noise.of(seed=0, n=4)
@@ -64,7 +65,7 @@ class Noise:
         self.indices = tuple(map(operator.index, indices))
         self.horizon = horizon
         self.stream = stream
-        # a step down a grid begins where the last one ended, and asks for most of its numbers again
+        # the values of the last increment, most of whose numbers the next step uses again
         self._ends: dict[tuple[float, int], Tensor] = {}
         self._nodes: dict[tuple[int, int], Tensor] = {}
         self._forks: dict[int, Noise] = {}
@@ -78,16 +79,16 @@ class Noise:
         return len(self.seeds)
 
     def __getitem__(self, part: slice) -> Noise:
-        """Return the noise of a part of the samples."""
+        """Return the noise of these samples of the batch."""
         return Noise(self.seeds[part], self.indices[part], horizon=self.horizon, stream=self.stream)
 
     def fork(self, k: int) -> Noise:
-        """An independent stream for the same samples: for repeated passes and inner loops."""
+        """Return independent noise for the same samples, for repeated steps and inner loops."""
         if k not in self._forks:
-            # the inner loops of a step are few, and each may keep a path
+            # keep few forks, since each keeps the values of its path
             if len(self._forks) == _FORKS:
                 self._forks.clear()
-            # affine modulo 2**64 with an odd multiplier: forks of forks do not meet in practice
+            # affine modulo 2**64 with an odd multiplier, so that forks of forks hardly coincide
             stream = (self.stream * 0x9E3779B97F4A7C15 + k + 1) % _WORD
             self._forks[k] = Noise(self.seeds, self.indices, horizon=self.horizon, stream=stream)
         return self._forks[k]
@@ -96,8 +97,8 @@ class Noise:
         """Return the `k`-th draw of N(0, I) at time `t`.
 
         Args:
-            like: A tensor `(B, *)` whose shape, dtype and device the result has.
-            t: A time, `()`; infinity is the start, before any time.
+            like: A tensor `(B, *)` with the shape, dtype and device of the result.
+            t: A time, `()`; infinity stands for the start of a run.
             k: The number of the draw.
         """
         size = self._size(like)
@@ -107,12 +108,13 @@ class Noise:
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         r"""Return $(W_t - W_s) / \sqrt{t - s}$ of one Brownian path per sample, standard normal.
 
-        Consistent over any intervals in any order; over a grid the increments are independent. The
-        path is a sum of some twenty fixed numbers at any time. Neighbouring times share many, which
-        are kept from one call to the next, so that a step down a grid draws 11 to 15.
+        Increments over any intervals belong to one path, in whatever order they are drawn; over a
+        grid they are independent. W at a time is a sum of some twenty numbers. Neighbouring times
+        share many, which are kept from one call to the next, so that a step of a grid draws 11 to
+        15.
 
         Args:
-            like: A tensor `(B, *)` whose shape, dtype and device the result has.
+            like: A tensor `(B, *)` with the shape, dtype and device of the result.
             s: The earlier time, in [0, horizon).
             t: The later time, in (s, horizon].
 
@@ -121,7 +123,7 @@ class Noise:
         """
         low, high = self._interval(s, t)
         size, kept = self._size(like), self._ends
-        self._ends = ends = {  # another thread may replace the attribute at any moment
+        self._ends = ends = {  # a local name too, since another thread may replace the attribute
             (u, size): kept[u, size] if (u, size) in kept else self._sum(path.weights(u), size)
             for u in (high, low)
         }
@@ -129,14 +131,14 @@ class Noise:
         return ((at_high - at_low) / math.sqrt(high - low)).reshape(like.shape).to(like)
 
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        r"""The space-time Lévy area of the same path over $[s, t]$, standardised: $\sqrt{12/h}\,H$.
+        r"""Return the space-time Lévy area of the path over $[s, t]$, as $\sqrt{12/h}\,H$.
 
         $$ H = \frac1h \int_s^t (W_u - W_s)\,du - \frac{W_t - W_s}2, \qquad h = t - s $$
 
         Standard normal and independent of the increment, so that the integral is
-        $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. The law over the
-        intervals of a grid is exact; pathwise, 1/16 of its standard deviation or less is not
-        the path's but the interval's own, more only where it is hardly longer than the resolution.
+        $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. Its law over the
+        intervals of a grid is exact; at most 1/16 of its standard deviation belongs to the interval
+        alone and not to the path, more only for intervals near the resolution of the path.
         Arguments and errors are those of `increment`.
         """
         low, high = self._interval(s, t)
@@ -147,7 +149,7 @@ class Noise:
         return a.reshape(like.shape).to(like)
 
     def _interval(self, s: Tensor | float, t: Tensor | float) -> tuple[float, float]:
-        """Return the interval, as a part of [0, 1]."""
+        """Return the interval in units of the horizon; raise unless the path resolves it."""
         low, high = float(s), float(t)
         if not 0 <= low < high <= self.horizon * (1 + 1e-6):
             raise InvalidValueError(
@@ -163,7 +165,7 @@ class Noise:
         return part
 
     def _sum(self, weights: path.Weights, size: int) -> Tensor:
-        """A linear combination of the numbers of the path's nodes, `(B, size)` in float64."""
+        """Return a linear combination of the numbers of the path's nodes, `(B, size)`, float64."""
         kept = self._nodes
         self._nodes = nodes = {
             (node, size): kept[node, size] if (node, size) in kept else self._node(node, size)
@@ -175,12 +177,12 @@ class Noise:
         return total
 
     def _node(self, node: int, size: int) -> Tensor:
-        # many are added up, so 24 bits of each will do
+        # in single precision, which suffices for a sum of many
         raw = self._words(-(-size // 2), (0, node, self.stream), _PATH)
         return philox.single(raw)[:, :size]
 
     def _size(self, like: Tensor) -> int:
-        """Return how many numbers a sample takes."""
+        """Return the number of entries of a sample; raise unless `like` has the batch's length."""
         if like.shape[0] != len(self):
             raise ShapeError(
                 f"noise for {len(self)} samples was asked for a batch of {like.shape[0]}"
@@ -198,12 +200,12 @@ def seeds_of(
     generator: torch.Generator | Sequence[torch.Generator] | None,
     first: int,
 ) -> tuple[list[int], list[int]]:
-    """Return the seeds and indices of `n` samples, from what the user gave.
+    """Return the seeds and indices of `n` samples from the arguments of the user.
 
-    `seed=k` is sample `first + i` of seed k. A generator draws n seeds, a list of n generators
-    draws one from each. With neither, one seed is drawn from torch's global generator; a process
-    that was forked, and so begins with the generator of its parent, adds bits of its own until the
-    generator is given another seed.
+    `seed=k` gives samples `first + i` of seed k. n seeds are drawn from a generator, or one from
+    each of n generators. With neither, one seed is drawn from torch's global generator; a forked
+    process, whose generator is a copy of its parent's, adds random bits until the generator is
+    seeded.
 
     Raises:
         InvalidValueError: Both a seed and a generator, a list of another length than n, or a sample
@@ -234,10 +236,10 @@ def seeds_of(
 
 
 class _Fork:
-    """Hold what a forked process has of its own beside the state of torch's generator, a copy.
+    """Hold random bits that tell a forked process from its parent, whose generator it copied.
 
     Attributes:
-        inherited: The seed of the generator that was copied; None in a process that is no fork.
+        inherited: The seed of the copied generator; None in a process that was not forked.
         bits: 63 random bits.
     """
 
@@ -246,7 +248,7 @@ class _Fork:
 
     @classmethod
     def note(cls) -> None:
-        """Remember what a new process was given."""
+        """Record the seed of the copied generator, and draw the bits."""
         cls.inherited, cls.bits = torch.initial_seed(), secrets.randbits(63)
 
 
@@ -255,12 +257,12 @@ if hasattr(os, "register_at_fork"):  # Windows has no forks
 
 
 def _own_bits() -> int:
-    """Return 0, or bits of this process where its generator is the copy of another's."""
+    """Return the bits of a forked process that uses the copied generator, else 0."""
     return _Fork.bits if torch.initial_seed() == _Fork.inherited else 0
 
 
 def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds, checked to be integers of 64 bits."""
+    """Return the seeds as integers, checked to lie in [0, 2**64)."""
     plain = {*map(type, seeds)} == {int}
     for seed in (min(seeds), max(seeds)) if plain else seeds:
         if isinstance(seed, bool) or not hasattr(seed, "__index__"):
@@ -271,7 +273,7 @@ def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
 
 
 def _bits(t: float) -> int:
-    """Return the bit pattern of a time, which is its name."""
+    """Return the bit pattern of a time, by which its numbers are keyed."""
     if t != t:
-        raise InvalidValueError("noise has no numbers at a time that is NaN")
+        raise InvalidValueError("the time of a draw is NaN; give a number")
     return int(struct.unpack("<Q", struct.pack("<d", t + 0.0))[0])

@@ -1,8 +1,9 @@
-r"""Objectives that teach a score, their weights and their times.
+r"""Compute the objectives of score matching, and weight them in time.
 
 All estimate the Fisher divergence $\mathbb E\,\lambda(t)\,\|s_\theta - \nabla\log p_t\|^2$ up to a
-constant, on one scale: no ½, summed over the event. `dsm_loss` knows the noise that it added;
-`ism_loss`, `ssm_loss` and `fd_ssm_loss` ask the score alone, and need no noise at all.
+constant, on one scale: no ½, summed over the event. `dsm_loss` compares the score with the noise
+that was added; `ism_loss`, `ssm_loss` and `fd_ssm_loss` use the divergence of the score, and also
+work without noise.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from scoresde.objectives.weights import (
 LOSSES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"dsm": dsm_loss, "ism": ism_loss, "ssm": ssm_loss, "fd_ssm": fd_ssm_loss}
 )
-"""Losses by name; `functools.partial` binds what one of them takes beyond the others."""
+"""Losses by name; bind further arguments of one with `functools.partial`."""
 
 __all__ = [
     "LOSSES",

@@ -1,4 +1,4 @@
-r"""Denoising score matching: a score is asked for the noise that was added, which is known."""
+r"""Compute the denoising score matching loss, and its least value for Gaussian data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde.checks import check_noise, door
 from scoresde.noise import Noise
-from scoresde.objectives.perturbed import event_sum, perturb, weighed
+from scoresde.objectives.perturbed import event_sum, perturb, weight_at
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.sde import SDE, Moments, Score, TimeLaw, expand
 
@@ -40,40 +40,41 @@ def dsm_loss(
     time Song et al. (2021), eq. 7, arXiv:2011.13456. On an SDE with levels it is the ladder's
     discrete objective. Its minimum is not 0: see `dsm_floor`.
 
-    Where $\sigma$ is small beside the data its gradient is mostly noise, since $z / \sigma$ is
-    large and tells little. The control variate subtracts what is known to have the mean 0,
+    If $\sigma$ is small against the data, the gradient is mostly noise from $z / \sigma$. The
+    control variate subtracts a term of mean 0,
 
     $$ \lambda(t)\,\Big(\|s_\theta(x_t)\|^2 +
        \tfrac{2}{\sigma_t} z^T \big(s_\theta(x_t) - s_\theta(\alpha_t x_0)\big)
        + \tfrac{D}{\sigma_t^2}\Big), $$
 
-    so that the gradient's variance stays bounded as $\sigma \to 0$, for a second evaluation of the
-    score (Wang et al. 2020, arXiv:2002.07501). A single value may then be negative.
+    so that the gradient's variance stays bounded as $\sigma \to 0$, at the cost of a second
+    evaluation of the score (Wang et al. 2020, arXiv:2002.07501). A single value may then be
+    negative.
 
     Args:
         score: A score `(x, t) -> (B, *)`; with a `condition`, `(x, t, condition)`.
-        sde: The process; None is the one that the score knows.
-        x: Clean data `(B, *)`, floating point.
-        t: Times `()` or `(B,)` in `[0, T]` with noise; `None` draws them.
-        noise: Where times and noise come from, for as many samples as `x` holds.
-        condition: Handed to the score.
+        sde: The process; None takes the one that the score knows.
+        x: Clean data `(B, *)`, floating-point.
+        t: Times `()` or `(B,)` in `[0, T]` with $\sigma_t > 0$; `None` draws them.
+        noise: The source of times and noise, of as many samples as `x` has.
+        condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`.
-        law: By which law times are drawn, `None` being the SDE's own; its importance weights are
-            part of the result.
-        control_variate: Whether the second form is used; same mean, two evaluations.
-        generator: In place of `noise`: seeds of the samples are drawn from it, or else from torch's
+        law: The law of the times, `None` taking that of the SDE; its importance weights are part of
+            the result.
+        control_variate: Use the second form: same mean, two evaluations.
+        generator: A generator from which a seed is drawn in place of `noise=`; by default torch's
             global generator.
 
     Returns:
         The loss `(B,)`, summed over the event.
 
     Raises:
-        InvalidTypeError: `x` is not of floating point, or the score is no tensor.
+        InvalidTypeError: `x` is not floating-point, or the score is no tensor.
         ShapeError: The score or the noise has another shape than `x`, or `t` is neither `()` nor
             `(B,)`.
-        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity; on another
-            device than the CPU they show in the loss, for which no step has to wait.
-        InvalidValueError: There is no noise at `t`, or the score belongs to another SDE.
+        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
+            checked on the CPU only: on other devices it would stall every step.
+        InvalidValueError: $\sigma_t = 0$, or the score belongs to another SDE.
 
     Examples:
         >>> from scoresde import VPSDE, Noise
@@ -85,7 +86,7 @@ def dsm_loss(
         generator=generator,
     )  # fmt: skip
     _check_noise(p.sde, p.time, p.sigma)
-    # sigma s + z is of order one at every noise level, so nothing large is subtracted
+    # sigma s + z is of order one at all times, unlike s + z / sigma
     scaled = expand(p.sigma, x) * p.score(p.x)
     scale = p.scale / p.sigma**2
     if not control_variate:
@@ -96,12 +97,12 @@ def dsm_loss(
 
 @door
 def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight = sigma2) -> Tensor:
-    r"""Return the least value of `dsm_loss` at time t, for Gaussian data of a known variance.
+    r"""Return the least expected `dsm_loss` at time t, for Gaussian data of known variance.
 
     $$ \frac{\lambda(t)}{\sigma_t^2} \sum_j \frac{\alpha_t^2 v_j}{\alpha_t^2 v_j + \sigma_t^2} $$
 
     over the data's principal variances $v_j$: the variance of the noise given $x_t$. For other data
-    of this covariance the true floor lies at or below it.
+    with this covariance it is an upper bound of the least value.
 
     Args:
         sde: The process.
@@ -113,9 +114,9 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
         The floor, of the shape of `t`, in float64.
 
     Raises:
-        InvalidValueError: There is no noise at `t`.
+        InvalidValueError: $\sigma_t = 0$.
         ShapeError: The weight is not one number for each time.
-        NonFiniteError: It is NaN or infinite.
+        NonFiniteError: The weight is NaN or infinite.
 
     Examples:
         >>> from scoresde import EDMSDE
@@ -134,7 +135,7 @@ def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight =
     noise = sde.sigma(time) ** 2
     signal = sde.alpha(time)[..., None] ** 2 * var
     floor: Tensor = (signal / (signal + noise[..., None])).sum(-1)
-    return weighed(weight, sde, time) / noise * floor
+    return weight_at(weight, sde, time) / noise * floor
 
 
 def _check_noise(sde: SDE, t: Tensor, sigma: Tensor) -> None:

@@ -1,4 +1,4 @@
-r"""Losses and weights in words, by which a training run is known."""
+r"""Describe losses and weights as strings, to tell whether a run is resumed with the same ones."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["described"]
 
 
 def described(part: object) -> str:
-    """Return how a loss or a weight was made: names and bound arguments, the same in every process.
+    """Return a string for a loss or a weight with its bound arguments, the same in every process.
 
-    A function is known by its name, a lambda by where it stands, a partial by what it binds, and
-    anything else by its repr, or by its class where the repr is an address.
+    A function is described by its qualified name, a partial by its arguments too, and anything else
+    by its repr, or by its class if the repr has an address.
 
     Args:
-        part: A loss, a weight, or what is bound in one.
+        part: A loss, a weight, or an argument bound in one.
 
     Examples:
         >>> from scoresde.objectives import dsm_loss, min_snr

@@ -1,17 +1,17 @@
-r"""Score matching without the target: the score's own divergence takes its place.
+r"""Compute score matching losses that use the divergence of the score in place of the noise.
 
-Partial integration turns the unknown $\nabla\log p_t$ of the Fisher divergence into a derivative of
-the score that is learned (Hyvärinen 2005, *Estimation of non-normalized statistical models by score
+Integration by parts turns the unknown $\nabla\log p_t$ of the Fisher divergence into a derivative
+of the learned score (Hyvärinen 2005, *Estimation of non-normalized statistical models by score
 matching*),
 
 $$ \mathbb E\|s_\theta - \nabla\log p_t\|^2 = \mathbb E\big[2\,\mathrm{tr}\,\nabla s_\theta +
    \|s_\theta\|^2\big] + \text{const}, $$
 
-for any score that grows slower than $p_t$ falls. The trace is computed exactly, or with random $v$,
+if $p_t s_\theta$ vanishes at infinity. The trace is computed exactly, or with random $v$,
 $\mathbb E\,v v^T = I$, as $\mathbb E\,v^T \nabla s_\theta\,v$, or from two values of the score.
 
-No noise is needed: at $t = 0$ of a VP, EDM or flow SDE these objectives see the data themselves.
-The weight $\sigma_t^2$ is 0 there; `power(0)` is not.
+No noise is needed: at $t = 0$ of a VP, EDM or flow SDE these objectives are those of the data
+themselves. The weight $\sigma_t^2$ is 0 there; use `power(0)`.
 """
 
 from __future__ import annotations
@@ -53,33 +53,32 @@ def ism_loss(
 
     $$ \lambda(t)\,\big(2\,\mathrm{tr}\,\nabla s_\theta(x_t, t) + \|s_\theta(x_t, t)\|^2\big) $$
 
-    Hyvärinen (2005). The exact trace costs as many derivatives as an event has numbers; above
-    `exact` of them it is estimated with one vector of random signs (Hutchinson 1990), which is
-    `ssm_loss`.
+    Hyvärinen (2005). The exact trace costs one derivative per dimension; above `exact` dimensions
+    it is estimated with one vector of random signs (Hutchinson 1990), as by `ssm_loss`.
 
     Args:
         score: A score `(x, t) -> (B, *)`, differentiable in `x`; with a `condition`,
             `(x, t, condition)`.
-        sde: The process; None is the one that the score knows.
-        x: Clean data `(B, *)`, floating point.
-        t: Times `()` or `(B,)` in `[0, T]`, noiseless ones too; `None` draws them.
-        law: By which law times are drawn, `None` being the SDE's own.
-        condition: Handed to the score.
+        sde: The process; None takes the one that the score knows.
+        x: Clean data `(B, *)`, floating-point.
+        t: Times `()` or `(B,)` in `[0, T]`, also without noise; `None` draws them.
+        law: The law of the times, `None` taking that of the SDE.
+        condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`, positive at the times given.
-        exact: The largest event whose trace is exact.
-        noise: Where times, noise and signs come from, for as many samples as `x` holds.
-        generator: In place of `noise`: seeds of the samples are drawn from it.
+        exact: The largest number of dimensions with an exact trace.
+        noise: The source of times, noise and signs, of as many samples as `x` has.
+        generator: A generator from which a seed is drawn in place of `noise=`.
 
     Returns:
         The loss `(B,)`, summed over the event; negative for a good score.
 
     Raises:
-        InvalidTypeError: `x` is not of floating point, or the score is no tensor.
+        InvalidTypeError: `x` is not floating-point, or the score is no tensor.
         ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
-        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity; on another
-            device than the CPU they show in the loss, for which no step has to wait.
-        InvalidValueError: The weight is 0 for lack of noise, the score is not differentiable, or
-            the score belongs to another SDE.
+        NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
+            checked on the CPU only: on other devices it would stall every step.
+        InvalidValueError: The weight is 0 since there is no noise, the score is not differentiable,
+            or the score belongs to another SDE.
 
     Examples:
         >>> from scoresde import VPSDE, Noise
@@ -121,28 +120,29 @@ def ssm_loss(
 
     $$ \lambda(t)\,\big(2\,v^T \nabla s_\theta(x_t, t)\,v + \|s_\theta(x_t, t)\|^2\big) $$
 
-    is the variance-reduced form; without it the last term is $(v^T s_\theta)^2$, of the same mean.
-    Song et al. (2019), eqs. 7 and 8, arXiv:1905.07088. One derivative in any dimension.
+    is the variance-reduced form; the other has $(v^T s_\theta)^2$ as its last term, of the same
+    mean. Song et al. (2019), eqs. 7 and 8, arXiv:1905.07088. One derivative in any dimension.
 
     Args:
-        score: As in `ism_loss`, like all arguments that are not named here.
-        sde: The process; None is the one that the score knows.
+        score: A score, as in `ism_loss`.
+        sde: The process; None takes the one that the score knows.
         x: Clean data `(B, *)`.
         t: Times.
-        law: Their law.
-        condition: Handed to the score.
+        law: The law of the times.
+        condition: The condition, passed to the score.
         weight: $\lambda$.
         projection: The law of v: random signs, normal numbers, or points on the sphere of radius
             $\sqrt D$.
-        variance_reduced: Which of the two forms.
-        noise: Where times, noise and directions come from.
-        generator: In place of `noise`: seeds of the samples are drawn from it.
+        variance_reduced: Use the variance-reduced form.
+        noise: The source of times, noise and directions.
+        generator: A generator from which a seed is drawn in place of `noise=`.
 
     Returns:
         The loss `(B,)`, as of `ism_loss`.
 
     Raises:
-        UnknownNameError: The projection is unknown; else the errors of `ism_loss`.
+        UnknownNameError: The projection is unknown.
+        ScoreSDEError: As `ism_loss` does.
 
     Examples:
         >>> from scoresde import VPSDE, Noise
@@ -189,27 +189,27 @@ def fd_ssm_loss(
     and an ordinary backward pass (Pang et al. 2020, arXiv:2007.03317).
 
     Args:
-        score: As in `ism_loss`, like all arguments that are not named here; it need not be
-            differentiable in `x`.
-        sde: The process; None is the one that the score knows.
+        score: A score, as in `ism_loss`; it need not be differentiable in `x`.
+        sde: The process; None takes the one that the score knows.
         x: Clean data `(B, *)`.
         t: Times.
-        law: Their law.
-        condition: Handed to the score.
+        law: The law of the times.
+        condition: The condition, passed to the score.
         weight: $\lambda$.
         projection: The law of v, as in `ssm_loss`.
-        step: $h / \sigma_t$, positive; where there is no noise, h itself. In single precision the
-            difference loses digits below about 1e-3, and where h is below about 1e-5 of the state:
-            data far from 0 or of a large scale want to be standardised.
-        noise: Where times, noise and directions come from.
-        generator: In place of `noise`: seeds of the samples are drawn from it.
+        step: $h / \sigma_t$, positive; h itself if $\sigma_t = 0$. In single precision the
+            difference loses digits below about 1e-3, and if h is below about 1e-5 of the state:
+            standardise data far from 0 or of a large scale.
+        noise: The source of times, noise and directions.
+        generator: A generator from which a seed is drawn in place of `noise=`.
 
     Returns:
         The loss `(B,)`, as of `ism_loss`.
 
     Raises:
         UnknownNameError: The projection is unknown.
-        InvalidValueError: The step is not positive; else the errors of `ism_loss`.
+        InvalidValueError: The step is not positive.
+        ScoreSDEError: As `ism_loss` does.
 
     Examples:
         >>> from scoresde import VPSDE, Noise
@@ -225,14 +225,14 @@ def fd_ssm_loss(
     )  # fmt: skip
     h = expand(step * torch.where(p.sigma > 0, p.sigma, 1.0), x)
     v = _direction(x, projection, p.noise)
-    # a copy, for a network may write all that it returns into one place
+    # a copy, since a network may reuse the memory of its output
     plus, minus = p.score(p.x + h * v).clone(), p.score(p.x - h * v)
     slope = event_sum(v * (plus - minus) / h)
     return p.weighted(slope + event_sum(((plus + minus) / 2) ** 2))
 
 
 def _check_weighted(p: Perturbed) -> Perturbed:
-    """Return a perturbed batch, refused where the weight is 0 for lack of noise."""
+    """Return a perturbed batch; raise if its weight is 0 since there is no noise."""
     if ((p.sigma == 0) & (p.scale == 0)).any():
         raise InvalidValueError(
             f"without noise, at t = {quoted(p.time)}, the weight is 0 and nothing would be "
@@ -244,7 +244,7 @@ def _check_weighted(p: Perturbed) -> Perturbed:
 def _differentiate(
     p: Perturbed, derivative: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the score at the states, and a derivative of it in them, `(B,)`; under no_grad too."""
+    """Return the score at the states and a derivative in them, `(B,)`; also under no_grad."""
     recording = torch.is_grad_enabled()
     with torch.enable_grad():
         state = p.x.detach().requires_grad_()
@@ -253,15 +253,15 @@ def _differentiate(
             return score, state.detach().new_zeros(0)
         if not score.requires_grad:
             raise InvalidValueError(
-                "the score does not depend on x in a way that can be differentiated; take "
-                "no_grad and detach out of it, or use fd_ssm_loss"
+                "the score does not depend on x in a way that can be differentiated; remove "
+                "no_grad and detach inside it, or use fd_ssm_loss"
             )
         result = derivative(score, state)
     return (score, result) if recording else (score.detach(), result.detach())
 
 
 def _vjp(score: Tensor, x: Tensor, v: Tensor) -> Tensor:
-    r"""Return $v^T \nabla s$, `(B, *)`, itself differentiable."""
+    r"""Return $v^T \nabla s$, `(B, *)`, which can be differentiated again."""
     (row,) = torch.autograd.grad(score, x, v, create_graph=True, materialize_grads=True)
     return row
 
@@ -276,7 +276,7 @@ def _trace(score: Tensor, x: Tensor) -> Tensor:
 
 
 def _direction(x: Tensor, projection: Projection, noise: Noise) -> Tensor:
-    r"""Random vectors like `x` with $\mathbb E\,v v^T = I$."""
+    r"""Return random vectors like `x` with $\mathbb E\,v v^T = I$."""
     v = noise.fork(1).normal(x, 0.0)
     if projection == "rademacher":
         return torch.where(v < 0, -1.0, 1.0).to(x)

@@ -1,4 +1,4 @@
-r"""A weight that is learnt beside the score: a loss that is a module."""
+r"""Learn the weight of a loss together with the score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scoresde.objectives.perturbed import checked_loss, noise_of, times_of
 from scoresde.objectives.weights import Weight, sigma2
 from scoresde.precision import full_precision
 from scoresde.sde import SDE, Score, TimeLaw, process_of
-from scoresde.sde.coordinates import network_level
+from scoresde.sde.coordinates import c_noise
 
 __all__ = ["LearnedWeight"]
 
@@ -27,28 +27,29 @@ __all__ = ["LearnedWeight"]
 class LearnedWeight(nn.Module):
     r"""Learn the weight $\lambda(t)\,e^{-u(t)}$ of a loss with the score, by its uncertainty.
 
-    If the residual of an event of D numbers, weighted by $\lambda$, is thought of as normal with
-    the variance $e^{u(t)}$, then its negative log-likelihood is, up to factors and constants,
+    If the residual of an event of D dimensions, weighted by $\lambda$, is modelled as normal with
+    the variance $e^{u(t)}$, its negative log-likelihood is, up to factors and constants,
 
     $$ e^{-u(t)}\,\ell(t) + D\,u(t), \qquad \min_u\colon\; e^{u(t)} = \mathbb E\,\ell(t) / D, $$
 
-    so that every level contributes gradients of one size (Kendall et al. 2018, arXiv:1705.07115; as
-    a function of the noise level Karras et al. 2023, eq. 14, arXiv:2312.02696). The loss $\ell$ of
-    `dsm_loss` is positive, as this needs; those without noise are not.
+    so that all times contribute gradients of one size (Kendall et al. 2018, arXiv:1705.07115; as
+    a function of the noise level Karras et al. 2023, eq. 14, arXiv:2312.02696). The loss $\ell$
+    must be positive, as `dsm_loss` is and the implicit losses are not.
 
     It is called like any loss; `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and saves its
-    parameters, which are of no use after training.
+    parameters, which are not needed after training.
 
     Args:
         loss: A loss `(score, sde, x, *, t, noise, condition, weight) -> (B,)`.
         base: $\lambda$.
-        law: By which law times are drawn, `None` being the SDE's own.
-        features: Fourier features of $\tfrac14 \log(\sigma/\alpha)$ of which u is linear; even.
+        law: The law of the times, `None` taking that of the SDE.
+        features: The number of Fourier features of $\tfrac14 \log(\sigma/\alpha)$ in which u is
+            linear; even.
 
     Raises:
         InvalidTypeError: An argument has another type.
-        InvalidValueError: `loss` is a partial that binds a weight or a law, or a loss of the
-            package that is negative on average, under which u would fall without end.
+        InvalidValueError: `loss` is a partial that binds a weight or a law, or one of the implicit
+            losses, which are negative on average and would drive u to minus infinity.
 
     Examples:
         >>> from scoresde import Noise, VESDE
@@ -72,8 +73,8 @@ class LearnedWeight(nn.Module):
         inside = loss.func if isinstance(loss, functools.partial) else loss
         if inside in (ism_loss, ssm_loss, fd_ssm_loss):
             raise InvalidValueError(
-                f"{described(loss)} is negative near its minimum, so that it has no uncertainty to "
-                "be weighed by; take dsm_loss"
+                f"{described(loss)} is negative near its minimum, and a learned weight needs a "
+                "positive loss; take dsm_loss"
             )
         for name, instead in (("weight", "base"), ("law", "law")):
             if name in _bound(loss):
@@ -87,14 +88,14 @@ class LearnedWeight(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def extra_repr(self) -> str:
-        """Say which loss it weighs, so that a run is known by it."""
+        """Return the loss, base weight and law as a string, for the repr."""
         parts = {"loss": self.loss, "base": self.base, "law": self.law}
         return ", ".join(f"{name}={described(part)}" for name, part in parts.items())
 
     @full_precision()
     def log_variance(self, sde: SDE, t: Tensor) -> Tensor:
         r"""Return $u(t)$, of the shape and on the device of `t`, in float64; 0 before training."""
-        c = network_level(sde, t).to(self.bias).reshape(-1)
+        c = c_noise(sde, t).to(self.bias).reshape(-1)
         u: Tensor = self.waves(c).to(c.dtype) @ self.slopes + self.bias
         return u.reshape(t.shape).to(t.device, torch.float64)
 
@@ -114,7 +115,7 @@ class LearnedWeight(nn.Module):
         condition: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        r"""Return $e^{-u}\,\ell + D\,u$, `(B,)`; the arguments are those of the loss."""
+        r"""Return $e^{-u}\,\ell + D\,u$, `(B,)`, with the arguments of the loss."""
         sde = process_of(score, sde)
         noise = noise_of(noise, generator, x)
         time, importance = times_of(sde, t, self.law, noise)
@@ -126,5 +127,5 @@ class LearnedWeight(nn.Module):
 
 
 def _bound(loss: object) -> Mapping[str, Any]:
-    """Return what a partial binds by name; nothing for another loss."""
+    """Return the keyword arguments bound in a partial; none for any other loss."""
     return loss.keywords if isinstance(loss, functools.partial) else {}

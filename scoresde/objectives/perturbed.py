@@ -1,4 +1,4 @@
-r"""The arguments that objectives share, checked, and data perturbed by them."""
+r"""Check the arguments that all objectives share, and perturb the data."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ __all__ = [
     "passing",
     "perturb",
     "times_of",
-    "weighed",
+    "weight_at",
 ]
 
-# What the k-th draw of a noise is for.
+# The numbers of the draws of times and of noise.
 _TIMES, _STATES = range(2)
 
 
 @dataclass(frozen=True, eq=False)
 class Perturbed:
-    r"""Hold a batch at its noise levels.
+    r"""Hold a perturbed batch $x_t = \alpha_t x_0 + \sigma_t z$, and what an objective needs of it.
 
     Attributes:
         sde: The process.
-        x: States $x_t = \alpha_t x_0 + \sigma_t z$, `(B, *)`.
+        x: States $x_t$, `(B, *)`.
         z: Their noise, `(B, *)`.
         time: Their times, `()` or `(B,)`, float64.
         clean: $\alpha_t x_0$, `(B, *)`.
         sigma: $\sigma_t$, `()` or `(B,)`, float64.
         scale: $\lambda(t)$ times the importance weight of t, `()` or `(B,)`, float64.
-        noise: Where further random numbers come from.
-        score: The score at these times: states `(B, *)` to scores `(B, *)`, checked.
+        noise: The source of further random numbers.
+        score: The score at these times, a checked function of states `(B, *)`.
     """
 
     sde: SDE
@@ -61,10 +61,10 @@ class Perturbed:
     score: Callable[[Tensor], Tensor]
 
     def weighted(self, errors: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Return errors `(B,)` times a scale, by default `scale`: the loss of each sample.
+        """Return errors `(B,)` times a scale, by default `self.scale`: the loss of each sample.
 
         Raises:
-            NonFiniteError: One is NaN or infinite; see `passing`.
+            NonFiniteError: A loss is NaN or infinite, and this is checked (see `passing`).
         """
         return checked_loss((self.scale if scale is None else scale).to(errors) * errors)
 
@@ -74,11 +74,11 @@ _passing: ContextVar[bool] = ContextVar("passing", default=False)
 
 @contextmanager
 def passing() -> Iterator[None]:
-    """Let NaN and infinity pass through the losses called within the block.
+    """Let losses in the block return NaN and infinity, in place of raising an error.
 
-    So does a trainer, which looks at many losses in one go, and where one of several processes may
-    not stop alone. Else they are an error on the CPU; on another device, for which nobody waits
-    at each step, they show in the loss.
+    A trainer needs this: it checks many losses at once, and one of several processes must not stop
+    alone. Outside the block they are an error on the CPU; on other devices they are not checked,
+    since that would stall every step.
     """
     before = _passing.set(True)
     try:
@@ -87,18 +87,18 @@ def passing() -> Iterator[None]:
         _passing.reset(before)
 
 
-def judged(x: Tensor) -> bool:
-    """Return True where a NaN in numbers beside `x` is an error."""
+def checks_finite(x: Tensor) -> bool:
+    """Return True if a NaN in numbers on the device of `x` is an error: see `passing`."""
     return x.device.type == "cpu" and not _passing.get()
 
 
 def checked_loss(loss: Tensor) -> Tensor:
-    """Return the loss of each sample `(B,)`, where it is to be judged, once it is seen finite."""
-    if judged(loss) and not loss.isfinite().all():
+    """Return the loss of each sample `(B,)`; raise unless it is finite, where that is checked."""
+    if checks_finite(loss) and not loss.isfinite().all():
         bad = (~loss.isfinite()).nonzero().flatten().tolist()
         raise NonFiniteError(
             f"the loss is NaN or infinite in samples {bad[:8]}: the score, its derivative or their "
-            "squares are; look at the score at these states, or scale the data"
+            "squares are; check the score at these states, or scale the data"
         )
     return loss
 
@@ -115,7 +115,7 @@ def perturb(
     weight: Weight = sigma2,
     generator: torch.Generator | None = None,
 ) -> Perturbed:
-    """Return data at times and with noise; the arguments and errors are those of the objectives."""
+    """Return the perturbed batch; the arguments and errors are those of the objectives."""
     known = facts(score)
     if known.sde is not sde or sde is None:
         sde = process_of(score, sde)
@@ -123,13 +123,13 @@ def perturb(
     if t is not None and law is not None:
         raise InvalidValueError("t= and law= exclude each other; give the times or their law")
     if isinstance(condition, Condition) and _passing.get():
-        given: Condition | None = condition  # a trainer has checked all of them at its door
+        given: Condition | None = condition  # a trainer has checked it already
     else:
         given = Condition.of(condition, len(x), known.conditions, x.device)
     noise = noise_of(noise, generator, x)
     time, importance = times_of(sde, t, law, noise)
-    lam = weighed(weight, sde, time)
-    rsde = sde.reverse(score, condition=given, check_finite=judged(x))
+    lam = weight_at(weight, sde, time)
+    rsde = sde.reverse(score, condition=given, check_finite=checks_finite(x))
     alpha, sigma = sde.at(time, x)
     clean, z = alpha * x, noise.normal(x, 0.0, _STATES)
     return Perturbed(
@@ -138,8 +138,8 @@ def perturb(
     )  # fmt: skip
 
 
-def weighed(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
-    """Return a weight at times, checked: one finite number for each, and none below 0."""
+def weight_at(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
+    """Return a weight at times, checked to be one finite number >= 0 for each."""
     lam = weight(sde, time)
     shape = getattr(lam, "shape", None)
     if shape != time.shape:
@@ -147,18 +147,18 @@ def weighed(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
             f"a weight must return a tensor of its times' shape, {tuple(time.shape)}, got "
             f"{quoted(lam) if shape is None else tuple(shape)}"
         )
-    if judged(lam) and not lam.isfinite().all():
+    if checks_finite(lam) and not lam.isfinite().all():
         raise NonFiniteError(f"the weight is NaN or infinite: {quoted(lam)} at t = {quoted(time)}")
-    if judged(lam) and (lam < 0).any():
+    if checks_finite(lam) and (lam < 0).any():
         raise InvalidValueError(
-            f"the weight is negative, by which errors of the score would grow: {quoted(lam)} at "
-            f"t = {quoted(time)}"
+            f"the weight is negative, which would reward errors of the score: {quoted(lam)} at "
+            f"t = {quoted(time)}; give one that is at least 0"
         )
     return lam
 
 
 def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) -> Noise:
-    """Return the noise given, or that of one seed drawn from a generator or torch's global one."""
+    """Return `noise`, or that of a seed drawn from a generator or from torch's global one."""
     if noise is None:
         (seed,), _ = seeds_of(1, None, generator, 0)
         return Noise.of(seed, len(x))
@@ -172,21 +172,21 @@ def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) 
 def times_of(
     sde: SDE, t: Tensor | float | None, law: TimeLaw | None, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """Return times and their importance weights, float64: those given, or else drawn by a law."""
+    """Return times and their importance weights, float64: `t`, or times drawn from a law."""
     if t is not None:
         time = sde.as_time(t)
-        expand(time, torch.empty(len(noise)))  # a time for each sample, or one for all
+        expand(time, torch.empty(len(noise)))  # checks the shape of t
         return time, torch.ones_like(time)
     law = sde.time_law if law is None else law
     like = torch.empty(len(noise), 1, dtype=torch.float64)
-    # the distribution function of a normal number is uniform, below 1 but for rounding
+    # Phi(z) is uniform for standard normal z, but may round to 1
     u = torch.special.ndtr(noise.normal(like, 0.0, _TIMES))[:, 0].clamp(max=1 - 2**-53)
     return law(sde, u)
 
 
 def check_data(x: Tensor) -> None:
-    """Raise unless data are floating point numbers `(B, *)`, and finite unless they may pass."""
-    check_batch("x", x, finite=judged(x))
+    """Raise unless data are floating-point numbers `(B, *)`, and finite where that is checked."""
+    check_batch("x", x, finite=checks_finite(x))
 
 
 def event_sum(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-r"""Weights: what an error of the score counts at each noise level.
+r"""Weight the errors of the score at each time.
 
 A weight is a function $\lambda$ of `(sde, t)` with the shape of `t`, and multiplies
-$\|s_\theta - \nabla\log p_t\|^2$. What other papers weigh differs by a known factor:
+$\|s_\theta - \nabla\log p_t\|^2$. Errors of the noise and of the data differ by a known factor:
 $\sigma^2 \|\Delta s\|^2 = \|\Delta\varepsilon\|^2 = (\alpha/\sigma)^2 \|\Delta x_0\|^2$.
 """
 
@@ -23,7 +23,7 @@ r"""A weight $\lambda(t)$ of the objective, from `(sde, t)`."""
 
 
 def sigma2(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $\lambda = \sigma_t^2$: all levels count alike (Song & Ermon 2019, 1907.05600).
+    r"""Return $\lambda = \sigma_t^2$: the error of the noise (Song & Ermon 2019, arXiv:1907.05600).
 
     Examples:
         >>> import torch
@@ -80,7 +80,7 @@ class _Power:
 def power(p: float) -> Weight:
     r"""Return the weight $\lambda = \sigma_t^p$; `power(2)` is `sigma2`.
 
-    `power(0)` counts all errors of the score alike, also where there is no noise.
+    `power(0)` weights all errors of the score equally, also those without noise.
 
     Args:
         p: The power, at least 0.
@@ -109,10 +109,10 @@ class _EDM:
 
 
 def edm(var: float = 1.0) -> Weight:
-    r"""Return EDM's weight, under which its preconditioned network has a target of unit variance.
+    r"""Return EDM's weight, with which the target of its preconditioned network has variance 1.
 
     $\lambda = \sigma^2 (1 + \tilde\sigma^2 / v)$ with $\tilde\sigma = \sigma/\alpha$ and $v$ the
-    data's variance; on the denoiser's error it reads $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$
+    data's variance; for the denoiser's error it is $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$
     (Karras et al. 2022, table 1, arXiv:2206.00364).
 
     Args:
@@ -148,8 +148,8 @@ def min_snr(gamma: float = 5.0, var: float = 1.0) -> Weight:
 
     The signal-to-noise ratio SNR is $\alpha^2 v / \sigma^2$.
 
-    On the denoiser's error it reads $\min(\text{SNR}, \gamma)$: the levels with little noise, whose
-    gradients would drown the others', are held back (Hang et al. 2023, arXiv:2303.09556).
+    For the denoiser's error it is $\min(\text{SNR}, \gamma)$, which limits the gradients at little
+    noise (Hang et al. 2023, arXiv:2303.09556).
 
     Args:
         gamma: $\gamma$, positive.
@@ -172,5 +172,5 @@ WEIGHTS: Mapping[str, Weight] = MappingProxyType(
         "power": power(0.0),
     }
 )
-"""Weights by name. Those with parameters are dataclasses: `dataclasses.replace` gives them others;
-`edm` and `min_snr` are for data of unit variance."""
+"""Weights by name; `dataclasses.replace` changes their parameters. `edm` and `min_snr` are for data
+of unit variance."""

@@ -1,8 +1,8 @@
-"""Pictures: samples of any shape, scores and ways, noise levels, curves, bars, films.
+"""Draw samples of any shape, scores, trajectories, noise levels, curves, bars and animations.
 
-Every function draws into the Axes `ax`, or into a new figure, and returns the figure of matplotlib,
-which a notebook shows and `save` writes. A new figure is white with dark ink whatever style or
-theme is in force; pyplot, its global state and its windows are not used.
+Every function draws into the Axes `ax`, or into a new figure, and returns the matplotlib figure,
+which a notebook shows and `save` writes. A new figure is white with dark text in any style or
+theme; pyplot, its global state and its windows are not used.
 """
 
 from scoresde.plot.animation import animate
@@ -11,7 +11,7 @@ from scoresde.plot.lines import signals
 from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import figure, save
 from scoresde.plot.scatter import points
-from scoresde.plot.schedules import Series, ladder, levels
+from scoresde.plot.schedules import Series, ladder, loss_by_noise
 from scoresde.plot.shapes import kind, samples
 from scoresde.plot.trajectories import field, strip, trajectory
 
@@ -25,7 +25,7 @@ __all__ = [
     "images",
     "kind",
     "ladder",
-    "levels",
+    "loss_by_noise",
     "pareto",
     "points",
     "samples",

@@ -1,4 +1,4 @@
-"""Films of a run: a GIF, or a page with a slider that needs nothing else."""
+"""Write animations of a run: a GIF, or a self-contained HTML page with a slider."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scoresde.plot import paper
 from scoresde.plot.kinds import MOST, USUAL, kind
 from scoresde.plot.scatter import Frame, points, squared
 from scoresde.plot.shapes import samples
-from scoresde.plot.trajectories import Moment, moments, words
+from scoresde.plot.trajectories import StateLike, checked_states, words
 from scoresde.units import Transform
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = ["animate"]
 
 @door
 def animate(
-    states: Iterable[Moment],
+    states: Iterable[StateLike],
     path: str | os.PathLike[str],
     *,
     transform: Transform | None = None,
@@ -42,32 +42,33 @@ def animate(
     columns: int | None = None,
     scale: int | None = None,
 ) -> Path:
-    """Write a run from noise to data as a film, which stays at the samples for a while at its end.
+    """Write an animation of a run from noise to data, with a pause at the samples at its end.
 
-    The frame narrows with the samples, as noise may be far wider than data. States are read one by
-    one, at most twice as many as frames are kept, and of these only the samples that are shown.
+    The axes narrow with the samples, since noise may be far wider than data. States are read one by
+    one; at most twice as many as frames are kept, and of these only the samples shown.
 
     Args:
-        states: what `scoresde.trajectory` yields.
-        path: the file: .gif, or .html for a page with a slider and all frames inside.
-        transform: the map to the units of the data, that of a model.
-        names: what the entries of points, or the channels of signals, are.
-        frames: how many at most, at least 2, taken evenly from the states.
-        seconds: how long it runs, at most 600.
-        n: how many samples are shown; 1,000 points, 16 images, 12 signals, 4 volumes without it.
-        columns: images per row.
-        scale: how many pixels a side of one pixel of an image gets; without it enough for 600.
+        states: The states that `scoresde.trajectory` yields.
+        path: The file: .gif, or .html for a page with a slider and all frames inside.
+        transform: The transform of the data, such as `model.transform`; samples are drawn in the
+            units of the data.
+        names: The names of the entries of points, or of the channels of signals.
+        frames: The largest number of frames, at least 2, evenly taken from the states.
+        seconds: The duration, at most 600.
+        n: The number of samples shown; by default 1,000 points, 16 images, 12 signals, 4 volumes.
+        columns: Images per row.
+        scale: The magnification of an image's pixels; by default enough for 600 pixels.
 
     Returns:
-        The path, which a notebook shows by `IPython.display.Image(path)`, or by
-        `IPython.display.IFrame(path, 640, 640)` where it is a page.
+        The path, which a notebook shows by `IPython.display.Image(path)`, or a page by
+        `IPython.display.IFrame(path, 640, 640)`.
 
     Raises:
-        InvalidTypeError: they are no states.
-        InvalidValueError: there is no state, as in a run that was read before, a number is out of
-            range, or the file has another ending or cannot be written.
-        NonFiniteError: a state is not finite.
-        ShapeError: the states are of several shapes.
+        InvalidTypeError: `states` holds something else.
+        InvalidValueError: There is no state, as in a run that was read before, a number is out of
+            range, or the file has another suffix or cannot be written.
+        NonFiniteError: A state is not finite.
+        ShapeError: The states have different shapes.
 
     Examples:
         >>> import tempfile
@@ -83,7 +84,7 @@ def animate(
     paper.check_suffix(path, (".gif", ".html"))
     check_integer("frames", frames, 2)
     check_range("seconds", seconds, "(0, 600]")
-    shots = list(_thinned(states, frames, None if n is None else check_integer("n", n, 1)))
+    shots = list(_evenly_chosen(states, frames, None if n is None else check_integer("n", n, 1)))
     view = _View(transform, names, columns, scale)
     pictures = map(view.picture, shots, view.frames([shot.x for shot in shots]))
     pause = max(20, round(1000 * seconds / len(shots)))
@@ -93,7 +94,7 @@ def animate(
 
 @dataclass(frozen=True, eq=False)
 class _Shot:
-    """One state, as far as it is shown."""
+    """Hold the part of a state that is shown, and its label."""
 
     word: str
     x: Tensor
@@ -101,7 +102,7 @@ class _Shot:
 
 @dataclass(frozen=True)
 class _View:
-    """Describe how the states of one run are drawn."""
+    """Hold the options for drawing the states of one run."""
 
     transform: Transform | None
     names: Sequence[str]
@@ -109,7 +110,7 @@ class _View:
     scale: int | None
 
     def frames(self, states: list[Tensor]) -> list[Frame]:
-        """Return for each state the ends of the axes, which never widen on the way to the last."""
+        """Return the limits of the axes for each state, which never widen from state to state."""
         found: list[Frame] = []
         for x in reversed(states):
             ends = self._ends(x)
@@ -121,10 +122,10 @@ class _View:
         return [squared(ends) for ends in found[::-1]]
 
     def _ends(self, x: Tensor) -> Frame:
-        """Return the ends of the axes of one state: of each entry, each channel, or of a pixel."""
+        """Return the limits of the axes of one state: of each entry, each channel, or a pixel."""
         what = kind(x.shape[1:])
         if what in ("images", "volumes"):
-            # noise that is wider than the data would be black and white and nothing else
+            # with the limits of the data, noise would be black and white only
             reach = max(1.0, float(np.quantile(x.abs().numpy(), 0.99)))
             return [(-reach, reach)]
         x = x.double() if self.transform is None else self.transform.inverse(x).double()
@@ -137,7 +138,7 @@ class _View:
         return list(zip((low - edge).tolist(), (high + edge).tolist(), strict=True))
 
     def picture(self, shot: _Shot, frame: Frame) -> Image:
-        """Return one frame."""
+        """Return one frame of the animation."""
         from PIL import Image
 
         what = kind(shot.x.shape[1:])
@@ -154,7 +155,7 @@ class _View:
                 shot.x, limits=frame[0], title=shot.word, columns=self.columns, scale=self.scale
             )
         if what in ("points", "signals") and (what == "signals" or len(frame) <= 2):
-            # numbers of other widths beside the axes do not shake the panels
+            # a fixed layout: else panels would move with the width of the tick labels
             drawn.set_layout_engine("none")
             count, wide = len(drawn.axes), 0.8 if what == "points" else 0.66
             for i, panel in enumerate(drawn.axes):
@@ -164,12 +165,12 @@ class _View:
             return opened.convert("RGB")
 
 
-def _thinned(states: Iterable[Moment], frames: int, n: int | None) -> Iterator[_Shot]:
-    """Return about evenly spaced states, the first and the last among them, at most `frames`."""
+def _evenly_chosen(states: Iterable[StateLike], frames: int, n: int | None) -> Iterator[_Shot]:
+    """Yield at most `frames` states, about evenly spaced, the first and the last among them."""
     kept: list[_Shot] = []
     times: list[float] = []
     last, stride = None, 1
-    for i, (t, x) in enumerate(moments(states)):
+    for i, (t, x) in enumerate(checked_states(states)):
         times = [*times[-1:], t]
         shown = x[: n or USUAL[kind(x.shape[1:])]]
         last = _Shot(words(times)[-1], paper.finite("a state", shown).float())
@@ -184,7 +185,7 @@ def _thinned(states: Iterable[Moment], frames: int, n: int | None) -> Iterator[_
 
 
 def _gif(pictures: Iterator[Image], pause: int, words: list[str]) -> bytes:
-    """Return a GIF, of which one frame at a time is held in memory as it is made."""
+    """Return a GIF; frames are made one at a time, to bound memory."""
     from PIL import Image
 
     def reduced(picture: Image.Image) -> Image.Image:
@@ -201,7 +202,7 @@ def _gif(pictures: Iterator[Image], pause: int, words: list[str]) -> bytes:
 
 
 def _page(pictures: Iterator[Image], pause: int, words: list[str]) -> bytes:
-    """Return a page that shows the frames by a slider, and by itself."""
+    """Return an HTML page that plays the frames, with a slider."""
     listed = []
     for picture in pictures:
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Curves, errors against prices, and bars, each with its interval."""
+"""Draw curves, errors against costs, and bars, with intervals."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ def curve(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw a noisy curve and its running mean over a fiftieth of it.
+    """Draw a noisy curve and its running mean over a fiftieth of its length.
 
-    The axis is logarithmic where all values are positive, and says so. It spans no less than half
-    of the values, so that small changes look small. Curves that are drawn into one Axes have
-    colours of their own.
+    The axis is logarithmic if all values are positive, and labelled so. It spans at least half of
+    the size of the values, so that small changes look small. Curves in one Axes have different
+    colours.
 
     Args:
-        values: one number per step, `(N,)`.
-        steps: where they were taken, `(N,)`; 1 to N without it.
-        name: what the values are, written beside the axis.
-        label: what this curve is among others, in the legend.
-        title: written above.
-        ax: where to draw; a new figure without it.
+        values: One number per step, `(N,)`.
+        steps: The steps of the values, `(N,)`; by default 1 to N.
+        name: The name of the values, beside the axis.
+        label: The name of this curve in the legend.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
         ShapeError: `values` is no vector of at least one number, or `steps` has another length.
-        InvalidTypeError: they are no numbers.
-        NonFiniteError: a value is NaN or infinite.
-        InvalidValueError: a value is too large for an axis.
+        InvalidTypeError: An entry is no number.
+        NonFiniteError: A value is NaN or infinite.
+        InvalidValueError: A value is too large for an axis.
 
     Examples:
         >>> from scoresde import plot
@@ -86,7 +86,7 @@ def curve(
 
 
 def _widened(axes: Axes) -> None:
-    """Give the upright axis room around all curves, and at least half of their size."""
+    """Set the limits of the vertical axis to all curves with a margin, and half of their size."""
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
     low, high = float(values.min()), float(values.max())
     if axes.get_yscale() == "log":
@@ -106,22 +106,22 @@ def pareto(
     y: str = "error",
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw price against error, one panel beside the other, with shaded intervals.
+    """Draw errors against costs, with shaded intervals, in panels side by side.
 
-    Both axes are logarithmic: points without a positive price and error are left out, and an error
-    below 1e-8 of the largest of its panel, where rounding begins, is drawn there.
+    Both axes are logarithmic: points without a positive cost and error are left out, and an error
+    below 1e-8 of the largest of its panel, the size of rounding, is drawn at that value.
 
     Args:
-        panels: for each title the curves, by the names of the legend; one name has one colour.
-        x: what the prices are, written below the axes.
-        y: what the errors are, written beside them.
-        ax: where to draw; a new figure without it.
+        panels: For each title the curves, by their names in the legend; a name has one colour.
+        x: The name of the costs, below the axes.
+        y: The name of the errors, beside the axes.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        InvalidValueError: there is no panel.
+        InvalidValueError: There is no panel.
     """
     if not panels:
         raise InvalidValueError("there is nothing to show; give at least one panel")
@@ -180,20 +180,20 @@ def bars(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw numbers with their intervals, each as a bar, one panel beside the other.
+    """Draw numbers as bars with their intervals, in panels side by side.
 
     Args:
-        panels: for each title the bars, `(value, low, high)` by name; one name has one colour.
-        title: written above all.
-        ax: where to draw; a new figure without it.
+        panels: For each title the bars, `(value, low, high)` by name; a name has one colour.
+        title: The title of the figure.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        InvalidValueError: there is no panel.
-        ShapeError: a panel has no bar.
-        NonFiniteError: a number is NaN or infinite.
+        InvalidValueError: There is no panel.
+        ShapeError: A panel has no bar.
+        NonFiniteError: A number is NaN or infinite.
     """
     if not panels:
         raise InvalidValueError("there is nothing to show; give at least one panel")

@@ -1,4 +1,4 @@
-"""What samples of a shape are drawn as."""
+"""Choose the kind of picture for samples of a shape."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from scoresde.checks import door
 
 __all__ = ["MOST", "USUAL", "Kind", "kind"]
 
-# Dimensions of a corner, at most.
+# The largest number of dimensions of points.
 MOST = 6
 
 Kind = Literal["points", "signals", "images", "volumes"]
 
 USUAL: Mapping[Kind, int] = {"points": 1000, "signals": 12, "images": 16, "volumes": 4}
-"""How many samples one picture shows well: points as many as show a law, signals one by one."""
+"""The default number of samples in a picture of each kind."""
 
 
 @door
 def kind(event_shape: Sequence[int]) -> Kind:
-    """Return what samples of a shape are drawn as.
+    """Return the kind of picture for samples of a shape.
 
-    Up to six numbers are points, more of them one signal. `(C, T)` is a signal of C channels where
-    C is 1, or at most 8 and T twice as much or more; any other matrix is an image. `(C, H, W)` is
-    an image, and what has more axes a volume.
+    Up to six numbers are points, more are one signal. `(C, T)` is a signal of C channels if C is 1,
+    or if C is at most 8 and T at least 2 C; any other matrix is an image. `(C, H, W)` is an image,
+    and a shape of more axes a volume.
 
     Args:
-        event_shape: That of one sample.
+        event_shape: The shape of one sample.
 
     Examples:
         >>> from scoresde import plot

@@ -1,4 +1,4 @@
-"""Signals: lines, and bands of their quantiles where they are many."""
+"""Draw signals as lines, and many signals as bands of their quantiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoresde.units import Transform
 
 __all__ = ["beside", "signals"]
 
-# Lines that are drawn one by one, channels, and signals of which quantiles are taken, at most.
+# The largest numbers of lines drawn one by one, of channels, and of signals for quantiles.
 _LINES, _CHANNELS, _SORTED = 12, 6, 10_000
 
 
@@ -36,28 +36,28 @@ def signals(
 ) -> Figure:
     """Draw signals as lines, a panel for each channel; more than 12 as bands and a few lines.
 
-    The bands hold 50 and 90 % of the values at each time, and the strong line is their median: they
-    are of each time alone, so that no signal need follow them.
+    The bands hold 50 and 90 % of the values at each time, and the thick line is their median. They
+    are computed for each time separately: no signal need follow them.
 
     Args:
         x: `(N, C, T)`, or `(N, T)` for one channel; or several sets by name. Of more than six
             channels the first six are drawn.
-        transform: the map to the units of the data, in which they are then drawn.
-        at: where along the axis the values are, `(T,)`; 0 to T - 1 without it.
-        truth: one signal `(C, T)` or `(T,)`, drawn above all.
-        names: what the channels are.
-        labels: what each signal is, `(N,)`, words or integers: each kind has its own colour.
-        title: written above.
-        ax: where to draw; a new figure without it.
+        transform: The transform of the data; signals are drawn in the units of the data.
+        at: The positions of the values along the axis, `(T,)`; by default 0 to T - 1.
+        truth: One signal `(C, T)` or `(T,)`, drawn above the others.
+        names: The names of the channels.
+        labels: A label of each signal, `(N,)`, strings or integers: each has its own colour.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        ShapeError: an argument is of another shape.
-        InvalidTypeError: `x` is of another type.
-        NonFiniteError: a number is NaN or infinite.
-        InvalidValueError: there is nothing to show.
+        ShapeError: An argument has another shape.
+        InvalidTypeError: `x` has another type.
+        NonFiniteError: A number is NaN or infinite.
+        InvalidValueError: There is no set.
 
     Examples:
         >>> from scoresde import plot
@@ -101,7 +101,7 @@ def signals(
 def beside(
     sets: dict[str, Tensor], names: Sequence[str], words: Sequence[str], title: str | None
 ) -> Figure:
-    """Return sets of signals `(N, C, T)` in columns, which have their axes in common."""
+    """Return a figure of sets of signals `(N, C, T)` in columns, with common axes."""
     _, channels, length = next(iter(sets.values())).shape
     times, shown, count = torch.arange(float(length)), min(channels, _CHANNELS), len(sets)
     drawn, panels = paper.sheet(None, (1 + 4.5 * count, 1.2 + 1.9 * shown), shown, count)
@@ -127,7 +127,7 @@ def beside(
 def _finish(
     panels: list[Axes], times: Tensor, names: Sequence[str], channels: int, along: str
 ) -> None:
-    """Write what the channels are beside the panels, and the times below the last one."""
+    """Write the names of the channels beside the panels, and the times below the last one."""
     for c, panel in enumerate(panels):
         panel.set_ylabel(paper.plain(names[c]) if names else f"channel {c}" if channels > 1 else "")
         panel.grid(alpha=0.3, color=paper.GREY)

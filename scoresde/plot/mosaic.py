@@ -1,4 +1,4 @@
-"""Images side by side, pixel by pixel, and the central slices of volumes."""
+"""Draw images side by side, pixel by pixel, and the central slices of volumes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["images", "volumes"]
 Pixels = npt.NDArray[np.uint8]
 Limits = tuple[float, float]
 
-# Pixels between images and between sets, their grey, the side that a picture reaches at least, the
-# one that it reaches at most, the height of a line of text, and the width of a scale.
+# Pixels between images and between sets, their grey, the smallest and the largest side of a
+# picture, the height of a line of text, and the width of a colour scale.
 _GAP, _APART, _GREY, _LEAST, _MOST, _LINE, _BAR = 2, 24, 128, 600, 4096, 22, 96
 _CHANNELS = 8
 
@@ -46,28 +46,28 @@ def images(
 
     Args:
         x: `(N, 1, H, W)` grey or `(N, 3, H, W)` colour; `(N, H, W)` is grey too, and of other
-            numbers of channels the first eight stand side by side, in grey. Or several sets by
-            name, one beside the other.
-        transform: the map to the units of the data, in which they are then drawn.
-        columns: images per row of a set; about a square without it.
-        scale: how many pixels a side of one pixel gets, without blur; without it enough for a
-            picture of 600 pixels. What would be beyond 4,096 is left out, and it is said.
-        limits: what is black and white, beyond which all is the same. Without it that of the
-            transform where it tells; else 0 and 255 of bytes, -1 and 1 where the values reach
-            between 0.5 and 1.5 from 0, and for others 99 % of them: of grey images in colours with
-            a scale beside them, of others the ends are written below.
-        labels: what each image is, `(N,)`, words or integers, written above it; an empty one is
-            not. They hold for every set.
-        title: written above.
-        ax: where to draw; a new figure without it.
+            numbers of channels the first eight are drawn side by side, in grey. Or several sets by
+            name, drawn side by side.
+        transform: The transform of the data; images are drawn in the units of the data.
+        columns: Images per row of a set; by default about a square.
+        scale: The magnification of a pixel, without blur; by default enough for a picture of 600
+            pixels. Images beyond 4,096 pixels are left out, with a note.
+        limits: The values of black and white. By default those of the transform if it has some;
+            else 0 and 255 for bytes, -1 and 1 if the largest absolute value is between 0.5 and 1.5,
+            and for others the interval of 99 % of the values: in colours with a scale for grey
+            images, with the limits written below for others.
+        labels: A label of each image, `(N,)`, strings or integers, written above it unless it is
+            empty. The same labels serve every set.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        ShapeError: `x` has another shape, that of signals too, or labels have.
-        InvalidTypeError: `x` is of another type.
-        NonFiniteError: a number is NaN or infinite.
+        ShapeError: `x` has another shape, such as that of signals, or the labels have.
+        InvalidTypeError: `x` has another type.
+        NonFiniteError: A number is NaN or infinite.
         InvalidValueError: `columns` or `scale` is below one, or the limits are no interval.
 
     Examples:
@@ -81,7 +81,7 @@ def images(
     if len(event) == 2 and kind(event) == "signals":
         raise ShapeError(
             f"samples of shape {event} are signals of {event[0]} channels; use plot.signals, or "
-            "x[:, None] where they are grey images"
+            "x[:, None] if they are grey images"
         )
     note = ""
     if len(event) == 3 and event[0] > _CHANNELS:
@@ -109,22 +109,22 @@ def volumes(
     Args:
         x: `(N, C, D, H, W)`; or several sets by name. Axes between the channels and the last three
             are cut in their middle. One or three channels are grey or colour, others side by side.
-        transform: as of `images`, as are the following.
-        columns: volumes per row.
-        scale: how many pixels a side of one voxel gets.
-        limits: what is black and white.
-        labels: what each is, `(N,)`.
-        title: written above.
-        ax: where to draw; a new figure without it.
+        transform: The transform of the data, as for `images`.
+        columns: Volumes per row.
+        scale: The magnification of a voxel.
+        limits: The values of black and white, as for `images`.
+        labels: A label of each volume, `(N,)`.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        ShapeError: `x` has less than five axes, or labels are of another shape.
-        InvalidTypeError: `x` is of another type.
-        NonFiniteError: a number is NaN or infinite.
-        InvalidValueError: a number is out of range.
+        ShapeError: `x` has less than five axes, or the labels have another shape.
+        InvalidTypeError: `x` has another type.
+        NonFiniteError: A number is NaN or infinite.
+        InvalidValueError: A number is out of range.
     """
     what = given("volumes", x, transform)
     channels = what.first.shape[1]
@@ -139,7 +139,7 @@ def _drawn(
     sets: dict[str, Tensor], what: Given, columns: int | None, scale: int | None,
     limits: Limits | None, labels: Labels, note: str, title: str | None, ax: Axes | None,
 ) -> Figure:  # fmt: skip
-    """Draw images `(N, 1 or 3, h, w)`, where what is NaN stays empty."""
+    """Return a figure of images `(N, 1 or 3, h, w)`, in which NaN stays white."""
     words = words_of(labels, sets)
     known = what.limits if limits is None else paper.interval("limits", limits)
     ends = paper.span(torch.cat([part.flatten() for part in what.sets.values()]))
@@ -180,7 +180,7 @@ def _beside(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """Return images `(N, 1 or 3, h, w)`: of other numbers of channels the first ones in a row."""
+    """Return images `(N, 1 or 3, h, w)`; other numbers of channels are placed in a row."""
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4:
@@ -196,7 +196,7 @@ def _flat(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Mosaic:
-    """Images side by side, and where what is written above them begins."""
+    """Hold images side by side, with the positions of the labels above them."""
 
     pixels: Pixels
     words: list[tuple[int, int, str]]
@@ -224,15 +224,14 @@ def _mosaic(
     low, high = limits
     empty = x.isnan().any(1).repeat_interleave(scale, 1).repeat_interleave(scale, 2).numpy()
     share = ((x - low) / (high - low)).nan_to_num(1.0).clamp(0, 1)
-    levels = (share * 255).round().to(torch.uint8)
-    shades = levels.movedim(1, -1).numpy()
+    shades = (share * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     colours = np.repeat(shades, 3, -1) if shades.shape[-1] == 1 else shades
     if lut is not None:
         colours = lut[shades[..., 0]]
     big = colours.repeat(scale, 1).repeat(scale, 2)
     big[empty] = 255
     high_, wide = height * scale, width * scale
-    # a row of images with something written above has the place for it
+    # rows of images with labels have room for them
     heads = [
         _LINE if any(labels[r * columns : (r + 1) * columns]) else 0 for r in range(rows)
     ]  # fmt: skip
@@ -264,15 +263,15 @@ def _palette() -> Pixels:
 def _sheet(
     parts: dict[str, _Mosaic], title: str | None, bar: Limits | None, note: str, ax: Axes | None
 ) -> Figure:
-    """Draw sets of images beside each other, a pixel of theirs on each of the picture's."""
+    """Return a figure of sets of images side by side, each pixel of them one of the picture."""
     notes = "; ".join(dict.fromkeys([*(part.note for part in parts.values()), note]))
     notes = notes.strip("; ")
-    own = title if ax is None else None  # an Axes that is given has a place for it
+    own = title if ax is None else None  # a given Axes has a title of its own
     top = (_LINE if any(parts) else 0) + (_LINE + 8 if own else 0)
     inner = max(part.pixels.shape[0] for part in parts.values())
     height = top + inner + (_LINE if notes else 0)
     wide = sum(part.pixels.shape[1] for part in parts.values()) + _APART * (len(parts) - 1)
-    # of what is written nothing may be cut off
+    # wide enough for all texts
     least = max(len(own or "") * 10, len(notes) * 9, 160 if any(parts) else 0)
     left = max(0, (least - wide) // 2)
     width = wide + 2 * left
@@ -297,12 +296,12 @@ def _sheet(
             ax.set_title(title, fontsize="medium")
     ax.set_axis_off()
     ax.imshow(sheet, interpolation="nearest", extent=(0, width, height, 0))
-    for at, y, text in words:  # dark, as the sheet is white
+    for at, y, text in words:  # in dark colour, since the background is white
         ax.text(at, y, text, ha="center", va="baseline", fontsize=8, color=paper.INK)
     if own:
         ax.text(width // 2, _LINE, own, ha="center", va="baseline", fontsize=10, color=paper.INK)
     if bar is not None:
-        free = min(8, inner // 8)  # half of a number, which stands at either end
+        free = min(8, inner // 8)  # room for half a tick label at either end
         below = 1 - (top + inner - _GAP - free) / height
         place = (1 + 12 / width, below, 16 / width, (inner - 2 * (_GAP + free)) / height)
         _scale(ax, ax.inset_axes(place), bar)
@@ -310,7 +309,7 @@ def _sheet(
 
 
 def _scale(ax: Axes, scale: Axes, ends: Limits) -> None:
-    """Draw what the colours mean, in the ink of the images' Axes."""
+    """Draw the colour scale, in the text colour of the images' Axes."""
     values = np.linspace(ends[1], ends[0], 256)[:, None]
     scale.imshow(values, cmap="viridis", aspect="auto", extent=(0, 1, *ends))
     scale.set_facecolor("none")

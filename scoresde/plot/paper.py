@@ -1,7 +1,7 @@
-"""What pictures are drawn on: checked numbers, figures, and files that are whole or not there.
+"""Make figures, check the numbers drawn in them, and write them to files atomically.
 
-A figure of ours is white with dark ink, and says so itself: neither a style of matplotlib nor the
-ground of a page changes it. matplotlib is imported when something is drawn.
+A new figure sets its colours explicitly, white with dark text: neither a style of matplotlib nor
+the background of a page changes it. matplotlib is imported when something is drawn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
     "legend", "plain", "save", "sheet", "span", "vector", "write",
 ]  # fmt: skip
 
-# The powers of two among the resolutions keep a picture of pixels exact.
+# A power of two, with which a picture of pixels is exact.
 DPI = 128
 INK, PAPER, GREY = "#222222", "#ffffff", "#7d8797"
 BLUE, RED, SHADE = "#30638e", "#d1495b", "#4292c6"
@@ -42,7 +42,7 @@ COLOURS = (
 )  # fmt: skip
 SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
-# Beyond this the width of a frame leaves float64.
+# Beyond this the width of an axis may overflow in matplotlib.
 _LARGEST = 1e150
 
 
@@ -50,7 +50,7 @@ _LARGEST = 1e150
 
 
 def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
-    """Return finite numbers as a vector of float64."""
+    """Return numbers as a float64 vector; raise unless they are finite and at least one."""
     tensor = as_numbers(name, values, dtype=torch.float64)
     if tensor.ndim != 1 or len(tensor) == 0:
         raise ShapeError(f"{name} must be a vector of numbers, got shape {tuple(tensor.shape)}")
@@ -58,12 +58,12 @@ def vector(name: str, values: Tensor | Sequence[float]) -> Tensor:
 
 
 def finite(name: str, x: Tensor) -> Tensor:
-    """Return a batch on the CPU and out of any graph, as finite float64; integers are numbers too.
+    """Return a batch as finite float64 on the CPU, detached; integers are converted.
 
     Raises:
         NonFiniteError: A number is NaN or infinite.
-        InvalidValueError: It is too large for a frame around it.
-        ShapeError: There is none.
+        InvalidValueError: A number is too large for an axis.
+        ShapeError: The batch is empty.
     """
     if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
         x = x.double()
@@ -73,16 +73,16 @@ def finite(name: str, x: Tensor) -> Tensor:
     numbers = x.detach().cpu().double()
     if float(numbers.abs().max()) > _LARGEST:
         raise InvalidValueError(
-            f"{name} reaches {float(numbers.abs().max()):.1e}, which no axis can show; divide it"
+            f"{name} reaches {float(numbers.abs().max()):.1e}, too large for an axis; scale it down"
         )
     return numbers
 
 
 def interval(name: str, ends: tuple[float, float]) -> tuple[float, float]:
-    """Return the two ends of what is shown.
+    """Return the two ends of an interval as floats.
 
     Raises:
-        InvalidValueError: They are no finite numbers of which the second is larger.
+        InvalidValueError: The ends are not finite, or do not increase.
     """
     if not -_LARGEST <= ends[0] < ends[1] <= _LARGEST:
         raise InvalidValueError(f"need {name} that increase and are finite, got {tuple(ends)}")
@@ -90,9 +90,9 @@ def interval(name: str, ends: tuple[float, float]) -> tuple[float, float]:
 
 
 def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
-    """Return the ends of all but a share of the numbers, apart also where all are the same.
+    """Return the interval of all but a share of the numbers, of positive width even if all agree.
 
-    A few that ran away do not shrink the others to a dot.
+    So a few outliers do not shrink the others to a dot.
     """
     low, high = np.quantile(numbers.numpy(), [share / 2, 1 - share / 2]).tolist()
     if high - low <= 1e-9 * max(abs(low), abs(high)):
@@ -102,14 +102,14 @@ def span(numbers: Tensor, share: float = 0.01) -> tuple[float, float]:
 
 
 def colour(i: int, count: int = 2) -> str:
-    """Return the colour of set i; one set alone is red, as samples are."""
+    """Return the colour of set i of `count` sets; a single set is red, the colour of samples."""
     return RED if count == 1 else COLOURS[i % len(COLOURS)]
 
 
 def plain(text: object, most: int = 40) -> str:
-    """Return a name that comes from data as it is read: no formula, one short line.
+    r"""Return a name from data as one short line, with `$` escaped.
 
-    What no font can show, as half of a character, is a question mark.
+    Characters that cannot be drawn, such as half a surrogate pair, become question marks.
     """
     line = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
     return (line if len(line) <= most else f"{line[: most - 1]}…").replace("$", r"\$")
@@ -121,11 +121,11 @@ def plain(text: object, most: int = 40) -> str:
 def figure(
     size: tuple[float, float], *, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
-    """Return an empty figure for what has panels of its own; `dress` gives those our colours.
+    """Return an empty figure, for panels made elsewhere; `dress` sets their colours.
 
     Args:
         size: Width and height in inches.
-        layout: That of matplotlib.
+        layout: The layout engine of matplotlib.
     """
     from scoresde.plot.sheet import Sheet
 
@@ -133,7 +133,7 @@ def figure(
 
 
 def dress(panels: Iterable[Axes]) -> None:
-    """Give panels dark ink on white, whatever style is in force."""
+    """Set the colours of panels to dark on white, in any style."""
     for axes in panels:
         axes.set_facecolor(PAPER)
         axes.tick_params(which="both", colors=INK)
@@ -148,17 +148,17 @@ def dress(panels: Iterable[Axes]) -> None:
 def sheet(
     ax: Axes | None, size: tuple[float, float], rows: int = 1, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its panels, row by row: new ones, or places within an Axes.
+    """Return a figure and its panels, row by row: new ones, or insets of an Axes.
 
     Args:
-        ax: Where to draw, or None for a new figure.
-        size: Of a new one, in inches.
-        rows: Of panels.
-        columns: Likewise.
+        ax: The Axes to draw into, or None for a new figure.
+        size: The size of a new figure, in inches.
+        rows: The number of rows of panels.
+        columns: The number of columns of panels.
 
     Raises:
         InvalidTypeError: `ax` is no Axes of matplotlib.
-        InvalidValueError: It is a polar one, or of three dimensions.
+        InvalidValueError: `ax` is polar or three-dimensional.
     """
     if ax is None:
         drawn = figure(size)
@@ -173,12 +173,12 @@ def sheet(
         raise InvalidValueError(
             f"ax must have two straight axes, got a {ax.name} one; leave its projection out"
         )
-    # of a subfigure `figure` is the figure around it, of a figure itself
+    # twice, since ax.figure may be a subfigure
     drawn = ax.figure.figure
     if rows * columns == 1:
         return drawn, [ax]
     ax.set_axis_off()
-    share = 0.74  # the rest is for what is written beside the axes
+    share = 0.74  # the rest is for the labels of the axes
     panels = [
         ax.inset_axes(
             ((c + 1 - share) / columns, 1 - (r + share) / rows, share / columns, share / rows)
@@ -195,7 +195,7 @@ def ink(ax: Axes) -> Any:
 
 
 def legend(ax: Axes, **options: Any) -> None:
-    """Write the legend beside the panel, where it covers nothing; none without names."""
+    """Write the legend beside the panel, if there are labels."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         ax.legend(
@@ -205,7 +205,7 @@ def legend(ax: Axes, **options: Any) -> None:
 
 
 def decades(axis: Any) -> None:
-    """Write plain numbers along a logarithmic axis of less than three decades, and no others."""
+    """Label a logarithmic axis of less than three decades with plain numbers."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     low, high = sorted(axis.get_view_interval())
@@ -225,7 +225,7 @@ def encoded(drawn: Figure, kind: str) -> bytes:
     """Return a figure as the bytes of a file of this kind.
 
     Raises:
-        InvalidValueError: matplotlib cannot draw it, as where a title holds a formula that is none.
+        InvalidValueError: matplotlib cannot draw it, for example since a title has a wrong formula.
     """
     buffer = io.BytesIO()
     dates: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -233,40 +233,40 @@ def encoded(drawn: Figure, kind: str) -> bytes:
     if kind == "jpeg":
         own["pil_kwargs"] = {"quality": 92}
     with warnings.catch_warnings():
-        # a name in letters that the font lacks is shown as boxes, and no reason to show nothing
+        # letters that the font lacks are drawn as boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         try:
             drawn.savefig(
                 buffer, format=kind, dpi=drawn.dpi, facecolor=drawn.get_facecolor(), **own
             )
-        except (ValueError, TypeError) as error:  # the latter of half a character
+        except (ValueError, TypeError) as error:  # TypeError for half a surrogate pair
             reason = str(error).strip().splitlines()[-1]
             raise InvalidValueError(
-                f"matplotlib cannot draw the picture: {reason}; what stands between two $ is read "
-                r"as a formula, and \$ is a dollar"
+                f"matplotlib cannot draw the picture: {reason}; text between two $ is read as a "
+                r"formula: write \$ for a dollar"
             ) from error
     return buffer.getvalue()
 
 
 def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
-    """Raise InvalidValueError unless a file ends in one of these."""
+    """Raise InvalidValueError unless a file has one of these suffixes."""
     if path.suffix.lower() not in suffixes:
         raise InvalidValueError(f"a picture ends in {', '.join(suffixes)}; got {str(path)!r}")
 
 
 @door
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure into a file, in one step: nobody ever reads half of one.
+    """Write a figure to a file atomically.
 
     Args:
-        figure: what a function of this module returns, or any figure of matplotlib.
-        path: the file, ending in .png, .jpg, .pdf or .svg; its folder is made.
+        figure: The result of a function of this module, or any matplotlib figure.
+        path: The file, with the suffix .png, .jpg, .pdf or .svg; its folder is created.
 
     Returns:
         The path.
 
     Raises:
-        InvalidValueError: the file cannot be written, or ends in something else.
+        InvalidValueError: The file cannot be written, or has another suffix.
 
     Examples:
         >>> import tempfile
@@ -283,7 +283,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Put a finished picture in its place at once."""
+    """Write the content of a picture to a file atomically, and return the path."""
     try:
         checkpoint.write_bytes(path, content)
     except CheckpointError as error:

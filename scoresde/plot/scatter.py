@@ -1,4 +1,4 @@
-"""Vectors: a histogram of one dimension, a scatter in the plane, a corner of pairs beyond."""
+"""Draw vectors: a histogram in one dimension, a scatter in two, pairs of entries in more."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scoresde.units import Transform
 
 __all__ = ["Frame", "below", "frame_of", "points", "squared"]
 
-# Dots of a scatter, at most.
+# The largest number of dots of a scatter.
 _DOTS = 20_000
 
 Frame = list[tuple[float, float]]
@@ -41,33 +41,33 @@ def points(
 ) -> Figure:
     """Draw vectors: a histogram, a scatter in the plane, or marginals and pairs of up to 6 entries.
 
-    The frame holds 99 % of every set, so that one that ran away does not shrink the others; below
-    the picture stands how many lie outside. Both axes of a plane have one scale, unless the entries
-    have names of their own, which may be of different units, or one spreads much more.
+    The axes hold 99 % of every set, so that outliers do not shrink the others; the number of points
+    outside is written below. Both axes of a plane have one scale, unless the entries have names,
+    and so perhaps different units, or one spreads much more.
 
     Args:
-        x: `(N, d)` or `(N,)`; or several sets by name, as data beside samples, of one d.
-        transform: the map to the units of the data, in which they are then drawn; density, truth
-            and frame are in these.
-        density: the true law, of event shape `(1,)` or `(2,)`, drawn below. It sets the frame: four
-            standard deviations of its components.
-        truth: one point, `(d,)`, that is marked.
-        names: what the entries are, written beside the axes.
-        labels: what each sample is, `(N,)`, words or integers: each kind has its own colour. They
-            hold for every set.
-        frame: the two ends of each axis, in place of those that follow from x.
-        title: written above.
-        ax: where to draw; a new figure without it.
+        x: `(N, d)` or `(N,)`; or several sets of one d by name, such as data and samples.
+        transform: The transform of the data; points are drawn in the units of the data, as are
+            density, truth and frame.
+        density: The true law, of event shape `(1,)` or `(2,)`, drawn in the background. The axes
+            then span four standard deviations of its components.
+        truth: One point, `(d,)`, that is marked.
+        names: The names of the entries, beside the axes.
+        labels: A label of each sample, `(N,)`, strings or integers: each has its own colour. The
+            same labels serve every set.
+        frame: The two ends of each axis; by default computed from x.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        ShapeError: `x` is of another shape, the density lives elsewhere, or there are more or fewer
-            names than entries, or labels than samples.
-        InvalidTypeError: `x` is of another type.
-        NonFiniteError: a number is NaN or infinite.
-        InvalidValueError: there is nothing to show.
+        ShapeError: `x` has another shape, the density has another event shape, or there are more or
+            fewer names than entries, or labels than samples.
+        InvalidTypeError: `x` has another type.
+        NonFiniteError: A number is NaN or infinite.
+        InvalidValueError: There is no set.
 
     Examples:
         >>> from scoresde import plot, targets
@@ -85,7 +85,7 @@ def points(
         raise ShapeError(f"x must be of shape (N, d), got {shape}; use plot.samples")
     if density is not None and (density.event_shape != (d,) or d > 2):
         raise ShapeError(
-            f"the density must live where the points do, event shape {(d,)}, on the line or in the "
+            f"the density must have the event shape {(d,)} of the points, on the line or in the "
             f"plane; got {density.event_shape}"
         )
     names = names or (found.names if len(found.names) == d else ())
@@ -129,14 +129,14 @@ def points(
             middle = panels[count * (count - 1) + count // 2]
             below(middle, note.removesuffix("; "))
     if title is not None:
-        _entitle(drawn, panels, title, own=ax is None and d > 2, ax=ax)
+        _title(drawn, panels, title, own=ax is None and d > 2, ax=ax)
     return drawn
 
 
 def frame_of(
     sets: dict[str, Tensor], density: Target | None = None, mark: Tensor | None = None
 ) -> Frame:
-    """Return the ends of the axes: those of the density, or of nearly all points of every set."""
+    """Return the limits of the axes: those of the density, or of 99 % of the points of each set."""
     if density is not None:
         reach = 4 * density.components.variances.amax(1, keepdim=True).sqrt()
         least, most = (density.means - reach).amin(0), (density.means + reach).amax(0)
@@ -153,7 +153,7 @@ def frame_of(
 
 
 def squared(frame: Frame) -> Frame:
-    """Return the frame of a plane with sides of one length, where neither is much longer."""
+    """Return the frame of a plane with sides of one length, unless one is 4 times longer."""
     sides = [b - a for a, b in frame]
     if len(frame) != 2 or max(sides) > 4 * min(sides):
         return frame
@@ -161,7 +161,7 @@ def squared(frame: Frame) -> Frame:
 
 
 def _outside(sets: dict[str, Tensor], ends: Frame) -> str:
-    """Return how many points the frame leaves out, as text."""
+    """Return a text with the number of points outside the frame."""
     low, high = (torch.tensor(side, dtype=torch.float64) for side in zip(*ends, strict=True))
     n, out = 0, 0
     for part in sets.values():
@@ -171,12 +171,12 @@ def _outside(sets: dict[str, Tensor], ends: Frame) -> str:
 
 
 def below(ax: Axes, note: str) -> None:
-    """Write a remark below the name of an axis."""
+    """Write a note below the label of the horizontal axis."""
     if note:
         ax.set_xlabel(f"{ax.get_xlabel()}\n({note})".strip())
 
 
-def _entitle(drawn: Figure, panels: list[Axes], title: str, *, own: bool, ax: Axes | None) -> None:
+def _title(drawn: Figure, panels: list[Axes], title: str, *, own: bool, ax: Axes | None) -> None:
     if own:
         drawn.suptitle(title, fontsize="medium", color=paper.INK)
     else:
@@ -187,7 +187,7 @@ def _histogram(
     ax: Axes, sets: dict[str, Tensor], density: Target | None, mark: Tensor | None,
     ends: tuple[float, float], column: int = 0,
 ) -> None:  # fmt: skip
-    """Draw the shares of one entry as densities, one outline for each set."""
+    """Draw histograms of one entry as densities, one for each set."""
     low, high = ends
     for i, (label, part) in enumerate(sets.items()):
         values = part[:, column].numpy()
@@ -216,7 +216,7 @@ def _plane(
         shade(ax, density.log_prob, ends)
     a, b = columns
     for i, (label, part) in enumerate(sets.items()):
-        step = math.ceil(len(part) / _DOTS)  # more would only be dots upon dots
+        step = math.ceil(len(part) / _DOTS)  # more dots would cover each other
         part = part[::step]
         ax.scatter(
             part[:, a].numpy(), part[:, b].numpy(), s=min(size, max(1.0, 8_000 / len(part))),
@@ -231,11 +231,11 @@ def _plane(
 
 
 def shade(ax: Axes, log_prob: object, ends: Frame) -> None:
-    """Draw a density of the plane in pale blue, below everything."""
+    """Draw a density of the plane in pale blue, in the background."""
     assert callable(log_prob)
     x, y = (torch.linspace(a, b, 240, dtype=torch.float64) for a, b in ends)
     values = log_prob(torch.cartesian_prod(x, y)).exp().reshape(240, 240)
-    # Never the darkest blue: the samples must stay visible where there are most of them.
+    # Not the darkest blue, on which samples would be hard to see.
     share = 0.75 * values.T / (float(values.max()) or 1.0)
     blue = torch.tensor([int(paper.SHADE[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     image = torch.cat([blue.expand(240, 240, 3), share.float()[..., None]], 2)

@@ -1,4 +1,4 @@
-"""Noise levels: those of an SDE against time, and losses against them."""
+"""Draw the noise of an SDE against time, and losses against the noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scoresde.plot import paper
 from scoresde.plot.paper import Axes, Figure
 from scoresde.sde import SDE
 
-__all__ = ["Series", "ladder", "levels"]
+__all__ = ["Series", "ladder", "loss_by_noise"]
 
 Series = Sequence[tuple[float, float, float, float]]
 """Points of a curve with intervals: `(x, y, low, high)` each."""
@@ -30,19 +30,19 @@ def ladder(
 ) -> Figure:
     r"""Draw signal $\alpha_t$, noise $\sigma_t$ and their squared ratio, the SNR, against time.
 
-    The axis is logarithmic, so that the third curve is the log-SNR, in powers of ten.
+    The vertical axis is logarithmic, so that the third curve shows the log-SNR in powers of ten.
 
     Args:
-        sde: an SDE or a ladder.
-        times: those of a grid, which are marked; of a ladder its own without them.
-        title: written above; the SDE without it.
-        ax: where to draw; a new figure without it.
+        sde: An SDE or a ladder.
+        times: Times that are marked, such as those of a grid; by default the levels of a ladder.
+        title: The title; by default the class of the SDE.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        InvalidValueError: a time lies outside the SDE.
+        InvalidValueError: A time lies outside [0, T].
 
     Examples:
         >>> import scoresde
@@ -55,7 +55,7 @@ def ladder(
     if sde.levels is not None:
         t = sde.times().flip(0)
         times = t if times is None else times
-    # where time itself is the noise, it spans decades
+    # as for EDM, where time is the noise and spans decades
     wide = sde.T > 1e4 * sde.eps > 0
     if wide and sde.levels is None:
         t = torch.linspace(math.log(sde.eps), math.log(sde.T), 400, dtype=torch.float64).exp()
@@ -77,7 +77,7 @@ def ladder(
 
 
 @door
-def levels(
+def loss_by_noise(
     curves: Mapping[str, Series],
     *,
     floor: Series = (),
@@ -85,22 +85,22 @@ def levels(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    r"""Draw losses against the noise level, with their intervals, above the least possible.
+    r"""Draw losses against the noise $\sigma / \alpha$, with intervals and the least possible ones.
 
     Args:
-        curves: by name the points `(sigma / alpha, loss, low, high)`.
-        floor: the points of the least possible loss.
-        name: what the values are, written beside the axis.
-        title: written above.
-        ax: where to draw; a new figure without it.
+        curves: The points `(sigma / alpha, loss, low, high)` of each curve, by name.
+        floor: The points of the least possible loss.
+        name: The name of the values, beside the axis.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        InvalidValueError: there is no curve, or a noise level is not above 0.
-        ShapeError: a curve has no point.
-        NonFiniteError: a number is NaN or infinite.
+        InvalidValueError: There is no curve, or a noise level is not above 0.
+        ShapeError: A curve has no point.
+        NonFiniteError: A number is NaN or infinite.
     """
     if not curves:
         raise InvalidValueError("there is nothing to show; give at least one curve")
@@ -110,7 +110,7 @@ def levels(
         x, y, low, high = _columns(f"the curve {label}", points)
         tone = paper.COLOURS[i % len(paper.COLOURS)]
         panel.plot(x, y, marker=".", color=tone, label=paper.plain(label))
-        if float(y.min()) > 0:  # where an interval ends below 0, a logarithmic axis has no place
+        if float(y.min()) > 0:  # a logarithmic axis cannot show an interval that reaches below 0
             low = torch.maximum(low, y / 100)
         panel.fill_between(x, low, high, color=tone, alpha=0.2, linewidth=0)
         lowest.append(float(y.min()))

@@ -1,4 +1,4 @@
-"""What is given to be drawn: samples of whatever type, their units, and what each of them is."""
+"""Convert samples of any type, and their labels, to what the pictures draw."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Sets: TypeAlias = Any
 """Samples `(N, *)`: a tensor, an array, a list of numbers or data; or several sets by name."""
 
 Labels: TypeAlias = Any
-"""What each sample is: words, or integers, as a sequence, an array or a tensor `(N,)`."""
+"""Labels of samples: strings or integers, as a sequence, an array or a tensor `(N,)`."""
 
-# Samples of data that are read, as they may lie in a file.
+# The largest number of samples that are read from data.
 _MOST = 10_000
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Describe checked samples in the units of the data.
+    """Hold checked samples in the units of the data.
 
     Attributes:
-        sets: By name `(N, *)`, float64 on the CPU; one set alone has the empty name.
-        names: What the entries of a sample are, where data know it.
-        limits: The least and the largest value, where bytes or the units tell.
+        sets: Samples `(N, *)` by name, float64 on the CPU; a single set has the empty name.
+        names: The names of the entries of a sample, if the data have some.
+        limits: The least and the largest value, if the type or the transform implies them.
     """
 
     sets: dict[str, Tensor]
@@ -49,20 +49,20 @@ class Given:
 
 
 def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
-    """Return what is to be drawn.
+    """Return checked samples in the units of the data.
 
-    Data are drawn in their own units, bytes as they are, and all else as `transform` says.
+    `Data` have their own units, bytes are unchanged, and for others `transform` is inverted.
 
     Args:
-        name: What the samples are called in errors.
-        x: As of `Sets`.
-        transform: The map to the units of the data.
+        name: The name of the samples in errors.
+        x: The samples, see `Sets`.
+        transform: The transform of the data.
 
     Raises:
-        InvalidTypeError: It is something else.
+        InvalidTypeError: `x` has another type.
         InvalidValueError: There is no set.
         NonFiniteError: A number is NaN or infinite.
-        ShapeError: There is no number, or the sets have events of different shapes.
+        ShapeError: A set is empty, or the sets have events of different shapes.
     """
     parts = x if isinstance(x, Mapping) else {"": x}
     if not parts:
@@ -93,10 +93,10 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
 
 
 def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
-    """Return what each sample is, in words; nothing where there are no labels.
+    """Return the labels as strings.
 
     Raises:
-        InvalidTypeError: They are no sequence.
+        InvalidTypeError: The labels are no sequence.
         ShapeError: A set has more or fewer samples than there are labels.
     """
     if isinstance(labels, (Tensor, np.ndarray)):
@@ -113,7 +113,7 @@ def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:
 
 
 def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor]:
-    """Return the sets divided by what each sample is, as many as there are colours."""
+    """Return the sets divided by the labels of the samples, with at most as many as colours."""
     if not words:
         return dict(sets)
     kinds = list(dict.fromkeys(words))
@@ -130,7 +130,7 @@ def groups(sets: Mapping[str, Tensor], words: Sequence[str]) -> dict[str, Tensor
 
 
 def _ends(transform: Transform | None) -> tuple[float, float] | None:
-    """Return the least and the largest value, where the units tell."""
+    """Return the least and the largest value of quantised data, else None."""
     if transform is None or transform.levels is None:
         return None
     low, high = transform.inverse(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist()
@@ -148,5 +148,5 @@ def _tensor(name: str, x: Any) -> Tensor:
         return as_numbers(name, x)
     raise InvalidTypeError(
         f"{name} must be a tensor, an array, a list of numbers, data, or a mapping of such by "
-        f"name, got {quoted(x)}; of a table or a file make scoresde.data.Data(...) first"
+        f"name, got {quoted(x)}; for a table or a file make scoresde.data.Data(...) first"
     )

@@ -1,4 +1,4 @@
-"""Samples of any shape: which picture suits them."""
+"""Draw samples of any shape by the picture that suits them."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ def samples(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw samples of any shape: points, signals, images or volumes, as `kind` says.
+    """Draw samples of any shape: points, signals, images or volumes, chosen by `kind`.
 
-    Several sets by name stand beside each other in one frame, as data beside samples. What an
-    option does not apply to leaves it.
+    Several sets by name, such as data and samples, are drawn side by side with the same axes.
+    Options that do not apply to a kind are ignored.
 
     Args:
         x: `(N, *)`, a tensor, an array, a list or `scoresde.data.Data`; or several sets by name. Of
             data the first 10,000 are drawn, in their own units, with the names of their columns.
-        transform: the map to the units of the data, in which they are then drawn; that of a model
-            is `model.transform`.
-        density: the true law of points on the line or in the plane.
-        names: what the entries of points, or the channels of signals, are.
-        labels: what each sample is, `(N,)`, words or integers: above images, in colours of their
-            own among points and signals. They hold for every set.
-        columns: images per row.
-        scale: how many pixels a side of one pixel of an image gets.
-        limits: what is black and white of images; without it as `images` has it.
-        title: written above.
-        ax: where to draw; a new figure without it.
+        transform: The transform of the data, such as `model.transform`; samples are drawn in the
+            units of the data.
+        density: The true law of points on the line or in the plane.
+        names: The names of the entries of points, or of the channels of signals.
+        labels: A label of each sample, `(N,)`, strings or integers: written above images, and
+            shown as colours of points and signals. The same labels serve every set.
+        columns: Images per row.
+        scale: The magnification of an image's pixels.
+        limits: The values of black and white of images; by default as in `images`.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        ShapeError: there is no number, or sets or an option are of another shape.
-        InvalidTypeError: `x` is of another type.
-        NonFiniteError: a number is NaN or infinite.
-        InvalidValueError: there is nothing to show, or an option is out of range.
+        ShapeError: A set is empty, or sets or an option have another shape.
+        InvalidTypeError: `x` has another type.
+        NonFiniteError: A number is NaN or infinite.
+        InvalidValueError: There is no set, or an option is out of range.
 
     Examples:
         >>> import torch
@@ -98,7 +98,7 @@ def samples(
     for i, (panel, (label, part)) in enumerate(zip(panels, sets.items(), strict=True)):
         draw_points(part, ax=panel, title=paper.plain(label))
         if words and i < len(sets) - 1:
-            panel.legend_ = None  # the last one has it
+            panel.legend_ = None  # only the last panel has a legend
         elif not words:
             panel.collections[-1].set_facecolor(paper.colour(i, len(sets)))
     if title is not None:

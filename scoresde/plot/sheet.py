@@ -1,4 +1,4 @@
-"""A figure that a notebook shows, whether or not pyplot was ever imported."""
+"""Define a figure that a notebook shows without pyplot."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Sheet"]
 
 
 class Sheet(Figure):
-    """A matplotlib figure whose picture a notebook finds by itself."""
+    """Show a matplotlib figure in a notebook as a PNG."""
 
     def _repr_png_(self) -> bytes:
         return encoded(self, "png")
 
     def draw(self, renderer: Any) -> None:
-        """Draw, with a layout that knows where the panels of a fixed aspect come to lie."""
+        """Draw, after a run of the layout engine that places panels of fixed aspect."""
         if (engine := self.get_layout_engine()) is not None:
             engine.execute(self)
         super().draw(renderer)

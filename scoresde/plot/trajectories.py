@@ -1,4 +1,4 @@
-"""Scores and ways: arrows over a density, particles on their way, one sample as its noise falls."""
+"""Draw scores and runs: arrows over a density, paths of particles, samples from noise to data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from scoresde.plot.scatter import below, frame_of, shade
 from scoresde.sde import Score, facts
 from scoresde.targets import Target
 
-__all__ = ["Moment", "field", "moments", "strip", "trajectory", "words"]
+__all__ = ["StateLike", "checked_states", "field", "strip", "trajectory", "words"]
 
 
-# Pixels that a strip of volumes has from left to right, at least.
+# The smallest width of a strip of volumes, in pixels.
 _WIDE = 1400
 
 
-class Moment(Protocol):
-    """Hold what is drawn of a state of a run, which `scoresde.trajectory` yields."""
+class StateLike(Protocol):
+    """Describe the states of a run that can be drawn, such as `scoresde.trajectory` yields."""
 
     @property
     def t(self) -> Tensor:
@@ -42,7 +42,7 @@ class Moment(Protocol):
 
     @property
     def denoised(self) -> Tensor | None:
-        """Return the mean of the data given them, where it is known."""
+        """Return $E[x_0 | x_t]$, or None if it was not computed."""
         ...
 
 
@@ -58,28 +58,28 @@ def field(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    r"""Draw the score of the plane as arrows, over $p_t$ and points of it.
+    r"""Draw a score in the plane as arrows, over $p_t$ and points of it.
 
-    The longer the score the longer the arrow, up to the distance between two of them, of which one
-    of the median length has almost half; that length stands below.
+    The length of an arrow grows with the score up to the distance between two arrows; an arrow of
+    the median length has almost half of it, and this length is written below.
 
     Args:
-        score: of event shape (2,).
-        x: points of $p_t$, `(N, 2)`, around which it is drawn.
-        t: the time.
-        density: the law of the data, whose $p_t$ under the score's SDE is drawn below.
-        arrows: along each side, at least 2.
-        names: what the two entries are.
-        title: written above; the time without it.
-        ax: where to draw; a new figure without it.
+        score: A score of event shape (2,).
+        x: Points of $p_t$, `(N, 2)`, which set the axes.
+        t: The time.
+        density: The law of the data, whose $p_t$ under the score's SDE is drawn in the background.
+        arrows: The number of arrows along each side, at least 2.
+        names: The names of the two entries.
+        title: The title; by default the time.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
         ShapeError: `x` is not `(N, 2)`, the density is not of the plane, or the names are not two.
-        NonFiniteError: the score, or a point, is not finite.
-        InvalidValueError: the density is given, and the SDE not known.
+        NonFiniteError: The score, or a point, is not finite.
+        InvalidValueError: A density is given, but the SDE of the score is unknown.
 
     Examples:
         >>> import scoresde
@@ -94,7 +94,9 @@ def field(
         raise ShapeError(f"a field is drawn in the plane, of x (N, 2); got {tuple(points.shape)}")
     sde = facts(score).sde
     if density is not None and sde is None:
-        raise InvalidValueError("the score knows no SDE, and so no p_t; leave the density out")
+        raise InvalidValueError(
+            "the score knows no SDE, so that p_t is unknown; leave the density out"
+        )
     _check_plane(2, density, names)
     ends = frame_of({"": points})
     drawn, (panel,) = paper.sheet(ax, (5, 5))
@@ -109,7 +111,7 @@ def field(
         )
     s = paper.finite("the score", found)
     length = s.norm(dim=1, keepdim=True)
-    # long arrows far away would hide where the points are
+    # long arrows far from the points would hide these
     usual = float(length.quantile(0.5)) or 1.0
     s = s / length.clamp(min=1e-300) * torch.tanh(length / (2 * usual))
     cell = min(float(u[1] - u[0]), float(v[1] - v[0]))
@@ -130,7 +132,7 @@ def field(
 
 @door
 def trajectory(
-    states: Iterable[Moment],
+    states: Iterable[StateLike],
     *,
     density: Target | None = None,
     n: int | None = None,
@@ -140,25 +142,25 @@ def trajectory(
 ) -> Figure:
     """Draw a run from noise to data: paths of particles, or a strip of images, signals, volumes.
 
-    Axes are linear within the spread of the end and logarithmic beyond, where the start is wider.
+    If the start is far wider than the end, the axes are logarithmic beyond the spread of the end.
 
     Args:
-        states: what `scoresde.trajectory` yields, read once; only what is drawn is kept.
-        density: the law of the data in the plane, drawn below the paths.
-        n: how many samples are followed; 60 particles, or 4 rows of a strip, without it.
-        names: what the entries are.
-        title: written above.
-        ax: where to draw; a new figure without it.
+        states: The states that `scoresde.trajectory` yields, read once; only what is drawn is kept.
+        density: The law of the data in the plane, drawn in the background.
+        n: The number of samples; by default 60 particles, or 4 rows of a strip.
+        names: The names of the entries.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        InvalidTypeError: they are no states.
-        InvalidValueError: there is no state, as in a run that was read before.
-        ShapeError: states are of several shapes, the density is not of their plane, or there are
+        InvalidTypeError: `states` holds something else.
+        InvalidValueError: There is no state, as in a run that was read before.
+        ShapeError: States have different shapes, the density is not of their plane, or there are
             more or fewer names than entries.
-        NonFiniteError: a state is not finite.
+        NonFiniteError: A state is not finite.
 
     Examples:
         >>> import scoresde
@@ -167,7 +169,7 @@ def trajectory(
         >>> run = scoresde.trajectory(moons.at(scoresde.VPSDE()), sampler="heun", n=60, seed=0)
         >>> picture = plot.trajectory(run, density=moons)
     """
-    times, path = _followed(states, 60 if n is None else check_integer("n", n, 1))
+    times, path = _paths(states, 60 if n is None else check_integer("n", n, 1))
     if path.ndim > 3 or kind(path.shape[2:]) != "points":
         return _strip(times, path[:, : 4 if n is None else n], 8, title, ax)
     path = path.reshape(len(path), path.shape[1], -1)
@@ -180,7 +182,7 @@ def trajectory(
         panel.scatter([times[-1]] * path.shape[1], path[-1, :, 0], s=9, c=paper.RED, zorder=3)
         panel.set(xlabel="time", ylabel=paper.plain(names[0]) if names else "")
         panel.set_xlim(float(times.max()), float(times.min()))
-        notes += _bent(panel, path, [1])
+        notes += _log_beyond_end(panel, path, [1])
     else:
         drawn, (panel,) = paper.sheet(ax, (5, 5))
         start, end = path[0].T, path[-1].T
@@ -194,7 +196,7 @@ def trajectory(
         panel.scatter(end[0], end[1], s=10, c=paper.RED, linewidths=0, zorder=3, label="end")
         panel.set_box_aspect(1)
         panel.autoscale()
-        notes += _bent(panel, path, [0, 1])
+        notes += _log_beyond_end(panel, path, [0, 1])
         both = names or (["$x_1$", "$x_2$"] if size > 2 else [])
         if both:
             panel.set(xlabel=paper.plain(both[0]) if names else both[0])
@@ -208,38 +210,38 @@ def trajectory(
 
 @door
 def strip(
-    states: Iterable[Moment],
+    states: Iterable[StateLike],
     *,
     n: int = 1,
     steps: int = 8,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw how images, signals or volumes come out of the noise: a row for each, time to the right.
+    """Draw images, signals or volumes on their way from noise: a row for each, time to the right.
 
-    Each state is shown in limits of its own, as noise may be far wider than data.
+    Each state is drawn in its own limits, since noise may be far wider than data.
 
     Args:
-        states: what `scoresde.trajectory` yields, read once.
-        n: how many samples, at least 1.
-        steps: how many of the states, evenly taken with both ends, at least 2.
-        title: written above.
-        ax: where to draw; a new figure without it.
+        states: The states that `scoresde.trajectory` yields, read once.
+        n: The number of samples, at least 1.
+        steps: The number of states, evenly taken with both ends, at least 2.
+        title: The title.
+        ax: The Axes to draw into; by default a new figure.
 
     Returns:
         The figure.
 
     Raises:
-        InvalidValueError: there is no state, or a number is out of range.
-        ShapeError: the states are of several shapes.
-        NonFiniteError: a state is not finite.
+        InvalidValueError: There is no state, or a number is out of range.
+        ShapeError: The states have different shapes.
+        NonFiniteError: A state is not finite.
     """
-    times, path = _followed(states, check_integer("n", n, 1))
+    times, path = _paths(states, check_integer("n", n, 1))
     return _strip(times, path, check_integer("steps", steps, 2), title, ax)
 
 
 def _check_plane(d: int, density: Target | None, names: Sequence[str]) -> None:
-    """Raise ShapeError where the density is not of the plane, or names are not one an entry."""
+    """Raise ShapeError unless a density is of the plane, and there is a name for each entry."""
     if density is not None and (d != 2 or density.event_shape != (2,)):
         raise ShapeError(
             f"a density is drawn in the plane, event shape (2,); got one of {density.event_shape} "
@@ -249,22 +251,22 @@ def _check_plane(d: int, density: Target | None, names: Sequence[str]) -> None:
         raise ShapeError(f"need a name for each of the {d} entries, got {len(names)}")
 
 
-def _followed(states: Iterable[Moment], n: int) -> tuple[Tensor, Tensor]:
-    """Return the times `(K,)` and the first samples on their way, `(K, n, *)`."""
+def _paths(states: Iterable[StateLike], n: int) -> tuple[Tensor, Tensor]:
+    """Return the times `(K,)` and the paths of the first n samples, `(K, n, *)`."""
     times, path = [], []
-    for t, x in moments(states):
+    for t, x in checked_states(states):
         times.append(t)
         path.append(paper.finite("a state", x[:n]).float())
     return torch.tensor(times), torch.stack(path)
 
 
-def moments(states: Iterable[Moment]) -> Iterator[tuple[float, Tensor]]:
+def checked_states(states: Iterable[StateLike]) -> Iterator[tuple[float, Tensor]]:
     """Yield the time and the samples of each state of a run.
 
     Raises:
-        InvalidTypeError: They are no states.
-        InvalidValueError: There is none.
-        ShapeError: They are of several shapes.
+        InvalidTypeError: `states` holds something else.
+        InvalidValueError: There is no state.
+        ShapeError: The states have different shapes.
     """
     state, shape = None, None
     for state in states:
@@ -284,26 +286,26 @@ def moments(states: Iterable[Moment]) -> Iterator[tuple[float, Tensor]]:
     if state is None:
         raise InvalidValueError(
             "there is nothing to show: no state is left; a run can be read only once, so make it "
-            "anew, or keep list(run)"
+            "again, or keep list(run)"
         )
 
 
 def words(times: Sequence[float]) -> list[str]:
-    """Return the times in words; the last state of a run may be the denoised one, of its time."""
-    said = [f"t = {t:.3g}" for t in times]
+    """Return the labels of times; "denoised" for a last state at the time of the one before."""
+    labels = [f"t = {t:.3g}" for t in times]
     if len(times) > 1 and times[-1] == times[-2]:
-        said[-1] = "denoised"
-    return said
+        labels[-1] = "denoised"
+    return labels
 
 
 def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes | None) -> Figure:
     chosen = torch.linspace(0, len(path) - 1, min(steps, len(path))).round().long()
-    said = words(times.tolist())
-    heads = [said[i] for i in chosen]
+    labels = words(times.tolist())
+    heads = [labels[i] for i in chosen]
     rows = path[chosen]
     what = kind(path.shape[2:])
     if what in ("images", "volumes"):
-        # the ends of all but a few values are black and white, and never nearer than -1 and 1
+        # the limits of 99 % of the values, at least -1 and 1, are black and white
         reach = [max(1.0, *map(abs, paper.span(row.flatten()))) for row in rows]
         x = torch.stack([row / far for row, far in zip(rows, reach, strict=True)], 1)
         draw = images if what == "images" else volumes
@@ -319,7 +321,7 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
         lines = row.reshape(len(row), -1, row.shape[-1] if row.ndim > 1 else 1)
         channels = lines.shape[1]
         for c in range(channels):
-            # of the colours those that are not of data and samples
+            # not the colours of data and samples
             tone = paper.RED if channels == 1 else paper.COLOURS[2:][c % (len(paper.COLOURS) - 2)]
             first, *_ = panel.plot(lines[:, c].T, color=tone, linewidth=1)
             if channels > 1:
@@ -335,11 +337,11 @@ def _strip(times: Tensor, path: Tensor, steps: int, title: str | None, ax: Axes 
     return drawn
 
 
-def _bent(ax: Axes, path: Tensor, axes: Sequence[int]) -> list[str]:
-    """Make axes logarithmic beyond the spread of the end where the start is far wider.
+def _log_beyond_end(ax: Axes, path: Tensor, axes: Sequence[int]) -> list[str]:
+    """Make axes logarithmic beyond the spread of the end if the start is far wider.
 
     Returns:
-        What is to be said of it.
+        Notes for the picture, one or none.
     """
     ends = np.abs(path[-1].flatten().numpy()).max()
     start = np.abs(path.numpy()).max()

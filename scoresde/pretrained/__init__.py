@@ -1,1 +1,1 @@
-"""Stored models: descriptions, files, cards, and the Hugging Face Hub; no code is run."""
+"""Read, describe and share files of models, without running code from them."""

@@ -1,8 +1,8 @@
-"""The model card: a README.md beside a model, for people and for the Hugging Face Hub.
+"""Write the model card, a README.md beside a model for people and for the Hugging Face Hub.
 
-It says what the SDE and the network are, what was done to the data, how the model was trained, how
-good it was found to be, and what its samples look like. One line holds the checksum of all others:
-a card is kept up to date until somebody edits it, and then left alone.
+It describes the SDE and the network, the transform of the data, the training, the evaluation and
+the samples. One line has the checksum of all others: a card is rewritten with the model until it
+is edited by hand, and then left unchanged.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from scoresde import checkpoint
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.pretrained.markdown import block, code, licence_of, plain, quoted
 from scoresde.pretrained.private import config_toml
-from scoresde.pretrained.store import spelt, spelt_count, told
+from scoresde.pretrained.store import call_text, count_text, entry_of
 from scoresde.sde import SDES
 from scoresde.sde.words import event_in_words
 
-__all__ = ["check_licence", "is_ours", "text", "write"]
+__all__ = ["check_licence", "is_generated", "text", "write"]
 
 _INLINE = re.compile(r"(?<!\$)\$(?!\$)(.+?)(?<!\$)\$(?!\$)", re.DOTALL)
-_PARTS = ("optimiser", "averages", "compute", "keeping")  # of a TrainConfig
+_PARTS = ("optimiser", "averages", "compute", "keeping")  # the parts of a TrainConfig
 _MARK = re.compile(r"^<!-- scoresde ([0-9a-f]{16}):.*-->\n", re.MULTILINE)
 
 
 def write(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the card of the model in a folder, or leave one that somebody edited.
+    """Write the card of the model in a folder, unless there is one that was edited by hand.
 
     Args:
-        folder: Holds maybe `config.toml`, `samples.png`, and `report.json` or
-            `report/report.json`.
+        folder: The folder; its `config.toml`, `samples.png` and `report.json` or
+            `report/report.json` are used if they exist.
         config: The description in the model's file.
 
     Raises:
         CheckpointError: The card cannot be written.
     """
     path = folder / "README.md"
-    if not os.path.lexists(path) or is_ours(path):
+    if not os.path.lexists(path) or is_generated(path):
         checkpoint.write_bytes(path, text(folder, config, name=folder.resolve().name).encode())
 
 
@@ -52,10 +52,10 @@ def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | N
 
     Args:
         folder: As for `write`.
-        config: The description in the model's file, by whomever it is.
-        name: What `from_pretrained` takes.
-        licence: The licence of the weights, by its name on the hub, such as "mit"; by default the
-            one in the description.
+        config: The description in the model's file, which may come from anybody.
+        name: The name to load the model by, with `from_pretrained`.
+        licence: The licence of the weights, by its name on the hub, such as "mit"; by default that
+            in the description.
     """
     head, body = _front_matter(config, licence), "\n".join(_body(config, folder, name))
     mark = f"<!-- scoresde {_digest(head + body)}: rewritten with the model, until it is edited -->"
@@ -63,11 +63,7 @@ def text(folder: Path, config: Mapping[str, Any], *, name: str, licence: str | N
 
 
 def check_licence(value: object) -> None:
-    """Refuse what is no name of a licence.
-
-    Raises:
-        InvalidValueError: It is none.
-    """
+    """Raise InvalidValueError unless a value can be the name of a licence."""
     if licence_of(value) is None:
         raise InvalidValueError(
             f"a licence has a name of letters and digits, such as 'mit' or 'cc-by-4.0', got "
@@ -75,8 +71,8 @@ def check_licence(value: object) -> None:
         )
 
 
-def is_ours(path: Path) -> bool:
-    """Return whether a card was written here and not edited since."""
+def is_generated(path: Path) -> bool:
+    """Return True if a card was written by `write` and not edited since."""
     try:
         text = checkpoint.read_bytes(path).decode()
     except (CheckpointError, UnicodeError):
@@ -119,18 +115,18 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
         yield "And from the command line:\n"
         yield block("bash", f"scoresde sample {shlex.quote(name)} --n 16 --out samples.png")
     yield "## Model\n"
-    transform, average = config.get("transform"), told(config, "average", "profile")
+    transform, average = config.get("transform"), entry_of(config, "average", "profile")
     yield from _table(
         {
-            "SDE": code(spelt(config["sde"])),
+            "SDE": code(call_text(config["sde"])),
             "Predicts": code(config["predicts"]),
-            "Network": code(spelt({"type": net["type"], **options})),
+            "Network": code(call_text({"type": net["type"], **options})),
             "Conditions": plain(", ".join(_conditions(known))) or None,
-            "Parameters": plain(spelt_count(config.get("parameters", "unknown"))),
+            "Parameters": plain(count_text(config.get("parameters", "unknown"))),
             "Average": None if average is None else plain(average),
             "Data": _code_of(config.get("data")),
             "Data transform": _code_of(
-                spelt(transform) if isinstance(transform, Mapping) else transform
+                call_text(transform) if isinstance(transform, Mapping) else transform
             ),
         }
     )
@@ -140,7 +136,7 @@ def _body(config: Mapping[str, Any], folder: Path, name: str) -> Iterator[str]:
 
 
 def _code(name: str, known: Mapping[str, int | tuple[int, ...]]) -> str:
-    """Return a program that draws 16 samples in the units of the data, given all conditions."""
+    """Return a program that draws 16 samples in the units of the data, with all conditions."""
     given = {
         key: f"torch.arange(16) % {kind}" if isinstance(kind, int) else f"torch.zeros({kind})"
         for key, kind in known.items()
@@ -159,7 +155,7 @@ def _code(name: str, known: Mapping[str, int | tuple[int, ...]]) -> str:
 
 
 def _kinds(options: Mapping[str, Any], event: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:
-    """Return what a network takes beside state and time: a number of classes, or a shape."""
+    """Return the conditions that a network takes, each a number of classes or a shape."""
     classes, shapes = options.get("num_classes"), options.get("condition")
     named = classes if isinstance(classes, Mapping) else {"label": classes}
     found: dict[str, int | tuple[int, ...]] = {
@@ -173,7 +169,7 @@ def _kinds(options: Mapping[str, Any], event: tuple[int, ...]) -> dict[str, int 
 
 
 def _conditions(known: Mapping[str, int | tuple[int, ...]]) -> Iterator[str]:
-    """Say what the network takes beside state and time."""
+    """Yield a description of each condition that the network takes."""
     for name, kind in known.items():
         yield f"{name} of {kind} classes" if isinstance(kind, int) else f"{name} of shape {kind}"
 
@@ -189,20 +185,20 @@ def _table(rows: Mapping[str, str | None]) -> Iterator[str]:
 
 
 def _process(kind: str) -> Iterator[str]:
-    """Yield the process in formulas, in the words of the SDE's class."""
+    """Yield the formulas of the process, from the docstring of the SDE's class."""
     if kind not in SDES:
         return
     kernel = r"$\mathcal N(x_t; \alpha_t x_0, \sigma_t^2 I)$"
     formulas = re.split(r"\n\n(?:Args|Examples):", inspect.getdoc(SDES[kind]) or "")[0]
     text = f"The score is that of data under the perturbation kernel {kernel}.\n\n{formulas}\n"
-    yield _INLINE.sub(r"\\\\(\1\\\\)", text)  # as the hub spells formulas within a line
+    yield _INLINE.sub(r"\\\\(\1\\\\)", text)  # the hub's syntax for inline formulas
 
 
 def _training(training: object, folder: Path) -> Iterator[str]:
     if not isinstance(training, Mapping):
         return
     done = training.get("done", training.get("steps"))
-    steps = "Trained" if done is None else f"{plain(spelt_count(done))} steps"
+    steps = "Trained" if done is None else f"{plain(count_text(done))} steps"
     yield "## Training\n"
     shown = config_toml(folder)
     if shown is None:
@@ -215,7 +211,7 @@ def _training(training: object, folder: Path) -> Iterator[str]:
 
 
 def _called(name: str, fields: Mapping[str, Any]) -> str:
-    """Return a configuration as the call that makes it, its parts too."""
+    """Return the Python call that makes a configuration, with those of its parts."""
     named = (
         f"{k}={_called(k.capitalize(), v) if isinstance(v, Mapping) and k in _PARTS else repr(v)}"
         for k, v in fields.items()
@@ -224,7 +220,7 @@ def _called(name: str, fields: Mapping[str, Any]) -> str:
 
 
 def _metrics(folder: Path) -> Iterator[str]:
-    """Return what `scoresde evaluate` found, where it left a report."""
+    """Yield the results of `scoresde evaluate`, if there is a report."""
     found = [
         path
         for path in (folder / "report.json", folder / "report" / "report.json")
@@ -241,7 +237,7 @@ def _metrics(folder: Path) -> Iterator[str]:
         )
         where = f"{report['size']:,} features ({plain(report['features'])})"
     except (CheckpointError, LookupError, TypeError, ValueError, AttributeError):
-        return  # there is none, or one of another kind
+        return  # there is no report, or it has another format
     yield f"## Metrics\n\n{what}, in {where}:\n"
     yield "\n".join(["| | samples | floor |", "| --- | --- | --- |", *lines, ""])
 

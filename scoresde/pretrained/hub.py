@@ -1,6 +1,6 @@
-"""Models on the Hugging Face Hub: safetensors and JSON come from there, and no code.
+"""Download models from the Hugging Face Hub and upload them: safetensors and JSON, no code.
 
-The package `huggingface_hub`, the extra `hub`, does the work; here its dozens of errors become one.
+The package `huggingface_hub`, the extra `hub`, does the work; here its many errors become one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scoresde.errors import CheckpointError, InvalidValueError, MissingExtraErro
 __all__ = ["check", "fetch", "is_repo", "push"]
 
 _PATIENCE = 10.0  # seconds
-# what the client, and the several libraries below it, raise where there is no way to the hub
+# errors of the client, and of the libraries below it, if the hub cannot be reached
 _UNREACHABLE = {
     "ConnectionError", "OfflineModeIsEnabled", "Timeout", "TimeoutError", "TimeoutException",
     "TransportError",
@@ -26,31 +26,27 @@ _HINTS = {
     "GatedRepoError": "ask for access on its page, and log in with `hf auth login`",
     "RepositoryNotFoundError": "there is none of that name, or it is private: then log in with "
     "`hf auth login`",
-    "RemoteEntryNotFoundError": "that is no model of scoresde, which is a model.safetensors",
+    "RemoteEntryNotFoundError": "that is no model of scoresde: it has no model.safetensors",
     "LocalTokenNotFoundError": "log in with `hf auth login`, or pass token=",
     "LocalEntryNotFoundError": "the hub cannot be reached, and the model was not fetched before",
     "ConnectError": "the hub cannot be reached",
-    "OfflineModeIsEnabled": "the hub is not asked where HF_HUB_OFFLINE is set",
+    "OfflineModeIsEnabled": "the hub is not used while HF_HUB_OFFLINE is set",
 }
 
 
 def is_repo(name: str) -> bool:
-    """Return whether this can name a model of the hub: `user/name` or `user/name@revision`."""
+    """Return True for `user/name` and `user/name@revision`, which can be models of the hub."""
     return re.fullmatch(rf"{_REPO}(@[\w./-]+)?", name) is not None
 
 
 def check(repo_id: str) -> None:
-    """Refuse what cannot be the name of a repository.
-
-    Raises:
-        InvalidValueError: It is not of the form `user/name`.
-    """
+    """Raise InvalidValueError unless the name of a repository has the form `user/name`."""
     if not re.fullmatch(_REPO, repo_id):
         raise InvalidValueError(f"a repository of the hub is called 'user/name', got {repo_id!r}")
 
 
 def fetch(name: str) -> Path:
-    """Return the file of a model of the hub, fetched if it is not in the hub's cache.
+    """Return the file of a model of the hub, downloaded unless it is in the hub's cache.
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
@@ -60,15 +56,15 @@ def fetch(name: str) -> Path:
     repo, _, revision = name.partition("@")
     known = {"revision": revision or None}
     with _errors(f"there is no folder {name!r}, and no model of that name came from the hub"):
-        away = not _answers(client, repo, **known)
-        # the hub counts downloads by config.json
+        offline = not _is_reachable(client, repo, **known)
+        # config.json too, by which the hub counts downloads
         for file in ("config.json", "model.safetensors"):
-            path = client.hf_hub_download(repo, file, local_files_only=away, **known)
+            path = client.hf_hub_download(repo, file, local_files_only=offline, **known)
         return Path(path)
 
 
-def _answers(client: Any, repo: str, revision: str | None) -> bool:
-    """Return whether the hub can be reached, asked once: a download tries for half a minute."""
+def _is_reachable(client: Any, repo: str, revision: str | None) -> bool:
+    """Return True if the hub answers a request; a download would retry for half a minute."""
     try:
         client.HfApi().model_info(repo, revision=revision, timeout=_PATIENCE)
     except Exception as error:
@@ -81,13 +77,13 @@ def _answers(client: Any, repo: str, revision: str | None) -> bool:
 def push(
     contents: Mapping[str, bytes], repo_id: str, *, private: bool | None, token: str | None
 ) -> str:
-    """Upload files, and nothing else; the address.
+    """Upload files to a repository, and return its address.
 
     Args:
-        contents: What goes there, by its name in the repository.
+        contents: The contents of the files, by their names in the repository.
         repo_id: The repository, made if it is missing.
-        private: Whether a new one is private; None is the user's own default.
-        token: Who asks; None is whoever is logged in.
+        private: Make a new repository private; None takes the default of the account.
+        token: An access token; None takes that of the login on this machine.
 
     Raises:
         InvalidValueError: `repo_id` is not of the form `user/name`.
@@ -117,7 +113,7 @@ def _client(purpose: str) -> Any:
 
 @contextmanager
 def _errors(what: str) -> Iterator[None]:
-    """Whatever the hub or the network raises, as our error."""
+    """Turn every error of the hub or the network in the block into a CheckpointError."""
     try:
         yield
     except Exception as error:  # they share no base class, and the network adds its own

@@ -1,4 +1,4 @@
-"""Words of others in Markdown and in YAML, where they stay words."""
+"""Escape text of others for Markdown and YAML."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|!~$&:])")
 
 
 def code(value: object) -> str:
-    """Return a value in one line, as code, also within a table."""
-    text = _line(value, 2_000).replace("|", "¦")  # no escape of a cell's end holds in all cases
+    """Return a value as code in one line, also for a table."""
+    text = _line(value, 2_000).replace("|", "¦")  # since no escape works in every table
     fence = _fence(text, 1)
     pad = " " if text[:1] == "`" or text[-1:] == "`" or not text else ""
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def plain(value: object) -> str:
-    """Return a value in one line, without any marks but its own letters."""
+    """Return a value in one line, with all signs of Markdown escaped."""
     return _SIGNS.sub(r"\\\1", _line(value, 200))
 
 
 def block(language: str, text: str) -> str:
-    """Lines of code that no line of theirs can end."""
+    """Return a code block, whose fence is longer than any in the text."""
     fence = _fence(text, 3)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
 
 
 def quoted(text: str) -> str:
-    """Return a word as YAML has it, of which none means anything else there."""
+    """Return a text as a quoted YAML string."""
     return json.dumps(_line(text, 200), ensure_ascii=False)
 
 
 def licence_of(value: object) -> str | None:
-    """Return the name of a licence, or None where it can be none."""
+    """Return a value if it can be the name of a licence, else None."""
     return value if isinstance(value, str) and _LICENCE.fullmatch(value) else None
 
 

@@ -1,4 +1,4 @@
-"""A configuration without the paths of this machine."""
+"""Remove the paths of this machine from a configuration."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OF_THE_HUB = re.compile(r"hf:\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+){0,2}")
 
 
 def config_toml(folder: Path) -> str | None:
-    """Return the text of a folder's `config.toml`, with names for paths; None where it has none.
+    """Return the text of a folder's `config.toml`, paths cut to names; None if there is none.
 
-    Comments are left out, for nobody knows what is in them, and so is a link, which may lead to
-    what is no configuration of a run.
+    Comments are left out, since they may be private, and a link is not read, since it may lead to
+    another file.
     """
     path = folder / "config.toml"
     if path.is_symlink() or not path.is_file():
@@ -36,7 +36,7 @@ def config_toml(folder: Path) -> str | None:
 
 
 def without_paths(value: Any) -> Any:
-    """A tree of tables, lists and words in which the last name of a path stands for all of it."""
+    """Return a tree of tables, lists and strings with each path cut to its last name."""
     if isinstance(value, Mapping):
         return {name: without_paths(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -50,6 +50,6 @@ def without_paths(value: Any) -> Any:
 
 
 def _condition(value: Any) -> Any:
-    """Return a part of a list, of which `NAME=` before a path stays."""
+    """Return an entry of a list, cut like any path but for a prefix `NAME=`."""
     found = re.match(r"\w+=", value) if isinstance(value, str) else None
     return without_paths(value) if found is None else found[0] + without_paths(value[found.end() :])

@@ -1,8 +1,8 @@
-"""The SDE and the network that a file describes, and nothing larger than what is in the file.
+"""Make the SDE and the network that a file describes, but nothing larger than the file's tensors.
 
 A file may come from anybody. A few bytes can describe a network of terabytes, or one whose layers
-take minutes to make. So its outline is made first, without memory for its numbers, and given up as
-soon as it is larger than the tensors that are there.
+take minutes to make. So it is made on the meta device first, without memory for its numbers, and
+stopped as soon as it is larger than the tensors in the file.
 """
 
 from __future__ import annotations
@@ -28,32 +28,28 @@ _NETS: Mapping[str, type[Network]] = {
     "UNet": networks.UNet,
     "MLP": networks.MLP,
 }
-_MOST = 100_000  # levels of an SDE, steps of a sampler
-_LARGEST = 2**31  # numbers of an event
+_MOST = 100_000  # the largest number of levels of an SDE, and of steps of a sampler
+_LARGEST = 2**31  # the largest number of entries of an event
 
 
 def check_description(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse an event shape or a number of steps that no model has.
-
-    Raises:
-        CheckpointError: One is impossible; names the file.
-    """
+    """Raise CheckpointError if the event shape or the number of steps is impossible."""
     shape, steps = config["event_shape"], config.get("steps")
     sides = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
     if not sides or not 0 < len(shape) <= 16 or math.prod(shape) > _LARGEST:
         raise CheckpointError(f"{path} describes no model: its event shape is {str(shape)[:200]}")
     if steps is not None and (type(steps) is not int or not 1 <= steps <= _MOST):
         raise CheckpointError(
-            f"{path} describes no model: it wants {str(steps)[:200]} steps, and the number of "
+            f"{path} describes no model: it has {str(steps)[:200]} steps, and the number of "
             f"steps is from 1 to {_MOST:,}"
         )
 
 
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:
-    """Return the SDE of a stored model, of a class of ours.
+    """Return the SDE of a stored model, of a class of this package.
 
     Raises:
-        CheckpointError: It is of another class, or has more levels than any.
+        CheckpointError: It is of another class, or has too many levels.
     """
     fields = {name: value for name, value in config["sde"].items() if name != "type"}
     kind = _kind(SDES, "sde", config["sde"]["type"])
@@ -66,15 +62,15 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 
 
 def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network of a stored model, of a class of ours, with its first weights.
+    """Return the network of a stored model, of a class of this package, with its initial weights.
 
     Args:
         config: The description of the model.
-        tensors: Its tensors, of which those of the network begin with `net.`.
+        tensors: The tensors of the model; the names of those of the network begin with `net.`.
 
     Raises:
-        CheckpointError: It is of another class, or has other tensors than these.
-        ScoreSDEError, RuntimeError: It takes no such events, not even a batch of none.
+        CheckpointError: It is of another class, or its tensors differ from these.
+        ScoreSDEError, RuntimeError: It fails for an empty batch of such events.
     """
     kind: type[Network] = _kind(_NETS, "net", config["net"]["type"])
     shape = config["event_shape"]
@@ -82,7 +78,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
     stored = {name: value for name, value in tensors.items() if name.startswith("net.")}
     if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
         raise _too_large(stored)
-    # the first weights are overwritten
+    # the initial weights are overwritten, so the global random state is kept
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"), _Limit(stored):
             outline = kind(**options)
@@ -98,12 +94,12 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
 
 
 class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Ends the making of tensors that are more, or larger, than those that are stored."""
+    """Raise CheckpointError once more or larger tensors are made than those that are stored."""
 
     def __init__(self, stored: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stored = stored
-        # some are scratch, and some are made twice
+        # with a margin for temporary tensors, and for those made twice
         self.tensors = 2 * len(stored) + 64
         self.numbers = 2 * sum(value.numel() for value in stored.values()) + 2**16
 
@@ -122,13 +118,13 @@ class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _too_large(stored: Mapping[str, Tensor]) -> CheckpointError:
     numbers = sum(value.numel() for value in stored.values())
     return CheckpointError(
-        f"the network that it describes is larger than the {len(stored):,} tensors with "
-        f"{numbers:,} numbers that it holds"
+        f"the network that it describes is larger than its {len(stored):,} tensors with "
+        f"{numbers:,} numbers"
     )
 
 
 def _leaves(value: object) -> Iterator[object]:
-    """Yield the numbers and words in a JSON value."""
+    """Yield the numbers and strings in a JSON value."""
     if isinstance(value, Mapping):
         for part in value.values():
             yield from _leaves(part)

@@ -1,4 +1,4 @@
-"""What of a model's folder is shared: the model, and what says what it is."""
+"""Collect the files of a model's folder for an upload: the model and its descriptions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from scoresde.pretrained.private import config_toml
 
 __all__ = ["contents"]
 
-# what people want of a run's folder; its checkpoints stay at home
-_AS_THEY_ARE = [
+# files of a run's folder that are copied unchanged; its checkpoints are not uploaded
+_COPIED = [
     "samples.png", "loss.png", "report.json", "report.png", "report/report.json",
     "report/report.png",
 ]  # fmt: skip
 
 
 def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str, bytes]:
-    """Return all that is shared, by its name in the repository; nothing is written.
+    """Return the contents of all files to upload, by their names in the repository.
 
     The model is read once: the bytes that were verified are those that are sent.
 
     Args:
-        folder: Holds `model.safetensors`.
-        name: What `from_pretrained` will take.
+        folder: The folder of `model.safetensors`.
+        name: The name of the repository, for the card.
         licence: As for `card.text`.
 
     Raises:
@@ -41,24 +41,24 @@ def contents(folder: Path, *, name: str, licence: str | None = None) -> dict[str
         if (folder / file).is_symlink():
             raise _link(folder / file)
     toml = config_toml(folder)
-    written = os.path.lexists(readme) and not card.is_ours(readme)
+    edited = os.path.lexists(readme) and not card.is_generated(readme)
     found = {
         "model.safetensors": model,
         "config.json": (checkpoint.dump(config, indent=2) + "\n").encode(),
         "README.md": _plain(readme)
-        if written
+        if edited
         else card.text(folder, config, name=name, licence=licence).encode(),
     }
     if toml is not None:
         found["config.toml"] = toml.encode()
-    for file in _AS_THEY_ARE:
+    for file in _COPIED:
         if os.path.lexists(folder / file):
             found[file] = _plain(folder / file)
     return found
 
 
 def _plain(path: Path) -> bytes:
-    """The content of a file that is no link."""
+    """Return the content of a file; raise if it is a link."""
     if not stat.S_ISREG(path.lstat().st_mode):
         raise _link(path)
     return checkpoint.read_bytes(path)
@@ -66,6 +66,6 @@ def _plain(path: Path) -> bytes:
 
 def _link(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} is a link, or no file, and could be anything; put a copy in its place, or remove "
-        "it"
+        f"{path} is a link or no regular file, and is not shared; put a copy in its place, or "
+        "remove it"
     )

@@ -1,4 +1,4 @@
-"""Where models are kept: the files, the packaged ones, and how a model is described in JSON."""
+"""Find and read the files of models, and describe SDEs and networks as JSON."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from scoresde.pretrained import hub
 from scoresde.sde import SDE
 
 __all__ = [
+    "call_text",
+    "count_text",
+    "entry_of",
     "locate",
     "net_config",
     "packaged",
     "read",
     "sde_fields",
-    "spelt",
-    "spelt_count",
-    "told",
 ]
 
 _MODELS = Path(__file__).parents[1] / "models"
@@ -33,12 +33,12 @@ _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": lis
 
 
 def locate(folder: str | Path) -> Path:
-    """The file of a model: in a folder, itself a file, one of the package's own, or of the hub's.
+    """Return the file of a model: that of a folder, a file itself, a packaged one, or the hub's.
 
-    A word without a dot or a separator is the folder here of that name, where it holds a model or a
-    run, before it is a packaged model. Of a name like `runs/exp1` the hub is asked only where there
-    is no folder `runs`, since it is a slip of a path otherwise. A revision, as in `runs/exp1@main`,
-    is never part of a path.
+    A name without a dot or a separator is the folder of that name, if it holds a model or a run,
+    and else a packaged model. A name like `runs/exp1` is looked up on the hub only if there is no
+    folder `runs`, since it is a misspelt path otherwise. A name with a revision, like
+    `runs/exp1@main`, is never a path.
 
     Raises:
         CheckpointError: There is no such model.
@@ -48,18 +48,18 @@ def locate(folder: str | Path) -> Path:
         if not _is_model(path):
             return packaged(str(folder)) / "model.safetensors"
         warnings.warn(
-            f"{str(folder)!r} is taken for the folder here, as './{folder}' would be; the packaged "
-            "model of that name is read where there is no such folder",
+            f"{str(folder)!r} is read from the folder here, like './{folder}'; the packaged model "
+            "of that name is read only where there is no such folder",
             UserWarning,
             stacklevel=2,
         )
-    if os.path.exists(path):  # and not its method, which raises for a name that is too long
+    if os.path.exists(path):  # not path.exists(), which raises for a name that is too long
         return path / "model.safetensors" if path.is_dir() else path
     if isinstance(folder, str) and hub.is_repo(folder):
         if "@" not in folder and path.parent.is_dir():
             raise CheckpointError(
                 f"there is no folder {folder!r}, but there is one {str(path.parent)!r}"
-                f"{checkpoint.near(path)}; of a model of the hub, whose name this can be too, give "
+                f"{checkpoint.near(path)}; for a model of the hub of that name, give "
                 f"the revision: {folder + '@main'!r}"
             )
         return hub.fetch(folder)
@@ -73,7 +73,7 @@ def _is_packaged(name: str | Path) -> bool:
 
 
 def _is_model(path: Path) -> bool:
-    """Return whether a path is that of a model, or of a run that has one or will have one."""
+    """Return True for a file, and for a folder with a model or with checkpoints."""
     return (
         path.is_file() or (path / "model.safetensors").exists() or bool(checkpoint.steps_in(path))
     )
@@ -84,11 +84,10 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
 
     Args:
         path: The file.
-        raw: Its content, where that was read already.
+        raw: The content of the file, if it was read already.
 
     Raises:
-        CheckpointError: There is no such file, or it is damaged or foreign, or holds something else
-            than a model.
+        CheckpointError: There is no such file, or it is damaged or foreign, or holds no model.
     """
     try:
         tensors, config = checkpoint.load_tensors(path, raw)
@@ -101,57 +100,57 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
                 raise
             if not settings.exists():
                 raise CheckpointError(
-                    f"the folder {path.parent} holds no model, for there is no file {path} in it; "
+                    f"the folder {path.parent} holds no model, since there is no file {path}; "
                     "give the folder of a run or of a model"
                 ) from error
             raise CheckpointError(
                 f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "
-                f"{shlex.quote(str(settings))}` goes on with it"
+                f"{shlex.quote(str(settings))}` continues it"
             ) from error
         raise CheckpointError(
-            f"{error}; the checkpoints beside it can write it again: let the run's own training "
-            "command go on, which does so even at the end of the run"
+            f"{error}; it can be written again from the checkpoints beside it: start the training "
+            "command of the run again, which does so even at the end of the run"
         ) from error
     missing = [name for name in _DESCRIPTION if name not in config]
     missing += [name for name in ("mean", "var") if name not in tensors]
     if missing:
         raise CheckpointError(
-            f"{path} is no model of scoresde, for it has no {', '.join(missing)}; give the folder "
-            "of a run or of a model"
+            f"{path} is no model of scoresde, since it has no {', '.join(missing)}; give the "
+            "folder of a run or of a model"
         )
     for name, kind in _DESCRIPTION.items():
-        word = told(config, name, "type") if kind is dict else ""
+        word = entry_of(config, name, "type") if kind is dict else ""
         if type(config[name]) is not kind or not isinstance(word, str):
             raise CheckpointError(
-                f"{path} is no model of scoresde, for its {name} is {str(config[name])[:100]!r}; "
+                f"{path} is no model of scoresde, since its {name} is {str(config[name])[:100]!r}; "
                 "give the folder of a run or of a model"
             )
     return tensors, config
 
 
-def told(config: object, *names: str) -> Any:
-    """Return what a description holds under a name, and within that under the next, or None."""
+def entry_of(config: object, *names: str) -> Any:
+    """Return the entry `config[names[0]][names[1]]...` of a description, or None."""
     for name in names:
         config = config.get(name) if isinstance(config, Mapping) else None
     return config
 
 
-def spelt_count(count: object) -> str:
-    """Return a number with its thousands apart, or whatever else somebody stored in its place."""
+def count_text(count: object) -> str:
+    """Return an integer with thousands separated by commas, or the text of any other value."""
     return f"{count:,}" if isinstance(count, int) else str(count)
 
 
 def packaged(name: str) -> Path:
-    """Return the folder of a model that the package carries.
+    """Return the folder of a model that is part of the package.
 
     Raises:
-        CheckpointError: There is none of that name.
+        CheckpointError: There is no model of that name.
     """
     names = sorted(p.name for p in _MODELS.glob("*") if p.is_dir())
     if name not in names:
         if os.path.exists(name):
             raise CheckpointError(
-                f"{name!r} is no packaged model; the one here is read by "
+                f"{name!r} is no packaged model; read the folder of that name with "
                 f"ScoreModel.from_pretrained({name!r})"
             )
         raise CheckpointError(
@@ -162,15 +161,15 @@ def packaged(name: str) -> Path:
 
 
 def sde_fields(sde: SDE) -> dict[str, Any]:
-    """Return the constructor's arguments of an SDE."""
+    """Return the arguments of the constructor of an SDE."""
     init = {name for name, field in sde.__dataclass_fields__.items() if field.init}
     return {name: value for name, value in asdict(sde).items() if name in init}
 
 
 def net_config(net: nn.Module) -> dict[str, Any] | None:
-    """The constructor's arguments of a network, where `config` holds them as JSON, as ours does.
+    """Return the arguments of the constructor of a network, if its `config` has them as JSON.
 
-    Networks of others have objects of all kinds under that name.
+    Networks of this package do; others may have any object under that name.
     """
     config: Any = getattr(net, "config", None)
     try:
@@ -180,7 +179,7 @@ def net_config(net: nn.Module) -> dict[str, Any] | None:
     return dict(config)
 
 
-def spelt(fields: Mapping[str, Any]) -> str:
-    """Return a described SDE or network as the call that makes it."""
+def call_text(fields: Mapping[str, Any]) -> str:
+    """Return the Python call that makes a described SDE or network."""
     named = ", ".join(f"{k}={v!r}" for k, v in fields.items() if k != "type")
     return f"{fields.get('type')}({named})"

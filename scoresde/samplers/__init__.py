@@ -1,4 +1,12 @@
-"""Samplers: predictors, correctors, and what is made of them."""
+"""Define the samplers: predictors, correctors and solvers of the probability flow.
+
+Examples:
+    >>> import scoresde
+    >>> score = scoresde.targets.TwoMoons().at(scoresde.VPSDE())
+    >>> pc = scoresde.samplers.PC(scoresde.samplers.ReverseDiffusion(), k=1)
+    >>> scoresde.sample(score, sampler=pc, n=4, steps=20, seed=0).shape
+    torch.Size([4, 2])
+"""
 
 from scoresde.samplers.adaptive.ode import ProbabilityFlow, Scipy
 from scoresde.samplers.adaptive.sde import AdaptiveSDE
@@ -8,7 +16,7 @@ from scoresde.samplers.flow.euler import DDIM
 from scoresde.samplers.flow.exponential import TwoStage
 from scoresde.samplers.flow.heun import DPM2, Heun
 from scoresde.samplers.flow.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
-from scoresde.samplers.flow.restart import Restart, Stretch
+from scoresde.samplers.flow.restart import Restart, RestartInterval
 from scoresde.samplers.langevin.annealed import AnnealedLangevin, ConsistentAnnealed
 from scoresde.samplers.langevin.langevin import (
     Corrector,
@@ -56,13 +64,13 @@ __all__ = [
     "NoiseLike",
     "ProbabilityFlow",
     "Restart",
+    "RestartInterval",
     "ReverseDiffusion",
     "SASolver",
     "Sampler",
     "ScaledLangevin",
     "Scipy",
     "State",
-    "Stretch",
     "TauMultistep",
     "TorchSDE",
     "TwoStage",

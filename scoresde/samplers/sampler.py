@@ -1,7 +1,7 @@
-r"""What a sampler is: hyperparameters with one verb, `step`.
+r"""Define the base class of samplers: hyperparameters and one method, `step`.
 
 `step(rsde, x, t, s, noise)` turns a draw of $p_t$ into a draw of $p_s$, $s \le t$. The loop over a
-time grid is `trajectory`, shared by all but the methods with memory or steps of their own.
+time grid is `trajectory`, which multistep and adaptive methods override.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Adaptive", "NoiseLike", "Sampler", "State"]
 
 
 class NoiseLike(Protocol):
-    """The source of randomness that a sampler is given; `scoresde.noise.Noise` is the real one."""
+    """Describe the source of randomness of a sampler: `scoresde.Noise` has these methods."""
 
     def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
         """Return the k-th standard normal draw at time t, like `like`."""
@@ -36,24 +36,24 @@ class NoiseLike(Protocol):
         ...
 
     def fork(self, k: int) -> NoiseLike:
-        """Return an independent stream for the same samples."""
+        """Return independent noise for the same samples."""
         ...
 
     def __getitem__(self, part: slice) -> NoiseLike:
-        """Return the noise of a part of the samples."""
+        """Return the noise of these samples of the batch."""
         ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class State:
-    """The samples at one time of a run.
+    """Hold the samples at one time of a run.
 
     Attributes:
         t: The time, a float64 scalar tensor.
         x: The samples `(B, *)` at that time.
-        denoised: $E[x_0 | x_t]$ where the method or the last step computed it, else `None`.
-        nfe: Evaluations of the score that each sample received so far.
-        passes: Network passes that these cost.
+        denoised: $E[x_0 | x_t]$ if the method or the last step computed it, else `None`.
+        nfe: Evaluations of the score for each sample so far.
+        passes: Network passes of these.
 
     Examples:
         >>> import scoresde
@@ -75,17 +75,18 @@ class State:
 
     @classmethod
     def of(cls, rsde: ReverseSDE, t: Tensor, x: Tensor, denoised: Tensor | None = None) -> State:
-        """Return the state of a run at time `t`, with what it has cost so far."""
+        """Return the state of a run at time `t`, with its evaluations and passes so far."""
         return cls(t, x, denoised, rsde.nfe, rsde.passes)
 
 
 class Sampler(abc.ABC):
-    """A sampling method: a frozen dataclass of its hyperparameters.
+    """Define a sampling method as a frozen dataclass of its hyperparameters.
 
-    Its facts are attributes of the class, or properties where they depend on the hyperparameters.
+    What a run needs to know of it, such as its order, is an attribute of the class, or a property
+    if it depends on the hyperparameters.
 
     Attributes:
-        steps: The number of steps taken when the user names none.
+        steps: The default number of steps.
     """
 
     steps: ClassVar[int] = 100
@@ -97,61 +98,61 @@ class Sampler(abc.ABC):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return evaluations of one `step`."""
+        """Return the number of evaluations of one `step`."""
         return 1
 
     @property
     def order(self) -> int | None:
         """Return the order of convergence in the number of steps, of the method without its noise.
 
-        None where it does not converge in them, as Langevin dynamics with a fixed step size, or
-        where the method chooses its own steps.
+        None if it does not converge in them, as Langevin dynamics with a fixed step size, or if
+        the method chooses its own steps.
         """
         return 1
 
     @property
     def stochastic(self) -> bool:
-        """Return whether noise is added on the way."""
+        """Return True if the method adds noise."""
         return True
 
     @property
     def adaptive(self) -> bool:
-        """Return whether the method takes steps of its own between two times of the grid."""
+        """Return True if the method chooses steps of its own between two times of the grid."""
         return False
 
     @property
     def coupled(self) -> bool:
-        """Return whether a step mixes the samples of a batch."""
+        """Return True if a step mixes the samples of a batch."""
         return False
 
     @property
     def between(self) -> bool:
-        """Return whether the score is asked between times of the grid, as no ladder allows."""
+        """Return True if the score is evaluated between times of the grid: refused on a ladder."""
         return False
 
     @property
     def invariant(self) -> bool:
-        """Return whether `step` at s = t moves samples and keeps $p_t$, as correctors do."""
+        r"""Return True if `step` at s = t moves samples and leaves $p_t$ unchanged: a corrector."""
         return False
 
     @property
     def uses_pilot(self) -> bool:
-        """Return whether the method uses what `scoresde.pilot` measured."""
+        """Return True if the method uses the result of `scoresde.pilot`."""
         return False
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Return the names of the conditions that the sampler takes for itself."""
+        """Return the names of the conditions that the sampler uses itself."""
         return ()
 
     # Budgets and grids
 
     def cost(self, steps: int) -> int:
-        """Return the evaluations of a run of so many steps, at most; it grows linearly."""
+        """Return the largest number of evaluations in a run of `steps` steps, linear in them."""
         return steps * self.nfe_per_step
 
     def steps_for(self, nfe: int) -> int:
-        """Return how many steps a budget of `nfe` evaluations buys; 0 if not even one."""
+        """Return the largest number of steps with at most `nfe` evaluations; 0 if there is none."""
         start = self.cost(0)
         return max(nfe - start, 0) // (self.cost(1) - start)
 
@@ -161,30 +162,30 @@ class Sampler(abc.ABC):
         Args:
             facts: What is known of the score.
             sde: The process.
-            nfe: The most evaluations of a run, where there is such a budget.
+            nfe: The largest number of evaluations of a run, if it is limited.
         """
         return self
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return the grid that this sampler wants: by default the SDE's own.
+        """Return the default grid of this sampler, `(steps + 1,)`: here that of the SDE.
 
         Args:
             sde: The process.
-            steps: The number of steps; `None` is every level of an SDE with levels.
+            steps: The number of steps; `None` takes every level of an SDE with levels.
             moments: The data's moments, where known.
         """
         return sde.times(steps)
 
     @abc.abstractmethod
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_s, made of the draw `x` of p_t.
+        """Return a draw of p_s from the draw `x` of p_t.
 
         Args:
             rsde: The reverse SDE.
             x: States `(B, *)`.
             t: The time of `x`, a float64 scalar tensor.
-            s: The time to go to, `s <= t`.
-            noise: Where randomness comes from.
+            s: The time of the result, `s <= t`.
+            noise: The source of randomness.
         """
 
     def trajectory(
@@ -196,25 +197,25 @@ class Sampler(abc.ABC):
             yield State.of(rsde, s, x)
 
     def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        r"""Return $E[x_0 | x_t]$ at the end of a run, by one evaluation: the move without noise."""
+        r"""Return $E[x_0 | x_t]$ at the end of a run, by one evaluation and without noise."""
         return rsde.denoise(x, t)
 
 
 class Adaptive(Sampler):
-    """A method that chooses its own steps between two times of the grid, each sample by itself.
+    """Define a method that chooses its own steps between two times of the grid, for each sample.
 
-    Its grid is the two ends unless the user names more times. A budget of evaluations cannot buy
-    steps here: it is a bound, at which the method stops with an error.
+    Its default grid is the two ends. A limit of evaluations cannot fix the number of steps here:
+    the method stops with an error when it is reached.
 
-    Rounding may decide whether a step is taken. A float32 network rounds differently in batches of
-    another size, and then a sample may be another solution within the tolerance. At one
+    Rounding may decide whether a step is accepted. A float32 network rounds differently in batches
+    of another size, and then a sample may be another solution within the tolerance. With one
     `batch_size` it is the same bit for bit, whatever its neighbours and their number.
 
     Attributes:
         rtol: The tolerance relative to the state, in units in which noise and data are of order 1.
         atol: The absolute tolerance, in the same units.
-        max_nfe: The most evaluations between two times of the grid.
-        least: Those of the shortest run.
+        max_nfe: The largest number of evaluations between two times of the grid.
+        least: The number of evaluations of the shortest run.
     """
 
     steps: ClassVar[int] = 1
@@ -234,18 +235,15 @@ class Adaptive(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the most evaluations of one step."""
+        """Return the largest number of evaluations of one step."""
         return self.max_nfe
 
     def steps_for(self, nfe: int) -> int:
-        """Return 1, a step from T to eps, if `nfe` allows the shortest run, else 0."""
+        """Return 1, one step from T to eps, if `nfe` allows the shortest run, else 0."""
         return int(nfe >= self.least)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Self:
-        """Return this method with `max_nfe` at most `nfe`, but enough for the shortest run.
-
-        A budget below that is one for which `steps_for` returns 0.
-        """
+        """Return this method with `max_nfe` at most `nfe`, but enough for the shortest run."""
         if nfe is None:
             return self
         most = max(min(self.max_nfe, nfe), self.least)

@@ -1,4 +1,4 @@
-"""Sampling: every method behind `sample` and `trajectory`."""
+"""Draw samples from a score: `sample`, `trajectory`, and the request behind both."""
 
 from scoresde.sampling.doors import sample, trajectory
 from scoresde.sampling.learn import pilot

@@ -1,4 +1,4 @@
-r"""`sample` and `trajectory`: samples of a score, by running an SDE backwards."""
+r"""Draw samples of a score by solving its SDE backwards in time: `sample` and `trajectory`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def _shown(door: F) -> F:
-    """Take the arguments of `Run.of` too: in the signature, for `help`, and in what is refused."""
+    """Add the arguments of `Run.of` to the signature of a function, and check them at its call."""
     own = inspect.signature(door)
     asked = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [p for p in inspect.signature(Run.of).parameters.values() if p.kind == p.KEYWORD_ONLY]
@@ -53,30 +53,30 @@ def sample(
         score: A `ScoreModel`, or any callable `(x, t) -> score` with `x` `(B, *)` and `t` `(B,)`.
         sde: The process whose score it is; by default the one that the score knows.
         sampler: A name of `SAMPLERS`, or a sampler object.
-        n: How many samples; by default 1, or the length of `x`.
-        shape: The shape of one sample, without the batch; a `ScoreModel` knows its own.
+        n: The number of samples; by default 1, or the length of `x`.
+        shape: The shape of one sample, without the batch; by default that which the score knows.
         steps: Steps of the sampler; by default the score's own number, all levels of an SDE with
             levels, or the sampler's default.
-        nfe: In place of `steps`: a budget of evaluations of the score for each sample, `denoise`
-            included.
-        times: In place of `steps`: the decreasing times themselves, within `[0, T]`.
-        x: Where to start, a draw `(n, *shape)` of the law at `times[0]`; by default the prior.
-        seed: Sample `first + i` of a seed depends on the seed and on that number alone.
-        generator: In place of `seed`: a generator draws n seeds, a list of n draws one from each.
-            With neither, torch's global generator is asked for one seed.
+        nfe: The largest number of evaluations of the score for each sample, that of `denoise`
+            included; in place of `steps`.
+        times: The decreasing times themselves, within `[0, T]`; in place of `steps`.
+        x: The start, a draw `(n, *shape)` of the law at `times[0]`; by default a draw of the prior.
+        seed: The seed; sample `first + i` depends on the seed and on this number alone.
+        generator: A generator from which n seeds are drawn, or a list of n generators, in place of
+            `seed`. With neither, one seed is drawn from torch's global generator.
         first: The number of the first sample of the seed.
         batch_size: Samples at a time, to bound memory. Every chunk has exactly this size (the last
             one is padded), so that a network's results do not depend on `n`.
-        denoise: Whether to end with $E[x_0 | x_\epsilon]$, one more evaluation, in place of a draw
-            of $p_\epsilon$.
-        condition: What the score takes beside `(x, t)`, by name: a tensor with one row for each
+        denoise: End with $E[x_0 | x_\epsilon]$, by one more evaluation, in place of a draw of
+            $p_\epsilon$.
+        condition: The conditions that the score takes, by name: a tensor with one row for each
             sample, or one row or number for all, such as `{"label": 7}`.
-        moments: Mean and variance of the data, for the prior; a `ScoreModel` knows its own.
-        units: Whether samples come in the user's own units, as before the data's transform.
-        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
-            now and then elsewhere.
-        device: Where to sample; by default where `x` or the networks of the score are.
-        dtype: Of the samples, floating point; by default that of `x`, or float32.
+        moments: Mean and variance of the data, for the prior; by default those that the score
+            knows.
+        units: Return samples in the units of the user's data, before their transform.
+        progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
+        device: The device; by default that of `x` or of the networks of the score.
+        dtype: The floating-point dtype of the samples; by default that of `x`, or float32.
 
     Returns:
         Samples `(n, *shape)`, finite.
@@ -109,7 +109,7 @@ def trajectory(
 
     The arguments are those of `sample`, without `batch_size`. The first state is the start; with
     `denoise`, the last one repeats the time and the samples of the state before it and adds
-    `denoised`. What is done to a state in place does not reach the run.
+    `denoised`. States are copies, and may be changed in place.
 
     Args:
         score: A score, as in `sample`.

@@ -1,4 +1,4 @@
-r"""A pilot run: one small batch along the probability flow, from which the fast sampler learns."""
+r"""Measure a pilot: the covariance of a score's residual, from one small sampling run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from scoresde.samplers.multistep.frame import frame_of
 from scoresde.sampling.run import Run
 from scoresde.score import Pilot, Wrapped
 from scoresde.sde import SDE, Condition, Moments, Score, check_output, facts, process_of
-from scoresde.sde.coordinates import level, level_range
+from scoresde.sde.coordinates import half_log_snr, half_log_snr_range
 from scoresde.sde.spacings import even_times
 
 __all__ = ["pilot"]
 
 
 class _Recorder(Wrapped):
-    """A score that keeps the states at which it was evaluated, and its values there."""
+    """Record the states at which a score is evaluated, and its values there."""
 
     def __init__(self, score: Score) -> None:
         super().__init__(score)
@@ -51,32 +51,32 @@ def pilot(
 ) -> Pilot:
     r"""Measure how a score's residual varies along the probability flow.
 
-    `n` samples are drawn on a grid that is uniform in the noise level. The denoiser there, minus
-    that of the Gaussian with the data's moments, has a covariance over the levels; nothing else
-    is kept. `samplers.Fast(pilot=...)` uses it at every number of steps, and
-    `model.pilot = pilot(model, sde)` keeps it with a `ScoreModel` and in its checkpoint.
+    `n` samples are drawn on a grid that is uniform in log-SNR. The denoiser there, minus that of
+    the Gaussian with the data's moments, is the residual; its covariance over the grid is the
+    pilot. `samplers.Fast(pilot=...)` uses it with every number of steps, and
+    `model.pilot = pilot(model, sde)` keeps it with a `ScoreModel` and in its file.
 
     Args:
-        score: A score, as `sample` takes it.
+        score: A score, as for `sample`.
         sde: The process; by default the one that the score knows.
-        shape: The shape of one event, where the score does not know it.
-        moments: The data's moments; `None` takes the score's own, or reads them from the run: the
-            mean from its first evaluations, at T, and one variance from its last, at eps.
+        shape: The shape of one event, if the score does not know it.
+        moments: The data's moments; `None` takes those that the score knows, or estimates them from
+            the run: the mean from its first evaluations, at T, and one variance from its last, at
+            eps.
         n: Samples in the batch, at least 2.
-        steps: Steps of the run; fewer where the SDE has fewer levels, at least 5.
-        condition: Handed to the score, one row for each of the n samples.
+        steps: Steps of the run, at least 5; fewer if the SDE has fewer levels.
+        condition: The condition, passed to the score, one row for each of the n samples.
         seed: The seed of the samples.
-        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
-            now and then elsewhere.
-        device: Where it runs; by default where the score's networks are.
-        dtype: Of the states; single precision by default.
+        progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
+        device: The device; by default that of the score's networks.
+        dtype: The dtype of the states; float32 by default.
 
     Returns:
-        The pilot, which says what it cost in its `nfe`: `steps + 1` evaluations.
+        The pilot, whose `nfe` is its cost: `steps + 1` evaluations for each sample.
 
     Raises:
         InvalidValueError: Fewer than 2 samples, or fewer than 5 steps or 6 levels.
-        ScoreSDEError: Whatever `sample` raises.
+        ScoreSDEError: As `sample` does.
 
     Examples:
         >>> import scoresde
@@ -105,10 +105,9 @@ def pilot(
         denoised = (x + sigma**2 * values) / alpha
         mean = denoised[0].mean(0)
         moments = Moments(mean, var=float((denoised[-1] - mean).square().mean()))
-    levels = level(sde, times).clamp(max=level_range(sde)[1])
-    frame = frame_of(moments, sde, times, torch.exp(-levels), x[0])
+    ell = half_log_snr(sde, times).clamp(max=half_log_snr_range(sde)[1])
+    frame = frame_of(moments, sde, times, torch.exp(-ell), x[0])
     residuals = [
-        frame.residual(values[i], frame.from_state(x[i], i), i).flatten()
-        for i in range(len(levels))
+        frame.residual(values[i], frame.from_state(x[i], i), i).flatten() for i in range(len(ell))
     ]
-    return Pilot.measure(levels, torch.stack(residuals, 1), moments, len(levels))
+    return Pilot.measure(ell, torch.stack(residuals, 1), moments, len(ell))

@@ -1,4 +1,10 @@
-"""The samplers that have a name."""
+"""List the samplers by name.
+
+Examples:
+    >>> from scoresde import SAMPLERS
+    >>> print(len(SAMPLERS), SAMPLERS["dpmpp_2m"].order, SAMPLERS["pc"].cost(steps=100))
+    31 2 200
+"""
 
 from __future__ import annotations
 
@@ -69,4 +75,4 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "fast_sde": Fast(tau=0.3),
     }
 )
-"""The names that `sampler=` accepts; "euler" is Euler's method on the flow, which is DDIM."""
+"""The samplers by the names that `sampler=` accepts; "euler" is DDIM, Euler on the flow."""

@@ -1,4 +1,4 @@
-"""What a notebook shows of a model: what it is, and a few samples."""
+"""Show a model in a notebook: a table of its properties, and a few samples."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["model_page"]
 
-# Samples by what they are, and the numbers, evaluations and seconds that they may cost.
+# The number of samples of each kind, and the largest numbers of entries, steps and seconds.
 _N: Mapping[str, int] = {"points": 500, "signals": 8, "images": 8, "volumes": 2}
 _NUMBERS, _STEPS, _SECONDS = 2**21, 12, 3.0
 
 
 def model_page(model: ScoreModel) -> str:
-    """Return a table of what a model is, and samples where these take seconds, as HTML."""
+    """Return a table of the properties of a model as HTML, with samples if these take seconds."""
     known = model.facts
     parameters = sum(p.numel() for p in model.net.parameters())
     rows = {
@@ -45,9 +45,9 @@ def model_page(model: ScoreModel) -> str:
 
 
 def _samples(model: ScoreModel) -> Figure | None:
-    """Draw a few samples, or nothing where that takes long or cannot be.
+    """Return a figure of a few samples, or None if that would take long or fails.
 
-    A network of somebody else's can fail in any way; the table of what the model is stays.
+    A foreign network can fail in any way, and the table is shown all the same.
     """
     n = _N[plot.kind(model.event_shape)]
     if n * math.prod(model.event_shape) > _NUMBERS:
@@ -68,5 +68,5 @@ def _samples(model: ScoreModel) -> Figure | None:
             model, None, sampler, n=n, steps=steps, seed=0, condition=label or None, progress=False
         ).cpu()
         return plot.samples(drawn, transform=model.transform, names=model.columns)
-    except Exception:  # as where the network asks for a condition
+    except Exception:  # for example if the network needs a condition
         return None

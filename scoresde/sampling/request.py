@@ -1,4 +1,4 @@
-"""The arguments of a sampling request, each checked by itself."""
+"""Check the arguments of a sampling request, one by one."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ __all__ = [
     "named_device",
     "sampler_of",
     "transform_of",
-    "warn_of_empty_times",
     "warn_of_growth",
+    "warn_of_large_noise",
 ]
 
-# Noise over data of which float32 sees the noise alone, and samples over data.
-_EMPTY, _GROWN = 1e9, 30
+# The largest noise over data in float32, and the largest size of samples over data.
+_LARGEST_NOISE, _LARGEST_GROWTH = 1e9, 30
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Describe how long a run is: by steps, evaluations or times, of which at most one is given.
+    """Hold the length of a run: steps, evaluations or times, of which at most one is given.
 
     Args:
         steps: Steps of the sampler.
         nfe: Evaluations of the score for each sample, the last one included.
         grid: The times themselves.
-        denoise: Whether one evaluation goes to the last move.
+        denoise: Reserve one evaluation for the denoising at the end.
     """
 
     steps: int | None
@@ -71,11 +71,11 @@ class Budget:
         Args:
             sde: The process.
             sampler: The method.
-            suits: The number of steps that suits the score, where it knows one.
-            moments: The data's moments, where known.
+            suits: The number of steps that suits the score, if known.
+            moments: The data's moments, if known.
 
         Raises:
-            InvalidValueError: There is no such grid.
+            InvalidValueError: No grid fits steps, evaluations or times.
             ShapeError: The times given are not one-dimensional.
         """
         grid = None if self.grid is None else _checked_times(sde, self.grid)
@@ -88,30 +88,32 @@ class Budget:
         if steps is None and sampler.adaptive:
             steps = sampler.steps
         elif steps is None and sde.levels is None:
-            # what suits the score, but no more than the method wants
+            # the score's number of steps, but no more than the method's default
             steps = min(suits or sampler.steps, sampler.steps)
         return _checked_times(sde, sampler.times(sde, steps, moments))
 
     def _affordable(self, nfe: int, sde: SDE, sampler: Sampler) -> int:
         steps = sampler.steps_for(nfe - self.denoise)
         if steps < 1:
-            raise InvalidValueError(f"nfe = {nfe} does not pay for one step of {quoted(sampler)}")
+            raise InvalidValueError(
+                f"nfe = {nfe} is too few for one step of {quoted(sampler)}; give more"
+            )
         if sde.levels is not None and steps >= sde.levels:
             most = sde.levels - 1
             raise InvalidValueError(
-                f"nfe = {nfe} pays for {steps} steps, but this SDE has levels={sde.levels}, which "
-                f"are at most {most} steps; give nfe={sampler.cost(most) + self.denoise}, or "
+                f"nfe = {nfe} is {steps} steps, but this SDE has levels={sde.levels} and so at "
+                f"most {most} steps; give nfe={sampler.cost(most) + self.denoise}, or "
                 "neither nfe= nor steps= for every level"
             )
         return steps
 
 
 def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
-    """Return the sampler of a name, or the object itself, if it can follow the SDE."""
+    """Return the sampler of a name, or the object itself; raise if the SDE does not allow it."""
     found = named("sampler", sampler, SAMPLERS)
     if found.between and sde.levels is not None:
         raise InvalidValueError(
-            f"{quoted(found)} asks the score between the times of its grid, but this SDE has "
+            f"{quoted(found)} evaluates the score between the times of its grid, but this SDE has "
             f"levels={sde.levels} and exists only there; take another sampler, such as 'pc', "
             "'ald' or 'dpmpp_2m', or a continuous SDE"
         )
@@ -119,7 +121,7 @@ def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
 
 
 def check_start(x: Tensor | None) -> None:
-    """Raise unless the start `x` is a batch of finite floating point numbers, or None."""
+    """Raise unless the start `x` is a batch of finite floating-point numbers, or None."""
     if x is not None:
         check_batch("x", x)
 
@@ -127,7 +129,7 @@ def check_start(x: Tensor | None) -> None:
 def event_shape(
     own: tuple[int, ...] | None, shape: Sequence[int] | None, x: Tensor | None
 ) -> tuple[int, ...]:
-    """Return the one event shape on which the score, `shape` and `x` agree."""
+    """Return the event shape, on which the score, `shape` and `x` must agree."""
     given = {
         "the score": None if own is None else tuple(own),
         "shape=": None if shape is None else as_event("shape", shape),
@@ -136,17 +138,17 @@ def event_shape(
     known = {who: value for who, value in given.items() if value is not None}
     if not known:
         raise InvalidValueError(
-            "a bare score does not know its event shape; give shape=, the shape of one sample "
+            "the shape of a sample is unknown for this score; give shape=, the shape of one sample "
             "without the batch, for example shape=(2,)"
         )
     if len(set(known.values())) > 1:
-        said = ", ".join(f"{who} says {value}" for who, value in known.items())
-        raise ShapeError(f"the event shapes disagree: {said}; shape= is without the batch")
+        shapes = ", ".join(f"{who} has {value}" for who, value in known.items())
+        raise ShapeError(f"the event shapes disagree: {shapes}; shape= is without the batch")
     return next(iter(known.values()))
 
 
 def count(n: int | None, x: Tensor | None) -> int:
-    """Return the number of samples: n, or as many as the start holds, or one."""
+    """Return the number of samples: n, or the length of `x`, or 1."""
     if n is None:
         return 1 if x is None else len(x)
     n = check_integer("n", n, 0)
@@ -156,7 +158,7 @@ def count(n: int | None, x: Tensor | None) -> int:
 
 
 def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
-    """Return the dtype of the samples: the one asked for, that of the start, or float32."""
+    """Return the dtype of the samples: `dtype`, or that of `x`, or float32."""
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     check_floating("dtype", dtype)
     if dtype.itemsize < 2:
@@ -165,27 +167,27 @@ def dtype_of(dtype: torch.dtype | None, x: Tensor | None) -> torch.dtype:
 
 
 def check_prior(x: Tensor | None, moments: Moments | None, sde: SDE, times: Tensor) -> None:
-    """Raise where a run starts below T and nothing tells the law there."""
+    """Raise if a run starts below T, where the law is unknown without moments."""
     if x is None and moments is None and not math.isclose(times[0], sde.T, rel_tol=1e-6):
         raise InvalidValueError(
-            f"times starts at {float(times[0]):.6g}, below T = {sde.T}, where the prior is no "
-            "draw; give the start as x=, or the data's moments as moments="
+            f"times starts at {float(times[0]):.6g}, below T = {sde.T}, where the law of the "
+            "samples is unknown; give the start as x=, or the data's moments as moments="
         )
 
 
-def warn_of_empty_times(sde: SDE, sampler: Sampler, moments: Moments | None, start: float) -> None:
-    """Warn where a fixed grid begins so far out that single precision sees nothing of the data.
+def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, start: float) -> None:
+    """Warn if a fixed grid begins at noise so large that float32 loses the data.
 
-    Most of its steps go to mere noise then, and those that are left are too long: methods lose
-    digits, or grow without bound. `Adaptive` methods find their own steps.
+    Most of its steps are then spent on noise, and the others are too long: methods lose precision,
+    or diverge. `Adaptive` methods choose their own steps.
     """
     ends = torch.tensor([start, sde.eps], dtype=torch.float64)
     noise, least = (-0.5 * sde.log_snr(ends)).exp().tolist()
     scale = max(1.0, least) if moments is None else moments.root_mean_square()
-    if noise > _EMPTY * scale and not sampler.adaptive:
+    if noise > _LARGEST_NOISE * scale and not sampler.adaptive:
         warnings.warn(
             f"at t = {start:.6g} the noise is {noise / scale:.3g} times the data, so that most "
-            "steps see nothing of these and the samples may be wrong; choose a smaller T or less "
+            "steps are spent on noise and the samples may be wrong; choose a smaller T or less "
             "noise, or an adaptive method such as 'dopri5'",
             UserWarning,
             stacklevel=4,
@@ -193,18 +195,18 @@ def warn_of_empty_times(sde: SDE, sampler: Sampler, moments: Moments | None, sta
 
 
 def warn_of_growth(x: Tensor, moments: Moments | None) -> None:
-    """Warn where samples are so large that they are none of a law with these moments.
+    """Warn if samples are too large for a law with these moments.
 
-    By Markov's inequality less than one such set in 900 is by chance, whatever the law.
+    By Markov's inequality this happens by chance in less than one of 900 runs, for any law.
     """
     if moments is None or x.numel() == 0:
         return
     size, data = float(x.double().square().mean().sqrt()), moments.root_mean_square()
-    if size > _GROWN * data > 0:
+    if size > _LARGEST_GROWTH * data > 0:
         warnings.warn(
             f"the samples are {size / data:.3g} times as large as the data by their moments "
             f"({size:.3g} instead of {data:.3g} in the root mean square); take more steps or less "
-            "guidance, or give the moments of these data as moments=",
+            "guidance, or give the moments of the data as moments=",
             UserWarning,
             stacklevel=4,
         )
@@ -214,7 +216,7 @@ def transform_of(known: Facts) -> Transform:
     """Return the transform of the data that a score was trained on.
 
     Raises:
-        InvalidValueError: The score does not know it.
+        InvalidValueError: The transform is unknown.
     """
     if known.transform is None:
         raise InvalidValueError(
@@ -225,7 +227,7 @@ def transform_of(known: Facts) -> Transform:
 
 
 def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:
-    grid = sde.as_time(times).clone()  # no view of the user's
+    grid = sde.as_time(times).clone()  # not a view of the user's tensor
     if grid.ndim != 1 or len(grid) == 0:
         raise ShapeError(f"times must be one-dimensional and not empty, got {tuple(grid.shape)}")
     if not (grid.diff() < 0).all():
@@ -244,10 +246,10 @@ def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:
 
 
 def _check_first(sde: SDE, start: float) -> None:
-    """Refuse a start at which nothing is left of the data."""
+    """Raise if alpha / sigma is 0 at the start."""
     if not sde.log_snr(torch.tensor(start, dtype=torch.float64)) > -math.inf:
         raise InvalidValueError(
             f"nothing is left of the data at t = {start:.6g} under {type(sde).__name__}: "
-            "alpha / sigma is 0, and samplers divide by it; let the SDE end a little earlier, "
-            f"for example at T = {0.999 * start:.6g}"
+            "alpha / sigma is 0, and samplers divide by it; choose a smaller T, for example "
+            f"T = {0.999 * start:.6g}"
         )

@@ -1,6 +1,6 @@
-r"""A sampling request: checked, and run.
+r"""Check and run a sampling request.
 
-The start is a draw of the law at the first time, the sampler walks down the grid, and the sampler's
+The start is a draw of the law at the first time, the sampler steps down the grid, and the sampler's
 `finish`, by default Tweedie's formula, removes the noise that is left at the end.
 """
 
@@ -30,14 +30,14 @@ from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
 
-# Numbers in a chunk, at most: no machine has memory for more.
+# The largest number of entries in a chunk, beyond any memory.
 _LARGEST = 2**36
 
 Generators = torch.Generator | Sequence[torch.Generator]
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments of `Run.of`, which say the same in `sample` and `trajectory`."""
+    """Declare the keyword arguments of `Run.of`, for `sample` and `trajectory`."""
 
     n: int | None
     shape: Sequence[int] | None
@@ -59,13 +59,13 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Samples:
-    """The samples of a run, and what they cost.
+    """Hold the samples of a run, and their cost.
 
     Attributes:
         x: The samples `(n, *shape)`.
-        nfe: Evaluations of the score that each sample received, at most.
-        passes: Network passes that these cost.
-        info: What else the sampler or the score reports, by name.
+        nfe: The largest number of evaluations of the score for a sample.
+        passes: The number of network passes of these.
+        info: Further results of the sampler or the score, by name.
     """
 
     x: Tensor
@@ -78,7 +78,7 @@ class Samples:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A sampling request, checked before the first evaluation. Made by `Run.of`.
+    """Hold a sampling request, checked before the first evaluation; made by `Run.of`.
 
     Attributes:
         score: The score.
@@ -86,15 +86,15 @@ class Run:
         sampler: The method, set up for the score.
         shape: The shape of one sample.
         times: The grid, `(N + 1,)`, decreasing, float64.
-        noise: Where randomness comes from, one stream for each sample.
-        start: The states at `times[0]`, or None where the prior is drawn from.
-        denoise: Whether the run ends with the sampler's `finish`.
-        condition: What the score takes beside state and time.
-        moments: The data's moments, where known.
-        transform: The map to the user's units, where samples are wanted in them.
-        progress: Whether a bar is shown.
-        device: Where the states are.
-        dtype: Of the samples.
+        noise: The noise of each sample.
+        start: The states at `times[0]`, or None for a draw of the prior.
+        denoise: True if the run ends with the sampler's `finish`.
+        condition: The conditions that the score takes.
+        moments: The data's moments, if known.
+        transform: The transform of the data, if samples are to be in the user's units.
+        progress: Show a bar; None shows one in a terminal or a notebook.
+        device: The device of the states.
+        dtype: The dtype of the samples.
 
     Examples:
         >>> import scoresde
@@ -144,7 +144,7 @@ class Run:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Run:
-        """Return the request for samples, checked; arguments and errors are those of `sample`."""
+        """Return the checked request; arguments and errors are those of `sample`."""
         known = _facts(score)
         sde = process_of(score, sde)
         request.check_start(x)
@@ -158,7 +158,7 @@ class Run:
         budget = request.Budget(steps, nfe, times, denoise)
         grid = budget.times(sde, method, known.steps, moments)
         request.check_prior(x, moments, sde, grid)
-        request.warn_of_empty_times(sde, method, moments, float(grid[0]))
+        request.warn_of_large_noise(sde, method, moments, float(grid[0]))
         if device is not None:
             where = request.named_device(device)
         else:
@@ -255,7 +255,7 @@ class Run:
             yield bar
 
     def _rows(self, i: int, size: int) -> Run:
-        """Return the run of samples i ... i + size - 1, the last one repeated where it ends."""
+        """Return the run of samples i ... i + size - 1, padded by repeating the last sample."""
         rows = [min(row, self.n - 1) for row in range(i, i + size)]
         seeds = [self.noise.seeds[row] for row in rows]
         indices = [self.noise.indices[row] for row in rows]
@@ -267,8 +267,8 @@ class Run:
         )
 
     def _states(self) -> Iterator[State]:
-        """Yield the states; the caller turns gradients off."""
-        # states below single precision would lose the noise schedule
+        """Yield the states, without copies; the caller turns gradients off."""
+        # half precision could not represent the noise schedule
         work = torch.promote_types(self.dtype, torch.float32)
         rsde = self.sde.reverse(self.score, moments=self.moments, condition=self.condition)
         try:
@@ -281,7 +281,7 @@ class Run:
             for state in self.sampler.trajectory(rsde, x, self.times, self.noise):
                 x = state.x
                 yield state
-            # until here the score would have met what is not finite
+            # what was not finite before would have raised an error in the score
             _check_end(x)
             if self.denoise:
                 x0 = self.sampler.finish(rsde, x, self.times[-1], self.noise)
@@ -296,33 +296,33 @@ class Run:
             ) from error
 
     def _prior(self) -> Moments:
-        """Return the law at the first time, as far as it is known."""
+        """Return the Gaussian law at the first time."""
         start = self.times[0]
         if self.moments is None or math.isclose(start, self.sde.T, rel_tol=1e-6):
             return self.sde.prior(self.moments)
         return self.moments.at(self.sde.alpha(start), self.sde.sigma(start))
 
     def _samples(self, end: State) -> Tensor:
-        """Return the samples of the last state; those for the user's units are cast after that."""
+        """Return the samples of the last state, cast unless they are to be transformed first."""
         x = end.x if end.denoised is None else end.denoised
         return x if self.transform is not None else narrowed("samples", x, self.dtype)
 
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Run the block without gradients, and in full precision but for the score."""
+    """Run the block without gradients, and in full precision outside the score."""
     with torch.no_grad(), full_precision():
         yield
 
 
 def _facts(score: object) -> Facts:
-    """Return what a score knows, with a warning where it hides what a network inside knows."""
+    """Return the facts of a score; warn if it has none although a network inside has."""
     hidden = lost_facts(score)
     if hidden is not None:
         warnings.warn(
-            f"the score uses a {type(hidden).__name__} but does not hand on what it knows (its "
-            "SDE, event shape, moments, steps and pilot); derive the score from "
-            "scoresde.Wrapped, or keep the model as its attribute `score`",
+            f"the score uses a {type(hidden).__name__} but does not pass on its facts (SDE, event "
+            "shape, moments, steps and pilot); derive the score from scoresde.Wrapped, or keep "
+            "the model as its attribute `score`",
             UserWarning,
             stacklevel=4,
         )
@@ -330,7 +330,7 @@ def _facts(score: object) -> Facts:
 
 
 def _declared(known: Facts, method: Sampler) -> Mapping[str, Any] | None:
-    """Return the conditions that the score takes, None where nobody knows."""
+    """Return the conditions that the score takes, or None if unknown or used by the sampler."""
     return None if method.conditions else known.conditions
 
 
@@ -338,6 +338,6 @@ def _check_end(x: Tensor) -> None:
     if not x.isfinite().all():
         bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
         raise NonFiniteError(
-            f"the last step left NaN or infinity in samples {bad[:8]}; "
-            "try more steps, or look at the size of the score"
+            f"the last step gave NaN or infinity in samples {bad[:8]}; "
+            "try more steps, or check the size of the score"
         )

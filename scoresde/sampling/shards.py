@@ -1,9 +1,9 @@
-r"""Many samples in a folder of shards: drawn by several processes, and taken up where they ended.
+r"""Draw many samples into a folder of shards, by several processes, and resume after a stop.
 
 Shard c holds the samples $cb \dots cb + b - 1$ of a request, drawn by one process as one chunk. So
-it depends neither on how many processes there are, nor on how many shards, nor on how often the
-work was interrupted. A shard that is there and good is not drawn again. Each says in its own file
-what it holds samples of, and those of two requests do not meet in a folder.
+it depends neither on the number of processes, nor on that of shards, nor on interruptions. A valid
+shard is not drawn again. The file of each has the request, and a folder holds samples of one
+request only.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _NAME = re.compile(r"shard-[0-9]{5,}\.safetensors")
 
 
 class Shards:
-    """A folder of samples in files of `size`; the last may hold fewer.
+    """Draw samples into a folder, in files of `size` samples; the last may hold fewer.
 
-    Among several processes each calls the same methods in the same order.
+    Several processes must call the same methods in the same order.
 
     Args:
-        folder: Made if need be.
-        n: How many samples, at least 1.
-        size: How many in each file, at least 1.
+        folder: The folder, created if it is missing.
+        n: The number of samples, at least 1.
+        size: The number in each file, at least 1.
 
     Raises:
         InvalidValueError: A number is below 1.
@@ -56,7 +56,7 @@ class Shards:
         return self.folder / f"shard-{number:05d}.safetensors"
 
     def rows(self, number: int) -> range:
-        """Return the samples that shard `number` holds."""
+        """Return the numbers of the samples in shard `number`."""
         return range(number * self.size, min((number + 1) * self.size, self.n))
 
     def draw(
@@ -66,16 +66,16 @@ class Shards:
         *,
         scratch: bool = False,
     ) -> int:
-        """Draw the shards that are missing, and wait until all processes have drawn theirs.
+        """Draw the missing shards, and wait until all processes have drawn theirs.
 
         Args:
-            chunk: The tensors `(len(rows), *)` of the samples `rows`, by name.
-            request: All that samples depend on beside their number; what JSON can hold.
-            scratch: Whether shards of another request are drawn again, and those beyond `n`
-                removed, rather than refused.
+            chunk: A function of `rows` that returns tensors `(len(rows), *)` by name.
+            request: All that samples depend on besides their number, as JSON values.
+            scratch: Draw shards of another request again, and remove those beyond `n`, in place of
+                raising an error.
 
         Returns:
-            How many shards were missing.
+            The number of shards that were missing.
 
         Raises:
             InvalidValueError: The folder holds samples of another request, or more than `n`.
@@ -107,7 +107,7 @@ class Shards:
                 or _rows(tensors) != len(self.rows(number))
             ):
                 raise CheckpointError(
-                    f"{self.path(number)} does not go with {self.path(0).name}: something else "
+                    f"{self.path(number)} does not fit {self.path(0).name}: something else "
                     "writes there too; take another folder"
                 )
         return {name: torch.cat([tensors[name] for tensors, _ in found]) for name in first}
@@ -132,13 +132,13 @@ class Shards:
         many += [self.path(k) for k, length in found.items() if length > len(self.rows(k))]
         if many and not scratch:
             raise InvalidValueError(
-                f"{self.folder} holds more than {self.n} samples, see {many[0].name}; ask for as "
-                "many at least, or take another folder"
+                f"{self.folder} holds more than {self.n} samples, see {many[0].name}; draw at "
+                "least as many, or take another folder"
             )
         return [k for k, length in found.items() if length != len(self.rows(k))]
 
     def _length(self, number: int, request: Mapping[str, Any], scratch: bool) -> int:
-        """Return the number of samples of this request in a shard, 0 of one damaged or missing."""
+        """Return the number of samples of this request in a shard, 0 if damaged or missing."""
         path = self.path(number)
         if not path.exists():
             return 0
@@ -162,6 +162,6 @@ class Shards:
 
 
 def _rows(tensors: Mapping[str, Tensor]) -> int:
-    """Return how many samples there are, 0 where that is not the same for all tensors."""
+    """Return the number of samples, or 0 if the tensors differ in it."""
     lengths = {value.shape[:1] for value in tensors.values()}
     return next(iter(lengths))[0] if len(lengths) == 1 and () not in lengths else 0

@@ -1,4 +1,4 @@
-r"""Scores: networks that learn one, and scores made of other functions and scores."""
+r"""Make scores of networks, denoisers, energies and other scores."""
 
 from scoresde.score.energy import EnergyScore, gradient
 from scoresde.score.foreign import DenoiserScore, from_denoiser

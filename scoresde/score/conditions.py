@@ -1,4 +1,4 @@
-"""Which conditions a network takes, and the units in which it takes them."""
+"""Find the conditions that a network takes, and standardise them for it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from scoresde.sde import Classes, Field
 
 __all__ = ["ConditionUnits", "kinds_of", "units_of"]
 
-# the names of their tensors in a file begin so
+# The prefix of the names of their tensors in a file.
 _STORED = "condition_units."
 
 
 def kinds_of(
     net: nn.Module, event_shape: tuple[int, ...], names: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Classes | Field] | None:
-    """Return the conditions that a network takes by name, or None where it does not say.
+    """Return the conditions that a network takes by name, or None if it declares none.
 
-    It says so by a method `declared(event_shape)` that returns for each name a number of classes or
-    the shape of a tensor, as the networks of `scoresde.nn` do; or by a JSON `config`, of which
-    `num_classes` is the number of classes of `label`.
+    It declares them by a method `declared(event_shape)` that returns for each name a number of
+    classes or the shape of a tensor, as the networks of `scoresde.nn` do; or by a JSON `config`
+    whose `num_classes` is the number of classes of `label`.
 
     Args:
         net: The network.
         event_shape: The shape of one sample.
-        names: By condition the names of its classes, or of the entries of a vector.
+        names: For each condition the names of its classes, or of the entries of a vector.
     """
     declared: Any = getattr(net, "declared", None)
     if callable(declared):
@@ -51,23 +51,23 @@ def kinds_of(
 
 
 def units_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the means and standard deviations by name among the tensors of a stored model."""
+    """Return the mean and std of each standardised condition, from the tensors of a file."""
     mean = f"{_STORED}mean_"
     names = [name.removeprefix(mean) for name in tensors if name.startswith(mean)]
     return {name: (tensors[mean + name], tensors[f"{_STORED}std_{name}"]) for name in names}
 
 
 class ConditionUnits(Precise):
-    r"""Shift and scale vectors and fields to mean 0 and variance 1, as a model does its data.
+    r"""Shift and scale vector and field conditions to mean 0 and variance 1.
 
     Args:
-        moments: By name the mean and the standard deviation, as `Data.condition_moments()` gives
+        moments: By name the mean and the standard deviation, as `Data.condition_moments()` returns
             them: numbers, or tensors that broadcast to the condition's shape.
-        kinds: What the network takes, or None where nobody knows.
+        kinds: The conditions that the network takes, or None if unknown.
 
     Raises:
-        UnknownNameError: The network takes no condition of a name.
-        InvalidTypeError, InvalidValueError, ShapeError: Moments are impossible; names them.
+        UnknownNameError: The network takes no condition of that name.
+        InvalidTypeError, InvalidValueError, ShapeError: Moments of a condition are impossible.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class ConditionUnits(Precise):
         self.register_buffer(f"std_{name}", std)
 
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the means and standard deviations by name."""
+        """Return the mean and standard deviation of each condition, by name."""
         return {name: (self._at("mean", name), self._at("std", name)) for name in self.names}
 
     def forward(
         self, condition: Mapping[str, Tensor] | None, dtype: torch.dtype
     ) -> dict[str, Tensor]:
-        """Return the conditions as the network takes them, floats in its dtype."""
+        """Return the conditions standardised, and floats in the dtype of the network."""
         found = dict(condition or {})
         for name, value in found.items():
             if name in self.names:

@@ -1,4 +1,4 @@
-r"""A scalar energy as a score: $\nabla\log p_t = -\nabla_x E$, whatever the normaliser."""
+r"""Make a score of a scalar energy: $\nabla\log p_t = -\nabla_x E$ needs no normaliser."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["EnergyScore", "gradient"]
 
 
 class EnergyScore(nn.Module):
-    r"""The score $-\nabla_x E(x, t)$ of the density $p_t \propto e^{-E(\cdot, t)}$.
+    r"""Return the score $-\nabla_x E(x, t)$ of the density $p_t \propto e^{-E(\cdot, t)}$.
 
-    It is trained by every objective and stands in every sampler. Unlike a network that says any
-    vector field, it is a gradient by construction and knows $\log p_t$ up to a constant in x.
+    Every objective can train it, and every sampler can use it. Unlike a network's output it is a
+    gradient by construction, and gives $\log p_t$ up to a constant in x.
 
     Args:
         energy: A module or a function `(x, t) -> (B,)` of `x` `(B, *)` and `t` `(B,)`; with a
             condition, `(x, t, condition)`.
-        sde: The process, where it belongs to one.
-        event_shape: The shape of one sample, where it is known.
-        moments: The data's moments, where known.
+        sde: The process, if it belongs to one.
+        event_shape: The shape of one sample, if known.
+        moments: The data's moments, if known.
 
     Examples:
         >>> score = EnergyScore(lambda x, t: (x**2).sum(1) / 2)  # of standard normal data under VP
@@ -50,7 +50,7 @@ class EnergyScore(nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """Return what is known of the energy."""
+        """Return the facts: SDE, shape of a sample, moments, one pass."""
         return Facts(sde=self.sde, event_shape=self.event_shape, moments=self.moments, passes=1)
 
     def forward(
@@ -58,19 +58,19 @@ class EnergyScore(nn.Module):
     ) -> Tensor:
         r"""Return $-\nabla_x E(x, t)$, `(B, *)`; also under `no_grad`.
 
-        Where gradients are recorded it can be differentiated again, in x and in the weights.
+        While gradients are recorded it can be differentiated again, in x and in the weights.
 
         Raises:
             InvalidTypeError: The energy is no tensor.
-            ShapeError: It has another shape than `(B,)`.
-            InvalidValueError: It does not depend on x.
+            ShapeError: The energy has another shape than `(B,)`.
+            InvalidValueError: The energy does not depend on x.
         """
         return -gradient("an energy", self._energy, x, t, condition)
 
     def log_prob(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        r"""$-E(x, t)$, `(B,)`: $\log p_t(x)$ up to a constant in x, as Metropolis's rule needs."""
+        r"""Return $-E(x, t)$, `(B,)`: $\log p_t(x)$ up to a constant in x, for MALA."""
         return -_checked("an energy", self._energy(x, t, condition), x)
 
     def _energy(self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
@@ -86,19 +86,19 @@ def gradient(
 ) -> Tensor:
     r"""Return $\nabla_x$ of a function of each sample, like `x`; also under `no_grad`.
 
-    Where gradients are recorded it can be differentiated again, in x and in the weights.
+    While gradients are recorded it can be differentiated again, in x and in the weights.
 
     Args:
-        what: The noun for errors: "an energy".
-        function: Values `(B,)` of `(x, t, condition)`.
+        what: The noun for errors, such as "an energy".
+        function: A function `(x, t, condition) -> (B,)`.
         x: States `(B, *)`.
         t: Times `(B,)`.
-        condition: Its third argument.
+        condition: The third argument.
 
     Raises:
-        InvalidTypeError: The value is no tensor of floating point.
-        ShapeError: It has another shape than `(B,)`.
-        InvalidValueError: It does not depend on x.
+        InvalidTypeError: The value is no floating-point tensor.
+        ShapeError: The value has another shape than `(B,)`.
+        InvalidValueError: The value does not depend on x.
     """
     recording = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -107,7 +107,7 @@ def gradient(
         if not value.requires_grad:
             raise InvalidValueError(
                 f"{what} does not depend on x in a way that can be differentiated; "
-                "take no_grad and detach out of it, and torch.inference_mode from around it"
+                "remove no_grad and detach inside it, and torch.inference_mode around it"
             )
         (found,) = torch.autograd.grad(
             value.sum(), at, create_graph=recording, materialize_grads=True
@@ -122,7 +122,7 @@ def _checked(what: str, value: Tensor, x: Tensor) -> Tensor:
         raise InvalidTypeError(f"{what} must be floating point, got {value.dtype}")
     if value.shape != x.shape[:1]:
         raise ShapeError(
-            f"{what} is one number a sample, expected ({len(x)},), got "
+            f"{what} is one number per sample, expected ({len(x)},), got "
             f"{tuple(value.shape)}; sum over the event, or squeeze"
         )
     return value

@@ -1,4 +1,4 @@
-r"""Scores made of functions that are no scores: a denoiser."""
+r"""Make a score of a denoiser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DenoiserScore", "from_denoiser"]
 
 
 class DenoiserScore(Wrapped):
-    r"""A denoiser as a score: $\nabla\log p_t(x) = (\alpha D(x, t) - x) / \sigma^2$.
+    r"""Turn a denoiser into a score: $\nabla\log p_t(x) = (\alpha D(x, t) - x) / \sigma^2$.
 
     Vincent (2011), doi:10.1162/NECO_a_00142; Efron (2011), Tweedie's formula.
     """
@@ -26,21 +26,21 @@ class DenoiserScore(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """Return what the denoiser knows, and the SDE."""
+        """Return the facts of the denoiser, with the SDE."""
         return replace(super().facts, sde=self.sde)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """Return the score `(B, *)`.
+        r"""Return the score `(B, *)`.
 
         Raises:
-            InvalidValueError: There is no noise at `t`.
+            InvalidValueError: $\sigma_t = 0$.
         """
         time = self.sde.as_time(t)
         remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"
         check_noise(self.sde.sigma(time), time, remedy)
         out: Any = ask(self.score, x, t, condition)
         alpha, sigma = self.sde.at(time, x)
-        # half precision holds sigma, and not its square
+        # sigma^2 may overflow in half precision where sigma does not
         return (alpha * check_output("denoiser", out, x) - x) / sigma / sigma
 
 
@@ -49,7 +49,7 @@ def from_denoiser(denoiser: Score, sde: SDE) -> DenoiserScore:
     r"""Return the score of a denoiser `D(x, t)` $= E[x_0 | x_t]$, under `sde`.
 
     Args:
-        denoiser: A callable; `x` and its result are `(B, *)`, `t` is `(B,)`.
+        denoiser: A callable of `x` `(B, *)` and `t` `(B,)` that returns `(B, *)`.
         sde: The process whose noise it removes.
 
     Examples:

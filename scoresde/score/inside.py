@@ -1,4 +1,4 @@
-"""The networks inside a score: how they are found, and run in evaluation mode."""
+"""Find the networks inside a score, and run them in evaluation mode."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from scoresde.sde import Facts, facts
 
 __all__ = ["device_of", "evaluating", "lost_facts", "modules"]
 
-# What holds no network, or too much: classes, whole Python modules, numbers and text.
+# Types not searched: they hold no network, or too much (classes, Python modules).
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
-# Whose functions read no network of the user's by a global name.
+# Libraries whose functions read no network of the user's by a global name.
 _LIBRARIES = frozenset({"torch", "scoresde"})
 
-_lock = threading.RLock()  # a run that nobody can reach any more may end within another's block
-# For each module that runs now: how often, and the mode to restore after the last time.
+# Reentrant: a generator that is collected may leave its block while the lock is held.
+_lock = threading.RLock()
+# For each module that runs now: the number of runs, and the mode to restore after the last.
 _running: weakref.WeakKeyDictionary[nn.Module, list[Any]] = weakref.WeakKeyDictionary()
 
 
 def modules(score: object) -> list[nn.Module]:
     """Return every outermost network inside a score.
 
-    They are looked for in its attributes and slots, those of its class, in lists, mappings and weak
-    references of them, in partials, methods and closures, and in the global names that a function
-    uses, or the `__call__` or a property of an object. Nothing of the user's is run: a network that
-    only code finds, say by a name made on the spot, stays in the mode and where it is.
+    Searched are its attributes and slots, those of its class, lists, mappings and weak references,
+    partials, methods and closures, and the global names that a function, a `__call__` or a
+    property uses. No code of the user's is run: a network that is only found by running it, for
+    example under a computed name, keeps its mode and device.
 
     Args:
         score: Any score, or anything else.
@@ -54,7 +55,7 @@ def modules(score: object) -> list[nn.Module]:
             found.append(part)
             inside = list(part.modules())
             seen.update(map(id, inside))
-            # a module keeps what is no module, such as a second score, among its attributes
+            # attributes of a module that are no modules may hold networks, such as a second score
             waiting += [value for module in inside for value in _plain_attributes(module)]
         else:
             waiting += _parts(part)
@@ -69,7 +70,7 @@ _TORCH = frozenset(vars(nn.Module()))
 
 
 def _parts(part: object) -> Iterable[object]:
-    """Return what an object, a container or a function holds."""
+    """Return the objects inside an object, a container or a function."""
     if isinstance(part, Mapping):
         return list(part.values())
     if isinstance(part, (list, tuple, set, frozenset, collections.deque)):
@@ -91,7 +92,7 @@ def _parts(part: object) -> Iterable[object]:
 
 
 def _of_class(part: object) -> list[object]:
-    """Return what an object holds by its class: slots, modules, its call and its properties."""
+    """Return slots, and the modules, `__call__` and properties that the class of an object has."""
     found: list[object] = []
     for base in type(part).__mro__:
         named = vars(base)
@@ -99,7 +100,7 @@ def _of_class(part: object) -> list[object]:
         for name in (slots,) if isinstance(slots, str) else slots:
             member = named.get(name) or named.get(f"_{base.__name__.lstrip('_')}{name}")
             if isinstance(member, types.MemberDescriptorType):
-                with contextlib.suppress(AttributeError):  # it was never set
+                with contextlib.suppress(AttributeError):  # a slot without a value
                     found.append(member.__get__(part))
         found += [value for value in named.values() if isinstance(value, nn.Module)]
         found += [value.fget for value in named.values() if isinstance(value, property)]
@@ -118,13 +119,13 @@ def _is_filled(cell: types.CellType) -> bool:
 
 
 def _globals_of(code: types.CodeType, names: Mapping[str, Any]) -> list[object]:
-    """Return the values of the global names that a function reads, and functions within it."""
+    """Return the values of the global names that a function, or one inside it, reads."""
     return [names[name] for name in _names_in(code) if name in names]
 
 
 @functools.lru_cache
 def _names_in(code: types.CodeType) -> tuple[str, ...]:
-    """Return the global names in a code, in its order, which is the same in every process."""
+    """Return the global names in a code object, in its order: the same in every process."""
     own = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     return tuple(dict.fromkeys([*own, *(name for const in inner for name in _names_in(const))]))
@@ -134,7 +135,7 @@ def _names_in(code: types.CodeType) -> tuple[str, ...]:
 def evaluating(score: object) -> Iterator[None]:
     """Run the networks inside a score in evaluation mode within the block.
 
-    Each layer gets its own mode back when the last block that runs it ends, also where blocks are
+    Each layer gets its own mode back when the last block that runs it ends, also if blocks are
     nested, interleaved or in several threads.
     """
     layers = {layer for module in modules(score) for layer in module.modules()}
@@ -148,7 +149,7 @@ def evaluating(score: object) -> Iterator[None]:
     finally:
         with _lock:
             for layer in layers:
-                runs = _running.get(layer, [2, False])  # or nobody can reach it, nor this run
+                runs = _running.get(layer, [2, False])  # missing if the layer is being collected
                 runs[0] -= 1
                 if not runs[0]:
                     _running.pop(layer, None)
@@ -159,7 +160,7 @@ def device_of(score: object) -> torch.device:
     """Return the device of the first parameter inside a score, or the CPU.
 
     Raises:
-        DeviceError: It is the meta device, which holds no numbers.
+        DeviceError: The device is meta, which holds no numbers.
     """
     parameters = (p for module in modules(score) for p in module.parameters())
     found = next(parameters, None)
@@ -167,7 +168,7 @@ def device_of(score: object) -> torch.device:
 
 
 def lost_facts(score: object) -> nn.Module | None:
-    """Return a network inside a score whose facts the score does not hand on, or None."""
+    """Return a network inside a score that has facts although the score has none; or None."""
     if facts(score) != Facts():
         return None
     inside = (part for module in modules(score) for part in module.modules())

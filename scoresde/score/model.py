@@ -1,4 +1,4 @@
-r"""A network with its preconditioning: a score."""
+r"""Define `ScoreModel`, a network with its preconditioning."""
 
 from __future__ import annotations
 
@@ -33,44 +33,45 @@ from scoresde.score.stored import (
     stored,
 )
 from scoresde.sde import SDE, Classes, Facts, Moments, check_output, expand
-from scoresde.sde.coordinates import network_level
+from scoresde.sde.coordinates import c_noise
 from scoresde.units import Identity, Transform, describe
 
 __all__ = ["ScoreModel"]
 
 
 class ScoreModel(Precise):
-    r"""A network with its preconditioning: a score that knows its SDE and its data.
+    r"""Return the score of a preconditioned network, with its SDE and the moments of its data.
 
-    The network sees the centred state scaled to unit variance,
+    The input of the network is the centred state scaled to unit variance,
     $(x - \alpha\mu) / \sqrt{\alpha^2 v + \sigma^2}$, and the number
     $c = \tfrac14 \log(\sigma / \alpha)$ of shape `(B,)`.
 
     Args:
         net: A module `net(x, c, **condition)` with output of the shape of `x`.
-        sde: The process it is a score of.
+        sde: The process whose score it is.
         event_shape: The shape of one sample, without the batch.
         predicts: What the network's output predicts, a key of `PREDICTIONS`.
-        moments: Mean and variance of the data; standardised data is assumed by default.
+        moments: Mean and variance of the data; standardised data are assumed by default.
         condition_moments: By name the mean and the standard deviation of a vector or a field, as
-            `data.condition_moments()` gives them: the network sees these conditions standardised.
-            Those of other names are handed on as they are.
+            `data.condition_moments()` returns them: the network receives these conditions
+            standardised, and all others unchanged.
 
     Attributes:
-        autocast: A dtype under which the network alone runs in autocast; `None` is the user's own.
-        steps: The number of sampling steps that suits this model, or `None`; saved with it. Methods
-            that want fewer take fewer.
-        transform: How the data were made of the user's numbers; saved with the model, and the
-            identity where nobody declared any. Everything but `to_units` is in the numbers that
-            the model learnt, samples, scores and likelihoods too.
-        names: By condition the names of its classes, or of the entries of a vector, where the data
-            had some; saved with the model.
-        columns: Likewise the names of the entries of a sample that is a row of a table.
-        pilot: What `scoresde.pilot` measured of this model, for the sampler "fast", or `None`;
-            saved with it. Measure it again when the weights have changed.
+        autocast: A dtype for autocast around the network alone; `None` leaves the user's autocast.
+        steps: The number of sampling steps that suits this model, or `None`; saved with it. A
+            sampler that needs fewer takes fewer.
+        transform: The map from the user's numbers to the model's; saved with the model, and the
+            identity by default. Samples, scores and likelihoods are in the model's numbers; only
+            `to_units` converts them.
+        names: For each condition the names of its classes, or of the entries of a vector, if the
+            data had some; saved with the model.
+        columns: The names of the entries of a sample that is a row of a table; saved too.
+        pilot: The result of `scoresde.pilot` for this model, used by the sampler "fast", or
+            `None`; saved with it. Measure it again when the weights have changed.
 
     Raises:
-        UnknownNameError: `predicts` is no such key, or the network takes no such condition.
+        UnknownNameError: `predicts` is no key of `PREDICTIONS`, or the network takes no condition
+            of a name in `condition_moments`.
 
     Examples:
         >>> from scoresde import VESDE, nn
@@ -113,7 +114,7 @@ class ScoreModel(Precise):
             self.register_buffer(name, as_moment(name, value, self.event_shape))
         if not self._var > 0:
             raise InvalidValueError(
-                "the data's variance must be positive; a model is learnt from samples that differ"
+                "the data's variance must be positive; train on samples that are not all equal"
             )
         self.condition_units = ConditionUnits(condition_moments or {}, self.facts.conditions)
 
@@ -133,7 +134,7 @@ class ScoreModel(Precise):
 
     @property
     def facts(self) -> Facts:
-        """Return what is known of the model."""
+        """Return the facts of the model: its SDE, event shape, moments, conditions and more."""
         return Facts(
             sde=self.sde,
             event_shape=self.event_shape,
@@ -148,27 +149,27 @@ class ScoreModel(Precise):
 
     @property
     def classes(self) -> int | None:
-        """Return how many classes the network tells apart by `label`, or None."""
+        """Return the number of classes of the condition `label`, or None if it takes none."""
         kind = (self.facts.conditions or {}).get("label")
         return kind.n if isinstance(kind, Classes) else None
 
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
-        """Return a copy that knows more classes, for fine-tuning; of all others it gives the same.
+        """Return a copy with more classes, for fine-tuning; the old ones keep their scores.
 
-        A new class begins as the score without a label, and is called by its number.
+        A new class starts from the score without a label, and its name is its number.
 
         Args:
-            num_classes: The number of classes of `label`, or numbers of classes by name.
+            num_classes: The new number of classes of `label`, or such numbers by name.
 
         Raises:
-            InvalidTypeError: The network is none of `scoresde.nn`.
-            InvalidValueError: It knows more classes already.
+            InvalidTypeError: The network has no method `grown`, as those of `scoresde.nn` have.
+            InvalidValueError: The network has more classes already.
         """
         grow: Any = getattr(self.net, "grown", None)
         if not callable(grow):
             raise InvalidTypeError(
-                f"a {type(self.net).__name__} does not say how it grows; make a network with more "
-                "classes, and copy its weights"
+                f"a {type(self.net).__name__} has no method grown to add classes; make a network "
+                "with more classes, and copy its weights"
             )
         model = copy.deepcopy(self)
         model.net = grow(num_classes)
@@ -183,16 +184,16 @@ class ScoreModel(Precise):
         Args:
             x: States `(B, *event_shape)`.
             t: Time `()` or `(B,)`, with $\sigma_t > 0$.
-            condition: What the network takes beside them, such as `{"label": labels}`.
+            condition: The conditions that the network takes, such as `{"label": labels}`.
 
         Raises:
-            ShapeError: `x` has another event shape, or the network's output has.
-            InvalidTypeError: `x` is not of floating point.
-            InvalidValueError: There is no noise at `t`, or it lies outside of the SDE.
+            ShapeError: `x` or the network's output has another event shape.
+            InvalidTypeError: `x` is not floating-point.
+            InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self.event_shape)
         time = self.sde.as_time(t)
-        expand(time, x)  # refuses what is no state, or no time of it
+        expand(time, x)  # checks x and the shape of t
         sigma, alpha, var = self.sde.sigma(time), self.sde.alpha(time), self._var
         check_noise(
             sigma, time, f"a score is singular there; stay at or above eps = {self.sde.eps}"
@@ -200,7 +201,7 @@ class ScoreModel(Precise):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         unit = expand((alpha**2 * var + sigma**2).rsqrt(), wide)
         centred = wide - expand(alpha, wide) * self.mean
-        c = expand(network_level(self.sde, time), wide).flatten().expand(len(x))
+        c = expand(c_noise(self.sde, time), wide).flatten().expand(len(x))
         dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             known = self.condition_units(condition, dtype) if condition else {}
@@ -216,19 +217,19 @@ class ScoreModel(Precise):
         return f"ScoreModel({net}, {self.sde!r}, {self.event_shape}, predicts={self.predicts!r})"
 
     def _repr_html_(self) -> str:
-        # what draws stands above what is drawn, and is looked up when a notebook asks
+        # imported here, since sampling stands on a higher floor
         page: str = import_module("scoresde.sampling.notebook").model_page(self)
         return page
 
     def to_units(self, x: Tensor) -> Tensor:
-        """Samples `(B, *event_shape)` in the units of the data that the model was trained on.
+        """Return samples `(B, *event_shape)` in the units of the user's data, as floats.
 
-        They are floats; `transform.restore` also rounds to levels, so that bytes are bytes.
+        `transform.restore` rounds too, so that bytes come back as bytes.
         """
         return self.transform.inverse(x)
 
     def description(self) -> dict[str, Any]:
-        """Return what `save_pretrained` says of the model in JSON."""
+        """Return the description of the model that `save_pretrained` writes as JSON."""
         return {
             "sde": {"type": type(self.sde).__name__, **sde_fields(self.sde)},
             "net": {"type": type(self.net).__name__, "config": net_config(self.net)},
@@ -247,27 +248,26 @@ class ScoreModel(Precise):
     ) -> None:
         """Write `model.safetensors`, which holds the whole model.
 
-        Beside it `config.json` and the model card `README.md` say to people what it is. A card that
-        was edited stays as it is.
+        The files beside it, `config.json` and the model card `README.md`, are for people to read. A
+        card that was edited is not overwritten.
 
         Args:
-            folder: Made if it is missing.
-            dtype: The floating point dtype of the stored network; `None` keeps its own.
-            meta: Anything JSON can hold that should travel with the model, under names that its
-                own description does not have; the card shows `training` and takes its licence
-                from `license`.
+            folder: The folder, created if it is missing.
+            dtype: The floating-point dtype of the stored network; `None` keeps its own.
+            meta: Further JSON values to store with the model, under names that its description
+                does not use; the card shows `training` and takes its licence from `license`.
 
         Raises:
-            InvalidValueError, InvalidTypeError: `meta` has such a name, or is no JSON, or its
-                `license` is none.
-            NonFiniteError: A weight is NaN or infinite, maybe in `dtype` only.
+            InvalidValueError, InvalidTypeError: `meta` uses a name of the description, is not
+                JSON, or its `license` is no licence.
+            NonFiniteError: A weight is NaN or infinite, perhaps in `dtype` only.
             CheckpointError: The folder cannot be written.
         """
         config = self.description()
         if taken := {"pilot", *config} & meta.keys():
             raise InvalidValueError(
-                f"the model has a {', '.join(sorted(taken))} of its own in its file; store what is "
-                "yours under another name"
+                f"the model's file already has {', '.join(sorted(taken))}; store your value under "
+                "another name"
             )
         if "license" in meta:
             card.check_licence(meta["license"])
@@ -293,12 +293,12 @@ class ScoreModel(Precise):
 
         Args:
             repo_id: `"user/name"`; the repository is made if it is missing.
-            private: Whether a new repository is private; None is the user's own default.
-            token: Who asks; None is whoever is logged in.
+            private: Make a new repository private; None takes the default of the account.
+            token: An access token; None takes that of the login on this machine.
             meta: As in `save_pretrained`.
 
         Returns:
-            The address.
+            The address of the repository.
 
         Raises:
             MissingExtraError: huggingface_hub is not installed.
@@ -318,16 +318,16 @@ class ScoreModel(Precise):
         """Read a model that `save_pretrained` wrote.
 
         Args:
-            folder: The folder, the name of one of the package's own such as `"mnist"`, or a
-                `"user/name"` or `"user/name@revision"` of the Hugging Face Hub, from which no code
-                is run. Where there is a folder `user`, the hub is asked with a revision only.
-            net: The network, where it is of a class of your own; its weights are overwritten.
-            sde: The SDE, where it is of a class of your own.
+            folder: The folder, the name of a packaged model such as `"mnist"`, or a `"user/name"`
+                or `"user/name@revision"` of the Hugging Face Hub, from which no code is run. If
+                there is a folder `user`, the hub is used only for a name with a revision.
+            net: The network, if its class is your own; its weights are overwritten.
+            sde: The SDE, if its class is your own.
 
         Raises:
             CheckpointError: There is no such model, or it is damaged or foreign, or describes
                 another network than it holds; or a weight in it is NaN or infinite.
-            MissingExtraError: The hub is asked, and huggingface_hub is not installed.
+            MissingExtraError: The model is on the hub, and huggingface_hub is not installed.
         """
         path = locate(folder)
         tensors, config = read(path)

@@ -1,4 +1,4 @@
-"""What classes, and the entries of vectors and samples, are called: kept in a model's file."""
+"""Read and extend the names of classes, vector entries and columns in a model's file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["grown_names", "names_of"]
 
 
 def names_of(config: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Return the names by condition, and those of the columns, that a file has; or none.
+    """Return the names for each condition, and those of the columns, in a model's description.
 
     Raises:
-        CheckpointError: They are no names.
+        CheckpointError: The description has something else under `names` or `columns`.
     """
     names, columns = config.get("names") or {}, config.get("columns") or []
     lists = [*names.values(), columns] if isinstance(names, dict) else [None]
     if not all(isinstance(one, list) and all(isinstance(w, str) for w in one) for one in lists):
-        raise CheckpointError("its names of classes and columns are no lists of text")
+        raise CheckpointError("its names of classes and columns must be lists of strings")
     return {name: tuple(words) for name, words in names.items()}, tuple(columns)
 
 
 def grown_names(
     names: Mapping[str, tuple[str, ...]], num_classes: int | Mapping[str, int]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the names of more classes, of which new ones are called by their numbers."""
+    """Return the names for more classes; the name of a new class is its number."""
     more = {"label": num_classes} if isinstance(num_classes, int) else num_classes
     return {
         name: (*words, *(str(k) for k in range(len(words), more.get(name, 0))))

@@ -1,4 +1,4 @@
-"""The models that the package carries."""
+"""Load the models that are part of the package."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["load"]
 
 @door
 def load(name: str) -> ScoreModel:
-    """Return a model that the package carries: `load("mnist")` draws 28x28 handwritten digits.
+    """Return a model that is part of the package: `load("mnist")`, 28x28 handwritten digits.
 
     Raises:
-        CheckpointError: There is none of that name.
+        CheckpointError: There is no model of that name.
 
     Examples:
         >>> load("mnist").event_shape

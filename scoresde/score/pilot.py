@@ -1,16 +1,16 @@
-r"""What one pilot run tells of a score: how its residual varies along the probability flow.
+r"""Estimate how the residual of a score varies along the probability flow, from a pilot run.
 
-Along the flow the denoiser is a Gaussian's, which is known in closed form, and a residual
-$R(\ell)$, a function of the noise level $\ell = \log(\alpha/\sigma)$. Over trajectories and
-dimensions it has a covariance
+Along the flow the denoiser is that of a Gaussian, known in closed form, plus a residual $R(\ell)$,
+a function of the half log-SNR $\ell = \log(\alpha/\sigma)$. Over trajectories and dimensions the
+residual has a covariance
 
 $$ k(\ell, \ell') = E\,[R(\ell)\, R(\ell')] $$
 
-of which a pilot run of few samples at $K$ levels is a good estimate. From it follow, with no
-further evaluation, the best linear prediction of $R$ at any level from its values at a few others
-(Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the size of what is
-left. A solver that predicts so has weights which are neither those of Adams nor of any polynomial,
-but the best ones for this model.
+which a pilot run of few samples at $K$ values of $\ell$ estimates well. From it follow, with no
+further evaluation, the best linear prediction of $R$ at any $\ell$ from its values at a few others
+(Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the size of its error.
+A solver with this prediction has the best weights for this model, in place of those of a
+polynomial such as in Adams's methods.
 """
 
 from __future__ import annotations
@@ -30,36 +30,37 @@ from scoresde.sde import Moments
 
 __all__ = ["Pilot"]
 
-# Levels that interpolation between the K measured ones looks at.
+# Measured points between which a polynomial interpolates.
 _STENCIL = 6
-# The degree of the polynomial that stands for what no pilot has seen.
+# The degree of the polynomial that is assumed for the unmeasured part of the residual.
 _DEGREE = 3
-# Levels and variances of the pilot that was not run.
-_PRIOR_LEVELS, _PRIOR_VARIANCES = 64, 24
+# Points and variances of the prior, for scores without a pilot run.
+_PRIOR_POINTS, _PRIOR_VARIANCES = 64, 24
 # The share of rounding in the square of a residual, which keeps the weights bounded.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pilot:
-    r"""The covariance of a score's residual along the probability flow. Made by `scoresde.pilot`.
+    r"""Hold the covariance of a score's residual along the probability flow; see `scoresde.pilot`.
 
     Args:
-        levels: $\ell$ of the K levels, `(K,)`, increasing, at least 6.
-        factor: A matrix `(r, K)` with $k = F^T F$ at those levels.
-        moments: The moments of the Gaussian that was taken off.
-        nfe: The evaluations that each sample of the pilot run received.
-        unseen: The size of what no pilot has seen, relative to the residual's; it is taken to be a
-            cubic in the level, for which weights are exact in the limit of small steps.
-        growth: How an error is carried to the end: relative to U, which it keeps along the flow of
-            a Gaussian (0), by this power of U at the step where it is made, since it grows where
-            trajectories part. 3/2 was chosen on the arena's tuning problems and packaged digits.
+        ell: The K values of $\ell$, `(K,)`, increasing, at least 6.
+        factor: A matrix `(r, K)` with $k = F^T F$ at those.
+        moments: The moments of the Gaussian whose denoiser was subtracted.
+        nfe: The number of evaluations for each sample of the pilot run.
+        unseen: The size of the part of the residual that a pilot run does not show, relative to the
+            residual; it is assumed to be a cubic in $\ell$, for which the weights are exact in the
+            limit of small steps.
+        growth: The power of U at the step of an error by which the error, relative to U, grows
+            until the end: 0 along the flow of a Gaussian, more where trajectories diverge. 3/2 was
+            chosen on the arena's tuning problems and packaged digits.
 
     Raises:
-        ShapeError: Too few levels, or a factor of another width.
-        InvalidTypeError: The levels or the factor are no float64 tensor.
-        InvalidValueError: The levels do not increase, or `unseen` or `growth` is negative.
-        NonFiniteError: A NaN or an infinity.
+        ShapeError: `ell` is too short, or the factor has another width.
+        InvalidTypeError: `ell` or the factor is no float64 tensor.
+        InvalidValueError: `ell` does not increase, or `unseen` or `growth` is negative.
+        NonFiniteError: `ell` or the factor holds a NaN or an infinity.
 
     Examples:
         >>> import scoresde
@@ -69,7 +70,7 @@ class Pilot:
         >>> x = scoresde.sample(score, sampler=fast, steps=8, seed=0)
     """
 
-    levels: Tensor
+    ell: Tensor
     factor: Tensor
     moments: Moments
     nfe: int
@@ -80,98 +81,98 @@ class Pilot:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("levels", "factor"):
+        for name in ("ell", "factor"):
             value = getattr(self, name)
             kind = getattr(value, "dtype", type(value))
             if kind != torch.float64:
                 raise InvalidTypeError(
                     f"the {name} of a pilot must be a float64 tensor, got {kind}; use .double()"
                 )
-        if self.levels.ndim != 1 or len(self.levels) < _STENCIL:
+        if self.ell.ndim != 1 or len(self.ell) < _STENCIL:
             raise ShapeError(
-                f"a pilot needs at least {_STENCIL} levels, got shape {tuple(self.levels.shape)}"
+                f"a pilot needs at least {_STENCIL} log-SNRs, got shape {tuple(self.ell.shape)}"
             )
-        if self.factor.ndim != 2 or self.factor.shape[1] != len(self.levels):
+        if self.factor.ndim != 2 or self.factor.shape[1] != len(self.ell):
             raise ShapeError(
-                f"the factor of {len(self.levels)} levels has shape (r, {len(self.levels)}), "
+                f"the factor at {len(self.ell)} log-SNRs has shape (r, {len(self.ell)}), "
                 f"got {tuple(self.factor.shape)}"
             )
-        if not (self.levels.isfinite().all() and self.factor.isfinite().all()):
-            raise NonFiniteError("the levels or the factor of a pilot hold NaN or infinity")
-        if not (self.levels.diff() > 0).all():
-            raise InvalidValueError("the levels of a pilot must increase")
+        if not (self.ell.isfinite().all() and self.factor.isfinite().all()):
+            raise NonFiniteError("ell or the factor of a pilot holds NaN or infinity")
+        if not (self.ell.diff() > 0).all():
+            raise InvalidValueError("the ell of a pilot must increase")
         for name, value in (("unseen", self.unseen), ("growth", self.growth)):
             check_range(name, value, "[0, inf)")
 
     @classmethod
-    def measure(cls, levels: Tensor, residuals: Tensor, moments: Moments, nfe: int) -> Pilot:
-        """From residuals `(M, K)` of M trajectories and dimensions."""
+    def measure(cls, ell: Tensor, residuals: Tensor, moments: Moments, nfe: int) -> Pilot:
+        r"""Return the pilot of residuals `(M, K)`, of M trajectories and dimensions at $\ell$."""
         rows = residuals.double() / max(len(residuals), 1) ** 0.5
         _, factor = torch.linalg.qr(rows, mode="r")
-        return cls(levels.double(), factor, moments, nfe)
+        return cls(ell.double(), factor, moments, nfe)
 
     @classmethod
     def prior(cls, low: float, high: float, variance: float | None) -> Pilot:
-        r"""Return what is expected where nothing was measured: Gaussians of all variances.
+        r"""Return the pilot to assume without a run: that of Gaussians of all variances.
 
-        Data $\mathcal N(0, v)$ of which $\mathcal N(0, c)$ was taken off leave
+        Data $\mathcal N(0, v)$ have, beside the reference $\mathcal N(0, c)$, the residual
         $R = (\frac{v}{v + \rho^2} - \frac{c}{c + \rho^2}) \sqrt{v + \rho^2}$ along the flow. Here c
         is the mean variance of the data and v log-uniform from $10^{-4} c$ to $10 c$.
 
         Args:
-            low: The first level.
-            high: The last one.
-            variance: c; `None` assumes standardised data, and more that is unseen.
+            low: The first $\ell$.
+            high: The last $\ell$.
+            variance: c; `None` assumes standardised data, and a larger `unseen`.
         """
-        levels = torch.linspace(low, high, _PRIOR_LEVELS, dtype=torch.float64)
-        c, rho2 = 1.0 if variance is None else variance, torch.exp(-2 * levels)
+        ell = torch.linspace(low, high, _PRIOR_POINTS, dtype=torch.float64)
+        c, rho2 = 1.0 if variance is None else variance, torch.exp(-2 * ell)
         v = c * torch.logspace(-4, 1, _PRIOR_VARIANCES, dtype=torch.float64)[:, None]
         factor = (v / (v + rho2) - c / (c + rho2)) * (v + rho2).sqrt() / len(v) ** 0.5
         unseen = 0.1 if variance is None else 0.01
-        return cls(levels, factor, Moments(0.0, var=c), 0, unseen, growth=0.0)
+        return cls(ell, factor, Moments(0.0, var=c), 0, unseen, growth=0.0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors in it by name, in single precision."""
+        """Return the tensors of the pilot by their names in a file, in float32."""
         spread = (
             {"var": self.moments.var} if self.moments.cov is None else {"cov": self.moments.cov}
         )
-        parts = {"levels": self.levels, "factor": self.factor, "mean": self.moments.mean, **spread}
+        parts = {"levels": self.ell, "factor": self.factor, "mean": self.moments.mean, **spread}
         return {name: torch.as_tensor(value).float() for name, value in parts.items()}
 
     def numbers(self) -> dict[str, float]:
-        """Return the numbers in it by name."""
+        """Return the numbers of the pilot by name."""
         return {"nfe": self.nfe, "unseen": self.unseen, "growth": self.growth}
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Pilot:
-        """From what `tensors` and `numbers` give."""
+        """Return the pilot with these `tensors` and `numbers`."""
         moments = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
         return cls(parts["levels"].double(), parts["factor"].double(), moments, **numbers)
 
     def features(self, at: Tensor) -> Tensor:
-        r"""Vectors `(..., r')` whose inner products are the covariances of $R$ at levels `at`.
+        r"""Return vectors `(..., r')` whose inner products are the covariances of $R$ at `at`.
 
-        Between the measured levels they are interpolated by polynomials through the 6 nearest ones;
+        Between the measured $\ell$ they are interpolated by polynomials through the 6 nearest ones;
         outside they are those of the first or the last.
         """
-        at = at.clamp(self.levels[0], self.levels[-1])
-        first = (torch.searchsorted(self.levels, at.contiguous()) - _STENCIL // 2).clamp(
-            0, len(self.levels) - _STENCIL
+        at = at.clamp(self.ell[0], self.ell[-1])
+        first = (torch.searchsorted(self.ell, at.contiguous()) - _STENCIL // 2).clamp(
+            0, len(self.ell) - _STENCIL
         )
         near = first[..., None] + torch.arange(_STENCIL)
-        weights = lagrange(self.levels[near], at[..., None])[..., 0, :]
+        weights = lagrange(self.ell[near], at[..., None])[..., 0, :]
         return torch.einsum("...s,...sr->...r", weights, self._features[near])
 
     def predict(self, nodes: Tensor, at: Tensor, fade: float = 0.0) -> Tensor:
-        r"""The weights of the best linear prediction of $R$ at levels `at` from levels `nodes`.
+        r"""Return the weights of the best linear prediction of $R$ at `at` from that at `nodes`.
 
         $$ w = \arg\min_w E\Big[\big(R(a) - \sum_j w_j R(n_j)\big)^2\Big], \qquad
            E[R(\ell) R(\ell')] = k(\ell, \ell')\, e^{-\text{fade}\,|\ell - \ell'|} $$
 
         Args:
-            nodes: Levels `(..., m)`.
-            at: Levels `(..., Q)`.
-            fade: How fast a path forgets the residual it had: 0 along the flow.
+            nodes: Values of $\ell$, `(..., m)`.
+            at: Values of $\ell$, `(..., Q)`.
+            fade: The rate at which the residual of a noisy path decorrelates: 0 along the flow.
 
         Returns:
             The weights `(..., Q, m)`, float64.
@@ -189,8 +190,8 @@ class Pilot:
 
     @cached_property
     def _features(self) -> Tensor:
-        """Return the columns of the factor, and what no pilot has seen, `(K, r + 4)`."""
-        position = 2 * (self.levels - self.levels[0]) / (self.levels[-1] - self.levels[0]) - 1
+        """Return the columns of the factor, and those of the unmeasured cubic, `(K, r + 4)`."""
+        position = 2 * (self.ell - self.ell[0]) / (self.ell[-1] - self.ell[0]) - 1
         powers = position[:, None] ** torch.arange(_DEGREE + 1)
         unseen, _ = torch.linalg.qr(powers)
         size = self.factor.square().sum().sqrt()

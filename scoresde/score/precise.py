@@ -1,4 +1,4 @@
-"""Modules whose own numbers stay in float32 where a network is made half."""
+"""Define modules whose own buffers stay in float32 when a network is cast to half precision."""
 
 from __future__ import annotations
 

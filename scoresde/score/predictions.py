@@ -1,11 +1,9 @@
-r"""What the output of a network predicts, as coefficients of the score.
+r"""Compute the coefficients of the score in the output of a network, for all that it may predict.
 
-A network $F$ is given the centred state $\tilde x = x - \alpha\mu$, scaled. Whatever its output
-predicts, the score is affine in $\tilde x$ and $F$,
+The input of a network $F$ is the centred state $\tilde x = x - \alpha\mu$, scaled. Whatever its
+output predicts, the score is affine in $\tilde x$ and $F$,
 
-$$ \nabla\log p_t(x) = a \tilde x + b F, $$
-
-with coefficients that are simplified by hand.
+$$ \nabla\log p_t(x) = a \tilde x + b F. $$
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ __all__ = ["PREDICTIONS", "Affine"]
 
 
 class Affine(NamedTuple):
-    """The coefficients of the centred state and of the network's output in the score."""
+    """Hold the coefficients of the centred state and of the network's output in the score."""
 
     x: Tensor
     f: Tensor
@@ -78,7 +76,7 @@ PREDICTIONS: Mapping[str, Callable[[SDE, Tensor, float], Affine]] = MappingProxy
         "sigma_score": _sigma_score,
     }
 )
-r"""What a network's output F predicts, by name.
+r"""The quantities that a network's output F can predict, by name.
 
 - `edm`: the unit-variance residual of Karras et al. (2022), eq. 7, arXiv:2206.00364, applied to
   $x/\alpha$ at the noise level $\sigma/\alpha$.

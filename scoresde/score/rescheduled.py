@@ -1,4 +1,4 @@
-r"""A score of one SDE as a score of another: the same noise level, rescaled."""
+r"""Use a score of one SDE under another, at the same noise-to-signal ratio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Rescheduled"]
 
 
 class Rescheduled(Wrapped):
-    r"""A score under another SDE than its own.
+    r"""Return a score under another SDE than its own.
 
     If $\sigma'_u / \alpha'_u = \sigma_t / \alpha_t$, then $y = x\,\alpha'_u / \alpha_t$ has the law
     $p'_u$, so $\nabla\log p_t(x) = \frac{\alpha'_u}{\alpha_t} \nabla\log p'_u(y)$ (Karras et al.
@@ -31,7 +31,7 @@ class Rescheduled(Wrapped):
         InvalidValueError: The score knows no SDE, or `sde` reaches beyond its noise levels.
 
     Warns:
-        UserWarning: The score belongs to levels, and `sde` has others, or all times.
+        UserWarning: The score belongs to an SDE with levels, and `sde` has other noise levels.
 
     Examples:
         >>> import scoresde
@@ -71,5 +71,5 @@ class Rescheduled(Wrapped):
         return ratio * self.ask(self.score, ratio * x, u.to(t), condition)
 
     def _own_time(self, t: Tensor) -> Tensor:
-        """Return the times at which the score inside knows the noise levels of these times."""
+        """Return the times of the score's own SDE with the same log-SNR as at `t`."""
         return self.own.time(self.sde.log_snr(t)).clamp(self.own.eps, self.own.T)

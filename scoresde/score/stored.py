@@ -1,4 +1,4 @@
-"""What of a model is written, and what is refused of one that is read."""
+"""Collect the tensors of a model for its file, and check those of a file that is read."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["PILOT", "as_moment", "check_weights", "describing", "restore", "stored"]
 
 PILOT = "pilot."
-"""How the names of a pilot's tensors in a file begin."""
+"""The prefix of the names of a pilot's tensors in a file."""
 
 
 def stored(model: ScoreModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Return the tensors of a model, those of its network in a dtype.
+    """Return the tensors of a model for its file, those of the network cast to `dtype`.
 
     Raises:
-        InvalidTypeError: The dtype is not one of floating point.
-        NonFiniteError: A weight is NaN or infinite, or beyond the dtype.
+        InvalidTypeError: The dtype is not a floating-point one.
+        NonFiniteError: A weight is NaN or infinite, or overflows the dtype.
     """
     tensors = dict(model.state_dict())
     if dtype is not None:
@@ -41,29 +41,29 @@ def stored(model: ScoreModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
     for name, _ in model.named_parameters():
         if not tensors[name].isfinite().all():
             raise NonFiniteError(
-                f"the weight {name!r} is not finite as {tensors[name].dtype}, and no such model is "
-                "read back; store another one, or one of more range"
+                f"the weight {name!r} is not finite as {tensors[name].dtype}, and such a model "
+                "could not be read back; use a dtype of larger range, or train it anew"
             )
     return tensors
 
 
 @contextmanager
 def describing(path: Path) -> Iterator[None]:
-    """Within the block, where a model is made of its description, all errors name the file."""
+    """Turn every error in the block, where a model is made of its file, into one that names it."""
     try:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # whatever a description that is none leads to
-        told = f"{type(error).__name__}: {error}"[:500]
-        raise CheckpointError(f"{path} describes no model of scoresde: {told}") from error
+    except Exception as error:  # a foreign description can raise anything
+        cause = f"{type(error).__name__}: {error}"[:500]
+        raise CheckpointError(f"{path} describes no model of scoresde: {cause}") from error
 
 
 def as_moment(name: str, value: Any, event_shape: tuple[int, ...]) -> Tensor:
-    """Return a mean or a variance in float32, a number or one for each entry of an event.
+    """Return a mean or a variance as a float32 tensor, `()` or of the event shape.
 
     Raises:
-        ShapeError: It has another shape.
+        ShapeError: The value has another shape.
     """
     moment = torch.as_tensor(value, dtype=torch.float32).clone()
     if moment.ndim and moment.shape != event_shape:
@@ -75,17 +75,17 @@ def as_moment(name: str, value: Any, event_shape: tuple[int, ...]) -> Tensor:
 
 
 def restore(model: ScoreModel, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Give a model what else its file says of it: steps, transform, names, and pilot.
+    """Set the steps, transform, names and pilot of a model from its file.
 
     Args:
         model: The model.
-        config: Its description.
-        tensors: All tensors of the file, of which those of the pilot are taken out.
+        config: The description in the file.
+        tensors: The tensors of the file; those of the pilot are removed.
 
     Raises:
-        ShapeError: The transform does not take the events, or other columns are named.
-        InvalidValueError: More or fewer classes are named than there are.
-        CheckpointError: Something is damaged or foreign.
+        ShapeError: The transform does not fit the event shape, or the columns do not.
+        InvalidValueError: The names of classes differ in number from the classes.
+        CheckpointError: The description is damaged or foreign.
     """
     model.steps = config.get("steps")
     model.transform = rebuild(config.get("transform"))
@@ -97,15 +97,13 @@ def restore(model: ScoreModel, config: Mapping[str, Any], tensors: dict[str, Ten
     model.transform.inverse(torch.empty(0, *model.event_shape))
     known = model.facts
     if known.columns and (len(known.columns),) != known.event_shape:
-        raise ShapeError(f"{len(known.columns)} columns are named of {known.event_shape}")
+        raise ShapeError(
+            f"{len(known.columns)} names of columns do not fit events of shape {known.event_shape}"
+        )
 
 
 def check_weights(model: ScoreModel, path: Path) -> None:
-    """Refuse weights that are not finite, and buffers that are no numbers.
-
-    Raises:
-        CheckpointError: There are some; names the first.
-    """
+    """Raise CheckpointError if a weight of a model is not finite, or a buffer holds a NaN."""
     bad = [name for name, value in model.named_parameters() if not value.isfinite().all()]
     bad += [name for name, value in model.named_buffers() if value.isnan().any()]
     if bad:
@@ -118,14 +116,14 @@ def check_weights(model: ScoreModel, path: Path) -> None:
 def pilot_of(
     parts: Mapping[str, Tensor], numbers: Mapping[str, Any], event_shape: Sequence[int]
 ) -> Pilot:
-    """Return a stored pilot.
+    """Return the pilot in a model's file.
 
     Raises:
-        CheckpointError: It is damaged or foreign.
+        CheckpointError: The pilot is damaged or foreign.
     """
     try:
         if any(not value.is_floating_point() for value in parts.values()):
-            raise TypeError("its numbers are no floats")
+            raise TypeError("its tensors are not floating-point")
         pilot = Pilot.of(parts, numbers)
         pilot.moments.check_event(torch.empty(0, *event_shape))
     except (LookupError, RuntimeError, TypeError, ValueError) as error:

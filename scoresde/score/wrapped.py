@@ -1,4 +1,4 @@
-r"""Scores made of other scores."""
+r"""Define the base class of scores that are made of other scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Wrapped"]
 
 
 class Wrapped:
-    r"""Base of every score that is made of another: a subclass is one formula.
+    r"""Define a score as a formula of another score: the base class of guidance and the like.
 
     It has the facts of the score inside; a subclass that changes one of them overrides `facts` with
     `dataclasses.replace(super().facts, ...)`.
@@ -26,10 +26,10 @@ class Wrapped:
 
     Attributes:
         score: The score inside.
-        others: The further ones.
+        others: The further scores.
 
     Raises:
-        InvalidTypeError: One of them cannot be called.
+        InvalidTypeError: A score cannot be called.
 
     Examples:
         >>> class Tempered(Wrapped):
@@ -51,21 +51,21 @@ class Wrapped:
         return f"{type(self).__name__}({', '.join(map(brief, (self.score, *self.others)))})"
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """Return the score `(B, *)`; a subclass says which."""
+        """Return the score `(B, *)`; the formula of a subclass goes here."""
         return self.ask(self.score, x, t, condition)
 
     @property
     def facts(self) -> Facts:
-        """Return what is known of this score: what the one inside knows."""
+        """Return the facts of the score inside."""
         return facts(self.score)
 
     @staticmethod
     def ask(
         score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Return the value of a score `(B, *)`, which is given the conditions that it takes.
+        """Return the value `(B, *)` of a score, called with those conditions that it takes.
 
         Raises:
-            InvalidTypeError, ShapeError: It is no tensor like `x`: nothing is broadcast.
+            InvalidTypeError, ShapeError: The value is no tensor of the shape of `x`.
         """
         return check_output("score", ask(score, x, t, condition), x)

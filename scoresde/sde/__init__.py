@@ -1,4 +1,4 @@
-"""Stochastic differential equations: perturbation kernels, ladders, and their reversal."""
+"""Define stochastic differential equations: perturbation kernels, ladders, and their reversal."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,13 +22,13 @@ SDES: Mapping[str, type[SDE]] = MappingProxyType(
         )
     }
 )  # fmt: skip
-"""The SDEs by name, as files of models, the command line and the tests know them."""
+"""The SDEs by name: in files of models, on the command line and in the tests."""
 
 LAWS: Mapping[str, TimeLaw] = MappingProxyType(
     {"uniform": Uniform(), "lognormal": LogNormal(), "importance": Importance()}
 )
-"""Laws of the training times by name; `dataclasses.replace` gives them other parameters, and
-`Stratified` spreads any of them over a batch."""
+"""Laws of the training times by name; `dataclasses.replace` changes their parameters, and
+`Stratified` spreads the times of any of them over a batch."""
 
 __all__ = [
     "EDMSDE",

@@ -1,10 +1,10 @@
-r"""The comparison of an SDE's closed forms with what follows from its $\alpha$ and $\sigma$.
+r"""Compare an SDE's closed forms with what follows from its $\alpha$ and $\sigma$.
 
-A subclass may override what follows from the two, `METHODS`, for speed. Samplers use now one of
-them and now another, so a subclass that changes `alpha` alone and inherits the others would give
-wrong samples without an error. When an SDE is made, every overridden method is therefore compared
-with the derived one at seven times between `eps` and `T`. The prior that knows no moments is the
-one thing that may be another: that of data with some variance, such as 1 of a VP SDE.
+A subclass may override the derived `METHODS` for speed. Each sampler uses some of them, so a
+subclass that changes `alpha` alone and inherits closed forms would give wrong samples without an
+error. When an SDE is made, every overridden method is therefore compared with the derived one at
+seven times between `eps` and `T`. Only the prior without moments may differ: it may be that of data
+with some variance, such as 1 for a VP SDE.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ METHODS = (
 )  # fmt: skip
 """The methods of an SDE that follow from `alpha` and `sigma`."""
 _OTHERS = ("prior_std", "prior", "times")
-# The largest variance of data that a prior of its own may stand for.
-_SPREAD = 1e4
+# The largest variance of data that an overridden prior may assume.
+_LARGEST_VARIANCE = 1e4
 # Shares of [eps, T], denser near eps; irrational, so that none is a level, where a table has kinks.
 _SHARES = ((torch.arange(7, dtype=torch.float64) + 0.5**0.5) / 7) ** 3
-_TIGHT = 1e-6
+_TOLERANCE = 1e-6
 
 
 def check_closed_forms(sde: SDE, base: type[Any]) -> None:
@@ -89,7 +89,7 @@ def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, T
 
 
 class _Comparison:
-    """Compare the methods of an SDE with the derived ones, each by its own name."""
+    """Compare each method of an SDE with the derived one, in the method of that name here."""
 
     def __init__(self, sde: SDE, base: type[Any]) -> None:
         self.sde, self.base = sde, base
@@ -98,7 +98,7 @@ class _Comparison:
         self.alpha2 = self.shaped("alpha", sde.alpha(self.t)) ** 2
 
     def check_kernel(self) -> None:
-        """Raise unless both scales are sound, and the signal-to-noise ratio never rises."""
+        """Raise unless alpha and sigma are finite and at least 0 and their ratio never rises."""
         for name in ("alpha", "sigma"):
             value = getattr(self.sde, name)(self.t)
             if (bad := ~((value >= 0) & (value**2).isfinite())).any():
@@ -107,8 +107,8 @@ class _Comparison:
                     f"{name} of {type(self.sde).__name__} must be positive, with a square that is "
                     f"finite, but is {float(value[i]):.6g} at t = {float(self.t[i]):.6g}"
                 )
-        # nan where there is no noise at two times
-        rises = self.known_log_snr.diff() > _TIGHT + self.rounding[1:] + self.rounding[:-1]
+        # NaN, and so no rise, between two times without noise
+        rises = self.known_log_snr.diff() > _TOLERANCE + self.rounding[1:] + self.rounding[:-1]
         if rises.any():
             t = float(self.t[1:][rises][0])
             raise InvalidValueError(self.sde._not_a_diffusion(t))
@@ -125,10 +125,10 @@ class _Comparison:
 
     @cached_property
     def derivatives(self) -> tuple[Tensor, Tensor] | None:
-        r"""Return the derived $f$ and $g^2$, or None where autograd cannot tell."""
+        r"""Return the derived $f$ and $g^2$, or None where autograd cannot differentiate."""
         try:
             known: tuple[Tensor, Tensor] = self.base.coefficients(self.sde, self.t)
-        except (RuntimeError, InvalidValueError):  # of torch, about an array; or our own
+        except (RuntimeError, InvalidValueError):
             return None
         return known
 
@@ -155,14 +155,14 @@ class _Comparison:
     def log_snr(self) -> None:
         """Compare the log-SNR with that of alpha and sigma."""
         own = self.sde.log_snr(self.t)
-        self.compare("log_snr", "log_snr(t)", own, self.known_log_snr, _TIGHT)
+        self.compare("log_snr", "log_snr(t)", own, self.known_log_snr, _TOLERANCE)
 
     def time(self) -> None:
         """Compare the time of each log-SNR with the time that has it."""
         own = self.shaped("time", self.sde.time(self.known_log_snr))
         # where the log-SNR hardly falls, many times have it
         again = 2 * (self.sde.alpha(own).log() - self.sde.sigma(own).log())
-        near = _TIGHT * self.known_log_snr.abs().clamp(min=1) + self.rounding
+        near = _TOLERANCE * self.known_log_snr.abs().clamp(min=1) + self.rounding
         vague = (again - self.known_log_snr).abs() <= near
         known = self.t.where(~vague & self.known_log_snr.isfinite(), math.nan)
         self.compare("time", "time(log_snr(t))", own, known, 0.0)
@@ -178,7 +178,7 @@ class _Comparison:
         self.compare("transition", "v", v, known_v, rounding)
 
     def at(self) -> None:
-        """Compare what multiplies a state with alpha and sigma."""
+        """Compare the two factors that `at` returns with alpha and sigma."""
         own = two_of_shape(self.sde, "at", self.sde.at(self.t, torch.ones_like(self.t)), self.t)
         self.compare("at", "alpha", own[0], self.alpha2.sqrt(), 0.0)
         self.compare("at", "sigma", own[1], self.variance.sqrt(), 0.0)
@@ -197,20 +197,23 @@ class _Comparison:
         self.compare("perturb", "x0 = 2 with noise 3", self.sde.perturb(x, self.t, z), known, 0.0)
 
     def prior_std(self) -> None:
-        r"""Raise unless some data of a variance from 0 to 1e4 have the prior's one at T."""
+        """Raise unless data with a variance from 0 to 1e4 have the std `prior_std` at T."""
         alpha2, variance = self._at_end()
         own = float(self.sde.prior_std) ** 2
-        least, most = variance * (1 - _TIGHT), variance * (1 + _TIGHT) + _SPREAD * alpha2
+        least, most = (
+            variance * (1 - _TOLERANCE),
+            variance * (1 + _TOLERANCE) + _LARGEST_VARIANCE * alpha2,
+        )
         if not least <= own <= most:
             raise InvalidValueError(
-                f"prior_std of {type(self.sde).__name__} is that of no data: it is "
+                f"prior_std of {type(self.sde).__name__} is not the std of any data at T: it is "
                 f"{own**0.5:.6g} where sigma(T) = {variance**0.5:.6g} and alpha(T) = "
                 f"{alpha2**0.5:.3g}; leave it out, or let it be sqrt(alpha(T)^2 v + sigma(T)^2) "
                 "for data of variance v"
             )
 
     def prior(self) -> None:
-        """Compare the prior without moments with its fields, and with moments with alpha, sigma."""
+        """Compare `prior()` with prior_mean and prior_std, `prior(moments)` with alpha, sigma."""
         alpha2, variance = self._at_end()
         for moments, mean, var in (
             (None, float(self.sde.prior_mean), float(self.sde.prior_std) ** 2),
@@ -222,7 +225,7 @@ class _Comparison:
                     f"prior of {type(self.sde).__name__} must return Moments, got {quoted(own)}"
                 )
             gap = abs(float(own.mean) - mean), abs(own.mean_variance() - var)
-            if not max(gap) <= _TIGHT * max(1.0, var):
+            if not max(gap) <= _TOLERANCE * max(1.0, var):
                 raise InvalidValueError(
                     f"prior of {type(self.sde).__name__} disagrees with its alpha and sigma: for "
                     f"moments={moments} it is {own}, they give the mean {mean:.8g} and the "
@@ -230,7 +233,7 @@ class _Comparison:
                 )
 
     def times(self) -> None:
-        """Raise unless a grid of four steps, or of the levels, goes down from T to eps."""
+        """Raise unless the grid of four steps, or of all levels, falls from T to eps."""
         sde, steps = self.sde, 4 if self.sde.levels is None else self.sde.levels - 1
         grid: Any = sde.times(steps)
         name = f"times of {type(sde).__name__}"
@@ -258,10 +261,10 @@ class _Comparison:
     def compare(
         self, name: str, what: str, own: Tensor, known: Tensor, rounding: Tensor | float
     ) -> None:
-        """Raise unless a method's values are the derived ones, where those are finite and sure."""
+        """Raise unless a method's values equal the derived ones, where those have 3 digits."""
         gap = (self.shaped(name, own) - known).abs()
         judged = known.isfinite() & (self.rounding < 1e-3)
-        bad = judged & ~(gap <= (_TIGHT + self.rounding) * known.abs() + rounding)
+        bad = judged & ~(gap <= (_TOLERANCE + self.rounding) * known.abs() + rounding)
         if bad.any():
             i = int(bad.nonzero()[0])
             raise InvalidValueError(

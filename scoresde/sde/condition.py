@@ -1,4 +1,4 @@
-"""Conditions: what a score takes beside state and time, by name, one row for each sample."""
+"""Declare and check conditions: what a score takes besides state and time, a row for a sample."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["Classes", "Condition", "Field"]
 class Classes:
     """Declare a condition that is an integer label.
 
-    Two declarations are equal if they have as many classes: names do not change what a score takes.
+    Two declarations are equal if `n` is: a score takes the labels, and not their names.
 
     Args:
         n: The number of classes: labels are 0 to n - 1, and -1 where one is missing.
-        names: What the classes are called, in the order of their numbers; empty where nobody said.
+        names: The names of the classes, in the order of their numbers; empty if they have none.
 
     Examples:
         >>> Classes(10).check("label", torch.tensor([3, -1]))  # no error
@@ -47,14 +47,14 @@ class Classes:
         check_fields(self)
         if self.names and not len(set(self.names)) == len(self.names) == self.n:
             raise InvalidValueError(
-                f"{self.n} classes have as many names, each another one; got {quoted(self.names)}"
+                f"{self.n} classes need {self.n} different names or none, got {quoted(self.names)}"
             )
 
     def __repr__(self) -> str:
         return f"Classes(n={self.n}{f', names={self.names}' if self.names else ''})"
 
     def numbers(self, name: str, given: Any) -> Any:
-        """Return the labels of classes that are given by their names; all else as it is.
+        """Return the labels of classes that are given by name, and anything else unchanged.
 
         Args:
             name: The name of the condition, for errors.
@@ -75,7 +75,7 @@ class Classes:
         if not self.names:
             raise InvalidValueError(
                 f"the classes of the condition {name!r} have no names here, got {given[:100]!r}; "
-                f"give the number of one, 0 to {self.n - 1}"
+                f"give a class's number, 0 to {self.n - 1}"
             )
         if given not in self.names:
             raise UnknownNameError.of("class", given, self.names)
@@ -83,11 +83,11 @@ class Classes:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape of one label, a number."""
+        """Return (), the shape of one label."""
         return ()
 
     def missing(self, value: Tensor) -> Tensor:
-        """Return which labels of `(B,)` are missing."""
+        """Return a mask `(B,)` of the missing labels."""
         return value < 0
 
     def check(self, name: str, value: Tensor) -> None:
@@ -98,7 +98,7 @@ class Classes:
             )
         if not value.numel():
             return
-        low, high = (int(end) for end in value.long().aminmax())  # torch orders no uint64
+        low, high = (int(end) for end in value.long().aminmax())  # not implemented for uint64
         if not (-1 <= low and high < self.n):
             raise InvalidValueError(
                 f"condition {name!r} takes labels from 0 to {self.n - 1}, or -1 where one is "
@@ -113,8 +113,8 @@ class Field:
     Two declarations are equal if their shapes are.
 
     Args:
-        shape: The shape of one sample's, without the batch: `(8,)` a vector, `(3, 64, 64)` a field.
-        names: What the entries of a vector are called; empty where nobody said.
+        shape: The shape for one sample, without the batch: `(8,)` a vector, `(3, 64, 64)` a field.
+        names: The names of a vector's entries; empty if they have none.
 
     Examples:
         >>> Field((8,)).check("text", torch.zeros(2, 8))  # no error
@@ -129,19 +129,19 @@ class Field:
             raise InvalidValueError(f"the sides of a field are at least 1, got {self.shape}")
         if self.names and not (len(self.names),) == self.shape:
             raise InvalidValueError(
-                f"names are of the entries of a vector, and {quoted(self.names)} are none of a "
-                f"field of shape {self.shape}"
+                f"names= takes one name for each entry of a vector, got {quoted(self.names)} for "
+                f"a field of shape {self.shape}"
             )
 
     def __repr__(self) -> str:
         return f"Field(shape={self.shape}{f', names={self.names}' if self.names else ''})"
 
     def missing(self, value: Tensor) -> Tensor:
-        """Return which rows of `(B, *)` are missing as a whole, `(B,)`."""
+        """Return a mask `(B,)` of the rows of `(B, *)` that are NaN as a whole."""
         return value.isnan().reshape(len(value), math.prod(self.shape)).all(1)
 
     def check(self, name: str, value: Tensor) -> None:
-        """Raise unless `value` holds floating point numbers, none of which is infinite."""
+        """Raise unless `value` holds floating-point numbers, and none is infinite."""
         if not value.is_floating_point():
             raise InvalidTypeError(
                 f"condition {name!r} takes floating point numbers, got {value.dtype}; "
@@ -180,21 +180,21 @@ class Condition(Mapping[str, Tensor]):
         declared: Mapping[str, Classes | Field] | None = None,
         device: torch.device | None = None,
     ) -> Condition | None:
-        """Return the conditions of n samples, checked; None where there are none.
+        """Return the checked conditions of n samples, or None if there are none.
 
         Args:
             values: By name a tensor with n rows, or one row or number for all samples; a
                 `Condition` is checked like any other mapping. A label may be the name of a class.
             n: The number of samples.
-            declared: The names that the score takes, with their kinds; None where nobody knows.
-            device: Where the tensors are moved after the check.
+            declared: The names that the score takes, with their kinds; None if unknown.
+            device: The device to which the tensors are moved after the check.
 
         Raises:
-            InvalidTypeError: It is no mapping, or a value is not dense or of another type than
-                declared.
-            InvalidValueError: A label is of no class.
-            UnknownNameError: The score takes no condition of a name, or has no class of one.
-            NonFiniteError: A tensor holds an infinity; NaN is what is missing.
+            InvalidTypeError: `values` is no mapping, or a value is not dense or of another type
+                than declared.
+            InvalidValueError: A label lies outside the range of the classes.
+            UnknownNameError: The score takes no condition, or has no class, of that name.
+            NonFiniteError: A tensor holds an infinity; NaN marks a missing value.
             ShapeError: A value has neither n rows nor one.
         """
         if values is None:
@@ -220,7 +220,7 @@ class Condition(Mapping[str, Tensor]):
             check_dense(f"condition {name!r}", value)
             if kind is not None:
                 kind.check(name, value)
-            # no view of the user's, who may go on to change it
+            # a copy, since the user may change the tensor later
             rows[name] = _rows(name, value.clone(), n, kind).to(device)
         return cls(rows) if rows else None
 
@@ -238,31 +238,31 @@ class Condition(Mapping[str, Tensor]):
         return f"Condition({shapes})"
 
     def rows(self, index: slice | Sequence[int] | Tensor) -> Condition:
-        """Return the conditions of some of the samples."""
+        """Return the conditions of the samples at these indices."""
         return Condition({name: value[index] for name, value in self.items()})
 
     def to(self, device: torch.device) -> Condition:
-        """Return the conditions on another device."""
+        """Return the conditions, moved to a device."""
         return Condition({name: value.to(device) for name, value in self.items()})
 
     def only(self, names: Mapping[str, object] | None) -> Condition | None:
-        """Return the conditions of these names, None where none is left; None keeps all."""
+        """Return the conditions of these names, or None if none is left; `names=None` keeps all."""
         kept = {k: v for k, v in self.items() if names is None or k in names}
         return Condition(kept) if kept else None
 
     def without(self, *names: str) -> Condition | None:
-        """Return the conditions of all other names, None where none is left.
+        """Return the conditions of all other names, or None if none is left.
 
-        A wrapper that consumes a condition hands on the others.
+        For a wrapper that uses some conditions itself and passes the others on.
         """
         kept = {name: value for name, value in self.items() if name not in names}
         return Condition(kept) if kept else None
 
 
 def _rows(name: str, value: Tensor, n: int, kind: Classes | Field | None) -> Tensor:
-    """Return the value with one row for each of n samples."""
+    """Return the value expanded to `(n, *)`, one row for each of n samples."""
     event = tuple(value.shape[1:]) if kind is None else kind.shape
-    if event == (1,) and value.ndim < 2:  # numbers are vectors of one entry, as data have them
+    if event == (1,) and value.ndim < 2:  # numbers are vectors of one entry, as in Data
         value = value.reshape(-1, 1)
     if tuple(value.shape) in {(), event} and (kind is not None or value.ndim == 0):
         value = value[None]

@@ -1,4 +1,4 @@
-r"""Coordinates of the noise level, each a function of time that no schedule can tell apart.
+r"""Compute coordinates of the noise level, which compare different schedules.
 
 All are functions of the ratio of noise to signal $\rho_t = \sigma_t / \alpha_t$, on which alone the
 difficulty of denoising depends (Kingma et al. 2021, arXiv:2107.00630):
@@ -7,11 +7,11 @@ difficulty of denoising depends (Kingma et al. 2021, arXiv:2107.00630):
 | --- | --- | --- |
 | `ratio` | $\rho = \sigma / \alpha$ | Karras's grid, the flow's samplers |
 | `SDE.log_snr` | $\lambda = -2 \log\rho$ | the transition, the inverse `SDE.time` |
-| `level` | $\ell = \lambda / 2 = -\log\rho$ | exponential multistep methods, the pilot |
-| `network_level` | $c = \tfrac14 \log\rho$ | the input of networks |
+| `half_log_snr` | $\ell = \lambda / 2 = -\log\rho$ | exponential multistep methods, the pilot |
+| `c_noise` | $c = \tfrac14 \log\rho$ | the input of networks |
 | `angle` | $\varphi = \arctan\rho$ | adaptive solvers, likelihoods |
 
-and with the angle goes the `scale` $\sqrt{\alpha^2 + \sigma^2}$ of the state.
+The angle is used together with the `scale` $\sqrt{\alpha^2 + \sigma^2}$ of the state.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 __all__ = [
     "REACH",
     "angle",
-    "level",
-    "level_range",
-    "network_level",
+    "c_noise",
+    "half_log_snr",
+    "half_log_snr_range",
     "ratio",
     "scale",
     "time_of_angle",
-    "time_of_level",
+    "time_of_half_log_snr",
 ]
 
 REACH = 16.0
-"""The largest distance of a level from the first that is told apart; no noise is infinitely far."""
+"""The largest range of half log-SNR that grids cover; without noise it would be infinite."""
 
 
 def ratio(sde: SDE, t: Tensor) -> Tensor:
@@ -45,34 +45,37 @@ def ratio(sde: SDE, t: Tensor) -> Tensor:
     return sde.sigma(t) / sde.alpha(t)
 
 
-def level(sde: SDE, t: Tensor) -> Tensor:
+def half_log_snr(sde: SDE, t: Tensor) -> Tensor:
     r"""Return $\ell_t = \log(\alpha_t / \sigma_t)$, decreasing in `t`, of its shape."""
     return sde.log_snr(t) / 2
 
 
-def network_level(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $c_t = \tfrac14 \log(\sigma_t / \alpha_t)$, what networks are told, like `t`."""
+def c_noise(sde: SDE, t: Tensor) -> Tensor:
+    r"""Return $c_t = \tfrac14 \log(\sigma_t / \alpha_t)$, the noise input of networks, like `t`.
+
+    Karras et al. (2022), table 1, arXiv:2206.00364, whose $\alpha$ is 1.
+    """
     return sde.log_snr(t) / -8
 
 
-def level_range(sde: SDE) -> Tensor:
-    r"""Return the levels $\ell$ at T and eps, `(2,)`.
+def half_log_snr_range(sde: SDE) -> Tensor:
+    r"""Return $\ell$ at T and eps, `(2,)`.
 
     The last is at most `REACH` from the first, or from -REACH / 2 where that is larger.
     """
-    ends = level(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-    # pure noise far before the data are seen at all would else use up the reach
+    ends = half_log_snr(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64))
+    # else noise much larger than the data would use up the range
     return torch.minimum(ends, ends[0].clamp(min=-REACH / 2) + REACH)
 
 
-def time_of_level(sde: SDE, levels: Tensor) -> Tensor:
-    """Return the times of `levels`, of any shape: the inverse of `level`."""
-    return sde.time(2 * levels)
+def time_of_half_log_snr(sde: SDE, ell: Tensor) -> Tensor:
+    r"""Return the times at which $\ell_t$ is `ell`, of any shape: the inverse of `half_log_snr`."""
+    return sde.time(2 * ell)
 
 
 def angle(sde: SDE, t: Tensor) -> Tensor:
     r"""Return $\varphi_t = \arctan(\sigma_t / \alpha_t)$ in $(0, \pi/2)$, increasing, like `t`."""
-    return torch.atan(torch.exp(-level(sde, t)))
+    return torch.atan(torch.exp(-half_log_snr(sde, t)))
 
 
 def time_of_angle(sde: SDE, phi: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-r"""SDEs given by their drift and diffusion, whose kernel is computed by quadrature.
+r"""Compute the kernel of an SDE from its drift and diffusion, by quadrature.
 
 With $F_t = \int_0^t f$ the kernel of $dx = f(t) x\,dt + g(t)\,dw$ is
 
@@ -6,10 +6,10 @@ $$ \alpha_t = e^{F_t}, \qquad
    \sigma_t^2 = \alpha_t^2 \Big(\sigma_0^2 + \int_0^t \frac{g^2}{\alpha^2}\Big)
               = e^{2 F_t} \sigma_0^2 + \int_0^t g_s^2\, e^{2 (F_t - F_s)}\,ds. $$
 
-$[0, T]$ is cut into panels, dyadically towards both ends, and every panel is halved whose integral
-differs from the sum of those of its parts. The weights of Gauss and Legendre are positive, so that
-$\sigma^2$ is a sum of positive terms and has all its digits where it is small; the last form cannot
-overflow.
+$[0, T]$ is cut into panels, dyadically towards both ends, and every panel whose integral differs
+from the sum of those of its two parts is halved. The weights of Gauss-Legendre quadrature are
+positive, so $\sigma^2$ is a sum of positive terms and keeps its relative precision where it is
+small; the last form cannot overflow.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from scoresde.sde.process import SDE
 
 __all__ = ["ItoSDE"]
 
-_GRADED = 24  # times that [0, T] is halved towards each end before any error is known
+_GRADED = 24  # halvings of [0, T] towards each end with which the refinement starts
 _DEEPEST = 2.0**-1000  # the smallest panel at 0, as a share of T; elsewhere float64 sets it
-_MOST = 4096  # panels in all
-_SURE = 1e-12  # the error of a panel, absolute in log alpha and relative in sigma^2
+_MAX_PANELS = 4096
+_TOLERANCE = 1e-12  # the error of a panel, absolute in log alpha and relative in sigma^2
 _HALVES = 0.5 ** torch.arange(1, 25, dtype=torch.float64)
-_ROWS = 4096  # times computed at once, for the sake of memory
+_ROWS = 4096  # times computed at once, to bound memory
 
 
 def _running_integrals() -> Tensor:
@@ -53,14 +53,14 @@ class _Kernel(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, sde: ItoSDE) -> tuple[Tensor, Tensor]:
-        """Compute both by quadrature, of the shape of `t` in float64."""
+        r"""Compute $F_t$ and $\sigma_t^2$ by quadrature, of the shape of `t` in float64."""
         ctx.save_for_backward(t)
         ctx.sde = sde
         return sde._by_panels(t)
 
     @staticmethod
     def backward(ctx: Any, by_f: Tensor, by_variance: Tensor) -> tuple[Tensor, None]:
-        """Apply the coefficients, which autograd can differentiate again if it can them."""
+        """Multiply by the derivatives; a second derivative needs differentiable coefficients."""
         (t,) = ctx.saved_tensors
         f, g2 = ctx.sde.coefficients(t)
         _, variance = _Kernel.apply(t, ctx.sde)
@@ -112,7 +112,7 @@ class ItoSDE(SDE):
         return self._kernel(t)[0].exp().to(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        r"""Return $\sigma_t$, the root of its variance."""
+        r"""Return $\sigma_t$, the square root of the kernel's variance."""
         return self._kernel(t)[1].sqrt().to(t)
 
     def log_snr(self, t: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class ItoSDE(SDE):
         return log_alpha, variance
 
     def _by_panels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return $F_t$ and $\sigma_t^2$ by the panel in which each time lies."""
+        r"""Return $F_t$ and $\sigma_t^2$ from the start of the panel in which each time lies."""
         edges, log_alpha, variance = self._panels
         parts = []
         for time in torch.split(t.flatten(), _ROWS):
@@ -142,7 +142,7 @@ class ItoSDE(SDE):
         nodes, weights = gauss_legendre(start[:, None], end[:, None])
         f, g2 = self._checked_coefficients(nodes)
         rise = (f * weights).sum(1)
-        # a product of matrices would round a row by how many there are
+        # a matrix product would round a row differently for another number of rows
         before = (end - start)[:, None] * (f[:, None, :] * _RUNNING).sum(2)
         return rise, (g2 * torch.exp(2 * (rise[:, None] - before)) * weights).sum(1)
 
@@ -162,7 +162,7 @@ class ItoSDE(SDE):
                 if not wrong.any():
                     return edges, log_alpha, variance
                 new = (edges[:-1] + edges[1:])[wrong] / 2
-                if wrong[0]:  # towards 0 at once, as far as it may have to be
+                if wrong[0]:  # refine towards 0 by many halvings at once
                     new = torch.cat([new, edges[1] * _HALVES[1:20]])
                 edges = torch.cat([edges, new]).sort().values
 
@@ -173,7 +173,7 @@ class ItoSDE(SDE):
             InvalidValueError: One of those is too small to be halved, or g squared is negative.
         """
         start, end = edges[:-1], edges[1:]
-        # no middle: a rule is symmetric about it, and would integrate a jump there exactly
+        # not at the middle, about which the rule is symmetric: a jump there would go unseen
         cut = torch.lerp(start, end, 2**0.5 - 1)
         self._check_sign(start, end)
         rise, added = self._integrals(start, end)
@@ -184,31 +184,31 @@ class ItoSDE(SDE):
         for gain, more in zip(torch.exp(2 * rise).tolist(), added.tolist(), strict=True):
             variances.append(variances[-1] * gain + more)
         variance = edges.new_tensor(variances)
-        # before eps the kernel is needed as far as the one at eps depends on it
+        # before eps an error counts as much as it changes the kernel at eps
         near = max(self.eps, 1e-6 * self.T)
         i = min(int(torch.searchsorted(edges, near)), len(edges) - 1)
         at_eps = variance[i] * torch.exp(2 * (log_alpha - log_alpha[i]))
         scale = torch.where(edges < near, at_eps, variance)[1:]
-        steady = (rise1 + rise2 - rise).abs() <= _SURE * rise.abs().clamp(min=1)
-        sure = (added1 * torch.exp(2 * rise2) + added2 - added).abs() <= _SURE * scale
-        # a jump just behind an edge stands before the first node of its panel and of its part
+        f_exact = (rise1 + rise2 - rise).abs() <= _TOLERANCE * rise.abs().clamp(min=1)
+        g_exact = (added1 * torch.exp(2 * rise2) + added2 - added).abs() <= _TOLERANCE * scale
+        # a jump just after an edge lies before the first node of its panel and of its part
         across, _ = self._integrals(cut[:-1], cut[1:])
-        torn = (rise2[:-1] + rise1[1:] - across).abs() > _SURE * across.abs().clamp(min=1)
-        steady[:-1] &= ~torn
-        steady[1:] &= ~torn
-        wrong = ~(steady & sure)
-        lost = wrong & ~(rise.isfinite() & added.isfinite())
-        lost |= wrong & ((cut <= start) | (cut >= end) | (end < _DEEPEST * self.T))
-        if len(edges) > _MOST:
-            lost |= wrong & ((end - start) == (end - start)[wrong].min())
-        if lost.any():
-            i = int(lost.nonzero()[0])
+        jump = (rise2[:-1] + rise1[1:] - across).abs() > _TOLERANCE * across.abs().clamp(min=1)
+        f_exact[:-1] &= ~jump
+        f_exact[1:] &= ~jump
+        wrong = ~(f_exact & g_exact)
+        failed = wrong & ~(rise.isfinite() & added.isfinite())
+        failed |= wrong & ((cut <= start) | (cut >= end) | (end < _DEEPEST * self.T))
+        if len(edges) > _MAX_PANELS:
+            failed |= wrong & ((end - start) == (end - start)[wrong].min())
+        if failed.any():
+            i = int(failed.nonzero()[0])
             where = 0.0 if i == 0 else self.T if i == len(rise) - 1 else float(cut[i])
-            what = "f" if (wrong & ~steady).any() else "g^2 / alpha^2"
+            what = "f" if (wrong & ~f_exact).any() else "g^2 / alpha^2"
             raise InvalidValueError(
                 f"{what} of {type(self).__name__} cannot be "
-                f"integrated at t = {where:.6g}: it is infinite there, or no smooth function in "
-                "float64; correct coefficients, or let the SDE end earlier"
+                f"integrated at t = {where:.6g}: it is infinite there, or not smooth in float64; "
+                "correct coefficients, or choose a smaller T"
             )
         return log_alpha, variance, wrong
 

@@ -1,4 +1,4 @@
-r"""Gaussian perturbation kernels, and the process that they belong to.
+r"""Derive an SDE from its Gaussian perturbation kernel.
 
 $$ p(x_t \mid x_0) = \mathcal N(\alpha_t x_0, \sigma_t^2 I), \qquad dx = f(t) x\,dt + g(t)\,dw $$
 
@@ -26,7 +26,7 @@ __all__ = ["Kernel"]
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(abc.ABC):
-    r"""Derive the process from `alpha` and `sigma`: the part of an `SDE` that needs no more.
+    r"""Derive drift, diffusion and transitions from `alpha` and `sigma`: the base of `SDE`.
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -61,11 +61,11 @@ class Kernel(abc.ABC):
 
         Raises:
             InvalidTypeError: `t` is no number and no tensor.
-            InvalidValueError: A time lies outside.
+            InvalidValueError: A time lies outside [0, T].
         """
-        # dtype is given at once, since a Python float alone would become a float32
+        # with dtype, since torch makes a Python float a float32
         t = as_numbers("a time", t, dtype=torch.float64, device="cpu")
-        last = self.T * (1 + 1e-6)  # a time that was rounded to float32 may stand just above T
+        last = self.T * (1 + 1e-6)  # a time rounded to float32 may lie just above T
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
             outside = _first(t, ~((t >= 0) & (t <= last)))
             raise InvalidValueError(f"time must lie in [0, {self.T}], got {outside}")
@@ -117,7 +117,7 @@ class Kernel(abc.ABC):
             )
         same = s == t
         rise = (self.log_snr(t) - self.log_snr(s)).masked_fill(same, 0.0)
-        # rounding may lift the ratio between two neighbouring times, a schedule may not
+        # rounding alone may raise the ratio this much between two close times
         if not (rise <= 1e-9).all():
             raise InvalidValueError(self._not_a_diffusion(_first(t, ~(rise <= 1e-9))))
         a = self.alpha(t) / self.alpha(s)
@@ -127,8 +127,8 @@ class Kernel(abc.ABC):
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return $f = \frac{d}{dt}\log\alpha$ and $g^2 = \frac{d\sigma^2}{dt} - 2 f\sigma^2$.
 
-        Any shape in, the same shape out. By autograd here; override it with closed forms where
-        they are known, and where `alpha` or `sigma` is no function of torch's.
+        Any shape in, the same shape out. Computed by autograd here; override it with closed forms
+        where they are known, and where torch cannot differentiate `alpha` or `sigma`.
 
         Raises:
             InvalidValueError: Autograd cannot differentiate `alpha` or `sigma`.
@@ -158,7 +158,7 @@ class Kernel(abc.ABC):
     def time(self, log_snr: Tensor) -> Tensor:
         r"""Return the time at which $\lambda_t$ has this value: the inverse of `log_snr`.
 
-        By bisection here.
+        Computed by bisection here.
         """
         target = log_snr.to(torch.float64)
         low, high = torch.zeros_like(target), torch.full_like(target, self.T)
@@ -169,7 +169,7 @@ class Kernel(abc.ABC):
         return (low + high) / 2
 
     def _traced(self, name: str, u: Tensor) -> Tensor:
-        """Return alpha or sigma with its graph, in which a constant has the derivative 0."""
+        """Return alpha or sigma at `u` with its autograd graph; a constant has the derivative 0."""
         value: Tensor = getattr(self, name)(u)
         if not value.requires_grad:
             first, last = getattr(self, name)(u.new_tensor([self.eps, self.T]))
@@ -182,7 +182,7 @@ class Kernel(abc.ABC):
         return value + 0 * u
 
     def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Return f and the square of g at checked times, where both are those of a process."""
+        """Return f and the square of g at checked times; raise unless finite, and g^2 >= 0."""
         t = self.as_time(t)
         f, g2 = self.coefficients(t)
         if (bad := ~(f.isfinite() & g2.isfinite())).any():
@@ -197,7 +197,7 @@ class Kernel(abc.ABC):
     def _not_a_diffusion(self, t: float) -> str:
         return (
             f"the signal-to-noise ratio alpha / sigma of {type(self).__name__} must fall in time, "
-            f"but does not at t = {t}: no process has this kernel; correct alpha or sigma"
+            f"but rises at t = {t}: no diffusion has this kernel; correct alpha or sigma"
         )
 
 

@@ -1,7 +1,7 @@
-r"""Discrete ladders of noise levels, as SDEs that are restricted to their levels.
+r"""Define ladders of noise levels, as SDEs that are restricted to their levels.
 
-A ladder with levels at $t_i = i T / (L - 1)$ interpolates its table between them, linearly in the
-logarithm of the noise, so that everything which an SDE can do a ladder can do too.
+A ladder has its levels at $t_i = i T / (L - 1)$ and interpolates its table linearly in the
+log signal-to-noise ratio between them, so that it has every method of an SDE.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class _Table(SDE):
 
     @cached_property
     def _table(self) -> NDArray[np.float64]:
-        # an array, since a tensor made in inference mode would stay one of it
+        # as an array, since a tensor made in inference mode could not enter autograd later
         return self._knots().numpy()
 
     def _set_levels(self, name: str) -> None:
-        """Make the field of that name a tuple of floats, one for each level."""
+        """Convert the field `name` to a tuple of floats, one for each level, and set `levels`."""
         given = getattr(self, name)
         try:
             if isinstance(given, str) or any(
                 isinstance(value, (str, bytes, bool)) for value in given
             ):
-                raise TypeError("a word or a truth value")
+                raise TypeError("a string or a bool")
             values = tuple(float(value) for value in given)
         except (TypeError, ValueError) as error:
             raise InvalidTypeError(f"{name} must be numbers, got {quoted(given)}") from error
@@ -74,7 +74,7 @@ class _Table(SDE):
         return knots[i] + (position - i) * rise, rise * last / self.T
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """Return the table's value, interpolated linearly; any shape."""
+        r"""Return $\lambda_t$ of the table, interpolated linearly; any shape."""
         return self._interpolate(t)[0]
 
     def time(self, log_snr: Tensor) -> Tensor:
@@ -176,8 +176,8 @@ class BetaLadder(_Table):
         for i, beta in enumerate(self.betas):
             if not 0 < beta < 1:
                 raise InvalidValueError(
-                    f"betas must lie in (0, 1), but betas[{i}] = {beta}: at 1 a step leaves "
-                    "nothing of the data, at 0 it adds no noise; clip the table, for example to "
+                    f"betas must lie in (0, 1), but betas[{i}] = {beta}: at 1 a step removes "
+                    "all signal, at 0 it adds no noise; clip the table, for example to "
                     f"(1e-6, 0.999); got {quoted(self.betas)}"
                 )
         self._check_levels("betas")
@@ -195,7 +195,7 @@ class BetaLadder(_Table):
 
     def alpha(self, t: Tensor) -> Tensor:
         r"""Return $\alpha_t = \sqrt{\bar\alpha_t}$."""
-        # torch.sigmoid rounds an entry by its place in the vector; exp does not
+        # torch.sigmoid rounds an entry differently at another place of a vector; exp does not
         return (1 + torch.exp(-self.log_snr(t))).rsqrt()
 
     def sigma(self, t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-r"""What is known of a distribution before any sample is drawn: its mean and covariance."""
+r"""Define the mean and covariance of data, as far as they are known before sampling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_batch, held, quoted, summary
+from scoresde.checks import as_numbers, check_batch, in_dtype, quoted, summary
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.precision import full_precision
 
@@ -27,7 +27,7 @@ class Moments:
         cov: The full covariance `(D, D)` over the flattened event, in place of `var`.
 
     Raises:
-        InvalidTypeError: Something is no number.
+        InvalidTypeError: A field is no number, tensor or array of real numbers.
         InvalidValueError: Both or neither of `var` and `cov`, a negative variance, a covariance
             that is not symmetric, or a NaN or an infinity.
         ShapeError: `cov` is not a square matrix.
@@ -64,13 +64,13 @@ class Moments:
             if (self.cov - self.cov.T).abs().max() > 1e-5 * self.cov.abs().max():
                 raise InvalidValueError(f"cov must be symmetric, got {quoted(self.cov)}")
             spread = self.cov.diagonal()
-            # its axes are kept, and would be those of another one after a change in place
+            # a copy: its cached eigenvectors would be wrong after a change in place
             object.__setattr__(self, "cov", self.cov.clone())
         if (spread < 0).any():
             raise InvalidValueError(f"a variance in Moments is negative: {spread.min().item()}")
 
     def _number(self, field: str, what: str) -> Tensor:
-        """Return a field as a tensor, which lists and arrays become for good."""
+        """Return a field as a tensor; replace lists and arrays in the field by tensors."""
         value = getattr(self, field)
         number = as_numbers(what, value)
         if number.is_complex() or number.dtype == torch.bool:
@@ -80,7 +80,7 @@ class Moments:
         return number
 
     def at(self, alpha: Tensor, sigma: Tensor) -> Moments:
-        r"""Return those of $\alpha x_0 + \sigma z$, $(\alpha\mu, \alpha^2\Sigma + \sigma^2 I)$."""
+        r"""Return moments $(\alpha\mu, \alpha^2\Sigma + \sigma^2 I)$ of $\alpha x_0 + \sigma z$."""
         a, v = float(alpha), float(sigma) ** 2
         if self.cov is None:
             assert self.var is not None
@@ -90,13 +90,13 @@ class Moments:
 
     @full_precision()
     def mean_variance(self) -> float:
-        """Return the variance of one dimension, on average over the dimensions."""
+        """Return the variance, averaged over the dimensions."""
         spread = self.var if self.cov is None else self.cov.diagonal()
         return float(torch.as_tensor(spread, dtype=torch.float64).mean())
 
     @full_precision()
     def root_mean_square(self) -> float:
-        """Return the root of the mean square of one dimension, on average over the dimensions."""
+        """Return the root of the mean square, averaged over the dimensions."""
         square = torch.as_tensor(self.mean, dtype=torch.float64).square().mean()
         return math.sqrt(square + self.mean_variance())
 
@@ -105,10 +105,10 @@ class Moments:
         r"""Return $\mu + \Sigma^{1/2} z$ for standard normal `z` of shape `(B, *)`.
 
         Raises:
-            ShapeError: The moments are those of another event.
+            ShapeError: The moments belong to events of another shape.
             InvalidValueError: The covariance has a negative eigenvalue.
-            InvalidTypeError: `z` is not of floating point.
-            NonFiniteError: It holds a NaN or an infinity.
+            InvalidTypeError: `z` is not floating-point.
+            NonFiniteError: `z` holds a NaN or an infinity.
         """
         check_batch("z", z)
         self.check_event(z)
@@ -124,11 +124,11 @@ class Moments:
         r"""Return $\log \mathcal N(x; \mu, \Sigma)$, `(B,)`, for `x` of shape `(B, *)`.
 
         Raises:
-            ShapeError: The moments are those of another event.
-            InvalidValueError: The law has no density, since a variance is 0 or an eigenvalue of
+            ShapeError: The moments belong to events of another shape.
+            InvalidValueError: The Gaussian has no density: a variance is 0, or an eigenvalue of
                 the covariance is not positive.
-            InvalidTypeError: `x` is not of floating point.
-            NonFiniteError: It holds a NaN or an infinity, or its dtype does not hold a density.
+            InvalidTypeError: `x` is not floating-point.
+            NonFiniteError: `x` holds a NaN or an infinity, or the result overflows its dtype.
         """
         check_batch("x", x)
         self.check_event(x)
@@ -142,7 +142,7 @@ class Moments:
             raise InvalidValueError(f"a density needs positive variances, got {var.min().item()}")
         var = var.to(x.device)
         terms = gap**2 / var + var.log() + math.log(2 * math.pi)
-        return held("the log-density", -0.5 * terms.sum(1), x.dtype)
+        return in_dtype("the log-density", -0.5 * terms.sum(1), x.dtype)
 
     @full_precision()
     def score(self, x: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class Moments:
         assert self.cov is not None
         var: Tensor
         var, basis = torch.linalg.eigh(self.cov.double())
-        # rounding makes a zero eigenvalue slightly negative, an error in the input largely so
+        # rounding makes a zero eigenvalue slightly negative; anything larger is a wrong input
         if var[0] < -1e-5 * var[-1]:
             raise InvalidValueError(
                 f"cov must be positive semi-definite, but has the eigenvalue {float(var[0]):.3g}"
@@ -187,5 +187,5 @@ class Moments:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Return `(B, *)` as a matrix `(B, D)`, also where B is 0 or the event has no dimension."""
+    """Return `(B, *)` flattened to `(B, D)`, also for B = 0 and events of shape ()."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

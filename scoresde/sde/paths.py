@@ -1,4 +1,4 @@
-r"""The continuous SDEs of the field, each a closed-form pair $(\alpha_t, \sigma_t)$."""
+r"""Define the SDEs of the literature, each by closed forms of $\alpha_t$ and $\sigma_t$."""
 
 from __future__ import annotations
 
@@ -141,12 +141,12 @@ class VPSDE(SDE):
 
     def time(self, log_snr: Tensor) -> Tensor:
         r"""Return the inverse of `log_snr`, through $B = \log(1 + e^{-\lambda})$."""
-        # softplus and sigmoid round an entry by its place in the vector; exp and log1p do not
+        # softplus rounds an entry differently at another place of a vector; exp and log1p do not
         integral = torch.log1p(torch.exp(-log_snr.abs())) + (-log_snr).clamp(min=0)
         return self._time_of(integral)
 
     def _time_of(self, integral: Tensor) -> Tensor:
-        """Return the root of B(t) = integral, in the form that does not cancel."""
+        """Return the t with B(t) = integral, by the root without cancellation."""
         slope = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
 
@@ -156,8 +156,8 @@ class SubVPSDE(VPSDE):
     r"""Define the sub-variance-preserving SDE: $\alpha_t = e^{-B/2}$, $\sigma_t = 1 - e^{-B}$.
 
     $dx = -\tfrac12 \beta x\,dt + \sqrt{\beta (1 - e^{-2B})}\,dw$ (Song et al. 2021, eq. 34,
-    arXiv:2011.13456): the mean of VP with a variance that is its square, so never larger. Its noise
-    vanishes like $t$ where VP's does like $\sqrt t$, hence the larger `eps`.
+    arXiv:2011.13456): the mean of VP, and the square of its variance, so never larger. Near t = 0
+    its noise falls like $t$ and VP's like $\sqrt t$, hence the larger `eps`.
 
     Examples:
         >>> t = torch.tensor(0.2)
@@ -178,7 +178,7 @@ class SubVPSDE(VPSDE):
 
     def log_snr(self, t: Tensor) -> Tensor:
         r"""Return $-2 \log(2 \sinh(B / 2))$."""
-        # torch.sinh rounds an entry by its place in the vector; expm1 does not
+        # torch.sinh rounds an entry differently at another place of a vector; expm1 does not
         integral = self.beta_integral(t)
         return -integral - 2 * torch.log(-torch.expm1(-integral))
 
@@ -235,9 +235,8 @@ class CosineSDE(SDE):
 class EDMSDE(SDE):
     r"""Define the SDE of EDM: $\alpha_t = 1$, $\sigma_t = t$, so that $dx = \sqrt{2t}\,dw$.
 
-    Karras et al. (2022), table 1, arXiv:2206.00364: the times $[.002, 80]$ and their grid
-    ($\rho = 7$) are theirs and so is the law of the training times
-    ($\log\sigma \sim \mathcal N(-1.2, 1.2^2)$).
+    Karras et al. (2022), table 1, arXiv:2206.00364, with their times $[.002, 80]$, their grid
+    ($\rho = 7$) and their law of the training times ($\log\sigma \sim \mathcal N(-1.2, 1.2^2)$).
 
     Examples:
         >>> print([round(t, 3) for t in EDMSDE().times(4).tolist()])

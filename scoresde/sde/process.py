@@ -1,7 +1,7 @@
-r"""The abstract SDE: a perturbation kernel with its prior, its time grids and its reversal.
+r"""Define the abstract SDE: a perturbation kernel with its prior, time grids and reversal.
 
-A subclass gives `alpha` and `sigma` (`scoresde.sde.kernel` derives the process from them) and may
-override what is derived by closed forms, which are compared when an SDE is made.
+A subclass gives `alpha` and `sigma`, from which `scoresde.sde.kernel` derives the process. It may
+override derived methods by closed forms, which are compared with them when an SDE is made.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ S = TypeVar("S")
 
 
 class _Checked(abc.ABCMeta):
-    """Compare the closed forms of an SDE with the derived ones once it is made, subclasses' too."""
+    """Compare the closed forms of an SDE with the derived ones when one of any class is made."""
 
     def __call__(cls: type[S], *args: Any, **kwargs: Any) -> S:
         with full_precision():
@@ -83,15 +83,15 @@ class SDE(Kernel, metaclass=_Checked):
         x_t = 0.4194 x_s + 0.8403 z
     """
 
-    spacing: ClassVar[spacings.Spacing] = spacings.Uniform()
+    spacing: ClassVar[spacings.Spacing] = spacings.EqualSteps()
     time_law: ClassVar[time_laws.TimeLaw] = time_laws.Uniform()
 
     def same_process(self, other: SDE) -> bool:
-        r"""Return True if another SDE is the same process, though maybe of another class.
+        r"""Return True if another SDE is the same process, perhaps of another class.
 
-        It is if T agrees, and $\alpha$ and $\sigma$ agree to $10^{-6}$ relative: at 33 times of the
-        common part of $[\epsilon, T]$, or, where either has levels, at all of those. So `levels`
-        and `eps` may differ: a score of `VESDE(levels=30)` serves `VESDE` and the equal ladder.
+        It is if T agrees, and $\alpha$ and $\sigma$ agree to $10^{-6}$ relative at 33 times of the
+        common part of $[\epsilon, T]$ or, where either has levels, at those. `levels` and `eps`
+        may differ: a score of `VESDE(levels=30)` serves `VESDE` and the equal ladder.
 
         Args:
             other: Another SDE.
@@ -112,20 +112,20 @@ class SDE(Kernel, metaclass=_Checked):
 
     @property
     def prior_mean(self) -> float:
-        """Return the mean of the prior where nothing is known of the data."""
+        """Return the mean of the prior if no moments are known."""
         return 0.0
 
     @property
     def prior_std(self) -> float:
-        r"""Return $\sigma_T$, the prior's standard deviation where nothing is known of the data."""
+        r"""Return $\sigma_T$, the standard deviation of the prior if no moments are known."""
         return float(self.sigma(torch.tensor(self.T, dtype=torch.float64)))
 
     @door
     def prior(self, moments: Moments | None = None) -> Moments:
-        r"""Return the Gaussian that stands for $p_T$.
+        r"""Return the Gaussian that approximates $p_T$.
 
         With the data's moments it is $\mathcal N(\alpha_T \mu, \alpha_T^2 \Sigma + \sigma_T^2 I)$,
-        the best Gaussian there is; without them $\mathcal N(0, \text{prior\_std}^2 I)$.
+        which has the moments of $p_T$; without them $\mathcal N(0, \text{prior\_std}^2 I)$.
         """
         if moments is None:
             return Moments(self.prior_mean, var=self.prior_std**2)
@@ -146,9 +146,9 @@ class SDE(Kernel, metaclass=_Checked):
         """Return `n` draws of the prior, `(n, *shape)`; `shape` is one event's.
 
         Raises:
-            InvalidTypeError: An argument has another type, or `dtype` is not of floating point.
+            InvalidTypeError: An argument has another type, or `dtype` is not a floating-point one.
             InvalidValueError: `n` or a side of the shape is negative.
-            ShapeError: The moments are those of another event.
+            ShapeError: The moments belong to events of another shape.
             DeviceError: The device cannot be used.
         """
         size = check_integer("n", n, 0), *as_event("shape", shape)
@@ -167,25 +167,27 @@ class SDE(Kernel, metaclass=_Checked):
     def prior_log_prob(self, z: Tensor, *, moments: Moments | None = None) -> Tensor:
         """Return the log-density `(B,)` of the prior at `z` of shape `(B, *)`, in nats.
 
-        The errors are those of `Moments.log_prob`.
+        Raises:
+            ScoreSDEError: As `Moments.log_prob` does.
         """
         return self.prior(moments).log_prob(z)
 
     @door
     def prior_mismatch(self, mean: Tensor, var: Tensor | float) -> float:
-        r"""Return the Wasserstein-2 distance from $p_T$ to the prior that knows no moments.
+        r"""Return the Wasserstein-2 distance from $p_T$ to the prior without moments.
 
-        To second order, of data with this mean and variance:
+        Both are taken as Gaussians, the data having this mean and variance:
 
         $$ W_2^2 = \|\alpha_T \mu - \mu_\text{prior}\|^2
            + \sum_j \big(\sqrt{\alpha_T^2 v_j + \sigma_T^2} - \sigma_\text{prior}\big)^2 $$
 
         Args:
-            mean: The data's mean, of one event's shape.
-            var: The data's variance, a number or per dimension.
+            mean: The data's mean, of the shape of one event.
+            var: The data's variance, a number or one per dimension.
 
         Raises:
-            InvalidTypeError, InvalidValueError: They are no moments of data.
+            InvalidTypeError, InvalidValueError: The mean or variance is no number, not finite, or
+                the variance is negative.
             ShapeError: The variance has another shape than the mean.
         """
         Moments(mean, var=var).check_event(mean[None])
@@ -193,7 +195,7 @@ class SDE(Kernel, metaclass=_Checked):
         alpha, sigma = self.alpha(end), self.sigma(end)
         mean = mean.double()
         var = torch.as_tensor(var, dtype=torch.float64).expand_as(mean)
-        # the difference of the two standard deviations, without their cancellation
+        # the difference of the two standard deviations, in a form without cancellation
         gap = (alpha**2 * var + sigma**2 - self.prior_std**2) / (
             (alpha**2 * var + sigma**2).sqrt() + self.prior_std
         )
@@ -208,10 +210,10 @@ class SDE(Kernel, metaclass=_Checked):
         """Return the grid `(steps + 1,)` from `T` down to `eps`, in float64, both ends exact.
 
         Args:
-            steps: The number of steps; `None` is every level of an SDE with levels.
-            spacing: How the times are spaced, an object or a name of
-                `scoresde.sde.spacings.SPACINGS`; `None` is this SDE's own. An SDE with levels
-                has its levels and no other times.
+            steps: The number of steps; `None` takes every level of an SDE with levels.
+            spacing: The spacing of the times, an object or a name of
+                `scoresde.sde.spacings.SPACINGS`; `None` takes this SDE's default. An SDE with
+                levels has no other times, and takes no spacing.
 
         Raises:
             InvalidValueError: `steps` is missing, below 1, or more than the levels allow.
@@ -264,10 +266,10 @@ class SDE(Kernel, metaclass=_Checked):
         """Return times `(n,)` to train at, and their importance weights `(n,)`, in float64.
 
         Args:
-            n: How many.
-            law: Their law; `None` is this SDE's own.
-            generator: Source of randomness, on the CPU; `None` is torch's global one.
-            device: Where the results go.
+            n: The number of times.
+            law: Their law; `None` takes this SDE's default.
+            generator: Source of randomness, on the CPU; `None` takes torch's global one.
+            device: The device of the results.
         """
         check_integer("the number of times", n, 0)
         law = self.time_law if law is None else law
@@ -291,8 +293,8 @@ class SDE(Kernel, metaclass=_Checked):
         Args:
             score: A score `(x, t)` or `(x, t, condition)`.
             moments: The data's moments, where known.
-            condition: The condition of the samples, handed to the score.
-            check_finite: Whether a NaN or an infinity from the score is an error.
+            condition: The condition of the samples, passed to the score.
+            check_finite: Raise an error if the score returns a NaN or an infinity.
         """
         from scoresde.sde.reverse import ReverseSDE
 
@@ -302,6 +304,6 @@ class SDE(Kernel, metaclass=_Checked):
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:
-    """Return True if values are equal, or differ by at most 1e-6 of the larger."""
+    """Return True if all values are equal or differ by at most 1e-6 of the larger."""
     near = (a - b).abs() <= 1e-6 * torch.maximum(a.abs(), b.abs())
     return bool((near | (a == b)).all())

@@ -1,4 +1,4 @@
-r"""The reverse-time SDE: what samplers, losses and likelihoods know of a score.
+r"""Define the reverse-time SDE, through which samplers and likelihoods call a score.
 
 $$ dx = \big[f x - \tfrac12 (1 + \eta^2) g^2 \nabla \log p_t(x)\big] dt + \eta\, g\, d\bar w $$
 
@@ -23,7 +23,7 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
-from scoresde.precision import as_asked
+from scoresde.precision import in_user_settings
 from scoresde.sde.condition import Condition
 from scoresde.sde.coordinates import ratio
 from scoresde.sde.moments import Moments
@@ -34,25 +34,25 @@ from scoresde.sde.shapes import expand
 __all__ = ["ReverseSDE", "check_output"]
 
 _IN_PLACE = (
-    "the score changed its input {name} in place, with which the computation goes on; let it work "
+    "the score changed its input {name} in place, which the sampler still needs; let it work "
     "on {name}.clone()"
 )
-# The words of torch's errors for a network and its input in different dtypes.
-_MIXED = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
+# Parts of torch's error messages for a network and an input of different dtypes.
+_MIXED_DTYPES = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
 
 
 def check_output(what: str, out: Any, x: Tensor) -> Tensor:
     """Return the output of a score or a network, checked to have the shape of its input.
 
     Args:
-        what: "score", "network" or "denoiser".
-        out: What it returned.
-        x: The states `(B, *)` that it was given.
+        what: The name in messages: "score", "network" or "denoiser".
+        out: The output.
+        x: The states `(B, *)` that were its input.
 
     Raises:
-        InvalidTypeError: It is no dense tensor, or none of floating point.
+        InvalidTypeError: The output is no dense floating-point tensor.
         DeviceError: It is on the meta device.
-        ShapeError: It has another shape.
+        ShapeError: It has another shape than `x`.
     """
     if not isinstance(out, Tensor):
         raise InvalidTypeError(
@@ -62,7 +62,7 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
     if not out.is_floating_point():
         remedy = "take its .real" if out.is_complex() else "a cast would lose its fractions"
         raise InvalidTypeError(f"the {what} must be floating point, got {out.dtype}; {remedy}")
-    if not x.is_meta:  # as where the shapes of a network are found without its numbers
+    if not x.is_meta:  # on which shapes are computed without numbers
         check_dense(f"the value of the {what}", out)
     if out.shape != x.shape:
         raise ShapeError(
@@ -74,18 +74,18 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
 
 
 class ReverseSDE:
-    """Reverse an SDE in time under a score. The reversal has no kernel and no prior.
+    """Reverse an SDE in time under a score; the reverse SDE has no kernel and no prior of its own.
 
     Args:
         sde: The forward process.
         score: A score `(x, t)` or `(x, t, condition)`.
         moments: The data's moments, where known.
-        condition: The condition of the samples, handed to the score.
-        check_finite: Whether a NaN or an infinity from the score is an error.
+        condition: The condition of the samples, passed to the score.
+        check_finite: Raise an error if the score returns a NaN or an infinity.
 
     Attributes:
-        nfe: The evaluations that one sample received.
-        passes: The network passes that these cost.
+        nfe: The number of evaluations of the score for one sample.
+        passes: The number of network passes of these.
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -120,14 +120,14 @@ class ReverseSDE:
 
         Args:
             x: States `(B, *)`.
-            t: Time `()` or `(B,)`, handed on as `(B,)` in the dtype of `x`.
+            t: Time `()` or `(B,)`; the score receives `(B,)` in the dtype of `x`, at least float32.
 
         Raises:
-            ShapeError: The score returned another shape, or `t` has one.
-            InvalidTypeError: It returned no tensor, or `x` is not floating-point.
+            ShapeError: The score returned another shape, or `t` is neither `()` nor `(B,)`.
+            InvalidTypeError: The score returned no tensor, or `x` is not floating-point.
             InvalidValueError: `t` is outside [0, T], or the score changed `x` or a condition in
                 place.
-            NonFiniteError: It returned a NaN or an infinity, and `check_finite` holds.
+            NonFiniteError: The score returned a NaN or an infinity, and `check_finite` is True.
         """
         return self._evaluate("score", lambda x, t: ask(self._score, x, t, self.condition), x, t, x)
 
@@ -137,7 +137,7 @@ class ReverseSDE:
         Tweedie's formula (Efron 2011, doi:10.1198/jasa.2011.tm11181).
         """
         alpha, sigma = self.sde.at(t, x)
-        # half precision holds sigma, and not its square
+        # sigma^2 may overflow in half precision where sigma does not
         return (x + sigma * (sigma * self.score(x, t))) / alpha
 
     def drift(self, x: Tensor, t: Tensor | float, eta: float = 1.0) -> Tensor:
@@ -156,11 +156,11 @@ class ReverseSDE:
         return eta * self.sde.diffusion(t)
 
     def method(self, name: str) -> Callable[[Tensor, Tensor | float], Tensor] | None:
-        r"""Return another function of the score, such as `log_prob`, where it surely belongs to it.
+        r"""Return a method of the score, such as `log_prob`, if it surely agrees with the score.
 
-        That is where the class of the score defines both the call (`forward` of a module) and the
-        method, neither is replaced on the object, and no hook is attached. A subclass that
-        overrides one of the two, a proxy and a wrapper have none.
+        It does if one class defines both the call (`forward` of a module) and the method, neither
+        is replaced on the instance, and no hook is attached: not for a subclass that overrides one
+        of the two, a proxy or a wrapper.
 
         Args:
             name: The method, a function of `(x, t)` or `(x, t, condition)` with values `(B,)`.
@@ -188,18 +188,18 @@ class ReverseSDE:
         t: Tensor | float,
         like: Tensor,
     ) -> Tensor:
-        """Return a function's value at `x` and `t`, of the shape of `like`."""
+        """Return a function's value at `x` and `t`, checked and counted, of the shape of `like`."""
         time = self.sde.as_time(t)
-        expand(time, x)  # x and the shape of t are checked before the network sees them
+        expand(time, x)  # checks x and the shape of t
         if x.shape[0] == 0:
             return torch.zeros_like(like)
-        # half precision cannot tell the times of a fine grid apart
+        # the times of a fine grid would coincide in half precision
         dtype = torch.promote_types(x.dtype, torch.float32)
         given = {"x": x, **(self.condition or {})}
         versions = {name: v._version for name, v in given.items() if not v.is_inference()}
         try:
             # a copy of the time, which a network may scale in place
-            out = as_asked(function, x, time.to(x.device, dtype).expand(x.shape[0]).clone())
+            out = in_user_settings(function, x, time.to(x.device, dtype).expand(x.shape[0]).clone())
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(
@@ -208,7 +208,7 @@ class ReverseSDE:
                 ) from error
             if "requires grad is being used in an in-place" in str(error):
                 raise InvalidValueError(_IN_PLACE.format(name="x")) from error
-            if any(words in str(error) for words in _MIXED):
+            if any(part in str(error) for part in _MIXED_DTYPES):
                 raise InvalidTypeError(
                     f"the state is {x.dtype} and the score's weights are not ({error}); cast what "
                     "it is given to theirs, for example `lambda x, t: model(x.float(), t.float())`"
@@ -220,7 +220,7 @@ class ReverseSDE:
         for name, version in versions.items():
             if given[name]._version != version:
                 raise InvalidValueError(_IN_PLACE.format(name=name))
-        # in the dtype of x, where it may still overflow
+        # cast first, since it may overflow in the dtype of x
         value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and not _all_finite(value):
             bad = (~value.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
@@ -234,7 +234,7 @@ class ReverseSDE:
 
 
 def _belongs(score: object, name: str) -> bool:
-    """Return True if a method of a score is sure to describe what a call of the score returns."""
+    """Return True if one class defines both a method and the call, and nothing replaces either."""
     kind, called = type(score), "__call__"
     if isinstance(score, nn.Module):
         called = "forward"
@@ -251,6 +251,6 @@ def _belongs(score: object, name: str) -> bool:
 def _all_finite(x: Tensor) -> bool:
     """Return True if no entry is NaN or infinite.
 
-    A finite sum has finite terms and costs a hundredth of a look at each; a sum may overflow.
+    A finite sum proves it at a hundredth of the cost; a sum that overflows proves nothing.
     """
     return math.isfinite(x.detach().sum()) or bool(x.isfinite().all())

@@ -1,7 +1,7 @@
-r"""Scores: anything that returns $\nabla\log p_t(x)$, and what it knows besides.
+r"""Define scores, callables that return $\nabla\log p_t(x)$, and the facts that a score declares.
 
-A score is called as `score(x, t)` or `score(x, t, condition)`. What it knows of itself is one
-attribute, `facts`; a score made of another holds that as its `score` and has the facts of it.
+A score is called as `score(x, t)` or `score(x, t, condition)`. What is known of it is one
+attribute, `facts`; a score made of another keeps that as its attribute `score` and has its facts.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Facts", "Score", "ask", "facts", "passes_of", "process_of", "warn_between"]
 
-# Where torch and this package keep the score inside another: compiled modules, DataParallel, ours.
+# Attributes that hold the score inside another: of this package, compiled modules, DataParallel.
 _INSIDE = ("score", "_orig_mod", "module")
-# Scores within scores that are looked through; an object may have every attribute.
-_DEPTH = 64
+# The largest number of nested scores; an object with __getattr__ may nest without end.
+_MAX_DEPTH = 64
 
 
 class Score(Protocol):
     r"""Describe a score: a callable that returns $\nabla\log p_t(x)$.
 
-    That is all that is asked of it. It may take a condition as its third argument, and may know
-    `facts` about itself.
+    Nothing else is required. It may take a condition as its third argument, and may have an
+    attribute `facts`.
 
     Examples:
         >>> score: Score = lambda x, t: -x  # of standard normal data under a VP SDE
@@ -49,20 +49,20 @@ class Score(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Hold what a score knows of itself; None is what nobody knows.
+    """Hold what is known of a score; a field is None if it is unknown.
 
     Attributes:
-        sde: The process it is the score of.
+        sde: The process whose score it is.
         event_shape: The shape of one sample, without the batch.
         moments: Mean and variance of the data.
         steps: The number of sampling steps that suits it.
-        pilot: What `scoresde.pilot` measured of it.
+        pilot: The result of `scoresde.pilot` for it.
         transform: The map from the user's numbers to those of the score.
-        passes: Network passes that one call costs; classifier-free guidance takes 2. Where that
-            depends on the noise, a function that returns them for sigma / alpha of shape `(B,)`.
-        conditions: The names and kinds of the conditions it takes; empty where it takes none.
-        columns: The names of the entries of a sample, where that is a row of a table.
-        density: False where it is surely the score of no density, as under guidance.
+        passes: Network passes of one call, such as 2 for classifier-free guidance; or, if they
+            depend on the noise, a function that returns them for sigma / alpha of shape `(B,)`.
+        conditions: The names and kinds of the conditions it takes; empty if it takes none.
+        columns: The names of the entries of a sample that is a row of a table.
+        density: False if it is known to be no gradient of a log-density, as under guidance.
 
     Examples:
         >>> known = Facts(event_shape=(2,), conditions={"label": Classes(10)})
@@ -83,17 +83,18 @@ class Facts:
 
 
 def facts(score: object) -> Facts:
-    """Return what a score knows of itself.
+    """Return what is known of a score: its SDE, shape of a sample, moments, conditions and more.
 
-    That is its attribute `facts`, or else the facts of the score inside it: its `score`, the module
-    inside `torch.compile(...)`, or that of `torch.nn.DataParallel`. Other attributes are not read.
+    It is the attribute `facts` of the score, or else the facts of the score inside it: its
+    attribute `score`, or the module inside `torch.compile(...)` or `torch.nn.DataParallel`. No
+    other attribute is read.
 
     Args:
         score: Any score.
 
     Raises:
-        InvalidValueError: Its own property `facts` fails for want of an attribute, or it is made of
-            itself.
+        InvalidValueError: The property `facts` of the score raises AttributeError, or the score
+            contains itself.
 
     Examples:
         >>> import scoresde
@@ -103,11 +104,11 @@ def facts(score: object) -> Facts:
         >>> facts(lambda x, t: -x) == Facts()
         True
     """
-    for _ in range(_DEPTH):
+    for _ in range(_MAX_DEPTH):
         try:
             known = getattr(score, "facts", None)
         except RecursionError as error:
-            raise _endless() from error
+            raise _contains_itself() from error
         if isinstance(known, Facts):
             return known
         if known is None:
@@ -120,7 +121,7 @@ def facts(score: object) -> Facts:
 
 
 def passes_of(score: object, ratio: Tensor) -> int:
-    """Return the network passes that one call of a score costs; 1 where nobody knows.
+    """Return the number of network passes of one call of a score; 1 if unknown.
 
     Args:
         score: Any score.
@@ -131,7 +132,7 @@ def passes_of(score: object, ratio: Tensor) -> int:
 
 
 def _check_property(score: object) -> None:
-    """Raise where a property `facts` failed, which Python would take for a missing attribute."""
+    """Raise if the property `facts` raised AttributeError, which getattr cannot tell from none."""
     own = getattr(type(score), "facts", None)
     if not isinstance(own, property):
         return
@@ -139,8 +140,8 @@ def _check_property(score: object) -> None:
         own.__get__(score)
     except AttributeError as error:
         raise InvalidValueError(
-            f"the property facts of {type(score).__name__} fails, so that what the score knows "
-            f"would be lost: {error}"
+            f"the property facts of {type(score).__name__} fails, and what it declares would be "
+            f"lost: {error}; correct the property"
         ) from error
 
 
@@ -151,11 +152,11 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None
         score: Any score.
         x: States `(B, *)`.
         t: Times `(B,)`.
-        condition: Those names are left out that the score is known not to take.
+        condition: Conditions by name; names that the score declares not to take are left out.
 
     Raises:
         InvalidTypeError: The score takes no such arguments.
-        InvalidValueError: It is made of itself.
+        InvalidValueError: The score contains itself.
     """
     own = None if condition is None else Condition(condition).only(facts(score).conditions)
     arguments = (x, t) if own is None else (x, t, own)
@@ -165,23 +166,23 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None
         _check_call(score, arguments, error)
         raise
     except RecursionError as error:
-        raise _endless() from error
+        raise _contains_itself() from error
     return value
 
 
-def _endless() -> InvalidValueError:
+def _contains_itself() -> InvalidValueError:
     return InvalidValueError(
-        "the score holds itself, or too many scores within scores; let each hold another one"
+        "the score holds itself, or too many nested scores; let each hold another one"
     )
 
 
 def _check_call(score: Any, arguments: tuple[Any, ...], error: TypeError) -> None:
-    """Raise InvalidTypeError if a score failed since it does not take such arguments."""
-    # that of a module's call takes anything
+    """Raise InvalidTypeError if a score failed because it does not take these arguments."""
+    # the signature of a module's __call__ is (*args, **kwargs)
     called = getattr(score, "forward", score)
     try:
         inspect.signature(called).bind(*arguments)
-    except ValueError:  # it has no signature to look at
+    except ValueError:  # it has no signature
         return
     except TypeError:
         given = "(x, t)" if len(arguments) == 2 else "(x, t, condition), by position,"
@@ -191,13 +192,13 @@ def _check_call(score: Any, arguments: tuple[Any, ...], error: TypeError) -> Non
 
 
 def process_of(score: object, sde: SDE | None) -> SDE:
-    """Return the SDE under which a score is used: `sde`, or the score's own where it is None.
+    """Return the SDE under which a score is used: `sde`, or the score's own if that is None.
 
     Raises:
-        InvalidValueError: Neither is known, or the score belongs to another process than `sde`.
+        InvalidValueError: Neither is known, or the score's process is another than `sde`.
 
     Warns:
-        UserWarning: The score belongs to levels of this process, and not to all of its times.
+        UserWarning: The score was trained at levels of this process only, and not at all times.
     """
     own = facts(score).sde
     if sde is None:
@@ -215,11 +216,11 @@ def process_of(score: object, sde: SDE | None) -> SDE:
 
 
 def warn_between(own: SDE, times: Tensor | None) -> None:
-    """Warn where a score of levels will be asked at other times than those.
+    """Warn if a score of an SDE with levels will be evaluated at other times.
 
     Args:
         own: The process of the score.
-        times: The times at which it will be asked; None is any.
+        times: The times at which it will be evaluated; None stands for any time.
     """
     if own.levels is None:
         return
@@ -228,8 +229,8 @@ def warn_between(own: SDE, times: Tensor | None) -> None:
         if torch.allclose(nearest, times, rtol=0.0, atol=1e-6 * own.T):
             return
     warnings.warn(
-        f"the score belongs to {own.levels} levels, between which nobody taught it anything, and "
-        "will be asked there; use it with its own SDE, or be sure that it knows all times",
+        f"the score belongs to {own.levels} levels, was not trained between them, and will be "
+        "evaluated there; use it with its own SDE, or make sure that it is right at all times",
         UserWarning,
         stacklevel=4,
     )

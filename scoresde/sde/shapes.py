@@ -1,4 +1,4 @@
-"""Where coefficients in float64 meet states of any shape and dtype."""
+"""Reshape coefficients of time so that they multiply states of any shape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
         x: A state `(B, *)`.
 
     Raises:
-        InvalidTypeError: `x` is not floating-point: the coefficient would be rounded to 0 or 1.
+        InvalidTypeError: `x` is not floating-point: the coefficient would become an integer.
         ShapeError: `c` has another shape, or `x` has no batch.
 
     Examples:

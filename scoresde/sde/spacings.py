@@ -1,9 +1,8 @@
-r"""Time grids: where a sampler evaluates the score.
+r"""Define the spacings of time grids, at whose times a sampler evaluates the score.
 
-A spacing maps an SDE and a number of steps $N$ to $N + 1$ times from $T$ down to
-`eps`, in float64. It is a small frozen object, so that `sde.times(20,
-spacing=Karras(rho=5))` and `sde.times(20, spacing="karras")` say the same kind of thing.
-The user's own grid is a tensor, given to `sample(times=...)`.
+A spacing maps an SDE and a number of steps $N$ to $N + 1$ times from $T$ down to `eps`, in float64.
+It is given as an object, `sde.times(20, spacing=Karras(rho=5))`, or by its name,
+`sde.times(20, spacing="karras")`. A grid of your own is a tensor, given to `sample(times=...)`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, check_fields, check_noise, check_range, named, quoted
 from scoresde.errors import InvalidValueError
-from scoresde.sde.coordinates import level_range, ratio, time_of_level
+from scoresde.sde.coordinates import half_log_snr_range, ratio, time_of_half_log_snr
 
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
@@ -30,18 +29,18 @@ if TYPE_CHECKING:
 __all__ = [
     "AYS",
     "SPACINGS",
+    "EqualSteps",
     "Geometric",
     "Karras",
     "LogSNR",
     "Spacing",
-    "Uniform",
     "even_times",
     "ladder",
     "snapped",
     "spaced",
     "spacing_of",
     "span",
-    "times_of_levels",
+    "times_of_half_log_snr",
     "uniform_times",
 ]
 
@@ -61,12 +60,12 @@ class Spacing(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Uniform(Spacing):
+class EqualSteps(Spacing):
     r"""Take equal steps in time: $t_i = T + \frac{i}{N} (\epsilon - T)$.
 
     Examples:
         >>> from scoresde.sde import VPSDE
-        >>> print([round(t, 3) for t in VPSDE().times(2, spacing=Uniform()).tolist()])
+        >>> print([round(t, 3) for t in VPSDE().times(2, spacing=EqualSteps()).tolist()])
         [1.0, 0.5, 0.001]
     """
 
@@ -146,7 +145,7 @@ class AYS(Spacing):
 
     The table is interpolated linearly in $\log\tilde\sigma$ for another number of steps, as its
     authors advise. For another SDE it is stretched, in $\log\tilde\sigma$ too, to the range from
-    $\tilde\sigma_T$ to $\tilde\sigma_\epsilon$; that is ours, and no longer optimal for anything.
+    $\tilde\sigma_T$ to $\tilde\sigma_\epsilon$; the authors do not do so, and it is not optimal.
     Sabour, Fidler & Kreis (2024), table 3, arXiv:2404.14507.
 
     Args:
@@ -185,7 +184,7 @@ class AYS(Spacing):
 
 SPACINGS: Mapping[str, Spacing] = MappingProxyType(
     {
-        "uniform": Uniform(),
+        "uniform": EqualSteps(),
         "geometric": Geometric(),
         "karras": Karras(),
         "log_snr": LogSNR(),
@@ -201,11 +200,11 @@ SPACINGS: Mapping[str, Spacing] = MappingProxyType(
         ),
     }
 )
-"""The names that `spacing=` accepts."""
+"""The spacings by the names that `spacing=` accepts."""
 
 
 def spacing_of(spacing: Callable[..., Tensor] | str) -> Callable[..., Tensor]:
-    """Return the spacing of that name, or the object itself.
+    """Return the spacing of a name; return an object unchanged.
 
     Raises:
         UnknownNameError: The name is not in `SPACINGS`.
@@ -217,7 +216,7 @@ def spaced(sde: SDE, steps: int, spacing: Callable[..., Tensor] | str) -> Tensor
     """Return the times `(steps + 1,)` of a spacing, with both ends exact.
 
     Raises:
-        InvalidValueError: They are others in number, do not fall, or are not finite.
+        InvalidValueError: The spacing returns another number of times, or they do not decrease.
     """
     rule = spacing_of(spacing)
     t = as_numbers("the times of a spacing", rule(sde, steps), dtype=torch.float64, device="cpu")
@@ -227,7 +226,7 @@ def spaced(sde: SDE, steps: int, spacing: Callable[..., Tensor] | str) -> Tensor
         if (t.diff() < 0).all():
             return t
     raise InvalidValueError(
-        f"{rule} gives no {steps + 1} falling times from T = {sde.T} to eps = {sde.eps}; take "
+        f"{rule} gives no {steps + 1} decreasing times from T = {sde.T} to eps = {sde.eps}; take "
         "another spacing, or fewer steps"
     )
 
@@ -246,28 +245,28 @@ def span(high: float, low: float, steps: int, *, power: float) -> Tensor:
     return torch.lerp(ends[0] ** power, ends[1] ** power, u) ** (1 / power)
 
 
-def times_of_levels(sde: SDE, levels: Tensor) -> Tensor:
-    """Return the times of levels `(N + 1,)` that go from the first to the last one of an SDE."""
-    t = time_of_level(sde, levels).clamp(sde.eps, sde.T)
+def times_of_half_log_snr(sde: SDE, ell: Tensor) -> Tensor:
+    r"""Return the times `(N + 1,)` of increasing $\ell$, with the ends set to T and eps."""
+    t = time_of_half_log_snr(sde, ell).clamp(sde.eps, sde.T)
     t[0], t[-1] = sde.T, sde.eps
     return t
 
 
 def uniform_times(sde: SDE, steps: int | None) -> Tensor:
-    """Return times `(N + 1,)`, evenly spaced also down to no noise; on a ladder its levels."""
+    """Return times `(N + 1,)`, evenly spaced; on a ladder its levels. Defined for eps = 0 too."""
     return sde.times(steps, spacing=None if sde.levels else "uniform")
 
 
 def even_times(sde: SDE, steps: int | None) -> Tensor:
     """Return times `(N + 1,)` evenly spaced in log-SNR; on a ladder the levels nearest to them."""
     n = len(uniform_times(sde, steps)) - 1
-    low, high = level_range(sde).tolist()
-    even = times_of_levels(sde, torch.linspace(low, high, n + 1, dtype=torch.float64))
+    low, high = half_log_snr_range(sde).tolist()
+    even = times_of_half_log_snr(sde, torch.linspace(low, high, n + 1, dtype=torch.float64))
     return even if sde.levels is None else snapped(sde, even)
 
 
 def snapped(sde: SDE, t: Tensor) -> Tensor:
-    """Return the levels of a ladder that are nearest to times `(N + 1,)`, each taken once."""
+    """Return the N + 1 different levels of a ladder that are nearest to times `(N + 1,)`."""
     n, levels = len(t) - 1, sde.times()
     index = sde.index(t).tolist()
     for i in range(1, n + 1):
@@ -278,7 +277,7 @@ def snapped(sde: SDE, t: Tensor) -> Tensor:
 
 
 def _ends(sde: SDE) -> tuple[float, float]:
-    """Return the noise-to-signal ratios at T and at eps, which must be positive."""
+    """Return the noise-to-signal ratios at T and at eps; raise unless both are positive."""
     high, low = ratio(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64)).tolist()
     check_noise(torch.tensor(low), sde.eps, "choose eps > 0 or spacing='uniform'")
     return high, low

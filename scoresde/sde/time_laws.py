@@ -1,9 +1,9 @@
-r"""Laws of the training time: at which noise levels an objective is estimated.
+r"""Define laws of the training times, at which an objective is estimated.
 
-A law maps uniform numbers $u \in [0, 1)$ to times and to the weights that make an
-importance-sampled average an average over uniform time again:
+A law maps uniform numbers $u \in [0, 1)$ to times and to the importance weights with which the
+average is one over uniform times:
 $\mathbb E_{t \sim p}[w(t) \ell(t)] = \mathbb E_{t \sim U(\epsilon, T)}[\ell(t)]$.
-Where the law is itself part of the objective's definition, the weights are one.
+The weights are one if the law is part of the definition of the objective.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class LogNormal(TimeLaw):
 
 @dataclass(frozen=True)
 class Importance(TimeLaw):
-    r"""Draw $p(t) \propto g(t)^2 / \sigma_t^2$, for little variance under the weight $g^2$.
+    r"""Draw $p(t) \propto g(t)^2 / \sigma_t^2$, which reduces the variance of the weight $g^2$.
 
     Since $g^2 / \sigma^2 = -\frac{d}{dt} \log(\alpha^2 / \sigma^2)$, this is the uniform law in the
     log signal-to-noise ratio (Song et al. 2021, arXiv:2101.09258; Kingma et al. 2021,
@@ -126,12 +126,12 @@ class Importance(TimeLaw):
 
 @dataclass(frozen=True)
 class Stratified(TimeLaw):
-    r"""Spread another law over the batch: one time in each of its n-quantiles.
+    r"""Stratify another law over the batch: draw one time in each of its n-quantiles.
 
-    The n uniform numbers become $(r_i + w_i) / n$ with $r_i$ their ranks and $w_i$ what their
-    digits below $2^{-20}$ say, again uniform. Each time alone follows the law, so the mean is the
-    same; its variance from batch to batch loses what is due to the levels (Kingma et al. 2021,
-    appendix I.1, arXiv:2107.00630, space the times evenly instead).
+    The n uniform numbers become $(r_i + w_i) / n$ with $r_i$ their ranks and $w_i$ the fractional
+    parts of $2^{20} u_i$, again uniform. Each time alone follows the law, so the expectation is the
+    same, and its variance between batches no longer has the part due to the times (Kingma et al.
+    2021, appendix I.1, arXiv:2107.00630, space the times evenly instead).
 
     Args:
         law: The law of one time.

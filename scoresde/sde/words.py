@@ -1,4 +1,4 @@
-"""Shapes, conditions and processes in the words of people."""
+"""Describe shapes, conditions and processes in plain English."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoresde.sde.process import SDE
 
 __all__ = ["conditions_in_words", "event_in_words", "kind_in_words", "sde_in_words"]
 
-_MOST = 8  # names that are listed
+_MAX_NAMES = 8  # names that are listed
 _AXES = {1: "steps", 2: "pixels", 3: "voxels"}
 _PROCESSES = {
     "VESDE": "variance exploding, x_t = x_0 + sigma_t z, sigma_t from {sigma_min:g} to "
@@ -32,11 +32,11 @@ _PROCESSES = {
 
 
 def event_in_words(shape: Sequence[int], names: Sequence[str] = ()) -> str:
-    """Return how a sample of a shape is read.
+    """Return a description of samples of a shape.
 
     Args:
-        shape: Its shape, channels first.
-        names: What the entries of a vector are.
+        shape: The shape of a sample, channels first.
+        names: The names of the entries of a vector.
 
     Examples:
         >>> event_in_words((2,), ["height", "mass"]), event_in_words((3, 37, 53))
@@ -56,7 +56,7 @@ def event_in_words(shape: Sequence[int], names: Sequence[str] = ()) -> str:
 
 
 def kind_in_words(kind: Classes | Field) -> str:
-    """Return what a condition is.
+    """Return a description of a condition.
 
     Examples:
         >>> kind_in_words(Classes(2, names=("cat", "dog"))), kind_in_words(Field((2,)))
@@ -68,7 +68,7 @@ def kind_in_words(kind: Classes | Field) -> str:
 
 
 def sde_in_words(sde: SDE) -> str:
-    """Return what a process does, and between which noise levels.
+    """Return a description of a process: its formula and its range of noise.
 
     Examples:
         >>> from scoresde.sde import FlowSDE
@@ -86,7 +86,7 @@ def sde_in_words(sde: SDE) -> str:
 
 
 def conditions_in_words(kinds: Mapping[str, Classes | Field]) -> str:
-    """Return what a model takes beside the noise, by name.
+    """Return a description of the conditions that a model takes, by name.
 
     Examples:
         >>> conditions_in_words({"label": Classes(10), "y": Field((2,))})
@@ -100,6 +100,6 @@ def _count(n: int, what: str, many: str = "s") -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return a few names in brackets, and nothing of none."""
-    rest = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f" ({', '.join(names[:_MOST])}{rest})" if names else ""
+    """Return the first names in brackets, or an empty string if there are none."""
+    rest = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f" ({', '.join(names[:_MAX_NAMES])}{rest})" if names else ""

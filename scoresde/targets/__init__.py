@@ -1,4 +1,12 @@
-"""Distributions whose score is known exactly at every time of every SDE."""
+"""Define distributions whose score is known exactly at every time of every SDE.
+
+Examples:
+    >>> import scoresde, torch
+    >>> target = scoresde.targets.Gaussian([1.0, -1.0], std=0.5)
+    >>> x = target.sample(4, generator=torch.Generator().manual_seed(0))
+    >>> print(x.shape, target.at(scoresde.VESDE())(x, 0.5).shape)
+    torch.Size([4, 2]) torch.Size([4, 2])
+"""
 
 from scoresde.targets.gaussian import Gaussian, GaussianMixture
 from scoresde.targets.mixture import Components

@@ -1,4 +1,4 @@
-"""Targets that are given by their parameters: one Gaussian, or several."""
+"""Define the Gaussian and the Gaussian mixture with given parameters."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from scoresde.targets.target import Target
 
 __all__ = ["Gaussian", "GaussianMixture"]
 
-# What torch.as_tensor understands.
+# Arguments of torch.as_tensor.
 Numbers = Tensor | float | Sequence[Any]
 
 
 class Gaussian(Target):
-    r"""The normal distribution $N(\mu, C)$ over events of any shape.
+    r"""Define the normal distribution $N(\mu, C)$ over events of any shape.
 
-    Its score is affine in `x`, and elementwise where the covariance is diagonal. A variance may be
-    zero (a point mass, or data on a plane): $p_t$ has a density as soon as there is noise.
+    Its score is affine in `x`, and elementwise if the covariance is diagonal. A variance may be
+    zero (a point mass, or data on a plane): $p_t$ has a density for $\sigma_t > 0$.
 
     Args:
         mean: $\mu$, of the event's shape.
         cov: $C$ over the flattened event, `(D, D)`, symmetric, without negative eigenvalues.
-        var: the variances of independent entries, a number or of the event's shape.
-        std: their standard deviations, likewise. Exactly one of `cov`, `var` and `std` is given.
+        var: The variances of independent entries, a number or of the event's shape.
+        std: Their standard deviations. Give exactly one of `cov`, `var` and `std`.
 
     Raises:
-        InvalidTypeError: an argument is not made of real numbers.
-        InvalidValueError: none or several of `cov`, `var` and `std`, a negative variance, a
-            matrix that is no covariance, or a number that is not finite.
-        ShapeError: shapes that do not belong together.
+        InvalidTypeError: An argument is not made of real numbers.
+        InvalidValueError: None or several of `cov`, `var` and `std` are given, a variance is
+            negative, a matrix is no covariance, or a number is not finite.
+        ShapeError: Shapes do not fit.
     """
 
     @door
@@ -48,7 +48,7 @@ class Gaussian(Target):
         std: Numbers | None = None,
     ) -> None:
         means = _numbers("mean", mean)[None]
-        name, spread = _only(cov=cov, var=var, std=std)
+        name, spread = _exactly_one(cov=cov, var=var, std=std)
         if name == "cov":
             variances, basis = _spectrum(name, spread[None], means)
         else:
@@ -64,21 +64,21 @@ class Gaussian(Target):
 
 
 class GaussianMixture(Target):
-    r"""The mixture $\sum_k w_k N(\mu_k, C_k)$ over events of any shape.
+    r"""Define the mixture $\sum_k w_k N(\mu_k, C_k)$ over events of any shape.
 
     Args:
         weights: $w$, `(K,)`, non-negative, of sum one.
         means: $\mu_k$, `(K, *)`.
         covs: $C_k$ over the flattened event, `(K, D, D)`.
-        stds: the standard deviations of isotropic components, a number or `(K,)`; or those of
-            independent entries, `(K, *)`. Exactly one of `covs` and `stds` is given.
+        stds: The standard deviations of isotropic components, a number or `(K,)`; or those of
+            independent entries, `(K, *)`. Give exactly one of `covs` and `stds`.
 
     Raises:
-        InvalidTypeError: an argument is not made of real numbers.
-        InvalidValueError: weights that are negative or do not sum to one, both or neither of `covs`
-            and `stds`, a negative one, a matrix that is no covariance, or a number that is not
+        InvalidTypeError: An argument is not made of real numbers.
+        InvalidValueError: Weights are negative or do not sum to one, both or neither of `covs` and
+            `stds` are given, a std is negative, a matrix is no covariance, or a number is not
             finite.
-        ShapeError: shapes that do not belong together.
+        ShapeError: Shapes do not fit.
     """
 
     @door
@@ -101,7 +101,7 @@ class GaussianMixture(Target):
             raise InvalidValueError(
                 f"weights must sum to one, got a sum of {w.sum():.6g}; pass weights / weights.sum()"
             )
-        name, spread = _only(covs=covs, stds=stds)
+        name, spread = _exactly_one(covs=covs, stds=stds)
         if name == "covs":
             variances, basis = _spectrum(name, spread, mu)
         else:
@@ -117,7 +117,7 @@ class GaussianMixture(Target):
 
 
 def _numbers(name: str, value: Numbers) -> Tensor:
-    """`value` as a float64 tensor of finite numbers on the CPU, that nobody else writes to."""
+    """Return `value` as a float64 tensor of finite numbers on the CPU, a copy."""
     try:
         tensor = torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -127,13 +127,13 @@ def _numbers(name: str, value: Numbers) -> Tensor:
     if not tensor.isfinite().all():
         raise InvalidValueError(f"{name} must be finite, got {value}")
     if not isinstance(value, Tensor):
-        # A list of decimals means those decimals, not their float32 neighbours.
+        # Python floats are taken in float64, not rounded to torch's default dtype.
         tensor = torch.as_tensor(value, dtype=torch.float64)
     return tensor.to(device="cpu", dtype=torch.float64, copy=True)
 
 
-def _only(**choices: Numbers | None) -> tuple[str, Tensor]:
-    """Return the one choice that was made."""
+def _exactly_one(**choices: Numbers | None) -> tuple[str, Tensor]:
+    """Return name and value of the one argument that is given; raise if it is not one."""
     made = {name: value for name, value in choices.items() if value is not None}
     if len(made) != 1:
         raise InvalidValueError(
@@ -149,7 +149,7 @@ def _check_not_negative(name: str, value: Tensor) -> None:
 
 
 def _spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues `(K, D)` of the covariances, and eigenvectors unless all are diagonal."""
+    """Return eigenvalues `(K, D)` of covariances, and eigenvectors unless all are diagonal."""
     k, d = len(means), means[0].numel()
     if covs.shape != (k, d, d):
         want, got = ((d, d), covs.shape[1:]) if name == "cov" else ((k, d, d), covs.shape)
@@ -157,7 +157,7 @@ def _spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | 
             f"{name} must be of shape {want}, over the flattened event, got {tuple(got)}"
         )
     scale = covs.abs().amax((1, 2), keepdim=True)
-    # Matrices that were computed in float32 are symmetric and positive to its rounding only.
+    # Matrices computed in float32 are symmetric and positive only up to its rounding.
     tolerance = 1e-5 * scale
     if ((covs - covs.mT).abs() > tolerance).any():
         raise InvalidValueError(f"{name} is not symmetric; pass (C + C.T) / 2")
@@ -166,7 +166,7 @@ def _spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | 
         variances, basis = covs.diagonal(dim1=1, dim2=2), None
     else:
         variances, basis = torch.linalg.eigh(covs)
-        # What is zero comes out as rounding, of either sign.
+        # Zero eigenvalues come out as rounding errors of either sign.
         rounding = d * torch.finfo(covs.dtype).eps * scale[..., 0]
         variances = torch.where(variances.abs() > rounding, variances, 0.0)
     if (variances < -tolerance[..., 0]).any():

@@ -1,4 +1,4 @@
-r"""The mathematics of every target: a mixture of Gaussians stays one under every SDE.
+r"""Compute density, score and denoiser of a Gaussian mixture at any time of any SDE.
 
 If $p_0 = \sum_k w_k N(\mu_k, C_k)$ and $p(x_t | x_0) = N(\alpha_t x_0, \sigma_t^2 I)$ then
 
@@ -11,8 +11,8 @@ and the responsibilities $r_k \propto w_k N(y_k; 0, \mathrm{diag}(v_k))$
 $$\nabla \log p_t(x) = -\sum_k r_k Q_k \frac{y_k}{v_k}, \qquad
 E[x_0 | x_t = x] = \sum_k r_k \Big(\mu_k + Q_k \frac{\alpha_t l_k}{v_k} y_k\Big).$$
 
-Neither is formed from the other, so neither loses digits at a small or a large $\sigma_t$. Diagonal
-covariances meet no matrix product: their results do not depend on the rest of the batch.
+Both are computed directly, without cancellation at small or large $\sigma_t$. Diagonal covariances
+need no matrix product, so their results do not depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["Components", "Marginal"]
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """The Gaussians that make up a target, in spectral form and in float64.
+    """Hold the Gaussians of a target, in spectral form and in float64.
 
     Args:
-        weights: `(K,)`, non-negative, of sum one.
-        means: `(K, *)`, one event per component.
-        variances: eigenvalues of the covariances, `(K, D)`, or `(K, 1)` where they are isotropic.
-        basis: their eigenvectors as columns, `(K, D, D)`; `None` for the coordinate axes.
+        weights: The weights `(K,)`, non-negative, of sum one.
+        means: The means `(K, *)`, one event per component.
+        variances: Eigenvalues of the covariances, `(K, D)`, or `(K, 1)` if they are isotropic.
+        basis: Their eigenvectors as columns, `(K, D, D)`; `None` for the coordinate axes.
     """
 
     weights: Tensor
@@ -75,16 +75,16 @@ class Components:
 
 
 class Marginal:
-    r"""The mixture $p_t$ seen from the points `x`.
+    r"""Evaluate the mixture $p_t$ at points `x`.
 
-    Tables are `(B, D, K)`: with many components in few dimensions, as in the plane, a long last
-    dimension makes them two to three times faster than `(B, K, D)`.
+    Arrays are `(B, D, K)`: with many components in few dimensions, as in the plane, that is two to
+    three times faster than `(B, K, D)`.
 
     Args:
-        components: the mixture $p_0$.
-        x: the points, `(B, D, 1)`, float64.
-        alpha: signal scale, broadcasting against `x`.
-        sigma: noise scale, likewise.
+        components: The mixture $p_0$.
+        x: The points, `(B, D, 1)`, float64.
+        alpha: The signal scale, broadcasting against `x`.
+        sigma: The noise scale, broadcasting against `x`.
     """
 
     def __init__(self, components: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> None:
@@ -108,7 +108,7 @@ class Marginal:
 
     def responsibilities(self) -> Tensor:
         r"""Return $r_k$, `(B, K)`."""
-        # One component owns every point, however far away: no exponential, and affine scores.
+        # With one component no exponential is needed, which could underflow far away.
         if len(self.weights) == 1:
             return torch.ones_like(self.y[:, 0])
         return self.log_joint().softmax(1)
@@ -124,7 +124,7 @@ class Marginal:
         return (r * self.means).sum(2) + self._lift(r * gain * self.y)
 
     def _lift(self, y: Tensor) -> Tensor:
-        """Sums over the components what is given in their own axes, `(B, D, K)` to `(B, D)`."""
+        """Rotate from the axes of the components and sum over these, `(B, D, K)` to `(B, D)`."""
         if self.basis is None:
             return y.sum(2)
         return torch.einsum("bek,kde->bd", y, self.basis)

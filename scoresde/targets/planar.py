@@ -1,4 +1,4 @@
-"""Familiar densities in the plane, each a mixture of Gaussians and so exact at every time."""
+"""Define well-known densities in the plane, each a mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EightGaussians", "Rings", "SongMixture", "Spiral", "TwoMoons"]
 
 
 class SongMixture(Target):
-    r"""$\frac45 N((5, 5), I) + \frac15 N((-5, -5), I)$: two modes with a desert between them.
+    r"""Define $\frac45 N((5, 5), I) + \frac15 N((-5, -5), I)$, two modes far apart.
 
     The example on which Song & Ermon (2019, section 3.2.2, arXiv:1907.05600) show that Langevin
     dynamics gets the weights of the modes wrong.
@@ -29,57 +29,57 @@ class SongMixture(Target):
 
 
 class EightGaussians(Target):
-    """Eight equal Gaussians on a circle.
+    """Define eight equal Gaussians on a circle.
 
     Args:
-        radius: of the circle.
-        std: of each Gaussian, positive.
+        radius: The radius of the circle.
+        std: The standard deviation of each Gaussian, positive.
     """
 
     @door
     def __init__(self, radius: float = 2.0, std: float = 0.2) -> None:
-        super().__init__(_thread(radius * _circle(8), std))
+        super().__init__(_mixture_at(radius * _circle(8), std))
 
 
 class TwoMoons(Target):
-    """Two interleaved half circles of radius one, centred at the origin.
+    """Define two interleaved half circles of radius one, centred at the origin.
 
     Args:
-        std: half the width of the moons, at least 0.05.
+        std: Half the width of the moons, at least 0.05.
     """
 
     @door
     def __init__(self, std: float = 0.1) -> None:
         angle = _midpoints(32) * math.pi
         upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1)
-        super().__init__(_thread(torch.cat([upper, -upper]), std, 0.05))
+        super().__init__(_mixture_at(torch.cat([upper, -upper]), std, 0.05))
 
 
 class Rings(Target):
-    """Two concentric circles, of radii one and two, with the same weight per length.
+    """Define two concentric circles, of radii one and two, with the same weight per length.
 
     Args:
-        std: half the width of the rings, at least 0.1.
+        std: Half the width of the rings, at least 0.1.
     """
 
     @door
     def __init__(self, std: float = 0.1) -> None:
-        super().__init__(_thread(torch.cat([_circle(40), 2 * _circle(80)]), std, 0.1))
+        super().__init__(_mixture_at(torch.cat([_circle(40), 2 * _circle(80)]), std, 0.1))
 
 
 class Spiral(Target):
-    """One arm that winds twice around the origin, with the same weight per length.
+    """Define one arm that winds twice around the origin, with the same weight per length.
 
     Args:
-        std: half the width of the arm, at least 0.1.
+        std: Half the width of the arm, at least 0.1.
     """
 
     @door
     def __init__(self, std: float = 0.1) -> None:
-        # Archimedes' r = c angle has an arc length of about c angle^2 / 2.
+        # Archimedes's spiral r = c angle has an arc length of about c angle^2 / 2.
         angle = 4 * math.pi * _midpoints(80).sqrt()
         points = torch.stack([angle.cos(), angle.sin()], 1) * angle[:, None] / (2 * math.pi)
-        super().__init__(_thread(points, std, 0.1))
+        super().__init__(_mixture_at(points, std, 0.1))
 
 
 def _midpoints(n: int) -> Tensor:
@@ -91,8 +91,8 @@ def _circle(n: int) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], 1)
 
 
-def _thread(means: Tensor, std: float, least: float = 0.0) -> Components:
-    """Equal isotropic Gaussians at `means`; thinner than `least` they would show as beads."""
+def _mixture_at(means: Tensor, std: float, least: float = 0.0) -> Components:
+    """Return equal isotropic Gaussians at `means`; below `least` they would not overlap."""
     check_range("std", std, f"[{least}, inf)" if least else "(0, inf)")
     n = len(means)
     return Components(means.new_full((n,), 1 / n), means, means.new_full((n, 1), std**2))

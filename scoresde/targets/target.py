@@ -1,4 +1,4 @@
-r"""What a target is: a distribution whose $p_t$ is known exactly at every time of every SDE."""
+r"""Define the base class of targets, whose $p_t$ is known exactly at every time of every SDE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_batch, check_integer, door, held
+from scoresde.checks import check_batch, check_integer, door, in_dtype
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import SDE, Facts, Moments, expand
 from scoresde.targets.mixture import Components, Marginal
@@ -19,18 +19,17 @@ __all__ = ["Target", "TargetScore"]
 
 
 class Target(abc.ABC):
-    r"""A distribution with exact `sample`, `log_prob`, `score` and `denoise` at every time.
+    r"""Define a distribution with exact `sample`, `log_prob`, `score` and `denoise` at every time.
 
-    Every method takes `sde` and `t` together and then speaks of $p_t$; without them it speaks of
-    the data before any noise, $p_0$. `x` is `(B, *)` with the target's event shape; `t` is a
-    number, `()` or `(B,)`. All is computed in float64 and returned in the dtype of `x`. Where a
-    score is asked for, pass `target.at(sde)`.
+    With `sde` and `t` a method is about $p_t$, without them about the data, $p_0$. `x` is `(B, *)`
+    with the target's event shape; `t` is a number, `()` or `(B,)`. All is computed in float64 and
+    returned in the dtype of `x`. `target.at(sde)` is the score to sample from.
 
-    Each target is a finite mixture of Gaussians: a new one is a class whose `__init__` hands its
-    components to this one's.
+    Each target is a finite mixture of Gaussians: the `__init__` of a new one passes its components
+    to `super().__init__`.
 
     Args:
-        components: the Gaussians, in spectral form.
+        components: The Gaussians, in spectral form.
     """
 
     @abc.abstractmethod
@@ -60,7 +59,7 @@ class Target(abc.ABC):
 
     @door
     def at(self, sde: SDE) -> TargetScore:
-        """The score of every $p_t$ of `sde`, as `scoresde.sample` and every objective take it."""
+        """Return the score of $p_t$ under `sde`, for `scoresde.sample` and the objectives."""
         return TargetScore(self, sde)
 
     def moments(self) -> Moments:
@@ -83,21 +82,21 @@ class Target(abc.ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        r"""Return draws `n` independent points of the data, or of $p_t$.
+        r"""Return `n` independent draws of the data, or of $p_t$.
 
         Args:
-            n: how many, at least 0.
-            sde: the SDE whose $p_t$ is meant.
-            t: its time, a number, `()` or `(n,)`.
-            generator: where the randomness comes from; torch's global generator without it.
-            dtype: of the result, torch's default dtype without it; the numbers drawn are the same.
-            device: of the result; without it that of `generator`, or the CPU.
+            n: The number of draws, at least 0.
+            sde: The SDE of $p_t$.
+            t: The time, a number, `()` or `(n,)`.
+            generator: The source of randomness; by default torch's global generator.
+            dtype: The dtype of the result, by default torch's; the numbers drawn are the same.
+            device: The device of the result; by default that of `generator`, or the CPU.
 
         Returns:
             The draws, `(n, *)`.
 
         Raises:
-            InvalidValueError: `n` is negative, or a time lies outside the SDE.
+            InvalidValueError: `n` is negative, or a time lies outside [0, T].
             InvalidTypeError: `n` is no integer, or only one of `sde` and `t` is given.
             ShapeError: `t` has another shape than `()` or `(n,)`.
         """
@@ -106,11 +105,11 @@ class Target(abc.ABC):
         source = torch.device("cpu") if generator is None else generator.device
         c = self.components.to(source)
         shape = (n, math.prod(self.event_shape))
-        # Before the first draw, so that an error leaves the generator where it was.
+        # Before the first draw, so that an error leaves the state of the generator unchanged.
         alpha, sigma = _scales(sde, t, torch.empty(shape, dtype=torch.float64, device=source))
         z = torch.randn(shape, generator=generator, dtype=torch.float64, device=source)
         u = torch.rand(n, generator=generator, dtype=torch.float64, device=source)
-        # The last sum may round to less than one.
+        # Without the last sum, which may round to less than one.
         k = torch.searchsorted(c.weights.cumsum(0)[:-1].contiguous(), u, right=True)
         z = (alpha**2 * c.variances[k] + sigma**2).sqrt() * z
         if c.basis is not None:
@@ -126,20 +125,20 @@ class Target(abc.ABC):
         r"""Return the logarithm of the density, $\log p_t(x)$.
 
         Args:
-            x: where, `(B, *)`.
-            sde: the SDE whose $p_t$ is meant.
-            t: its time, a number, `()` or `(B,)`.
+            x: The points, `(B, *)`.
+            sde: The SDE of $p_t$.
+            t: The time, a number, `()` or `(B,)`.
 
         Returns:
             One number per point, `(B,)`, in the dtype of `x`.
 
         Raises:
             ShapeError: `x` or `t` has the wrong shape.
-            InvalidTypeError: `x` is not of floating point, or only one of `sde` and `t` is given.
-            InvalidValueError: a time lies outside the SDE, or $p_t$ has no density there.
-            NonFiniteError: `x` holds a NaN or an infinity, or numbers of which the result would.
+            InvalidTypeError: `x` is not floating-point, or only one of `sde` and `t` is given.
+            InvalidValueError: A time lies outside [0, T], or $p_t$ has no density there.
+            NonFiniteError: `x` holds a NaN or an infinity, or the result overflows.
         """
-        return held("the log-density", self._seen_from(x, sde, t).log_prob(), x.dtype)
+        return in_dtype("the log-density", self._checked_marginal(x, sde, t).log_prob(), x.dtype)
 
     @door
     def score(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
@@ -150,11 +149,13 @@ class Target(abc.ABC):
         Returns:
             The score, of the shape and dtype of `x`.
         """
-        return held("the score", self._seen_from(x, sde, t).score(), x.dtype).reshape(x.shape)
+        return in_dtype("the score", self._checked_marginal(x, sde, t).score(), x.dtype).reshape(
+            x.shape
+        )
 
     @door
     def denoise(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
-        r"""Return the mean of the data given its noisy version, $E[x_0 | x_t = x]$.
+        r"""Return the mean of the data given a noisy sample, $E[x_0 | x_t = x]$.
 
         It equals Tweedie's $(x + \sigma_t^2 \nabla \log p_t(x)) / \alpha_t$ (Efron 2011, "Tweedie's
         formula and selection bias") and is computed without that division. Arguments and errors
@@ -163,8 +164,8 @@ class Target(abc.ABC):
         Returns:
             The posterior mean, of the shape and dtype of `x`.
         """
-        found = self._seen_from(x, sde, t).denoise()
-        return held("the mean of the data", found, x.dtype).reshape(x.shape)
+        found = self._checked_marginal(x, sde, t).denoise()
+        return in_dtype("the mean of the data", found, x.dtype).reshape(x.shape)
 
     @door
     def responsibilities(
@@ -177,8 +178,8 @@ class Target(abc.ABC):
         Returns:
             Non-negative numbers that sum to one over the components, `(B, K)`.
         """
-        found = self._seen_from(x, sde, t).responsibilities()
-        return held("the probabilities of the components", found, x.dtype)
+        found = self._checked_marginal(x, sde, t).responsibilities()
+        return in_dtype("the probabilities of the components", found, x.dtype)
 
     @door
     def assign(self, x: Tensor, sde: SDE | None = None, t: Tensor | float | None = None) -> Tensor:
@@ -192,8 +193,8 @@ class Target(abc.ABC):
         """
         return self.responsibilities(x, sde, t).argmax(1)
 
-    def _seen_from(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
-        """Check points and times; return the law that is seen from the points."""
+    def _checked_marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
+        """Return $p_t$ at the points, after a check of points and times."""
         check_batch("x", x, self.event_shape)
         _check_times(sde, t)
         return self._marginal(x, sde, t)
@@ -213,9 +214,9 @@ class Target(abc.ABC):
 
 @dataclass(frozen=True, eq=False)
 class TargetScore:
-    r"""The score $\nabla \log p_t$ of a target under one SDE, made by `target.at(sde)`.
+    r"""Return the score $\nabla \log p_t$ of a target under one SDE; made by `target.at(sde)`.
 
-    It is what a trained `ScoreModel` tries to become, and stands wherever one can.
+    It is used like a trained `ScoreModel`.
     """
 
     target: Target
@@ -223,7 +224,7 @@ class TargetScore:
 
     @cached_property
     def facts(self) -> Facts:
-        """Return what is known of it: the SDE, the event shape and the exact moments."""
+        """Return the facts: SDE, event shape, exact moments, one pass, no conditions."""
         return Facts(
             sde=self.sde,
             event_shape=self.target.event_shape,
@@ -236,11 +237,11 @@ class TargetScore:
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $\nabla_x \log p_t(x)$ for `x` of shape `(B, *)` and `t` of shape `()` or `(B,)`.
 
-        It looks at shapes alone and not at values, so that `torch.func` can transform it.
+        Only shapes are checked, and not values, so that `torch.func` can transform it.
 
         Raises:
             ShapeError: `x` or `t` has the wrong shape.
-            InvalidTypeError: `x` is not of floating point.
+            InvalidTypeError: `x` is not floating-point.
         """
         check_batch("x", x, self.target.event_shape, finite=False)
         return self.target._marginal(x, self.sde, t).score().reshape(x.shape).to(x.dtype)
@@ -252,7 +253,7 @@ class TargetScore:
 
 
 def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
-    """Both or neither, and times at which the SDE lives."""
+    """Raise unless both or neither are given, and times lie in [0, T]."""
     if (sde is None) != (t is None):
         given, missing = ("t", "sde") if sde is None else ("sde", "t")
         raise InvalidTypeError(
@@ -265,7 +266,7 @@ def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
 
 
 def _scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha(t) and sigma(t), ready to multiply `x`; one and zero for the data themselves."""
+    """Return alpha(t) and sigma(t), ready to multiply `x`; one and zero for the data."""
     if sde is None or t is None:
         return x.new_ones(()), x.new_zeros(())
     time = torch.as_tensor(t, dtype=torch.float64)

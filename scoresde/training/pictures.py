@@ -131,7 +131,7 @@ class Pictures(Callback):
                 best = float((var / (var + ratio**2)).mean())
                 linear.append((ratio, best, best, best))
         curves = {"the model": curve} | ({"a linear denoiser": linear} if linear else {})
-        drawn = plot.levels(curves, name="loss of a number, in the scale of the noise")
+        drawn = plot.loss_by_noise(curves, name="loss of a number, in the scale of the noise")
         plot.save(drawn, self.folder / "levels.png")
 
 

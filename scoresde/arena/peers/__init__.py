@@ -1,4 +1,4 @@
-"""Other libraries in the arena, each imported only when it is asked for."""
+"""Run samplers of other libraries in the arena; each library is imported when it is used."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scoresde.errors import MissingExtraError
 __all__ = ["LIBRARIES", "Peer", "peers"]
 
 LIBRARIES = ("azula", "diffusers", "k_diffusion")
-"""The libraries that there are adapters for."""
+"""The libraries with adapters."""
 
 _PEERS = "pip install 'scoresde[peers]'"
-# k-diffusion asks for an old numpy, and for packages that its samplers do without
+# k-diffusion requires an old numpy, and packages that its samplers do not use
 _INSTALL = {
     "azula": _PEERS,
     "diffusers": _PEERS,
@@ -27,7 +27,7 @@ def peers(libraries: Sequence[str] = LIBRARIES) -> dict[str, Peer]:
     """Return every sampler of some libraries, on every grid, by names such as `azula:Heun@karras`.
 
     Args:
-        libraries: which ones, of `LIBRARIES`.
+        libraries: The libraries, of `LIBRARIES`.
 
     Raises:
         UnknownNameError: There is no adapter for a library.

@@ -1,4 +1,4 @@
-"""The samplers of azula (https://github.com/probabilists/azula)."""
+"""Adapt the samplers of azula (https://github.com/probabilists/azula)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["methods"]
 
 
 class _Model:
-    """A denoiser and its schedule, in azula's words: alpha = 1 and sigma on a grid of times."""
+    """Give a denoiser azula's interface, with alpha = 1 and sigma on a grid of times."""
 
     def __init__(self, denoiser: Denoiser, rho: Tensor) -> None:
         self.denoiser = denoiser
         self.rho = rho
 
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scales at times 1, ..., 0, which fall on the grid."""
+        """Return alpha and sigma at the times 1, ..., 0 of the grid."""
         index = ((1 - t) * (len(self.rho) - 1)).round().long()
         return torch.ones_like(t), self.rho[index]
 
@@ -31,7 +31,7 @@ class _Model:
 
 
 def methods() -> dict[str, Method]:
-    """Every sampler of the library, by name; its Euler is its DDIM, and its DDPM the same at 1."""
+    """Return every sampler of the library by name, but for Euler, which is its DDIM."""
     sample = importlib.import_module("azula.sample")
 
     def method(name: str, cost: int = 1, **settings: Any) -> Method:

@@ -1,9 +1,9 @@
-r"""The schedulers of diffusers (https://github.com/huggingface/diffusers).
+r"""Adapt the schedulers of diffusers (https://github.com/huggingface/diffusers).
 
-Most of them know noise as a table $\bar\alpha_0 > \bar\alpha_1 > \dots$ of a model's training. A
-table whose levels are the grid, $\bar\alpha = 1 / (1 + \rho^2)$, all of them visited, makes each
-take exactly the steps that are wanted. Those made for EDM are given the noise levels themselves.
-Several keep the state in float32, whatever it was: their errors end near 1e-7.
+Most of them take the noise from a table $\bar\alpha_0 > \bar\alpha_1 > \dots$ of a model's
+training. With the grid itself as the table, $\bar\alpha = 1 / (1 + \rho^2)$, each takes exactly the
+steps of the grid. Those made for EDM take the noise levels themselves. Several cast the state to
+float32: their errors end near 1e-7.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def methods() -> dict[str, Method]:
             f"DEIS-{order}": _table("DEISMultistepScheduler", **full),
             f"EDM-DPM++{order}M": _edm("EDMDPMSolverMultistepScheduler", solver_order=order),
         }  # fmt: skip
-    # at the end of a run of fewer than 15 steps those of order 3 fall back to order 2
+    # by default those of order 3 end with order 2 in runs of fewer than 15 steps
     full = {"vp": True, "solver_order": 3, "lower_order_final": False}
     found["DPM++3M-full"] = _table(multistep, **full)
     found["UniPC-3-full"] = _table("UniPCMultistepScheduler", **full)
@@ -84,15 +84,15 @@ def _table(
     """Return a scheduler with a table of noise levels.
 
     Args:
-        name: its class.
-        vp: whether its state is y / sqrt(1 + rho^2).
-        epsilon: whether it is given the noise (y - D) / rho, and not the denoised D.
-        cost: evaluations of a step.
-        extra: evaluations of a run besides.
-        spacing: "trailing" visits all levels; one that has no choice leaves out the lowest, where
-            it ends.
-        step: what its `step` takes.
-        settings: what its constructor takes.
+        name: The class of the scheduler.
+        vp: The state is y / sqrt(1 + rho^2), not y.
+        epsilon: The scheduler takes the noise (y - D) / rho, not the denoised D.
+        cost: Evaluations of a step.
+        extra: Further evaluations of a run.
+        spacing: "trailing" visits all levels; a scheduler without this option (None) leaves out the
+            lowest, where it ends.
+        step: Further arguments of `step`.
+        settings: Arguments of the constructor.
     """
 
     def run(denoiser: Denoiser, rho: Tensor, y: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def _table(
             num_train_timesteps=steps + 1, trained_betas=betas.numpy(),
             prediction_type="epsilon" if epsilon else "sample", **chosen,
         )  # fmt: skip
-        # tables and levels in float64: near the data a float32 table would be off by 1e-4
+        # tables in float64, since a float32 table has errors of 1e-4 near the data
         scheduler.alphas_cumprod = bar
         scheduler.set_timesteps(steps if spacing is None else steps + 1)
         if hasattr(scheduler, "sigmas"):
@@ -126,7 +126,7 @@ def _table(
 
 
 def _edm(name: str, **settings: Any) -> Method:
-    """A scheduler that is given noise levels, and EDM's raw network in place of its denoiser."""
+    """Return a scheduler for EDM, which takes noise levels and the network's raw output."""
 
     def run(denoiser: Denoiser, rho: Tensor, y: Tensor) -> Tensor:
         scheduler = getattr(importlib.import_module("diffusers"), name)(sigma_data=1.0, **settings)

@@ -1,8 +1,8 @@
-"""The samplers of k-diffusion (https://github.com/crowsonkb/k-diffusion).
+"""Adapt the samplers of k-diffusion (https://github.com/crowsonkb/k-diffusion).
 
-Its samplers are one module, which needs no more than scipy, torchdiffeq and torchsde; the package
-around it, once imported, wants accelerate, clean-fid, clip, kornia, scikit-image, wandb and others,
-and an old numpy. So the module is loaded without the package's `__init__`, and
+Its samplers are one module, which needs only scipy, torchdiffeq and torchsde; its package imports
+accelerate, clean-fid, clip, kornia, scikit-image, wandb and others, and needs an old numpy. So the
+module is loaded without the package's `__init__`, and
 
     pip install torchdiffeq && pip install --no-deps k-diffusion
 
@@ -36,9 +36,9 @@ def _sampling() -> ModuleType:
 
 
 def methods() -> dict[str, Method]:
-    """Return every sampler that takes a given number of steps, by name; `dpm_adaptive` does not.
+    """Return every sampler with a given number of steps, by name: all but `dpm_adaptive`.
 
-    At eta = 0 the methods for SDEs are those for ODEs that are listed, but for two.
+    Of the methods for SDEs at eta = 0 only two are listed: the others equal methods for ODEs.
     """
     sampling = _sampling()
 
@@ -52,7 +52,7 @@ def methods() -> dict[str, Method]:
         return Method(run, lambda evaluations: evaluations // cost)
 
     def fast(denoiser: Denoiser, rho: Tensor, y: Tensor) -> Tensor:
-        """Its steps are its own: equal in the logarithm, of three evaluations each or fewer."""
+        """Run dpm_fast, which takes steps equal in log rho, of up to three evaluations each."""
         end: Tensor = sampling.sample_dpm_fast(
             lambda x, sigma: denoiser(x, sigma[0].clamp(rho[-1], rho[0])),
             y, float(rho[-1]), float(rho[0]), len(rho) - 1, disable=True,

@@ -1,10 +1,9 @@
-r"""How another library's sampler competes: the same denoiser, the same start, the same end.
+r"""Run samplers of other libraries on the same problems as those of this package.
 
-A peer sees the problem as $y = x / \alpha$ with the noise $\rho = \sigma / \alpha$, in which every
-SDE is the variance-exploding one, and an exact denoiser of it. It takes its own steps from
-$\rho_T$ to $\rho_\epsilon$ on one of several published grids; Tweedie's estimate at the end is made
-and counted as for everybody. Libraries that go on to $\rho = 0$ do the same: their last step is
-that estimate.
+A peer is given the problem in $y = x / \alpha$ with the noise $\rho = \sigma / \alpha$, in which
+every SDE is variance exploding, and its exact denoiser. It takes its own steps from $\rho_T$ to
+$\rho_\epsilon$ on one of several published grids; Tweedie's estimate at the end is added and
+counted, as for all samplers. It equals the last step to $\rho = 0$ of these libraries.
 """
 
 from __future__ import annotations
@@ -30,18 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["GRIDS", "Beta", "Denoiser", "Method", "Peer", "on_all_grids"]
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-r"""$E[x_0 | y]$ of `(y, rho)`, `(B, *)` and `()`."""
+r"""A function `(y, rho)` of states `(B, *)` and noise `()` that returns $E[x_0 | y]$."""
 
 
 @dataclass(frozen=True)
 class Beta(spacings.Spacing):
-    r"""Noise levels at the quantiles of a Beta(a, a) distribution, between both ends.
+    r"""Space $\sigma / \alpha$ by the quantiles of a Beta(a, a) distribution, between both ends.
 
-    Lee et al. (2024), *Beta sampling is all you need*, arXiv:2407.12173, as diffusers has it, with
-    quantiles taken in $\sigma / \alpha$.
+    Lee et al. (2024), *Beta sampling is all you need*, arXiv:2407.12173, as in diffusers.
 
     Args:
-        a: both parameters of the distribution, positive.
+        a: Both parameters of the distribution, positive.
     """
 
     a: float = 0.6
@@ -61,7 +59,7 @@ GRIDS: Mapping[str, spacings.Spacing] = MappingProxyType(
     {
         "karras": spacings.Karras(),
         "exp": spacings.LogSNR(),
-        "time": spacings.Uniform(),
+        "time": spacings.EqualSteps(),
         "beta": Beta(),
     }
 )
@@ -70,14 +68,14 @@ GRIDS: Mapping[str, spacings.Spacing] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Method:
-    """One method of a library.
+    """Hold one method of a library.
 
     Args:
-        run: a function `(denoiser, rho, y)`: noise levels `(steps + 1,)`, decreasing, and a state
+        run: A function `(denoiser, rho, y)` of noise levels `(steps + 1,)`, decreasing, and a state
             `(B, *)` at the first; it returns the state at the last one. Its noise comes from
             torch's global generator.
-        steps: how many steps a number of evaluations buys.
-        grids: the names of the grids that it can take, of `GRIDS`.
+        steps: The number of steps as a function of the number of evaluations.
+        grids: The names of its grids, of `GRIDS`.
     """
 
     run: Callable[[Denoiser, Tensor, Tensor], Tensor]
@@ -87,7 +85,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Peer:
-    """A contender: a method of another library on one grid."""
+    """Run a method of another library on one grid, as a contender."""
 
     method: Method
     spacing: spacings.Spacing
@@ -95,7 +93,7 @@ class Peer:
     def __call__(
         self, problem: Problem, x: Tensor, budget: int, seed: int
     ) -> tuple[Tensor, int] | None:
-        """The samples and what they cost; `None` where the budget does not pay for a step."""
+        """Return the samples and their evaluations, or None if the budget is too small."""
         steps = self.method.steps(budget - 1)
         if steps < 1:
             return None
@@ -108,7 +106,9 @@ class Peer:
             nonlocal calls
             calls += 1
             if not (rho.isfinite() and y.isfinite().all()):
-                raise NonFiniteError(f"the peer left the finite numbers at evaluation {calls}")
+                raise NonFiniteError(
+                    f"the state of the peer is NaN or infinite at evaluation {calls}; give it more"
+                )
             return problem.denoise(y, rho)
 
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _quiet():
@@ -128,7 +128,7 @@ def on_all_grids(library: str, methods: Mapping[str, Method]) -> dict[str, Peer]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings of other libraries in the block, such as of times off by a rounding."""
+    """Silence warnings and logs of other libraries in the block, such as about rounded times."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,1 +1,1 @@
-"""Samplers that choose their own steps, and the solvers of scipy and torchsde."""
+"""Sample with adaptive steps, and with the solvers of scipy and torchsde."""

@@ -1,4 +1,4 @@
-r"""The probability-flow ODE, in the variables in which every SDE is the same rotation.
+r"""Solve the probability-flow ODE with adaptive steps, in an angle in place of time.
 
 With $c_t = \sqrt{\alpha_t^2 + \sigma_t^2}$, the state $z = x / c_t$ and the angle
 $\varphi = \arctan(\sigma_t / \alpha_t)$,
@@ -8,8 +8,8 @@ $$ z = \cos\varphi\; x_0 + \sin\varphi\; \varepsilon, \qquad
    = -\tan\varphi\, \big(z + c_t \nabla\log p_t(c_t z)\big), $$
 
 the velocity of Salimans & Ho (2022), appendix D, arXiv:2202.00512. It is of the data's scale at
-both ends, where the drift in time is stiff (VE, EDM) or nearly singular (flow): a solver takes the
-same steps under every schedule, about half of those that $x$ takes as a function of $t$.
+both ends, while the drift in time is stiff (VE, EDM) or nearly singular (flow) there: a solver
+takes the same steps under every schedule, about half of those for $x$ as a function of $t$.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from scoresde.sde.coordinates import angle, scale, time_of_angle
 __all__ = ["ANGLE", "TABLEAUS", "ProbabilityFlow", "Scipy", "velocity"]
 
 ANGLE = "arctan(sigma / alpha)"
-"""What the flow is a function of, in messages."""
+"""The name of the independent variable of the flow, in messages."""
 TABLEAUS = {"dopri5": DOPRI5, "tsit5": TSIT5}
 
 
 def velocity(rsde: ReverseSDE, z: Tensor, t: Tensor) -> Tensor:
-    r"""$u = dz / d\varphi = -\tan\varphi\, (z + c_t \nabla\log p_t(c_t z))$ by one evaluation.
+    r"""Return $u = dz / d\varphi = -\tan\varphi\, (z + c_t \nabla\log p_t(c_t z))$, `(B, *)`.
+
+    One evaluation of the score.
 
     Args:
         rsde: The reverse SDE.
@@ -47,18 +49,17 @@ def velocity(rsde: ReverseSDE, z: Tensor, t: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ProbabilityFlow(Adaptive):
-    r"""An adaptive Runge-Kutta solve of the probability flow, each sample with steps of its own.
+    r"""Solve the probability flow by adaptive Runge-Kutta, with step sizes for each sample.
 
     Song et al. (2021), section 4.3, arXiv:2011.13456, who take one step size for the whole batch.
     All samples are evaluated together until the last one has arrived, so that `State.nfe` is that
-    of the slowest; `scoresde.ode.solve` counts them one by one. The score is also asked between
-    the levels of an SDE that has levels. No noise is drawn.
+    of the slowest; `scoresde.ode.solve` counts them one by one. No noise is drawn.
 
     Args:
         method: `"dopri5"` or `"tsit5"`, both of order 5(4).
         rtol: The tolerance relative to $z$, positive.
         atol: The absolute tolerance of $z$, positive.
-        max_nfe: The most evaluations between two times of the grid, at least 8.
+        max_nfe: The largest number of evaluations between two times of the grid, at least 8.
 
     Raises:
         InvalidValueError: A parameter has an impossible value.
@@ -75,7 +76,7 @@ class ProbabilityFlow(Adaptive):
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """Return the flow map from t to s, in either direction."""
         sde = rsde.sde
-        # the score sees the whole batch in its order, since it may hold something for each sample
+        # the score gets the whole batch in order, since it may have conditions for each sample
         whole, times = x / expand(scale(sde, t), x), t.repeat(len(x))
         ends = torch.stack([s, t]).aminmax()
 
@@ -97,21 +98,21 @@ class ProbabilityFlow(Adaptive):
 
 @dataclass(frozen=True)
 class Scipy(Adaptive):
-    r"""The probability flow in $x$ and $t$ by `scipy.integrate.solve_ivp`: the usual recipe.
+    r"""Solve the probability flow in $x$ and $t$ by `scipy.integrate.solve_ivp`.
 
     The whole batch is one system in float64 with one step size, so that a sample depends on its
-    neighbours within the tolerance. It is here as a check of `ProbabilityFlow` by other code.
+    neighbours within the tolerance. It serves to check `ProbabilityFlow` by independent code.
 
     Args:
         method: `"RK45"`, `"RK23"` or `"DOP853"`.
         rtol: The tolerance relative to $x$, positive.
         atol: The absolute tolerance of $x$, positive.
-        max_nfe: The most evaluations between two times of the grid.
+        max_nfe: The largest number of evaluations between two times of the grid.
 
     Raises:
         InvalidValueError: A parameter has an impossible value.
-        NonFiniteError: The score is NaN or infinite, from which scipy would not return.
-        ConvergenceError: `max_nfe` is used up, or scipy gives up.
+        NonFiniteError: The score is NaN or infinite, with which scipy would loop for ever.
+        ConvergenceError: `max_nfe` is used up, or scipy reports a failure.
     """
 
     stochastic = False
@@ -148,5 +149,7 @@ class Scipy(Adaptive):
             drift, (float(t), float(s)), start, method=self.method, rtol=self.rtol, atol=self.atol
         )
         if not found.success:
-            raise ConvergenceError(f"scipy's {self.method} gave up: {found.message}")
+            raise ConvergenceError(
+                f"scipy's {self.method} failed: {found.message}; loosen rtol and atol"
+            )
         return torch.from_numpy(found.y[:, -1]).to(x).reshape(x.shape)

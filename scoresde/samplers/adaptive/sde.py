@@ -1,15 +1,16 @@
-r"""The reverse SDE with adaptive steps: two evaluations make a step and an estimate of its error.
+r"""Solve the reverse SDE with adaptive steps: two evaluations give a step and its error.
 
 In the variables of the probability flow (`scoresde.samplers.adaptive.ode`), $z = x / c_t$ with
-velocity $u$ and angle $\varphi$, the reverse SDE is the Ornstein-Uhlenbeck process that keeps
-$\mathcal N(0, I)$, and twice the flow. From $\varphi$ down to $\psi$ with one increment $\xi$,
+velocity $u$ and angle $\varphi$, the drift of the reverse SDE is that of the Ornstein-Uhlenbeck
+process with stationary law $\mathcal N(0, I)$, plus twice the flow. From $\varphi$ down to $\psi$
+with one increment $\xi$,
 
 $$ z' = a z - w\,u(z, \varphi) + \sqrt{1 - a^2}\,\xi, \qquad
    z'' = a z - w\,u(z', \psi) + \sqrt{1 - a^2}\,\xi, \qquad
    a = \frac{\cos\varphi}{\cos\psi}, \quad w = 2\,\frac{\sin\varphi - \sin\psi}{\cos\psi}, $$
 
-differ by twice the error of the first. Their mean, the stochastic Heun method, is what is kept: it
-is of the second weak order, and exact for standard normal data.
+differ by twice the error of the first. The step is their mean, the stochastic Heun method: it is of
+weak order 2, and exact for standard normal data.
 """
 
 from __future__ import annotations
@@ -34,22 +35,20 @@ _FIRST = 0.1
 
 @dataclass(frozen=True)
 class AdaptiveSDE(Adaptive):
-    r"""Stochastic Heun steps on the reverse SDE, each sample with step sizes of its own.
+    r"""Solve the reverse SDE by adaptive stochastic Heun steps, with step sizes for each sample.
 
-    After Jolicoeur-Martineau et al. (2021), *Gotta Go Fast When Generating Data with Score-Based
-    Models*, arXiv:2105.14080, whose improved Euler method and control of errors these are. Three
-    things differ. The linear part is integrated exactly in the variables of the probability flow,
-    so that all SDEs are treated alike. The two tolerances are added, where there the larger counts,
-    and steps change by the power 3/4 of the error, not 9/10. And the noise of an attempt belongs to
-    its interval of time on one Brownian path per sample: a rejected step is repeated with a part of
-    the same increment, where a number that is kept and rescaled would be biased by the rejection. A
-    seed stands for one path at any tolerance. The paths are drawn sample by sample, about a
-    millisecond a step.
+    The method and its control of errors are those of Jolicoeur-Martineau et al. (2021), *Gotta Go
+    Fast When Generating Data with Score-Based Models*, arXiv:2105.14080, but for three things. The
+    linear part is integrated exactly in the variables of the probability flow, which treats all
+    SDEs alike. The two tolerances are added, not compared, and steps change by the power 3/4 of the
+    error, not 9/10. A rejected step is repeated with a part of the increment of one Brownian path
+    per sample; a kept and rescaled number would be biased by the rejection. A seed determines the
+    path at any tolerance. The paths are drawn sample by sample, about a millisecond a step.
 
     Args:
         rtol: The tolerance relative to $z$, positive.
         atol: The absolute tolerance of $z$, positive.
-        max_nfe: The most evaluations between two times of the grid, at least 2.
+        max_nfe: The largest number of evaluations between two times of the grid, at least 2.
 
     Raises:
         InvalidValueError: A parameter has an impossible value, or a step falls below the resolution
@@ -63,13 +62,13 @@ class AdaptiveSDE(Adaptive):
     max_nfe: int = 2000
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         sde, spent = rsde.sde, 0
         paths = [noise[i : i + 1] for i in range(len(x))]
         z, time = x / expand(scale(sde, t), x), t.repeat(len(x))
         h, end = torch.full_like(time, _FIRST), sde.log_snr(s)
         if end.isinf():
-            # no noise at all is infinitely far; where the levels end, it is one step away
+            # sigma_s = 0 is infinitely far in log-SNR: the last step starts at the end of REACH
             end = sde.log_snr(t) + 2 * REACH
         while (time > s).any():
             spent += 2
@@ -107,7 +106,7 @@ def _angles(rsde: ReverseSDE, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _noise(paths: list[NoiseLike], like: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    """Each sample's increment over an interval of its own, 0 where that is empty."""
+    """Return each sample's increment over its own interval, 0 if that is empty."""
     z = torch.zeros_like(like)
     for i, (low, high) in enumerate(zip(s.tolist(), t.tolist(), strict=True)):
         if low < high:

@@ -1,4 +1,4 @@
-r"""The solvers of torchsde on the reverse SDE, driven by the seed's Brownian path.
+r"""Solve the reverse SDE by the solvers of torchsde, driven by the Brownian path of a seed.
 
 torchsde (Li et al. 2020, arXiv:2001.01328; Kidger et al. 2021, arXiv:2105.13493) integrates
 $dy = f\,du + g\,dB$ for flat states `(B, D)` and rising times, so it is given the reverse SDE in
@@ -6,8 +6,8 @@ $u = -t$,
 
 $$ dy = -\big[f x - g^2 \nabla\log p_t(x)\big] du + g\,dB_u, \qquad B_u = -W_{-u}, $$
 
-with $W$ the path that `EulerMaruyama` follows as well. The noise is additive: the readings of Itô
-and of Stratonovich are the same, and all methods tend to the same samples.
+with $W$ the path that `EulerMaruyama` uses too. The noise is additive: the Itô and Stratonovich
+forms are the same, and all methods converge to the same samples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
 __all__ = ["TorchSDE"]
 
-# The reading of the SDE that torchsde wants for a method, and the evaluations of one step.
+# For each method the form of the SDE that torchsde wants, and the evaluations of one step.
 _METHODS = {
     "euler": ("ito", 1),
     "milstein": ("ito", 1),
@@ -40,16 +40,16 @@ _METHODS = {
     "log_ode": ("stratonovich", 2),
     "reversible_heun": ("stratonovich", 1),
 }
-# Those of the first order in the drift, and those that ask in the middle of a step.
+# Methods of first order in the drift, and those that evaluate it in the middle of a step.
 _FIRST = ("euler", "milstein", "euler_heun")
 _MIDDLE = ("midpoint", "log_ode", "srk")
-# The method that keeps a second state, which costs one evaluation at the start of a run.
+# The method with a second state, which costs one evaluation at the start of a run.
 _REVERSIBLE = "reversible_heun"
 
 
 @dataclass(frozen=True)
 class TorchSDE(Sampler):
-    r"""A solver of torchsde, one of its steps for each step of the grid, or as many as it takes.
+    r"""Solve the reverse SDE by a method of torchsde, with fixed or adaptive steps.
 
     | method | what it is here | strong order | evaluations for N steps |
     | --- | --- | --- | --- |
@@ -60,20 +60,18 @@ class TorchSDE(Sampler):
     | `"srk"` | SRA1 of Rößler (2010), doi:10.1137/09076636X | 3/2 | 2 N |
     | `"reversible_heun"` | Kidger et al. (2021), arXiv:2105.13493 | 1 | N + 1 |
 
-    The last one pays for its reversibility with its stability. Two states leapfrog over each other,
-    and their difference grows as fast as the reverse SDE contracts: it needs hundreds of steps
-    where `"heun"` needs tens, and is no worse from there on.
+    The last one is reversible and less stable: the difference of its two states grows as fast as
+    the reverse SDE contracts, so it needs hundreds of steps where `"heun"` needs tens.
 
     Args:
         method: The name of a method.
-        adaptive: Whether torchsde chooses its steps between two times of the grid, which is then
-            from T to eps alone unless more is asked for. It compares one step with two of half the
-            length and takes one step size for the whole batch, so that samples depend on their
-            neighbours; `AdaptiveSDE` keeps them apart.
+        adaptive: Let torchsde choose steps between two times of the grid, by default T and eps
+            alone. It compares one step with two of half the length and takes one step size for the
+            whole batch, so that samples depend on their neighbours; with `AdaptiveSDE` they do not.
         rtol: The tolerance relative to the state.
         atol: The absolute tolerance.
-        dt_min: The shortest adaptive step, which is taken whatever its error, with a warning.
-        max_nfe: The most evaluations of an adaptive run.
+        dt_min: The shortest adaptive step, which is accepted whatever its error, with a warning.
+        max_nfe: The largest number of evaluations of an adaptive run.
 
     Raises:
         UnknownNameError: There is no such method.
@@ -97,49 +95,49 @@ class TorchSDE(Sampler):
             check_range(name, getattr(self, name), "(0, inf)")
         check_integer("max_nfe", self.max_nfe, 1)
         if self.adaptive:
-            # the grid is the two ends, whose steps in between are torchsde's
+            # the grid is T and eps; the steps in between are torchsde's
             object.__setattr__(self, "steps", 1)
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the evaluations of one step by itself; at most, where it is adaptive."""
+        """Return the evaluations of one step alone; if adaptive, the largest number."""
         return self.max_nfe if self.adaptive else self.cost(1)
 
     @property
     def order(self) -> int | None:
-        """Return the order of its drift; None where it chooses its own steps."""
+        """Return the order in the drift; None if the steps are adaptive."""
         return None if self.adaptive else 1 if self.method in _FIRST else 2
 
     @property
     def coupled(self) -> bool:
-        """Return True where it is adaptive: the whole batch has one step size."""
+        """Return True if the steps are adaptive: the whole batch has one step size."""
         return self.adaptive
 
     @property
     def between(self) -> bool:
-        """Return True for adaptive steps, and for methods that ask in the middle of a step."""
+        """Return True for adaptive steps and for methods that evaluate the middle of a step."""
         return self.adaptive or self.method in _MIDDLE
 
     def cost(self, steps: int) -> int:
-        """Return evaluations of a run; an adaptive one is bounded as a whole."""
+        """Return the evaluations of a run; for an adaptive one `max_nfe`."""
         if self.adaptive:
             return self.max_nfe * min(steps, 1)
         return steps * _METHODS[self.method][1] + (self.method == _REVERSIBLE)
 
     def steps_for(self, nfe: int) -> int:
-        """Return how many steps `nfe` evaluations buy; an adaptive run is one, from T to eps."""
+        """Return the largest number of steps with `nfe` evaluations; 1 or 0 for an adaptive run."""
         if self.adaptive:
             return int(nfe > _METHODS[self.method][1])
         return super().steps_for(nfe)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> TorchSDE:
-        """Return it with `max_nfe` at most `nfe` where it is adaptive."""
+        """Return this sampler, with `max_nfe` at most `nfe` if it is adaptive."""
         if nfe is None or not self.adaptive:
             return self
         return replace(self, max_nfe=min(self.max_nfe, nfe))
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
         return state.x
 
@@ -154,10 +152,10 @@ class TorchSDE(Sampler):
         budget = self.max_nfe if self.adaptive else math.inf
         problem = kind(rsde, x, reading, budget)
         path, y, extra = _Path(noise, x), _flat(x), None
-        # its checks draw numbers from the global generator
+        # torchsde's checks draw numbers from the global generator
         devices = [x.device] if x.is_cuda else []
         for t, s in pairwise(times):
-            problem.starts(t, s, y, extra)
+            problem.prepare(t, s, y, extra)
             with torch.random.fork_rng(devices):
                 try:
                     ys, extra = torchsde.sdeint(
@@ -166,7 +164,7 @@ class TorchSDE(Sampler):
                         torch.stack((-t, -s)),
                         bm=path,
                         method=self.method,
-                        # one step to the end, whatever rounding makes of its length
+                        # inf: one step to the end, whose length is then not rounded
                         dt=float(t - s) if self.adaptive else math.inf,
                         adaptive=self.adaptive,
                         rtol=self.rtol,
@@ -176,13 +174,15 @@ class TorchSDE(Sampler):
                         extra_solver_state=extra,
                     )
                 except AssertionError as error:
-                    raise NonFiniteError(f"an adaptive step met NaN: {error}") from error
+                    raise NonFiniteError(
+                        f"an adaptive step of torchsde met NaN: {error}; loosen rtol and atol"
+                    ) from error
             y = ys[-1]
             yield State.of(rsde, s, y.reshape(x.shape))
 
 
 class _Reversed:
-    """The reverse SDE in u = -t as torchsde asks for it; a value it asks for twice is kept."""
+    """Define the reverse SDE in u = -t with torchsde's interface, keeping the last 3 drifts."""
 
     noise_type: str
 
@@ -191,11 +191,11 @@ class _Reversed:
         self.budget, self.spent = budget, rsde.nfe
         self.kept: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=3)
 
-    def starts(self, t: Tensor, s: Tensor, y: Tensor, extra: tuple[Tensor, ...] | None) -> None:
-        """The solver goes from t down to s next, from `y` and what it kept of the last step."""
+    def prepare(self, t: Tensor, s: Tensor, y: Tensor, extra: tuple[Tensor, ...] | None) -> None:
+        """Prepare for a solve from t down to s, from `y` and the solver's state `extra`."""
         self.end = float(s)
         if extra:
-            # the checks ask for the drift of y, whose value nothing uses
+            # torchsde's checks ask for the drift at y without using it: avoid an evaluation
             self.kept.append((-t, y, extra[0]))
 
     def f(self, u: Tensor, y: Tensor) -> Tensor:
@@ -231,9 +231,9 @@ class _Diagonal(_Reversed):
 
 
 class _Path:
-    """The Brownian motion B_u = -W_{-u}, flat, as torchsde asks for it."""
+    """Define the Brownian motion B_u = -W_{-u}, flat, with torchsde's interface."""
 
-    # the most that a method asks for; of Davie's and Foster's areas nothing is left in this noise
+    # methods for additive noise ask for no more; Davie's and Foster's areas are not needed
     levy_area_approximation = "foster"
 
     def __init__(self, noise: NoiseLike, x: Tensor) -> None:
@@ -243,7 +243,7 @@ class _Path:
     def __call__(
         self, ua: Tensor, ub: Tensor, return_U: bool = False, return_A: bool = False
     ) -> Tensor | tuple[Tensor, Tensor | None]:
-        r"""Return $B_b - B_a$, and $\int_a^b (B_r - B_a)\,dr$ where it is asked for."""
+        r"""Return $B_b - B_a$, and with `return_U` $\int_a^b (B_r - B_a)\,dr$ too."""
         h = ub - ua
         z = _flat(self.noise.increment(self.x, -ub, -ua))
         increment = expand(h.sqrt(), z) * z
@@ -256,5 +256,5 @@ class _Path:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """Return `(B, *)` as `(B, D)`, also where either is 0."""
+    """Return `(B, *)` flattened to `(B, D)`, also for B = 0 or D = 0."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -1,1 +1,1 @@
-"""Samplers of fixed steps: predictors of the reverse SDE, and solvers of the probability flow."""
+"""Sample with fixed steps: predictors of the reverse SDE, solvers of the probability flow."""

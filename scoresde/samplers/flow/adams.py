@@ -1,11 +1,11 @@
-r"""The probability flow by Adams-Bashforth methods: one evaluation a step, and memory.
+r"""Solve the probability flow by Adams-Bashforth methods, with one evaluation a step.
 
 With the slopes $\epsilon_j$ of $dy / d\tilde\sigma = \epsilon$ at the last $k$ times of the grid,
 
 $$ y_{i+1} = y_i + \sum_{j=0}^{k-1} w_{ij}\,\epsilon_{i-j}, $$
 
-of the order of $k$ once that many slopes are known; the first steps know fewer, and the very
-first is `DDIM()`. The weights depend on the grid alone and are computed before the first step.
+of order $k$ once there are $k$ slopes; the first steps use those there are, and the very first is
+`DDIM()`. The weights depend on the grid alone and are computed before the first step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from scoresde.checks import check_range
 from scoresde.quadrature import lagrange_integrals
-from scoresde.samplers.flow.euler import along, predicted_noise
+from scoresde.samplers.flow.euler import flow_step, predicted_noise
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import ReverseSDE, expand
 
@@ -31,7 +31,7 @@ __all__ = ["IPNDM", "LMS"]
 
 @dataclass(frozen=True)
 class _Adams(Sampler):
-    """A linear multistep method on the probability flow."""
+    """Solve the probability flow by a linear multistep method; a subclass gives the weights."""
 
     steps: ClassVar[int] = 50
     stochastic = False
@@ -43,14 +43,14 @@ class _Adams(Sampler):
 
     @abc.abstractmethod
     def weights(self, ratios: Tensor) -> Tensor:
-        r"""The weights $w_{ij}$, `(N, order)`, for the ratios $\tilde\sigma_0 > \dots$, `(N + 1,)`.
+        r"""Return the weights $w_{ij}$, `(N, order)`, for ratios $\tilde\sigma_i$, `(N + 1,)`.
 
-        A slope that is not known yet has the weight 0.
+        A slope before the first has the weight 0.
         """
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the step without memory, which is that of `DDIM()`."""
-        return along(rsde.sde, x, t, s, predicted_noise(rsde, x, t))
+        """Return the step of `DDIM()`, which needs no earlier slopes."""
+        return flow_step(rsde.sde, x, t, s, predicted_noise(rsde, x, t))
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
@@ -70,7 +70,7 @@ class _Adams(Sampler):
 
 @dataclass(frozen=True)
 class LMS(_Adams):
-    r"""Linear multistep: the polynomial through the last slopes, integrated exactly.
+    r"""Solve the probability flow by integrating the polynomial through the last slopes.
 
     $$ w_{ij} = \int_{\tilde\sigma_i}^{\tilde\sigma_{i+1}}
        \prod_{l \ne j} \frac{u - \tilde\sigma_{i-l}}{\tilde\sigma_{i-j} - \tilde\sigma_{i-l}}\,du $$
@@ -79,7 +79,7 @@ class LMS(_Adams):
     arXiv:2206.00364.
 
     Args:
-        order: How many slopes are used, from 1 (which is `DDIM()`) to 8; 4 is the usual choice.
+        order: The number of slopes, from 1 (which is `DDIM()`) to 8; 4 is the usual choice.
     """
 
     def weights(self, ratios: Tensor) -> Tensor:
@@ -89,17 +89,17 @@ class LMS(_Adams):
 
 @dataclass(frozen=True)
 class IPNDM(_Adams):
-    r"""Adams-Bashforth with the weights of equal steps, on any grid.
+    r"""Solve the probability flow by Adams-Bashforth with the weights of equal steps, on any grid.
 
     $$ y_{i+1} = y_i + \frac{\tilde\sigma_{i+1} - \tilde\sigma_i}{24}
        (55\,\epsilon_i - 59\,\epsilon_{i-1} + 37\,\epsilon_{i-2} - 9\,\epsilon_{i-3}) $$
 
-    and lower orders for the first three steps. It has its order where the steps in
-    $\tilde\sigma$ are equal, and the second elsewhere. Liu et al. (2022),
-    arXiv:2202.09778; Zhang & Chen (2023), who improved its start, arXiv:2204.13902.
+    and lower orders for the first three steps. It has its full order if the steps in $\tilde\sigma$
+    are equal, and the second otherwise. Liu et al. (2022), arXiv:2202.09778; Zhang & Chen (2023),
+    who improved its start, arXiv:2204.13902.
 
     Args:
-        order: How many slopes are used, from 1 (which is `DDIM()`) to 8; 4 is the paper's.
+        order: The number of slopes, from 1 (which is `DDIM()`) to 8; 4 is the paper's.
     """
 
     def weights(self, ratios: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ def adams_bashforth(nodes: Tensor, order: int) -> Tensor:
     """Return the weights of the last slopes in the step from each node to the next.
 
     Args:
-        nodes: Where the slopes are known, `(N + 1,)`, all different; the last one is the end.
-        order: How many slopes are used where that many are known.
+        nodes: The points of the slopes, `(N + 1,)`, all different; the last one is the end.
+        order: The largest number of slopes to use.
 
     Returns:
         `(N, order)`, the newest slope first, 0 for slopes before the first.

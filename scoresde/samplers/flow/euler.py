@@ -1,4 +1,4 @@
-r"""The probability flow in the variables in which it is nearly straight, and its first order.
+r"""Solve the probability flow by Euler's method, in variables in which it is nearly straight.
 
 Divided by its signal scale, $y = x / \alpha_t$, and seen as a function of the ratio of noise to
 signal $\tilde\sigma = \sigma_t / \alpha_t$ in place of time, the probability flow of every SDE is
@@ -6,9 +6,9 @@ signal $\tilde\sigma = \sigma_t / \alpha_t$ in place of time, the probability fl
 $$ \frac{dy}{d\tilde\sigma} = \epsilon_t(x) = -\sigma_t \nabla\log p_t(x), $$
 
 the noise that the score predicts in $x$ (Song, Meng & Ermon 2021, eq. 14, arXiv:2010.02502; Karras
-et al. 2022, section 3, arXiv:2206.00364). Drift and diffusion are gone from it: for data at one
-point the solutions are lines, and for all data they are nearly that at the two ends. Euler's method
-in time is another and a worse one; it is `EulerMaruyama(eta=0)`.
+et al. 2022, section 3, arXiv:2206.00364). For data at one point the solutions are straight lines,
+for other data nearly so at both ends. Euler's method in time, `EulerMaruyama(eta=0)`, is less
+accurate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scoresde.checks import check_range
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, ReverseSDE, expand
 
-__all__ = ["DDIM", "along", "predicted_noise"]
+__all__ = ["DDIM", "flow_step", "predicted_noise"]
 
 
 def predicted_noise(rsde: ReverseSDE, x: Tensor, t: Tensor) -> Tensor:
@@ -30,24 +30,24 @@ def predicted_noise(rsde: ReverseSDE, x: Tensor, t: Tensor) -> Tensor:
     return -expand(rsde.sde.sigma(t), x) * rsde.score(x, t)
 
 
-def along(sde: SDE, x: Tensor, t: Tensor, s: Tensor, epsilon: Tensor) -> Tensor:
-    r"""From t to s along one slope: $y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)\,\epsilon$."""
+def flow_step(sde: SDE, x: Tensor, t: Tensor, s: Tensor, epsilon: Tensor) -> Tensor:
+    r"""Return Euler's step $y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)\,\epsilon$, as $x_s$."""
     scale = sde.alpha(s) / sde.alpha(t)
     return expand(scale, x) * x + expand(sde.sigma(s) - scale * sde.sigma(t), x) * epsilon
 
 
 @dataclass(frozen=True)
 class DDIM(Sampler):
-    r"""Denoising diffusion implicit models, for every SDE.
+    r"""Sample by denoising diffusion implicit models, generalised to every SDE.
 
     $$ x_s = \alpha_s \hat x_0 + \sqrt{\sigma_s^2 - c^2}\,\epsilon_t(x_t) + c\,z, \qquad
        \hat x_0 = \frac{x_t - \sigma_t\,\epsilon_t(x_t)}{\alpha_t}, \qquad
        c = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt v $$
 
     with $v$ the variance of the transition from s to t. At $\eta = 0$ it is Euler's method on the
-    probability flow in $\tilde\sigma$, also known as the Euler sampler of Karras et al. (2022,
-    algorithm 1 without its correction), exact for data at one point; at $\eta = 1$ it is
-    `Ancestral()`. Song, Meng & Ermon (2021), eqs. 12 and 16, arXiv:2010.02502.
+    probability flow in $\tilde\sigma$, also known as the Euler sampler (Karras et al. 2022,
+    algorithm 1 without the second-order correction), exact for data at one point; at $\eta = 1$ it
+    is `Ancestral()`. Song, Meng & Ermon (2021), eqs. 12 and 16, arXiv:2010.02502.
 
     Args:
         eta: The share $\eta$ of fresh noise, in [0, 1].
@@ -62,18 +62,18 @@ class DDIM(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Return whether noise is added."""
+        """Return True if `eta` > 0."""
         return self.eta > 0
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
-        x_s = along(sde, x, t, s, epsilon)
+        x_s = flow_step(sde, x, t, s, epsilon)
         if self.eta == 0:
             return x_s
         a, v = sde.transition(s, t)
         ratio = sde.sigma(s) / sde.sigma(t)
-        # sigma_s^2 - c^2 without their difference, since sigma_t^2 = (a sigma_s)^2 + v
+        # sigma_s^2 - c^2 without cancellation, since sigma_t^2 = (a sigma_s)^2 + v
         kept = ratio * ((a * sde.sigma(s)) ** 2 + (1 - self.eta**2) * v).sqrt()
         fresh = expand(self.eta * ratio * v.sqrt(), x) * noise.normal(x, t)
         return x_s + expand(kept - sde.sigma(s), x) * epsilon + fresh

@@ -1,4 +1,4 @@
-r"""Two evaluations a step, no memory: exponential Runge-Kutta methods of data prediction."""
+r"""Sample by exponential Runge-Kutta methods of data prediction, with two evaluations a step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from scoresde.checks import check_range
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, Moments, ReverseSDE
+from scoresde.sde.coordinates import half_log_snr
 from scoresde.sde.spacings import even_times
 
 __all__ = ["TwoStage"]
@@ -19,7 +20,7 @@ __all__ = ["TwoStage"]
 
 @dataclass(frozen=True)
 class TwoStage(Sampler):
-    r"""DPM-Solver++(2S), and with `tau` = 1 SEEDS-2.
+    r"""Sample by DPM-Solver++(2S), or by SEEDS-2 with `tau` = 1.
 
     In $y = x/\alpha$ and $\ell = \log(\alpha/\sigma)$, with $h = \ell_s - \ell_t$ and
     $k = 1 + \tau^2$, a first stage goes to $\ell_m = \ell_t + r h$,
@@ -36,7 +37,7 @@ class TwoStage(Sampler):
     levels.
 
     Args:
-        r: Where in the step the second evaluation stands, in (0, 1].
+        r: The position of the second evaluation in the step, in (0, 1].
         tau: $\tau \ge 0$: 0 is the probability flow, 1 the reverse SDE.
     """
 
@@ -53,23 +54,23 @@ class TwoStage(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Return whether noise is added."""
+        """Return True if `tau` > 0."""
         return self.tau > 0
 
     @property
     def between(self) -> bool:
-        """Return whether the second evaluation stands before the end of the step."""
+        """Return True if the second evaluation is before the end of the step."""
         return self.r < 1
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """A grid that is uniform in the level; on a ladder its levels nearest to that."""
+        """Return a grid even in log-SNR, `(steps + 1,)`; on a ladder the levels nearest to it."""
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         sde, k = rsde.sde, 1 + self.tau**2
-        start, end = _level(sde, t), _level(sde, s)
-        # where no noise is left the last level is infinitely far, and the first stage is not
+        start, end = float(half_log_snr(sde, t)), float(half_log_snr(sde, s))
+        # without noise at s the step in l is infinite; the first stage stays finite
         middle = start + self.r * (end - start if math.isfinite(end) else 8.0)
         m = sde.time(torch.tensor(2 * middle, dtype=torch.float64)).clamp(s, t)
         y, (alpha_m, alpha_s) = x / float(sde.alpha(t)), sde.alpha(torch.stack((m, s))).tolist()
@@ -86,10 +87,6 @@ class TwoStage(Sampler):
             n = n + _spread(self.tau, middle, end) * noise.normal(x, t, 1)
         out: Tensor = alpha_s * (y_s + n)
         return out
-
-
-def _level(sde: SDE, t: Tensor) -> float:
-    return float(sde.log_snr(t)) / 2
 
 
 def _spread(tau: float, start: float, end: float) -> float:

@@ -1,8 +1,7 @@
-r"""The probability flow at the second order, by two evaluations a step.
+r"""Solve the probability flow by second-order methods, with two evaluations a step.
 
-Both methods follow $dy / d\tilde\sigma = \epsilon_t(x)$, the flow of
-`scoresde.samplers.flow.euler`, and both end with Euler's step where there is no noise left at s,
-since no score exists there.
+Both methods solve $dy / d\tilde\sigma = \epsilon_t(x)$, the flow of `scoresde.samplers.flow.euler`.
+A step to $\sigma_s = 0$, where no score exists, is Euler's.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from scoresde.checks import check_range
 from scoresde.errors import InvalidValueError
-from scoresde.samplers.flow.euler import along, predicted_noise
+from scoresde.samplers.flow.euler import flow_step, predicted_noise
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import ReverseSDE, expand
 
@@ -26,23 +25,23 @@ __all__ = ["DPM2", "Heun"]
 
 @dataclass(frozen=True)
 class Heun(Sampler):
-    r"""Heun's method on the probability flow, with Karras's churn.
+    r"""Solve the probability flow by Heun's method, with Karras's churn.
 
     $$ y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)
        \frac{\epsilon_t(x_t) + \epsilon_s(x'_s)}{2} $$
 
-    with $x'_s$ the end of Euler's step. Where it churns, a step first goes back up to the noise
-    $(1 + \gamma)\,\tilde\sigma_t$, $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$, by the SDE's own
-    transition, yet never above that of T; on an SDE with levels it stands between them there.
-    Alone, `step` churns as a run of one step. Karras et al. (2022), algorithms 1 and 2,
+    with $x'_s$ the end of Euler's step. With churn, a step first adds noise, by the transition of
+    the SDE, up to $(1 + \gamma)\,\tilde\sigma_t$, $\gamma = \min(\text{churn} / N, \sqrt 2 - 1)$,
+    at most to that of T, and so evaluates the score between the times of the grid.
+    `step` alone churns as a run of one step. Karras et al. (2022), algorithms 1 and 2,
     arXiv:2206.00364.
 
     Args:
         churn: $S_\text{churn}$, the noise added in a whole run, at least 0.
         sigma_min: $S_\text{tmin}$, the smallest $\tilde\sigma$ at which noise is added.
         sigma_max: $S_\text{tmax}$, the largest.
-        s_noise: $S_\text{noise}$, the factor on the standard deviation of what is added, positive;
-            above 1 it makes up for a denoiser that removes too much.
+        s_noise: $S_\text{noise}$, the factor on the standard deviation of the added noise,
+            positive; above 1 it compensates for a denoiser that removes too much.
     """
 
     steps: ClassVar[int] = 50
@@ -65,27 +64,27 @@ class Heun(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Return whether noise is added: where it churns."""
+        """Return True if `churn` > 0."""
         return self.churn > 0
 
     @property
     def between(self) -> bool:
-        """Return where it churns, steps begin between the times of the grid."""
+        """Return True if `churn` > 0: then steps start between the times of the grid."""
         return self.churn > 0
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_s, made of a draw of p_t."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         x, t = self._raise_noise(rsde, x, t, noise)
         epsilon = predicted_noise(rsde, x, t)
-        end = along(rsde.sde, x, t, s, epsilon)
+        end = flow_step(rsde.sde, x, t, s, epsilon)
         if rsde.sde.sigma(s) == 0:
             return end
-        return along(rsde.sde, x, t, s, (epsilon + predicted_noise(rsde, end, s)) / 2)
+        return flow_step(rsde.sde, x, t, s, (epsilon + predicted_noise(rsde, end, s)) / 2)
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`, with the churn spread over the steps."""
+        """Yield the states at `times[1:]`; each step gets an equal share of the churn."""
         share = replace(self, churn=self.churn / max(len(times) - 1, 1))
         yield from Sampler.trajectory(share, rsde, x, times, noise)
 
@@ -104,14 +103,14 @@ class Heun(Sampler):
 
 @dataclass(frozen=True)
 class DPM2(Sampler):
-    r"""The midpoint rule in $\log\tilde\sigma$: DPM-Solver-2, also known as DPM2.
+    r"""Solve the probability flow by the midpoint rule in $\log\tilde\sigma$ (DPM-Solver-2, DPM2).
 
     $$ y_s = y_t + (\tilde\sigma_s - \tilde\sigma_t)\,\epsilon_m(x_m), \qquad
        x_m / \alpha_m = y_t + (\tilde\sigma_m - \tilde\sigma_t)\,\epsilon_t(x_t), \qquad
        \tilde\sigma_m = \sqrt{\tilde\sigma_s\,\tilde\sigma_t} $$
 
-    The second evaluation is at a time between those of the grid, so also between the levels of an
-    SDE that has levels. Lu et al. (2022), algorithm 1 with $r_1 = 1/2$, arXiv:2206.00927.
+    The second evaluation is at a time between those of the grid. Lu et al. (2022), algorithm 1 with
+    $r_1 = 1/2$, arXiv:2206.00927.
     """
 
     steps: ClassVar[int] = 50
@@ -121,10 +120,10 @@ class DPM2(Sampler):
     between = True
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
         if sde.sigma(s) == 0:
-            return along(sde, x, t, s, epsilon)
+            return flow_step(sde, x, t, s, epsilon)
         m = sde.time((sde.log_snr(s) + sde.log_snr(t)) / 2)
-        x_m = along(sde, x, t, m, epsilon)
-        return along(sde, x, t, s, predicted_noise(rsde, x_m, m))
+        x_m = flow_step(sde, x, t, m, epsilon)
+        return flow_step(sde, x, t, s, predicted_noise(rsde, x_m, m))

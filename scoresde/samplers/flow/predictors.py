@@ -1,7 +1,7 @@
-r"""Predictors: one step of the reverse SDE, each with one evaluation of the score.
+r"""Define predictors, which step along the reverse SDE with one evaluation of the score.
 
-With $(a, v)$ the transition from $s$ to $t$, so that $x_t | x_s \sim \mathcal N(a x_s, v I)$,
-they differ in how they discretise the same reverse kernel.
+They are different discretisations of the reverse kernel of the transition $(a, v)$ from $s$ to $t$,
+$x_t | x_s \sim \mathcal N(a x_s, v I)$.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ __all__ = ["Ancestral", "EulerMaruyama", "ReverseDiffusion"]
 
 @dataclass(frozen=True)
 class EulerMaruyama(Sampler):
-    r"""Euler-Maruyama on the reverse SDE, driven by one Brownian path per sample.
+    r"""Solve the reverse SDE by Euler-Maruyama, driven by one Brownian path per sample.
 
     $$ x_s = x_t - (t - s) \big[f x - \tfrac12 (1 + \eta^2) g^2 \nabla\log p_t(x)\big]
        + \eta\, g \sqrt{t - s}\, z $$
 
-    The path belongs to the seed, so the same seed gives the same sample at 100 and at 1,000 steps,
-    up to the error of discretisation. Song et al. (2021), section 4.1,
-    arXiv:2011.13456.
+    The path is a function of the seed: with one seed, 100 and 1,000 steps give the same sample up
+    to the error of discretisation. Song et al. (2021), section 4.1, arXiv:2011.13456.
 
     Args:
         eta: 1 for the reverse SDE, 0 for Euler's method on the probability-flow ODE; >= 0.
@@ -42,11 +41,11 @@ class EulerMaruyama(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Return whether noise is added."""
+        """Return True if `eta` > 0."""
         return self.eta > 0
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         h = t - s
         x_s = x - expand(h, x) * rsde.drift(x, t, self.eta)
         if self.eta == 0:
@@ -56,7 +55,7 @@ class EulerMaruyama(Sampler):
 
 @dataclass(frozen=True)
 class ReverseDiffusion(Sampler):
-    r"""The reverse SDE discretised exactly as the forward one.
+    r"""Solve the reverse SDE, discretised in the same way as the forward one.
 
     $$ x_s = (2 - a)\, x_t + v \nabla\log p_t(x_t) + \sqrt v\, z $$
 
@@ -66,7 +65,7 @@ class ReverseDiffusion(Sampler):
     steps: ClassVar[int] = 1000
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         a, v = rsde.sde.transition(s, t)
         root, z = expand(v.sqrt(), x), noise.normal(x, t)
         return expand(2 - a, x) * x + root * (root * rsde.score(x, t) + z)
@@ -74,7 +73,7 @@ class ReverseDiffusion(Sampler):
 
 @dataclass(frozen=True)
 class Ancestral(Sampler):
-    r"""Ancestral sampling: the mean of $p(x_s | x_t)$ by Tweedie, with one of two variances.
+    r"""Draw from the mean of $p(x_s | x_t)$ by Tweedie's formula, with one of two variances.
 
     $$ x_s = \frac{x_t + v \nabla\log p_t(x_t)}{a} + \sqrt v\, r\, z $$
 
@@ -83,14 +82,14 @@ class Ancestral(Sampler):
     arXiv:2006.11239; Song et al. (2021), eq. 47, arXiv:2011.13456.
 
     Args:
-        large: Whether the larger variance is added.
+        large: Add the larger of the two variances.
     """
 
     steps: ClassVar[int] = 1000
     large: bool = False
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         a, v = rsde.sde.transition(s, t)
         ratio = 1.0 if self.large else rsde.sde.sigma(s) / rsde.sde.sigma(t)
         root, z = expand(v.sqrt(), x), noise.normal(x, t)

@@ -1,4 +1,4 @@
-r"""Restart: back up by fresh noise and down the probability flow again, a few times."""
+r"""Define Restart sampling (Xu et al. 2023, arXiv:2306.14878): add noise and solve again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, ReverseSDE, expand
 from scoresde.sde.spacings import span
 
-__all__ = ["Restart", "Stretch"]
+__all__ = ["Restart", "RestartInterval"]
 
 
 @dataclass(frozen=True)
-class Stretch:
-    r"""A part of the way that is gone over again, `k` times in `steps` steps.
+class RestartInterval:
+    r"""Define an interval of noise that is sampled again, `k` times in `steps` steps.
 
     Args:
-        sigma_min: $\tilde\sigma_\min = \sigma / \alpha$ where it ends, positive.
-        sigma_max: $\tilde\sigma_\max$ where it starts, above `sigma_min`.
-        k: How often it is gone over again, at least 0.
-        steps: Steps each time, at least 1.
+        sigma_min: $\tilde\sigma_\min = \sigma / \alpha$ at its end, positive.
+        sigma_max: $\tilde\sigma_\max$ at its start, above `sigma_min`.
+        k: The number of restarts, at least 0.
+        steps: The steps of each, at least 1.
     """
 
     sigma_min: float = 0.06
@@ -42,14 +42,14 @@ class Stretch:
         check_integer("steps", self.steps, 1)
 
     def end(self, sde: SDE, times: Tensor) -> int:
-        """The index of the time at which it ends, the nearest but the first; 0 if there is none."""
+        """Return the index in `times`, above 0, nearest to `sigma_min`; 0 if there is only one."""
         if len(times) == 1:
             return 0
         log_ratio = -sde.log_snr(times[1:]) / 2
         return 1 + int((log_ratio - math.log(self.sigma_min)).abs().argmin())
 
-    def way(self, sde: SDE, before: Tensor, end: Tensor) -> Tensor:
-        """Return the times `(steps + 1,)` down to `end`, from `before` or from higher up."""
+    def times(self, sde: SDE, before: Tensor, end: Tensor) -> Tensor:
+        """Return the times `(steps + 1,)` from that of `sigma_max`, at least `before`, to `end`."""
         highest = torch.tensor(-2 * math.log(self.sigma_max), dtype=torch.float64)
         top = torch.maximum(sde.time(highest).clamp(max=sde.T), before)
         high, low = (float(sde.sigma(t) / sde.alpha(t)) for t in (top, end))
@@ -60,108 +60,110 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Restart(Sampler):
-    r"""A sampler that goes over stretches of the way again.
+    r"""Sample with restarts: add noise back and solve the probability flow again, a few times.
 
-    At the noise $\tilde\sigma_\min$ the transition of the SDE carries the sample back up to
-    $\tilde\sigma_\max$, from where the sampler, without noise of its own, comes down again: fresh
-    noise contracts the errors that were made above, while the way down keeps the accuracy of a
-    flow. Xu et al. (2023), algorithm 2, arXiv:2306.14878, whose smallest setting for CIFAR-10
-    (data in [-1, 1]) is the default; for larger images they use several stretches.
+    At the noise $\tilde\sigma_\min$ the transition of the SDE takes the sample back to
+    $\tilde\sigma_\max$, from where the sampler solves the flow again: the added noise contracts the
+    errors made before, and the flow adds few. Xu et al. (2023), algorithm 2, arXiv:2306.14878,
+    whose smallest setting for CIFAR-10 (data in [-1, 1]) is the default; for larger images they use
+    several intervals.
 
-    A run restarts from the time of its grid nearest to $\tilde\sigma_\min$, the start left out, and
-    goes up at least to the time before it, at most to T. The steps down are spaced as by
-    `Karras()`, so on an SDE with levels they stand between the levels. The cost is that of N steps
-    and of those of all passes. `step` alone does not restart.
+    A run restarts at the time of its grid nearest to $\tilde\sigma_\min$, other than the first, and
+    goes back at least to the time before it and at most to T. The steps of a restart are spaced as
+    by `Karras()`, between the times of the grid. The cost is that of N steps and of all restarts.
+    `step` alone does not restart.
 
     Args:
-        sampler: What goes down; meant is one of the probability flow.
-        stretches: What is gone over again; those that end at one time follow each other as given.
+        sampler: The solver, meant to be one of the probability flow.
+        intervals: The intervals; those that end at the same time are run in the given order.
     """
 
     steps: ClassVar[int] = 50
     sampler: Sampler = field(default_factory=Heun)
-    stretches: tuple[Stretch, ...] = (Stretch(),)
+    intervals: tuple[RestartInterval, ...] = (RestartInterval(),)
 
     def __post_init__(self) -> None:
         super().__post_init__()
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the sampler's own."""
+        """Return the evaluations of a step of the solver."""
         return self.sampler.nfe_per_step
 
     @property
     def order(self) -> None:
-        """None: the passes have steps of their own."""
+        """Return None: the restarts have steps of their own, whose number is fixed."""
         return None
 
     @property
     def stochastic(self) -> bool:
-        """Return whether there is a stretch to go over again, or the sampler adds noise."""
+        """Return True if there is a restart, or the solver adds noise."""
         return self._restarts or self.sampler.stochastic
 
     @property
     def adaptive(self) -> bool:
-        """Return whether the sampler is."""
+        """Return True if the solver is adaptive."""
         return self.sampler.adaptive
 
     @property
     def coupled(self) -> bool:
-        """Return whether the sampler is."""
+        """Return True if the solver mixes the samples of a batch."""
         return self.sampler.coupled
 
     @property
     def between(self) -> bool:
-        """True where it restarts: the steps of a stretch are between the times of the grid."""
+        """Return True if it restarts: the steps of a restart are between the times of the grid."""
         return self._restarts or self.sampler.between
 
     @property
     def uses_pilot(self) -> bool:
-        """Return whether the sampler does."""
+        """Return True if the solver uses a pilot."""
         return self.sampler.uses_pilot
 
     @property
     def _restarts(self) -> bool:
-        return any(stretch.k for stretch in self.stretches)
+        return any(part.k for part in self.intervals)
 
     def cost(self, steps: int) -> int:
-        """That of the steps, which each stretch parts once more, and of all passes."""
-        passes = sum(stretch.k * self.sampler.cost(stretch.steps) for stretch in self.stretches)
-        return self.sampler.cost(steps) + len(self.stretches) * self.sampler.cost(0) + passes
+        """Return the evaluations of the steps, of one more run for each interval, and restarts."""
+        restarts = sum(part.k * self.sampler.cost(part.steps) for part in self.intervals)
+        return self.sampler.cost(steps) + len(self.intervals) * self.sampler.cost(0) + restarts
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Restart:
-        """Return it with the sampler set up for a score."""
+        """Return this sampler with the solver set up for a score."""
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the sampler's step."""
+        """Return the step of the solver."""
         return self.sampler.step(rsde, x, t, s, noise)
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """The states at `times[1:]`; the one at the end of a stretch is that after all passes."""
-        ends, here = [stretch.end(rsde.sde, times) for stretch in self.stretches], 0
+        """Yield the states at `times[1:]`; that at the end of an interval is after all restarts."""
+        ends, here = [part.end(rsde.sde, times) for part in self.intervals], 0
         for end in sorted({*ends} - {0}):
             for state in self.sampler.trajectory(rsde, x, times[here : end + 1], noise):
                 x = state.x
                 if state.t > times[end]:
                     yield state
-            for j, stretch in enumerate(self.stretches):
+            for j, part in enumerate(self.intervals):
                 if ends[j] == end:
-                    way = stretch.way(rsde.sde, times[end - 1], times[end])
-                    x = self._again(rsde, x, way, stretch.k, noise.fork(1 + j))
+                    grid = part.times(rsde.sde, times[end - 1], times[end])
+                    x = self._restart(rsde, x, grid, part.k, noise.fork(1 + j))
             yield State.of(rsde, times[end], x)
             here = end
         yield from self.sampler.trajectory(rsde, x, times[here:], noise)
 
-    def _again(self, rsde: ReverseSDE, x: Tensor, way: Tensor, k: int, noise: NoiseLike) -> Tensor:
-        """Go `k` times up from the last to the first of the times `way`, and down them."""
-        a, v = rsde.sde.transition(way[-1], way[0])
+    def _restart(
+        self, rsde: ReverseSDE, x: Tensor, grid: Tensor, k: int, noise: NoiseLike
+    ) -> Tensor:
+        """Add noise from `grid[-1]` to `grid[0]` and solve the flow back, `k` times."""
+        a, v = rsde.sde.transition(grid[-1], grid[0])
         for j in range(k):
             own = noise.fork(j)
-            # drawn at a time of the grid, which is the same number however the top is computed
-            x = expand(a, x) * x + expand(v.sqrt(), x) * own.normal(x, way[-1])
-            for state in self.sampler.trajectory(rsde, x, way, own.fork(0)):
+            # keyed by grid[-1], a time of the user's grid, since grid[0] is computed with rounding
+            x = expand(a, x) * x + expand(v.sqrt(), x) * own.normal(x, grid[-1])
+            for state in self.sampler.trajectory(rsde, x, grid, own.fork(0)):
                 x = state.x
         return x

@@ -1,1 +1,1 @@
-"""Langevin dynamics: correctors, annealed Langevin, predictor-corrector."""
+"""Sample by Langevin dynamics: correctors, annealed Langevin, predictor-corrector."""

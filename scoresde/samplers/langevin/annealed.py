@@ -1,7 +1,7 @@
-r"""Annealed Langevin dynamics: Langevin steps at every level, from the largest noise down.
+r"""Sample by annealed Langevin dynamics: Langevin steps at every level, from the largest down.
 
-A step of annealed Langevin dynamics leaves another noise in the sample than the score expects at
-the next level; the consistent one adds just what is missing there.
+After a step of annealed Langevin dynamics the noise in the sample is not that of the next level;
+consistent annealed sampling adds exactly the difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_range
 from scoresde.samplers.flow.euler import predicted_noise
-from scoresde.samplers.langevin.langevin import ScaledLangevin, carry, correct
+from scoresde.samplers.langevin.langevin import ScaledLangevin, correct, scale_signal
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import ReverseSDE, expand
 
@@ -25,17 +25,16 @@ __all__ = ["AnnealedLangevin", "ConsistentAnnealed"]
 
 @dataclass(frozen=True)
 class AnnealedLangevin(Sampler):
-    r"""`k` Langevin steps $\epsilon_i = \kappa\,\sigma_i^2$ at every level, the first included.
+    r"""Make `k` Langevin steps $\epsilon_i = \kappa\,\sigma_i^2$ at every level, also the first.
 
     The step $c\,\sigma_i^2 / \sigma_\min^2$ of the paper of 2020, with the smallest level
-    $\sigma_\min$, is $\kappa = c / \sigma_\min^2$; that of 2019 writes twice the step, so there
-    $\kappa$ is half of it.
-    From one level to the next the state is scaled as the signal is, by $\alpha_s / \alpha_t$. That
-    is nothing on a ladder; where the signal fades it keeps the mean, which lags behind if Langevin
-    steps alone must carry it.
-    Neighbouring levels must overlap, or the walk does not settle: a ladder needs about 28 levels in
-    64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1, arXiv:1907.05600; (2020),
-    techniques 2 and 4, arXiv:2006.09011.
+    $\sigma_\min$, is $\kappa = c / \sigma_\min^2$; the step of the paper of 2019 is twice as large
+    as it is defined here, so that $\kappa$ is half of it.
+    From one level to the next the state is scaled with the signal, by $\alpha_s / \alpha_t$: by 1
+    on a VE ladder; under VP it moves the mean, which Langevin steps alone move too slowly.
+    Neighbouring levels must overlap, or the samples do not reach the next one: a ladder needs about
+    28 levels in 64 dimensions and 105 in 784. Song & Ermon (2019), algorithm 1, arXiv:1907.05600;
+    (2020), techniques 2 and 4, arXiv:2006.09011.
 
     Args:
         kappa: The step in units of the noise's variance, in (0, 2).
@@ -59,12 +58,12 @@ class AnnealedLangevin(Sampler):
         return self.k
 
     def cost(self, steps: int) -> int:
-        """N steps visit N + 1 levels, with k evaluations at each."""
+        """Return the evaluations of N steps, which visit N + 1 levels with k evaluations each."""
         return (steps + 1) * self.k
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Make `k` Langevin steps at the level s, to which the state is scaled."""
-        x = carry(rsde.sde, x, t, s)
+        """Scale the state from t to s, and make `k` Langevin steps there."""
+        x = scale_signal(rsde.sde, x, t, s)
         return correct(ScaledLangevin(self.kappa), self.k, rsde, x, s, noise)
 
     def trajectory(
@@ -78,7 +77,7 @@ class AnnealedLangevin(Sampler):
 
 @dataclass(frozen=True)
 class ConsistentAnnealed(Sampler):
-    r"""Consistent annealed sampling: each step leaves the noise that the next level expects.
+    r"""Sample by consistent annealed sampling: each step leaves the noise of the next level.
 
     $$ y_s = y_t + (\tilde\sigma' - \tilde\sigma_t)\,\epsilon_t(x_t)
        + \sqrt{\tilde\sigma_s^2 - \tilde\sigma'^2}\, z, \qquad
@@ -86,10 +85,10 @@ class ConsistentAnnealed(Sampler):
 
     with $y = x / \alpha_t$, $\tilde\sigma = \sigma_t / \alpha_t$ and the predicted noise
     $\epsilon_t = -\sigma_t \nabla\log p_t$: a Langevin step $\kappa\,\tilde\sigma_t^2$ whose
-    noise is chosen so that data at one point come out exactly. Where a step of the grid shrinks the
-    noise by more than $1 - \kappa$, nothing is added and it is `DDIM()`; at
-    $1 - \kappa = (\tilde\sigma_s / \tilde\sigma_t)^2$ it is `Ancestral()`. For data with a width
-    its bias grows with $\kappa$ and not with the step.
+    noise makes it exact for data at one point. If a step of the grid reduces the noise by more than
+    the factor $1 - \kappa$, none is added and it is `DDIM()`; at
+    $1 - \kappa = (\tilde\sigma_s / \tilde\sigma_t)^2$ it is `Ancestral()`. For data of positive
+    variance its bias grows with $\kappa$ and does not fall with the step.
     Jolicoeur-Martineau et al. (2021), algorithm 2, arXiv:2009.05475, whose $\epsilon / \sigma_L^2$
     is $\kappa$ (there .062 at 232 levels).
 
@@ -106,7 +105,7 @@ class ConsistentAnnealed(Sampler):
         check_range("kappa", self.kappa, "(0, 1]")
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s."""
+        """Return a draw of p_s from the draw `x` of p_t."""
         sde, epsilon = rsde.sde, predicted_noise(rsde, x, t)
         scale = sde.alpha(s) / sde.alpha(t)
         # both in the units of x_s

@@ -1,4 +1,4 @@
-r"""Langevin dynamics: correctors, which leave $p_s$ alone.
+r"""Define Langevin correctors, which leave $p_s$ unchanged up to the error of their step.
 
 $$ x \leftarrow x + \epsilon \nabla\log p_s(x) + \sqrt{2 \epsilon}\, z $$
 
@@ -20,17 +20,17 @@ from scoresde.checks import check_range
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, ReverseSDE, expand
 
-__all__ = ["Corrector", "FixedLangevin", "Langevin", "ScaledLangevin", "carry", "correct"]
+__all__ = ["Corrector", "FixedLangevin", "Langevin", "ScaledLangevin", "correct", "scale_signal"]
 
 
 class Corrector(Sampler):
-    """A Markov kernel at one time: `step(rsde, x, t, s, noise)` reads `s` only."""
+    """Define a Markov kernel at one time: `step(rsde, x, t, s, noise)` uses `s` only."""
 
     order = None
     invariant = True
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """One move that leaves p_s alone."""
+        r"""Return $x + \epsilon \nabla\log p_s(x) + \sqrt{2 \epsilon}\, z$."""
         z = noise.normal(x, s)
         score = rsde.score(x, s)
         epsilon = self.step_size(rsde.sde, s, score, z)
@@ -43,7 +43,7 @@ class Corrector(Sampler):
 
 @dataclass(frozen=True)
 class FixedLangevin(Corrector):
-    r"""The unadjusted Langevin algorithm with one step for all times.
+    r"""Correct by the unadjusted Langevin algorithm with one step size for all times.
 
     Args:
         epsilon: The step, positive; below 2V for a target of variance V.
@@ -56,18 +56,18 @@ class FixedLangevin(Corrector):
         check_range("epsilon", self.epsilon, "(0, inf)")
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
-        """Return the given step."""
+        r"""Return $\epsilon$."""
         return score.new_tensor(self.epsilon)
 
 
 @dataclass(frozen=True)
 class Langevin(Corrector):
-    r"""Langevin corrector whose step is set by a signal-to-noise ratio $r$.
+    r"""Correct by Langevin steps whose size is set by a signal-to-noise ratio $r$.
 
-    Song et al. (2021), algorithm 4, arXiv:2011.13456, take
-    $\epsilon = 2 (r \|z\| / \|s\|)^2$ with norms averaged over the batch: a sample then depends
-    on its neighbours, and under VP a further factor $\alpha_t^2$ (algorithm 5), which is left out
-    here. The default is that rule in expectation,
+    Song et al. (2021), algorithm 4, arXiv:2011.13456, take $\epsilon = 2 (r \|z\| / \|s\|)^2$ with
+    norms averaged over the batch, so that a sample depends on its neighbours; under VP they
+    multiply by $1 - \beta_i$ (algorithm 5), which is left out here. The default is the expectation
+    of that rule,
 
     $$ \epsilon = 2 r^2 \sigma_t^2, $$
 
@@ -90,7 +90,7 @@ class Langevin(Corrector):
 
     @property
     def coupled(self) -> bool:
-        """Return whether the step size is that of the whole batch."""
+        """Return True if the step size depends on the whole batch."""
         return self.norm == "batch_mean"
 
     def step_size(self, sde: SDE, s: Tensor, score: Tensor, z: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class Langevin(Corrector):
         noise_norm, score_norm = (v.reshape(len(v), dimensions).norm(dim=1) for v in (z, score))
         if self.norm == "batch_mean":
             noise_norm, score_norm = noise_norm.mean(), score_norm.mean()
-        # where the score vanishes the rule would step without bound: at most 10 times the expected
+        # near a zero of the score the rule is unbounded: at most 10 times the expected step
         ratio = (noise_norm / score_norm).nan_to_num(math.inf)
         limit = math.sqrt(10) * sigma
         return 2 * (self.snr * expand(ratio, score).clamp(max=limit)) ** 2
@@ -115,7 +115,7 @@ class Langevin(Corrector):
 
 @dataclass(frozen=True)
 class ScaledLangevin(Corrector):
-    r"""Langevin corrector with a step in the noise's units: $\epsilon = \kappa\,\sigma_s^2$.
+    r"""Correct by Langevin steps in units of the noise's variance: $\epsilon = \kappa\,\sigma_s^2$.
 
     `Langevin(snr=r)` is $\kappa = 2 r^2$.
 
@@ -137,12 +137,12 @@ class ScaledLangevin(Corrector):
 def correct(
     corrector: Sampler, k: int, rsde: ReverseSDE, x: Tensor, s: Tensor, noise: NoiseLike
 ) -> Tensor:
-    """Make `k` steps of a corrector at time `s`, each with noise of its own."""
+    """Return the state after `k` steps of a corrector at time `s`, each with its own noise."""
     for j in range(k):
         x = corrector.step(rsde, x, s, s, noise.fork(1 + j))
     return x
 
 
-def carry(sde: SDE, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    r"""Return $(\alpha_s / \alpha_t)\,x$: what is known of the way from t to s without a score."""
+def scale_signal(sde: SDE, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    r"""Return $(\alpha_s / \alpha_t)\,x$: the state at t with the signal scale of s."""
     return expand(sde.alpha(s) / sde.alpha(t), x) * x

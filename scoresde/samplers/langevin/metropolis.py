@@ -1,4 +1,4 @@
-r"""Langevin dynamics with Metropolis's rule, which leave a density exactly alone."""
+r"""Define the Metropolis-adjusted Langevin corrector, which leaves a density exactly unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["MALA"]
 
 @dataclass(frozen=True)
 class MALA(Corrector):
-    r"""The Metropolis-adjusted Langevin algorithm: a Langevin step is proposed, and may be refused.
+    r"""Correct by the Metropolis-adjusted Langevin algorithm: accept or reject Langevin steps.
 
     $$ x' = x + \epsilon\,s(x) + \sqrt{2\epsilon}\,z, \qquad
        \log\frac{p(x')\,q(x \mid x')}{p(x)\,q(x' \mid x)}
@@ -26,12 +26,12 @@ class MALA(Corrector):
        z' = \frac{x - x' - \epsilon\,s(x')}{\sqrt{2\epsilon}} $$
 
     with $s$ the score of $p = p_s$ and $z'$ the noise that would lead back. Each sample moves with
-    the probability $\min(1, \cdot)$ of that ratio and stays where it is otherwise, so $p$ is kept
-    whatever the step $\epsilon = \kappa\,\sigma_s^2$; too large a one is refused nearly always. The
-    score must have a density, `log_prob(x, t)`, of which the score is the exact gradient.
+    the probability $\min(1, \cdot)$ of that ratio and stays otherwise, so $p$ is unchanged for any
+    step $\epsilon = \kappa\,\sigma_s^2$; too large a step is nearly always rejected. The score must
+    have a method `log_prob(x, t)`, of which the score is the exact gradient.
     Roberts & Tweedie (1996), Bernoulli 2(4); Hastings (1970), Biometrika 57(1).
 
-    It takes four evaluations: score and density at $x$ and at $x'$.
+    A step takes four evaluations: score and density at $x$ and at $x'$.
 
     Args:
         kappa: $\kappa$, positive and finite.
@@ -49,7 +49,7 @@ class MALA(Corrector):
         return self.kappa * expand(sde.sigma(s) ** 2, score)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """One move, or none, that leaves p_s alone."""
+        """Return the proposal where it is accepted, else `x`; leaves p_s unchanged."""
         log_prob = rsde.method("log_prob")
         if log_prob is None:
             raise InvalidTypeError(
@@ -62,6 +62,6 @@ class MALA(Corrector):
         back = (x - proposal - epsilon * rsde.score(proposal, s)) / (2 * epsilon).sqrt()
         noises = (z**2 - back**2).reshape(len(x), x.shape[1:].numel()).sum(1)
         gain = log_prob(proposal, s) - density + noises / 2
-        # the normal distribution function of a normal number is uniform
+        # Phi(z) is uniform for standard normal z
         moves = torch.special.log_ndtr(noise.normal(density, s, 1)) < gain
         return torch.where(moves.reshape(-1, *(1,) * (x.ndim - 1)), proposal, x)

@@ -1,1 +1,1 @@
-"""Exponential multistep methods: one integrator, its settings, and the fast sampler."""
+"""Sample by exponential multistep methods: one integrator, its settings, the fast sampler."""

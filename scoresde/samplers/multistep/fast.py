@@ -1,13 +1,13 @@
-r"""The fast sampler: a multistep method whose weights and steps are those that suit the model.
+r"""Define the fast sampler: a multistep method with weights and steps computed for the model.
 
-Of the exponential integrator of `scoresde.samplers.multistep.integrator` three things are left
-to choose, and here all three follow from what is known of the model.
+The exponential integrator of `scoresde.samplers.multistep.integrator` leaves three choices, which
+are made here from what is known of the model.
 
-- The Gaussian that is solved exactly is the data's own.
-- The residual is continued by its best linear prediction under the covariance that a pilot run has
-  measured (`scoresde.score.pilot`), or, without a pilot, under that of Gaussians of all variances.
-- The same covariance foretells the error of every step of every grid. The grid is the one on which
-  each step has an equal share in the error at the end, which makes that least.
+- The Gaussian that is solved exactly has the moments of the data.
+- The residual is extrapolated by its best linear prediction under the covariance that a pilot run
+  measured (`scoresde.score.pilot`) or, without a pilot, under that of Gaussians of all variances.
+- The same covariance predicts the error of every step of every grid. On the chosen grid every step
+  contributes the same error at the end, which makes the total least.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ from scoresde.samplers.multistep.interpolation import Interpolation, Measured
 from scoresde.samplers.multistep.methods import TauMultistep
 from scoresde.score import Pilot
 from scoresde.sde import SDE, Facts, Moments
-from scoresde.sde.coordinates import level_range
-from scoresde.sde.spacings import snapped, times_of_levels, uniform_times
+from scoresde.sde.coordinates import half_log_snr_range
+from scoresde.sde.spacings import snapped, times_of_half_log_snr, uniform_times
 
 __all__ = ["Fast"]
 
-# The grid: rounds of equidistribution, how far each goes, and the share of steps that are uniform.
+# The grid: rounds of equidistribution, the fraction moved in each, and the share of uniform steps.
 _ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
-# More steps than these share the cells of their grid evenly.
+# The largest grid that is computed; a grid of more steps divides its cells evenly.
 _FINEST = 256
 
 
 @dataclass(frozen=True)
 class Fast(TauMultistep):
-    r"""Multistep with measured weights on a measured grid, and a free corrector.
+    r"""Sample by a multistep method with measured weights on a measured grid, and a corrector.
 
     A pilot of 64 evaluations serves every number of steps. `scoresde.sample(model, sde, "fast")`
-    takes the model's own (`model.pilot`); without any, the weights are those for Gaussian data of
-    unknown variances. Guided and conditioned scores may use the pilot of their model: it sets
-    weights and steps, and not (to a millionth part) what they converge to.
+    uses that of the model (`model.pilot`); without one, the weights are those for Gaussian data of
+    unknown variances. Guided and conditioned scores may use the pilot of their model: it determines
+    weights and steps, and not (to one part in a million) the limit of many steps. The corrector
+    reuses evaluations of the next step and costs none.
 
     Args:
         order: Residuals that a step uses, 1 to 6.
-        corrector: Residuals that the corrector uses beside the newest.
+        corrector: Residuals that the corrector uses besides the newest.
         tau: $\tau$, 0 for the probability flow.
         window: The noise-to-signal ratios between which noise is added.
-        pilot: What `scoresde.pilot` measured, or `None`.
+        pilot: The result of `scoresde.pilot`, or `None`.
     """
 
     steps: ClassVar[int] = 20
@@ -59,38 +60,38 @@ class Fast(TauMultistep):
     pilot: Pilot | None = None
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Fast:
-        """Return it with the score's pilot, if it has one and none was given."""
+        """Return this sampler with the pilot of the score, unless it has one of its own."""
         return self if self.pilot else replace(self, pilot=facts.pilot)
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """Return the pilot's, or the data's own; standardised data where neither is known."""
+        """Return the moments of the pilot, else of the data, else mean 0 and variance 1."""
         if self.pilot is not None:
             return self.pilot.moments
         return Moments(0.0, var=1.0) if moments is None else moments
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """Return the best linear prediction."""
+        """Return the best linear prediction under the pilot's covariance."""
         return Measured(self._pilot(sde, moments), self.tau)
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """The grid whose steps share the error equally; on a ladder the levels nearest to it."""
+        """Return the grid whose steps contribute equal errors; on a ladder the nearest levels."""
         plain = uniform_times(sde, steps)
         n = len(plain) - 1
         if n == 1 or n + 1 == sde.levels:
             return plain
-        ends = tuple(level_range(sde).tolist())
+        ends = tuple(half_log_snr_range(sde).tolist())
         pilot = self._pilot(sde, moments)
         m = min(n, _FINEST)
         grid = _grid(pilot, ends, m, self.order, self.corrector)
         position = torch.linspace(0, m, n + 1, dtype=torch.float64)
         cell = position.long().clamp(max=m - 1)
-        t = times_of_levels(sde, torch.lerp(grid[cell], grid[cell + 1], position - cell))
+        t = times_of_half_log_snr(sde, torch.lerp(grid[cell], grid[cell + 1], position - cell))
         return t if sde.levels is None else snapped(sde, t)
 
     def _pilot(self, sde: SDE, moments: Moments | None) -> Pilot:
         if self.pilot is not None:
             return self.pilot
-        low, high = level_range(sde).tolist()
+        low, high = half_log_snr_range(sde).tolist()
         return _prior(low, high, None if moments is None else moments.mean_variance())
 
 
@@ -99,7 +100,7 @@ _prior = lru_cache(maxsize=64)(Pilot.prior)
 
 @lru_cache(maxsize=64)
 def _grid(pilot: Pilot, ends: tuple[float, float], n: int, order: int, corrector: int) -> Tensor:
-    """Levels `(n + 1,)` on which the steps' shares of the end's error are equal (de Boor 1973)."""
+    r"""Return $\ell$, `(n + 1,)`, on which all steps contribute equal errors (de Boor 1973)."""
     low, high = ends
     grid = torch.linspace(low, high, n + 1, dtype=torch.float64)
     best, least = grid, float("inf")
@@ -122,30 +123,30 @@ def _grid(pilot: Pilot, ends: tuple[float, float], n: int, order: int, corrector
     return best
 
 
-def step_errors(pilot: Pilot, levels: Tensor, order: int, corrector: int) -> Tensor:
-    r"""Return the foretold root mean square error of each step, in units of $U$.
+def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor:
+    r"""Return the predicted root mean square error of each step, in units of $U$.
 
     Args:
-        pilot: What was measured.
-        levels: The grid, `(N + 1,)`, increasing.
+        pilot: The pilot, or its prior.
+        ell: The grid $\ell$, `(N + 1,)`, increasing.
         order: Residuals that a step uses.
-        corrector: Residuals that its corrector uses beside the newest; the last step has none.
+        corrector: Residuals that its corrector uses besides the newest; the last step has none.
 
     Returns:
         The errors `(N,)`.
     """
-    n, first = len(levels) - 1, 0
+    n, first = len(ell) - 1, 0
     c = pilot.moments.mean_variance()
-    errors = levels.new_zeros(n)
+    errors = ell.new_zeros(n)
     while first < n:
         new = int(corrector > 0 and first < n - 1)
         full = corrector if new else order
         m = min(full, first + 1)
-        # all steps with a full memory at once, but for the last one, which has no corrector
+        # all steps with m residuals at once, but for the last one, which has no corrector
         last = max(n - int(corrector > 0), first + 1) if m == full else first + 1
         steps = torch.arange(first, last)
-        at, weight = gauss_legendre(levels[steps, None], levels[steps + 1, None])
-        nodes = levels[steps[:, None] + new - torch.arange(m + new)]
+        at, weight = gauss_legendre(ell[steps, None], ell[steps + 1, None])
+        nodes = ell[steps[:, None] + new - torch.arange(m + new)]
         gap = pilot.features(at) - pilot.predict(nodes, at) @ pilot.features(nodes)
         weight = weight / (c + torch.exp(-2 * at)).sqrt()
         errors[steps] = torch.einsum("nq,nqr->nr", weight, gap).norm(dim=-1)

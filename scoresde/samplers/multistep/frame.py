@@ -1,7 +1,7 @@
-r"""Coordinates in which a Gaussian's score is diagonal and every SDE is variance exploding.
+r"""Change to coordinates in which a Gaussian's denoiser is diagonal and every SDE is VE.
 
-$w = Q^T (x/\alpha - \mu)$ with the principal axes $Q$ of the Gaussian. Its denoiser is
-$\mu + Q\,\mathrm{diag}(c / (c + \rho^2))\,w$ there, with $\rho = \sigma/\alpha$.
+$w = Q^T (x/\alpha - \mu)$ with the principal axes $Q$ of the Gaussian. Its denoiser is then
+$\mu + Q\,\mathrm{diag}(c / (c + \rho^2))\,w$, with $\rho = \sigma/\alpha$.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from scoresde.sde import SDE, Moments
 
 __all__ = ["CentredFrame", "Frame", "frame_of"]
 
-# The largest rounding of a state over its signal scale, in the units of the data, that the steps
-# down to them take away again: at 1e6 nothing is seen of it, at 5e7 `fast` was off by a fifth.
-_LOST = 1e6
+# The largest rounding of x / alpha, in the units of the data, that later steps remove: at 1e6 no
+# error was measured, at 5e7 `fast` was off by a fifth.
+_MAX_ROUNDING = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    r"""The coordinates of data prediction, whose Gaussian is a point: those of the state itself.
+    r"""Define the coordinates of data prediction, where the Gaussian is a point: the state itself.
 
     Attributes:
         variances: $c$, `(C,)`, float64; C is 1 or the number of dimensions.
         alpha: The signal scale at each time, N + 1 numbers.
         sigma: The noise scale at each time.
-        like: A state, whose dtype and device coefficients have.
+        like: A state with the dtype and device of the coefficients.
     """
 
     variances: Tensor
@@ -40,19 +40,19 @@ class Frame:
 
     @property
     def scale(self) -> Tensor:
-        r"""The unit of these coordinates at each time, in $x / \alpha$: `(N + 1,)`, float64."""
+        r"""Return the unit of these coordinates in $x / \alpha$, at each time, `(N + 1,)`."""
         return torch.tensor(self.alpha, dtype=torch.float64)
 
     def from_state(self, x: Tensor, i: int) -> Tensor:
-        """Return a state at time i in these coordinates."""
+        """Return the coordinates of a state `(B, *)` at time i."""
         return x
 
     def to_state(self, w: Tensor, i: int) -> Tensor:
-        """Return the state `(B, *)` at time i of these coordinates."""
+        """Return the state `(B, *)` at time i with these coordinates."""
         return w
 
     def rotate(self, z: Tensor) -> Tensor:
-        """Return a difference of states along these axes."""
+        """Return the coordinates of a difference of states."""
         return z
 
     def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
@@ -60,7 +60,7 @@ class Frame:
         return (w / self.alpha[i]).add_(self._noise(score, i), alpha=self._ratio(i))
 
     def _noise(self, score: Tensor, i: int) -> Tensor:
-        # half precision holds sigma, and not its square
+        # sigma^2 may overflow in half precision where sigma does not
         return self.sigma[i] * score
 
     def _ratio(self, i: int) -> float:
@@ -77,12 +77,12 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class CentredFrame(Frame):
-    r"""The coordinates of a Gaussian.
+    r"""Define the coordinates $w = Q^T (x/\alpha - \mu)$ of a Gaussian.
 
     Attributes:
         rho: The noise-to-signal ratio at each time, `(N + 1,)`, float64.
         mean: $\mu$, of the event's shape.
-        basis: $Q$, `(D, D)`, or `None` where the axes are those of the event.
+        basis: $Q$, `(D, D)`, or `None` if the covariance is diagonal.
     """
 
     rho: Tensor
@@ -91,30 +91,30 @@ class CentredFrame(Frame):
 
     @property
     def scale(self) -> Tensor:
-        r"""One: these coordinates are $x / \alpha$, shifted and turned."""
+        r"""Return 1 at each time: these coordinates are $x / \alpha$, shifted and rotated."""
         return torch.ones_like(self.rho)
 
     def from_state(self, x: Tensor, i: int) -> Tensor:
-        """Return a state at time i in these coordinates."""
+        """Return the coordinates of a state `(B, *)` at time i."""
         return self.rotate(x / self.alpha[i] - self.mean)
 
     def to_state(self, w: Tensor, i: int) -> Tensor:
-        """Return the state `(B, *)` at time i of these coordinates."""
+        """Return the state `(B, *)` at time i with these coordinates."""
         if self.basis is not None:
             w = (w @ self.basis.T).reshape(self.like.shape)
         return self.alpha[i] * (self.mean + w)
 
     def rotate(self, z: Tensor) -> Tensor:
-        """Return a difference of states along these axes."""
+        """Return the coordinates of a difference of states."""
         return z if self.basis is None else z.reshape(len(z), len(self.basis)) @ self.basis
 
     def residual(self, score: Tensor, w: Tensor, i: int) -> Tensor:
         """Return the denoiser at time i, by Tweedie's formula, minus that of the Gaussian."""
-        return (self._left[i] * w).add_(self.rotate(self._noise(score, i)), alpha=self._ratio(i))
+        return (self._weights[i] * w).add_(self.rotate(self._noise(score, i)), alpha=self._ratio(i))
 
     def gains(self, i: int) -> Tensor:
         r"""Return $c / (c + \rho^2)$ at time i, `(C,)`."""
-        # c = 0 at rho = 0 leaves the gain at 0
+        # the gain is 0 for c = 0 and rho = 0
         return self.variances / (self.variances + self.rho[i] ** 2).clamp(min=1e-300)
 
     def coefficients(self, values: Tensor) -> tuple[Tensor, ...]:
@@ -125,7 +125,7 @@ class CentredFrame(Frame):
         return values.to(self.like).reshape(-1, *shape).unbind()
 
     @cached_property
-    def _left(self) -> tuple[Tensor, ...]:
+    def _weights(self) -> tuple[Tensor, ...]:
         r"""Return the coefficients $\rho^2 / (c + \rho^2)$ at each time."""
         noise = self.rho[:, None] ** 2
         return self.coefficients(noise / (self.variances + noise).clamp(min=1e-300))
@@ -135,22 +135,22 @@ def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tens
     """Return the coordinates of a Gaussian at every time of a grid.
 
     Args:
-        gaussian: Its moments.
+        gaussian: The moments of the Gaussian.
         sde: The process.
-        times: `(N + 1,)`.
+        times: The grid `(N + 1,)`.
         rho: The noise-to-signal ratios at those times.
-        like: A state `(B, *)`, whose event, dtype and device count.
+        like: A state `(B, *)` with the event shape, dtype and device to use.
 
     Raises:
-        InvalidValueError: The dtype cannot tell states over their signal scale from data.
+        InvalidValueError: The data would be lost in rounding to the dtype, since alpha is small.
     """
     gaussian.check_event(like)
     alpha, sigma = sde.alpha(times).tolist(), sde.sigma(times).tolist()
     largest = max(max(1, s) / max(a, 1e-300) for a, s in zip(alpha, sigma, strict=True))
-    if largest * torch.finfo(like.dtype).eps > _LOST:
+    if largest * torch.finfo(like.dtype).eps > _MAX_ROUNDING:
         raise InvalidValueError(
-            f"the noise is {largest:.3g} times the data at the start, and {like.dtype} cannot tell "
-            "them apart; choose a smaller T, or dtype=torch.float64"
+            f"the noise is {largest:.3g} times the data at the start, and in {like.dtype} the data "
+            "are lost in rounding; choose a smaller T, or dtype=torch.float64"
         )
     mean = torch.as_tensor(gaussian.mean, dtype=torch.float64)
     if gaussian.cov is not None:

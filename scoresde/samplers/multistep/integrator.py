@@ -1,8 +1,8 @@
-r"""Exponential multistep methods: one integrator behind most of the field's fast samplers.
+r"""Integrate the reverse SDE by exponential multistep methods, as most fast samplers do.
 
 Every linear SDE is variance exploding in $y = x / \alpha$, with noise $\rho = \sigma/\alpha$ and
-level $\ell = -\log\rho$. Take off the denoiser its value for Gaussian data $\mathcal N(\mu, c I)$,
-known in closed form, and call what is left the residual
+half log-SNR $\ell = -\log\rho$. The residual is the denoiser minus that of Gaussian data
+$\mathcal N(\mu, c I)$, which is known in closed form,
 
 $$ R = E[x_0 | x_t] - \mu - \frac{c}{c + \rho^2} (y - \mu). $$
 
@@ -13,12 +13,11 @@ $$ y_s - \mu = \frac{\varphi_s}{\varphi_t} (y_t - \mu)
    + \varphi_s \int_{\ell_t}^{\ell_s} (1 + \tau^2) \frac{R}{\varphi}\, d\ell
    + \sqrt{U_s^2 - \frac{\varphi_s^2}{\varphi_t^2} U_t^2}\; z, \qquad \varphi = U^{1 + \tau^2}. $$
 
-A method is a choice of $c$ (0 is data prediction, infinity noise prediction, the data's own
-variance solves the Gaussian part exactly), of how the residual is continued from the levels where
-it has been evaluated (see `scoresde.samplers.multistep.interpolation`), and of $\tau$. A corrector
-repeats the last step with the evaluation that ends it: it costs nothing, since the next step needs
-that evaluation anyhow. Lu et al. (2022), arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902;
-Xue et al. (2023), arXiv:2309.05019.
+A method is a choice of $c$ (0 is data prediction, infinity noise prediction; the variance of the
+data solves the Gaussian part exactly), of $\tau$, and of the interpolation of the residual between
+its evaluations (`scoresde.samplers.multistep.interpolation`). A corrector repeats the last step
+with the evaluation at its end, which the next step needs anyway. Lu et al. (2022),
+arXiv:2211.01095; Zhang & Chen (2023), arXiv:2204.13902; Xue et al. (2023), arXiv:2309.05019.
 
 All coefficients are computed before the loop, in float64.
 """
@@ -42,38 +41,38 @@ from scoresde.sde.spacings import even_times
 
 __all__ = ["ExponentialMultistep"]
 
-# Coefficients that are held at one time: steps x quadrature x dimensions.
+# The largest number of coefficients computed at once: steps x quadrature nodes x dimensions.
 _ENTRIES = 2**21
 
 
 Step = tuple[Tensor, tuple[Tensor, ...], Tensor]
-"""What one step keeps of the state, what it adds of each residual, the newest first, and noise."""
+"""The weights of one step: of the state, of each residual, the newest first, and of the noise."""
 
 
 class ExponentialMultistep(Sampler):
-    r"""The base of exponential multistep methods; a subclass says which one.
+    r"""Define the base class of exponential multistep methods.
 
-    Its `step` alone is its first step, of first order.
+    A single `step` has no earlier residuals and is of first order.
     """
 
     steps: ClassVar[int] = 30
 
     order: int
-    """How many residuals a step uses, at least 1."""
+    """The number of residuals that a step uses, at least 1."""
     corrector: int = 0
-    """How many residuals the corrector uses beside the newest; 0 is no corrector."""
+    """The number of residuals that the corrector uses besides the newest; 0 is no corrector."""
 
     @property
     def stochastic(self) -> bool:
-        """Return whether noise is added."""
+        """Return False: by default the method solves the probability flow."""
         return False
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
-        """Return how the residual is continued."""
+        """Return the interpolation of the residual."""
         return Polynomial()
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        r"""The Gaussian that is solved exactly; by default a point, which is data prediction."""
+        r"""Return the Gaussian that is solved exactly; by default a point: data prediction."""
         return Moments(0.0, var=0.0)
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
@@ -87,28 +86,28 @@ class ExponentialMultistep(Sampler):
         return log_u
 
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
-        r"""$1 + \tau^2 = \frac{d\log\varphi}{d\log\rho}\,\frac{U^2}{\rho^2}$, `(N, Q, 1)`."""
+        r"""Return $1 + \tau^2 = \frac{d\log\varphi}{d\log\rho} \frac{U^2}{\rho^2}$, `(N, Q, 1)`."""
         return torch.ones_like(rho)
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """A grid that is uniform in the level; on a ladder its levels nearest to that."""
+        """Return a grid even in log-SNR, `(steps + 1,)`; on a ladder the levels nearest to it."""
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return a draw of p_t becomes a draw of p_s, by the first-order start of the method."""
+        """Return a draw of p_s from the draw `x` of p_t, by a step of first order."""
         (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
         return state.x
 
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`; a correction shows in the states that follow from it."""
+        """Yield the states at `times[1:]`, each before its correction."""
         sde = rsde.sde
-        levels = sde.log_snr(times) / 2
-        frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, torch.exp(-levels), x)
+        ell = sde.log_snr(times) / 2
+        frame = frame_of(self.gaussian(sde, rsde.moments), sde, times, torch.exp(-ell), x)
         rule = self.interpolation(sde, rsde.moments)
-        predict = _table(self, levels, frame, rule, self.order)
-        correct = _table(self, levels, frame, rule, self.corrector, new=True)
+        predict = _table(self, ell, frame, rule, self.order)
+        correct = _table(self, ell, frame, rule, self.corrector, new=True)
         memory = max(self.order, self.corrector)
         known: list[Tensor] = []
         state = before = frame.from_state(x, 0)
@@ -134,19 +133,19 @@ def _advance(step: Step, state: Tensor, residuals: list[Tensor], noise: Tensor |
 
 def _table(
     method: ExponentialMultistep,
-    levels: Tensor,
+    ell: Tensor,
     frame: Frame,
     rule: Interpolation,
     order: int,
     *,
     new: bool = False,
 ) -> list[Step]:
-    """The steps in a frame's units; `new` counts the residual at their end among the known ones."""
+    """Return the weights of all steps in a frame; `new` includes the residual at their end."""
     if order == 0:
         return []
-    key = tuple(levels.tolist()), tuple(frame.variances.tolist())
+    key = tuple(ell.tolist()), tuple(frame.variances.tolist())
     build = _weights if len(key[1]) == 1 else _weights.__wrapped__
-    n, scale, table = len(levels) - 1, frame.scale[:, None], list[Step]()
+    n, scale, table = len(ell) - 1, frame.scale[:, None], list[Step]()
     for keep, residuals, noise in build(method, rule, *key, order, new):
         steps = torch.arange(len(table), len(table) + len(keep))
         before, after = scale[steps], scale[steps + 1]
@@ -158,7 +157,7 @@ def _table(
             strict=True,
         )
     if len(table) < n:
-        # where no noise is left the step is the denoiser itself
+        # the step to no noise returns the denoiser
         (keep,) = frame.coefficients(scale[n] / scale[n - 1] * frame.gains(n - 1)[None])
         one, zero = frame.coefficients(torch.cat((scale[n:], 0 * scale[n:])))
         table.append((keep, (one,), zero))
@@ -169,16 +168,16 @@ def _table(
 def _weights(
     method: ExponentialMultistep,
     rule: Interpolation,
-    levels: tuple[float, ...],
+    ell: tuple[float, ...],
     variances: tuple[float, ...],
     order: int,
     new: bool,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     r"""Return the weights of state `(n, C)`, m residuals `(n, m, C)` and noise `(n, C)`.
 
-    They come in groups of n steps which know as many residuals; a last step to no noise is missing.
+    They come in groups of n steps with the same m; a last step to no noise is left out.
     """
-    grid = torch.tensor(levels, dtype=torch.float64)
+    grid = torch.tensor(ell, dtype=torch.float64)
     c = torch.tensor(variances, dtype=torch.float64)
     n = len(grid) - 1 - int(grid[-1].isinf())
     groups, first = [], 0
@@ -194,19 +193,19 @@ def _weights(
 def _group(
     method: ExponentialMultistep,
     rule: Interpolation,
-    levels: Tensor,
+    ell: Tensor,
     c: Tensor,
     steps: Tensor,
     m: int,
     new: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights of some steps, with m known residuals each."""
-    t, s = levels[steps, None], levels[steps + 1, None]
+    """Return the weights of these steps, with m known residuals each."""
+    t, s = ell[steps, None], ell[steps + 1, None]
     at, width = gauss_legendre(t, s)
-    matrix = rule.matrix(levels[steps[:, None] + new - torch.arange(m + new)], at)
+    matrix = rule.matrix(ell[steps[:, None] + new - torch.arange(m + new)], at)
     everywhere = torch.cat((t, s, at), 1)[..., None]
     rho, end = torch.exp(-everywhere), torch.exp(-s)[..., None]
-    # log(U / U_s) without a difference of squares
+    # log(U / U_s) without cancellation
     rise = end**2 * torch.expm1(2 * (s[..., None] - everywhere))
     log_u = torch.log1p(rise / (c + end**2)) / 2
     ends = torch.exp(-torch.stack((t, s), -1))

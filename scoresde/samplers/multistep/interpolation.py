@@ -1,8 +1,8 @@
-r"""From a few values of a function of the noise level to the function between and beyond them.
+r"""Interpolate and extrapolate the residual of a denoiser in the half log-SNR.
 
-A multistep method knows a residual $R$ of the denoiser at the levels $\ell_1 \dots \ell_m$ that it
-has visited, with $\ell = \log(\alpha/\sigma)$, and needs it on the step that comes. An
-interpolation is the matrix $w$ in $R(\ell) \approx \sum_j w_j(\ell)\, R(\ell_j)$.
+A multistep method has evaluated the residual $R$ of the denoiser at $\ell_1 \dots \ell_m$, with
+$\ell = \log(\alpha/\sigma)$, and needs it over the next step. An interpolation is the matrix $w$ in
+$R(\ell) \approx \sum_j w_j(\ell)\, R(\ell_j)$.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Interpolation(abc.ABC):
-    """Describe how a residual is continued from the levels where it is known."""
+    """Define a rule that extends a residual beyond the points of its evaluations."""
 
     @abc.abstractmethod
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
@@ -36,13 +36,13 @@ class Interpolation(abc.ABC):
 
         Args:
             nodes: $\ell$ where the residual is known, `(N, m)`, the newest first.
-            at: $\ell$ where it is wanted, `(N, Q)`, symmetric about the middle of its step.
+            at: $\ell$ where it is needed, `(N, Q)`, symmetric about the middle of its step.
         """
 
 
 @dataclass(frozen=True)
 class Polynomial(Interpolation):
-    r"""The polynomial in $\ell$ through all nodes."""
+    r"""Interpolate by the polynomial in $\ell$ through all nodes."""
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """Return the weights `(N, Q, m)`."""
@@ -51,10 +51,10 @@ class Polynomial(Interpolation):
 
 @dataclass(frozen=True)
 class Midpoint(Interpolation):
-    r"""As `Polynomial`, but a straight line counts with its value in the middle of the step.
+    r"""Interpolate like `Polynomial`, but with two nodes by the value in the middle of the step.
 
-    This is the rule of DPM-Solver++(2M), and of UniPC where it has two nodes; with more nodes
-    UniPC integrates the polynomial.
+    This is the rule of DPM-Solver++(2M), and of UniPC with two nodes; with more nodes UniPC
+    integrates the polynomial.
     """
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Midpoint(Interpolation):
 
 @dataclass(frozen=True)
 class PolynomialInNoise(Interpolation):
-    r"""The polynomial in the noise-to-signal ratio $\rho = e^{-\ell}$."""
+    r"""Interpolate by the polynomial in the noise-to-signal ratio $\rho = e^{-\ell}$."""
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """Return the weights `(N, Q, m)`."""
@@ -75,28 +75,28 @@ class PolynomialInNoise(Interpolation):
 
 @dataclass(frozen=True, eq=False)
 class PolynomialInTime(Interpolation):
-    r"""$R / \rho$, the predicted noise, as a polynomial in the time of an SDE."""
+    r"""Interpolate $R / \rho$, the predicted noise, by a polynomial in the time of an SDE."""
 
     sde: SDE
 
     def matrix(self, nodes: Tensor, at: Tensor) -> Tensor:
         """Return the weights `(N, Q, m)`."""
-        # the noise is R / rho up to its sign
+        # the predicted noise is R / rho up to its sign
         ratio = torch.exp(nodes[..., None, :] - at[..., None])
         return ratio * lagrange(self.sde.time(2 * nodes), self.sde.time(2 * at))
 
 
 @dataclass(frozen=True)
 class Measured(Interpolation):
-    r"""The best linear prediction under the covariance that a pilot run has measured.
+    r"""Interpolate by the best linear prediction under the covariance that a pilot run measured.
 
     The pilot ran along the probability flow. With noise of stochasticity $\tau$ the standardised
-    state is forgotten as $\kappa = e^{-\tau^2 |\ell - \ell'|}$, at noise levels above the data's
-    variances, and a polynomial of degree n in it as $\kappa^n$ (Mehler 1866). The Gaussian that is
-    taken off is what there is of degree 1, so that the residual is led by degree 2.
+    state decorrelates as $\kappa = e^{-\tau^2 |\ell - \ell'|}$, where the noise exceeds the data's
+    variances, and a polynomial of degree n in it as $\kappa^n$ (Mehler 1866). The part of degree 1
+    is in the Gaussian that is subtracted, so the residual starts with degree 2.
 
     Args:
-        pilot: What was measured.
+        pilot: The pilot, or its prior.
         tau: $\tau$.
     """
 

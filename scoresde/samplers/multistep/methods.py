@@ -1,4 +1,4 @@
-"""The exponential multistep methods of the field, each a setting of one integrator."""
+"""Define the exponential multistep methods of the literature as settings of one integrator."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["DEIS", "ERSDE", "DPMSolverPP", "SASolver", "TauMultistep", "UniPC"]
 
 @dataclass(frozen=True)
 class TauMultistep(ExponentialMultistep):
-    r"""Exponential multistep methods with a constant stochasticity $\tau$.
+    r"""Sample by exponential multistep methods with a constant stochasticity $\tau$.
 
     Args:
         order: Residuals that a step uses, 1 to 6.
-        corrector: Residuals that the corrector uses beside the newest, 0 (none) to 6.
+        corrector: Residuals that the corrector uses besides the newest, 0 (none) to 6.
         tau: $\tau \ge 0$: 0 is the probability flow, 1 the reverse SDE.
         window: The noise-to-signal ratios $\sigma/\alpha$ between which noise is added.
     """
@@ -48,7 +48,7 @@ class TauMultistep(ExponentialMultistep):
 
     @property
     def stochastic(self) -> bool:
-        """Return whether noise is added."""
+        """Return True if `tau` > 0."""
         return self.tau > 0
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class TauMultistep(ExponentialMultistep):
         return self.rate(rho, ends) * log_u
 
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
-        r"""Return $1 + \tau^2$, with $\tau^2$ in the share of the step that lies in the window."""
+        r"""Return $1 + \tau^2$, with $\tau^2$ times the share of the step inside the window."""
         low, high = self.window
         start, end = ends[..., :1], ends[..., 1:]
         inside = (start.clamp(max=high) / end.clamp(min=low)).log().clamp(min=0)
@@ -66,10 +66,10 @@ class TauMultistep(ExponentialMultistep):
 
 @dataclass(frozen=True)
 class DPMSolverPP(TauMultistep):
-    r"""DPM-Solver++, multistep, and SDE-DPM-Solver++ with `tau` = 1.
+    r"""Sample by multistep DPM-Solver++, or by SDE-DPM-Solver++ with `tau` = 1.
 
-    Data prediction. The straight line of order 2 counts with its value in the middle of the step,
-    as published; with order 3 the parabola is integrated exactly, where the published code takes
+    With order 2 the straight line through two data predictions is taken at the middle of the step,
+    as published; with order 3 the parabola is integrated exactly, while the published code takes
     half of its second difference and is of order 2. Lu et al. (2022), arXiv:2211.01095, algorithm 2
     and appendix B.
     """
@@ -81,7 +81,7 @@ class DPMSolverPP(TauMultistep):
 
 @dataclass(frozen=True)
 class UniPC(TauMultistep):
-    r"""UniPC: a multistep predictor and a free corrector, one order above it.
+    r"""Sample by UniPC: a multistep predictor, and a corrector one order above it at no cost.
 
     Zhao et al. (2023), arXiv:2302.04867, with $B(h) = e^h - 1$ and data prediction. A method of
     order p uses p residuals, the corrector p and the newest.
@@ -97,7 +97,7 @@ class UniPC(TauMultistep):
 
 @dataclass(frozen=True)
 class SASolver(TauMultistep):
-    r"""SA-Solver: a stochastic Adams predictor and corrector of data prediction.
+    r"""Sample by SA-Solver: a stochastic Adams predictor and corrector of data prediction.
 
     Xue et al. (2023), algorithm 1, arXiv:2309.05019, with $\tau$ = 1 for the noise levels of their
     experiments, $\sigma/\alpha \in [.05, 1]$.
@@ -111,16 +111,16 @@ class SASolver(TauMultistep):
 
 @dataclass(frozen=True)
 class DEIS(TauMultistep):
-    r"""DEIS in its form tAB: the predicted noise as a polynomial in time, integrated exactly.
+    r"""Sample by DEIS (tAB): the predicted noise is a polynomial in time, integrated exactly.
 
-    Zhang & Chen (2023), section 3, arXiv:2204.13902. An order of 3 uses four evaluations there and
-    three here.
+    Zhang & Chen (2023), section 3, arXiv:2204.13902. Their order 3 uses four evaluations, and here
+    three.
     """
 
     order: int = 3
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        """Return a Gaussian too wide to tell from its limit: noise prediction."""
+        """Return a Gaussian of variance 1e30, whose limit is noise prediction."""
         return Moments(0.0, var=1e30)
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
@@ -130,13 +130,13 @@ class DEIS(TauMultistep):
 
 @dataclass(frozen=True)
 class ERSDE(ExponentialMultistep):
-    r"""Extended reverse-time SDE solver: $\varphi(\rho) = \rho\,(e^{\rho^{0.3}} + 10)$.
+    r"""Sample by ER-SDE-Solver, with $\varphi(\rho) = \rho\,(e^{\rho^{0.3}} + 10)$.
 
     Cui et al. (2023), arXiv:2309.06169: their fifth noise scale, with the data prediction as a
     polynomial in $\rho$ integrated exactly.
 
     Args:
-        order: 1 to 3.
+        order: Residuals that a step uses, 1 to 3.
     """
 
     order: int = 3
@@ -147,7 +147,7 @@ class ERSDE(ExponentialMultistep):
 
     @property
     def stochastic(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def interpolation(self, sde: SDE, moments: Moments | None) -> Interpolation:
@@ -159,6 +159,6 @@ class ERSDE(ExponentialMultistep):
         return rho.log() + torch.logaddexp(rho**0.3, rho.new_tensor(10.0).log())
 
     def rate(self, rho: Tensor, ends: Tensor) -> Tensor:
-        r"""Return its slope in $\log\rho$, since $U = \rho$."""
+        r"""Return the slope of $\log\varphi$ in $\log\rho$, since $U = \rho$."""
         power = rho**0.3
         return 1 + 0.3 * power * torch.sigmoid(power - math.log(10))

@@ -1,0 +1,53 @@
+"""Docstrings begin with a verb, and say what is done to what."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import scoresde
+
+ROOT = Path(scoresde.__file__).parent
+# Packages whose docstrings are still to be read; this set only shrinks.
+UNREAD = {
+    "audit", "cli", "data", "guidance", "metrics", "nn", "suggestion", "training"
+}  # fmt: skip
+PACKAGES = sorted(
+    path
+    for path in ROOT.iterdir()
+    if (path.suffix == ".py" or (path / "__init__.py").exists()) and path.stem not in UNREAD
+)
+QUESTIONS = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Why"}
+VERBS = """
+Adapt Add Append Apply Average Call Change Check Choose Close Collect Compare Compute Convert
+Copy Correct Count Declare Define Derive Describe Do Download Draw Drop Escape Estimate Evaluate
+Find Fit Flush Follow Format Give Hold Integrate Interpolate Join Keep Label Learn Leave Let
+List Load Lock Look Make Map Measure Move Multiply Open Overwrite Parse Prepare Raise Read
+Reconstruct Record Release Remove Rename Replace Report Reshape Return Reverse Rotate Run Sample
+Scale Set Share Shift Show Silence Solve Space Store Stratify Take Train Transport Turn Undo
+Upload Use Wait Warn Weight Write Yield
+"""
+
+
+def first_words(path: Path) -> list[str]:
+    """The first word of every docstring in a file or a folder of files."""
+    words = []
+    for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                words += (ast.get_docstring(node) or "").split()[:1]
+    return [word.strip(",:") for word in words]
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.stem)
+def test_docstrings_begin_with_a_verb_and_never_with_a_question_word(path):
+    words = first_words(path)
+    assert not QUESTIONS & set(words)
+    others = sorted(word for word in words if word not in VERBS.split())
+    assert len(others) <= len(words) / 20, others
+
+
+def test_the_check_sees_a_noun_and_a_question_word(tmp_path):
+    file = tmp_path / "a.py"
+    file.write_text('"""What it is."""\ndef f():\n    """The value, perhaps."""\n')
+    assert first_words(file) == ["What", "The"]
