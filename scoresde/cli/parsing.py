@@ -15,13 +15,10 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
+from scoresde.cli.terminal import MisreadError
 from scoresde.errors import UnknownNameError
 
-__all__ = ["Command", "General", "MisreadError", "options_of", "parse"]
-
-
-class MisreadError(Exception):
-    """A value that cannot be read, or that is impossible."""
+__all__ = ["Command", "General", "options_of", "parse"]
 
 
 class Command(Protocol):

@@ -11,9 +11,22 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TextIO
 
-from scoresde import progress
+__all__ = [
+    "MisreadError",
+    "hushed",
+    "in_options",
+    "open_closed",
+    "say",
+    "show",
+    "silence",
+    "tell",
+    "then",
+]
 
-__all__ = ["hushed", "in_options", "open_closed", "say", "show", "silence", "tell", "then"]
+
+class MisreadError(Exception):
+    """A value that cannot be read, or that is impossible."""
+
 
 _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
 
@@ -21,6 +34,8 @@ _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
 @contextmanager
 def hushed(quiet: bool) -> Iterator[None]:
     """Within the block, where it is quiet, results, warnings and errors are printed alone."""
+    from scoresde import progress  # which imports torch
+
     token = _HUSHED.set(quiet or _HUSHED.get())
     try:
         with progress.hidden() if quiet else nullcontext():
