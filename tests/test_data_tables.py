@@ -68,7 +68,7 @@ def test_named_columns_are_conditions_and_all_others_the_samples(table):
         ({"y": ["age", "massx"]}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
         ({"y": "massx"}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
         ({"y": ["a", "b", "kind", "age", "mass"]}, DataError, "no column of .* is left for the sa"),
-        ({"x": ["kind", "age", "mass"]}, InvalidValueError, "cannot be called 'x'"),
+        ({"self": ["age", "mass"], "label": "kind"}, InvalidValueError, "cannot be called 'self'"),
     ],
 )
 def test_columns_that_cannot_be_used_are_named(table, condition, error, message):
@@ -229,7 +229,7 @@ def test_an_archive_has_its_conditions_beside_the_samples(tmp_path):
     np.savez(tmp_path / "x.npz", x=x, labels=[0, 1, 2], y=[0, 1, 2])
     with pytest.raises(DataError, match="labels called 'labels' and 'y'; keep one"):
         load(tmp_path / "x.npz")
-    for name in ("c", "transform", "self"):
+    for name in ("kinds", "transform", "self"):
         np.savez(tmp_path / "x.npz", x=x, **{name: y})
         with pytest.raises(InvalidValueError, match=f"cannot be called '{name}'"):
             load(tmp_path / "x.npz")

@@ -57,8 +57,7 @@ def from_arrays(
 ) -> Data:
     """Return one of the arrays as samples, and others of as many rows as conditions.
 
-    Integers called "y" or "labels" are the label. Where another array is sampled, "x" is the
-    condition "y".
+    Integers called "y" or "labels" are the label.
 
     Args:
         what: Where they are, for errors.
@@ -78,7 +77,7 @@ def from_arrays(
         raise ShapeError(f"{key!r} in {what} is one number; samples have shape (N, *event)")
     others = {name: rows for name, rows in arrays.items() if name != key}
     found = {
-        wanted.renamed(name, others): rows
+        name: rows
         for name, rows in others.items()
         if rows.shape[:1] == x.shape[:1] and rows.dtype.kind in "fiubcUO"
     }

@@ -81,8 +81,8 @@ class Data:
 
     def __init__(
         self,
-        /,
         x: Any,
+        /,
         *,
         transform: Transform | None = None,
         columns: Sequence[str] = (),

@@ -79,8 +79,8 @@ def load(
             source, its other conditions are left out.
         kinds: what a condition is, where its numbers do not say it: `Classes(10)`, `Field((1,))`.
         sample: what of the source is sampled: the name of one of its arrays, as `"theta"` for
-            p(theta | x), where "x" then is the condition "y"; or the names of columns, where all
-            others that `condition` does not name are left out.
+            p(theta | x); or the names of columns, where all others that `condition` does not
+            name are left out.
         split: `"train"` (the default) or `"test"`, of torchvision's data sets, or one of the hub.
         size: images are cropped about their centre and resized to `(height, width)`, or a square.
         layout: which axis of a sample is which, where channels do not come first: `"TC"` for times

@@ -20,7 +20,7 @@ from scoresde.data.keyed import SAMPLES, from_arrays, units_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import PACKED, channels_first, narrow, plain
 from scoresde.data.tables import Table
-from scoresde.data.torch_items import apart, is_image
+from scoresde.data.torch_items import SAMPLE, apart, is_image
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 
@@ -108,7 +108,7 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
             )
         if len(set(shapes)) > 1:
             named = apart(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)
-            return from_arrays(what, named, wanted)
+            return from_arrays(what, {"x": named.pop(SAMPLE), **named}, wanted)
         raise ShapeError(
             f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "
             f"{shapes[0][0]} samples and what is known of them; write {{'x': samples, 'y': "

@@ -122,21 +122,6 @@ class Wanted:
                 "none; leave it out"
             )
 
-    def renamed(self, name: str, others: Collection[str]) -> str:
-        """The name of a condition that is called as samples are: "y", where that is free.
-
-        Raises:
-            InvalidValueError: It is not.
-        """
-        if name != "x" or any(given == "x" for given in self.condition.values()):
-            return name
-        if "y" in others or "y" in self.condition:
-            raise InvalidValueError(
-                f"{self.sample[0]!r} is sampled, and there is an 'x' and a 'y'; name the "
-                "conditions, condition={'name': 'x'}"
-            )
-        return "y"
-
     def _laid(self, x: Any) -> Any:
         """Return the samples with their channels first."""
         if self.layout is None:
