@@ -157,14 +157,15 @@ def test_quiet_leaves_results_and_errors(place, tmp_path, capsys):
         ),
         ("make it condition={'y': ['a', 'b']}", "make it --condition y=a,b"),
         ("make it condition={'label': 'b'}", "make it --condition label=b"),
-        ("lazy=False keeps them", "--no-lazy keeps them"),
+        ("lazy=False keeps them", "--lazy no keeps them"),
         ("/tmp/n=3/seed=4.npy is none", "/tmp/n=3/seed=4.npy is none"),
         ("as in `VESDE sigma_max=10`", "as in `VESDE sigma_max=10`"),
         ("a seed must lie in [0, 1)", "a seed must lie in [0, 1)"),
     ],
 )
 def test_arguments_of_python_are_told_as_options(message, spoken):
-    options = {"--batch-size", "--n", "--held-out", "--condition", "--lazy", "--seed"}
+    names = ("--batch-size", "--n", "--held-out", "--condition", "--seed")
+    options = {name: [] for name in names} | {"--lazy": ["auto", "yes", "no"]}
     assert in_options(message, options) == spoken
 
 

@@ -162,7 +162,8 @@ def test_units_that_do_not_suit_the_noise_are_remarked(scale, offset):
     x = scale * torch.randn(100, 3, generator=generator, dtype=torch.float64) + offset
     remarks = check(x, sde=VESDE()).remarks
     unusual = scale not in (0.2, 1) or offset != 0
-    assert any("have an RMS of" in text for text in remarks) == unusual
+    assert any("have an RMS of" in text for text in check(x).remarks) == unusual
+    assert not any("have an RMS of" in text for text in remarks)  # the noise is what matters
     assert any("hides the data" in text for text in remarks) == (scale <= 0.02)
     assert any("smaller than the distance" in text for text in remarks) == (scale == 1e3)
     for sde in (VESDE(), VPSDE()):
@@ -344,6 +345,6 @@ def test_the_start_of_a_training_repeats_the_remarks_in_short(tmp_path, capsys):
         if line.startswith("remark: ")
     ]
     assert "40 samples are copies of others" in told
-    assert len(told) == len(long) > 2
+    assert len(told) == len(long) > 1
     assert all(text.startswith(short) for short, text in zip(told, long, strict=True))
     assert max(map(len, told)) <= 160

@@ -18,8 +18,8 @@ from scoresde.cli.held_out import asked, conditions_of, words_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
-    Columns,
     HeldOutSplit,
+    OwnColumns,
     OwnData,
     SamplerName,
     Seed,
@@ -49,7 +49,7 @@ class Calibrate:
     checkpoint: Checkpoint
     data: OwnData = None
     split: HeldOutSplit = None
-    condition: Columns = ()
+    condition: OwnColumns = ()
     size: Size = None
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: half of the data)")

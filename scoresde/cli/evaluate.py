@@ -15,8 +15,8 @@ from scoresde.cli.held_out import asked, conditions_of, learnt, words_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
-    Columns,
     HeldOutSplit,
+    OwnColumns,
     OwnData,
     SamplerName,
     Seed,
@@ -50,7 +50,7 @@ class Evaluate:
     checkpoint: Checkpoint
     data: OwnData = None
     split: HeldOutSplit = None
-    condition: Columns = ()
+    condition: OwnColumns = ()
     size: Size = None
     train_data: TrainData = None
     n: int = 1000

@@ -15,8 +15,8 @@ from scoresde.cli.held_out import asked, conditions_of, words_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
-    Columns,
     HeldOutSplit,
+    OwnColumns,
     OwnData,
     Seed,
     Size,
@@ -41,7 +41,7 @@ class Likelihood:
     checkpoint: Checkpoint
     data: OwnData = None
     split: HeldOutSplit = None
-    condition: Columns = ()
+    condition: OwnColumns = ()
     size: Size = None
     first: int = 0
     """The number of the first sample of the data."""

@@ -16,6 +16,7 @@ import tyro
 
 from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
+from scoresde.cli.source import described
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose
 from scoresde.data import Data
@@ -25,7 +26,7 @@ from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.progress import duration
 from scoresde.score import ScoreModel
-from scoresde.sde.words import event_in_words, kind_in_words, sde_in_words
+from scoresde.sde.words import sde_in_words
 from scoresde.training import Trainer
 
 __all__ = ["Train"]
@@ -66,9 +67,7 @@ class Train:
         """Train to the end, together with the other processes that `torchrun` started."""
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
         data = self._data()
-        known = "".join(f"; {name}: {kind_in_words(kind)}" for name, kind in data.kinds.items())
-        each = event_in_words(data.event_shape, data.columns)
-        _say(f"data: {self.settings.data.source}, {len(data):,} samples, each {each}{known}")
+        _say(described(data, self.settings.data.source))
         chosen: list[str] = []
         run, model, data = self._settings().begun(data, chosen.append)
         if chosen:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "SKIPPED",
     "Images",
     "Items",
     "Look",
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 
-_SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
+SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
 _ROOM = 2**30  # bytes of images that are kept in memory
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # what a camera says of how it was held
 
@@ -303,14 +304,14 @@ def check_size(size: Size) -> None:
 
 
 def _refuse(items: Items, errors: Mapping[int, str], skip: bool) -> None:
-    if not errors or (skip and len(errors) <= _SKIPPED * len(items)):
+    if not errors or (skip and len(errors) <= SKIPPED * len(items)):
         return
     first = min(errors)
     if not skip:
         raise DataError(_unreadable(items.name(first), errors[first]))
     raise DataError(
         f"cannot read the image {items.name(first)} (and {len(errors) - 1} more): "
-        f"{errors[first]}; remove them: more than {_SKIPPED:.0%} of {len(items)} are broken"
+        f"{errors[first]}; remove them: more than {SKIPPED:.0%} of {len(items)} are broken"
     )
 
 

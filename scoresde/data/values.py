@@ -17,6 +17,7 @@ from scoresde.data import stores
 from scoresde.data.frames import table_of
 from scoresde.data.given import as_tensor
 from scoresde.data.keyed import SAMPLES, from_arrays, units_of
+from scoresde.data.report import Faults
 from scoresde.data.samples import Data
 from scoresde.data.stores import PACKED, channels_first, narrow, plain
 from scoresde.data.tables import Table
@@ -72,8 +73,14 @@ def from_mapping(given: Mapping[Any, Any], what: str, wanted: Wanted) -> Data:
 
 def of_table(table: Table, wanted: Wanted) -> Data:
     """Return the columns of a table: those that are wanted as conditions, and the samples."""
-    names, x = table.samples(wanted.columns(table), wanted.sample, missing=wanted.missing)
-    return wanted.data(x, table, unasked=(), columns=names)
+    without, faults = wanted.columns(table), Faults()
+    with faults.gathered():
+        names, x = table.samples(without, wanted.sample, missing=wanted.missing)
+    if faults.any:  # then the conditions may have some of their own
+        with faults.gathered():
+            wanted.given(table, None)
+    faults.tell()
+    return wanted.data(x, table, unasked=(), columns=names, lines=table.lines)
 
 
 def is_items(given: object) -> bool:
