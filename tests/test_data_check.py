@@ -173,8 +173,17 @@ def test_units_that_do_not_suit_the_noise_are_remarked(scale, offset):
 @given(side=st.integers(1, 40), stride=st.sampled_from([1, 2, 4, 8]))
 def test_sides_that_a_unet_pads_are_remarked(side, stride):
     x = torch.randn(2, 1, side, 8, generator=torch.Generator().manual_seed(0))
-    remarked = any("no multiples of" in text for text in check(x, stride=stride).remarks)
-    assert remarked == (side % stride > 0)
+    remarked = any("the U-Net pads" in text for text in check(x, stride=stride).remarks)
+    assert remarked == (-(-side // stride) * stride > 1.25 * side)
+
+
+@given(st.integers(16, 40), st.booleans(), st.integers(0, 99))
+def test_vectors_that_look_like_signals_are_remarked(size, smooth, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(60, size, generator=generator)
+    told = check(x.cumsum(1) if smooth else x).remarks
+    assert any(text.topic == "layout" for text in told) == smooth
+    assert check(x[:, :8].cumsum(1)).remarks == []
 
 
 def test_gaps_in_labels_and_data_that_were_loaded_are_understood():

@@ -102,9 +102,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path, text, message):
 
 def test_numbers_with_words_among_them_are_no_classes(tmp_path):
     path = written(tmp_path / "x.csv", "a,b\n1,2\n2,low\n3,4\n4,5\n")
-    with pytest.raises(
-        InvalidTypeError, match="'b' of .* holds numbers, but for 'low' in line 3; cor"
-    ):
+    with pytest.raises(InvalidTypeError, match=r"'b' of .* holds numbers, but for 'low' in line 3"):
         load(path, condition={"label": "b"})
 
 

@@ -75,6 +75,8 @@ class CheckData:
         for warning in told:
             report.remark("noise", str(warning.message))
         describe_noise(report, self.sde or found.sde())
+        if self.sde is None:
+            report.facts["noise"] += "; as train would choose it"
         net = self.net.over(found.net)
         if net.patch < 1 or not net.channels:
             raise InvalidValueError(

@@ -47,6 +47,7 @@ _SHOWN = 64  # samples of the picture
 _SHORT = 160  # letters of a remark that is not cut
 # Of the pairs of these: one outlier among them is in fewer of their pairs than the rest.
 _NEAR = 0.95
+_PADDED = 1.25  # times as many positions as there are, from which it is told
 _QUICK = 2**25  # numbers that are looked through in a second or so
 
 
@@ -77,7 +78,7 @@ def check(
         standardize: Whether floats are shifted and scaled.
         on_bad_image: Whether up to a tenth of a folder may be broken.
         stride: What the sides of images should be multiples of, `patch * 2 ** (levels - 1)` of a
-            U-Net; it pads the others.
+            U-Net; it pads the others, which is told where that makes them a quarter larger.
         sde: Whose noise the data are compared with, if any.
 
     Returns:
@@ -273,12 +274,14 @@ def _scale(report: Report, data: Data) -> None:
 
 def describe_sides(report: Report, event_shape: tuple[int, ...], stride: int) -> None:
     """Tell of sides that a U-Net pads to a multiple of some number."""
-    odd = [n for n in event_shape[1:] if n % stride] if len(event_shape) == 3 else []
-    if odd:
+    sides = event_shape[1:]
+    padded = [-(-n // stride) * stride for n in sides]
+    if math.prod(padded) > _PADDED * math.prod(sides):
         report.remark(
             "sides",
-            f"the sides {event_shape[1]}x{event_shape[2]} are no multiples of {stride}: the U-Net "
-            "pads them, which costs time",
+            f"the U-Net pads {'x'.join(map(str, sides))} to {'x'.join(map(str, padded))}, "
+            f"multiples of {stride}, which costs time: fewer levels (channels=) or a smaller "
+            "patch= pad less",
         )
 
 
