@@ -221,11 +221,10 @@ class Trainer(Generic[ScoreT]):
                 somebody else trains in the folder, or has gone on with the run in it.
             PeerError: Another process of the job died.
         """
-        if steps is not None:
-            check_integer("steps", steps, 0)
+        count = self.config.steps if steps is None else check_integer("steps", steps, 0)
         if self._update.begun == self.step:
             raise self._guard.torn(self.step)
-        end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
+        end = min(self.step + count, self.config.steps)
         recent, keeping = list[Tensor](), self.config.keeping
         shown = progress if distributed.is_main() else False
         with (
@@ -257,8 +256,9 @@ class Trainer(Generic[ScoreT]):
                 told = stop.agreed()  # once a step: another may come while it is saved
                 # a checkpoint stands here, wherever the run is interrupted
                 due = self.step == self.config.steps or not self.step % keeping.save_every
-                held = self.held_out if due else None
-                judged = None if held is None else held.look(self.step, self.ema.whole().model)
+                judged = None
+                if (held := self.held_out) is not None:
+                    judged = held.judge(self.step, self.ema, due=due, end=self.step == end)
                 last = self.step == end or told is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % keeping.log_every == 0:
