@@ -352,7 +352,7 @@ def test_a_run_without_a_checkpoint_says_which_command_goes_on(tmp_path, capsys)
 
 def test_info_knows_packaged_models_by_name(packaged, capsys):
     assert main(["info", "mnist"]) == 0
-    assert "sampling          3 steps; " in capsys.readouterr().out
+    assert "sampling          3 steps by --sampler fast, " in capsys.readouterr().out
 
 
 def test_info_describes_the_model_that_the_package_carries(capsys):
@@ -553,7 +553,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
         ("--lr 0.5", "belongs to another configuration: lr was 0.005 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
-        ("--steps 3", "belongs to another configuration: steps was 4 and is 3; "),
+        ("--steps 3", "and 3 are fewer; steps may only grow, so take --steps 4, or another folder"),
         ("--sde VPSDE", "belongs to another sde: it was VESDE("),
         ("--channels 6", "belongs to another network: it was UNet("),
     ],

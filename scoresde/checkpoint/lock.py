@@ -17,7 +17,7 @@ from pathlib import Path
 from scoresde.checkpoint.files import NO_LINK, NO_WAIT, locked, unlocked
 from scoresde.errors import CheckpointError
 
-__all__ = ["Lock"]
+__all__ = ["Lock", "holder"]
 
 _NAME = ".lock"
 # The locks that this process has, by the number of the file that is locked.
@@ -154,6 +154,19 @@ class Lock:
             f"{self.folder / _NAME} is a link, or no file; a run has a file of its own there, so "
             "remove it"
         )
+
+
+def holder(folder: Path) -> str:
+    """Return who has a folder at the moment, as "process 12 on host since ...", or nothing."""
+    try:
+        file = os.open(folder / _NAME, os.O_RDONLY | NO_LINK | NO_WAIT)
+    except OSError:
+        return ""
+    try:
+        who = _read(file).removeprefix(": ")
+        return who if who and locked(file, shared=True) is False else ""
+    finally:
+        os.close(file)
 
 
 def _release(file: int) -> None:

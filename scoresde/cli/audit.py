@@ -23,6 +23,7 @@ from scoresde.cli.options import (
     TrainData,
 )
 from scoresde.cli.sample import check_folder
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
@@ -58,7 +59,7 @@ class Audit:
     def run(self) -> None:
         """Test, print a table, and write the result."""
         check_folder(self.out)
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         about = asked(self, model)
         x, condition = self._prepared(about.data, about.source, model)
         rows = torch.randperm(len(x), generator=seeded(self.seed))[: self.n]

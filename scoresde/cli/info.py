@@ -14,10 +14,12 @@ from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
+from scoresde.cli.standing import Standing
 from scoresde.cli.terminal import show, then
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.rebuild import check_description
-from scoresde.pretrained.store import locate, read, spelt_count, told
+from scoresde.pretrained.store import locate, read, told
+from scoresde.sampling import SAMPLERS
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
 from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
@@ -67,9 +69,8 @@ class Info:
 
     def _then(self, path: Path, config: dict[str, Any]) -> None:
         """Tell the next command: to go on with a run that has steps left, and to draw."""
-        done, steps = _steps(config)
-        settings = path.parent / "config.toml"
-        if isinstance(done, int) and isinstance(steps, int) and done < steps and settings.exists():
+        settings, standing = path.parent / "config.toml", Standing.of(path, config)
+        if standing.unfinished and settings.exists() and not standing.who:
             then("train to the end", "train", "--config", settings)
         then("see samples", "sample", self.checkpoint, "--out", "samples.png")
 
@@ -103,23 +104,30 @@ def _model(
     wide = f", {' '.join(map(str, widths))} wide" if isinstance(widths, list | tuple) else ""
     yield "network", f"{kind}, {numbers:,} parameters in {dtypes}{wide if widths else ''}"
     yield "predicts", _PREDICTED.get(config["predicts"], config["predicts"])
-    # a model that was saved at the end of its training counts no further
-    done, steps = _steps(config)
-    if steps is not None:
-        yield "trained", f"{spelt_count(done)} of {spelt_count(steps)} steps"
+    standing = Standing.of(path, config)
+    if standing.steps is not None:
+        yield "trained", str(standing)
+    if standing.who:
+        at = "" if standing.at is None else f", at step {standing.at:,} or beyond"
+        yield "running", f"{standing.who}{at}"
     if (profile := told(config, "average", "profile")) is not None:
         yield "average", f"of the weights, {profile}"
-    count = config.get("steps")
-    taken = f"{count} steps" if count else "as many steps as the sampler takes"
-    pilot = "measured" if measured is not None else "measured when it is needed"
-    yield "sampling", f"{taken}; the pilot of the sampler fast is {pilot}"
+    taken = {name: _taken(name, config.get("steps")) for name in ("fast", "pc")}
+    pilot = "has a measured schedule" if measured is not None else "measures its schedule first"
+    yield (
+        "sampling",
+        (
+            f"{taken['fast']} steps by --sampler fast, which {pilot}; "
+            f"{taken['pc']} by pc and its like"
+        ),
+    )
     yield "licence", str(config.get("license") or "not stated")
 
 
-def _steps(config: dict[str, Any]) -> tuple[Any, Any]:
-    """Return how many steps of a training are done, and of how many."""
-    done, steps = (told(config, "training", name) for name in ("done", "steps"))
-    return (steps if done is None else done), steps
+def _taken(sampler: str, suits: Any) -> int:
+    """Return how many steps a sampler takes where nobody says it."""
+    usual: int = SAMPLERS[sampler].steps
+    return min(suits, usual) if isinstance(suits, int) and suits else usual
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from scoresde.cli.options import (
     Seed,
     Size,
 )
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
@@ -64,7 +65,7 @@ class Likelihood:
         check_integer("batch_size", self.batch_size, 1)
         check_integer("first", self.first, 0)
         check_range("tol", self.tol, "(0, inf)")
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         about = asked(self, model)
         x, given, transform = self._prepared(about.data, about.source, model)
         start = time.perf_counter()

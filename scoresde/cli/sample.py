@@ -19,6 +19,7 @@ from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import run_of
 from scoresde.cli.look import PICTURES, Look, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.plot.shapes import USUAL
@@ -113,7 +114,7 @@ class Sample:
             check_replaced(self.out)
         else:
             check_folder(self.out)
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
         if self.out.suffix in _FILMS:
             self._film(model, n)

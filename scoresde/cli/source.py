@@ -85,6 +85,23 @@ class DataConfig:
                 found += [name, str(value)]
         return found
 
+    def differs(self, before: DataConfig) -> str:
+        """Return which options read data otherwise than those before, in words, or nothing."""
+        names = [f.name for f in fields(self) if f.name not in ("source", "lazy")]
+        parts = [
+            f"--{name.replace('_', '-')} was {_spelt(old)} and is {_spelt(new)}"
+            for name in names
+            if (old := getattr(before, name)) != (new := getattr(self, name))
+        ]
+        return ", ".join(parts)
+
+
+def _spelt(value: Any) -> str:
+    """Return the value of an option as people write it."""
+    if isinstance(value, tuple):
+        return " ".join(value) or "not given"
+    return {None: "not given", True: "on", False: "off"}.get(value, value)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataArgument(DataConfig):

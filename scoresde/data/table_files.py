@@ -26,7 +26,7 @@ _EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # what people write wher
 
 
 def read_csv(path: Path) -> Table:
-    """Return the table in a text file, of columns between commas, semicolons or tabs.
+    """Return the table in a text file, of columns between commas, semicolons, tabs or else spaces.
 
     The first line has the names of the columns; where all of its cells are numbers, it is a sample
     and the columns are called "0", "1", ...
@@ -40,9 +40,14 @@ def read_csv(path: Path) -> Table:
             first = file.readline()
             file.seek(0)
             separator = max(_SEPARATORS, key=first.count)
-            reader = csv.reader(file, delimiter=separator, strict=True)
+            spaces = separator not in first  # as numpy.savetxt writes
+            reader = csv.reader(
+                file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
+            )
             # a row may go over several lines: the number is that of its last
             known = [(reader.line_num, line) for line in reader if line]
+            if spaces:  # those at the end of a line are no cell
+                known = [(i, [cell for cell in line if cell]) for i, line in known]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path} as a table: {error}") from error
     except csv.Error as error:

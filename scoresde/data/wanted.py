@@ -29,7 +29,7 @@ from scoresde.units import Transform
 
 __all__ = ["TABLES", "Wanted"]
 
-TABLES = {".csv": read_csv, ".parquet": read_parquet}
+TABLES = {".csv": read_csv, ".tsv": read_csv, ".txt": read_csv, ".parquet": read_parquet}
 """What reads a table, by the suffix of its file."""
 
 _FILES = {".npy", *TABLES}

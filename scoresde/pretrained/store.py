@@ -104,6 +104,11 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
                     f"the folder {path.parent} holds no model, for there is no file {path} in it; "
                     "give the folder of a run or of a model"
                 ) from error
+            if who := checkpoint.holder(path.parent):
+                raise CheckpointError(
+                    f"the run in {path.parent} has no checkpoint so far, and goes on ({who}); wait "
+                    "for the first one, whose step --save-every says"
+                ) from error
             raise CheckpointError(
                 f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "
                 f"{shlex.quote(str(settings))}` goes on with it"

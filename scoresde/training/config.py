@@ -155,6 +155,12 @@ class TrainConfig:
         names = [k for k in own if k not in _FREE and own[k] != before[k]]
         if "steps" in names and own["steps"] > before["steps"]:
             names.remove("steps")
+        if names == ["steps"]:
+            raise InvalidValueError(
+                f"{source} is of a run of {before['steps']:,} steps, towards whose end its "
+                f"learning rate falls, and {own['steps']:,} are fewer; steps may only grow, so "
+                f"take steps={before['steps']}, or another folder"
+            )
         if names:
             changes = ", ".join(f"{k} was {before[k]!r} and is {own[k]!r}" for k in names)
             raise InvalidValueError(
