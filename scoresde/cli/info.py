@@ -73,6 +73,12 @@ class Info:
         if standing.unfinished and settings.exists() and not standing.who:
             then("train to the end", "train", "--config", settings)
         then("see samples", "sample", self.checkpoint, "--out", "samples.png")
+        known = told(config, "net", "config", "num_classes")
+        if known == 1 or not isinstance(known, int):
+            return
+        words = told(config, "names", "label")
+        one = words[0] if isinstance(words, list) and words else "0"
+        then("see one class alone", "sample", self.checkpoint, "--class", one, "--out", "one.png")
 
 
 def _model(
@@ -85,16 +91,17 @@ def _model(
     dtypes = ", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in stored}))
     numbers = sum(v.numel() for v in stored)
     conditions, process = "unknown", config["sde"]["type"]
-    measured = None
+    measured, columns = None, ()
     if hasattr(networks, kind) and hasattr(sdes, config["sde"]["type"]):
         model = ScoreModel.from_pretrained(path)
         numbers = sum(p.numel() for p in model.net.parameters())
         known = facts(model)
         conditions = conditions_in_words(known.conditions or {})
         process, measured = sde_in_words(model.sde), known.pilot
+        columns = model.columns
     mean, var = (tensors[name].double() for name in ("mean", "var"))
     size = f": {math.prod(shape):,} dimensions" if len(shape) > 1 else ""
-    yield "samples", f"{event_in_words(shape)}{size}"
+    yield "samples", f"{event_in_words(shape, columns)}{size}"
     std = math.sqrt(max(float(var.mean()), 0))
     yield "units", in_words(config.get("transform"))
     yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in the numbers that are learnt"

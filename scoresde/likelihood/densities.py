@@ -76,7 +76,7 @@ def log_prob(
     - `"prior"`: the law at `T` is the Gaussian with the moments of the data, those of `moments` or
       of the score, or else read from the score at `T`, unless that takes a condition or has more
       than 1024 dimensions: then it is `sde.prior()`. What the score there knows better is added
-      (`End`). A warning says where that, or under a condition its error, is more than .01 nats
+      (`End`). A warning says where that, or under a condition its error, is more than .05 nats
       times the square root of the dimensions.
 
     Args:
@@ -286,15 +286,20 @@ def _log_prob(
     return LogProb(mean(values), widths, nfe, size), gap
 
 
+# Nats for each root of a dimension that the law at T may be off: what the score knows of it is
+# added, and its error is part of the bar.
+_OFF = 0.05
+
+
 def _check_end(gap: Tensor, size: int) -> None:
-    """Warn where the law at `T` is far from Gaussian, or badly known: by .01 a dimension."""
+    """Warn where the law at `T` is far from Gaussian, or badly known."""
     worst = float(gap.max()) if len(gap) else 0.0
-    if worst > 0.01 * math.sqrt(size):
+    if worst > _OFF * math.sqrt(size):
         warnings.warn(
-            f"the log-density at T differs by up to {worst:.2g} nats from that of the Gaussian "
-            "with the moments of the data, or is that unsure: T is too small for these data, the "
-            "moments are not theirs, or the score has learnt little there; use a larger T, or "
-            "moments=",
+            f"at the largest noise the log-density is off by up to {worst:.2g} nats from that of "
+            "the Gaussian with the moments of the data, or known no better: the largest noise, T "
+            "or sigma_max, is too small for these data, the moments are not theirs, or the score "
+            "has learnt little there; train with a larger one, or give moments=",
             UserWarning,
             stacklevel=4,
         )
