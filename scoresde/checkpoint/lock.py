@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scoresde.checkpoint.files import NO_LINK, NO_WAIT, locked, unlocked
+from scoresde.checks import outside
 from scoresde.errors import CheckpointError
 
 __all__ = ["Lock", "holder"]
@@ -84,7 +85,7 @@ class Lock:
                 f"the disk of {self.folder} knows no locks; see to it that no other process trains "
                 "there too",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=outside(),
             )
         _write(file, f"process {os.getpid()} on {platform.node()} since {time.ctime()}")
         self.file, _HELD[key] = file, self

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from scoresde.checks import outside
 from scoresde.cli.config import RunConfig
 from scoresde.cli.options import columns_of
 from scoresde.cli.source import DataConfig
@@ -109,7 +110,7 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
         warnings.warn(
             f"the model was trained on {source}: what it knows by heart looks perfect here; {cure}",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=outside(),
         )
     return Asked(data, source)
 

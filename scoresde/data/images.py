@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, outside
 from scoresde.data.image_files import Files
 from scoresde.data.pixels import (
     DEEP_MODE,
@@ -191,7 +191,7 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
                 f"passed over {len(errors)} of {len(files)} images that cannot be read, the first "
                 f"is {files.name(min(errors))}",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=outside(),
             )
             data = data[[i for i in range(len(files)) if i not in errors]]
     return data.kept(keep(data.store, lazy))
@@ -270,7 +270,7 @@ def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
                 f"{items.name(found[0])}, of mode {modes[found[0]]!r}; convert them where that "
                 "matters",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=outside(),
             )
     return Images(items, size, shape, mode_of(items, looks))
 

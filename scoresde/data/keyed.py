@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde.checks import check_name
+from scoresde.checks import check_name, outside
 from scoresde.data.given import as_tensor
 from scoresde.data.samples import Data
 from scoresde.data.stores import channels_first, plain
@@ -100,7 +100,7 @@ def from_arrays(
                     f"{what} has {name!r}, which is left out: labels are integers of shape "
                     f"({len(x)},), as y[:, 0] is, and vectors are floats",
                     UserWarning,
-                    stacklevel=6,
+                    stacklevel=outside(),
                 )
     return wanted.data(
         as_tensor(

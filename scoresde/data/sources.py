@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from scoresde.checks import door, quoted
+from scoresde.checks import door, outside, quoted
 from scoresde.data.arrays import array_file
 from scoresde.data.conditions import Kind
 from scoresde.data.frames import frame, is_frame
@@ -119,7 +119,7 @@ def load(
         data.source = os.fspath(source)
     told = "" if layout or isinstance(source, Data) else doubt_of(data)
     if told:
-        warnings.warn(told, UserWarning, stacklevel=3)
+        warnings.warn(told, UserWarning, stacklevel=outside())
     if not standardize:
         return data
     if data.transform.levels is not None:
@@ -182,7 +182,7 @@ def find(
         warnings.warn(
             f"{name!r} is the data set of that name; for what lies here write './{name}'",
             UserWarning,
-            stacklevel=2,
+            stacklevel=outside(),
         )
     if named and name.lower() != "digits":
         return torchvision_set(name, split or "train", size, root, wanted, lazy=lazy)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils import data as torch_data
 
+from scoresde.checks import outside
 from scoresde.data import stores
 from scoresde.data.images import Look, Size, check_no_images, joined, keep, look
 from scoresde.data.keyed import units_of
@@ -175,7 +176,7 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
             "the collate_fn of the DataLoader is left out, as samples are taken one by one; do "
             "what it does in the data set",
             UserWarning,
-            stacklevel=6,
+            stacklevel=outside(),
         )
     return source
 
@@ -246,5 +247,5 @@ def _warn_of_random(what: str, name: str, *, held: bool) -> None:
         f"{what} hands out another {other} when a sample is read again: {how}, and a run that is "
         "taken up again does not go on exactly; hand out the same, and augment by augment=",
         UserWarning,
-        stacklevel=6,
+        stacklevel=outside(),
     )

@@ -19,6 +19,7 @@ from scoresde.checks import (
     check_range,
     door,
     named_device,
+    outside,
 )
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow, of_two
@@ -301,5 +302,5 @@ def _check_end(gap: Tensor, size: int) -> None:
             "or sigma_max, is too small for these data, the moments are not theirs, or the score "
             "has learnt little there; train with a larger one, or give moments=",
             UserWarning,
-            stacklevel=4,
+            stacklevel=outside(),
         )

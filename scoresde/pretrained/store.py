@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scoresde import checkpoint
+from scoresde.checks import outside
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 from scoresde.pretrained import hub
 from scoresde.sde import SDE
@@ -51,7 +52,7 @@ def locate(folder: str | Path) -> Path:
             f"{str(folder)!r} is taken for the folder here, as './{folder}' would be; the packaged "
             "model of that name is read where there is no such folder",
             UserWarning,
-            stacklevel=2,
+            stacklevel=outside(),
         )
     if os.path.exists(path):  # and not its method, which raises for a name that is too long
         return path / "model.safetensors" if path.is_dir() else path

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from scoresde.checks import quoted
+from scoresde.checks import outside, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde.condition import Classes, Condition, Field
 from scoresde.sde.moments import Moments
@@ -231,5 +231,5 @@ def warn_between(own: SDE, times: Tensor | None) -> None:
         f"the score belongs to {own.levels} levels, between which nobody taught it anything, and "
         "will be asked there; use it with its own SDE, or be sure that it knows all times",
         UserWarning,
-        stacklevel=4,
+        stacklevel=outside(),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import distributed
+from scoresde.checks import outside
 from scoresde.data import Data
 from scoresde.errors import CheckpointError
 from scoresde.noise import Noise
@@ -91,7 +92,7 @@ class HeldOut:
                 f"after {step} steps the loss of the held-out data is {loss}, which is no better "
                 "than any before; look at their numbers, and at the loss",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=outside(),
             )
         if loss < self.best:
             self.best, self.at, self.waited = loss, step, 0

@@ -139,7 +139,7 @@ class Trainer(Generic[ScoreT]):
         check_fit(score, self.config, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
-        warn_of_moments(score, self.data, stacklevel=3)
+        warn_of_moments(score, self.data)
         own = identity(score, sde, self.loss, self.data)
         distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
