@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import FrameType
 
 __all__ = ["outside"]
 
@@ -15,10 +16,10 @@ def outside() -> int:
 
     That is the line below all that are of the package, however they call each other.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     level, found = 1, 1
     while frame is not None:
         if frame.f_code.co_filename.startswith(_HOME):
             found = level + 1
-        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+        frame, level = frame.f_back, level + 1
     return found

@@ -91,7 +91,7 @@ def _model(
     dtypes = ", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in stored}))
     numbers = sum(v.numel() for v in stored)
     conditions, process = "unknown", config["sde"]["type"]
-    measured, columns = None, ()
+    measured, columns = None, tuple[str, ...]()
     if hasattr(networks, kind) and hasattr(sdes, config["sde"]["type"]):
         model = ScoreModel.from_pretrained(path)
         numbers = sum(p.numel() for p in model.net.parameters())

@@ -100,7 +100,7 @@ def _spelt(value: Any) -> str:
     """Return the value of an option as people write it."""
     if isinstance(value, tuple):
         return " ".join(value) or "not given"
-    return {None: "not given", True: "on", False: "off"}.get(value, value)
+    return str({None: "not given", True: "on", False: "off"}.get(value, value))
 
 
 @dataclass(frozen=True, kw_only=True)

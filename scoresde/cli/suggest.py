@@ -9,8 +9,10 @@ from typing import Annotated
 import tyro
 
 from scoresde.cli.config import RunConfig
+from scoresde.cli.parsing import options_of
 from scoresde.cli.source import DataArgument, described
-from scoresde.cli.terminal import show, tell
+from scoresde.cli.terminal import in_options, show, tell
+from scoresde.data.data_check import remarks
 from scoresde.suggestion import suggest
 
 __all__ = ["Suggest"]
@@ -33,6 +35,8 @@ class Suggest:
         tell(described(data, self.data.source))
         found = suggest(data, seed=self.seed)
         show(found)
+        for remark in remarks(data, found.sde()):
+            show(in_options(f"{'remark':11}{remark}", options_of(Suggest)))
         show("\n" + command(RunConfig.of(found, self.data)))
 
 

@@ -189,8 +189,9 @@ class Data:
             raise InvalidValueError(self._no_such(error)) from error
         if rows.ndim != 1:
             raise InvalidTypeError(
-                f"data are indexed by a slice or a list of numbers, got {index!r}; "
-                "data.batch gives their tensor"
+                f"data are indexed by a slice or a list of numbers, got {index!r}; write "
+                "data[[0]] for the data of one sample, and data.batch(torch.tensor([0])) for its "
+                "numbers"
             )
         conditions = {
             name: kept[rows] if isinstance(kept, Tensor) else Part(kept, rows)

@@ -36,7 +36,7 @@ __all__ = ["doubt_of", "find", "load"]
 def load(
     source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
     *,
-    condition: Mapping[str, Any] | None = None,
+    condition: Mapping[str, Any] | str | Sequence[str] | None = None,
     kinds: Mapping[str, Classes | Field] | None = None,
     sample: str | Sequence[str] | None = None,
     split: str | None = None,
@@ -110,6 +110,12 @@ def load(
             channels first; says which `layout` that would be.
     """
     skip = on_bad_image == "skip"
+    if condition is not None and not isinstance(condition, Mapping):
+        first = condition if isinstance(condition, str) else next(iter(condition), "y")
+        raise InvalidTypeError(
+            "condition= says by which name a model takes a column, as condition={'label': "
+            f"{first!r}}} for classes, or condition={{'y': [{first!r}]}} for numbers"
+        )
     data = find(
         source, condition=condition, kinds=kinds, sample=sample, split=split, size=size,
         layout=layout, missing=missing, skip=skip, lazy=lazy, root=root,

@@ -43,6 +43,8 @@ def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
     check_dense("x", x)
     x = x.detach()
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if isinstance(rows, list | tuple) and x.dtype == torch.int64:  # as people write numbers
+        x = torch.from_numpy(narrow(x.numpy().astype(np.float64), exact=True))
     if x.dtype in (torch.uint8, torch.uint16) and x.ndim > 1:
         x = x.cpu()
         units = units_of(x.numpy().dtype)

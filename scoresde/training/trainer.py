@@ -228,11 +228,11 @@ class Trainer(Generic[ScoreT]):
         recent, keeping = list[Tensor](), self.config.keeping
         shown = progress if distributed.is_main() else False
         with (
+            live(self.callbacks, self.history, self.config.steps, show=shown),
             showing(self.config.steps, "training", done=self.step, show=shown, keep=True) as bar,
             Stop() as stop,
             contextlib.nullcontext() if self._keeper is None else self._keeper.alone(self.step),
             training(self.score, self.config, self._update.beside),
-            live(self.callbacks, self.history, self.config.steps, show=shown),
             self.callbacks.watching(lambda: self.step, self.config),
             self._kept(recent),
             contextlib.closing(self._batches.since(self.step)) as batches,
