@@ -129,7 +129,7 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
     n, size = len(found.value), found.dimensions
     nats, error = found.mean()
     show(f"{n} samples of {size} dimensions in {seconds:.1f} s")
-    show(f"log-density   {nats:.2f} nats on average, ± {error:.2f}, the standard error of {n}")
+    show(f"log-density   {nats:.2f} nats on average, ± {error:.2f}, its standard error")
     if transform is None:
         show("bits per dim  none: the data come without the levels they were made of")
     else:

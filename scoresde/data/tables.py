@@ -114,9 +114,11 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
     def _check_empty(self, names: Sequence[str], empty: np.ndarray[Any, Any]) -> None:
         if not empty.any():
             return
-        rows: np.ndarray[Any, Any] = empty.any(1)
+        rows = np.asarray(empty.any(1))
         where = self._counted(names, empty)
-        first = next(name for name, lost in zip(names, empty.any(0).tolist(), strict=True) if lost)
+        first = next(
+            name for name, lost in zip(names, np.asarray(empty.any(0)), strict=True) if lost
+        )
         raise DataError(
             f"{int(rows.sum()):,} of {len(rows):,} samples of {self.what} have empty cells, "
             f"{where}; leave these samples out by missing='drop', make the column a condition, "
