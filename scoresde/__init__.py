@@ -1,54 +1,59 @@
 """Train, sample and evaluate score-based generative models through SDEs (Song et al. 2021)."""
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from scoresde import nn, samplers, targets
-from scoresde.errors import ScoreSDEError
-from scoresde.likelihood import bits_per_dim, decode, encode, log_prob
-from scoresde.noise import Noise
-from scoresde.objectives import dsm_loss, fd_ssm_loss, ism_loss, ssm_loss
-from scoresde.samplers import State
-from scoresde.sampling import SAMPLERS, Run, pilot, sample, trajectory
-from scoresde.score import (
-    EnergyScore,
-    Pilot,
-    Rescheduled,
-    ScoreModel,
-    Wrapped,
-    from_denoiser,
-    load,
-)
-from scoresde.sde import (
-    EDMSDE,
-    SDE,
-    VESDE,
-    VPSDE,
-    BetaLadder,
-    Classes,
-    Condition,
-    CosineSDE,
-    Facts,
-    Field,
-    FlowSDE,
-    ItoSDE,
-    Moments,
-    NCSNLadder,
-    ReverseSDE,
-    Score,
-    SubVPSDE,
-    facts,
-)
-from scoresde.suggestion import suggest
+if TYPE_CHECKING:
+    from scoresde import nn, samplers, targets
+    from scoresde.errors import ScoreSDEError
+    from scoresde.likelihood import bits_per_dim, decode, encode, log_prob
+    from scoresde.noise import Noise
+    from scoresde.objectives import dsm_loss, fd_ssm_loss, ism_loss, ssm_loss
+    from scoresde.samplers import State
+    from scoresde.sampling import SAMPLERS, Run, pilot, sample, trajectory
+    from scoresde.score import (
+        EnergyScore,
+        Pilot,
+        Rescheduled,
+        ScoreModel,
+        Wrapped,
+        from_denoiser,
+        load,
+    )
+    from scoresde.sde import (
+        EDMSDE,
+        SDE,
+        VESDE,
+        VPSDE,
+        BetaLadder,
+        Classes,
+        Condition,
+        CosineSDE,
+        Facts,
+        Field,
+        FlowSDE,
+        ItoSDE,
+        Moments,
+        NCSNLadder,
+        ReverseSDE,
+        Score,
+        SubVPSDE,
+        facts,
+    )
+    from scoresde.suggestion import suggest
 
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Return a documented module, imported at its first use."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
-    return import_module(f"scoresde.{name}")
+def __getattr__(name: str) -> Any:
+    """Import a public name or a documented module when it is first asked for."""
+    if name in _MODULES:
+        return import_module(f"scoresde.{name}")
+    for home in _HOMES if name in __all__ else ():
+        module = import_module(f"scoresde.{home}")
+        if name in module.__all__:
+            return globals().setdefault(name, getattr(module, name))
+    raise AttributeError(f"module 'scoresde' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
@@ -56,11 +61,16 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_MODULES, "__version__"})
 
 
+# where public names are: importing the package alone imports none of them, nor torch
+_HOMES = (
+    "errors", "noise", "sde", "score", "samplers", "objectives", "sampling", "likelihood",
+    "suggestion",
+)  # fmt: skip
 _MODULES = frozenset(
     {
         "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",
-        "guidance", "likelihood", "metrics", "noise", "objectives", "ode", "plot", "result",
-        "sampling", "score", "sde", "suggestion", "training", "units",
+        "guidance", "likelihood", "metrics", "nn", "noise", "objectives", "ode", "plot", "result",
+        "samplers", "sampling", "score", "sde", "suggestion", "targets", "training", "units",
     }
 )  # fmt: skip
 

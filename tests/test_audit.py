@@ -546,7 +546,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     out = ["--out", str(tmp_path / "a"), "--train-data", str(tmp_path / "moons.npz")]
     assert main(["audit", *words, *out, "--n", "32", "--draws", "8"]) == 0
     said = capsys.readouterr().out
-    assert "32 held-out samples" in said
+    assert "32 samples of the data" in said
     assert str(tmp_path / "a/audit.png") in said
     assert (tmp_path / "a/audit.png").exists()
     assert json.loads((tmp_path / "a/audit.json").read_text())["n"] == 32

@@ -358,7 +358,7 @@ def test_a_run_without_a_checkpoint_says_which_command_goes_on(tmp_path, capsys)
 
 def test_info_knows_packaged_models_by_name(packaged, capsys):
     assert main(["info", "mnist"]) == 0
-    assert "sampling          3 steps; " in capsys.readouterr().out
+    assert "sampling          3 steps by --sampler fast, " in capsys.readouterr().out
 
 
 def test_info_describes_the_model_that_the_package_carries(capsys):
@@ -543,7 +543,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     assert train(tmp_path, steps=2) == 0
     out = capsys.readouterr().out
     assert out.startswith(
-        "data: digits, 1,797 samples, each a grey image of 8x8 pixels; label: 10 "
+        "data: digits, 1,797 samples, each a grey image of 8x8 pixels; given label: 10 "
     )
     assert re.search(r"\nmodel: UNet, [\d,]+ parameters\nnoise: variance exploding, ", out)
     assert "\nstarting at step 0 of 2\n" in out
@@ -566,7 +566,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
         ("--lr 0.5", "belongs to another configuration: lr was 0.005 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
-        ("--steps 3", "belongs to another configuration: steps was 4 and is 3; "),
+        ("--steps 3", "and 3 are fewer; steps may only grow, so take --steps 4, or another folder"),
         ("--sde VPSDE", "belongs to another sde: it was VESDE("),
         ("--channels 6", "belongs to another network: it was UNet("),
     ],
@@ -574,10 +574,10 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
 def test_another_configuration_in_the_folder_is_an_error_that_names_it(
     options, message, run, capsys
 ):
-    before = {p: p.read_bytes() for p in run.iterdir()}
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     assert train(run, "--save-every", "2", *options.split()) == 1
     assert message in said(capsys)
-    assert {p: p.read_bytes() for p in run.iterdir()} == before
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
 def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, capsys):
@@ -617,7 +617,7 @@ def test_wrong_options_of_train_are_told_in_one_line(
         ("--lr 0", "lr must be positive and finite, got 0.0"),
         ("--steps -1", "steps must be an integer >= 1, got -1"),
         ("--learned-weight --loss ism", "a learned weight needs a loss that is positive"),
-        ("--patience 3", "patience waits for the loss of held-out data"),
+        ("--held-out 0 --patience 3", "patience waits for the loss of held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
         ("--weight edm var=x", "edm.var must be float, got 'x'"),

@@ -32,6 +32,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     source = str(points(folder.parent / "train.npz", 60, 0))
     words = ["--data", source, "--out", str(folder), "--steps", "2", "--channels", "4"]
+    words += ["--held-out", "0"]
     assert main(["train", *words, "--batch-size", "8"]) == 0
     points(folder.parent / "held.npz", 60, 1)
     points(folder.parent / "labelled.npz", 60, 2, classes=3)

@@ -85,13 +85,22 @@ def test_the_readme_and_the_reference_name_every_command():
         ("--sampler pc", "options come after one, as in `scoresde demo --n 16`"),
         ("--quiet", "options come after one"),
         ("--device", "options come after one"),
-        ("train --step 100 --data digits --out x", "--steps"),
-        ("sample mnist --sampelr fast --out x.png", "--sampler"),
+        ("train --step 100 --data digits --out x", "--step is no ... did you mean --steps?"),
+        ("sample mnist --sampelr fast --out x.png", "did you mean --sampler?"),
+        ("train --dta x --ot y", "--dta is no option of scoresde train; did you mean --data?"),
+        ("sample mnist --foo --out x.png", "--foo is no option of scoresde sample; `scoresde"),
+        ("train", "scoresde train needs --out and --data; `scoresde train --help` lists"),
+        ("sample mnist", "scoresde sample needs --out; `scoresde sample --help` lists"),
+        ("sample --out x.png", "scoresde sample needs CHECKPOINT; `scoresde sample --help`"),
+        (
+            "sample mnist x.png",
+            "'x.png' stands alone; write an option before it, as in --out x.png",
+        ),
         ("demo --n many", "error: --n takes a whole number, got 'many'"),
         ("demo --n 1.5", "--n takes a whole number, got '1.5'"),
         ("demo --guidance much", "error: --guidance takes a number, got 'much'"),
         ("train --data x --out y --lr 0", "error: --lr must be positive and finite, got 0.0"),
-        ("train --data x --out y --patience 3", "by --held-out 0.1, or leave patience out"),
+        ("train --data x --out y --held-out 0 --patience 3", "by --held-out 0.1, or leave"),
         ("train --data x --out y --sde VESDEE", "error: --sde: unknown SDE 'VESDEE'; did you mean"),
         ("likelihood x --method exat", "unknown --method 'exat'; did you mean 'exact'?"),
         ("demo --n", "Missing value for argument '--n'"),
@@ -99,7 +108,7 @@ def test_the_readme_and_the_reference_name_every_command():
 )
 def test_a_slip_is_told_with_what_may_be_meant(words, meant, capsys):
     text = told(capsys, *words.split())
-    assert meant in text
+    assert all(part in text for part in meant.split(" ... "))
     assert "Traceback" not in text
     assert "<class" not in text
     assert "literal" not in text
@@ -159,14 +168,15 @@ def test_quiet_leaves_results_and_errors(place, tmp_path, capsys):
         ),
         ("make it condition={'y': ['a', 'b']}", "make it --condition y=a,b"),
         ("make it condition={'label': 'b'}", "make it --condition label=b"),
-        ("lazy=False keeps them", "--no-lazy keeps them"),
+        ("lazy=False keeps them", "--lazy no keeps them"),
         ("/tmp/n=3/seed=4.npy is none", "/tmp/n=3/seed=4.npy is none"),
         ("as in `VESDE sigma_max=10`", "as in `VESDE sigma_max=10`"),
         ("a seed must lie in [0, 1)", "a seed must lie in [0, 1)"),
     ],
 )
 def test_arguments_of_python_are_told_as_options(message, spoken):
-    options = {"--batch-size", "--n", "--held-out", "--condition", "--lazy", "--seed"}
+    names = ("--batch-size", "--n", "--held-out", "--condition", "--seed")
+    options = {name: [] for name in names} | {"--lazy": ["auto", "yes", "no"]}
     assert in_options(message, options) == spoken
 
 
@@ -258,7 +268,7 @@ def test_a_run_is_asked_about_the_data_that_are_named(table, capsys):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:the model was trained on")
 def test_without_a_part_held_out_a_run_is_asked_about_what_it_learnt_and_says_so(tmp_path, capsys):
-    assert train(tmp_path / "run", steps=1) == 0
+    assert train(tmp_path / "run", "--held-out", "0", steps=1) == 0
     capsys.readouterr()
     words = ["--n", "2", "--tol", "1", "--error", "estimate"]
     assert main(["likelihood", str(tmp_path / "run"), *words]) == 0

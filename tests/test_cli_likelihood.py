@@ -46,7 +46,7 @@ def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
     assert bits == pytest.approx(3 - nats / (64 * np.log(2)), abs=1e-3)
     assert bit_error == pytest.approx(error / (64 * np.log(2)), abs=1e-3)
     # the bar of one sample is the sum of its parts
-    at = next(i for i, line in enumerate(out) if line.startswith("uncertain"))
+    at = next(i for i, line in enumerate(out) if line.startswith("computed to"))
     bar, _ = numbers(out[at])
     parts = [numbers(line)[0] for line in out[at + 1 : at + 5]]
     assert "heat: from eps to the data" in "".join(out)
@@ -136,5 +136,5 @@ def test_the_estimate_of_the_solvers_error_saves_the_second_solution(folders, ca
         assert main([*words, "--error", error]) == 0
         out = capsys.readouterr().out.splitlines()
         found[error] = numbers(next(line for line in out if line.startswith("evaluations")))[0]
-        assert out[1] == f"log-density   {-np.log(2 * np.pi):.2f} ± 0.00 nats"
+        assert out[1].startswith(f"log-density   {-np.log(2 * np.pi):.2f} nats on average, ± 0.00")
     assert found["estimate"] < found["full"]

@@ -176,7 +176,11 @@ def test_a_whole_number_stands_for_a_real_one(tmp_path):
             r"train.optimiser.betas must be tuple\[float, float\]",
         ),
         ("[train]\nlr = 1", UnknownNameError, "unknown key 'train.lr'; it is 'train.optimiser.lr'"),
-        ("[train.keeping]\npatience = 2", InvalidValueError, "patience waits for .* held_out=0.1"),
+        (
+            "[train.keeping]\nheld_out = 0.0\npatience = 2",
+            InvalidValueError,
+            "patience waits for .* held_out=0.1",
+        ),
         ("[objective]\nloss = 3", InvalidTypeError, "objective.loss must be a table, got 3"),
         (
             "[objective.loss]\ntype = 'ds'",

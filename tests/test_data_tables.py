@@ -56,10 +56,16 @@ def test_named_columns_are_conditions_and_all_others_the_samples(table):
     [
         (
             None,
-            InvalidTypeError,
-            "'kind' of .* holds text, such as 'dog'; make it a label, cond",
+            DataError,
+            "2 faults: .1. .*'kind' of .* holds text, such as 'dog'; make it a label, cond.*"
+            r"; \(2\) 1 of 4 .* line 3",
         ),
-        ({"label": "kind"}, DataError, "1 of 4 .* number 1, .* 'age' .1., 'mass' .1.; leave"),
+        ({"label": "kind"}, DataError, "1 of 4 .* in line 3, columns 'age' .1., 'mass' .1.; leave"),
+        (
+            {"y": "massx", "z": "agex"},
+            DataError,
+            "2 faults: .1. unknown column 'massx'.*.2. unknown column 'agex'",
+        ),
         (
             {"y": ["age", "mass", "kind"]},
             InvalidTypeError,
@@ -68,7 +74,7 @@ def test_named_columns_are_conditions_and_all_others_the_samples(table):
         ({"y": ["age", "massx"]}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
         ({"y": "massx"}, UnknownNameError, "unknown column 'massx'; did you mean 'mass'"),
         ({"y": ["a", "b", "kind", "age", "mass"]}, DataError, "no column of .* is left for the sa"),
-        ({"x": ["kind", "age", "mass"]}, InvalidValueError, "cannot be called 'x'"),
+        ({"self": ["age", "mass"], "label": "kind"}, InvalidValueError, "cannot be called 'self'"),
     ],
 )
 def test_columns_that_cannot_be_used_are_named(table, condition, error, message):
@@ -83,8 +89,9 @@ def test_columns_that_cannot_be_used_are_named(table, condition, error, message)
         ("a,b\n", "has no rows"),
         ("a,a\n1,2\n", "has several columns called a; rename"),
         (",a\n0,1\n", r"column 0 of .* has no name; .*index=False"),
-        ("a,b\n1,2\n3\n", "sample 1 of .* has 1 cells, and there are 2 columns"),
-        ("a,b\n1,inf\n", "1 of 1 samples hold a NaN or an infinity"),
+        ("a,b\n1,2\n3\n", "x.csv has 2 columns, and other numbers of cells: 1 in line 3; correct"),
+        ("a,b\n\n1,inf\n", "has infinite numbers, in line 3, column 'b' .1.; correct"),
+        ("a,a,\n1,2,3\n4\n", "3 faults: .1. column 2 .*no name.*several columns.*1 in line 3"),
         ('a,b\n1,"2\n', "cannot read .* as a table"),
     ],
 )
@@ -95,14 +102,14 @@ def test_files_that_are_no_tables_are_refused(tmp_path, text, message):
 
 def test_numbers_with_words_among_them_are_no_classes(tmp_path):
     path = written(tmp_path / "x.csv", "a,b\n1,2\n2,low\n3,4\n4,5\n")
-    with pytest.raises(InvalidTypeError, match="'b' holds numbers, but for 'low'; leave the cells"):
+    with pytest.raises(InvalidTypeError, match=r"'b' of .* holds numbers, but for 'low' in line 3"):
         load(path, condition={"label": "b"})
 
 
 @pytest.mark.parametrize("kind", [None, Field((1,))])
 def test_decimal_commas_are_no_classes(tmp_path, kind):
     path = written(tmp_path / "x.csv", "a;b\n1;1,5\n2;2,5\n3;1,5\n")
-    message = "'b' holds (text|numbers, but for '1,5', '2,5').* point"
+    message = "'b' of .* has decimal commas, such as '1,5'; write points|'b' holds text.* point"
     with pytest.raises(InvalidTypeError, match=message):
         load(path, condition={"y": "b"}, kinds=kind and {"y": kind})
 
@@ -229,7 +236,7 @@ def test_an_archive_has_its_conditions_beside_the_samples(tmp_path):
     np.savez(tmp_path / "x.npz", x=x, labels=[0, 1, 2], y=[0, 1, 2])
     with pytest.raises(DataError, match="labels called 'labels' and 'y'; keep one"):
         load(tmp_path / "x.npz")
-    for name in ("c", "transform", "self"):
+    for name in ("kinds", "transform", "self"):
         np.savez(tmp_path / "x.npz", x=x, **{name: y})
         with pytest.raises(InvalidValueError, match=f"cannot be called '{name}'"):
             load(tmp_path / "x.npz")

@@ -101,7 +101,7 @@ def test_two_processes_log_the_losses_of_one(two, one, name):
         assert [row[key] for row in found] == pytest.approx([row[key] for row in expected], 1e-4)
     held = [[row["held_out"] for row in log if "held_out" in row] for log in (found, expected)]
     assert held[0] == pytest.approx(held[1], 1e-4)
-    assert len(held[0]) == (3 if "learned" in name else 0)
+    assert (len(held[0]) >= 3) == ("learned" in name)
 
 
 def test_a_batch_in_parts_is_the_batch(one):

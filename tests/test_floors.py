@@ -113,11 +113,40 @@ def test_every_package_has_a_floor():
     assert there - {"__init__"} == FLOOR.keys()
 
 
-@pytest.mark.slow
-def test_importing_scoresde_is_light():
-    code = f"import sys, scoresde; print(sorted({HEAVY!r} & set(sys.modules)))"
+def in_another_process(code: str) -> str:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    return run.stdout
+
+
+def test_importing_what_most_people_use_is_light():
+    code = f"import sys, scoresde\nscoresde.sample\nprint(sorted({HEAVY!r} & set(sys.modules)))"
+    assert in_another_process(code).strip() == "[]"
+
+
+def test_a_model_is_loaded_without_the_compiler_of_torch():
+    # which takes a second to import
+    code = "import sys, scoresde\nscoresde.load('mnist')\nprint('torch._dynamo' in sys.modules)"
+    assert in_another_process(code).strip() == "False"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["help"]])
+def test_the_command_line_says_what_it_is_without_torch(words):
+    code = f"import sys; from scoresde.cli import main; main({words!r}); print({{*sys.modules}})"
+    assert "'torch" not in in_another_process(code)
+
+
+def test_public_names_are_what_type_checkers_read():
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    read = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("scoresde")
+        for alias in node.names
+    }
+    assert read.keys() == {*scoresde.__all__}
+    for name, module in read.items():
+        if module != "scoresde":
+            assert getattr(scoresde, name) is getattr(importlib.import_module(module), name)
 
 
 @pytest.mark.slow

@@ -226,6 +226,16 @@ def test_conditions_that_do_not_fit_are_refused_with_their_names(name):
         conditional("UNet")[0](x, c, forcing=normal(0, 3, 2, 5, 4))
 
 
+@settings(max_examples=10)
+@given(unets(1, 2, 3) | mlps())
+def test_conditions_may_have_the_names_of_the_arguments(drawn):
+    net, x, c, _ = drawn
+    options = {**net.config, "num_classes": {"c": 3}, "condition": {"x": 2}}
+    declared = built(lambda: type(net)(**options))
+    given = {"x": torch.zeros(len(x), *declared.declared(x.shape[1:])["x"])}
+    assert declared(x, c, **given, c=torch.zeros(len(x)).long()).shape == x.shape
+
+
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize(
     ("options", "error", "message"),
@@ -234,7 +244,7 @@ def test_conditions_that_do_not_fit_are_refused_with_their_names(name):
         (dict(condition={"y": ()}), InvalidValueError, says("y", "a (1,)")),
         (dict(condition={"y": (0,)}), InvalidValueError, says("shape of condition y", "0")),
         (dict(condition={"y": 2.5}), InvalidValueError, says("shape of condition y", "2.5")),
-        (dict(condition={"c": 2}), InvalidValueError, says("'c'", "x and c")),
+        (dict(condition={"self": 2}), InvalidValueError, says("'self'", "cannot be one")),
         (dict(condition={"a b": 2}), InvalidValueError, says("'a b'", "name of letters")),
         (dict(condition={1: 2}), InvalidValueError, says("name of letters")),
         (dict(num_classes={"kind": 0}), InvalidValueError, says("num_classes of kind", "0")),

@@ -27,7 +27,7 @@ from scoresde.objectives import described
 from scoresde.sde import EDMSDE, VESDE, VPSDE, Classes, Field, FlowSDE
 from scoresde.suggestion import NetConfig, noise, suggest
 from scoresde.suggestion.network import network
-from scoresde.suggestion.recipe import rate_of, recipe
+from scoresde.suggestion.recipe import held_out_of, rate_of, recipe
 from scoresde.suggestion.suggesting import model_of
 from scoresde.training import Trainer
 
@@ -257,7 +257,27 @@ OVERRIDES = {
     "lr": dict(train=TrainOptions(optimiser=type(TrainOptions().optimiser)(lr=0.5))),
     "batch_size": dict(train=TrainOptions(batch_size=3)),
     "steps": dict(train=TrainOptions(steps=7)),
+    "held_out": dict(train=TrainOptions(keeping=type(TrainOptions().keeping)(held_out=0.25))),
 }
+
+
+@given(st.integers(2, 10**7))
+def test_a_tenth_is_held_out_but_not_more_than_a_thousand_nor_any_of_a_few(n):
+    share, why = held_out_of(n)
+    assert 0 <= share <= 0.1
+    assert (share == 0) == (n < 50)
+    assert share * n <= 1050  # it has two digits
+    assert why.startswith(f"there are {n} samples" if n < 50 else f"{round(share * n):,} samples")
+
+
+def test_a_run_holds_out_data_unless_it_is_told_not_to(points):
+    for words, share in (((), 0.1), (("--held-out", "0"), 0.0), (("--held-out", "0.3"), 0.3)):
+        given = Train.parse(["--data", points, "--out", "run", *words]).settings
+        samples = given.data.load()
+        run, model, samples = given.begun(samples)
+        assert run.config.keeping.held_out == share
+        held = Trainer(model, samples, run.config).held_out
+        assert (0 if held is None else len(held.data)) == round(share * len(samples))
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
@@ -291,7 +311,9 @@ def test_a_run_of_a_whole_file_asks_nothing_again(points, tmp_path, monkeypatch,
 
 def test_the_word_auto_leaves_an_option_open(points):
     words = ["--data", points, "--out", "run"]
-    open_ones = [f"--{name}" for name in ("sde", "net", "channels", "law", "lr", "batch-size")]
+    open_ones = [
+        f"--{name}" for name in ("sde", "net", "channels", "law", "lr", "batch-size", "held-out")
+    ]
     spelt = [*words, *(word for name in open_ones for word in (name, "auto"))]
     assert Train.parse(spelt).settings == Train.parse(words).settings
     closed = Train.parse([*words, "--attention", "--patch", "2"]).settings

@@ -35,6 +35,7 @@ from scoresde.objectives import LOSSES, WEIGHTS, dsm_loss, g2
 from scoresde.score import Pilot, ScoreModel, Wrapped
 from scoresde.sde import EDMSDE, LAWS, VESDE, VPSDE, Importance, Moments, Stratified, Uniform
 from scoresde.training import Callback, TrainConfig, Trainer
+from scoresde.training.held_out import HeldOut
 
 # 37 samples in batches of 8: the epochs end within a batch, at steps 4, 9, 13 ...
 CONFIG = TrainConfig().changed(steps=13, batch_size=8, warmup=3, save_every=5, log_every=2)
@@ -675,6 +676,40 @@ def test_a_full_disk_is_outlived_once_and_keeps_what_there_was(tmp_path, monkeyp
     undisturbed = Trainer(make(), data(), config)
     undisturbed.train()
     assert_same(resumed, undisturbed)
+
+
+@given(
+    steps=st.integers(1, 400), log=st.integers(1, 60), save=st.integers(1, 500),
+    n=st.integers(1, 5000), batch=st.integers(1, 300),
+)  # fmt: skip
+def test_held_out_data_are_looked_at_often_whatever_the_checkpoints(steps, log, save, n, batch):
+    config = TrainConfig(steps=steps, batch_size=batch).changed(log_every=log, save_every=save)
+    held = HeldOut(Data(torch.zeros(n, 1)), VESDE(), dsm_loss, config)
+    held.loss, cost = lambda model: 0.0, n / batch / 3
+    averages = type("Averages", (), {"whole": lambda self: type("W", (), {"model": None})})()
+    looks = [
+        step
+        for step in range(1, steps)
+        if held.judge(step, averages, due=False, end=False) is not None
+    ]
+    assert all(step % log == 0 for step in looks)  # where a line is written
+    assert len(looks) <= 20
+    assert cost * len(looks) <= 0.05 * steps
+    gaps = [b - a for a, b in zip([0, *looks], [*looks, steps], strict=True)]
+    assert max(gaps) <= max(steps / 20, 20 * cost) + log
+    assert held.judge(steps, averages, due=False, end=True) is not None
+    assert held.at is None  # which checkpoints alone decide
+    held.judge(steps, averages, due=True, end=True)
+    assert held.at == steps
+
+
+def test_a_run_without_checkpoints_logs_the_loss_of_its_held_out_data():
+    config = TrainConfig(steps=40, batch_size=8).changed(log_every=2, held_out=0.25)
+    trainer = Trainer(make(), data(), config)
+    trainer.train(5)
+    assert trainer.history.rows[-1]["held_out"] == trainer.held_out.loss(trainer.model)
+    trainer.train()
+    assert [row["step"] for row in trainer.history.rows if "held_out" in row][-2:] == [32, 40]
 
 
 # Bad input

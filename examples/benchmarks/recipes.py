@@ -151,7 +151,7 @@ def begun(recipe: Recipe, problem: str, data: Data, steps: int, seed: int) -> Tr
         net, sde, data.event_shape, *predicts, moments=Moments(*data.moments()),
         condition_moments=data.condition_moments(),
     )  # fmt: skip
-    config = config.changed(steps=steps, seed=seed, log_every=10**6, save_every=10**6)
+    config = config.changed(steps=steps, seed=seed, log_every=10**6, save_every=10**6, held_out=0.0)
     return Trainer(model, data, config, loss=loss)
 
 

@@ -177,7 +177,7 @@ class Audit(Result):
         widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
         lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
         head = (
-            f"{self.sde}, {self.dimensions} dimensions; {self.n} held-out samples, "
+            f"{self.sde}, {self.dimensions} dimensions; {self.n} samples of the data, "
             f"{self.samples} drawn by {self.nfe} evaluations each"
         )
         return "\n".join([head, *lines, self.verdict()])

@@ -8,7 +8,7 @@ bytes and JSON that is checked on reading. Nothing is unpickled, and no link is 
 """
 
 from scoresde.checkpoint.files import append, clean, near, open_file, read_bytes, write_bytes
-from scoresde.checkpoint.lock import Lock
+from scoresde.checkpoint.lock import Lock, holder
 from scoresde.checkpoint.objects import dump, parse, read_json, write_json
 from scoresde.checkpoint.state import check_state, load_state
 from scoresde.checkpoint.steps import latest, save_step, set_aside, steps_in
@@ -31,6 +31,7 @@ __all__ = [
     "clean",
     "digest",
     "dump",
+    "holder",
     "latest",
     "load_state",
     "load_tensors",

@@ -149,9 +149,11 @@ def near(path: Path) -> str:
     The suggestion is the most similar name in the same folder, whatever its suffix.
     """
     try:
-        names = {Path(name).stem: name for name in os.listdir(path.parent.expanduser())}
+        listed = os.listdir(path.parent.expanduser())
     except OSError:
         return ""
+    listed.sort(key=lambda name: Path(name).suffix == path.suffix)  # the last one of a stem stays
+    names = {Path(name).stem: name for name in listed}
     found = difflib.get_close_matches(path.stem[:200], names, n=1)
     return f"; did you mean {str(path.parent / names[found[0]])!r}?" if found else ""
 
@@ -209,17 +211,21 @@ def _remove_abandoned(path: Path) -> None:
         path.unlink()
 
 
-def locked(file: int) -> bool | None:
+def locked(file: int, *, shared: bool = False) -> bool | None:
     """Lock a file by its descriptor; return True on success, None on a disk without locks.
 
     The lock belongs to the descriptor and its copies by `fork`, and ends with them.
+
+    Args:
+        file: The descriptor.
+        shared: Whether others may have it too that share it.
     """
     try:
         import fcntl
     except ImportError:  # Windows
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         return False if error.errno in (errno.EACCES, errno.EAGAIN) else None
     return True

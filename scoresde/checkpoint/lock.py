@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scoresde.checkpoint.files import NO_LINK, NO_WAIT, locked, unlocked
+from scoresde.checks import outside
 from scoresde.errors import CheckpointError
 
-__all__ = ["Lock"]
+__all__ = ["Lock", "holder"]
 
 _NAME = ".lock"
 # The locks of this process, by device and inode of the locked file.
@@ -83,7 +84,7 @@ class Lock:
                 f"the disk of {self.folder} has no locks; make sure that no other process trains "
                 "there too",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=outside(),
             )
         _write(file, f"process {os.getpid()} on {platform.node()} since {time.ctime()}")
         self.file, _HELD[key] = file, self
@@ -154,6 +155,19 @@ class Lock:
             f"{self.folder / _NAME} is a link or no regular file, and a run needs a file of that "
             "name; remove it"
         )
+
+
+def holder(folder: Path) -> str:
+    """Return who has a folder at the moment, as "process 12 on host since ...", or nothing."""
+    try:
+        file = os.open(folder / _NAME, os.O_RDONLY | NO_LINK | NO_WAIT)
+    except OSError:
+        return ""
+    try:
+        who = _read(file).removeprefix(": ")
+        return who if who and locked(file, shared=True) is False else ""
+    finally:
+        os.close(file)
 
 
 def _release(file: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.checkpoint.tensors import NewerError, load_tensors, save_tensors
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, outside
 from scoresde.errors import CheckpointError
 
 __all__ = ["latest", "save_step", "set_aside", "steps_in"]
@@ -83,7 +83,9 @@ def latest(
             damaged.append(str(error))
             continue
         if damaged:
-            warnings.warn(f"{damaged[0]}; going on from {path.name}", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"{damaged[0]}; going on from {path.name}", RuntimeWarning, stacklevel=outside()
+            )
         return path, tensors, meta
     if damaged:
         raise CheckpointError(

@@ -23,6 +23,7 @@ from scoresde.checks.arguments import (
     seeded,
 )
 from scoresde.checks.lines import brief, summary
+from scoresde.checks.places import outside
 
 __all__ = [
     "as_event",
@@ -47,6 +48,7 @@ __all__ = [
     "named",
     "named_device",
     "narrowed",
+    "outside",
     "quoted",
     "seeded",
     "summary",

@@ -272,6 +272,13 @@ def _of_fields(kind: type) -> dict[str, _Hint]:
     return {name: hint for name, h in given.items() if (hint := _hint(h)) is not None}
 
 
+# what arguments are called elsewhere
+_MEANT = {
+    "num_samples": "n", "n_samples": "n", "samples": "n", "num_steps": "steps",
+    "label": "condition", "labels": "condition", "model": "score",
+}  # fmt: skip
+
+
 def _misfit(
     function: Callable[..., Any],
     signature: inspect.Signature,
@@ -284,6 +291,9 @@ def _misfit(
     for name in kwargs:
         if name not in names and not any_name:
             near = difflib.get_close_matches(name, names, n=1)
+            near = [_MEANT[name]] if _MEANT.get(name) in names else near
             hint = f"; did you mean {near[0]}=?" if near else f"; it takes {', '.join(names)}"
             return f"{function.__qualname__} takes no argument {name}={hint}"
-    return f"{function.__qualname__}: {error}"
+    needed = [p.name for p in signature.parameters.values() if p.default is p.empty]
+    needed = [name for name in needed if name in names]
+    return f"{function.__qualname__}: {error}; it needs {', '.join(needed)}, in this order"

@@ -17,11 +17,16 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from scoresde import distributed
-from scoresde.cli.completion import completion
 from scoresde.cli.overview import overview, unknown
-from scoresde.cli.parsing import MisreadError, options_of, parse
-from scoresde.cli.terminal import hushed, in_options, open_closed, say, show, silence
+from scoresde.cli.terminal import (
+    MisreadError,
+    hushed,
+    in_options,
+    open_closed,
+    say,
+    show,
+    silence,
+)
 from scoresde.errors import InvalidValueError, ScoreSDEError
 
 __all__ = ["COMMANDS", "main"]
@@ -63,8 +68,7 @@ def main(args: Sequence[str] | None = None) -> int:
     open_closed()
     _KIND.set(None)
     try:
-        with warnings.catch_warnings(), distributed.group(), _one_voice():
-            _run(sys.argv[1:] if args is None else list(args))
+        _run(sys.argv[1:] if args is None else list(args))
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         _say(str(error) or "interrupted")
@@ -85,19 +89,33 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> None:
-    """Run the command of these words, or print what the command line is."""
+    """Run the command of these words, or print what the command line is.
+
+    The latter needs no torch, which takes a second to import.
+    """
     _check_empty(words)
     if words in (["--help"], ["-h"], ["help"]):
         show(overview())
     elif words == ["--version"]:
         show(f"scoresde {import_module('scoresde').__version__}")
     elif words[:1] == ["completion"]:
+        from scoresde.cli.completion import completion
+
         show(completion(words[1:], {name: _command(name) for name in COMMANDS}))
     elif not words:
         say(overview(), sys.stderr)
         raise SystemExit(2)
     else:
-        name, kind, rest = _ordered(words)
+        _run_command(*_ordered(words))
+
+
+def _run_command(name: str, rest: Sequence[str]) -> None:
+    """Run a command with the words after its name, together with the processes of `torchrun`."""
+    from scoresde import distributed
+    from scoresde.cli.parsing import parse
+
+    with warnings.catch_warnings(), distributed.group(), _one_voice(distributed.is_main()):
+        kind = _command(name)
         _KIND.set(kind)
         command, general = parse(name, kind, rest)
         with distributed.on(general.device), hushed(general.quiet):
@@ -115,8 +133,8 @@ def _check_empty(words: Sequence[str]) -> None:
             )
 
 
-def _ordered(words: Sequence[str]) -> tuple[str, Any, list[str]]:
-    """Return the command's name, what it is, and its words, with those that stood before it."""
+def _ordered(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the command's name and its words, with those that stood before it."""
     rest = list(words)
     before: list[str] = []
     while rest[:1] and rest[0].startswith("-"):
@@ -129,7 +147,7 @@ def _ordered(words: Sequence[str]) -> tuple[str, Any, list[str]]:
         rest = [*rest[1:], "--help"]
     for count in (1, 2):
         if (name := " ".join(rest[:count])) in COMMANDS:
-            return name, _command(name), [*rest[count:], *before]
+            return name, [*rest[count:], *before]
     say(f"scoresde: error: {unknown(rest or before, COMMANDS)}", sys.stderr)
     raise SystemExit(2)
 
@@ -140,9 +158,9 @@ def _command(name: str) -> Any:
 
 
 @contextmanager
-def _one_voice() -> Iterator[None]:
-    """Among several processes number 0 speaks for all; only errors are told by each."""
-    if distributed.is_main():
+def _one_voice(main: bool) -> Iterator[None]:
+    """Among several processes the main one speaks for all; only errors are told by each."""
+    if main:
         warnings.showwarning = lambda message, *_: _say(str(message), "warning")
         yield
     else:
@@ -156,5 +174,7 @@ def _say(message: str, level: str = "") -> None:
     who = "scoresde:" if number == "0" else f"scoresde, process {number}:"
     text = " ".join(message.split())
     if (kind := _KIND.get()) is not None:
+        from scoresde.cli.parsing import options_of
+
         text = in_options(text, options_of(kind))
     say(f"{who} {level}{': ' if level else ''}{text}", sys.stderr)

@@ -11,21 +11,23 @@ from torch import Tensor
 from scoresde import distributed, plot
 from scoresde.audit import audit
 from scoresde.checks import seeded
-from scoresde.cli.held_out import asked, conditions_of, learnt, words_of
+from scoresde.cli.held_out import asked, conditions_of, learnt, run_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
-    Columns,
     HeldOutSplit,
+    OwnColumns,
     OwnData,
     Seed,
     Size,
     TrainData,
 )
 from scoresde.cli.sample import check_folder
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
+from scoresde.pretrained.store import locate
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
 
@@ -39,7 +41,7 @@ class Audit:
     checkpoint: Checkpoint
     data: OwnData = None
     split: HeldOutSplit = None
-    condition: Columns = ()
+    condition: OwnColumns = ()
     size: Size = None
     train_data: TrainData = None
     n: int = 512
@@ -58,7 +60,7 @@ class Audit:
     def run(self) -> None:
         """Test, print a table, and write the result."""
         check_folder(self.out)
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         about = asked(self, model)
         x, condition = self._prepared(about.data, about.source, model)
         rows = torch.randperm(len(x), generator=seeded(self.seed))[: self.n]
@@ -83,7 +85,18 @@ class Audit:
         figures = found.to_json(self.out / "audit.json")
         picture = plot.save(found.plot(), self.out / "audit.png")
         tell(f"the result is in {figures.absolute()} and {picture.absolute()}")
-        then("compare samples with data", "evaluate", *words_of(self))
+        self._then()
+
+    def _then(self) -> None:
+        """Tell how a run goes on, or how a model is shared: judged it has been by now."""
+        run = run_of(self.checkpoint)
+        if run is None or run.train.steps is None:
+            then("share the model", "push", self.checkpoint, "USER/NAME", "--dry-run")
+            return
+        folder = locate(self.checkpoint).parent
+        settings = next(f for f in (folder, folder.parent) if (f / "config.toml").is_file())
+        more = ("--steps", str(2 * run.train.steps), "--out", f"{settings}-longer")
+        then("train for longer", "train", "--config", settings / "config.toml", *more)
 
     def _prepared(
         self, data: Data, source: str, model: ScoreModel

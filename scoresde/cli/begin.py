@@ -6,6 +6,7 @@ import warnings
 
 import torch
 
+from scoresde.checks import outside
 from scoresde.data import Data
 from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidValueError, ShapeError
@@ -60,7 +61,7 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
                 f"names of {len(words)}, numbered in their order: {words[0]!r} is 0; if their "
                 "numbers are others, give the numbers themselves",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=outside(),
             )
     data = data.as_kinds(known)
     own = facts(model).conditions or {}

@@ -18,8 +18,8 @@ from scoresde.cli.held_out import asked, conditions_of, words_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
-    Columns,
     HeldOutSplit,
+    OwnColumns,
     OwnData,
     SamplerName,
     Seed,
@@ -27,11 +27,11 @@ from scoresde.cli.options import (
     Steps,
 )
 from scoresde.cli.sample import check_folder
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.errors import InvalidValueError
 from scoresde.metrics import calibrate_pairs
 from scoresde.sampling import Run
-from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Field, facts
 
 __all__ = ["Calibrate"]
@@ -49,7 +49,7 @@ class Calibrate:
     checkpoint: Checkpoint
     data: OwnData = None
     split: HeldOutSplit = None
-    condition: Columns = ()
+    condition: OwnColumns = ()
     size: Size = None
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: half of the data)")
@@ -69,7 +69,7 @@ class Calibrate:
         check_folder(self.out)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("draws", self.draws, 2)
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         declared = facts(model).conditions
         if not declared:
             raise InvalidValueError(

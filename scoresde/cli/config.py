@@ -66,7 +66,7 @@ else:
     """The options of a network, of which those that are None suit the data."""
     TrainOptions = opened(
         "TrainOptions",
-        TrainConfig(),
+        TrainConfig(keeping=Keeping(held_out=0.1)),
         {"steps": (int, "auto|INT"), "batch_size": (int, "auto|INT")},
         optimiser=(
             opened("OptimiserOptions", Optimiser(), {"lr": (float, "auto|FLOAT")}),
@@ -77,7 +77,10 @@ else:
             opened("ComputeOptions", Compute(), {}),
             tyro.conf.arg(name="speed", prefix_name=False),
         ),
-        keeping=(opened("KeepingOptions", Keeping(), {}), tyro.conf.arg(prefix_name=False)),
+        keeping=(
+            opened("KeepingOptions", Keeping(held_out=0.1), {"held_out": (float, "auto|FLOAT")}),
+            tyro.conf.arg(prefix_name=False),
+        ),
     )
     """The numbers of a training, of which those that are None suit the data."""
 
@@ -227,7 +230,7 @@ class RunConfig:
     @property
     def config(self) -> TrainConfig:
         """Return the numbers of the training; those that are open have their usual values."""
-        whole: TrainConfig = self.train.over(TrainConfig())
+        whole: TrainConfig = self.train.over(TrainOptions.base)
         return whole
 
     def loss(self, model: ScoreModel) -> Loss:
@@ -262,6 +265,7 @@ class RunConfig:
             "lr": f"{self.train.optimiser.lr:g}",
             "batch_size": str(self.train.batch_size),
             "steps": str(self.train.steps),
+            "held_out": f"{self.train.keeping.held_out:g}",
         }
 
     def open(self) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,64 +10,50 @@ from typing import Annotated
 import tyro
 
 from scoresde import plot
-from scoresde.cli.config import SDE_WORDS
+from scoresde.cli.config import NetOptions
 from scoresde.cli.look import PICTURES
-from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
 from scoresde.cli.parsing import options_of
 from scoresde.cli.sample import check_out
+from scoresde.cli.sdes import sde_words, words_of
+from scoresde.cli.source import DataArgument
 from scoresde.cli.terminal import in_options, show, then
 from scoresde.data import check
+from scoresde.data.data_check import describe_noise, describe_sides
+from scoresde.data.report import Report
 from scoresde.errors import DataError, InvalidValueError
-from scoresde.sde import SDE, VESDE
+from scoresde.sde import SDE
+from scoresde.suggestion import suggest
 
 __all__ = ["CheckData"]
 
 
 @dataclass(frozen=True)
 class CheckData:
-    """Look for what would break a training run; the exit code is 1 if anything would."""
+    """Look for what would break a training run; the exit code is 1 if anything would.
 
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """A folder of images, a .npy, .npz, .pt, .csv or .parquet, digits, mnist,
-    hf:name[:split[:column]] ..."""
-    split: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """The part of a data set of torchvision or of the hub."""
-    condition: Columns = ()
-    sample: Sampled = None
-    size: Size = None
-    layout: Layout = None
-    missing: Missing = "raise"
-    standardize: bool = False
-    """Whether floats would be shifted and scaled to mean 0 and variance 1."""
-    channels: tuple[int, ...] = (32, 64)
-    """Widths of the levels of the U-Net that would be trained."""
-    patch: int = 2
-    """Side of the patches that it begins with, at least 1."""
-    sde: Annotated[SDE, SDE_WORDS] = field(default=VESDE())
-    """The SDE, as for train."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    The options are those of `train`, and what they leave open is chosen as `train` would.
+    """
+
+    data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
+    sde: Annotated[SDE | None, sde_words(optional=True)] = None
+    """The noise that the data are compared with, as for train; auto is what train would choose."""
+    net: Annotated[NetOptions, tyro.conf.arg(name="network"), tyro.conf.OmitArgPrefixes] = field(
+        default=NetOptions()
+    )
+    """What the score would be made of, as for train."""
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
+    ] = None
     """A picture of up to 64 samples, as the model would see them: .png, .jpg, .pdf or .svg."""
 
     def run(self) -> None:
         """Look, print, and fail where the training would."""
         if self.out is not None:
             check_out(self.out, PICTURES)
-        if self.patch < 1 or not self.channels:
-            raise InvalidValueError(
-                f"need patch >= 1 and a level, got patch {self.patch} and channels {self.channels}"
-            )
-        report = check(
-            self.source,
-            condition=columns_of(self.condition),
-            sample=sampled_of(self.sample),
-            split=self.split,
-            size=self.size,
-            layout=self.layout,
-            missing=self.missing,
-            standardize=self.standardize,
-            stride=self.patch * 2 ** (len(self.channels) - 1),
-            sde=self.sde,
-        )
+        report = check(self.data.source, **self.data.reading())
+        report.remarks = [text for text in report.remarks if text.topic != "units"]
+        if report.data is not None and report.ok:
+            self._compare(report)
         show(in_options(str(report), options_of(CheckData)))
         if self.out is not None and report.samples is not None:
             picture = plot.samples(report.samples)
@@ -74,15 +61,27 @@ class CheckData:
         if not report.ok:
             count = len(report.problems)
             problems = "1 problem" if count == 1 else f"{count} problems"
-            raise DataError(f"training on {self.source} would fail, by {problems}")
-        conditions = [word for given in self.condition for word in ("--condition", given)]
-        named = {
-            "--split": self.split,
-            "--size": self.size,
-            "--sample": self.sample,
-            "--layout": self.layout,
-            "--missing": None if self.missing == "raise" else self.missing,
-        }
-        words = [word for k, v in named.items() if v is not None for word in (k, v)]
-        words += ["--standardize"] if self.standardize else []
-        then("train", "train", "--data", self.source, *words, *conditions, "--out", "run")
+            raise DataError(f"training on {self.data.source} would fail, by {problems}")
+        words = self.data.words()
+        words += [] if self.sde is None else ["--sde", *words_of(self.sde)]
+        then("train", "train", "--data", self.data.source, *words, "--out", "run")
+
+    def _compare(self, report: Report) -> None:
+        """Compare the data with the noise and the network that a training would have."""
+        assert report.data is not None
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = suggest(report.data, net=self.net.type)
+        for warning in told:
+            report.remark("noise", str(warning.message))
+        describe_noise(report, self.sde or found.sde())
+        if self.sde is None:
+            report.facts["noise"] += "; as train would choose it"
+        net = self.net.over(found.net)
+        if net.patch < 1 or not net.channels:
+            raise InvalidValueError(
+                f"need patch >= 1 and a level, got patch {net.patch} and channels {net.channels}"
+            )
+        if net.type == "unet":
+            stride = net.patch * 2 ** (len(net.channels) - 1)
+            describe_sides(report, report.data.event_shape, stride)

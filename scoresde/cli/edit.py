@@ -30,6 +30,7 @@ from scoresde.cli.sample import (
     shown,
     write,
 )
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.data.images import pixels
 from scoresde.errors import DataError, InvalidValueError
@@ -91,7 +92,7 @@ class Edit:
         if self.data and self.out.exists() and self.out.resolve() == edited.resolve():
             raise InvalidValueError(f"{self.out} holds the data; write the edits to another file")
         check_range("strength", self.strength, "(0, 1]")
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         x = self._data(model)
         n = len(x) if self.n is None else check_integer("n", self.n, 1)
         x = x[torch.arange(n) % len(x)].to(distributed.device())

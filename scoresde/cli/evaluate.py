@@ -15,8 +15,8 @@ from scoresde.cli.held_out import asked, conditions_of, learnt, words_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
-    Columns,
     HeldOutSplit,
+    OwnColumns,
     OwnData,
     SamplerName,
     Seed,
@@ -25,6 +25,7 @@ from scoresde.cli.options import (
     TrainData,
 )
 from scoresde.cli.sample import Sample, check_folder, fingerprint
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
 from scoresde.errors import DataError
@@ -50,7 +51,7 @@ class Evaluate:
     checkpoint: Checkpoint
     data: OwnData = None
     split: HeldOutSplit = None
-    condition: Columns = ()
+    condition: OwnColumns = ()
     size: Size = None
     train_data: TrainData = None
     n: int = 1000
@@ -76,7 +77,7 @@ class Evaluate:
         """Draw, compare, print a table, and write the report."""
         check_folder(self.out)
         least = self._least()
-        model = ScoreModel.from_pretrained(self.checkpoint)
+        model = model_of(self.checkpoint)
         about = asked(self, model)
         real = about.data
         known = None if self.train_data is None else learnt(self, self.train_data, model)

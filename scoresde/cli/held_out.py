@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from scoresde.checks import outside
 from scoresde.cli.config import RunConfig
 from scoresde.cli.options import columns_of
 from scoresde.cli.source import DataConfig
@@ -104,12 +105,12 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
     if trained:
         share = run is not None and run.config.keeping.held_out
         cure = "leave --data out for the part that it held out" if share else (
-            "take data that were kept apart, or train with --held-out 0.1"
+            "take data that were kept apart, or train without --held-out 0"
         )  # fmt: skip
         warnings.warn(
             f"the model was trained on {source}: what it knows by heart looks perfect here; {cure}",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=outside(),
         )
     return Asked(data, source)
 

@@ -14,10 +14,12 @@ from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde import sde as sdes
 from scoresde.cli.options import Checkpoint
+from scoresde.cli.standing import Standing
 from scoresde.cli.terminal import show, then
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.rebuild import check_description
-from scoresde.pretrained.store import count_text, entry_of, locate, read
+from scoresde.pretrained.store import entry_of, locate, read
+from scoresde.sampling import SAMPLERS
 from scoresde.score import ScoreModel
 from scoresde.sde import facts
 from scoresde.sde.words import conditions_in_words, event_in_words, sde_in_words
@@ -67,11 +69,16 @@ class Info:
 
     def _then(self, path: Path, config: dict[str, Any]) -> None:
         """Tell the next command: to go on with a run that has steps left, and to draw."""
-        done, steps = _steps(config)
-        settings = path.parent / "config.toml"
-        if isinstance(done, int) and isinstance(steps, int) and done < steps and settings.exists():
+        settings, standing = path.parent / "config.toml", Standing.of(path, config)
+        if standing.unfinished and settings.exists() and not standing.who:
             then("train to the end", "train", "--config", settings)
         then("see samples", "sample", self.checkpoint, "--out", "samples.png")
+        known = entry_of(config, "net", "config", "num_classes")
+        if known == 1 or not isinstance(known, int):
+            return
+        words = entry_of(config, "names", "label")
+        one = words[0] if isinstance(words, list) and words else "0"
+        then("see one class alone", "sample", self.checkpoint, "--class", one, "--out", "one.png")
 
 
 def _model(
@@ -84,16 +91,17 @@ def _model(
     dtypes = ", ".join(sorted({str(v.dtype).removeprefix("torch.") for v in stored}))
     numbers = sum(v.numel() for v in stored)
     conditions, process = "unknown", config["sde"]["type"]
-    measured = None
+    measured, columns = None, tuple[str, ...]()
     if hasattr(networks, kind) and hasattr(sdes, config["sde"]["type"]):
         model = ScoreModel.from_pretrained(path)
         numbers = sum(p.numel() for p in model.net.parameters())
         known = facts(model)
         conditions = conditions_in_words(known.conditions or {})
         process, measured = sde_in_words(model.sde), known.pilot
+        columns = model.columns
     mean, var = (tensors[name].double() for name in ("mean", "var"))
     size = f": {math.prod(shape):,} dimensions" if len(shape) > 1 else ""
-    yield "samples", f"{event_in_words(shape)}{size}"
+    yield "samples", f"{event_in_words(shape, columns)}{size}"
     std = math.sqrt(max(float(var.mean()), 0))
     yield "units", in_words(config.get("transform"))
     yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in the numbers that are learnt"
@@ -103,23 +111,30 @@ def _model(
     wide = f", {' '.join(map(str, widths))} wide" if isinstance(widths, list | tuple) else ""
     yield "network", f"{kind}, {numbers:,} parameters in {dtypes}{wide if widths else ''}"
     yield "predicts", _PREDICTED.get(config["predicts"], config["predicts"])
-    # a model that was saved at the end of its training counts no further
-    done, steps = _steps(config)
-    if steps is not None:
-        yield "trained", f"{count_text(done)} of {count_text(steps)} steps"
+    standing = Standing.of(path, config)
+    if standing.steps is not None:
+        yield "trained", str(standing)
+    if standing.who:
+        at = "" if standing.at is None else f", at step {standing.at:,} or beyond"
+        yield "running", f"{standing.who}{at}"
     if (profile := entry_of(config, "average", "profile")) is not None:
         yield "average", f"of the weights, {profile}"
-    count = config.get("steps")
-    taken = f"{count} steps" if count else "as many steps as the sampler takes"
-    pilot = "measured" if measured is not None else "measured when it is needed"
-    yield "sampling", f"{taken}; the pilot of the sampler fast is {pilot}"
+    taken = {name: _taken(name, config.get("steps")) for name in ("fast", "pc")}
+    pilot = "has a measured schedule" if measured is not None else "measures its schedule first"
+    yield (
+        "sampling",
+        (
+            f"{taken['fast']} steps by --sampler fast, which {pilot}; "
+            f"{taken['pc']} by pc and its like"
+        ),
+    )
     yield "licence", str(config.get("license") or "not stated")
 
 
-def _steps(config: dict[str, Any]) -> tuple[Any, Any]:
-    """Return how many steps of a training are done, and of how many."""
-    done, steps = (entry_of(config, "training", name) for name in ("done", "steps"))
-    return (steps if done is None else done), steps
+def _taken(sampler: str, suits: Any) -> int:
+    """Return how many steps a sampler takes where nobody says it."""
+    usual: int = SAMPLERS[sampler].steps
+    return min(suits, usual) if isinstance(suits, int) and suits else usual
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:

@@ -15,18 +15,19 @@ from scoresde.cli.held_out import asked, conditions_of, words_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
-    Columns,
     HeldOutSplit,
+    OwnColumns,
     OwnData,
     Seed,
     Size,
 )
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
 from scoresde.likelihood.result import part_label
-from scoresde.progress import each
+from scoresde.progress import showing
 from scoresde.score import ScoreModel
 from scoresde.sde import Condition
 from scoresde.units import in_words
@@ -41,7 +42,7 @@ class Likelihood:
     checkpoint: Checkpoint
     data: OwnData = None
     split: HeldOutSplit = None
-    condition: Columns = ()
+    condition: OwnColumns = ()
     size: Size = None
     first: int = 0
     """The number of the first sample of the data."""
@@ -64,36 +65,46 @@ class Likelihood:
         check_integer("batch_size", self.batch_size, 1)
         check_integer("first", self.first, 0)
         check_range("tol", self.tol, "(0, inf)")
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         about = asked(self, model)
         x, given, transform = self._prepared(about.data, about.source, model)
         start = time.perf_counter()
         parts = []
-        for i in each(range(0, len(x), self.batch_size), "likelihood", unit="batch", show=None):
-            rows = slice(i, i + self.batch_size)
-            parts.append(
-                log_prob(
-                    model,
-                    model.sde,
-                    x[rows],
-                    method=self.method,
-                    probes=self.probes,
-                    rtol=self.tol,
-                    atol=self.tol,
-                    error=self.error,
-                    seed=self.seed,
-                    first=self.first + i,
-                    condition=None if given is None else given.rows(rows),
-                )
-            )
+        starts = range(0, len(x), self.batch_size)
+        # nobody knows how many evaluations the adaptive steps of a batch will take
+        with showing(None, "likelihood", unit="evaluation") as bar:
+            hook = model.net.register_forward_hook(lambda *_: bar.update())
+            try:
+                for k, i in enumerate(starts, 1):
+                    bar.note(batch=k, of=len(starts))
+                    parts.append(self._of(model, x, given, slice(i, i + self.batch_size)))
+            finally:
+                hook.remove()
         _report(LogProb.cat(parts), x, transform, time.perf_counter() - start)
         mean = model.mean.expand(model.event_shape)
         mismatch = model.sde.prior_mismatch(mean, model.var)
         show(
-            f"prior         the data's moments; without them it would be off by {mismatch:.3g} (W2)"
+            "prior         a Gaussian with the moments of the data; one without them would lie "
+            f"{mismatch:.3g} away (Wasserstein-2)"
         )
         show(f"units         those of the model: {in_words(model.transform)}")
         then("compare samples with data", "evaluate", *words_of(self))
+
+    def _of(self, model: ScoreModel, x: Tensor, given: Condition | None, rows: slice) -> LogProb:
+        """Return the log-densities of some of the samples."""
+        return log_prob(
+            model,
+            model.sde,
+            x[rows],
+            method=self.method,
+            probes=self.probes,
+            rtol=self.tol,
+            atol=self.tol,
+            error=self.error,
+            seed=self.seed,
+            first=self.first + rows.start,
+            condition=None if given is None else given.rows(rows),
+        )
 
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
@@ -118,13 +129,17 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
     n, size = len(found.value), found.dimensions
     nats, error = found.mean()
     show(f"{n} samples of {size} dimensions in {seconds:.1f} s")
-    show(f"log-density   {nats:.2f} ± {error:.2f} nats")
+    show(f"log-density   {nats:.2f} nats on average, ± {error:.2f}, its standard error")
     if transform is None:
         show("bits per dim  none: the data come without the levels they were made of")
     else:
         bits = bits_per_dim(found, x, data_transform=transform)
-        show(f"bits per dim  {float(bits.mean()):.4f} ± {float(bits.std()) / math.sqrt(n):.4f}")
-    show(f"uncertain     ± {_mean(found.error):.2g} nats for one sample, 95 %, of which")
+        spread = float(bits.std()) / math.sqrt(n)
+        show(f"bits per dim  {float(bits.mean()):.4f} on average, ± {spread:.4f}")
+    show(
+        f"computed to   ± {_mean(found.error):.2g} nats for one sample on average, a bound that "
+        "holds for 95 %, of which"
+    )
     for name, part in found.parts.items():
         show(f"{'':14}{_mean(part):<8.2g} {part_label(name)}")
     nfe = found.nfe.double()

@@ -17,6 +17,7 @@ __all__ = [
     "HeldOutSplit",
     "Layout",
     "Missing",
+    "OwnColumns",
     "OwnData",
     "Sampled",
     "SamplerName",
@@ -72,9 +73,13 @@ Columns = Annotated[
         metavar="NAME=COLUMN[,COLUMN ...]|FILE",
         help="Where the data have a condition: the name of a column, or of several with commas, or "
         "a .npy or .csv file. Give it again for another name.",
-        help_behavior_hint="(default: those of the run's table, or what a .npz or a folder has)",
+        help_behavior_hint="(default: what a .npz, a .pt or a folder of classes has)",
     ),
     tyro.conf.UseAppendAction,
+]
+OwnColumns = Annotated[
+    Columns,
+    tyro.conf.arg(help_behavior_hint="(default: those of the model's run)"),
 ]
 Sampled = Annotated[
     str | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import inspect
 import io
@@ -15,13 +16,10 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
+from scoresde.cli.terminal import MisreadError
 from scoresde.errors import UnknownNameError
 
-__all__ = ["Command", "General", "MisreadError", "options_of", "parse"]
-
-
-class MisreadError(Exception):
-    """A value that cannot be read, or that is impossible."""
+__all__ = ["Command", "General", "options_of", "parse"]
 
 
 class Command(Protocol):
@@ -75,7 +73,9 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
             with contextlib.redirect_stderr(printed):
                 found = read()
         except SystemExit as end:
-            wrong = _wrong_value(printed.getvalue()) if end.code else None
+            said = printed.getvalue()
+            wrong = _wrong_value(said) or _wrong_option(name, kind, words, said)
+            wrong = wrong if end.code else None
             if wrong is not None:
                 raise MisreadError(wrong) from end
             if not end.code:
@@ -101,6 +101,32 @@ def _wrong_value(text: str) -> str | None:
     if not name.startswith("-"):  # a part of the command, which nobody typed
         return said
     return f"{name}{said.removeprefix('it')}" if said.startswith("it ") else f"{name}: {said}"
+
+
+def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str | None:
+    """Return which options are unknown, or missing, as a sentence; None of another fault."""
+    options = options_of(kind)
+    spelt = [word.partition("=")[0].replace("_", "-") for word in words]
+    unknown = [word for word in spelt if word.startswith("--") and word not in options]
+    helped = f"`scoresde {name} --help` lists the options"
+    if unknown:
+        bare = {option.removeprefix("--"): option for option in options}
+        near = difflib.get_close_matches(unknown[0].removeprefix("--"), bare, n=1)
+        hint = f"did you mean {bare[near[0]]}? " if near else ""
+        return f"{unknown[0]} is no option of scoresde {name}; {hint}{helped}"
+    plain = re.sub(r"[│╭╮╰╯]", "", text)
+    missing, _, odd = plain.partition("Unrecognized options")
+    required = missing.partition("Missing from")[2]
+    needed = re.findall(r"^\s+(--[a-z][\w-]*(?= \S)|[A-Z]{2,}(?=\s*$))", required, re.M)
+    if found := re.search(r":\s+(\S+)", odd):
+        option = needed[0] if needed else "--out" if "--out" in options else "--NAME"
+        return (
+            f"{found[1]!r} stands alone; write an option before it, as in {option} {found[1]}: "
+            f"{helped}"
+        )
+    if needed:
+        return f"scoresde {name} needs {' and '.join(needed)}; {helped}"
+    return None
 
 
 @functools.cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -19,6 +21,7 @@ from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import run_of
 from scoresde.cli.look import PICTURES, Look, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.plot.shapes import USUAL
@@ -41,7 +44,7 @@ __all__ = [
 ]
 
 _FILMS = (".gif", ".html")
-_ARRAYS = (".npy", ".npz", ".safetensors")
+_ARRAYS = (".npy", ".npz", ".csv", ".safetensors")
 _SUFFIXES = (*PICTURES, *_FILMS, *_ARRAYS)
 
 # As many points as show a law, and other samples as one can look at.
@@ -61,8 +64,8 @@ class Sample:
     """What to write, in the units of the data that the model learnt. A picture of whatever they
     are, points, signals, images or volumes: .png, .jpg, .pdf or .svg. The way from noise to them:
     .gif, or .html with a slider. The numbers: .npy, .npz or .safetensors, bytes where those were
-    bytes; and a name without a suffix is a folder of .safetensors, one for each batch, for more
-    samples than fit into memory."""
+    bytes; .csv with the names of the columns, of vectors; and a name without a suffix is a folder
+    of .safetensors, one for each batch, for more samples than fit into memory."""
     n: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
@@ -113,7 +116,12 @@ class Sample:
             check_replaced(self.out)
         else:
             check_folder(self.out)
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
+        if self.out.suffix == ".csv" and len(model.event_shape) != 1:
+            raise InvalidValueError(
+                f"a .csv holds vectors, and samples have the shape {model.event_shape}; write .npy"
+            )
+        self._tell_missing(model)
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
         if self.out.suffix in _FILMS:
             self._film(model, n)
@@ -153,6 +161,17 @@ class Sample:
             f"{n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
             f"{spent}{already}: {self.out}"
         )
+
+    def _tell_missing(self, model: ScoreModel) -> None:
+        """Tell which vectors or fields a model takes that nobody gives."""
+        kinds = facts(model).conditions or {}
+        given = {word.partition("=")[0] for word in self.condition}
+        for name, kind in kinds.items():
+            if name not in given and not isinstance(kind, Classes):
+                value = ",".join(["0"] * kind.shape[0]) if len(kind.shape) == 1 else f"{name}.npy"
+                tell(
+                    f"drawn for any {name}, which is missing; give it as --condition {name}={value}"
+                )
 
     def _of_points(self, model: ScoreModel) -> bool:
         """Return whether a picture of points is asked for."""
@@ -254,6 +273,20 @@ def cost(drawn: Drawn) -> str:
     return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"
 
 
+def _table(arrays: Mapping[str, Any], model: ScoreModel) -> str:
+    """Return vectors as lines of text, below the names of the columns and that of the class."""
+    names = list(model.columns) or [f"x{k}" for k in range(arrays["x"].shape[1])]
+    columns = [[f"{number:.9g}" for number in column] for column in arrays["x"].T.tolist()]
+    if "y" in arrays:
+        kind = (facts(model).conditions or {})["label"]
+        words = kind.names if isinstance(kind, Classes) else ()
+        columns.append([words[k] if words else str(k) for k in arrays["y"].tolist()])
+        names.append("label")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([names, *zip(*columns, strict=True)])
+    return text.getvalue()
+
+
 def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
     """Refuse, before the work, a file of another kind than can be written after it."""
     if path.suffix not in suffixes:
@@ -307,6 +340,9 @@ def write(
         checkpoint.save_tensors(path, tensors)
         return
     arrays: dict[str, Any] = {name: value.numpy() for name, value in tensors.items()}
+    if path.suffix == ".csv":
+        checkpoint.write_bytes(path, _table(arrays, model).encode())
+        return
     buffer = io.BytesIO()
     if path.suffix == ".npy":
         np.save(buffer, arrays["x"])

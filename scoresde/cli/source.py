@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -12,8 +12,19 @@ from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
 from scoresde.data import Data, load
 from scoresde.sde import Classes, Field
+from scoresde.sde.words import event_in_words, kind_in_words
 
-__all__ = ["DataConfig"]
+__all__ = ["DataArgument", "DataConfig", "described"]
+
+_ANSWERS = {"auto": None, "yes": True, "no": False}
+_LAZY = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="{auto,yes,no}",
+    instance_from_str=lambda words: _ANSWERS[words[0]],
+    is_instance=lambda value: value is None or isinstance(value, bool),
+    str_from_instance=lambda value: [next(k for k, v in _ANSWERS.items() if v is value)],
+    choices=("auto", "yes", "no"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,25 +45,78 @@ class DataConfig:
     missing: Missing = "raise"
     standardize: Annotated[bool, PLAIN] = False
     """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
-    lazy: Annotated[
-        bool | None, tyro.conf.arg(help_behavior_hint="(default: where they need more than 1 GiB)")
-    ] = None
-    """Whether images stay where they are, and are decoded when they are needed."""
+    lazy: Annotated[bool | None, _LAZY] = None
+    """Whether images stay where they are, and are decoded when they are needed; auto is where they
+    need more than 1 GiB."""
     on_bad_image: Literal["raise", "skip"] = "raise"
     """Whether to pass over images that cannot be read, up to a tenth of a folder."""
 
     def load(self, kinds: Mapping[str, Classes | Field] | None = None) -> Data:
         """Return the data; `kinds` says what conditions are whose numbers do not say it."""
-        return load(
-            self.source,
+        return load(self.source, kinds=kinds, lazy=self.lazy, **self.reading())
+
+    def reading(self) -> dict[str, Any]:
+        """Return how the source is read, as `scoresde.data.load` and `check` take it."""
+        return dict(
             condition=columns_of(self.condition),
-            kinds=kinds,
             sample=sampled_of(self.sample),
             split=self.split,
             size=self.size,
             layout=self.layout,
             missing=self.missing,
             standardize=self.standardize,
-            lazy=self.lazy,
             on_bad_image=self.on_bad_image,
         )
+
+    def words(self) -> list[str]:
+        """Return the words of the options that differ from their defaults, but for the source."""
+        found: list[str] = []
+        for field in fields(self):
+            value, name = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            if field.name == "source" or value == field.default:
+                continue
+            if isinstance(value, tuple):
+                found += [word for one in value for word in (name, one)]
+            elif field.name == "lazy":
+                found += [name, "yes" if value else "no"]
+            elif value is True:
+                found.append(name)
+            else:
+                found += [name, str(value)]
+        return found
+
+    def differs(self, before: DataConfig) -> str:
+        """Return which options read data otherwise than those before, in words, or nothing."""
+        names = [f.name for f in fields(self) if f.name not in ("source", "lazy")]
+        parts = [
+            f"--{name.replace('_', '-')} was {_spelt(old)} and is {_spelt(new)}"
+            for name in names
+            if (old := getattr(before, name)) != (new := getattr(self, name))
+        ]
+        return ", ".join(parts)
+
+
+def _spelt(value: Any) -> str:
+    """Return the value of an option as people write it."""
+    if isinstance(value, tuple):
+        return " ".join(value) or "not given"
+    return str({None: "not given", True: "on", False: "off"}.get(value, value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataArgument(DataConfig):
+    """Describe where the data come from, for the commands that have no other argument."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet, a
+    folder of images, or hf:NAME, a data set of Hugging Face's."""
+
+
+def described(data: Data, source: str) -> str:
+    """Return what is learnt, in a line: how many samples of which array, and what is given."""
+    fields = any(isinstance(kind, Field) for kind in data.kinds.values())
+    named = data.called != "x" or (fields and not data.columns)
+    of = f" of {data.called}" if named else ""
+    each = event_in_words(data.event_shape, data.columns)
+    given = "".join(f"; given {name}: {kind_in_words(kind)}" for name, kind in data.kinds.items())
+    return f"data: {source}, {len(data):,} samples{of}, each {each}{given}"

@@ -6,14 +6,27 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TextIO
 
-from scoresde import progress
+__all__ = [
+    "MisreadError",
+    "hushed",
+    "in_options",
+    "open_closed",
+    "say",
+    "show",
+    "silence",
+    "tell",
+    "then",
+]
 
-__all__ = ["hushed", "in_options", "open_closed", "say", "show", "silence", "tell", "then"]
+
+class MisreadError(Exception):
+    """A value that cannot be read, or that is impossible."""
+
 
 _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
 
@@ -21,6 +34,8 @@ _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
 @contextmanager
 def hushed(quiet: bool) -> Iterator[None]:
     """Within the block, where it is quiet, results, warnings and errors are printed alone."""
+    from scoresde import progress  # which imports torch
+
     token = _HUSHED.set(quiet or _HUSHED.get())
     try:
         with progress.hidden() if quiet else nullcontext():
@@ -67,17 +82,17 @@ def show(text: object) -> None:
         print(_harmless(line), flush=True)
 
 
-def in_options(message: str, options: Collection[str]) -> str:
+def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
     """Return a message about arguments of Python's as one about options.
 
     Args:
         message: The message.
-        options: The options.
+        options: The options, each with the words that it takes if they are few.
 
     Examples:
-        >>> in_options("choose batch_size=8, or condition={'label': 'dog'}", ["--batch-size"])
+        >>> in_options("choose batch_size=8, or condition={'label': 'dog'}", {"--batch-size": []})
         'choose --batch-size 8, or --condition label=dog'
-        >>> in_options("leave out weight, condition={'weight': ['weight']}", ["--weight"])
+        >>> in_options("leave out weight, condition={'weight': ['weight']}", {"--weight": []})
         'leave out weight, --condition weight=weight,'
     """
 
@@ -86,6 +101,8 @@ def in_options(message: str, options: Collection[str]) -> str:
         option = name.replace("_", "-")
         if f"--{option}" not in options or not (sign or "_" in name):
             return found[0]
+        if value in ("True", "False") and "yes" in options[f"--{option}"]:
+            return f"--{option} {'yes' if value == 'True' else 'no'}"
         if value in ("True", "False"):
             return f"--{'' if value == 'True' else 'no-'}{option}"
         return f"--{option} {value.strip(_QUOTES)}".rstrip()

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,16 +16,17 @@ import tyro
 
 from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
+from scoresde.cli.source import described
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose
 from scoresde.data import Data
 from scoresde.data.data_check import remarks
-from scoresde.errors import CheckpointError, ScoreSDEError
+from scoresde.errors import CheckpointError, InvalidValueError, ScoreSDEError
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.progress import duration
 from scoresde.score import ScoreModel
-from scoresde.sde.words import event_in_words, kind_in_words, sde_in_words
+from scoresde.sde.words import sde_in_words
 from scoresde.training import Trainer
 
 __all__ = ["Train"]
@@ -66,9 +67,7 @@ class Train:
         """Train to the end, together with the other processes that `torchrun` started."""
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
         data = self._data()
-        known = "".join(f"; {name}: {kind_in_words(kind)}" for name, kind in data.kinds.items())
-        each = event_in_words(data.event_shape, data.columns)
-        _say(f"data: {self.settings.data.source}, {len(data):,} samples, each {each}{known}")
+        _say(described(data, self.settings.data.source))
         chosen: list[str] = []
         run, model, data = self._settings().begun(data, chosen.append)
         if chosen:
@@ -83,9 +82,10 @@ class Train:
             _say(f"remark: {remark}")
         config = run.config
         self._choose_threads(model, config.batch_size)
-        trainer = Trainer(
-            model, data, config, loss=run.loss(model), folder=self.out, callbacks=callbacks
-        )
+        with self._explained():
+            trainer = Trainer(
+                model, data, config, loss=run.loss(model), folder=self.out, callbacks=callbacks
+            )
         distributed.on_main(lambda: run.write(self.out / _FILE))
         steps = f"{config.steps:,}"
         if trainer.finished:
@@ -108,8 +108,31 @@ class Train:
         if trainer.step < config.steps:
             _say(_early(trainer))
         done, last = f"{trainer.step:,}", f"{trainer.step - first:,}"
-        _say(f"done: {done} steps, the last {last} in {duration(seconds)}")
+        numbers = "".join(
+            f"; {name.replace('_', '-')} {value:.3g}"
+            for name, value in trainer.history.latest.items()
+        )
+        _say(f"done: {done} steps, the last {last} in {duration(seconds)}{numbers}")
+        if (held := trainer.held_out) is not None and held.at is not None and held.waited:
+            best = f"{held.best:.3g}, after step {held.at:,}"
+            _say(f"the lowest held-out loss was {best}: that model is in {self.out / 'best'}")
         then("see samples", "sample", self.out, "--out", "samples.png")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say which options read the data of the run in the folder otherwise, if these do."""
+        try:
+            yield
+        except InvalidValueError as error:
+            changes = ""
+            with contextlib.suppress(ScoreSDEError):
+                changes = self.settings.data.differs(RunConfig.read(self.out / _FILE).data)
+            if not changes:
+                raise
+            raise InvalidValueError(
+                f"{self.out} holds a run whose data were read otherwise: {changes}; take the old "
+                "options, or another folder"
+            ) from error
 
     def _choose_threads(self, model: ScoreModel, batch: int) -> None:
         """Compute by as many threads as the run did before, or by as many as are fastest."""

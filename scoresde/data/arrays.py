@@ -36,7 +36,8 @@ def array_file(path: Path, wanted: Wanted) -> Data:
     reader = READERS.get(path.suffix)
     if reader is None:
         what = "has a suffix that is not read" if path.exists() else "does not exist"
-        what += checkpoint.near(path) if not path.exists() else ""
+        if not path.exists() and (near := checkpoint.near(path)):
+            raise DataError(f"{path} {what}{near}")
         raise DataError(f"{path} {what}; pass a {', '.join(READERS)} file, or a folder of images")
     try:
         return reader(path, wanted)

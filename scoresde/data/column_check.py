@@ -15,6 +15,9 @@ from scoresde.data.stores import pieces
 __all__ = ["describe_columns"]
 
 _MANY = 512  # columns, of which none are compared with others beyond
+# numbers of a vector that may be a signal, at least, of how many samples it is seen, and the
+# variance of the differences of neighbours, in units of that of independent numbers
+_LONG, _LOOKED_AT, _ALIKE = 16, 1000, 0.2
 _APART = 10.0  # standard deviations that lie further apart are told
 
 
@@ -69,6 +72,21 @@ def describe_columns(report: Report, data: Data) -> None:
             [names[i], names[j]],
         )  # fmt: skip
     _scales(report, data, names, constant)
+    _series(report, data)
+
+
+def _series(report: Report, data: Data) -> None:
+    """Tell of vectors whose neighbouring numbers are as alike as those of a signal."""
+    if len(data.event_shape) > 1 or data.event_shape[0] < _LONG or data.columns:
+        return
+    x = data.batch(torch.arange(min(len(data), _LOOKED_AT))).double()
+    spread = 2 * x.var(0, correction=0).mean()
+    if spread > 0 and x.diff(dim=1).var(0, correction=0).mean() < _ALIKE * spread:
+        report.remark(
+            "layout",
+            "neighbouring numbers of a sample are alike, as in a signal: layout='T' makes each one "
+            "channel of so many steps, whose network looks at neighbours together",
+        )
 
 
 def _scales(report: Report, data: Data, names: list[str], constant: Tensor) -> None:

@@ -44,8 +44,8 @@ Kind = Classes | Field
 
 _COARSE = 0.01  # of a standard deviation, that neighbours in float32 may lie apart
 _TAKEN = {
-    "x": "samples", "c": "the noise level", "transform": "the units", "kinds": "the kinds",
-    "columns": "the names of the numbers of a sample", "self": "the network",
+    "transform": "the units", "kinds": "the kinds", "self": "the network",
+    "columns": "the names of the numbers of a sample",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from scoresde.data.folder_check import usable_of
 from scoresde.data.images import Size, check_size
 from scoresde.data.layout import check_layout
 from scoresde.data.named import is_name
-from scoresde.data.report import Report, some
+from scoresde.data.report import Report, some, told_of
 from scoresde.data.samples import Data
 from scoresde.data.sources import doubt_of, find
 from scoresde.data.stores import pieces
@@ -41,12 +41,13 @@ from scoresde.units import Identity, in_words
 if TYPE_CHECKING:
     from scoresde.sde import SDE
 
-__all__ = ["check", "remarks"]
+__all__ = ["check", "describe_noise", "describe_sides", "remarks"]
 
 _SHOWN = 64  # samples of the picture
 _SHORT = 160  # letters of a remark that is not cut
 # Of the pairs of these: one outlier among them is in fewer of their pairs than the rest.
 _NEAR = 0.95
+_PADDED = 1.25  # times as many positions as there are, from which it is told
 _QUICK = 2**25  # numbers that are looked through in a second or so
 
 
@@ -60,6 +61,7 @@ def check(
     layout: str | None = None,
     missing: Literal["raise", "drop"] = "raise",
     standardize: bool = False,
+    on_bad_image: Literal["raise", "skip"] = "raise",
     stride: int = 1,
     sde: SDE | None = None,
 ) -> Report:
@@ -67,15 +69,16 @@ def check(
 
     Args:
         source: What `load` takes, or data that were loaded.
-        condition: As for `load`, and so are the next six.
+        condition: As for `load`, and so are the next seven.
         sample: What of the source is sampled.
         split: A part of it.
         size: What images are resized to.
         layout: Which axis of a sample is which.
         missing: What becomes of samples with a NaN.
         standardize: Whether floats are shifted and scaled.
+        on_bad_image: Whether up to a tenth of a folder may be broken.
         stride: What the sides of images should be multiples of, `patch * 2 ** (levels - 1)` of a
-            U-Net; it pads the others.
+            U-Net; it pads the others, which is told where that makes them a quarter larger.
         sde: Whose noise the data are compared with, if any.
 
     Returns:
@@ -88,13 +91,15 @@ def check(
     if stride < 1:
         raise InvalidValueError(f"the stride is at least 1, got {stride}")
     report = Report()
-    options: dict[str, Any] = dict(sample=sample, layout=layout, missing=missing, split=split)
+    options: dict[str, Any] = dict(
+        sample=sample, layout=layout, missing=missing, split=split, skip=on_bad_image == "skip"
+    )
     data = _opened(report, source, condition or {}, size, options)
     if data is None:
         return report
     _describe(report, data)
     good = _samples(report, data)
-    _sides(report, data.event_shape, stride)
+    describe_sides(report, data.event_shape, stride)
     if good is None:
         return report
     try:
@@ -105,9 +110,12 @@ def check(
     except DataError as error:
         report.problems.append(str(error))
         return report
+    report.data = good
     report.samples = good.batch(_spread(len(good)))
     if sde is not None:
-        _noise(report, good, sde)
+        describe_noise(report, sde)
+    else:
+        _scale(report, good)
     return report
 
 
@@ -128,8 +136,8 @@ def remarks(data: Data, sde: SDE | None = None) -> list[str]:
         _units(report, data)
         describe_columns(report, data)
         if sde is not None:
-            report.samples = data.batch(_spread(len(data)))
-            _noise(report, data, sde)
+            report.data, report.samples = data, data.batch(_spread(len(data)))
+            describe_noise(report, sde)
     except DataError:  # the training says so itself
         return []
     return [text if len(text) <= _SHORT else text.partition(": ")[0] for text in report.remarks]
@@ -160,14 +168,15 @@ def _opened(
     def opened(known: Mapping[str, Any], report: Report) -> Data | None:
         if isinstance(source, str | os.PathLike) and _is_folder(source):
             wanted = Wanted(known, layout=options["layout"])
-            return usable_of(report, Path(source).expanduser(), size, wanted)
+            folder = Path(source).expanduser()
+            return usable_of(report, folder, size, wanted, skip=options["skip"])
         return find(source, condition=known, size=size, **options)
 
     faults = (DataError, InvalidTypeError, ShapeError)
     try:
         return opened(condition, report)
     except faults as error:
-        report.problems.append(str(error))
+        report.problems += told_of(error)
     if not condition:
         return None
     # a condition may be the reason: then the others and the samples may have faults of their own
@@ -175,14 +184,13 @@ def _opened(
         data = opened({}, report)
     except faults:
         return None
-    first = report.problems.pop(0)
+    before, report.problems = report.problems, []
     for name, rows in condition.items():
         try:
             opened({name: rows}, Report())
         except faults as error:
-            report.problems.append(str(error))
-    if first not in report.problems:
-        report.problems.append(first)
+            report.problems += told_of(error)
+    report.problems += [text for text in before if text not in report.problems]
     return data
 
 
@@ -214,13 +222,13 @@ def _samples(report: Report, data: Data) -> Data | None:
             for i, row in enumerate(flat.contiguous().numpy(), rows.start):
                 number = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), i)
                 if number != i:
-                    copies.append(f"{i} (of {number})")
+                    copies.append(f"{data.place(i)} (of {data.place(number)})")
     except ScoreSDEError as error:
         report.problems.append(str(error))
         return None
     fine = torch.cat(finite)
     if not fine.all():
-        bad = [str(i) for i in (~fine).nonzero().flatten().tolist()]
+        bad = [data.place(i) for i in (~fine).nonzero().flatten().tolist()]
         what = "1 sample holds" if len(bad) == 1 else f"{len(bad)} samples hold"
         report.problems.append(f"{what} a NaN or an infinity: {some(bad)}")
     if copies:
@@ -229,7 +237,7 @@ def _samples(report: Report, data: Data) -> Data | None:
         )  # fmt: skip
         report.remark("copies", f"{what}: {some(copies)}", copies)
     if constant:
-        which = [*map(str, constant)]
+        which = [*map(data.place, constant)]
         what = "1 sample is" if len(constant) == 1 else f"{len(constant)} samples are"
         report.remark("constant samples", f"{what} one number all over: {some(which)}", which)
     if not fine.any():
@@ -249,41 +257,53 @@ def _units(report: Report, data: Data) -> None:
     )
     if var == 0:
         report.problems.append("all samples are the same: there is nothing to learn")
-    elif data.transform == Identity() and not 0.1 <= rms <= 10:
+
+
+def _scale(report: Report, data: Data) -> None:
+    """Tell of numbers that noise levels as they stand, without a look at the data, do not suit."""
+    mean, var = data.moments()
+    rms = math.sqrt(float(mean.square().mean()) + var)
+    if data.transform == Identity() and not 0.1 <= rms <= 10:
         report.remark(
             "units",
-            f"the numbers have an RMS of {rms:.4g}; the schedules and times of training are made "
-            "for about 1: standardize=True shifts and scales them",
+            f"the numbers have an RMS of {rms:.4g}; the noise levels of VESDE() and VPSDE() are "
+            "for about 1: take those of scoresde.suggest(data), or standardize=True, which shifts "
+            "and scales the numbers",
         )
 
 
-def _sides(report: Report, event_shape: tuple[int, ...], stride: int) -> None:
-    odd = [n for n in event_shape[1:] if n % stride] if len(event_shape) == 3 else []
-    if odd:
+def describe_sides(report: Report, event_shape: tuple[int, ...], stride: int) -> None:
+    """Tell of sides that a U-Net pads to a multiple of some number."""
+    sides = event_shape[1:]
+    padded = [-(-n // stride) * stride for n in sides]
+    if math.prod(padded) > _PADDED * math.prod(sides):
         report.remark(
             "sides",
-            f"the sides {event_shape[1]}x{event_shape[2]} are no multiples of {stride}: the U-Net "
-            "pads them, which costs time",
+            f"the U-Net pads {'x'.join(map(str, sides))} to {'x'.join(map(str, padded))}, "
+            f"multiples of {stride}, which costs time: fewer levels (channels=) or a smaller "
+            "patch= pad less",
         )
 
 
-def _noise(report: Report, data: Data, sde: SDE) -> None:
-    """Compare the noise with the data: it ends below their spread, and begins above it.
+def describe_noise(report: Report, sde: SDE) -> None:
+    """Compare the noise with the data of a report: it ends below their spread, and begins above it.
 
     The noise should begin at the largest distance between samples (Song & Ermon 2020, technique 1,
     arXiv:2006.09011), but for that of outliers.
     """
-    assert report.samples is not None
+    data, samples = report.data, report.samples
+    if data is None or samples is None:
+        return
     low, high = (
         float(sde.sigma(torch.tensor(t, dtype=torch.float64)))
         / float(sde.alpha(torch.tensor(t, dtype=torch.float64)))
         for t in (sde.eps, sde.T)
     )
     std = math.sqrt(data.moments()[1])
-    apart = torch.pdist(report.samples.flatten(1).double()) if len(data) > 1 else torch.zeros(1)
+    apart = torch.pdist(samples.flatten(1).double()) if len(data) > 1 else torch.zeros(1)
     far, usual = float(apart.max()), float(apart.quantile(_NEAR))
     report.facts["noise"] = (
-        f"sigma / alpha from {low:.4g} to {high:.4g}; {len(report.samples)} samples lie up to "
+        f"sigma / alpha from {low:.4g} to {high:.4g}; {len(samples)} samples lie up to "
         f"{far:.4g} apart"
     )
     if std and low > std / 5:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from scoresde.data.image_files import Files
-from scoresde.data.images import Images, Look, Size, look, mode_of, shape_of, usable
+from scoresde.data.images import SKIPPED, Images, Look, Size, look, mode_of, shape_of, usable
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
@@ -18,8 +18,18 @@ from scoresde.errors import DataError
 __all__ = ["usable_of"]
 
 
-def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | None:
-    """Return the usable images of a folder; what is wrong with the others goes into the report."""
+def usable_of(
+    report: Report, path: Path, size: Size, wanted: Wanted, *, skip: bool = False
+) -> Data | None:
+    """Return the usable images of a folder; what is wrong with the others goes into the report.
+
+    Args:
+        report: Where that is told.
+        path: The folder.
+        size: What images are resized to.
+        wanted: Their conditions.
+        skip: Whether up to a tenth of them may be broken.
+    """
     try:
         files = Files(path)
     except DataError as error:
@@ -42,10 +52,15 @@ def usable_of(report: Report, path: Path, size: Size, wanted: Wanted) -> Data | 
     if errors:
         names = [f"{files.name(i)} ({errors[i]})" for i in sorted(errors)]
         are = "is" if len(errors) == 1 else "are"
-        report.problems.append(
-            f"{len(errors)} of {len(files)} images {are} broken, to be removed, or left out by "
-            f"on_bad_image='skip': {some(names)}"
-        )
+        told = f"{len(errors)} of {len(files)} images {are} broken"
+        if skip and len(errors) <= SKIPPED * len(files):
+            report.remark("images", f"{told}, and left out: {some(names)}", names)
+        elif skip:
+            report.problems.append(f"{told}, more than a tenth, to be removed: {some(names)}")
+        else:
+            report.problems.append(
+                f"{told}, to be removed, or left out by on_bad_image='skip': {some(names)}"
+            )
     modes = Counter(looks[i].mode for i in good)
     report.facts["modes"] = _counts(modes)
     if len({mode in ("1", "L") for mode in modes}) > 1:

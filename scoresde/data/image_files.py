@@ -46,6 +46,11 @@ class Files:
         for path in sorted(_below(folder)):
             (self.paths if path.suffix.lower() in _SUFFIXES else self.others).append(path)
         if not self.paths:
+            if (folder / "model.safetensors").exists() or (folder / "config.toml").exists():
+                raise DataError(
+                    f"{folder} holds a model, and no data; draw samples of it, as by "
+                    f"scoresde.sample(scoresde.load({str(folder)!r}), n=1000)"
+                )
             raise DataError(
                 f"there are no images in {folder}; looked for {', '.join(sorted(_SUFFIXES))}"
             )

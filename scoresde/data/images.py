@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer
+from scoresde.checks import check_integer, outside
 from scoresde.data.image_files import Files
 from scoresde.data.pixels import (
     DEEP_MODE,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "SKIPPED",
     "Images",
     "Items",
     "Look",
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 
-_SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
+SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
 _ROOM = 2**30  # bytes of images that are kept in memory
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # what a camera says of how it was held
 
@@ -190,7 +191,7 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
                 f"passed over {len(errors)} of {len(files)} images that cannot be read, the first "
                 f"is {files.name(min(errors))}",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=outside(),
             )
             data = data[[i for i in range(len(files)) if i not in errors]]
     return data.kept(keep(data.store, lazy))
@@ -269,7 +270,7 @@ def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
                 f"{items.name(found[0])}, of mode {modes[found[0]]!r}; convert them where that "
                 "matters",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=outside(),
             )
     return Images(items, size, shape, mode_of(items, looks))
 
@@ -303,14 +304,14 @@ def check_size(size: Size) -> None:
 
 
 def _refuse(items: Items, errors: Mapping[int, str], skip: bool) -> None:
-    if not errors or (skip and len(errors) <= _SKIPPED * len(items)):
+    if not errors or (skip and len(errors) <= SKIPPED * len(items)):
         return
     first = min(errors)
     if not skip:
         raise DataError(_unreadable(items.name(first), errors[first]))
     raise DataError(
         f"cannot read the image {items.name(first)} (and {len(errors) - 1} more): "
-        f"{errors[first]}; remove them: more than {_SKIPPED:.0%} of {len(items)} are broken"
+        f"{errors[first]}; remove them: more than {SKIPPED:.0%} of {len(items)} are broken"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scoresde.checks import check_name
+from scoresde.checks import check_name, outside
 from scoresde.data.given import as_tensor
 from scoresde.data.samples import Data
 from scoresde.data.stores import channels_first, plain
@@ -57,8 +57,7 @@ def from_arrays(
 ) -> Data:
     """Return one of the arrays as samples, and others of as many rows as conditions.
 
-    Integers called "y" or "labels" are the label. Where another array is sampled, "x" is the
-    condition "y".
+    Integers called "y" or "labels" are the label.
 
     Args:
         what: Where they are, for errors.
@@ -78,7 +77,7 @@ def from_arrays(
         raise ShapeError(f"{key!r} in {what} is one number; samples have shape (N, *event)")
     others = {name: rows for name, rows in arrays.items() if name != key}
     found = {
-        wanted.renamed(name, others): rows
+        name: rows
         for name, rows in others.items()
         if rows.shape[:1] == x.shape[:1] and rows.dtype.kind in "fiubcUO"
     }
@@ -101,7 +100,7 @@ def from_arrays(
                     f"{what} has {name!r}, which is left out: labels are integers of shape "
                     f"({len(x)},), as y[:, 0] is, and vectors are floats",
                     UserWarning,
-                    stacklevel=6,
+                    stacklevel=outside(),
                 )
     return wanted.data(
         as_tensor(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_dense
+from scoresde.checks import check_dense, outside
 from scoresde.data.samples import Data
 from scoresde.data.stores import Memory, Store, pieces, store_of
 from scoresde.errors import DataError
@@ -45,7 +45,7 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
     warnings.warn(
         f"{int((~whole).sum()):,} of {len(whole):,} samples have missing numbers and are left out",
         UserWarning,
-        stacklevel=7,
+        stacklevel=outside(),
     )
     kept = data[whole.nonzero().flatten()]
     if not isinstance(store, Memory):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from scoresde import checkpoint
 from scoresde.data.classes import Named
 from scoresde.data.images import Size, joined, keep, look
 from scoresde.data.samples import Data
@@ -125,6 +126,10 @@ def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any
         ) from error
     downloads, key = _known(), _key(name)
     if key not in downloads:
+        if near := checkpoint.near(Path(name)):
+            raise UnknownNameError(
+                f"there is no data set {name!r}, nor a file or a folder of that name{near}"
+            )
         raise UnknownNameError.of("data set", name, [*downloads, "digits"])
     make = downloads[key]
     options: dict[str, Any] = {"download": True}

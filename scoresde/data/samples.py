@@ -56,6 +56,7 @@ class Data:
         columns: The names of the entries of a sample, where that is a row of a table.
         source: The name or the path of what was loaded, if any.
         called: What is sampled, "x", or the name of another array that was chosen.
+        lines: `(N,)`, the lines of a text file in which the samples stand, or None.
 
     Raises:
         DataError: No samples, a NaN or infinity among them, an infinity among the conditions, or a
@@ -78,11 +79,12 @@ class Data:
     columns: tuple[str, ...]
     source: str = ""
     called: str = "x"
+    lines: Tensor | None = None
 
     def __init__(
         self,
-        /,
         x: Any,
+        /,
         *,
         transform: Transform | None = None,
         columns: Sequence[str] = (),
@@ -98,7 +100,7 @@ class Data:
             kept = {name: kind for name, kind in own.kinds.items() if name not in conditions}
             kinds = {**kept, **(kinds or {})}
             conditions = {**own.conditions, **conditions}
-            x, columns = own.raw, columns or own.columns
+            x, columns, self.lines = own.raw, columns or own.columns, own.lines
         self.transform = Identity() if transform is None else transform
         describe(self.transform)
         self.raw = as_samples(x, self.transform)
@@ -187,14 +189,20 @@ class Data:
             raise InvalidValueError(self._no_such(error)) from error
         if rows.ndim != 1:
             raise InvalidTypeError(
-                f"data are indexed by a slice or a list of numbers, got {index!r}; "
-                "data.batch gives their tensor"
+                f"data are indexed by a slice or a list of numbers, got {index!r}; write "
+                "data[[0]] for the data of one sample, and data.batch(torch.tensor([0])) for its "
+                "numbers"
             )
         conditions = {
             name: kept[rows] if isinstance(kept, Tensor) else Part(kept, rows)
             for name, kept in self.conditions.items()
         }
-        return self._with(raw=Part(self.store, rows), conditions=conditions)
+        lines = None if self.lines is None else self.lines[rows]
+        return self._with(raw=Part(self.store, rows), conditions=conditions, lines=lines)
+
+    def place(self, i: int) -> str:
+        """Return what sample i is called: its line in a text file, or its number."""
+        return str(i) if self.lines is None else f"line {int(self.lines[i])}"
 
     def _with(self, **changed: Any) -> Data:
         """Return the same data with other attributes; of other samples there is another survey."""

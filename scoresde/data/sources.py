@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from scoresde.checks import door, quoted
+from scoresde.checks import door, outside, quoted
 from scoresde.data.arrays import array_file
 from scoresde.data.conditions import Kind
 from scoresde.data.frames import frame, is_frame
@@ -36,7 +36,7 @@ __all__ = ["doubt_of", "find", "load"]
 def load(
     source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
     *,
-    condition: Mapping[str, Any] | None = None,
+    condition: Mapping[str, Any] | str | Sequence[str] | None = None,
     kinds: Mapping[str, Classes | Field] | None = None,
     sample: str | Sequence[str] | None = None,
     split: str | None = None,
@@ -79,8 +79,8 @@ def load(
             source, its other conditions are left out.
         kinds: what a condition is, where its numbers do not say it: `Classes(10)`, `Field((1,))`.
         sample: what of the source is sampled: the name of one of its arrays, as `"theta"` for
-            p(theta | x), where "x" then is the condition "y"; or the names of columns, where all
-            others that `condition` does not name are left out.
+            p(theta | x); or the names of columns, where all others that `condition` does not
+            name are left out.
         split: `"train"` (the default) or `"test"`, of torchvision's data sets, or one of the hub.
         size: images are cropped about their centre and resized to `(height, width)`, or a square.
         layout: which axis of a sample is which, where channels do not come first: `"TC"` for times
@@ -110,6 +110,12 @@ def load(
             channels first; says which `layout` that would be.
     """
     skip = on_bad_image == "skip"
+    if condition is not None and not isinstance(condition, Mapping):
+        first = condition if isinstance(condition, str) else next(iter(condition), "y")
+        raise InvalidTypeError(
+            "condition= says by which name a model takes a column, as condition={'label': "
+            f"{first!r}}} for classes, or condition={{'y': [{first!r}]}} for numbers"
+        )
     data = find(
         source, condition=condition, kinds=kinds, sample=sample, split=split, size=size,
         layout=layout, missing=missing, skip=skip, lazy=lazy, root=root,
@@ -119,7 +125,7 @@ def load(
         data.source = os.fspath(source)
     told = "" if layout or isinstance(source, Data) else doubt_of(data)
     if told:
-        warnings.warn(told, UserWarning, stacklevel=3)
+        warnings.warn(told, UserWarning, stacklevel=outside())
     if not standardize:
         return data
     if data.transform.levels is not None:
@@ -182,7 +188,7 @@ def find(
         warnings.warn(
             f"{name!r} is the data set of that name; for what lies here write './{name}'",
             UserWarning,
-            stacklevel=2,
+            stacklevel=outside(),
         )
     if named and name.lower() != "digits":
         return torchvision_set(name, split or "train", size, root, wanted, lazy=lazy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from scoresde import checkpoint
 from scoresde.data.classes import is_number
 from scoresde.data.frames import frame
-from scoresde.data.report import some
+from scoresde.data.report import Faults, some
 from scoresde.data.stores import narrow
 from scoresde.data.tables import Column, Table
 from scoresde.errors import DataError, MissingExtraError
@@ -26,7 +26,7 @@ _EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # what people write wher
 
 
 def read_csv(path: Path) -> Table:
-    """Return the table in a text file, of columns between commas, semicolons or tabs.
+    """Return the table in a text file, of columns between commas, semicolons, tabs or else spaces.
 
     The first line has the names of the columns; where all of its cells are numbers, it is a sample
     and the columns are called "0", "1", ...
@@ -40,12 +40,25 @@ def read_csv(path: Path) -> Table:
             first = file.readline()
             file.seek(0)
             separator = max(_SEPARATORS, key=first.count)
-            lines = [line for line in csv.reader(file, delimiter=separator, strict=True) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
+            spaces = separator not in first  # as numpy.savetxt writes
+            reader = csv.reader(
+                file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
+            )
+            # a row may go over several lines: the number is that of its last
+            known = [(reader.line_num, line) for line in reader if line]
+            if spaces:  # those at the end of a line are no cell
+                known = [(i, [cell for cell in line if cell]) for i, line in known]
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path} as a table: {error}") from error
-    if not lines:
+    except csv.Error as error:
+        raise DataError(
+            f"cannot read {path} as a table: {error}, in line {reader.line_num}"
+        ) from error
+    if not known:
         raise DataError(f"{path} is empty")
+    numbers, lines = ([*parts] for parts in zip(*known, strict=True))
     names = [cell.strip() for cell in lines[0]]
+    names[0] = names[0].removeprefix("#").strip()  # as numpy writes a header
     if all(map(is_number, names)):
         numbered = [str(k) for k in range(len(names))]
         labels = len(names) == 1 and all(_WHOLE.fullmatch(cell.strip()) for (cell, *_) in lines)
@@ -56,28 +69,35 @@ def read_csv(path: Path) -> Table:
             )
         names = numbered
     else:
-        lines = lines[1:]
-    _check_header(path, names, lines)
+        numbers, lines = numbers[1:], lines[1:]
+    _check_header(path, names, dict(zip(numbers, lines, strict=True)))
     columns = zip(names, zip(*lines, strict=True), strict=True)
-    return Table(str(path), {name: _column(cells) for name, cells in columns})
+    return Table(str(path), {name: _column(cells) for name, cells in columns}, numbers)
 
 
-def _check_header(path: Path, names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    if "" in names:
-        raise DataError(
-            f"column {names.index('')} of {path} has no name; an index that pandas wrote is left "
-            "out by df.to_csv(path, index=False)"
-        )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} has several columns called {some(twice)}; rename them")
-    for i, line in enumerate(lines):
-        if len(line) != len(names):
+def _check_header(path: Path, names: Sequence[str], lines: Mapping[int, Sequence[str]]) -> None:
+    """Check the names of columns, and that each line, by its number, has a cell of each."""
+    faults = Faults()
+    with faults.gathered():
+        if "" in names:
             raise DataError(
-                f"sample {i} of {path} has {len(line)} cells, and there are {len(names)} columns"
+                f"column {names.index('')} of {path} has no name; an index that pandas wrote is "
+                "left out by df.to_csv(path, index=False)"
             )
-    if not lines:
-        raise DataError(f"{path} has no rows")
+    with faults.gathered():
+        if twice := sorted({name for name in names if name and names.count(name) > 1}):
+            raise DataError(f"{path} has several columns called {some(twice)}; rename them")
+    with faults.gathered():
+        odd = [f"{len(line)} in line {i}" for i, line in lines.items() if len(line) != len(names)]
+        if odd:
+            raise DataError(
+                f"{path} has {len(names)} columns, and other numbers of cells: {some(odd)}; "
+                "correct these lines"
+            )
+    with faults.gathered():
+        if not lines:
+            raise DataError(f"{path} has no rows")
+    faults.tell()
 
 
 def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_name
-from scoresde.data.report import some
+from scoresde.data.classes import is_number
+from scoresde.data.report import Faults, some
 from scoresde.errors import DataError, InvalidTypeError
 
 __all__ = ["Column", "Table", "called"]
@@ -42,10 +43,17 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
     Args:
         what: What it is called in errors.
         columns: All of one length.
+        lines: Of a file, the numbers of the lines in which the rows stand, counted from 1.
     """
 
-    def __init__(self, what: str, columns: Mapping[str, Column | np.ndarray[Any, Any]]) -> None:
+    def __init__(
+        self,
+        what: str,
+        columns: Mapping[str, Column | np.ndarray[Any, Any]],
+        lines: Sequence[int] | None = None,
+    ) -> None:
         self.what, self._columns = what, columns
+        self.lines = None if lines is None else torch.tensor(lines)
 
     def __getitem__(self, name: str) -> Column | np.ndarray[Any, Any]:
         check_name(f"column of {self.what}", name, self._columns)
@@ -71,30 +79,70 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
             missing: Whether an empty cell is an error, "raise", or stays as a NaN.
 
         Raises:
-            DataError: No column is left, or cells are empty.
+            DataError: No column is left, or cells are empty or infinite, or several faults.
             InvalidTypeError: Columns hold text.
             UnknownNameError: There is no column of a name.
         """
+        faults = Faults()
         for name in only:
-            check_name("column", name, self._columns)
+            with faults.gathered():
+                check_name("column", name, self._columns)
+        faults.tell()
         names = tuple(only) or tuple(name for name in self if name not in without)
         if not names:
             raise DataError(f"no column of {self.what} is left for the samples")
-        self._check_text(names)
-        x = np.stack([self.numbers(name) for name in names], 1)
-        empty = np.isnan(x)
-        if missing == "raise" and empty.any():
-            counts = zip(names, empty.sum(0).tolist(), strict=True)
-            listed = some(f"{name!r} ({count:,})" for name, count in counts if count)
-            first = next(name for name, lost in zip(names, empty.any(0), strict=True) if lost)
-            rows = empty.any(1)
-            raise DataError(
-                f"{int(rows.sum()):,} of {len(x):,} samples of {self.what}, the first is number "
-                f"{int(rows.argmax())}, have empty cells, of the columns {listed}; leave these "
-                f"samples out by missing='drop', make the column a condition, which may be "
-                f"missing, as by condition={{{first!r}: [{first!r}]}}, or fill the cells in"
-            )
+        known = [name for name in names if isinstance(self[name], Column)]
+        text = [name for name in names if name not in known]
+        odd = [name for name in text if self.odd(name)]
+        for group in ([name for name in text if name not in odd], *([name] for name in odd)):
+            with faults.gathered():
+                if group:
+                    raise self._holds_text(group)
+        x = np.stack([self.numbers(name) for name in known], 1) if known else np.zeros((1, 0))
+        if missing == "raise":
+            with faults.gathered():
+                self._check_empty(known, np.isnan(x))
+        with faults.gathered():
+            self._check_finite(known, np.isinf(x))
+        faults.tell()
         return called(names), torch.from_numpy(x)
+
+    def place(self, i: int) -> str:
+        """Return where row i is, as people count: a line of a file, or the number of the row."""
+        return f"row {i}" if self.lines is None else f"line {int(self.lines[i])}"
+
+    def _check_empty(self, names: Sequence[str], empty: np.ndarray[Any, Any]) -> None:
+        if not empty.any():
+            return
+        rows = np.asarray(empty.any(1))
+        where = self._counted(names, empty)
+        first = next(
+            name for name, lost in zip(names, np.asarray(empty.any(0)), strict=True) if lost
+        )
+        raise DataError(
+            f"{int(rows.sum()):,} of {len(rows):,} samples of {self.what} have empty cells, "
+            f"{where}; leave these samples out by missing='drop', make the column a condition, "
+            f"which may be missing, as by condition={{{first!r}: [{first!r}]}}, or fill the cells "
+            "in"
+        )
+
+    def _check_finite(self, names: Sequence[str], infinite: np.ndarray[Any, Any]) -> None:
+        if infinite.any():
+            raise DataError(
+                f"{self.what} has infinite numbers, {self._counted(names, infinite)}; correct "
+                "them, or empty these cells and leave the samples out by missing='drop'"
+            )
+
+    def _counted(self, names: Sequence[str], cells: np.ndarray[Any, Any]) -> str:
+        """Return where cells are: the first row of theirs, and how many each column has."""
+        counts = zip(names, cells.sum(0).tolist(), strict=True)
+        listed = some(f"{name!r} ({count:,})" for name, count in counts if count)
+        columns = f"column{'' if int(cells.any(0).sum()) == 1 else 's'} {listed}"
+        rows = cells.any(1)
+        place = self.place(int(rows.argmax()))
+        if rows.sum() == 1:
+            return f"in {place}, {columns}"
+        return f"the first in {place}, in the {columns}"
 
     def numbers(self, name: str) -> np.ndarray[Any, Any]:
         """Return the numbers of a column, NaN where a cell is empty.
@@ -107,12 +155,9 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
             return column.numbers
         raise self._holds_text([name])
 
-    def _check_text(self, names: Sequence[str]) -> None:
-        text = [name for name in names if not isinstance(self[name], Column)]
-        if text:
-            raise self._holds_text(text)
-
     def _holds_text(self, names: Sequence[str]) -> InvalidTypeError:
+        if (odd := self.odd(names[0])) is not None:
+            return InvalidTypeError(odd)
         column = self[names[0]]
         assert isinstance(column, np.ndarray)
         first = next(cell for cell in column if cell is not None)
@@ -127,6 +172,31 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         return InvalidTypeError(
             f"the {columns} of {self.what} {'holds' if one else 'hold'} text, such as "
             f"{first[:50]!r}; make it a label, condition={{'label': {names[0]!r}}}{some_of}"
+        )
+
+    def odd(self, name: str) -> str | None:
+        """Return which few cells of a column are no numbers where most are; None of other text."""
+        column = self[name]
+        assert isinstance(column, np.ndarray)
+        cells = [(i, cell) for i, cell in enumerate(column) if cell is not None]
+        odd = [(i, cell) for i, cell in cells if not is_number(cell)]
+        commas = [cell for _, cell in odd if is_number(cell.replace(",", "."))]
+        if not odd:
+            return (
+                f"the column {name!r} of {self.what} holds numbers as text; convert it, as by "
+                f"df[{name!r}].astype(float)"
+            )
+        if len(commas) == len(odd):
+            return (
+                f"the column {name!r} of {self.what} has decimal commas, such as {commas[0]!r}; "
+                "write points"
+            )
+        if 2 * len(odd) > len(cells):
+            return None
+        listed = some((f"{cell[:50]!r} in {self.place(i)}" for i, cell in odd), most=5)
+        return (
+            f"the column {name!r} of {self.what} holds numbers, but for {listed}; correct these "
+            "cells, or empty them where a number is missing"
         )
 
     def in_order(self, files: Sequence[str], column: str) -> Table:

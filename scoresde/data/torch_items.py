@@ -20,8 +20,19 @@ from scoresde.errors import DataError, InvalidTypeError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SAMPLES", "Columns", "Items", "Pictures", "apart", "as_array", "is_image", "nbytes"]
+__all__ = [
+    "SAMPLE",
+    "SAMPLES",
+    "Columns",
+    "Items",
+    "Pictures",
+    "apart",
+    "as_array",
+    "is_image",
+    "nbytes",
+]
 
+SAMPLE = ""  # no name of a condition
 SAMPLES = ("x", "images", "image")
 """What the sample may be called in an item."""
 _LABELS = ("y", "labels")
@@ -29,7 +40,7 @@ _ONE_AT_A_TIME = threading.RLock()  # a data set need not bear several threads
 
 
 class Items:
-    """The items of a data set, each as a dictionary of the sample `x` and its conditions.
+    """The items of a data set, each as a dictionary of the sample and its conditions.
 
     Args:
         source: What has a length and hands out an item for a number.
@@ -73,7 +84,7 @@ class Items:
             raise self._unreadable(i, error) from error
         found = apart(item, self.name(i), self._called)
         self._check_places(item, found, i)
-        if found["x"] is None:
+        if found[SAMPLE] is None:
             raise DataError(f"{self.name(i)} is None; leave it out of the data set")
         for image in filter(is_image, found.values()):
             try:
@@ -114,7 +125,7 @@ class Items:
 
     def sample(self, i: int) -> np.ndarray[Any, Any]:
         """Return the sample of item i, an image of bytes with its channels first."""
-        x = as_array(self[i]["x"])[None]
+        x = as_array(self[i][SAMPLE])[None]
         first: np.ndarray[Any, Any] = channels_first(x, self.what, as_is=self._as_is)[0]
         return first
 
@@ -131,7 +142,7 @@ class Pictures:
 
     def open(self, i: int) -> Image:
         """Return image i."""
-        image: Image = self.held[i] if i in self.held else self.items[i]["x"]
+        image: Image = self.held[i] if i in self.held else self.items[i][SAMPLE]
         return image
 
     def name(self, i: int) -> str:
@@ -171,7 +182,7 @@ class Columns(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any] | Rows | Named:
         column, n = self._values[name], len(self._items)
-        if name in self._large and name != "x":
+        if name in self._large:
             example = as_array(column[0])
             return Rows(n, partial(self._items.value, name, example), f"the condition {name!r}")
         cells = column + [None] * (n - len(column))
@@ -191,13 +202,12 @@ class Columns(Mapping[str, Any]):
 
 
 def apart(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, Any]:
-    """Return the sample `x` of an item and its conditions, by name.
+    """Return the sample of an item, under `SAMPLE`, and its conditions, by name.
 
     Args:
         item: The item.
         name: What it is called in errors.
-        called: What the sample may be called; where it is none of the usual names, what has one
-            of those is the condition "y".
+        called: What the sample may be called.
 
     Raises:
         DataError: It has no sample, or values that have no name.
@@ -213,29 +223,25 @@ def apart(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, An
                 f"{name} is a dictionary of {', '.join(keys) or 'nothing'}; call the sample 'x', "
                 f"or name it, as by sample={next(iter(keys), 'x')!r}"
             )
-        rest = {"y" if k == "x" else k: v for k, v in item.items() if k != key}
-        if "x" in item and key != "x" and "y" in item:
-            raise DataError(
-                f"{name} has an 'x' and a 'y' beside {key!r}, which is sampled; call the condition "
-                "'x' otherwise"
-            )
+        rest = {k: v for k, v in item.items() if k != key}
         labels = [k for k, v in rest.items() if k in _LABELS and _is_label(v)]
         called = [*labels, *({"label"} & rest.keys())]
         if labels and len(called) > 1:
             raise DataError(
                 f"{name} has labels called {' and '.join(map(repr, called))}; keep one of them"
             )
-        return {"x": item[key]} | {"label" if k in labels else str(k): v for k, v in rest.items()}
+        known = {"label" if k in labels else str(k): v for k, v in rest.items()}
+        return {SAMPLE: item[key], **known}
     if not isinstance(item, tuple | list) or not item:
-        return {"x": item}
+        return {SAMPLE: item}
     if isinstance(item[0], int | float):
         if isinstance(item, tuple):
             raise DataError(
                 f"{name} is a tuple of numbers, which may be a vector, or a pair; hand out an "
                 "array, or a pair of an array and what belongs to it"
             )
-        return {"x": item}
-    found: dict[str, Any] = {"x": item[0]}
+        return {SAMPLE: item}
+    found: dict[str, Any] = {SAMPLE: item[0]}
     for value in item[1:]:
         if value is None:
             continue

@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch.utils import data as torch_data
 
+from scoresde.checks import outside
 from scoresde.data import stores
 from scoresde.data.images import Look, Size, check_no_images, joined, keep, look
 from scoresde.data.keyed import units_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, channels_first, plain
 from scoresde.data.torch_items import (
+    SAMPLE,
     SAMPLES,
     Columns,
     Items,
@@ -87,7 +89,7 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
     items = items_of(source, what)
     random = _random(items)
     small = nbytes(items[0]) * len(items) <= stores.IN_MEMORY
-    together = bool(random - {"x"})  # a sample and what is drawn with it stay together
+    together = bool(random - {SAMPLE})  # a sample and what is drawn with it stay together
     if together and (lazy or not small):
         raise DataError(
             f"{what} draws conditions at random, and would be asked for them apart from the "
@@ -109,7 +111,7 @@ def _data(
     random: bool = False,
 ) -> Data:
     """Return the samples, in memory where they are held, with their conditions."""
-    is_picture = is_image(items[0]["x"])
+    is_picture = is_image(items[0][SAMPLE])
     if not is_picture:
         check_no_images(size=size)
     asked = {given for given in wanted.condition.values() if isinstance(given, str)}
@@ -118,7 +120,7 @@ def _data(
     looks: list[Look] = []
     samples: list[Any] = []
     for i, item in enumerate(items):
-        x = item.pop("x")
+        x = item.pop(SAMPLE)
         columns.add(i, item)
         if is_picture:
             pictures.held[i] = x
@@ -174,7 +176,7 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
             "the collate_fn of the DataLoader is left out, as samples are taken one by one; do "
             "what it does in the data set",
             UserWarning,
-            stacklevel=6,
+            stacklevel=outside(),
         )
     return source
 
@@ -183,7 +185,7 @@ def _in_tensors(source: Any) -> Data | None:
     """Return the data of tensors in memory, and of a subset of them; None for all else."""
     if type(source) is torch_data.TensorDataset:
         parts = apart(source.tensors, type(source).__name__)
-        x = parts.pop("x")
+        x = parts.pop(SAMPLE)
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         return Data(x, transform=BYTES if x.dtype == torch.uint8 else None, **parts)
     if type(source) is torch_data.Subset:
@@ -240,9 +242,10 @@ def _warn_of_random(what: str, name: str, *, held: bool) -> None:
     how = (
         "it is read once, and stays as it was drawn" if held else "it is drawn whenever it is read"
     )
+    other = repr(name) if name else "one"
     warnings.warn(
-        f"{what} hands out another {name!r} when a sample is read again: {how}, and a run that is "
+        f"{what} hands out another {other} when a sample is read again: {how}, and a run that is "
         "taken up again does not go on exactly; hand out the same, and augment by augment=",
         UserWarning,
-        stacklevel=6,
+        stacklevel=outside(),
     )

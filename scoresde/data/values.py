@@ -17,10 +17,11 @@ from scoresde.data import stores
 from scoresde.data.frames import table_of
 from scoresde.data.given import as_tensor
 from scoresde.data.keyed import SAMPLES, from_arrays, units_of
+from scoresde.data.report import Faults
 from scoresde.data.samples import Data
 from scoresde.data.stores import PACKED, channels_first, narrow, plain
 from scoresde.data.tables import Table
-from scoresde.data.torch_items import apart, is_image
+from scoresde.data.torch_items import SAMPLE, apart, is_image
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 
@@ -42,6 +43,8 @@ def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
     check_dense("x", x)
     x = x.detach()
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if isinstance(rows, list | tuple) and x.dtype == torch.int64:  # as people write numbers
+        x = torch.from_numpy(narrow(x.numpy().astype(np.float64), exact=True))
     if x.dtype in (torch.uint8, torch.uint16) and x.ndim > 1:
         x = x.cpu()
         units = units_of(x.numpy().dtype)
@@ -72,8 +75,14 @@ def from_mapping(given: Mapping[Any, Any], what: str, wanted: Wanted) -> Data:
 
 def of_table(table: Table, wanted: Wanted) -> Data:
     """Return the columns of a table: those that are wanted as conditions, and the samples."""
-    names, x = table.samples(wanted.columns(table), wanted.sample, missing=wanted.missing)
-    return wanted.data(x, table, unasked=(), columns=names)
+    without, faults = wanted.columns(table), Faults()
+    with faults.gathered():
+        names, x = table.samples(without, wanted.sample, missing=wanted.missing)
+    if faults.any:  # then the conditions may have some of their own
+        with faults.gathered():
+            wanted.given(table, None)
+    faults.tell()
+    return wanted.data(x, table, unasked=(), columns=names, lines=table.lines)
 
 
 def is_items(given: object) -> bool:
@@ -108,7 +117,7 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
             )
         if len(set(shapes)) > 1:
             named = apart(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)
-            return from_arrays(what, named, wanted)
+            return from_arrays(what, {"x": named.pop(SAMPLE), **named}, wanted)
         raise ShapeError(
             f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "
             f"{shapes[0][0]} samples and what is known of them; write {{'x': samples, 'y': "

@@ -18,6 +18,7 @@ from scoresde.data.classes import Named, classes_of
 from scoresde.data.conditions import Kind, check_free
 from scoresde.data.layout import Laid
 from scoresde.data.missing import in_levels, without_missing
+from scoresde.data.report import Faults
 from scoresde.data.samples import Data
 from scoresde.data.stores import channels_first, narrow, plain, store_of
 from scoresde.data.table_files import read_csv, read_parquet
@@ -28,7 +29,7 @@ from scoresde.units import Transform
 
 __all__ = ["TABLES", "Wanted"]
 
-TABLES = {".csv": read_csv, ".parquet": read_parquet}
+TABLES = {".csv": read_csv, ".tsv": read_csv, ".txt": read_csv, ".parquet": read_parquet}
 """What reads a table, by the suffix of its file."""
 
 _FILES = {".npy", *TABLES}
@@ -64,6 +65,7 @@ class Wanted:
         transform: Transform | None = None,
         files: Sequence[str] | None = None,
         columns: Sequence[str] = (),
+        lines: Tensor | None = None,
     ) -> Data:
         """Return the samples with the conditions that are wanted.
 
@@ -74,6 +76,7 @@ class Wanted:
             transform: What makes model units of the samples.
             files: The names of the samples' files.
             columns: The names of the entries of a sample.
+            lines: The lines of a file in which the samples stand.
 
         Raises:
             DataError, InvalidTypeError, ShapeError, UnknownNameError: A condition cannot be used.
@@ -91,15 +94,31 @@ class Wanted:
         )
         for name in (*given, *self.condition):
             check_free(name)
-        given |= {name: self._rows(name, v, own, files) for name, v in self.condition.items()}
+        given |= self.given(own, files)
         options: dict[str, Any] = dict(transform=transform, columns=columns, kinds=self.kinds)
-        if self.missing == "drop":
-            data = in_levels(without_missing(x, lambda rows: Data(rows, **options, **given)))
-        else:
-            data = in_levels(Data(x, **options, **given))
+
+        def made(rows: Any) -> Data:
+            data = Data(rows, **options, **given)
+            data.lines = data.lines if lines is None else lines
+            return data
+
+        data = in_levels(without_missing(x, made) if self.missing == "drop" else made(x))
         if len(self.sample) == 1 and not data.columns:
             data.called = self.sample[0]
         return data
+
+    def given(self, own: Mapping[str, Any], files: Sequence[str] | None) -> dict[str, Any]:
+        """Return the rows of the conditions that are wanted, by name.
+
+        Raises:
+            ScoreSDEError: Some cannot be used; says which, all at once.
+        """
+        found, faults = {}, Faults()
+        for name, rows in self.condition.items():
+            with faults.gathered():
+                found[name] = self._rows(name, rows, own, files)
+        faults.tell()
+        return found
 
     def images(self, x: Any, own: Mapping[str, Any] | None = None, **options: Any) -> Data:
         """The images with the conditions that are wanted, as `data`; no samples are chosen of them.
@@ -122,21 +141,6 @@ class Wanted:
                 "none; leave it out"
             )
 
-    def renamed(self, name: str, others: Collection[str]) -> str:
-        """The name of a condition that is called as samples are: "y", where that is free.
-
-        Raises:
-            InvalidValueError: It is not.
-        """
-        if name != "x" or any(given == "x" for given in self.condition.values()):
-            return name
-        if "y" in others or "y" in self.condition:
-            raise InvalidValueError(
-                f"{self.sample[0]!r} is sampled, and there is an 'x' and a 'y'; name the "
-                "conditions, condition={'name': 'x'}"
-            )
-        return "y"
-
     def _laid(self, x: Any) -> Any:
         """Return the samples with their channels first."""
         if self.layout is None:
@@ -153,13 +157,16 @@ class Wanted:
             UnknownNameError: The source has columns, but none of a name.
         """
         found: set[str] = set()
+        faults = Faults()
         for given in self.condition.values() if own else ():
             file = isinstance(given, str) and Path(given).suffix in _FILES
             names = [given] if isinstance(given, str) and not (file and given not in own) else given
             if _are_names(names):
                 for name in names:
-                    check_name("column", name, own)
+                    with faults.gathered():
+                        check_name("column", name, own)
                 found.update(names)
+        faults.tell()
         return found
 
     def _rows(
@@ -192,7 +199,11 @@ def _one(own: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
                 f"the column {name!r} holds text, and the condition made of it is numbers, {kind}; "
                 "write numbers with a point, and leave the cells of missing ones empty"
             )
-        return classes_of(value.tolist(), f"the column {name!r}")
+        try:
+            return classes_of(value.tolist(), f"the column {name!r}")
+        except InvalidTypeError as error:
+            odd = own.odd(name) if isinstance(own, Table) else None
+            raise (InvalidTypeError(odd) if odd else error) from None
     return value
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checkpoint import load_state
+from scoresde.checks import outside
 from scoresde.ema.profile import Exponential, Power, Profile
 from scoresde.errors import ShapeError
 
@@ -48,7 +49,7 @@ class Average(Generic[ModelT]):
                 f"small updates of an average of {min(low)} weights are rounded away, and it soon "
                 "stops moving; keep the weights in float32, and use autocast for half precision",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=outside(),
             )
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.profile = profile

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.checks import door
+from scoresde.checks import door, outside
 from scoresde.ema.fitting import fit
 from scoresde.ema.profile import Profile
 from scoresde.ema.snapshots import Snapshot, snapshots_in
@@ -86,7 +86,7 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
             f"{best.error:.0%} of the average's distance from the weights; take a wider average or "
             "the step of a snapshot, or store more snapshots",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=outside(),
         )
     weights = dict(zip(found, best.weights.tolist(), strict=True))
     return Reconstruction(_total(weights, run) | copied, profile, at, weights, best.error)

@@ -19,6 +19,7 @@ from scoresde.checks import (
     check_range,
     door,
     named_device,
+    outside,
 )
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow, error_of_two
@@ -77,7 +78,7 @@ def log_prob(
       the score, or those read from the score at `T`; but `sde.prior()` if the moments are unknown
       and there is a condition or more than 1024 dimensions. The deviation of the score from this
       Gaussian is added (`LawAtEnd`). A warning is given if that, or under a condition its error,
-      exceeds .01 nats times the square root of the dimensions.
+      exceeds .05 nats times the square root of the dimensions.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
@@ -287,15 +288,20 @@ def _log_prob(
     return LogProb(mean(values), widths, nfe, size), gap
 
 
+# Nats for each root of a dimension that the law at T may be off: what the score knows of it is
+# added, and its error is part of the bar.
+_OFF = 0.05
+
+
 def _check_end(gap: Tensor, size: int) -> None:
-    """Warn if the law at `T` deviates from its Gaussian, or is uncertain, by .01 sqrt(D) nats."""
+    """Warn if the law at `T` deviates from its Gaussian, or is uncertain, by .05 sqrt(D) nats."""
     worst = float(gap.max()) if len(gap) else 0.0
-    if worst > 0.01 * math.sqrt(size):
+    if worst > _OFF * math.sqrt(size):
         warnings.warn(
-            f"the log-density at T differs by up to {worst:.2g} nats from that of the Gaussian "
-            "with the moments of the data, or is uncertain by as much: T is too small for these "
-            "data, the moments are wrong, or the score is inaccurate there; use a larger T, or "
-            "give moments=",
+            f"at the largest noise the log-density is off by up to {worst:.2g} nats from that of "
+            "the Gaussian with the moments of the data, or known no better: the largest noise, T "
+            "or sigma_max, is too small for these data, the moments are not theirs, or the score "
+            "has learnt little there; train with a larger one, or give moments=",
             UserWarning,
-            stacklevel=4,
+            stacklevel=outside(),
         )

@@ -64,9 +64,9 @@ class LogProb(Result):
         else:
             mean, error = self.mean()
             text += [
-                f"mean {mean:.5g} ± {error:.2g} nats, from {float(self.value.min()):.5g} to "
-                f"{float(self.value.max()):.5g}",
-                f"of one ± {own:.2g} nats, 95 %{which}",
+                f"mean {mean:.5g} nats, its standard error {error:.2g}; from "
+                f"{float(self.value.min()):.5g} to {float(self.value.max()):.5g}",
+                f"each computed to ± {own:.2g} nats on average, a bound that holds for 95 %{which}",
             ]
         return "\n".join([*text, *parts])
 

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_dense, check_finite, check_shape, quoted
+from scoresde.checks import check_dense, check_finite, check_shape, outside, quoted
 from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
 __all__ = ["finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole"]
@@ -56,7 +56,7 @@ def same_units(**sources: tuple[bool, float]) -> None:
             f"the numbers of {names[-1]} reach over {most:.4g} and those of {names[0]} over "
             f"{least:.4g}; are they in one unit?",
             UserWarning,
-            stacklevel=3,
+            stacklevel=outside(),
         )
 
 

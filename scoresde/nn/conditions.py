@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Network", "classes_of", "flagged", "shapes_of"]
 
 Shape = int | tuple[int, ...]
-_TAKEN = ("self", "x", "c")
 
 
 class Network(nn.Module):
@@ -173,10 +172,10 @@ def _called(name: str) -> str:
 def _names(named: Mapping[Any, Any]) -> list[str]:
     """Return the names, sorted: the order in which they are given means nothing."""
     for name in named:
-        if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
+        if not isinstance(name, str) or not name.isidentifier() or name == "self":
             raise InvalidValueError(
                 f"a condition is handed on as a keyword argument, and {quoted(name)} cannot be "
-                "one; give it a name of letters other than x and c"
+                "one; give it a name of letters"
             )
     return sorted(named)
 

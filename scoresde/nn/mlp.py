@@ -89,7 +89,7 @@ class MLP(Network):
         # a sum of two linear maps is one of joined vectors
         self.joined = nn.Linear(known, hidden[0]) if known else None
 
-    def forward(self, x: Tensor, c: Tensor, **condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, /, **condition: Tensor | None) -> Tensor:
         """Map `x` `(B, *event)`, `c` `(B,)` and the conditions `(B, *)` to `(B, *event)`."""
         if x.shape[1:] != self.event or not x.ndim:
             raise InvalidValueError(

@@ -221,7 +221,7 @@ class UNet(Network):
         # a sum of two convolutions is one of joined channels
         self.joined = conv(fold * known, channels[0], spatial, padding=padding) if known else None
 
-    def forward(self, x: Tensor, c: Tensor, **condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, /, **condition: Tensor | None) -> Tensor:
         """Map `x` `(B, C, *spatial)`, `c` `(B,)` and the conditions to `(B, C', *spatial)`."""
         self._check(x, c)
         self._check_names(condition)

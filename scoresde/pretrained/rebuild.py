@@ -93,6 +93,9 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
     return net
 
 
+_DRAWN = {torch.ops.aten.normal_, torch.ops.aten.uniform_}
+
+
 class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raise CheckpointError once more or larger tensors are made than those that are stored."""
 
@@ -103,9 +106,16 @@ class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.tensors = 2 * len(stored) + 64
         self.numbers = 2 * sum(value.numel() for value in stored.values()) + 2**16
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave torch's compiler alone: it takes a second to import, and is not used here."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func.overloadpacket in _DRAWN and args[0].is_meta:
+            return args[0]  # which holds no numbers
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor) and not any(isinstance(a, Tensor) for a in args):
             self.tensors -= 1

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scoresde import checkpoint
+from scoresde.checks import outside
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 from scoresde.pretrained import hub
 from scoresde.sde import SDE
@@ -51,7 +52,7 @@ def locate(folder: str | Path) -> Path:
             f"{str(folder)!r} is read from the folder here, like './{folder}'; the packaged model "
             "of that name is read only where there is no such folder",
             UserWarning,
-            stacklevel=2,
+            stacklevel=outside(),
         )
     if os.path.exists(path):  # not path.exists(), which raises for a name that is too long
         return path / "model.safetensors" if path.is_dir() else path
@@ -102,6 +103,11 @@ def read(path: Path, raw: bytes | None = None) -> tuple[dict[str, Tensor], dict[
                 raise CheckpointError(
                     f"the folder {path.parent} holds no model, since there is no file {path}; "
                     "give the folder of a run or of a model"
+                ) from error
+            if who := checkpoint.holder(path.parent):
+                raise CheckpointError(
+                    f"the run in {path.parent} has no checkpoint so far, and goes on ({who}); wait "
+                    "for the first one, whose step --save-every says"
                 ) from error
             raise CheckpointError(
                 f"the run in {path.parent} has no checkpoint so far; `scoresde train --config "

@@ -17,6 +17,7 @@ from scoresde.checks import (
     check_integer,
     named,
     named_device,
+    outside,
     quoted,
 )
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
@@ -190,7 +191,7 @@ def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, sta
             "steps are spent on noise and the samples may be wrong; choose a smaller T or less "
             "noise, or an adaptive method such as 'dopri5'",
             UserWarning,
-            stacklevel=4,
+            stacklevel=outside(),
         )
 
 
@@ -208,7 +209,7 @@ def warn_of_growth(x: Tensor, moments: Moments | None) -> None:
             f"({size:.3g} instead of {data:.3g} in the root mean square); take more steps or less "
             "guidance, or give the moments of the data as moments=",
             UserWarning,
-            stacklevel=4,
+            stacklevel=outside(),
         )
 
 

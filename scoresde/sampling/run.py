@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, door, is_out_of_memory, narrowed, summary
+from scoresde.checks import check_integer, door, is_out_of_memory, narrowed, outside, summary
 from scoresde.errors import MemoryLimitError, NonFiniteError
 from scoresde.noise import Noise, seeds_of
 from scoresde.precision import full_precision
@@ -324,7 +324,7 @@ def _facts(score: object) -> Facts:
             "shape, moments, steps and pilot); derive the score from scoresde.Wrapped, or keep "
             "the model as its attribute `score`",
             UserWarning,
-            stacklevel=4,
+            stacklevel=outside(),
         )
     return facts(score)
 

@@ -1,6 +1,8 @@
-"""Load the models that are part of the package."""
+"""Load the models of the package, and those of folders."""
 
 from __future__ import annotations
+
+import os
 
 from scoresde.checks import door
 from scoresde.pretrained.store import packaged
@@ -10,14 +12,18 @@ __all__ = ["load"]
 
 
 @door
-def load(name: str) -> ScoreModel:
-    """Return a model that is part of the package: `load("mnist")`, 28x28 handwritten digits.
+def load(name: str | os.PathLike[str]) -> ScoreModel:
+    """Return a model of the package, as `load("mnist")`, or the one in a folder, as `load("run/")`.
+
+    `ScoreModel.from_pretrained` also takes names of the hub.
 
     Raises:
-        CheckpointError: There is no model of that name.
+        CheckpointError: There is none of that name, or it is damaged.
 
     Examples:
         >>> load("mnist").event_shape
         (1, 28, 28)
     """
-    return ScoreModel.from_pretrained(packaged(name))
+    if os.path.exists(name):
+        return ScoreModel.from_pretrained(os.fspath(name))
+    return ScoreModel.from_pretrained(packaged(os.fspath(name)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from scoresde.checks import quoted
+from scoresde.checks import outside, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde.condition import Classes, Condition, Field
 from scoresde.sde.moments import Moments
@@ -232,5 +232,5 @@ def warn_between(own: SDE, times: Tensor | None) -> None:
         f"the score belongs to {own.levels} levels, was not trained between them, and will be "
         "evaluated there; use it with its own SDE, or make sure that it is right at all times",
         UserWarning,
-        stacklevel=4,
+        stacklevel=outside(),
     )

@@ -31,7 +31,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from scoresde.checks import seeded
+from scoresde.checks import outside, seeded
 from scoresde.data import Data
 from scoresde.errors import DataError
 from scoresde.samplers import PC, AnnealedLangevin, Langevin
@@ -140,7 +140,7 @@ class NoiseLevels:
                 f"a few samples lie so far out that they make sigma_data = {sigma_data:.3g} out of "
                 f"data that are {sigma_max:.3g} apart; look at them, or leave them out",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=outside(),
             )
         return cls(
             sigma_min, sigma_max, sigma_data, ratio, levels, kappa, k, steps, snr,
@@ -241,7 +241,7 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
             "beside which float32 loses what parts them; standardize the data, as by "
             "data.load(..., standardize=True) or --standardize",
             UserWarning,
-            stacklevel=5,
+            stacklevel=outside(),
         )
         return sigma_max / 10, "a tenth of sigma_max: float32 resolves nothing finer so far from 0"
     if chosen > sigma_max / 10:

@@ -26,6 +26,8 @@ _SMALLEST, _OF_MLP = 8, 256
 _POSITIONS = 2**16
 # Passes through the data after which a network knows them by heart.
 _PASSES = 500
+# The share of the samples that is held out, how many of them at most, and how many there must be.
+_HELD, _MOST_HELD, _FEW = 0.1, 1_000, 50
 # Updates: as many as one core of a CPU makes in these seconds, within bounds.
 _FEWEST, _STEPS, _SECONDS = 2_000, 30_000, 600
 # Its operations a second, and the seconds of an update beside them, for each level of a U-Net.
@@ -82,7 +84,16 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
         "lr": rate_of(max(net.channels)),
         "batch_size": (batch, why),
         "steps": (steps, reason),
+        "held_out": held_out_of(n),
     }
+
+
+def held_out_of(n: int) -> tuple[float, str]:
+    """Return the share of n samples that a training leaves out, and why."""
+    if n < _FEW:
+        return 0.0, f"there are {n} samples, of which none can be spared"
+    share = min(_HELD, significant(_MOST_HELD / n, 2))
+    return share, f"{round(share * n):,} samples are not learnt, but judged by; 0 learns all"
 
 
 def _positions(event_shape: Sequence[int], net: NetConfig) -> int:

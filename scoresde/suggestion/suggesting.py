@@ -98,6 +98,7 @@ class Suggestion(NoiseLevels):
             "lr": config.optimiser.lr,
             "batch_size": config.batch_size,
             "updates": config.steps,
+            "held_out": config.keeping.held_out,
         }
         rows = []
         for name, why in self.reasons.items():

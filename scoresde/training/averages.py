@@ -15,6 +15,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from scoresde import distributed
+from scoresde.checks import outside
 from scoresde.ema import EMA, Average, PowerEMA, save_snapshot, snapshots_in
 from scoresde.errors import CheckpointError
 from scoresde.training.config import TrainConfig
@@ -116,7 +117,9 @@ class AveragedWeights:
                 save_snapshot(self.folder, average, half=half, run=self._run)
         except CheckpointError as error:
             warnings.warn(
-                f"{error}; training goes on without this snapshot", RuntimeWarning, stacklevel=3
+                f"{error}; training goes on without this snapshot",
+                RuntimeWarning,
+                stacklevel=outside(),
             )
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from scoresde import distributed
+from scoresde.checks import outside
 from scoresde.data import Data, batch_indices
 from scoresde.data.augment import Augment, augmented, chosen
 from scoresde.errors import InvalidValueError, ScoreSDEError, TrainingError
@@ -106,7 +107,7 @@ class Batches:
                         f"{told}, the {len(deaths)}th within {_WITHIN} steps; is there enough "
                         "memory, and shared memory in /dev/shm? workers=0 needs neither"
                     ) from error
-                warnings.warn(f"{told}; it is replaced", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"{told}; it is replaced", RuntimeWarning, stacklevel=outside())
 
     def _made_elsewhere(self, step: int) -> Iterator[Batch]:
         loader: DataLoader[Any] = DataLoader(

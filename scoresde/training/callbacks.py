@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from scoresde.checks import outside
 from scoresde.data import Data
 from scoresde.training.config import TrainConfig
 
@@ -94,5 +95,5 @@ class Callbacks(Callback):
                     f"{type(member).__name__}.{event} failed with {type(error).__name__}: {error}; "
                     "the run goes on without it",
                     RuntimeWarning,
-                    stacklevel=3,
+                    stacklevel=outside(),
                 )

@@ -70,6 +70,18 @@ class TrainConfig:
     compute: Compute = field(default=Compute())
     keeping: Keeping = field(default=Keeping())
 
+    def __new__(cls, *_: Any, **values: Any) -> Self:
+        """Refuse names that are none of its fields, and say where those of its parts belong."""
+        for name in values:
+            if (part := _OWNER.get(name)) is not None:
+                kind = _PARTS[part].__name__
+                raise InvalidTypeError(
+                    f"{name} belongs to a part of the configuration: write TrainConfig({part}="
+                    f"{kind}({name}=...)), or TrainConfig().changed({name}=...)"
+                )
+            check_name("field of TrainConfig", name, [f.name for f in fields(cls)])
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         check_least(self, steps=1, batch_size=1, seed=0)
         check_fields(self)
@@ -155,6 +167,12 @@ class TrainConfig:
         names = [k for k in own if k not in _FREE and own[k] != before[k]]
         if "steps" in names and own["steps"] > before["steps"]:
             names.remove("steps")
+        if names == ["steps"]:
+            raise InvalidValueError(
+                f"{source} is of a run of {before['steps']:,} steps, towards whose end its "
+                f"learning rate falls, and {own['steps']:,} are fewer; steps may only grow, so "
+                f"take steps={before['steps']}, or another folder"
+            )
         if names:
             changes = ", ".join(f"{k} was {before[k]!r} and is {own[k]!r}" for k in names)
             raise InvalidValueError(

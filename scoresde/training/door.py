@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_name, quoted
+from scoresde.checks import check_name, outside, quoted
 from scoresde.data import Data
 from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
@@ -144,13 +144,12 @@ def _fits(own: Classes | Field, kind: Classes | Field) -> bool:
     return own == kind
 
 
-def warn_of_moments(score: nn.Module, data: Data, *, stacklevel: int) -> None:
+def warn_of_moments(score: nn.Module, data: Data) -> None:
     """Warn where a score was made for data of other moments, which would not show in the loss.
 
     Args:
         score: Of which the moments, of data and of conditions, and the process are looked at.
         data: What it is to learn.
-        stacklevel: Of the warning.
     """
     known = facts(score)
     # an affine map takes deviations to deviations
@@ -165,7 +164,7 @@ def warn_of_moments(score: nn.Module, data: Data, *, stacklevel: int) -> None:
     if isinstance(score, ScoreModel) and known.conditions is not None:
         problems += _units(score.condition_units.moments(), data)
     for problem in problems:
-        warnings.warn(problem, UserWarning, stacklevel=stacklevel + 1)
+        warnings.warn(problem, UserWarning, stacklevel=outside())
 
 
 def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde import distributed
-from scoresde.checks import is_out_of_memory
+from scoresde.checks import is_out_of_memory, outside
 from scoresde.data import Data
 from scoresde.errors import MemoryLimitError, TrainingError
 from scoresde.training.config import TrainConfig
@@ -81,7 +81,7 @@ class Guard:
                 f"{len(bad)} of the last {len(rows)} steps had no finite gradient and were left "
                 f"out, the first is step {int(bad[0])}",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=outside(),
             )
         return rows[good]
 

@@ -1,4 +1,4 @@
-"""Data that are set aside: their loss at every checkpoint, the best model, and an early end."""
+"""Data that are set aside: their loss as a run goes, the best model, and an early end."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import distributed
+from scoresde.checks import outside
 from scoresde.data import Data
 from scoresde.errors import CheckpointError
 from scoresde.noise import Noise
 from scoresde.objectives import passing
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE
+from scoresde.training.averages import AveragedWeights
 from scoresde.training.config import TrainConfig
 from scoresde.training.update import Loss, checked, seeds_of_step
 
 __all__ = ["HeldOut"]
 
 _STEP = 2**64 - 1  # the step whose noise they have, which no run comes to
+# How often they are looked at within a run, and the share of its time that this may take; without
+# a gradient a sample takes a third of the time.
+_LOOKS, _SHARE, _FORWARD = 20, 0.05, 1 / 3
 
 
 class HeldOut:
@@ -48,6 +53,9 @@ class HeldOut:
         self.at: int | None = None
         self.waited = 0
         self._loss = loss
+        cost = _FORWARD * len(data) / config.batch_size
+        every, line = max(config.steps / _LOOKS, cost / _SHARE), config.keeping.log_every
+        self._every = line * math.ceil(every / line)
 
     def __repr__(self) -> str:
         best = "not looked at yet" if self.at is None else f"best {self.best:.4g} at step {self.at}"
@@ -58,6 +66,19 @@ class HeldOut:
         """Return whether no checkpoint was better for as long as the configuration waits."""
         patience = self.config.keeping.patience
         return patience is not None and self.waited >= patience
+
+    def judge(self, step: int, ema: AveragedWeights, *, due: bool, end: bool) -> float | None:
+        """Return the loss after `step` updates, or None where it is not looked at.
+
+        Args:
+            step: How many.
+            ema: The averages of the weights.
+            due: Whether there is a checkpoint, of which the best one is remembered.
+            end: Whether no more updates are made now.
+        """
+        if due:
+            return self.look(step, ema.whole().model)
+        return self.loss(ema.whole().model) if end or not step % self._every else None
 
     def look(self, step: int, model: nn.Module) -> float:
         """Return the loss after `step` updates, and remember whether it is the best one.
@@ -71,7 +92,7 @@ class HeldOut:
                 f"after {step} steps the loss of the held-out data is {loss}, which is no better "
                 "than any before; look at their numbers, and at the loss",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=outside(),
             )
         if loss < self.best:
             self.best, self.at, self.waited = loss, step, 0

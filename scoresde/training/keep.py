@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint, distributed
+from scoresde.checks import outside
 from scoresde.ema import Average
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.score import ScoreModel
@@ -146,7 +147,9 @@ class Keeper:
                 raise
             self._unsaved = True
             warnings.warn(
-                f"{error}; training goes on to the next checkpoint", RuntimeWarning, stacklevel=3
+                f"{error}; training goes on to the next checkpoint",
+                RuntimeWarning,
+                stacklevel=outside(),
             )
         else:
             self._unsaved = False
@@ -177,7 +180,7 @@ class Keeper:
                     "not be written or is gone; the next is written where the loss of the held-out "
                     f"data falls below {held_out.best:.6g}",
                     RuntimeWarning,
-                    stacklevel=3,
+                    stacklevel=outside(),
                 )
             return
         if _holds(best, step):
@@ -208,7 +211,7 @@ class Keeper:
                 f"{rate.lr_at(done - 1, planned):.3g} to {rate.lr_at(done, self.config.steps):.3g} "
                 "here; decay='constant' is the one that can be prolonged",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=outside(),
             )
         for name, now in (
             ("threads", torch.get_num_threads()),
@@ -220,7 +223,7 @@ class Keeper:
                     f"{source} was written with {before} {name} and goes on with {now}: the "
                     "weights will differ in the last bits from those of an uninterrupted run",
                     RuntimeWarning,
-                    stacklevel=4,
+                    stacklevel=outside(),
                 )
 
 

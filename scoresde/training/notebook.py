@@ -77,7 +77,9 @@ class _Live(Callback):
 
     def __init__(self, history: History, steps: int) -> None:
         self._history, self._steps = history, steps
-        self._shown: Any = None
+        self._notebook: Any = import_module("IPython.display")
+        # before the bar of the training, which a picture between would cut in two
+        self._shown = self._notebook.display(self._notebook.HTML(""), display_id=True)
         self._when = time.monotonic()
 
     def on_log(self, row: Mapping[str, float]) -> None:
@@ -92,13 +94,8 @@ class _Live(Callback):
     def _draw(self) -> None:
         if not self._history.rows:
             return
-        notebook: Any = import_module("IPython.display")
         text = described(self._history, int(self._history.rows[-1]["step"]), self._steps)
-        picture = notebook.HTML(run_page(text, self._history))
-        if self._shown is None:
-            self._shown = notebook.display(picture, display_id=True)
-        else:
-            self._shown.update(picture)
+        self._shown.update(self._notebook.HTML(run_page(text, self._history)))
         self._when = time.monotonic()
 
 

@@ -199,8 +199,8 @@ class Keeping:
         on_nan: What becomes of a step whose gradient is not finite: "raise" ends the run with a
             report, "skip" leaves the step out, up to 10 in a row.
         held_out: The share of the data, in [0, 1), that is not trained on. Its loss under the
-            averaged weights is logged as `held_out` at every checkpoint, and the model of the
-            lowest one is kept in the folder `best`.
+            averaged weights is logged as `held_out` at every checkpoint, at the end, and now and
+            then between. The model of the checkpoint with the lowest one is kept in `best/`.
         patience: The run ends after so many checkpoints, at least 1, without a lower loss of the
             held-out data; None to go on.
 

@@ -79,6 +79,7 @@ class Pictures(Callback):
             steps=_STEPS if levels is None else min(_STEPS, levels - 1),
             seed=0,
             condition=self._condition(known.conditions or {}, n),
+            progress=False,
         ).cpu()
         draw = partial(plot.samples, transform=known.transform, names=known.columns or ())
         plot.save(draw(x), self.folder / "samples.png")

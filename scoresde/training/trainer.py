@@ -139,7 +139,7 @@ class Trainer(Generic[ScoreT]):
         check_fit(score, self.config, self.data)
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
-        warn_of_moments(score, self.data, stacklevel=3)
+        warn_of_moments(score, self.data)
         own = identity(score, sde, self.loss, self.data)
         distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
@@ -221,19 +221,18 @@ class Trainer(Generic[ScoreT]):
                 somebody else trains in the folder, or has gone on with the run in it.
             PeerError: Another process of the job died.
         """
-        if steps is not None:
-            check_integer("steps", steps, 0)
+        count = self.config.steps if steps is None else check_integer("steps", steps, 0)
         if self._update.begun == self.step:
             raise self._guard.torn(self.step)
-        end = self.config.steps if steps is None else min(self.step + steps, self.config.steps)
+        end = min(self.step + count, self.config.steps)
         recent, keeping = list[Tensor](), self.config.keeping
         shown = progress if distributed.is_main() else False
         with (
+            live(self.callbacks, self.history, self.config.steps, show=shown),
             showing(self.config.steps, "training", done=self.step, show=shown, keep=True) as bar,
             Stop() as stop,
             contextlib.nullcontext() if self._keeper is None else self._keeper.alone(self.step),
             training(self.score, self.config, self._update.beside),
-            live(self.callbacks, self.history, self.config.steps, show=shown),
             self.callbacks.watching(lambda: self.step, self.config),
             self._kept(recent),
             contextlib.closing(self._batches.since(self.step)) as batches,
@@ -257,8 +256,9 @@ class Trainer(Generic[ScoreT]):
                 told = stop.agreed()  # once a step: another may come while it is saved
                 # a checkpoint stands here, wherever the run is interrupted
                 due = self.step == self.config.steps or not self.step % keeping.save_every
-                held = self.held_out if due else None
-                judged = None if held is None else held.look(self.step, self.ema.whole().model)
+                judged = None
+                if (held := self.held_out) is not None:
+                    judged = held.judge(self.step, self.ema, due=due, end=self.step == end)
                 last = self.step == end or told is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % keeping.log_every == 0:

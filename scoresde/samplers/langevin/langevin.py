@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from scoresde.checks import check_range
+from scoresde.checks import check_range, outside
 from scoresde.samplers.sampler import NoiseLike, Sampler
 from scoresde.sde import SDE, ReverseSDE, expand
 
@@ -102,7 +102,7 @@ class Langevin(Corrector):
             warnings.warn(
                 f"norm={self.norm!r} is far from Langevin dynamics in {dimensions} "
                 "dimensions; use norm='expected'",
-                stacklevel=2,
+                stacklevel=outside(),
             )
         noise_norm, score_norm = (v.reshape(len(v), dimensions).norm(dim=1) for v in (z, score))
         if self.norm == "batch_mean":
