@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["as_asked", "full_precision"]
+__all__ = ["as_asked", "full_precision", "has_bfloat16"]
 
 R = TypeVar("R")
 
@@ -72,3 +72,13 @@ def as_asked(function: Callable[..., R], *args: Any) -> R:
             return function(*args)
     finally:
         _asked.reset(before)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16, which is slow where it is emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    features: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

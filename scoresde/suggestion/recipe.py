@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from scoresde import distributed
+from scoresde.precision import has_bfloat16
 from scoresde.sde import LogNormal
 from scoresde.suggestion.network import NetConfig
 from scoresde.suggestion.noise import significant
@@ -18,6 +20,12 @@ _MIDDLE, _WIDTH = 0.45, 1.5
 # The largest learning rate, and its largest product with the widest level: Adam moves every weight
 # by about the rate, and what a neuron sums grows with their number.
 _RATE, _MOVE = 5e-3, 0.32
+# The learning rate of Muon, whose steps are as long in any direction.
+_OF_MUON = 1e-2
+_RULES = {
+    "muon": "orthogonal steps teach convolutions more in the same time",
+    "adam": "for an MLP",
+}
 # Samples of a batch, by how many positions a U-Net's finest level has at most. A sample of many
 # positions has a steadier gradient, and takes longer.
 _BATCHES = {64: 64, 256: 32, 1000: 16}
@@ -43,8 +51,15 @@ def law_of(sigma_data: float) -> tuple[LogNormal, str]:
     )
 
 
-def rate_of(widest: int) -> tuple[float, str]:
-    """Return the largest learning rate for a network whose widest layer is given, and why."""
+def rate_of(widest: int, rule: str) -> tuple[float, str]:
+    """Return the largest learning rate of a rule, and why.
+
+    Args:
+        widest: The width of the network's widest layer.
+        rule: "adam" or "muon".
+    """
+    if rule == "muon":
+        return _OF_MUON, "the largest, for any width; it falls to 0 along a cosine"
     rate = significant(min(_RATE, _MOVE / widest), 2)
     return rate, f"the largest, for a width of {widest}; it falls to 0 along a cosine"
 
@@ -78,10 +93,17 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
     reason = f"{_spelt(steps * seconds)} on one core of a CPU, {_passes(steps * batch / n, n)}"
     if steps < _STEPS:
         reason += "; more would learn them by heart" if known < 1.1 * steps else "; more are better"
+    rule = "muon" if net.type == "unet" else "adam"
+    fast, half = net.type == "unet", "for an MLP, which needs all digits"
+    if fast:
+        fast = has_bfloat16(distributed.device())
+        half = "the device computes in bfloat16" if fast else "the device has no bfloat16"
     return {
-        "lr": rate_of(max(net.channels)),
+        "rule": (rule, _RULES[rule]),
+        "lr": rate_of(max(net.channels), rule),
         "batch_size": (batch, why),
         "steps": (steps, reason),
+        "bf16": (fast, half),
     }
 
 
