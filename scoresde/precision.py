@@ -77,7 +77,7 @@ def as_asked(function: Callable[..., R], *args: Any) -> R:
 def has_bfloat16(device: torch.device) -> bool:
     """Return whether a device computes in bfloat16, which is slow where it is emulated."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     features: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()

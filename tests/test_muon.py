@@ -1,6 +1,8 @@
 """Muon: orthogonal steps for the matrices inside a network, Adam's for all else."""
 
 import functools
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from scoresde import checkpoint
+from scoresde.cli import main
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
@@ -200,6 +204,18 @@ def test_an_optimiser_of_another_rule_does_not_go_on_with_a_run(tmp_path):
     trained(folder=tmp_path, steps=1)
     with pytest.raises(InvalidValueError, match="rule was 'muon' and is 'adam'"):
         trained(folder=tmp_path, rule="adam", steps=2)
+
+
+@pytest.mark.parametrize("rule", ["adam", "muon"])
+def test_the_command_line_chooses_the_optimiser(tmp_path, monkeypatch, rule):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", drawn(0, 30, 3).numpy())
+    options = ["--optimiser", rule, "--weight-decay", "0.5", "--channels", "8", "--steps", "2"]
+    assert main(["train", "--data", "x.npy", "--out", "run", *options]) == 0
+    found = tomllib.loads(Path("run/config.toml").read_text())["train"]["optimiser"]
+    assert (found["rule"], found["weight_decay"]) == (rule, 0.5)
+    tensors, _ = checkpoint.load_tensors(next(Path("run").glob("step-*.safetensors")))
+    assert any(k.endswith(".momentum") for k in tensors) == (rule == "muon")
 
 
 def test_an_unknown_rule_is_refused():

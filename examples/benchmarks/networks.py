@@ -22,7 +22,7 @@ import statistics
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -77,7 +77,7 @@ def peer(name: str) -> ModuleType:
 class Azula(nn.Module):
     """azula's U-Net, modulated by a vector made as in our own network."""
 
-    outer = ("embed",)
+    outer = ("embed", "ends")
 
     def __init__(self, channels: int, widths: tuple[int, ...], blocks: int) -> None:
         super().__init__()
@@ -88,8 +88,11 @@ class Azula(nn.Module):
             channels, channels, hid_channels=widths, hid_blocks=(blocks,) * len(widths),
             mod_features=FEATURES, norm="group", groups=8,
         )  # fmt: skip
-        self.first, self.last = self.net.descent[0][0], self.net.ascent[-1][-1]
-        self.outer = ("embed", "first", "last")
+
+    @property
+    def ends(self) -> nn.Module:
+        """The layers that touch the data, which Muon leaves to Adam."""
+        return nn.ModuleList([self.net.descent[0][0], self.net.ascent[-1][-1]])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """The network's output for one noise level per sample."""
@@ -99,7 +102,7 @@ class Azula(nn.Module):
 class Diffusers(nn.Module):
     """diffusers' UNet2DModel without attention, as the others are."""
 
-    outer: tuple[str, ...] = ()
+    outer = ("ends",)
 
     def __init__(self, channels: int, widths: tuple[int, ...], blocks: int) -> None:
         super().__init__()
@@ -109,10 +112,12 @@ class Diffusers(nn.Module):
             down_block_types=("DownBlock2D",) * len(widths),
             up_block_types=("UpBlock2D",) * len(widths),
         )  # fmt: skip
-        self.first, self.last, self.embed = (
-            self.net.conv_in, self.net.conv_out, self.net.time_embedding,
-        )  # fmt: skip
-        self.outer = ("first", "last", "embed")
+
+    @property
+    def ends(self) -> nn.Module:
+        """The layers that touch the data, and the embedding, which Muon leaves to Adam."""
+        net = self.net
+        return nn.ModuleList([net.conv_in, net.conv_out, net.time_embedding])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """The network's output; its positional embedding is made for times from 0 to 1000."""
@@ -156,6 +161,7 @@ def main(options: Options) -> None:
     seconds, seeds, most = options.seconds, options.seeds, 1000
     if options.short:
         seconds, seeds, most = 0.2, 1, 20
+        options = replace(options, rule=("muon",))
     print(f"{options.variant}, {seconds:g} s each, {seeds} seeds; all noise, then from low to high")
     for problem in options.problem:
         learnt, held = PROBLEMS[problem](options.variant == "judging", options.short)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
@@ -28,27 +28,31 @@ def optimizer_of(
         config: The numbers of the run.
     """
     options, groups = config.optimiser, list[dict[str, Any]]()
-    inside: set[nn.Parameter] = set()
+    inside: set[Tensor] = set()
     if options.rule == "muon" or options.weight_decay:
         inside = set(matrices(score))
     for part in parts:
         chosen = [p for p in part if p in inside]
         rest = [p for p in part if p not in inside]
         if chosen:
-            known = {"matrices": True} if options.rule == "muon" else {}
-            groups.append({"params": chosen, "weight_decay": options.weight_decay, **known})
+            groups.append({"params": chosen, "weight_decay": options.weight_decay})
+            if options.rule == "muon":
+                groups[-1]["matrices"] = True
         if rest:
             groups.append({"params": rest})
-    known = dict(lr=options.lr, betas=options.betas, decoupled_weight_decay=True)
-    # None: what torch thinks best for the device
-    known |= dict(fused=config.compute.fused or None)
+    known: dict[str, Any] = dict(
+        lr=options.lr,
+        betas=options.betas,
+        decoupled_weight_decay=True,
+        fused=config.compute.fused or None,  # None: what torch thinks best for the device
+    )
     if options.rule == "muon":
         half = config.compute.bf16 or parts[0][0].device.type == "cuda"
         return Muon(groups, half=half, **known)
     return torch.optim.Adam(groups, **known)
 
 
-def matrices(score: nn.Module) -> list[nn.Parameter]:
+def matrices(score: nn.Module) -> list[Tensor]:
     """Return the weights that are matrices inside a network: of linear maps and convolutions.
 
     Those of its first and last layers, which touch the numbers of the data, are none of them, nor
