@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["full_precision", "in_user_settings"]
+__all__ = ["full_precision", "has_bfloat16", "in_user_settings"]
 
 R = TypeVar("R")
 
@@ -71,3 +71,13 @@ def in_user_settings(function: Callable[..., R], *args: Any) -> R:
             return function(*args)
     finally:
         _user_settings.reset(before)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16, which is slow where it is emulated."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    features: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

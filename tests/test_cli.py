@@ -563,7 +563,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--lr 0.5", "belongs to another configuration: lr was 0.005 and is 0.5; take the old "),
+        ("--lr 0.5", "belongs to another configuration: lr was 0.01 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
         ("--steps 3", "and 3 are fewer; steps may only grow, so take --steps 4, or another folder"),

@@ -24,6 +24,7 @@ from scoresde.data.data_check import remarks
 from scoresde.errors import InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.objectives import described
+from scoresde.precision import has_bfloat16
 from scoresde.sde import EDMSDE, VESDE, VPSDE, Classes, Field, FlowSDE
 from scoresde.suggestion import NetConfig, noise, suggest
 from scoresde.suggestion.network import network
@@ -144,24 +145,39 @@ def test_larger_events_get_no_larger_batches_and_wider_networks_no_larger_rates(
     larger = [math.ceil(factor * side) for side in sides]
     assert numbers(larger)["batch_size"][0] <= numbers(sides)["batch_size"][0]
     widths = (8, 64, 65, 128, 1000)
-    rates = [rate_of(width)[0] for width in widths]
+    rates = [rate_of(width, "adam")[0] for width in widths]
     assert rates == sorted(rates, reverse=True)
     # what one update of Adam can add to a sum over a layer is bounded, to the digits of a rate
-    most = 1.05 * 64 * rate_of(64)[0]
+    most = 1.05 * 64 * rate_of(64, "adam")[0]
     assert all(rate * width <= most for rate, width in zip(rates, widths, strict=True))
+
+
+def options_of(**optimiser):
+    """Options that say this of the optimiser and leave all else open."""
+    return TrainOptions(optimiser=type(TrainOptions().optimiser)(**optimiser))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
-def test_a_wider_network_that_is_asked_for_gets_a_lower_rate(shape):
+def test_a_wider_network_that_is_asked_for_gets_a_lower_rate_of_adam(shape):
     samples, source = Data(normal(20, *shape)), DataConfig(source="")
 
-    def rate(**options):
-        run = RunConfig(data=source, net=NetOptions(channels=(8, 1024)), **options)
+    def rate(width=1024, **options):
+        net, train = NetOptions(channels=(8, width)), options_of(rule="adam", **options)
+        run = RunConfig(data=source, net=net, train=train)
         return run.begun(samples)[0].config.optimiser.lr
 
-    assert rate() == rate_of(1024)[0] < suggest(samples).config.optimiser.lr
-    assert rate(**OVERRIDES["lr"]) == 0.5
+    assert rate() == rate_of(1024, "adam")[0] < rate(8)
+    assert rate(lr=0.5) == 0.5
+
+
+def test_every_rule_has_a_rate_of_its_own():
+    samples, source = Data(normal(20, 1, 8, 8)), DataConfig(source="")
+    for rule in ("adam", "muon"):
+        run = RunConfig(data=source, train=options_of(rule=rule)).begun(samples)[0]
+        widest = max(run.net.channels)
+        assert run.config.optimiser.lr == rate_of(widest, rule)[0]
+        assert run.config.optimiser.rule == rule
 
 
 def test_a_model_to_begin_with_gets_the_rate_of_its_own_width(points, tmp_path):
@@ -169,7 +185,7 @@ def test_a_model_to_begin_with_gets_the_rate_of_its_own_width(points, tmp_path):
     model = model_of(samples, NetConfig(type="mlp", channels=(1024,)), VESDE(), 0)
     model.save_pretrained(tmp_path / "wide")
     run = RunConfig(data=DataConfig(source=points), init=str(tmp_path / "wide"))
-    assert run.begun(samples)[0].config.optimiser.lr == rate_of(1024)[0]
+    assert run.begun(samples)[0].config.optimiser.lr == rate_of(1024, "adam")[0]
 
 
 @pytest.mark.parametrize(
@@ -287,6 +303,27 @@ def test_an_option_that_is_given_leaves_the_others_as_they_were(name, shape):
     plain = RunConfig(data=source).begun(samples)[0].words()
     own = RunConfig(data=source, **OVERRIDES[name]).begun(samples)[0].words()
     assert {key for key in plain if own[key] != plain[key]} == {name}
+
+
+@pytest.mark.parametrize("answer", ["yes", "no"])
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
+def test_the_precision_that_is_asked_for_is_taken_and_changes_nothing_else(shape, answer):
+    samples = Data(normal(20, *shape))
+    words = ["--data", "points.npz", "--out", "run"]
+    plain, own = (
+        Train.parse(given).settings.begun(samples)[0].words()
+        for given in (words, [*words, "--bf16", answer])
+    )
+    assert own == {**plain, "bf16": answer}
+    bare = Train.parse([*words, "--bf16"]).settings
+    assert bare.train.compute.bf16 is True
+
+
+def test_bfloat16_is_for_u_nets_on_devices_that_have_it():
+    half = has_bfloat16(torch.device("cpu"))
+    assert suggest(normal(9, 1, 8, 8)).config.compute.bf16 == half
+    assert not suggest(normal(9, 2)).config.compute.bf16
+    assert not has_bfloat16(torch.device("meta"))
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ from scoresde.sde import Classes, Field, LogNormal
 from scoresde.training import Optimiser, TrainConfig, Trainer
 
 BINS, LOW, HIGH = 12, 0.02, 10.0  # of the ratio of noise to signal, in units of the data's std
-NUMBERS = 40  # that are denoised for each bin, at least, times the most samples
+NUMBERS = 3  # that are denoised for each bin, at least, times the most samples
 
 Recipe = Callable[[str, Data, int], tuple[Any, ...]]
 

@@ -69,12 +69,19 @@ else:
         TrainConfig(keeping=Keeping(held_out=0.1)),
         {"steps": (int, "auto|INT"), "batch_size": (int, "auto|INT")},
         optimiser=(
-            opened("OptimiserOptions", Optimiser(), {"lr": (float, "auto|FLOAT")}),
+            opened(
+                "OptimiserOptions",
+                Optimiser(),
+                {
+                    "rule": (str, "auto|{adam,muon}", tyro.conf.arg(name="optimiser")),
+                    "lr": (float, "auto|FLOAT"),
+                },
+            ),
             tyro.conf.arg(prefix_name=False),
         ),
         averages=(opened("AveragesOptions", Averages(), {}), tyro.conf.arg(prefix_name=False)),
         compute=(
-            opened("ComputeOptions", Compute(), {}),
+            opened("ComputeOptions", Compute(), {"bf16": (bool, "auto|yes|no")}),
             tyro.conf.arg(name="speed", prefix_name=False),
         ),
         keeping=(
@@ -262,15 +269,17 @@ class RunConfig:
             "sde": " ".join(words_of(self.sde)),
             **network,
             "law": " ".join(law.as_words()),
+            "optimiser": self.train.optimiser.rule,
             "lr": f"{self.train.optimiser.lr:g}",
             "batch_size": str(self.train.batch_size),
             "steps": str(self.train.steps),
             "held_out": f"{self.train.keeping.held_out:g}",
+            "bf16": "yes" if self.train.compute.bf16 else "no",
         }
 
     def open(self) -> set[str]:
         """Return the names of the options that are open."""
-        names: set[str] = self.train.open()
+        names: set[str] = {"optimiser" if n == "rule" else n for n in self.train.open()}
         if self.init is None:
             names |= {"net" if name == "type" else name for name in self.net.open()}
         others = {"sde": self.sde, "law": self.objective.law}
@@ -314,8 +323,8 @@ class RunConfig:
             run = replace(self, sde=model.sde)
         if names := run.open():
             found = suggest(data, net=self.net.type)
-            if widths := self.net.channels if model is None else _widths(model.net):
-                found = found.for_width(max(widths))
+            widths = self.net.channels if model is None else _widths(model.net)
+            found = found.adapted(max(widths or (1,)), self.train.optimiser.rule)
             run = run.like(self.of(found, run.data))
             for name, words in run.words().items():
                 if name in names:

@@ -14,6 +14,7 @@ from scoresde.cli.options import Seed, Steps
 from scoresde.cli.sample import check_out, cost, draw
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose
+from scoresde.precision import has_bfloat16
 from scoresde.score import ScoreModel, load
 
 __all__ = ["Demo"]
@@ -54,9 +55,7 @@ class Demo:
 
 def _prepare(model: ScoreModel) -> str:
     """Let the processor do what it is fast at, and return what that is."""
-    # bfloat16 is fast where the processor computes in it, and slow where it is emulated
-    features: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    if features.get("avx512_bf16") or features.get("amx_bf16"):
+    if has_bfloat16(torch.device("cpu")):
         model.autocast = torch.bfloat16
     precision = "float32" if model.autocast is None else "bfloat16"
     return f"in {precision}, threads: {choose(model)}"

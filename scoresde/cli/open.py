@@ -12,6 +12,7 @@ import tyro
 __all__ = ["PLAIN", "Open", "opened"]
 
 _WORD = "auto"
+_ANSWERS = {"yes": True, "no": False}
 _WORDS = {"None": "none", "": "none", "False": "no", "True": "yes"}
 
 
@@ -127,16 +128,20 @@ def _annotated(kind: Any, metavar: str, *notes: Any) -> Any:
     def read(words: list[str]) -> Any:
         if words == [_WORD]:
             return None
+        if kind is bool:
+            return _ANSWERS[words[0] if words else "yes"]
         values = tuple(one(word) for word in words)
         return values if several else values[0]
 
     def shown(value: Any) -> list[str]:
         if value is None:
             return [_WORD]
+        if kind is bool:
+            return ["yes" if value else "no"]
         return [str(v) for v in value] if several else [str(value)]
 
     spec = tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*" if several else 1,
+        nargs="*" if several or kind is bool else 1,
         metavar=metavar,
         instance_from_str=read,
         is_instance=lambda value: value is None or isinstance(value, tuple if several else one),

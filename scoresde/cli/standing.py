@@ -10,7 +10,7 @@ from typing import Any
 from scoresde import checkpoint
 from scoresde.cli.terminal import tell
 from scoresde.errors import CheckpointError
-from scoresde.pretrained.store import locate, read, spelt_count, entry_of
+from scoresde.pretrained.store import entry_of, locate, read, spelt_count
 from scoresde.score import ScoreModel
 from scoresde.training import log
 

@@ -142,7 +142,7 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         return build(hint, value, f"{key}.")
     value = tuple(value) if isinstance(value, list) else value
     try:
-        if isinstance(value, bool) and hint is not bool:
+        if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)):
             raise typeguard.TypeCheckError("Python takes true for the number 1")
         every = typeguard.CollectionCheckStrategy.ALL_ITEMS
         typeguard.check_type(value, hint, collection_check_strategy=every)

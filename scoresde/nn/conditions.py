@@ -29,7 +29,10 @@ class Network(nn.Module):
 
     Attributes:
         embedding: Holds the tables of classes.
+        outer: The parts whose weights touch the data or the conditions, by the names of attributes.
     """
+
+    outer = ("embedding", "stem", "joined", "head")
 
     embedding: Embedding
     _config: dict[str, Any]

@@ -31,7 +31,7 @@ _SMALLEST = 4
 _COARSEST = 8
 # Widths of the first levels, and of all others. A fine level of many positions, more than these,
 # costs most of a step: there a narrow one, and the more steps for it, learn more.
-_NARROW, _WIDE, _OTHERS, _FEW = (16, 32), (32, 48), 64, 256
+_NARROW, _WIDE, _OTHERS, _FEW = (32, 32), (32, 48), 64, 256
 # Positions that the finest level has, at most, before they are folded into patches of up to 4, and
 # in any case. Patches cost detail: of two networks for as much time, the narrow one without wins.
 _FINEST, _MOST = 4096, 16_384

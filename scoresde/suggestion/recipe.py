@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from scoresde import distributed
+from scoresde.precision import has_bfloat16
 from scoresde.sde import LogNormal
 from scoresde.suggestion.network import NetConfig
 from scoresde.suggestion.noise import significant
@@ -18,14 +20,20 @@ _MIDDLE, _WIDTH = 0.45, 1.5
 # The largest learning rate, and its largest product with the widest level: Adam moves every weight
 # by about the rate, and what a neuron sums grows with their number.
 _RATE, _MOVE = 5e-3, 0.32
+# The learning rate of Muon, whose steps are as long in any direction.
+_OF_MUON = 1e-2
+_RULES = {
+    "muon": "orthogonal steps teach convolutions more in the same time",
+    "adam": "for an MLP",
+}
 # Samples of a batch, by how many positions a U-Net's finest level has at most. A sample of many
 # positions has a steadier gradient, and takes longer.
 _BATCHES = {64: 64, 256: 32, 1000: 16}
 _SMALLEST, _OF_MLP = 8, 256
 # Positions, or numbers of a vector, that one batch has at most, to bound its memory.
 _POSITIONS = 2**16
-# Passes through the data after which a network knows them by heart.
-_PASSES = 500
+# Passes through the data after which a network knows them by heart, sooner where it learns faster.
+_PASSES = {"muon": 250, "adam": 500}
 # The share of the samples that is held out, how many of them at most, and how many there must be.
 _HELD, _MOST_HELD, _FEW = 0.1, 1_000, 50
 # Updates: as many as one core of a CPU makes in these seconds, within bounds.
@@ -45,8 +53,15 @@ def law_of(sigma_data: float) -> tuple[LogNormal, str]:
     )
 
 
-def rate_of(widest: int) -> tuple[float, str]:
-    """Return the largest learning rate for a network whose widest layer is given, and why."""
+def rate_of(widest: int, rule: str) -> tuple[float, str]:
+    """Return the largest learning rate of a rule, and why.
+
+    Args:
+        widest: The width of the network's widest layer.
+        rule: "adam" or "muon".
+    """
+    if rule == "muon":
+        return _OF_MUON, "the largest, for any width; it falls to 0 along a cosine"
     rate = significant(min(_RATE, _MOVE / widest), 2)
     return rate, f"the largest, for a width of {widest}; it falls to 0 along a cosine"
 
@@ -74,17 +89,24 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
         )
     levels = len(net.channels) if net.type == "unet" else 1
     seconds = _OVERHEAD * levels + batch * _operations(event_shape, net) / _SPEED
-    known = int(_PASSES * n / batch)
+    rule = "muon" if net.type == "unet" else "adam"
+    known = int(_PASSES[rule] * n / batch)
     steps = max(_FEWEST // 2, min(_STEPS, known, max(_FEWEST, int(_SECONDS / seconds))))
     steps = int(significant(steps, 2))
     reason = f"{_spelt(steps * seconds)} on one core of a CPU, {_passes(steps * batch / n, n)}"
     if steps < _STEPS:
         reason += "; more would learn them by heart" if known < 1.1 * steps else "; more are better"
+    fast, half = net.type == "unet", "for an MLP, which needs all digits"
+    if fast:
+        fast = has_bfloat16(distributed.device())
+        half = "the device computes in bfloat16" if fast else "the device has no bfloat16"
     return {
-        "lr": rate_of(max(net.channels)),
+        "rule": (rule, _RULES[rule]),
+        "lr": rate_of(max(net.channels), rule),
         "batch_size": (batch, why),
         "steps": (steps, reason),
         "held_out": held_out_of(n),
+        "bf16": (fast, half),
     }
 
 

@@ -67,25 +67,25 @@ class Suggestion(NoiseLevels):
     def _repr_html_(self) -> str:
         return page(str(self), None)
 
-    def for_width(self, widest: int) -> Self:
-        """Return this with a learning rate that suits another network, if that is a lower one.
+    def adapted(self, widest: int = 1, rule: str | None = None) -> Self:
+        """Return this with a learning rate that suits another network or optimiser.
 
         Args:
-            widest: The width of that network's widest layer, which takes smaller steps the wider.
+            widest: The width of that network's widest layer. A wider one takes smaller steps of
+                Adam; the rate is never raised.
+            rule: That optimiser, "adam" or "muon"; None for the same.
 
         Examples:
             >>> found = suggest(torch.randn(200, 2, generator=torch.Generator().manual_seed(0)))
-            >>> found.for_width(8) == found
+            >>> found.adapted(8) == found
             True
-            >>> found.for_width(1024).config.optimiser.lr < found.config.optimiser.lr
+            >>> found.adapted(1024, "adam").config.optimiser.lr < found.config.optimiser.lr
             True
         """
-        rate, why = rate_of(widest)
-        if rate >= self.config.optimiser.lr:
-            return self
-        return replace(
-            self, config=self.config.changed(lr=rate), reasons={**self.reasons, "lr": why}
-        )
+        own = self.config.optimiser
+        rate, why = rate_of(max(widest, *self.net.channels), rule or own.rule)
+        config = self.config.changed(lr=rate, rule=rule or own.rule)
+        return replace(self, config=config, reasons={**self.reasons, "lr": why})
 
     def __str__(self) -> str:
         """Return a table with a line for every figure: its name, its value, its reason."""
@@ -95,10 +95,12 @@ class Suggestion(NoiseLevels):
             "channels": " ".join(map(str, self.net.channels)),
             "patch": self.net.patch,
             "law": f"lognormal mean={self.law.mean:g} std={self.law.std:g}",
+            "optimiser": config.optimiser.rule,
             "lr": config.optimiser.lr,
             "batch_size": config.batch_size,
             "updates": config.steps,
             "held_out": config.keeping.held_out,
+            "bf16": "yes" if config.compute.bf16 else "no",
         }
         rows = []
         for name, why in self.reasons.items():
@@ -144,7 +146,7 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
     config = NetConfig(**{name: value for name, (value, _) in chosen.items()})
     law, middle = law_of(levels.sigma_data)
     numbers = recipe(data.event_shape, config, len(data))
-    words = {"type": "net", "steps": "updates"}
+    words = {"type": "net", "steps": "updates", "rule": "optimiser"}
     reasons = {
         **levels.reasons,
         **{words.get(name, name): why for name, (_, why) in chosen.items()},

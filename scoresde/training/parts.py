@@ -42,7 +42,7 @@ def _check_below_one(name: str, values: tuple[float, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
-    r"""Say how Adam moves the weights.
+    r"""Say how the weights move.
 
     The learning rate of step $k$ of $K$ is
 
@@ -53,10 +53,15 @@ class Optimiser:
     into exactly the run that would have been longer from the start.
 
     Attributes:
-        lr: The largest learning rate of Adam, above 0 and finite.
+        rule: "adam", or "muon": Adam with orthogonal steps for the matrices inside the network,
+            whose entries move by .2 of the rate in the mean
+            (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+        lr: The largest learning rate, above 0 and finite.
         betas: Adam's two decay rates, each in [0, 1).
         warmup: Steps over which the learning rate rises, 0 for none.
         decay: How the learning rate falls: "cosine" (to zero) or "constant" (not at all).
+        weight_decay: A matrix inside the network loses this share of itself, at least 0, times the
+            learning rate, in every step (Loshchilov & Hutter 2019, arXiv:1711.05101).
         clip: The largest norm of the gradient, above 0 and finite; longer ones are scaled down to
             it.
 
@@ -68,20 +73,27 @@ class Optimiser:
         2e-05
     """
 
+    rule: str = "adam"
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 100
     decay: str = "cosine"
+    weight_decay: float = 0.0
     clip: float = 1.0
 
     def __post_init__(self) -> None:
         check_least(self, warmup=0)
-        check_numbers(self, "lr", "clip")
+        check_numbers(self, "lr", "clip", "weight_decay")
+        check_name("rule", self.rule, ("adam", "muon"))
         for name, hint in (("lr", ""), ("clip", "; 1e30 scales nothing down")):
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidValueError(
                     f"{name} must be positive and finite, got {getattr(self, name)!r}{hint}"
                 )
+        if not 0 <= self.weight_decay < math.inf:
+            raise InvalidValueError(
+                f"weight_decay must be at least 0 and finite, got {self.weight_decay!r}"
+            )
         _check_below_one("betas", self.betas)
         check_name("decay", self.decay, ("cosine", "constant"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ def unpack(
     checkpoint.load_state(loss, parts["loss"], source=source)
     ema.load_state_dict(_laid(parts["ema"], ema.state_dict()))
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    slots = _slots(parts["optimizer"], weights, source)
+    slots = _slots(parts["optimizer"], optimizer, source)
     for index, slot in slots.items():
         for name, value in slot.items():
             if value.ndim and value.shape == weights[index].shape:
@@ -71,13 +71,15 @@ def unpack(
 
 
 def _slots(
-    tensors: Mapping[str, Tensor], weights: Sequence[Tensor], source: str
+    tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, source: str
 ) -> dict[int, dict[str, Tensor]]:
     """Return what an optimiser remembers of every weight: averages of its shape, and numbers.
 
     Raises:
         CheckpointError: There is something else, or it is not of all weights or of none.
     """
+    groups = [group["params"] for group in optimizer.param_groups]
+    weights = [p for group in groups for p in group]
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, _, key = name.partition(".")
@@ -89,11 +91,16 @@ def _slots(
                 f"{value.dtype} of shape {tuple(value.shape)}"
             )
         slots.setdefault(int(number), {})[key] = value
-    if len({frozenset(slot) for slot in slots.values()}) > 1:
-        raise CheckpointError(
-            f"{source} is no checkpoint of such a run: its optimiser remembers other things of "
-            "one weight than of the next"
-        )
+    numbers = iter(range(len(weights)))
+    for group in groups:  # each has a rule of its own
+        known = {
+            frozenset(slots.get(number, ())) for _, number in zip(group, numbers, strict=False)
+        }
+        if len(known - {frozenset()}) > 1:
+            raise CheckpointError(
+                f"{source} is no checkpoint of such a run: its optimiser remembers other things "
+                "of one weight than of the next"
+            )
     return slots
 
 

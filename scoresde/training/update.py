@@ -31,6 +31,7 @@ from scoresde.score import modules
 from scoresde.sde import SDE, Condition, facts
 from scoresde.training.batches import Batch
 from scoresde.training.config import TrainConfig
+from scoresde.training.optimisers import optimizer_of
 from scoresde.training.shard import whole
 
 __all__ = ["Loss", "Update", "check_loss", "checked", "default_loss", "seeds_of_step"]
@@ -56,7 +57,7 @@ class Update:
         config: The numbers of the run.
 
     Attributes:
-        optimizer: Adam, over the parameters that ask for gradients.
+        optimizer: Adam or Muon, over the parameters that ask for gradients.
         beside: The modules of the loss, which are trained with the score.
         begun: The last update whose weights have begun to move.
 
@@ -79,13 +80,9 @@ class Update:
         self.beside.to(self._device)
         distributed.align(self.beside)
         others = [p for p in self.beside.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            # in groups of their own: shares of a tensor and whole tensors do not mix
-            [{"params": group} for group in (weights, others) if group],
-            lr=config.optimiser.lr,
-            betas=config.optimiser.betas,
-            fused=config.compute.fused or None,  # None: what torch thinks best for the device
-        )
+        # in groups of their own: shares of a tensor and whole tensors do not mix
+        self._parts = [group for group in (weights, others) if group]
+        self.optimizer = optimizer_of(score, self._parts, config)
         self.begun = -1
         self._rows = _divided(config)
         self._loss = loss
@@ -116,7 +113,7 @@ class Update:
             losses.append(loss.detach())
         self._check_reached()
         self._share_others()
-        norms = [self._clipped(group["params"]) for group in self.optimizer.param_groups]
+        norms = [self._clipped(part) for part in self._parts]
         norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         self.begun = step
         if self.config.keeping.on_nan == "raise" or norm.isfinite():

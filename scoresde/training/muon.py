@@ -1,0 +1,104 @@
+r"""Muon: orthogonal steps for the matrices inside a network, Adam's for all else.
+
+The momentum $M$ of a matrix $W$ of $r$ rows and $c$ columns is replaced by the nearest matrix whose
+singular values are all the same, so that rare directions move as far as common ones:
+
+$$
+M \leftarrow \mu M + (1 - \mu) G, \qquad
+W \leftarrow W - \eta \cdot 0.2 \sqrt{\max(r, c)}\;\mathrm{orth}\big(\mu M + (1 - \mu) G\big)
+$$
+
+(Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). The factor makes the root mean
+square of an entry's step $0.2\,\eta$, about that of Adam, so that both take one learning rate (Liu
+et al. 2025, arXiv:2502.16982). A convolution's kernel is the matrix of its outputs against inputs
+and places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.training.shard import laid_like, whole
+
+__all__ = ["Muon", "orthogonal"]
+
+# Of the quintic x -> a x + b x^3 + c x^5, whose fifth iterate takes [.01, 1] into about [.7, 1.2].
+_A, _B, _C, _ROUNDS = 3.4445, -4.7750, 2.0315, 5
+
+
+class Muon(torch.optim.Adam):
+    """Muon for the groups with `"matrices": True`, Adam for all others.
+
+    Args:
+        params: Groups of parameters.
+        momentum: The share of the old momentum that is kept, in [0, 1).
+        half: Whether steps are made orthogonal in bfloat16, which a GPU does faster.
+        others: Adam's arguments.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        momentum: float = 0.95,
+        half: bool = False,
+        **others: Any,
+    ) -> None:
+        super().__init__([{"matrices": False, **group} for group in params], **others)
+        self.momentum = momentum
+        self.half = half
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move all parameters that have a gradient."""
+        groups = self.param_groups
+        try:
+            self.param_groups = [group for group in groups if not group["matrices"]]
+            super().step()
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group["matrices"]:
+                weights = [p for p in group["params"] if p.grad is not None]
+                self._move(weights, group["lr"], group["weight_decay"])
+
+    def _move(self, weights: Sequence[Tensor], lr: float, decay: float) -> None:
+        # those of one shape are made orthogonal together
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        for p in weights:
+            assert p.grad is not None
+            state = self.state[p]
+            if not state:
+                # Adam asks every weight it reads from a file for its steps
+                state.update(step=torch.zeros(()), momentum=torch.zeros_like(p))
+            state["step"] += 1
+            state["momentum"].lerp_(p.grad, 1 - self.momentum)
+            step = whole({"": p.grad.lerp(state["momentum"], self.momentum)})[""].flatten(1)
+            alike.setdefault(step.shape, []).append((p, step))
+        for (rows, columns), found in alike.items():
+            steps = torch.stack([step for _, step in found])
+            steps = orthogonal(steps.bfloat16() if self.half else steps)
+            rate = 0.2 * math.sqrt(max(rows, columns)) * lr
+            for (p, _), step in zip(found, steps, strict=True):
+                p.mul_(1 - lr * decay)
+                p.sub_(laid_like(step.to(p).reshape(p.shape), p), alpha=rate)
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    r"""Return matrices `(B, r, c)` with the same singular vectors, and singular values of about 1.
+
+    The Newton-Schulz iteration $X \leftarrow a X + b XX^T X + c (XX^T)^2 X$ from $X / \|X\|_F$,
+    whose coefficients raise small singular values fast, and do not settle the last digits.
+    """
+    if x.shape[1] > x.shape[2]:
+        return orthogonal(x.mT).mT
+    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    for _ in range(_ROUNDS):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=_B, alpha=_C), x, beta=_A)
+    return x

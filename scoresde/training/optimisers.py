@@ -1,0 +1,67 @@
+"""What moves the weights of a score: which rule, and which of the weights it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.score import ScoreModel
+from scoresde.training.config import TrainConfig
+from scoresde.training.muon import Muon
+
+__all__ = ["matrices", "optimizer_of"]
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def optimizer_of(
+    score: nn.Module, parts: Sequence[list[nn.Parameter]], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """Return the optimiser of a run.
+
+    Args:
+        score: What is trained.
+        parts: All parameters that are, in groups that must not mix.
+        config: The numbers of the run.
+    """
+    options, groups = config.optimiser, list[dict[str, Any]]()
+    inside: set[Tensor] = set()
+    if options.rule == "muon" or options.weight_decay:
+        inside = set(matrices(score))
+    for part in parts:
+        chosen = [p for p in part if p in inside]
+        rest = [p for p in part if p not in inside]
+        if chosen:
+            groups.append({"params": chosen, "weight_decay": options.weight_decay})
+            if options.rule == "muon":
+                groups[-1]["matrices"] = True
+        if rest:
+            groups.append({"params": rest})
+    known: dict[str, Any] = dict(
+        lr=options.lr,
+        betas=options.betas,
+        decoupled_weight_decay=True,
+        fused=config.compute.fused or None,  # None: what torch thinks best for the device
+    )
+    if options.rule == "muon":
+        half = config.compute.bf16 or parts[0][0].device.type == "cuda"
+        return Muon(groups, half=half, **known)
+    return torch.optim.Adam(groups, **known)
+
+
+def matrices(score: nn.Module) -> list[Tensor]:
+    """Return the weights that are matrices inside a network: of linear maps and convolutions.
+
+    Those of its first and last layers, which touch the numbers of the data, are none of them, nor
+    is what a network names in `outer`, such as the embedding of the noise level.
+    """
+    net = score.net if isinstance(score, ScoreModel) else score
+    layers = [layer for layer in net.modules() if isinstance(layer, _LAYERS)]
+    outer: set[nn.Module] = {layers[0], layers[-1]} if layers else set()
+    if (names := getattr(net, "outer", None)) is not None:
+        parts = [getattr(net, name) for name in names]
+        outer = {layer for part in parts if part is not None for layer in part.modules()}
+    return [layer.weight for layer in layers if layer not in outer and layer.weight.requires_grad]
