@@ -10,7 +10,7 @@ from typing import Any
 from scoresde import checkpoint
 from scoresde.cli.terminal import tell
 from scoresde.errors import CheckpointError
-from scoresde.pretrained.store import entry_of, locate, read, spelt_count
+from scoresde.pretrained.store import count_text, entry_of, locate, read
 from scoresde.score import ScoreModel
 from scoresde.training import log
 
@@ -54,7 +54,7 @@ class Standing:
         return whole and self.done < self.steps
 
     def __str__(self) -> str:
-        return f"{spelt_count(self.done)} of {spelt_count(self.steps)} steps"
+        return f"{count_text(self.done)} of {count_text(self.steps)} steps"
 
 
 def model_of(source: str) -> ScoreModel:
