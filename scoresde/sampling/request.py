@@ -19,19 +19,22 @@ from scoresde.checks import (
     named_device,
     quoted,
 )
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
-from scoresde.sde import SDE, Facts, Moments
+from scoresde.score import lost_facts
+from scoresde.sde import SDE, Facts, Moments, facts
 from scoresde.units import Transform
 
 __all__ = [
     "Budget",
+    "check_end",
     "check_prior",
     "check_start",
     "count",
     "dtype_of",
     "event_shape",
+    "facts_of",
     "named_device",
     "sampler_of",
     "transform_of",
@@ -222,6 +225,30 @@ def transform_of(known: Facts) -> Transform:
             "leave units out, and convert the samples yourself"
         )
     return known.transform
+
+
+def facts_of(score: object) -> Facts:
+    """Return what a score knows, with a warning where it hides what a network inside knows."""
+    hidden = lost_facts(score)
+    if hidden is not None:
+        warnings.warn(
+            f"the score uses a {type(hidden).__name__} but does not hand on what it knows (its "
+            "SDE, event shape, moments, steps and pilot); derive the score from "
+            "scoresde.Wrapped, or keep the model as its attribute `score`",
+            UserWarning,
+            stacklevel=4,
+        )
+    return facts(score)
+
+
+def check_end(x: Tensor) -> None:
+    """Raise where the last step left what is not finite."""
+    if not x.isfinite().all():
+        bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
+        raise NonFiniteError(
+            f"the last step left NaN or infinity in samples {bad[:8]}; "
+            "try more steps, or look at the size of the score"
+        )
 
 
 def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,14 +17,14 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer, door, is_out_of_memory, narrowed, summary
-from scoresde.errors import MemoryLimitError, NonFiniteError
+from scoresde.errors import MemoryLimitError
 from scoresde.noise import Noise, seeds_of
 from scoresde.precision import full_precision
 from scoresde.progress import showing
 from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
-from scoresde.score import device_of, evaluating, lost_facts
-from scoresde.sde import SDE, Condition, Facts, Moments, Score, facts, process_of
+from scoresde.score import device_of, evaluating
+from scoresde.sde import SDE, Condition, Facts, Moments, ReverseSDE, Score, process_of
 from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
@@ -65,7 +64,8 @@ class Samples:
         x: The samples `(n, *shape)`.
         nfe: Evaluations of the score that each sample received, at most.
         passes: Network passes that these cost.
-        info: What else the sampler or the score reports, by name.
+        info: What else the sampler or the score reports, by name, a number `(n,)` for each sample:
+            `residual` of a posterior, `ess` and `log_evidence` of particles.
     """
 
     x: Tensor
@@ -145,7 +145,7 @@ class Run:
         dtype: torch.dtype | None = None,
     ) -> Run:
         """Return the request for samples, checked; arguments and errors are those of `sample`."""
-        known = _facts(score)
+        known = request.facts_of(score)
         sde = process_of(score, sde)
         request.check_start(x)
         method = request.sampler_of(sampler, sde)
@@ -207,19 +207,22 @@ class Run:
                 "smaller batch_size"
             )
         chunks = [self._rows(i, size) for i in range(0, self.n, size)] or [self]
-        parts, nfe, passes = [], 0, 0
+        parts, reports, nfe, passes = [], [], 0, 0
         with _apart(), evaluating(self.score), self._bar(len(chunks)) as bar:
             for chunk in chunks:
-                for state in chunk._states():  # noqa: B007
+                rsde = chunk._reversed()
+                for state in chunk._states(rsde):  # noqa: B007
                     bar.update()
                 parts.append(chunk._samples(state))
+                reports.append(rsde.info)
                 nfe, passes = max(nfe, state.nfe), max(passes, state.passes)
         x = torch.cat(parts)[: self.n]
         request.warn_of_growth(x, self.moments)
         if self.transform is not None:
             x = self.transform.restore(x)
             x = narrowed("samples", x, self.dtype) if x.is_floating_point() else x
-        return Samples(x, nfe, passes)
+        info = {k: torch.cat([told[k] for told in reports])[: self.n] for k in reports[0]}
+        return Samples(x, nfe, passes, info)
 
     def states(self) -> Iterator[State]:
         """Yield the states of the run, one at a time; stop early by `break`.
@@ -241,7 +244,7 @@ class Run:
                 yield state
 
     def _copies(self) -> Generator[State, None, None]:
-        for state in self._states():
+        for state in self._states(self._reversed()):
             x, denoised = state.x.clone(), state.denoised
             if self.transform is not None:
                 x = self.transform.inverse(x)
@@ -266,11 +269,17 @@ class Run:
             condition=None if self.condition is None else self.condition.rows(rows),
         )
 
-    def _states(self) -> Iterator[State]:
+    def _reversed(self) -> ReverseSDE:
+        """Return what the sampler receives."""
+        return self.sde.reverse(
+            self.score, moments=self.moments, condition=self.condition,
+            withheld=self.sampler.conditions,
+        )  # fmt: skip
+
+    def _states(self, rsde: ReverseSDE) -> Iterator[State]:
         """Yield the states; the caller turns gradients off."""
         # states below single precision would lose the noise schedule
         work = torch.promote_types(self.dtype, torch.float32)
-        rsde = self.sde.reverse(self.score, moments=self.moments, condition=self.condition)
         try:
             if self.start is None:
                 like = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
@@ -282,10 +291,10 @@ class Run:
                 x = state.x
                 yield state
             # until here the score would have met what is not finite
-            _check_end(x)
+            request.check_end(x)
             if self.denoise:
                 x0 = self.sampler.finish(rsde, x, self.times[-1], self.noise)
-                _check_end(x0)
+                request.check_end(x0)
                 yield State.of(rsde, self.times[-1], x, x0)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -315,29 +324,6 @@ def _apart() -> Iterator[None]:
         yield
 
 
-def _facts(score: object) -> Facts:
-    """Return what a score knows, with a warning where it hides what a network inside knows."""
-    hidden = lost_facts(score)
-    if hidden is not None:
-        warnings.warn(
-            f"the score uses a {type(hidden).__name__} but does not hand on what it knows (its "
-            "SDE, event shape, moments, steps and pilot); derive the score from "
-            "scoresde.Wrapped, or keep the model as its attribute `score`",
-            UserWarning,
-            stacklevel=4,
-        )
-    return facts(score)
-
-
 def _declared(known: Facts, method: Sampler) -> Mapping[str, Any] | None:
     """Return the conditions that the score takes, None where nobody knows."""
     return None if method.conditions else known.conditions
-
-
-def _check_end(x: Tensor) -> None:
-    if not x.isfinite().all():
-        bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
-        raise NonFiniteError(
-            f"the last step left NaN or infinity in samples {bad[:8]}; "
-            "try more steps, or look at the size of the score"
-        )

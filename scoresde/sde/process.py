@@ -285,6 +285,7 @@ class SDE(Kernel, metaclass=_Checked):
         moments: Moments | None = None,
         condition: Condition | None = None,
         check_finite: bool = True,
+        withheld: Sequence[str] = (),
     ) -> ReverseSDE:
         """Return the reverse-time SDE under `score`, which samplers receive.
 
@@ -293,12 +294,14 @@ class SDE(Kernel, metaclass=_Checked):
             moments: The data's moments, where known.
             condition: The condition of the samples, handed to the score.
             check_finite: Whether a NaN or an infinity from the score is an error.
+            withheld: The names of conditions that are the sampler's own.
         """
         from scoresde.sde.reverse import ReverseSDE
 
         return ReverseSDE(
-            self, score, moments=moments, condition=condition, check_finite=check_finite
-        )
+            self, score, moments=moments, condition=condition, check_finite=check_finite,
+            withheld=withheld,
+        )  # fmt: skip
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:
