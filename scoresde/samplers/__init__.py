@@ -10,6 +10,7 @@ from scoresde.samplers.flow.heun import DPM2, Heun
 from scoresde.samplers.flow.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
 from scoresde.samplers.flow.restart import Restart, Stretch
 from scoresde.samplers.langevin.annealed import AnnealedLangevin, ConsistentAnnealed
+from scoresde.samplers.langevin.impute import Impute
 from scoresde.samplers.langevin.langevin import (
     Corrector,
     FixedLangevin,
@@ -52,6 +53,7 @@ __all__ = [
     "Fast",
     "FixedLangevin",
     "Heun",
+    "Impute",
     "Langevin",
     "NoiseLike",
     "ProbabilityFlow",

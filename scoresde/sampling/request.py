@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError,
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
 from scoresde.score import lost_facts
-from scoresde.sde import SDE, Facts, Moments, facts
+from scoresde.sde import SDE, Condition, Facts, Moments, facts
 from scoresde.units import Transform
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "check_end",
     "check_prior",
     "check_start",
+    "conditions_of",
     "count",
     "dtype_of",
     "event_shape",
@@ -107,6 +109,36 @@ class Budget:
                 "neither nfe= nor steps= for every level"
             )
         return steps
+
+
+def conditions_of(
+    values: Mapping[str, Any] | None,
+    n: int,
+    known: Facts,
+    sampler: Sampler,
+    event: tuple[int, ...],
+    device: torch.device,
+) -> Condition | None:
+    """Return the conditions of n samples, those of the score and those of the sampler itself.
+
+    Raises:
+        InvalidValueError: One of the sampler's own is missing.
+        ScoreSDEError: Whatever `Condition.of` raises.
+    """
+    own = sampler.declared(event)
+    if not own:
+        return Condition.of(values, n, known.conditions, device)
+    given = dict(values or {})
+    missing = [name for name in own if name not in given]
+    if missing:
+        raise InvalidValueError(
+            f"{type(sampler).__name__} takes the conditions {' and '.join(own)}, and "
+            f"{' and '.join(missing)} is missing; give condition={{{missing[0]!r}: ...}}"
+        )
+    rest = {name: value for name, value in given.items() if name not in own}
+    taken = Condition.of({name: given[name] for name in own}, n, own, device)
+    others = Condition.of(rest, n, known.conditions, device)
+    return Condition({**(others or {}), **sampler.checked(Condition(taken or {}))})
 
 
 def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:

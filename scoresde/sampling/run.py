@@ -24,7 +24,7 @@ from scoresde.progress import showing
 from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.score import device_of, evaluating
-from scoresde.sde import SDE, Condition, Facts, Moments, ReverseSDE, Score, process_of
+from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, process_of
 from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
@@ -173,7 +173,7 @@ class Run:
             noise=Noise(seeds, indices, horizon=sde.T),
             start=None if x is None else x.detach().clone(),
             denoise=denoise,
-            condition=Condition.of(condition, n, _declared(known, method), where),
+            condition=request.conditions_of(condition, n, known, method, event, where),
             moments=moments,
             transform=request.transform_of(known) if units else None,
             progress=progress,
@@ -322,8 +322,3 @@ def _apart() -> Iterator[None]:
     """Run the block without gradients, and in full precision but for the score."""
     with torch.no_grad(), full_precision():
         yield
-
-
-def _declared(known: Facts, method: Sampler) -> Mapping[str, Any] | None:
-    """Return the conditions that the score takes, None where nobody knows."""
-    return None if method.conditions else known.conditions
