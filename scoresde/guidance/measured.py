@@ -34,7 +34,7 @@ from scoresde.sde import SDE, Condition, Facts, Field, Score, facts, passes_of, 
 __all__ = ["Posterior", "posterior"]
 
 # Products with A A^T of an exact draw.
-_PRODUCTS = 200
+_PRODUCTS = 60
 
 
 class Posterior(Wrapped):
@@ -151,11 +151,12 @@ class Posterior(Wrapped):
 
     def refreshed(
         self, x0: Tensor, rho: float, noise: Noise, condition: Mapping[str, Tensor] | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         r"""Return a draw from $p(y | x)\,N(x;\, x_0, \rho^2 I)$, exactly, where it is `Linear`.
 
         A draw of the Gaussian is moved to y with fresh noise, by the update of Kalman's ensembles
-        (Papandreou & Yuille 2010, *Gaussian sampling by local perturbations*).
+        (Papandreou & Yuille 2010, *Gaussian sampling by local perturbations*). What is left of its
+        equation, relative, comes beside it, `(B,)`.
 
         Args:
             x0: The centre `(B, *)`.
@@ -176,8 +177,7 @@ class Posterior(Wrapped):
         std = self.likelihood.variance(y).sqrt()
         r = self.likelihood.gap(y + std * noise.normal(y, 0.0, 1), x)
         found = self.likelihood.solved(r, lambda v: rho**2 * v, x, ~y.isnan(), _PRODUCTS)
-        report("residual", found.residual)
-        return x + found.w
+        return x + found.w, found.residual
 
     def _parted(
         self, condition: Mapping[str, Tensor] | None, x: Tensor

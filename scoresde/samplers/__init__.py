@@ -30,6 +30,8 @@ from scoresde.samplers.multistep.methods import (
     TauMultistep,
     UniPC,
 )
+from scoresde.samplers.posteriors.gibbs import SplitGibbs
+from scoresde.samplers.posteriors.particles import Particles
 from scoresde.samplers.sampler import Adaptive, NoiseLike, Sampler, State
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "Impute",
     "Langevin",
     "NoiseLike",
+    "Particles",
     "ProbabilityFlow",
     "Restart",
     "ReverseDiffusion",
@@ -63,6 +66,7 @@ __all__ = [
     "Sampler",
     "ScaledLangevin",
     "Scipy",
+    "SplitGibbs",
     "State",
     "Stretch",
     "TauMultistep",

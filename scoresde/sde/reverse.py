@@ -228,12 +228,13 @@ class ReverseSDE:
             whole, k = self._whole
             whole._count(k * nfe, k * passes)
 
-    def _report(self, name: str, values: Tensor) -> None:
+    def report(self, name: str, values: Tensor) -> None:
+        """Keep the largest of what is reported of each sample, `(B,)`, by name in `info`."""
         known = self.info.get(name)
         self.info[name] = values if known is None else torch.maximum(known, values)
         if self._whole is not None:
             whole, k = self._whole
-            whole._report(name, values.reshape(-1, k).amax(1))
+            whole.report(name, values.reshape(-1, k).amax(1))
 
     def _evaluate(
         self,
@@ -311,7 +312,7 @@ def report(name: str, values: Tensor) -> None:
     """
     rsde = _asking.get()
     if rsde is not None:
-        rsde._report(name, values)
+        rsde.report(name, values)
 
 
 def _belongs(score: object, name: str) -> bool:

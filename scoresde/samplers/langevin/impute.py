@@ -170,7 +170,7 @@ class Impute(Sampler):
         return self._set(rsde, x, (alpha, sigma * noise.normal(x, t)))
 
     def _set(self, rsde: ReverseSDE, x: Tensor, noisy: tuple[Tensor, Tensor] | None) -> Tensor:
-        given = rsde.condition or {}
+        given: Mapping[str, Tensor] = rsde.condition or {}
         if "known" not in given or "mask" not in given:
             raise InvalidValueError(
                 "Impute takes the conditions known and mask, and stands outside of other samplers"
