@@ -193,7 +193,7 @@ class Tolerance:
 
     def measure(self, error: Tensor, size: Tensor) -> Tensor:
         """Return errors `(b, *)` of states of this size, in tolerances: `(b,)` on the CPU."""
-        return self.norm(error / (self.atol + self.rtol * size)).cpu()
+        return self.norm(error / (self.atol + self.rtol * size)).detach().cpu()
 
 
 def solve(

@@ -140,6 +140,11 @@ class Sampler(abc.ABC):
         return False
 
     @property
+    def differentiable(self) -> bool:
+        """Return whether samples can be differentiated, in their start and in the score."""
+        return all(v.differentiable for v in vars(self).values() if isinstance(v, Sampler))
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """Return the names of the conditions that the sampler takes for itself."""
         return ()

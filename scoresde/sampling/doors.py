@@ -72,6 +72,10 @@ def sample(
         condition: What the score takes beside `(x, t)`, by name: a tensor with one row for each
             sample, or one row or number for all, such as `{"label": 7}`.
         moments: Mean and variance of the data, for the prior; a `ScoreModel` knows its own.
+        grad: Whether samples can be differentiated: in `x`, in conditions, and in the weights of
+            the score. Networks are evaluated again on the way back, so that a run holds a few
+            states of each step and nothing of what is inside of the networks; bytes are floats
+            under `units`.
         units: Whether samples come in the user's own units, as before the data's transform.
         progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
             now and then elsewhere.

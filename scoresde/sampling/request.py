@@ -234,7 +234,7 @@ def warn_of_growth(x: Tensor, moments: Moments | None) -> None:
     """
     if moments is None or x.numel() == 0:
         return
-    size, data = float(x.double().square().mean().sqrt()), moments.root_mean_square()
+    size, data = float(x.detach().double().square().mean().sqrt()), moments.root_mean_square()
     if size > _GROWN * data > 0:
         warnings.warn(
             f"the samples are {size / data:.3g} times as large as the data by their moments "

@@ -19,10 +19,11 @@ from torch import Tensor
 from scoresde.checks import check_integer, door, is_out_of_memory, narrowed, summary
 from scoresde.errors import MemoryLimitError
 from scoresde.noise import Noise, seeds_of
-from scoresde.precision import full_precision
+from scoresde.precision import as_asked, full_precision
 from scoresde.progress import showing
 from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
+from scoresde.sampling.gradients import check_differentiable, checkpointed
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, process_of
 from scoresde.units import Transform
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
     denoise: bool
     condition: Mapping[str, Any] | None
     moments: Moments | None
+    grad: bool
     units: bool
     progress: bool | None
     device: torch.device | str | None
@@ -92,6 +94,7 @@ class Run:
         condition: What the score takes beside state and time.
         moments: The data's moments, where known.
         transform: The map to the user's units, where samples are wanted in them.
+        grad: Whether samples can be differentiated.
         progress: Whether a bar is shown.
         device: Where the states are.
         dtype: Of the samples.
@@ -115,6 +118,7 @@ class Run:
     condition: Condition | None
     moments: Moments | None
     transform: Transform | None
+    grad: bool
     progress: bool | None
     device: torch.device
     dtype: torch.dtype
@@ -139,6 +143,7 @@ class Run:
         denoise: bool = True,
         condition: Mapping[str, Any] | None = None,
         moments: Moments | None = None,
+        grad: bool = False,
         units: bool = False,
         progress: bool | None = None,
         device: torch.device | str | None = None,
@@ -149,6 +154,8 @@ class Run:
         sde = process_of(score, sde)
         request.check_start(x)
         method = request.sampler_of(sampler, sde)
+        if grad:
+            check_differentiable(method)
         moments = known.moments if moments is None else moments
         event = request.event_shape(known.event_shape, shape, x)
         n = request.count(n, x)
@@ -171,11 +178,12 @@ class Run:
             shape=event,
             times=grid,
             noise=Noise(seeds, indices, horizon=sde.T),
-            start=None if x is None else x.detach().clone(),
+            start=None if x is None else (x if grad else x.detach()).clone(),
             denoise=denoise,
             condition=request.conditions_of(condition, n, known, method, event, where),
             moments=moments,
             transform=request.transform_of(known) if units else None,
+            grad=grad,
             progress=progress,
             device=where,
             dtype=request.dtype_of(dtype, x),
@@ -208,7 +216,7 @@ class Run:
             )
         chunks = [self._rows(i, size) for i in range(0, self.n, size)] or [self]
         parts, reports, nfe, passes = [], [], 0, 0
-        with _apart(), evaluating(self.score), self._bar(len(chunks)) as bar:
+        with self._apart(), evaluating(self.score), self._bar(len(chunks)) as bar:
             for chunk in chunks:
                 rsde = chunk._reversed()
                 for state in chunk._states(rsde):  # noqa: B007
@@ -219,7 +227,7 @@ class Run:
         x = torch.cat(parts)[: self.n]
         request.warn_of_growth(x, self.moments)
         if self.transform is not None:
-            x = self.transform.restore(x)
+            x = self.transform.inverse(x) if self.grad else self.transform.restore(x)
             x = narrowed("samples", x, self.dtype) if x.is_floating_point() else x
         info = {k: torch.cat([told[k] for told in reports])[: self.n] for k in reports[0]}
         return Samples(x, nfe, passes, info)
@@ -236,7 +244,7 @@ class Run:
             contextlib.closing(self._copies()) as steps,
         ):
             while True:
-                with _apart():  # step by step, since the user's code runs in between
+                with self._apart():  # step by step, since the user's code runs in between
                     state = next(steps, None)
                 if state is None:
                     return
@@ -250,6 +258,12 @@ class Run:
                 x = self.transform.inverse(x)
                 denoised = None if denoised is None else self.transform.inverse(denoised)
             yield replace(state, x=x, denoised=denoised)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Run the block in full precision but for the score, with gradients or without."""
+        with torch.set_grad_enabled(self.grad), full_precision():
+            yield
 
     @contextmanager
     def _bar(self, chunks: int) -> Iterator[Any]:
@@ -271,9 +285,10 @@ class Run:
 
     def _reversed(self) -> ReverseSDE:
         """Return what the sampler receives."""
-        return self.sde.reverse(
-            self.score, moments=self.moments, condition=self.condition,
+        return ReverseSDE(
+            self.sde, self.score, moments=self.moments, condition=self.condition,
             withheld=self.sampler.conditions,
+            evaluate=checkpointed(self.score) if self.grad else as_asked,
         )  # fmt: skip
 
     def _states(self, rsde: ReverseSDE) -> Iterator[State]:
@@ -285,7 +300,7 @@ class Run:
                 like = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
                 x = self._prior().sample(self.noise.normal(like, math.inf))
             else:
-                x = self.start.detach().to(self.device, work)
+                x = self.start.to(self.device, work)
             yield State.of(rsde, self.times[0], x)
             for state in self.sampler.trajectory(rsde, x, self.times, self.noise):
                 x = state.x
@@ -315,10 +330,3 @@ class Run:
         """Return the samples of the last state; those for the user's units are cast after that."""
         x = end.x if end.denoised is None else end.denoised
         return x if self.transform is not None else narrowed("samples", x, self.dtype)
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Run the block without gradients, and in full precision but for the score."""
-    with torch.no_grad(), full_precision():
-        yield

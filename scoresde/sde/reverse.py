@@ -86,6 +86,7 @@ class ReverseSDE:
         condition: The condition of the samples, handed to the score.
         check_finite: Whether a NaN or an infinity from the score is an error.
         withheld: The names of conditions that are the sampler's own, which the score is not given.
+        evaluate: How a function is called with a state and a time.
 
     Attributes:
         nfe: The evaluations that one sample received.
@@ -111,12 +112,14 @@ class ReverseSDE:
         condition: Condition | None = None,
         check_finite: bool = True,
         withheld: Sequence[str] = (),
+        evaluate: Callable[..., Any] = as_asked,
     ) -> None:
         self.sde = sde
         self.moments = moments
         self.condition = condition
         self.check_finite = check_finite
         self.withheld = tuple(withheld)
+        self.evaluate = evaluate
         self.nfe = 0
         self.passes = 0
         self.info: dict[str, Tensor] = {}
@@ -216,7 +219,7 @@ class ReverseSDE:
             given = given.rows(torch.arange(n).repeat_interleave(k))
         found = ReverseSDE(
             self.sde, score, moments=self.moments, condition=given,
-            check_finite=self.check_finite, withheld=self.withheld,
+            check_finite=self.check_finite, withheld=self.withheld, evaluate=self.evaluate,
         )  # fmt: skip
         found._whole = self, k
         return found
@@ -256,7 +259,9 @@ class ReverseSDE:
         before = _asking.set(self)
         try:
             # a copy of the time, which a network may scale in place
-            out: Any = as_asked(function, x, time.to(x.device, dtype).expand(x.shape[0]).clone())
+            out: Any = self.evaluate(
+                function, x, time.to(x.device, dtype).expand(x.shape[0]).clone()
+            )
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(

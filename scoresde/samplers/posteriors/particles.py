@@ -97,6 +97,11 @@ class Particles(Sampler):
         """None: the bias is that of too few particles."""
         return None
 
+    @property
+    def differentiable(self) -> bool:
+        """Return False: which particles are drawn jumps."""
+        return False
+
     def cost(self, steps: int) -> int:
         """Return the evaluations of N steps, which visit N + 1 times."""
         return (steps + 1) * self.nfe_per_step
@@ -189,10 +194,10 @@ class Particles(Sampler):
             "log_evidence": evidence + constant,
             "log_evidence_error": 1.96 * std,
         }
-        way = []
-        for state, chosen in zip(states[::-1], [*parents[::-1], None], strict=True):
+        way, stay = list[Tensor](), torch.arange(k, device=x.device).expand(n, k)
+        for state, before in zip(states[::-1], [*parents[::-1], stay], strict=True):
             way.append(state.reshape(n, k, *x.shape[1:])[rows[:, 0], last[:, 0]])
-            last = last if chosen is None else chosen.gather(1, last)
+            last = before.gather(1, last)
         return way[::-1], info
 
     def _start(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:

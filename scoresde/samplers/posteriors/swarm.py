@@ -213,9 +213,11 @@ class Weights:
 
     def _at(self, places: Tensor) -> Tensor:
         sums = self.logs.softmax(1).cumsum(1)
-        return torch.searchsorted(sums / sums[:, -1:], places.contiguous()).clamp(max=self.k - 1)
+        found: Tensor = torch.searchsorted(sums / sums[:, -1:], places.contiguous())
+        return found.clamp(max=self.k - 1)
 
 
 def _uniform(noise: NoiseLike, like: Tensor, t: Tensor) -> Tensor:
     """Return uniform numbers like `like`: the distribution function of normal ones."""
-    return torch.special.ndtr(noise.normal(like.contiguous(), t))
+    found: Tensor = torch.special.ndtr(noise.normal(like.contiguous(), t))
+    return found
