@@ -536,3 +536,38 @@ def test_the_facts_of_the_prior_are_kept_but_for_its_density():
     rsde = VP.reverse(made, condition=Condition({"measurement": y}))
     assert rsde.method("log_prob") is None
     assert Moments(0.0, var=1.0).var == 1.0
+
+
+# Stiffness
+
+
+@pytest.mark.parametrize("name", scoresde.SAMPLERS)
+def test_a_sharp_measurement_carries_no_sampler_away(name):
+    """At ten steps and a noise of a fiftieth, where the likelihood's own slope is 2,500."""
+    prior, a, y = correlated(std=0.02)
+    moments = prior.moments()
+    size = float((moments.mean**2 + moments.cov.diagonal()).mean().sqrt())
+    options = {} if scoresde.SAMPLERS[name].adaptive else {"steps": 10}
+    for method in ("mmps", "pigdm", "dps"):
+        made = posterior(prior.at(VP), Linear(a, 0.02), method)
+        given = {"measurement": y}
+        x = scoresde.sample(
+            made, sampler=name, n=4, seed=0, dtype=torch.float64, condition=given, **options
+        )
+        assert float((x**2).mean().sqrt()) < 3 * size
+        if method == "mmps":
+            assert float((x @ a.T - y).abs().mean()) < 0.5
+
+
+def test_a_stiff_guided_score_that_is_carried_away_is_told():
+    """The likelihood of the denoised state as a classifier, which nothing bounds."""
+    target, sde = Gaussian([0.0, 0.0], var=1.0), scoresde.EDMSDE()
+    score = target.at(sde)
+
+    def sharp(x, t):
+        x0 = x + (t**2)[:, None] * score(x, t)
+        return -((x0 - 1) ** 2).sum(1) / (2 * 0.05**2)
+
+    made = scoresde.guidance.classifier(score, sharp, 1.5)
+    with pytest.warns(UserWarning, match="times as large as the data.*dopri5"):
+        scoresde.sample(made, sampler="fast", steps=8, n=50, seed=0)

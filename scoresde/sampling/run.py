@@ -25,7 +25,7 @@ from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.sampling.gradients import check_differentiable, checkpointed
 from scoresde.score import device_of, evaluating
-from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, process_of
+from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, facts, process_of
 from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
@@ -225,7 +225,7 @@ class Run:
                 reports.append(rsde.info)
                 nfe, passes = max(nfe, state.nfe), max(passes, state.passes)
         x = torch.cat(parts)[: self.n]
-        request.warn_of_growth(x, self.moments)
+        request.warn_of_growth(x, self.moments, facts(self.score))
         if self.transform is not None:
             x = self.transform.inverse(x) if self.grad else self.transform.restore(x)
             x = narrowed("samples", x, self.dtype) if x.is_floating_point() else x
