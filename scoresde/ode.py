@@ -193,7 +193,7 @@ class Tolerance:
 
     def measure(self, error: Tensor, size: Tensor) -> Tensor:
         """Return the norms `(b,)`, on the CPU, of errors `(b, *)` in units of the tolerance."""
-        return self.norm(error / (self.atol + self.rtol * size)).cpu()
+        return self.norm(error / (self.atol + self.rtol * size)).detach().cpu()
 
 
 def solve(

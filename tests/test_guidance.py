@@ -24,13 +24,21 @@ from scoresde.errors import (
     ShapeError,
     UnknownNameError,
 )
-from scoresde.guidance import GUIDANCE, autoguidance, classifier, classifier_free, compose
+from scoresde.guidance import (
+    GUIDANCE,
+    autoguidance,
+    classifier,
+    classifier_free,
+    compose,
+    posterior,
+)
 from scoresde.likelihood import elbo
 from scoresde.nn import MLP
 from scoresde.objectives import LOSSES
 
 VP = scoresde.VPSDE()
 Y = torch.tensor([[0.7]], dtype=torch.float64)
+FIRST = scoresde.guidance.Linear(torch.tensor([[1.0, 0.0]]), std=0.5)
 
 
 def linear(sde=VP, seed=0, **sizes):
@@ -45,6 +53,8 @@ def guided(name, score, scale=2.0):
         return classifier(score, Declared(score), scale)
     if name == "compose":
         return compose(score, {"y": torch.cat([Y, -Y])}, score.moments(2))
+    if name == "posterior":
+        return posterior(score, FIRST, iterations=1)
     return GUIDANCE[name](score, scale)
 
 
@@ -65,7 +75,8 @@ class Declared:
 def conditions(name, n):
     """What a score of `guided` is sampled under."""
     y = Y.expand(n, 1)
-    return {"compose": None, "classifier": {"y": y, "z": -y}}.get(name, {"y": y})
+    others = {"classifier": {"y": y, "z": -y}, "posterior": {"y": y, "measurement": -y}}
+    return None if name == "compose" else others.get(name, {"y": y})
 
 
 def state(sde, seed=0, n=3, d=2):
@@ -242,6 +253,7 @@ def test_every_guidance_stands_in_every_sampler(name, sampler):
     weaker = made.others[0] if name == "autoguidance" else score
     calls = score.given + score.free + (weaker.given if weaker is not score else 0)
     calls += found.nfe if name == "classifier" else 0
+    calls *= 3 if name == "posterior" else 1  # a pass back counts as two
     assert found.passes == calls
     if not SAMPLERS[sampler].coupled:
         alone = scoresde.sample(made, n=1, first=2, **options)
@@ -261,11 +273,14 @@ def test_every_loss_of_a_guided_network_has_a_finite_gradient(name, loss):
             model, lambda x, t, c: -model(x, t, c).square().sum(1), 0.1
         ),
         "compose": lambda: compose(model, {"label": [0, 1]}, [scoresde.Moments(0.0, var=1.0)] * 3),
+        "posterior": lambda: posterior(model, FIRST, iterations=1),
         "jacobian": lambda: compose(Smooth(model), {"label": [0, 1]}, "jacobian"),
     }.get(name, lambda: GUIDANCE[name](model, 2.0))()
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
     label = {"label": torch.tensor([0, 1, 2, 0])}
     condition = None if name in ("compose", "jacobian") else label
+    if name == "posterior":
+        condition = label | {"measurement": torch.ones(4, 1)}
     value = LOSSES[loss](made, VP, x, t=0.5, noise=Noise.of(0, 4), condition=condition)
     assert value.shape == (4,)
     value.sum().backward()

@@ -137,6 +137,13 @@ TABLE = {
         guided(guidance.classifier),
         dict(score=conditional, log_prob=lambda x, t, condition: energy(x, t), scale=2.0),
     ),
+    "guidance.posterior": (
+        lambda y, likelihood: scoresde.sample(
+            guidance.posterior(TARGET.at(SDE), likelihood, shape=(2,)), sampler="ddim", steps=2,
+            seed=0, condition={"measurement": y},
+        ),
+        dict(y=torch.zeros(2), likelihood=lambda y, x0: -(y - x0).square().sum(1)),
+    ),
     "pilot": (scoresde.pilot, dict(score=score, sde=SDE, shape=(2,), n=2, steps=6)),
     "log_prob": (
         scoresde.log_prob, dict(score=score, sde=SDE, x=X, t=0.1, rtol=1e-2, atol=1e-2)

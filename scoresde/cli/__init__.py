@@ -37,6 +37,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "train": "train.Train",
         "sample": "sample.Sample",
         "edit": "edit.Edit",
+        "inpaint": "inpaint.Inpaint",
+        "solve": "solve.Solve",
         "info": "info.Info",
         "likelihood": "likelihood.Likelihood",
         "bench samplers": "bench.Bench",

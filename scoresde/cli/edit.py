@@ -41,9 +41,9 @@ from scoresde.sde import SDE
 from scoresde.sde.coordinates import ratio
 from scoresde.units import Identity
 
-__all__ = ["Edit"]
+__all__ = ["IMAGES", "Edit", "image"]
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class Edit:
     def _data(self, model: ScoreModel) -> Tensor:
         """Return the data `(n, *)`, in the numbers of the model."""
         path = Path(self.data or "")
-        if path.suffix.lower() in _IMAGES:
-            return _image(path, model)
+        if path.suffix.lower() in IMAGES:
+            return image(path, model)
         data = asked(Question(self.checkpoint, self.data), model).data
         rows = slice(0, len(data) if self.n is None else self.n)
         return data.batch(rows).float()
@@ -144,7 +144,7 @@ def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
     return torch.cat([first[None], times[times < first - 1e-9 * sde.T]])
 
 
-def _image(path: Path, model: ScoreModel) -> Tensor:
+def image(path: Path, model: ScoreModel) -> Tensor:
     """Return one image as a model of images in [-1, 1] takes it: its middle, resized."""
     from PIL import Image
 

@@ -21,7 +21,7 @@ from scoresde.errors import DataError, InvalidValueError, ShapeError
 from scoresde.guidance import classifier_free
 from scoresde.sde import Classes, Field, Score, facts
 
-__all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval"]
+__all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval", "array"]
 
 ClassName = Annotated[
     str | None,
@@ -167,7 +167,7 @@ def _label(name: str, word: str, kind: Classes) -> int:
 def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
     """Return what is behind `NAME=`, of 1 or n rows."""
     if text.endswith(".npy"):
-        value = _array(Path(text))
+        value = array(Path(text))
     elif isinstance(kind, Classes):
         value = _numbers(name, text, [_label(name, word, kind) for word in _words(text, kind)])
     else:
@@ -202,7 +202,8 @@ def _numbers(name: str, text: str, parts: Sequence[str | int]) -> Tensor:
         ) from error
 
 
-def _array(path: Path) -> Tensor:
+def array(path: Path) -> Tensor:
+    """Return the numbers of a .npy file."""
     try:
         with checkpoint.open_file(path) as file:  # a pipe would be waited for
             return as_tensor(

@@ -20,6 +20,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "sample": "draw samples, as a picture or as numbers",
             "info": "say what a model or a run is, and whether its files are whole",
             "edit": "make data more like what a model has learnt",
+            "inpaint": "draw what is missing of an image or an array",
+            "solve": "draw samples given a linear measurement of them",
             "likelihood": "say how probable a model finds data",
         },
         "judge a model": {

@@ -12,6 +12,9 @@ from scoresde.guidance.auto import autoguidance
 from scoresde.guidance.classified import classifier
 from scoresde.guidance.composed import compose
 from scoresde.guidance.free import classifier_free
+from scoresde.guidance.linear import Linear
+from scoresde.guidance.measured import posterior
+from scoresde.guidance.operators import Blur, Downsample, Fourier, Grey, Mask, Projection
 from scoresde.score import Wrapped
 
 GUIDANCE: Mapping[str, Callable[..., Wrapped]] = MappingProxyType(
@@ -20,8 +23,23 @@ GUIDANCE: Mapping[str, Callable[..., Wrapped]] = MappingProxyType(
         "autoguidance": autoguidance,
         "classifier": classifier,
         "compose": compose,
+        "posterior": posterior,
     }
 )
 """Guidance by name: functions of a score, and of what guides it, that return a score."""
 
-__all__ = ["GUIDANCE", "autoguidance", "classifier", "classifier_free", "compose"]
+__all__ = [
+    "GUIDANCE",
+    "Blur",
+    "Downsample",
+    "Fourier",
+    "Grey",
+    "Linear",
+    "Mask",
+    "Projection",
+    "autoguidance",
+    "classifier",
+    "classifier_free",
+    "compose",
+    "posterior",
+]

@@ -18,6 +18,7 @@ from scoresde.samplers.flow.heun import DPM2, Heun
 from scoresde.samplers.flow.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
 from scoresde.samplers.flow.restart import Restart, RestartInterval
 from scoresde.samplers.langevin.annealed import AnnealedLangevin, ConsistentAnnealed
+from scoresde.samplers.langevin.impute import Impute
 from scoresde.samplers.langevin.langevin import (
     Corrector,
     FixedLangevin,
@@ -37,6 +38,8 @@ from scoresde.samplers.multistep.methods import (
     TauMultistep,
     UniPC,
 )
+from scoresde.samplers.posteriors.gibbs import SplitGibbs
+from scoresde.samplers.posteriors.particles import Particles
 from scoresde.samplers.sampler import Adaptive, NoiseLike, Sampler, State
 
 __all__ = [
@@ -60,8 +63,10 @@ __all__ = [
     "Fast",
     "FixedLangevin",
     "Heun",
+    "Impute",
     "Langevin",
     "NoiseLike",
+    "Particles",
     "ProbabilityFlow",
     "Restart",
     "RestartInterval",
@@ -70,6 +75,7 @@ __all__ = [
     "Sampler",
     "ScaledLangevin",
     "Scipy",
+    "SplitGibbs",
     "State",
     "TauMultistep",
     "TorchSDE",

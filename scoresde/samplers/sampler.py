@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
 from scoresde.checks import check_fields, check_integer, check_range, summary
-from scoresde.sde import SDE, Facts, Moments, ReverseSDE
+from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE
 
 __all__ = ["Adaptive", "NoiseLike", "Sampler", "State"]
 
@@ -141,9 +141,22 @@ class Sampler(abc.ABC):
         return False
 
     @property
+    def differentiable(self) -> bool:
+        """Return whether samples can be differentiated, in their start and in the score."""
+        return all(v.differentiable for v in vars(self).values() if isinstance(v, Sampler))
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """Return the names of the conditions that the sampler uses itself."""
         return ()
+
+    def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
+        """Return the kinds of its `conditions`, for events of a shape."""
+        return {}
+
+    def checked(self, condition: Condition) -> Condition:
+        """Return its `conditions`, each checked by itself, once they go together."""
+        return condition
 
     # Budgets and grids
 

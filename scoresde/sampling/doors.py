@@ -73,6 +73,9 @@ def sample(
             sample, or one row or number for all, such as `{"label": 7}`.
         moments: Mean and variance of the data, for the prior; by default those that the score
             knows.
+        grad: Let samples be differentiated in `x`, in conditions, and in the weights of the score.
+            Networks are evaluated again on the way back, so that a run keeps a few states of each
+            step and nothing of what is inside the networks; under `units`, bytes become floats.
         units: Return samples in the units of the user's data, before their transform.
         progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
         device: The device; by default that of `x` or of the networks of the score.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,19 +21,23 @@ from scoresde.checks import (
     outside,
     quoted,
 )
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
-from scoresde.sde import SDE, Facts, Moments
+from scoresde.score import lost_facts
+from scoresde.sde import SDE, Condition, Facts, Moments, facts
 from scoresde.units import Transform
 
 __all__ = [
     "Budget",
+    "check_end",
     "check_prior",
     "check_start",
+    "conditions_of",
     "count",
     "dtype_of",
     "event_shape",
+    "facts_of",
     "named_device",
     "sampler_of",
     "transform_of",
@@ -40,8 +45,9 @@ __all__ = [
     "warn_of_large_noise",
 ]
 
-# The largest noise over data in float32, and the largest size of samples over data.
-_LARGEST_NOISE, _LARGEST_GROWTH = 1e9, 30
+# The largest noise over data in float32, and the largest size of samples, of any score and of a
+# guided one, over data.
+_LARGEST_NOISE, _LARGEST_GROWTH, _LARGEST_GUIDED = 1e9, 30, 5
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,36 @@ class Budget:
                 "neither nfe= nor steps= for every level"
             )
         return steps
+
+
+def conditions_of(
+    values: Mapping[str, Any] | None,
+    n: int,
+    known: Facts,
+    sampler: Sampler,
+    event: tuple[int, ...],
+    device: torch.device,
+) -> Condition | None:
+    """Return the conditions of n samples, those of the score and those of the sampler itself.
+
+    Raises:
+        InvalidValueError: One of the sampler's own is missing.
+        ScoreSDEError: Whatever `Condition.of` raises.
+    """
+    own = sampler.declared(event)
+    if not own:
+        return Condition.of(values, n, known.conditions, device)
+    given = dict(values or {})
+    missing = [name for name in own if name not in given]
+    if missing:
+        raise InvalidValueError(
+            f"{type(sampler).__name__} takes the conditions {' and '.join(own)}, and "
+            f"{' and '.join(missing)} is missing; give condition={{{missing[0]!r}: ...}}"
+        )
+    rest = {name: value for name, value in given.items() if name not in own}
+    taken = Condition.of({name: given[name] for name in own}, n, own, device)
+    others = Condition.of(rest, n, known.conditions, device)
+    return Condition({**(others or {}), **sampler.checked(Condition(taken or {}))})
 
 
 def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
@@ -195,19 +231,21 @@ def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, sta
         )
 
 
-def warn_of_growth(x: Tensor, moments: Moments | None) -> None:
+def warn_of_growth(x: Tensor, moments: Moments | None, known: Facts) -> None:
     """Warn if samples are too large for a law with these moments.
 
-    By Markov's inequality this happens by chance in less than one of 900 runs, for any law.
+    By Markov's inequality this happens by chance in less than one of 900 runs, for any law. Guided
+    scores are of laws within that of the data, and often stiff: for them it is one run in 25.
     """
     if moments is None or x.numel() == 0:
         return
-    size, data = float(x.double().square().mean().sqrt()), moments.root_mean_square()
-    if size > _LARGEST_GROWTH * data > 0:
+    size, data = float(x.detach().double().square().mean().sqrt()), moments.root_mean_square()
+    if size > (_LARGEST_GUIDED if known.density is False else _LARGEST_GROWTH) * data > 0:
         warnings.warn(
             f"the samples are {size / data:.3g} times as large as the data by their moments "
             f"({size:.3g} instead of {data:.3g} in the root mean square); take more steps or less "
-            "guidance, or give the moments of the data as moments=",
+            "guidance, a method that adapts its steps such as 'dopri5', or give the moments of the "
+            "data as moments=",
             UserWarning,
             stacklevel=outside(),
         )
@@ -225,6 +263,30 @@ def transform_of(known: Facts) -> Transform:
             "leave units out, and convert the samples yourself"
         )
     return known.transform
+
+
+def facts_of(score: object) -> Facts:
+    """Return what a score knows, with a warning where it hides what a network inside knows."""
+    hidden = lost_facts(score)
+    if hidden is not None:
+        warnings.warn(
+            f"the score uses a {type(hidden).__name__} but does not hand on what it knows (its "
+            "SDE, event shape, moments, steps and pilot); derive the score from "
+            "scoresde.Wrapped, or keep the model as its attribute `score`",
+            UserWarning,
+            stacklevel=outside(),
+        )
+    return facts(score)
+
+
+def check_end(x: Tensor) -> None:
+    """Raise where the last step left what is not finite."""
+    if not x.isfinite().all():
+        bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
+        raise NonFiniteError(
+            f"the last step left NaN or infinity in samples {bad[:8]}; "
+            "try more steps, or look at the size of the score"
+        )
 
 
 def _checked_times(sde: SDE, times: Tensor | Sequence[float]) -> Tensor:

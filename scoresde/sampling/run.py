@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,15 +16,16 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, door, is_out_of_memory, narrowed, outside, summary
-from scoresde.errors import MemoryLimitError, NonFiniteError
+from scoresde.checks import check_integer, door, is_out_of_memory, narrowed, summary
+from scoresde.errors import MemoryLimitError
 from scoresde.noise import Noise, seeds_of
-from scoresde.precision import full_precision
+from scoresde.precision import full_precision, in_user_settings
 from scoresde.progress import showing
 from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
-from scoresde.score import device_of, evaluating, lost_facts
-from scoresde.sde import SDE, Condition, Facts, Moments, Score, facts, process_of
+from scoresde.sampling.gradients import check_differentiable, checkpointed
+from scoresde.score import device_of, evaluating
+from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, facts, process_of
 from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
     denoise: bool
     condition: Mapping[str, Any] | None
     moments: Moments | None
+    grad: bool
     units: bool
     progress: bool | None
     device: torch.device | str | None
@@ -65,7 +66,8 @@ class Samples:
         x: The samples `(n, *shape)`.
         nfe: The largest number of evaluations of the score for a sample.
         passes: The number of network passes of these.
-        info: Further results of the sampler or the score, by name.
+        info: Further results of the sampler or the score, by name, a number `(n,)` for each sample:
+            `residual` of a posterior, `ess` and `log_evidence` of particles.
     """
 
     x: Tensor
@@ -92,6 +94,7 @@ class Run:
         condition: The conditions that the score takes.
         moments: The data's moments, if known.
         transform: The transform of the data, if samples are to be in the user's units.
+        grad: True if samples can be differentiated.
         progress: Show a bar; None shows one in a terminal or a notebook.
         device: The device of the states.
         dtype: The dtype of the samples.
@@ -115,6 +118,7 @@ class Run:
     condition: Condition | None
     moments: Moments | None
     transform: Transform | None
+    grad: bool
     progress: bool | None
     device: torch.device
     dtype: torch.dtype
@@ -139,16 +143,19 @@ class Run:
         denoise: bool = True,
         condition: Mapping[str, Any] | None = None,
         moments: Moments | None = None,
+        grad: bool = False,
         units: bool = False,
         progress: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Run:
         """Return the checked request; arguments and errors are those of `sample`."""
-        known = _facts(score)
+        known = request.facts_of(score)
         sde = process_of(score, sde)
         request.check_start(x)
         method = request.sampler_of(sampler, sde)
+        if grad:
+            check_differentiable(method)
         moments = known.moments if moments is None else moments
         event = request.event_shape(known.event_shape, shape, x)
         n = request.count(n, x)
@@ -171,11 +178,12 @@ class Run:
             shape=event,
             times=grid,
             noise=Noise(seeds, indices, horizon=sde.T),
-            start=None if x is None else x.detach().clone(),
+            start=None if x is None else (x if grad else x.detach()).clone(),
             denoise=denoise,
-            condition=Condition.of(condition, n, _declared(known, method), where),
+            condition=request.conditions_of(condition, n, known, method, event, where),
             moments=moments,
             transform=request.transform_of(known) if units else None,
+            grad=grad,
             progress=progress,
             device=where,
             dtype=request.dtype_of(dtype, x),
@@ -207,19 +215,22 @@ class Run:
                 "smaller batch_size"
             )
         chunks = [self._rows(i, size) for i in range(0, self.n, size)] or [self]
-        parts, nfe, passes = [], 0, 0
-        with _apart(), evaluating(self.score), self._bar(len(chunks)) as bar:
+        parts, reports, nfe, passes = [], [], 0, 0
+        with self._apart(), evaluating(self.score), self._bar(len(chunks)) as bar:
             for chunk in chunks:
-                for state in chunk._states():  # noqa: B007
+                rsde = chunk._reversed()
+                for state in chunk._states(rsde):  # noqa: B007
                     bar.update()
                 parts.append(chunk._samples(state))
+                reports.append(rsde.info)
                 nfe, passes = max(nfe, state.nfe), max(passes, state.passes)
         x = torch.cat(parts)[: self.n]
-        request.warn_of_growth(x, self.moments)
+        request.warn_of_growth(x, self.moments, facts(self.score))
         if self.transform is not None:
-            x = self.transform.restore(x)
+            x = self.transform.inverse(x) if self.grad else self.transform.restore(x)
             x = narrowed("samples", x, self.dtype) if x.is_floating_point() else x
-        return Samples(x, nfe, passes)
+        info = {k: torch.cat([told[k] for told in reports])[: self.n] for k in reports[0]}
+        return Samples(x, nfe, passes, info)
 
     def states(self) -> Iterator[State]:
         """Yield the states of the run, one at a time; stop early by `break`.
@@ -233,7 +244,7 @@ class Run:
             contextlib.closing(self._copies()) as steps,
         ):
             while True:
-                with _apart():  # step by step, since the user's code runs in between
+                with self._apart():  # step by step, since the user's code runs in between
                     state = next(steps, None)
                 if state is None:
                     return
@@ -241,12 +252,18 @@ class Run:
                 yield state
 
     def _copies(self) -> Generator[State, None, None]:
-        for state in self._states():
+        for state in self._states(self._reversed()):
             x, denoised = state.x.clone(), state.denoised
             if self.transform is not None:
                 x = self.transform.inverse(x)
                 denoised = None if denoised is None else self.transform.inverse(denoised)
             yield replace(state, x=x, denoised=denoised)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Run the block in full precision but for the score, with gradients or without."""
+        with torch.set_grad_enabled(self.grad), full_precision():
+            yield
 
     @contextmanager
     def _bar(self, chunks: int) -> Iterator[Any]:
@@ -266,26 +283,33 @@ class Run:
             condition=None if self.condition is None else self.condition.rows(rows),
         )
 
-    def _states(self) -> Iterator[State]:
+    def _reversed(self) -> ReverseSDE:
+        """Return what the sampler receives."""
+        return ReverseSDE(
+            self.sde, self.score, moments=self.moments, condition=self.condition,
+            withheld=self.sampler.conditions,
+            evaluate=checkpointed(self.score) if self.grad else in_user_settings,
+        )  # fmt: skip
+
+    def _states(self, rsde: ReverseSDE) -> Iterator[State]:
         """Yield the states, without copies; the caller turns gradients off."""
         # half precision could not represent the noise schedule
         work = torch.promote_types(self.dtype, torch.float32)
-        rsde = self.sde.reverse(self.score, moments=self.moments, condition=self.condition)
         try:
             if self.start is None:
                 like = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
                 x = self._prior().sample(self.noise.normal(like, math.inf))
             else:
-                x = self.start.detach().to(self.device, work)
+                x = self.start.to(self.device, work)
             yield State.of(rsde, self.times[0], x)
             for state in self.sampler.trajectory(rsde, x, self.times, self.noise):
                 x = state.x
                 yield state
             # what was not finite before would have raised an error in the score
-            _check_end(x)
+            request.check_end(x)
             if self.denoise:
                 x0 = self.sampler.finish(rsde, x, self.times[-1], self.noise)
-                _check_end(x0)
+                request.check_end(x0)
                 yield State.of(rsde, self.times[-1], x, x0)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -306,38 +330,3 @@ class Run:
         """Return the samples of the last state, cast unless they are to be transformed first."""
         x = end.x if end.denoised is None else end.denoised
         return x if self.transform is not None else narrowed("samples", x, self.dtype)
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Run the block without gradients, and in full precision outside the score."""
-    with torch.no_grad(), full_precision():
-        yield
-
-
-def _facts(score: object) -> Facts:
-    """Return the facts of a score; warn if it has none although a network inside has."""
-    hidden = lost_facts(score)
-    if hidden is not None:
-        warnings.warn(
-            f"the score uses a {type(hidden).__name__} but does not pass on its facts (SDE, event "
-            "shape, moments, steps and pilot); derive the score from scoresde.Wrapped, or keep "
-            "the model as its attribute `score`",
-            UserWarning,
-            stacklevel=outside(),
-        )
-    return facts(score)
-
-
-def _declared(known: Facts, method: Sampler) -> Mapping[str, Any] | None:
-    """Return the conditions that the score takes, or None if unknown or used by the sampler."""
-    return None if method.conditions else known.conditions
-
-
-def _check_end(x: Tensor) -> None:
-    if not x.isfinite().all():
-        bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
-        raise NonFiniteError(
-            f"the last step gave NaN or infinity in samples {bad[:8]}; "
-            "try more steps, or check the size of the score"
-        )

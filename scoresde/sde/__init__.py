@@ -9,7 +9,7 @@ from scoresde.sde.ladder import BetaLadder, NCSNLadder
 from scoresde.sde.moments import Moments
 from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.sde.process import SDE
-from scoresde.sde.reverse import ReverseSDE, check_output
+from scoresde.sde.reverse import ReverseSDE, check_output, report
 from scoresde.sde.score import Facts, Score, ask, facts, passes_of, process_of
 from scoresde.sde.shapes import expand
 from scoresde.sde.time_laws import Importance, LogNormal, Stratified, TimeLaw, Uniform
@@ -61,4 +61,5 @@ __all__ = [
     "facts",
     "passes_of",
     "process_of",
+    "report",
 ]

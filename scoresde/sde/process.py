@@ -287,6 +287,7 @@ class SDE(Kernel, metaclass=_Checked):
         moments: Moments | None = None,
         condition: Condition | None = None,
         check_finite: bool = True,
+        withheld: Sequence[str] = (),
     ) -> ReverseSDE:
         """Return the reverse-time SDE under `score`, which samplers receive.
 
@@ -295,12 +296,14 @@ class SDE(Kernel, metaclass=_Checked):
             moments: The data's moments, where known.
             condition: The condition of the samples, passed to the score.
             check_finite: Raise an error if the score returns a NaN or an infinity.
+            withheld: The names of conditions that are the sampler's own.
         """
         from scoresde.sde.reverse import ReverseSDE
 
         return ReverseSDE(
-            self, score, moments=moments, condition=condition, check_finite=check_finite
-        )
+            self, score, moments=moments, condition=condition, check_finite=check_finite,
+            withheld=withheld,
+        )  # fmt: skip
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

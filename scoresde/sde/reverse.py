@@ -9,7 +9,8 @@ SDE (1982), $\eta = 0$ the probability-flow ODE (Song et al. 2021, eqs. 6 and 13
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -31,12 +32,14 @@ from scoresde.sde.process import SDE
 from scoresde.sde.score import Score, ask, facts
 from scoresde.sde.shapes import expand
 
-__all__ = ["ReverseSDE", "check_output"]
+__all__ = ["ReverseSDE", "check_output", "report"]
 
 _IN_PLACE = (
     "the score changed its input {name} in place, which the sampler still needs; let it work "
     "on {name}.clone()"
 )
+# The reverse SDE whose score is evaluated now, to which `report` goes.
+_asking: ContextVar[ReverseSDE | None] = ContextVar("asking", default=None)
 # Parts of torch's error messages for a network and an input of different dtypes.
 _MIXED_DTYPES = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
 
@@ -82,10 +85,13 @@ class ReverseSDE:
         moments: The data's moments, where known.
         condition: The condition of the samples, passed to the score.
         check_finite: Raise an error if the score returns a NaN or an infinity.
+        withheld: The names of conditions that are the sampler's own, which the score is not given.
+        evaluate: The function that calls a function with a state and a time.
 
     Attributes:
         nfe: The number of evaluations of the score for one sample.
         passes: The number of network passes of these.
+        info: What score and sampler report by name, a number `(B,)` for each sample.
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -105,15 +111,23 @@ class ReverseSDE:
         moments: Moments | None = None,
         condition: Condition | None = None,
         check_finite: bool = True,
+        withheld: Sequence[str] = (),
+        evaluate: Callable[..., Any] = in_user_settings,
     ) -> None:
         self.sde = sde
         self.moments = moments
         self.condition = condition
         self.check_finite = check_finite
+        self.withheld = tuple(withheld)
+        self.evaluate = evaluate
         self.nfe = 0
         self.passes = 0
+        self.info: dict[str, Tensor] = {}
         self._score = score
         self._cost = facts(score).passes or 1
+        self._given = condition.without(*withheld) if condition and withheld else condition
+        # the reverse SDE of the whole samples of which this one has copies, and how many
+        self._whole: tuple[ReverseSDE, int] | None = None
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $\nabla \log p_t(x)$ of shape `(B, *)`: one evaluation, counted in `nfe`.
@@ -129,7 +143,10 @@ class ReverseSDE:
                 place.
             NonFiniteError: The score returned a NaN or an infinity, and `check_finite` is True.
         """
-        return self._evaluate("score", lambda x, t: ask(self._score, x, t, self.condition), x, t, x)
+        value: Tensor = self._evaluate(
+            "score", lambda x, t: ask(self._score, x, t, self._given), x, t, x
+        )
+        return value
 
     def denoise(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""Return $E[x_0 | x_t] = (x + \sigma_t^2 \nabla\log p_t(x)) / \alpha_t$ by one evaluation.
@@ -163,22 +180,64 @@ class ReverseSDE:
         of the two, a proxy or a wrapper.
 
         Args:
-            name: The method, a function of `(x, t)` or `(x, t, condition)` with values `(B,)`.
+            name: The method, a function of `(x, t)` or `(x, t, condition)` with values `(B,)`; or
+                with a tuple of these and of tensors like `x`.
 
         Returns:
             A function of states `(B, *)` and a time `()` or `(B,)`, whose calls count as
             evaluations; or None.
         """
-        score = self._score
-        if not _belongs(score, name):
+        known = self.attribute(name)
+        if known is None:
             return None
-        known = getattr(score, name)
 
-        def call(x: Tensor, t: Tensor) -> Tensor:
-            value: Tensor = known(x, t, self.condition) if self.condition else known(x, t)
-            return value
+        def call(x: Tensor, t: Tensor) -> Any:
+            return known(x, t, self._given) if self._given else known(x, t)
 
-        return lambda x, t: self._evaluate(name, call, x, t, x.new_zeros(len(x)))
+        return lambda x, t: self._evaluate(name, call, x, t, None)
+
+    def attribute(self, name: str) -> Any | None:
+        """Return an attribute of the score where it surely belongs to it, as in `method`."""
+        return getattr(self._score, name) if _belongs(self._score, name) else None
+
+    def repeat(self, k: int) -> ReverseSDE:
+        """Return that of `k` copies of each sample, row by row, whose evaluations count here too.
+
+        An evaluation of all copies counts as `k` of the sample, and of what they report the largest
+        is reported for it.
+        """
+        return self._part(self._score, k)
+
+    def under(self, score: Score) -> ReverseSDE:
+        """Return that of the same samples under another score, whose evaluations count here too."""
+        return self._part(score, 1)
+
+    def _part(self, score: Score, k: int) -> ReverseSDE:
+        given = self.condition
+        if given is not None and k > 1:
+            n = len(next(iter(given.values())))
+            given = given.rows(torch.arange(n).repeat_interleave(k))
+        found = ReverseSDE(
+            self.sde, score, moments=self.moments, condition=given,
+            check_finite=self.check_finite, withheld=self.withheld, evaluate=self.evaluate,
+        )  # fmt: skip
+        found._whole = self, k
+        return found
+
+    def _count(self, nfe: int, passes: int) -> None:
+        self.nfe += nfe
+        self.passes += passes
+        if self._whole is not None:
+            whole, k = self._whole
+            whole._count(k * nfe, k * passes)
+
+    def report(self, name: str, values: Tensor) -> None:
+        """Keep the largest of what is reported of each sample, `(B,)`, by name in `info`."""
+        known = self.info.get(name)
+        self.info[name] = values if known is None else torch.maximum(known, values)
+        if self._whole is not None:
+            whole, k = self._whole
+            whole.report(name, values.reshape(-1, k).amax(1))
 
     def _evaluate(
         self,
@@ -186,20 +245,26 @@ class ReverseSDE:
         function: Callable[[Tensor, Tensor], Tensor],
         x: Tensor,
         t: Tensor | float,
-        like: Tensor,
-    ) -> Tensor:
-        """Return a function's value at `x` and `t`, checked and counted, of the shape of `like`."""
+        like: Tensor | None,
+    ) -> Any:
+        """Return a function's value at `x` and `t`, checked and counted, of the shape of `like`.
+
+        Without `like` it is a number for each sample, or the tuple of values of a method.
+        """
         time = self.sde.as_time(t)
         expand(time, x)  # checks x and the shape of t
         if x.shape[0] == 0:
-            return torch.zeros_like(like)
+            return torch.zeros_like(x.new_zeros(0) if like is None else like)
         # the times of a fine grid would coincide in half precision
         dtype = torch.promote_types(x.dtype, torch.float32)
         given = {"x": x, **(self.condition or {})}
         versions = {name: v._version for name, v in given.items() if not v.is_inference()}
+        before = _asking.set(self)
         try:
             # a copy of the time, which a network may scale in place
-            out = in_user_settings(function, x, time.to(x.device, dtype).expand(x.shape[0]).clone())
+            out: Any = self.evaluate(
+                function, x, time.to(x.device, dtype).expand(x.shape[0]).clone()
+            )
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(
@@ -214,12 +279,23 @@ class ReverseSDE:
                     "it is given to theirs, for example `lambda x, t: model(x.float(), t.float())`"
                 ) from error
             raise
-        self.nfe += 1
+        finally:
+            _asking.reset(before)
         cost = self._cost
-        self.passes += cost(ratio(self.sde, time)) if callable(cost) else cost
+        self._count(1, cost(ratio(self.sde, time)) if callable(cost) else cost)
         for name, version in versions.items():
             if given[name]._version != version:
                 raise InvalidValueError(_IN_PLACE.format(name=name))
+        if like is not None:
+            return self._checked(what, out, like, x, time)
+        numbers = x.new_zeros(len(x))
+        if not isinstance(out, tuple):
+            return self._checked(what, out, numbers, x, time)
+        likes = (x if getattr(part, "shape", None) == x.shape else numbers for part in out)
+        return tuple(self._checked(what, *pair, x, time) for pair in zip(out, likes, strict=True))
+
+    def _checked(self, what: str, out: Any, like: Tensor, x: Tensor, time: Tensor) -> Tensor:
+        """Return what was evaluated at `x` and `time`, checked to be like `like` and finite."""
         # cast first, since it may overflow in the dtype of x
         value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and not _all_finite(value):
@@ -231,6 +307,20 @@ class ReverseSDE:
                 "try more steps, a smaller corrector step, or float32"
             )
         return value
+
+
+def report(name: str, values: Tensor) -> None:
+    """Report a number of each sample from within a score: `Samples.info` has the largest of a run.
+
+    Outside of a run nothing is reported.
+
+    Args:
+        name: What it is.
+        values: One number for each sample, `(B,)`.
+    """
+    rsde = _asking.get()
+    if rsde is not None:
+        rsde.report(name, values)
 
 
 def _belongs(score: object, name: str) -> bool:

@@ -11,6 +11,7 @@ Examples:
 from scoresde.targets.gaussian import Gaussian, GaussianMixture
 from scoresde.targets.mixture import Components
 from scoresde.targets.planar import EightGaussians, Rings, SongMixture, Spiral, TwoMoons
+from scoresde.targets.posterior import Posterior
 from scoresde.targets.target import Target, TargetScore
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "EightGaussians",
     "Gaussian",
     "GaussianMixture",
+    "Posterior",
     "Rings",
     "SongMixture",
     "Spiral",

@@ -13,7 +13,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.targets.mixture import Components
 from scoresde.targets.target import Target
 
-__all__ = ["Gaussian", "GaussianMixture"]
+__all__ = ["Gaussian", "GaussianMixture", "Numbers", "spectrum"]
 
 # Arguments of torch.as_tensor.
 Numbers = Tensor | float | Sequence[Any]
@@ -50,7 +50,7 @@ class Gaussian(Target):
         means = _numbers("mean", mean)[None]
         name, spread = _exactly_one(cov=cov, var=var, std=std)
         if name == "cov":
-            variances, basis = _spectrum(name, spread[None], means)
+            variances, basis = spectrum(name, spread[None], means)
         else:
             _check_not_negative(name, spread)
             if spread.shape not in {(), means.shape[1:]}:
@@ -103,7 +103,7 @@ class GaussianMixture(Target):
             )
         name, spread = _exactly_one(covs=covs, stds=stds)
         if name == "covs":
-            variances, basis = _spectrum(name, spread, mu)
+            variances, basis = spectrum(name, spread, mu)
         else:
             _check_not_negative(name, spread)
             if spread.shape not in {(), w.shape, mu.shape}:
@@ -148,7 +148,7 @@ def _check_not_negative(name: str, value: Tensor) -> None:
         raise InvalidValueError(f"{name} must not be negative, got {value.min().item():.6g}")
 
 
-def _spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
+def spectrum(name: str, covs: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return eigenvalues `(K, D)` of covariances, and eigenvectors unless all are diagonal."""
     k, d = len(means), means[0].numel()
     if covs.shape != (k, d, d):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -192,6 +194,31 @@ class Target(abc.ABC):
             Indices into `weights` and `means`, `(B,)`, int64.
         """
         return self.responsibilities(x, sde, t).argmax(1)
+
+    @door
+    def posterior(self, A: Callable[[Tensor], Tensor] | Tensor, std: Any, y: Any) -> Any:
+        r"""Return the exact law of the data given $y = A x_0 + \text{std}\,\varepsilon$.
+
+        It is a target again, with `sample`, `score` and the rest, and knows its `log_evidence`.
+
+        Args:
+            A: A linear function of a batch of events, or a matrix `(m, D)`.
+            std: The standard deviation of the noise, a number or of the shape of y.
+            y: What was measured, NaN where nothing was.
+
+        Raises:
+            InvalidValueError, InvalidTypeError, ShapeError: They do not fit the events.
+
+        Examples:
+            >>> import scoresde, torch
+            >>> prior = scoresde.targets.Gaussian([0.0, 0.0], cov=[[1.0, 0.9], [0.9, 1.0]])
+            >>> law = prior.posterior(torch.tensor([[1.0, 0.0]]), std=0.1, y=[1.5])
+            >>> print(f"{float(law.means[0, 1]):.3f}")
+            1.337
+        """
+        from scoresde.targets.posterior import Posterior
+
+        return Posterior(self, A, std, y)
 
     def _checked_marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
         """Return $p_t$ at the points, after a check of points and times."""

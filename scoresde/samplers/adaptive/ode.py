@@ -81,7 +81,9 @@ class ProbabilityFlow(Adaptive):
         ends = torch.stack([s, t]).aminmax()
 
         def slope(phi: Tensor, z: Tensor, rows: Tensor) -> Tensor:
-            whole[rows], times[rows] = z, time_of_angle(sde, phi).clamp(*ends)
+            nonlocal whole
+            whole = whole.index_put((rows,), z)
+            times[rows] = time_of_angle(sde, phi).clamp(*ends)
             return velocity(rsde, whole, times)[rows]
 
         solution = solve(
@@ -117,6 +119,7 @@ class Scipy(Adaptive):
 
     stochastic = False
     coupled = True
+    differentiable = False
     method: Literal["RK45", "RK23", "DOP853"] = "RK45"
     rtol: float = 1e-5
     atol: float = 1e-5

@@ -1,0 +1,99 @@
+"""`scoresde inpaint`: what is missing of data, drawn by a model under what is known."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+
+from scoresde import distributed
+from scoresde.checks import check_integer
+from scoresde.cli.edit import IMAGES, image
+from scoresde.cli.given import Conditions, Given, array
+from scoresde.cli.look import PICTURES
+from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
+from scoresde.cli.sample import Drawn, check_out, check_replaced, cost, shown, write
+from scoresde.cli.terminal import tell
+from scoresde.errors import ShapeError
+from scoresde.samplers import Impute
+from scoresde.sampling import SAMPLERS, Run
+from scoresde.score import ScoreModel
+
+__all__ = ["Inpaint", "finished"]
+
+_SUFFIXES = (*PICTURES, ".npy", ".npz", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Inpaint:
+    """Draw what is missing of an image or an array, and keep what is known."""
+
+    checkpoint: Checkpoint
+    out: Path
+    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
+    image: Path
+    """What is known: an image, whose middle is resized to what the model takes, or a .npy file in
+    the units of the data that the model learnt."""
+    mask: Path
+    """Where it is known: an image that is light there and dark elsewhere, or a .npy file of 1 and
+    0."""
+    n: int = 16
+    """How many, at least 1."""
+    resample: int = 5
+    """How often each step is made, at least 1: more fits what is drawn better to what is known."""
+    sampler: SamplerName = "ancestral"
+    steps: Steps = None
+    seed: Seed = 0
+    class_: Annotated[
+        str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
+    ] = None
+    """What it is, the name of a class or its number from 0; for models trained with labels."""
+    condition: Conditions = ()
+    batch_size: BatchSize = 64
+
+    def run(self) -> None:
+        """Draw and write."""
+        check_out(self.out, _SUFFIXES)
+        check_replaced(self.out)
+        check_integer("n", self.n, 1)
+        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        known = _read(self.image, model)
+        mask = _read(self.mask, model, known=True)
+        given = Given.of(model, self.n, self.condition, self.class_)
+        method = SAMPLERS.get(self.sampler, self.sampler)
+        run = Run.of(
+            model, sampler=method if isinstance(method, str) else Impute(method, self.resample),
+            n=self.n, steps=self.steps, seed=self.seed,
+            condition={**given.rows(range(self.n)), "known": known, "mask": mask},
+        )  # fmt: skip
+        finished(run, model, self.out, self.batch_size, "inpainted")
+
+
+def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, verb: str) -> None:
+    """Draw the samples of a request, write them, and tell what they cost."""
+    start = time.perf_counter()
+    found = run.draw(batch_size)
+    drawn = Drawn(found.x.cpu(), None, found.nfe, found.passes, time.perf_counter() - start)
+    if not distributed.is_main():
+        return
+    x = drawn.x if run.transform is not None else shown(out, drawn.x, model)
+    write(out, {"x": x}, model)
+    tell(f"{len(x)} {verb} in {drawn.seconds:.1f} s, {cost(drawn)}: {out}")
+
+
+def _read(path: Path, model: ScoreModel, known: bool = False) -> Tensor:
+    """Return an event of a file in the numbers of the model, or where it is known."""
+    if path.suffix.lower() in IMAGES:
+        found = image(path, model)[0]
+        return (found > 0).float() if known else found
+    value = torch.as_tensor(array(path))
+    if tuple(value.shape) != model.event_shape:
+        raise ShapeError(
+            f"{path} holds {tuple(value.shape)}, and the model's samples are {model.event_shape}"
+        )
+    return value if known else model.transform.forward(value[None])[0].float()

@@ -1,0 +1,105 @@
+"""`scoresde solve`: samples of a model given a linear measurement of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scoresde import distributed
+from scoresde.checks import check_integer, check_name
+from scoresde.cli.given import Conditions, Given, array
+from scoresde.cli.inpaint import finished
+from scoresde.cli.look import PICTURES
+from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
+from scoresde.cli.sample import check_out, check_replaced
+from scoresde.errors import InvalidValueError, ScoreSDEError
+from scoresde.guidance import (
+    Blur,
+    Downsample,
+    Fourier,
+    Grey,
+    Linear,
+    Mask,
+    Projection,
+    posterior,
+)
+from scoresde.sampling import Run
+from scoresde.score import ScoreModel
+
+__all__ = ["Solve"]
+
+# How the text behind the name of an operator becomes its argument.
+_OPERATORS: dict[str, tuple[Any, Any]] = {
+    "mask": (Mask, lambda text: array(Path(text))),
+    "blur": (Blur, float),
+    "downsample": (Downsample, int),
+    "grey": (Grey, None),
+    "fourier": (Fourier, lambda text: array(Path(text))),
+    "projection": (Projection, int),
+}
+
+
+@dataclass(frozen=True)
+class Solve:
+    """Draw samples given a linear measurement of them, with noise: an inverse problem."""
+
+    checkpoint: Checkpoint
+    out: Path
+    """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
+    operator: str
+    """What is measured: mask=FILE.npy of 0 and 1, blur=WIDTH, downsample=FACTOR, grey,
+    fourier=FILE.npy of the frequencies that are kept, or projection=M."""
+    y: Path
+    """The measurement, a .npy file in the units of the data that the model learnt; NaN where
+    nothing was measured."""
+    std: float
+    """The standard deviation of its noise, at least 0."""
+    n: int = 16
+    """How many, at least 1."""
+    iterations: int = 5
+    """Products with the Jacobian of the network by which the posterior is found, at least 1: each
+    costs two passes."""
+    sampler: SamplerName = "heun"
+    steps: Steps = None
+    seed: Seed = 0
+    condition: Conditions = ()
+    batch_size: BatchSize = 64
+
+    def run(self) -> None:
+        """Draw and write."""
+        check_out(self.out, (*PICTURES, ".npy", ".npz", ".safetensors"))
+        check_replaced(self.out)
+        check_integer("n", self.n, 1)
+        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        measured = Linear(_operator(self.operator), self.std)
+        score = posterior(model, measured, iterations=self.iterations, units=True)
+        given = Given.of(model, self.n, self.condition)
+        y = torch.as_tensor(array(self.y)).float()
+        run = Run.of(
+            score, sampler=self.sampler, n=self.n, steps=self.steps, seed=self.seed,
+            condition={**given.rows(range(self.n)), "measurement": y},
+        )  # fmt: skip
+        finished(run, model, self.out, self.batch_size, "solutions")
+
+
+def _operator(text: str) -> Any:
+    """Return the operator that `NAME=VALUE` spells."""
+    name, _, value = text.partition("=")
+    check_name("operator", name, _OPERATORS)
+    kind, read = _OPERATORS[name]
+    if (read is None) != (not value):
+        raise InvalidValueError(
+            f"cannot read the operator {text!r}; write grey alone, and another as {name}=VALUE"
+        )
+    if read is None:
+        return kind()
+    try:
+        argument = read(value)
+    except ScoreSDEError:
+        raise
+    except ValueError as error:
+        raise InvalidValueError(f"the operator {name} takes a number, got {value!r}") from error
+    return kind(argument)

@@ -1,0 +1,225 @@
+r"""What a measurement says of a noisy state: approximations of $\nabla \log p(y \mid x_t)$.
+
+With $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma^2}{\alpha^2}
+(I + \sigma^2\,\partial s/\partial x)$, both of the score (Efron 2011), each approximation moves the
+denoiser to $\hat x + w$. If $x_0 | x_t$ were $N(\hat x, V)$, it would be by Kalman's update
+
+$$ w = V A^T u, \qquad (A V A^T + \Sigma)\,u = y - A \hat x, $$
+
+and the score would gain $\alpha w / \sigma^2$. For Gaussian data that is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.guidance.krylov import column, dot, solve
+from scoresde.guidance.linear import Linear
+
+__all__ = ["OF_A_FUNCTION", "OF_LINEAR", "Denoised", "LogLikelihood", "Update"]
+
+# Products with A A^T, which cost no pass of a network.
+_PRODUCTS = 50
+# By which the length of a step is found.
+_HALVINGS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    r"""What the score says of $x_0$ given $x_t$.
+
+    Attributes:
+        x0: $\hat x = E[x_0 | x_t]$, `(B, *event)`.
+        spread: The product with $V$: one pass back through the network.
+        var: $v$, that of one entry if data were Gaussian, independent and of one variance.
+        guess: The product with $V$ as it would be for Gaussian data of the known moments, which
+            costs no pass.
+    """
+
+    x0: Tensor
+    spread: Callable[[Tensor], Tensor]
+    var: Tensor
+    guess: Callable[[Tensor], Tensor]
+
+
+class Update(NamedTuple):
+    r"""What the measurement changes.
+
+    Attributes:
+        w: The shift of the denoiser, like $\hat x$.
+        log_likelihood: $\log p(y | x_t)$ up to a function of t, `(B,)`.
+        residual: What is left of the equation for it, relative, `(B,)`; None where none is solved.
+    """
+
+    w: Tensor
+    log_likelihood: Tensor
+    residual: Tensor | None = None
+
+
+def mmps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
+    r"""Moment matching (Rozet et al. 2024, arXiv:2405.13712): $V$ from the score's Jacobian.
+
+    The equation is solved from near by: with `guess` in the place of $V$ it is solved first, at no
+    pass, and so preconditioned.
+    """
+    r = measured.gap(y, at.x0)
+    found = measured.solved(r, at.spread, at.x0, ~y.isnan(), iterations, at.guess)
+    return Update(found.w, -dot(r, found.u) / 2, found.residual)
+
+
+def pigdm(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
+    r"""$\Pi$GDM (Song et al. 2023): the same with a multiple of the identity in the equation."""
+    r = measured.gap(y, at.x0)
+    var = column(at.var.to(r), at.x0)
+    found = measured.solved(r, lambda v: var * v, at.x0, ~y.isnan(), _PRODUCTS)
+    w = at.spread(measured.adjoint(found.u, at.x0))
+    return Update(w, -dot(r, found.u) / 2, found.residual)
+
+
+def dps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
+    r"""Diffusion posterior sampling (Chung et al. 2023): the likelihood of $\hat x$, $V = 0$."""
+    r = measured.gap(y, at.x0)
+    u = r / measured.variance(r)
+    w = at.spread(measured.adjoint(u, at.x0))
+    change = torch.where(y.isnan(), 0.0, measured.slope(w))
+    return Update(_bounded(w, dot(r, change), dot(change, change)), -dot(r, u) / 2)
+
+
+# Any likelihood
+
+
+@dataclass(frozen=True, eq=False)
+class LogLikelihood:
+    """A log-likelihood `(y, x0) -> (B,)`, seen at one state up to the second order.
+
+    Args:
+        function: The log-likelihood, which autograd can differentiate in `x0`, twice for `mmps`.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def at(self, y: Tensor, x0: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Return value `(B,)` and gradient, like `x0`, and the product with minus the Hessian."""
+        recording = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = x0 if recording and x0.requires_grad else x0.detach().requires_grad_()
+            value = self._value(y, at)
+            (g,) = torch.autograd.grad(value.sum(), at, create_graph=True)
+
+        def bend(v: Tensor) -> Tensor:
+            if not g.requires_grad:  # the likelihood is a plane
+                return torch.zeros_like(v)
+            (found,) = torch.autograd.grad(
+                g, at, v, create_graph=recording, retain_graph=True, materialize_grads=True
+            )
+            return -found
+
+        return (value, g, bend) if recording else (value.detach(), g.detach(), bend)
+
+    def _value(self, y: Tensor, x0: Tensor) -> Tensor:
+        value = self.function(y, x0)
+        if not isinstance(value, Tensor):
+            raise InvalidTypeError(f"a log-likelihood is a tensor (B,), got {type(value).__name__}")
+        if value.shape != x0.shape[:1]:
+            raise ShapeError(
+                f"a log-likelihood is one number a sample, expected ({len(x0)},), got "
+                f"{tuple(value.shape)}; sum over the measurement"
+            )
+        if not value.requires_grad:
+            raise InvalidValueError(
+                "the log-likelihood does not depend on x0 in a way that can be differentiated; "
+                "write it in torch, without detach or no_grad"
+            )
+        return value
+
+
+def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:
+    r"""Moment matching with a likelihood of the second order about $\hat x$.
+
+    With its gradient $g$ and minus its Hessian $H$, the solution of $(I + V H)\,w = V g$ is where
+    Newton's method goes. As far along it as $p(y | \hat x + w)\,N(w; 0, V)$ grows is kept. For
+    `Linear` measurements that is `mmps`, with one more pass back.
+    """
+    value, g, bend = likelihood.at(y, at.x0)
+    start = at.spread(g)
+    found = solve(start, lambda p: (p, p + at.spread(bend(p))), iterations)
+    w = found.w
+    # V^-1 w, without another pass
+    share = _share(likelihood, y, at.x0, w, dot(g - bend(w), w))
+    w = column(share, w) * w
+    return Update(w, value + dot(g, w) / 2, found.residual)
+
+
+def plain(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:
+    r"""Diffusion posterior sampling: the likelihood of $\hat x$."""
+    value, g, _ = likelihood.at(y, at.x0)
+    w = at.spread(g)
+    share = _share(likelihood, y, at.x0, w, torch.zeros_like(value))
+    return Update(column(share, w) * w, value)
+
+
+def _share(
+    likelihood: LogLikelihood, y: Tensor, x0: Tensor, w: Tensor, stiffness: Tensor
+) -> Tensor:
+    r"""Return the share $c$ of a step at which $\log p(y | \hat x + c w) - c^2 k / 2$ is greatest.
+
+    Args:
+        likelihood: The log-likelihood.
+        y: What was measured.
+        x0: $\hat x$.
+        w: The step.
+        stiffness: $k$, `(B,)`.
+
+    Returns:
+        Numbers in [0, 1], `(B,)`.
+    """
+
+    def slope(c: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the derivative, and minus the second one."""
+        _, g, bend = likelihood.at(y, x0 + column(c, w) * w)
+        return dot(g, w) - c * stiffness, dot(w, bend(w)) + stiffness
+
+    low, high = torch.zeros_like(stiffness), torch.ones_like(stiffness)
+    with torch.no_grad():
+        for _ in range(_HALVINGS):
+            # the end first, where most steps go
+            middle = high if _ == 0 else (low + high) / 2
+            rises = slope(middle)[0] > 0
+            low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)
+    if not torch.is_grad_enabled():
+        return low
+    found, bent = slope(low)  # a step of Newton's, for its gradient
+    return torch.where(low < 1, low + (found / bent.detach().clamp(min=1e-30)), low)
+
+
+def _bounded(w: Tensor, gain: Tensor, bend: Tensor) -> Tensor:
+    r"""Return a step, cut to where a quadratic likelihood is greatest along it.
+
+    Beyond that a step makes the likelihood of $\hat x + w$ smaller, and is longer the smaller the
+    noise of the measurement is: no sampler of few steps would follow it.
+
+    Args:
+        w: The step.
+        gain: The slope of the log-likelihood along it, `(B,)`.
+        bend: Minus its second derivative along it, `(B,)`.
+    """
+    share = torch.where(bend > 0, gain / torch.where(bend > 0, bend, 1.0), 1.0).clamp(0, 1)
+    return column(share, w) * w
+
+
+Approximation = Callable[..., Update]
+
+OF_LINEAR: Mapping[str, Approximation] = MappingProxyType(
+    {"mmps": mmps, "pigdm": pigdm, "dps": dps}
+)
+"""The approximations of a `Linear` measurement, by name."""
+
+OF_A_FUNCTION: Mapping[str, Approximation] = MappingProxyType({"mmps": laplace, "dps": plain})
+"""Those of any log-likelihood."""

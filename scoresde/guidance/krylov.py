@@ -1,0 +1,86 @@
+r"""Linear systems that are known by their products, one for each sample.
+
+The equation is $M u = r$ with $M = A V A^T + \Sigma$. Each product with $M$ asks for one with $V$,
+a covariance that costs a pass back through a network, and gives $V A^T p$ on the way. So what is
+wanted of the solution, $w = V A^T u$, is summed up beside it and needs no product of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Solution", "dot", "solve"]
+
+Product = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""What a vector p becomes, $V A^T p$, and $M p$."""
+
+
+class Solution(NamedTuple):
+    r"""The solution of one system for each sample.
+
+    Attributes:
+        w: $V A^T u$.
+        u: The solution itself, like the right-hand side.
+        residual: $\|r - M u\| / \|r\|$, `(B,)`; 0 where r is.
+    """
+
+    w: Tensor
+    u: Tensor
+    residual: Tensor
+
+
+def solve(
+    r: Tensor,
+    product: Product,
+    iterations: int,
+    guess: Callable[[Tensor], Tensor] = lambda left: left,
+) -> Solution:
+    r"""Solve $M u = r$ by generalised conjugate residuals, which minimise the residual.
+
+    They take the steps of GMRES, so that $M$ need not be symmetric, as the Jacobian of a network is
+    not. Eisenstat, Elman & Schultz (1983), *Variational iterative methods for nonsymmetric systems
+    of linear equations*, doi:10.1137/0720023.
+
+    Args:
+        r: Right-hand sides `(B, *)`.
+        product: The products with $V A^T$ and $M$.
+        iterations: How many products are taken, at least 1.
+        guess: Roughly $M^{-1}$ of a vector, which may be another map each time.
+    """
+    left, directions = r, list[tuple[Tensor, Tensor, Tensor]]()
+    u, w = torch.zeros_like(r), torch.zeros(())
+    size = dot(r, r).sqrt()
+    for i in range(iterations):
+        p = guess(left)
+        z, q = product(p)
+        for other in directions:
+            c = dot(q, other[2])
+            p, z, q = (a - column(c, a) * b for a, b in zip((p, z, q), other, strict=True))
+        scale = _inverse(dot(q, q))
+        p, z, q = (column(scale, a) * a for a in (p, z, q))
+        c = dot(left, q)
+        left = left - column(c, q) * q
+        u = u + column(c, p) * p
+        w = column(c, z) * z if i == 0 else w + column(c, z) * z
+        directions.append((p, z, q))
+    return Solution(w, u, dot(left, left).sqrt() * _inverse(size**2))
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product of each row, `(B,)`."""
+    return (a * b).reshape(len(a), a.shape[1:].numel()).sum(1)
+
+
+def column(c: Tensor, like: Tensor) -> Tensor:
+    """Return one number for each row, ready to multiply."""
+    return c.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _inverse(square: Tensor) -> Tensor:
+    """Return one over the root of a square, and 0 where that is 0."""
+    least = torch.finfo(square.dtype).tiny
+    return square.clamp(min=least).rsqrt() * (square > least)

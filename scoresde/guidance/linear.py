@@ -1,0 +1,230 @@
+r"""Linear measurements with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import as_numbers, check_finite, quoted, summary
+from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, ShapeError
+from scoresde.guidance.krylov import Solution, solve
+from scoresde.units import Identity, Transform
+
+__all__ = ["Linear"]
+
+# The most entries of a measurement of which the matrix A A^T is made.
+_LARGEST = 1024
+# Products with a covariance that costs no pass of a network.
+_CHEAP = 20
+# Of the check that a map is linear: rounding, in float32 and relative to the values.
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Linear:
+    r"""A linear measurement with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$.
+
+    It is called with events `(B, *event)` and returns what is measured of them without noise,
+    `(B, *m)`.
+
+    Args:
+        A: A linear function of a batch of events that autograd can differentiate: an operator of
+            `scoresde.guidance.operators`, or any callable. Its values are real; of complex ones it
+            returns `torch.view_as_real`. Or a matrix `(m, D)` over the flattened event.
+        std: The standard deviation of the noise, a number or of the shape of y; at least 0.
+        transform: The map from the numbers that `A` takes to those of the score, as under
+            `posterior(..., units=True)`.
+
+    Raises:
+        InvalidValueError: `std` is negative.
+        NonFiniteError: It is NaN or infinite.
+        InvalidTypeError: `A` is no function, or `std` no number.
+        ShapeError: `A` is a tensor and no matrix.
+
+    Examples:
+        >>> total = Linear(torch.tensor([[1.0, 1.0]]), std=0.1)  # the sum of two numbers
+        >>> total(torch.tensor([[2.0, 3.0]]))
+        tensor([[5.]])
+    """
+
+    A: Callable[[Tensor], Tensor] | Tensor
+    std: float | Tensor
+    transform: Transform = field(default_factory=Identity)
+
+    __repr__ = summary
+
+    def __post_init__(self) -> None:
+        std = as_numbers("std", self.std, dtype=torch.float64)
+        check_finite("std", std)
+        if (std < 0).any():
+            raise InvalidValueError(
+                f"std is the standard deviation of the noise and not negative, got {quoted(std)}"
+            )
+        if isinstance(self.A, Tensor):
+            if self.A.ndim != 2:
+                raise ShapeError(
+                    f"as a tensor A is a matrix (m, D), got shape {tuple(self.A.shape)}; give any "
+                    "other linear map as a function"
+                )
+        elif not callable(self.A) or isinstance(self.A, type):
+            raise InvalidTypeError(f"A is a linear function or a matrix, got {quoted(self.A)}")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return what is measured of events without noise, `(B, *m)`."""
+        raw = self.transform.inverse(x).to(x.dtype)
+        if isinstance(self.A, Tensor):
+            return raw.reshape(len(raw), raw.shape[1:].numel()) @ self.A.to(raw).T
+        return self.A(raw)
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Return what differences `z` of events change in their measurements."""
+        value = self(z)
+        shifted = not isinstance(self.transform, Identity)
+        return value - self(torch.zeros_like(z[:1])) if shifted else value
+
+    def adjoint(self, v: Tensor, like: Tensor) -> Tensor:
+        r"""Return $A^T v$ of measurements `(B, *m)`, like events `(B, *event)`."""
+        recording = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = torch.zeros_like(like).requires_grad_()
+            (found,) = torch.autograd.grad(self(x), x, v, create_graph=recording)
+        return found
+
+    def variance(self, like: Tensor) -> Tensor:
+        """Return the variance of the noise, ready to multiply measurements."""
+        return (torch.as_tensor(self.std, dtype=torch.float64) ** 2).to(like)
+
+    def gap(self, y: Tensor, x0: Tensor) -> Tensor:
+        """Return $y - A x_0$, and 0 where an entry of y is missing."""
+        return torch.where(y.isnan(), 0.0, y - self(x0))
+
+    def solved(
+        self,
+        r: Tensor,
+        spread: Callable[[Tensor], Tensor],
+        like: Tensor,
+        there: Tensor,
+        iterations: int,
+        guess: Callable[[Tensor], Tensor] | None = None,
+    ) -> Solution:
+        r"""Solve $(A V A^T + \text{std}^2)\,u = r$ over the entries of y that are not missing.
+
+        Args:
+            r: Right-hand sides, 0 where an entry is missing.
+            spread: The product with $V$ of tensors like events.
+            like: Events.
+            there: Which entries are not missing.
+            iterations: Products with $V$, at most one for each entry.
+            guess: The product with a covariance near $V$ that costs little.
+        """
+        variance, most = self.variance(r), max(r.shape[1:].numel(), 1)
+
+        def product(
+            p: Tensor, spread: Callable[[Tensor], Tensor] = spread
+        ) -> tuple[Tensor, Tensor]:
+            z = spread(self.adjoint(p, like))
+            return z, there * self.slope(z) + variance * p
+
+        if guess is None:
+            return solve(r, product, min(iterations, most))
+        near, cheap = partial(product, spread=guess), min(_CHEAP, most)
+        return solve(r, product, min(iterations, most), lambda left: solve(left, near, cheap).u)
+
+    def log_constant(self, var: float, like: Tensor, there: Tensor) -> Tensor:
+        r"""Return $-\tfrac12 \log\det 2\pi(\text{var}\,A A^T + \text{std}^2)$, `(B,)` in float64.
+
+        It is over the entries that are not missing; of more than 1,024 entries `var` counts as 0.
+        """
+        rows = there.reshape(len(there), there.shape[1:].numel())
+        noise = self.variance(torch.empty(0, dtype=torch.float64))
+        noise = noise.expand(there.shape[1:]).reshape(-1).to(rows.device)
+        m = len(noise)
+        if m > _LARGEST:
+            logs = torch.where(rows, noise.log(), 0.0).sum(1)
+        else:
+            eye = torch.eye(m, dtype=torch.float64, device=rows.device)
+            event = like.new_zeros(m, *like.shape[1:]).double()
+            with torch.no_grad():
+                back = self.adjoint(eye.reshape(m, *there.shape[1:]), event)
+                gram = self.slope(back).reshape(m, m)
+            both = rows[:, :, None] & rows[:, None, :]
+            whole = torch.where(both, var * gram + noise.diag(), eye)
+            logs = torch.linalg.slogdet(whole).logabsdet
+        return -(rows.sum(1) * math.log(2 * math.pi) + logs) / 2
+
+    def check(self, event: Sequence[int], device: torch.device) -> tuple[int, ...]:
+        """Return the shape of one measurement, once the map is seen to be linear.
+
+        Three random events in float32 are measured, or in float64 where that fails.
+
+        Raises:
+            InvalidValueError: The map is not linear, mixes the events of a batch, or cannot be
+                differentiated.
+            InvalidTypeError: It does not return real numbers, or fails.
+            ShapeError: It does not return a row for each event, or `std` has another shape.
+        """
+        draw = torch.Generator().manual_seed(0)
+        x = torch.randn(3, *event, generator=draw, dtype=torch.float64).to(device)
+        try:
+            try:
+                y = self._checked(x := x.float())
+            except RuntimeError:
+                y = self._checked(x := x.double())
+        except ScoreSDEError:
+            raise
+        except Exception as error:  # of whatever kind: it is the user's code
+            raise InvalidTypeError(
+                f"A fails for a batch of events, a tensor of shape {tuple(x.shape)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        size = float(y.detach().abs().max())
+        self._expect(self.slope(x[2:]) - y[2:], size, "mixes the events of a batch")
+        a, b = 1.5, -0.75
+        mixed = self.slope(a * x[:1] + b * x[1:2]) - (a * y[:1] + b * y[1:2])
+        self._expect(mixed, size, "is not linear: A(1.5 u - 0.75 v) is not 1.5 A(u) - 0.75 A(v)")
+        v = torch.randn(y.shape, generator=draw, dtype=torch.float64).to(y)
+        try:
+            back = self.adjoint(v, x)
+        except RuntimeError as error:
+            raise InvalidValueError(
+                f"A cannot be differentiated by autograd ({error}); write it in torch, without "
+                "detach or no_grad"
+            ) from error
+        gap = (v * y).sum() - (back * x).sum()
+        scale = float(v.norm() * y.norm())
+        self._expect(gap, scale, "is not what autograd takes it for: <A u, v> is not <u, A^T v>")
+        try:
+            self.variance(y).expand(y.shape[1:])
+        except RuntimeError as error:
+            raise ShapeError(
+                f"std must be a number or of the shape {tuple(y.shape[1:])} of a measurement, got "
+                f"{tuple(torch.as_tensor(self.std).shape)}"
+            ) from error
+        return tuple(y.shape[1:])
+
+    def _checked(self, x: Tensor) -> Tensor:
+        y = self.slope(x)
+        if not isinstance(y, Tensor) or not y.is_floating_point():
+            got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise InvalidTypeError(
+                f"A must return a tensor of real floating point numbers, got {got}; of complex "
+                "numbers return torch.view_as_real"
+            )
+        if y.ndim == 0 or len(y) != len(x):
+            raise ShapeError(
+                f"A is given a batch of events and returns a row for each, (B, *); of shape "
+                f"{tuple(x.shape)} it made {tuple(y.shape)}"
+            )
+        return y
+
+    @staticmethod
+    def _expect(zero: Tensor, size: float, otherwise: str) -> None:
+        if not float(zero.detach().abs().max()) <= _ROUNDING * max(size, 1e-30):
+            raise InvalidValueError(
+                f"A {otherwise}; give a likelihood that is not linear as log_likelihood(y, x0)"
+            )

@@ -1,0 +1,340 @@
+r"""Posterior sampling: the score of a prior, and a measurement of what is sampled.
+
+$$ \nabla \log p_t(x_t \mid y) = \nabla \log p_t(x_t) + \nabla \log p(y \mid x_t), $$
+
+of which the last is approximated (`scoresde.guidance.approximations`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import as_event, check_integer, check_name, door
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.guidance.approximations import (
+    OF_A_FUNCTION,
+    OF_LINEAR,
+    Denoised,
+    LogLikelihood,
+    Update,
+)
+from scoresde.guidance.krylov import column
+from scoresde.guidance.linear import Linear
+from scoresde.noise import Noise
+from scoresde.score import Wrapped, device_of
+from scoresde.sde import SDE, Condition, Facts, Field, Score, facts, passes_of, report
+
+__all__ = ["Posterior", "posterior"]
+
+# Products with A A^T of an exact draw.
+_PRODUCTS = 60
+
+
+class Posterior(Wrapped):
+    """The score of a prior under a measurement, which it takes as a condition.
+
+    Args:
+        score: The score of the prior.
+        likelihood: The measurement.
+        method: The name of the approximation.
+        name: The name of the condition.
+        iterations: Products with the covariance.
+        shape: The shape of one measurement, where it is known.
+    """
+
+    def __init__(
+        self,
+        score: Score,
+        likelihood: Linear | LogLikelihood,
+        method: str,
+        name: str,
+        iterations: int,
+        shape: tuple[int, ...] | None,
+    ) -> None:
+        super().__init__(score)
+        self.likelihood = likelihood
+        self.method = method
+        self.name = name
+        self.iterations = iterations
+        self.shape = shape
+        known = super().facts
+        self._sde, self._moments = _sde_of(known), known.moments
+        self._linear = isinstance(likelihood, Linear)
+        self._update = (OF_LINEAR if self._linear else OF_A_FUNCTION)[method]
+
+    @property
+    def facts(self) -> Facts:
+        """Return the facts of the prior, with the measurement among the conditions."""
+        known, conditions = super().facts, None
+        if known.conditions is not None and self.shape is not None:
+            conditions = {**known.conditions, self.name: Field(self.shape)}
+        return replace(known, passes=self._passes, conditions=conditions, pilot=None, density=False)
+
+    def _passes(self, ratio: Tensor) -> int:
+        """Return the network passes of a call; one back through the network counts twice."""
+        backwards = 1
+        if self.method == "mmps":
+            backwards = self.iterations + (not self._linear)
+        return passes_of(self.score, ratio) * (1 + 2 * backwards)
+
+    def __call__(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Return the score `(B, *)`.
+
+        Raises:
+            InvalidValueError: There is no measurement, or the score cannot be differentiated.
+            ShapeError: The measurement has another shape.
+        """
+        return self.twisted(x, t, condition)[1]
+
+    # What samplers of posteriors ask for: `ReverseSDE.attribute`
+
+    def twisted(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Return the score of the prior and of the posterior, and $\log p(y | x_t)$, by one call.
+
+        The last is `(B,)`, and up to a function of time.
+        """
+        y, rest = self._parted(condition, x)
+        recording = torch.is_grad_enabled()
+        alpha, sigma = self._sde.at(self._sde.as_time(t), x)
+        with torch.enable_grad():
+            at = x if recording and x.requires_grad else x.detach().requires_grad_()
+            score = self.ask(self.score, at, t, rest)
+            if not score.requires_grad:
+                raise InvalidValueError(
+                    "the score does not depend on x in a way that can be differentiated; take "
+                    "no_grad and detach out of it, and torch.inference_mode from around it"
+                )
+        value = score if recording else score.detach()
+
+        def spread(v: Tensor) -> Tensor:
+            (back,) = torch.autograd.grad(
+                score, at, v, retain_graph=True, create_graph=recording, materialize_grads=True
+            )
+            return (sigma / alpha) ** 2 * (v + sigma * (sigma * back))
+
+        x0 = ((at if recording else x) + sigma * (sigma * value)) / alpha
+        found: Update = self._update(
+            self.likelihood,
+            y,
+            Denoised(x0, spread, self._variance(t), partial(self._spread, t)),
+            self.iterations,
+        )
+        if found.residual is not None:
+            report("residual", found.residual.detach())
+        return value, value + alpha / sigma * (found.w / sigma), found.log_likelihood
+
+    @property
+    def prior(self) -> Score:
+        """Return the score of the prior, which is not given the measurement."""
+        return _Prior(self.score, self.name)
+
+    def log_constant(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        r"""Return what makes the likelihood of `twisted` a density of y at little noise, `(B,)`."""
+        if not isinstance(self.likelihood, Linear):
+            return x.new_zeros(len(x))
+        y, _ = self._parted(condition, x)
+        var = float(self._variance(t).flatten()[0])
+        return self.likelihood.log_constant(var, x[:1], ~y.isnan())
+
+    def refreshed(
+        self, x0: Tensor, rho: float, noise: Noise, condition: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        r"""Return a draw from $p(y | x)\,N(x;\, x_0, \rho^2 I)$, exactly, where it is `Linear`.
+
+        A draw of the Gaussian is moved to y with fresh noise, by the update of Kalman's ensembles
+        (Papandreou & Yuille 2010, *Gaussian sampling by local perturbations*). What is left of its
+        equation, relative, comes beside it, `(B,)`.
+
+        Args:
+            x0: The centre `(B, *)`.
+            rho: The width.
+            noise: Where randomness comes from.
+            condition: The measurement.
+
+        Raises:
+            InvalidTypeError: The likelihood is not `Linear`.
+        """
+        if not isinstance(self.likelihood, Linear):
+            raise InvalidTypeError(
+                "a draw given the measurement is exact for guidance.Linear alone; take Particles "
+                "for another likelihood"
+            )
+        y, _ = self._parted(condition, x0)
+        x = x0 + rho * noise.normal(x0, 0.0)
+        std = self.likelihood.variance(y).sqrt()
+        r = self.likelihood.gap(y + std * noise.normal(y, 0.0, 1), x)
+        found = self.likelihood.solved(r, lambda v: rho**2 * v, x, ~y.isnan(), _PRODUCTS)
+        return x + found.w, found.residual
+
+    def _parted(
+        self, condition: Mapping[str, Tensor] | None, x: Tensor
+    ) -> tuple[Tensor, Condition | None]:
+        """Return the measurement in the dtype of `x`, and the other conditions."""
+        if condition is None or self.name not in condition:
+            raise InvalidValueError(
+                f"a posterior is that of a measurement, and none was given; give condition="
+                f"{{{self.name!r}: y}}, with NaN where an entry of y was not measured"
+            )
+        y = condition[self.name].to(x.dtype)
+        if isinstance(self.likelihood, Linear):
+            shape = self.shape or self.likelihood.check(x.shape[1:], x.device)
+            if tuple(y.shape) != (len(x), *shape):
+                raise ShapeError(
+                    f"the measurement {self.name!r} needs the shape {(len(x), *shape)}, got "
+                    f"{tuple(y.shape)}"
+                )
+            self.shape = shape
+        return y, Condition(condition).without(self.name)
+
+    def _variance(self, t: Tensor) -> Tensor:
+        r"""Return $(1/c + \alpha^2/\sigma^2)^{-1}$ with the mean variance $c$ of the data, or 1."""
+        data = 1.0 if self._moments is None else self._moments.mean_variance()
+        return data / (1 + data * self._snr(t))
+
+    def _spread(self, t: Tensor, v: Tensor) -> Tensor:
+        r"""Return the product with $(C^{-1} + \alpha^2/\sigma^2)^{-1}$, $C$ that of the data."""
+        if self._moments is None:
+            return column(self._variance(t).to(v), v) * v
+        snr = column(self._snr(t), v).to(v)
+        if self._moments.cov is None:
+            var = torch.as_tensor(self._moments.var).to(v)
+            return v * var / (1 + snr * var)
+        var, axes = (part.to(v) for part in self._moments.principal())
+        along = v.reshape(len(v), len(var)) @ axes
+        return ((along * var / (1 + snr.reshape(-1, 1) * var)) @ axes.T).reshape(v.shape)
+
+    def _snr(self, t: Tensor) -> Tensor:
+        return self._sde.log_snr(self._sde.as_time(t)).exp()
+
+
+class _Prior(Wrapped):
+    """The score of the prior, which is not given the measurement."""
+
+    def __init__(self, score: Score, name: str) -> None:
+        super().__init__(score)
+        self.name = name
+
+    def __call__(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        rest = None if condition is None else Condition(condition).without(self.name)
+        return self.ask(self.score, x, t, rest)
+
+
+@door
+def posterior(
+    score: Score,
+    likelihood: Linear | Callable[..., Tensor],
+    method: Literal["mmps", "pigdm", "dps"] = "mmps",
+    name: str = "measurement",
+    *,
+    iterations: int = 5,
+    shape: Sequence[int] | None = None,
+    units: bool = False,
+) -> Wrapped:
+    r"""Return the score of a posterior: of what is sampled given a measurement of it.
+
+    The measurement y is the condition `name`, and a NaN in it is an entry that was not measured.
+    With $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t]$, the method says what y tells of
+    the noisy state:
+
+    - `"mmps"`, moment matching: $p(y | x_t) = N(A \hat x,\ A V A^T + \text{std}^2)$, with $V$ from
+      the Jacobian of the score (Rozet et al. 2024, arXiv:2405.13712). For Gaussian data it is
+      exact once `iterations` is the rank of A. Any other likelihood is taken to the second order
+      about $\hat x$.
+    - `"pigdm"`: the same with $V = v I$, $1/v = 1/c + \alpha^2/\sigma^2$, for data of variance c
+      (Song et al. 2023, *Pseudoinverse-guided diffusion models for inverse problems*).
+    - `"dps"`: the likelihood of $\hat x$, $V = 0$, with a step at most to where that is greatest,
+      in place of the paper's step size (Chung et al. 2023, arXiv:2209.14687).
+
+    Args:
+        score: The score of the prior, which can be differentiated in x.
+        likelihood: A `Linear` measurement; or any `log_likelihood(y, x0)` with values `(B,)`,
+            differentiable in x0, for `"mmps"` twice.
+        method: How p(y | x_t) is approximated.
+        name: The name of the condition.
+        iterations: For `"mmps"` the products with $V$ by which its equation is solved, at least 1.
+            Each costs a pass back through the network, which counts as two passes. What is left of
+            the equation is `residual` in `Samples.info`.
+        shape: The shape of one measurement, for a log-likelihood; `Linear` knows it.
+        units: Whether likelihood and y speak of the user's own units, as before the transform of
+            the data.
+
+    Raises:
+        InvalidValueError: The score knows no SDE, or takes a condition of that name; A is not
+            linear; `"dps"` without noise; or there are no iterations.
+        UnknownNameError: The method is none of the likelihood.
+        ShapeError, InvalidTypeError: The measurement does not fit the events.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> from scoresde.guidance import Linear, posterior
+        >>> prior = scoresde.targets.Gaussian([0.0, 0.0], cov=[[1.0, 0.9], [0.9, 1.0]])
+        >>> first = Linear(torch.tensor([[1.0, 0.0]]), std=0.1)
+        >>> score = posterior(prior.at(scoresde.VPSDE()), first)
+        >>> y = {"measurement": [1.5]}
+        >>> x = scoresde.sample(score, sampler="heun", n=100, seed=0, condition=y)
+        >>> print(f"{float(x[:, 1].mean()):.1f}")  # 0.9 of the first
+        1.3
+    """
+    known = facts(score)
+    _sde_of(known)
+    if known.conditions and name in known.conditions:
+        raise InvalidValueError(
+            f"the score takes a condition {name!r} of its own; give the measurement another name="
+        )
+    check_integer("iterations", iterations, 1)
+    transform = None
+    if units:
+        transform = known.transform
+        if transform is None:
+            raise InvalidValueError(
+                "units=True needs the transform of the data, which this score does not know; leave "
+                "units out, and let the likelihood take the numbers of the score"
+            )
+    if not isinstance(likelihood, Linear):
+        function: Callable[..., Tensor] = likelihood
+        if transform is not None:
+            given, inverse = function, transform.inverse
+            function = lambda y, x0: given(y, inverse(x0))  # noqa: E731
+        check_name("method of a log-likelihood", method, OF_A_FUNCTION)
+        event = None if shape is None else as_event("shape", shape)
+        return Posterior(score, LogLikelihood(function), method, name, iterations, event)
+    if transform is not None:
+        likelihood = replace(likelihood, transform=transform)
+    if method == "dps" and (torch.as_tensor(likelihood.std) == 0).any():
+        raise InvalidValueError(
+            "dps divides by the noise of the measurement, and std is 0; take method='mmps'"
+        )
+    own = None
+    if known.event_shape is not None:
+        own = likelihood.check(known.event_shape, device_of(score))
+        iterations = min(iterations, max(math.prod(own), 1))
+    return Posterior(score, likelihood, method, name, iterations, own)
+
+
+def _sde_of(known: Facts) -> SDE:
+    """Return the SDE of a score.
+
+    Raises:
+        InvalidValueError: It knows none.
+    """
+    if known.sde is None:
+        raise InvalidValueError(
+            "a posterior needs the noise levels, and this score knows no SDE; derive it from "
+            "scoresde.Wrapped with `facts`"
+        )
+    return known.sde

@@ -1,0 +1,218 @@
+r"""Imputation: entries that are known are held at what they are, and the others drawn.
+
+At every time the known entries are replaced by a draw of their own noisy law, $\alpha_s x_0 +
+\sigma_s z$, which knows nothing of the unknown ones. So the unknown entries see too little of the
+known ones, and their law is biased. Going back up and down again, RePaint's resampling, lets both
+adapt to each other (Lugmayr et al. 2022, algorithm 1, arXiv:2201.09865).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import as_numbers, check_integer, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.samplers.flow.predictors import Ancestral
+from scoresde.samplers.sampler import NoiseLike, Sampler, State
+from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE, expand
+
+__all__ = ["Impute"]
+
+_NOISY = (
+    "of entries that are known up to noise give a measurement: "
+    "guidance.posterior(score, Linear(Mask(mask), std))"
+)
+
+
+@dataclass(frozen=True)
+class Impute(Sampler):
+    r"""Draw the entries that are unknown, and keep those that are known.
+
+    It takes two conditions, `{"known": x, "mask": m}`, events or one for all samples in the numbers
+    of the score, of which the mask is 1 where an entry is known; what `known` holds elsewhere is
+    not read. Known entries have the right noise at every time, and are exact at the end, where
+    `denoise` is not False. The law of the others is biased, and less so with `resample`; where that
+    matters, `scoresde.guidance.posterior` with a `Mask` is the better method.
+
+    The sampler's `step` is called, so a multistep method is first order here.
+
+    Args:
+        sampler: What draws; it steps along the grid.
+        resample: How often each step is made, at least 1: between two of them the state goes back
+            up by fresh noise.
+        basis: An orthonormal matrix `(k, k)`, whose rows are along the first axis of an event.
+            Known and mask are then of the coordinates in it, as for the colours of a grey image.
+
+    Raises:
+        InvalidTypeError: The sampler chooses its own steps.
+        InvalidValueError: `resample` is below 1, or the basis is not orthonormal.
+        ShapeError: The basis is no square matrix.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> from scoresde.samplers import DDIM, Impute
+        >>> pair = scoresde.targets.Gaussian([0.0, 0.0], cov=[[1.0, 0.9], [0.9, 1.0]])
+        >>> given = {"known": torch.tensor([1.5, 0.0]), "mask": torch.tensor([1, 0])}
+        >>> method = Impute(DDIM(1.0), resample=5)
+        >>> score = pair.at(scoresde.VPSDE())
+        >>> x = scoresde.sample(score, None, method, n=9, steps=50, seed=0, condition=given)
+        >>> x[:, 0].unique()
+        tensor([1.5000])
+    """
+
+    steps: ClassVar[int] = 200
+    sampler: Sampler = field(default_factory=Ancestral)
+    resample: int = 1
+    basis: tuple[tuple[float, ...], ...] | None = None
+
+    conditions = ("known", "mask")
+
+    def __post_init__(self) -> None:
+        if self.basis is not None:
+            object.__setattr__(self, "basis", _orthonormal(self.basis))
+        super().__post_init__()
+        check_integer("resample", self.resample, 1)
+        if self.sampler.adaptive:
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} chooses its own steps, between which nothing would be "
+                "imputed; take a method that steps along the grid, such as Ancestral() or Heun()"
+            )
+
+    @property
+    def nfe_per_step(self) -> int:
+        """Return the sampler's evaluations, as often as a step is made."""
+        return self.resample * self.sampler.nfe_per_step
+
+    @property
+    def order(self) -> None:
+        """None: the bias stays as the steps get smaller."""
+        return None
+
+    @property
+    def coupled(self) -> bool:
+        """Return whether the sampler is."""
+        return self.sampler.coupled
+
+    @property
+    def between(self) -> bool:
+        """Return whether the sampler is."""
+        return self.sampler.between
+
+    @property
+    def uses_pilot(self) -> bool:
+        """Return whether the sampler does."""
+        return self.sampler.uses_pilot
+
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Impute:
+        """Return it with the sampler set up for a score."""
+        return replace(self, sampler=self.sampler.prepared(facts, sde))
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """Return the sampler's grid."""
+        return self.sampler.times(sde, steps, moments)
+
+    def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
+        """Return the kinds of its conditions.
+
+        Raises:
+            ShapeError: The basis has another length than the first axis of an event.
+        """
+        if self.basis is not None and event[:1] != (len(self.basis),):
+            raise ShapeError(
+                f"the basis has {len(self.basis)} rows, and the first axis of an event of shape "
+                f"{event} another length"
+            )
+        return {"known": Field(event), "mask": _Mask(event)}
+
+    def checked(self, condition: Condition) -> Condition:
+        """Return known and mask.
+
+        Raises:
+            NonFiniteError: An entry is known and is no number.
+        """
+        if (condition["known"].isnan() & (condition["mask"] != 0)).any():
+            raise NonFiniteError(
+                "known holds NaN where the mask is 1; an entry that is not known has the mask 0"
+            )
+        return condition
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """Make a step, and again after going back up, with the known entries in place at s."""
+        a, v = rsde.sde.transition(s, t)
+        for j in range(self.resample):
+            own = noise.fork(j)
+            if j:
+                up = expand(v.sqrt(), x) * own.fork(2).normal(x, t)
+                x = self._imposed(rsde, expand(a, x) * x + up, t, own.fork(3))
+            x = self.sampler.step(rsde, x, t, s, own.fork(0))
+            x = self._imposed(rsde, x, s, own.fork(1))
+        return x
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """Yield the states at `times[1:]`; the known entries are in place from the first on."""
+        start = self._imposed(rsde, x, times[0], noise.fork(0).fork(1))
+        yield from super().trajectory(rsde, start, times, noise)
+
+    def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
+        """Return the sampler's end, with the known entries as they are."""
+        return self._set(rsde, self.sampler.finish(rsde, x, t, noise), None)
+
+    def _imposed(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
+        """Return states at t with a draw of the noisy law of the known entries in their places."""
+        alpha, sigma = rsde.sde.at(t, x)
+        return self._set(rsde, x, (alpha, sigma * noise.normal(x, t)))
+
+    def _set(self, rsde: ReverseSDE, x: Tensor, noisy: tuple[Tensor, Tensor] | None) -> Tensor:
+        given: Mapping[str, Tensor] = rsde.condition or {}
+        if "known" not in given or "mask" not in given:
+            raise InvalidValueError(
+                "Impute takes the conditions known and mask, and stands outside of other samplers"
+            )
+        known = given["known"].to(x)
+        if noisy is not None:
+            known = noisy[0] * known + noisy[1]
+        mask = given["mask"].to(x.device) != 0
+        if self.basis is None:
+            return torch.where(mask, known, x)
+        basis = torch.tensor(self.basis, dtype=torch.float64).to(x)
+        inside = torch.where(mask, known, _turned(basis, x))
+        return _turned(basis.T, inside)
+
+
+class _Mask(Field):
+    """A condition that says which entries are known: truth values, or 0 and 1."""
+
+    def check(self, name: str, value: Tensor) -> None:
+        """Raise unless an entry is known or unknown."""
+        if not ((value == 0) | (value == 1)).all():
+            raise InvalidValueError(f"the {name} is 1 where an entry is known and else 0; {_NOISY}")
+
+
+def _turned(basis: Tensor, x: Tensor) -> Tensor:
+    """Return the coordinates of events along their first axis."""
+    return (x.movedim(1, -1) @ basis.T).movedim(-1, 1)
+
+
+def _orthonormal(basis: Tensor | Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """Return an orthonormal matrix as numbers.
+
+    Raises:
+        ShapeError, InvalidValueError: It is none.
+    """
+    matrix = as_numbers("basis", basis, dtype=torch.float64)
+    if matrix.ndim != 2 or len(matrix) != len(matrix.T):
+        raise ShapeError(f"basis must be a square matrix, got shape {tuple(matrix.shape)}")
+    gap = matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)
+    if not float(gap.abs().max()) < 1e-5:
+        raise InvalidValueError(
+            "basis must be orthonormal, rows of length 1 at right angles; torch.linalg.qr makes "
+            "such a matrix of any other"
+        )
+    return tuple(map(tuple, matrix.tolist()))

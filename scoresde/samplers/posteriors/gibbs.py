@@ -1,0 +1,190 @@
+r"""Split Gibbs sampling: draws given the measurement and given the prior, in turn.
+
+The posterior $p(z)\,p(y | z)$ is the limit $\rho \to 0$ of the law
+
+$$ \pi_\rho(x, z) \propto p(y | x)\, N(x; z, \rho^2 I)\, p(z), $$
+
+of which both conditionals can be drawn: that of x is Gaussian for a linear measurement, and that of
+z is the law of data under the noise $\rho$, $p(x_0 | x_t = \alpha_t x)$ at $\sigma_t / \alpha_t =
+\rho$, which the reverse SDE draws (Vono et al. 2019, arXiv:1804.05809; Coeurdoux et al. 2023,
+arXiv:2304.11134; Xu & Chi 2024, arXiv:2403.17042).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_integer, check_range, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.samplers.sampler import NoiseLike, Sampler, State
+from scoresde.sde import SDE, Facts, Moments, ReverseSDE, expand
+from scoresde.sde.spacings import even_times
+
+__all__ = ["SplitGibbs"]
+
+
+@dataclass(frozen=True)
+class SplitGibbs(Sampler):
+    r"""Alternate draws given the measurement and given the prior, coupled at the width $\rho$.
+
+    It samples a `scoresde.guidance.posterior` of a `Linear` measurement. A run begins with a run of
+    the sampler under that score, which is near; then it alternates `k` times. Of each pair the draw
+    of the prior is kept: its law is the posterior under a measurement whose noise has the
+    variance $\text{std}^2 + \rho^2 A A^T$, so the bias is $O(\rho^2)$, and two runs, at $\rho$ and
+    $2 \rho$, tell how large it is. The smaller $\rho$, the more alternations it takes to move:
+    about the square of the posterior's width over $\rho$.
+
+    Args:
+        sampler: What draws from the prior; its noise must be that of the reverse SDE, as of
+            `Ancestral()`, `EulerMaruyama()` or `TwoStage(tau=1.0)`.
+        rho: $\rho$, in the units of the data, between the noise levels at eps and at T.
+        k: Alternations, at least 0.
+
+    Raises:
+        InvalidTypeError: The sampler adds no noise, or the score is no posterior of a `Linear`
+            measurement.
+        InvalidValueError: A number is impossible.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> from scoresde.guidance import Linear, posterior
+        >>> from scoresde.samplers import Ancestral, SplitGibbs
+        >>> prior = scoresde.targets.Gaussian([0.0, 0.0], cov=[[1.0, 0.9], [0.9, 1.0]])
+        >>> score = posterior(prior.at(scoresde.VPSDE()), Linear(torch.tensor([[1.0, 0.0]]), 0.5))
+        >>> method = SplitGibbs(Ancestral(), rho=0.2, k=5)
+        >>> given = {"measurement": [1.5]}
+        >>> x = scoresde.sample(score, None, method, n=4, steps=50, seed=0, condition=given)
+    """
+
+    steps: ClassVar[int] = 200
+    sampler: Sampler
+    rho: float
+    k: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("rho", self.rho, "(0, inf)")
+        check_integer("k", self.k, 0)
+        if not self.sampler.stochastic:
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} adds no noise, and follows one path where draws are "
+                "needed; take one of the reverse SDE, such as Ancestral()"
+            )
+
+    @property
+    def nfe_per_step(self) -> int:
+        """Return the sampler's evaluations in all runs, of which all but the first are shorter."""
+        return (1 + self.k) * self.sampler.nfe_per_step
+
+    @property
+    def order(self) -> None:
+        """None: the bias stays as the steps get smaller."""
+        return None
+
+    @property
+    def adaptive(self) -> bool:
+        """Return whether the sampler is."""
+        return self.sampler.adaptive
+
+    @property
+    def coupled(self) -> bool:
+        """Return whether the sampler is."""
+        return self.sampler.coupled
+
+    @property
+    def between(self) -> bool:
+        """Return whether the sampler is."""
+        return self.sampler.between
+
+    @property
+    def uses_pilot(self) -> bool:
+        """Return whether the sampler does."""
+        return self.sampler.uses_pilot
+
+    def cost(self, steps: int) -> int:
+        """Return the most evaluations: those of `1 + k` whole runs."""
+        return (1 + self.k) * self.sampler.cost(steps)
+
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> SplitGibbs:
+        """Return it with the sampler set up for a score, once the width is a level of its noise."""
+        ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
+        low, high = (sde.sigma(ends) / sde.alpha(ends)).tolist()
+        if not low < self.rho <= high:
+            raise InvalidValueError(
+                f"rho must lie between the noise levels sigma / alpha of the process, {low:.4g} to "
+                f"{high:.4g}, got {self.rho}"
+            )
+        return replace(self, sampler=self.sampler.prepared(facts, sde))
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """Return a grid that is even in log-SNR, of which every width has its part."""
+        return even_times(sde, steps)
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """Return the sampler's step."""
+        return self.sampler.step(rsde, x, t, s, noise)
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """Yield the states of the first run, and the last one after each alternation."""
+        prior = self.prior(rsde)
+        for state in self.sampler.trajectory(rsde, x, times, noise.fork(0)):
+            x = state.x
+            yield state
+        way = self.way(rsde.sde, times)
+        for j in range(self.k):
+            x = self.alternated(rsde, prior, x, way, noise.fork(1 + j))
+            yield State.of(rsde, times[-1], x)
+
+    def prior(self, rsde: ReverseSDE) -> ReverseSDE:
+        """Return the reverse SDE of the prior.
+
+        Raises:
+            InvalidTypeError: The score is no posterior.
+        """
+        prior = rsde.attribute("prior")
+        if prior is None:
+            raise InvalidTypeError(
+                "split Gibbs sampling is of a posterior; give guidance.posterior(score, "
+                "Linear(A, std)) as the score, outside of all others"
+            )
+        return rsde.under(prior)
+
+    def way(self, sde: SDE, times: Tensor) -> Tensor:
+        r"""Return the times of a draw of the prior: from $\sigma / \alpha = \rho$ down a grid."""
+        log_snr = torch.tensor(-2 * math.log(self.rho), dtype=torch.float64)
+        first = sde.time(log_snr).clamp(sde.eps, sde.T)
+        if sde.levels is not None:
+            first = sde.times().flip(0)[sde.index(first).clamp(min=1)]
+        return torch.cat([first[None], times[times < first - 1e-9 * sde.T]])
+
+    def alternated(
+        self, rsde: ReverseSDE, prior: ReverseSDE, x: Tensor, way: Tensor, noise: NoiseLike
+    ) -> Tensor:
+        """Return the next state of the chain at the last time of the way.
+
+        Args:
+            rsde: The reverse SDE of the posterior.
+            prior: That of the prior.
+            x: The state at the last time.
+            way: The times of a draw of the prior.
+            noise: Where randomness comes from.
+        """
+        sde = rsde.sde
+        rho = float(sde.sigma(way[0]) / sde.alpha(way[0]))
+        centre = x / expand(sde.alpha(way[-1]), x)
+        draw = rsde.attribute("refreshed")
+        assert draw is not None
+        near, residual = draw(centre, rho, noise.fork(0), rsde.condition)
+        rsde.report("residual", residual)
+        x = expand(sde.alpha(way[0]), x) * near
+        for state in self.sampler.trajectory(prior, x, way, noise.fork(1)):
+            x = state.x
+        return x

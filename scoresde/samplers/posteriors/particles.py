@@ -1,0 +1,231 @@
+r"""Twisted particles: several ways down for each sample, weighted by what a measurement says.
+
+Each of k particles takes steps of the reverse SDE under the score of the posterior, which are
+proposals. Their weights make up for what that score gets wrong: from t to s, with the kernels
+$p(x_s | x_t)$ of the prior and $q(x_s | x_t)$ of the proposal,
+
+$$ w_s = w_t\, \frac{p(x_s | x_t)\, \hat p(y | x_s)}{\hat p(y | x_t)\, q(x_s | x_t)}, $$
+
+and where few particles have all the weight, all are drawn anew by their weights. Whatever the
+approximation $\hat p(y | x_t)$ is on the way, for $k \to \infty$ the law is
+$p(x_\epsilon)\,\hat p(y | x_\epsilon)$ with the prior as it is discretised, and the mean weight is
+unbiased for $p(y)$ (Wu et al. 2023, algorithm 1, arXiv:2306.17775).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_integer, quoted
+from scoresde.errors import InvalidTypeError
+from scoresde.samplers.flow.predictors import Ancestral
+from scoresde.samplers.posteriors.swarm import Kernel, Spread, Weights
+from scoresde.samplers.sampler import NoiseLike, Sampler, State
+from scoresde.sde import SDE, Facts, Moments, ReverseSDE
+from scoresde.sde.spacings import even_times
+
+__all__ = ["Particles"]
+
+
+@dataclass(frozen=True)
+class Particles(Sampler):
+    r"""Draw each sample as one of `k` particles, which are weighted by the measurement.
+
+    It samples a `scoresde.guidance.posterior`. The particles belong to one sample, and all they
+    draw comes from its own stream, so n, seed and `batch_size` mean what they do elsewhere; a run
+    costs k times as many evaluations. `Samples.info` has `ess`, the least effective sample size
+    that a sample had on the way; `log_evidence`, the estimate of $\log p(y)$; and
+    `log_evidence_error`, half of its interval of 95 %.
+
+    With `sweeps` the way of the sample is drawn anew so often, each time among k ways of which one
+    is the last (conditional sequential Monte Carlo with ancestor sampling; Andrieu et al. 2010,
+    doi:10.1111/j.1467-9868.2009.00736.x; Lindsten et al. 2014, arXiv:1401.0604). That leaves the
+    law of the discretised model alone at any k, at the price of another run each.
+
+    Args:
+        sampler: What steps: with noise, one evaluation a step, along the grid, as `Ancestral()`.
+        k: Particles of a sample, at least 2.
+        sweeps: How often its way is drawn anew, at least 0.
+
+    Raises:
+        InvalidTypeError: The sampler has no such steps, or the score is no posterior.
+        InvalidValueError: A number is too small.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> from scoresde.guidance import Linear, posterior
+        >>> from scoresde.samplers import Particles
+        >>> prior = scoresde.targets.TwoMoons()
+        >>> score = posterior(prior.at(scoresde.VPSDE()), Linear(torch.tensor([[1.0, 0.0]]), 0.1))
+        >>> run = scoresde.Run.of(
+        ...     score, sampler=Particles(k=8), n=3, steps=30, condition={"measurement": [0.2]}
+        ... )
+        >>> sorted(run.draw().info)
+        ['ess', 'log_evidence', 'log_evidence_error', 'residual']
+    """
+
+    steps: ClassVar[int] = 100
+    sampler: Sampler = field(default_factory=Ancestral)
+    k: int = 16
+    sweeps: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("k", self.k, 2)
+        check_integer("sweeps", self.sweeps, 0)
+        s = self.sampler
+        if s.nfe_per_step != 1 or not s.stochastic or s.adaptive or s.between or s.invariant:
+            raise InvalidTypeError(
+                f"{quoted(s)} does not step by one evaluation and fresh noise, as particles must "
+                "for their weights; take Ancestral(), EulerMaruyama() or DDIM(1.0)"
+            )
+
+    @property
+    def nfe_per_step(self) -> int:
+        """Return one evaluation of each particle, in the run and all sweeps."""
+        return self.k * (1 + self.sweeps)
+
+    @property
+    def order(self) -> None:
+        """None: the bias is that of too few particles."""
+        return None
+
+    @property
+    def differentiable(self) -> bool:
+        """Return False: which particles are drawn jumps."""
+        return False
+
+    def cost(self, steps: int) -> int:
+        """Return the evaluations of N steps, which visit N + 1 times."""
+        return (steps + 1) * self.nfe_per_step
+
+    def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Particles:
+        """Return it with the sampler set up for a score."""
+        return replace(self, sampler=self.sampler.prepared(facts, sde))
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """Return a grid that is even in log-SNR: one long step makes all weights unequal."""
+        return even_times(sde, steps)
+
+    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """Return the end of a run of one step."""
+        (state,) = self.trajectory(rsde, x, torch.stack((t, s)), noise)
+        return state.x
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """Yield the way of the particle that is drawn in the end."""
+        if rsde.attribute("twisted") is None:
+            raise InvalidTypeError(
+                "particles are weighted by a measurement; give guidance.posterior(score, "
+                "likelihood) as the score, outside of all others"
+            )
+        if len(x) == 0:
+            yield from (State.of(rsde, s, x) for s in times[1:])
+            return
+        kernel = Kernel(self.sampler, rsde.repeat(self.k))
+        way, info = self._filtered(kernel, x, times, noise.fork(0), None)
+        for j in range(self.sweeps):
+            way, _ = self._filtered(kernel, x, times, noise.fork(1 + j), way)
+        rsde.info.update(info)
+        for s, state in zip(times[1:], way[1:], strict=True):
+            yield State.of(rsde, s, state)
+
+    def _filtered(
+        self,
+        kernel: Kernel,
+        x: Tensor,
+        times: Tensor,
+        noise: NoiseLike,
+        kept: list[Tensor] | None,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return the way of one particle of each sample, and what the weights tell.
+
+        Args:
+            kernel: How particles step.
+            x: The start of the first particle of each sample.
+            times: The grid.
+            noise: Where randomness comes from.
+            kept: The way of the first particle, where it has one already.
+        """
+        k, n = self.k, len(x)
+        rows = torch.arange(n, device=x.device)[:, None]
+        spread, choice = Spread(noise.fork(0), k), noise.fork(1)
+        swarm = self._start(kernel.rsde, x if kept is None else kept[0], times[0], spread)
+        weights = Weights(x, k)
+        prior, guided, seen = kernel.twisted(swarm, times[0])
+        weights.add(seen)
+        states, parents = [swarm], list[Tensor]()
+        for i, (t, s) in enumerate(itertools.pairwise(times)):
+            low = weights.size() < k / 2
+            if kept is None:
+                chosen = weights.parents(choice, t)
+            else:
+                likely = self._ancestor(kernel, weights, seen, swarm, kept[i + 1], t, s, prior)
+                first = likely.drawn(choice.fork(0), t, 1)
+                chosen = torch.cat([first, weights.drawn(choice, t, k)[:, 1:]], 1)
+            chosen = torch.where(low[:, None], chosen, torch.arange(k, device=x.device))
+            weights.settle(low, chosen)
+            parents.append(chosen)
+            take = (chosen + k * rows).flatten()
+            swarm, prior, guided, seen = (v[take] for v in (swarm, prior, guided, seen))
+            move = kernel.move(
+                swarm, t, s, (prior, guided), spread, None if kept is None else kept[i + 1]
+            )
+            swarm = move.x
+            weights.add(move.log_ratio - seen)
+            prior, guided, seen = kernel.twisted(swarm, s)
+            weights.add(seen)
+            states.append(swarm)
+        weights.size()
+        last = weights.drawn(choice, times[-1], 1)
+        evidence, std = weights.end()
+        constant = kernel.constant(swarm, times[-1]).double().reshape(n, k)[:, 0]
+        info = {
+            "ess": weights.ess,
+            "log_evidence": evidence + constant,
+            "log_evidence_error": 1.96 * std,
+        }
+        way, stay = list[Tensor](), torch.arange(k, device=x.device).expand(n, k)
+        for state, before in zip(states[::-1], [*parents[::-1], stay], strict=True):
+            way.append(state.reshape(n, k, *x.shape[1:])[rows[:, 0], last[:, 0]])
+            last = before.gather(1, last)
+        return way[::-1], info
+
+    def _start(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
+        """Return the particles at the first time, of which the first are given."""
+        sde, known = rsde.sde, rsde.moments
+        law = sde.prior(known)
+        if known is not None and not math.isclose(t, sde.T, rel_tol=1e-6):
+            law = known.at(sde.alpha(t), sde.sigma(t))
+        like = x[:, None].expand(-1, self.k, *x.shape[1:]).reshape(-1, *x.shape[1:])
+        others = law.sample(noise.normal(like, math.inf)).reshape(len(x), self.k, *x.shape[1:])
+        return torch.cat([x[:, None], others[:, 1:]], 1).reshape(like.shape)
+
+    def _ancestor(
+        self,
+        kernel: Kernel,
+        weights: Weights,
+        seen: Tensor,
+        swarm: Tensor,
+        to: Tensor,
+        t: Tensor,
+        s: Tensor,
+        prior: Tensor,
+    ) -> Weights:
+        """Return the weights by which a particle has led to a known state of each sample."""
+        mean, std = kernel.mean(swarm, t, s, prior)
+        goal = to.repeat_interleave(self.k, 0)
+        gap = ((goal - mean) / std).double().square().reshape(len(goal), -1).sum(1)
+        found = Weights(to, self.k)
+        found.logs = weights.logs
+        found.add(-gap / 2 - seen)
+        return found

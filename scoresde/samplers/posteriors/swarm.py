@@ -1,0 +1,223 @@
+"""Particles of a batch of samples: their noise, their steps, their weights, and how they are drawn.
+
+Tensors of particles are `(B, k, *event)`, and `(B k, *event)` where a score sees them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scoresde.samplers.sampler import NoiseLike, Sampler
+from scoresde.sde import ReverseSDE
+
+__all__ = ["Kernel", "Move", "Spread", "Weights"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The noise of k particles of each sample, which is all drawn from that of the sample.
+
+    Args:
+        noise: The noise of the samples.
+        k: How many particles each has.
+    """
+
+    noise: NoiseLike
+    k: int
+
+    def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
+        """Return the k-th draw at time t, like `like`."""
+        return self.noise.normal(self._folded(like), t, k).reshape(like.shape)
+
+    def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """Return the increment of each particle's path over [s, t]."""
+        return self.noise.increment(self._folded(like), s, t).reshape(like.shape)
+
+    def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """Return the space-time area of each particle's path over [s, t]."""
+        return self.noise.area(self._folded(like), s, t).reshape(like.shape)
+
+    def fork(self, k: int) -> Spread:
+        """Return an independent stream for the same particles."""
+        return Spread(self.noise.fork(k), self.k)
+
+    def __getitem__(self, part: slice) -> Spread:
+        return Spread(self.noise[part], self.k)
+
+    def _folded(self, like: Tensor) -> Tensor:
+        return like.reshape(-1, self.k, *like.shape[1:])
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """Noise of which every number is the same."""
+
+    value: float
+
+    def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
+        return torch.full_like(like, self.value)
+
+    def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+        return torch.full_like(like, self.value)
+
+    area = increment
+
+    def fork(self, k: int) -> _Constant:
+        return self
+
+    def __getitem__(self, part: slice) -> _Constant:
+        return self
+
+
+class Move(NamedTuple):
+    r"""A step of particles.
+
+    Attributes:
+        x: Where they go.
+        log_ratio: $\log p(x_s | x_t) - \log q(x_s | x_t)$, `(B k,)`.
+    """
+
+    x: Tensor
+    log_ratio: Tensor
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The steps of a sampler with one evaluation and one draw of Gaussian noise.
+
+    Args:
+        sampler: The sampler.
+        rsde: The reverse SDE of a posterior, of all particles.
+    """
+
+    sampler: Sampler
+    rsde: ReverseSDE
+
+    def twisted(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the scores of prior and posterior and the log-likelihood, by one evaluation."""
+        method = self.rsde.method("twisted")
+        assert method is not None
+        prior, guided, log_likelihood = method(x, t)
+        return prior, guided, log_likelihood
+
+    def constant(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return what the log-likelihood lacks at the time `t`, `(B k,)`."""
+        found: Tensor = self.rsde.attribute("log_constant")(x, t, self.rsde.condition)  # type: ignore[misc]
+        return found
+
+    def move(
+        self,
+        x: Tensor,
+        t: Tensor,
+        s: Tensor,
+        scores: tuple[Tensor, Tensor],
+        noise: NoiseLike,
+        kept: Tensor | None,
+    ) -> Move:
+        """Return a step of all particles under the posterior.
+
+        Args:
+            x: Particles `(B k, *event)`.
+            t: Their time.
+            s: The time to go to.
+            scores: Those of prior and posterior.
+            noise: Where randomness comes from.
+            kept: Where the first particle of each sample goes, `(B, *event)`, if that is known.
+        """
+        mean, std = self.mean(x, t, s, scores[0])
+        own = self._step(scores[1], x, t, s, _Constant(0.0))
+        to = self._step(scores[1], x, t, s, noise)
+        if kept is not None:
+            to = to.reshape(len(kept), -1, *x.shape[1:])
+            to = torch.cat([kept[:, None], to[:, 1:]], 1).reshape(x.shape)
+        gap = ((mean - own) / std) * ((2 * to - mean - own) / std)
+        return Move(to, gap.double().reshape(len(x), -1).sum(1) / 2)
+
+    def mean(self, x: Tensor, t: Tensor, s: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where the prior's step goes without noise, and the noise's standard deviation."""
+        mean = self._step(prior, x, t, s, _Constant(0.0))
+        one = self._step(prior[:1], x[:1], t, s, _Constant(1.0)) - mean[:1]
+        return mean, one.flatten()[0]
+
+    def _step(self, score: Tensor, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
+        """Return the sampler's step where the score is known."""
+        return self.sampler.step(self.rsde.sde.reverse(lambda x, t: score), x, t, s, noise)
+
+
+class Weights:
+    """The weights of particles, and what has been learnt of their mean.
+
+    Args:
+        like: States `(B, *event)`.
+        k: Particles of each sample.
+    """
+
+    def __init__(self, like: Tensor, k: int) -> None:
+        self.k = k
+        self.logs = like.new_zeros(len(like), k, dtype=torch.float64)
+        self.evidence = self.logs[:, 0].clone()
+        self.ess = torch.full_like(self.evidence, float(k))
+        # from which of the first particles each comes, and how often they have been drawn anew
+        self.first = torch.arange(k, device=like.device).expand(len(like), k)
+        self.draws = self.evidence.clone()
+
+    def add(self, logs: Tensor) -> None:
+        """Multiply the weights by others, given by their logarithms `(B k,)`."""
+        self.logs = self.logs + logs.double().reshape(self.logs.shape)
+
+    def size(self) -> Tensor:
+        """Return the effective sample size of each sample, `(B,)`."""
+        found = 1 / self.logs.softmax(1).square().sum(1)
+        self.ess = torch.minimum(self.ess, found)
+        return found
+
+    def settle(self, rows: Tensor, parents: Tensor) -> None:
+        """Take the mean weight of some samples into their evidence, and go on with others.
+
+        Args:
+            rows: Which samples, `(B,)`.
+            parents: Of each particle the one that it comes from, `(B, k)`.
+        """
+        mean = self.logs.logsumexp(1) - math.log(self.k)
+        self.evidence = torch.where(rows, self.evidence + mean, self.evidence)
+        self.logs = torch.where(rows[:, None], 0.0, self.logs)
+        self.first = self.first.gather(1, parents)
+        self.draws = self.draws + rows
+
+    def end(self) -> tuple[Tensor, Tensor]:
+        r"""Return the logarithm of the mean weight, and its standard deviation, `(B,)`.
+
+        By how much the weight of all that comes from one first particle varies (Lee & Whiteley
+        2018, eq. 7, doi:10.1093/biomet/asy028).
+        """
+        shares = torch.zeros_like(self.logs).scatter_add(1, self.first, self.logs.softmax(1))
+        apart = 1 - shares.square().sum(1)
+        variance = 1 - (self.k / (self.k - 1)) ** (self.draws + 1) * apart
+        mean = self.logs.logsumexp(1) - math.log(self.k)
+        return self.evidence + mean, variance.clamp(min=0).sqrt()
+
+    def parents(self, noise: NoiseLike, t: Tensor) -> Tensor:
+        """Return the particles that are drawn by their weights, `(B, k)`: systematic resampling."""
+        u = _uniform(noise, self.logs[:, :1], t)
+        places = (torch.arange(self.k, dtype=torch.float64, device=u.device) + u) / self.k
+        return self._at(places)
+
+    def drawn(self, noise: NoiseLike, t: Tensor, count: int) -> Tensor:
+        """Return `count` particles of each sample drawn by their weights, each by itself."""
+        return self._at(_uniform(noise, self.logs[:, :1].expand(-1, count), t))
+
+    def _at(self, places: Tensor) -> Tensor:
+        sums = self.logs.softmax(1).cumsum(1)
+        found: Tensor = torch.searchsorted(sums / sums[:, -1:], places.contiguous())
+        return found.clamp(max=self.k - 1)
+
+
+def _uniform(noise: NoiseLike, like: Tensor, t: Tensor) -> Tensor:
+    """Return uniform numbers like `like`: the distribution function of normal ones."""
+    found: Tensor = torch.special.ndtr(noise.normal(like.contiguous(), t))
+    return found

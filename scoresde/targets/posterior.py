@@ -1,0 +1,116 @@
+r"""Exact posteriors: a mixture of Gaussians stays one under a linear measurement.
+
+For $x_0 \sim \sum_k w_k N(\mu_k, C_k)$ and $y = A x_0 + \text{std}\,\varepsilon$, with
+$S_k = A C_k A^T + \text{std}^2$ and $K_k = C_k A^T S_k^{-1}$,
+
+$$ p(x_0 | y) = \sum_k w'_k\, N\big(\mu_k + K_k (y - A\mu_k),\; C_k - K_k A C_k\big), \qquad
+   w'_k \propto w_k\, N(y; A\mu_k, S_k), $$
+
+and the sum of the unnormalised weights is the evidence $p(y)$.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import as_numbers, check_finite, door
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.targets.gaussian import Numbers, spectrum
+from scoresde.targets.mixture import Components
+from scoresde.targets.target import Target
+
+__all__ = ["Posterior"]
+
+Map = Callable[[Tensor], Tensor] | Tensor
+
+
+class Posterior(Target):
+    r"""The exact law of $x_0$ given a linear measurement of it, made by `target.posterior(...)`.
+
+    Args:
+        target: The law before the measurement.
+        A: A linear function of a batch of events, or a matrix `(m, D)` over the flattened event.
+        std: The standard deviation of the noise, a number or of the shape of y; at least 0.
+        y: What was measured; an entry that is NaN was not.
+
+    Attributes:
+        log_evidence: $\log p(y)$, a number.
+
+    Raises:
+        InvalidTypeError: Something is not made of real numbers.
+        InvalidValueError: `std` is negative, or without noise two measurements are one.
+        ShapeError: `y` has another shape than what `A` makes of an event.
+    """
+
+    @door
+    def __init__(self, target: Target, A: Map, std: Numbers, y: Numbers) -> None:
+        event = target.event_shape
+        matrix, shape = _matrix(A, event)
+        y, std = (as_numbers(n, v, dtype=torch.float64) for n, v in (("y", y), ("std", std)))
+        check_finite("std", std)
+        if (std < 0).any():
+            raise InvalidValueError("std is the standard deviation of the noise and not negative")
+        if tuple(y.shape) != shape:
+            raise ShapeError(
+                f"y must have the shape {shape} of a measurement, got {tuple(y.shape)}"
+            )
+        if tuple(std.shape) not in {(), shape}:
+            raise ShapeError(f"std must be a number or of shape {shape}, got {tuple(std.shape)}")
+        there = ~y.flatten().isnan()
+        y, noise = y.flatten()[there], std.expand(shape).flatten()[there] ** 2
+        matrix = matrix[there]
+        c, means = target.components, target.components.flat_means
+        if c.basis is None:
+            covs = torch.diag_embed(c.variances.expand_as(means))
+        else:
+            covs = (c.basis * c.variances[:, None]) @ c.basis.mT
+        cross = covs @ matrix.T
+        root, failed = torch.linalg.cholesky_ex(matrix @ cross + noise.diag())
+        if bool(failed.any()):
+            raise InvalidValueError(
+                "without noise two of the measurements say the same; give std > 0, or leave one out"
+            )
+        gap = y - means @ matrix.T
+        white = torch.linalg.solve_triangular(root, gap[..., None], upper=False)
+        gain = torch.cholesky_solve(cross.mT, root).mT
+        logs = c.weights.log() - (white**2).sum((1, 2)) / 2
+        logs = (
+            logs - root.diagonal(dim1=1, dim2=2).log().sum(1) - len(y) * math.log(2 * math.pi) / 2
+        )
+        covs = covs - gain @ cross.mT
+        moved = (means + (gain @ gap[..., None])[..., 0]).reshape(-1, *event)
+        variances, basis = spectrum("the covariance", (covs + covs.mT) / 2, moved)
+        super().__init__(Components(logs.softmax(0), moved, variances, basis))
+        self.log_evidence = float(logs.logsumexp(0))
+
+
+def _matrix(A: Map, event: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    """Return a linear map as a matrix `(m, D)`, and the shape of a measurement."""
+    d = math.prod(event)
+    if isinstance(A, Tensor):
+        if A.ndim != 2 or A.shape[1] != d:
+            raise ShapeError(
+                f"A as a matrix must be (m, {d}) over the flattened event, got {tuple(A.shape)}"
+            )
+        return A.detach().double(), (len(A),)
+    eye = torch.eye(d, dtype=torch.float64).reshape(d, *event)
+    try:
+        with torch.no_grad():
+            columns, zero = A(eye), A(torch.zeros_like(eye[:1]))
+    except Exception as error:  # of whatever kind: it is the user's code
+        raise InvalidTypeError(
+            f"A fails for a batch of events, a tensor of shape {tuple(eye.shape)} in float64: "
+            f"{type(error).__name__}: {error}"[:500]
+        ) from error
+    if not isinstance(columns, Tensor) or not columns.is_floating_point() or len(columns) != d:
+        raise InvalidTypeError(
+            "A is a linear function of a batch of events, which returns a row of real numbers for "
+            "each"
+        )
+    if zero.any():
+        raise InvalidValueError("A is not linear: it makes something of zero")
+    return columns.reshape(d, -1).T, tuple(columns.shape[1:])

@@ -1,0 +1,61 @@
+"""`scoresde inpaint` and `scoresde solve`."""
+
+import numpy as np
+import pytest
+import torch
+
+import scoresde
+from scoresde.cli import main
+from scoresde.guidance import Downsample
+
+
+def files(folder):
+    """An image, where it is known, and a measurement of it."""
+    options = dict(sampler="fast", steps=8, seed=0, units=True, condition={"label": 3})
+    x = scoresde.sample(scoresde.load("mnist"), **options)[0].numpy()
+    mask = np.zeros((1, 28, 28))
+    mask[:, :14] = 1
+    np.save(folder / "known.npy", x)
+    np.save(folder / "mask.npy", mask)
+    np.save(folder / "y.npy", Downsample(7)(torch.from_numpy(x[None]).float())[0].numpy())
+    return x, mask.astype(bool)
+
+
+def test_what_is_known_of_an_image_is_kept(tmp_path, capsys):
+    x, mask = files(tmp_path)
+    words = ["--image", f"{tmp_path}/known.npy", "--mask", f"{tmp_path}/mask.npy"]
+    words += ["--n", "2", "--resample", "1", "--steps", "2", "--out", f"{tmp_path}/out.npy"]
+    assert main(["inpaint", "mnist", *words]) == 0
+    assert "2 inpainted" in capsys.readouterr().out
+    found = np.load(tmp_path / "out.npy")
+    assert found.shape == (2, 1, 28, 28)
+    assert (found[:, mask] == x[mask]).all()
+    assert (found[0, ~mask] != found[1, ~mask]).any()
+
+
+def test_a_measurement_in_the_units_of_the_data_is_met(tmp_path, capsys):
+    files(tmp_path)
+    words = ["--operator", "downsample=7", "--y", f"{tmp_path}/y.npy", "--std", "2", "--n", "1"]
+    words += ["--iterations", "1", "--steps", "6", "--out", f"{tmp_path}/out.npy"]
+    assert main(["solve", "mnist", *words]) == 0
+    assert "passes of the network" in capsys.readouterr().out
+    found = Downsample(7)(torch.from_numpy(np.load(tmp_path / "out.npy")).float())[0].numpy()
+    assert np.abs(found - np.load(tmp_path / "y.npy")).mean() < 30
+
+
+@pytest.mark.parametrize(
+    ("operator", "words"),
+    [
+        ("downsampl=7", "did you mean 'downsample'"),
+        ("grey=3", "write grey alone"),
+        ("blur", "blur=VALUE"),
+        ("blur=wide", "takes a number"),
+        ("mask=none.npy", "does not exist"),
+        ("downsample=5", "do not divide"),
+    ],
+)
+def test_an_impossible_operator_is_a_line(operator, words, tmp_path, capsys):
+    files(tmp_path)
+    given = ["--y", f"{tmp_path}/y.npy", "--std", "2", "--out", f"{tmp_path}/out.npy"]
+    assert main(["solve", "mnist", "--operator", operator, *given]) == 1
+    assert words in capsys.readouterr().err

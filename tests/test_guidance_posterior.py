@@ -1,0 +1,573 @@
+"""Posteriors of measurements: against the exact ones of Gaussians and mixtures."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import gaussians, generators, sdes, times_of
+
+import scoresde
+from scoresde import Condition, Facts, Moments, Wrapped, facts
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
+from scoresde.guidance import (
+    Blur,
+    Downsample,
+    Fourier,
+    Grey,
+    Linear,
+    Mask,
+    Projection,
+    posterior,
+)
+from scoresde.samplers import Heun, Scipy
+from scoresde.targets import Gaussian, GaussianMixture
+
+VP = scoresde.VPSDE()
+STD = 0.1
+
+
+class Blind(Wrapped):
+    """A score of which nobody knows the moments."""
+
+    @property
+    def facts(self) -> Facts:
+        return replace(super().facts, moments=None)
+
+
+def normal(generator, *shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def correlated(seed=3, d=6, m=3, std=STD):
+    """A Gaussian of d dimensions, a matrix that measures m numbers, and such numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    root = normal(generator, d, d)
+    prior = Gaussian(normal(generator, d), cov=root @ root.T / d + 0.1 * torch.eye(d))
+    a = normal(generator, m, d)
+    x = prior.sample(1, generator=generator, dtype=torch.float64)
+    return prior, a, (x @ a.T + std * normal(generator, 1, m))
+
+
+def law_of_a_run(score, sampler, exact, y, **options):
+    """Mean and covariance at eps of a run without noise, from the exact law at T."""
+    sde, d = facts(score).sde, len(y[0]) * 2
+    width = float(sde.sigma(torch.tensor(sde.T)))
+    x = torch.cat([torch.zeros(1, d), width * torch.eye(d)]).double()
+    options |= dict(condition={"measurement": y}, denoise=False, x=x, seed=0)
+    end = scoresde.sample(score, sampler=sampler, **options)
+    slope = (end[1:] - end[0]).T / width
+    first = exact.moments().at(*sde_at(sde, sde.T))
+    return end[0] + slope @ first.mean, slope @ first.cov @ slope.T
+
+
+def sde_at(sde, t):
+    time = torch.tensor(t, dtype=torch.float64)
+    return sde.alpha(time), sde.sigma(time)
+
+
+def errors(found, exact, sde):
+    """Of mean and covariance at eps, relative to the largest entry of the covariance."""
+    right = exact.moments().at(*sde_at(sde, sde.eps))
+    size = right.cov.abs().max()
+    mean, cov = found
+    return float((mean - right.mean).abs().max() / size.sqrt()), float(
+        (cov - right.cov).abs().max() / size
+    )
+
+
+# The laws
+
+
+@pytest.mark.law(70)
+@given(sdes(continuous=True), generators(), st.data())
+def test_moment_matching_is_exact_for_gaussians_at_every_time(sde, generator, data):
+    prior = Gaussian(*moments_of(data.draw(gaussians((4,), full=True))))
+    a, y = normal(generator, 2, 4), normal(generator, 1, 2)
+    exact = prior.posterior(a, 0.3, y[0]).at(sde)
+    t = data.draw(times_of(sde)).expand(3)
+    alpha, sigma = (float(part) for part in sde_at(sde, float(t[0])))
+    x = alpha * normal(generator, 3, 4) + sigma * normal(generator, 3, 4)
+    right = exact(x, t)
+    for score, iterations in ((prior.at(sde), 1), (Blind(prior.at(sde)), 2)):
+        made = posterior(score, Linear(a, 0.3), iterations=iterations)
+        found = made(x, t, {"measurement": y.expand(3, 2)})
+        # the Jacobian of a score at much noise loses digits of the covariance: sigma^2 / v of them
+        tolerance = 1e-9 * (1 + (sigma / alpha) ** 2)
+        assert (found - right).abs().max() <= tolerance * right.abs().max()
+
+
+def moments_of(moments):
+    return moments.mean, moments.cov
+
+
+@pytest.mark.law(70)
+def test_moment_matching_with_as_many_iterations_as_the_rank_ends_in_the_posterior():
+    """And fewer, and the other methods, do not: the test discriminates."""
+    prior, a, y = correlated()
+    exact, score = prior.posterior(a, STD, y[0]), Blind(prior.at(VP))
+    tight = Scipy("DOP853", rtol=1e-9, atol=1e-9, max_nfe=10**5)
+    found = law_of_a_run(posterior(score, Linear(a, STD), iterations=3), tight, exact, y)
+    assert max(errors(found, exact, VP)) < 1e-6
+    left = []
+    for k, steps in ((1, 50), (2, 50), (5, 400)):
+        made = posterior(score, Linear(a, STD), iterations=k)
+        left.append(errors(law_of_a_run(made, Heun(), exact, y, steps=steps), exact, VP)[1])
+    assert left[2] < 2e-4 < left[1] < left[0]
+    for method in ("pigdm", "dps"):
+        made = posterior(score, Linear(a, STD), method)
+        assert errors(law_of_a_run(made, Heun(), exact, y, steps=40), exact, VP)[1] > 0.05
+
+
+def test_known_moments_make_one_iteration_enough_for_gaussians():
+    prior, a, y = correlated()
+    made = posterior(prior.at(VP), Linear(a, STD), iterations=1)
+    exact = prior.posterior(a, STD, y[0])
+    found = law_of_a_run(made, scoresde.samplers.UniPC(), exact, y, steps=40)
+    assert errors(found, exact, VP)[1] < 2e-4
+
+
+# Exact posteriors
+
+
+@given(generators(), st.integers(1, 3), st.sampled_from([0.0, 0.2, 1.5]))
+def test_the_exact_posterior_is_that_of_bayes(generator, k, std):
+    """Where the noise has a density; else what is measured comes out as it was."""
+    root = normal(generator, k, 4, 4)
+    prior = GaussianMixture(
+        torch.full((k,), 1 / k), normal(generator, k, 2, 2), root @ root.mT + 0.1 * torch.eye(4)
+    )
+    a = normal(generator, 3, 4)
+    y = normal(generator, 3)
+    law = prior.posterior(a, std, y)
+    x = normal(generator, 5, 2, 2)
+    if std == 0:
+        drawn = law.sample(5, generator=generator, dtype=torch.float64)
+        torch.testing.assert_close(drawn.flatten(1) @ a.T, y.expand(5, 3), rtol=1e-6, atol=1e-6)
+        return
+    gap = y - x.flatten(1) @ a.T
+    likelihood = -(gap**2).sum(1) / (2 * std**2) - 3 * math.log(std * math.sqrt(2 * math.pi))
+    joint = prior.log_prob(x) + likelihood
+    torch.testing.assert_close(law.log_prob(x) + law.log_evidence, joint, rtol=1e-6, atol=1e-6)
+
+
+def test_an_exact_posterior_takes_functions_and_what_is_missing():
+    prior, a, y = correlated()
+    one = prior.posterior(a, [0.1, 0.2, 0.3], y[0])
+    two = prior.posterior(lambda x: x @ a.T, torch.tensor([0.1, 0.2, 0.3]), y[0])
+    torch.testing.assert_close(one.means, two.means)
+    lost = y[0].clone()
+    lost[1] = math.nan
+    part = prior.posterior(a[[0, 2]], 0.1, y[0, [0, 2]])
+    torch.testing.assert_close(prior.posterior(a, 0.1, lost).means, part.means)
+    nothing = prior.posterior(a, 0.1, torch.full((3,), math.nan))
+    torch.testing.assert_close(nothing.moments().cov, prior.moments().cov)
+    assert nothing.log_evidence == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "change"),
+    [
+        (ShapeError, dict(A=torch.ones(2, 5))),
+        (ShapeError, dict(y=[1.0, 2.0])),
+        (ShapeError, dict(std=[0.1, 0.1])),
+        (InvalidValueError, dict(std=-0.1)),
+        (InvalidValueError, dict(A=torch.ones(3, 6), std=0.0)),
+        (InvalidValueError, dict(A=lambda x: x[:, :3] + 1)),
+        (InvalidTypeError, dict(A=lambda x: x[:2])),
+        (InvalidTypeError, dict(y="three")),
+    ],
+)
+def test_an_impossible_measurement_has_no_exact_posterior(error, change):
+    prior, a, y = correlated()
+    with pytest.raises(error):
+        prior.posterior(**{"A": a, "std": 0.1, "y": y[0]} | change)
+
+
+# Operators
+
+IMAGES = (3, 4, 6)
+KEEP = torch.rand(IMAGES, generator=torch.Generator().manual_seed(0)) > 0.6
+OPERATORS = {
+    "mask": Mask(KEEP),
+    "blur": Blur(0.8),
+    "downsample": Downsample(2),
+    "grey": Grey(),
+    "fourier": Fourier(KEEP[0]),
+    "projection": Projection(5),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_is_linear_and_measures_each_event_by_itself(name):
+    prior = Gaussian(torch.zeros(IMAGES), std=0.7)
+    score = posterior(prior.at(VP), Linear(OPERATORS[name], 0.1))  # checked there
+    x = normal(torch.Generator().manual_seed(1), 4, *IMAGES)
+    y = OPERATORS[name](x)
+    assert facts(score).conditions == {"measurement": scoresde.Field(tuple(y.shape[1:]))}
+    assert y.dtype == torch.float64
+    exact = prior.posterior(OPERATORS[name], 0.1, y[0]).at(VP)
+    at = x.flip(0)
+    made = score(at, torch.tensor(0.4).double(), {"measurement": y[:1].expand(4, *y.shape[1:])})
+    torch.testing.assert_close(made, exact(at, torch.tensor(0.4)), rtol=1e-8, atol=1e-8)
+
+
+def test_operators_see_what_they_say():
+    x = normal(torch.Generator().manual_seed(0), 2, *IMAGES)
+    assert torch.equal(Mask(KEEP)(x)[1], x[1][KEEP])
+    assert torch.equal(Downsample(2)(x)[1, 2, 1, 2], x[1, 2, 2:4, 4:6].mean())
+    torch.testing.assert_close(Grey()(x)[:, 0], 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2])
+    flat = torch.ones(1, 40, 40, dtype=torch.float64)
+    torch.testing.assert_close(Blur(1.5)(flat)[0, 15:25, 15:25], flat[0, 15:25, 15:25])
+    whole = Fourier(torch.ones(4, 6))(x)
+    torch.testing.assert_close((whole**2).sum(), (x**2).sum())
+    q = Projection(7, seed=2)
+    back = torch.stack([q(row[None])[0] for row in torch.eye(72).double().reshape(72, *IMAGES)], 1)
+    torch.testing.assert_close(back @ back.T, torch.eye(7).double())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Mask([0.0, 0.5]),
+        lambda: Mask([False, False]),
+        lambda: Blur(0.0),
+        lambda: Downsample(0),
+        lambda: Projection(0),
+        lambda: Linear(lambda x: x, -1.0),
+        lambda: Linear(torch.ones(3), 1.0),
+        lambda: Linear(3, 1.0),
+        lambda: Linear(lambda x: x, "loud"),
+        lambda: Linear(lambda x: x, math.nan),
+        lambda: Fourier([0, 0]),
+    ],
+)
+def test_an_impossible_operator_is_refused(wrong):
+    with pytest.raises(scoresde.ScoreSDEError):
+        wrong()
+
+
+# At the door
+
+
+def never(x, t):
+    raise AssertionError("the score was evaluated")
+
+
+class Unasked:
+    """A score that knows what it is of, and is never asked."""
+
+    facts = Facts(sde=VP, event_shape=(4,), conditions={})
+    __call__ = staticmethod(never)
+
+
+@pytest.mark.parametrize(
+    ("error", "measured", "match"),
+    [
+        (InvalidValueError, Linear(lambda x: x.abs(), 0.1), "is not linear"),
+        (InvalidValueError, Linear(lambda x: x + 1, 0.1), "is not linear"),
+        (InvalidValueError, Linear(lambda x: x - x.mean(0), 0.1), "mixes the events"),
+        (InvalidValueError, Linear(lambda x: x.detach(), 0.1), "cannot be differentiated"),
+        (InvalidTypeError, Linear(lambda x: torch.fft.fft(x), 0.1), "view_as_real"),
+        (InvalidTypeError, Linear(lambda x: x @ torch.ones(5, 2), 0.1), "A fails for a batch"),
+        (ShapeError, Linear(lambda x: x[0], 0.1), "a row for each"),
+        (ShapeError, Linear(lambda x: x, torch.ones(3)), "std must be a number or of the shape"),
+        (InvalidTypeError, Linear(torch.ones(2, 5), 0.1), "A fails for a batch"),
+        (ShapeError, Linear(Mask([1, 0, 1]), 0.1), "the mask is of events"),
+        (ShapeError, Linear(Downsample(3, dims=1), 0.1), "do not divide"),
+        (ShapeError, Linear(Grey(), 0.1), "3 channels"),
+        (ShapeError, Linear(Blur(1.0), 0.1), "last 2 axes"),
+        (InvalidValueError, Linear(Projection(5), 0.1), "no 5 orthonormal"),
+    ],
+)
+def test_a_map_that_measures_nothing_of_the_events_is_refused_before_any_evaluation(
+    error, measured, match
+):
+    with pytest.raises(error, match=match):
+        posterior(Unasked(), measured)
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "match"),
+    [
+        (InvalidValueError, dict(method="dps"), "std is 0"),
+        (InvalidValueError, dict(iterations=0), "iterations"),
+        (InvalidValueError, dict(units=True), "transform"),
+        (UnknownNameError, dict(method="mmpps"), "mmps"),
+    ],
+)
+def test_an_impossible_posterior_is_refused(error, options, match):
+    with pytest.raises(error, match=match):
+        posterior(Unasked(), Linear(lambda x: x, 0.0), **options)
+
+
+def test_a_measurement_that_does_not_fit_is_an_error_before_any_evaluation():
+    made, options = (
+        posterior(Unasked(), Linear(torch.ones(2, 4), 0.1)),
+        dict(sampler="ddim", seed=0),
+    )
+    for y, error in (
+        (torch.ones(3), ShapeError),
+        (torch.ones(5, 2), ShapeError),
+        (torch.ones(2, dtype=torch.int64), InvalidTypeError),
+    ):
+        with pytest.raises(error):
+            scoresde.sample(made, n=4, condition={"measurement": y}, **options)
+    with pytest.raises(UnknownNameError, match="measurement"):
+        scoresde.sample(made, condition={"measured": torch.ones(2)}, **options)
+    with pytest.raises(InvalidValueError, match="none was given"):
+        scoresde.sample(made, n=4, **options)
+    with pytest.raises(InvalidValueError, match="another name"):
+        posterior(made, Linear(torch.ones(2, 4), 0.1))
+    with pytest.raises(InvalidValueError, match="knows no SDE"):
+        posterior(never, Linear(torch.ones(2, 4), 0.1))
+    with pytest.raises(UnknownNameError, match="method of a log-likelihood"):
+        posterior(Unasked(), lambda y, x0: -x0.sum(1), "pigdm")
+
+
+class Loose:
+    """A score that does not know its event shape, nor what conditions it takes."""
+
+    facts = Facts(sde=VP)
+
+    def __call__(self, x, t):
+        assert x.shape[1:] == (4,)
+        return -x
+
+
+def test_a_score_without_an_event_shape_is_checked_at_its_first_call():
+    y = torch.zeros(3, 2)
+    made = posterior(Loose(), Linear(torch.ones(2, 4), 0.1))
+    options = dict(sampler="ddim", steps=2, n=3, seed=0)
+    x = scoresde.sample(made, shape=(4,), condition={"measurement": y}, **options)
+    assert x.sum(1).abs().max() < 0.5 < scoresde.sample(Loose(), shape=(4,), **options).abs().max()
+    fresh = posterior(Loose(), Linear(torch.ones(2, 4), 0.1))
+    with pytest.raises(InvalidTypeError, match="A fails"):
+        scoresde.sample(fresh, shape=(5,), condition={"measurement": y}, **options)
+    with pytest.raises(ShapeError, match="needs the shape"):
+        scoresde.sample(made, shape=(4,), condition={"measurement": torch.zeros(3, 5)}, **options)
+
+
+def test_a_score_that_cannot_be_differentiated_is_named():
+    class Flat(Loose):
+        def __call__(self, x, t):
+            return -x.detach()
+
+    made = posterior(Flat(), Linear(torch.ones(2, 4), 0.1))
+    with pytest.raises(InvalidValueError, match="can be differentiated"):
+        made(torch.ones(1, 4), torch.tensor([0.5]), {"measurement": torch.ones(1, 2)})
+
+
+# What is missing, units, several measurements
+
+
+def test_an_entry_that_is_nan_was_not_measured():
+    prior, a, y = correlated()
+    x, t = prior.sample(2, VP, 0.3, generator=torch.Generator().manual_seed(0)).double(), 0.3
+    t = torch.full((2,), t, dtype=torch.float64)
+    lost = y.expand(2, 3).clone()
+    lost[0, 1] = math.nan
+    lost[1] = math.nan
+    for method in ("mmps", "pigdm", "dps"):
+        found = posterior(prior.at(VP), Linear(a, STD), method)(x, t, {"measurement": lost})
+        part = posterior(prior.at(VP), Linear(a[[0, 2]], STD), method)
+        right = part(x[:1], t[:1], {"measurement": y[:, [0, 2]]})
+        torch.testing.assert_close(found[:1], right, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found[1:], prior.at(VP)(x[1:], t[1:]))
+
+
+def test_two_measurements_are_one_of_both():
+    prior, a, y = correlated()
+    both = posterior(prior.at(VP), Linear(a, STD))
+    first = posterior(prior.at(VP), Linear(a[:1], STD), name="first")
+    then = posterior(first, Linear(a[1:], STD), name="then", iterations=2)
+    x = prior.sample(2, VP, 0.4, generator=torch.Generator().manual_seed(0)).double()
+    t, y = torch.full((2,), 0.4, dtype=torch.float64), y.expand(2, 3)
+    found = then(x, t, {"first": y[:, :1], "then": y[:, 1:]})
+    torch.testing.assert_close(found, both(x, t, {"measurement": y}), rtol=1e-8, atol=1e-8)
+    assert scoresde.sde.passes_of(then, torch.tensor(0.5)) == (1 + 2) * (1 + 2 * 2)
+
+
+def test_units_are_those_of_the_user():
+    """x = (r - 300) / 20: a sum of two r is measured with the noise 2."""
+    transform = scoresde.units.Standardize((300.0,), (20.0,))
+    prior = Gaussian([0.5, -0.5], cov=[[1.0, 0.6], [0.6, 1.0]])
+
+    class InUnits(Wrapped):
+        facts = replace(prior.at(VP).facts, transform=transform)
+
+    a = torch.tensor([[1.0, 1.0]])
+    found = posterior(InUnits(prior.at(VP)), Linear(a, 2.0), units=True)
+    same = posterior(prior.at(VP), Linear(20 * a, 2.0))
+    x, t = prior.sample(3, VP, 0.4, generator=torch.Generator().manual_seed(0)).double(), 0.4
+    y = torch.full((3, 1), 610.0).double()
+    left = found(x, torch.tensor(t), {"measurement": y})
+    right = same(x, torch.tensor(t), {"measurement": y - 600})
+    torch.testing.assert_close(left, right, rtol=1e-8, atol=1e-8)
+    f = posterior(
+        InUnits(prior.at(VP)), lambda y, r: -((y - r @ a.double().T) ** 2).sum(1) / 8, units=True
+    )
+    torch.testing.assert_close(f(x, torch.tensor(t), {"measurement": y}), left)
+
+
+# Any likelihood
+
+
+def gauss(a, std):
+    return lambda y, x0: -((y - x0 @ a.T) ** 2).sum(1) / (2 * std**2)
+
+
+@pytest.mark.parametrize("method", ["mmps", "dps"])
+def test_a_gaussian_log_likelihood_is_the_linear_measurement(method):
+    prior, a, y = correlated()
+    x = prior.sample(3, VP, 0.3, generator=torch.Generator().manual_seed(0)).double()
+    t, given = torch.tensor(0.3).double(), {"measurement": y.expand(3, 3)}
+    linear = posterior(prior.at(VP), Linear(a, STD), method)
+    general = posterior(prior.at(VP), gauss(a, STD), method, iterations=6)
+    torch.testing.assert_close(general(x, t, given), linear(x, t, given), rtol=1e-7, atol=1e-7)
+
+
+def counts(y, x0):
+    """Poisson counts at the rate exp(x)."""
+    return (y * x0 - x0.exp()).sum(1)
+
+
+def test_poisson_counts_lead_near_their_posterior():
+    """The exact one by quadrature, one dimension: moment matching is nearer than dps."""
+    prior, y = Gaussian([0.5], var=1.0), torch.tensor([4.0])
+    grid = torch.linspace(-5, 6, 20_001, dtype=torch.float64)[:, None]
+    mass = (prior.log_prob(grid) + counts(y, grid)).softmax(0)
+    mean = float(mass @ grid[:, 0])
+    std = math.sqrt(mass @ (grid[:, 0] - mean) ** 2)
+    gaps = {}
+    for method in ("mmps", "dps"):
+        made = posterior(prior.at(VP), counts, method, shape=(1,), iterations=1)
+        given = {"measurement": y}
+        x = scoresde.sample(made, sampler="heun", steps=20, n=2000, seed=0, condition=given)
+        gaps[method] = abs(float(x.mean()) - mean) / std, abs(float(x.std()) / std - 1)
+    assert max(gaps["mmps"]) < 0.2 < max(gaps["dps"])
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        (lambda y, x0: -(x0**2), ShapeError),
+        (lambda y, x0: 3.0, InvalidTypeError),
+        (lambda y, x0: -x0.detach().sum(1), InvalidValueError),
+    ],
+)
+def test_what_is_no_log_likelihood_is_refused(function, error):
+    prior, _, _ = correlated()
+    made = posterior(prior.at(VP), function, shape=(2,))
+    with pytest.raises(error):
+        made(torch.ones(1, 6), torch.tensor([0.5]), {"measurement": torch.ones(1, 2)})
+
+
+def test_a_likelihood_that_is_a_plane_has_no_curvature():
+    prior, _, _ = correlated()
+    made = posterior(prior.at(VP), lambda y, x0: (y * x0).sum(1), shape=(6,))
+    x, t = torch.zeros(1, 6).double(), torch.tensor([0.5]).double()
+    pull = made(x, t, {"measurement": torch.ones(1, 6)}) - prior.at(VP)(x, t)
+    alpha, sigma = sde_at(VP, 0.5)
+    slope = torch.autograd.functional.jacobian(lambda x: prior.at(VP)(x, t), x)[0, :, 0]
+    cov = (sigma / alpha) ** 2 * (torch.eye(6) + sigma**2 * slope)
+    torch.testing.assert_close(pull[0], alpha / sigma**2 * cov.sum(1), rtol=1e-8, atol=1e-8)
+
+
+# Costs and reports
+
+
+class Counted(Wrapped):
+    """Counts its calls, and passes back through it."""
+
+    forward = back = 0
+
+    def __call__(self, x, t, condition=None):
+        self.forward += 1
+        value = self.ask(self.score, x, t)
+        if value.requires_grad:
+            value.register_hook(self._seen)
+        return value
+
+    def _seen(self, _):
+        self.back += 1
+
+
+@pytest.mark.parametrize("method", ["mmps", "pigdm", "dps"])
+@pytest.mark.parametrize("kind", ["linear", "function"])
+def test_passes_count_a_pass_back_as_two(method, kind):
+    if (method, kind) == ("pigdm", "function"):
+        return
+    prior, a, y = correlated()
+    likelihood = Linear(a, STD) if kind == "linear" else gauss(a.float(), STD)
+    score = Counted(prior.at(VP))
+    made = posterior(score, likelihood, method, iterations=2, shape=(3,))
+    given = {"measurement": y}
+    run = scoresde.Run.of(made, sampler="heun", steps=3, n=2, seed=0, condition=given)
+    found = run.draw()
+    assert (found.nfe, score.forward) == (7, 7)
+    assert found.passes == score.forward + 2 * score.back
+
+
+def test_the_residual_of_each_sample_is_reported_whatever_the_batch():
+    prior, a, y = correlated()
+    made = posterior(Blind(prior.at(VP)), Linear(a, STD), iterations=2)
+    options = dict(sampler="ddim", steps=5, n=5, seed=0, dtype=torch.float64)
+    run = scoresde.Run.of(made, condition={"measurement": y}, **options)
+    whole, parts = run.draw(), run.draw(batch_size=2)
+    assert whole.info["residual"].shape == (5,)
+    assert (whole.info["residual"] > 1e-3).all()
+    torch.testing.assert_close(whole.info["residual"], parts.info["residual"])
+    full = posterior(Blind(prior.at(VP)), Linear(a, STD), iterations=3)
+    exact = scoresde.Run.of(full, condition={"measurement": y}, **options).draw()
+    assert exact.info["residual"].max() < 1e-9
+    assert scoresde.Run.of(prior.at(VP), **options).draw().info == {}
+
+
+def test_the_facts_of_the_prior_are_kept_but_for_its_density():
+    prior, a, y = correlated()
+    known = facts(posterior(prior.at(VP), Linear(a, STD)))
+    assert (known.sde, known.event_shape, known.density) == (VP, (6,), False)
+    made = posterior(prior.at(VP), Linear(a, STD))
+    with pytest.raises(scoresde.ScoreSDEError, match="no density"):
+        scoresde.log_prob(made, None, torch.zeros(1, 6), condition={"measurement": y})
+    rsde = VP.reverse(made, condition=Condition({"measurement": y}))
+    assert rsde.method("log_prob") is None
+    assert Moments(0.0, var=1.0).var == 1.0
+
+
+# Stiffness
+
+
+@pytest.mark.parametrize("name", scoresde.SAMPLERS)
+def test_a_sharp_measurement_carries_no_sampler_away(name):
+    """At ten steps and a noise of a fiftieth, where the likelihood's own slope is 2,500."""
+    prior, a, y = correlated(std=0.02)
+    moments = prior.moments()
+    size = float((moments.mean**2 + moments.cov.diagonal()).mean().sqrt())
+    options = {} if scoresde.SAMPLERS[name].adaptive else {"steps": 10}
+    for method in ("mmps", "pigdm", "dps"):
+        made = posterior(prior.at(VP), Linear(a, 0.02), method)
+        given = {"measurement": y}
+        x = scoresde.sample(
+            made, sampler=name, n=4, seed=0, dtype=torch.float64, condition=given, **options
+        )
+        assert float((x**2).mean().sqrt()) < 3 * size
+        if method == "mmps":
+            assert float((x @ a.T - y).abs().mean()) < 0.5
+
+
+def test_a_stiff_guided_score_that_is_carried_away_is_told():
+    """The likelihood of the denoised state as a classifier, which nothing bounds."""
+    target, sde = Gaussian([0.0, 0.0], var=1.0), scoresde.EDMSDE()
+    score = target.at(sde)
+
+    def sharp(x, t):
+        x0 = x + (t**2)[:, None] * score(x, t)
+        return -((x0 - 1) ** 2).sum(1) / (2 * 0.05**2)
+
+    made = scoresde.guidance.classifier(score, sharp, 1.5)
+    with pytest.warns(UserWarning, match="times as large as the data.*dopri5"):
+        scoresde.sample(made, sampler="fast", steps=8, n=50, seed=0)

@@ -1,0 +1,224 @@
+"""Samplers of posteriors: particles and split Gibbs sampling, whose bias can be made small."""
+
+import math
+
+import pytest
+import torch
+from oracle import affine
+
+import scoresde
+from scoresde import Condition, Run
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.guidance import Linear, posterior
+from scoresde.samplers import (
+    DDIM,
+    Ancestral,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    Particles,
+    ProbabilityFlow,
+    SplitGibbs,
+)
+from scoresde.sde.spacings import even_times
+from scoresde.targets import Gaussian, GaussianMixture
+
+VP = scoresde.VPSDE()
+PAIR = Gaussian([0.0, 0.0], var=[1.0, 0.5])
+A, Y = torch.tensor([[1.0, 0.5]]), torch.tensor([0.8])
+MODES = GaussianMixture([0.5, 0.5], [[2.0, 1.0], [-2.0, -1.0]], stds=[0.6, 0.3])
+STD = 1.5
+
+
+def run(method, target=MODES, std=STD, **options):
+    score = posterior(target.at(VP), Linear(A, std), iterations=1)
+    options = dict(n=3, steps=6, seed=0, condition={"measurement": Y}) | options
+    return Run.of(score, sampler=method, **options)
+
+
+def share(x):
+    """The share of samples in the first mode."""
+    return float((MODES.assign(x) == 0).double().mean())
+
+
+def weighted(steps, n=20_000):
+    """The share under the posterior of the prior as it is discretised, by importance."""
+    times = even_times(VP, steps)
+    x = scoresde.sample(MODES.at(VP), sampler="ancestral", n=n, times=times, seed=1)
+    weights = torch.exp(-((Y - x @ A.T) ** 2).sum(1) / (2 * STD**2))
+    return float(weights[MODES.assign(x) == 0].sum() / weights.sum())
+
+
+@pytest.mark.law(71)
+def test_more_particles_have_less_bias():
+    """Of the weights of two modes: at 1, 2 and 16 particles."""
+    steps, n = 20, 800
+    right = weighted(steps)
+    plain = run("ancestral", n=n, steps=None, times=even_times(VP, steps))
+    draws = [plain, *(run(Particles(k=k), n=n, steps=steps) for k in (2, 16))]
+    gaps = [abs(share(one.draw().x) - right) for one in draws]
+    noise = math.sqrt(right * (1 - right) / n)
+    assert gaps[0] > gaps[1] + 2 * noise
+    assert gaps[1] > gaps[2] + 2 * noise
+    assert gaps[2] < 4 * noise
+
+
+@pytest.mark.law(71)
+def test_sweeps_lead_two_particles_to_the_law_of_the_discretised_model():
+    steps, n = 20, 800
+    right = weighted(steps)
+    noise = math.sqrt(right * (1 - right) / n)
+    swept = run(Particles(k=2, sweeps=4), n=n, steps=steps).draw()
+    assert abs(share(swept.x) - right) < 4 * noise
+    # four particles, some of which are drawn anew on the way
+    swept = run(Particles(k=4, sweeps=2), n=n, steps=steps).draw()
+    assert abs(share(swept.x) - right) < 4 * noise
+
+
+def test_the_evidence_of_a_gaussian_is_exact_to_its_monte_carlo_error():
+    exact = PAIR.posterior(A, 0.7, Y)
+    found = run(Particles(EulerMaruyama(), k=16), PAIR, 0.7, n=600, steps=40).draw()
+    logs, told = found.info["log_evidence"], found.info["log_evidence_error"] / 1.96
+    ratio = (logs - exact.log_evidence).exp()
+    assert abs(float(ratio.mean()) - 1) < 5 * float(ratio.std()) / 600**0.5 + 0.01
+    assert 0.85 < float(told.square().mean().sqrt() / ratio.std()) < 1.15
+    covered = ((logs - exact.log_evidence).abs() < 1.96 * told + 0.01).double().mean()
+    assert covered > 0.9
+    assert (found.info["ess"] > 12).all()
+    mean, cov = found.x.double().mean(0), found.x.double().T.cov()
+    assert (mean - exact.means[0]).abs().max() < 0.15
+    assert (cov - exact.moments().cov).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(), DDIM(1.0), EulerMaruyama()])
+def test_the_particles_of_a_sample_are_its_own(sampler):
+    method = Particles(sampler, k=4, sweeps=1)
+    options = dict(n=5, dtype=torch.float64)
+    whole, parts = run(method, **options).draw(), run(method, **options).draw(batch_size=2)
+    later = run(method, **options | dict(n=2, first=3)).draw()
+    assert (whole.nfe, whole.passes) == (4 * 7 * 2 + 1, 3 * (4 * 7 * 2 + 1))
+    assert method.cost(6) + 1 == whole.nfe
+    for other, rows in ((parts, slice(None)), (later, slice(3, None))):
+        torch.testing.assert_close(other.x, whole.x[rows], rtol=1e-9, atol=1e-9)
+        for name, values in whole.info.items():
+            torch.testing.assert_close(other.info[name], values[rows], rtol=1e-9, atol=1e-9)
+    assert len(whole.x.unique()) == whole.x.numel()
+    assert set(whole.info) == {"ess", "log_evidence", "log_evidence_error", "residual"}
+
+
+def test_the_states_of_particles_are_the_way_of_one():
+    states = list(run(Particles(k=4)).states())
+    assert len(states) == 8
+    assert len({s.x.data_ptr() for s in states[:-1]}) == 7
+    assert [float(s.t) for s in states[:-1]] == even_times(VP, 6).tolist()
+    assert run(Particles(k=2), n=0).draw().x.shape == (0, 2)
+
+
+def test_other_likelihoods_weigh_particles_too():
+    prior = Gaussian([0.5], var=1.0)
+    score = posterior(prior.at(VP), lambda y, x: (y * x - x.exp()).sum(1), shape=(1,), iterations=1)
+    grid = torch.linspace(-5, 6, 20_001, dtype=torch.float64)[:, None]
+    logs = prior.log_prob(grid) + (4 * grid - grid.exp()).sum(1)
+    mean = float(logs.softmax(0) @ grid[:, 0])
+    evidence = float(logs.logsumexp(0)) + math.log(11 / 20_000)
+    method = Particles(EulerMaruyama(), k=16)
+    given = {"measurement": torch.tensor([4.0])}
+    found = Run.of(score, sampler=method, n=500, steps=40, seed=0, condition=given).draw()
+    assert abs(float(found.x.mean()) - mean) < 0.1
+    assert abs(float(found.info["log_evidence"].exp().mean().log()) - evidence) < 0.05
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Particles(Heun()),
+        lambda: Particles(ProbabilityFlow()),
+        lambda: Particles(DDIM()),
+        lambda: Particles(Langevin()),
+        lambda: Particles("ancestral"),
+        lambda: SplitGibbs(Heun(), 0.3),
+        lambda: SplitGibbs(DDIM(), 0.3),
+        lambda: scoresde.sample(PAIR.at(VP), None, Particles(k=2), seed=0),
+        lambda: scoresde.sample(PAIR.at(VP), None, SplitGibbs(Ancestral(), 0.3), seed=0),
+        lambda: scoresde.sample(
+            posterior(PAIR.at(VP), lambda y, x: -x.square().sum(1)), None,
+            SplitGibbs(Ancestral(), 0.3), steps=2, seed=0, condition={"measurement": 0.0},
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_weighted_or_split_is_refused(make):
+    with pytest.raises(InvalidTypeError):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Particles(k=1),
+        lambda: Particles(sweeps=-1),
+        lambda: SplitGibbs(Ancestral(), 0.0),
+        lambda: SplitGibbs(Ancestral(), 0.3, -1),
+        lambda: run(SplitGibbs(Ancestral(), 1e-4)),
+        lambda: run(SplitGibbs(Ancestral(), 1e4)),
+    ],
+)
+def test_an_impossible_number_is_refused(make):
+    with pytest.raises(InvalidValueError):
+        make()
+
+
+# Split Gibbs sampling
+
+
+def stationary(rho, std, steps=300):
+    """Mean and variance of the law that an alternation leaves alone, one dimension."""
+    prior = Gaussian([0.5], var=0.8)
+    score = posterior(prior.at(VP), Linear(torch.eye(1), std), iterations=1)
+    method = SplitGibbs(EulerMaruyama(), rho)
+    way = method.way(VP, even_times(VP, steps))
+
+    def alternated(x, noise):
+        given = Condition({"measurement": torch.ones(len(x), 1, dtype=torch.float64)})
+        rsde = VP.reverse(score, moments=prior.moments(), condition=given)
+        return method.alternated(rsde, method.prior(rsde), x, way, noise)
+
+    found = affine(alternated)
+    exact = prior.posterior(torch.eye(1), std, [1.0]).moments().at(*ends(VP.eps))
+    spread = exact.var if exact.cov is None else exact.cov
+    return (
+        float(found.b / (1 - found.a) - exact.mean),
+        float(found.variance / (1 - found.a**2) - spread),
+    )
+
+
+def ends(t):
+    time = torch.tensor(t, dtype=torch.float64)
+    return VP.alpha(time), VP.sigma(time)
+
+
+@pytest.mark.law(72)
+def test_the_bias_of_split_gibbs_sampling_is_that_of_a_wider_noise():
+    """std^2 + rho^2 in the place of std^2: of the second order in rho."""
+    std, gaps = 0.6, []
+    for rho in (0.2, 0.4):
+        mean, var = stationary(rho, std)
+        gaps.append((mean, var))
+        gains = [0.8 / (0.8 + s**2) for s in (std, math.sqrt(std**2 + rho**2))]
+        means, spreads = [0.5 + 0.5 * g for g in gains], [0.8 * (1 - g) for g in gains]
+        for found, (small, large) in ((mean, means), (var, spreads)):
+            assert abs(found - (large - small)) < 0.1 * abs(large - small) + 2e-3
+    for small, large in zip(*gaps, strict=True):
+        assert 3 < large / small < 5
+
+
+def test_a_run_of_split_gibbs_sampling_is_counted_and_reported():
+    method = SplitGibbs(Ancestral(), 0.5, k=3)
+    found = run(method, n=4, dtype=torch.float64)
+    whole, parts = found.draw(), found.draw(batch_size=3)
+    torch.testing.assert_close(whole.x, parts.x, rtol=1e-9, atol=1e-9)
+    way = len(method.way(VP, found.times)) - 1
+    # the prior's evaluations are one pass each, those of the posterior three
+    assert whole.nfe == 6 + 3 * way + 1 <= method.cost(6) + 1
+    assert whole.passes == 3 * 7 + 3 * way
+    assert whole.info["residual"].max() < 1e-9
+    assert len(list(found.states())) == 1 + 6 + 3 + 1
