@@ -703,7 +703,7 @@ def run_of(*shapes):
             ShapeError,
             r"event shape \(2,\).*got \(1,\)",
         ),
-        (lambda: plot.points(POINTS.double() + 1e200), InvalidValueError, "1.0e\\+200.*scale it down"),
+        (lambda: plot.points(POINTS.double() + 1e200), InvalidValueError, "1.0e\\+200.*scale it"),
         (lambda: plot.signals(POINTS[:, 0]), ShapeError, r"\(N, C, T\)"),
         (lambda: plot.signals(POINTS, at=[1.0]), ShapeError, "each of the 2 values"),
         (lambda: plot.samples(POINTS * math.nan), NonFiniteError, "samples holds NaN"),
