@@ -127,8 +127,7 @@ TSIT5 = Tableau(
         0.015151515151515152,
     ),
 )
-"""Tsitouras (2011), *Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
-assumption*."""
+"""Tsitouras (2011), *Computers & Mathematics with Applications* 62, order 5(4)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,7 +71,7 @@ VALID = {
     "Moments": dict(mean=0.0, var=1.0),
     "Noise": dict(seeds=[1, 2], indices=[0, 1]),
     "Pilot": dict(
-        levels=torch.linspace(-6, 6, 12, dtype=torch.float64),
+        ell=torch.linspace(-6, 6, 12, dtype=torch.float64),
         factor=torch.ones(3, 12, dtype=torch.float64), moments=Moments(0.1, var=0.4), nfe=12,
     ),
     "Rescheduled": dict(score=SCORE, sde=scoresde.EDMSDE(T=5.0, eps=0.1)),

@@ -127,7 +127,7 @@ def test_every_network_of_ours_has_an_outline(tmp_path, name):
 )
 def test_a_network_is_no_larger_than_what_is_stored(tmp_path, name, option, value):
     folder = forged(tmp_path, (f"net.config.{option}", value), name=name)
-    refused(folder, r"larger than the \d+ tensors|RuntimeError: |RecursionError|ValueError: |Over")
+    refused(folder, r"larger than its \d+ tensors|RuntimeError: |RecursionError|ValueError: |Over")
 
 
 @pytest.mark.parametrize("hidden", [[2**20, 2**20], [8] * 100, [8] * 2_000])
@@ -169,8 +169,8 @@ def test_a_network_of_the_same_size_and_other_tensors_is_refused_by_their_names(
         ("event_shape", [-2], "its event shape is"),
         ("event_shape", [2.0], "its event shape is"),
         ("event_shape", [True, 2], "its event shape is"),
-        ("event_shape", "22", "for its event_shape is"),
-        ("event_shape", None, "for its event_shape is"),
+        ("event_shape", "22", "since its event_shape is"),
+        ("event_shape", None, "since its event_shape is"),
         ("event_shape", [1] * 17, "its event shape is"),
         ("event_shape", [3], "expected x of shape"),
         ("event_shape", [2, 1], "expected x of shape"),

@@ -381,7 +381,7 @@ def test_impossible_arguments_are_refused(name):
 @pytest.mark.parametrize("name", ["ism", "ssm"])
 def test_a_score_without_a_derivative_is_refused(name):
     for score in (lambda x, t: -x.detach(), torch.no_grad()(lambda x, t: -x)):
-        with pytest.raises(InvalidValueError, match="take no_grad and detach out of it"):
+        with pytest.raises(InvalidValueError, match="remove no_grad and detach inside it"):
             run(name, score=score)
         assert run("fd_ssm", score=score).isfinite().all()
 

@@ -412,6 +412,6 @@ def test_every_public_function_of_numbers_is_in_the_table():
 # What takes no numbers of its own, or takes them to a file or a picture.
 ELSEWHERE = {
     "pilot", "load", "check", "reconstruct", "compare", "contenders", "group", "halves",
-    "animate", "bars", "curve", "field", "images", "ladder", "levels", "pareto", "points",
+    "animate", "bars", "curve", "field", "images", "ladder", "loss_by_noise", "pareto", "points",
     "samples", "signals", "strip", "volumes",
 }  # fmt: skip

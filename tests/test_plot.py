@@ -724,7 +724,7 @@ def run_of(*shapes):
             ShapeError,
             r"event shape \(2,\).*got \(1,\)",
         ),
-        (lambda: plot.points(POINTS.double() + 1e200), InvalidValueError, "1.0e\\+200.*divide"),
+        (lambda: plot.points(POINTS.double() + 1e200), InvalidValueError, "1.0e\\+200.*scale it"),
         (lambda: plot.signals(POINTS[:, 0]), ShapeError, r"\(N, C, T\)"),
         (lambda: plot.signals(POINTS, at=[1.0]), ShapeError, "each of the 2 values"),
         (lambda: plot.samples(POINTS * math.nan), NonFiniteError, "samples holds NaN"),
@@ -734,7 +734,7 @@ def run_of(*shapes):
         (
             lambda: plot.field(lambda x, t: x, POINTS, 0.5, density=TwoMoons()),
             InvalidValueError,
-            "knows no SDE",
+            "score has no SDE",
         ),
         (lambda: plot.ladder(VPSDE(), times=[2.0]), InvalidValueError, "2"),
         (lambda: plot.loss_by_noise({}), InvalidValueError, "nothing to show"),

@@ -747,8 +747,8 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(shape=None), InvalidValueError, "is unknown for this score; give shape="),
         (dict(shape=2), InvalidTypeError, "shape must be a sequence of integers or None, got 2"),
         (dict(shape=(-1,)), InvalidValueError, "each side of shape must be an integer >= 0"),
-        (dict(model=DIAGONAL.at(SDE)), ShapeError, r"the score says \(3,\), shape= says \(2,\)"),
-        (dict(x=torch.ones(4, 3)), ShapeError, r"shape= says \(2,\), x says \(3,\)"),
+        (dict(model=DIAGONAL.at(SDE)), ShapeError, r"the score has \(3,\), shape= has \(2,\)"),
+        (dict(x=torch.ones(4, 3)), ShapeError, r"shape= has \(2,\), x has \(3,\)"),
         (dict(x=torch.tensor(1.0)), ShapeError, r"must have shape \(B, \*\)"),
         (dict(x=[[1.0, 2.0]]), InvalidTypeError, "x must be a tensor or None, got .*1.0"),
         (dict(x=torch.ones(4, 2).int()), InvalidTypeError, r"torch.int32; .*x.float\(\) / 127.5"),
@@ -845,7 +845,7 @@ class Straight(scoresde.SDE):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_process_that_ends_in_noise_alone_is_refused_before_anything_divides_by_it(name):
-    with pytest.raises(InvalidValueError, match=r"left of the data at t = 1 .* at T = 0.999"):
+    with pytest.raises(InvalidValueError, match=r"left of the data at t = 1 .* T = 0.999"):
         sample(plain, Straight(), name, shape=(1,), seed=0)
 
 
@@ -997,7 +997,7 @@ def test_a_budget_counts_what_nested_samplers_spend(outer, nfe, inner):
 def test_a_budget_that_levels_cannot_use_is_refused_with_the_one_that_they_can():
     sde, sampler = VESDE(levels=5), AnnealedLangevin(k=2)
     asked = dict(shape=(2,), seed=0)
-    with pytest.raises(InvalidValueError, match=r"nfe = 40 pays for 18 steps, .* give nfe=11"):
+    with pytest.raises(InvalidValueError, match=r"nfe = 40 is 18 steps, .* give nfe=11"):
         sample(lambda x, t: -x, sde, sampler, nfe=40, **asked)
     *_, last = trajectory(lambda x, t: -x, sde, sampler, nfe=11, **asked)
     assert last.nfe == 11

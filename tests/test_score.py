@@ -405,7 +405,8 @@ def test_a_network_or_sde_of_a_foreign_class_is_handed_over(tmp_path):
 def test_a_file_that_is_no_model_is_named(tmp_path):
     checkpoint.save_tensors(tmp_path / "model.safetensors", {}, {"step": 3})
     with pytest.raises(
-        CheckpointError, match=r"model\.safetensors is no model of scoresde, for it has no sde, net"
+        CheckpointError,
+        match=r"model\.safetensors is no model of scoresde, since it has no sde, net",
     ):
         ScoreModel.from_pretrained(tmp_path)
     ScoreModel(built(MLP, 2, hidden=(4,)), VESDE(), (2,)).save_pretrained(tmp_path)

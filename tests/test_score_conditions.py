@@ -140,7 +140,7 @@ def test_a_model_grows_and_gives_what_it_gave(tmp_path):
     assert scoresde.load("mnist").grown(12).classes == 12
     with pytest.raises(InvalidValueError, match="knows 3 classes of label, more than 2"):
         model.grown(2)
-    with pytest.raises(InvalidTypeError, match="a Linear does not say how it grows"):
+    with pytest.raises(InvalidTypeError, match="a Linear has no method grown"):
         ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).grown(3)
 
 

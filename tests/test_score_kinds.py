@@ -148,7 +148,7 @@ def test_the_weights_of_an_energy_learn_from_every_objective():
         (lambda x, t: x.sum(), ShapeError, r"expected \(3,\), got \(\)"),
         (lambda x, t: 1.0, InvalidTypeError, "an energy is a tensor"),
         (lambda x, t: t, InvalidValueError, "does not depend on x"),
-        (lambda x, t: x.detach().sum(1), InvalidValueError, "take no_grad and detach out of it"),
+        (lambda x, t: x.detach().sum(1), InvalidValueError, "remove no_grad and detach inside it"),
     ],
 )
 def test_what_is_no_energy_is_refused(energy, error, message):

@@ -94,9 +94,7 @@ def field(
         raise ShapeError(f"a field is drawn in the plane, of x (N, 2); got {tuple(points.shape)}")
     sde = facts(score).sde
     if density is not None and sde is None:
-        raise InvalidValueError(
-            "the score knows no SDE, so that p_t is unknown; leave the density out"
-        )
+        raise InvalidValueError("p_t is unknown as the score has no SDE; leave the density out")
     _check_plane(2, density, names)
     ends = frame_of({"": points})
     drawn, (panel,) = paper.sheet(ax, (5, 5))
