@@ -353,7 +353,7 @@ def test_a_run_without_a_checkpoint_says_which_command_goes_on(tmp_path, capsys)
     RunConfig(data=DataConfig(source="digits")).write(tmp_path / "config.toml")
     for words in (["info"], ["sample", "--out", "x.npy"]):
         assert main([words[0], str(tmp_path), *words[1:]]) == 1
-        assert f"`scoresde train --config {tmp_path}/config.toml` goes on" in said(capsys)
+        assert f"`scoresde train --config {tmp_path}/config.toml` continues it" in said(capsys)
 
 
 def test_info_knows_packaged_models_by_name(packaged, capsys):

@@ -64,7 +64,7 @@ def command(tmp_path, monkeypatch):
     def call(*options, share=1.0, data="held.npz", units=UNITS):
         model = ScoreModel(Posterior(share), VPSDE(), (2,), "x0")
         model.transform = units
-        monkeypatch.setattr(ScoreModel, "from_pretrained", lambda path: model)
+        monkeypatch.setattr("scoresde.cli.calibrate.model_of", lambda source: model)
         words = ["calibrate", "model", "--data", data, "--draws", "19", "--sampler", "heun"]
         return main([*words, "--steps", "8", *options])
 

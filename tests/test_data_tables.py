@@ -285,12 +285,12 @@ def test_conditions_that_do_not_belong_to_a_folder_are_refused(photos, tmp_path)
         (np.zeros((29, 2)), ShapeError, "one row for each of 30 samples"),
         (tmp_path / "none.npy", DataError, r"none\.npy does not exist"),
         ("y", UnknownNameError, "unknown column 'y'; .* from label"),
-        (tmp_path / "y.txt", DataError, r"y\.txt', which is no file of conditions; give a .npy"),
+        (tmp_path / "y.doc", DataError, r"y\.doc', which is no file of conditions; give a .npy"),
     ):
         with pytest.raises(error, match=message):
             load(photos, condition={"y": given})
-    with pytest.raises(DataError, match=r"condition 'y' is 'y\.txt', which is no file of cond"):
-        load(torch.zeros(2, 2), condition={"y": "y.txt"})
+    with pytest.raises(DataError, match=r"condition 'y' is 'y\.doc', which is no file of cond"):
+        load(torch.zeros(2, 2), condition={"y": "y.doc"})
 
 
 @pytest.mark.parametrize("text", ["0,1\n.5,2\n", "0, 1\n2, 3\n", "0\n.5\n"])

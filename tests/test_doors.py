@@ -101,6 +101,9 @@ VALID = {
     "Gaussian": dict(mean=[0.0, 1.0], std=0.5),
     "GaussianMixture": dict(weights=[0.5, 0.5], means=[[0.0], [1.0]], stds=0.5),
     "FixedLangevin": dict(epsilon=0.1),
+    "Impute": dict(sampler=samplers.DDIM()),
+    "Particles": dict(sampler=samplers.Ancestral(), k=2),
+    "SplitGibbs": dict(sampler=samplers.Ancestral(), rho=0.5),
     "Posterior": dict(
         target=targets.Gaussian([0.0, 1.0], std=0.5), A=torch.ones(1, 2), std=0.1, y=[1.0]
     ),

@@ -580,7 +580,7 @@ def test_guidance_without_a_condition_is_refused_before_the_first_evaluation():
 @pytest.mark.parametrize(
     ("log_prob", "error", "message"),
     [
-        (lambda x, t: x, ShapeError, "a log-probability is one number a sample"),
+        (lambda x, t: x, ShapeError, "a log-probability is one number per sample"),
         (lambda x, t: t, InvalidValueError, "does not depend on x"),
         (lambda x, t: 1.0, InvalidTypeError, "a log-probability is a tensor"),
         (lambda x, t: math.nan * x.sum(1), NonFiniteError, "the score returned NaN"),

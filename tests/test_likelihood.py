@@ -161,7 +161,7 @@ def test_the_gap_of_another_prior_is_the_closed_form(data):
 def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_and_told():
     """Gaussian data in a VP process that ends at T = .5, where alpha is still .28."""
     sde, x = VPSDE(T=0.5), draws(MIXTURE, 6)
-    for moments, told in ((Moments(0.5, var=1.0), "differs by"), (None, "differs by")):
+    for moments, told in ((Moments(0.5, var=1.0), "is off by"), (None, "is off by")):
         for seed in range(4):
             with pytest.warns(UserWarning, match=told):
                 found = log_prob(MIXTURE.at(sde), sde, x, moments=moments, seed=seed)
@@ -203,9 +203,9 @@ def test_the_constant_of_the_prior_is_that_of_each_condition():
 
     scale = torch.tensor([0.5, 1.0, 3.0], dtype=DOUBLE)
     known = dict(condition={"scale": scale}, moments=Moments(0.0, var=1.0))
-    with pytest.warns(UserWarning, match="or is uncertain by as much"):
+    with pytest.warns(UserWarning, match="or known no better"):
         found = log_prob(score, sde, x, **known)
-    with pytest.warns(UserWarning, match="or is uncertain by as much"):
+    with pytest.warns(UserWarning, match="or known no better"):
         halved = log_prob(score, sde, x, batch_size=2, **known)
     exact = torch.cat(
         [Moments(0.0, var=float(a) ** 2).log_prob(x[i : i + 1]) for i, a in enumerate(scale)]
@@ -526,7 +526,7 @@ def test_without_an_sde_the_one_that_the_score_knows_is_taken():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the log-density at T")  # the variances are not the data's
+@pytest.mark.filterwarnings("ignore:at the largest noise")  # the variances are not the data's
 @pytest.mark.parametrize("method", ["exact", "hutchinson"])
 @pytest.mark.parametrize("full", [False, True], ids=["variances", "covariance"])
 @settings(max_examples=3)

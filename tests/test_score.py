@@ -440,7 +440,7 @@ def test_a_packaged_model_is_found_by_its_name_alone(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="no packaged model of that name; packaged are plane"):
         load("moon")
     (tmp_path / "moon").mkdir()
-    with pytest.raises(CheckpointError, match=r"read the folder of that name with ScoreModel\."):
+    with pytest.raises(CheckpointError, match=r"the folder moon holds no model"):
         load("moon")
 
 

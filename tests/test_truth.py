@@ -126,7 +126,9 @@ def test_every_sampler_follows_what_the_score_returns(kind):
 
 @pytest.mark.slow
 @pytest.mark.law(65)
-@pytest.mark.filterwarnings("ignore:the log-density at T differs:UserWarning")  # nothing is learnt
+@pytest.mark.filterwarnings(
+    "ignore:at the largest noise the log-density is off:UserWarning"
+)  # nothing is learnt
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile's
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_likelihood_and_the_losses_follow_what_the_score_returns(kind):

@@ -21,7 +21,7 @@ QUESTIONS = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Why"}
 VERBS = """
 Adapt Add Append Apply Average Call Change Check Choose Close Collect Compare Compute Convert
 Copy Correct Count Declare Define Derive Describe Do Download Draw Drop Escape Estimate Evaluate
-Find Fit Flush Follow Format Give Hold Integrate Interpolate Join Keep Label Learn Leave Let
+Find Fit Flush Follow Format Give Hold Import Integrate Interpolate Join Keep Label Learn Leave Let
 List Load Lock Look Make Map Measure Move Multiply Open Overwrite Parse Prepare Raise Read
 Reconstruct Record Release Remove Rename Replace Report Reshape Return Reverse Rotate Run Sample
 Scale Set Share Shift Show Silence Solve Space Store Stratify Take Train Transport Turn Undo

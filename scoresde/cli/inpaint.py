@@ -18,6 +18,7 @@ from scoresde.cli.given import Conditions, Given, array
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.sample import Drawn, check_out, check_replaced, cost, shown, write
+from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell
 from scoresde.errors import ShapeError
 from scoresde.samplers import Impute
@@ -61,7 +62,7 @@ class Inpaint:
         check_out(self.out, _SUFFIXES)
         check_replaced(self.out)
         check_integer("n", self.n, 1)
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         known = _read(self.image, model)
         mask = _read(self.mask, model, known=True)
         given = Given.of(model, self.n, self.condition, self.class_)

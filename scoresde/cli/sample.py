@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
+from scoresde.cli.csv_text import as_csv
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import run_of
 from scoresde.cli.look import PICTURES, Look, picture
@@ -273,20 +272,6 @@ def cost(drawn: Drawn) -> str:
     return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"
 
 
-def _table(arrays: Mapping[str, Any], model: ScoreModel) -> str:
-    """Return vectors as lines of text, below the names of the columns and that of the class."""
-    names = list(model.columns) or [f"x{k}" for k in range(arrays["x"].shape[1])]
-    columns = [[f"{number:.9g}" for number in column] for column in arrays["x"].T.tolist()]
-    if "y" in arrays:
-        kind = (facts(model).conditions or {})["label"]
-        words = kind.names if isinstance(kind, Classes) else ()
-        columns.append([words[k] if words else str(k) for k in arrays["y"].tolist()])
-        names.append("label")
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([names, *zip(*columns, strict=True)])
-    return text.getvalue()
-
-
 def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
     """Refuse, before the work, a file of another kind than can be written after it."""
     if path.suffix not in suffixes:
@@ -321,7 +306,7 @@ def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
 
 
 def fingerprint(model: ScoreModel) -> str:
-    """Tells one trained model from another."""
+    """Return a digest that tells one trained model from another."""
     config = net_config(model.net)
     parts = (model.sde, model.predicts, model.steps, model.transform, config)
     pilot = {} if model.pilot is None else model.pilot.tensors()
@@ -341,7 +326,7 @@ def write(
         return
     arrays: dict[str, Any] = {name: value.numpy() for name, value in tensors.items()}
     if path.suffix == ".csv":
-        checkpoint.write_bytes(path, _table(arrays, model).encode())
+        checkpoint.write_bytes(path, as_csv(arrays, model).encode())
         return
     buffer = io.BytesIO()
     if path.suffix == ".npy":

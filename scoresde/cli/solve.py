@@ -15,6 +15,7 @@ from scoresde.cli.inpaint import finished
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.sample import check_out, check_replaced
+from scoresde.cli.standing import model_of
 from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.guidance import (
     Blur,
@@ -27,7 +28,6 @@ from scoresde.guidance import (
     posterior,
 )
 from scoresde.sampling import Run
-from scoresde.score import ScoreModel
 
 __all__ = ["Solve"]
 
@@ -73,7 +73,7 @@ class Solve:
         check_out(self.out, (*PICTURES, ".npy", ".npz", ".safetensors"))
         check_replaced(self.out)
         check_integer("n", self.n, 1)
-        model = ScoreModel.from_pretrained(self.checkpoint).to(distributed.device())
+        model = model_of(self.checkpoint).to(distributed.device())
         measured = Linear(_operator(self.operator), self.std)
         score = posterior(model, measured, iterations=self.iterations, units=True)
         given = Given.of(model, self.n, self.condition)

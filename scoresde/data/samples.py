@@ -145,11 +145,7 @@ class Data:
             DataError: One cannot be read; says which.
             InvalidValueError: There is no sample of such a number.
         """
-        try:
-            raw = self.store.read(index)
-        except IndexError as error:
-            raise InvalidValueError(self._no_such(error)) from error
-        return self.transform.forward(raw)
+        return self.transform.forward(self._read(self.raw, index))
 
     @property
     def label(self) -> Tensor | None:
@@ -169,14 +165,9 @@ class Data:
         Returns:
             By name a tensor `(B, *)`: labels as integers, others as float32.
 
-        Raises:
-            DataError: One cannot be read; says which.
-            InvalidValueError: There is no sample of such a number.
+        The errors are those of `batch`.
         """
-        try:
-            rows = {name: store_of(kept).read(index) for name, kept in self.conditions.items()}
-        except IndexError as error:
-            raise InvalidValueError(self._no_such(error)) from error
+        rows = {name: self._read(kept, index) for name, kept in self.conditions.items()}
         label = {name for name, kind in self.kinds.items() if isinstance(kind, Classes)}
         rows = {name: row if name in label else row.float() for name, row in rows.items()}
         return Condition(rows) if rows else None
@@ -186,12 +177,11 @@ class Data:
         try:
             rows = torch.arange(len(self))[index]
         except IndexError as error:
-            raise InvalidValueError(self._no_such(error)) from error
+            raise InvalidValueError(_no_such(len(self), error)) from error
         if rows.ndim != 1:
             raise InvalidTypeError(
-                f"data are indexed by a slice or a list of numbers, got {index!r}; write "
-                "data[[0]] for the data of one sample, and data.batch(torch.tensor([0])) for its "
-                "numbers"
+                f"data are indexed by a slice or a list of numbers, got {index!r}; data[[0]] is "
+                "the data of one sample, data.batch(torch.tensor([0])) its numbers"
             )
         conditions = {
             name: kept[rows] if isinstance(kept, Tensor) else Part(kept, rows)
@@ -204,6 +194,12 @@ class Data:
         """Return what sample i is called: its line in a text file, or its number."""
         return str(i) if self.lines is None else f"line {int(self.lines[i])}"
 
+    def _read(self, kept: Tensor | Store, index: Tensor | slice) -> Tensor:
+        try:
+            return store_of(kept).read(index)
+        except IndexError as error:
+            raise InvalidValueError(_no_such(len(self), error)) from error
+
     def _with(self, **changed: Any) -> Data:
         """Return the same data with other attributes; of other samples there is another survey."""
         data = copy.copy(self)
@@ -214,9 +210,6 @@ class Data:
     def kept(self, store: Store) -> Data:
         """Return the same data, with their samples in a store that has the same ones elsewhere."""
         return self._with(raw=store)
-
-    def _no_such(self, error: IndexError) -> str:
-        return f"the {len(self)} samples have the numbers 0 to {len(self) - 1}: {error}"
 
     def only(self, names: Collection[str]) -> Data:
         """Return the same samples with the conditions of these names; `only(())` leaves out all."""
@@ -307,19 +300,16 @@ class Data:
     def changed(self, turn: int) -> str:
         """Compare some of the samples, 16 MiB at least, with what the survey found in them.
 
-        Turns 0, 1, ... look at one part after another, all of them where the samples are few. The
-        conditions are looked at likewise.
-
-        Returns:
-            What has changed, in words, or nothing.
+        Turns 0, 1, ... look at one part after another, of conditions too. Return a sentence or "".
 
         Raises:
             DataError: They cannot be read any more.
         """
-        watched = [("", self.store, self.survey)]
-        for name, kept in self.conditions.items():
-            watched.append((f"conditions {name!r} of the ", store_of(kept), self.surveys[name]))
-        return told_of_changes(watched, turn)
+        conditions = [
+            (f"conditions {name!r} of the ", store_of(kept), self.surveys[name])
+            for name, kept in self.conditions.items()
+        ]
+        return told_of_changes([("", self.store, self.survey), *conditions], turn)
 
     def moments(self) -> tuple[Tensor, float]:
         """The mean sample, float64 `(*event)`, and the mean variance about it, per dimension.
@@ -340,8 +330,7 @@ class Data:
         held = round(len(self) * fraction) if 0 < fraction < 1 else 0
         if not 0 < held < len(self):
             raise InvalidValueError(
-                f"cannot hold out the fraction {fraction} of {len(self)} samples; choose one in "
-                "(0, 1) that leaves both parts a sample"
+                f"cannot hold out the fraction {fraction} of {len(self)} samples; each part needs 1"
             )
         index = order(len(self), seed=seed, epoch=0)
         return self[index[held:]], self[index[:held]]
@@ -349,10 +338,13 @@ class Data:
     def fingerprint(self) -> str:
         """Return a SHA-256 of samples, transform and conditions, to tell one data set from another.
 
-        It is one of the numbers themselves, not of paths, dates or formats: a copied folder, or
-        its images in one array, are the same data set.
+        It is one of the numbers, not of paths, dates or formats: a copied folder is the same.
         """
         digest = hashlib.sha256(f"{self.survey.sha256} {self.transform}".encode())
         for name in self.conditions:
             digest.update(f"{name!r} {self.surveys[name].sha256}".encode())
         return digest.hexdigest()
+
+
+def _no_such(n: int, error: IndexError) -> str:
+    return f"the {n} samples have the numbers 0 to {n - 1}: {error}"

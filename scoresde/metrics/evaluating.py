@@ -110,7 +110,7 @@ def evaluate(
     features = _map(features)
     check_integer("seed", seed, 0)
     check_range("level", level, "(0, 1)")
-    real = opened(real)
+    real = opened("real", real)
     units = real.transform if isinstance(real, Data) else Identity()
     seen: dict[str, tuple[bool, float]] = {}
     read = partial(_read, features=features, units=units, progress=progress, seen=seen)

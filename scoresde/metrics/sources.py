@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde import checkpoint, data
-from scoresde.checks import check_dense, check_shape, quoted
+from scoresde.checks import as_numbers, check_dense, check_shape, quoted
 from scoresde.data import Data, Identity, Transform
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 from scoresde.metrics.checks import flat, reach
@@ -30,10 +31,16 @@ _ROWS = 1024
 _AS_THEY_ARE = Identity()
 
 
-def opened(source: Source) -> Source:
-    """A source as it is; what `scoresde.data.load` knows by name or by file is loaded."""
+def opened(name: str, source: Source | Any) -> Source:
+    """Return a source; load the data of a name or a file, and read an array or a table as numbers.
+
+    Raises:
+        InvalidTypeError: An array or a table holds something else than numbers.
+    """
     if isinstance(source, str | os.PathLike) and not _shards(Path(source)):
         return data.load(source)
+    if hasattr(source, "__array__") and not isinstance(source, Tensor):
+        return as_numbers(name, np.asarray(source))
     return source
 
 
@@ -42,9 +49,10 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
 
     Args:
         name: What the source is called in errors.
-        source: A tensor; an iterable of batches, which is gone through once; data, of which one
-            batch at a time is in memory; the folder of shards that `scoresde sample` writes, or one
-            `.safetensors` file, with the key `x`; or what `scoresde.data.load` reads.
+        source: A tensor, an array or a table of numbers; an iterable of batches, which is gone
+            through once; data, of which one batch at a time is in memory; the folder of shards that
+            `scoresde sample` writes, or one `.safetensors` file, with the key `x`; or what
+            `scoresde.data.load` reads.
         units: What makes model units of the numbers in files of samples, and of bytes anywhere.
 
     Raises:
@@ -54,9 +62,10 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
         CheckpointError: A shard is damaged.
     """
     shape: torch.Size | None = None
-    if isinstance(source, str | os.PathLike):
-        source = opened(source)
-        source = source.units_of(units) if isinstance(source, Data) else source
+    named = isinstance(source, str | os.PathLike)
+    source = opened(name, source)
+    if named and isinstance(source, Data):
+        source = source.units_of(units)
     for part in _parts(source, units):
         if not isinstance(part, Tensor) or part.is_complex():
             raise InvalidTypeError(

@@ -62,7 +62,7 @@ class Noise:
         if len(seeds) != len(indices):
             raise InvalidValueError(f"{len(seeds)} seeds for {len(indices)} indices")
         self.seeds = _checked(seeds)
-        self.indices = tuple(map(operator.index, indices))
+        self.indices = _integers("an index", indices)
         self.horizon = horizon
         self.stream = stream
         # the values of the last increment, most of whose numbers the next step uses again
@@ -263,13 +263,19 @@ def _own_bits() -> int:
 
 def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
     """Return the seeds as integers, checked to lie in [0, 2**64)."""
-    plain = {*map(type, seeds)} == {int}
-    for seed in (min(seeds), max(seeds)) if plain else seeds:
-        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-            raise InvalidTypeError(f"a seed is an integer, got {seed!r}")
-        if not 0 <= operator.index(seed) < _WORD:
-            raise InvalidValueError(f"a seed must lie in [0, 2**64), got {operator.index(seed)}")
-    return tuple(map(operator.index, seeds))
+    found = _integers("a seed", seeds)
+    for seed in (min(found), max(found)) if found else ():
+        if not 0 <= seed < _WORD:
+            raise InvalidValueError(f"a seed must lie in [0, 2**64), got {seed}")
+    return found
+
+
+def _integers(what: str, values: Sequence[int]) -> tuple[int, ...]:
+    """Return values as integers."""
+    for value in () if {*map(type, values)} == {int} else values:
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise InvalidTypeError(f"{what} is an integer, got {value!r}")
+    return tuple(map(operator.index, values))
 
 
 def _bits(t: float) -> int:

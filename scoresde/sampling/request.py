@@ -266,13 +266,13 @@ def transform_of(known: Facts) -> Transform:
 
 
 def facts_of(score: object) -> Facts:
-    """Return what a score knows, with a warning where it hides what a network inside knows."""
+    """Return the facts of a score; warn if it has none although a network inside has."""
     hidden = lost_facts(score)
     if hidden is not None:
         warnings.warn(
-            f"the score uses a {type(hidden).__name__} but does not hand on what it knows (its "
-            "SDE, event shape, moments, steps and pilot); derive the score from "
-            "scoresde.Wrapped, or keep the model as its attribute `score`",
+            f"the score uses a {type(hidden).__name__} but does not pass on its facts (SDE, event "
+            "shape, moments, steps and pilot); derive the score from scoresde.Wrapped, or keep "
+            "the model as its attribute `score`",
             UserWarning,
             stacklevel=outside(),
         )
@@ -280,12 +280,12 @@ def facts_of(score: object) -> Facts:
 
 
 def check_end(x: Tensor) -> None:
-    """Raise where the last step left what is not finite."""
+    """Raise an error if the last step gave a NaN or an infinity."""
     if not x.isfinite().all():
         bad = (~x.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
         raise NonFiniteError(
-            f"the last step left NaN or infinity in samples {bad[:8]}; "
-            "try more steps, or look at the size of the score"
+            f"the last step gave NaN or infinity in samples {bad[:8]}; "
+            "try more steps, or check the size of the score"
         )
 
 

@@ -1,0 +1,27 @@
+"""Write samples of vectors as the text of a .csv file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from scoresde.score import ScoreModel
+from scoresde.sde import Classes, facts
+
+__all__ = ["as_csv"]
+
+
+def as_csv(arrays: Mapping[str, Any], model: ScoreModel) -> str:
+    """Return a line for each vector, below the names of the columns and that of the class."""
+    names = list(model.columns) or [f"x{k}" for k in range(arrays["x"].shape[1])]
+    columns = [[f"{number:.9g}" for number in column] for column in arrays["x"].T.tolist()]
+    if "y" in arrays:
+        kind = (facts(model).conditions or {})["label"]
+        words = kind.names if isinstance(kind, Classes) else ()
+        columns.append([words[k] if words else str(k) for k in arrays["y"].tolist()])
+        names.append("label")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([names, *zip(*columns, strict=True)])
+    return text.getvalue()
