@@ -3,6 +3,7 @@
 import math
 import runpy
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -161,9 +162,9 @@ def test_the_gap_of_another_prior_is_the_closed_form(data):
 def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_and_told():
     """Gaussian data in a VP process that ends at T = .5, where alpha is still .28."""
     sde, x = VPSDE(T=0.5), draws(MIXTURE, 6)
-    for moments, told in ((Moments(0.5, var=1.0), "is off by"), (None, "is off by")):
+    for moments, far in ((Moments(0.5, var=1.0), True), (None, False)):
         for seed in range(4):
-            with pytest.warns(UserWarning, match=told):
+            with pytest.warns(UserWarning, match="is off by") if far else nullcontext():
                 found = log_prob(MIXTURE.at(sde), sde, x, moments=moments, seed=seed)
             gap = (found.value - MIXTURE.log_prob(x)).abs()
             assert (gap < 2 * found.error).all()
