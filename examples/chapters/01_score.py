@@ -69,7 +69,7 @@ def main(options: Options) -> None:
         xticks=dims, title="the normaliser is lost; the score is exact",
     )  # fmt: skip
     level_line(axes[1], 1, "as wrong as the answer 0")
-    save(figure, options.out, "01_score.png")
+    save(figure, options, "01_score.png")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def main(options: Options) -> None:
         arrows(ax, grid(3.4, 17), score(grid(3.4, 17)), color, scale=130, width=0.005)
         ax.set_title(name, fontsize=10)
     bars(axes[-1], table, "relative Fisher error")
-    save(figure, options.out, "02_objectives.png")
+    save(figure, options, "02_objectives.png")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def main(options: Options) -> None:
     axes[4].axhline(1, color="grey", lw=1, ls="--")
     axes[4].set(xlabel="step ε", title="variance reached, 1 wanted")
     axes[4].legend(frameon=False)
-    save(figure, options.out, "03_langevin.png")
+    save(figure, options, "03_langevin.png")
 
     titles = [f"after {10 * k} steps" for k in range(len(frames))]
     film(options.out / "03_langevin.gif", density, 4, frames, fps=12, titles=titles, top=0.35)

@@ -83,7 +83,7 @@ def main(options: Options) -> None:
     short = {name.replace(" score", ""): w for name, w in weight.items()}
     bars(axes[3], short, "weight of the upper mode,\ntrue .8", colors)
     axes[3].axvline(0.8, color=GOLD, lw=3)
-    save(figure, options.out, "04_pitfall.png")
+    save(figure, options, "04_pitfall.png")
 
 
 if __name__ == "__main__":

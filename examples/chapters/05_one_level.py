@@ -80,7 +80,7 @@ def main(options: Options) -> None:
     look = dict(xlabel="σ", xscale="log", title="no level is good at all", ylim=(-0.02, 1.35))
     curves(axes[3], levels, lines, (GREY, RED), **look)
     tick(axes[3], levels)
-    save(figure, options.out, "05_one_level.png")
+    save(figure, options, "05_one_level.png")
 
 
 if __name__ == "__main__":

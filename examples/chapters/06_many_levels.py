@@ -83,7 +83,7 @@ def main(options: Options) -> None:
     lines = {"taught with λ = 1": unequal, "taught with λ = σ²": equal}
     by_level(axes[7], sigma, lines, "relative Fisher error of each level")
     level_line(axes[7], 1, "as wrong as the answer 0")
-    save(figure, options.out, "06_many_levels.png")
+    save(figure, options, "06_many_levels.png")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def main(options: Options) -> None:
         assert options.short or one < min(others)
         levels = sde.sigma(sde.times().flip(0))
         by_level(ax, levels, found, problem, (BLUE, GOLD, RED), ylabel=what)
-    save(figure, options.out, "07_ten_or_one.png")
+    save(figure, options, "07_ten_or_one.png")
 
 
 if __name__ == "__main__":

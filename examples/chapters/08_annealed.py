@@ -77,7 +77,7 @@ def main(options: Options) -> None:
         ax.text(6, 0.2, "true .8")
         ax.text(-8, -11, "true .2")
     tiles(axes[5], x, "digits, annealed")
-    save(figure, options.out, "08_annealed.png")
+    save(figure, options, "08_annealed.png")
     frames, titles = [s.x[:800] for s in states], [f"σ = {level:.2f}" for level in levels]
     film(options.out / "08_annealed.gif", density, 12, frames, fps=6, titles=titles, hold=8)
 

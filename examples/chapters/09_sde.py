@@ -80,7 +80,7 @@ def main(options: Options) -> None:
     axes[4].axhspan(8e-5, 5e-4, color=GREY, alpha=0.25, lw=0)
     axes[4].text(budgets[0], 2e-4, "as real points", color=GREY, fontsize=8)
     tick(axes[4], budgets)
-    save(figure, options.out, "09_sde.png")
+    save(figure, options, "09_sde.png")
 
 
 if __name__ == "__main__":

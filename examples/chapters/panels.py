@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import Options
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -159,9 +160,13 @@ def film(
     print(f"wrote {path}")
 
 
-def save(figure: Figure, out: Path, name: str) -> None:
-    """Write the figure, in 128 colours to keep the file small."""
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / name)
-    Image.open(out / name).convert("RGB").quantize(128).save(out / name, optimize=True)
-    print(f"wrote {out / name}")
+def save(figure: Figure, options: Options, name: str) -> None:
+    """Write the figure, in 128 colours to keep the file small; one of a short run says so."""
+    if options.short:
+        note = "a short run, which shows that the script works and nothing else"
+        figure.text(0.5, 0.5, note, color="red", ha="center", rotation=10, fontsize=12)
+    path = options.out / name
+    options.out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+    print(f"wrote {path}")
