@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ScoreModel,
         Wrapped,
         from_denoiser,
+        from_network,
         load,
     )
     from scoresde.sde import (
@@ -69,7 +70,7 @@ _HOMES = (
 _MODULES = frozenset(
     {
         "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",
-        "guidance", "likelihood", "metrics", "nn", "noise", "objectives", "ode", "plot", "result",
+        "guidance", "interop", "likelihood", "metrics", "nn", "noise", "objectives", "ode", "plot", "result",
         "samplers", "sampling", "score", "sde", "suggestion", "targets", "training", "units",
     }
 )  # fmt: skip
@@ -109,6 +110,7 @@ __all__ = [
     "facts",
     "fd_ssm_loss",
     "from_denoiser",
+    "from_network",
     "ism_loss",
     "load",
     "log_prob",
