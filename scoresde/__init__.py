@@ -70,8 +70,9 @@ _HOMES = (
 _MODULES = frozenset(
     {
         "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",
-        "guidance", "interop", "likelihood", "metrics", "nn", "noise", "objectives", "ode", "plot", "result",
-        "samplers", "sampling", "score", "sde", "suggestion", "targets", "training", "units",
+        "guidance", "interop", "likelihood", "metrics", "nn", "noise", "objectives", "ode", "plot",
+        "result", "samplers", "sampling", "score", "sde", "suggestion", "targets", "training",
+        "units",
     }
 )  # fmt: skip
 
