@@ -23,6 +23,7 @@ from scoresde.sde import SDE, BetaLadder, Classes, Score, ask, facts, process_of
 __all__ = ["EpsilonModel", "from_diffusers", "to_diffusers"]
 
 _PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+_LABEL = {"label": "class_labels"}
 
 
 class _Sample(nn.Module):
@@ -36,9 +37,6 @@ class _Sample(nn.Module):
         named = {_LABEL.get(name, name): value for name, value in condition.items()}
         out: Tensor = self.unet(x, t, **named, return_dict=False)[0]
         return out.chunk(2, dim=1)[0] if out.shape[1] == 2 * x.shape[1] else out
-
-
-_LABEL = {"label": "class_labels"}
 
 
 def _timestep(sde: SDE, t: Tensor) -> Tensor:
