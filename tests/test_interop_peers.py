@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from scoresde import VESDE, VPSDE, BetaLadder, Classes, Field, FlowSDE, interop,
 from scoresde.arena.peers.from_k_diffusion import _sampling
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.noise import Noise
-from scoresde.samplers import Langevin, TwoStage
+from scoresde.samplers import DDIM, DPMSolverPP, Heun, Langevin, TwoStage
 
 # samplers of other libraries draw noise even where they do not use it
 pytestmark = pytest.mark.global_rng
@@ -132,6 +133,16 @@ def test_a_score_in_a_loop_of_diffusers_ends_where_it_ends_here(sde):
     assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
+def test_a_pipeline_of_diffusers_takes_a_score():
+    diffusers = pytest.importorskip("diffusers")
+    score = targets.Gaussian(torch.full((3, 8, 8), 0.5), std=0.01).at(VPSDE())
+    pipeline = diffusers.DDIMPipeline(*interop.to_diffusers(score))
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(batch_size=2, num_inference_steps=20, output_type="np").images
+    assert images.shape == (2, 8, 8, 3)
+    assert abs(images - 0.75).max() < 0.05  # it maps [-1, 1] to [0, 1]
+
+
 def test_a_model_that_leaves_for_diffusers_and_returns_is_the_same():
     diffusers = pytest.importorskip("diffusers")
     score = MIXTURE.at(BetaLadder(torch.linspace(1e-3, 0.2, 40).tolist()))
@@ -184,6 +195,23 @@ def test_a_sampler_of_k_diffusion_is_ours_on_its_own_model(theirs, ours):
     assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
+def test_churn_is_counted_over_one_more_step_there():
+    """Their last step, to 0, is the denoising here."""
+    denoiser, x, noise = Denoiser(), SIGMAS[0] * randn(5, 2), Noise.of(0, 5)
+    sampling, asked = k_diffusion(), iter(SIGMAS)
+    drawn = SimpleNamespace(randn_like=lambda x: noise.normal(x, next(asked)))
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.torch, "randn_like", drawn.randn_like)
+        expected = sampling.sample_heun(
+            denoiser, x, SIGMAS, disable=True, s_churn=3.0, s_tmax=50.0, s_tmin=SIGMAS[-2] * 1.01
+        )
+    steps = len(SIGMAS) - 2
+    method = Heun(churn=3.0 * steps / (steps + 1), sigma_max=50.0)
+    found = sample(score, sampler=method, x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
 def test_dpmpp_sde_is_that_of_k_diffusion_on_the_same_path():
     """Their noise sampler, given a Brownian path in 1 / sigma^2, is our noise."""
     sampling, denoiser, x = k_diffusion(), Denoiser(), SIGMAS[0] * randn(5, 2)
@@ -211,6 +239,32 @@ def test_dpmpp_sde_is_that_of_k_diffusion_on_the_same_path():
     assert scoresde.SAMPLERS["dpmpp_sde"] == TwoStage(r=0.5, tau=1.0)
     found = sample(score, sampler="dpmpp_sde", x=x, times=SIGMAS[:-1], seed=0)
     assert_close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_euler_ancestral_is_ddim_with_eta_1():
+    denoiser, x, noise = Denoiser(), SIGMAS[0] * randn(5, 2), Noise.of(0, 5)
+    with torch.no_grad():
+        expected = k_diffusion().sample_euler_ancestral(
+            denoiser, x, SIGMAS, disable=True,
+            noise_sampler=lambda t, s: noise.normal(x, t),
+        )  # fmt: skip
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    found = sample(score, sampler=DDIM(eta=1.0), x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("eta", [0.25, 1.0])
+def test_their_eta_is_our_tau_squared(eta):
+    denoiser, x, noise = Denoiser(), SIGMAS[0] * randn(5, 2), Noise.of(0, 5)
+    with torch.no_grad():
+        expected = k_diffusion().sample_dpmpp_2m_sde(
+            denoiser, x, SIGMAS, disable=True, eta=eta,
+            noise_sampler=lambda t, s: noise.normal(x, t),
+        )  # fmt: skip
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    method = DPMSolverPP(tau=eta**0.5)
+    found = sample(score, sampler=method, x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_the_table_of_a_denoiser_of_k_diffusion_is_its_range_of_noise():

@@ -1,4 +1,4 @@
-r"""Bring models of other libraries in, and hand scores out to them.
+r"""Turn models of other libraries into scores, and scores into models for them.
 
 What `from_...` returns is a score like any other: it is sampled, audited, guided, put under another
 SDE by `Rescheduled`, and its likelihoods are computed. The network receives its own numbers,

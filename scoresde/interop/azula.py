@@ -1,4 +1,4 @@
-r"""Bring denoisers of azula in and out (https://github.com/probabilists/azula).
+r"""Make scores of denoisers of azula, and back (https://github.com/probabilists/azula).
 
 A denoiser of azula has a `schedule`, which returns $\alpha_t$ and $\sigma_t$ for t in [0, 1], and
 `denoiser(x, t).mean` is $E[x_0 | x_t]$.
@@ -21,7 +21,7 @@ from scoresde.sde import SDE, Score, ask, process_of
 __all__ = ["from_azula", "to_azula"]
 
 
-class _Mean(nn.Module):
+class AzulaMean(nn.Module):
     """Return the mean of azula's posterior."""
 
     def __init__(self, denoiser: Callable[..., Any]) -> None:
@@ -60,7 +60,7 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
                 "SDE, or use from_denoiser"
             )
         sde = Scheduled(schedule, eps=0.0)
-    return from_network(_Mean(denoiser), sde, "x0", "t", **known)
+    return from_network(AzulaMean(denoiser), sde, "x0", "t", **known)
 
 
 def to_azula(score: Score) -> nn.Module:

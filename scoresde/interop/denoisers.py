@@ -1,4 +1,4 @@
-r"""Bring denoisers $D(x, \sigma) = E[x_0 | x_0 + \sigma z]$ in and out.
+r"""Make scores of denoisers $D(x, \sigma) = E[x_0 | x_0 + \sigma z]$, and back.
 
 EDM, k-diffusion and deepinv call a model so.
 """
@@ -21,7 +21,7 @@ from scoresde.sde.coordinates import ratio
 __all__ = ["SigmaDenoiser", "from_deepinv", "from_edm", "from_k_diffusion", "to_denoiser"]
 
 
-class _OneHot(nn.Module):
+class EDMNetwork(nn.Module):
     """Call an EDM network with its labels as rows of 0 and 1; a missing label is a row of 0."""
 
     def __init__(self, net: Callable[..., Tensor], classes: int) -> None:
@@ -62,7 +62,7 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
         found["moments"] = Moments(0.0, var=std**2)
     if isinstance(classes := getattr(net, "label_dim", None), int):
         found["conditions"] = {"label": Classes(classes)} if classes else {}
-        net = _OneHot(net, classes)
+        net = EDMNetwork(net, classes)
     return from_network(net, EDMSDE() if sde is None else sde, "x0", "sigma", **(found | known))
 
 

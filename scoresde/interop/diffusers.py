@@ -1,4 +1,4 @@
-r"""Bring models of diffusers in and out (https://github.com/huggingface/diffusers).
+r"""Make scores of models of diffusers, and back (https://github.com/huggingface/diffusers).
 
 A pipeline there is a network `unet(x, timestep)` and a scheduler, whose `alphas_cumprod` is the
 table $\bar\alpha$ of the training, and whose `prediction_type` says what the network predicts.
@@ -26,7 +26,7 @@ _PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 _LABEL = {"label": "class_labels"}
 
 
-class _Sample(nn.Module):
+class DiffusersNetwork(nn.Module):
     """Return the output of a network of diffusers, without a learned variance."""
 
     def __init__(self, unet: nn.Module) -> None:
@@ -81,7 +81,9 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
     elif _read(config, "cross_attention_dim") is None and config:
         found["conditions"] = {}
     sde = _ladder(bar)
-    return from_network(_Sample(unet), sde, _PREDICTS[predicts], _timestep, **(found | known))
+    return from_network(
+        DiffusersNetwork(unet), sde, _PREDICTS[predicts], _timestep, **(found | known)
+    )
 
 
 def _read(config: Any, name: str) -> Any:
@@ -136,6 +138,11 @@ class EpsilonModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Return the dtype of the networks, or float32 without any."""
         return next((p.dtype for p in self.parameters()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the networks, or the CPU without any."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-r"""Bring in the score and flow-matching estimators of sbi (https://github.com/sbi-dev/sbi).
+r"""Make scores of the score and flow-matching estimators of sbi (https://github.com/sbi-dev/sbi).
 
 An estimator is a network of parameters $\theta$, the samples here, and of observations, the
 condition `x`. Its time runs from data at 0 to noise.
@@ -21,7 +21,7 @@ from scoresde.units import Standardize
 __all__ = ["from_sbi"]
 
 
-class _Estimator(nn.Module):
+class SbiEstimator(nn.Module):
     """Call an estimator with the observation under the name `x`."""
 
     def __init__(self, estimator: nn.Module) -> None:
@@ -67,7 +67,7 @@ def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
     flow = hasattr(estimator, "noise_scale")  # its output is the velocity theta_1 - theta_0
     sde: SDE = FlowSDE() if flow else _process(estimator)
     predicts = "flow" if flow else "score"
-    return from_network(_Estimator(estimator), sde, predicts, "t", **(found | known))
+    return from_network(SbiEstimator(estimator), sde, predicts, "t", **(found | known))
 
 
 def _moments(estimator: Any) -> Moments:
@@ -81,6 +81,8 @@ def _moments(estimator: Any) -> Moments:
 
 
 def _process(estimator: Any) -> Scheduled:
+    """Return the process of the kernel of a score estimator."""
+
     def schedule(t: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = estimator.mean_t_fn(t), estimator.std_fn(t)
         return alpha.reshape(t.shape), sigma.reshape(t.shape)

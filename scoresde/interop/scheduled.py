@@ -29,6 +29,10 @@ class Scheduled(SDE):
 
     schedule: Callable[[Tensor], tuple[Tensor, Tensor]]
 
+    def __repr__(self) -> str:
+        name = getattr(self.schedule, "__name__", type(self.schedule).__name__)
+        return f"Scheduled({name}, T={self.T}, eps={self.eps})"
+
     def alpha(self, t: Tensor) -> Tensor:
         r"""Return $\alpha_t$ of the schedule."""
         return self.schedule(t)[0]

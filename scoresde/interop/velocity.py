@@ -1,4 +1,4 @@
-r"""Bring in the velocities of flow matching (flow_matching, torchcfm and others).
+r"""Make scores of the velocities of flow matching (flow_matching, torchcfm and others).
 
 There time runs from noise at $\tau = 0$ to data at $\tau = 1$, $x_\tau = \tau x_1 + (1 - \tau) x_0$
 with the data $x_1$, and the network is $dx / d\tau$. Here data are at $t = 0$, so that
@@ -19,7 +19,7 @@ from scoresde.sde import SDE, FlowSDE
 __all__ = ["from_velocity"]
 
 
-class _Reversed(nn.Module):
+class ReversedVelocity(nn.Module):
     """Return the velocity in the opposite direction of time."""
 
     def __init__(self, velocity: Callable[..., Tensor]) -> None:
@@ -55,4 +55,4 @@ def from_velocity(
         tensor([[-3., -3.]])
     """
     sde = FlowSDE() if sde is None else sde
-    return from_network(_Reversed(velocity), sde, "flow", "1-t", **known)
+    return from_network(ReversedVelocity(velocity), sde, "flow", "1-t", **known)
