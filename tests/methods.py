@@ -129,8 +129,9 @@ OWN_LOOP = {
 ROOTED = {"er_sde", "fast_pilot"}
 # Which see the sample as x / alpha at the noise sigma / alpha alone, whatever the SDE.
 RESCALED = FLOWS.keys() - {"flow"} | {
-    "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "dpmpp_2m_sde", "dpmpp_3m_sde",
-    "dpmpp_1s_sde", "er_sde", "fast_sde", "heun_churn", "restart", "sa_solver", "seeds_2",
+    "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "dpmpp_1s_sde", "dpmpp_2m_sde",
+    "dpmpp_3m_sde", "dpmpp_sde", "er_sde", "fast_sde", "heun_churn", "restart", "sa_solver",
+    "seeds_2",
 }  # fmt: skip
 
 

@@ -351,6 +351,19 @@ def test_the_flow_of_a_score_estimator_of_sbi_is_ours(sde_type):
     assert score.facts.event_shape == (2,)
 
 
+def test_an_estimator_of_sbi_brings_its_units_and_moments():
+    plain = interop.from_sbi(estimator("flow")).facts
+    assert (plain.moments, plain.transform) == (None, None)
+    inside = interop.from_sbi(estimator("flow", z_score_x="independent")).facts
+    assert_close(inside.moments.mean, torch.full((2,), 3.0).double(), rtol=0.3, atol=0)
+    assert_close(inside.moments.var, torch.full((2,), 4.0).double(), rtol=0.5, atol=0)
+    net = estimator("flow", z_score_x="independent", compose_standardization=True)
+    outside = interop.from_sbi(net).facts
+    assert_close(outside.moments.var, torch.ones(2).double())
+    z = randn(5, 2)
+    assert_close(outside.transform.inverse(z), net.from_z(z), rtol=1e-6, atol=1e-6)
+
+
 def test_eulers_method_on_a_flow_of_sbi_is_theirs():
     net = estimator("flow")
     score, x, theta = interop.from_sbi(net), randn(1, 3, seed=2), randn(4, 2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from scoresde.checks import door, quoted
@@ -70,14 +69,17 @@ def from_sbi(estimator: nn.Module, **known: Any) -> NetworkScore:
     return from_network(SbiEstimator(estimator), sde, predicts, "t", **(found | known))
 
 
-def _moments(estimator: Any) -> Moments:
-    """Return the mean and variance with which an estimator standardises its input."""
+def _moments(estimator: Any) -> Moments | None:
+    """Return the mean and variance with which an estimator standardises, or None if it does not."""
     shape = tuple(estimator.input_shape)
     mean, std = (
-        part.detach().cpu().reshape(-1).expand(torch.Size(shape).numel()).reshape(shape)
+        part.detach().cpu().double().broadcast_to(shape).clone()
         for part in (estimator.mean_0, estimator.std_0)
     )
-    return Moments(mean.clone(), var=std.double() ** 2)
+    standardised = getattr(estimator, "compose_enabled", False)
+    if not standardised and (mean == 0).all() and (std == 1).all():
+        return None
+    return Moments(mean, var=std**2)
 
 
 def _process(estimator: Any) -> Scheduled:

@@ -12,7 +12,15 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import as_event, check_integer, check_name, check_noise, check_shape, door
+from scoresde.checks import (
+    as_event,
+    check_integer,
+    check_name,
+    check_noise,
+    check_shape,
+    door,
+    named,
+)
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
@@ -51,7 +59,7 @@ class NetworkScore(nn.Module):
         net: Callable[..., Tensor],
         known: Facts,
         predicts: str,
-        time: Callable[[SDE, Tensor], Tensor],
+        time: str | Callable[[SDE, Tensor], Tensor],
     ) -> None:
         super().__init__()
         if known.sde is None:
@@ -84,19 +92,22 @@ class NetworkScore(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         expand(time, wide)  # checks x and the shape of t
         dtype = next((p.dtype for p in self.parameters()), wide.dtype)
+        c = self._input(time, wide)
+        if c.is_floating_point():  # half precision would confuse levels
+            c = c.to(torch.promote_types(dtype, torch.float32))
         given = {
             name: value.to(dtype) if value.is_floating_point() else value
             for name, value in (condition or {}).items()
         }
-        out = self.net(wide.to(dtype), self._input(time, wide).to(x.device), **given)
+        out = self.net(wide.to(dtype), c, **given)
         out = check_output("network", out, x).to(wide)
         weights = PREDICTIONS[self.predicts](self.sde, time, 1.0)
         score = expand(weights.x, out) * wide + expand(weights.f, out) * out
         return score.to(x.dtype)
 
     def _input(self, time: Tensor, x: Tensor) -> Tensor:
-        """Return what the network receives for time, `(B,)`: integers, or floats in its dtype."""
-        c = self.time(self.sde, time)
+        """Return what the network receives for time, `(B,)`, on the device of `x`."""
+        c = named("time", self.time, TIMES)(self.sde, time)
         if not isinstance(c, Tensor):
             raise InvalidTypeError(
                 f"time= must return a tensor of the shape of t, got {type(c).__name__}"
@@ -106,9 +117,7 @@ class NetworkScore(nn.Module):
                 f"time= must return () or (B,) = ({len(x)},), got {tuple(c.shape)}; return a "
                 "number for each time"
             )
-        if c.is_floating_point():
-            c = c.to(next((p.dtype for p in self.parameters()), x.dtype))
-        return c.expand(len(x))
+        return c.expand(len(x)).to(x.device)
 
     def __repr__(self) -> str:
         return f"NetworkScore({type(self.net).__name__}, {self.sde!r}, predicts={self.predicts!r})"
@@ -172,7 +181,6 @@ def from_network(
                 f"time={time!r} is for processes on [0, 1], and this one goes to T = {sde.T}; "
                 "give a function of the time"
             )
-        time = TIMES[time]
     known = Facts(
         sde=sde,
         event_shape=None if event_shape is None else as_event("event_shape", event_shape),
