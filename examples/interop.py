@@ -4,15 +4,16 @@
     python examples/interop.py path/of/a/diffusers/pipeline
 
 For a name the script makes a tiny model in that library's own form, of a mixture of two Gaussians
-whose score is known, so that likelihoods and the audit have a truth to agree with. A folder is a
-pipeline saved by diffusers, which is sampled and described only, since its data are not known.
+whose score is known, so that likelihoods and the audit have a truth to agree with; the one of sbi
+is trained in a few seconds. A folder is a pipeline saved by diffusers, which is sampled and
+described only, since its data are not known. Without a name all kinds are run.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -32,8 +33,8 @@ DATA = scoresde.targets.GaussianMixture([0.4, 0.6], [[-1.0, 0.5], [1.0, 0.0]], s
 class Options:
     """What to open."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """azula, deepinv, diffusers, edm, k_diffusion, network or velocity, or a folder."""
+    model: Annotated[str, tyro.conf.Positional] = "all"
+    """azula, deepinv, diffusers, edm, k_diffusion, network, sbi or velocity, or a folder."""
     short: bool = False
     """Few steps and levels, too few to be good."""
 
@@ -90,6 +91,40 @@ def of_azula() -> scoresde.Score:
     return interop.from_azula(interop.to_azula(DATA.at(VPSDE())), **KNOWN)
 
 
+class Observed(scoresde.Wrapped):
+    """The score of a posterior at one observation."""
+
+    def __init__(self, score: scoresde.Score, x: Tensor) -> None:
+        super().__init__(score)
+        self.x = x
+
+    @property
+    def facts(self) -> scoresde.Facts:
+        """Return the facts of the posterior, which takes no condition any more."""
+        return replace(super().facts, conditions={}, moments=None)
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """Return the score at the observation."""
+        return self.ask(self.score, x, t, {"x": self.x.expand(len(x), -1)})
+
+
+def of_sbi() -> scoresde.Score:
+    from sbi.neural_nets.net_builders.vector_field_nets import build_vector_field_estimator
+
+    torch.manual_seed(0)
+    y = torch.randn(4096, 2)  # observations that say nothing: the posterior is the law DATA
+    theta = DATA.sample(4096, generator=torch.Generator().manual_seed(1))
+    estimator = build_vector_field_estimator(theta, y, estimator_type="score", sde_type="vp")
+    optimiser = torch.optim.Adam(estimator.parameters(), 2e-3)
+    for _ in range(600):
+        rows = torch.randint(4096, (512,))
+        loss = estimator.loss(theta[rows], y[rows]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return Observed(interop.from_sbi(estimator), torch.zeros(1, 2))
+
+
 KNOWN: dict[str, Any] = {"event_shape": (2,), "moments": DATA.moments()}
 MODELS: dict[str, Callable[[], Any]] = {
     "azula": of_azula,
@@ -98,6 +133,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "edm": lambda: interop.from_edm(EDMNetwork(), **KNOWN),
     "k_diffusion": lambda: interop.from_k_diffusion(denoiser, **KNOWN),
     "network": lambda: scoresde.from_network(eps, VPSDE(), "eps", "t", **KNOWN),
+    "sbi": of_sbi,
     "velocity": lambda: interop.from_velocity(velocity, **KNOWN),
 }
 
@@ -115,14 +151,23 @@ def opened(name: str) -> Any:
 
 
 def main(options: Options) -> None:
-    score = opened(options.model)
+    for name in MODELS if options.model == "all" else [options.model]:
+        try:
+            describe(name, short=options.short)
+        except ImportError as error:
+            print(f"{name}: {error}")
+
+
+def describe(name: str, *, short: bool) -> None:
+    """Say what a model is, and how good."""
+    score = opened(name)
     known = scoresde.facts(score)
-    print(f"recognised: {score!r:.200}")
+    print(f"\n{name}: {score!r:.200}")
     print(f"a sample has the shape {known.event_shape}, conditions: {known.conditions}")
-    steps = 5 if options.short else 40
+    steps = 5 if short else 40
     x = scoresde.sample(score, sampler="dpmpp_2m", n=4, steps=steps, seed=0)
     print(f"{len(x)} samples in {steps} steps, std {float(x.std()):.3f}")
-    if Path(options.model).is_dir():
+    if Path(name).is_dir():
         return
     held_out = DATA.sample(64, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
@@ -131,7 +176,7 @@ def main(options: Options) -> None:
         truth = DATA.log_prob(held_out[:4].double())
         print("log_prob ", " ".join(f"{value:8.3f}" for value in found.value.tolist()))
         print("the truth", " ".join(f"{value:8.3f}" for value in truth.tolist()))
-        few = dict(levels=3, samples=16, steps=4) if options.short else {}
+        few = dict(levels=3, samples=16, steps=4) if short else {}
         print(audit(score, None, held_out, progress=False, **few))
 
 
