@@ -23,6 +23,7 @@ from scoresde.interop.denoisers import (
 from scoresde.interop.diffusers import EpsilonModel, from_diffusers, to_diffusers
 from scoresde.interop.sbi import from_sbi
 from scoresde.interop.scheduled import Scheduled
+from scoresde.interop.score_sde import load_score_sde
 from scoresde.interop.velocity import from_velocity
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "from_k_diffusion",
     "from_sbi",
     "from_velocity",
+    "load_score_sde",
     "to_azula",
     "to_denoiser",
     "to_diffusers",
