@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ScoreModel,
         Wrapped,
         from_denoiser,
+        from_network,
         load,
     )
     from scoresde.sde import (
@@ -69,8 +70,9 @@ _HOMES = (
 _MODULES = frozenset(
     {
         "arena", "audit", "checkpoint", "data", "distributed", "divergence", "ema", "errors",
-        "guidance", "likelihood", "metrics", "nn", "noise", "objectives", "ode", "plot", "result",
-        "samplers", "sampling", "score", "sde", "suggestion", "targets", "training", "units",
+        "guidance", "interop", "likelihood", "metrics", "nn", "noise", "objectives", "ode", "plot",
+        "result", "samplers", "sampling", "score", "sde", "suggestion", "targets", "training",
+        "units",
     }
 )  # fmt: skip
 
@@ -109,6 +111,7 @@ __all__ = [
     "facts",
     "fd_ssm_loss",
     "from_denoiser",
+    "from_network",
     "ism_loss",
     "load",
     "log_prob",

@@ -103,7 +103,7 @@ ALL = (
         "torchsde_heun": TorchSDE("heun"),
         "torchsde_reversible": TorchSDE("reversible_heun"),
         "seeds_2": TwoStage(r=0.4, tau=1.0),
-        "dpmpp_sde": DPMSolverPP(order=1, tau=1.0),
+        "dpmpp_1s_sde": DPMSolverPP(order=1, tau=1.0),
         "dpmpp_2m_sde": DPMSolverPP(tau=1.0),
         "dpmpp_3m_sde": DPMSolverPP(order=3, tau=1.0),
         "sa_solver": SASolver(),
@@ -129,8 +129,9 @@ OWN_LOOP = {
 ROOTED = {"er_sde", "fast_pilot"}
 # Which see the sample as x / alpha at the noise sigma / alpha alone, whatever the SDE.
 RESCALED = FLOWS.keys() - {"flow"} | {
-    "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "dpmpp_2m_sde", "dpmpp_3m_sde",
-    "dpmpp_sde", "er_sde", "fast_sde", "heun_churn", "restart", "sa_solver", "seeds_2",
+    "ancestral", "ancestral_large", "cas", "ddim_1", "ddim_half", "dpmpp_1s_sde", "dpmpp_2m_sde",
+    "dpmpp_3m_sde", "dpmpp_sde", "er_sde", "fast_sde", "heun_churn", "restart", "sa_solver",
+    "seeds_2",
 }  # fmt: skip
 
 

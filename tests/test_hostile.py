@@ -22,7 +22,7 @@ from scoresde.errors import (
     NonFiniteError,
     ScoreSDEError,
 )
-from scoresde.nn import MLP, UNet
+from scoresde.nn import MLP, NCSNpp, UNet
 from scoresde.pretrained import rebuild
 from scoresde.pretrained.markdown import block, code
 from scoresde.score import Pilot, ScoreModel
@@ -39,6 +39,9 @@ NETS = {
         ),
         (1, 8, 8),
     ),
+    "NCSNpp": lambda: (
+        NCSNpp(1, 8, width=8, mult=(1, 2), blocks=1, attention=(4,)), (1, 8, 8),
+    ),
 }  # fmt: skip
 UNITS = {"y": (torch.arange(4.0), torch.arange(4.0) + 1)}
 
@@ -47,7 +50,8 @@ def model(name="MLP"):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         net, shape = NETS[name]()
-    return ScoreModel(net, VESDE(), shape, condition_moments=UNITS)
+    units = UNITS if "y" in net.declared(shape) else None
+    return ScoreModel(net, VESDE(), shape, condition_moments=units)
 
 
 def changed(value, path, new):
@@ -123,6 +127,11 @@ def test_every_network_of_ours_has_an_outline(tmp_path, name):
         ("MLP", "condition", {f"y{i}": 1 for i in range(100_000)}),
         ("UNet", "condition", {"y": [4], "forcing": 2**40}),
         ("UNet", "condition", {"y": [2**62], "forcing": [2, 4, 4]}),
+        ("NCSNpp", "width", 2**40),
+        ("NCSNpp", "blocks", 10**12),
+        ("NCSNpp", "mult", [1] * 5_000),
+        ("NCSNpp", "mult", [2**40, 1]),
+        ("NCSNpp", "channels", 2**40),
     ],
 )
 def test_a_network_is_no_larger_than_what_is_stored(tmp_path, name, option, value):

@@ -11,6 +11,7 @@ import math
 import typing
 from contextlib import nullcontext
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from scoresde import (
     divergence,
     ema,
     guidance,
+    interop,
     likelihood,
     metrics,
     objectives,
@@ -91,6 +93,12 @@ def guided(function):
     return lambda **given: scoresde.sample(function(**given), SDE, **options)
 
 
+def brought(function, **known):
+    """Samples of a model that another library made."""
+    options = dict(sampler="ddim", shape=(2,), steps=2, seed=0)
+    return lambda **given: scoresde.sample(function(**known, **given), **options)
+
+
 def noise(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**60))
 
@@ -127,6 +135,18 @@ TABLE = {
         lambda **given: list(scoresde.trajectory(**given))[-1].x,
         dict(score=score, sde=SDE, x=X, steps=2, seed=0),
     ),
+    "from_network": (brought(scoresde.from_network, sde=SDE, predicts="eps"), dict(net=score)),
+    "interop.from_azula": (
+        brought(lambda mean: interop.from_azula(
+            lambda x, t: SimpleNamespace(mean=mean(x, t)), scoresde.EDMSDE()
+        )), dict(mean=score),
+    ),
+    "interop.from_deepinv": (
+        brought(interop.from_deepinv), dict(denoiser=score, sigma_min=0.1, sigma_max=10.0)
+    ),
+    "interop.from_edm": (brought(interop.from_edm), dict(net=score)),
+    "interop.from_k_diffusion": (brought(interop.from_k_diffusion), dict(denoiser=score)),
+    "interop.from_velocity": (brought(interop.from_velocity), dict(velocity=score)),
     "guidance.classifier_free": (
         guided(guidance.classifier_free), dict(score=conditional, scale=2.0)
     ),

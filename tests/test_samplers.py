@@ -708,13 +708,28 @@ def test_the_rules_agree_in_expectation_where_the_data_is_a_point():
     assert_close(torch.stack(sizes), sizes[0].expand(3), rtol=0.15, atol=0)
 
 
-@pytest.mark.parametrize("norm", ["batch_mean", "sample"])
-def test_a_vanishing_score_meets_a_bounded_step(norm):
+@pytest.mark.parametrize(("norm", "times"), [("batch_mean", 1), ("sample", 10)])
+def test_a_vanishing_score_meets_a_bounded_step(norm, times):
+    """The expected step, or the largest that the rule of each sample allows."""
     sde, s = VESDE(), torch.tensor(0.5, dtype=torch.float64)
     x, z = randn(torch.Generator(), 2, 3, 64)
     out = Langevin(0.16, norm=norm).step(sde.reverse(lambda x, t: 0 * x), x, s, s, Given(z))
     sigma = float(sde.sigma(s))
-    assert_close(out, x + math.sqrt(40) * 0.16 * sigma * z, rtol=1e-9, atol=1e-9)
+    assert_close(out, x + math.sqrt(4 * times) * 0.16 * sigma * z, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.01])
+def test_the_batch_mean_rule_takes_steps_of_any_size(factor):
+    """As Song's does where the score is small against that of the noise."""
+    sde, s = VESDE(), torch.tensor(0.5, dtype=torch.float64)
+    x, z = randn(torch.Generator(), 2, 3, 64)
+    grad = -factor * x / sde.sigma(s)
+    score_norm, noise_norm = (v.mean() for v in norms(grad, z))
+    epsilon = 2 * (0.16 * noise_norm / score_norm) ** 2
+    found = Langevin(0.16, norm="batch_mean").step(
+        sde.reverse(lambda x, t: -factor * x / sde.sigma(s)), x, s, s, Given(z)
+    )
+    assert_close(found, x + epsilon * grad + (2 * epsilon).sqrt() * z, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["batch_mean", "sample"])

@@ -97,7 +97,8 @@ BIAS = dict(pc=0.05, em=0.05, reverse_diffusion=0.07, ancestral=0.14, ald=0.15, 
 BIAS["torchsde"] = BIAS["em"]
 BIAS |= dict(ddim=0.08, euler=0.08, heun=3e-3, dpm2=6e-3, lms=1e-3, ipndm=3e-3, restart=0.06)
 BIAS |= dict(dpmpp_2s=6e-4, dpmpp_2m=6e-4, dpmpp_3m=3e-5, unipc=3e-6, deis=2e-4, seeds_2=2e-3)
-BIAS |= dict(dpmpp_sde=0.14, dpmpp_2m_sde=2e-3, dpmpp_3m_sde=1e-3, sa_solver=1e-3, er_sde=1e-3)
+BIAS |= dict(dpmpp_1s_sde=0.14, dpmpp_2m_sde=2e-3, dpmpp_3m_sde=1e-3, dpmpp_sde=2e-3)
+BIAS |= dict(sa_solver=1e-3, er_sde=1e-3)
 # the Gaussian of the data is solved exactly
 BIAS |= dict(fast=1e-9, fast_sde=1e-9)
 

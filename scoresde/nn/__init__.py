@@ -10,6 +10,7 @@ Examples:
 
 from .embedding import Fourier, LogSNR, Sinusoidal
 from .mlp import MLP
+from .ncsnpp import NCSNpp
 from .unet import UNet
 
-__all__ = ["MLP", "Fourier", "LogSNR", "Sinusoidal", "UNet"]
+__all__ = ["MLP", "Fourier", "LogSNR", "NCSNpp", "Sinusoidal", "UNet"]

@@ -19,14 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde.errors import CheckpointError
-from scoresde.nn.conditions import Network
 from scoresde.sde import SDE, SDES, check_output
 
 __all__ = ["check_description", "rebuild_net", "rebuild_sde"]
 
-_NETS: Mapping[str, type[Network]] = {
+_NETS: Mapping[str, Any] = {
     "UNet": networks.UNet,
     "MLP": networks.MLP,
+    "NCSNpp": networks.NCSNpp,
 }
 _MOST = 100_000  # the largest number of levels of an SDE, and of steps of a sampler
 _LARGEST = 2**31  # the largest number of entries of an event
@@ -72,7 +72,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         CheckpointError: It is of another class, or its tensors differ from these.
         ScoreSDEError, RuntimeError: It fails for an empty batch of such events.
     """
-    kind: type[Network] = _kind(_NETS, "net", config["net"]["type"])
+    kind: type[nn.Module] = _kind(_NETS, "net", config["net"]["type"])
     shape = config["event_shape"]
     options, nothing = config["net"]["config"], torch.empty(0, *shape)
     stored = {name: value for name, value in tensors.items() if name.startswith("net.")}
@@ -85,7 +85,8 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         own = {f"net.{name}": value for name, value in outline.state_dict().items()}
         checkpoint.check_state(own, stored, source="what is stored", name=kind.__name__)
         net = kind(**options)
-        kinds = net.declared(shape).values()
+        declared: Any = net.declared
+        kinds = declared(shape).values()
         if any(math.prod(kind) > _LARGEST for kind in kinds if isinstance(kind, tuple)):
             raise CheckpointError(f"it takes conditions of more than {_LARGEST:,} numbers")
         with torch.no_grad():

@@ -3,7 +3,7 @@
 Examples:
     >>> from scoresde import SAMPLERS
     >>> print(len(SAMPLERS), SAMPLERS["dpmpp_2m"].order, SAMPLERS["pc"].cost(steps=100))
-    31 2 200
+    32 2 200
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "dpmpp_2s": TwoStage(),
         "dpmpp_2m": DPMSolverPP(),
         "dpmpp_3m": DPMSolverPP(order=3),
-        "dpmpp_sde": DPMSolverPP(order=1, tau=1.0),
+        "dpmpp_sde": TwoStage(tau=1.0),
+        "dpmpp_1s_sde": DPMSolverPP(order=1, tau=1.0),
         "dpmpp_2m_sde": DPMSolverPP(tau=1.0),
         "dpmpp_3m_sde": DPMSolverPP(order=3, tau=1.0),
         "unipc": UniPC(),
@@ -75,4 +76,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "fast_sde": Fast(tau=0.3),
     }
 )
-"""The samplers by the names that `sampler=` accepts; "euler" is DDIM, Euler on the flow."""
+"""The samplers by the names that `sampler=` accepts.
+
+"euler" is DDIM, Euler on the flow, and k-diffusion's "dpmpp_sde" is SEEDS-2.
+"""

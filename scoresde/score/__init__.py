@@ -4,6 +4,7 @@ from scoresde.score.energy import EnergyScore, gradient
 from scoresde.score.foreign import DenoiserScore, from_denoiser
 from scoresde.score.inside import device_of, evaluating, lost_facts, modules
 from scoresde.score.model import ScoreModel
+from scoresde.score.network import TIMES, NetworkScore, from_network
 from scoresde.score.packaged import load
 from scoresde.score.pilot import Pilot
 from scoresde.score.predictions import PREDICTIONS, Affine
@@ -12,9 +13,11 @@ from scoresde.score.wrapped import Wrapped
 
 __all__ = [
     "PREDICTIONS",
+    "TIMES",
     "Affine",
     "DenoiserScore",
     "EnergyScore",
+    "NetworkScore",
     "Pilot",
     "Rescheduled",
     "ScoreModel",
@@ -22,6 +25,7 @@ __all__ = [
     "device_of",
     "evaluating",
     "from_denoiser",
+    "from_network",
     "gradient",
     "load",
     "lost_facts",

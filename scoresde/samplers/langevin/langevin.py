@@ -14,6 +14,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from scoresde.checks import check_range, outside
@@ -76,9 +77,10 @@ class Langevin(Corrector):
 
     Args:
         snr: $r$, positive.
-        norm: `"expected"` as above; `"batch_mean"` is the paper's rule; `"sample"` uses each
-            sample's own norms, which does not keep $p_s$ in few dimensions. The last two warn
-            below 64 dimensions.
+        norm: `"expected"` as above; `"batch_mean"` is the paper's rule, and the expected step where
+            the score of the whole batch vanishes; `"sample"` uses each sample's own norms, at most
+            10 times the expected step, which does not keep $p_s$ in few dimensions. The last two
+            warn below 64 dimensions.
     """
 
     snr: float = 0.16
@@ -106,7 +108,10 @@ class Langevin(Corrector):
             )
         noise_norm, score_norm = (v.reshape(len(v), dimensions).norm(dim=1) for v in (z, score))
         if self.norm == "batch_mean":
-            noise_norm, score_norm = noise_norm.mean(), score_norm.mean()
+            ratio = (noise_norm.mean() / score_norm.mean()).expand(len(score))
+            ratio = expand(ratio, score)
+            # a score that vanishes on the whole batch has no such ratio
+            return 2 * (self.snr * torch.where(ratio.isfinite(), ratio, sigma)) ** 2
         # near a zero of the score the rule is unbounded: at most 10 times the expected step
         ratio = (noise_norm / score_norm).nan_to_num(math.inf)
         limit = math.sqrt(10) * sigma

@@ -1,0 +1,105 @@
+r"""Make scores of denoisers of azula, and back (https://github.com/probabilists/azula).
+
+A denoiser of azula has a `schedule`, which returns $\alpha_t$ and $\sigma_t$ for t in [0, 1], and
+`denoiser(x, t).mean` is $E[x_0 | x_t]$.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from scoresde.checks import door, quoted
+from scoresde.errors import InvalidTypeError, MissingExtraError
+from scoresde.interop.scheduled import Scheduled
+from scoresde.score import NetworkScore, from_network, modules
+from scoresde.sde import SDE, Score, ask, process_of
+
+__all__ = ["from_azula", "to_azula"]
+
+
+class AzulaMean(nn.Module):
+    """Return the mean of azula's posterior."""
+
+    def __init__(self, denoiser: Callable[..., Any]) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        mean: Tensor = self.denoiser(x, t, **condition).mean
+        return mean
+
+
+@door
+def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: Any) -> NetworkScore:
+    r"""Return the score of a denoiser of azula.
+
+    Args:
+        denoiser: An `azula.denoise.Denoiser`; what its `forward` takes by keyword are conditions.
+        sde: Its process; by default the one of `denoiser.schedule` on [0, 1].
+        known: Further arguments of `from_network`.
+
+    Raises:
+        InvalidTypeError: The denoiser has no schedule, and `sde` is not given.
+
+    Examples:
+        >>> from types import SimpleNamespace
+        >>> def denoiser(x, t):  # of standard normal data under the schedule below
+        ...     return SimpleNamespace(mean=x / (1 + 100 * t[:, None] ** 2))
+        >>> denoiser.schedule = lambda t: (torch.ones_like(t), 0.001 + 10 * t)
+        >>> score = from_azula(denoiser, event_shape=(2,))
+    """
+    if sde is None:
+        schedule = getattr(denoiser, "schedule", None)
+        if not callable(schedule):
+            raise InvalidTypeError(
+                f"a denoiser of azula has a schedule, and {quoted(denoiser)} has none; give its "
+                "SDE, or use from_denoiser"
+            )
+        sde = Scheduled(schedule, eps=0.0)
+    return from_network(AzulaMean(denoiser), sde, "x0", "t", **known)
+
+
+def to_azula(score: Score) -> nn.Module:
+    r"""Return a score as an `azula.denoise.Denoiser`, for its samplers and guidance.
+
+    Time 0 of azula is eps of the score's process, and 1 is T.
+
+    Args:
+        score: A score that knows its SDE; its conditions are taken by keyword.
+
+    Raises:
+        MissingExtraError: azula is not installed.
+        InvalidValueError: The score knows no SDE.
+    """
+    own = process_of(score, None)
+    try:
+        azula: Any = importlib.import_module("azula.denoise")
+    except ImportError as error:
+        raise MissingExtraError.of("azula", "peers", "a denoiser of azula") from error
+
+    class ScoreDenoiser(azula.Denoiser):  # type: ignore[misc]
+        """Return the posterior mean by Tweedie's formula."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.networks = nn.ModuleList(modules(score))
+            self.schedule = schedule
+
+        def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Any:
+            r"""Return a posterior whose mean is $(x + \sigma^2 s) / \alpha$."""
+            time = own_time(t).expand(len(x_t))
+            alpha, sigma = own.at(time, x_t)
+            found = ask(score, x_t, time, condition or None)
+            return azula.DiracPosterior(mean=(x_t + sigma**2 * found) / alpha)
+
+    def own_time(t: Tensor) -> Tensor:
+        return own.eps + (own.T - own.eps) * t
+
+    def schedule(t: Tensor) -> tuple[Tensor, Tensor]:
+        return own.alpha(own_time(t)), own.sigma(own_time(t))
+
+    return ScoreDenoiser()

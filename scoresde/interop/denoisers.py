@@ -1,0 +1,175 @@
+r"""Make scores of denoisers $D(x, \sigma) = E[x_0 | x_0 + \sigma z]$, and back.
+
+EDM, k-diffusion and deepinv call a model so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from scoresde.checks import as_numbers, door
+from scoresde.errors import ShapeError
+from scoresde.score import NetworkScore, Rescheduled, from_network, modules
+from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
+from scoresde.sde.coordinates import ratio
+
+__all__ = ["SigmaDenoiser", "from_deepinv", "from_edm", "from_k_diffusion", "to_denoiser"]
+
+
+class EDMNetwork(nn.Module):
+    """Call an EDM network with its labels as rows of 0 and 1; a missing label is a row of 0."""
+
+    def __init__(self, net: Callable[..., Tensor], classes: int) -> None:
+        super().__init__()
+        self.net = net
+        self.classes = classes
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        if label is None:
+            return self.net(x, sigma)
+        rows = one_hot(label.clamp(min=0), self.classes) * (label >= 0)[:, None]
+        return self.net(x, sigma, rows.to(x))
+
+
+@door
+def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -> NetworkScore:
+    r"""Return the score of a network of EDM, `net(x, sigma, class_labels=None)`.
+
+    From its attributes `img_channels`, `img_resolution`, `sigma_data` and `label_dim`, where it has
+    them, follow the shape of a sample, the variance of the data and the condition `label`. Karras
+    et al. (2022), arXiv:2206.00364.
+
+    Args:
+        net: A preconditioned network: a denoiser.
+        sde: Its process; `EDMSDE()` by default.
+        known: Further arguments of `from_network`, which go before those attributes.
+
+    Examples:
+        >>> score = from_edm(lambda x, sigma: x / (1 + sigma[:, None] ** 2), event_shape=(2,))
+        >>> score.facts.sde
+        EDMSDE(T=80.0, eps=0.002, levels=None)
+    """
+    found: dict[str, Any] = {}
+    channels, side = (getattr(net, name, None) for name in ("img_channels", "img_resolution"))
+    if isinstance(channels, int) and isinstance(side, int):
+        found["event_shape"] = (channels, side, side)
+    if isinstance(std := getattr(net, "sigma_data", None), float):
+        found["moments"] = Moments(0.0, var=std**2)
+    if isinstance(classes := getattr(net, "label_dim", None), int):
+        found["conditions"] = {"label": Classes(classes)} if classes else {}
+        net = EDMNetwork(net, classes)
+    return from_network(net, EDMSDE() if sde is None else sde, "x0", "sigma", **(found | known))
+
+
+@door
+def from_k_diffusion(
+    denoiser: Callable[..., Tensor], sde: SDE | None = None, **known: Any
+) -> NetworkScore:
+    r"""Return the score of a denoiser of k-diffusion, `denoiser(x, sigma, **extra_args)`.
+
+    Args:
+        denoiser: A denoiser of the state with $\alpha = 1$, such as `k_diffusion.layers.Denoiser`
+            or one of `k_diffusion.external`.
+        sde: Its process; by default an `EDMSDE` between `denoiser.sigma_min` and `sigma_max`, or
+            of the usual range if it has none.
+        known: Further arguments of `from_network`; `conditions` are passed by name, as extra_args.
+
+    Examples:
+        >>> denoiser = lambda x, sigma: x / (1 + sigma[:, None] ** 2)
+        >>> score = from_k_diffusion(denoiser, event_shape=(2,))
+        >>> score(torch.ones(1, 2), 3.0)
+        tensor([[-0.1000, -0.1000]])
+    """
+    if sde is None:
+        ends = (getattr(denoiser, "sigma_min", None), getattr(denoiser, "sigma_max", None))
+        low, high = (None if end is None else float(end) for end in ends)
+        sde = EDMSDE() if low is None or high is None else EDMSDE(eps=low, T=high)
+    return from_network(denoiser, sde, "x0", "sigma", **known)
+
+
+@door
+def from_deepinv(
+    denoiser: Callable[..., Tensor], *, sigma_min: float, sigma_max: float, **known: Any
+) -> NetworkScore:
+    r"""Return the score of a denoiser of deepinv, `denoiser(x, sigma)`, over its range of noise.
+
+    Args:
+        denoiser: A denoiser of $x_0 + \sigma z$; pixels in deepinv lie in [0, 1].
+        sigma_min: The smallest noise.
+        sigma_max: The largest; where it is not far above the data's spread, a sample needs
+            `moments`, or a start of its own.
+        known: Further arguments of `from_network`.
+
+    Examples:
+        >>> denoiser = lambda x, sigma: x / (1 + sigma[:, None] ** 2)
+        >>> from_deepinv(denoiser, sigma_min=0.01, sigma_max=20.0).facts.sde
+        EDMSDE(T=20.0, eps=0.01, levels=None)
+    """
+    return from_network(denoiser, EDMSDE(eps=sigma_min, T=sigma_max), "x0", "sigma", **known)
+
+
+class SigmaDenoiser(nn.Module):
+    r"""Return $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ of a score; see `to_denoiser`.
+
+    Attributes:
+        sigma_min: The smallest noise of the score's process, $\sigma / \alpha$ at eps.
+        sigma_max: The largest.
+    """
+
+    def __init__(self, score: Score) -> None:
+        super().__init__()
+        own = process_of(score, None)
+        ends = ratio(own, torch.tensor([own.eps, own.T], dtype=torch.float64)).tolist()
+        self.sigma_min, self.sigma_max = ends
+        self._rescheduled = Rescheduled(score, EDMSDE(eps=self.sigma_min, T=self.sigma_max))
+        self.networks = nn.ModuleList(modules(score))  # which move and change mode with this one
+
+    def forward(self, x: Tensor, sigma: Tensor | float, **condition: Tensor) -> Tensor:
+        r"""Return the denoised state, `(B, *)`.
+
+        Args:
+            x: States $x_0 + \sigma z$, `(B, *)`.
+            sigma: The noise, a number, `(B,)` or `(B, 1, ...)`; at most `sigma_max`.
+            condition: The conditions of the score, by name.
+
+        Raises:
+            InvalidValueError: `sigma` is negative or above `sigma_max`.
+            ShapeError: `sigma` has another shape.
+        """
+        noise = as_numbers("sigma", sigma, dtype=torch.float64, device="cpu")
+        if noise.numel() not in {1, len(x)}:
+            raise ShapeError(
+                f"sigma must be a number or (B,) = ({len(x)},), got {tuple(noise.shape)}"
+            )
+        t = noise.flatten().expand(len(x))
+        wide = t.to(x.device, torch.promote_types(x.dtype, torch.float32))
+        score = ask(self._rescheduled, x, wide, condition or None)
+        return x + expand(t**2, x) * score
+
+
+@door
+def to_denoiser(score: Score) -> SigmaDenoiser:
+    r"""Return a score as a denoiser `D(x, sigma, **condition)` for k-diffusion, deepinv and EDM.
+
+    $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ under $\alpha = 1$, from the time of the
+    score's own process with this $\sigma / \alpha$.
+
+    Args:
+        score: A score that knows its SDE.
+
+    Raises:
+        InvalidValueError: The score knows no SDE.
+
+    Examples:
+        >>> import scoresde
+        >>> score = scoresde.targets.Gaussian(torch.zeros(2), std=1.0).at(scoresde.VPSDE())
+        >>> D = to_denoiser(score)
+        >>> D(torch.ones(1, 2), 3.0)  # x / (1 + sigma^2)
+        tensor([[0.1000, 0.1000]])
+    """
+    return SigmaDenoiser(score)

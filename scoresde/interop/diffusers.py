@@ -1,0 +1,209 @@
+r"""Make scores of models of diffusers, and back (https://github.com/huggingface/diffusers).
+
+A pipeline there is a network `unet(x, timestep)` and a scheduler, whose `alphas_cumprod` is the
+table $\bar\alpha$ of the training, and whose `prediction_type` says what the network predicts.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checks import check_integer, check_name, door, quoted
+from scoresde.errors import InvalidTypeError, InvalidValueError, MissingExtraError
+from scoresde.score import NetworkScore, from_network, modules
+from scoresde.sde import SDE, BetaLadder, Classes, Score, ask, facts, process_of
+
+__all__ = ["EpsilonModel", "from_diffusers", "to_diffusers"]
+
+_PREDICTS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+_LABEL = {"label": "class_labels"}
+
+
+class DiffusersNetwork(nn.Module):
+    """Return the output of a network of diffusers, without a learned variance."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        named = {_LABEL.get(name, name): value for name, value in condition.items()}
+        out: Tensor = self.unet(x, t, **named, return_dict=False)[0]
+        return out.chunk(2, dim=1)[0] if out.shape[1] == 2 * x.shape[1] else out
+
+
+def _timestep(sde: SDE, t: Tensor) -> Tensor:
+    """Return the number of the level, an integer as a float at the levels themselves."""
+    place = t / sde.T * ((sde.levels or 1) - 1)
+    nearest = place.round()
+    return torch.where((place - nearest).abs() < 1e-3, nearest, place)
+
+
+@door
+def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScore:
+    r"""Return the score of a network of diffusers, under the table of its scheduler.
+
+    `BetaLadder` has the levels of the table; between them a network is asked at times that are no
+    integers. The scheduler's clipping and thresholding belong to no score and are left out.
+
+    Args:
+        unet: A network `unet(x, timestep, **condition)`, such as a `UNet2DModel`. Its classes are
+            the condition `label`; others are passed by their names, such as
+            `encoder_hidden_states`.
+        scheduler: A scheduler with a table, such as a `DDPMScheduler`.
+        known: Further arguments of `from_network`, which go before what the configuration of the
+            network says.
+
+    Raises:
+        InvalidTypeError: The scheduler has no table `alphas_cumprod`.
+        UnknownNameError: It predicts something else than the noise, v or the data.
+        InvalidValueError: The table leaves no signal at its end.
+    """
+    bar = getattr(scheduler, "alphas_cumprod", None)
+    if not isinstance(bar, Tensor):
+        raise InvalidTypeError(
+            f"{quoted(type(scheduler).__name__)} has no table alphas_cumprod; take the scheduler "
+            "of the training, such as DDPMScheduler, and from_velocity for flow matching"
+        )
+    predicts = getattr(getattr(scheduler, "config", None), "prediction_type", "epsilon")
+    check_name("prediction_type", predicts, _PREDICTS)
+    config = getattr(unet, "config", {})
+    found: dict[str, Any] = {"event_shape": _event_shape(unet, config)}
+    if (classes := _read(config, "num_class_embeds")) is not None:
+        found["conditions"] = {"label": Classes(classes)}
+    elif _read(config, "cross_attention_dim") is None and config:
+        found["conditions"] = {}
+    sde = _ladder(bar)
+    return from_network(
+        DiffusersNetwork(unet), sde, _PREDICTS[predicts], _timestep, **(found | known)
+    )
+
+
+def _read(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def _event_shape(unet: nn.Module, config: Any) -> tuple[int, ...] | None:
+    """Return the shape of a sample by the configuration; None if that leaves it open."""
+    channels, size = _read(config, "in_channels"), _read(config, "sample_size")
+    if channels is None or size is None:
+        return None
+    if isinstance(size, int):
+        # the rank of a convolution tells how many sides there are
+        kernel = next((p for p in unet.parameters() if p.ndim >= 3), torch.empty(0, 0, 0, 0))
+        size = (size,) * (kernel.ndim - 2)
+    return (channels, *size)
+
+
+def _ladder(bar: Tensor) -> BetaLadder:
+    """Return the process of a table of alpha bar."""
+    bar = bar.detach().cpu().double()
+    if not ((bar > 0) & (bar < 1)).all():
+        raise InvalidValueError(
+            "the scheduler's alphas_cumprod must lie in (0, 1): at 0 nothing is left of the data "
+            "(rescale_betas_zero_snr); make the scheduler without, or leave out the last level"
+        )
+    betas = 1 - bar / torch.cat([bar.new_ones(1), bar[:-1]])
+    return BetaLadder(tuple(betas.tolist()))
+
+
+class EpsilonModel(nn.Module):
+    r"""Predict the noise of a score in a loop of diffusers: `unet(x, timestep).sample`.
+
+    Made by `to_diffusers`.
+
+    Attributes:
+        ladder: The table of the levels, variance preserving.
+        config: `in_channels` and `sample_size`, as pipelines read them.
+    """
+
+    def __init__(self, score: Score, ladder: BetaLadder) -> None:
+        super().__init__()
+        self.ladder = ladder
+        self._own = process_of(score, None)
+        self._ask = functools.partial(ask, score)
+        self.networks = nn.ModuleList(modules(score))  # which move and change mode with this one
+        channels, *sides = facts(score).event_shape or (None,)
+        size = sides[0] if len(set(sides)) == 1 else tuple(sides)
+        self.config = SimpleNamespace(in_channels=channels, sample_size=size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the networks, or float32 without any."""
+        return next((p.dtype for p in self.parameters()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the networks, or the CPU without any."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        class_labels: Tensor | None = None,
+        *,
+        return_dict: bool = True,
+        **condition: Tensor,
+    ) -> Any:
+        r"""Return the predicted noise $-\sigma_t \nabla\log p_t(x)$, as `.sample` or in a tuple.
+
+        Args:
+            sample: States `(B, *)` with $\alpha^2 + \sigma^2 = 1$.
+            timestep: The number of the level, `()` or `(B,)`.
+            class_labels: The condition `label`.
+            return_dict: Return an object with the attribute `sample`.
+            condition: Further conditions by name.
+        """
+        given = condition if class_labels is None else {"label": class_labels, **condition}
+        last = len(self.ladder.betas) - 1
+        level = torch.as_tensor(timestep, dtype=torch.float64, device="cpu") / last
+        log_snr = self.ladder.log_snr(level.expand(len(sample)))
+        u = self._own.time(log_snr).clamp(self._own.eps, self._own.T)
+        alpha, sigma = self._own.at(u, sample)
+        scale = (alpha**2 + sigma**2).sqrt()
+        time = u.to(sample.device, torch.promote_types(sample.dtype, torch.float32))
+        noise = -sigma * self._ask(scale * sample, time, given or None)
+        return SimpleNamespace(sample=noise) if return_dict else (noise,)
+
+
+@door
+def to_diffusers(score: Score, levels: int = 1000) -> tuple[EpsilonModel, Any]:
+    r"""Return a score as a network of diffusers, with a `DDIMScheduler`.
+
+    The levels are even in the score's time, or its own. Other schedulers are made as there, by
+    `EulerDiscreteScheduler.from_config(scheduler.config)`; diffusers computes their tables in
+    float32, with errors near 1e-4 at the lowest levels, that of the scheduler returned is exact.
+
+    Args:
+        score: A score that knows its SDE; under one that is not variance preserving the state of
+            the loop is $x / \sqrt{\alpha^2 + \sigma^2}$.
+        levels: The number of levels; an SDE with levels has its own.
+
+    Raises:
+        MissingExtraError: diffusers is not installed.
+        InvalidValueError: The score knows no SDE, or `levels` is below 2.
+    """
+    own = process_of(score, None)
+    check_integer("levels", levels, 2)
+    if own.levels is None:
+        t = torch.linspace(own.eps, own.T, levels, dtype=torch.float64)
+    else:
+        t = own.times().flip(0)
+    ladder = _ladder(torch.sigmoid(own.log_snr(t)))
+    try:
+        diffusers: Any = importlib.import_module("diffusers")
+    except ImportError as error:
+        raise MissingExtraError.of("diffusers", "peers", "a scheduler of diffusers") from error
+    scheduler = diffusers.DDIMScheduler(
+        num_train_timesteps=len(ladder.betas), trained_betas=list(ladder.betas), clip_sample=False
+    )
+    scheduler.alphas_cumprod = torch.sigmoid(own.log_snr(t))
+    return EpsilonModel(score, ladder), scheduler

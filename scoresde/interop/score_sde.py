@@ -1,0 +1,177 @@
+r"""Read checkpoints of score_sde_pytorch (https://github.com/yang-song/score_sde_pytorch).
+
+A checkpoint is a dictionary of the network's tensors, `model`, and of their averages, `ema`, whose
+`shadow_params` are those that require gradients, in the order of the network. It does not say
+which network it is: that is the configuration, a file beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_name, door, quoted
+from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
+from scoresde.nn import NCSNpp
+from scoresde.score import NetworkScore, from_network
+from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
+from scoresde.units import Range, Standardize
+
+__all__ = ["load_score_sde"]
+
+_BUFFERS = ("sigmas",)  # tensors of the file that are no weights of the network
+
+
+@door
+def load_score_sde(
+    path: str | Path, config: Any, *, averaged: bool = True, **known: Any
+) -> NetworkScore:
+    r"""Return the score in a checkpoint of score_sde_pytorch, NCSN++ or DDPM++.
+
+    Only tensors are read, and no code is run. The units are bytes, `transform` of the score.
+
+    Args:
+        path: A file such as `checkpoint_26.pth`.
+        config: Its configuration, as `get_config()` returns it: an object or a dictionary with
+            `model`, `data` and `training`.
+        averaged: Take the averaged weights; False takes those of the last step.
+        known: Further arguments of `from_network`.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or has other tensors than the network of the
+            configuration.
+        UnknownNameError, InvalidValueError, InvalidTypeError: The configuration is of another
+            network or process.
+    """
+    with torch.device("meta"):  # no weight is drawn
+        net = _network(config)
+    tensors = _tensors(Path(path), averaged)
+    own = net.state_dict()
+    missing, more = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or more:
+        raise CheckpointError(
+            f"{path} has {len(tensors)} tensors in the layout of score_sde, and the network of the "
+            f"configuration {len(own)}: missing {quoted(missing[:3])}, more {quoted(more[:3])}; "
+            "take the configuration with which it was trained"
+        )
+    for name, value in tensors.items():
+        if value.shape != own[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(value.shape)}, and the network of the "
+                f"configuration {tuple(own[name].shape)}; take the configuration with which it "
+                "was trained"
+            )
+    net.load_state_dict(tensors, assign=True)
+    sde, predicts, time = _process(config)
+    if net.centred:
+        transform: Range | Standardize = Range(0, 255, levels=256)
+    else:
+        transform = Standardize((0.0,) * net.channels, (255.0,) * net.channels)
+    found = {"event_shape": (net.channels, net.size, net.size), "transform": transform}
+    return from_network(net.eval(), sde, predicts, time, **(found | known))
+
+
+def _read(config: Any, part: str, name: str) -> Any:
+    """Return an entry of a configuration, of attributes or of keys."""
+    for key in (part, name):
+        try:
+            config = config[key] if isinstance(config, Mapping) else getattr(config, key)
+        except (KeyError, AttributeError) as error:
+            raise InvalidTypeError(
+                f"the configuration has no {part}.{name}; give that of score_sde's get_config()"
+            ) from error
+    return config
+
+
+def _network(config: Any) -> NCSNpp:
+    """Return the network of a configuration, with weights yet to be read."""
+
+    def model(name: str) -> Any:
+        return _read(config, "model", name)
+
+    for name, supported in (
+        ("name", ["ncsnpp"]), ("resblock_type", ["biggan"]), ("nonlinearity", ["swish"]),
+        ("embedding_type", ["fourier", "positional"]), ("progressive", ["none", "output_skip"]),
+        ("progressive_combine", ["sum"]),
+    ):  # fmt: skip
+        check_name(f"model.{name}", str(model(name)).lower(), supported)
+    if not model("conditional"):
+        raise InvalidValueError("model.conditional is False; only networks with a time are read")
+    if model("fir") and list(model("fir_kernel")) != [1, 3, 3, 1]:
+        raise InvalidValueError(f"fir_kernel must be [1, 3, 3, 1], got {model('fir_kernel')}")
+    fourier = float(model("fourier_scale")) if model("embedding_type") == "fourier" else None
+    return NCSNpp(
+        _read(config, "data", "num_channels"), _read(config, "data", "image_size"), model("nf"),
+        model("ch_mult"), model("num_res_blocks"), model("attn_resolutions"), model("dropout"),
+        fourier=fourier, fir=model("fir"), rescale=model("skip_rescale"),
+        pyramid_in=model("progressive_input"), pyramid_out=model("progressive") == "output_skip",
+        centred=_read(config, "data", "centered"),
+    )  # fmt: skip
+
+
+def _process(config: Any) -> tuple[SDE, str, Any]:
+    """Return the SDE of a configuration, what its network predicts, and its input of time."""
+    kind = str(_read(config, "training", "sde")).lower()
+    check_name("training.sde", kind, ["vesde", "vpsde", "subvpsde"])
+    continuous = _read(config, "training", "continuous")
+    if kind != "vesde":
+        if _read(config, "model", "scale_by_sigma"):
+            raise InvalidValueError("a network divided by sigma belongs to training.sde = 'vesde'")
+        low, high = (float(_read(config, "model", name)) for name in ("beta_min", "beta_max"))
+        sde = VPSDE(low, high) if kind == "vpsde" else SubVPSDE(low, high)
+        return sde, "eps", "999t"
+    low, high = (float(_read(config, "model", name)) for name in ("sigma_min", "sigma_max"))
+    predicts = "sigma_score" if _read(config, "model", "scale_by_sigma") else "score"
+    if continuous:
+        return VESDE(low, high), predicts, "log_sigma"
+    return VESDE(low, high, levels=_read(config, "model", "num_scales")), predicts, _descending
+
+
+def _descending(sde: SDE, t: Tensor) -> Tensor:
+    """Return the number of the level, counted from the largest noise down."""
+    return (sde.levels or 1) - 1 - sde.index(t)
+
+
+def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint by name, averaged or not."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except Exception as error:  # pickle and torch raise a dozen kinds
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as tensors alone: {reason}; take a checkpoint of score_sde"
+        ) from error
+    model = found.get("model") if isinstance(found, dict) else None
+    if not isinstance(model, dict) or not all(isinstance(v, Tensor) for v in model.values()):
+        raise CheckpointError(
+            f"{path} is no checkpoint of score_sde: it has no tensors under 'model'"
+        )
+    weights = {
+        name.removeprefix("module."): value.float()
+        for name, value in model.items()
+        if name.removeprefix("module.") not in _BUFFERS
+    }
+    if averaged:
+        ema = found.get("ema")
+        shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
+        # the frequencies of the Fourier features are not trained
+        trained = [name for name in weights if name != "all_modules.0.W"]
+        if not isinstance(shadow, list) or len(shadow) != len(trained):
+            raise CheckpointError(
+                f"{path} has not one average for each of its {len(trained)} weights under "
+                "'ema'; load it with averaged=False"
+            )
+        for name, value in zip(trained, shadow, strict=True):
+            if value.shape != weights[name].shape:
+                raise CheckpointError(
+                    f"{path}: the average of {name} has shape {tuple(value.shape)}, and the weight "
+                    f"{tuple(weights[name].shape)}; load it with averaged=False"
+                )
+            weights[name] = value.float()
+    return weights

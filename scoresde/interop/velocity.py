@@ -1,0 +1,58 @@
+r"""Make scores of the velocities of flow matching (flow_matching, torchcfm and others).
+
+There time runs from noise at $\tau = 0$ to data at $\tau = 1$, $x_\tau = \tau x_1 + (1 - \tau) x_0$
+with the data $x_1$, and the network is $dx / d\tau$. Here data are at $t = 0$, so that
+$t = 1 - \tau$ and $dx / dt = -dx / d\tau$.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from scoresde.checks import door
+from scoresde.score import NetworkScore, from_network
+from scoresde.sde import SDE, FlowSDE
+
+__all__ = ["from_velocity"]
+
+
+class ReversedVelocity(nn.Module):
+    """Return the velocity in the opposite direction of time."""
+
+    def __init__(self, velocity: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.velocity = velocity
+
+    def forward(self, x: Tensor, time: Tensor, **condition: Tensor) -> Tensor:
+        return -self.velocity(x, time, **condition)
+
+
+@door
+def from_velocity(
+    velocity: Callable[..., Tensor], sde: SDE | None = None, **known: Any
+) -> NetworkScore:
+    r"""Return the score of a velocity that leads from noise at time 0 to data at time 1.
+
+    $\nabla\log p_t(x) = (\tau v(x, \tau) - x) / (1 - \tau)$ with $\tau = 1 - t$ (Lipman et al.
+    2023, arXiv:2210.02747).
+
+    Args:
+        velocity: A module or function `v(x, tau, **condition)` with `tau` of shape `(B,)`, of
+            straight paths to independent noise. A torchcfm network, called as `v(tau, x)`, is
+            given as `lambda x, tau: v(tau, x)`.
+        sde: Its process; `FlowSDE()` by default.
+        known: Further arguments of `from_network`: event_shape, moments, steps, transform,
+            conditions.
+
+    Examples:
+        >>> import torch
+        >>> score = from_velocity(lambda x, tau: -x, event_shape=(2,))
+        >>> x, t = torch.ones(1, 2), torch.tensor([0.5])
+        >>> score(x, t)
+        tensor([[-3., -3.]])
+    """
+    sde = FlowSDE() if sde is None else sde
+    return from_network(ReversedVelocity(velocity), sde, "flow", "1-t", **known)

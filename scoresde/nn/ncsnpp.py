@@ -1,0 +1,214 @@
+r"""Define NCSN++ and DDPM++, the U-Nets of Song et al. (2021), arXiv:2011.13456, appendix H.
+
+Residual blocks of BigGAN change the resolution, images are resampled by a short filter (FIR), sums
+of two branches are divided by $\sqrt 2$, and the input, or the output, also goes along a pyramid of
+resolutions. The layers have the names and the order of the authors' files, so that their weights
+are read by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scoresde.checks import check_integer, check_name, check_shape
+from scoresde.errors import InvalidValueError
+from scoresde.nn.checks import check_dtype, check_level
+from scoresde.nn.ncsnpp_layers import (
+    Combine,
+    FourierNumbers,
+    PixelAttention,
+    Resample,
+    ResidualBlock,
+    Shrink,
+    Sines,
+    convolution,
+    group_norm,
+)
+
+__all__ = ["NCSNpp"]
+
+
+class NCSNpp(nn.Module):
+    r"""Return the output of NCSN++ or DDPM++ for an image, `net(x, c)`.
+
+    Args:
+        channels: Channels of the image.
+        size: Its side, which every level but the first halves.
+        width: Channels of the first level, a multiple of 4.
+        mult: The factor of the channels of each level.
+        blocks: Residual blocks of a level on the way down; one more on the way up.
+        attention: The resolutions at which attention follows each block.
+        dropout: The rate within residual blocks.
+        fourier: The scale of random Fourier features of `c`; None embeds `c` by sines as DDPM does.
+        fir: Resample by the filter (1, 3, 3, 1); False takes means, and repeats pixels.
+        rescale: Divide sums of two branches by $\sqrt 2$.
+        pyramid_in: How the image at lower resolutions enters: `"none"`, by a sum (`"input_skip"`),
+            or through convolutions of its own (`"residual"`).
+        pyramid_out: Sum outputs of all resolutions (`"output_skip"` of the authors).
+        centred: The image lies in [-1, 1]; False maps [0, 1] to it first.
+
+    Raises:
+        UnknownNameError, InvalidValueError: An argument is impossible.
+
+    Examples:
+        >>> net = NCSNpp(size=8, width=8, mult=(1, 2), blocks=1, attention=(4,))
+        >>> net(torch.zeros(2, 3, 8, 8), torch.zeros(2)).shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        size: int = 32,
+        width: int = 128,
+        mult: Sequence[int] = (1, 2, 2, 2),
+        blocks: int = 4,
+        attention: Sequence[int] = (16,),
+        dropout: float = 0.1,
+        *,
+        fourier: float | None = 16.0,
+        fir: bool = True,
+        rescale: bool = True,
+        pyramid_in: Literal["none", "input_skip", "residual"] = "residual",
+        pyramid_out: bool = False,
+        centred: bool = True,
+    ) -> None:
+        super().__init__()
+        check_name("pyramid_in", pyramid_in, ("none", "input_skip", "residual"))
+        for name, value in (("channels", channels), ("width // 4", width // 4), ("blocks", blocks)):
+            check_integer(name, value, 1)
+        if size % 2 ** (len(mult) - 1) or not mult:
+            raise InvalidValueError(
+                f"a side of {size} cannot be halved for each of {len(mult)} levels; give fewer "
+                "levels, or another size"
+            )
+        self.config: dict[str, Any] = {
+            "channels": channels, "size": size, "width": width, "mult": list(mult),
+            "blocks": blocks, "attention": list(attention), "dropout": dropout,
+            "fourier": fourier, "fir": fir, "rescale": rescale, "pyramid_in": pyramid_in,
+            "pyramid_out": pyramid_out, "centred": centred,
+        }  # fmt: skip
+        self.channels, self.size, self.centred = channels, size, centred
+        self.pyramid_in, self.pyramid_out = pyramid_in, pyramid_out
+        self.scale = math.sqrt(0.5) if rescale else 1.0
+        self.blocks, self.levels = blocks, len(mult)
+        self.resample = Resample(fir)
+        self.attends = [size // 2**level in attention for level in range(self.levels)]
+        embedding: nn.Module = Sines(width) if fourier is None else FourierNumbers(width, fourier)
+        layers: list[nn.Module] = [] if fourier is None else [embedding]
+        self.sines = embedding if fourier is None else None
+        wide = 4 * width
+        layers += [nn.Linear(width if fourier is None else 2 * width, wide), nn.Linear(wide, wide)]
+
+        def block(into: int, out: int, change: str = "none") -> nn.Module:
+            return ResidualBlock(into, out, wide, dropout, self.scale, change, self.resample)
+
+        layers.append(convolution(channels, width))
+        now, pyramid, skips = width, channels, [width]
+        for level, factor in enumerate(mult):
+            for _ in range(blocks):
+                layers.append(block(now, width * factor))
+                now = width * factor
+                if self.attends[level]:
+                    layers.append(PixelAttention(now, self.scale))
+                skips.append(now)
+            if level != self.levels - 1:
+                layers.append(block(now, now, "down"))
+                if pyramid_in == "input_skip":
+                    layers.append(Combine(pyramid, now))
+                elif pyramid_in == "residual":
+                    layers.append(Shrink(pyramid, now, fir))
+                    pyramid = now
+                skips.append(now)
+        layers += [block(now, now), PixelAttention(now, self.scale), block(now, now)]
+        for level in reversed(range(self.levels)):
+            for _ in range(blocks + 1):
+                layers.append(block(now + skips.pop(), width * mult[level]))
+                now = width * mult[level]
+            if self.attends[level]:
+                layers.append(PixelAttention(now, self.scale))
+            if pyramid_out or level == 0:
+                layers += [group_norm(now), convolution(now, channels, 0.0)]
+            if level:
+                layers.append(block(now, now, "up"))
+        self.all_modules = nn.ModuleList(layers)
+
+    @classmethod
+    def ve(cls, **changes: Any) -> Self:
+        """Return NCSN++ as trained under the variance-exploding SDE; it predicts `sigma_score`."""
+        preset: dict[str, Any] = {"fourier": 16.0, "fir": True, "pyramid_in": "residual"}
+        return cls(**(preset | changes))
+
+    @classmethod
+    def vp(cls, **changes: Any) -> Self:
+        """Return DDPM++ as trained under variance-preserving SDEs; it predicts `eps`."""
+        preset: dict[str, Any] = {"fourier": None, "fir": False, "pyramid_in": "none"}
+        return cls(**(preset | changes))
+
+    def declared(self, event_shape: tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:
+        """Return the conditions that it takes: none."""
+        return {}
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        r"""Return the output `(B, C, H, W)`.
+
+        Args:
+            x: Images `(B, C, H, W)`.
+            c: `(B,)`: $\log\sigma$ with Fourier features, else a number up to about 1000.
+
+        Raises:
+            ShapeError, InvalidTypeError, InvalidValueError: `x` or `c` cannot be taken.
+        """
+        check_shape("x", x, (self.channels, self.size, self.size))
+        layers = iter(self.all_modules)
+        weight = next(p for p in self.parameters() if p.ndim == 4)
+        check_dtype(x, weight.dtype)
+        check_level(x, c)
+        c = next(layers)(c) if self.sines is None else self.sines(c)
+        c = next(layers)(c.to(weight.dtype))
+        c = F.silu(next(layers)(F.silu(c)))
+        x = x if self.centred else 2 * x - 1
+        return self._up(layers, *self._down(layers, x, c), c)
+
+    def _down(self, layers: Iterator[Any], x: Tensor, c: Tensor) -> tuple[Tensor, list[Tensor]]:
+        pyramid, h = x, next(layers)(x)
+        skips = [h]
+        for level in range(self.levels):
+            for _ in range(self.blocks):
+                h = next(layers)(h, c)
+                h = next(layers)(h) if self.attends[level] else h
+                skips.append(h)
+            if level != self.levels - 1:
+                h = next(layers)(h, c)
+                if self.pyramid_in == "input_skip":
+                    pyramid = self.resample.down(pyramid)
+                    h = next(layers)(pyramid, h)
+                elif self.pyramid_in == "residual":
+                    pyramid = (next(layers)(pyramid) + h) * self.scale
+                    h = pyramid
+                skips.append(h)
+        return h, skips
+
+    def _up(self, layers: Iterator[Any], h: Tensor, skips: list[Tensor], c: Tensor) -> Tensor:
+        h = next(layers)(h, c)
+        h = next(layers)(h)
+        h = next(layers)(h, c)
+        out: Tensor | None = None
+        for level in reversed(range(self.levels)):
+            for _ in range(self.blocks + 1):
+                h = next(layers)(torch.cat([h, skips.pop()], dim=1), c)
+            h = next(layers)(h) if self.attends[level] else h
+            if self.pyramid_out or level == 0:
+                norm, conv = next(layers), next(layers)
+                here = conv(F.silu(norm(h)))
+                out = here if out is None else self.resample.up(out) + here
+            if level:
+                h = next(layers)(h, c)
+        assert out is not None
+        return out

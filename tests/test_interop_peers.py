@@ -1,0 +1,427 @@
+"""Models of installed libraries: their sampler and ours, on the same model and the same noise."""
+
+import importlib
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import scoresde
+from scoresde import VESDE, VPSDE, BetaLadder, Classes, Field, FlowSDE, interop, sample, targets
+from scoresde.arena.peers.from_k_diffusion import _sampling
+from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
+from scoresde.noise import Noise
+from scoresde.samplers import DDIM, DPMSolverPP, Heun, Langevin, TwoStage
+
+# samplers of other libraries draw noise even where they do not use it
+pytestmark = pytest.mark.global_rng
+
+MIXTURE = targets.GaussianMixture([0.4, 0.6], [[-1.0, 0.5], [1.0, 0.0]], stds=0.3)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def seeded(make):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return make().double()
+
+
+class Backbone(nn.Module):
+    """A small network of a state and one number."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 16), nn.Linear(16, 2)
+
+    def forward(self, x, t, **condition):
+        t = t.expand(len(x))[:, None].to(x)
+        return self.last(self.first(torch.cat([x, t], 1)).tanh())
+
+
+# --- diffusers ------------------------------------------------------------------------------------
+
+
+def unet(**settings):
+    diffusers = pytest.importorskip("diffusers")
+    common = dict(
+        sample_size=8, in_channels=2, out_channels=2, layers_per_block=1,
+        block_out_channels=(8, 8), norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    return seeded(lambda: diffusers.UNet2DModel(**(common | settings))).eval()
+
+
+def loop(net, scheduler, x, steps, **condition):
+    """The loop of a pipeline of diffusers, without its clipping."""
+    scheduler.set_timesteps(steps)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(net(x, t, **condition).sample, t, scheduler.scale_model_input(x, t))
+            x = x.prev_sample
+    return x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_ddim_on_a_model_of_diffusers_is_theirs(prediction):
+    net = unet()
+    scheduler = importlib.import_module("diffusers").DDIMScheduler(
+        prediction_type=prediction, clip_sample=False
+    )
+    z = randn(2, 2, 8, 8)
+    theirs = loop(net, scheduler, z, 20)
+    score = interop.from_diffusers(net, scheduler)
+    times = scheduler.timesteps / 999
+    ours = sample(score, sampler="ddim", x=z, times=times, seed=0)
+    assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_of_diffusers_brings_its_facts():
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=50)
+    facts = interop.from_diffusers(unet(num_class_embeds=4), scheduler).facts
+    assert (facts.event_shape, facts.conditions) == ((2, 8, 8), {"label": Classes(4)})
+    assert facts.sde.levels == 50
+    t = facts.sde.times().flip(0)
+    assert_close(facts.sde.alpha(t) ** 2, scheduler.alphas_cumprod.double(), rtol=1e-12, atol=0)
+    assert interop.from_diffusers(unet(), scheduler).facts.conditions == {}
+
+
+def test_labels_and_a_learned_variance_go_through():
+    diffusers = pytest.importorskip("diffusers")
+    net, scheduler = unet(num_class_embeds=4, out_channels=4), diffusers.DDPMScheduler()
+    score, x, label = (
+        interop.from_diffusers(net, scheduler),
+        randn(2, 2, 8, 8),
+        torch.tensor([1, 3]),
+    )
+    t = torch.tensor(500 / 999, dtype=torch.float64)
+    with torch.no_grad():
+        expected = net(x, 500, class_labels=label).sample[:, :2]
+        found = -score.sde.sigma(t) * score(x, t, {"label": label})
+    assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_scheduler_that_cannot_be_used_is_told_so():
+    diffusers = pytest.importorskip("diffusers")
+    with pytest.raises(InvalidTypeError, match="FlowMatchEulerDiscreteScheduler' has no table"):
+        interop.from_diffusers(unet(), diffusers.FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(InvalidValueError, match="nothing is left of the data"):
+        interop.from_diffusers(unet(), diffusers.DDIMScheduler(rescale_betas_zero_snr=True))
+    scheduler = diffusers.DDIMScheduler()
+    scheduler.register_to_config(prediction_type="flow")
+    with pytest.raises(UnknownNameError, match="unknown prediction_type 'flow'"):
+        interop.from_diffusers(unet(), scheduler)
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(), FlowSDE()], ids=lambda sde: type(sde).__name__)
+def test_a_score_in_a_loop_of_diffusers_ends_where_it_ends_here(sde):
+    pytest.importorskip("diffusers")
+    score, z = MIXTURE.at(sde), randn(5, 2)
+    net, scheduler = interop.to_diffusers(score, levels=101)
+    theirs = loop(net, scheduler, z, 20)
+    times = sde.eps + (sde.T - sde.eps) * scheduler.timesteps.double() / 100
+    alpha, sigma = sde.at(times[0], z)
+    x = (alpha**2 + sigma**2).sqrt() * z
+    ours = sample(score, sampler="ddim", x=x, times=times, seed=0)
+    assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_a_pipeline_of_diffusers_takes_a_score():
+    diffusers = pytest.importorskip("diffusers")
+    score = targets.Gaussian(torch.full((3, 8, 8), 0.5), std=0.01).at(VPSDE())
+    pipeline = diffusers.DDIMPipeline(*interop.to_diffusers(score))
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(batch_size=2, num_inference_steps=20, output_type="np").images
+    assert images.shape == (2, 8, 8, 3)
+    assert abs(images - 0.75).max() < 0.05  # it maps [-1, 1] to [0, 1]
+
+
+def test_a_model_that_leaves_for_diffusers_and_returns_is_the_same():
+    diffusers = pytest.importorskip("diffusers")
+    score = MIXTURE.at(BetaLadder(torch.linspace(1e-3, 0.2, 40).tolist()))
+    back = interop.from_diffusers(*interop.to_diffusers(score), event_shape=(2,))
+    for t in back.sde.times():
+        assert_close(back(randn(5, 2), t), score(randn(5, 2), t), rtol=1e-8, atol=1e-8)
+    # other schedulers are made of the first, as everywhere in diffusers
+    _, scheduler = interop.to_diffusers(score)
+    other = diffusers.DDPMScheduler.from_config(scheduler.config)
+    assert_close(other.alphas_cumprod.double(), scheduler.alphas_cumprod, rtol=1e-4, atol=0)
+
+
+# --- k-diffusion ----------------------------------------------------------------------------------
+
+
+def k_diffusion():
+    try:
+        return _sampling()
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+class Denoiser(nn.Module):
+    """A preconditioned network, as `k_diffusion.layers.Denoiser` is."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = seeded(Backbone)
+
+    def forward(self, x, sigma):
+        s = sigma[:, None]
+        total = (s**2 + 1).sqrt()
+        return x / total**2 + s / total * self.inner(x / total, sigma.log() / 4)
+
+
+SIGMAS = torch.cat([torch.linspace(4.4, -4.0, 12, dtype=torch.float64).exp(), torch.zeros(1)])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("euler", "euler"), ("heun", "heun"), ("dpmpp_2m", "dpmpp_2m"), ("dpm_2", "dpm2")],
+)
+def test_a_sampler_of_k_diffusion_is_ours_on_its_own_model(theirs, ours):
+    denoiser, x = Denoiser(), SIGMAS[0] * randn(5, 2)
+    method = getattr(k_diffusion(), f"sample_{theirs}")
+    with torch.no_grad():
+        expected = method(denoiser, x, SIGMAS.double(), disable=True)
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    found = sample(score, sampler=ours, x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_churn_is_counted_over_one_more_step_there():
+    """Their last step, to 0, is the denoising here."""
+    denoiser, x, noise = Denoiser(), SIGMAS[0] * randn(5, 2), Noise.of(0, 5)
+    sampling, asked = k_diffusion(), iter(SIGMAS)
+    drawn = SimpleNamespace(randn_like=lambda x: noise.normal(x, next(asked)))
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.torch, "randn_like", drawn.randn_like)
+        expected = sampling.sample_heun(
+            denoiser, x, SIGMAS, disable=True, s_churn=3.0, s_tmax=50.0, s_tmin=SIGMAS[-2] * 1.01
+        )
+    steps = len(SIGMAS) - 2
+    method = Heun(churn=3.0 * steps / (steps + 1), sigma_max=50.0)
+    found = sample(score, sampler=method, x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_dpmpp_sde_is_that_of_k_diffusion_on_the_same_path():
+    """Their noise sampler, given a Brownian path in 1 / sigma^2, is our noise."""
+    sampling, denoiser, x = k_diffusion(), Denoiser(), SIGMAS[0] * randn(5, 2)
+    noise = Noise.of(0, 5)
+
+    def path(t, s):
+        """The increments of our noise from t to the middle m, or to s."""
+        step = SIGMAS[(SIGMAS - t).abs().argmin() + 1]
+        m = (t * step).sqrt()
+        clock = lambda sigma: sigma**-2  # noqa: E731
+        first = (clock(m) - clock(t)).sqrt() * noise.normal(x, t)
+        if torch.isclose(s, m):
+            return first / (clock(m) - clock(t)).sqrt()
+        rest = (clock(step) - clock(m)).sqrt() * noise.normal(x, t, 1)
+        return (first + rest) / (clock(step) - clock(t)).sqrt()
+
+    def exact(t):
+        return SIGMAS[(SIGMAS - t).abs().argmin()]
+
+    with torch.no_grad():
+        expected = sampling.sample_dpmpp_sde(
+            denoiser, x, SIGMAS, disable=True, noise_sampler=lambda t, s: path(exact(t), s)
+        )
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    assert scoresde.SAMPLERS["dpmpp_sde"] == TwoStage(r=0.5, tau=1.0)
+    found = sample(score, sampler="dpmpp_sde", x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_euler_ancestral_is_ddim_with_eta_1():
+    denoiser, x, noise = Denoiser(), SIGMAS[0] * randn(5, 2), Noise.of(0, 5)
+    with torch.no_grad():
+        expected = k_diffusion().sample_euler_ancestral(
+            denoiser, x, SIGMAS, disable=True,
+            noise_sampler=lambda t, s: noise.normal(x, t),
+        )  # fmt: skip
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    found = sample(score, sampler=DDIM(eta=1.0), x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("eta", [0.25, 1.0])
+def test_their_eta_is_our_tau_squared(eta):
+    denoiser, x, noise = Denoiser(), SIGMAS[0] * randn(5, 2), Noise.of(0, 5)
+    with torch.no_grad():
+        expected = k_diffusion().sample_dpmpp_2m_sde(
+            denoiser, x, SIGMAS, disable=True, eta=eta,
+            noise_sampler=lambda t, s: noise.normal(x, t),
+        )  # fmt: skip
+    score = interop.from_k_diffusion(denoiser, scoresde.EDMSDE(T=100.0), event_shape=(2,))
+    method = DPMSolverPP(tau=eta**0.5)
+    found = sample(score, sampler=method, x=x, times=SIGMAS[:-1], seed=0)
+    assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_the_table_of_a_denoiser_of_k_diffusion_is_its_range_of_noise():
+    k_diffusion()
+    external = pytest.importorskip("k_diffusion.external")
+    bar = (1 - torch.linspace(1e-4, 0.02, 100)).cumprod(0)
+    denoiser = external.DiscreteEpsDDPMDenoiser(seeded(Backbone).float(), bar, quantize=False)
+    sde = interop.from_k_diffusion(denoiser).sde
+    assert (sde.eps, sde.T) == (float(denoiser.sigma_min), float(denoiser.sigma_max))
+
+
+def test_a_score_of_ours_runs_in_samplers_of_k_diffusion():
+    denoiser = interop.to_denoiser(MIXTURE.at(VPSDE()))
+    x = SIGMAS[0] * randn(5, 2)
+    expected = k_diffusion().sample_heun(denoiser, x, SIGMAS, disable=True)
+    found = sample(
+        MIXTURE.at(scoresde.EDMSDE(T=100.0)), sampler="heun", x=x, times=SIGMAS[:-1], seed=0
+    )
+    assert_close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+# --- azula ----------------------------------------------------------------------------------------
+
+
+def schedules():
+    noise = pytest.importorskip("azula.noise")
+    return [noise.VPSchedule(), noise.VESchedule(0.01, 50.0), noise.CosineSchedule(),
+            noise.RectifiedSchedule()]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_ddim_of_azula_is_ours_on_its_own_model(place):
+    schedule = schedules()[place]
+    azula = importlib.import_module("azula.sample")
+    denoise = importlib.import_module("azula.denoise")
+    denoiser = denoise.KarrasDenoiser(seeded(Backbone), schedule)
+    score = interop.from_azula(denoiser, event_shape=(2,))
+    x = schedule(torch.ones((), dtype=torch.float64))[1] * randn(5, 2)
+    with torch.no_grad():
+        expected = azula.DDIMSampler(denoiser, steps=10, silent=True, dtype=torch.float64)(x)
+    times = torch.linspace(1, 0, 11, dtype=torch.float64)
+    found = sample(score, sampler="ddim", x=x, times=times, seed=0, denoise=False)
+    assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(), FlowSDE()], ids=lambda sde: type(sde).__name__)
+def test_a_score_of_ours_runs_in_samplers_of_azula_and_returns(sde):
+    azula = pytest.importorskip("azula.sample")
+    score = MIXTURE.at(sde)
+    denoiser = interop.to_azula(score)
+    x = sde.prior_sample((2,), n=5, generator=torch.Generator().manual_seed(0)).double()
+    expected = azula.DDIMSampler(denoiser, steps=10, silent=True, dtype=torch.float64)(x)
+    times = torch.linspace(sde.T, sde.eps, 11, dtype=torch.float64)
+    found = sample(score, sampler="ddim", x=x, times=times, seed=0, denoise=False)
+    assert_close(found, expected, rtol=1e-7, atol=1e-7)
+    back = interop.from_azula(denoiser)
+    t = torch.linspace(0.2, 0.9, 5, dtype=torch.float64)
+    own = sde.eps + (sde.T - sde.eps) * t
+    assert_close(back(x, t), score(x, own), rtol=1e-7, atol=1e-7)
+
+
+# --- sbi ------------------------------------------------------------------------------------------
+
+
+def estimator(kind, **settings):
+    """An estimator of sbi with random weights, of two parameters and three observations."""
+    builders = pytest.importorskip("sbi.neural_nets.net_builders.vector_field_nets")
+    theta, x = 3 + 2 * randn(50, 2).float(), randn(50, 3, seed=1).float()
+    build = builders.build_vector_field_estimator
+    common = dict(estimator_type=kind, hidden_features=8, num_layers=1)
+    return seeded(lambda: build(theta, x, **common, **settings)).eval()
+
+
+@pytest.mark.parametrize("sde_type", ["vp", "ve", "subvp"])
+def test_the_flow_of_a_score_estimator_of_sbi_is_ours(sde_type):
+    net = estimator("score", sde_type=sde_type)
+    score, x = interop.from_sbi(net), randn(1, 3, seed=2)
+    theta, t = randn(4, 2), torch.tensor(0.6, dtype=torch.float64)
+    with torch.no_grad():
+        theirs = net.ode_fn(theta, x, t)
+        ours = score.sde.reverse(score, condition=scoresde.Condition({"x": x.expand(4, 3)}))
+        assert_close(ours.drift(theta, t, eta=0.0), theirs, rtol=1e-5, atol=1e-5)
+    assert score.facts.conditions == {"x": Field((3,))}
+    assert score.facts.event_shape == (2,)
+
+
+def test_an_estimator_of_sbi_brings_its_units_and_moments():
+    plain = interop.from_sbi(estimator("flow")).facts
+    assert (plain.moments, plain.transform) == (None, None)
+    inside = interop.from_sbi(estimator("flow", z_score_x="independent")).facts
+    assert_close(inside.moments.mean, torch.full((2,), 3.0).double(), rtol=0.3, atol=0)
+    assert_close(inside.moments.var, torch.full((2,), 4.0).double(), rtol=0.5, atol=0)
+    net = estimator("flow", z_score_x="independent", compose_standardization=True)
+    outside = interop.from_sbi(net).facts
+    assert_close(outside.moments.var, torch.ones(2).double())
+    z = randn(5, 2)
+    assert_close(outside.transform.inverse(z), net.from_z(z), rtol=1e-6, atol=1e-6)
+
+
+def test_eulers_method_on_a_flow_of_sbi_is_theirs():
+    net = estimator("flow")
+    score, x, theta = interop.from_sbi(net), randn(1, 3, seed=2), randn(4, 2)
+    grid = torch.linspace(0.999, 0.01, 20, dtype=torch.float64)
+    ours = sample(
+        score, sampler="euler", x=theta, times=grid, seed=0, denoise=False, condition={"x": x[0]}
+    )
+    with torch.no_grad():
+        for now, then in itertools.pairwise(grid):
+            theta = theta + (then - now) * net.ode_fn(theta, x, now)
+    assert_close(ours, theta, rtol=1e-6, atol=1e-6)
+
+
+# --- others, where they are installed -------------------------------------------------------------
+
+
+def test_a_solver_of_flow_matching_is_ours():
+    solver = pytest.importorskip("flow_matching.solver")
+    net, z = seeded(Backbone), randn(5, 2)
+    grid = torch.linspace(0.001, 0.99, 12, dtype=torch.float64)
+    expected = solver.ODESolver(lambda x, t: net(x, t)).sample(
+        z, step_size=None, method="euler", time_grid=grid
+    )
+    score = interop.from_velocity(net, event_shape=(2,))
+    found = sample(score, sampler="euler", x=z, times=1 - grid, seed=0, denoise=False)
+    assert_close(found, expected.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_a_network_of_torchcfm_is_called_with_its_time_first():
+    models = pytest.importorskip("torchcfm.models.unet.unet")
+    net = seeded(
+        lambda: models.UNetModelWrapper(dim=(1, 8, 8), num_channels=32, num_res_blocks=1)
+    ).eval()
+    score = interop.from_velocity(lambda x, tau: net(tau, x), event_shape=(1, 8, 8))
+    x, tau = randn(2, 1, 8, 8), torch.full((2,), 0.3, dtype=torch.float64)
+    expected = (0.3 * net(tau, x) - x) / 0.7
+    assert_close(score(x, 0.7), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_denoiser_of_deepinv_is_a_score():
+    models = pytest.importorskip("deepinv.models")
+    net = seeded(lambda: models.DRUNet(1, 1, pretrained=None, nc=(4, 4, 4, 4), nb=1)).eval()
+    score = interop.from_deepinv(net, sigma_min=0.01, sigma_max=0.2, event_shape=(1, 16, 16))
+    x = randn(2, 1, 16, 16)
+    with torch.no_grad():
+        assert_close(score(x, 0.1), (net(x, 0.1) - x) / 0.01, rtol=1e-6, atol=1e-6)
+
+
+# --- Song's corrector -----------------------------------------------------------------------------
+
+
+def test_songs_corrector_is_the_batch_mean_rule():
+    """`LangevinCorrector.update_fn` of score_sde_pytorch under a variance-exploding SDE."""
+    sde, s, snr = VESDE(), torch.tensor(0.5, dtype=torch.float64), 0.16
+    x, z = 0.01 * randn(4, 80), randn(4, 80, seed=1)
+    grad = -x / sde.sigma(s) ** 2  # small beside that of the noise
+    grad_norm = grad.reshape(4, -1).norm(dim=-1).mean()
+    noise_norm = z.reshape(4, -1).norm(dim=-1).mean()
+    size = (snr * noise_norm / grad_norm) ** 2 * 2
+    found = Langevin(snr, norm="batch_mean").step_size(sde, s, grad, z)
+    assert_close(found.flatten()[0], size, rtol=1e-12, atol=0)
