@@ -1,4 +1,4 @@
-r"""Start a run about what the score expects under its condition.
+r"""Move the start of a run to what the score expects under its condition.
 
 The prior is about the mean $\mu$ of all data, and the law at T about that of the data under their
 condition. The two differ by $\alpha_T/\sigma_T$ of the distance of these means in standard
@@ -24,7 +24,7 @@ __all__ = ["MeanStart"]
 
 @dataclass(frozen=True)
 class MeanStart(Sampler):
-    r"""Start about the mean of the data under the condition of each sample, for one evaluation.
+    r"""Move the start to the mean of the data under each condition, for one evaluation.
 
     That is $D = E[x_0 | x_T = \alpha_T \mu]$, and the start is drawn from
     $N(\alpha_T D,\ \sigma_T^2 + \alpha_T^2 v)$ with the moments $\mu$, $v$ of the data. It matters
