@@ -126,6 +126,14 @@ def test_other_likelihoods_weigh_particles_too():
     found = Run.of(score, sampler=method, n=500, steps=40, seed=0, condition=given).draw()
     assert abs(float(found.x.mean()) - mean) < 0.1
     assert abs(float(found.info["log_evidence"].exp().mean().log()) - evidence) < 0.05
+    # a constant of the likelihood is one of the evidence, and of nothing else
+    score = posterior(
+        prior.at(VP), lambda y, x: 3 + (y * x - x.exp()).sum(1), shape=(1,), iterations=1
+    )
+    more = Run.of(score, sampler=method, n=4, steps=40, seed=0, condition=given).draw()
+    torch.testing.assert_close(more.x, found.x[:4], rtol=1e-4, atol=1e-4)
+    gap = more.info["log_evidence"] - found.info["log_evidence"][:4]
+    torch.testing.assert_close(gap, torch.full_like(gap, 3.0), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +217,8 @@ def test_the_bias_of_split_gibbs_sampling_is_that_of_a_wider_noise():
             assert abs(found - (large - small)) < 0.1 * abs(large - small) + 2e-3
     for small, large in zip(*gaps, strict=True):
         assert 3 < large / small < 5
+        # of two widths follows that of none
+        assert abs(4 * small - large) / 3 < 0.3 * abs(small)
 
 
 def test_a_run_of_split_gibbs_sampling_is_counted_and_reported():
