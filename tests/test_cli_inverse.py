@@ -44,6 +44,7 @@ def test_a_measurement_in_the_units_of_the_data_is_met(tmp_path, capsys):
     assert np.abs(found - np.load(tmp_path / "y.npy")).mean() < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operator", "words"),
     [

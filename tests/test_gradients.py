@@ -105,6 +105,7 @@ def test_a_sampler_without_a_gradient_says_so(sampler):
         scoresde.sample(Net(), None, sampler, grad=True)
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng  # first weights
 def test_a_run_keeps_states_and_nothing_of_the_inside_of_networks():
     kept = []

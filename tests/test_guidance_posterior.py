@@ -439,6 +439,7 @@ def counts(y, x0):
     return (y * x0 - x0.exp()).sum(1)
 
 
+@pytest.mark.slow
 def test_poisson_counts_lead_near_their_posterior():
     """The exact one by quadrature, one dimension: moment matching is nearer than dps."""
     prior, y = Gaussian([0.5], var=1.0), torch.tensor([4.0])

@@ -27,7 +27,7 @@ _RATIO = 100.0
 # The default of T and eps, which stands for those of these ratios.
 _FROM_S = float("nan")
 # The least distance of T from 1.
-_NEAREST = 1e-6
+_NEAREST = 9e-7
 
 
 @dataclass(frozen=True)
