@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import gaussians, generators, sdes, times_of
 
@@ -81,7 +81,9 @@ def errors(found, exact, sde):
 # The laws
 
 
+@pytest.mark.slow
 @pytest.mark.law(70)
+@settings(max_examples=30)
 @given(sdes(continuous=True), generators(), st.data())
 def test_moment_matching_is_exact_for_gaussians_at_every_time(sde, generator, data):
     prior = Gaussian(*moments_of(data.draw(gaussians((4,), full=True))))
@@ -103,22 +105,25 @@ def moments_of(moments):
     return moments.mean, moments.cov
 
 
+@pytest.mark.slow
 @pytest.mark.law(70)
 def test_moment_matching_with_as_many_iterations_as_the_rank_ends_in_the_posterior():
     """And fewer, and the other methods, do not: the test discriminates."""
     prior, a, y = correlated()
     exact, score = prior.posterior(a, STD, y[0]), Blind(prior.at(VP))
-    tight = Scipy("DOP853", rtol=1e-9, atol=1e-9, max_nfe=10**5)
+    tight = Scipy("DOP853", rtol=1e-7, atol=1e-7, max_nfe=10**5)
     found = law_of_a_run(posterior(score, Linear(a, STD), iterations=3), tight, exact, y)
     assert max(errors(found, exact, VP)) < 1e-6
     left = []
-    for k, steps in ((1, 50), (2, 50), (5, 400)):
+    for k, steps in ((1, 30), (2, 30), (5, 30), (5, 60), (5, 120)):
         made = posterior(score, Linear(a, STD), iterations=k)
         left.append(errors(law_of_a_run(made, Heun(), exact, y, steps=steps), exact, VP)[1])
-    assert left[2] < 2e-4 < left[1] < left[0]
+    # the rest is that of Heun's steps, of the second order: below 2e-4 from 400 steps on
+    assert left[4] < 0.3 * left[3] < 0.09 * left[2] < left[1] < left[0]
+    assert left[4] * (120 / 400) ** 2 < 2e-4
     for method in ("pigdm", "dps"):
         made = posterior(score, Linear(a, STD), method)
-        assert errors(law_of_a_run(made, Heun(), exact, y, steps=40), exact, VP)[1] > 0.05
+        assert errors(law_of_a_run(made, Heun(), exact, y, steps=30), exact, VP)[1] > 0.05
 
 
 def test_known_moments_make_one_iteration_enough_for_gaussians():
@@ -434,6 +439,7 @@ def counts(y, x0):
     return (y * x0 - x0.exp()).sum(1)
 
 
+@pytest.mark.slow
 def test_poisson_counts_lead_near_their_posterior():
     """The exact one by quadrature, one dimension: moment matching is nearer than dps."""
     prior, y = Gaussian([0.5], var=1.0), torch.tensor([4.0])
@@ -541,6 +547,7 @@ def test_the_facts_of_the_prior_are_kept_but_for_its_density():
 # Stiffness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", scoresde.SAMPLERS)
 def test_a_sharp_measurement_carries_no_sampler_away(name):
     """At ten steps and a noise of a fiftieth, where the likelihood's own slope is 2,500."""
@@ -552,7 +559,7 @@ def test_a_sharp_measurement_carries_no_sampler_away(name):
         made = posterior(prior.at(VP), Linear(a, 0.02), method)
         given = {"measurement": y}
         x = scoresde.sample(
-            made, sampler=name, n=4, seed=0, dtype=torch.float64, condition=given, **options
+            made, sampler=name, n=2, seed=0, dtype=torch.float64, condition=given, **options
         )
         assert float((x**2).mean().sqrt()) < 3 * size
         if method == "mmps":

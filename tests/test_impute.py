@@ -31,6 +31,7 @@ def draw(method, n=9, steps=5, score=None, condition=None, **options):
     return scoresde.sample(score or PAIR.at(VP), None, method, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.law(73)
 @settings(max_examples=10)
 @given(sdes(continuous=True), st.integers(1, 3), st.integers(0, 2**32))
@@ -50,6 +51,7 @@ def test_known_entries_have_their_noisy_law_at_every_time_and_are_exact_at_the_e
         assert abs(float(z.var()) - 1) < 6 * (2 / n) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.law(73)
 def test_resampling_brings_the_unknown_entries_nearer_to_their_law():
     """E[x_2 | x_1 = 1.5] = 1.35; the mean is linear, so that probes give it exactly."""

@@ -49,6 +49,7 @@ def weighted(steps, n=20_000):
     return float(weights[MODES.assign(x) == 0].sum() / weights.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.law(71)
 def test_more_particles_have_less_bias():
     """Of the weights of two modes: at 1, 2 and 16 particles."""
@@ -63,6 +64,7 @@ def test_more_particles_have_less_bias():
     assert gaps[2] < 4 * noise
 
 
+@pytest.mark.slow
 @pytest.mark.law(71)
 def test_sweeps_lead_two_particles_to_the_law_of_the_discretised_model():
     steps, n = 20, 800
@@ -75,6 +77,7 @@ def test_sweeps_lead_two_particles_to_the_law_of_the_discretised_model():
     assert abs(share(swept.x) - right) < 4 * noise
 
 
+@pytest.mark.slow
 def test_the_evidence_of_a_gaussian_is_exact_to_its_monte_carlo_error():
     exact = PAIR.posterior(A, 0.7, Y)
     found = run(Particles(EulerMaruyama(), k=16), PAIR, 0.7, n=600, steps=40).draw()
@@ -90,6 +93,7 @@ def test_the_evidence_of_a_gaussian_is_exact_to_its_monte_carlo_error():
     assert (cov - exact.moments().cov).abs().max() < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [Ancestral(), DDIM(1.0), EulerMaruyama()])
 def test_the_particles_of_a_sample_are_its_own(sampler):
     method = Particles(sampler, k=4, sweeps=1)
@@ -114,6 +118,7 @@ def test_the_states_of_particles_are_the_way_of_one():
     assert run(Particles(k=2), n=0).draw().x.shape == (0, 2)
 
 
+@pytest.mark.slow
 def test_other_likelihoods_weigh_particles_too():
     prior = Gaussian([0.5], var=1.0)
     score = posterior(prior.at(VP), lambda y, x: (y * x - x.exp()).sum(1), shape=(1,), iterations=1)
@@ -126,6 +131,14 @@ def test_other_likelihoods_weigh_particles_too():
     found = Run.of(score, sampler=method, n=500, steps=40, seed=0, condition=given).draw()
     assert abs(float(found.x.mean()) - mean) < 0.1
     assert abs(float(found.info["log_evidence"].exp().mean().log()) - evidence) < 0.05
+    # a constant of the likelihood is one of the evidence, and of nothing else
+    score = posterior(
+        prior.at(VP), lambda y, x: 3 + (y * x - x.exp()).sum(1), shape=(1,), iterations=1
+    )
+    more = Run.of(score, sampler=method, n=4, steps=40, seed=0, condition=given).draw()
+    torch.testing.assert_close(more.x, found.x[:4], rtol=1e-4, atol=1e-4)
+    gap = more.info["log_evidence"] - found.info["log_evidence"][:4]
+    torch.testing.assert_close(gap, torch.full_like(gap, 3.0), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +222,8 @@ def test_the_bias_of_split_gibbs_sampling_is_that_of_a_wider_noise():
             assert abs(found - (large - small)) < 0.1 * abs(large - small) + 2e-3
     for small, large in zip(*gaps, strict=True):
         assert 3 < large / small < 5
+        # of two widths follows that of none
+        assert abs(4 * small - large) / 3 < 0.3 * abs(small)
 
 
 def test_a_run_of_split_gibbs_sampling_is_counted_and_reported():

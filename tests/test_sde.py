@@ -34,6 +34,7 @@ from scoresde.sde import (
     SDE,
     VESDE,
     VPSDE,
+    BrownianBridgeSDE,
     CosineSDE,
     FlowSDE,
     LogNormal,
@@ -96,7 +97,8 @@ def test_noise_to_signal_at_eps_is_about_a_hundredth(sde):
     if sde.levels is None and not isinstance(sde, UserSDE | EDMSDE):
         ratio = torch.exp(-sde.log_snr(torch.tensor(sde.eps, dtype=torch.float64)) / 2)
         assert 0.005 < ratio < 0.02
-    assert sde.alpha(torch.tensor(sde.T, dtype=torch.float64)) >= 1e-3
+    end = torch.tensor(sde.T, dtype=torch.float64)
+    assert sde.sigma(end) <= 1000 * sde.alpha(end)
 
 
 @every_sde
@@ -284,6 +286,7 @@ BAD = {
     "vp zero": (lambda: VPSDE(0.0, 1.0), "beta_min must be > 0.*beta_min = 0.0"),
     "sub-vp negative": (lambda: SubVPSDE(-1.0, 1.0), "beta_min = -1.0"),
     "cosine to the end": (lambda: CosineSDE(T=1.0), "T < 1, where alpha is positive; got 1.0"),
+    "bridge to the end": (lambda: BrownianBridgeSDE(s=0.05), "scale the data so that s is at"),
     "flow to the end": (lambda: FlowSDE(T=1.5), "T < 1, where alpha is positive; got 1.5"),
     "eps negative": (lambda: VPSDE(eps=-0.1), "0 <= eps < T, got eps = -0.1, T = 1.0"),
     "eps after T": (lambda: EDMSDE(T=1.0, eps=2.0), "0 <= eps < T, got eps = 2.0, T = 1.0"),

@@ -15,8 +15,10 @@ from scoresde.sde import (
     EDMSDE,
     VESDE,
     VPSDE,
+    BrownianBridgeSDE,
     FlowSDE,
     Importance,
+    Logistic,
     LogNormal,
     Uniform,
     spacings,
@@ -140,7 +142,7 @@ def test_spacings_meet_where_their_formulas_do(steps, ve):
 def test_each_sde_declares_its_own_spacing():
     defaults = {name: SDES[name].spacing for name in continuous}
     assert defaults.pop("edm") == spacings.Karras(7.0)
-    assert defaults.pop("flow") == spacings.LogSNR()
+    assert defaults.pop("flow") == defaults.pop("BrownianBridgeSDE") == spacings.LogSNR()
     assert set(defaults.values()) == {spacings.EqualSteps()}
     for name in continuous:
         sde = SDES[name]
@@ -168,6 +170,7 @@ def test_without_a_generator_training_times_come_from_the_global_one():
 def test_each_sde_declares_its_own_law_of_training_times():
     laws = {name: sde.time_law for name, sde in SDES.items()}
     assert laws.pop("edm") == LogNormal(-1.2, 1.2)
+    assert laws.pop("BrownianBridgeSDE") == Logistic()
     assert set(laws.values()) == {Uniform()}
     seeds = [torch.Generator().manual_seed(3) for _ in range(2)]
     ours, _ = EDMSDE().sample_times(9, generator=seeds[0])
@@ -189,6 +192,15 @@ def test_drawn_uniform_times_have_the_moments_of_a_uniform_law():
     u = (t - 0.2) / 0.8
     assert abs(u.mean() - 1 / 2) < 5 * math.sqrt(1 / 12 / n)
     assert abs((u**2).mean() - 1 / 3) < 5 * math.sqrt(4 / 45 / n)
+
+
+@given(log_floats(0.1, 30))
+def test_logistic_times_have_one_law_of_the_noise_and_are_uniform_at_s_of_one(s):
+    u, sde = midpoints(50), BrownianBridgeSDE(s)
+    t, weights = Logistic()(sde, u)
+    assert_close(sde.log_snr(t), -torch.logit(u), rtol=1e-9, atol=1e-9)
+    assert_close(Logistic()(BrownianBridgeSDE(), u)[0], u, rtol=1e-9, atol=1e-9)
+    assert (weights == 1).all()
 
 
 @given(sdes(continuous=True), st.floats(-3, 3), st.floats(0.1, 3))

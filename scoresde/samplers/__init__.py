@@ -40,6 +40,7 @@ from scoresde.samplers.multistep.methods import (
 )
 from scoresde.samplers.posteriors.gibbs import SplitGibbs
 from scoresde.samplers.posteriors.particles import Particles
+from scoresde.samplers.posteriors.start import MeanStart
 from scoresde.samplers.sampler import Adaptive, NoiseLike, Sampler, State
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "Heun",
     "Impute",
     "Langevin",
+    "MeanStart",
     "NoiseLike",
     "Particles",
     "ProbabilityFlow",

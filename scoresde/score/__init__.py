@@ -1,5 +1,6 @@
 r"""Make scores of networks, denoisers, energies and other scores."""
 
+from scoresde.score.centred import Centred
 from scoresde.score.energy import EnergyScore, gradient
 from scoresde.score.foreign import DenoiserScore, from_denoiser
 from scoresde.score.inside import device_of, evaluating, lost_facts, modules
@@ -15,6 +16,7 @@ __all__ = [
     "PREDICTIONS",
     "TIMES",
     "Affine",
+    "Centred",
     "DenoiserScore",
     "EnergyScore",
     "NetworkScore",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from scoresde.sde.bridge import BrownianBridgeSDE
 from scoresde.sde.condition import Classes, Condition, Field
 from scoresde.sde.ito import ItoSDE
 from scoresde.sde.ladder import BetaLadder, NCSNLadder
@@ -12,20 +13,26 @@ from scoresde.sde.process import SDE
 from scoresde.sde.reverse import ReverseSDE, check_output, report
 from scoresde.sde.score import Facts, Score, ask, facts, passes_of, process_of
 from scoresde.sde.shapes import expand
-from scoresde.sde.time_laws import Importance, LogNormal, Stratified, TimeLaw, Uniform
+from scoresde.sde.time_laws import Importance, Logistic, LogNormal, Stratified, TimeLaw, Uniform
 
 SDES: Mapping[str, type[SDE]] = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
             VESDE, VPSDE, SubVPSDE, NCSNLadder, BetaLadder, CosineSDE, EDMSDE, FlowSDE,
+            BrownianBridgeSDE,
         )
     }
 )  # fmt: skip
 """The SDEs by name: in files of models, on the command line and in the tests."""
 
 LAWS: Mapping[str, TimeLaw] = MappingProxyType(
-    {"uniform": Uniform(), "lognormal": LogNormal(), "importance": Importance()}
+    {
+        "uniform": Uniform(),
+        "lognormal": LogNormal(),
+        "logistic": Logistic(),
+        "importance": Importance(),
+    }
 )
 """Laws of the training times by name; `dataclasses.replace` changes their parameters, and
 `Stratified` spreads the times of any of them over a batch."""
@@ -38,6 +45,7 @@ __all__ = [
     "VESDE",
     "VPSDE",
     "BetaLadder",
+    "BrownianBridgeSDE",
     "Classes",
     "Condition",
     "CosineSDE",
@@ -47,6 +55,7 @@ __all__ = [
     "Importance",
     "ItoSDE",
     "LogNormal",
+    "Logistic",
     "Moments",
     "NCSNLadder",
     "ReverseSDE",

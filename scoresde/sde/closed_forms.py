@@ -225,7 +225,7 @@ class _Comparison:
                     f"prior of {type(self.sde).__name__} must return Moments, got {quoted(own)}"
                 )
             gap = abs(float(own.mean) - mean), abs(own.mean_variance() - var)
-            if not max(gap) <= _TOLERANCE * max(1.0, var):
+            if not (gap[0] <= _TOLERANCE * var**0.5 and gap[1] <= _TOLERANCE * var):
                 raise InvalidValueError(
                     f"prior of {type(self.sde).__name__} disagrees with its alpha and sigma: for "
                     f"moments={moments} it is {own}, they give the mean {mean:.8g} and the "

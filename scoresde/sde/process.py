@@ -60,7 +60,8 @@ class SDE(Kernel, metaclass=_Checked):
     tensors `()` or `(B,)` in `[0, T]`; states are `(B, *)` of any rank.
 
     Args:
-        T: The last time; $\alpha_T$ should be at least 1e-3, since samplers divide by it.
+        T: The last time; $\sigma_T / \alpha_T$ should be at most 1,000, since samplers divide by
+            $\alpha_T$.
         eps: The smallest time trained on and sampled down to, in `[0, T)`.
         levels: `None` for continuous time; `L` keeps only the times `linspace(eps, T, L)`.
 

@@ -20,7 +20,7 @@ from scoresde.checks import check_fields, check_noise, check_range
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
 
-__all__ = ["Importance", "LogNormal", "Stratified", "TimeLaw", "Uniform"]
+__all__ = ["Importance", "LogNormal", "Logistic", "Stratified", "TimeLaw", "Uniform"]
 
 
 class TimeLaw(abc.ABC):
@@ -85,12 +85,41 @@ class LogNormal(TimeLaw):
 
     def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return times and unit weights."""
-        low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-        log_ratio = self.mean + self.std * torch.special.ndtri(u)
-        t = sde.time((-2 * log_ratio).clamp(low, high)).clamp(sde.eps, sde.T)
-        if sde.levels is not None:
-            t = sde.times().flip(0)[sde.index(t)]
-        return t, torch.ones_like(u)
+        return _times_at(sde, self.mean + self.std * torch.special.ndtri(u)), torch.ones_like(u)
+
+
+@dataclass(frozen=True)
+class Logistic(TimeLaw):
+    r"""Draw $\log(\sigma_t / \alpha_t)$ from a logistic law, clipped to the range.
+
+    With the default that is the uniform law of t where $\sigma / \alpha = \sqrt{t / (1 - t)}$, as
+    under `BrownianBridgeSDE(1)`, and elsewhere the law of the same noise levels. It is part of the
+    objective, so the weights are one.
+
+    Args:
+        mean: The mean of $\log(\sigma / \alpha)$.
+        scale: Its scale, positive; the standard deviation is 1.81 times as large.
+
+    Examples:
+        >>> from scoresde.sde import BrownianBridgeSDE
+        >>> u = torch.tensor([0.25, 0.5], dtype=torch.float64)
+        >>> for s in (1, 2):
+        ...     t, _ = Logistic()(BrownianBridgeSDE(s), u)
+        ...     print([round(float(v), 3) for v in t])
+        [0.25, 0.5]
+        [0.077, 0.2]
+    """
+
+    mean: float = 0.0
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self, finite=True)
+        check_range("scale", self.scale, "(0, inf)")
+
+    def __call__(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return times and unit weights."""
+        return _times_at(sde, self.mean + self.scale * torch.logit(u)), torch.ones_like(u)
 
 
 @dataclass(frozen=True)
@@ -152,3 +181,10 @@ class Stratified(TimeLaw):
         """Return times and weights of the law."""
         rank = u.argsort().argsort()
         return self.law(sde, (rank + (u * 2**20).frac()) / max(len(u), 1))
+
+
+def _times_at(sde: SDE, log_ratio: Tensor) -> Tensor:
+    r"""Return times in [eps, T], or levels, nearest to values of $\log(\sigma / \alpha)$."""
+    low, high = sde.log_snr(torch.tensor([sde.T, sde.eps], dtype=torch.float64))
+    t = sde.time((-2 * log_ratio).clamp(low, high)).clamp(sde.eps, sde.T)
+    return t if sde.levels is None else sde.times().flip(0)[sde.index(t)]

@@ -1,1 +1,1 @@
-"""Samplers of posteriors whose bias can be made as small as one likes."""
+"""Samplers of posteriors, and the start of a run under a condition."""

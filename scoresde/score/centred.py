@@ -1,0 +1,91 @@
+r"""Move the centre of a score: one of states about a centre that moves with time.
+
+A bridge to a known y has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$, of no SDE of
+`scoresde.sde`. About their centre, $u = x_t - \beta_t y$, they are those of one, and its data are
+drawn from $p(x_0 | y)$.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import door
+from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.score.wrapped import Wrapped
+from scoresde.sde import Score
+
+__all__ = ["Centred"]
+
+Shift = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+
+# How far the centre may be at t = 0, relative to where it is at the times of a call.
+_ROUNDING = 1e-5
+
+
+class Centred(Wrapped):
+    r"""Return a score in x as one in $u = x - \text{shift}(t, \text{condition})$.
+
+    $\nabla_u \log p_t(u) = \nabla_x \log p_t(x)$. Sampling, training and likelihood then run in u,
+    whose data are those of x since the shift is 0 at t = 0.
+
+    For DDBM-VP (Zhou et al. 2023, eq. 8, arXiv:2309.16948), with the $\alpha$, $\sigma$ and
+    $q_t = \alpha_T^2 \sigma_t^2 / (\sigma_T^2 \alpha_t^2)$ of a VP SDE, the shift is $q_t
+    \alpha_t / \alpha_T\, y$, and u has the SDE of $\alpha_t (1 - q_t)$ and $\sigma_t
+    \sqrt{1 - q_t}$.
+
+    Args:
+        score: The score in x, whose `facts` have the SDE of u.
+        shift: A function of times `(B,)` and of the conditions, `(B, *)` or broadcast to it; 0 at
+            t = 0, which is checked at every call.
+
+    Raises:
+        InvalidTypeError: The shift is no function.
+
+    Examples:
+        >>> import scoresde, torch
+        >>> sde = scoresde.BrownianBridgeSDE()
+        >>> law = scoresde.targets.Gaussian([1.0], std=0.5)
+        >>> def bridge(x, t, condition):  # the score of (1 - t) x_0 + t y + sigma_t z
+        ...     return law.score(x - t[:, None] * condition["y"], sde, t)
+        >>> score = Centred(bridge, lambda t, condition: t[:, None] * condition["y"])
+        >>> y = {"y": torch.ones(3, 1)}
+        >>> x = scoresde.sample(score, sde, "heun", shape=(1,), n=3, seed=0, condition=y)
+    """
+
+    @door
+    def __init__(self, score: Score, shift: Shift) -> None:
+        super().__init__(score)
+        self.shift = shift
+
+    def __call__(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Return the score `(B, *)` of states u.
+
+        Raises:
+            InvalidValueError: The shift is not 0 at t = 0.
+            InvalidTypeError, ShapeError: It is no tensor that broadcasts to the states.
+        """
+        centre = self._centre(x, t, condition)
+        start = self._centre(x, torch.zeros_like(t), condition).detach().abs().amax()
+        if not start <= _ROUNDING * centre.detach().abs().amax():
+            raise InvalidValueError(
+                f"the shift must be 0 at t = 0, where u is x_0, and is up to {float(start):.3g}; "
+                "let it be that of the noisy states alone"
+            )
+        return self.ask(self.score, x + centre, t, condition)
+
+    def _centre(self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        value = self.shift(t, condition or {})
+        if not isinstance(value, Tensor):
+            raise InvalidTypeError(f"the shift must return a tensor, got {type(value).__name__}")
+        try:
+            return value.to(x).expand_as(x)
+        except RuntimeError as error:
+            raise ShapeError(
+                f"the shift must return the shape of the states, {tuple(x.shape)}, or one that is "
+                f"broadcast to it; got {tuple(value.shape)}"
+            ) from error

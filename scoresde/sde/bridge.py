@@ -1,0 +1,103 @@
+r"""Define the Brownian bridge between two laws of data, given one end of it.
+
+A bridge from $x_0$ to $y$ has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$ with
+$\sigma_1 = 0$. Given y, the states $u = x_t - \beta_t y$ about their moving centre are those of an
+ordinary SDE whose data are drawn from $p(x_0 | y)$. Where $\alpha + \beta = 1$ the centre can be
+constant: $x_t - y = \alpha_t (x_0 - y) + \sigma_t z$ is the SDE of the residual $x_0 - y$.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import check_fields, check_range
+from scoresde.errors import InvalidValueError
+from scoresde.sde import spacings, time_laws
+from scoresde.sde.process import SDE
+
+__all__ = ["BrownianBridgeSDE"]
+
+# The noise-to-signal ratio at T, and its inverse at eps.
+_RATIO = 100.0
+# The default of T and eps, which stands for those of these ratios.
+_FROM_S = float("nan")
+# The least distance of T from 1.
+_NEAREST = 9e-7
+
+
+@dataclass(frozen=True)
+class BrownianBridgeSDE(SDE):
+    r"""Define the Brownian bridge: $\alpha_t = 1 - t$, $\sigma_t^2 = s^2 t (1 - t)$.
+
+    $$ dx = -\frac{x}{1 - t}\,dt + s\,dw $$
+
+    Its data are residuals $r = x_0 - y$, with y a condition of the score: then $y + r_t =
+    (1 - t) x_0 + t y + \sigma_t z$ is the bridge from $x_0$ to y of I2SB (Liu et al. 2023,
+    arXiv:2302.05872, constant $\beta$), BBDM (Li et al. 2023, arXiv:2205.07680) and DDBM-VE
+    (Zhou et al. 2023, arXiv:2309.16948). Moments and the scale of the data are those of r. Every
+    sampler, loss and likelihood then belongs to $p(r | y)$.
+
+    Its noise-to-signal ratio is $s \sqrt{t / (1 - t)}$. It goes from .01 at `eps` to 100 at `T` by
+    default, the grid is even in its logarithm, and the training times are logistic, which is
+    uniform in t at s = 1.
+
+    Args:
+        s: The scale of the noise, positive; about the standard deviation of the residuals.
+
+    Raises:
+        InvalidValueError: T is not below 1 by more than the rounding of a float32.
+
+    Examples:
+        >>> sde = BrownianBridgeSDE()
+        >>> a, v = sde.transition(0.25, 0.5)
+        >>> print(f"r_t = {a:.4f} r_s + {v.sqrt():.4f} z")
+        r_t = 0.6667 r_s + 0.4082 z
+        >>> print(f"{sde.eps:.4f} {sde.T:.4f}")
+        0.0001 0.9999
+    """
+
+    s: float = 1.0
+    T: float = field(default=_FROM_S, kw_only=True)
+    eps: float = field(default=_FROM_S, kw_only=True)
+
+    spacing: ClassVar[spacings.Spacing] = spacings.LogSNR()
+    time_law: ClassVar[time_laws.TimeLaw] = time_laws.Logistic()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_range("s", self.s, "(0, inf)")
+        for name, ratio in (("T", _RATIO), ("eps", 1 / _RATIO)):
+            if getattr(self, name) is _FROM_S:
+                object.__setattr__(self, name, 1 / (1 + self.s**2 / ratio**2))
+        super().__post_init__()
+        if not 1 - self.T >= _NEAREST:
+            raise InvalidValueError(
+                f"BrownianBridgeSDE needs 1 - T >= {_NEAREST:g}, since a network takes times in "
+                f"float32; got T = {self.T!r}; scale the data so that s is at least "
+                f"{_RATIO * _NEAREST**0.5:.2g}, or give a smaller T"
+            )
+
+    def alpha(self, t: Tensor) -> Tensor:
+        r"""Return $\alpha_t = 1 - t$."""
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        r"""Return $\sigma_t = s \sqrt{t (1 - t)}$."""
+        return self.s * torch.sqrt(t * (1 - t))
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return $f = -1 / (1 - t)$, $g^2 = s^2$."""
+        return -1 / (1 - t), torch.full_like(t, self.s**2)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        r"""Return $\log((1 - t) / t) - 2 \log s$."""
+        return torch.log1p(-t) - torch.log(t) - 2 * math.log(self.s)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        r"""Return $1 / (1 + s^2 e^\lambda)$, the inverse of `log_snr`."""
+        return 1 / (1 + self.s**2 * torch.exp(log_snr))
