@@ -278,3 +278,19 @@ def test_data_of_another_shape_are_refused(command, run, capsys):
     np.savez(run.parent / "wide.npz", x=np.zeros((9, 3)))
     assert command(data="wide.npz") == 1
     assert "have shape (3,), but the model's have (2,)" in capsys.readouterr().err
+
+
+def test_samples_that_were_written_as_a_table_with_classes_are_compared(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [f"{a},{b},{'oak' if i % 2 else 'pine'}\n" for i, (a, b) in enumerate(x)]
+    Path("t.csv").write_text("cm,m,species\n" + "".join(rows))
+    words = ["--data", "t.csv", "--condition", "label=species", "--steps", "2", "--out", "run"]
+    assert main(["train", *words, "--batch-size", "8"]) == 0
+    assert main(["sample", "run", "--n", "30", "--steps", "3", "--out", "s.csv"]) == 0
+    assert Path("s.csv").read_text().splitlines()[0] == "cm,m,label"
+    options = ["--data", "t.csv", "--metrics", "mmd", "--resamples", "4", "--out", "report"]
+    assert main(["evaluate", "run", "--samples", "s.csv", *options]) == 0
+    assert "mmd" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoresde import checkpoint
-from scoresde.data import BYTES, Data, Range
+from scoresde.data import BYTES, Data, Range, order
 from scoresde.errors import (
     CheckpointError,
     DataError,
@@ -32,6 +32,7 @@ from scoresde.metrics import (
     Neighbours,
     Sliced,
     evaluate,
+    evaluating,
     frechet_distance,
     halves,
     inception,
@@ -662,3 +663,12 @@ def test_networks_that_make_features_are_evaluated_and_given_back_as_they_were()
     assert layers[0].num_batches_tracked == 0
     expected = evaluate(x, y, features=net.eval(), metrics="kid", resamples=0)
     assert all(each["kid"] == expected["kid"] for each in found)
+
+
+def test_the_rows_that_are_compared_do_not_depend_on_a_split_of_the_same_seed():
+    """Of 400 rows nearly all 41 held-out ones were among the 75 that were looked at."""
+    x = torch.arange(400.0)[:, None]
+    held = set(Data(x).split(0.1, seed=0)[1].raw.flatten().tolist())
+    chosen = order(400, seed=0, epoch=evaluating._OF_SAMPLES)[:75].tolist()
+    # hypergeometric with mean 7.5 and deviation 2.3
+    assert 1 <= len(held & set(map(float, chosen))) <= 16

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, facts
 
-__all__ = ["as_csv"]
+__all__ = ["as_csv", "csv_columns"]
+
+
+def csv_columns(model: ScoreModel) -> list[str]:
+    """Return the names of the entries of a vector in a .csv file: the data's own, or x0, x1, ..."""
+    return list(model.columns) or [f"x{k}" for k in range(math.prod(model.event_shape))]
 
 
 def as_csv(arrays: Mapping[str, Any], model: ScoreModel) -> str:
     """Return a line for each vector, below the names of the columns and that of the class."""
-    names = list(model.columns) or [f"x{k}" for k in range(arrays["x"].shape[1])]
+    names = csv_columns(model)
     columns = [[f"{number:.9g}" for number in column] for column in arrays["x"].T.tolist()]
     if "y" in arrays:
         kind = (facts(model).conditions or {})["label"]

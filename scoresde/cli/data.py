@@ -56,7 +56,7 @@ class CheckData:
             self._compare(report)
         show(in_options(str(report), options_of(CheckData)))
         if self.out is not None and report.samples is not None:
-            picture = plot.samples(report.samples)
+            picture = plot.samples(report.samples, names=report.columns)
             show(f"{'picture':14}{plot.save(picture, self.out)}")
         if not report.ok:
             count = len(report.problems)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer, check_name
+from scoresde.cli.csv_text import csv_columns
 from scoresde.cli.held_out import asked, conditions_of, learnt, words_of
 from scoresde.cli.options import (
     BatchSize,
@@ -27,7 +28,7 @@ from scoresde.cli.options import (
 from scoresde.cli.sample import Sample, check_folder, fingerprint
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
-from scoresde.data import Data
+from scoresde.data import Data, load
 from scoresde.errors import DataError
 from scoresde.metrics import METRICS, Classifier, Features, evaluate, inception
 from scoresde.metrics.evaluating import floor_of, plan
@@ -87,10 +88,12 @@ class Evaluate:
             real, lesson = real.split(1 / 3, seed=self.seed)
         features = self._features(lesson, real) if distributed.is_main() else None
         where = self.samples or self._drawn(model, real, about.source, least)
+        # as `sample` writes it, a .csv may have a column of classes beside the vectors
+        samples = load(where, sample=csv_columns(model)) if where.suffix == ".csv" else where
         if not distributed.is_main():
             return
         found = evaluate(
-            where,
+            samples,
             real,
             features=features,
             metrics=self.metrics,

@@ -118,6 +118,11 @@ class Report:
         self.remarks.append(Finding(text, topic, where))
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the entries of a sample, where they have some."""
+        return () if self.data is None else self.data.columns
+
+    @property
     def ok(self) -> bool:
         """Return whether one can train on the data as they are."""
         return not self.problems

@@ -27,6 +27,9 @@ from scoresde.progress import each, showing
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
+# The orders in which samples and data are chosen, far from those of a split and of training.
+_OF_SAMPLES, _OF_DATA = 2**63, 2**63 + 1
+
 
 class Metric(Protocol):
     """A comparison of samples with data, of all rows and of halves of them.
@@ -130,8 +133,11 @@ def evaluate(
             f"{', of which halves give the intervals' if resamples else ''}; got {len(own)} and "
             f"{len(data)}"
         )
-    x = own[order(len(own), seed=seed, epoch=0)[:n]]
-    y, z = data[order(len(data), seed=seed, epoch=1)[:n]], data[floor_of(len(data), n, seed=seed)]
+    x = own[order(len(own), seed=seed, epoch=_OF_SAMPLES)[:n]]
+    y, z = (
+        data[order(len(data), seed=seed, epoch=_OF_DATA)[:n]],
+        data[floor_of(len(data), n, seed=seed)],
+    )
     rows, others, floor_rows = (halves(n, resamples, seed=seed, stream=i) for i in (1, 2, 3))
     if known is not None:
         chosen.append(Memory(known))
@@ -153,7 +159,7 @@ def evaluate(
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:
     """The numbers of the n data that are compared with the reference in the place of samples."""
-    return order(size, seed=seed, epoch=1)[n : 2 * n]
+    return order(size, seed=seed, epoch=_OF_DATA)[n : 2 * n]
 
 
 def plan(

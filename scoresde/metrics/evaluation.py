@@ -128,7 +128,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
                 "* 0 is outside of the interval, as it is once in "
                 f"{1 / (1 - self.level):.0f} times by chance"
             ]
-            if self.resamples
+            if self.resamples and any(row.differs for _, row in self.items())
             else []
         )
         return "\n".join([head, "", *lines, *foot, *self._remarks()])
