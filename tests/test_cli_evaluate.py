@@ -284,13 +284,13 @@ def test_samples_that_were_written_as_a_table_with_classes_are_compared(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).tolist()
     rows = [f"{a},{b},{'oak' if i % 2 else 'pine'}\n" for i, (a, b) in enumerate(x)]
     Path("t.csv").write_text("cm,m,species\n" + "".join(rows))
-    words = ["--data", "t.csv", "--condition", "label=species", "--steps", "2", "--out", "run"]
-    assert main(["train", *words, "--batch-size", "8"]) == 0
+    words = ["--data", "t.csv", "--condition", "label=species", "--held-out", "0.3"]
+    assert main(["train", *words, "--steps", "2", "--batch-size", "8", "--out", "run"]) == 0
     assert main(["sample", "run", "--n", "30", "--steps", "3", "--out", "s.csv"]) == 0
     assert Path("s.csv").read_text().splitlines()[0] == "cm,m,label"
-    options = ["--data", "t.csv", "--metrics", "mmd", "--resamples", "4", "--out", "report"]
+    options = ["--metrics", "mmd", "--resamples", "4", "--out", "report"]
     assert main(["evaluate", "run", "--samples", "s.csv", *options]) == 0
     assert "mmd" in capsys.readouterr().out

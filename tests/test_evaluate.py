@@ -668,7 +668,7 @@ def test_networks_that_make_features_are_evaluated_and_given_back_as_they_were()
 def test_the_rows_that_are_compared_do_not_depend_on_a_split_of_the_same_seed():
     """Of 400 rows nearly all 41 held-out ones were among the 75 that were looked at."""
     x = torch.arange(400.0)[:, None]
-    held = set(Data(x).split(0.1, seed=0)[1].raw.flatten().tolist())
+    held = set(Data(x).split(0.1, seed=0)[1].x.flatten().tolist())
     chosen = order(400, seed=0, epoch=evaluating._OF_SAMPLES)[:75].tolist()
     # hypergeometric with mean 7.5 and deviation 2.3
     assert 1 <= len(held & set(map(float, chosen))) <= 16
