@@ -538,7 +538,7 @@ def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default:.*learning rate falls by a cosine:RuntimeWarning")
+@pytest.mark.filterwarnings("default:.*learning rate falls along a cosine:RuntimeWarning")
 def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsys):
     assert train(tmp_path, steps=2) == 0
     out = capsys.readouterr().out
@@ -554,7 +554,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     )
     assert train(tmp_path, steps=3) == 0
     out, err = capsys.readouterr()
-    assert "its learning rate falls by a cosine" in err
+    assert "its learning rate falls along a cosine" in err
     assert "\nresuming at step 2 of 3\n" in out
     assert "\ndone: 3 steps, the last 1 in " in out
 
@@ -617,7 +617,7 @@ def test_wrong_options_of_train_are_told_in_one_line(
         ("--lr 0", "lr must be positive and finite, got 0.0"),
         ("--steps -1", "steps must be an integer >= 1, got -1"),
         ("--learned-weight --loss ism", "a learned weight needs a loss that is positive"),
-        ("--held-out 0 --patience 3", "patience waits for the loss of held-out data"),
+        ("--held-out 0 --patience 3", "patience needs the loss of held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
         ("--weight edm var=x", "edm.var must be float, got 'x'"),

@@ -445,7 +445,7 @@ def test_the_jump_of_the_learning_rate_of_a_prolonged_run_is_told(tmp_path, deca
     with pytest.warns(RuntimeWarning) as caught:
         trainer = Trainer(make(), X, longer, folder=tmp_path)
     assert trainer.step == 6
-    assert f"goes from {before:.3g} to {after:.3g} here" in str(caught[0].message)
+    assert f"jumps from {before:.3g} to {after:.3g} here" in str(caught[0].message)
     assert after > 5 * before
     assert math.isfinite(replace(longer.optimiser).lr_at(0, 60))
 
