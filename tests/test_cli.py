@@ -592,7 +592,7 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
     ("source", "options", "message"),
     [
         ("digits", "--channels 1", "--channels must be one width, 2 or more, per resolution"),
-        ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
+        ("digits", "--split test", "'digits' has no splits, and so no 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
         (
             "./nothing.xyz",
