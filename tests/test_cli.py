@@ -324,7 +324,7 @@ def test_info_says_what_a_run_is(run, capsys):
     assert "x_t = x_0 + sigma_t z, sigma_t from 0.0108 to " in rows["noise"]
     assert rows["predicts"] == "the clean sample, under EDM's preconditioning"
     assert rows["network"] == f"UNet, {parameters:,} parameters in float32, 4 wide"
-    assert rows["data"] == "mean -0.3895, std 0.5416 in the numbers that are learnt"
+    assert rows["data"] == "mean -0.3895, std 0.5416 in model units"
     assert rows["licence"] == "not stated"
     assert rows["trained"] == "4 of 4 steps"
     assert rows["model"].endswith("schema 2, checksum verified")
@@ -415,7 +415,7 @@ def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_pat
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in found.out.splitlines())
     assert rows["model"].endswith(", DAMAGED")
     assert rows["step 2"].endswith("checksum verified")
-    assert rows["set aside"].endswith("damaged when the run was taken up again")
+    assert rows["set aside"].endswith("damaged when the run was resumed")
     assert rows["ema/sigma-0.1"].endswith(", of a newer scoresde")
     assert rows["log"].endswith("1 row, DAMAGED")
     assert "written again from the checkpoints beside it" in found.err
@@ -853,5 +853,5 @@ def test_data_whose_name_is_not_in_utf_8_are_refused_in_a_sentence(tmp_path, cap
     np.save(source, np.eye(8, 2, dtype=np.float32))
     words = ["train", "--data", source, "--out", str(tmp_path / "run"), "--steps", "1"]
     assert main(words) == 1
-    assert "is not in UTF-8" in capsys.readouterr().err
+    assert "is not valid UTF-8" in capsys.readouterr().err
     assert checkpoint.steps_in(tmp_path / "run") == []

@@ -874,7 +874,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         (
             "int.npy",
             InvalidTypeError,
-            r"int\.npy are int32, whose range is unknown .* floats, .* to bytes",
+            r"int\.npy are int32, whose range is unknown; .* floats, .* to bytes",
         ),
         ("text.npy", InvalidTypeError, r"text\.npy are <U1; they must be numbers"),
         ("row.npy", DataError, r"row\.npy have shape \(2, 3\); images are"),
@@ -883,7 +883,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
             InvalidTypeError,
             r"samples in .*label\.npz are int64, whose range is unknown",
         ),
-        ("cut.npz", DataError, r"cut\.npz is no archive that numpy wrote, or it was cut off"),
+        ("cut.npz", DataError, r"cut\.npz is no archive that numpy wrote, or it was truncated"),
         ("a.xyz", DataError, r"a\.xyz has a suffix that is not read; pass a \.npy"),
         ("none.npy", DataError, r"none\.npy does not exist"),
         ("nowhere", DataError, "nowhere does not exist; pass"),

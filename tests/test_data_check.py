@@ -234,7 +234,7 @@ def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
     ("options", "message"),
     [
         ("--out grid.gif", "out must end in .png, .jpg, .jpeg, .pdf, .svg; got 'grid.gif'"),
-        ("--patch 0", "need patch >= 1 and a level"),
+        ("--patch 0", "patch must be at least 1"),
         ("--size 0", "each side in size must be an integer >= 1, got 0"),
     ],
 )

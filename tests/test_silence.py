@@ -398,7 +398,7 @@ def test_bytes_are_not_compared_with_other_numbers(wrap, features):
 
 
 def test_numbers_of_another_scale_are_asked_about():
-    with pytest.warns(UserWarning, match="the numbers of real reach over 255 and those of samples"):
+    with pytest.warns(UserWarning, match="the range of real is 255 and that of samples"):
         metrics.evaluate(FLOAT[:20], RAW[20:].float(), resamples=0, progress=False)
 
 
