@@ -23,7 +23,7 @@ from scoresde.data.folder_check import usable_of
 from scoresde.data.images import Size, check_size
 from scoresde.data.layout import check_layout
 from scoresde.data.named import is_name
-from scoresde.data.report import Report, some, faults_of
+from scoresde.data.report import Report, faults_of, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import doubt_of, find
 from scoresde.data.stores import pieces
