@@ -26,7 +26,7 @@ class Command(Protocol):
     """Define a command with its options."""
 
     def run(self) -> None:
-        """Carry out the command."""
+        """Run the command."""
 
 
 @dataclass(frozen=True)

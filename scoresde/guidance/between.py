@@ -1,4 +1,4 @@
-r"""The line through two scores, a weak and a strong one.
+r"""Evaluate the line through two scores, a weak and a strong one.
 
 $$ s = s_\text{weak} + w\,(s_\text{strong} - s_\text{weak}) $$
 
@@ -30,7 +30,7 @@ _ROUNDING = 1e-5
 
 
 class Between(Wrapped):
-    r"""Base of guidance along the line from a weak score to the strong one, which is `score`.
+    r"""Evaluate the line from a weak score to the strong one, `score`, as a base class.
 
     Only what is needed is evaluated: one of the two at $w = 0$ and $w = 1$, the strong one outside
     of the interval. In a batch of several times both are, where any sample needs both; samples
@@ -129,7 +129,7 @@ class Between(Wrapped):
 
 
 def check_alike(score: Score, other: object, what: str) -> None:
-    """Refuse two parts of one formula that are known to be of other processes or events.
+    """Raise an error if two parts of one formula belong to different processes or events.
 
     Args:
         score: A score.

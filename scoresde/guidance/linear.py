@@ -1,4 +1,4 @@
-r"""Linear measurements with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$."""
+r"""Define linear measurements with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Linear:
-    r"""A linear measurement with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$.
+    r"""Define a linear measurement with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$.
 
     It is called with events `(B, *event)` and returns what is measured of them without noise,
     `(B, *m)`.
