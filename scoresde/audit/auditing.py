@@ -53,8 +53,8 @@ def audit(
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process whose score it is; None takes the one that the score knows.
-        x: Held-out data `(n, *)`, floating point, n at least 16. 500 images show an error of 1 %;
-            in the plane that takes 10,000 points.
+        x: Held-out data `(n, *)`, floating point, n at least 16. To detect an error of 1 % takes
+            about 500 images, or 10,000 points of the plane.
         condition: The conditions of the samples by name, one row for each.
         target: The law of the data, if it is known: gives the least loss and the Fisher error.
         train: All training data, `(N, *)`: measures memorisation.

@@ -42,7 +42,10 @@ __all__ = [
 
 Kind = Classes | Field
 
-_COARSE = 0.01  # the largest distance of neighbouring float32 numbers, in standard deviations
+# The largest distance of neighbouring float32 numbers near the mean, in standard deviations: a
+# condition with a larger one has lost its digits.
+_COARSE = 0.01
+# Names that no condition can have, with their meaning.
 _TAKEN = {
     "transform": "the units", "kinds": "the kinds", "self": "the network",
     "columns": "the names of the numbers of a sample",
@@ -50,7 +53,7 @@ _TAKEN = {
 
 
 class ConditionMoments(NamedTuple):
-    """Hold the mean and the standard deviation of a condition, with axes that broadcast.
+    """Hold the mean and the standard deviation of a condition, shaped to broadcast with its rows.
 
     Attributes:
         mean: `(k,)` of a vector, `(C, 1, ...)` of a field `(C, *)`, float64.

@@ -84,7 +84,7 @@ def pigdm(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
 
 
 def dps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Take the likelihood of $\hat x$, $V = 0$: diffusion posterior sampling (Chung et al. 2023)."""
+    r"""Take the likelihood of $\hat x$, $V = 0$: posterior sampling by Chung et al. (2023)."""
     r = measured.gap(y, at.x0)
     u = r / measured.variance(r)
     w = at.spread(measured.adjoint(u, at.x0))

@@ -41,7 +41,7 @@ class Between(Wrapped):
         score: The strong score.
         others: What the weak score is made of.
         scale: $w$, finite; below 0 it leads away from the strong score.
-        interval: The noise levels $\sigma/\alpha \in (low, high]$ within which $w$ holds.
+        interval: The noise scales $\sigma/\alpha \in (low, high]$ within which $w$ holds.
 
     Raises:
         InvalidValueError: The scale is not finite, the interval is none, or it is given where the
@@ -110,7 +110,7 @@ class Between(Wrapped):
         return torch.where(rows, guided, strong)
 
     def _inside(self, ratio: Tensor) -> Tensor:
-        """Return whether each noise level is in the interval."""
+        """Return a mask of the noise scales in the interval."""
         low, high = (end * (1 + _ROUNDING) for end in self.interval or (0.0, math.inf))
         return (low < ratio) & (ratio <= high)
 
@@ -121,7 +121,7 @@ class Between(Wrapped):
         return self.scale != 1 and some, self.scale != 0 or not every
 
     def _passes(self, ratio: Tensor) -> int:
-        """Return the network passes of a call at noise levels sigma / alpha."""
+        """Return the network passes of a call at noise scales sigma / alpha."""
         inside = None if self.interval is None else self._inside(ratio)
         weakly, strongly = self._needed(inside)
         cost = passes_of(self.weaker, ratio) if weakly else 0

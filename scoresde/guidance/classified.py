@@ -58,7 +58,7 @@ class Classified(Wrapped):
         return score + self.scale * _without(lost, pull)
 
     def _passes(self, ratio: Tensor) -> int:
-        """Return the network passes of a call at noise levels sigma / alpha."""
+        """Return the network passes of a call at noise scales sigma / alpha."""
         own = passes_of(self.score, ratio)
         return own if self.scale == 0 else own + passes_of(self.others[0], ratio)
 

@@ -73,7 +73,7 @@ class Composed(Wrapped):
         return replace(known, passes=self._passes, conditions=conditions, density=False)
 
     def _passes(self, ratio: Tensor) -> int:
-        """Return the network passes of a call at noise levels sigma / alpha."""
+        """Return the network passes of a call at noise scales sigma / alpha."""
         return len(self) * passes_of(self.score, ratio) + passes_of(self.others[0], ratio)
 
     def given(self, i: int, x: Tensor, others: Condition | None) -> Condition:

@@ -142,7 +142,7 @@ class Posterior(Wrapped):
     def log_constant(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        r"""Return what makes the likelihood of `twisted` a density of y at little noise, `(B,)`."""
+        r"""Return the constant that makes `twisted`'s likelihood a density of y, `(B,)`."""
         if not isinstance(self.likelihood, Linear):
             return x.new_zeros(len(x))
         y, _ = self._parted(condition, x)
@@ -333,7 +333,7 @@ def _sde_of(known: Facts) -> SDE:
     """
     if known.sde is None:
         raise InvalidValueError(
-            "a posterior needs the noise levels, and this score knows no SDE; derive it from "
+            "a posterior needs the noise scales, and this score knows no SDE; derive it from "
             "scoresde.Wrapped with `facts`"
         )
     return known.sde

@@ -95,7 +95,7 @@ def precision_of(cov: Tensor) -> Tensor:
 
 @torch.no_grad()
 def lacking(precision: Tensor) -> Tensor:
-    """Return what a precision `(*, D, D)` lacks for eigenvalues of a tenth at least.
+    """Return the matrix that raises the eigenvalues of a precision `(*, D, D)` to .1 at least.
 
     Args:
         precision: In coordinates in which the prior's is the identity; symmetric.

@@ -22,5 +22,5 @@ def check_level(x: Tensor, c: Tensor) -> None:
     """Raise InvalidValueError unless `c` has one number per sample, `(B,)`."""
     if c.shape != x.shape[:1]:
         raise InvalidValueError(
-            f"expected one noise level c per sample, shape ({x.shape[0]},), got {tuple(c.shape)}"
+            f"expected one number c per sample, shape ({x.shape[0]},), got {tuple(c.shape)}"
         )

@@ -1,1 +1,1 @@
-"""Samplers of posteriors whose bias can be made as small as one likes."""
+"""Sample posteriors with a bias that vanishes for small rho or many particles."""
