@@ -107,8 +107,8 @@ def _wrong_value(text: str) -> str | None:
 def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str | None:
     """Return a sentence about unknown or missing options, or None for another error."""
     options = options_of(kind)
-    plain = [word.partition("=")[0].replace("_", "-") for word in words]
-    unknown = [word for word in plain if word.startswith("--") and word not in options]
+    names = [word.partition("=")[0].replace("_", "-") for word in words]
+    unknown = [word for word in names if word.startswith("--") and word not in options]
     helped = f"`scoresde {name} --help` lists the options"
     if unknown:
         bare = {option.removeprefix("--"): option for option in options}
