@@ -76,9 +76,7 @@ def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
-        raise ShapeError(
-            f"the columns of {what} have different lengths: {listed}; make them equally long"
-        )
+        raise ShapeError(f"the columns of {what} have different lengths: {listed}; make them one")
     if not all(lengths.values()):
         raise DataError(f"{what} has no rows")
     return Table(what, {k: _cells(v, f"the column {k!r} of {what}") for k, v in columns.items()})
