@@ -120,8 +120,8 @@ def audit(
             rows = torch.randperm(len(train), generator=seeded(seed))
             rows = rows[: len(x)].to(train.device)
             chosen = None if learnt_given is None else learnt_given.rows(rows)
-            least = Empirical(sde, train, learnt_given, rows)
-            known = Subject(score, sde, train[rows], chosen, least, seed, batch_size, bar.update)
+            law = Empirical(sde, train, learnt_given, rows)
+            known = Subject(score, sde, train[rows], chosen, law, seed, batch_size, bar.update)
             learnt = [known.evaluated(t) for t in times]
         drawn = held.draw(grid, marks, samples)
     found = levels_of(sde, times, x, seen, learnt, drawn)
