@@ -184,12 +184,12 @@ def test_a_model_is_told_the_units_of_its_data(tmp_path):
         (
             lambda: Batches(DATA, config(), augment=lambda x, _: x[0]).at(0),
             ShapeError,
-            r"<lambda> made \(8, 8\) of a sample of shape \(1, 8, 8\)",
+            r"<lambda> returned \(8, 8\) for a sample of shape \(1, 8, 8\)",
         ),
         (
             lambda: Batches(DATA, config(), augment=lambda x, _: None).at(0),
             ShapeError,
-            "<lambda> made NoneType of a sample",
+            "<lambda> returned NoneType for a sample",
         ),
     ],
 )
