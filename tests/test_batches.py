@@ -184,12 +184,12 @@ def test_a_model_is_told_the_units_of_its_data(tmp_path):
         (
             lambda: Batches(DATA, config(), augment=lambda x, _: x[0]).at(0),
             ShapeError,
-            r"<lambda> made \(8, 8\) of a sample of shape \(1, 8, 8\)",
+            r"<lambda> returned \(8, 8\) for a sample of shape \(1, 8, 8\)",
         ),
         (
             lambda: Batches(DATA, config(), augment=lambda x, _: None).at(0),
             ShapeError,
-            "<lambda> made NoneType of a sample",
+            "<lambda> returned NoneType for a sample",
         ),
     ],
 )
@@ -257,7 +257,7 @@ def test_workers_that_die_again_and_again_end_the_run(monkeypatch):
         raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
         yield
 
-    monkeypatch.setattr(batches, "_made_elsewhere", dies)
+    monkeypatch.setattr(batches, "_by_workers", dies)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(TrainingError, match=r"the 4th within .*/dev/shm"):
@@ -277,7 +277,7 @@ def test_only_deaths_that_follow_each_other_closely_end_the_run(monkeypatch, gap
                 raise ConnectionResetError("of the connection")
             yield at
 
-    monkeypatch.setattr(batches, "_made_elsewhere", dies)
+    monkeypatch.setattr(batches, "_by_workers", dies)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if last is None:
@@ -312,7 +312,7 @@ def test_a_batch_that_can_no_longer_be_fetched_from_a_dead_worker_is_made_again(
             raise error("of the connection")
         yield from map(batches.at, range(step, batches.config.steps))
 
-    monkeypatch.setattr(batches, "_made_elsewhere", dies_once)
+    monkeypatch.setattr(batches, "_by_workers", dies_once)
     with pytest.warns(RuntimeWarning, match=r"died before step 1 .*; it is replaced"):
         found = made(batches)
     assert all(map(same, found, made(Batches(DATA, config()))))

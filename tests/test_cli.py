@@ -324,7 +324,7 @@ def test_info_says_what_a_run_is(run, capsys):
     assert "x_t = x_0 + sigma_t z, sigma_t from 0.0108 to " in rows["noise"]
     assert rows["predicts"] == "the clean sample, under EDM's preconditioning"
     assert rows["network"] == f"UNet, {parameters:,} parameters in float32, 4 wide"
-    assert rows["data"] == "mean -0.3895, std 0.5416 in the numbers that are learnt"
+    assert rows["data"] == "mean -0.3895, std 0.5416 in model units"
     assert rows["licence"] == "not stated"
     assert rows["trained"] == "4 of 4 steps"
     assert rows["model"].endswith("schema 2, checksum verified")
@@ -415,7 +415,7 @@ def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_pat
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in found.out.splitlines())
     assert rows["model"].endswith(", DAMAGED")
     assert rows["step 2"].endswith("checksum verified")
-    assert rows["set aside"].endswith("damaged when the run was taken up again")
+    assert rows["set aside"].endswith("damaged when the run was resumed")
     assert rows["ema/sigma-0.1"].endswith(", of a newer scoresde")
     assert rows["log"].endswith("1 row, DAMAGED")
     assert "written again from the checkpoints beside it" in found.err
@@ -538,7 +538,7 @@ def test_noise_levels_are_suggested_in_the_units_that_would_be_learnt(tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default:.*learning rate falls by a cosine:RuntimeWarning")
+@pytest.mark.filterwarnings("default:.*learning rate falls along a cosine:RuntimeWarning")
 def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsys):
     assert train(tmp_path, steps=2) == 0
     out = capsys.readouterr().out
@@ -554,7 +554,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     )
     assert train(tmp_path, steps=3) == 0
     out, err = capsys.readouterr()
-    assert "its learning rate falls by a cosine" in err
+    assert "its learning rate falls along a cosine" in err
     assert "\nresuming at step 2 of 3\n" in out
     assert "\ndone: 3 steps, the last 1 in " in out
 
@@ -591,8 +591,8 @@ def test_other_data_in_the_folder_are_an_error_that_names_them(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("digits", "--channels 1", "--channels must be one width, 2 or more, per level, got (1,)"),
-        ("digits", "--split test", "'digits' comes whole, it has no split 'test'"),
+        ("digits", "--channels 1", "--channels must be one width, 2 or more, per resolution"),
+        ("digits", "--split test", "'digits' has no splits, and so no 'test'"),
         ("./nothing.npy", "", "nothing.npy does not exist"),
         (
             "./nothing.xyz",
@@ -617,7 +617,7 @@ def test_wrong_options_of_train_are_told_in_one_line(
         ("--lr 0", "lr must be positive and finite, got 0.0"),
         ("--steps -1", "steps must be an integer >= 1, got -1"),
         ("--learned-weight --loss ism", "a learned weight needs a loss that is positive"),
-        ("--held-out 0 --patience 3", "patience waits for the loss of held-out data"),
+        ("--held-out 0 --patience 3", "patience needs the loss of held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),
         ("--weight edm var=x", "edm.var must be float, got 'x'"),
@@ -853,5 +853,5 @@ def test_data_whose_name_is_not_in_utf_8_are_refused_in_a_sentence(tmp_path, cap
     np.save(source, np.eye(8, 2, dtype=np.float32))
     words = ["train", "--data", source, "--out", str(tmp_path / "run"), "--steps", "1"]
     assert main(words) == 1
-    assert "is not in UTF-8" in capsys.readouterr().err
+    assert "is not valid UTF-8" in capsys.readouterr().err
     assert checkpoint.steps_in(tmp_path / "run") == []

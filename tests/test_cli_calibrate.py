@@ -152,7 +152,7 @@ def test_samples_that_lack_a_condition_are_left_out_and_counted(command, capsys)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(data="bare.npz"), "the model knows the condition 'y', but bare.npz has no such"),
+        (dict(data="bare.npz"), "the model takes the condition 'y', but bare.npz has no such"),
         (dict(data="few.npz"), "20 pairs must be tested at least, and as many others left"),
         (dict(data="nowhere.npz"), "nowhere.npz"),
     ],

@@ -162,5 +162,5 @@ def test_data_that_the_model_does_not_know_are_refused(trained, tmp_path, monkey
     plain.transform = Identity()
     plain.save_pretrained(tmp_path)
     scaled = Data(normal(5, 1, 8, 8), transform=Standardize((0.0,), (2.0,)))
-    with pytest.raises(InvalidValueError, match="learnt numbers as they were"):
+    with pytest.raises(InvalidValueError, match="was trained on data without a transform"):
         begin(str(tmp_path), scaled)

@@ -249,7 +249,7 @@ def test_an_image_says_nothing_to_a_model_of_standardised_numbers(model, tmp_pat
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
     words = ["edit", str(tmp_path / "model"), "--data", str(tmp_path / "in.png")]
     assert main([*words, "--out", str(tmp_path / "x.npy")]) == 1
-    assert "numbers that an image does not say" in capsys.readouterr().err
+    assert "whose numbers an image does not have" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -303,5 +303,5 @@ def test_an_edit_does_not_replace_its_data(model, tmp_path, capsys):
     np.save(path, np.zeros((2, 1, 8, 8), np.float32))
     before = path.read_bytes()
     assert main(["edit", str(model), "--data", str(path), "--out", str(path), "--steps", "2"]) == 1
-    assert "holds the data; write the edits to another file" in capsys.readouterr().err
+    assert "is the data; write the edits to another file" in capsys.readouterr().err
     assert path.read_bytes() == before

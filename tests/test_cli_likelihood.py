@@ -65,7 +65,7 @@ def test_a_folder_that_lacks_a_class_is_refused_since_others_would_take_its_numb
         Image.new("L", (8, 8), ord(name)).save(tmp_path / name / "0.png")
     words = ["likelihood", str(folders / "classes"), "--data", str(tmp_path), "--n", "2"]
     assert main(words) == 1
-    assert f"knows 10 classes of 'label', but {tmp_path} has names of 3" in capsys.readouterr().err
+    assert f"has 10 classes of 'label', but {tmp_path} has names of 3" in capsys.readouterr().err
     for k in range(7):
         (tmp_path / f"e{k}").mkdir()
         Image.new("L", (8, 8), k).save(tmp_path / f"e{k}" / "0.png")
@@ -77,7 +77,7 @@ def test_data_without_levels_have_nats_alone(folders, capsys):
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "bits per dim  none" in out
-    assert "units         those of the model: the numbers as they are" in out
+    assert "units         of the model: the numbers as they are" in out
     # at 0 the standard normal law has -log 2 pi, which this model's moments make of any point
     assert "5 samples of 2 dimensions" in out
 

@@ -179,7 +179,7 @@ def test_a_whole_number_stands_for_a_real_one(tmp_path):
         (
             "[train.keeping]\nheld_out = 0.0\npatience = 2",
             InvalidValueError,
-            "patience waits for .* held_out=0.1",
+            "patience needs .* held_out=0.1",
         ),
         ("[objective]\nloss = 3", InvalidTypeError, "objective.loss must be a table, got 3"),
         (

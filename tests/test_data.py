@@ -667,7 +667,7 @@ def test_lazy_images_that_are_broken_are_found_when_they_are_loaded(tmp_path):
     (folder / "7.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"cannot read the image .*7\.png: .*pass on_bad_image"):
         load(folder, lazy=True)
-    with pytest.warns(RuntimeWarning, match=r"passed over 1 of 20 .* is .*7\.png"):
+    with pytest.warns(RuntimeWarning, match=r"left out 1 of 20 .* is .*7\.png"):
         data = load(folder, lazy=True, on_bad_image="skip")
     assert len(data) == 19
     assert data.x.shape == (19, 1, 40, 40)
@@ -874,12 +874,16 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         (
             "int.npy",
             InvalidTypeError,
-            r"int\.npy are int32, which do not say .* floats, .* to bytes",
+            r"int\.npy are int32, whose range is unknown; .* floats, .* to bytes",
         ),
         ("text.npy", InvalidTypeError, r"text\.npy are <U1; they must be numbers"),
         ("row.npy", DataError, r"row\.npy have shape \(2, 3\); images are"),
-        ("label.npz", InvalidTypeError, r"samples in .*label\.npz are int64, which do not say"),
-        ("cut.npz", DataError, r"cut\.npz is no archive that numpy wrote, or it was cut off"),
+        (
+            "label.npz",
+            InvalidTypeError,
+            r"samples in .*label\.npz are int64, whose range is unknown",
+        ),
+        ("cut.npz", DataError, r"cut\.npz is no archive that numpy wrote, or it was truncated"),
         ("a.xyz", DataError, r"a\.xyz has a suffix that is not read; pass a \.npy"),
         ("none.npy", DataError, r"none\.npy does not exist"),
         ("nowhere", DataError, "nowhere does not exist; pass"),
@@ -933,7 +937,7 @@ def test_a_broken_image_is_named(tmp_path, damage):
 def test_broken_images_are_passed_over_when_they_are_few(tmp_path):
     folder = store(tmp_path / "images", pictures(20))
     (folder / "3.png").write_bytes(b"")
-    with pytest.warns(RuntimeWarning, match=r"passed over 1 of 20 images .* the first is .*3\.png"):
+    with pytest.warns(RuntimeWarning, match=r"left out 1 of 20 images .* the first is .*3\.png"):
         data = load(folder, on_bad_image="skip")
     assert len(data) == 19
     for name in ("4.png", "5.png"):
@@ -1068,9 +1072,9 @@ def test_a_failed_download_says_so_in_one_sentence(tmp_path):
 
 
 def test_arguments_that_mean_nothing_for_a_source_are_refused(tmp_path):
-    with pytest.raises(InvalidValueError, match="'digits' comes whole, it has no split 'test'"):
+    with pytest.raises(InvalidValueError, match="'digits' has no splits, and so no 'test'"):
         load("digits", split="test")
-    with pytest.raises(InvalidValueError, match="a TensorDataset comes whole, it has no split"):
+    with pytest.raises(InvalidValueError, match="a TensorDataset has no splits"):
         load(TensorDataset(torch.zeros(2, 3)), split="test")
     with pytest.raises(UnknownNameError, match="unknown on_bad_image 'ignore'"):
         load(tmp_path, on_bad_image="ignore")
@@ -1079,7 +1083,7 @@ def test_arguments_that_mean_nothing_for_a_source_are_refused(tmp_path):
 def test_a_string_with_a_dot_or_a_separator_is_a_path(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     store(Path("digits"), pictures())
-    with pytest.warns(UserWarning, match="'digits' is the data set of that name"):
+    with pytest.warns(UserWarning, match="'digits' is read as the data set of that name"):
         assert len(load("digits")) == 1797
     assert len(load("./digits")) == 4
     assert len(load(Path("digits"))) == 4
@@ -1123,7 +1127,7 @@ def test_folders_to_which_many_ways_lead_end_in_an_error(tmp_path):
         for name in "ab":
             (one / name).symlink_to(two)
     Image.new("L", (8, 8)).save(folders[-1] / "x.png")
-    with pytest.raises(DataError, match="ways lead to the folder"):
+    with pytest.raises(DataError, match="paths lead to the folder"):
         load(folders[0])
     assert len(load(folders[-5])) == 16
 

@@ -210,7 +210,7 @@ def test_tuples_of_arrays_are_pairs_and_tuples_of_numbers_samples():
 
 
 def test_two_arrays_of_one_shape_are_not_guessed_at():
-    with pytest.raises(ShapeError, match=r"may be 2 samples, or 30 samples and what is known"):
+    with pytest.raises(ShapeError, match=r"may be 2 samples, or 30 samples with conditions"):
         load((X, X))
     with pytest.raises(ShapeError, match=r"arrays of 30, 29 rows"):
         load((X, LABEL[1:]))

@@ -115,7 +115,9 @@ def test_decimal_commas_are_no_classes(tmp_path, kind):
 
 
 def test_text_is_no_vector(table):
-    with pytest.raises(InvalidTypeError, match=r"column 'kind' holds text, .* is numbers, Field"):
+    with pytest.raises(
+        InvalidTypeError, match=r"column 'kind' holds text, .* takes numbers, Field"
+    ):
         load(table, condition={"y": "kind", "z": ["age", "mass"]}, kinds={"y": Field((1,))})
 
 
@@ -268,7 +270,7 @@ def test_conditions_of_a_folder_follow_its_order_or_its_names(photos, tmp_path, 
         rows.writerow([0, "other.png", 0])
     kept = [i for i in range(30) if i != 2]
     for given in (y, tmp_path / "y.npy", tmp_path / "y.csv", str(tmp_path / "named.csv")):
-        with pytest.warns(RuntimeWarning, match="passed over 1 of 30 images"):
+        with pytest.warns(RuntimeWarning, match="left out 1 of 30 images"):
             data = load(photos, condition={"y": given}, on_bad_image="skip", lazy=lazy)
         assert data.condition(slice(None))["y"].tolist() == y[kept].tolist()
         assert data.label.tolist() == [int(i >= 15) for i in kept]

@@ -266,7 +266,7 @@ def test_what_is_drawn_together_stays_together():
     with pytest.warns(UserWarning, match=r"another (one|'y') .* stays as it was drawn"):
         data = load(crops)
     assert torch.equal(data.condition(slice(None))["y"], 2 * data.x)
-    with pytest.raises(DataError, match="hand out conditions that stay the same"):
+    with pytest.raises(DataError, match="return the same conditions each time"):
         load(crops, lazy=True)
 
 
@@ -338,9 +338,9 @@ def test_a_loader_that_chooses_samples_is_refused():
         DataLoader(tensors, batch_sampler=BatchSampler(some, 2, drop_last=False)),
         DataLoader(tensors, batch_sampler=[[0, 1]]),
     ):
-        with pytest.raises(InvalidValueError, match="which may leave some out; pass the data set"):
+        with pytest.raises(InvalidValueError, match="which may leave some out; pass a data set"):
             load(loader)
-    with pytest.warns(UserWarning, match="the collate_fn of the DataLoader is left out"):
+    with pytest.warns(UserWarning, match="the collate_fn of the DataLoader is not used"):
         data = load(DataLoader(tensors, collate_fn=list))
     assert data.fingerprint() == load(DataLoader(tensors, batch_size=None)).fingerprint()
 

@@ -355,14 +355,14 @@ def test_of_two_trainers_of_a_folder_the_one_that_trains_has_it(tmp_path):
     first.train(2)
     assert len(errors) == 1
     assert "another Trainer of this process" in errors[0]
-    with pytest.raises(CheckpointError, match=r"gone on with the run .* to step-00000002"):
+    with pytest.raises(CheckpointError, match=r"continued the run .* to step-00000002"):
         idle.train()
     shutil.rmtree(tmp_path)
     first = begin(tmp_path)
     first.train(2)
     second = begin(tmp_path)
     second.train(3)
-    with pytest.raises(CheckpointError, match=r"gone on with the run .* to step-00000005"):
+    with pytest.raises(CheckpointError, match=r"continued the run .* to step-00000005"):
         first.train()
     third = begin(tmp_path)  # the one that was refused does not keep the folder
     third.train()
@@ -655,7 +655,7 @@ def test_samples_that_change_unseen_end_the_run_before_they_are_kept(tmp_path):
     with pytest.raises(TrainingError) as caught:
         trainer.train()
     message = str(caught.value)
-    assert message.startswith("training broke off after 10 steps: some of the samples 0 to ")
+    assert message.startswith("training ended after 10 steps: some of the samples 0 to ")
     assert f"the last good checkpoint is {tmp_path}/step-00000006.safetensors" in message
     x.copy_(kept)
     again = Trainer(make(num_classes=None), x, CONFIG, folder=tmp_path)
@@ -706,5 +706,5 @@ def test_event_files_have_names_that_nobody_can_guess_and_no_link_for_a_folder(t
     assert all(re.fullmatch(r"\.[0-9a-f]{32}", token) for token in tokens)
     other = TensorBoard(tmp_path / "run")
     plant("symbolic", tmp_path / "run" / "tensorboard", tmp_path)
-    with pytest.raises(CheckpointError, match="tensorboard is a link, which no run leaves"):
+    with pytest.raises(CheckpointError, match="tensorboard is a link, which no run makes"):
         other.on_start(0, CONFIG)

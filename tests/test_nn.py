@@ -535,7 +535,7 @@ def test_inputs_of_another_type_are_refused_with_the_fix():
         (dict(channels=(8, 1)), says("2 or more", "(8, 1)")),
         (dict(patch=0), says("at least 1", "'patch': 0")),
         (dict(num_classes=0), says("num_classes", ">= 1", "0")),
-        (dict(channels=(8, 8), blocks=(1,)), says("one positive number per level (2)", "(1,)")),
+        (dict(channels=(8, 8), blocks=(1,)), says("positive number per resolution (2)", "(1,)")),
         (dict(blocks=0), says("positive number", "(0, 0, 0)")),
         (dict(attention=(3,)), says("0 ... 2", "(3,)")),
     ],

@@ -202,7 +202,7 @@ def test_a_network_that_grows_gives_what_it_gave_and_a_new_class_begins_as_a_mis
 
 def test_a_network_does_not_shrink():
     net, *_ = conditional("MLP")
-    with pytest.raises(InvalidValueError, match="knows 3 classes of label, more than 2"):
+    with pytest.raises(InvalidValueError, match="has 3 classes of label, more than 2"):
         net.grown(2)
 
 
@@ -241,7 +241,7 @@ def test_conditions_may_have_the_names_of_the_arguments(drawn):
     ("options", "error", "message"),
     [
         (dict(condition=3), InvalidTypeError, says("maps names to shapes", "3")),
-        (dict(condition={"y": ()}), InvalidValueError, says("y", "a (1,)")),
+        (dict(condition={"y": ()}), InvalidValueError, says("y", "(1,)")),
         (dict(condition={"y": (0,)}), InvalidValueError, says("shape of condition y", "0")),
         (dict(condition={"y": 2.5}), InvalidValueError, says("shape of condition y", "2.5")),
         (dict(condition={"self": 2}), InvalidValueError, says("'self'", "cannot be one")),

@@ -490,7 +490,7 @@ def test_the_command_writes_the_model_and_says_how_good_it_is(run, tmp_path, cap
     found = reconstruct(folder, Exponential(0.99), at=56)
     assert capsys.readouterr().out == (
         f"decay 0.99 at step 56, from 30 snapshots: {out}\n"
-        f"expected miss {found.error:.2g} of the distance between the average and the weights\n"
+        f"expected error {found.error:.2g} of the distance from the average to the weights\n"
         f"next, to see its samples:\n  scoresde sample {out} --out samples.png\n"
     )
     stored = tensors(out / "model.safetensors")

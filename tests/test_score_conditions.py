@@ -138,7 +138,7 @@ def test_a_model_grows_and_gives_what_it_gave(tmp_path):
     grown.save_pretrained(tmp_path)
     assert torch.equal(ScoreModel.from_pretrained(tmp_path)(x, 0.5, new), grown(x, 0.5, new))
     assert scoresde.load("mnist").grown(12).classes == 12
-    with pytest.raises(InvalidValueError, match="knows 3 classes of label, more than 2"):
+    with pytest.raises(InvalidValueError, match="has 3 classes of label, more than 2"):
         model.grown(2)
     with pytest.raises(InvalidTypeError, match="a Linear has no method grown"):
         ScoreModel(built(nn.Linear, 2, 2), VESDE(), (2,)).grown(3)

@@ -276,7 +276,7 @@ def normal(*shape):
 def test_moments_that_the_data_do_not_have_are_warned_of():
     images = 128 + 74 * normal(50, 1, 4, 4)
     mean, variance = told(None, images)
-    assert "mean is up to" in mean
+    assert "mean differs from that of the model's moments by up to" in mean
     assert "variance is 5" in variance
     assert all("moments=Moments(*data.moments())" in line for line in (mean, variance))
     assert told(Moments(*Data(images).moments()), images) == []
@@ -400,7 +400,7 @@ def test_a_best_model_that_is_gone_is_told(tmp_path):
     ("options", "message"),
     [
         ({"held_out": 1.0}, r"held_out must lie in \[0, 1\), got 1.0"),
-        ({"patience": 3}, r"patience waits for the loss of held-out data, .* held_out=0.1"),
+        ({"patience": 3}, r"patience needs the loss of held-out data, .* held_out=0.1"),
         ({"held_out": 0.1, "patience": 0}, "patience must be an integer >= 1, got 0"),
     ],
 )

@@ -213,9 +213,9 @@ def test_a_network_may_be_asked_for_where_there_is_one():
     assert isinstance(suggest(normal(9, 1, 8, 8), net="mlp").model().net, MLP)
     with pytest.raises(UnknownNameError, match="unknown network 'unt'; did you mean 'unet'"):
         suggest(normal(9, 2), net="unt")
-    with pytest.raises(InvalidValueError, match=r"these data have the shape \(2,\); take an MLP"):
+    with pytest.raises(InvalidValueError, match=r"have the shape \(2,\); use the network mlp"):
         suggest(normal(9, 2), net="unet")
-    with pytest.raises(InvalidValueError, match="take an MLP"):
+    with pytest.raises(InvalidValueError, match="use the network mlp"):
         NetConfig(type="unet", channels=(4,)).build((2,), {})
 
 
@@ -283,7 +283,7 @@ def test_a_tenth_is_held_out_but_not_more_than_a_thousand_nor_any_of_a_few(n):
     assert 0 <= share <= 0.1
     assert (share == 0) == (n < 50)
     assert share * n <= 1050  # it has two digits
-    assert why.startswith(f"there are {n} samples" if n < 50 else f"{round(share * n):,} samples")
+    assert why.startswith(f"{n if n < 50 else round(share * n):,} samples")
 
 
 def test_a_run_holds_out_data_unless_it_is_told_not_to(points):
@@ -361,7 +361,7 @@ def test_samples_that_are_all_the_same_are_told_before_anything_is_made(tmp_path
     np.save(tmp_path / "x.npy", np.ones((9, 2), "f"))
     words = ["train", "--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run")]
     assert main(words) == 1
-    assert "are one point, which has no scale" in said(capsys)
+    assert "are all equal, so that they have no scale" in said(capsys)
     assert not (tmp_path / "run").exists()
 
 

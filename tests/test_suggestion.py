@@ -141,7 +141,7 @@ def test_one_outlier_changes_nothing_much():
     x = normal(1500, 2)
     plain = suggestion.suggest(x)
     x[7] = 1e6
-    with pytest.warns(UserWarning, match="a few samples lie so far out that they make sigma_data"):
+    with pytest.warns(UserWarning, match="a few samples lie so far out that sigma_data is"):
         found = suggestion.suggest(x)
     for name in ("sigma_min", "sigma_max"):
         assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=0.2)
@@ -167,12 +167,12 @@ def test_suggestions_do_not_depend_on_the_coordinates():
     assert two.sigma_max == pytest.approx(one.sigma_max, rel=1e-9)
 
 
-def test_noise_of_half_a_quantum_hides_the_levels_of_bytes():
-    # a picture that varies slowly is continuous but for its levels
+def test_the_smallest_noise_is_half_the_distance_of_two_bytes():
+    # an image that varies slowly is continuous but for the rounding to bytes
     raw = torch.randint(0, 256, (300, 1, 6, 6), generator=seeded(4), dtype=torch.uint8)
     flat = (raw.float().mean((2, 3), keepdim=True) + raw.float() / 64).round().to(torch.uint8)
     found = suggestion.suggest(Data(flat, transform=BYTES))
-    assert "quantum" in found.reasons["sigma_min"]
+    assert "of neighbouring values" in found.reasons["sigma_min"]
     assert found.sigma_min == pytest.approx(1 / 255, rel=1e-2)
     x = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None]
     comb = torch.exp(-0.5 * ((x - torch.arange(-20.0, 21)) / 0.5) ** 2).sum(1)
@@ -183,7 +183,7 @@ def test_the_thinnest_direction_bounds_the_smallest_noise():
     x = normal(1000, 8) * torch.tensor([1.0] * 7 + [0.01], dtype=torch.float64)
     found = suggestion.suggest(x)
     assert found.sigma_min == pytest.approx(0.001, rel=0.1)
-    assert "thinnest" in found.reasons["sigma_min"]
+    assert "narrowest" in found.reasons["sigma_min"]
     # a direction without any spread says nothing
     flat = suggestion.suggest(torch.cat([normal(1000, 7), torch.zeros(1000, 1)], 1))
     assert flat.sigma_min > 0.02
@@ -255,8 +255,8 @@ def test_data_without_a_scale_are_refused(data, error):
 
 
 @pytest.mark.parametrize("scale", [1e153, 1e-162, 1e-200])
-def test_samples_that_differ_too_little_or_too_much_are_not_called_one_point(scale):
-    with pytest.raises(DataError, match="whose square leaves float64"):
+def test_samples_that_differ_too_little_or_too_much_are_not_called_equal(scale):
+    with pytest.raises(DataError, match="whose square float64 cannot hold"):
         suggestion.suggest(scale * normal(9, 2))
 
 
@@ -274,7 +274,7 @@ def test_a_seed_that_is_none_is_refused(seed):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_data_far_from_zero_are_to_be_standardised(dtype):
     x = normal(500, 2, seed=3).to(dtype)
-    with pytest.warns(UserWarning, match="float32 loses what parts them; standardize"):
+    with pytest.warns(UserWarning, match="float32 loses their differences; standardize"):
         found = suggestion.suggest(x + 1e6)
     assert "float32" in found.reasons["sigma_min"]
     suggestion.suggest(x + 100)

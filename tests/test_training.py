@@ -225,7 +225,7 @@ def test_another_number_of_threads_is_warned_of(tmp_path):
             dict(seed=1, betas=(0.5, 0.5)),
             r"configuration: seed was 0 and is 1, betas was \[0.9, 0.99\] and is \[0.5, 0.5\]",
         ),
-        (dict(steps=8), "of a run of 13 steps, .*, and 8 are fewer"),
+        (dict(steps=8), "of a run of 13 steps, .* 8 are fewer"),
     ],
 )
 def test_another_configuration_in_the_same_folder_is_refused_by_field(tmp_path, change, message):
@@ -247,7 +247,7 @@ def test_another_model_or_data_set_in_the_same_folder_is_refused(tmp_path):
 def test_steps_may_grow_and_what_is_kept_may_change(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train()
     longer = CONFIG.changed(steps=20, save_every=4, keep=2, log_every=3)
-    with pytest.warns(RuntimeWarning, match="its learning rate falls by a cosine"):
+    with pytest.warns(RuntimeWarning, match="its learning rate falls along a cosine"):
         trainer = Trainer(make(), data(), longer, folder=tmp_path)
     assert (trainer.step, trainer.finished) == (13, False)
     trainer.train()

@@ -1,4 +1,4 @@
-r"""What a trained score is worth at each noise level, and where it is wrong."""
+r"""Test a trained score at each noise scale."""
 
 from scoresde.audit.agreement import Agreement
 from scoresde.audit.auditing import audit

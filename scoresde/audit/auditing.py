@@ -1,4 +1,4 @@
-r"""`audit`: held-out data, noise at every level, and what the score says of it."""
+r"""Audit a score: evaluate it on held-out data at several noise scales, and test the results."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from scoresde.audit.levels import levels_of
-from scoresde.audit.references import ByHeart, Exact
+from scoresde.audit.references import Empirical, Exact
 from scoresde.audit.result import Audit
-from scoresde.audit.subject import Problem, Sight
+from scoresde.audit.subject import Evaluated, Subject
 from scoresde.checks import check_integer, door, seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.noise import Noise
@@ -44,31 +44,30 @@ def audit(
     batch_size: int = 128,
     progress: bool | None = None,
 ) -> Audit:
-    r"""Say at which noise a score is wrong, with data that it has not seen.
+    r"""Test at which noise scales a score is wrong, with data that it has not seen.
 
-    Every level has the loss beside that of a linear denoiser, tests that a perfect score passes
-    whatever the data (`scoresde.audit.identities`), and the distance between samples of the
-    reverse SDE and of the probability flow. A perfect score fails a test in one audit of a hundred.
+    Every noise scale has the loss beside that of a linear denoiser, tests that an exact score
+    passes for any data (`scoresde.audit.identities`), and the distance between samples of the
+    reverse SDE and of the probability flow. An exact score fails a test in one audit of a hundred.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process whose score it is; None takes the one that the score knows.
-        x: Held-out data `(n, *)`, floating point, n at least 16. 500 images show an error of a
-            percent; in the plane that takes 10,000 points.
-        condition: What the score takes beside `(x, t)`, one row for each sample.
-        target: The law of the data, where it is known: gives the floor and the Fisher error.
-        train: The data that the model has learnt, all of them, `(N, *)`: says how much it knows by
-            heart.
-        train_condition: Their conditions.
-        levels: How many noise levels, at least 2, even in log-SNR from `T` to eps; on an SDE with
-            levels some of its own.
-        samples: Samples drawn by either method, at least 2; at most n count.
-        steps: Their steps, at least `levels` - 1. With too few the two methods differ even for a
-            perfect score.
-        seed: The randomness, an integer in [0, 2**64).
-        batch_size: States at once, at least 1.
-        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
-            now and then elsewhere.
+        x: Held-out data `(n, *)`, floating point, n at least 16. To detect an error of 1 % takes
+            about 500 images, or 10,000 points of the plane.
+        condition: The conditions of the samples by name, one row for each.
+        target: The law of the data, if it is known: gives the least loss and the Fisher error.
+        train: All training data, `(N, *)`: measures memorisation.
+        train_condition: The conditions of the training data.
+        levels: Number of noise scales, at least 2, even in log-SNR from `T` to eps; of a ladder
+            some of its levels.
+        samples: Samples drawn by either method, at least 2; at most n are used.
+        steps: Steps of both methods, at least `levels` - 1. With too few the two methods differ
+            even for an exact score.
+        seed: The seed, an integer in [0, 2**64).
+        batch_size: States in one evaluation, at least 1.
+        progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
+            occasional lines elsewhere.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit.
@@ -97,7 +96,7 @@ def audit(
         ("batch_size", batch_size, 1),
     ):  # fmt: skip
         check_integer(name, value, least)
-    Noise.of(seed, 1)  # a seed that is none is refused here
+    Noise.of(seed, 1)  # checks the seed
     samples = min(samples, len(x))
     last = steps if sde.levels is None else min(steps, sde.levels - 1)
     grid = even_times(sde, last)
@@ -114,18 +113,18 @@ def audit(
         ) as bar,
     ):
         exact = None if target is None else Exact(sde, target)
-        held = Problem(score, sde, x, given, exact, seed, batch_size, bar.update)
-        sights = [held.look(t) for t in times]
-        learnt: list[Sight] = []
+        held = Subject(score, sde, x, given, exact, seed, batch_size, bar.update)
+        seen = [held.evaluated(t) for t in times]
+        learnt: list[Evaluated] = []
         if train is not None:
             rows = torch.randperm(len(train), generator=seeded(seed))
             rows = rows[: len(x)].to(train.device)
             chosen = None if learnt_given is None else learnt_given.rows(rows)
-            heart = ByHeart(sde, train, learnt_given, rows)
-            known = Problem(score, sde, train[rows], chosen, heart, seed, batch_size, bar.update)
-            learnt = [known.look(t) for t in times]
+            law = Empirical(sde, train, learnt_given, rows)
+            known = Subject(score, sde, train[rows], chosen, law, seed, batch_size, bar.update)
+            learnt = [known.evaluated(t) for t in times]
         drawn = held.draw(grid, marks, samples)
-    found = levels_of(sde, times, x, sights, learnt, drawn)
+    found = levels_of(sde, times, x, seen, learnt, drawn)
     return Audit(found, sde_in_words(sde), math.prod(x.shape[1:]), len(x), samples, last)
 
 

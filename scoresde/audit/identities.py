@@ -1,28 +1,28 @@
-r"""What must hold of a perfect score, at one noise level, whatever the data are.
+r"""Test a score at one noise scale by identities that the exact score satisfies for any data.
 
 With $x_t = \alpha x_0 + \sigma z$ let $\hat\varepsilon = -\sigma s(x_t)$ be the noise that the
-score predicts and $e = z - \hat\varepsilon$ the error it makes, so that
-$x_0 - D = -(\sigma / \alpha)\, e$ for its denoiser $D$. The perfect prediction is
+score predicts and $e = z - \hat\varepsilon$ its error, so that
+$x_0 - D = -(\sigma / \alpha)\, e$ for its denoiser $D$. The exact prediction is
 $E[z | x_t]$ (Vincent 2011), hence its error is orthogonal to every function of the state,
 
 $$ E[e \cdot h(x_t)] = 0. $$
 
-Three functions $h$ and the constants give four tests that need no truth:
+Three functions $h$ and the constants give four tests that do not need the exact score:
 
 - $h = \hat\varepsilon$: $E\|e\|^2 = E[z \cdot e]$. By Stein's lemma in $z$, for any score at all,
-  $E[z \cdot e] = E[D_\text{dim} + \sigma^2 \nabla\cdot s]$, which is what the score's own Jacobian
-  says the error should be (Tweedie's second order: $\operatorname{Cov}(z | x_t) = I + \sigma^2
-  \nabla s$). The ratio of both sides is the **calibration**; no Jacobian is ever computed.
+  $E[z \cdot e] = E[D_\text{dim} + \sigma^2 \nabla\cdot s]$, the error that the score's own Jacobian
+  predicts (Tweedie's second order: $\operatorname{Cov}(z | x_t) = I + \sigma^2
+  \nabla s$). The ratio of both sides is the **calibration**; no Jacobian is computed.
 - $h = x_t - \alpha\mu$: $-E[(x_t - \alpha\mu) \cdot s] = D_\text{dim}$, **Stein's** identity.
 - $h = D - \mu$: the regression of $x_0$ on $D$ has the **slope** 1.
 - $h$ constant: $E[s] = 0$, no **bias**.
 
-$E[e \cdot h] = E[(\varepsilon^* - \hat\varepsilon) \cdot h]$ for the perfect prediction
-$\varepsilon^*$: what a correction of $\hat\varepsilon$ by multiples of such $h$ would take off the
-loss is a lower bound of the error $E\|\hat\varepsilon - \varepsilon^*\|^2$, the Fisher divergence
-times $\sigma^2$. That is the **avoidable** part.
+$E[e \cdot h] = E[(\varepsilon^* - \hat\varepsilon) \cdot h]$ for the exact prediction
+$\varepsilon^*$. So the decrease of the loss by the best multiples of such $h$, added to
+$\hat\varepsilon$, is a lower bound of the error $E\|\hat\varepsilon - \varepsilon^*\|^2$, the
+Fisher divergence times $\sigma^2$. It is the **avoidable** part.
 
-Noise comes in pairs $\pm z$, which cancels most of what the draw of $x_0$ adds to the spread.
+Noise comes in pairs $\pm z$, which cancels most of the variance that $x_0$ causes.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from torch import Tensor
 __all__ = ["ROUNDING", "Estimate", "Findings", "examine", "matched", "mean", "products"]
 
 ROUNDING = 5e-7
-"""The part of itself to which float32 rounds what a score says: no deviation below it counts."""
+"""The relative rounding of a score in float32: smaller deviations do not count."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its standard error.
+    """Hold a value with its standard error.
 
     Attributes:
-        value: The figure.
+        value: The value.
         stderr: Its standard error.
     """
 
@@ -53,26 +53,26 @@ class Estimate:
 
     @property
     def low(self) -> float:
-        """Return the lower end of the interval that holds the truth 19 times in 20."""
+        """Return the lower end of the 95 % interval."""
         return self.value - 1.96 * self.stderr
 
     @property
     def high(self) -> float:
-        """Return its upper end."""
+        """Return the upper end of the 95 % interval."""
         return self.value + 1.96 * self.stderr
 
 
 @dataclass(frozen=True)
 class Findings:
-    r"""The tests of one level; all numbers are means over the event's dimensions.
+    r"""Hold the tests at one noise scale; all numbers are means over the event's dimensions.
 
     Attributes:
-        calibration: 1 for a perfect score.
-        stein: 1 for a perfect score.
-        slope: 1 for a perfect score.
-        bias: $\|E\hat\varepsilon\|^2$ without its own, 0 for a perfect score.
+        calibration: 1 for the exact score.
+        stein: 1 for the exact score.
+        slope: 1 for the exact score.
+        bias: An unbiased estimate of $\|E e\|^2$, 0 for the exact score.
         avoidable: A lower bound of $E\|\hat\varepsilon - \varepsilon^*\|^2$.
-        z: For each test how many standard errors it is off.
+        z: The deviation of each test in standard errors.
     """
 
     calibration: Estimate
@@ -89,7 +89,7 @@ def mean(values: Tensor) -> Estimate:
 
 
 def products(z: Tensor, said: Tensor, u: Tensor) -> Tensor:
-    r"""Return what the tests are made of, one row `(6,)` for each sample, `(n, 6)`.
+    r"""Return the six products of which the tests are means, `(n, 6)`.
 
     Args:
         z: The noise, `(n, *)`, float64.
@@ -109,7 +109,7 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
         errors: $e$, `(n, D)`, means over each pair.
     """
     ee, ze, ue, nn, nu, uu = table.unbind(1)
-    # along the signal that the score sees, y = alpha (D - mu) / sigma
+    # products with y = alpha (D - mu) / sigma, the denoiser about its mean
     ye, yy = ue - (ze - ee), uu - 2 * nu + nn
     least = ROUNDING
     bias, strayed = _bias(errors)
@@ -129,7 +129,7 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
 
 
 def matched(value: float, mean: float, variance: float) -> float:
-    """Return how unlikely a value is, as a normal deviate, under the gamma law of these moments.
+    """Return the normal deviate with a value's tail probability under a gamma law of these moments.
 
     Sums of squares have nearly such a law (Satterthwaite 1946, doi:10.2307/3002019).
     """
@@ -142,7 +142,7 @@ def matched(value: float, mean: float, variance: float) -> float:
 
 
 def _deviation(values: Tensor) -> float:
-    """Return the mean of values that should vanish on average, in standard errors."""
+    """Return the mean of values whose expectation should be 0, in standard errors."""
     estimate = mean(values)
     return estimate.value / math.hypot(estimate.stderr, ROUNDING)
 
@@ -158,7 +158,7 @@ def _bias(errors: Tensor) -> tuple[Estimate, float]:
     r"""Return $\|E e\|^2$ per dimension from the products of different samples, and its deviate."""
     n, size = errors.shape
     own = errors.square().sum(1)
-    # the Gram matrix and the scatter matrix have one norm, and one of them is small
+    # the Gram and the scatter matrix have the same norm: take the smaller one
     gram = errors @ errors.T if n <= size else errors.T @ errors
     cross = float(errors.sum(0).square().sum() - own.sum()) / (n * (n - 1))
     square = float(gram.square().sum() - own.square().sum()) / (n * (n - 1))
@@ -170,9 +170,10 @@ def _bias(errors: Tensor) -> tuple[Estimate, float]:
 
 
 def _avoidable(table: Tensor) -> Estimate:
-    r"""Return what multiples of $\hat\varepsilon$ and $y$ that fit one half best save on the other.
+    r"""Return the decrease of the loss by the best multiples of $\hat\varepsilon$ and $y$.
 
-    Whatever the multiples are, what they save on other samples is on average at most the error.
+    The multiples are fitted on one half of the samples, and the decrease is measured on the other:
+    its expectation is then at most the error, whatever the multiples are.
     """
     ee, ze, ue, nn, nu, uu = table.unbind(1)
     gain = torch.stack([ze - ee, ue - (ze - ee)], 1)

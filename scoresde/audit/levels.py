@@ -1,4 +1,4 @@
-"""From what was seen at each noise level to its figures."""
+"""Compute the results of each noise scale from the evaluations of the score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scoresde.audit.agreement import Agreement
 from scoresde.audit.identities import ROUNDING, Estimate, examine, mean
 from scoresde.audit.references import Linear
 from scoresde.audit.result import Level, Memory, limit
-from scoresde.audit.subject import Sight
+from scoresde.audit.subject import Evaluated
 from scoresde.sde import SDE
 
 __all__ = ["levels_of"]
@@ -22,41 +22,41 @@ def levels_of(
     sde: SDE,
     times: Tensor,
     x: Tensor,
-    sights: Sequence[Sight],
-    learnt: Sequence[Sight],
+    seen: Sequence[Evaluated],
+    learnt: Sequence[Evaluated],
     drawn: Sequence[Agreement],
 ) -> tuple[Level, ...]:
-    """Return the figures of all levels.
+    """Return the results of all noise scales.
 
     Args:
         sde: The process.
-        times: The levels, from the largest noise down.
+        times: The times, from the largest noise down.
         x: The held-out samples, `(n, *)`.
-        sights: What was seen of them.
-        learnt: What was seen of training samples; empty where none were given.
-        drawn: The samples of the SDE against those of the flow.
+        seen: The evaluations on them.
+        learnt: The evaluations on training samples; empty if none are given.
+        drawn: The distances of samples of the SDE and the flow.
     """
     flat = x.double().reshape(len(x), -1)
-    # each half of the samples meets the linear denoiser of the other
+    # the linear denoiser of each half of the samples is evaluated on the other
     even, odd = Linear(flat[::2]), Linear(flat[1::2])
     levels = []
-    for i, (t, sight) in enumerate(zip(times, sights, strict=True)):
+    for i, (t, held) in enumerate(zip(times, seen, strict=True)):
         alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
-        linear = torch.empty_like(sight.losses)
+        linear = torch.empty_like(held.losses)
         linear[::2] = odd.loss(flat[::2], alpha, sigma)
         linear[1::2] = even.loss(flat[1::2], alpha, sigma)
-        findings, above = examine(sight.table, sight.errors), mean(sight.losses - linear)
-        memory = _memory(sight, learnt[i]) if learnt else None
+        findings, above = examine(held.table, held.errors), mean(held.losses - linear)
+        memory = _memory(held, learnt[i]) if learnt else None
         levels.append(
             Level(
                 t=float(t),
                 ratio=sigma / alpha,
                 log_snr=float(sde.log_snr(t)),
-                loss=mean(sight.losses),
+                loss=mean(held.losses),
                 findings=findings,
                 linear=mean(linear),
-                floor=None if sight.floor is None else mean(sight.floor),
-                fisher=None if sight.fisher is None else mean(sight.fisher),
+                floor=None if held.floor is None else mean(held.floor),
+                fisher=None if held.fisher is None else mean(held.fisher),
                 memory=memory,
                 agreement=drawn[i],
                 z={
@@ -70,7 +70,7 @@ def levels_of(
     return tuple(levels)
 
 
-def _memory(held: Sight, learnt: Sight) -> Memory:
+def _memory(held: Evaluated, learnt: Evaluated) -> Memory:
     """Return the loss of training samples beside that of held-out ones."""
     assert learnt.floor is not None
     new, old, floor = mean(held.losses), mean(learnt.losses), mean(learnt.floor)

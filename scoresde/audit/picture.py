@@ -1,9 +1,9 @@
-r"""The picture of an audit: five panels over one axis of noise, and what failed in red.
+r"""Draw an audit: five panels over the noise scale, with failed tests in red.
 
-The losses; the calibration, Stein's identity and the slope, which are 1 for a perfect score, with
-an arrow where they leave the frame; the excess loss; the distance between the SDE's samples and the
-flow's; and the tests that failed. A level that fails a test is the redder the larger its excess is
-beside that of the worst level, which has a line.
+The panels are the losses; the calibration, Stein's identity and the slope, which are 1 for the
+exact score, with an arrow if they leave the frame; the excess loss; the distance between the SDE's
+samples and the flow's; and the tests that failed. A noise scale that fails a test is the redder the
+larger its excess is relative to the worst one, which has a line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MODEL, _LINEAR, _LEAST, _TRAIN = paper.BLUE, paper.GREY, paper.COLOURS[3], pape
 
 
 def picture(audit: Audit) -> Figure:
-    """Return the five panels."""
+    """Return a figure of five panels."""
     drawn = plot.figure((9.5, 12))
     panels = drawn.subplots(5, 1, sharex=True, height_ratios=(3, 3, 2, 2, 1.6))
     paper.dress(panels)
@@ -52,7 +52,7 @@ def picture(audit: Audit) -> Figure:
     losses.set(ylabel="held-out loss", yscale="log", ylim=(least / 3, top))
 
     tests.axhline(1, color=paper.INK, linewidth=0.8)
-    # levels that tell nothing, or are far off, would hide the others
+    # wide intervals and large deviations would hide the others
     sure = [e for a in levels for e in _of_one(a) if e.stderr < 0.1]
     reach = max([0.02, *(abs(end - 1) for e in sure for end in (e.low, e.high))])
     reach = 1.1 * min(reach, 0.3)
@@ -140,7 +140,7 @@ def _line(
     colour: str,
     dashes: str = "-",
 ) -> None:
-    """A curve over the noise, with its interval as a shade."""
+    """Draw a curve over the noise scale, with its interval shaded."""
     seen = [(a.ratio, e) for a in levels if (e := read(a)) is not None]
     x = [ratio for ratio, _ in seen]
     axes.plot(x, [e.value for _, e in seen], dashes, marker=".", color=colour, label=name)

@@ -1,4 +1,4 @@
-r"""Losses to compare with: a linear denoiser, and one that knows its training data by heart.
+r"""Compute reference losses: of a linear denoiser, and of the exact one for the training data.
 
 A linear denoiser, the optimal one for Gaussians of the data's covariance $\Sigma$, predicts in the
 principal axes, with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$,
@@ -6,9 +6,10 @@ principal axes, with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$,
 $$ e_j = \frac{\alpha^2 v_j z_j - \alpha\sigma y_j}{V_j}, \qquad
    E_z\, e_j^2 = \frac{\alpha^4 v_j^2 + \alpha^2\sigma^2 y_j^2}{V_j^2}. $$
 
-A network that is no better has learnt nothing but the covariance at that noise.
+A network with the same loss has learnt only the covariance at that noise.
 
-Of N training samples $c_i$ the perfect denoiser, whose loss on them nothing can undercut, is
+For the empirical law of N training samples $c_i$ the exact denoiser, whose loss on them is the
+least possible, is
 
 $$ D(x_t) = \sum_i w_i c_i, \qquad w_i \propto \exp(-\|x_t - \alpha c_i\|^2 / 2\sigma^2). $$
 """
@@ -24,16 +25,16 @@ from torch import Tensor
 from scoresde.sde import SDE
 from scoresde.targets import Target
 
-__all__ = ["ByHeart", "Exact", "Linear"]
+__all__ = ["Empirical", "Exact", "Linear"]
 
-# Samples that a covariance is read from, at most.
+# The most samples for the estimate of a covariance.
 _ROWS = 2048
 
 
 class Linear:
-    r"""The linear denoiser of data, for every noise level.
+    r"""Compute the loss of the linear denoiser of data, for any noise scale.
 
-    The covariance is shrunk towards its mean variance, as far as the samples are too few for it
+    The covariance is shrunk towards a multiple of the identity, the more the fewer the samples are
     (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
 
     Args:
@@ -56,7 +57,7 @@ class Linear:
         self.rest = share * level
 
     def loss(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
-        """Return its expected loss for clean samples `(n, D)`, per dimension, `(n,)`."""
+        """Return the expected loss for clean samples `(n, D)`, per dimension, `(n,)`."""
         y = x - self.mean
         inside = (y @ self.axes) ** 2
         outside = (y.square().sum(1) - inside.sum(1)).clamp(min=0)
@@ -70,7 +71,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """The perfect prediction of the noise for data of a known law."""
+    """Predict the noise exactly for data of a known law."""
 
     sde: SDE
     target: Target
@@ -81,14 +82,14 @@ class Exact:
 
 
 @dataclass(frozen=True, eq=False)
-class ByHeart:
-    """The perfect prediction of the noise for some samples, which are all that there is.
+class Empirical:
+    """Predict the noise exactly for the empirical law of some samples.
 
     Args:
         sde: The process.
         points: The samples, `(N, *)`.
-        condition: What each goes with; a state's condition leaves those of the same condition.
-        rows: Which of the samples are asked for, in the order of the states.
+        condition: Their conditions; a state belongs to the law of the samples with its condition.
+        rows: The samples of the states, in the order of the states.
     """
 
     sde: SDE
@@ -101,7 +102,7 @@ class ByHeart:
         alpha, sigma = float(self.sde.alpha(t)), float(self.sde.sigma(t))
         x = state.double().reshape(len(state), -1)
         points = self.points.double().reshape(len(self.points), -1)
-        # -|x - alpha c|^2 / 2 sigma^2, without what all points have in common
+        # -|x - alpha c|^2 / 2 sigma^2, without the term that does not depend on c
         logits = (alpha * x @ points.T - 0.5 * alpha**2 * points.square().sum(1)) / sigma**2
         for value in (self.condition or {}).values():
             flat = value.reshape(len(value), -1)
@@ -111,7 +112,7 @@ class ByHeart:
 
 
 def _principal(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances `(r,)` and axes `(D, r)` of centred samples, by the smaller of both products."""
+    """Return variances `(r,)` and axes `(D, r)` of centred samples, by the smaller Gram matrix."""
     n, size = y.shape
     if size <= n:
         values, axes = torch.linalg.eigh(y.T @ y / n)

@@ -1,4 +1,4 @@
-"""What an audit found: a table, JSON, a picture, and the noise level that is worst."""
+"""Hold the result of an audit: a table, JSON, a picture, and the worst noise scale."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Audit", "Level", "Memory"]
 
-# The share of audits of perfect scores that may complain.
+# The share of audits of exact scores in which a test may fail.
 _FALSE_ALARMS = 0.01
-# What each test that fails says, and whether it may fail on either side.
+# The meaning of each failed test, and the tests that may fail on either side.
 _FAULTS = {
     "calibration": "misjudges its own error",
     "stein": "Stein's identity fails",
@@ -33,13 +33,13 @@ _TWO_SIDED = {"calibration", "stein", "slope"}
 
 @dataclass(frozen=True)
 class Memory:
-    """Describe how well training samples are known, beside held-out ones.
+    """Hold measures of memorisation: the loss of training samples beside that of held-out ones.
 
     Attributes:
         loss: The loss of training samples.
-        floor: The loss of them that nobody can undercut: that of knowing all of them by heart.
-        gap: The held-out loss less that of training samples, 0 where nothing is known by heart.
-        share: The gap over its largest value, the held-out loss less the floor.
+        floor: The least possible loss of training samples, that of their empirical law.
+        gap: The held-out loss less that of training samples, 0 without memorisation.
+        share: The gap over its largest possible value, the held-out loss less the floor.
     """
 
     loss: Estimate
@@ -50,21 +50,21 @@ class Memory:
 
 @dataclass(frozen=True)
 class Level:
-    r"""One noise level; losses are means over the event's dimensions, in the scale of the noise.
+    r"""Hold the results at one noise scale; losses are means over dimensions, of predicted noise.
 
     Attributes:
         t: The time.
         ratio: $\sigma / \alpha$ there.
         log_snr: $\log(\alpha^2 / \sigma^2)$.
         loss: $E\|\sigma s + z\|^2$ of the held-out samples.
-        findings: The tests that need no truth.
+        findings: The tests that do not need the exact score.
         linear: The loss of the best linear denoiser.
-        floor: The least possible loss, where the truth is known.
-        fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, where the truth is known.
-        memory: What is known of the training data, where they were given.
-        agreement: The reverse SDE's samples against the flow's.
-        z: For each test how far it is off, as a normal deviate.
-        limit: The deviate from which on a test has failed.
+        floor: The least possible loss, if the law of the data is known.
+        fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, if the law of the data is known.
+        memory: The measures of memorisation, if training data are given.
+        agreement: The distance of the reverse SDE's samples from the flow's.
+        z: The deviation of each test as a normal deviate.
+        limit: The deviate above which a test has failed.
     """
 
     t: float
@@ -88,7 +88,7 @@ class Level:
 
     @property
     def excess(self) -> Estimate:
-        """Return the loss above the least possible: exact with the truth, else at least so much."""
+        """Return the loss above the least possible one: exact if that is known, else a bound."""
         if self.fisher is not None:
             return self.fisher
         return max(self.findings.avoidable, self.findings.bias, key=lambda e: e.value)
@@ -96,10 +96,10 @@ class Level:
 
 @dataclass(frozen=True, repr=False)
 class Audit(Result):
-    """All levels, from the largest noise down.
+    """Hold the results at all noise scales, from the largest down.
 
     Attributes:
-        levels: One entry for each noise level.
+        levels: One entry for each noise scale.
         sde: The process, as text.
         dimensions: Numbers in one event.
         n: Held-out samples.
@@ -116,44 +116,44 @@ class Audit(Result):
 
     @property
     def worst(self) -> Level | None:
-        """The level with the largest error; without the truth, among those that fail a test."""
+        """Return the noise scale of the largest excess; if that is a bound, of those that fail."""
         known = [a for a in self.levels if a.fisher is not None and a.fisher.value > ROUNDING]
         failed = [a for a in self.levels if a.failed]
         return max(known or failed, key=lambda a: a.excess.value, default=None)
 
     @property
     def parted(self) -> Level | None:
-        """Return the largest noise at which the SDE's and the flow's samples differ for certain."""
+        """Return the largest noise scale at which the SDE's and the flow's samples differ."""
         return next((a for a in self.levels if a.agreement.z > a.limit), None)
 
     @property
     def nats(self) -> float:
-        r"""Return what all excess costs in likelihood, $\tfrac12 D \int \text{excess}\, d\lambda$.
+        r"""Return the loss of likelihood, $\tfrac12 D \int \text{excess}\, d\lambda$, in nats.
 
         The variational bound integrates the loss over the log-SNR $\lambda$ (Kingma et al. 2021,
-        eq. 15, arXiv:2107.00630); the rule is that of trapezia.
+        eq. 15, arXiv:2107.00630), here by the trapezoidal rule.
         """
         x = torch.tensor([a.log_snr for a in self.levels], dtype=torch.float64)
         y = torch.tensor([a.excess.value for a in self.levels], dtype=torch.float64)
         return 0.5 * self.dimensions * float(torch.trapezoid(y, x))
 
     def verdict(self) -> str:
-        """One or two sentences: at which noise the score is bad, and in what way."""
+        """Return two sentences: the worst noise scale with its error, and SDE against flow."""
         worst = self.worst
         if worst is None:
-            said = "no test failed: nothing is wrong that these samples could show."
+            text = "no test failed: these samples show no error."
         else:
-            why = "; ".join(_FAULTS[name] for name in worst.failed) or "no test without truth fails"
+            why = "; ".join(_FAULTS[name] for name in worst.failed) or "no identity fails"
             bound = "" if worst.fisher else "at least "
-            said = (
+            text = (
                 f"worst at sigma/alpha = {worst.ratio:.3g}: {why}; excess {bound}"
-                f"{max(worst.excess.value, 0):.2g} of a loss of {worst.loss.value:.3g}. All levels "
-                f"together cost {bound}about {max(self.nats, 0):.2g} nats."
+                f"{max(worst.excess.value, 0):.2g} of a loss of {worst.loss.value:.3g}. All noise "
+                f"scales together cost {bound}about {max(self.nats, 0):.2g} nats."
             )
         parted = self.parted
         if parted is None:
-            return f"{said} The SDE's samples and the flow's agree."
-        return f"{said} The SDE's samples and the flow's differ from {parted.ratio:.3g} down."
+            return f"{text} The SDE's samples and the flow's agree."
+        return f"{text} The SDE's samples and the flow's differ from {parted.ratio:.3g} down."
 
     def __str__(self) -> str:
         known, learnt = (v is not None for v in (self.levels[0].fisher, self.levels[0].memory))
@@ -198,7 +198,7 @@ class Audit(Result):
 
 
 def limit(levels: int) -> float:
-    """The deviate that one of all tests of a perfect score exceeds in one audit of a hundred."""
+    """Return the deviate that any test of an exact score exceeds in one audit of a hundred."""
     count = levels * (len(_FAULTS) + len(_TWO_SIDED) + 1)
     share = torch.tensor(_FALSE_ALARMS / count, dtype=torch.float64)
     return -float(torch.special.ndtri(share))

@@ -1,4 +1,4 @@
-r"""A score under audit: what it says at one noise level, and what it draws."""
+r"""Evaluate the score under audit at one noise scale, and draw samples with it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from scoresde.samplers import DPMSolverPP, Fast, Sampler
 from scoresde.sampling import trajectory
 from scoresde.sde import SDE, Condition, Moments, Score, facts
 
-__all__ = ["Problem", "Sight"]
+__all__ = ["Evaluated", "Subject"]
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    r"""Hold what was seen at one level, a mean over a pair of opposite noises for each sample.
+class Evaluated:
+    r"""Hold the evaluations at one noise scale, each a mean over a pair of opposite noises.
 
     Attributes:
         table: The `products`, `(n, 6)`.
         errors: $e$, `(n, D)`.
-        floor: The squared error of the perfect prediction per dimension, `(n,)`, or `None`.
-        fisher: The squared distance from the perfect prediction, `(n,)`, or `None`.
+        floor: The squared error of the exact prediction per dimension, `(n,)`, or `None`.
+        fisher: The squared distance from the exact prediction, `(n,)`, or `None`.
     """
 
     table: Tensor
@@ -42,11 +42,11 @@ class Sight:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """A score, its process and data; the arguments are those of `audit`.
+class Subject:
+    """Hold a score, its process and data; the arguments are those of `audit`.
 
-    `perfect` gives the best prediction of the noise, where it is known, of states, their time and
-    the numbers of their samples.
+    `perfect` returns the exact prediction of the noise, given states, their time and the rows of
+    their samples; it is None if that is unknown.
     """
 
     score: Score
@@ -58,8 +58,8 @@ class Problem:
     batch_size: int
     advance: Callable[[], object]
 
-    def look(self, t: Tensor) -> Sight:
-        """Ask the score at time `t` about every sample, twice."""
+    def evaluated(self, t: Tensor) -> Evaluated:
+        """Evaluate the score at time `t` on every sample, with two opposite noises."""
         alpha, sigma = float(self.sde.alpha(t)), float(self.sde.sigma(t))
         noise, centre = Noise.of(self.seed, len(self.x)), self.x.double().mean(0)
         tables, errors, floors, fishers = [], [], [], []
@@ -78,13 +78,13 @@ class Problem:
                     fishers.append(_square(said - exact))
                 self.advance()
         known = self.perfect is not None
-        return Sight(
+        return Evaluated(
             _paired(tables), _paired(errors),
             _paired(floors) if known else None, _paired(fishers) if known else None,
         )  # fmt: skip
 
     def draw(self, grid: Tensor, marks: Tensor, samples: int) -> list[Agreement]:
-        """The flow's samples against those of the reverse SDE, at the marked times of a grid."""
+        """Return the distances of the flow's and the SDE's samples at the marked times."""
         flow = self._states(Fast(), grid, marks, samples, 0)
         other = self._states(DPMSolverPP(tau=1.0), grid, marks, samples, samples)
         generator = seeded(self.seed)
@@ -119,7 +119,7 @@ class Problem:
             yield slice(first, min(first + self.batch_size, n))
 
     def _given(self, rows: slice) -> Condition | None:
-        """Return the condition of these samples."""
+        """Return the conditions of these samples."""
         return None if self.condition is None else self.condition.rows(rows)
 
 
@@ -128,5 +128,5 @@ def _square(gap: Tensor) -> Tensor:
 
 
 def _paired(parts: list[Tensor]) -> Tensor:
-    """Return the means over both signs of the noise, which follow each other."""
+    """Return the means over both signs of the noise, which are consecutive parts."""
     return torch.cat([(a + b) / 2 for a, b in zip(parts[::2], parts[1::2], strict=True)])

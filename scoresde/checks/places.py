@@ -1,4 +1,4 @@
-"""Find the line of the user that a warning points to."""
+"""Find the line of the user's code that a warning points to."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The command line: `scoresde demo`, `train` and so on, in the words of the Python API.
+"""Define the command line: `scoresde demo`, `train` and so on, in the words of the Python API.
 
-Whatever goes wrong is one line on stderr. The exit code is 0 on success alone, 1 after an error,
-2 for options that cannot be understood or are impossible, and 128 + the number of a signal that
-ended the command.
+Every error is one line on stderr. The exit code is 0 on success, 1 after an error, 2 for options
+that cannot be read or are not allowed, and 128 + the number of a signal that ended the command.
 """
 
 from __future__ import annotations
@@ -54,18 +53,18 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 """The commands by name: a module of `scoresde.cli` and a dataclass in it with a method `run`."""
 
 
-_KIND: ContextVar[Any] = ContextVar("kind", default=None)  # of the command that runs
+_KIND: ContextVar[Any] = ContextVar("kind", default=None)  # the class of the running command
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        args: Its words; by default those that the shell gave.
+        args: The words of the command; by default those of the shell.
 
     Returns:
-        The exit code. Options that cannot be understood end in `SystemExit(2)`, and SIGTERM or
-        SIGHUP during training in `SystemExit(143)` or `SystemExit(129)`.
+        The exit code. Options that cannot be read end in `SystemExit(2)`, and SIGTERM or SIGHUP
+        during training in `SystemExit(143)` or `SystemExit(129)`.
     """
     open_closed()
     _KIND.set(None)
@@ -79,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _say(str(error), "error")
         raise SystemExit(2) from error
     except BrokenPipeError:
-        silence(sys.stdout)  # whoever read it has gone
+        silence(sys.stdout)  # the reader of the pipe has gone
         return 1
     except Exception as error:
         if os.environ.get("SCORESDE_DEBUG") == "1":
@@ -91,9 +90,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> None:
-    """Run the command of these words, or print what the command line is.
+    """Run the command of these words, or print the list of commands or the version.
 
-    The latter needs no torch, which takes a second to import.
+    The list needs no torch, which takes a second to import.
     """
     _check_empty(words)
     if words in (["--help"], ["-h"], ["help"]):
@@ -112,11 +111,11 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _run_command(name: str, rest: Sequence[str]) -> None:
-    """Run a command with the words after its name, together with the processes of `torchrun`."""
+    """Run a command with the words after its name, in all processes of `torchrun`."""
     from scoresde import distributed
     from scoresde.cli.parsing import parse
 
-    with warnings.catch_warnings(), distributed.group(), _one_voice(distributed.is_main()):
+    with warnings.catch_warnings(), distributed.group(), _main_prints(distributed.is_main()):
         kind = _command(name)
         _KIND.set(kind)
         command, general = parse(name, kind, rest)
@@ -125,18 +124,18 @@ def _run_command(name: str, rest: Sequence[str]) -> None:
 
 
 def _check_empty(words: Sequence[str]) -> None:
-    """Refuse an empty word, as of a variable of the shell that is not set."""
+    """Raise InvalidValueError for an empty word, as from an unset variable of the shell."""
     for word in words:
         name, sign, value = word.partition("=")
         if not word or (name.startswith("--") and sign and not value):
             raise InvalidValueError(
-                f"{name or 'a word of the command'} is empty, and a path that is empty would be "
-                "this folder; write '.' for that"
+                f"{name or 'a word of the command'} is empty, and an empty path would be this "
+                "folder; write '.' for that"
             )
 
 
 def _ordered(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the command's name and its words, with those that stood before it."""
+    """Return the command's name and its options, with those that stood before the name."""
     rest = list(words)
     before: list[str] = []
     while rest[:1] and rest[0].startswith("-"):
@@ -160,8 +159,8 @@ def _command(name: str) -> Any:
 
 
 @contextmanager
-def _one_voice(main: bool) -> Iterator[None]:
-    """Among several processes the main one speaks for all; only errors are told by each."""
+def _main_prints(main: bool) -> Iterator[None]:
+    """Let only the main process print and warn within the block; errors are printed by each."""
     if main:
         warnings.showwarning = lambda message, *_: _say(str(message), "warning")
         yield

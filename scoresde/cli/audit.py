@@ -1,4 +1,4 @@
-"""`scoresde audit`: at which noise levels a model is right, and at which it is not."""
+"""Define `scoresde audit`: test a model at every noise scale."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["Audit"]
 
 @dataclass(frozen=True)
 class Audit:
-    """Test a trained model at every noise level, with data it has not seen."""
+    """Test a trained model at every noise scale, with data it has not seen."""
 
     checkpoint: Checkpoint
     data: OwnData = None
@@ -45,13 +45,13 @@ class Audit:
     size: Size = None
     train_data: TrainData = None
     n: int = 512
-    """How many of the data, drawn at random, at least 16."""
+    """How many of the data, chosen at random, at least 16."""
     levels: int = 13
-    """How many noise levels, at least 2."""
+    """How many noise scales, at least 2."""
     draws: int = 128
     """Samples that are drawn by the SDE and by the flow, at least 2."""
     steps: int = 48
-    """Steps of both, at least the levels less one."""
+    """Steps of both, at least the number of noise scales less one."""
     seed: Seed = 0
     batch_size: BatchSize = 128
     out: Path = Path("audit")
@@ -88,7 +88,7 @@ class Audit:
         self._then()
 
     def _then(self) -> None:
-        """Tell how a run goes on, or how a model is shared: judged it has been by now."""
+        """Print the next command: train a run for longer, or share a model."""
         run = run_of(self.checkpoint)
         if run is None or run.train.steps is None:
             then("share the model", "push", self.checkpoint, "USER/NAME", "--dry-run")
@@ -101,7 +101,7 @@ class Audit:
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None]:
-        """Return samples, and those of their conditions that the model takes."""
+        """Return samples on the device, and those of their conditions that the model takes."""
         if self.n < 16 or len(data) < 16:
             raise InvalidValueError(
                 f"an audit needs at least 16 samples, got --n {self.n} of {len(data)}"

@@ -1,4 +1,4 @@
-"""A trained model to begin a run with, and the data as it takes them."""
+"""Prepare a trained model to continue its training on other data."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ __all__ = ["begin"]
 
 
 def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
-    """Return a model that takes the classes of the data too, and the data in its units.
+    """Return a model extended by the classes of the data, and the data in its units.
 
-    Classes with names are those of the same names of the model, and new ones come after its own.
-    Labels without names keep their numbers: label 3 of the data is label 3 of the model. Of labels
-    that the model takes and the data lack, all are missing.
+    Classes of the same name have the model's number, and new ones follow its own. Labels without
+    names keep their numbers: label 3 of the data is label 3 of the model. If the model takes labels
+    that the data lack, they are all missing (-1).
 
     Args:
         source: What `ScoreModel.from_pretrained` takes.
-        data: What the model is to learn.
+        data: The data to be learnt.
 
     Raises:
         CheckpointError: There is no such model.
         ShapeError: The samples have another shape than the model's.
-        InvalidValueError: They have other units, which the model does not know.
+        InvalidValueError: The data have a transform, and the model has none.
 
     Warns:
-        UserWarning: The classes have names, and those of the model, which are more or fewer, none.
+        UserWarning: The classes of the data have names, those of the model have none, and their
+            numbers differ.
     """
     model = ScoreModel.from_pretrained(source)
     data = laid_as(data, model.event_shape)
@@ -45,8 +46,8 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
         )
     if model.transform == Identity() != data.transform:
         raise InvalidValueError(
-            f"{source} learnt numbers as they were, and these data would be changed by "
-            f"{data.transform}; give data in the numbers of that model"
+            f"{source} was trained on data without a transform, and these have {data.transform}; "
+            "give data in the units of that model"
         )
     data = data.units_of(model.transform)
     known = dict(facts(model).conditions or {})
@@ -81,5 +82,5 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
 
 
 def _is_new(kind: Classes, own: Classes | Field | None) -> bool:
-    """Return whether some of these classes are not the model's own."""
+    """Return True if some of these classes are not in the model."""
     return own is None or (isinstance(own, Classes) and own.n < kind.n)

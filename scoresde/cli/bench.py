@@ -1,4 +1,4 @@
-"""`scoresde bench samplers`: samplers on problems with a known answer, by error and price."""
+"""Define `scoresde bench samplers`: measure the error of samplers where the answer is known."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _SETS = {
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure how far samplers end from the exact answer, at equal numbers of evaluations."""
+    """Measure the error of samplers against the exact answer, at equal numbers of evaluations."""
 
     samplers: Annotated[tuple[str, ...], _ALL] = ()
     """Names of samplers."""
     by: Literal["flow", "law"] = "flow"
     """The distance to the exact flow map (of deterministic samplers), or errors of the law."""
     problems: Literal["tuning", "held-out", "all"] = "tuning"
-    """The problems on which settings may be chosen, those on which they may not, or both."""
+    """The problems for choosing settings (tuning), those for reporting them (held-out), or both."""
     under: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(default: none)")] = ()
-    """In their place: the laws of the tuning problems under these SDEs."""
+    """Instead of these problems, the laws of the tuning problems under these SDEs."""
     only: Annotated[tuple[str, ...], _ALL] = ()
     """Of these problems only those with such names, for example moons/VESDE."""
     learned: bool = False
-    """In their place the packaged model of digits."""
+    """Instead of these problems, the packaged model of digits."""
     reference: int = 10_000
     """Evaluations for the flow map of the digits, at least 4; 400 come within 1e-5 of it."""
     budgets: tuple[int, ...] = arena.BUDGETS
@@ -51,7 +51,7 @@ class Bench:
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 256; learned: 16)")
     ] = None
-    """Samples of one run, at least 2; laws want 1,000 and more."""
+    """Samples of one run, at least 2; --by law needs 1,000 or more."""
     repeats: int = 4
     """Runs for each law, at least 1."""
     seed: Seed = 0
@@ -60,9 +60,9 @@ class Bench:
     top: int = 12
     """Lines of each table, at most; at least 1."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The folder of the result: bench.csv, every figure, and bench.png, errors over evaluations."""
+    """The folder of the result: bench.csv, all numbers, and bench.png, errors over evaluations."""
     short: bool = False
-    """Seconds instead of minutes: few samples, few budgets; shows that all runs, and no more."""
+    """Few samples and budgets, in seconds: only a test that everything runs."""
 
     def run(self) -> None:
         """Compare, and print tables."""
@@ -108,7 +108,7 @@ class Bench:
         return tuple(p for p in chosen if not self.only or p.name in self.only)
 
     def _peers(self) -> dict[str, arena.Contender]:
-        """Those of the libraries that are there; the others are named."""
+        """Return the samplers of the installed libraries; print which are not installed."""
         found: dict[str, arena.Contender] = {}
         for library in LIBRARIES:
             try:
@@ -126,11 +126,11 @@ def _sde(name: str) -> SDE:
 
 
 def _ratios(ratios: tuple[arena.Ratio, ...]) -> str:
-    """Return each sampler against the best peer, as text."""
+    """Return the error of each sampler over that of the best peer, as text."""
     names = list(dict.fromkeys(r.sampler for r in ratios))
     budgets = sorted({r.budget for r in ratios})
     lines = [
-        "error over that of the best peer, chosen afresh per problem and budget: geometric mean",
+        "geometric mean of the error over that of the best peer for the problem and the budget",
         f"{'':24}" + "".join(f"{b:>10}" for b in budgets) + f"{'pilot':>10}",
     ]
     for name in names:

@@ -1,4 +1,4 @@
-"""`scoresde calibrate`: whether a conditional model's draws are of the law of held-out data."""
+"""Define `scoresde calibrate`: test a conditional model's draws against held-out data."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ __all__ = ["Calibrate"]
 
 @dataclass(frozen=True)
 class Calibrate:
-    """Test whether a conditional model's draws are of the law of data that it has not seen.
+    """Test whether a conditional model's draws have the law of data that it has not seen.
 
-    Each datum should be one more draw given its condition. A part of the data is tested so; the
-    others give points to measure distances to. Draws and data are in the units of the data, rounded
-    to its levels where it has some.
+    Each datum should look like one more draw given its condition. A part of the data is tested; the
+    others are points to measure distances to. Draws and data are in the units of the data, rounded
+    to bytes where the data were bytes.
     """
 
     checkpoint: Checkpoint
@@ -73,7 +73,7 @@ class Calibrate:
         declared = facts(model).conditions
         if not declared:
             raise InvalidValueError(
-                "this model takes no condition, and calibration is of draws given one; compare its "
+                "this model takes no condition, and calibration tests draws given one; compare its "
                 "samples with data by `scoresde evaluate`"
             )
         about = asked(self, model)
@@ -101,11 +101,11 @@ class Calibrate:
         figures = found.to_json(self.out / "calibration.json")
         picture = plot.save(found.plot(), self.out / "calibration.png")
         tell(f"the result is in {figures.absolute()} and {picture.absolute()}")
-        then("see at which noise level the model is wrong", "audit", *words_of(self))
+        then("see at which noise scale the model is wrong", "audit", *words_of(self))
 
 
 def _joined(given: Mapping[str, Tensor], declared: Mapping[str, Classes | Field]) -> Tensor:
-    """Return all conditions as one vector for each datum, `(N, m)` float64; NaN is missing."""
+    """Return all conditions of each datum as one vector, `(N, m)` float64; NaN is missing."""
     parts = []
     for name, kind in declared.items():
         part = given[name].double().reshape(len(given[name]), -1)
@@ -114,7 +114,7 @@ def _joined(given: Mapping[str, Tensor], declared: Mapping[str, Classes | Field]
 
 
 def _apart(y: Tensor, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
-    """Return the conditions by name of which `_joined` made one vector each."""
+    """Return the conditions by name, from the vectors of `_joined`."""
     sizes = [math.prod(kind.shape) for kind in declared.values()]
     parts = zip(declared.items(), torch.split(y, sizes, 1), strict=True)
     return {

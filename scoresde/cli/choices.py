@@ -1,4 +1,4 @@
-"""A loss, a weight or a law of times by its name, with the parameters that it has."""
+"""Choose a loss, a weight or a law of times by its name and parameters."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from scoresde.sde import LAWS, TimeLaw
 
 __all__ = ["Choice", "LawChoice", "LossChoice", "WeightChoice", "parameters_of", "words"]
 
-# What every loss takes; the trainer or other options give it.
+# Parameters of losses that the trainer or other options give.
 _COMMON = {"score", "sde", "x", "t", "noise", "condition", "weight", "law", "generator"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Hold a name of a table, and values of the parameters that differ from its defaults.
+    """Hold the name of an entry of a table, and parameters that differ from its defaults.
 
     Args:
-        name: The name.
-        parameters: By their names.
+        name: The name of the entry.
+        parameters: Values by the names of parameters.
 
     Raises:
-        UnknownNameError: The table has no such name, or what it names no such parameter.
-        InvalidTypeError, InvalidValueError: A parameter is impossible.
+        UnknownNameError: The table has no such entry, or the entry no such parameter.
+        InvalidTypeError, InvalidValueError: The value of a parameter is not allowed.
 
     Examples:
         >>> WeightChoice("min_snr", {"gamma": 3.0}).make(var=0.5)
@@ -61,10 +61,10 @@ class Choice:
         self.make()
 
     def make(self, **usual: Any) -> Any:
-        """Return what is named.
+        """Return the entry with its parameters.
 
         Args:
-            usual: Values of parameters that it has and that were not given.
+            usual: Values of further parameters, used if the entry has them and they are not given.
         """
         entry = self.table[self.name]
         known = parameters_of(entry)
@@ -75,7 +75,7 @@ class Choice:
 
     @classmethod
     def of_words(cls, given: Sequence[str]) -> Self:
-        """Return the choice that `min_snr gamma=3` spells."""
+        """Return the choice of the words `min_snr gamma=3`, for example."""
         if not given:
             example = next(iter(cls.table))
             raise InvalidValueError(f"give the name of a {cls.kind}, as in `{example}`")
@@ -117,11 +117,11 @@ class LawChoice(Choice):
 
 
 def words(kind: type[Choice], *, optional: bool = False) -> Any:
-    """Return how the command line reads and shows a choice of a table.
+    """Return tyro's specification of an option that is a choice.
 
     Args:
-        kind: What is chosen.
-        optional: Whether the word auto is read too, as None.
+        kind: The class of the choice.
+        optional: Read the word auto as None.
     """
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
@@ -135,7 +135,7 @@ def words(kind: type[Choice], *, optional: bool = False) -> Any:
 
 
 def parameters_of(entry: object) -> dict[str, Any]:
-    """Return the parameters of an entry of a table with their types, for a loss its own ones."""
+    """Return the parameters of an entry with their types, without those that all losses have."""
     if is_dataclass(entry):
         kind = entry if isinstance(entry, type) else type(entry)
         hints = typing.get_type_hints(kind)
@@ -154,7 +154,7 @@ def parameters_of(entry: object) -> dict[str, Any]:
 
 
 def _typed(hint: Any, value: Any, what: str) -> Any:
-    """Return a value of the type of a parameter; a whole number stands for a real one."""
+    """Return a value checked against the type of a parameter; int is accepted for float."""
     try:
         if isinstance(value, bool) and hint is not bool:
             raise typeguard.TypeCheckError("Python takes True for the number 1")

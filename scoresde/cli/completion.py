@@ -1,4 +1,4 @@
-"""What lets a shell complete the words of `scoresde`: one function of bash, which zsh reads too."""
+"""Write the script by which bash or zsh completes the words of `scoresde`."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def completion(words: Sequence[str], commands: Mapping[str, Any]) -> str:
     """Return the script by which a shell completes commands, options, and names of choices.
 
     Args:
-        words: The name of the shell.
+        words: The name of the shell, "bash" or "zsh".
         commands: The dataclasses of the commands, by name.
 
     Raises:
         InvalidValueError: No shell is named.
-        UnknownNameError: The shell is none of those.
+        UnknownNameError: The shell is unknown.
     """
     if len(words) != 1:
         raise InvalidValueError(

@@ -1,6 +1,6 @@
-"""A run as one tree of frozen dataclasses, from which come the options and the file.
+"""Configure a run by one tree of frozen dataclasses, which gives the options and the file.
 
-What is left open is chosen for the data when there are some (`RunConfig.begun`).
+Options that are None ("open") are chosen for the data once they are loaded (`RunConfig.begun`).
 
 `scoresde train` has an option for every field, the run's folder holds them all as `config.toml`,
 and `scoresde train --config run/config.toml --out other/` makes the same run again.
@@ -47,7 +47,7 @@ from scoresde.training.update import Loss
 __all__ = ["SDE_WORDS", "NetOptions", "ObjectiveConfig", "RunConfig", "TrainOptions"]
 
 
-if TYPE_CHECKING:  # they are made below, of configurations
+if TYPE_CHECKING:  # the classes are made at run time
     NetOptions: TypeAlias = Any
     TrainOptions: TypeAlias = Any
 else:
@@ -63,7 +63,7 @@ else:
             "attention": (_INTS, "auto|[INT ...]"),
         },
     )
-    """The options of a network, of which those that are None suit the data."""
+    """The options of a network; those that are None are chosen for the data."""
     TrainOptions = opened(
         "TrainOptions",
         TrainConfig(keeping=Keeping(held_out=0.1)),
@@ -89,33 +89,32 @@ else:
             tyro.conf.arg(prefix_name=False),
         ),
     )
-    """The numbers of a training, of which those that are None suit the data."""
+    """The numbers of a training; those that are None are chosen for the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """Hold what is lowered: a loss, its weight, and the law of its times.
+    """Hold the objective: a loss, its weight, and the law of its times.
 
     Raises:
-        InvalidValueError: A weight is to be learnt under a loss that may be negative.
+        InvalidValueError: `learned_weight` is given for a loss that may be negative.
     """
 
     loss: Annotated[LossChoice, words(LossChoice)] = field(default=LossChoice("dsm"))
-    """The name, then what differs from its defaults, as in dsm control_variate=True."""
+    """The name and parameters that differ from the defaults, as in dsm control_variate=True."""
     weight: Annotated[WeightChoice, words(WeightChoice)] = field(default=WeightChoice("edm"))
-    """The weight of the noise levels, as in min_snr gamma=3, or power p=1; edm and min_snr are for
+    """The weight over the noise scales, as in min_snr gamma=3, or power p=1; edm and min_snr take
     the variance of the data."""
     law: Annotated[
         LawChoice | None,
         words(LawChoice, optional=True),
     ] = None
-    """The law of the training times, as in lognormal mean=0 std=1.2; auto is one around the
-    data."""
+    """The law of the training times, as in lognormal mean=0 std=1.2; auto centres it at the std of
+    the data."""
     stratified: Annotated[bool, PLAIN] = False
-    """Whether the times of a batch are spread evenly over their law."""
+    """Spread the times of a batch evenly over their law."""
     learned_weight: Annotated[bool, PLAIN] = False
-    """Whether the weight is also learnt, beside the score, by the uncertainty of each noise level;
-    for the loss dsm."""
+    """Also learn the weight, from the uncertainty at each noise scale; for the loss dsm."""
 
     def __post_init__(self) -> None:
         if self.learned_weight and self.loss.name != "dsm":
@@ -150,13 +149,13 @@ _LOGS: Mapping[str, Callable[[Path], Callback]] = {
 
 
 def _widths(net: Any) -> Sequence[int]:
-    """Return the widths of the levels of a U-Net, or of the layers of an MLP."""
+    """Return the widths of the resolutions of a U-Net, or of the layers of an MLP."""
     known: Sequence[int] = net.config.get("channels") or net.config.get("hidden", ())
     return known
 
 
 def reason(found: Suggestion, name: str) -> str:
-    """Return why an option has the value that was suggested."""
+    """Return the reason for the suggested value of an option."""
     why = found.reasons
     if name == "sde":
         return f"from {why['sigma_min']}; to {why['sigma_max']}"
@@ -165,38 +164,39 @@ def reason(found: Suggestion, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """All that a run is made of: with the same versions and threads, the same weights bit for bit.
+    """Hold all options of a run; with the same versions and threads they give the same weights.
 
-    What is None, of the SDE, the law of times, the network and the training, is chosen when there
-    are data (`begun`); nothing is then left open.
+    Options of the SDE, the law of times, the network and the training that are None are chosen for
+    the data by `begun`.
 
     Raises:
-        InvalidValueError, UnknownNameError: A value is impossible, or a name unknown.
+        InvalidValueError, UnknownNameError: A value is not allowed, or a name unknown.
     """
 
     data: Annotated[DataConfig, tyro.conf.arg(name="data")]
-    """Where the data come from."""
+    """The source of the data."""
     sde: Annotated[SDE | None, sde_words(optional=True)] = None
-    """The name, then what differs from its defaults, as in VPSDE beta_max=10, or in NCSNLadder
-    sigmas=0.1,1,10; auto is a VESDE between noise that the data do not show and their size."""
+    """The name and parameters that differ from the defaults, as in VPSDE beta_max=10, or in
+    NCSNLadder sigmas=0.1,1,10; auto is a VESDE from noise that is invisible in the data to their
+    diameter."""
     net: Annotated[NetOptions, tyro.conf.arg(name="network")] = field(default=NetOptions())
-    """What the score is made of; auto is what suits the shape and the number of the samples."""
+    """The network; auto chooses it for the shape and the number of the samples."""
     objective: Annotated[ObjectiveConfig, tyro.conf.arg(name="objective")] = ObjectiveConfig()
-    """What is lowered."""
+    """The loss, its weight and its times."""
     train: Annotated[TrainOptions, tyro.conf.arg(name="training")] = field(default=TrainOptions())
-    """How long, on what, and by which random numbers."""
+    """The numbers of the training."""
     init: Annotated[
         str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: none)")
     ] = None
-    """A model to begin with, as a folder, a packaged name or one of the hub: its network, weights,
-    units and SDE are kept, and classes that it does not know are added."""
+    """A model to continue from, as a folder, a packaged name or one of the hub: its network,
+    weights, units and SDE are kept, and new classes are added."""
     log_to: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
             metavar="NAME [NAME ...]", help_behavior_hint="(default: none beside log.jsonl)"
         ),
     ] = ()
-    """Where else to log: tensorboard, wandb, trackio; pictures of samples and of the loss."""
+    """Further logs: tensorboard, wandb, trackio; pictures of samples and of the loss."""
 
     def __post_init__(self) -> None:
         for name in self.log_to:
@@ -209,11 +209,11 @@ class RunConfig:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Return the run of a file.
+        """Return the configuration in a file.
 
         Raises:
-            InvalidValueError, InvalidTypeError, UnknownNameError: The file cannot be read or has a
-                wrong line; names the key.
+            InvalidValueError, InvalidTypeError, UnknownNameError: The file cannot be read, or a
+                key, which is named, is wrong.
         """
         run: Self = toml.read(path, cls)
         return run
@@ -227,7 +227,7 @@ class RunConfig:
         toml.write(path, self, f"again: scoresde train --config {path.name} --out FOLDER")
 
     def callbacks(self, folder: Path) -> list[Callback]:
-        """Return what logs beside `log.jsonl`.
+        """Return the callbacks that `log_to` asks for.
 
         Raises:
             MissingExtraError: A package is not installed.
@@ -236,17 +236,17 @@ class RunConfig:
 
     @property
     def config(self) -> TrainConfig:
-        """Return the numbers of the training; those that are open have their usual values."""
+        """Return the numbers of the training, with defaults for those that are open."""
         whole: TrainConfig = self.train.over(TrainOptions.base)
         return whole
 
     def loss(self, model: ScoreModel) -> Loss:
-        """Return what is lowered, for the variance that a model assumes of its data."""
+        """Return the loss, for the variance that a model assumes of its data."""
         return self.objective.build(model.sde, model.moments.mean_variance())
 
     @classmethod
     def of(cls, found: Suggestion, data: DataConfig) -> Self:
-        """Return a run of what was suggested."""
+        """Return the configuration of a suggestion."""
         law = LawChoice("lognormal", {"mean": found.law.mean, "std": found.law.std})
         objective = ObjectiveConfig(law=law)
         return cls(
@@ -254,9 +254,9 @@ class RunConfig:
         )
 
     def words(self) -> dict[str, str]:
-        """Return the values of the options that are chosen for data, where none is open.
+        """Return the options that are chosen for data, as words by name; none may be open.
 
-        Of a run that begins with a model there is no network.
+        With `init` there are no options of the network.
         """
         law = self.objective.law
         assert self.sde is not None  # as nothing is open
@@ -286,7 +286,7 @@ class RunConfig:
         return names | {name for name, value in others.items() if value is None}
 
     def like(self, other: Self) -> Self:
-        """Return the run with what is open as in another one, of which nothing is."""
+        """Return this configuration with open options filled from another, which has none."""
         law = self.objective.law or other.objective.law
         return replace(
             self,
@@ -299,18 +299,18 @@ class RunConfig:
     def begun(
         self, data: Data, tell: Callable[[str], None] = lambda line: None
     ) -> tuple[Self, ScoreModel, Data]:
-        """Return the run with all that was left open, its model, and the data in its units.
+        """Return the run with all open options chosen, its model, and the data in its units.
 
         A new model is untrained, its weights a function of the seed.
 
         Args:
-            data: What is to be learnt.
-            tell: What is told each choice with its reason.
+            data: The data to be learnt.
+            tell: Receives a line for each choice, with its reason.
 
         Raises:
-            InvalidValueError, ShapeError: The model to begin with does not suit the options or the
-                data, or the network does not suit them.
-            DataError: Something is open, and the data do not say it: they are all the same.
+            InvalidValueError, ShapeError: The model `init` does not fit the options or the data, or
+                the network does not fit the data.
+            DataError: An option is open, and all samples are equal.
         """
         run, model = self, None
         if self.init is not None:
@@ -318,7 +318,7 @@ class RunConfig:
             if self.net != NetOptions() or self.sde not in (None, model.sde):
                 raise InvalidValueError(
                     f"{self.init} has its own network and SDE, {model.sde}; leave out the options "
-                    "of others"
+                    "of the network and the SDE"
                 )
             run = replace(self, sde=model.sde)
         if names := run.open():

@@ -1,4 +1,4 @@
-"""`scoresde data check`: what would break a training run, before it does."""
+"""Define `scoresde data check`: find what would break a training run."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ __all__ = ["CheckData"]
 
 @dataclass(frozen=True)
 class CheckData:
-    """Look for what would break a training run; the exit code is 1 if anything would.
+    """Find what would break a training run; the exit code is 1 if anything would.
 
     The options are those of `train`, and what they leave open is chosen as `train` would.
     """
 
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     sde: Annotated[SDE | None, sde_words(optional=True)] = None
-    """The noise that the data are compared with, as for train; auto is what train would choose."""
+    """The SDE whose noise is compared with the data, as for train; auto is what train chooses."""
     net: Annotated[NetOptions, tyro.conf.arg(name="network"), tyro.conf.OmitArgPrefixes] = field(
         default=NetOptions()
     )
-    """What the score would be made of, as for train."""
+    """The network, as for train."""
     out: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    """A picture of up to 64 samples, as the model would see them: .png, .jpg, .pdf or .svg."""
+    """A picture of up to 64 samples, in model units: .png, .jpg, .pdf or .svg."""
 
     def run(self) -> None:
-        """Look, print, and fail where the training would."""
+        """Check, print the report, and raise DataError if the training would fail."""
         if self.out is not None:
             check_out(self.out, PICTURES)
         report = check(self.data.source, **self.data.reading())
@@ -67,12 +67,12 @@ class CheckData:
         then("train", "train", "--data", self.data.source, *words, "--out", "run")
 
     def _compare(self, report: Report) -> None:
-        """Compare the data with the noise and the network that a training would have."""
+        """Compare the data with the noise and the network of a training."""
         assert report.data is not None
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = suggest(report.data, net=self.net.type)
-        for warning in told:
+        for warning in caught:
             report.remark("noise", str(warning.message))
         describe_noise(report, self.sde or found.sde())
         if self.sde is None:
@@ -80,7 +80,8 @@ class CheckData:
         net = self.net.over(found.net)
         if net.patch < 1 or not net.channels:
             raise InvalidValueError(
-                f"need patch >= 1 and a level, got patch {net.patch} and channels {net.channels}"
+                f"patch must be at least 1, and channels one width or more, got {net.patch} and "
+                f"{net.channels}"
             )
         if net.type == "unet":
             stride = net.patch * 2 ** (len(net.channels) - 1)

@@ -1,4 +1,4 @@
-"""`scoresde demo`: handwritten digits from the packaged model, in seconds."""
+"""Define `scoresde demo`: draw handwritten digits with the packaged model, in seconds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Demo:
     steps: Steps = None
 
     def run(self) -> None:
-        """Draw, say what it cost, and where the picture is."""
+        """Draw, write the picture, and print what it cost."""
         check_out(self.out, PICTURES)
         device = distributed.device()
         model = load("mnist").to(device)
@@ -54,7 +54,7 @@ class Demo:
 
 
 def _prepare(model: ScoreModel) -> str:
-    """Let the processor do what it is fast at, and return what that is."""
+    """Choose the faster precision and number of threads, and return them as text."""
     if has_bfloat16(torch.device("cpu")):
         model.autocast = torch.bfloat16
     precision = "float32" if model.autocast is None else "bfloat16"

@@ -1,7 +1,8 @@
-r"""`scoresde edit`: data made more like what a model has learnt.
+r"""Define `scoresde edit`: move data towards the law that a model has learnt.
 
 SDEdit (Meng et al. 2022, arXiv:2108.01073): the data are perturbed to an intermediate time and
-sampled down from there. Much noise gives what is likely, little noise what is like the data.
+sampled down from there. With much noise the result is likely under the model, with little noise it
+is close to the data.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 @dataclass(frozen=True)
 class Edit:
-    """Make data more like what a model has learnt: noise is added, and taken away by the model."""
+    """Move data towards a model's law: noise is added, and removed by the model."""
 
     checkpoint: Checkpoint
     out: Path
@@ -60,25 +61,24 @@ class Edit:
             help_behavior_hint="(default: those of the model's run that it was not trained on)",
         ),
     ] = None
-    """What is edited: one image, whose middle is resized to what the model takes, a .npy or .npz
-    file, a folder of images, or the name of a data set. Light and dark must be as in the data that
-    the model learnt: digits are light on dark."""
+    """What is edited: one image, cropped and resized to the model's size, a .npy or .npz file, a
+    folder of images, or the name of a data set. Light and dark must be as in the training data:
+    digits are light on dark."""
     strength: float = 0.5
-    """How much noise, above 0 up to 1: the share of the way from the least noise level of the model
-    to its greatest, in the logarithm of sigma / alpha. 1 leaves next to nothing of the data."""
+    """How much noise, above 0 up to 1: the position between the smallest and the largest noise of
+    the model, in the logarithm of sigma / alpha. 1 leaves next to nothing of the data."""
     n: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one of each datum)")
     ] = None
-    """How many edits, at least 1; more than there are data begin again with the first."""
+    """How many edits, at least 1; with more edits than data the data repeat."""
     sampler: SamplerName = "fast"
     steps: Steps = None
-    """Steps of a run from the greatest noise, at least 1, of which these are the last."""
+    """Steps of a run from the largest noise, at least 1; an edit makes the last of them."""
     seed: Seed = 0
     class_: Annotated[
         str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
     ] = None
-    """What the edits become, the name of a class or its number from 0; for models that were trained
-    with labels."""
+    """The class of the edits, its name or its number from 0; for models trained with labels."""
     condition: Conditions = ()
     guidance: Guidance = None
     interval: Interval = None
@@ -90,7 +90,7 @@ class Edit:
         check_replaced(self.out)
         edited = Path(self.data or "")
         if self.data and self.out.exists() and self.out.resolve() == edited.resolve():
-            raise InvalidValueError(f"{self.out} holds the data; write the edits to another file")
+            raise InvalidValueError(f"{self.out} is the data; write the edits to another file")
         check_range("strength", self.strength, "(0, 1]")
         model = model_of(self.checkpoint).to(distributed.device())
         x = self._data(model)
@@ -126,7 +126,7 @@ class Edit:
             then("leave less of the data", "edit", *words)
 
     def _data(self, model: ScoreModel) -> Tensor:
-        """Return the data `(n, *)`, in the numbers of the model."""
+        """Return the data `(n, *)`, in model units."""
         path = Path(self.data or "")
         if path.suffix.lower() in IMAGES:
             return image(path, model)
@@ -136,7 +136,7 @@ class Edit:
 
 
 def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
-    """Return the time of a strength, and those times of a grid that are below it."""
+    """Return the time of a strength, followed by the times of a grid that are below it."""
     high, low = sde.log_snr(torch.tensor([sde.eps, sde.T], dtype=torch.float64))
     first = sde.time(high + strength * (low - high)).clamp(sde.eps, sde.T)
     if sde.levels is not None:
@@ -145,7 +145,7 @@ def _from(sde: SDE, times: Tensor, strength: float) -> Tensor:
 
 
 def image(path: Path, model: ScoreModel) -> Tensor:
-    """Return one image as a model of images in [-1, 1] takes it: its middle, resized."""
+    """Return an image file `(1, C, H, W)` in [-1, 1], cropped and resized to the model's shape."""
     from PIL import Image
 
     if len(model.event_shape) != 3 or model.event_shape[0] not in (1, 3):
@@ -154,8 +154,8 @@ def image(path: Path, model: ScoreModel) -> Tensor:
         )
     if model.transform != Identity() and model.transform.levels is None:
         raise InvalidValueError(
-            f"the model learnt {model.transform}, numbers that an image does not say; give a .npy "
-            "file of them"
+            f"the model was trained on data with the transform {model.transform}, whose numbers an "
+            "image does not have; give a .npy file"
         )
     channels, height, width = model.event_shape
     try:
@@ -163,6 +163,6 @@ def image(path: Path, model: ScoreModel) -> Tensor:
             found = pixels(opened, (height, width), "L" if channels == 1 else "RGB")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except Exception as error:  # Pillow has many kinds for a broken file
+    except Exception as error:  # Pillow raises many kinds for a damaged file
         raise DataError(f"cannot read the image {path}: {error}") from error
     return torch.from_numpy(found.copy())[None].float() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""`scoresde ema`: the model that another average of a run's weights would have given."""
+"""Define `scoresde ema`: make a model of another average of a run's weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ema:
     sigma: Annotated[float | None, _NONE] = None
     """The spread of a power-function average, from 1e-4 to 0.288."""
     decay: Annotated[float | None, _NONE] = None
-    """Instead of it, the decay of an exponential average, in [0, 1)."""
+    """Instead of --sigma, the decay of an exponential average, in [0, 1)."""
     at: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the last snapshot)")
     ] = None
@@ -53,7 +53,7 @@ class Ema:
         training = {**config.get("training", {}), "done": found.at}
         model.save_pretrained(self.out, training=training, average=average)
         tell(f"{profile} at step {found.at:,}, from {len(found.weights)} snapshots: {self.out}")
-        show(f"expected miss {found.error:.2g} of the distance between the average and the weights")
+        show(f"expected error {found.error:.2g} of the distance from the average to the weights")
         then("see its samples", "sample", self.out, "--out", "samples.png")
 
     def _profile(self) -> Profile:
@@ -65,7 +65,7 @@ class Ema:
 
 
 def _check_replaced(folder: Path) -> None:
-    """Refuse to replace a model that this command did not make."""
+    """Raise CheckpointError if the folder holds a model that this command did not make."""
     path = folder / "model.safetensors"
     if path.exists() and "error" not in checkpoint.load_tensors(path)[1].get("average", {}):
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""`scoresde evaluate`: samples of a model against data it has not seen, by every metric."""
+"""Define `scoresde evaluate`: compare samples of a model with data it has not seen."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Evaluate:
     size: Size = None
     train_data: TrainData = None
     n: int = 1000
-    """How many samples, at least 12, or 4 without neighbours, and half of that without intervals;
-    half of the data, if that is less."""
+    """How many samples, at most half of the data; at least 12, or 4 without the metric neighbours,
+    and half of that with --resamples 0."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """In place of drawing any: the file or the folder that `scoresde sample` wrote."""
+    """A file or a folder that `scoresde sample` wrote, instead of drawing samples."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
-    """What is compared: the numbers as they are; what a small classifier sees, which is trained on
-    the training data or on a third of the others; Inception's features; a classifier's file."""
+    """The features that are compared: the numbers themselves; those of a small classifier, which is
+    trained on the training data or on a third of the others; Inception's; a classifier's file."""
     metrics: tuple[str, ...] = tuple(METRICS)
     """The comparisons."""
     sampler: SamplerName = "fast"
@@ -105,10 +105,10 @@ class Evaluate:
         figures = found.to_json(self.out / "report.json")
         picture = plot.save(found.plot(), self.out / "report.png")
         tell(f"the report is in {figures.absolute()} and {picture.absolute()}")
-        then("see at which noise level the model is wrong", "audit", *words_of(self))
+        then("see at which noise scale the model is wrong", "audit", *words_of(self))
 
     def _least(self) -> int:
-        """The fewest samples that can be compared so, once the options are seen to be possible."""
+        """Check the options, and return the fewest samples that these metrics can compare."""
         _, least = plan(self.metrics, self.resamples, self.train_data is not None)
         check_integer("seed", self.seed, 0)
         if self.samples is None:
@@ -118,10 +118,10 @@ class Evaluate:
         return least
 
     def _drawn(self, model: ScoreModel, real: Data, source: str, least: int) -> Path:
-        """Return the folder of the samples, drawn where those of this request are not there.
+        """Return the folder of the samples, which are drawn if they are not there yet.
 
-        Of a conditional model they are drawn under the conditions of the data that are the floor,
-        so that samples and floor differ by nothing else.
+        A conditional model draws under the conditions of the data that are the floor, so that
+        samples and floor have the same conditions.
         """
         n = min(self.n, len(real) // 2)
         if n < least:
@@ -164,7 +164,7 @@ class Evaluate:
         return folder
 
     def _features(self, lesson: Data | None, real: Data) -> Features | None:
-        """Return what is looked at, as the option says."""
+        """Return the feature map that the option names; None for the numbers themselves."""
         if self.features == "pixels":
             return None
         if self.features == "inception":

@@ -1,4 +1,4 @@
-"""What samples are drawn under: conditions by name, and guidance, as the command line says them."""
+"""Read the conditions and the guidance of samples from the options of a command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Conditions = Annotated[
     tuple[str, ...],
     tyro.conf.arg(
         metavar="NAME=VALUE",
-        help="What the model takes beside the noise, by name: a .npy file with one row for each "
+        help="A condition of the model, by name: a .npy file with one row for each "
         "sample or one for all, numbers, as in y=0.1,0.2, or names of classes, as in label=dog. "
         "Give it again for another name.",
         help_behavior_hint="(default: missing)",
@@ -51,7 +51,7 @@ Interval = Annotated[
     tuple[float, float] | None,
     tyro.conf.arg(
         metavar="LOW HIGH",
-        help="The noise levels sigma / alpha within which the guidance acts.",
+        help="The range of noise scales sigma / alpha in which the guidance acts.",
         help_behavior_hint="(default: all)",
     ),
 ]
@@ -64,7 +64,7 @@ class Given:
     Args:
         values: By name one row for each sample, or one for all.
         guidance: The scale of classifier-free guidance, or None.
-        interval: Where it acts, or None for everywhere.
+        interval: The noise scales at which it acts, or None for all.
     """
 
     values: Mapping[str, Tensor] = field(default_factory=dict)
@@ -81,19 +81,19 @@ class Given:
         guidance: float | None = None,
         interval: tuple[float, float] | None = None,
     ) -> Given:
-        """Return what the options say.
+        """Return the conditions and the guidance of these options.
 
         Args:
-            score: What they are said of.
-            n: How many samples there are.
+            score: The score that takes the conditions.
+            n: Number of samples.
             words: The conditions, as `NAME=VALUE`.
             label: The class of all samples by its name or number, the condition `label`.
             guidance: The scale.
-            interval: Where it acts.
+            interval: The noise scales at which guidance acts.
 
         Raises:
-            InvalidValueError, UnknownNameError, ShapeError, DataError: They do not fit the model,
-                or each other.
+            InvalidValueError, UnknownNameError, ShapeError, DataError: The options do not fit the
+                model, or each other.
         """
         declared = facts(score).conditions or {}
         if interval is not None and guidance is None:
@@ -121,13 +121,13 @@ class Given:
         }
 
     def guided(self, score: Score) -> Score:
-        """Return the score under the guidance, where there is any."""
+        """Return the guided score, or the score itself without guidance."""
         if self.guidance is None:
             return score
         return classifier_free(score, self.guidance, interval=self.interval)
 
     def request(self) -> dict[str, Any]:
-        """Return all that samples depend on, as JSON can hold it; None where nothing was said."""
+        """Return the options that samples depend on as JSON values; None for those not given."""
         tensors = {name: value.contiguous() for name, value in self.values.items()}
         return {
             "condition": checkpoint.digest(tensors, "", 0)[:16] if tensors else None,
@@ -137,7 +137,7 @@ class Given:
 
 
 def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
-    """Return the class of all samples, as the condition `label` or the only one of classes."""
+    """Return the class of all samples, as the condition `label`, or else the first of classes."""
     kinds = {name: kind for name, kind in declared.items() if isinstance(kind, Classes)}
     if not kinds:
         raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
@@ -154,7 +154,7 @@ def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Ten
 
 
 def _label(name: str, word: str, kind: Classes) -> int:
-    """Return the number of a class, where a name goes before a number."""
+    """Return the number of a class; a word that is a name is not read as a number."""
     if word not in kind.names:
         try:
             return int(word)
@@ -165,7 +165,7 @@ def _label(name: str, word: str, kind: Classes) -> int:
 
 
 def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
-    """Return what is behind `NAME=`, of 1 or n rows."""
+    """Return the value of `NAME=VALUE`, with 1 or n rows."""
     if text.endswith(".npy"):
         value = array(Path(text))
     elif isinstance(kind, Classes):
@@ -189,14 +189,14 @@ def _value(name: str, text: str, kind: Classes | Field, n: int) -> Tensor:
 
 
 def _words(text: str, kind: Classes) -> list[str]:
-    """Return the classes of `cat,dog`; a comma may also be in the name of one."""
+    """Return the classes of `cat,dog`; a text that is the name of a class is not split."""
     return [text] if text in kind.names else text.split(",")
 
 
 def _numbers(name: str, text: str, parts: Sequence[str | int]) -> Tensor:
     try:
         return torch.tensor([part if isinstance(part, int) else float(part) for part in parts])
-    except (ValueError, RuntimeError) as error:  # of torch beyond 64 bits
+    except (ValueError, RuntimeError) as error:  # RuntimeError: an integer beyond 64 bits
         raise InvalidValueError(
             f"the condition {name} takes numbers with commas, or a .npy file; got {text!r}"
         ) from error
@@ -205,11 +205,11 @@ def _numbers(name: str, text: str, parts: Sequence[str | int]) -> Tensor:
 def array(path: Path) -> Tensor:
     """Return the numbers of a .npy file."""
     try:
-        with checkpoint.open_file(path) as file:  # a pipe would be waited for
+        with checkpoint.open_file(path) as file:  # raises for a pipe, for which open would wait
             return as_tensor(
                 str(path), read_array(file, str(path), os.fstat(file.fileno()).st_size)
             )
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except Exception as error:  # a broken file, or one of another kind
+    except Exception as error:  # a damaged file, or one of another kind
         raise DataError(f"cannot read {path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Data that a model is asked about, as its commands read them: given ones, or those of its run."""
+"""Load the data with which a command tests a model: given ones, or those of its run."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ __all__ = ["Asked", "Question", "asked", "conditions_of", "learnt", "run_of", "w
 
 
 class Asks(Protocol):
-    """The options of a command that asks a model about data."""
+    """Define the options of a command that tests a model with data."""
 
     @property
     def checkpoint(self) -> str:
-        """Return the model."""
+        """Return the name or folder of the model."""
 
     @property
     def data(self) -> str | None:
-        """Return the data, or None for those of the model's run."""
+        """Return the source of the data, or None for those of the model's run."""
 
     @property
     def split(self) -> str | None:
-        """Return their part."""
+        """Return the split of the data."""
 
     @property
     def condition(self) -> tuple[str, ...]:
-        """Return where their conditions are."""
+        """Return the columns or files of the conditions, as NAME=COLUMN."""
 
     @property
     def size(self) -> int | None:
-        """Return the pixels a side."""
+        """Return the size that images are resized to."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """Hold the options of a command that has none but the model and the data."""
+    """Hold the options of a command that has only the model and the data."""
 
     checkpoint: str
     data: str | None
@@ -62,11 +62,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """Hold data in the units of a model, and what they are called.
+    """Hold data in the units of a model, and their name.
 
     Attributes:
         data: The data.
-        source: What they are called in a sentence.
+        source: The name of the data, for messages.
     """
 
     data: Data
@@ -74,17 +74,17 @@ class Asked:
 
 
 def asked(command: Asks, model: ScoreModel) -> Asked:
-    """Return the data that a command asks about, and say which they are.
+    """Return the data that a command tests a model with, and print which they are.
 
-    Where none are named they are those of the model's run: the part that it held out, the part
-    `test` of a data set of torchvision's, or else all that it was trained on.
+    Without --data they are those of the model's run: the part that it held out, the split `test` of
+    a data set of torchvision, or else all that it was trained on.
 
     Raises:
-        InvalidValueError: None are named, and the model is of no run.
-        ShapeError: Their samples have another shape than the model's.
+        InvalidValueError: No data are named, and the model has no run.
+        ShapeError: The samples have another shape than the model's.
 
     Warns:
-        RuntimeWarning: The model was trained on them.
+        RuntimeWarning: The model was trained on these data.
     """
     run = run_of(command.checkpoint)
     if command.data is not None:
@@ -95,8 +95,8 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
         trained = run is not None and _is_trained_on(run, source, split)
     elif run is None:
         raise InvalidValueError(
-            f"give --data: {command.checkpoint} is no run of `scoresde train`, which would tell "
-            "what it was trained on"
+            f"give --data: {command.checkpoint} is no run of `scoresde train`, and so does not "
+            "say what it was trained on"
         )
     else:
         source = run.data.source
@@ -108,7 +108,7 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
             "take data that were kept apart, or train without --held-out 0"
         )  # fmt: skip
         warnings.warn(
-            f"the model was trained on {source}: what it knows by heart looks perfect here; {cure}",
+            f"the model was trained on {source}, so that overfitting does not show here; {cure}",
             RuntimeWarning,
             stacklevel=outside(),
         )
@@ -116,7 +116,7 @@ def asked(command: Asks, model: ScoreModel) -> Asked:
 
 
 def learnt(command: Asks, source: str, model: ScoreModel) -> Data:
-    """Return data that a model was trained on: without the part that its run held out, if any."""
+    """Return data that a model was trained on, without the part that its run held out."""
     run = run_of(command.checkpoint)
     split = _usual(source, "train")
     data = _read(command, run, source, split, model)
@@ -126,7 +126,7 @@ def learnt(command: Asks, source: str, model: ScoreModel) -> Data:
 
 
 def run_of(checkpoint: str) -> RunConfig | None:
-    """Return the options of the run that a model is of, or None where it is of none."""
+    """Return the options of the run that made a model, or None."""
     try:
         folder = locate(checkpoint).parent
         inner = folder.name == "best" or folder.name.startswith("ema")
@@ -137,21 +137,21 @@ def run_of(checkpoint: str) -> RunConfig | None:
 
 
 def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str, bool]:
-    """Return the data of a run that it was not trained on, what they are, and whether it was."""
+    """Return data of a run, preferably unseen, their name, and True if it was trained on them."""
     source, share = run.data.source, run.config.keeping.held_out
     split = command.split or run.data.split or _usual(source, "train" if share else "test")
     if not Path(source).exists() and not is_name(source) and not source.startswith("hf:"):
         raise InvalidValueError(
             f"the data of the run, {source}, are not here; give --data, or run the command in the "
-            "folder where they were trained on"
+            "folder in which the model was trained"
         )
     data = _read(command, run, source, split, model)
-    told = f"{source}, the part {split}" if split else source
+    part = f"{source}, the part {split}" if split else source
     if not _is_trained_on(run, source, split):
-        return data, told, False
+        return data, part, False
     if not share:
-        return data, told, True
-    return data.split(share, seed=run.config.seed)[1], f"what the run held out of {told}", False
+        return data, part, True
+    return data.split(share, seed=run.config.seed)[1], f"what the run held out of {part}", False
 
 
 def _read(
@@ -164,12 +164,12 @@ def _read(
         condition=tuple(_words(command, run, source)),
         size=_size(command, run, source),
         split=split,
-        standardize=False,  # the model has units of its own
+        standardize=False,  # the model has its own transform
     )
     known = facts(model).conditions or {}
     kinds = {k: v for k, v in known.items() if k in columns_of(config.condition)}
     with warnings.catch_warnings():
-        # which axis is which is seen from the model
+        # the model's shape gives the order of the axes
         warnings.filterwarnings("ignore", message="samples of .* are read as")
         data = config.load(kinds)
     data = laid_as(data, model.event_shape).units_of(model.transform).as_kinds(known)
@@ -183,7 +183,7 @@ def _read(
 
 
 def _words(command: Asks, run: RunConfig | None, source: str) -> Sequence[str]:
-    """Return where conditions are: as told, else the columns of the run's table."""
+    """Return the columns of the conditions: those given, else those of the run's table."""
     if command.condition or run is None:
         return command.condition
     if source == run.data.source:
@@ -195,7 +195,7 @@ def _words(command: Asks, run: RunConfig | None, source: str) -> Sequence[str]:
 
 
 def _size(command: Asks, run: RunConfig | None, source: str) -> int | None:
-    """Return the size of images: as told, else the run's."""
+    """Return the size of images: the one given, else the run's."""
     if command.size is not None or run is None:
         return command.size
     images = Path(source).is_dir() or is_name(source)
@@ -203,18 +203,18 @@ def _size(command: Asks, run: RunConfig | None, source: str) -> int | None:
 
 
 def _is_trained_on(run: RunConfig, source: str, split: str | None) -> bool:
-    """Return whether a run was trained on these data."""
+    """Return True if a run was trained on these data."""
     return run.data.source == source and split == (run.data.split or _usual(source, "train"))
 
 
 def _usual(source: str, split: str) -> str | None:
-    """Return the split of a data set that has some and that none was named of."""
+    """Return the default split of a data set by name, or None for other data."""
     named = is_name(source) and ":" not in source and source.lower() != "digits"
     return split if named else None
 
 
 def words_of(command: Asks) -> list[str]:
-    """Return the words by which another command is asked about the same data."""
+    """Return the words that give another command the same model and data."""
     conditions = [word for given in command.condition for word in ("--condition", given)]
     named = {"--data": command.data, "--split": command.split, "--size": command.size}
     given = [word for k, v in named.items() if v is not None for word in (k, str(v))]
@@ -222,11 +222,12 @@ def words_of(command: Asks) -> list[str]:
 
 
 def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | None:
-    """Return the conditions of the data that the model takes, of all samples.
+    """Return the conditions of all samples that the model takes.
 
     Raises:
-        InvalidValueError: It takes one that the data have not, or whose classes may be others.
-        ScoreSDEError: They are of another kind.
+        InvalidValueError: The data lack a condition of the model, or may number its classes
+            otherwise.
+        ScoreSDEError: A condition is of another kind.
     """
     declared = facts(model).conditions or {}
     for name, kind in declared.items():
@@ -234,14 +235,14 @@ def conditions_of(data: Data, source: str, model: ScoreModel) -> Condition | Non
             what = "classes" if name == "label" else f"the condition {name!r}"
             has = "labels" if name == "label" else "such condition"
             raise InvalidValueError(
-                f"the model knows {what}, but {source} has no {has}; name its column or its file "
+                f"the model takes {what}, but {source} has no {has}; name its column or its file "
                 f"by --condition {name}=..."
             )
         if isinstance(kind, Classes) and len(data.names.get(name, range(kind.n))) != kind.n:
-            # names are numbered in their order: without one, others take its number
+            # names are numbered in sorted order: if one is absent, later ones have other numbers
             raise InvalidValueError(
-                f"the model knows {kind.n} classes of {name!r}, but {source} has names of "
-                f"{len(data.names[name])}, whose numbers may be others'; give every class a "
+                f"the model has {kind.n} classes of {name!r}, but {source} has names of "
+                f"{len(data.names[name])}, which may be numbered otherwise; give every class a "
                 "sample, or the numbers"
             )
     return Condition.of(data.only(declared).condition(slice(None)), len(data), declared)

@@ -1,4 +1,4 @@
-"""`scoresde info`: what a model is, without running it."""
+"""Define `scoresde info`: describe a model without running it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PREDICTED = {
 
 @dataclass(frozen=True)
 class Info:
-    """Say what a model or a run is, and verify the checksums of its files."""
+    """Describe a model or a run, and verify the checksums of its files."""
 
     checkpoint: Checkpoint
 
@@ -68,7 +68,7 @@ class Info:
         self._then(path, config)
 
     def _then(self, path: Path, config: dict[str, Any]) -> None:
-        """Tell the next command: to go on with a run that has steps left, and to draw."""
+        """Print the next commands: to train on, if the run has steps left, and to draw."""
         settings, standing = path.parent / "config.toml", Standing.of(path, config)
         if standing.unfinished and settings.exists() and not standing.who:
             then("train to the end", "train", "--config", settings)
@@ -104,7 +104,7 @@ def _model(
     yield "samples", f"{event_in_words(shape, columns)}{size}"
     std = math.sqrt(max(float(var.mean()), 0))
     yield "units", in_words(config.get("transform"))
-    yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in the numbers that are learnt"
+    yield "data", f"mean {float(mean.mean()):.4g}, std {std:.4g} in model units"
     yield "conditions", conditions
     yield "noise", process
     widths = options.get("channels") or options.get("hidden") or ()
@@ -123,22 +123,19 @@ def _model(
     pilot = "has a measured schedule" if measured is not None else "measures its schedule first"
     yield (
         "sampling",
-        (
-            f"{taken['fast']} steps by --sampler fast, which {pilot}; "
-            f"{taken['pc']} by pc and its like"
-        ),
+        (f"{taken['fast']} steps by --sampler fast, which {pilot}; {taken['pc']} by pc"),
     )
     yield "licence", str(config.get("license") or "not stated")
 
 
 def _taken(sampler: str, suits: Any) -> int:
-    """Return how many steps a sampler takes where nobody says it."""
+    """Return the default number of steps of a sampler for a model."""
     usual: int = SAMPLERS[sampler].steps
     return min(suits, usual) if isinstance(suits, int) and suits else usual
 
 
 def _files(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the model's file, and the tensors that training left beside it."""
+    """Yield the model's file, the checkpoints and the snapshots, each with its state."""
     folder = path.parent
     files = [("model", path)]
     files += [(f"step {step:,}", file) for step, file in checkpoint.steps_in(folder)]
@@ -156,16 +153,16 @@ def _files(path: Path) -> Iterator[tuple[str, str]]:
         if file.exists():
             yield name, f"{file}, {_size(file)}, {state}"
     for file in sorted(folder.glob("step-*.damaged")):
-        yield "set aside", f"{file}, {_size(file)}, damaged when the run was taken up again"
+        yield "set aside", f"{file}, {_size(file)}, damaged when the run was resumed"
 
 
 def _texts(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return what people read of a run: it has no checksum, and can be written again."""
+    """Yield the text files of a run, which have no checksum."""
     path = folder / "config.json"
     if path.exists() and config:
         try:
             same = checkpoint.read_json(path) == config
-            state = "agrees with the model" if same else "differs from the model, which decides"
+            state = "agrees with the model" if same else "differs from the model, which is used"
         except CheckpointError:
             state = "DAMAGED"
         yield "config", f"{path}, {state}"

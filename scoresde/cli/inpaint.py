@@ -1,4 +1,4 @@
-"""`scoresde inpaint`: what is missing of data, drawn by a model under what is known."""
+"""Define `scoresde inpaint`: draw the missing part of data given the known part."""
 
 from __future__ import annotations
 
@@ -32,28 +32,27 @@ _SUFFIXES = (*PICTURES, ".npy", ".npz", ".safetensors")
 
 @dataclass(frozen=True)
 class Inpaint:
-    """Draw what is missing of an image or an array, and keep what is known."""
+    """Draw the missing part of an image or an array, and keep the known part."""
 
     checkpoint: Checkpoint
     out: Path
     """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
     image: Path
-    """What is known: an image, whose middle is resized to what the model takes, or a .npy file in
-    the units of the data that the model learnt."""
+    """The known part: an image, cropped and resized to the model's size, or a .npy file in the
+    units of the training data."""
     mask: Path
-    """Where it is known: an image that is light there and dark elsewhere, or a .npy file of 1 and
-    0."""
+    """The mask of the known part: an image, light where it is known, or a .npy file of 1 and 0."""
     n: int = 16
     """How many, at least 1."""
     resample: int = 5
-    """How often each step is made, at least 1: more fits what is drawn better to what is known."""
+    """How often each step is made, at least 1: more fits the drawn part better to the known one."""
     sampler: SamplerName = "ancestral"
     steps: Steps = None
     seed: Seed = 0
     class_: Annotated[
         str | None, tyro.conf.arg(name="class", metavar="NAME", help_behavior_hint="(default: any)")
     ] = None
-    """What it is, the name of a class or its number from 0; for models trained with labels."""
+    """The class, its name or its number from 0; for models trained with labels."""
     condition: Conditions = ()
     batch_size: BatchSize = 64
 
@@ -76,7 +75,7 @@ class Inpaint:
 
 
 def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, verb: str) -> None:
-    """Draw the samples of a request, write them, and tell what they cost."""
+    """Draw the samples of a run, write them, and print what they cost."""
     start = time.perf_counter()
     found = run.draw(batch_size)
     drawn = Drawn(found.x.cpu(), None, found.nfe, found.passes, time.perf_counter() - start)
@@ -88,7 +87,7 @@ def finished(run: Run, model: ScoreModel, out: Path, batch_size: int, verb: str)
 
 
 def _read(path: Path, model: ScoreModel, known: bool = False) -> Tensor:
-    """Return an event of a file in the numbers of the model, or where it is known."""
+    """Return the event in a file in model units, or, with `known`, a mask."""
     if path.suffix.lower() in IMAGES:
         found = image(path, model)[0]
         return (found > 0).float() if known else found

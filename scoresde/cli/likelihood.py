@@ -1,4 +1,4 @@
-"""`scoresde likelihood`: how probable a model finds data, in nats and bits per dimension."""
+"""Define `scoresde likelihood`: compute the log-density of data, in nats and bits per dimension."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["Likelihood"]
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Say how probable a trained model finds data it has not seen."""
+    """Compute the log-density of data that a trained model has not seen."""
 
     checkpoint: Checkpoint
     data: OwnData = None
@@ -71,7 +71,7 @@ class Likelihood:
         start = time.perf_counter()
         parts = []
         starts = range(0, len(x), self.batch_size)
-        # nobody knows how many evaluations the adaptive steps of a batch will take
+        # the number of evaluations of adaptive steps is not known in advance
         with showing(None, "likelihood", unit="evaluation") as bar:
             hook = model.net.register_forward_hook(lambda *_: bar.update())
             try:
@@ -84,10 +84,10 @@ class Likelihood:
         mean = model.mean.expand(model.event_shape)
         mismatch = model.sde.prior_mismatch(mean, model.var)
         show(
-            "prior         a Gaussian with the moments of the data; one without them would lie "
-            f"{mismatch:.3g} away (Wasserstein-2)"
+            "prior         a Gaussian with the moments of the data; the default prior differs by "
+            f"{mismatch:.3g} (Wasserstein-2)"
         )
-        show(f"units         those of the model: {in_words(model.transform)}")
+        show(f"units         of the model: {in_words(model.transform)}")
         then("compare samples with data", "evaluate", *words_of(self))
 
     def _of(self, model: ScoreModel, x: Tensor, given: Condition | None, rows: slice) -> LogProb:
@@ -109,7 +109,7 @@ class Likelihood:
     def _prepared(
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None, Dequantization | None]:
-        """Return the samples that were asked for, spread over their cells, and their conditions."""
+        """Return the samples, dequantized if they are quantized, their conditions, and the map."""
         rows = slice(self.first, self.first + self.n)
         x = data.batch(rows).float()
         if len(x) < 2:
@@ -131,7 +131,7 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
     show(f"{n} samples of {size} dimensions in {seconds:.1f} s")
     show(f"log-density   {nats:.2f} nats on average, ± {error:.2f}, its standard error")
     if transform is None:
-        show("bits per dim  none: the data come without the levels they were made of")
+        show("bits per dim  none: the data are not quantized")
     else:
         bits = bits_per_dim(found, x, data_transform=transform)
         spread = float(bits.std()) / math.sqrt(n)

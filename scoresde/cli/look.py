@@ -1,4 +1,4 @@
-"""How the command line draws samples: their units, names and conditions, in words."""
+"""Draw samples for the command line, with their units, names and conditions."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["PICTURES", "Look", "picture"]
 
 PICTURES = SUFFIXES
-"""The endings of pictures."""
+"""The suffixes of pictures."""
 
-_NAMED = 36  # images above which conditions are written
+_NAMED = 36  # the most images with their conditions written above them
 
 
 @dataclass(frozen=True)
 class Look:
-    """Describe how samples are drawn.
+    """Hold the options of a picture of samples.
 
     Args:
-        scale: Pixels of the picture along a side of one pixel.
+        scale: Pixels of the picture along the side of one pixel of an image.
         columns: Images side by side.
-        given: Their conditions by name, one row for each or one for all.
+        given: The conditions of the samples by name, one row for each or one for all.
     """
 
     scale: int | None = None
@@ -40,18 +40,18 @@ class Look:
 
 
 def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
-    """Return the picture of samples `x` in the numbers of the model, and of their labels `y`."""
+    """Return the picture of samples `x` in model units, with their labels `y`."""
     x = tensors["x"]
     declared = facts(model).conditions or {}
     given = dict(look.given)
     if "y" in tensors and "label" in declared:
         given["label"] = tensors["y"]
     of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
-    title = ", ".join(_said(name, declared[name], value[0]) for name, value in of_all.items())
+    title = ", ".join(_in_words(name, declared[name], value[0]) for name, value in of_all.items())
     own = {k: v for k, v in given.items() if k not in of_all}
     few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
     labels = [
-        ", ".join(_said(name, declared[name], value[i]) for name, value in own.items())
+        ", ".join(_in_words(name, declared[name], value[i]) for name, value in own.items())
         for i in range(len(x) if own and few else 0)
     ]
     return plot.samples(
@@ -60,8 +60,8 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Fig
     )  # fmt: skip
 
 
-def _said(name: str, kind: Classes | Field, value: Tensor) -> str:
-    """Return a condition in words: a class by its name, and at most three numbers."""
+def _in_words(name: str, kind: Classes | Field, value: Tensor) -> str:
+    """Return a condition as text: a class by its name, or at most three numbers."""
     if isinstance(kind, Classes):
         k = int(value)
         return "missing" if k < 0 else kind.names[k] if kind.names else f"{name} {k}"

@@ -1,4 +1,4 @@
-"""Options that may be left open, until data are there to choose them for."""
+"""Define options that may be left open, as None, and are chosen once data are loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = {"None": "none", "": "none", "False": "no", "True": "yes"}
 
 
 def plainly(default: str) -> str:
-    """Return how a default is written for people.
+    """Return tyro's text of a default in plain words.
 
     Examples:
         >>> print(plainly("20000"), plainly("False"), plainly("0.0"))
@@ -34,14 +34,14 @@ def plainly(default: str) -> str:
 
 
 PLAIN = tyro.conf.arg(help_behavior_hint=plainly)
-"""The annotation of an option whose default is shown as people write it."""
+"""The annotation of an option whose default is shown in plain words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Open:
-    """Base of the options of a configuration; of those that may be open the ones that are None are.
+    """Hold the options of a configuration; those in `may` are open if they are None.
 
-    What is given is checked when the options are made.
+    Base class of the classes that `opened` makes. Given options are checked when an object is made.
     """
 
     base: ClassVar[Any]
@@ -60,13 +60,13 @@ class Open:
 
     @classmethod
     def of(cls, whole: Any) -> Self:
-        """Return options of which none is open."""
+        """Return the options of a configuration, none of them open."""
         values = {f.name: getattr(whole, f.name) for f in fields(cls)}
         parts = {f.name: f.default for f in fields(cls) if isinstance(f.default, Open)}
         return cls(**values | {name: part.of(values[name]) for name, part in parts.items()})
 
     def over(self, chosen: Any) -> Any:
-        """Return a configuration with the values that are given, and the others of `chosen`."""
+        """Return a configuration with the given values, and those of `chosen` for open ones."""
         return replace(
             chosen,
             **{
@@ -76,11 +76,11 @@ class Open:
         )
 
     def filled(self, chosen: Any) -> Self:
-        """Return options of which none is open: those that are have the values of `chosen`."""
+        """Return the options with the values of `chosen` for open ones."""
         return self.of(self.over(chosen))
 
     def open(self) -> set[str]:
-        """Return the names of those that are open, of the parts too."""
+        """Return the names of the open options, of the parts too."""
         found = {name for name in self.may if getattr(self, name) is None}
         parts = [getattr(self, f.name) for f in fields(self)]
         return found.union(*(part.open() for part in parts if isinstance(part, Open)))
@@ -90,10 +90,10 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
     """Return a class of options for the configurations of the type of `base`.
 
     Args:
-        name: That of the class.
-        base: A configuration, whose values are the defaults of the options that cannot be open.
-        may: Those that may: the type of a value, its metavar, and further annotations.
-        parts: The classes of parts, and an annotation of each.
+        name: The name of the class.
+        base: A configuration; its values are the defaults of options that cannot be open.
+        may: By name the options that may be open: type of a value, metavar, further annotations.
+        parts: The classes of the parts, and an annotation of each.
     """
     kind = type(base)
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -121,7 +121,7 @@ def opened(name: str, base: Any, may: Mapping[str, Any], **parts: Any) -> Any:
 
 
 def _annotated(kind: Any, metavar: str, *notes: Any) -> Any:
-    """Return the type of an option that the word auto leaves open."""
+    """Return the annotated type of an option that the word auto leaves open."""
     several = typing.get_origin(kind) is tuple
     one = typing.get_args(kind)[0] if several else kind
 

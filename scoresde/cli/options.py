@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Define options that several commands have."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ OwnData = Annotated[
     tyro.conf.arg(
         name="data",
         metavar="SOURCE",
-        help="Data that were not trained on: digits, a name of torchvision's (mnist, cifar10 ...), "
-        "a .npy, .npz or .csv, a folder of images.",
+        help="Data that were not trained on: digits, a data set of torchvision (mnist ...), a "
+        ".npy, .npz or .csv, a folder of images.",
         help_behavior_hint="(default: those of the model's run that it was not trained on)",
     ),
 ]
@@ -52,27 +52,27 @@ TrainData = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="SOURCE",
-        help="The data that were trained on, to look for what is known by heart; of torchvision's "
-        "the part train.",
+        help="The training data, to look for memorised samples; of data sets of torchvision the "
+        "part train.",
     ),
 ]
 Seed = Annotated[
     int,
-    tyro.conf.arg(help="The randomness, an integer from 0 to 2**64 - 1: the same, the same."),
+    tyro.conf.arg(help="An integer from 0 to 2**64 - 1; the same seed gives the same result."),
 ]
 BatchSize = Annotated[
     int,
     tyro.conf.arg(
-        help="How many the network sees at once, at least 1: less needs less memory and changes "
-        "the last digits."
+        help="Samples in one evaluation of the network, at least 1: fewer need less memory and "
+        "change the last digits."
     ),
 ]
 Columns = Annotated[
     tuple[str, ...],
     tyro.conf.arg(
         metavar="NAME=COLUMN[,COLUMN ...]|FILE",
-        help="Where the data have a condition: the name of a column, or of several with commas, or "
-        "a .npy or .csv file. Give it again for another name.",
+        help="The source of a condition: the name of a column, or of several with commas, or a "
+        ".npy or .csv file. Give it again for another name.",
         help_behavior_hint="(default: what a .npz, a .pt or a folder of classes has)",
     ),
     tyro.conf.UseAppendAction,
@@ -85,8 +85,8 @@ Sampled = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="NAME[,NAME ...]",
-        help="What is sampled: an array of a .npz or .pt, as theta for p(theta | x), or columns of "
-        "a table.",
+        help="The samples: an array of a .npz or .pt, as theta for p(theta | x), or columns of a "
+        "table.",
         help_behavior_hint="(default: x, or all columns that are no condition)",
     ),
 ]
@@ -94,14 +94,14 @@ Layout = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="LETTERS",
-        help="Which axis of a sample is which, where channels do not come first: HW for grey "
-        "images, HWC, TC for times of several numbers, DHW for volumes.",
+        help="The order of the axes of a sample, if channels do not come first: HW for grey "
+        "images, HWC, TC for series of several numbers, DHW for volumes.",
         help_behavior_hint="(default: channels first)",
     ),
 ]
 Missing = Annotated[
     Literal["raise", "drop"],
-    tyro.conf.arg(help="Whether samples with a missing number are an error, or left out."),
+    tyro.conf.arg(help="Raise an error for samples with a missing number, or drop them."),
 ]
 Split = Annotated[
     str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
@@ -141,12 +141,12 @@ Steps = Annotated[
 
 
 def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
-    """Return what `NAME=COLUMN` and so on spell, as `scoresde.data.load` takes it.
+    """Return the conditions of the words `NAME=COLUMN`, as `scoresde.data.load` takes them.
 
     A comma makes a vector of one column or several: `age=years,` is one number, and no label.
 
     Raises:
-        InvalidValueError: A word is none of that kind, or a name is given twice.
+        InvalidValueError: A word has another form, or a name is given twice.
     """
     found: dict[str, str | list[str]] = {}
     for word in words:
@@ -162,5 +162,5 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
 
 
 def sampled_of(word: str | None) -> list[str] | None:
-    """Return what `NAME,NAME` spells, as `scoresde.data.load` takes it."""
+    """Return the names in `NAME,NAME`, as `scoresde.data.load` takes them."""
     return None if word is None else [part for part in word.split(",") if part]

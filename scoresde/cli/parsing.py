@@ -1,4 +1,4 @@
-"""How the words of a command become the command: by tyro, with what every command takes."""
+"""Parse the words of a command by tyro, with the options that every command has."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["Command", "General", "options_of", "parse"]
 
 
 class Command(Protocol):
-    """A command with its options."""
+    """Define a command with its options."""
 
     def run(self) -> None:
-        """Carry out the command."""
+        """Run the command."""
 
 
 @dataclass(frozen=True)
 class General:
-    """Hold what every command takes."""
+    """Hold the options that every command has."""
 
     device: Annotated[
         str | None,
@@ -45,16 +45,17 @@ class General:
 
 
 def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]:
-    """Return a command and what every command takes.
+    """Return a command and the options that every command has.
 
     Args:
-        name: As people write it.
-        kind: The dataclass of its options; where it has `usual`, that makes the defaults of words.
-        words: Those after the name.
+        name: The name of the command.
+        kind: The dataclass of its options; if it has a method `usual`, that returns the defaults
+            for these words.
+        words: The words after the name.
 
     Raises:
-        SystemExit: The words cannot be understood, or ask for help.
-        MisreadError: A value cannot be read, or is impossible.
+        SystemExit: The words cannot be parsed, or ask for help.
+        MisreadError: A value cannot be read, or is not allowed.
     """
     usual = getattr(kind, "usual", lambda words: None)(words)
     whole = _whole(kind)
@@ -73,19 +74,19 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
             with contextlib.redirect_stderr(printed):
                 found = read()
         except SystemExit as end:
-            said = printed.getvalue()
-            wrong = _wrong_value(said) or _wrong_option(name, kind, words, said)
+            text = printed.getvalue()
+            wrong = _wrong_value(text) or _wrong_option(name, kind, words, text)
             wrong = wrong if end.code else None
             if wrong is not None:
                 raise MisreadError(wrong) from end
             if not end.code:
                 raise
-            found = read()  # which prints it as the terminal has it
+            found = read()  # again, to print the help in the width of the terminal
     return found.command, found.general
 
 
 def _wrong_value(text: str) -> str | None:
-    """Return what tyro says of a value that is impossible, as a sentence; None of another fault."""
+    """Return tyro's error about a wrong value as a sentence, or None for another error."""
     plain = " ".join(re.sub(r"[│╭╮╰╯─]|-{20,}", " ", text).split())
     plain = re.split(r" Argument helptext:| For full helptext", plain)[0]
     choice = re.search(
@@ -97,17 +98,17 @@ def _wrong_value(text: str) -> str | None:
     found = re.search(r"Error parsing (\S+): (.*)", plain)
     if found is None:
         return None
-    name, said = found.groups()
-    if not name.startswith("-"):  # a part of the command, which nobody typed
-        return said
-    return f"{name}{said.removeprefix('it')}" if said.startswith("it ") else f"{name}: {said}"
+    name, reason = found.groups()
+    if not name.startswith("-"):  # a part of the command that is no option
+        return reason
+    return f"{name}{reason.removeprefix('it')}" if reason.startswith("it ") else f"{name}: {reason}"
 
 
 def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str | None:
-    """Return which options are unknown, or missing, as a sentence; None of another fault."""
+    """Return a sentence about unknown or missing options, or None for another error."""
     options = options_of(kind)
-    spelt = [word.partition("=")[0].replace("_", "-") for word in words]
-    unknown = [word for word in spelt if word.startswith("--") and word not in options]
+    names = [word.partition("=")[0].replace("_", "-") for word in words]
+    unknown = [word for word in names if word.startswith("--") and word not in options]
     helped = f"`scoresde {name} --help` lists the options"
     if unknown:
         bare = {option.removeprefix("--"): option for option in options}
@@ -131,9 +132,9 @@ def _wrong_option(name: str, kind: Any, words: Sequence[str], text: str) -> str 
 
 @functools.cache
 def options_of(kind: Any) -> dict[str, list[str]]:
-    """Return the long options of a command, each with the words that it takes if they are few.
+    """Return the long options of a command, each with the words that it accepts, if they are few.
 
-    They are read where people read them, in what `--help` prints.
+    They are parsed from the output of `--help`.
     """
     printed = io.StringIO()
     with _VALUES, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
@@ -141,7 +142,7 @@ def options_of(kind: Any) -> dict[str, list[str]]:
     text = re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯─]", "", printed.getvalue())
     found: dict[str, list[str]] = {}
     for part in re.split(r"\n\s*(?=--?[a-z])", text)[1:]:
-        first, _, _ = part.partition("\n  " + 8 * " ")  # then it is explained
+        first, _, _ = part.partition("\n  " + 8 * " ")  # without the explanation
         choices = re.search(r"(?:(auto)\|)?\{([\w\s,-]*)\}", first)
         words = re.sub(r"\s", "", choices[2]).split(",") if choices else []
         words = ["auto", *words] if choices and choices[1] else words
@@ -152,7 +153,7 @@ def options_of(kind: Any) -> dict[str, list[str]]:
 
 @functools.cache
 def _whole(kind: Any) -> Any:
-    """Return a command together with what every command takes, as one dataclass."""
+    """Return a command and the options that every command has as one dataclass."""
     bare = tyro.conf.arg(name="")
     return dataclasses.make_dataclass(
         kind.__name__,
@@ -166,7 +167,7 @@ def _whole(kind: Any) -> Any:
 
 
 def _rule(kind: type, what: str = "") -> Callable[..., Any]:
-    """Return how a value of a type is read, or none where that is possible, in plain words."""
+    """Return tyro's rule for reading a value of a type, or none, with plain error messages."""
 
     def read(words: list[str]) -> Any:
         try:

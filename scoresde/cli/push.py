@@ -1,4 +1,4 @@
-"""`scoresde push`: a run's model on the Hugging Face Hub."""
+"""Define `scoresde push`: share a run's model on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Push:
     repo: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="USER/NAME")]
     """The repository, which is made if it is missing. Log in first, with `hf auth login`."""
     private: bool = False
-    """Whether a new repository is for its owner alone."""
+    """Make a new repository private."""
     license: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: unknown)")
     ] = None
@@ -33,7 +33,7 @@ class Push:
     """Only list the files that would go, and send nothing."""
 
     def run(self) -> None:
-        """Verify, describe, upload, and say where it is."""
+        """Verify, describe and upload the model, and print its address."""
         hub.check(self.repo)
         if self.license is not None:
             card.check_licence(self.license)

@@ -1,4 +1,4 @@
-"""`scoresde sample`: draws of a trained model, into a picture or an array file."""
+"""Define `scoresde sample`: draw from a trained model into a picture or an array file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FILMS = (".gif", ".html")
 _ARRAYS = (".npy", ".npz", ".csv", ".safetensors")
 _SUFFIXES = (*PICTURES, *_FILMS, *_ARRAYS)
 
-# As many points as show a law, and other samples as one can look at.
+# The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
 
 
@@ -54,17 +54,17 @@ _POINTS, _OTHERS = 1000, 64
 class Sample:
     """Draw samples from a trained model. Sample i of a seed is the same whatever --n is.
 
-    The same command again goes on where one that was interrupted ended. Under torchrun the batches
-    are divided among the processes, and their numbers stay the same.
+    After an interruption the same command continues. Under torchrun the batches are divided among
+    the processes, and the samples stay the same.
     """
 
     checkpoint: Checkpoint
     out: Path
-    """What to write, in the units of the data that the model learnt. A picture of whatever they
-    are, points, signals, images or volumes: .png, .jpg, .pdf or .svg. The way from noise to them:
-    .gif, or .html with a slider. The numbers: .npy, .npz or .safetensors, bytes where those were
-    bytes; .csv with the names of the columns, of vectors; and a name without a suffix is a folder
-    of .safetensors, one for each batch, for more samples than fit into memory."""
+    """What to write, in the units of the training data. A picture of points, signals, images or
+    volumes: .png, .jpg, .pdf or .svg. The trajectory from noise to samples: .gif, or .html with a
+    slider. The numbers: .npy, .npz or .safetensors, as bytes if the data were bytes; .csv with the
+    names of the columns, for vectors; a name without a suffix is a folder of .safetensors, one for
+    each batch, for more samples than fit into memory."""
     n: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
@@ -74,7 +74,7 @@ class Sample:
     steps: Steps = None
     """Steps from noise to data, at least 1; more are slower and better."""
     seed: int = 0
-    """The randomness, an integer from 0 to 2**64 - 1."""
+    """An integer from 0 to 2**64 - 1; the same seed gives the same samples."""
     class_: ClassName = None
     """Draw this class only, by its name or its number from 0; for models trained with labels."""
     condition: Conditions = ()
@@ -83,7 +83,7 @@ class Sample:
     first: int = 0
     """The number of the first sample: --first 64 goes on where --n 64 ended."""
     batch_size: int = 64
-    """Samples at once, at least 1: less needs less memory and changes the last digits."""
+    """Samples in one evaluation, at least 1: fewer need less memory and change the last digits."""
     scale: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: for a picture of 600 pixels)"),
@@ -95,7 +95,7 @@ class Sample:
     """Images side by side in a picture, at least 1."""
 
     def run(self) -> None:
-        """Draw and write, and tell what may be next."""
+        """Draw and write, and print the next command."""
         self.fill()
         if run_of(self.checkpoint) is not None:
             then("compare samples with data", "evaluate", self.checkpoint)
@@ -104,7 +104,7 @@ class Sample:
         """Draw and write.
 
         Args:
-            scratch: Whether samples of another request in the folder are replaced.
+            scratch: Replace samples of another request in the folder.
         """
         for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
             if value is not None:
@@ -162,7 +162,7 @@ class Sample:
         )
 
     def _tell_missing(self, model: ScoreModel) -> None:
-        """Tell which vectors or fields a model takes that nobody gives."""
+        """Print which vectors or fields of the model are not given."""
         kinds = facts(model).conditions or {}
         given = {word.partition("=")[0] for word in self.condition}
         for name, kind in kinds.items():
@@ -173,11 +173,11 @@ class Sample:
                 )
 
     def _of_points(self, model: ScoreModel) -> bool:
-        """Return whether a picture of points is asked for."""
+        """Return True if the output is a picture of points."""
         return self.out.suffix not in ("", *_ARRAYS) and plot.kind(model.event_shape) == "points"
 
     def _film(self, model: ScoreModel, n: int) -> None:
-        """Write the way from noise to samples, as many as a film shows."""
+        """Write the trajectory from noise to samples as an animation."""
         n = n if self.n is not None else USUAL[plot.kind(model.event_shape)]
         given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
         start = time.perf_counter()
@@ -192,10 +192,10 @@ class Sample:
             scale=self.scale, columns=self.columns,
         )  # fmt: skip
         spent = time.perf_counter() - start
-        tell(f"{n} samples of shape {model.event_shape} on their way, in {spent:.1f} s: {path}")
+        tell(f"the trajectory of {n} samples of shape {model.event_shape} in {spent:.1f} s: {path}")
 
     def _request(self, model: ScoreModel, given: Given) -> dict[str, Any]:
-        """Return all that the samples depend on."""
+        """Return all options that the samples depend on, as JSON values."""
         return given.request() | {
             "model": fingerprint(model),
             "sampler": self.sampler,
@@ -208,7 +208,7 @@ class Sample:
 
 
 class Drawn(NamedTuple):
-    """Samples and what they cost."""
+    """Hold samples and what they cost."""
 
     x: Tensor
     label: Tensor | None
@@ -231,18 +231,18 @@ def draw(
     """Return samples `first ... first + n - 1` of a seed.
 
     Args:
-        model: A score model; where it knows classes, and none is given, sample i is of class i
-            modulo their number.
+        model: A score model; if it has labels and none is given, sample i has the class i modulo
+            the number of classes.
         sampler: A name of `SAMPLERS`.
-        n: How many, at least 1.
+        n: Number of samples, at least 1.
         steps: Steps of the sampler; None for the default.
-        seed: Their seed.
-        given: Their conditions, one row for each or one for all, and the guidance.
-        first: The number of the first.
+        seed: The seed of the samples.
+        given: The conditions, one row for each sample or one for all, and the guidance.
+        first: The number of the first sample.
         batch_size: Samples per batch; the last batch is padded.
 
     Raises:
-        InvalidValueError: `n` is below 1, or the guidance is impossible.
+        InvalidValueError: `n` is below 1, or the guidance is not possible for this model.
     """
     check_integer("n", n, 1)
     given = Given() if given is None else given
@@ -257,7 +257,7 @@ def draw(
 
 
 def _condition(model: ScoreModel, given: Given, n: int, first: int) -> dict[str, Tensor]:
-    """Return the conditions of samples: those that are given, and else all classes in turn."""
+    """Return the given conditions of samples, with all labels in turn if none is given."""
     kind = (facts(model).conditions or {}).get("label")
     condition = dict(given.rows(range(n)))
     if isinstance(kind, Classes) and "label" not in condition:
@@ -266,14 +266,14 @@ def _condition(model: ScoreModel, given: Given, n: int, first: int) -> dict[str,
 
 
 def cost(drawn: Drawn) -> str:
-    """Return what the samples cost."""
+    """Return the evaluations and network passes of the samples, as text."""
     if drawn.passes == drawn.nfe:
         return f"{drawn.nfe} evaluations of the network each"
     return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"
 
 
 def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
-    """Refuse, before the work, a file of another kind than can be written after it."""
+    """Raise InvalidValueError, before the work, if the output cannot be written to this path."""
     if path.suffix not in suffixes:
         raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
     if path.is_dir():
@@ -282,31 +282,31 @@ def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse, before the work, what cannot be the folder that is filled after it."""
+    """Raise InvalidValueError, before the work, if a path cannot be a folder."""
     taken = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None)
     if taken is not None:
         raise InvalidValueError(f"{str(taken)!r} is a file; name a folder")
 
 
 def check_replaced(path: Path) -> None:
-    """Refuse to replace a model or a checkpoint, whose files end as those of samples do."""
+    """Raise InvalidValueError if a .safetensors file to be replaced is a model or a checkpoint."""
     if path.suffix != ".safetensors" or not path.is_file():
         return
     try:
         samples = checkpoint.load_tensors(path)[0].keys() <= {"x", "y"}
     except CheckpointError:
-        samples = False  # of a newer scoresde, damaged or foreign: not ours to judge
+        samples = False  # of a newer scoresde, damaged or foreign: do not replace it
     if not samples:
         raise InvalidValueError(f"{path} holds something else than samples; take another file")
 
 
 def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
-    """Return samples as a picture takes them, or in the units of the data that the model learnt."""
+    """Return samples in model units for a picture, else in the units of the training data."""
     return x if path.suffix in PICTURES else model.transform.restore(x)
 
 
 def fingerprint(model: ScoreModel) -> str:
-    """Return a digest that tells one trained model from another."""
+    """Return a checksum of a model's weights and description."""
     config = net_config(model.net)
     parts = (model.sde, model.predicts, model.steps, model.transform, config)
     pilot = {} if model.pilot is None else model.pilot.tensors()
@@ -317,7 +317,7 @@ def fingerprint(model: ScoreModel) -> str:
 def write(
     path: Path, tensors: dict[str, Tensor], model: ScoreModel, look: Look | None = None
 ) -> None:
-    """Write samples, and their labels, as the suffix says."""
+    """Write samples, and their labels, in the format of the suffix."""
     if path.suffix in PICTURES:
         plot.save(picture(tensors, model, look or Look()), path)
         return

@@ -1,4 +1,4 @@
-"""An SDE as words of the command line: `VESDE sigma_max=10`."""
+"""Read and write an SDE as words of the command line: `VESDE sigma_max=10`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SDE_WORDS", "sde_of", "sde_words", "words_of"]
 
 
 def sde_of(words: list[str]) -> SDE:
-    """Return the SDE that `VESDE sigma_max=10` spells."""
+    """Return the SDE of the words `VESDE sigma_max=10`, for example."""
     if not words:
         raise InvalidValueError("give the name of an SDE, as in `VESDE sigma_max=10`")
     name, *parameters = words
@@ -35,7 +35,7 @@ def sde_of(words: list[str]) -> SDE:
 
 
 def words_of(sde: SDE) -> list[str]:
-    """Return the inverse, without what is the class's default."""
+    """Return the words of an SDE, without parameters that have their default values."""
     usual = {f.name: f.default for f in dataclasses.fields(sde)}
     table = toml.tables(sde)
     changed = [k for k in table if k != "type" and getattr(sde, k) != usual[k]]
@@ -44,7 +44,7 @@ def words_of(sde: SDE) -> list[str]:
 
 
 def sde_words(*, optional: bool) -> Any:
-    """Return how the command line reads and shows an SDE, or also the word auto, as None."""
+    """Return tyro's specification of an SDE option; with `optional` the word auto is None."""
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar=f"{'auto|' * optional}{{{','.join(SDES)}}} [PARAMETER=VALUE ...]",

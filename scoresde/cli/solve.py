@@ -1,4 +1,4 @@
-"""`scoresde solve`: samples of a model given a linear measurement of them."""
+"""Define `scoresde solve`: draw samples of a model given a linear measurement of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from scoresde.sampling import Run
 
 __all__ = ["Solve"]
 
-# How the text behind the name of an operator becomes its argument.
+# By name the class of an operator, and the function that reads its argument.
 _OPERATORS: dict[str, tuple[Any, Any]] = {
     "mask": (Mask, lambda text: array(Path(text))),
     "blur": (Blur, float),
@@ -44,24 +44,24 @@ _OPERATORS: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True)
 class Solve:
-    """Draw samples given a linear measurement of them, with noise: an inverse problem."""
+    """Solve an inverse problem: draw samples given a noisy linear measurement of them."""
 
     checkpoint: Checkpoint
     out: Path
     """What to write: a picture, .png, .jpg, .pdf or .svg, or .npy, .npz or .safetensors."""
     operator: str
-    """What is measured: mask=FILE.npy of 0 and 1, blur=WIDTH, downsample=FACTOR, grey,
+    """The operator: mask=FILE.npy of 0 and 1, blur=WIDTH, downsample=FACTOR, grey,
     fourier=FILE.npy of the frequencies that are kept, or projection=M."""
     y: Path
-    """The measurement, a .npy file in the units of the data that the model learnt; NaN where
-    nothing was measured."""
+    """The measurement, a .npy file in the units of the training data; NaN where nothing was
+    measured."""
     std: float
     """The standard deviation of its noise, at least 0."""
     n: int = 16
     """How many, at least 1."""
     iterations: int = 5
-    """Products with the Jacobian of the network by which the posterior is found, at least 1: each
-    costs two passes."""
+    """Conjugate-gradient steps in the posterior's score, at least 1: each is a product with the
+    network's Jacobian and costs two passes."""
     sampler: SamplerName = "heun"
     steps: Steps = None
     seed: Seed = 0
@@ -86,7 +86,7 @@ class Solve:
 
 
 def _operator(text: str) -> Any:
-    """Return the operator that `NAME=VALUE` spells."""
+    """Return the operator of the text `NAME=VALUE`."""
     name, _, value = text.partition("=")
     check_name("operator", name, _OPERATORS)
     kind, read = _OPERATORS[name]

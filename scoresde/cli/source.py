@@ -1,4 +1,4 @@
-"""Where the data of a run come from, as options and as a table of its file."""
+"""Define the options of the data of a run, which are also a table of its file."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _LAZY = tyro.constructors.PrimitiveConstructorSpec(
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Describe where the data come from; a relative path is one from where the command is run."""
+    """Hold the source of the data and how it is read; paths are relative to the current folder."""
 
     source: Annotated[str, tyro.conf.arg(name="data")]
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet, a
-    folder of images, or hf:NAME, a data set of Hugging Face's."""
+    """digits, a data set of torchvision (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet,
+    a folder of images, or hf:NAME, a data set of Hugging Face."""
     split: Annotated[
         str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: train)")
     ] = None
@@ -46,17 +46,17 @@ class DataConfig:
     standardize: Annotated[bool, PLAIN] = False
     """Shift and scale floats to mean 0 and variance 1; samples come in the data's own units."""
     lazy: Annotated[bool | None, _LAZY] = None
-    """Whether images stay where they are, and are decoded when they are needed; auto is where they
-    need more than 1 GiB."""
+    """Decode images when they are needed, instead of keeping them in memory; auto does if they need
+    more than 1 GiB."""
     on_bad_image: Literal["raise", "skip"] = "raise"
-    """Whether to pass over images that cannot be read, up to a tenth of a folder."""
+    """Raise an error for images that cannot be read, or leave out up to a tenth of a folder."""
 
     def load(self, kinds: Mapping[str, Classes | Field] | None = None) -> Data:
-        """Return the data; `kinds` says what conditions are whose numbers do not say it."""
+        """Return the data; `kinds` gives kinds of conditions that the numbers do not show."""
         return load(self.source, kinds=kinds, lazy=self.lazy, **self.reading())
 
     def reading(self) -> dict[str, Any]:
-        """Return how the source is read, as `scoresde.data.load` and `check` take it."""
+        """Return the options of reading, as arguments of `scoresde.data.load` and `check`."""
         return dict(
             condition=columns_of(self.condition),
             sample=sampled_of(self.sample),
@@ -69,7 +69,7 @@ class DataConfig:
         )
 
     def words(self) -> list[str]:
-        """Return the words of the options that differ from their defaults, but for the source."""
+        """Return the words of the options, without the source, that differ from their defaults."""
         found: list[str] = []
         for field in fields(self):
             value, name = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
@@ -86,18 +86,18 @@ class DataConfig:
         return found
 
     def differs(self, before: DataConfig) -> str:
-        """Return which options read data otherwise than those before, in words, or nothing."""
+        """Return a text of the options of reading that have changed, or an empty string."""
         names = [f.name for f in fields(self) if f.name not in ("source", "lazy")]
         parts = [
-            f"--{name.replace('_', '-')} was {_spelt(old)} and is {_spelt(new)}"
+            f"--{name.replace('_', '-')} was {_in_words(old)} and is {_in_words(new)}"
             for name in names
             if (old := getattr(before, name)) != (new := getattr(self, name))
         ]
         return ", ".join(parts)
 
 
-def _spelt(value: Any) -> str:
-    """Return the value of an option as people write it."""
+def _in_words(value: Any) -> str:
+    """Return the value of an option in plain words."""
     if isinstance(value, tuple):
         return " ".join(value) or "not given"
     return str({None: "not given", True: "on", False: "off"}.get(value, value))
@@ -105,15 +105,15 @@ def _spelt(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DataArgument(DataConfig):
-    """Describe where the data come from, for the commands that have no other argument."""
+    """Hold the source of the data as a positional argument, for commands that have no other."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """digits, a name of torchvision's (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet, a
-    folder of images, or hf:NAME, a data set of Hugging Face's."""
+    """digits, a data set of torchvision (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet,
+    a folder of images, or hf:NAME, a data set of Hugging Face."""
 
 
 def described(data: Data, source: str) -> str:
-    """Return what is learnt, in a line: how many samples of which array, and what is given."""
+    """Return a description of data in a line: the number of samples, their shape and conditions."""
     fields = any(isinstance(kind, Field) for kind in data.kinds.values())
     named = data.called != "x" or (fields and not data.columns)
     of = f" of {data.called}" if named else ""

@@ -1,4 +1,4 @@
-"""How far the run of a model is: which weights a command takes, and whether it is still trained."""
+"""Find the progress of a model's run: the step of its weights, and a training in progress."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Standing", "model_of"]
 
 @dataclass(frozen=True)
 class Standing:
-    """Say how far a run is.
+    """Hold the progress of a run.
 
     Attributes:
-        done: The steps after which the model's weights were written, if that is known.
-        steps: Those of the whole run.
-        who: Who trains in the folder at the moment, or nothing.
-        at: The last step of the log.
+        done: The step of the model's weights, if known.
+        steps: Number of steps of the whole run.
+        who: The process that trains in the folder at the moment, or an empty string.
+        at: The last step of the log, or None.
     """
 
     done: Any
@@ -35,8 +35,8 @@ class Standing:
 
     @classmethod
     def of(cls, path: Path, config: Mapping[str, Any]) -> Standing:
-        """Return that of a model's file, which is described so."""
-        # a model that was saved at the end of its training counts no further
+        """Return the progress of the run of a model's file with this description."""
+        # a model saved at the end of its training has no `done`
         done, steps = (entry_of(config, "training", name) for name in ("done", "steps"))
         folder = path.parent
         at = None
@@ -49,7 +49,7 @@ class Standing:
 
     @property
     def unfinished(self) -> bool:
-        """Return whether the run has steps left."""
+        """Return True if the run has steps left."""
         whole = isinstance(self.done, int) and isinstance(self.steps, int)
         return whole and self.done < self.steps
 
@@ -58,7 +58,7 @@ class Standing:
 
 
 def model_of(source: str) -> ScoreModel:
-    """Return a model, and tell where it is of a run that is not at its end.
+    """Return a model, and print the step of its weights if its run has not ended.
 
     Raises:
         CheckpointError: There is no such model.

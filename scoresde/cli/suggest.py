@@ -1,4 +1,4 @@
-"""`scoresde suggest`: what suits data, each choice with its reason."""
+"""Define `scoresde suggest`: choose the options of a training for data, with reasons."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Suggest"]
 
 @dataclass(frozen=True)
 class Suggest:
-    """Choose noise levels, samplers, a network and a training for data, and say why.
+    """Choose noise scales, samplers, a network and a training for data, and say why.
 
     The last line is the command that trains with them; `scoresde train` by itself does the same.
     """
 
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     seed: int = 0
-    """Which of the samples are looked at, where there are many."""
+    """Chooses the samples that are looked at, if there are more than 2,000."""
 
     def run(self) -> None:
         """Print a table, and a command."""
@@ -41,7 +41,7 @@ class Suggest:
 
 
 def command(run: RunConfig) -> str:
-    """Return the command that trains with what was suggested."""
+    """Return the command that trains with the suggestion."""
     words = ["scoresde", "train", "--data", run.data.source, "--out", "run", *run.data.words()]
     lines = [shlex.join(words)]
     lines += [f"--{name.replace('_', '-')} {value}" for name, value in run.words().items()]

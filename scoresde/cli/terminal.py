@@ -1,4 +1,4 @@
-"""Lines for people, where any are left to read them."""
+"""Print lines to the terminal, also if it is closed or the output is hidden."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class MisreadError(Exception):
-    """A value that cannot be read, or that is impossible."""
+    """Report a value that cannot be read, or that is not allowed."""
 
 
 _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
@@ -33,7 +33,7 @@ _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
 
 @contextmanager
 def hushed(quiet: bool) -> Iterator[None]:
-    """Within the block, where it is quiet, results, warnings and errors are printed alone."""
+    """Print only results, warnings and errors within the block, if `quiet`."""
     from scoresde import progress  # which imports torch
 
     token = _HUSHED.set(quiet or _HUSHED.get())
@@ -45,49 +45,49 @@ def hushed(quiet: bool) -> Iterator[None]:
 
 
 def tell(line: str) -> None:
-    """Print a line about the work on stdout, but for where it is to be quiet."""
+    """Print a line about the work on stdout, unless it is hushed."""
     if not _HUSHED.get():
         say(line, sys.stdout)
 
 
 def then(what: str, *words: object) -> None:
-    """Tell which command may be next, in a line of its own that can be pasted into a shell.
+    """Print a command that may be run next, in a line that can be pasted into a shell.
 
     Args:
-        what: What it does, as in "see samples".
-        words: Its words after `scoresde`.
+        what: The purpose of the command, as in "see samples".
+        words: The words after `scoresde`.
     """
     command = " ".join(shlex.quote(str(word)) for word in words)
     tell(f"next, to {what}:\n  scoresde {command}")
 
 
 def say(line: str, file: TextIO) -> None:
-    """Print a line about the work, which goes on where the line cannot be printed.
+    """Print a line about the work, and ignore errors of printing.
 
-    As where a terminal was closed, the reader of a pipe has gone, or a disk is full.
+    They occur if a terminal was closed, the reader of a pipe has gone, or a disk is full.
     """
     try:
         print("\n".join(map(_harmless, line.split("\n"))), file=file, flush=True)
-    except (OSError, ValueError):  # the latter of a stream that was closed
+    except (OSError, ValueError):  # ValueError: the stream was closed
         silence(file)
 
 
 def show(text: object) -> None:
-    """Print lines that are the result of the work, whose words may be of a file.
+    """Print lines that are the result of the work, without control characters.
 
     Raises:
-        OSError: They cannot be printed.
+        OSError: The lines cannot be printed.
     """
     for line in str(text).split("\n"):
         print(_harmless(line), flush=True)
 
 
 def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
-    """Return a message about arguments of Python's as one about options.
+    """Return a message about Python arguments as one about options.
 
     Args:
         message: The message.
-        options: The options, each with the words that it takes if they are few.
+        options: The options, each with the words that it accepts, if they are few.
 
     Examples:
         >>> in_options("choose batch_size=8, or condition={'label': 'dog'}", {"--batch-size": []})
@@ -96,7 +96,7 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
         'leave out weight, --condition weight=weight,'
     """
 
-    def spelt(found: re.Match[str]) -> str:
+    def option_of(found: re.Match[str]) -> str:
         name, sign, value = (part or "" for part in found.groups())
         option = name.replace("_", "-")
         if f"--{option}" not in options or not (sign or "_" in name):
@@ -108,7 +108,7 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
         return f"--{option} {value.strip(_QUOTES)}".rstrip()
 
     message = _CONDITION.sub(lambda found: f"--condition {found[1]}={_listed(found[2])}", message)
-    message = _ARGUMENT.sub(spelt, message)
+    message = _ARGUMENT.sub(option_of, message)
     first = re.match(r"(\w+) must ", message)  # as in "n must be an integer"
     return f"--{message}" if first and f"--{first[1]}" in options else message
 
@@ -122,28 +122,28 @@ _ARGUMENT = re.compile(
 
 
 def _listed(text: str) -> str:
-    """Return `['a', 'b']` as `a,b`, and `['a']` as `a,`, which is a vector of one."""
+    """Return `['a', 'b']` as `a,b`, and `['a']` as `a,`, which is a vector of one entry."""
     parts = [part.strip(f" {_QUOTES}") for part in text.strip("[]").split(",")]
     return ",".join(parts) + ("," if text.startswith("[") and len(parts) == 1 else "")
 
 
 def _harmless(line: str) -> str:
-    """Return a line without what terminals obey, or what cannot be written in UTF-8."""
+    """Return a line with `?` for control characters, and for what UTF-8 cannot encode."""
     return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def silence(file: TextIO) -> None:
-    """Let a stream lead nowhere, so that the interpreter can flush it at its end."""
+    """Redirect a stream to the null device, so that the interpreter can flush it at its end."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
     except (OSError, ValueError):
-        return  # it is no stream of the system
+        return  # not a stream of the operating system
 
 
 def open_closed() -> None:
-    """Let the standard streams that were closed lead nowhere: else a file would get their number.
+    """Open the null device for standard streams that are closed.
 
-    What is written to an error stream would then go into that file.
+    Otherwise the next file would get their number, and messages would be written into it.
     """
     for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""How many threads compute: more are many times slower where they wait for a core in use."""
+"""Choose the number of threads: more can be many times slower if they wait for a busy core."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["choose"]
 
 @torch.no_grad()
 def choose(model: ScoreModel, batch: int = 64) -> int:
-    """Compute by one thread or by all that there are, whichever is faster here and now.
+    """Set one thread or all, whichever evaluates a model faster at the moment.
 
-    A number of threads that the user set, as by `OMP_NUM_THREADS`, stays.
+    A number of threads that the user has set by `OMP_NUM_THREADS` is kept.
 
     Args:
         model: A model on the CPU.
-        batch: Samples that it is asked for at once.
+        batch: The number of samples of an evaluation.
 
     Returns:
         The number of threads.
@@ -32,7 +32,7 @@ def choose(model: ScoreModel, batch: int = 64) -> int:
     seconds = {}
     for threads in (1, most):
         torch.set_num_threads(threads)
-        model(x, model.sde.T)  # the first call of all sets things up
+        model(x, model.sde.T)  # warm up
         start = time.perf_counter()
         model(x, model.sde.T)
         seconds[threads] = time.perf_counter() - start

@@ -1,6 +1,6 @@
-"""Frozen dataclasses as TOML: a table for every dataclass, a key for every field.
+"""Read and write frozen dataclasses as TOML: a table for each dataclass, a key for each field.
 
-A field that is None has no key, for TOML knows no null. An SDE is a table that names its class,
+A field that is None has no key, since TOML has no null. An SDE is a table that names its class,
 `type = "VESDE"`, and has that class's fields; a loss, a weight and a law of times name an entry of
 their table, `type = "min_snr"`, and have its parameters.
 """
@@ -35,15 +35,15 @@ def write(path: Path, config: object, comment: str) -> None:
 
     Raises:
         CheckpointError: The file cannot be written; an older file is untouched.
-        InvalidValueError: A word in it is not in UTF-8, as a path need not be.
+        InvalidValueError: A text, such as a path, is not valid UTF-8.
     """
     text = f"# {comment}\n\n{tomli_w.dumps(tables(config))}"
     try:
         content = text.encode()
     except UnicodeEncodeError as error:
         raise InvalidValueError(
-            f"{path} cannot hold {error.object[error.start - 20 : error.end]!r}, which is not in "
-            "UTF-8; give that file a name of letters"
+            f"{path} cannot hold {error.object[error.start - 20 : error.end]!r}, which is not "
+            "valid UTF-8; rename that file"
         ) from error
     checkpoint.write_bytes(path, content)
 
@@ -52,7 +52,7 @@ def read(path: str | Path, kind: type[Any]) -> Any:
     """Read what `write` wrote, or a file like it; keys that are left out have their defaults.
 
     Raises:
-        InvalidValueError: There is no such file, it is no TOML, or a value is impossible.
+        InvalidValueError: There is no such file, it is no TOML, or a value is not allowed.
         InvalidTypeError: A value has the wrong type.
         UnknownNameError: A key is unknown.
     """
@@ -69,7 +69,7 @@ def read(path: str | Path, kind: type[Any]) -> Any:
 
 
 def tables(config: Any) -> dict[str, Any]:
-    """Return a dataclass as TOML has it."""
+    """Return a dataclass as nested dictionaries for TOML."""
     if isinstance(config, Choice):
         return {"type": config.name, **config.parameters}
     named = {"type": type(config).__name__} if isinstance(config, SDE) else {}
@@ -78,15 +78,15 @@ def tables(config: Any) -> dict[str, Any]:
 
 
 def build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
-    """Return a dataclass of a table.
+    """Return the dataclass of a table.
 
     Args:
-        kind: The class; of `SDE` the one that the table names.
-        table: Its fields.
-        where: The keys above, ending in a dot, for the message.
+        kind: The class; for `SDE` the table names the class.
+        table: The fields.
+        where: The keys above, ending in a dot, for messages.
 
     Raises:
-        InvalidValueError: A value is impossible, or one is missing.
+        InvalidValueError: A value is not allowed, or missing.
         InvalidTypeError: A value has the wrong type.
         UnknownNameError: A key is unknown, or the class of an SDE.
     """
@@ -116,13 +116,13 @@ def build(kind: type[Any], table: Mapping[str, Any], where: str) -> Any:
 
 
 def fields_of(kind: type) -> dict[str, Any]:
-    """Return the fields that a dataclass is made of, with their types."""
+    """Return the fields of a dataclass that its constructor takes, with their types."""
     hints = typing.get_type_hints(kind)
     return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init}
 
 
 def _fields_within(hint: Any) -> dict[str, Any]:
-    """Return the fields of a table within a table, none of anything else."""
+    """Return the fields of a dataclass, or none for any other type."""
     return fields_of(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
 
 
@@ -133,8 +133,8 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(hint: Any, value: Any, key: str) -> Any:
-    """Return the value of a key, where it fits the type of the field."""
-    # a table may be left out, where its field may be None
+    """Return the value of a key, checked against the type of the field."""
+    # a field that may be a dataclass or None
     hint = next((h for h in typing.get_args(hint) if dataclasses.is_dataclass(h)), hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
@@ -148,6 +148,6 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         typeguard.check_type(value, hint, collection_check_strategy=every)
     except typeguard.TypeCheckError as error:
         name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-        name = name.removesuffix(" | None")  # which no file can say
+        name = name.removesuffix(" | None")  # TOML has no null
         raise InvalidTypeError(f"{key} must be {name}, got {value!r}") from error
     return float(value) if hint is float else value

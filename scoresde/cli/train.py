@@ -1,4 +1,4 @@
-"""`scoresde train`: a model of any data, in a folder that can be taken up again."""
+"""Define `scoresde train`: train a model of any data, in a folder from which it can resume."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ class Train:
     config: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    """The config.toml of a run, to make it again; options that are given here go before it."""
+    """The config.toml of a run, to repeat it; options that are given override the file."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Train:
         """Return the command of these words."""
         command = tyro.cli(cls, args=words, default=cls.usual(words), prog="scoresde train")
-        assert command is not None  # as it is only where that is the default
+        assert command is not None  # None only if the default is
         return command
 
     @classmethod
     def usual(cls, words: Sequence[str]) -> Train | None:
-        """Return the defaults that a file among these words gives, or None where there is none."""
+        """Return the defaults from the file after `--config`, or None without it."""
         path = _file_in(words)
         if path is None:
             return None
-        # a file of this name lies in the folder of its run
+        # config.toml is in the folder of its run
         out = path.parent if path.name == _FILE else tyro.MISSING
         return cls(out=out, config=path, settings=RunConfig.read(path))
 
     def run(self) -> None:
-        """Train to the end, together with the other processes that `torchrun` started."""
+        """Train to the end, in all processes of `torchrun`."""
         callbacks = self.settings.callbacks(self.out) if distributed.is_main() else ()
         data = self._data()
         _say(described(data, self.settings.data.source))
@@ -120,7 +120,7 @@ class Train:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Say which options read the data of the run in the folder otherwise, if these do."""
+        """Name the options of reading data that have changed, if they are the error's cause."""
         try:
             yield
         except InvalidValueError as error:
@@ -130,12 +130,12 @@ class Train:
             if not changes:
                 raise
             raise InvalidValueError(
-                f"{self.out} holds a run whose data were read otherwise: {changes}; take the old "
-                "options, or another folder"
+                f"{self.out} holds a run whose data were read with other options: {changes}; take "
+                "the old options, or another folder"
             ) from error
 
     def _choose_threads(self, model: ScoreModel, batch: int) -> None:
-        """Compute by as many threads as the run did before, or by as many as are fastest."""
+        """Set as many threads as a resumed run had, or for a new run as many as are fastest."""
         if distributed.device().type != "cpu" or distributed.size() > 1:
             return
         before = checkpoint.steps_in(self.out) if self.out.is_dir() else []
@@ -144,18 +144,18 @@ class Train:
             if (best := choose(model, min(batch, 64))) != usual:
                 _say(f"threads: {best}, which are faster here and now than {usual}")
             return
-        with contextlib.suppress(CheckpointError):  # which the training tells
+        with contextlib.suppress(CheckpointError):  # the training raises it
             threads = checkpoint.load_tensors(before[-1][1])[1].get("threads")
             if type(threads) is int and threads <= torch.get_num_threads():
                 torch.set_num_threads(max(1, threads))
 
     def _describe(self) -> None:
-        """Write the card again, by now with the last picture."""
+        """Write the model card again, with the last picture."""
         _, config = read(self.out / "model.safetensors")
         card.write(self.out, config)
 
     def _settings(self) -> RunConfig:
-        """Return the options, where those that are open are as in the run in the folder."""
+        """Return the options; open ones are those of the run in the folder, if there is one."""
         if not any(self.out.glob("step-*.safetensors")):
             return self.settings
         try:
@@ -165,7 +165,7 @@ class Train:
         return self.settings if before.open() else self.settings.like(before)
 
     def _data(self) -> Data:
-        """Return the samples, which process 0 fetches before the others look where it left them."""
+        """Return the data; process 0 downloads them before the others load them."""
         found: list[Data] = []
         distributed.on_main(lambda: found.append(self.settings.data.load()))
         return found[0] if found else self.settings.data.load()

@@ -1,4 +1,4 @@
-"""Training data: in memory, in files, in folders of images, in data sets by name."""
+"""Load training data from memory, files, folders of images, and data sets by name."""
 
 from scoresde.data.augment import AUGMENTATIONS
 from scoresde.data.batches import batch_indices, order

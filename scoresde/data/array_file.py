@@ -1,7 +1,7 @@
-r"""Arrays in `.npy` files: their headers, and files too large for memory, which are read by rows.
+r"""Read arrays in `.npy` files: whole, or by rows if the file is too large for memory.
 
-A file is read with the system's `pread`, not mapped: a page of a mapped file that somebody has cut
-off meanwhile ends the process without a word.
+A file is read with the system's `pread`, not mapped: if a mapped file is truncated, reading the
+missing part kills the process without a message.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from scoresde.errors import DataError, MemoryLimitError
 
 __all__ = ["ArrayFile", "Header", "load_npy", "read_array"]
 
-_LARGEST = 2**31  # numbers of a sample
+_LARGEST = 2**31  # the most numbers of a sample
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Header:
-    """Hold what a `.npy` file says of its array.
+    """Hold the header of a `.npy` file.
 
     Attributes:
-        dtype: That of its numbers.
+        dtype: The type of the numbers.
         shape: `(N, *event)`.
-        columns: Whether the first axis is the innermost in the file.
-        start: Where the numbers begin.
+        columns: True for Fortran order, where the first axis is the innermost.
+        start: The byte at which the numbers begin.
     """
 
     dtype: np.dtype[Any]
@@ -52,7 +52,8 @@ class Header:
         """Read the header at the start of a file of `size` bytes.
 
         Raises:
-            DataError: It is none, or one of Python objects, or of another number of bytes.
+            DataError: There is no valid header, or the array holds Python objects or has another
+                number of bytes.
         """
         try:
             version = npy.read_magic(file)
@@ -62,7 +63,7 @@ class Header:
             shape, columns, dtype = read[version](file)
             if min(shape, default=0) < 0:
                 raise ValueError(f"its shape is {shape}")
-        except Exception as error:  # the parser of a header raises what it likes
+        except Exception as error:  # numpy's parser raises many kinds of errors
             raise DataError(
                 f"{name} is no array that numpy wrote, or its header is damaged; save it again "
                 "with np.save"
@@ -76,35 +77,35 @@ class Header:
         expected = start + math.prod(shape) * dtype.itemsize
         if size != expected:
             raise DataError(
-                f"{name} has {size:,} bytes, and its header tells of {expected:,}: it was cut off "
+                f"{name} has {size:,} bytes, and its header says {expected:,}: it was truncated "
                 "or damaged; copy it again, or save it again with np.save"
             )
         return cls(dtype, tuple(shape), columns, start)
 
 
 def read_array(file: IO[bytes], name: str, size: int) -> np.ndarray[Any, Any]:
-    """Return the array of a `.npy` file of `size` bytes, read as a whole.
+    """Return the array of a `.npy` file of `size` bytes, in memory.
 
     Raises:
-        DataError: It is broken, or holds Python objects.
+        DataError: The file is damaged, or holds Python objects.
     """
     header = Header.of(file, name, size)
     content = bytearray(size - header.start)
     if file.readinto(content) != len(content):  # type: ignore[attr-defined]
-        raise DataError(f"{name} ended before its header told")
+        raise DataError(f"{name} is shorter than its header says; copy it again")
     flat = np.frombuffer(content, header.dtype)
     return flat.reshape(header.shape, order="F" if header.columns else "C")
 
 
 def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | ArrayFile:
-    """Return the array in a `.npy` file, of which one of more than 256 MiB stays where it is.
+    """Return the array in a `.npy` file: in memory, or as an `ArrayFile` above 256 MiB.
 
     Args:
         path: The file.
-        as_is: Whether the axes of bytes that are read where they lie stay as they are.
+        as_is: Keep the axes of an `ArrayFile` of bytes; else those of images become `(N, C, H, W)`.
 
     Raises:
-        DataError: It is missing, broken, or holds Python objects.
+        DataError: The file is missing or damaged, or holds Python objects.
     """
     try:
         with checkpoint.open_file(path) as file:
@@ -116,17 +117,17 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
 
 
 class ArrayFile:
-    """Samples in a `.npy` file that are read when they are asked for.
+    """Read samples from a `.npy` file when they are needed.
 
-    Another process opens the file again, instead of being sent what is in it.
+    Pickled to another process, it opens the file there again.
 
     Args:
         path: The file.
-        stamp: Its size and time, where they are known.
-        as_is: Whether the axes of bytes stay as they are; else those of images are `(N, C, H, W)`.
+        stamp: The size and the time of the last change that the file must have, if known.
+        as_is: Keep the axes of bytes; else those of images become `(N, C, H, W)`.
 
     Raises:
-        DataError: The file is broken, holds Python objects, or has its samples in columns.
+        DataError: The file is damaged, holds Python objects, or is in Fortran order.
         MemoryLimitError: A single sample does not fit into memory.
     """
 
@@ -151,7 +152,7 @@ class ArrayFile:
         try:
             if math.prod(self.shape[1:]) > _LARGEST:
                 raise MemoryError
-            torch.empty(self.shape[1:], dtype=torch.float64)  # which the mean of the samples takes
+            torch.empty(self.shape[1:], dtype=torch.float64)  # the mean of the samples needs this
         except (MemoryError, RuntimeError) as error:
             raise MemoryLimitError(
                 f"one sample in {path} has the shape {self.shape[1:]}, which does not fit into "
@@ -162,7 +163,7 @@ class ArrayFile:
         return partial(ArrayFile, as_is=self._as_is), (self.path, self._stamp)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """A copy of these rows; floats of any other width or byte order become what torch knows.
+        """Return a copy of these rows; types that torch does not know become float32 or float64.
 
         Raises:
             DataError: The file has changed since it was opened.
@@ -200,7 +201,7 @@ class ArrayFile:
         if now != self._stamp:
             raise DataError(
                 f"{self.path} was written to since it was loaded: it had {self._stamp[0]:,} bytes "
-                f"and has {now[0]:,}, or its time has changed; bring the old data back to go on"
+                f"and has {now[0]:,}, or its time has changed; restore the old data to go on"
             )
 
 

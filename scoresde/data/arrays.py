@@ -1,4 +1,4 @@
-"""Files of arrays: `.npy`, which stay where they are if they are large, `.npz`, and tables."""
+"""Read data from files: `.npy`, `.npz`, `.pt`, and tables."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def array_file(path: Path, wanted: Wanted) -> Data:
     """Return the samples in a file, by the reader of its suffix in `READERS`.
 
     Raises:
-        DataError: The file is missing, broken or pickled, or does not say which array is meant.
+        DataError: The file is missing, damaged or pickled, or no array is named as samples are.
         ShapeError: The samples have no event dimension.
-        InvalidTypeError: It holds anything but floats or bytes.
+        InvalidTypeError: The file holds anything but floats or bytes.
     """
     reader = READERS.get(path.suffix)
     if reader is None:
@@ -47,15 +47,15 @@ def array_file(path: Path, wanted: Wanted) -> Data:
         raise
     except zipfile.BadZipFile as error:
         raise DataError(
-            f"{path} is no archive that numpy wrote, or it was cut off or damaged ({error}); copy "
-            "it again, or save it again with np.savez"
+            f"{path} is no archive that numpy wrote, or it was truncated or damaged ({error}); "
+            "copy it again, or save it again with np.savez"
         ) from error
-    except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
         raise DataError(f"cannot read {path}: {error}") from error
 
 
 def npy(path: Path, wanted: Wanted) -> Data:
-    """Return the array in a `.npy` file, of which one of more than 256 MiB stays where it is."""
+    """Return the samples in a `.npy` file, which are read when needed if it exceeds 256 MiB."""
     x = load_npy(path, as_is=wanted.layout is not None)
     check_numbers(str(path), x.dtype)
     store = x if isinstance(x, ArrayFile) else Memory(_tensor(path, x, wanted))
@@ -63,7 +63,7 @@ def npy(path: Path, wanted: Wanted) -> Data:
 
 
 def npz(path: Path, wanted: Wanted) -> Data:
-    """Return the samples in a `.npz` file; its other arrays of as many rows are the conditions."""
+    """Return the samples in a `.npz` file; other arrays with as many rows are the conditions."""
     with checkpoint.open_file(path) as file, zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         key = key_of(list(members), wanted, str(path))
@@ -77,7 +77,7 @@ def npz(path: Path, wanted: Wanted) -> Data:
 def _member(
     path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, n: int | None = None
 ) -> np.ndarray[Any, Any] | None:
-    """Read an array of an archive; None where it is no numbers or text of n rows."""
+    """Return an array of an archive; None if n is given and it is not n rows of numbers or text."""
     what = f"{info.filename.removesuffix('.npy')!r} in {path}"
     if n is not None:
         with archive.open(info) as file:
@@ -90,21 +90,21 @@ def _member(
     if info.file_size > max(stores.IN_MEMORY, stores.PACKED * info.compress_size):
         raise DataError(  # a small file that would fill the memory
             f"{what} has {info.file_size:,} bytes in {info.compress_size:,}, which no real "
-            "data have; if it is yours, save it with np.savez, which does not compress"
+            "data have; if you trust it, save it with np.savez, which does not compress"
         )
     with archive.open(info) as file:
         return read_array(file, what, info.file_size)
 
 
 def csv(path: Path, wanted: Wanted) -> Data:
-    """Return the columns of a table: those that are wanted as conditions, and the samples."""
+    """Return the samples and the conditions in the columns of a table."""
     return of_table(TABLES[path.suffix](path), wanted)
 
 
 READERS: Mapping[str, Callable[[Path, Wanted], Data]] = MappingProxyType(
     {".npy": npy, ".npz": npz, ".pt": from_file, ".pth": from_file, **dict.fromkeys(TABLES, csv)}
 )
-"""What reads a file of data, by its suffix."""
+"""The readers of data files, by suffix."""
 
 
 def _tensor(path: Path, x: np.ndarray[Any, Any], wanted: Wanted) -> Tensor:

@@ -1,11 +1,11 @@
-r"""Augmentation: a sample is replaced by another one that is as likely.
+r"""Augment samples: replace each at random by another one that is as likely.
 
 An augmentation is a function of one sample and a generator, `(x, generator) -> x` of the same
-shape. What it draws belongs to (seed, step, row of the batch), so that a run can be taken up again
-and spread over workers and processes without another result.
+shape. Its random numbers are a function of (seed, step, row of the batch), so that resuming a run,
+or another number of workers or processes, does not change the result.
 
-What a model learns is the law of the augmented data: flip only what may be flipped, and expect
-shifted samples after training on shifted ones.
+A model learns the law of the augmented data: flip only what may be flipped, and expect shifted
+samples after training on shifted ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scoresde.errors import InvalidValueError, ShapeError
 __all__ = ["AUGMENTATIONS", "Augment", "augmented", "chosen", "hflip", "shift"]
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""A function of one sample `(*event)` and a generator to another sample of that shape."""
+"""A function of one sample `(*event)` and a generator that returns a sample of that shape."""
 
 
 def hflip(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -32,9 +32,9 @@ def hflip(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shift(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Return an image `(C, H, W)` moved by up to an eighth of its sides; its mirror image fills up.
+    """Return an image `(C, H, W)` shifted by up to an eighth of its sides.
 
-    That is a random crop of the padded image.
+    It is a random crop of the image padded by reflection.
     """
     height, width = x.shape[-2:]
     up, left = height // 8, width // 8
@@ -48,10 +48,10 @@ AUGMENTATIONS: Mapping[str, Augment] = MappingProxyType({"hflip": hflip, "shift"
 
 
 def chosen(names: Sequence[str], event_shape: tuple[int, ...]) -> list[Augment]:
-    """Return the augmentations of these names, for such samples.
+    """Return the augmentations of these names.
 
     Raises:
-        UnknownNameError: One is unknown.
+        UnknownNameError: A name is unknown.
         InvalidValueError: The samples are no images.
     """
     for name in names:
@@ -67,21 +67,21 @@ def chosen(names: Sequence[str], event_shape: tuple[int, ...]) -> list[Augment]:
 def augmented(
     x: Tensor, augment: Sequence[Augment], *, seed: int, step: int, rows: Sequence[int]
 ) -> Tensor:
-    """Return a batch after augmentations.
+    """Return an augmented batch.
 
     Args:
         x: `(B, *event)`.
-        augment: Applied to every sample, one after the other.
-        seed: Of the run.
+        augment: The augmentations, applied to every sample one after the other.
+        seed: The seed of the run.
         step: The number of the batch.
-        rows: `B` numbers, the rows that the samples have in the whole batch.
+        rows: The rows of the `B` samples in the whole batch.
 
     Raises:
-        ShapeError: An augmentation gave something else than a sample.
+        ShapeError: An augmentation returned something else than a sample.
     """
     if not augment:
         return x
-    # the steps of a run have streams of their own: update draws from [seed, step]
+    # the 1 separates this stream from that of the update, [seed, step]
     words = np.random.SeedSequence([seed, step, 1]).generate_state(max(rows) + 1, np.uint64)
     samples = []
     for sample, row in zip(x, rows, strict=True):
@@ -91,8 +91,8 @@ def augmented(
             if not isinstance(found, Tensor) or found.shape != sample.shape:
                 what = tuple(getattr(found, "shape", ())) or type(found).__name__
                 raise ShapeError(
-                    f"the augmentation {getattr(function, '__name__', function)} made {what} of a "
-                    f"sample of shape {tuple(sample.shape)}; it must keep the shape"
+                    f"the augmentation {getattr(function, '__name__', function)} returned {what} "
+                    f"for a sample of shape {tuple(sample.shape)}; it must keep the shape"
                 )
             sample = found.to(sample.dtype)
         samples.append(sample)

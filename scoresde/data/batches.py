@@ -1,7 +1,7 @@
-r"""The order of training: which samples make up which batch, without any state.
+r"""Choose the samples of every batch, as a function of the seed and the step.
 
-The order of an epoch is a pure function of (seed, epoch), and the samples of a batch one of
-(seed, step), so that training can go on anywhere without having stored where it was.
+The order of an epoch is a function of (seed, epoch), and the samples of a batch one of
+(seed, step), so that training can resume at any step without a stored state.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["batch_indices", "order"]
 
 
 def order(n: int, *, seed: int, epoch: int) -> Tensor:
-    """Return a permutation of `range(n)`, a pure function of (seed, epoch).
+    """Return a permutation of `range(n)`, a function of (seed, epoch).
 
-    It sorts the raw words of a Philox counter (Salmon et al. 2011), a stream that numpy promises
-    never to change, which it does not promise for `Generator.permutation`.
+    It sorts the raw words of a Philox counter (Salmon et al. 2011): numpy promises that this stream
+    never changes, which it does not promise for `Generator.permutation`.
 
     Raises:
-        InvalidValueError: `seed` is no 64-bit number, or there is nothing to order.
+        InvalidValueError: `seed` is not in [0, 2**64), or `n` is below 1.
     """
     if not (0 <= seed < 2**64 and n >= 1):
         raise InvalidValueError(f"need 0 <= seed < 2**64 and n >= 1, got seed = {seed}, n = {n}")
-    # a list would pass through float64 where a number has 64 bits, and lose the last eleven
+    # numpy would make float64 of a list with a number of 64 bits, and lose its last eleven
     key = np.array([seed, epoch], dtype=np.uint64)
     words = np.random.Philox(key=key).random_raw(n)
     return torch.from_numpy(np.argsort(words, kind="stable"))
@@ -38,10 +38,10 @@ _order = functools.lru_cache(maxsize=2)(order)
 
 
 def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> Tensor:
-    """Return the samples of batch number `step`, `(batch_size,)`, a pure function of (seed, step).
+    """Return the numbers of the samples of batch `step`, `(batch_size,)`.
 
-    The epochs follow one another without a gap: a batch may end one and begin the next, every
-    batch is full, and every epoch uses every sample once.
+    Every epoch uses every sample once, and every batch is full: a batch may hold the end of one
+    epoch and the beginning of the next.
     """
     parts, at, end = [], step * batch_size, (step + 1) * batch_size
     while at < end:

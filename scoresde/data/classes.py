@@ -1,4 +1,4 @@
-"""Labels of classes that have names: made of text, and numbered as a model numbers them."""
+"""Make labels of text, and renumber them as a model numbers classes of the same names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Named", "classes_of", "is_number", "numbered_as"]
 
 
 class Named(NamedTuple):
-    """Labels of classes that have names, or vectors whose entries have some.
+    """Hold labels with the names of their classes, or vectors with the names of their entries.
 
     Attributes:
         rows: The labels `(N,)`, integers; or floats `(N, k)`.
@@ -29,10 +29,10 @@ class Named(NamedTuple):
 
 
 def classes_of(text: Iterable[Any], what: str) -> Named:
-    """Return the classes of text in sorted order, as labels; -1 where there is none.
+    """Return text as labels of classes in sorted order; an empty cell becomes -1.
 
     Raises:
-        InvalidTypeError: Most of it are numbers.
+        InvalidTypeError: Most of the cells are numbers.
     """
     cells = [None if cell in (None, "") else str(cell) for cell in text]
     names = sorted({cell for cell in cells if cell is not None})
@@ -50,7 +50,7 @@ def classes_of(text: Iterable[Any], what: str) -> Named:
 
 
 def is_number(cell: str) -> bool:
-    """Return whether text is a number."""
+    """Return True if text can be read as a number."""
     try:
         float(cell)
     except ValueError:
@@ -59,18 +59,18 @@ def is_number(cell: str) -> bool:
 
 
 def numbered_as(name: str, rows: Tensor, own: Classes, kind: Classes) -> Tensor:
-    """Return labels with the numbers that the classes of the same names have in another kind.
+    """Return labels renumbered from the classes `own` to the classes `kind`, by their names.
 
-    Where one of the two has no names, the numbers stay.
+    The numbers stay the same if `own` or `kind` has no names.
 
     Args:
         name: The name of the condition, for errors.
         rows: Labels `(N,)`, -1 where one is missing.
-        own: What they are.
-        kind: What they become, such as the classes of a model.
+        own: The classes of the labels.
+        kind: The new classes, such as those of a model.
 
     Raises:
-        InvalidValueError: A class of theirs is not among those of the kind.
+        InvalidValueError: A class of the labels is not in `kind`.
     """
     if not own.names or not kind.names or own.names == kind.names[: own.n]:
         return rows

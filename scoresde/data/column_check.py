@@ -1,4 +1,4 @@
-"""What there is to say of the columns of vectors, and of the channels of all else."""
+"""Check the columns of vectors, or the channels of other samples."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from scoresde.data.stores import pieces
 
 __all__ = ["describe_columns"]
 
-_MANY = 512  # columns, of which none are compared with others beyond
-# numbers of a vector that may be a signal, at least, of how many samples it is seen, and the
-# variance of the differences of neighbours, in units of that of independent numbers
+_MANY = 512  # the most columns that are compared with each other
+# A vector may be a signal if it has this many numbers and if, over so many samples, the variance of
+# the differences of neighbours is below this share of that of independent numbers.
 _LONG, _LOOKED_AT, _ALIKE = 16, 1000, 0.2
-_APART = 10.0  # standard deviations that lie further apart are told
+_APART = 10.0  # the ratio of standard deviations from which columns are reported
 
 
 @dataclass
 class _Seen:
-    """Tell which columns hold whole numbers only, and which 0 and 1; each `(C,)`."""
+    """Hold masks `(C,)` of columns of whole numbers and of 0 and 1; one-hot and equal columns."""
 
     whole: Tensor
     binary: Tensor
@@ -32,11 +32,11 @@ class _Seen:
 
 
 def describe_columns(report: Report, data: Data) -> None:
-    """Tell of columns that are constant, whole, one-hot, equal, or of very different scales.
+    """Report columns that are constant, whole, one-hot, equal, or of very different scales.
 
     Args:
-        report: Where it is told.
-        data: Finite floats; of levels, as bytes have, nothing is said.
+        report: The report that receives the remarks.
+        data: Finite floats; quantised data, such as bytes, are not checked.
     """
     if data.transform.levels is not None:
         return
@@ -46,13 +46,13 @@ def describe_columns(report: Report, data: Data) -> None:
     seen = _look(data, constant)
     names = _names(data)
 
-    def told(topic: str, which: Tensor, text: str) -> None:
+    def remark(topic: str, which: Tensor, text: str) -> None:
         chosen = [names[i] for i in which.nonzero().flatten().tolist()]
         if chosen:
             report.remark(topic, text.format(some(chosen)), chosen)
 
-    told("constant", constant, "the same number in every sample: {}; nothing is learnt of it, so "
-         "leave it out")  # fmt: skip
+    remark("constant", constant, "the same number in every sample: {}; nothing is learnt of it, so "
+           "leave it out")  # fmt: skip
     for first, last in seen.one_hot:
         group = names[first:last]
         report.remark(
@@ -64,8 +64,8 @@ def describe_columns(report: Report, data: Data) -> None:
     hot = {i for first, last in seen.one_hot for i in range(first, last)}
     whole = seen.whole & ~constant
     whole[list(hot)] = False
-    told("whole numbers", whole, "whole numbers only: {}; a model takes them for continuous and "
-         "its samples have fractions, so round those, or make classes a condition")  # fmt: skip
+    remark("whole numbers", whole, "whole numbers only: {}; a model treats them as continuous and "
+           "its samples have fractions, so round those, or make classes a condition")  # fmt: skip
     for i, j in seen.equal:
         report.remark(
             "equal", f"equal in every sample: {names[i]} and {names[j]}; leave one out",
@@ -76,7 +76,7 @@ def describe_columns(report: Report, data: Data) -> None:
 
 
 def _series(report: Report, data: Data) -> None:
-    """Tell of vectors whose neighbouring numbers are as alike as those of a signal."""
+    """Report vectors whose neighbouring numbers are correlated as those of a signal."""
     if len(data.event_shape) > 1 or data.event_shape[0] < _LONG or data.columns:
         return
     x = data.batch(torch.arange(min(len(data), _LOOKED_AT))).double()
@@ -85,7 +85,7 @@ def _series(report: Report, data: Data) -> None:
         report.remark(
             "layout",
             "neighbouring numbers of a sample are alike, as in a signal: layout='T' makes each one "
-            "channel of so many steps, whose network looks at neighbours together",
+            "channel of so many steps, for which the network is convolutional",
         )
 
 
@@ -101,8 +101,8 @@ def _scales(report: Report, data: Data, names: list[str], constant: Tensor) -> N
         report.remark(
             "scales",
             f"the standard deviation of {names[low]} is {float(stds[low]):.3g}, that of "
-            f"{names[high]} {float(stds[high]):.3g}: what is narrow is hardly learnt; standardize "
-            "each by standardize=True",
+            f"{names[high]} {float(stds[high]):.3g}: columns of small deviation are hardly learnt; "
+            "standardize each by standardize=True",
             [names[low], names[high]],
         )
 
@@ -115,7 +115,7 @@ def _names(data: Data) -> list[str]:
 
 
 def _look(data: Data, constant: Tensor) -> _Seen:
-    """Read all samples once more."""
+    """Read all samples, and find whole, binary, one-hot and equal columns."""
     n = data.event_shape[0]
     whole, binary = torch.ones(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
     vector = len(data.event_shape) == 1 and n <= _MANY
@@ -134,7 +134,7 @@ def _look(data: Data, constant: Tensor) -> _Seen:
 
 
 def _alike(moments: Tensor, constant: Tensor) -> list[tuple[int, int]]:
-    """Return the pairs of columns that may be equal, as their moments are."""
+    """Return the pairs of columns that may be equal, since their moments are."""
     places: dict[tuple[float, ...], list[int]] = {}
     for i, row in enumerate(moments.tolist()):
         if not constant[i]:
@@ -143,11 +143,11 @@ def _alike(moments: Tensor, constant: Tensor) -> list[tuple[int, int]]:
 
 
 def _groups(binary: Tensor, together: Tensor, n: int) -> list[tuple[int, int]]:
-    """Return the longest runs of neighbours of which exactly one is 1 in every sample.
+    """Return the ranges of neighbouring columns of which exactly one is 1 in every sample.
 
     Args:
-        binary: Which columns hold 0 and 1 only.
-        together: How many samples have 1 in both of two columns.
+        binary: `(C,)`, True for columns of 0 and 1 only.
+        together: `(C, C)`, the number of samples with 1 in both columns.
         n: The number of samples.
     """
     groups, first = [], 0

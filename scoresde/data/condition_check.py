@@ -1,4 +1,4 @@
-"""What there is to say of the conditions of data."""
+"""Check the conditions of data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scoresde.sde import Classes
 
 __all__ = ["describe_conditions"]
 
-_FEW = 100  # so many whole numbers may well be classes
+_FEW = 100  # the most different whole numbers that may be classes
 
 
 def describe_conditions(report: Report, data: Data) -> None:
-    """Tell of every condition what it is, what is missing of it, and what it does not say."""
+    """Report every condition: its kind, its missing entries, and its unused or constant entries."""
     if data.classes is None:
         report.facts["classes"] = "none"
     for name, kind in data.kinds.items():
@@ -44,18 +44,18 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
     report.facts["classes" if name == "label" else name] = told
     if gaps:
         found = set(known.tolist())
-        # labels may be large numbers from elsewhere: nobody counts up to them
+        # labels may be large numbers, such as identifiers: do not list all between
         first = itertools.islice((str(i) for i in range(classes) if i not in found), NAMED)
         which = "" if name == "label" else f" of {name!r}"
         report.remark("conditions", f"labels{which} that no sample has: {some(first, gaps)}")
     if 2 * len(known) > len(label) > _FEW:
         report.remark(
             "conditions",
-            f"the condition {name!r} has {len(known):,} classes of {len(label):,} samples, as "
-            "numbers of the samples have; choose others, or leave it out",
+            f"the condition {name!r} has {len(known):,} classes for {len(label):,} samples, as "
+            "identifiers of the samples have; choose others, or leave it out",
         )
     if len(known) < 2:
-        report.remark("conditions", f"the condition {name!r} tells no samples apart")
+        report.remark("conditions", f"the condition {name!r} is the same for all samples")
 
 
 def _field(report: Report, data: Data, name: str) -> None:
@@ -75,7 +75,7 @@ def _field(report: Report, data: Data, name: str) -> None:
         report.remark("conditions", _entries(name, ~known, "is never known"))
     constant = known & (found.var == 0)
     if constant.any():
-        report.remark("conditions", _entries(name, constant, "is one number all over"))
+        report.remark("conditions", _entries(name, constant, "is constant"))
     if isinstance(rows, Tensor) and shape == (1,) and _are_classes(rows):
         report.remark(
             "conditions",

@@ -1,8 +1,8 @@
-"""Conditions of samples: by name one row for each sample, checked, with what is missing.
+"""Check the conditions of samples: by name one row for each sample.
 
-A row is a label, an integer with -1 where it is missing; or a vector or a field of floating point
-numbers, NaN where one is missing. Bytes of more axes than one, images, are fields of the numbers
-from 0 to 255.
+A row is a label, an integer, -1 if it is missing; or a vector or a field of floating point numbers,
+NaN where one is missing. Images, which are bytes with several axes, are fields of numbers from 0 to
+255.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ __all__ = [
 
 Kind = Classes | Field
 
-_COARSE = 0.01  # of a standard deviation, that neighbours in float32 may lie apart
+# The largest distance of neighbouring float32 numbers near the mean, in standard deviations: a
+# condition with a larger one has lost its digits.
+_COARSE = 0.01
+# Names that no condition can have, with their meaning.
 _TAKEN = {
     "transform": "the units", "kinds": "the kinds", "self": "the network",
     "columns": "the names of the numbers of a sample",
@@ -50,11 +53,11 @@ _TAKEN = {
 
 
 class ConditionMoments(NamedTuple):
-    """The mean and the standard deviation of a condition, in an order of axes that broadcasts.
+    """Hold the mean and the standard deviation of a condition, shaped to broadcast with its rows.
 
     Attributes:
         mean: `(k,)` of a vector, `(C, 1, ...)` of a field `(C, *)`, float64.
-        std: Likewise; 1 where all numbers are equal or missing.
+        std: The same shape; 1 where all numbers are equal or missing.
     """
 
     mean: Tensor
@@ -62,7 +65,7 @@ class ConditionMoments(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A condition and its kind."""
+    """Hold the rows of a condition and its kind."""
 
     rows: Tensor | Store
     kind: Kind
@@ -76,7 +79,7 @@ def check_known(name: str, conditions: Collection[str]) -> None:
 
 
 def check_free(name: str) -> None:
-    """Raise InvalidValueError if a condition cannot have that name, which means something else."""
+    """Raise InvalidValueError if the name of a condition is that of an argument."""
     if name in _TAKEN:
         raise InvalidValueError(
             f"a condition cannot be called {name!r}, which is {_TAKEN[name]}; rename it"
@@ -86,19 +89,19 @@ def check_free(name: str) -> None:
 def as_conditions(
     given: Mapping[str, object], kinds: Mapping[str, Kind], n: int
 ) -> dict[str, Checked]:
-    """Return the conditions of n samples in the order of their names; one that is None is left out.
+    """Return the conditions of n samples, sorted by name, without those that are None.
 
     Args:
-        given: By name the rows.
-        kinds: By name the kind; where it is not given, that of the rows.
+        given: The rows by name.
+        kinds: The kinds by name; a kind that is not given follows from the rows.
         n: The number of samples.
 
     Raises:
-        DataError: A label is outside of the classes, or a number infinite; names the sample.
-        InvalidTypeError: One is neither integers nor floats, or a kind is none.
-        InvalidValueError: A name means something else.
+        DataError: The label of a sample is outside of the classes, or a number infinite.
+        InvalidTypeError: Rows are neither integers nor floats, or a kind is no Classes or Field.
+        InvalidValueError: A condition has the name of an argument.
         ShapeError: There are more or fewer rows, or rows of another shape than the kind's.
-        UnknownNameError: There is a kind and no condition.
+        UnknownNameError: `kinds` names no condition.
     """
     found = {name: given[name] for name in sorted(given) if given[name] is not None}
     for name in found:
@@ -152,7 +155,7 @@ def _checked(name: str, given: object, n: int, kind: Kind | None) -> Checked:
 
 
 def _is_text(given: object) -> TypeGuard[Sequence[Any]]:
-    """Return whether these are names of classes, None where one is missing."""
+    """Return True for a sequence of names of classes, None where one is missing."""
     row = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim == 1)
     known = [one for one in given if one is not None] if row else []  # type: ignore[attr-defined]
     return bool(known) and all(isinstance(one, str) for one in known)
@@ -184,8 +187,8 @@ def _labels(
         kind = own if kind is None else kind
         if not kind.names and kind.n != own.n:
             raise InvalidValueError(
-                f"condition {name!r} has the classes {some(map(repr, names))}, and its kind "
-                f"{kind.n} without names, whose numbers may be others'; give their names, "
+                f"condition {name!r} has the classes {some(map(repr, names))}, and its kind has "
+                f"{kind.n} without names, which may be numbered otherwise; give their names, "
                 f"Classes({kind.n}, names=...), or the numbers"
             )
         rows = numbered_as(name, rows, own, kind)
@@ -206,14 +209,14 @@ def _field(
 ) -> tuple[Tensor | Store, Field]:
     if isinstance(rows, Tensor):
         image = rows.dtype == torch.uint8 and rows.ndim > 2
-        if rows.dtype == torch.float64 and rows.ndim:  # what a model sees is float32
+        if rows.dtype == torch.float64 and rows.ndim:  # models take float32
             rows = torch.from_numpy(narrow(rows.numpy()))
         elif rows.dtype != torch.float32 and not image:
             rows = rows.float()
         if rows.dtype == torch.float64 and (lost := rows.float().isinf()).any():
             raise DataError(
-                f"condition {name!r} of sample {int(lost.nonzero()[0, 0])} is beyond float32, in "
-                "which a model has it; scale it"
+                f"condition {name!r} of sample {int(lost.nonzero()[0, 0])} overflows in float32, "
+                "which models compute in; scale it"
             )
         if rows.ndim == 1 and (kind is None or kind.shape == (1,)):
             rows = rows[:, None]  # a number is a vector of one entry
@@ -233,10 +236,10 @@ def _field(
 def renumbered(
     conditions: Mapping[str, Tensor | Store], kinds: Mapping[str, Kind], known: Mapping[str, Kind]
 ) -> tuple[dict[str, Tensor | Store], dict[str, Kind]]:
-    """Return conditions and their kinds with the labels numbered as in the kinds of a model.
+    """Return conditions and their kinds, with labels renumbered to the kinds of a model.
 
     Raises:
-        InvalidValueError: A class is none of those that the model knows.
+        InvalidValueError: The model does not know a class.
     """
     rows, own = dict(conditions), dict(kinds)
     for name, kind in known.items():
@@ -249,7 +252,7 @@ def renumbered(
 
 
 def surveyed(name: str, rows: Tensor | Store) -> Survey:
-    """Return moments and checksum of a condition, of the numbers that are not missing."""
+    """Return moments and checksum of a condition; missing numbers are left out of the moments."""
     return survey(store_of(rows), what=f"condition {name!r}", missing=True)
 
 
@@ -257,7 +260,7 @@ def moments_of(name: str, found: Survey) -> ConditionMoments:
     """Return the moments of a condition: per entry of a vector, per channel of a field.
 
     Raises:
-        DataError: Its numbers differ by less than float32, in which a model has them, can tell.
+        DataError: Its numbers differ by too little for float32.
     """
     shape = tuple(found.mean.shape[:1]) or (1,)
     rows, var, n = (part.double().reshape(*shape, -1) for part in (found.mean, found.var, found.n))
@@ -274,7 +277,7 @@ def moments_of(name: str, found: Survey) -> ConditionMoments:
         worst = int((steps * varies).argmax())
         raise DataError(
             f"condition {name!r} has a mean of {float(mean[worst]):.6g} and a standard deviation "
-            f"of {float(std[worst]):.3g}, which float32 cannot tell apart; subtract a constant"
+            f"of {float(std[worst]):.3g}, which float32 cannot resolve; subtract a constant"
         )
     axes = found.mean.shape[:1] + (1,) * (found.mean.ndim - 1)
     return ConditionMoments(mean.reshape(axes), std.reshape(axes))

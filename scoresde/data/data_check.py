@@ -1,7 +1,7 @@
-r"""What would break a training run, found before the run does.
+r"""Check data for what would break a training run.
 
-Every sample is read once: broken files, mixed sizes and modes, copies, constant samples, numbers
-that are none, labels with gaps, conditions that say nothing, and units that do not suit the noise.
+Every sample is read once, to find damaged files, mixed sizes and modes, copies, constant samples,
+NaN and infinities, unused labels, constant conditions, and scales that do not suit the noise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scoresde.data.folder_check import usable_of
 from scoresde.data.images import Size, check_size
 from scoresde.data.layout import check_layout
 from scoresde.data.named import is_name
-from scoresde.data.report import Report, some, told_of
+from scoresde.data.report import Report, faults_of, some
 from scoresde.data.samples import Data
 from scoresde.data.sources import doubt_of, find
 from scoresde.data.stores import pieces
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "describe_noise", "describe_sides", "remarks"]
 
-_SHOWN = 64  # samples of the picture
-_SHORT = 160  # letters of a remark that is not cut
-# Of the pairs of these: one outlier among them is in fewer of their pairs than the rest.
+_SHOWN = 64  # samples in the picture
+_SHORT = 160  # the most letters of a remark that `remarks` keeps whole
+# The quantile of the distances between samples: the pairs of one outlier are beyond it.
 _NEAR = 0.95
-_PADDED = 1.25  # times as many positions as there are, from which it is told
-_QUICK = 2**25  # numbers that are looked through in a second or so
+_PADDED = 1.25  # the ratio of padded to original positions from which padding is reported
+_QUICK = 2**25  # numbers that are read in about a second
 
 
 def check(
@@ -65,21 +65,21 @@ def check(
     stride: int = 1,
     sde: SDE | None = None,
 ) -> Report:
-    """Look for what would break a training run on these data.
+    """Check data for what would break a training run.
 
     Args:
         source: What `load` takes, or data that were loaded.
         condition: As for `load`, and so are the next seven.
-        sample: What of the source is sampled.
-        split: A part of it.
-        size: What images are resized to.
-        layout: Which axis of a sample is which.
-        missing: What becomes of samples with a NaN.
-        standardize: Whether floats are shifted and scaled.
-        on_bad_image: Whether up to a tenth of a folder may be broken.
-        stride: What the sides of images should be multiples of, `patch * 2 ** (levels - 1)` of a
-            U-Net; it pads the others, which is told where that makes them a quarter larger.
-        sde: Whose noise the data are compared with, if any.
+        sample: The array or the columns that are the samples.
+        split: The part of a data set.
+        size: The size that images are resized to.
+        layout: The order of the axes of a sample.
+        missing: `"drop"` leaves out samples with a NaN.
+        standardize: Shift and scale floats.
+        on_bad_image: `"skip"` leaves out damaged images, up to a tenth of a folder.
+        stride: The sides of images should be multiples of this, `patch * 2 ** (resolutions - 1)` of
+            a U-Net, which pads others; padding of a quarter or more is reported.
+        sde: The SDE whose noise is compared with the data, if any.
 
     Returns:
         The report. Faults of the data are in it, and are not raised.
@@ -120,13 +120,13 @@ def check(
 
 
 def remarks(data: Data, sde: SDE | None = None) -> list[str]:
-    """Return in short what `check` would remark of data, at the start of a training.
+    """Return the remarks of `check` on data, shortened, for the start of a training.
 
-    Copies and constant samples are looked for among data of up to 2^25 numbers.
+    Copies and constant samples are searched only among data of up to 2^25 numbers.
 
     Args:
         data: Loaded data.
-        sde: Whose noise they are compared with, if any.
+        sde: The SDE whose noise is compared with the data, if any.
     """
     report = Report()
     try:
@@ -138,7 +138,7 @@ def remarks(data: Data, sde: SDE | None = None) -> list[str]:
         if sde is not None:
             report.data, report.samples = data, data.batch(_spread(len(data)))
             describe_noise(report, sde)
-    except DataError:  # the training says so itself
+    except DataError:  # the training raises it itself
         return []
     return [text if len(text) <= _SHORT else text.partition(": ")[0] for text in report.remarks]
 
@@ -176,10 +176,10 @@ def _opened(
     try:
         return opened(condition, report)
     except faults as error:
-        report.problems += told_of(error)
+        report.problems += faults_of(error)
     if not condition:
         return None
-    # a condition may be the reason: then the others and the samples may have faults of their own
+    # perhaps a condition was at fault: check the samples and each condition alone
     try:
         data = opened({}, report)
     except faults:
@@ -189,7 +189,7 @@ def _opened(
         try:
             opened({name: rows}, Report())
         except faults as error:
-            report.problems += told_of(error)
+            report.problems += faults_of(error)
     report.problems += [text for text in before if text not in report.problems]
     return data
 
@@ -209,7 +209,7 @@ def _describe(report: Report, data: Data) -> None:
 
 
 def _samples(report: Report, data: Data) -> Data | None:
-    """Return the samples that are made of numbers; copies and constants go into the report."""
+    """Return the finite samples; report the others, copies, and constant samples."""
     finite, constant = [], []
     first: dict[bytes, int] = {}
     copies = []
@@ -239,7 +239,7 @@ def _samples(report: Report, data: Data) -> Data | None:
     if constant:
         which = [*map(data.place, constant)]
         what = "1 sample is" if len(constant) == 1 else f"{len(constant)} samples are"
-        report.remark("constant samples", f"{what} one number all over: {some(which)}", which)
+        report.remark("constant samples", f"{what} constant: {some(which)}", which)
     if not fine.any():
         return None
     return data if fine.all() else data[fine.nonzero().flatten()]
@@ -260,36 +260,36 @@ def _units(report: Report, data: Data) -> None:
 
 
 def _scale(report: Report, data: Data) -> None:
-    """Tell of numbers that noise levels as they stand, without a look at the data, do not suit."""
+    """Report data whose scale does not suit the default noise scales."""
     mean, var = data.moments()
     rms = math.sqrt(float(mean.square().mean()) + var)
     if data.transform == Identity() and not 0.1 <= rms <= 10:
         report.remark(
             "units",
-            f"the numbers have an RMS of {rms:.4g}; the noise levels of VESDE() and VPSDE() are "
+            f"the numbers have an RMS of {rms:.4g}; the noise scales of VESDE() and VPSDE() are "
             "for about 1: take those of scoresde.suggest(data), or standardize=True, which shifts "
             "and scales the numbers",
         )
 
 
 def describe_sides(report: Report, event_shape: tuple[int, ...], stride: int) -> None:
-    """Tell of sides that a U-Net pads to a multiple of some number."""
+    """Report sides that a U-Net pads to a multiple of `stride`, if that costs much."""
     sides = event_shape[1:]
     padded = [-(-n // stride) * stride for n in sides]
     if math.prod(padded) > _PADDED * math.prod(sides):
         report.remark(
             "sides",
             f"the U-Net pads {'x'.join(map(str, sides))} to {'x'.join(map(str, padded))}, "
-            f"multiples of {stride}, which costs time: fewer levels (channels=) or a smaller "
+            f"multiples of {stride}, which costs time: fewer resolutions (channels=) or a smaller "
             "patch= pad less",
         )
 
 
 def describe_noise(report: Report, sde: SDE) -> None:
-    """Compare the noise with the data of a report: it ends below their spread, and begins above it.
+    """Report noise whose smallest scale hides the data, or whose largest does not cover them.
 
-    The noise should begin at the largest distance between samples (Song & Ermon 2020, technique 1,
-    arXiv:2006.09011), but for that of outliers.
+    The largest should be the largest distance between samples, but for outliers (Song & Ermon 2020,
+    technique 1, arXiv:2006.09011).
     """
     data, samples = report.data, report.samples
     if data is None or samples is None:
@@ -309,14 +309,14 @@ def describe_noise(report: Report, sde: SDE) -> None:
     if std and low > std / 5:
         report.remark(
             "noise",
-            f"the least noise, {low:.4g}, hides the data, whose std is {std:.4g}: standardize "
+            f"the smallest noise, {low:.4g}, hides the data, whose std is {std:.4g}: standardize "
             "them, or choose a smaller sigma_min or eps",
         )
     if high < usual:
         report.remark(
             "noise",
-            f"the largest noise, {high:.4g}, is smaller than the distance of {usual:.4g}, beyond "
-            "which many samples are apart: choose a larger sigma_max, or standardize",
+            f"the largest noise, {high:.4g}, is smaller than {usual:.4g}, the 95 % quantile of the "
+            "distances between samples: choose a larger sigma_max, or standardize",
         )
 
 

@@ -1,4 +1,4 @@
-"""What would break a training run on a folder of images."""
+"""Check a folder of images for what would break a training run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["usable_of"]
 def usable_of(
     report: Report, path: Path, size: Size, wanted: Wanted, *, skip: bool = False
 ) -> Data | None:
-    """Return the usable images of a folder; what is wrong with the others goes into the report.
+    """Return the usable images of a folder, and report the faults of the others.
 
     Args:
-        report: Where that is told.
+        report: The report that receives problems and remarks.
         path: The folder.
-        size: What images are resized to.
-        wanted: Their conditions.
-        skip: Whether up to a tenth of them may be broken.
+        size: The size that images are resized to.
+        wanted: The conditions of the images.
+        skip: Leave out damaged images, up to a tenth of them.
     """
     try:
         files = Files(path)
@@ -52,14 +52,14 @@ def usable_of(
     if errors:
         names = [f"{files.name(i)} ({errors[i]})" for i in sorted(errors)]
         are = "is" if len(errors) == 1 else "are"
-        told = f"{len(errors)} of {len(files)} images {are} broken"
+        text = f"{len(errors)} of {len(files)} images {are} damaged"
         if skip and len(errors) <= SKIPPED * len(files):
-            report.remark("images", f"{told}, and left out: {some(names)}", names)
+            report.remark("images", f"{text}, and left out: {some(names)}", names)
         elif skip:
-            report.problems.append(f"{told}, more than a tenth, to be removed: {some(names)}")
+            report.problems.append(f"{text}, more than a tenth; remove them: {some(names)}")
         else:
             report.problems.append(
-                f"{told}, to be removed, or left out by on_bad_image='skip': {some(names)}"
+                f"{text}; remove them, or leave them out by on_bad_image='skip': {some(names)}"
             )
     modes = Counter(looks[i].mode for i in good)
     report.facts["modes"] = _counts(modes)
@@ -78,7 +78,7 @@ def _other_files(report: Report, files: Files) -> None:
             if len(odd) == 1
             else f"{len(odd)} files are no images and are"
         )
-        report.remark("images", f"{what} passed over: {some(odd)}")
+        report.remark("images", f"{what} left out: {some(odd)}")
     inner = [len(path.relative_to(files.folder).parts) > 1 for path in files.paths]
     if any(inner) and not all(inner):
         loose = [str(path) for path, deep in zip(files.paths, inner, strict=True) if not deep]
@@ -99,7 +99,7 @@ def _other_files(report: Report, files: Files) -> None:
 def _of_one_depth(
     report: Report, files: Files, looks: Sequence[Look], good: Sequence[int]
 ) -> list[int]:
-    """Return the images of the usual number of bits."""
+    """Return the images with the most frequent number of bits, and report the others."""
     depths = {i: looks[i].mode if looks[i].mode in ("I;16", "F") else "8 bits" for i in good}
     usual = Counter(depths.values()).most_common(1)[0][0] if good else ""
     others = [f"{files.name(i)} ({depth})" for i, depth in depths.items() if depth != usual]

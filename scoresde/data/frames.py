@@ -1,4 +1,4 @@
-"""Tables of pandas, polars and pyarrow, and of arrays by name."""
+"""Convert tables of pandas, polars and pyarrow, and dictionaries of arrays, to a `Table`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["column_of", "frame", "is_frame", "table_of"]
 
 
 def is_frame(source: object) -> bool:
-    """Return whether this is a table as pandas, polars or pyarrow have them."""
+    """Return True for a table of pandas, polars or pyarrow."""
     return any(all(hasattr(source, name) for name in names) for names in _FRAMES)
 
 
@@ -28,10 +28,10 @@ _FRAMES = (
 
 
 def frame(source: Any, what: str = "the table") -> Table:
-    """Return the table in a DataFrame or an Arrow table; its index is left out.
+    """Return a DataFrame or an Arrow table, without its index, as a `Table`.
 
     Raises:
-        DataError: It has no rows, or columns of one name.
+        DataError: It has no rows, or several columns of one name.
         InvalidTypeError: A column holds neither numbers nor text.
     """
     names = [str(name) for name in getattr(source, "column_names", source.columns)]
@@ -50,7 +50,7 @@ def frame(source: Any, what: str = "the table") -> Table:
 
 
 def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
-    """Return the cells of a column; None is missing, a NaN among numbers."""
+    """Return the cells of a column as an array; a missing number, None, becomes NaN."""
     listed = list(cells)
     known = [cell for cell in listed if cell is not None]
     if any(isinstance(cell, str) for cell in known):
@@ -60,23 +60,23 @@ def column_of(name: str, cells: Iterable[Any]) -> np.ndarray[Any, Any]:
     numbers = np.asarray(known)
     if numbers.dtype.kind not in "fiub" or numbers.ndim != 1:
         raise InvalidTypeError(f"the column {name!r} holds neither numbers nor text")
-    if numbers.dtype.kind in "iu":  # whole numbers stay whole where some are missing
+    if numbers.dtype.kind in "iu":  # as objects: NaN would make floats of them
         return np.array(listed, dtype=object)
     return np.array([np.nan if cell is None else cell for cell in listed], dtype=np.float64)
 
 
 def table_of(what: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> Table:
-    """Return the table of arrays `(N,)` by name: numbers, or text and None as Python objects.
+    """Return arrays `(N,)` by name, of numbers, or of text and None, as a `Table`.
 
     Raises:
-        ShapeError: They are of several lengths.
+        ShapeError: The arrays have different lengths.
         DataError: They are empty.
-        InvalidTypeError: One holds neither numbers nor text.
+        InvalidTypeError: An array holds neither numbers nor text.
     """
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
-        raise ShapeError(f"the columns of {what} have several lengths: {told}; all have one")
+        listed = ", ".join(f"{name!r} {n}" for name, n in lengths.items())
+        raise ShapeError(f"the columns of {what} have different lengths: {listed}; make them one")
     if not all(lengths.values()):
         raise DataError(f"{what} has no rows")
     return Table(what, {k: _cells(v, f"the column {k!r} of {what}") for k, v in columns.items()})

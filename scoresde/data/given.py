@@ -1,4 +1,4 @@
-"""Numbers that a user hands over, as tensors on the CPU."""
+"""Convert the samples and conditions that a user gives to tensors on the CPU."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DTYPES = (torch.uint8, torch.float32, torch.float64)
 
 
 def as_samples(x: object, transform: Transform) -> Tensor | Store:
-    """Return samples as a tensor out of any graph, or the store that they are, once checked.
+    """Return samples as a detached tensor, or the store that was given, after checks.
 
     Raises:
-        DataError: There are none, or a NaN or an infinity is among them.
-        InvalidTypeError: They are of an impossible type.
-        ShapeError: They have no event dimension.
+        DataError: There are no samples, or some hold a NaN or an infinity.
+        InvalidTypeError: The samples are neither floats nor bytes.
+        ShapeError: The samples have no event dimension.
     """
     if is_store(x):
         _check_shape(tuple(x.shape))
@@ -42,11 +42,11 @@ def as_samples(x: object, transform: Transform) -> Tensor | Store:
 
 
 def as_names(names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Return the names of the entries of samples of a shape, or none.
+    """Return the names of the entries of samples of this shape, perhaps none.
 
     Raises:
-        InvalidTypeError: They are no text.
-        ShapeError: They are of another number, or the samples no vectors.
+        InvalidTypeError: The names are no text.
+        ShapeError: There are more or fewer names than entries, or the samples are no vectors.
     """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise InvalidTypeError(f"columns= takes a list of names, got {quoted(names)}")
@@ -59,25 +59,25 @@ def as_names(names: Sequence[str], shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def is_store(given: object) -> TypeGuard[Store]:
-    """Return whether something reads samples by their numbers."""
+    """Return True for a `Store` that is no tensor."""
     return not isinstance(given, Tensor) and isinstance(given, Store)
 
 
 def as_tensor(what: str, given: object) -> Tensor:
-    """Return a tensor of the numbers in a tensor, an array or a list.
+    """Return a tensor, an array or a list as a tensor.
 
     Raises:
-        InvalidTypeError: They are no numbers that torch knows.
-        DataError: They are mapped from a file, and too large for a copy.
+        InvalidTypeError: `given` holds no numbers, or numbers of a type that torch does not know.
+        DataError: It is an array mapped from a file, and too large for a copy.
     """
     if isinstance(given, Tensor):
         return given
     check_unmasked(what, given)
-    if isinstance(given, np.memmap):  # whoever cuts its file off would end this process
+    if isinstance(given, np.memmap):  # if its file were truncated, reading would kill the process
         if given.nbytes > stores.IN_MEMORY:
             raise DataError(
                 f"{what}, an array, is mapped from {given.filename}, and too large for a copy; "
-                "pass the path of a .npy file instead, which is read where it lies"
+                "pass the path of a .npy file instead, which is read when needed"
             )
         given = np.array(given)
     try:
@@ -87,13 +87,13 @@ def as_tensor(what: str, given: object) -> Tensor:
         if x.dtype == np.float64 and x.size and isinstance(given, list | tuple):
             x = narrow(x)
         x = np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="), copy=False)).reshape(x.shape)
-        with warnings.catch_warnings():  # of arrays that may not be written: nobody does
+        with warnings.catch_warnings():  # of read-only arrays, which are never written here
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.from_numpy(x)
     except (TypeError, ValueError) as error:
         kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else quoted(given)
-        told = f"{what} must be numbers in rows of one shape, got {kind}"
-        raise InvalidTypeError(told) from error
+        message = f"{what} must be numbers in rows of one shape, got {kind}"
+        raise InvalidTypeError(message) from error
 
 
 def _check_dtype(x: Tensor, transform: Transform) -> None:

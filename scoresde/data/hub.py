@@ -1,7 +1,6 @@
-r"""Data sets of Hugging Face's `datasets`: by name, from its `save_to_disk`, or as an object.
+r"""Load data sets of Hugging Face's `datasets`, by name, from `save_to_disk`, or given as objects.
 
-What an object must have is little: `column_names`, its length, and `[i]`, which gives a row as a
-dictionary.
+An object needs `column_names`, a length, and `[i]`, which returns a row as a dictionary.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ def from_hub(
     """Return the data set `hf:name`, `hf:name:split` or `hf:name:split:column`.
 
     Args:
-        source: Its name on the hub, or a folder that `save_to_disk` wrote.
-        split: The split, where the name has none; "train" without either.
-        size: What images are resized to.
+        source: `hf:` and its name on the hub, or a folder that `save_to_disk` wrote.
+        split: The split, if `source` has none; "train" by default.
+        size: The size that images are resized to.
         wanted: The conditions.
         lazy: As for a folder of images.
 
     Raises:
         MissingExtraError: The package `datasets` is not installed.
         InvalidValueError: The name cannot be understood, or the split is given twice.
-        DataError: It cannot be loaded.
+        DataError: The data set cannot be loaded.
     """
     name, *rest = source.removeprefix(PREFIX).split(":")
     if not name or len(rest) > 2 or (rest and split is not None):
@@ -74,7 +73,7 @@ def from_hub(
 
 
 def is_table(source: object) -> bool:
-    """Return whether this is a data set with rows and columns."""
+    """Return True for an object with `column_names` and rows."""
     return isinstance(getattr(source, "column_names", None), list) and hasattr(
         source, "__getitem__"
     )
@@ -83,17 +82,17 @@ def is_table(source: object) -> bool:
 def from_table(
     table: Any, column: str | None, size: Size, wanted: Wanted, *, lazy: bool | None
 ) -> Data:
-    """Return the samples of a column, and the labels and what else is wanted beside it.
+    """Return the samples in a column, with the labels or the wanted conditions.
 
     Args:
         table: The data set.
         column: The samples: images, or arrays of one shape; by default the first such column that
             is not wanted as a condition.
-        size: What images are resized to.
-        wanted: The conditions; without any the labels, where there are some.
+        size: The size that images are resized to.
+        wanted: The conditions; by default the labels, if there are any.
         lazy: As for a folder of images.
 
-    A data set of numbers and text alone is a table, as those of pandas are.
+    A data set of numbers and text only is read as a table of pandas is.
 
     Raises:
         UnknownNameError: There is no such column.
@@ -132,7 +131,7 @@ def from_table(
 
 
 class Columns(Mapping[str, Any]):
-    """The columns of a table, each read when it is asked for; "label" is also one of "labels"."""
+    """Read the columns of a table when they are needed; "label" also stands for "labels"."""
 
     def __init__(self, table: Any) -> None:
         self.table = table
@@ -151,7 +150,7 @@ class Columns(Mapping[str, Any]):
 
     @cached_property
     def are_labels(self) -> bool:
-        """Return whether the labels are integers, or text, of which some may be missing."""
+        """Return True if the labels are integers or text; some may be missing."""
         known = [_plain(value) for value in self.table[self.label] if value is not None]
         kinds = (int, str)
         return any(known != [] and all(isinstance(one, kind) for one in known) for kind in kinds)
@@ -165,7 +164,7 @@ class Columns(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class Cells:
-    """One column of a table."""
+    """Read the cells of one column of a table."""
 
     table: Any
     column: str
@@ -174,7 +173,7 @@ class Cells:
         return len(self.table)
 
     def get(self, i: int) -> Any:
-        """Cell i; its row's other columns are not decoded where the table can leave them out."""
+        """Return cell i; the table may leave the other columns of the row undecoded."""
         return self.table[i][self.column]
 
     def open(self, i: int) -> Image:
@@ -183,12 +182,12 @@ class Cells:
         return image
 
     def name(self, i: int) -> str:
-        """Return the row and the column."""
+        """Return the place of cell i, for errors."""
         return f"in row {i} of the column {self.column!r}"
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of torch's or numpy's as one of Python's; all else as it is."""
+    """Return a scalar of torch or numpy as a Python number, anything else as it is."""
     return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 

@@ -1,4 +1,4 @@
-"""The images in a folder, and in the folders within it."""
+"""List the images in a folder and in the folders within it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["Files"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-_WAYS = 100  # by which links may lead to one folder
+_WAYS = 100  # the most paths, through links, to one folder
 
 
 class Files:
-    """The images in a folder and those within it, sorted by name; links are followed.
+    """List the images in a folder and those within it, sorted by name; links are followed.
 
     Attributes:
-        folder: Where they are.
-        paths: Their files.
-        others: Files of other kinds.
+        folder: The folder.
+        paths: The image files.
+        others: The other files.
 
     Raises:
-        DataError: There are none, or a folder cannot be read.
+        DataError: There are no images, or a folder cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,18 +59,18 @@ class Files:
         return len(self.paths)
 
     def open(self, i: int) -> Image:
-        """Open a file; its pixels are read when they are asked for."""
+        """Open an image, whose pixels Pillow reads when they are needed."""
         from PIL import Image
 
-        with checkpoint.open_file(self.paths[i]):  # a pipe, which Pillow would wait for, is none
+        with checkpoint.open_file(self.paths[i]):  # raises for a pipe, for which Pillow would wait
             return Image.open(self.paths[i])
 
     def name(self, i: int) -> str:
-        """Return its path."""
+        """Return the path of image i."""
         return str(self.paths[i])
 
     def classes(self) -> Named | None:
-        """Return the class of every file, where all lie in folders of the first level."""
+        """Return the first-level folder of every file as its class; None if a file is in none."""
         inner = [path.relative_to(self.folder).parts[:-1] for path in self.paths]
         if not all(inner):
             return None
@@ -78,7 +78,7 @@ class Files:
         return Named(torch.tensor([names[parts[0]] for parts in inner]), tuple(names))
 
     def data(self, images: Store, wanted: Wanted, units: Transform) -> Data:
-        """Return the images with their classes, where they have some, and the conditions wanted."""
+        """Return the images with their classes, if they have any, and the wanted conditions."""
         classes = self.classes()
         own = {} if classes is None else {"label": classes}
         names = [path.relative_to(self.folder).as_posix() for path in self.paths]
@@ -86,7 +86,7 @@ class Files:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and in those within it, but not in one that links back to it."""
+    """Yield the files in a folder and in those within it, without following cycles of links."""
     left: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
     ways: Counter[tuple[int, int]] = Counter()
     while left:
@@ -100,9 +100,9 @@ def _below(folder: Path) -> Iterator[Path]:
         if real in above:
             continue
         ways[real] += 1
-        if ways[real] > _WAYS:  # links to links can make billions of a few
+        if ways[real] > _WAYS:  # a few links to links can make billions of paths
             raise DataError(
-                f"more than {_WAYS} ways lead to the folder {folder}, by links; remove some of them"
+                f"more than {_WAYS} paths lead to the folder {folder}, by links; remove some links"
             )
         for entry in entries:
             if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():

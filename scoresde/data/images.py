@@ -1,8 +1,8 @@
-r"""Images that are decoded when they are asked for, and kept in memory where there is room.
+r"""Decode images when they are needed, and keep them in memory if there is room.
 
-An image becomes bytes `(C, H, W)`: grey, or RGB where any of them has colours; or, where all have
-one channel of 16 bits or of floats, float32 numbers. What would break later is found at the
-beginning: sizes and modes by a look at every header, broken images by decoding each one once.
+An image becomes bytes `(C, H, W)`: RGB if any image has colours, else grey. If all images have one
+channel of 16 bits or of floats, they become float32. Faults are found at the beginning: different
+sizes and modes from every header, damaged images by decoding each one once.
 """
 
 from __future__ import annotations
@@ -59,32 +59,32 @@ __all__ = [
 ]
 
 
-SKIPPED = 0.1  # the share of broken images that on_bad_image="skip" passes over
-_ROOM = 2**30  # bytes of images that are kept in memory
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # what a camera says of how it was held
+SKIPPED = 0.1  # the largest share of damaged images that on_bad_image="skip" leaves out
+_ROOM = 2**30  # the most bytes of images that are kept in memory
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values for turned images
 
 
 class Items(Protocol):
-    """Images that are opened by their numbers."""
+    """Define a sequence of images that are opened by their numbers."""
 
     def __len__(self) -> int: ...
 
     def open(self, i: int) -> Image:
-        """Return image number i, of which perhaps only the header is read."""
+        """Return image number i, opened; its pixels need not be read yet."""
 
     def name(self, i: int) -> str:
-        """Return what to call it in an error."""
+        """Return the name of image i, for errors."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """Hold what the header of an image says.
+    """Hold the header of an image.
 
     Attributes:
-        size: `(height, width)` as it is shown.
-        mode: Pillow's word for the numbers of a pixel.
-        error: Why the image cannot be used; empty where it seems that it can.
-        cut: Whether it has colours of 16 bits, of which Pillow reads 8.
+        size: `(height, width)` after its EXIF rotation.
+        mode: Pillow's name for the type of a pixel.
+        error: The reason why the header cannot be read, or empty.
+        cut: True for colours of 16 bits, of which Pillow reads 8.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -107,14 +107,15 @@ def look(items: Items, i: int) -> Look:
 
 @dataclass(frozen=True)
 class Images:
-    """A store of images.
+    """Store images, which are decoded when they are read.
 
     Attributes:
-        items: Where they come from.
-        size: They are cropped about their centre and resized to `(height, width)`, or a square.
+        items: The source of the images.
+        size: The size `(height, width)`, or the side of a square, to which they are cropped about
+            their centre and resized.
         shape: `(N, C, H, W)`.
-        mode: Pillow's word for the numbers that are made of a pixel.
-        random: Whether they are others whenever they are read.
+        mode: Pillow's name for the type of pixel that they are converted to.
+        random: True if each reading gives other images.
     """
 
     items: Items
@@ -125,14 +126,14 @@ class Images:
 
     @property
     def units(self) -> Transform:
-        """Return what makes of their numbers those that a model learns."""
+        """Return the transform from their pixels to model units."""
         return UNITS.get(self.mode, BYTES)
 
     def read(self, index: Tensor | slice) -> Tensor:
         """Return these images `(B, C, H, W)`, bytes or float32.
 
         Raises:
-            DataError: One cannot be read; names it.
+            DataError: An image, which is named, cannot be read.
         """
         dtype = torch.float32 if self.mode in (DEEP_MODE, FLOAT_MODE) else torch.uint8
         pixels = torch.empty(0, *self.shape[1:], dtype=dtype)
@@ -142,7 +143,7 @@ class Images:
         return torch.from_numpy(np.stack([self._decoded(i) for i in chosen]))
 
     def error(self, i: int) -> str:
-        """Why image number i cannot be decoded; empty where it can."""
+        """Return the reason why image number i cannot be decoded, or an empty string."""
         try:
             self._decoded(i)
         except DataError as error:
@@ -168,14 +169,14 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
     """Return the images of a folder.
 
     Args:
-        path: The folder; where all images lie in folders within it, those are the classes.
-        size: What they are resized to.
-        wanted: Their conditions, of which rows are those of all files in the order of their names.
-        skip: Whether to pass over up to a tenth of them.
-        lazy: Whether they are decoded when they are needed; None keeps up to 1 GiB in memory.
+        path: The folder; if all images lie in folders within it, those are the classes.
+        size: The size that they are resized to.
+        wanted: Their conditions; rows are in the order of the names of all files.
+        skip: Leave out images that cannot be read, up to a tenth.
+        lazy: Decode images when they are needed; None keeps up to 1 GiB in memory.
 
     Raises:
-        DataError: There are no images, their sizes differ, or one cannot be read; names it.
+        DataError: There are no images, their sizes differ, or one, which is named, cannot be read.
     """
     files = Files(path)
     looks = list(in_threads(partial(look, files), range(len(files))))
@@ -188,7 +189,7 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
         _refuse(files, errors, skip)
         if errors:
             warnings.warn(
-                f"passed over {len(errors)} of {len(files)} images that cannot be read, the first "
+                f"left out {len(errors)} of {len(files)} images that cannot be read, the first "
                 f"is {files.name(min(errors))}",
                 RuntimeWarning,
                 stacklevel=outside(),
@@ -198,7 +199,7 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
 
 
 def keep(store: Store, lazy: bool | None) -> Store:
-    """Return the same samples in memory, where there is room or that is asked for."""
+    """Return the same samples in memory if `lazy` is False, or None and they take up to 1 GiB."""
     if lazy or (lazy is None and math.prod(store.shape) > _ROOM):
         return store
     x = torch.empty(store.shape, dtype=store.read(slice(0, 0)).dtype)
@@ -211,7 +212,7 @@ def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]
     """Return the shape `(N, C, H, W)` that images have in common.
 
     Raises:
-        DataError: Their sizes differ, and `size` makes them no equal.
+        DataError: Their sizes differ, and `size` is None.
     """
     good = [i for i, found in enumerate(looks) if not found.error]
     channels = 3 if mode_of(items, looks) == "RGB" else 1
@@ -249,25 +250,25 @@ def mode_of(items: Items, looks: Sequence[Look]) -> str:
 
 
 def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
-    """The images as one store, with a warning where what few of them have changes all or is lost.
+    """Return the images as one store, with warnings for lost bits, colours and transparency.
 
     Raises:
-        DataError: Their sizes differ, and `size` makes them no equal.
+        DataError: Their sizes differ, and `size` is None.
     """
     shape = shape_of(items, looks, size)
     modes = {i: found.mode for i, found in enumerate(looks) if not found.error}
     coloured = [i for i, mode in modes.items() if mode not in GREY_MODES]
     clear = [i for i, mode in modes.items() if "A" in mode.upper()]
     cut = [i for i in modes if looks[i].cut]
-    for found, told in (
+    for found, have in (
         (cut, "16 bits a colour, of which 8 are read"),
         (coloured if 2 * len(coloured) < len(modes) else [], "colours, so that all become RGB"),
-        (clear, "a transparency, which is left out"),
+        (clear, "transparency, which is left out"),
     ):
         if found:
             warnings.warn(
-                f"{len(found)} of {len(modes)} images have {told}; the first is "
-                f"{items.name(found[0])}, of mode {modes[found[0]]!r}; convert them where that "
+                f"{len(found)} of {len(modes)} images have {have}; the first is "
+                f"{items.name(found[0])}, of mode {modes[found[0]]!r}; convert them if that "
                 "matters",
                 UserWarning,
                 stacklevel=outside(),
@@ -276,17 +277,17 @@ def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
 
 
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:
-    """Return all errors, after those known so far and a try to decode every other image."""
+    """Return the known errors by number, and those of decoding every other image."""
     rest = [i for i in range(len(images.items)) if i not in errors]
     found = dict(zip(rest, in_threads(images.error, rest), strict=True))
     return {**errors, **{i: error for i, error in found.items() if error}}
 
 
 def check_no_images(**options: object) -> None:
-    """Refuse options of images, by name, where there are none.
+    """Raise an error if an option of images is given for other data.
 
     Raises:
-        InvalidValueError: One is given.
+        InvalidValueError: An option is not None.
     """
     for name, value in options.items():
         if value is not None:
@@ -294,7 +295,7 @@ def check_no_images(**options: object) -> None:
 
 
 def check_size(size: Size) -> None:
-    """Refuse a size without pixels.
+    """Raise an error unless the sides of a size are positive.
 
     Raises:
         InvalidValueError: A side is below 1.
@@ -311,7 +312,7 @@ def _refuse(items: Items, errors: Mapping[int, str], skip: bool) -> None:
         raise DataError(_unreadable(items.name(first), errors[first]))
     raise DataError(
         f"cannot read the image {items.name(first)} (and {len(errors) - 1} more): "
-        f"{errors[first]}; remove them: more than {SKIPPED:.0%} of {len(items)} are broken"
+        f"{errors[first]}; remove them: more than {SKIPPED:.0%} of {len(items)} are damaged"
     )
 
 
@@ -320,5 +321,5 @@ def _unreadable(name: str, error: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """Return an error in one line, and never nothing."""
+    """Return the message of an error in one line, or its type if there is none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Arrays by name: a dictionary, or a file of them, of which one is the samples."""
+"""Choose the samples and the conditions among arrays by name."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from scoresde.units import BYTES, DEEP, Identity, Transform
 __all__ = ["LABELS", "SAMPLES", "check_numbers", "from_arrays", "key_of", "units_of"]
 
 SAMPLES, LABELS = ("x", "images"), ("y", "labels")
-"""What the samples, and the labels, are called."""
+"""The usual names of the samples, and of the labels."""
 
 
 def key_of(names: Sequence[str], wanted: Wanted, what: str) -> str:
-    """Return the name of the samples.
+    """Return the name of the array that holds the samples.
 
     Raises:
-        DataError: No array has a name of samples.
-        UnknownNameError: None has the name that is wanted.
-        InvalidTypeError: Several are wanted.
+        DataError: No array has a usual name of samples, and `sample` names none.
+        UnknownNameError: No array has the name in `sample`.
+        InvalidTypeError: `sample` has several names.
     """
     if wanted.sample:
         if len(wanted.sample) > 1:
@@ -55,20 +55,21 @@ def from_arrays(
     *,
     names: Collection[str] | None = None,
 ) -> Data:
-    """Return one of the arrays as samples, and others of as many rows as conditions.
+    """Return one of the arrays as samples, and others with as many rows as conditions.
 
-    Integers called "y" or "labels" are the label.
+    Integers called "y" or "labels" are the condition `label`.
 
     Args:
-        what: Where they are, for errors.
-        arrays: All that may be used.
+        what: The name of the source, for errors.
+        arrays: The arrays by name.
         wanted: The conditions.
-        names: The names of all that there is; by default those of the arrays.
+        names: The names of all entries of the source, of which some are no arrays; by default those
+            of the arrays.
 
     Raises:
         DataError: There are no samples, or labels under several names.
         InvalidTypeError: The samples are no numbers, or integers.
-        ShapeError: An array that is wanted has another number of rows.
+        ShapeError: A wanted condition has another number of rows.
     """
     key = key_of(list(arrays), wanted, what)
     x = arrays[key]
@@ -116,19 +117,18 @@ def from_arrays(
 
 
 def units_of(dtype: np.dtype[Any]) -> Transform:
-    """Return the transform of numbers of a dtype."""
+    """Return the transform to model units for numbers of a dtype."""
     return {1: BYTES, 2: DEEP}[dtype.itemsize] if _is_image(dtype) else Identity()
 
 
 def check_numbers(what: str, dtype: np.dtype[Any]) -> None:
-    """Raise InvalidTypeError for samples that are no numbers, or that mean nothing for certain."""
+    """Raise InvalidTypeError unless samples are floats, bytes or 16-bit integers."""
     if dtype.kind not in "fuib":
         raise InvalidTypeError(f"the samples in {what} are {dtype}; they must be numbers")
     if dtype.kind != "f" and not _is_image(dtype):
         raise InvalidTypeError(
-            f"the samples in {what} are {dtype}, which do not say what they range over; convert "
-            "them to floats, x.astype(np.float32), or images of 0 to 255 to bytes, "
-            "x.astype(np.uint8)"
+            f"the samples in {what} are {dtype}, whose range is unknown; convert them to floats, "
+            "x.astype(np.float32), or images of 0 to 255 to bytes, x.astype(np.uint8)"
         )
 
 
@@ -137,6 +137,6 @@ def _is_image(dtype: np.dtype[Any]) -> bool:
 
 
 def _usable(rows: np.ndarray[Any, Any]) -> bool:
-    """Return whether an array can be a condition as it is: labels, names, floats or images."""
+    """Return True if an array can be a condition: labels, names, floats or images."""
     kind, axes = rows.dtype.kind, rows.ndim
     return kind == "f" or (kind in "iuUO" and axes == 1) or (rows.dtype == np.uint8 and axes > 2)

@@ -1,7 +1,7 @@
-r"""Which axis of a sample is which: channels come first, the axes of space and time after them.
+r"""Permute the axes of samples: channels first, then the axes of space or time.
 
-A layout is a word with one letter for each axis of a sample as it is given, such as "HWC": C is
-that of the channels, all others are space or time. Without a C there is one channel.
+A layout is a word with one letter for each axis of a sample as it is given, such as "HWC": C stands
+for channels, all others for space or time. Without a C, a channel axis of length 1 is added.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ __all__ = ["Laid", "check_layout", "doubt", "laid_as"]
 
 _LETTERS = "CTDHW"
 _SPACE = {1: "T", 2: "HW", 3: "DHW"}
-_FEW, _FLAT = 4, 8  # channels that nobody wonders about; sides to a channel of a long series
+# The most channels that need no remark; the ratio of steps to channels of a series that needs none.
+_FEW, _FLAT = 4, 8
 
 
 def check_layout(layout: str | None) -> None:
-    """Raise InvalidValueError unless a layout is letters for different axes."""
+    """Raise InvalidValueError unless a layout is a word of different letters of C, T, D, H, W."""
     if layout is None:
         return
     if not layout or len(set(layout)) != len(layout) or set(layout) - set(_LETTERS):
         raise InvalidValueError(
-            f"layout={layout!r} is none; write a letter for each axis of a sample, C for channels, "
-            "T for time, D, H and W for space: 'TC', 'HW', 'HWC', 'CDHW' ..."
+            f"layout={layout!r} is no layout; write a letter for each axis of a sample, C for "
+            "channels, T for time, D, H and W for space: 'TC', 'HW', 'HWC', 'CDHW' ..."
         )
 
 
 @dataclass(frozen=True)
 class Laid:
-    """Samples with their channels first.
+    """Store samples with their channels moved to the first axis.
 
     Args:
         store: The samples as they are given.
-        layout: What their axes are.
+        layout: The letters of their axes.
 
     Raises:
-        ShapeError: They have more or fewer axes.
+        ShapeError: The samples have more or fewer axes.
     """
 
     store: Store
@@ -68,11 +69,11 @@ class Laid:
 
     @property
     def random(self) -> bool:
-        """Return whether they are others whenever they are read."""
+        """Return True if each reading gives other samples."""
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Return these samples, in memory of their own."""
+        """Return a copy of these samples."""
         rows = self.store.read(index)
         rows = rows.permute(0, *(1 + i for i in self._order()))
         return (rows if "C" in self.layout else rows[:, None]).contiguous()
@@ -82,7 +83,7 @@ class Laid:
 
 
 def laid_as(data: Data, event_shape: tuple[int, ...]) -> Data:
-    """Return data with their channels first, where only so they have the shape of a model.
+    """Return data with channels first if they then have the event shape of a model, else as given.
 
     Grey images `(H, W)` become `(1, H, W)`, and `(H, W, C)` becomes `(C, H, W)`.
     """
@@ -96,10 +97,10 @@ def laid_as(data: Data, event_shape: tuple[int, ...]) -> Data:
 
 
 def doubt(shape: Sequence[int]) -> str:
-    """Return how samples of a shape are read, where something else may be meant; or nothing.
+    """Return a sentence if another order of axes may be meant, or an empty string.
 
     Args:
-        shape: Of one sample, `(C, *)`.
+        shape: The shape of one sample, `(C, *)`.
     """
     read = "x".join(map(str, shape))
     if len(shape) == 2:
@@ -113,10 +114,10 @@ def doubt(shape: Sequence[int]) -> str:
         )
     if len(shape) in (3, 4) and shape[0] > _FEW:
         sides, space = ("HW", "pixels") if len(shape) == 3 else ("DHW", "voxels")
-        told = f"samples of {read} are read as {shape[0]} channels of "
-        told += f"{'x'.join(map(str, shape[1:]))} {space} (layout='C{sides}')"
+        text = f"samples of {read} are read as {shape[0]} channels of "
+        text += f"{'x'.join(map(str, shape[1:]))} {space} (layout='C{sides}')"
         if shape[-1] <= _FEW:
-            return f"{told}; for {shape[-1]} channels, which come last, write layout='{sides}C'"
+            return f"{text}; for {shape[-1]} channels, which come last, write layout='{sides}C'"
         if len(shape) == 3 and shape[0] * _FLAT > min(shape[1:]):
-            return f"{told}; for volumes of one channel write layout='DHW'"
+            return f"{text}; for volumes of one channel write layout='DHW'"
     return ""

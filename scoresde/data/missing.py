@@ -1,4 +1,4 @@
-"""Samples of which numbers are missing, and the levels of whole numbers of 16 bits."""
+"""Leave out samples with missing numbers, and find the range of 16-bit integers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _BITS = (8, 10, 12, 14, 16)
 
 
 def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) -> Data:
-    """Return data without the samples that hold a NaN, and say how many those are.
+    """Return data without the samples that hold a NaN, and warn of their number.
 
     Args:
         x: All samples.
-        data_of: Makes data of them, with their conditions.
+        data_of: Returns data of samples, with their conditions.
 
     Raises:
-        DataError: None is left, or one is infinite.
+        DataError: No sample is left, or one is infinite.
     """
     if isinstance(x, Tensor):
         check_dense("x", x)
     raw = x.raw if isinstance(x, Data) else x
-    if len(raw.shape) < 2 or 0 in raw.shape:  # these are no samples, as is told of them
+    if len(raw.shape) < 2 or 0 in raw.shape:  # no samples, for which data_of raises
         return data_of(x)
     store = store_of(raw.detach().cpu() if isinstance(raw, Tensor) else raw)
     whole = torch.cat([~part.flatten(1).isnan().any(1) for _, part in pieces(store)])
@@ -50,13 +50,13 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
     kept = data[whole.nonzero().flatten()]
     if not isinstance(store, Memory):
         return kept
-    return Data(kept._with(raw=store.x[whole]))  # which looks for infinities
+    return Data(kept._with(raw=store.x[whole]))  # checks for infinities
 
 
 def in_levels(data: Data) -> Data:
-    """Return data of whole numbers of 16 bits with as many levels as they have: 12 bits have 4096.
+    """Return 16-bit data with the transform for the bits that they use: 12 bits have 4096 values.
 
-    Other data stay as they are.
+    Other data are returned as they are.
     """
     if data.transform != DEEP:
         return data

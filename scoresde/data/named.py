@@ -1,4 +1,4 @@
-r"""Data sets by name: the digits of the package, and those that torchvision downloads."""
+r"""Load data sets by name: the digits of the package, and those that torchvision downloads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["digits", "is_name", "torchvision_set"]
 
 
 def digits() -> Data:
-    """Return 1,797 handwritten digits with their labels, 8x8 pixels of 17 levels each.
+    """Return 1,797 handwritten digits with their labels, 8x8 pixels of 17 grey values each.
 
     They are the test set of Alpaydin & Kaynak (1998), *Optical Recognition of Handwritten Digits*,
     UCI Machine Learning Repository, doi:10.24432/C50P49 (CC BY 4.0), in scikit-learn's order.
@@ -40,10 +40,10 @@ def digits() -> Data:
 
 
 def is_name(source: object) -> bool:
-    """Return whether a source is the name of a data set, and no path.
+    """Return True if a source is the name of a data set rather than a path.
 
-    It is a word without a dot or a separator; where there is a file or a folder of that word, only
-    if a data set is called so.
+    A name has no dot and no separator. If a file or a folder has this name, it must be that of a
+    known data set.
     """
     if not isinstance(source, str) or set(source) & {".", "/", os.sep}:
         return False
@@ -51,7 +51,7 @@ def is_name(source: object) -> bool:
 
 
 class Pairs:
-    """The images of a data set that hands out pairs of image and target."""
+    """Open the images of a data set whose items are pairs of image and target."""
 
     def __init__(self, pairs: Any, what: str) -> None:
         self.pairs, self.what = pairs, what
@@ -60,12 +60,12 @@ class Pairs:
         return len(self.pairs)
 
     def open(self, i: int) -> Image:
-        """Return the first of a pair."""
+        """Return the image of pair i."""
         image: Image = self.pairs[i][0]
         return image
 
     def name(self, i: int) -> str:
-        """Return its number in the data set."""
+        """Return the name of image i, for errors."""
         return f"number {i} of {self.what}"
 
 
@@ -78,10 +78,10 @@ def torchvision_set(
     *,
     lazy: bool | None,
 ) -> Data:
-    """Return a data set that torchvision downloads, as images with the labels, where it has any.
+    """Return a data set that torchvision downloads, as images with their labels if it has any.
 
     Raises:
-        DataError: torchvision is not there, the download failed, or images have several sizes.
+        DataError: torchvision is not installed, the download failed, or image sizes differ.
         InvalidValueError: There is no such split.
         UnknownNameError: No data set has that name.
     """
@@ -107,7 +107,7 @@ def _key(name: str) -> str:
 
 
 def _known() -> dict[str, Any]:
-    """The data sets that torchvision downloads, by their names; none where it is not there."""
+    """Return the data sets that torchvision downloads, by name; none if it is not installed."""
     try:
         from torchvision import datasets
     except (ImportError, RuntimeError):

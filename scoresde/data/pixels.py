@@ -1,4 +1,4 @@
-r"""The numbers of an image, as Pillow has them: bytes, whole numbers of 16 bits, or floats."""
+r"""Convert a Pillow image to an array of bytes, 16-bit integers or floats."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = [
 Size = int | tuple[int, int] | None
 
 DEEP_MODE, FLOAT_MODE = "I;16", "F"
-"""Pillow's modes of 16 bits, however their bytes are ordered, and of floats."""
+"""Pillow's modes of 16 bits, in either byte order, and of floats."""
 GREY_MODES = ("1", "L", "LA", "La")
-"""Those of bytes without colours."""
+"""Pillow's modes of grey images of 8 bits or fewer."""
 UNITS: Mapping[str, Transform] = {DEEP_MODE: DEEP, FLOAT_MODE: Identity()}
-"""What makes model units of the numbers of a mode other than those of bytes."""
+"""The transforms to model units of the modes that are no bytes."""
 
 
 def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
-    """Return the numbers `(C, H, W)` of an image, cropped about its centre and resized, in a mode.
+    """Return the pixels `(C, H, W)` of an image in a mode, cropped about its centre and resized.
 
     Raises:
-        ValueError: Whole numbers are beyond 16 bits, or those of more bits would be made bytes.
+        ValueError: Integers exceed 16 bits, or numbers of more than 8 bits would become bytes.
     """
     from PIL import ImageOps
 
@@ -53,7 +53,7 @@ def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
     found = np.array(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
     if mode != DEEP_MODE:
         return found
-    if size is not None:  # which makes fractions, and may leave the range
+    if size is not None:  # resizing makes fractions, and may leave the range
         found = found.round().clip(0, 65535)
     if not 0 <= found.min() <= found.max() <= 65535:
         raise ValueError("its numbers are beyond 16 bits; save them as floats, in a .npy file")
@@ -61,7 +61,7 @@ def pixels(image: Image, size: Size, mode: str) -> np.ndarray[Any, Any]:
 
 
 def pillow_mode(image: Image) -> str:
-    """Return Pillow's word for the numbers of a pixel; grey palettes are grey."""
+    """Return Pillow's name for the type of a pixel; a palette of greys is "L"."""
     if image.mode.startswith("I"):
         return DEEP_MODE
     if image.mode == "P" and "transparency" not in image.info:
@@ -71,6 +71,6 @@ def pillow_mode(image: Image) -> str:
 
 
 def is_cut(image: Image) -> bool:
-    """Return whether an image has colours of 16 bits, of which Pillow reads 8."""
+    """Return True for an image with colours of 16 bits, of which Pillow reads 8."""
     parts = getattr(image, "tile", [])
     return image.mode.startswith("RGB") and any(";16" in str(part) for part in parts)

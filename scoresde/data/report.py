@@ -1,4 +1,4 @@
-"""What was found in a data set, in words."""
+"""Collect the faults and the remarks of a check of data."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from scoresde.result import page
 if TYPE_CHECKING:
     from scoresde.data.samples import Data
 
-__all__ = ["NAMED", "Faults", "Finding", "Report", "some", "told_of"]
+__all__ = ["NAMED", "Faults", "Finding", "Report", "faults_of", "some"]
 
-NAMED = 20  # files or samples that are named of those with the same fault
+NAMED = 20  # the most files or samples that are named for one fault
 
 
 class Faults:
-    """Gather what is wrong, so that all of it is told at once.
+    """Collect errors, and raise them together.
 
     Examples:
         >>> faults = Faults()
         >>> for text in ("one", "two"):
         ...     with faults.gathered():
         ...         raise DataError(text)
-        >>> faults.tell()
+        >>> faults.raise_all()
         Traceback (most recent call last):
             ...
         scoresde.data.report._SeveralError: 2 faults: (1) one; (2) two
@@ -39,7 +39,7 @@ class Faults:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Keep the error that the block raises, if it does."""
+        """Keep the error that the block raises, if any."""
         try:
             yield
         except ScoreSDEError as error:
@@ -48,23 +48,23 @@ class Faults:
 
     @property
     def any(self) -> bool:
-        """Return whether there is one."""
+        """Return True if there is an error."""
         return bool(self._errors)
 
-    def tell(self) -> None:
-        """Raise what was gathered, if anything was.
+    def raise_all(self) -> None:
+        """Raise the errors that were kept, if any.
 
         Raises:
-            ScoreSDEError: The one that was; or a DataError with all of them.
+            ScoreSDEError: The only error; or a DataError that lists all of them.
         """
         if len(self._errors) > 1:
-            raise _SeveralError([text for error in self._errors for text in told_of(error)])
+            raise _SeveralError([text for error in self._errors for text in faults_of(error)])
         if self._errors:
             raise self._errors[0]
 
 
 class _SeveralError(DataError):
-    """Several faults of data."""
+    """Report several faults of data in one error."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -72,17 +72,17 @@ class _SeveralError(DataError):
         super().__init__(f"{len(faults)} faults: {listed}")
 
 
-def told_of(error: Exception) -> tuple[str, ...]:
-    """Return the faults that an error tells, one sentence each."""
+def faults_of(error: Exception) -> tuple[str, ...]:
+    """Return the faults that an error lists, one sentence each."""
     return error.faults if isinstance(error, _SeveralError) else (str(error),)
 
 
 class Finding(str):
-    """A sentence on data.
+    """Hold a sentence about data, with its topic.
 
     Attributes:
-        topic: What it is about, in a word or two.
-        where: The columns, files or samples that it is about, as they are called.
+        topic: The topic in a word or two.
+        where: The names of the columns, files or samples that it is about.
     """
 
     topic: str
@@ -97,14 +97,14 @@ class Finding(str):
 
 @dataclass(repr=False)
 class Report:
-    """Hold what was found in a data set.
+    """Hold the results of a check of data.
 
     Attributes:
-        facts: What there is, by name.
-        problems: What would end the training, or end it before it began; sentences.
-        remarks: What would not, and may not be meant; sentences, each a `Finding` with its topic.
-        data: The samples that are usable; None where none is.
-        samples: Up to 64 of them, spread over the data, in model units; None where none is usable.
+        facts: Number, shape, units and so on, as text by name.
+        problems: Sentences on what would make a training fail.
+        remarks: Sentences on what would not, but may be a mistake, each a `Finding`.
+        data: The usable samples, or None.
+        samples: Up to 64 usable samples, spread over the data, in model units, or None.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Return whether one can train on the data as they are."""
+        """Return True if a training on the data would not fail."""
         return not self.problems
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ class Report:
 
 
 def some(names: Iterable[str], n: int | None = None, *, most: int = NAMED) -> str:
-    """Return all names up to twenty, or `most`, then how many more of the `n` there are."""
+    """Return up to `most` names, separated by commas, and the number of the others among `n`."""
     listed = list(names)
     rest = (len(listed) if n is None else n) - most
     more = f", and {rest} more" if rest > 0 else ""

@@ -1,4 +1,4 @@
-"""Samples with their conditions and the declared transform of their numbers."""
+"""Hold samples with their conditions and the transform of their numbers to model units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scoresde.data.conditions import (
 )
 from scoresde.data.given import as_names, as_samples, is_store
 from scoresde.data.stores import Part, Store, store_of
-from scoresde.data.survey import Survey, check_levels, moments_in, survey, told_of_changes
+from scoresde.data.survey import Survey, changes_in, check_levels, moments_in, survey
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import Classes, Condition, Field
 from scoresde.units import Identity, Standardize, Transform, describe
@@ -34,35 +34,35 @@ __all__ = ["Data"]
 
 
 class Data:
-    """Samples with what is known of each, in memory or where they are read when needed.
+    """Hold samples and their conditions, in memory or read when they are needed.
 
     Args:
         x: `(N, *event)`, in the user's own units: a tensor, an array or a list, finite floats or
             bytes; a store that reads such rows; data; or what `load` takes.
-        transform: What makes of them the numbers that a model learns, "model units". Bytes need
-            one, such as `BYTES`; by default they stay as they are.
+        transform: The map from raw numbers to those that a model learns, "model units"; by default
+            the identity. Bytes need one, such as `BYTES`.
         columns: The names of the entries of a sample `(d,)`, such as those of a table.
-        kinds: By name what a condition is; by default integers are labels of as many classes as
-            the largest one says, and floats a vector or a field.
+        kinds: By name the kind of a condition, `Classes(n)` or `Field(shape)`; by default integers
+            are labels, with as many classes as the largest one needs, and floats a vector or field.
         conditions: By name a tensor, an array, a list or a store with one row for each sample:
             labels `(N,)`, -1 where one is missing, or text; or floats `(N, *)`, NaN where one is
             missing, of which `(N,)` is a vector of one entry. None is no condition.
 
     Attributes:
         raw: The samples as they were given.
-        transform: What makes of them the numbers that a model learns.
+        transform: The map from raw numbers to model units.
         conditions: The conditions, by name, in the order of the names.
-        kinds: What they are, by name.
-        columns: The names of the entries of a sample, where that is a row of a table.
+        kinds: The kinds of the conditions, by name.
+        columns: The names of the entries of a sample, if it is a row of a table.
         source: The name or the path of what was loaded, if any.
-        called: What is sampled, "x", or the name of another array that was chosen.
-        lines: `(N,)`, the lines of a text file in which the samples stand, or None.
+        called: The name of the array that was chosen as samples, by default "x".
+        lines: `(N,)`, the lines of the samples in a text file, or None.
 
     Raises:
-        DataError: No samples, a NaN or infinity among them, an infinity among the conditions, or a
-            label of no class.
-        InvalidTypeError: Samples, conditions or transform are of an impossible type.
-        InvalidValueError: A condition has a name that means something else.
+        DataError: There are no samples, some hold a NaN or an infinity, a condition is infinite, or
+            a label is of no class.
+        InvalidTypeError: Samples, conditions or transform have a wrong type.
+        InvalidValueError: A condition has the name of an argument.
         ShapeError: `x` has no event dimension, or a condition has more or fewer rows than samples.
         UnknownNameError: `kinds` names no condition.
 
@@ -92,7 +92,7 @@ class Data:
         **conditions: Any,
     ) -> None:
         if not (isinstance(x, Data | Tensor | np.ndarray | list | tuple) or is_store(x)):
-            from scoresde.data.sources import find  # which makes data of it
+            from scoresde.data.sources import find  # it imports this module
 
             x = find(x)
         if isinstance(own := x, Data):
@@ -120,7 +120,7 @@ class Data:
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """The names of the classes of a label, and of the entries of a vector, where known."""
+        """Return the names of classes and of the entries of vectors, by condition, where known."""
         return {name: kind.names for name, kind in self.kinds.items() if kind.names}
 
     @property
@@ -130,37 +130,37 @@ class Data:
 
     @property
     def store(self) -> Store:
-        """Return where the raw samples lie."""
+        """Return the store of the raw samples."""
         return store_of(self.raw)
 
     @property
     def x(self) -> Tensor:
-        """All samples in model units, `(N, *event)`: as much memory as they take as floats."""
+        """Return all samples in model units, `(N, *event)`, as floats in memory."""
         return self.batch(slice(None))
 
     def batch(self, index: Tensor | slice) -> Tensor:
         """Return the samples of an index, numbers or a slice, in model units, `(B, *event)`.
 
         Raises:
-            DataError: One cannot be read; says which.
+            DataError: A sample, which is named, cannot be read.
             InvalidValueError: There is no sample of such a number.
         """
         return self.transform.forward(self._read(self.raw, index))
 
     @property
     def label(self) -> Tensor | None:
-        """Return the condition of the name "label", where that is one of classes."""
+        """Return the condition "label" if it is one of classes, else None."""
         found = self.conditions.get("label")
         return found if isinstance(found, Tensor) and self.classes is not None else None
 
     @property
     def classes(self) -> int | None:
-        """Return how many classes the labels have."""
+        """Return the number of classes of the condition "label", or None."""
         kind = self.kinds.get("label")
         return kind.n if isinstance(kind, Classes) else None
 
     def condition(self, index: Tensor | slice) -> Condition | None:
-        """The conditions of the samples of an index, as in `batch`; None where there are none.
+        """Return the conditions of the samples of an index, as in `batch`; None if there are none.
 
         Returns:
             By name a tensor `(B, *)`: labels as integers, others as float32.
@@ -173,7 +173,7 @@ class Data:
         return Condition(rows) if rows else None
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Data:
-        """Return the samples of `index`, read where they are, of the same transform and kinds."""
+        """Return data of some samples, without a copy, with the same transform and kinds."""
         try:
             rows = torch.arange(len(self))[index]
         except IndexError as error:
@@ -191,7 +191,7 @@ class Data:
         return self._with(raw=Part(self.store, rows), conditions=conditions, lines=lines)
 
     def place(self, i: int) -> str:
-        """Return what sample i is called: its line in a text file, or its number."""
+        """Return the name of sample i: its line in a text file, or its number."""
         return str(i) if self.lines is None else f"line {int(self.lines[i])}"
 
     def _read(self, kept: Tensor | Store, index: Tensor | slice) -> Tensor:
@@ -201,18 +201,18 @@ class Data:
             raise InvalidValueError(_no_such(len(self), error)) from error
 
     def _with(self, **changed: Any) -> Data:
-        """Return the same data with other attributes; of other samples there is another survey."""
+        """Return a copy with other attributes; new `raw` drops the cached surveys."""
         data = copy.copy(self)
         found = ("survey", "surveys") if "raw" in changed else ()
         data.__dict__ = {k: v for k, v in vars(self).items() if k not in found} | changed
         return data
 
     def kept(self, store: Store) -> Data:
-        """Return the same data, with their samples in a store that has the same ones elsewhere."""
+        """Return a copy with the samples in another store, which must hold the same numbers."""
         return self._with(raw=store)
 
     def only(self, names: Collection[str]) -> Data:
-        """Return the same samples with the conditions of these names; `only(())` leaves out all."""
+        """Return the same samples with only the conditions of these names."""
         kept = {
             which: {name: v for name, v in getattr(self, which).items() if name in names}
             for which in ("conditions", "kinds")
@@ -230,30 +230,30 @@ class Data:
         return self.only(self.conditions.keys() - set(names))
 
     def as_kinds(self, known: Mapping[str, Kind]) -> Data:
-        """Return the same samples with their labels numbered as the classes of these names are.
+        """Return the same samples with labels renumbered to the classes of a model, by their names.
 
         Args:
-            known: The conditions of a model, `facts(model).conditions`. Where a label has no names
-                on one of the two sides its numbers stay.
+            known: The conditions of the model, `facts(model).conditions`. Labels stay the same if
+                the data or the model have no names of classes.
 
         Raises:
-            InvalidValueError: A class of the data is none of those.
+            InvalidValueError: The model does not know a class of the data.
         """
         conditions, kinds = renumbered(self.conditions, self.kinds, known)
         return self._with(conditions=conditions, kinds=kinds)
 
     def standardized(self) -> Data:
-        """Return the same samples with the transform that gives them mean 0 and variance 1.
+        """Return the same samples with a transform to mean 0 and variance 1.
 
-        One shift and one scale for each dimension of vectors, and for each channel of images.
+        It has one shift and one scale for each dimension of vectors, or for each channel of images.
         """
         return self._with(transform=Standardize.of(self.survey.mean, self.survey.var))
 
     def units_of(self, transform: Transform) -> Data:
-        """Return the same raw samples under the transform of a model; their own where it has none.
+        """Return the same raw samples with the transform of a model; their own if it has none.
 
         Raises:
-            InvalidValueError: The model's levels reach less far than the numbers.
+            InvalidValueError: The samples are outside the range of the model's transform.
         """
         if transform in (Identity(), self.transform):
             return self
@@ -262,10 +262,10 @@ class Data:
         return self._with(transform=transform)
 
     def look(self) -> None:
-        """Read everything once that is not in memory.
+        """Read once all samples and conditions that are not in memory.
 
         Raises:
-            DataError: Something cannot be read, or is not finite; says which.
+            DataError: A sample or a condition, which is named, cannot be read, or is not finite.
         """
         if not isinstance(self.raw, Tensor):
             _ = self.survey
@@ -274,22 +274,21 @@ class Data:
 
     @cached_property
     def survey(self) -> Survey:
-        """Moments, range and checksum of the raw samples, from one pass over all of them."""
+        """Return moments, range and checksum of the raw samples, from one pass over all of them."""
         return survey(self.store)
 
     @cached_property
     def surveys(self) -> dict[str, Survey]:
-        """Return the same of each condition, by name, of the numbers that are not missing."""
+        """Return moments, range and checksum of each condition by name, without missing numbers."""
         return {name: surveyed(name, kept) for name, kept in self.conditions.items()}
 
     def condition_moments(self) -> dict[str, ConditionMoments]:
         """Return the mean and the standard deviation of every vector and field, by name.
 
-        They are those of what is not missing: per entry of a vector, per channel of a field.
+        They are taken per entry of a vector, per channel of a field, without missing numbers.
 
         Raises:
-            DataError: A number is infinite, or float32, in which models have them, cannot tell
-                them apart.
+            DataError: A number is infinite, or the numbers differ by too little for float32.
         """
         return {
             name: moments_of(name, self.surveys[name])
@@ -298,9 +297,9 @@ class Data:
         }
 
     def changed(self, turn: int) -> str:
-        """Compare some of the samples, 16 MiB at least, with what the survey found in them.
+        """Compare samples and conditions, 16 MiB at least, with the checksums of the survey.
 
-        Turns 0, 1, ... look at one part after another, of conditions too. Return a sentence or "".
+        Turns 0, 1, ... read one part after another; return what has changed, in words, or "".
 
         Raises:
             DataError: They cannot be read any more.
@@ -309,15 +308,15 @@ class Data:
             (f"conditions {name!r} of the ", store_of(kept), self.surveys[name])
             for name, kept in self.conditions.items()
         ]
-        return told_of_changes([("", self.store, self.survey), *conditions], turn)
+        return changes_in([("", self.store, self.survey), *conditions], turn)
 
     def moments(self) -> tuple[Tensor, float]:
-        """The mean sample, float64 `(*event)`, and the mean variance about it, per dimension.
+        """Return the mean sample, float64 `(*event)`, and the variance about it, per dimension.
 
-        Both are in model units. `Moments(*data.moments())` is what `ScoreModel(moments=...)` takes.
+        Both are in model units: `ScoreModel(..., moments=Moments(*data.moments()))`.
 
         Raises:
-            DataError: They are beyond float32, in which models have them.
+            DataError: They over- or underflow in float32.
         """
         return moments_in(self.survey, self.transform)
 
@@ -336,9 +335,9 @@ class Data:
         return self[index[held:]], self[index[:held]]
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of samples, transform and conditions, to tell one data set from another.
+        """Return a SHA-256 of samples, transform and conditions, to identify the data set.
 
-        It is one of the numbers, not of paths, dates or formats: a copied folder is the same.
+        It depends on the numbers only, not on paths, dates or formats.
         """
         digest = hashlib.sha256(f"{self.survey.sha256} {self.transform}".encode())
         for name in self.conditions:

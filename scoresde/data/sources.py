@@ -1,6 +1,6 @@
-r"""Where data come from: arrays and array files, folders of images, data sets by name.
+r"""Load data from arrays, files, folders of images, tables, data sets of torch, or by name.
 
-Images become `(C, H, W)` bytes with the transform to [-1, 1], which is kept with them.
+Images become `(C, H, W)` bytes; the data hold their transform to [-1, 1].
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def load(
     lazy: bool | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Data:
-    """Find data, and look at all of them once.
+    """Load data, and read all of them once.
 
     Args:
         source: one of
@@ -56,64 +56,63 @@ def load(
             - a tensor, an array or lists `(N, *event)` of floats, taken as they are, or of bytes,
               which are images; a list of such samples, of pairs or of dictionaries; a tuple of
               arrays `(x, y)`; or data;
-            - a dictionary of arrays, of which the samples are `x`, or `images`, integers `y`, or
-              `labels`, the label, and all else of as many rows conditions; or of columns `(N,)`;
-            - a path, that is a `Path`, a string with a dot or a separator in it, or the word of a
-              file or folder here that is no name of a data set: a `.npy` file,
-              of which one of more than 256 MiB is read where it lies; a `.npz` or `.pt` file of
-              arrays, as a dictionary; a `.csv` or `.parquet` file, whose columns are the samples
-              but for those that `condition` names; or a folder of images (whose first-level
-              folders, if all images lie in some, are the classes);
-            - a DataFrame of pandas or polars, or a table of pyarrow, as such a file;
+            - a dictionary of arrays: `x` or `images` are the samples, integers `y` or `labels` the
+              label, and other arrays with as many rows are conditions; or of columns `(N,)`;
+            - a path: a `Path`, a string with a dot or a separator, or the name of a file or folder
+              that is not that of a data set. A `.npy` file of more than 256 MiB is read when
+              needed; a `.npz` or `.pt` file of arrays is read as a dictionary; the columns of a
+              `.csv` or `.parquet` file are the samples but for those that `condition` names; in a
+              folder of images, if all lie in folders within it, those are the classes;
+            - a DataFrame of pandas or polars, or a table of pyarrow, read as such a file;
             - a data set of torch, a stream or a loader, whose items are samples, pairs with a label
               or with floats, or dictionaries (`scoresde.data.torch_sets`);
             - a name: `"digits"`, the 1,797 real 8x8 digits of the package, or any data
               set that torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set of Hugging
               Face's hub or a folder that its `save_to_disk` wrote; or such a data set itself.
-        condition: conditions by name: rows, one for each sample, such as a tensor or an array;
-            the path of a `.npy` or `.csv` file of them, which for a folder has the order of its
-            files, or their names in a column "file"; or one or several columns of the source.
-            Integers and text in one column are labels, -1 where there is none, and floats, and
-            several columns, a vector, NaN where a number is missing. Where any is a column of the
-            source, its other conditions are left out.
-        kinds: what a condition is, where its numbers do not say it: `Classes(10)`, `Field((1,))`.
-        sample: what of the source is sampled: the name of one of its arrays, as `"theta"` for
-            p(theta | x); or the names of columns, where all others that `condition` does not
-            name are left out.
+        condition: conditions by name: a tensor or an array with one row for each sample; the path
+            of a `.npy` or `.csv` file of rows, in the order of the samples, or, for a folder of
+            images, with the names of the files in a column "file"; or one or several columns of the
+            source. One column of integers or text is a label, -1 where it is missing; floats, and
+            several columns, are a vector, NaN where a number is missing. If a column of the source
+            is named, its other conditions are left out.
+        kinds: kinds of conditions by name, `Classes(10)` or `Field((1,))`, if the numbers do not
+            show them.
+        sample: the samples: the name of an array of the source, as `"theta"` for p(theta | x); or
+            names of columns, and columns in neither `sample` nor `condition` are left out.
         split: `"train"` (the default) or `"test"`, of torchvision's data sets, or one of the hub.
         size: images are cropped about their centre and resized to `(height, width)`, or a square.
-        layout: which axis of a sample is which, where channels do not come first: `"TC"` for times
+        layout: the order of the axes of a sample, if channels do not come first: `"TC"` for series
             of several numbers, `"HW"` for grey images, `"HWC"`, `"DHW"` for volumes. The data have
             their channels first.
         missing: `"raise"`, or `"drop"` to leave out samples with a NaN or an empty cell.
-        standardize: shift and scale floats to mean 0 and variance 1, each dimension of vectors,
-            and each channel of what has more axes; the transform is kept.
-        on_bad_image: `"raise"`, or `"skip"` to pass over up to a tenth of a folder with a warning.
-        lazy: whether images stay where they are, and are decoded when they are needed; None keeps
-            up to 1 GiB of them in memory.
-        root: where torchvision's files are kept, `~/.cache/scoresde` by default.
+        standardize: shift and scale floats to mean 0 and variance 1, for each dimension of vectors,
+            or for each channel of other samples; the data hold the transform.
+        on_bad_image: `"raise"`, or `"skip"` to leave out damaged images, up to a tenth of a folder,
+            with a warning.
+        lazy: decode images when they are needed; None keeps up to 1 GiB of them in memory.
+        root: the folder of torchvision's files, `~/.cache/scoresde` by default.
 
     Returns:
-        The data. Bytes are learnt as floats in [-1, 1], `x / 127.5 - 1`, digits as `x / 8 - 1`,
-        whole numbers of 16 bits as floats in [-1, 1] too; other numbers stay as they are.
+        The data. In model units bytes are floats in [-1, 1], `x / 127.5 - 1`, digits `x / 8 - 1`,
+        16-bit integers floats in [-1, 1] too; other numbers stay as they are.
 
     Raises:
-        DataError: nothing is there, or nothing usable, or a download failed; names the file.
-        InvalidTypeError: integers that are no bytes, or a `source` of an impossible type.
-        InvalidValueError: an argument is wrong, or means nothing for this source.
+        DataError: the source does not exist or is not usable, or a download failed.
+        InvalidTypeError: integers that are no bytes, or a `source` of a wrong type.
+        InvalidValueError: an argument is wrong, or has no meaning for this source.
         UnknownNameError: no data set has that name, or no array or column.
         MissingExtraError: `"hf:..."` without datasets.
 
     Warns:
-        UserWarning: Samples were left out, or the shape of a sample may mean something else than
-            channels first; says which `layout` that would be.
+        UserWarning: Samples were left out, or the shape of a sample may have another `layout` than
+            channels first.
     """
     skip = on_bad_image == "skip"
     if condition is not None and not isinstance(condition, Mapping):
         first = condition if isinstance(condition, str) else next(iter(condition), "y")
         raise InvalidTypeError(
-            "condition= says by which name a model takes a column, as condition={'label': "
+            "condition= maps names to columns, as condition={'label': "
             f"{first!r}}} for classes, or condition={{'y': [{first!r}]}} for numbers"
         )
     data = find(
@@ -123,9 +122,9 @@ def load(
     data.look()
     if isinstance(source, str | os.PathLike):
         data.source = os.fspath(source)
-    told = "" if layout or isinstance(source, Data) else doubt_of(data)
-    if told:
-        warnings.warn(told, UserWarning, stacklevel=outside())
+    text = "" if layout or isinstance(source, Data) else doubt_of(data)
+    if text:
+        warnings.warn(text, UserWarning, stacklevel=outside())
     if not standardize:
         return data
     if data.transform.levels is not None:
@@ -149,7 +148,7 @@ def find(
     lazy: bool | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Data:
-    """Return what `load` loads, before its samples are looked at."""
+    """Return what `load` returns, before all samples are read once."""
     check_size(size)
     check_layout(layout)
     chosen = (sample,) if isinstance(sample, str) else tuple(sample or ())
@@ -186,7 +185,8 @@ def find(
     named = is_name(source)
     if named and os.path.exists(name):
         warnings.warn(
-            f"{name!r} is the data set of that name; for what lies here write './{name}'",
+            f"{name!r} is read as the data set of that name; for the file or folder write "
+            f"'./{name}'",
             UserWarning,
             stacklevel=outside(),
         )
@@ -201,13 +201,13 @@ def find(
 
 
 def doubt_of(data: Data) -> str:
-    """Return how floats are read, where their shape may mean something else; or nothing."""
+    """Return a sentence if the axes of floats may be in another order, or an empty string."""
     return "" if data.transform.levels is not None else doubt(data.event_shape)
 
 
 def _check_whole(what: str, split: str | None) -> None:
     if split is not None:
         raise InvalidValueError(
-            f"{what} comes whole, it has no split {split!r}; leave split= out, and set a part "
-            "aside by held_out= in a training, or by `data.split(fraction)`"
+            f"{what} has no splits, and so no {split!r}; leave split= out, and hold out a part by "
+            "held_out= in a training, or by `data.split(fraction)`"
         )

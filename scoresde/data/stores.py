@@ -1,7 +1,7 @@
-r"""Where samples lie: in memory, in a file, or behind something that decodes them.
+r"""Read samples from memory, from a file, or from objects that decode them.
 
-A store has a shape `(N, *event)` and reads rows of raw numbers, bytes or floats, in the units that
-the user has them in. Nothing else of the package knows where samples lie.
+A store has a shape `(N, *event)` and reads rows of raw numbers, bytes or floats, in the user's
+units. The rest of the package does not know how samples are stored.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ __all__ = [
 ]
 
 IN_MEMORY = 2**28
-"""Bytes of a `.npy` file, or of a data set of torch's, that are read into memory: 256 MiB."""
+"""The most bytes of a `.npy` file, or of a data set of torch, read into memory: 256 MiB."""
 PACKED = 100
-"""How many times less room real data may take in a file."""
+"""The largest credible compression of real data; more is taken for an attack."""
 PIECE = 2**24
-"""The bytes of one piece of samples, at most."""
+"""The most bytes of one piece of samples."""
 _THREADS = min(8, os.cpu_count() or 1)
 
 A = TypeVar("A")
@@ -53,18 +53,18 @@ B = TypeVar("B")
 
 @runtime_checkable
 class Store(Protocol):
-    """Raw samples that are read by their numbers."""
+    """Define how raw samples are read by their numbers."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Return `(N, *event)`."""
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Return the samples of these numbers, `(B, *event)`, uint8, float32 or float64."""
+        """Return the samples of an index, `(B, *event)`, uint8, float32 or float64."""
 
 
 class Memory:
-    """Samples in memory."""
+    """Store samples in memory."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
@@ -80,18 +80,18 @@ class Memory:
 
 
 def store_of(rows: Tensor | Store) -> Store:
-    """Return a store of a tensor; a store as it is."""
+    """Return a store of a tensor, or the store that was given."""
     return Memory(rows) if isinstance(rows, Tensor) else rows
 
 
 class Rows:
-    """Samples that a sequence hands out one at a time, as arrays of one shape.
+    """Read samples one at a time from a function, as arrays of one shape.
 
     Args:
-        n: How many there are.
-        get: The sample of a number, anything that numpy makes an array of.
-        what: What they are, for errors.
-        random: Whether they are others whenever they are read.
+        n: The number of samples.
+        get: Returns the sample of a number, as anything that numpy can convert to an array.
+        what: The name of the source, for errors.
+        random: True if each reading gives other samples.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Rows:
         self._dtype, self._get, self._what = plain(first.dtype), get, what
         self.random = random
         if self._dtype == np.float64 and not hasattr(given, "dtype"):
-            # as a list's numbers are, however wide they were before
+            # Python's floats, as in a list: float32 if that is exact for the first sample
             with np.errstate(over="ignore"):
                 small = first.astype(np.float32)
             self._dtype = small.dtype if np.array_equal(small, first) else self._dtype
@@ -126,7 +126,7 @@ class Rows:
 
 
 class Part:
-    """Some samples of a store, in some order."""
+    """Read some samples of a store, in a given order."""
 
     store: Store
     index: Tensor
@@ -144,7 +144,7 @@ class Part:
 
     @property
     def random(self) -> bool:
-        """Return whether they are others whenever they are read."""
+        """Return True if each reading gives other samples."""
         return is_random(self.store)
 
     def read(self, index: Tensor | slice) -> Tensor:
@@ -153,27 +153,27 @@ class Part:
 
 
 def is_random(store: Store) -> bool:
-    """Return whether the samples of a store are drawn anew whenever they are read."""
+    """Return True if each reading of a store gives other samples."""
     return bool(getattr(store, "random", False))
 
 
 def numbers(n: int, index: Tensor | slice) -> Sequence[int]:
-    """Return an index as whole numbers."""
+    """Return an index as a sequence of integers."""
     found: Sequence[int] = range(n)[index] if isinstance(index, slice) else index.tolist()
     return found
 
 
 def parts_of(shape: Sequence[int]) -> list[slice]:
-    """Return the rows of samples of a shape `(N, *event)` in their order, a few megabytes each."""
+    """Return consecutive slices of the rows of samples `(N, *event)`, a few megabytes each."""
     n, size = shape[0], 4 * math.prod(shape[1:])
     rows = max(1, min(PIECE // max(1, size), -(-n // _THREADS)))
     return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
 
 
 def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
-    """Yield all samples in their order, as (rows, samples) of a few megabytes each.
+    """Yield all samples in order, as (rows, samples) of a few megabytes each.
 
-    Several threads read at once, and progress is shown where that takes long.
+    Several threads read at once; progress is shown if that takes more than two seconds.
     """
     n, parts = store.shape[0], parts_of(store.shape)
     with showing(n, "reading", unit="sample", delay=2) as bar:
@@ -183,7 +183,7 @@ def pieces(store: Store) -> Iterator[tuple[slice, Tensor]]:
 
 
 def in_threads(function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
-    """`map`, with several threads, of which none runs far ahead of the reader."""
+    """Yield `function(item)` for all items, computed by several threads a few items ahead."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for i in range(0, len(items), 2 * _THREADS):
             yield from pool.map(function, items[i : i + 2 * _THREADS])
@@ -192,15 +192,15 @@ def in_threads(function: Callable[[A], B], items: Sequence[A]) -> Iterator[B]:
 def channels_first(
     x: np.ndarray[Any, Any], path: Path | str, *, as_is: bool = False
 ) -> np.ndarray[Any, Any]:
-    """Whole numbers of 8 or 16 bits as images `(N, C, H, W)`; other arrays as they are.
+    """Return integers of 8 or 16 bits as images `(N, C, H, W)`, and other arrays as they are.
 
     Args:
         x: The array.
-        path: What it is called in errors.
-        as_is: Whether another will say which axis is which.
+        path: The name of the source, for errors.
+        as_is: Return x as it is, since a layout says the order of its axes.
 
     Raises:
-        DataError: Bytes have a shape that images do not have.
+        DataError: Bytes do not have the shape of images.
     """
     if as_is or x.dtype not in (np.uint8, np.uint16):
         return x
@@ -212,15 +212,15 @@ def channels_first(
         return x
     raise DataError(
         f"the bytes in {path} have shape {x.shape}; images are (N, H, W), (N, C, H, W) or "
-        "(N, H, W, C); make floats of other data, x.float(), or say which axis is which, as by "
+        "(N, H, W, C); make floats of other data, x.float(), or give the order of the axes, as by "
         "layout='DHW' of volumes"
     )
 
 
 def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Bytes as they are, else the floats that hold all numbers of a dtype, as far as torch can.
+    """Return the dtype in which torch holds numbers of a dtype: uint8, float32 or float64.
 
-    Times in seconds since 1970, say, differ by less than float32 can tell.
+    Wide floats stay float64: float32 cannot resolve times in seconds since 1970, for example.
     """
     if dtype == np.uint16:
         return np.dtype(np.float32)
@@ -230,10 +230,10 @@ def plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def narrow(x: np.ndarray[Any, Any], *, exact: bool = False) -> np.ndarray[Any, Any]:
-    """Return numbers that have no width of their own, `(N, *)`, as float32 where that is enough.
+    """Return numbers `(N, *)` as float32 if that is precise enough, else as float64.
 
-    It is where no number moves by more than a hundred thousandth of the spread of its column, or
-    none at all where they are to be exact, as labels are.
+    It is precise enough if no number changes by more than 1e-5 of the range of its column, or, with
+    `exact`, at all.
     """
     wide = x.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Data in words: one line, and a small table for notebooks."""
+"""Describe data in one line, and in a small table for notebooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["facts_of", "html", "line"]
 
 
 def facts_of(data: Data) -> dict[str, str]:
-    """Return what is said of data, by name."""
+    """Return the facts of data as text, by name."""
     raw = data.raw
     first = raw if isinstance(raw, Tensor) else data.store.read(slice(0, 1))
     numbers = "bytes" if first.dtype == torch.uint8 else str(first.dtype).removeprefix("torch.")
@@ -38,7 +38,7 @@ def facts_of(data: Data) -> dict[str, str]:
 
 
 def line(data: Data) -> str:
-    """Return data in one line."""
+    """Return a description of data in one line."""
     known = facts_of(data)
     rest = [f"{k}: {v}" for k, v in known.items() if k.startswith("given ")]
     rest += [f"from {data.source}"] if data.source else []
@@ -50,7 +50,7 @@ def line(data: Data) -> str:
 
 
 def html(data: Data) -> str:
-    """Return data as a table of HTML."""
+    """Return a description of data as an HTML table."""
     rows = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th>"
         f"<td style='text-align:left'>{escape(value)}</td></tr>"
@@ -60,7 +60,7 @@ def html(data: Data) -> str:
 
 
 def _is_held(store: Store) -> bool:
-    """Return whether samples, or those that they are made of, are in memory."""
+    """Return True if samples, or those that they are made of, are in memory."""
     while isinstance(store, Part | Laid):
         store = store.store
     return isinstance(store, Memory)

@@ -1,11 +1,11 @@
-r"""One pass over all samples: their moments, their range, and a checksum.
+r"""Compute moments, range and checksum of all samples in one pass.
 
-The moments of the pieces are joined by
+Means $\mu$ and sums of squares $M$ about them, of pieces of $n_a$ and $n_b$ samples, are joined by
 
 $$ \mu = \mu_a + \delta\,\frac{n_b}{n}, \qquad
    M = M_a + M_b + \delta^2\,\frac{n_a n_b}{n}, \qquad \delta = \mu_b - \mu_a, $$
 
-which loses no digits where the mean is large (Chan, Golub & LeVeque 1983).
+which loses no digits if the mean is large (Chan, Golub & LeVeque 1983).
 """
 
 from __future__ import annotations
@@ -24,30 +24,29 @@ from scoresde.units import Transform
 
 __all__ = [
     "Survey",
+    "changes_in",
     "check_levels",
     "content_of",
     "differing",
     "moments_in",
     "survey",
-    "told_of_changes",
 ]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Hold what one pass over raw samples found.
+    """Hold the moments, the range and the checksum of raw samples.
 
     Attributes:
         mean: The mean sample, float64 `(*event)`.
-        var: The variance of every dimension, float64 `(*event)`; 0 where all numbers are equal,
-            and nowhere else.
+        var: The variance of every dimension, float64 `(*event)`; 0 exactly where all numbers are
+            equal.
         low: The smallest number.
         high: The largest number.
-        sha256: Of the shape and all numbers in their order, wherever they lie, but for such that
-            are others whenever they are read.
-        sums: A checksum of each of the pieces in which samples are read; none where samples are
-            others whenever they are read.
-        n: How many numbers of every dimension are not missing, float64 `(*event)`.
+        sha256: The checksum of the shape and, unless each reading gives other samples, of all
+            numbers in order.
+        sums: A checksum of each piece; empty if each reading gives other samples.
+        n: Number of samples that are not missing in every dimension, float64 `(*event)`.
     """
 
     mean: Tensor
@@ -60,16 +59,16 @@ class Survey:
 
 
 def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
-    """Read all samples once.
+    """Read all samples once, and return their survey.
 
     Args:
-        store: Where they lie.
-        what: What they are, for errors; nothing for the samples themselves.
-        missing: Whether a NaN is a number that is missing, which then counts in no moment.
+        store: The samples.
+        what: Their name, for errors; empty for the samples themselves.
+        missing: Leave NaN out of the moments, instead of raising an error.
 
     Raises:
-        DataError: A sample cannot be read, or holds a NaN or an infinity, or they lie so far apart
-            that they have no variance, or so near to each other.
+        DataError: A sample cannot be read, or holds a NaN or an infinity, or the variance over- or
+            underflows.
     """
     digest = hashlib.sha256(str(store.shape).encode())
     mean = torch.zeros(store.shape[1:], dtype=torch.float64)
@@ -90,7 +89,7 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
             bad = known & ~x.isfinite()
             raise DataError(_not_finite(what, rows.start + int(bad.flatten(1).any(1).nonzero()[0])))
         low, high = min(low, float(least)), max(high, float(most))
-        # from the first number on, where a constant column is 0 and a narrow one loses no digits
+        # subtract the first sample: a constant column is exactly 0, and a narrow one keeps digits
         first = x.gather(0, known.byte().argmax(0, keepdim=True))[0] if missing else x[0]
         origin = first.nan_to_num().where(count == 0, origin)
         x = _filled(x - origin, known, 0)
@@ -108,19 +107,19 @@ def survey(store: Store, *, what: str = "", missing: bool = False) -> Survey:
         if lost.any():
             raise DataError(
                 f"the numbers {f'of {what} ' if what else ''}lie in [{low:.4g}, {high:.4g}], so "
-                f"{how} that their squares are beyond float64; scale them"
+                f"{how} that float64 cannot hold their squares; scale them"
             )
     var = spread / count.clamp_min(1)
     return Survey(origin + mean, var, low, high, digest.hexdigest(), tuple(sums), count)
 
 
 def differing(store: Store, found: Survey, turn: int) -> slice | None:
-    """Return samples that are not what a survey found, of 16 MiB at least; None where all are.
+    """Return the rows of a piece whose checksum is not that of the survey, or None.
 
-    Turns 0, 1, ... look at one part after another, all of them where the samples are few.
+    Turns 0, 1, ... compare one part after another, of 16 MiB at least.
 
     Raises:
-        DataError: They cannot be read any more.
+        DataError: Samples cannot be read any more.
     """
     if not found.sums:
         return None
@@ -134,8 +133,8 @@ def differing(store: Store, found: Survey, turn: int) -> slice | None:
     return None
 
 
-def told_of_changes(watched: Iterable[tuple[str, Store, Survey]], turn: int) -> str:
-    """Return which samples are not what a survey of theirs found, in words; or nothing."""
+def changes_in(watched: Iterable[tuple[str, Store, Survey]], turn: int) -> str:
+    """Return a sentence on samples that have changed since their survey, or an empty string."""
     for what, store, found in watched:
         if part := differing(store, found, turn):
             return (
@@ -146,36 +145,36 @@ def told_of_changes(watched: Iterable[tuple[str, Store, Survey]], turn: int) -> 
 
 
 def moments_in(found: Survey, transform: Transform) -> tuple[Tensor, float]:
-    """Return the mean sample and the mean variance about it, in the units of a transform.
+    """Return the mean sample and the mean variance about it, after a transform.
 
     Raises:
-        DataError: They are beyond float32, in which models have them.
+        DataError: They over- or underflow in float32.
     """
     raw = torch.stack([found.mean, found.mean + found.var.sqrt()])
-    mean, above = transform.forward(raw)  # an affine map takes deviations to deviations
+    mean, above = transform.forward(raw)  # affine: the difference is the new standard deviation
     var = float((above - mean).square().mean())
     largest, known = max(var, float(mean.abs().max())), torch.finfo(torch.float32)
     if largest > known.max or 0 < var < known.tiny:
         raise DataError(
-            f"the numbers that a model would see have a variance of {var:.4g} and means up to "
-            f"{float(mean.abs().max()):.4g}, beyond float32, in which models have them; "
-            "standardize the data, or scale them"
+            f"in model units the data have a variance of {var:.4g} and means up to "
+            f"{float(mean.abs().max()):.4g}, which float32 cannot hold; standardize the data, or "
+            "scale them"
         )
     return mean, var
 
 
 def check_levels(found: Survey, transform: Transform) -> None:
-    """Raise InvalidValueError unless the numbers lie among the levels of a model."""
+    """Raise InvalidValueError unless the numbers are in the range of a model's transform."""
     raw = torch.tensor([[found.low], [found.high]], dtype=torch.float64)
     if transform.forward(raw).abs().max() > 1:
         raise InvalidValueError(
-            f"the model learnt {transform}, but these numbers lie in [{found.low:.6g}, "
-            f"{found.high:.6g}]"
+            f"the model was trained on data with the transform {transform}, but these numbers lie "
+            f"in [{found.low:.6g}, {found.high:.6g}]; give data in its units"
         )
 
 
 def _filled(x: Tensor, known: Tensor, value: float) -> Tensor:
-    """Return x with a value in place of what is missing."""
+    """Return x with a value in place of missing numbers."""
     return x.where(known, value) if known.ndim else x
 
 
@@ -186,6 +185,6 @@ def _not_finite(what: str, number: int) -> str:
 
 
 def content_of(raw: Tensor) -> memoryview:
-    """Return the bytes of samples, in their order."""
+    """Return the bytes of samples, in order."""
     content: memoryview = raw.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
     return content

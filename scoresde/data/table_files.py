@@ -1,4 +1,4 @@
-"""Tables in `.csv` and `.parquet` files."""
+"""Read tables in `.csv` and `.parquet` files."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ __all__ = ["read_csv", "read_parquet"]
 
 _WHOLE = re.compile(r"[+-]?\d+")
 _SEPARATORS = ",;\t"
-_EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # what people write where there is no number
+_EMPTY = {"", "na", "n/a", "nan", "null", "none", "?"}  # cells that stand for a missing number
 
 
 def read_csv(path: Path) -> Table:
     """Return the table in a text file, of columns between commas, semicolons, tabs or else spaces.
 
-    The first line has the names of the columns; where all of its cells are numbers, it is a sample
+    The first line has the names of the columns; if all of its cells are numbers, it is a sample,
     and the columns are called "0", "1", ...
 
     Raises:
-        DataError: The file is missing, is no text, or its lines have several lengths.
+        DataError: The file is missing, is no text, or its lines have different numbers of cells.
     """
-    checkpoint.open_file(path).close()  # a pipe would be waited for
+    checkpoint.open_file(path).close()  # raises for a pipe, for which open would wait
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -44,9 +44,9 @@ def read_csv(path: Path) -> Table:
             reader = csv.reader(
                 file, delimiter=" " if spaces else separator, skipinitialspace=spaces, strict=True
             )
-            # a row may go over several lines: the number is that of its last
+            # a row may span several lines: its number is that of the last
             known = [(reader.line_num, line) for line in reader if line]
-            if spaces:  # those at the end of a line are no cell
+            if spaces:  # spaces at the end of a line make no cell
                 known = [(i, [cell for cell in line if cell]) for i, line in known]
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path} as a table: {error}") from error
@@ -65,7 +65,7 @@ def read_csv(path: Path) -> Table:
         if names == numbered and not labels:
             raise DataError(
                 f"the first line of {path}, {some(names)}, may be the names that pandas gives, or "
-                "a sample; write names there, or leave pandas's out by header=False"
+                "a sample; write names there, or leave those of pandas out by header=False"
             )
         names = numbered
     else:
@@ -76,7 +76,7 @@ def read_csv(path: Path) -> Table:
 
 
 def _check_header(path: Path, names: Sequence[str], lines: Mapping[int, Sequence[str]]) -> None:
-    """Check the names of columns, and that each line, by its number, has a cell of each."""
+    """Check the names of columns, and that each line, by its number, has a cell for each."""
     faults = Faults()
     with faults.gathered():
         if "" in names:
@@ -97,7 +97,7 @@ def _check_header(path: Path, names: Sequence[str], lines: Mapping[int, Sequence
     with faults.gathered():
         if not lines:
             raise DataError(f"{path} has no rows")
-    faults.tell()
+    faults.raise_all()
 
 
 def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
@@ -113,11 +113,11 @@ def _column(cells: Sequence[str]) -> Column | np.ndarray[Any, Any]:
 
 
 def read_parquet(path: Path) -> Table:
-    """Return the table in a `.parquet` file, by pandas.
+    """Return the table in a `.parquet` file, read by pandas.
 
     Raises:
-        MissingExtraError: pandas, or what it reads such files with, is not installed.
-        DataError: The file is missing or broken.
+        MissingExtraError: pandas or pyarrow is not installed.
+        DataError: The file is missing or damaged.
     """
     checkpoint.open_file(path).close()
     try:
@@ -128,6 +128,6 @@ def read_parquet(path: Path) -> Table:
         found = pandas.read_parquet(path)
     except ImportError as error:
         raise MissingExtraError.of("pyarrow", "tables", f"reading {path}") from error
-    except Exception as error:  # of whatever reads it
+    except Exception as error:  # pyarrow raises many kinds
         raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     return frame(found, str(path))

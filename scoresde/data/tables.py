@@ -1,6 +1,6 @@
-"""Tables: columns of numbers or text.
+"""Hold tables: columns of numbers or text.
 
-An empty cell is a NaN among numbers, and None among text.
+An empty cell is NaN in a column of numbers, and None in one of text.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = ["Column", "Table", "called"]
 
 
 def called(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of columns; none where they are numbers, as columns without names have."""
+    """Return the names of columns, or none if all are numbers, which stand for no names."""
     return () if all(name.isdecimal() for name in names) else tuple(names)
 
 
 class Column(NamedTuple):
-    """Numbers of a table.
+    """Hold a column of numbers.
 
     Attributes:
         numbers: `(N,)`, floats, NaN where a cell is empty.
-        whole: Whether they were written as integers.
+        whole: True if all were written as integers.
     """
 
     numbers: np.ndarray[Any, Any]
@@ -38,12 +38,12 @@ class Column(NamedTuple):
 
 
 class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
-    """Columns by name, in their order: numbers, or text `(N,)` as Python objects.
+    """Hold columns by name, in order: numbers, or text `(N,)` as Python objects.
 
     Args:
-        what: What it is called in errors.
-        columns: All of one length.
-        lines: Of a file, the numbers of the lines in which the rows stand, counted from 1.
+        what: The name of the table, for errors.
+        columns: The columns, of one length.
+        lines: The lines of the rows in a file, counted from 1, or None.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
     def samples(
         self, without: Collection[str], only: Sequence[str] = (), *, missing: str = "raise"
     ) -> tuple[tuple[str, ...], Tensor]:
-        """The names and the numbers of all columns but some, or of some only, `(N, columns)`.
+        """Return the names and the numbers `(N, columns)` of the columns that are samples.
 
         Args:
-            without: Which columns are something else.
-            only: Which columns are meant; none means all others.
-            missing: Whether an empty cell is an error, "raise", or stays as a NaN.
+            without: Columns that are no samples, such as conditions.
+            only: The columns that are samples; by default all but `without`.
+            missing: "raise" makes an empty cell an error; otherwise it stays NaN.
 
         Raises:
-            DataError: No column is left, or cells are empty or infinite, or several faults.
+            DataError: No column is left, cells are empty or infinite, or there are several faults.
             InvalidTypeError: Columns hold text.
             UnknownNameError: There is no column of a name.
         """
@@ -87,7 +87,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         for name in only:
             with faults.gathered():
                 check_name("column", name, self._columns)
-        faults.tell()
+        faults.raise_all()
         names = tuple(only) or tuple(name for name in self if name not in without)
         if not names:
             raise DataError(f"no column of {self.what} is left for the samples")
@@ -104,11 +104,11 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
                 self._check_empty(known, np.isnan(x))
         with faults.gathered():
             self._check_finite(known, np.isinf(x))
-        faults.tell()
+        faults.raise_all()
         return called(names), torch.from_numpy(x)
 
     def place(self, i: int) -> str:
-        """Return where row i is, as people count: a line of a file, or the number of the row."""
+        """Return the name of row i: its line in a file, or its number."""
         return f"row {i}" if self.lines is None else f"line {int(self.lines[i])}"
 
     def _check_empty(self, names: Sequence[str], empty: np.ndarray[Any, Any]) -> None:
@@ -134,7 +134,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
             )
 
     def _counted(self, names: Sequence[str], cells: np.ndarray[Any, Any]) -> str:
-        """Return where cells are: the first row of theirs, and how many each column has."""
+        """Return the first row that has such cells, and their number in each column, as text."""
         counts = zip(names, cells.sum(0).tolist(), strict=True)
         listed = some(f"{name!r} ({count:,})" for name, count in counts if count)
         columns = f"column{'' if int(cells.any(0).sum()) == 1 else 's'} {listed}"
@@ -175,7 +175,10 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         )
 
     def odd(self, name: str) -> str | None:
-        """Return which few cells of a column are no numbers where most are; None of other text."""
+        """Return a sentence on the few cells of a text column that are no numbers, or None.
+
+        It is None if fewer than half of the cells are numbers.
+        """
         column = self[name]
         assert isinstance(column, np.ndarray)
         cells = [(i, cell) for i, cell in enumerate(column) if cell is not None]
@@ -200,7 +203,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         )
 
     def in_order(self, files: Sequence[str], column: str) -> Table:
-        """Return the rows of these files, of which a column has the names.
+        """Return the rows in the order of these files, whose names are in `column`.
 
         Raises:
             DataError: A file has no row, or several.

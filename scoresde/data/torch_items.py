@@ -1,4 +1,4 @@
-"""What a data set of torch hands out, taken apart into a sample and its conditions."""
+"""Split the items of a data set of torch into a sample and its conditions."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ __all__ = [
     "nbytes",
 ]
 
-SAMPLE = ""  # no name of a condition
+SAMPLE = ""  # the key of the sample, which no condition can have
 SAMPLES = ("x", "images", "image")
-"""What the sample may be called in an item."""
+"""The usual names of the sample in a dictionary."""
 _LABELS = ("y", "labels")
-_ONE_AT_A_TIME = threading.RLock()  # a data set need not bear several threads
+_ONE_AT_A_TIME = threading.RLock()  # a data set need not be safe for threads
 
 
 class Items:
-    """The items of a data set, each as a dictionary of the sample and its conditions.
+    """Read the items of a data set, each as a dictionary of the sample and its conditions.
 
     Args:
-        source: What has a length and hands out an item for a number.
-        what: What it is called in errors.
-        sample: What the sample is called in items that are dictionaries, where not as usual.
-        as_is: Whether the axes of bytes stay as they are; else those of images are `(C, H, W)`.
+        source: The data set, with a length and `[i]`.
+        what: Its name, for errors.
+        sample: The name of the sample in items that are dictionaries, if it is not a usual one.
+        as_is: Keep the axes of bytes; else those of images become `(C, H, W)`.
 
     Raises:
         DataError: It has no length, or no items.
@@ -60,7 +60,7 @@ class Items:
         self._places: dict[int, tuple[str, int]] = {}
         try:
             self._n = len(source)
-        except Exception as error:  # a user's code fails as it likes
+        except Exception as error:  # a user's code may raise anything
             raise DataError(f"{what} has no length: {error}; give it a method __len__") from error
         if self._n == 0:
             raise DataError(f"{what} has no samples")
@@ -72,15 +72,15 @@ class Items:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        """Item i.
+        """Return item i.
 
         Raises:
-            DataError: It cannot be read, or has no sample; says which it is.
+            DataError: The item, which is named, cannot be read, or has no sample.
         """
         try:
             with _ONE_AT_A_TIME:
                 item = self.source[i]
-        except Exception as error:  # as above
+        except Exception as error:  # a user's code may raise anything
             raise self._unreadable(i, error) from error
         found = apart(item, self.name(i), self._called)
         self._check_places(item, found, i)
@@ -95,7 +95,7 @@ class Items:
         return found
 
     def _check_places(self, item: Any, found: Mapping[str, Any], i: int) -> None:
-        """Refuse pairs with an integer, a label, among pairs with floats, a vector."""
+        """Raise an error if a place of the tuples holds labels in some items, vectors in others."""
         if not isinstance(item, tuple | list):
             return
         for k, value in enumerate(item[1:], 1):
@@ -111,27 +111,27 @@ class Items:
                 )
 
     def _unreadable(self, i: int, error: Exception) -> DataError:
-        told = " ".join(str(error).split()) or type(error).__name__
-        return DataError(f"cannot read {self.name(i)}: {told}")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return DataError(f"cannot read {self.name(i)}: {reason}")
 
     def name(self, i: int) -> str:
-        """Return what item i is called in errors."""
+        """Return the name of item i, for errors."""
         return f"sample {i} of {self.what}"
 
     def value(self, name: str, example: np.ndarray[Any, Any], i: int) -> np.ndarray[Any, Any]:
-        """Return one of the values of item i; one that is missing has the shape of the example."""
+        """Return a value of item i; a missing one is NaN in the shape of the example."""
         value = self[i].get(name)
         return np.full(example.shape, np.nan, example.dtype) if value is None else as_array(value)
 
     def sample(self, i: int) -> np.ndarray[Any, Any]:
-        """Return the sample of item i, an image of bytes with its channels first."""
+        """Return the sample of item i; an image of bytes has its channels first."""
         x = as_array(self[i][SAMPLE])[None]
         first: np.ndarray[Any, Any] = channels_first(x, self.what, as_is=self._as_is)[0]
         return first
 
 
 class Pictures:
-    """Images of a data set, as `images.joined` takes them; some of them may be held in memory."""
+    """Open the images of a data set, as `images.joined` needs them; some may be held in memory."""
 
     def __init__(self, items: Items) -> None:
         self.items = items
@@ -146,19 +146,19 @@ class Pictures:
         return image
 
     def name(self, i: int) -> str:
-        """Return what image i is called in errors."""
+        """Return the name of image i, for errors."""
         return self.items.name(i)
 
 
 class Columns(Mapping[str, Any]):
-    """The conditions of a data set by name, gathered item by item, and made one array when asked.
+    """Gather the conditions of a data set item by item, and return each as one array.
 
-    One of more than 256 MiB is read where it lies, whenever it is needed.
+    A condition of more than 256 MiB is not gathered, but read from the items when it is needed.
 
     Args:
-        items: Where they are.
-        names: The names of the classes of the label, where they are known.
-        asked: Names of which text is one of classes, beside the label.
+        items: The items.
+        names: The names of the classes of the label, if known.
+        asked: Conditions beside the label whose text becomes classes.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Columns(Mapping[str, Any]):
         self._large: set[str] = set()
 
     def add(self, i: int, item: Mapping[str, Any]) -> None:
-        """Gather item i, after those before it."""
+        """Add the conditions of item i; items come in order."""
         for name, value in item.items():
             column = self._values.setdefault(name, [])
             if name in self._large:
@@ -206,11 +206,11 @@ def apart(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, An
 
     Args:
         item: The item.
-        name: What it is called in errors.
-        called: What the sample may be called.
+        name: Its name, for errors.
+        called: The names that the sample may have.
 
     Raises:
-        DataError: It has no sample, or values that have no name.
+        DataError: The item has no sample, or values without a name.
     """
     if isinstance(item, tuple) and hasattr(item, "_asdict"):
         fields = item._asdict()
@@ -265,12 +265,12 @@ def _is_label(value: Any) -> bool:
 
 
 def is_image(value: Any) -> bool:
-    """Return whether this is one of Pillow's images."""
+    """Return True for a Pillow image."""
     return hasattr(value, "getexif")
 
 
 def nbytes(item: Mapping[str, Any]) -> int:
-    """Return how much memory the values of an item take."""
+    """Return the bytes of the values of an item."""
     return sum(_nbytes(value) for value in item.values() if value is not None)
 
 
@@ -281,7 +281,7 @@ def _nbytes(value: Any) -> int:
 
 
 def as_array(value: Any) -> np.ndarray[Any, Any]:
-    """Return a value as an array; one of Pillow's images as bytes `(C, H, W)`."""
+    """Return a value as an array, and a Pillow image as bytes `(C, H, W)`."""
     if isinstance(value, Tensor):
         check_dense("a value of a data set", value)
         value = value.detach().cpu()
@@ -297,8 +297,8 @@ def stacked(name: str, values: Sequence[Any], what: str) -> np.ndarray[Any, Any]
     """Return the values of a condition, or the samples, as one array; None is missing.
 
     Raises:
-        DataError: They have several shapes.
-        InvalidTypeError: They are text, or anything else that is no number.
+        DataError: They have different shapes.
+        InvalidTypeError: A value is no number.
     """
     known = [(i, as_array(value)) for i, value in enumerate(values) if value is not None]
     first = known[0][1]

@@ -1,8 +1,8 @@
-"""Data sets and loaders of torch, and the samples and conditions in them.
+"""Read the samples and conditions of data sets and loaders of torch.
 
-A sample is an array or an image; or a tuple of it and an integer, the condition "label", or floats,
-the condition "y"; or a dictionary of it as "x", "images" or "image", and of conditions by their
-names. None, or a name that is left out, is missing.
+An item is a sample, an array or an image; or a tuple of a sample and an integer, the condition
+"label", or floats, the condition "y"; or a dictionary of a sample as "x", "images" or "image", and
+of conditions by name. None, or a name that is left out, is a missing value.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ from scoresde.units import BYTES
 
 __all__ = ["class_names", "from_torch", "is_torch"]
 
-_ROOM, _MOST = 2**30, 10**7  # bytes and samples of a stream that are read into memory
-_OBJECT = 300  # bytes that an array takes beside its numbers
-_PROBED = 8  # samples that are read twice, to see whether they are the same
+_ROOM, _MOST = 2**30, 10**7  # the most bytes and samples of a stream that are read into memory
+_OBJECT = 300  # bytes of an array beside its numbers
+_PROBED = 8  # samples that are read twice, to find random ones
 _ORDERS = (
     torch_data.SequentialSampler, torch_data.RandomSampler, torch_data.DistributedSampler,
 )  # fmt: skip
 
 
 def is_torch(source: object) -> bool:
-    """Return whether this is a data set or a loader of torch."""
+    """Return True for a data set or a loader of torch."""
     return isinstance(source, torch_data.Dataset | torch_data.DataLoader)
 
 
 def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) -> Data:
-    """Return the samples of a data set, with those of its conditions that are wanted.
+    """Return the samples of a data set, with the wanted conditions.
 
     Args:
-        source: A map-style data set, a stream, which is read once, or a loader, of which the data
-            set is taken.
-        size: What images are resized to.
-        wanted: The conditions; without any all that there are.
-        lazy: Whether samples are read when they are needed; None reads up to 256 MiB into memory,
-            but not samples that are drawn anew whenever they are read.
+        source: A map-style data set, a stream, which is read once, or a loader, whose data set is
+            used.
+        size: The size that images are resized to.
+        wanted: The conditions; by default all.
+        lazy: Read samples when they are needed; None reads up to 256 MiB into memory, but not
+            samples that are random.
 
     Raises:
-        DataError: There are no samples, they are of several shapes, one cannot be read, or a
-            stream has more of them than there is room for; names the sample.
-        InvalidTypeError: A sample is taken for none, or a condition is text.
-        InvalidValueError: A loader chooses among the samples, or a stream is to be read lazily.
+        DataError: There are no samples, their shapes differ, one, which is named, cannot be read,
+            or a stream has too many.
+        InvalidTypeError: Samples are no numbers, or a condition is text.
+        InvalidValueError: A loader chooses among the samples, or `lazy` is True for a stream.
     """
     if isinstance(source, torch_data.DataLoader):
         source = _set_of(source)
@@ -82,18 +82,18 @@ def from_torch(source: Any, size: Size, wanted: Wanted, *, lazy: bool | None) ->
     if isinstance(source, torch_data.IterableDataset):
         if lazy:
             raise InvalidValueError(
-                f"{what} is a stream, which is read once: leave out lazy=True, or hand out samples "
+                f"{what} is a stream, which is read once: leave out lazy=True, or return samples "
                 "by __getitem__"
             )
         return _data(items_of(_streamed(source, what, wanted), what), size, wanted, held=True)
     items = items_of(source, what)
     random = _random(items)
     small = nbytes(items[0]) * len(items) <= stores.IN_MEMORY
-    together = bool(random - {SAMPLE})  # a sample and what is drawn with it stay together
+    together = bool(random - {SAMPLE})  # random conditions must be read with their samples
     if together and (lazy or not small):
         raise DataError(
-            f"{what} draws conditions at random, and would be asked for them apart from the "
-            "samples: hand out conditions that stay the same"
+            f"{what} has random conditions, which would be read apart from the samples: return "
+            "the same conditions each time"
         )
     held = together or (small and not random) if lazy is None else not lazy
     if random:
@@ -145,7 +145,7 @@ def _data(
 
 
 def class_names(source: Any) -> tuple[str, ...]:
-    """Return the names of the classes that a data set, or those inside it, says it has; or none."""
+    """Return the attribute `classes` of a data set, or of those inside it, if it has names."""
     names: Any = getattr(source, "classes", None)
     parts = getattr(source, "datasets", None)
     inside = parts if isinstance(parts, list) else [getattr(source, "dataset", None)]
@@ -157,10 +157,10 @@ def class_names(source: Any) -> tuple[str, ...]:
 
 
 def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
-    """Return the data set of a loader, whose batches, order and workers mean nothing here.
+    """Return the data set of a loader; its batches, order and workers are not used.
 
     Raises:
-        InvalidValueError: It chooses some of the samples, or some more often than others.
+        InvalidValueError: The sampler of the loader may leave out or repeat samples.
     """
     source = loader.dataset
     if isinstance(source, torch_data.IterableDataset):
@@ -168,13 +168,13 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
     sampler = getattr(loader.batch_sampler, "sampler", loader.batch_sampler) or loader.sampler
     if type(sampler) not in _ORDERS:
         raise InvalidValueError(
-            f"this DataLoader takes samples by a {type(sampler).__name__}, which may leave some "
-            "out; pass the data set of those that are meant, such as torch.utils.data.Subset"
+            f"this DataLoader chooses samples by a {type(sampler).__name__}, which may leave some "
+            "out; pass a data set of the samples, such as torch.utils.data.Subset"
         )
     if loader.collate_fn not in (torch_data.default_collate, torch_data.default_convert):
         warnings.warn(
-            "the collate_fn of the DataLoader is left out, as samples are taken one by one; do "
-            "what it does in the data set",
+            "the collate_fn of the DataLoader is not used, since samples are read one by one; do "
+            "its work in the data set",
             UserWarning,
             stacklevel=outside(),
         )
@@ -182,7 +182,7 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
 
 
 def _in_tensors(source: Any) -> Data | None:
-    """Return the data of tensors in memory, and of a subset of them; None for all else."""
+    """Return the data of a TensorDataset or of a Subset of one; None for anything else."""
     if type(source) is torch_data.TensorDataset:
         parts = apart(source.tensors, type(source).__name__)
         x = parts.pop(SAMPLE)
@@ -198,7 +198,7 @@ def _streamed(source: Any, what: str, wanted: Wanted) -> list[Any]:
     """Return the items of a stream.
 
     Raises:
-        DataError: There are none, more than there is room for, or one cannot be read.
+        DataError: There are none or too many, or one cannot be read.
     """
     items: list[Any] = []
     taken = 0
@@ -208,23 +208,23 @@ def _streamed(source: Any, what: str, wanted: Wanted) -> list[Any]:
             item = next(stream)
         except StopIteration:
             break
-        except Exception as error:  # a user's code fails as it likes
-            told = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"cannot read sample {len(items)} of {what}: {told}") from error
+        except Exception as error:  # a user's code may raise anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"cannot read sample {len(items)} of {what}: {reason}") from error
         items.append(item)
         found = apart(item, f"sample {len(items) - 1} of {what}", wanted.sample or SAMPLES)
         taken += nbytes(found) + _OBJECT * len(found)
         if taken > _ROOM or len(items) > _MOST:
             raise DataError(
                 f"{what} is a stream of more than {len(items) - 1:,} samples, of {taken:,} bytes, "
-                "which are not read into memory; write them to a .npy file, or hand them out by "
+                "which are not read into memory; write them to a .npy file, or return them by "
                 "__getitem__ of a torch.utils.data.Dataset"
             )
     return items
 
 
 def _random(items: Items) -> set[str]:
-    """The names of what differs when some of the items are read again."""
+    """Return the names of the values that differ when some items are read again."""
     found = set()
     for i in range(min(_PROBED, len(items))):
         one, two = items[i], items[i]
@@ -244,8 +244,8 @@ def _warn_of_random(what: str, name: str, *, held: bool) -> None:
     )
     other = repr(name) if name else "one"
     warnings.warn(
-        f"{what} hands out another {other} when a sample is read again: {how}, and a run that is "
-        "taken up again does not go on exactly; hand out the same, and augment by augment=",
+        f"{what} returns another {other} when a sample is read again: {how}, and a resumed run is "
+        "not exactly the same; return the same each time, and augment by augment=",
         UserWarning,
         stacklevel=outside(),
     )

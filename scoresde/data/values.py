@@ -1,4 +1,4 @@
-"""Values of Python: arrays and tensors, dictionaries, lists and tuples of them, `.pt` files."""
+"""Read data from Python values: arrays, tensors, dictionaries, lists, tuples, and `.pt` files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = ["from_file", "from_mapping", "from_rows", "from_sequence", "is_items"
 
 
 def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
-    """Return samples in a tensor, an array, or lists of numbers.
+    """Return the samples in a tensor, an array, or lists of numbers.
 
-    Bytes are images, and whole numbers of 16 bits those of as many levels.
+    Integers of 8 or 16 bits are images.
 
     Raises:
-        InvalidTypeError: They are no numbers, or integers of another width.
-        ShapeError: They are of no event dimension.
+        InvalidTypeError: The samples are no numbers, or integers of another width.
+        ShapeError: The samples have no event dimension.
     """
     if isinstance(rows, np.ndarray) and rows.dtype.names:
         return from_mapping({name: rows[name] for name in rows.dtype.names}, what, wanted)
@@ -43,7 +43,7 @@ def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
     check_dense("x", x)
     x = x.detach()
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if isinstance(rows, list | tuple) and x.dtype == torch.int64:  # as people write numbers
+    if isinstance(rows, list | tuple) and x.dtype == torch.int64:  # [1, 2] for [1.0, 2.0]
         x = torch.from_numpy(narrow(x.numpy().astype(np.float64), exact=True))
     if x.dtype in (torch.uint8, torch.uint16) and x.ndim > 1:
         x = x.cpu()
@@ -56,11 +56,11 @@ def from_rows(rows: object, what: str, wanted: Wanted) -> Data:
 
 
 def from_mapping(given: Mapping[Any, Any], what: str, wanted: Wanted) -> Data:
-    """Return samples and conditions of a dictionary: of arrays, or of columns of numbers and text.
+    """Return the samples and conditions in a dictionary of arrays, or of columns.
 
     Raises:
-        DataError: There is nothing in it, or no array is called as samples are.
-        ShapeError: The columns are of several lengths.
+        DataError: The dictionary is empty, or no array has a usual name of samples.
+        ShapeError: The columns have different lengths.
     """
     arrays = {str(k): _array(str(k), value) for k, value in given.items() if value is not None}
     if not arrays:
@@ -74,22 +74,22 @@ def from_mapping(given: Mapping[Any, Any], what: str, wanted: Wanted) -> Data:
 
 
 def of_table(table: Table, wanted: Wanted) -> Data:
-    """Return the columns of a table: those that are wanted as conditions, and the samples."""
+    """Return the samples and the wanted conditions in the columns of a table."""
     without, faults = wanted.columns(table), Faults()
     with faults.gathered():
         names, x = table.samples(without, wanted.sample, missing=wanted.missing)
-    if faults.any:  # then the conditions may have some of their own
+    if faults.any:  # report the faults of the conditions together with them
         with faults.gathered():
             wanted.given(table, None)
-    faults.tell()
+    faults.raise_all()
     return wanted.data(x, table, unasked=(), columns=names, lines=table.lines)
 
 
 def is_items(given: object) -> bool:
-    """Return whether a list or a tuple holds pairs, dictionaries or images, one for each sample.
+    """Return True for a list or tuple of pairs, dictionaries or images, one for each sample.
 
-    Tuples that begin with an array are pairs, as those of a data set of torch; lists are, where
-    what they hold has several shapes.
+    A tuple that begins with an array is a pair, as in a data set of torch; a list is a pair if its
+    entries have different shapes.
     """
     if not isinstance(given, list | tuple) or not given:
         return False
@@ -102,26 +102,26 @@ def is_items(given: object) -> bool:
 
 
 def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
-    """Return samples of a list of arrays or numbers, or of a tuple of arrays `(x, y)` of N rows.
+    """Return the samples in a list of arrays or numbers, or in a tuple `(x, y)` of arrays.
 
     Raises:
-        ShapeError: A tuple of two arrays of one shape may be samples, or samples with a condition.
+        ShapeError: Two arrays of one shape may be two samples, or samples with a condition.
     """
     shapes = [_shape(one) for one in given] if isinstance(given, tuple) else []
     if len(shapes) > 1 and len(shapes[0]) > 1 and all(shapes):
         if len({shape[0] for shape in shapes}) > 1:
             rows = ", ".join(str(shape[0]) for shape in shapes)
             raise ShapeError(
-                f"{what} holds arrays of {rows} rows; samples and what is known of them have as "
-                "many, and samples alone one shape"
+                f"{what} holds arrays of {rows} rows; samples and their conditions need the same "
+                "number of rows, and samples alone one shape"
             )
         if len(set(shapes)) > 1:
             named = apart(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)
             return from_arrays(what, {"x": named.pop(SAMPLE), **named}, wanted)
         raise ShapeError(
             f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "
-            f"{shapes[0][0]} samples and what is known of them; write {{'x': samples, 'y': "
-            "known}, or np.stack(samples)"
+            f"{shapes[0][0]} samples with conditions; write {{'x': samples, 'y': conditions}}, or "
+            "np.stack(samples)"
         )
     if all(isinstance(one, Tensor) for one in given) and len({one.shape for one in given}) == 1:
         return from_rows(torch.stack([one.detach().cpu() for one in given]), what, wanted)
@@ -134,9 +134,9 @@ def from_file(path: Path, wanted: Wanted) -> Data:
     Only tensors are read, and no code is run (`weights_only=True`).
 
     Raises:
-        DataError: It is damaged, or holds something else.
+        DataError: The file is damaged, or holds something else.
     """
-    checkpoint.open_file(path).close()  # a pipe would be waited for
+    checkpoint.open_file(path).close()  # raises for a pipe, for which torch.load would wait
     _check_packed(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (a user's)
@@ -160,7 +160,7 @@ def from_file(path: Path, wanted: Wanted) -> Data:
 
 
 def _check_packed(path: Path) -> None:
-    """Refuse a small file that would fill the memory; torch itself does not compress."""
+    """Raise DataError for a compressed file that would fill the memory; torch never compresses."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -168,12 +168,12 @@ def _check_packed(path: Path) -> None:
             if info.file_size > max(stores.IN_MEMORY, PACKED * info.compress_size):
                 raise DataError(
                     f"a tensor in {path} has {info.file_size:,} bytes in {info.compress_size:,}, "
-                    "which no real data have; if it is yours, save it with torch.save again"
+                    "which no real data have; if you trust it, save it with torch.save again"
                 )
 
 
 def _check_room(found: Any, what: str) -> None:
-    """Refuse tensors that repeat a few numbers, of which copies would fill the memory."""
+    """Raise DataError for expanded tensors, whose copies would fill the memory."""
     parts = found.values() if isinstance(found, Mapping) else found
     listed = parts if not isinstance(found, Tensor) and isinstance(parts, Iterable) else [found]
     for x in (one for one in listed if isinstance(one, Tensor)):
@@ -186,7 +186,7 @@ def _check_room(found: Any, what: str) -> None:
 
 
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
-    """Return a value of a dictionary as an array; text as objects of Python."""
+    """Return a value of a dictionary as an array; text becomes Python objects."""
     check_unmasked(name, value)
     if isinstance(value, Tensor):
         check_dense(name, value)
@@ -205,12 +205,12 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     try:
         found = np.asarray(listed)
     except ValueError as error:
-        raise InvalidTypeError(f"{name!r} holds rows of several shapes; all have one") from error
+        raise InvalidTypeError(f"{name!r} holds rows of different shapes; make them one") from error
     return narrow(found) if found.dtype == np.float64 else found
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Return the shape of a value, as far as it has one."""
+    """Return the shape of a value; of lists of several lengths only the first axis."""
     if is_image(value):
         return (value.height, value.width)
     try:

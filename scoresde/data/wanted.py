@@ -1,4 +1,4 @@
-"""Which conditions are wanted of a source of data, and where those lie that it does not have."""
+"""Choose the samples and the conditions of a source of data, from its columns or other files."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from scoresde.units import Transform
 __all__ = ["TABLES", "Wanted"]
 
 TABLES = {".csv": read_csv, ".tsv": read_csv, ".txt": read_csv, ".parquet": read_parquet}
-"""What reads a table, by the suffix of its file."""
+"""The readers of tables, by the suffix of the file."""
 
 _FILES = {".npy", *TABLES}
-_FILE = "file"  # the column that has the names of the samples' files
+_FILE = "file"  # the column with the names of the samples' files
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Say which conditions are wanted of a source; a source ends in `wanted.data(...)`.
+    """Hold which samples and conditions to take; every source returns `wanted.data(...)`.
 
     Args:
         condition: By name the rows themselves, a file of them, or one or several columns of the
-            source. Where any is a column of the source, its other conditions are not taken.
-        kinds: By name what a condition is.
-        sample: What of the source is sampled: the name of an array, or of columns; empty for what
-            is called so.
-        missing: Whether samples with a NaN are errors, "raise", or left out, "drop".
-        layout: Which axis of a sample is which, as `scoresde.data.layout` reads it; or None.
+            source. If any is a column of the source, its other conditions are left out.
+        kinds: The kinds of conditions by name.
+        sample: The name of the array, or of the columns, that are the samples; empty for the usual
+            names.
+        missing: "raise" makes samples with a NaN an error, "drop" leaves them out.
+        layout: The order of the axes of a sample, as in `scoresde.data.layout`, or None.
     """
 
     condition: Mapping[str, Any] = field(default_factory=dict)
@@ -67,16 +67,16 @@ class Wanted:
         columns: Sequence[str] = (),
         lines: Tensor | None = None,
     ) -> Data:
-        """Return the samples with the conditions that are wanted.
+        """Return the samples with the wanted conditions.
 
         Args:
-            x: The samples, or data, whose conditions are the source's own.
-            own: What the source has beside them, by name: a row for each, or `Column`s.
-            unasked: Which of it are conditions where no column is asked for; by default all.
-            transform: What makes model units of the samples.
+            x: The samples, or data with conditions of their own.
+            own: Further arrays or `Column`s of the source, by name, with a row for each sample.
+            unasked: The names in `own` that are conditions if no column is wanted; by default all.
+            transform: The transform of the samples to model units.
             files: The names of the samples' files.
             columns: The names of the entries of a sample.
-            lines: The lines of a file in which the samples stand.
+            lines: The lines of the samples in a text file.
 
         Raises:
             DataError, InvalidTypeError, ShapeError, UnknownNameError: A condition cannot be used.
@@ -108,23 +108,23 @@ class Wanted:
         return data
 
     def given(self, own: Mapping[str, Any], files: Sequence[str] | None) -> dict[str, Any]:
-        """Return the rows of the conditions that are wanted, by name.
+        """Return the rows of the wanted conditions, by name.
 
         Raises:
-            ScoreSDEError: Some cannot be used; says which, all at once.
+            ScoreSDEError: Conditions, all of which are named, cannot be used.
         """
         found, faults = {}, Faults()
         for name, rows in self.condition.items():
             with faults.gathered():
                 found[name] = self._rows(name, rows, own, files)
-        faults.tell()
+        faults.raise_all()
         return found
 
     def images(self, x: Any, own: Mapping[str, Any] | None = None, **options: Any) -> Data:
-        """The images with the conditions that are wanted, as `data`; no samples are chosen of them.
+        """Return images with the wanted conditions, as `data` does.
 
         Raises:
-            InvalidValueError: A layout is wanted, which images have already.
+            InvalidValueError: A layout is given, but images have their channels first already.
         """
         if self.layout is not None:
             raise InvalidValueError(
@@ -134,7 +134,7 @@ class Wanted:
         return self.data(x, own, **options)
 
     def check_no_names(self, what: str) -> None:
-        """Raise InvalidValueError if samples are chosen by name where nothing has one."""
+        """Raise InvalidValueError if `sample` is given for a source without names."""
         if self.sample:
             raise InvalidValueError(
                 f"sample={self.sample[0]!r} is the name of an array or of columns, and {what} has "
@@ -154,7 +154,7 @@ class Wanted:
         """Return the columns of the source that are wanted as conditions.
 
         Raises:
-            UnknownNameError: The source has columns, but none of a name.
+            UnknownNameError: The source has no column of a name.
         """
         found: set[str] = set()
         faults = Faults()
@@ -166,7 +166,7 @@ class Wanted:
                     with faults.gathered():
                         check_name("column", name, own)
                 found.update(names)
-        faults.tell()
+        faults.raise_all()
         return found
 
     def _rows(
@@ -187,17 +187,17 @@ def _are_names(given: object) -> bool:
 
 
 def _one(own: Mapping[str, Any], name: str, kind: Kind | None) -> Any:
-    """Labels of whole numbers and of text, where no other kind is asked for; else the numbers."""
+    """Return a column as labels if it holds integers or text and `kind` is no Field, else as is."""
     value = own[name]
     if isinstance(value, Column):
         if value.whole and not isinstance(kind, Field):
             return torch.from_numpy(np.nan_to_num(value.numbers.astype(np.float64), nan=-1)).long()
         return value.numbers
     if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
-        if isinstance(kind, Field):  # classes have numbers, which are none of these
+        if isinstance(kind, Field):
             raise InvalidTypeError(
-                f"the column {name!r} holds text, and the condition made of it is numbers, {kind}; "
-                "write numbers with a point, and leave the cells of missing ones empty"
+                f"the column {name!r} holds text, and its condition takes numbers, {kind}; write "
+                "numbers with a point, and leave the cells of missing ones empty"
             )
         try:
             return classes_of(value.tolist(), f"the column {name!r}")
@@ -215,8 +215,8 @@ def _several(own: Mapping[str, Any], names: Sequence[str]) -> np.ndarray[Any, An
         value = own.numbers(name) if isinstance(own, Table) else np.asarray(own[name])
         if value.dtype.kind not in "fiu" or value.ndim > 2:
             raise InvalidTypeError(
-                f"the column {name!r} holds {value.dtype} of shape {value.shape}; only numbers and "
-                "vectors stand beside each other in one condition"
+                f"the column {name!r} holds {value.dtype} of shape {value.shape}; only columns of "
+                "numbers and vectors can be joined to one condition"
             )
         parts.append(value.astype(plain(value.dtype)) if value.dtype.kind == "f" else narrow(value))
     return np.column_stack(parts)
@@ -228,7 +228,7 @@ def _of_file(
     kind: Kind | None,
     files: Sequence[str] | None,
 ) -> Any:
-    """Return the rows in an array file, or in a table of which the column "file" says the order."""
+    """Return the rows in a `.npy` file or a table, ordered by its column "file" if it has one."""
     path = Path(given).expanduser()
     if path.suffix == ".npy":
         found = load_npy(path)

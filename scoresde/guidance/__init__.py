@@ -1,7 +1,7 @@
-r"""Guidance: a score made of a score that is drawn towards a condition.
+r"""Guide a score towards a condition: each function takes a score and returns a score.
 
-Each is called with a score and stands wherever a score can: under every sampler, SDE and shape. A
-guided law is in general no tempered posterior, and no density's flow, so that `log_prob` of a
+The result can be used wherever a score can: with every sampler, SDE and shape. In general it is the
+score of no diffusion, and its samples do not have a tempered posterior, so that `log_prob` of a
 guided score is refused.
 """
 

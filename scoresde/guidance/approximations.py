@@ -1,4 +1,4 @@
-r"""What a measurement says of a noisy state: approximations of $\nabla \log p(y \mid x_t)$.
+r"""Approximate $\nabla \log p(y \mid x_t)$, the score of a measurement given a noisy state.
 
 With $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma^2}{\alpha^2}
 (I + \sigma^2\,\partial s/\partial x)$, both of the score (Efron 2011), each approximation moves the
@@ -25,22 +25,22 @@ from scoresde.guidance.linear import Linear
 
 __all__ = ["OF_A_FUNCTION", "OF_LINEAR", "Denoised", "LogLikelihood", "Update"]
 
-# Products with A A^T, which cost no pass of a network.
+# The most products with A A^T, which cost no pass of a network.
 _PRODUCTS = 50
-# By which the length of a step is found.
+# The most iterations for the length of a step.
 _HALVINGS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Denoised:
-    r"""What the score says of $x_0$ given $x_t$.
+    r"""Hold the moments of $x_0$ given $x_t$ that follow from the score.
 
     Attributes:
         x0: $\hat x = E[x_0 | x_t]$, `(B, *event)`.
-        spread: The product with $V$: one pass back through the network.
-        var: $v$, that of one entry if data were Gaussian, independent and of one variance.
-        guess: The product with $V$ as it would be for Gaussian data of the known moments, which
-            costs no pass.
+        spread: The product with $V$: one backward pass of the network.
+        var: $v$, the variance of one entry for Gaussian data with equal, independent entries.
+        guess: The product with the $V$ of Gaussian data with the known moments, which costs no
+            pass.
     """
 
     x0: Tensor
@@ -50,12 +50,12 @@ class Denoised:
 
 
 class Update(NamedTuple):
-    r"""What the measurement changes.
+    r"""Hold the change of the denoiser by a measurement.
 
     Attributes:
         w: The shift of the denoiser, like $\hat x$.
         log_likelihood: $\log p(y | x_t)$ up to a function of t, `(B,)`.
-        residual: What is left of the equation for it, relative, `(B,)`; None where none is solved.
+        residual: The relative residual of its linear system, `(B,)`; None if none is solved.
     """
 
     w: Tensor
@@ -64,10 +64,10 @@ class Update(NamedTuple):
 
 
 def mmps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Moment matching (Rozet et al. 2024, arXiv:2405.13712): $V$ from the score's Jacobian.
+    r"""Match moments (Rozet et al. 2024, arXiv:2405.13712), with $V$ from the score's Jacobian.
 
-    The equation is solved from near by: with `guess` in the place of $V$ it is solved first, at no
-    pass, and so preconditioned.
+    The system is preconditioned by the same system with `guess` in place of $V$, which costs no
+    pass.
     """
     r = measured.gap(y, at.x0)
     found = measured.solved(r, at.spread, at.x0, ~y.isnan(), iterations, at.guess)
@@ -75,7 +75,7 @@ def mmps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
 
 
 def pigdm(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""$\Pi$GDM (Song et al. 2023): the same with a multiple of the identity in the equation."""
+    r"""Match moments with a multiple of the identity for $V$: $\Pi$GDM (Song et al. 2023)."""
     r = measured.gap(y, at.x0)
     var = column(at.var.to(r), at.x0)
     found = measured.solved(r, lambda v: var * v, at.x0, ~y.isnan(), _PRODUCTS)
@@ -84,7 +84,7 @@ def pigdm(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
 
 
 def dps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Diffusion posterior sampling (Chung et al. 2023): the likelihood of $\hat x$, $V = 0$."""
+    r"""Take the likelihood of $\hat x$, $V = 0$: posterior sampling by Chung et al. (2023)."""
     r = measured.gap(y, at.x0)
     u = r / measured.variance(r)
     w = at.spread(measured.adjoint(u, at.x0))
@@ -97,7 +97,7 @@ def dps(measured: Linear, y: Tensor, at: Denoised, iterations: int) -> Update:
 
 @dataclass(frozen=True, eq=False)
 class LogLikelihood:
-    """A log-likelihood `(y, x0) -> (B,)`, seen at one state up to the second order.
+    """Expand a log-likelihood `(y, x0) -> (B,)` to second order about a state.
 
     Args:
         function: The log-likelihood, which autograd can differentiate in `x0`, twice for `mmps`.
@@ -114,7 +114,7 @@ class LogLikelihood:
             (g,) = torch.autograd.grad(value.sum(), at, create_graph=True)
 
         def bend(v: Tensor) -> Tensor:
-            if not g.requires_grad:  # the likelihood is a plane
+            if not g.requires_grad:  # the log-likelihood is affine
                 return torch.zeros_like(v)
             (found,) = torch.autograd.grad(
                 g, at, v, create_graph=recording, retain_graph=True, materialize_grads=True
@@ -141,11 +141,11 @@ class LogLikelihood:
 
 
 def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Moment matching with a likelihood of the second order about $\hat x$.
+    r"""Match moments with a log-likelihood expanded to second order about $\hat x$.
 
-    With its gradient $g$ and minus its Hessian $H$, the solution of $(I + V H)\,w = V g$ is where
-    Newton's method goes. As far along it as $p(y | \hat x + w)\,N(w; 0, V)$ grows is kept. For
-    `Linear` measurements that is `mmps`, with one more pass back.
+    With its gradient $g$ and negative Hessian $H$, the solution of $(I + V H)\,w = V g$ is a step
+    of Newton's method, shortened to where $p(y | \hat x + w)\,N(w; 0, V)$ is greatest along it.
+    For `Linear` measurements this is `mmps`, with one more backward pass.
     """
     value, g, bend = likelihood.at(y, at.x0)
     start = at.spread(g)
@@ -158,7 +158,7 @@ def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int)
 
 
 def plain(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:
-    r"""Diffusion posterior sampling: the likelihood of $\hat x$."""
+    r"""Take the likelihood of $\hat x$: diffusion posterior sampling."""
     value, g, _ = likelihood.at(y, at.x0)
     w = at.spread(g)
     share = _share(likelihood, y, at.x0, w, torch.zeros_like(value))
@@ -172,7 +172,7 @@ def _share(
 
     Args:
         likelihood: The log-likelihood.
-        y: What was measured.
+        y: The measurement.
         x0: $\hat x$.
         w: The step.
         stiffness: $k$, `(B,)`.
@@ -189,7 +189,7 @@ def _share(
     low, high = torch.zeros_like(stiffness), torch.ones_like(stiffness)
     with torch.no_grad():
         for _ in range(_HALVINGS):
-            # the end first, where most steps go
+            # try the whole step first, which is the usual result
             middle = high if _ == 0 else (low + high) / 2
             rises = slope(middle)[0] > 0
             low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)
@@ -202,8 +202,8 @@ def _share(
 def _bounded(w: Tensor, gain: Tensor, bend: Tensor) -> Tensor:
     r"""Return a step, cut to where a quadratic likelihood is greatest along it.
 
-    Beyond that a step makes the likelihood of $\hat x + w$ smaller, and is longer the smaller the
-    noise of the measurement is: no sampler of few steps would follow it.
+    A longer step would decrease the likelihood of $\hat x + w$. The uncut step grows as the noise
+    of the measurement falls, so that a sampler of few steps would be unstable.
 
     Args:
         w: The step.

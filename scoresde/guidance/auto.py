@@ -1,4 +1,4 @@
-"""Autoguidance: beyond a score, away from a worse one of the same data."""
+"""Extrapolate from a worse score of the same data through a score (autoguidance)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Auto", "autoguidance"]
 
 
 class Auto(Between):
-    """The line from a weaker score to the score."""
+    """Evaluate the line from a weaker score to the score."""
 
     @property
     def weaker(self) -> Score:
@@ -31,7 +31,7 @@ class Auto(Between):
 def autoguidance(
     score: Score, weaker: Score, scale: float, *, interval: Interval | None = None
 ) -> Wrapped:
-    r"""Return the score that goes beyond a score, away from a weaker one.
+    r"""Return a score extrapolated from a weaker one.
 
     $$ s = s_\text{weaker} + w\,(s - s_\text{weaker}) $$
 

@@ -1,4 +1,4 @@
-r"""The line through two scores, a weak and a strong one.
+r"""Evaluate the line through two scores, a weak and a strong one.
 
 $$ s = s_\text{weak} + w\,(s_\text{strong} - s_\text{weak}) $$
 
@@ -30,7 +30,7 @@ _ROUNDING = 1e-5
 
 
 class Between(Wrapped):
-    r"""Base of guidance along the line from a weak score to the strong one, which is `score`.
+    r"""Evaluate the line from a weak score to the strong one, `score`, as a base class.
 
     Only what is needed is evaluated: one of the two at $w = 0$ and $w = 1$, the strong one outside
     of the interval. In a batch of several times both are, where any sample needs both; samples
@@ -41,7 +41,7 @@ class Between(Wrapped):
         score: The strong score.
         others: What the weak score is made of.
         scale: $w$, finite; below 0 it leads away from the strong score.
-        interval: The noise levels $\sigma/\alpha \in (low, high]$ within which $w$ holds.
+        interval: The noise scales $\sigma/\alpha \in (low, high]$ within which $w$ holds.
 
     Raises:
         InvalidValueError: The scale is not finite, the interval is none, or it is given where the
@@ -110,7 +110,7 @@ class Between(Wrapped):
         return torch.where(rows, guided, strong)
 
     def _inside(self, ratio: Tensor) -> Tensor:
-        """Return whether each noise level is in the interval."""
+        """Return a mask of the noise scales in the interval."""
         low, high = (end * (1 + _ROUNDING) for end in self.interval or (0.0, math.inf))
         return (low < ratio) & (ratio <= high)
 
@@ -121,7 +121,7 @@ class Between(Wrapped):
         return self.scale != 1 and some, self.scale != 0 or not every
 
     def _passes(self, ratio: Tensor) -> int:
-        """Return the network passes of a call at noise levels sigma / alpha."""
+        """Return the network passes of a call at noise scales sigma / alpha."""
         inside = None if self.interval is None else self._inside(ratio)
         weakly, strongly = self._needed(inside)
         cost = passes_of(self.weaker, ratio) if weakly else 0
@@ -129,7 +129,7 @@ class Between(Wrapped):
 
 
 def check_alike(score: Score, other: object, what: str) -> None:
-    """Refuse two parts of one formula that are known to be of other processes or events.
+    """Raise an error if two parts of one formula belong to different processes or events.
 
     Args:
         score: A score.

@@ -1,4 +1,4 @@
-"""Classifier guidance: a score, and the gradient of a log-probability of the condition."""
+"""Add the gradient of a log-probability of the condition to a score (classifier guidance)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Classified", "classifier"]
 
 
 class Classified(Wrapped):
-    """A score and, times a scale, the gradient of a log-probability: the one of `others`."""
+    """Add to a score the gradient of a log-probability, the one of `others`, times a scale."""
 
     def __init__(self, score: Score, log_prob: Callable[..., Tensor], scale: float) -> None:
         super().__init__(score, log_prob)
@@ -26,7 +26,7 @@ class Classified(Wrapped):
 
     @property
     def facts(self) -> Facts:
-        """The facts of the score, with the conditions of the classifier and a pass of its own."""
+        """Return the facts of the score, with the classifier's conditions and one more pass."""
         known, other = super().facts, facts(self.others[0])
         conditions = None
         if known.conditions is not None and other.conditions is not None:
@@ -58,7 +58,7 @@ class Classified(Wrapped):
         return score + self.scale * _without(lost, pull)
 
     def _passes(self, ratio: Tensor) -> int:
-        """Return the network passes of a call at noise levels sigma / alpha."""
+        """Return the network passes of a call at noise scales sigma / alpha."""
         own = passes_of(self.score, ratio)
         return own if self.scale == 0 else own + passes_of(self.others[0], ratio)
 

@@ -1,4 +1,4 @@
-r"""Several observations of one $x_0$: one score made of the scores under each.
+r"""Compose the scores given single observations of one $x_0$ to the score given all of them.
 
 Independent observations have $p(x_0 | y_1 \dots y_n) \propto p(x_0)^{1-n} \prod_i p(x_0 | y_i)$. At
 the noise of time t the product rule holds no longer, but for Gaussian laws (Linhart et al. 2024,
@@ -36,7 +36,7 @@ __all__ = ["Composed", "compose"]
 
 
 class Composed(Wrapped):
-    """Base of a score under several observations, of which `others` holds the prior score."""
+    """Compose the scores given several observations; `others` holds the score of the prior."""
 
     def __init__(self, score: Score, prior: Score, observations: Condition, sde: SDE) -> None:
         super().__init__(score, prior)
@@ -73,7 +73,7 @@ class Composed(Wrapped):
         return replace(known, passes=self._passes, conditions=conditions, density=False)
 
     def _passes(self, ratio: Tensor) -> int:
-        """Return the network passes of a call at noise levels sigma / alpha."""
+        """Return the network passes of a call at noise scales sigma / alpha."""
         return len(self) * passes_of(self.score, ratio) + passes_of(self.others[0], ratio)
 
     def given(self, i: int, x: Tensor, others: Condition | None) -> Condition:
@@ -91,7 +91,7 @@ class Composed(Wrapped):
 
 
 class ByGauss(Composed):
-    r"""With $\Sigma_i^{-1} = \mathrm{Cov}[x_0 | y_i]^{-1} + (\alpha^2/\sigma^2) I$."""
+    r"""Compose with $\Sigma_i^{-1} = \mathrm{Cov}[x_0 | y_i]^{-1} + (\alpha^2/\sigma^2) I$."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class ByGauss(Composed):
 
 
 class ByJacobian(Composed):
-    r"""With $\Sigma_i = (\sigma^2/\alpha^2)(I + \sigma^2\,\partial s_i/\partial x)$.
+    r"""Compose with $\Sigma_i = (\sigma^2/\alpha^2)(I + \sigma^2\,\partial s_i/\partial x)$.
 
     This is Tweedie's formula of second order (Efron 2011, doi:10.1198/jasa.2011.tm11181). Each
     score takes D products with its Jacobian.

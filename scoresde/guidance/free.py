@@ -1,4 +1,4 @@
-"""Classifier-free guidance: beyond the conditional score, away from the unconditional one."""
+"""Extrapolate from the unconditional score through the conditional one (classifier-free)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ClassifierFree", "classifier_free"]
 
 
 class ClassifierFree(Between):
-    """The line from a score whose conditions are missing to the score under them."""
+    """Evaluate the line from a score without its conditions to the score with them."""
 
     def __call__(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
@@ -52,11 +52,11 @@ def classifier_free(score: Score, scale: float, *, interval: Interval | None = N
     $w = 1$ and outside of the interval it takes the one that is needed, and has its values.
 
     Args:
-        score: A score that takes conditions, and knows what to do where all are missing.
+        score: A score that takes conditions, and was trained with all of them missing too.
         scale: $w$: 0 unconditional, 1 conditional, above 1 sharper, below 0 away from the
             condition; finite.
-        interval: Noise levels $\sigma/\alpha \in (low, high]$, in the numbers that the model
-            learnt, within which the guidance acts; elsewhere the score is conditional
+        interval: Noise scales $\sigma/\alpha \in (low, high]$, in model units, at which the
+            guidance acts; elsewhere the score is conditional
             (Kynkäänniemi et al. 2024, arXiv:2404.07724).
 
     Raises:

@@ -1,4 +1,4 @@
-r"""Linear systems that are known by their products, one for each sample.
+r"""Solve a linear system for each sample, given its products with vectors.
 
 The equation is $M u = r$ with $M = A V A^T + \Sigma$. Each product with $M$ asks for one with $V$,
 a covariance that costs a pass back through a network, and gives $V A^T p$ on the way. So what is
@@ -16,11 +16,11 @@ from torch import Tensor
 __all__ = ["Solution", "dot", "solve"]
 
 Product = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""What a vector p becomes, $V A^T p$, and $M p$."""
+"""A function of a vector p that returns $V A^T p$ and $M p$."""
 
 
 class Solution(NamedTuple):
-    r"""The solution of one system for each sample.
+    r"""Hold the solution of one system for each sample.
 
     Attributes:
         w: $V A^T u$.

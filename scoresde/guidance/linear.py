@@ -1,4 +1,4 @@
-r"""Linear measurements with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$."""
+r"""Define linear measurements with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$."""
 
 from __future__ import annotations
 
@@ -17,34 +17,33 @@ from scoresde.units import Identity, Transform
 
 __all__ = ["Linear"]
 
-# The most entries of a measurement of which the matrix A A^T is made.
+# The most entries of a measurement for which the matrix A A^T is computed.
 _LARGEST = 1024
-# Products with a covariance that costs no pass of a network.
+# The most products with `guess`, a covariance that costs no pass of a network.
 _CHEAP = 20
-# Of the check that a map is linear: rounding, in float32 and relative to the values.
+# The largest relative deviation from linearity that counts as rounding, in float32.
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Linear:
-    r"""A linear measurement with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$.
+    r"""Define a linear measurement with Gaussian noise, $y = A x_0 + \text{std}\,\varepsilon$.
 
-    It is called with events `(B, *event)` and returns what is measured of them without noise,
-    `(B, *m)`.
+    A call maps events `(B, *event)` to their measurements without noise, `(B, *m)`.
 
     Args:
         A: A linear function of a batch of events that autograd can differentiate: an operator of
-            `scoresde.guidance.operators`, or any callable. Its values are real; of complex ones it
-            returns `torch.view_as_real`. Or a matrix `(m, D)` over the flattened event.
+            `scoresde.guidance.operators`, or any callable with real values; return complex values
+            by `torch.view_as_real`. Or a matrix `(m, D)` for the flattened event.
         std: The standard deviation of the noise, a number or of the shape of y; at least 0.
-        transform: The map from the numbers that `A` takes to those of the score, as under
-            `posterior(..., units=True)`.
+        transform: The map from the units of A's argument to model units, which
+            `posterior(..., units=True)` sets.
 
     Raises:
         InvalidValueError: `std` is negative.
-        NonFiniteError: It is NaN or infinite.
-        InvalidTypeError: `A` is no function, or `std` no number.
-        ShapeError: `A` is a tensor and no matrix.
+        NonFiniteError: `std` is NaN or infinite.
+        InvalidTypeError: `A` is neither a function nor a tensor, or `std` is no number.
+        ShapeError: `A` is a tensor, but no matrix.
 
     Examples:
         >>> total = Linear(torch.tensor([[1.0, 1.0]]), std=0.1)  # the sum of two numbers
@@ -75,20 +74,20 @@ class Linear:
             raise InvalidTypeError(f"A is a linear function or a matrix, got {quoted(self.A)}")
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return what is measured of events without noise, `(B, *m)`."""
+        """Return the measurements of events `(B, *event)` without noise, `(B, *m)`."""
         raw = self.transform.inverse(x).to(x.dtype)
         if isinstance(self.A, Tensor):
             return raw.reshape(len(raw), raw.shape[1:].numel()) @ self.A.to(raw).T
         return self.A(raw)
 
     def slope(self, z: Tensor) -> Tensor:
-        """Return what differences `z` of events change in their measurements."""
+        """Return the change of the measurements by a change `z` of the events: the linear part."""
         value = self(z)
         shifted = not isinstance(self.transform, Identity)
         return value - self(torch.zeros_like(z[:1])) if shifted else value
 
     def adjoint(self, v: Tensor, like: Tensor) -> Tensor:
-        r"""Return $A^T v$ of measurements `(B, *m)`, like events `(B, *event)`."""
+        r"""Return $A^T v$ for measurements v `(B, *m)`, in the shape `(B, *event)` of `like`."""
         recording = torch.is_grad_enabled()
         with torch.enable_grad():
             x = torch.zeros_like(like).requires_grad_()
@@ -96,7 +95,7 @@ class Linear:
         return found
 
     def variance(self, like: Tensor) -> Tensor:
-        """Return the variance of the noise, ready to multiply measurements."""
+        """Return the variance of the noise, in the type of `like` and broadcasting to it."""
         return (torch.as_tensor(self.std, dtype=torch.float64) ** 2).to(like)
 
     def gap(self, y: Tensor, x0: Tensor) -> Tensor:
@@ -116,11 +115,11 @@ class Linear:
 
         Args:
             r: Right-hand sides, 0 where an entry is missing.
-            spread: The product with $V$ of tensors like events.
-            like: Events.
-            there: Which entries are not missing.
-            iterations: Products with $V$, at most one for each entry.
-            guess: The product with a covariance near $V$ that costs little.
+            spread: Returns the product of $V$ with a tensor of the events' shape.
+            like: A tensor of the events' shape.
+            there: True for the entries that are not missing, `(B, *m)`.
+            iterations: The most products with $V$; more than the entries of y are not needed.
+            guess: Returns the product with a covariance near $V$ that costs no pass.
         """
         variance, most = self.variance(r), max(r.shape[1:].numel(), 1)
 
@@ -138,7 +137,7 @@ class Linear:
     def log_constant(self, var: float, like: Tensor, there: Tensor) -> Tensor:
         r"""Return $-\tfrac12 \log\det 2\pi(\text{var}\,A A^T + \text{std}^2)$, `(B,)` in float64.
 
-        It is over the entries that are not missing; of more than 1,024 entries `var` counts as 0.
+        Missing entries are left out. With more than 1,024 entries `var` is taken to be 0.
         """
         rows = there.reshape(len(there), there.shape[1:].numel())
         noise = self.variance(torch.empty(0, dtype=torch.float64))
@@ -158,15 +157,15 @@ class Linear:
         return -(rows.sum(1) * math.log(2 * math.pi) + logs) / 2
 
     def check(self, event: Sequence[int], device: torch.device) -> tuple[int, ...]:
-        """Return the shape of one measurement, once the map is seen to be linear.
+        """Check that the map is linear, and return the shape of one measurement.
 
-        Three random events in float32 are measured, or in float64 where that fails.
+        It is applied to three random events in float32, or in float64 if that fails.
 
         Raises:
             InvalidValueError: The map is not linear, mixes the events of a batch, or cannot be
                 differentiated.
-            InvalidTypeError: It does not return real numbers, or fails.
-            ShapeError: It does not return a row for each event, or `std` has another shape.
+            InvalidTypeError: The map does not return real numbers, or fails.
+            ShapeError: The map does not return a row for each event, or `std` has another shape.
         """
         draw = torch.Generator().manual_seed(0)
         x = torch.randn(3, *event, generator=draw, dtype=torch.float64).to(device)
@@ -177,7 +176,7 @@ class Linear:
                 y = self._checked(x := x.double())
         except ScoreSDEError:
             raise
-        except Exception as error:  # of whatever kind: it is the user's code
+        except Exception as error:  # a user's code may raise anything
             raise InvalidTypeError(
                 f"A fails for a batch of events, a tensor of shape {tuple(x.shape)}: "
                 f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-r"""Posterior sampling: the score of a prior, and a measurement of what is sampled.
+r"""Make the score of a posterior from that of a prior and a measurement.
 
 $$ \nabla \log p_t(x_t \mid y) = \nabla \log p_t(x_t) + \nabla \log p(y \mid x_t), $$
 
@@ -38,7 +38,7 @@ _PRODUCTS = 60
 
 
 class Posterior(Wrapped):
-    """The score of a prior under a measurement, which it takes as a condition.
+    """Evaluate the score of a posterior, with the measurement as a condition.
 
     Args:
         score: The score of the prior.
@@ -142,7 +142,7 @@ class Posterior(Wrapped):
     def log_constant(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        r"""Return what makes the likelihood of `twisted` a density of y at little noise, `(B,)`."""
+        r"""Return the constant that makes `twisted`'s likelihood a density of y, `(B,)`."""
         if not isinstance(self.likelihood, Linear):
             return x.new_zeros(len(x))
         y, _ = self._parted(condition, x)
@@ -221,7 +221,7 @@ class Posterior(Wrapped):
 
 
 class _Prior(Wrapped):
-    """The score of the prior, which is not given the measurement."""
+    """Evaluate the score of the prior, without the measurement."""
 
     def __init__(self, score: Score, name: str) -> None:
         super().__init__(score)
@@ -245,11 +245,11 @@ def posterior(
     shape: Sequence[int] | None = None,
     units: bool = False,
 ) -> Wrapped:
-    r"""Return the score of a posterior: of what is sampled given a measurement of it.
+    r"""Return the score of the posterior of $x_0$ given a measurement.
 
     The measurement y is the condition `name`, and a NaN in it is an entry that was not measured.
-    With $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t]$, the method says what y tells of
-    the noisy state:
+    With $\hat x = E[x_0 | x_t]$ and $V = \mathrm{Cov}[x_0 | x_t]$, the method approximates
+    $p(y | x_t)$:
 
     - `"mmps"`, moment matching: $p(y | x_t) = N(A \hat x,\ A V A^T + \text{std}^2)$, with $V$ from
       the Jacobian of the score (Rozet et al. 2024, arXiv:2405.13712). For Gaussian data it is
@@ -267,16 +267,15 @@ def posterior(
         method: How p(y | x_t) is approximated.
         name: The name of the condition.
         iterations: For `"mmps"` the products with $V$ by which its equation is solved, at least 1.
-            Each costs a pass back through the network, which counts as two passes. What is left of
-            the equation is `residual` in `Samples.info`.
+            Each costs a backward pass of the network, which counts as two passes. The relative
+            residual of the equation is `residual` in `Samples.info`.
         shape: The shape of one measurement, for a log-likelihood; `Linear` knows it.
-        units: Whether likelihood and y speak of the user's own units, as before the transform of
-            the data.
+        units: True if likelihood and y are in the user's units, before the transform of the data.
 
     Raises:
         InvalidValueError: The score knows no SDE, or takes a condition of that name; A is not
             linear; `"dps"` without noise; or there are no iterations.
-        UnknownNameError: The method is none of the likelihood.
+        UnknownNameError: The likelihood has no such method.
         ShapeError, InvalidTypeError: The measurement does not fit the events.
 
     Examples:
@@ -334,7 +333,7 @@ def _sde_of(known: Facts) -> SDE:
     """
     if known.sde is None:
         raise InvalidValueError(
-            "a posterior needs the noise levels, and this score knows no SDE; derive it from "
+            "a posterior needs the noise scales, and this score knows no SDE; derive it from "
             "scoresde.Wrapped with `facts`"
         )
     return known.sde

@@ -1,4 +1,4 @@
-r"""Linear operators of inverse problems: what a measurement sees of an event.
+r"""Define linear operators of inverse problems, from an event to its measurement.
 
 Each is called with a batch of events and returns a batch of measurements, in their dtype.
 """

@@ -1,4 +1,4 @@
-"""Covariances of posteriors: from draws of the flow, and kept positive."""
+"""Estimate covariances of posteriors from draws of the flow, and keep precisions positive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoresde.sde import Condition, Moments, Score, expand, facts, process_of
 __all__ = ["gaussian_of", "lacking", "precision_of", "square"]
 
 _DRAWS, _STEPS = 512, 32
-_LARGEST = _DRAWS // 2  # dimensions of which so many draws tell a covariance
+_LARGEST = _DRAWS // 2  # the most dimensions for a covariance from these draws
 
 
 def gaussian_of(score: Score, condition: Condition | None = None) -> Moments:
@@ -95,7 +95,7 @@ def precision_of(cov: Tensor) -> Tensor:
 
 @torch.no_grad()
 def lacking(precision: Tensor) -> Tensor:
-    """Return what a precision `(*, D, D)` lacks for eigenvalues of a tenth at least.
+    """Return the matrix that raises the eigenvalues of a precision `(*, D, D)` to .1 at least.
 
     Args:
         precision: In coordinates in which the prior's is the identity; symmetric.

@@ -1,4 +1,4 @@
-"""How far samples are from data, and how sure of it one can be."""
+"""Measure the distance of samples from data, with confidence intervals."""
 
 from scoresde.metrics.calibration import Calibration, calibrate, calibrate_pairs
 from scoresde.metrics.classifier import Classifier

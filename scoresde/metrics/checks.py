@@ -1,4 +1,4 @@
-"""What every metric asks of its samples."""
+"""Check the samples that a metric compares."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scoresde.errors import InvalidTypeError, NonFiniteError, ShapeError
 
 __all__ = ["finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole"]
 
-# The squares of larger numbers, summed up, may leave float64, and those of smaller ones vanish.
+# Sums of squares of larger numbers may overflow in float64, and those of smaller ones underflow.
 _LARGEST, _SMALLEST = 1e140, 1e-140
-# How many times as far numbers may reach as those that they are compared with, unremarked.
+# The largest ratio of the ranges of two compared sets without a warning.
 _APART = 32
 
 
 def flat(name: str, x: Tensor) -> Tensor:
-    """Return samples `(N, *)` as a finite float64 matrix `(N, D)`, out of any graph."""
+    """Return samples `(N, *)` as a detached float64 matrix `(N, D)`, checked to be finite."""
     x = finite(name, x)
     check_shape(name, x)
     rows = x.reshape(len(x), x.shape[1:].numel())
@@ -33,16 +33,16 @@ def flat(name: str, x: Tensor) -> Tensor:
 
 
 def same_units(**sources: tuple[bool, float]) -> None:
-    """Raise or warn where what is compared is surely, or very likely, in different units.
+    """Raise an error or warn if compared sets seem to be in different units.
 
     Args:
-        sources: By name, whether its numbers are bytes, and how far they reach from least to most.
+        sources: By name, True for bytes, and the range of the numbers, maximum less minimum.
 
     Raises:
         InvalidTypeError: Some are bytes and some are not.
 
     Warns:
-        UserWarning: One reaches more than 32 times as far as another.
+        UserWarning: The range of one is more than 32 times that of another.
     """
     names = sorted(sources, key=lambda name: sources[name])
     (bytes_last, most), (bytes_first, least) = sources[names[-1]], sources[names[0]]
@@ -53,20 +53,20 @@ def same_units(**sources: tuple[bool, float]) -> None:
         )
     if 0 < _APART * least < most:
         warnings.warn(
-            f"the numbers of {names[-1]} reach over {most:.4g} and those of {names[0]} over "
-            f"{least:.4g}; are they in one unit?",
+            f"the range of {names[-1]} is {most:.4g} and that of {names[0]} {least:.4g}; are both "
+            "in the same units?",
             UserWarning,
             stacklevel=outside(),
         )
 
 
 def same_bytes(**sets: Tensor) -> None:
-    """Raise InvalidTypeError where some sets of samples, by name, are bytes and some are not."""
+    """Raise InvalidTypeError if some of these sets of samples are bytes and some are not."""
     same_units(**{name: (x.dtype == torch.uint8, 0.0) for name, x in sets.items()})
 
 
 def reach(x: Tensor) -> tuple[bool, float]:
-    """Return what `same_units` asks of a tensor."""
+    """Return True for bytes, and the range of the numbers, for `same_units`."""
     if x.numel() == 0:
         return x.dtype == torch.uint8, 0.0
     low, high = x.double().aminmax()
@@ -74,7 +74,7 @@ def reach(x: Tensor) -> tuple[bool, float]:
 
 
 def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) -> list[Tensor]:
-    """Return two sets of at least so many samples, each as `flat` does, on the device of x."""
+    """Return two sets of at least `least` samples, each by `flat`, on the device of x."""
     a, b = (flat(name, part) for name, part in zip(names, (x, y), strict=True))
     same_bytes(**dict(zip(names, (x, y), strict=True)))
     if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) < least:
@@ -86,12 +86,12 @@ def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) 
 
 
 def whole(*sets: Tensor) -> list[Tensor]:
-    """Return the choice of all rows of each set, `(1, N)`, as metrics take it."""
+    """Return the choice of all rows of each set, `(1, N)`, for `Metric.__call__`."""
     return [torch.ones(1, len(part), dtype=torch.bool, device=part.device) for part in sets]
 
 
 def finite(name: str, x: Tensor) -> Tensor:
-    """Return `x` as float64 and out of any graph, once it is seen to be real and finite."""
+    """Return `x` as detached float64, checked to be real and finite."""
     if not isinstance(x, Tensor) or x.is_complex():
         raise InvalidTypeError(f"{name} must be a tensor of real numbers, got {quoted(x)}")
     check_dense(name, x)

@@ -1,4 +1,4 @@
-"""A small classifier, whose last hidden layer is a feature map for data of one kind."""
+"""Train a small classifier, whose last hidden layer is a feature map for data of one kind."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ __all__ = ["Classifier"]
 
 
 class Classifier(nn.Module):
-    """Classes of events, and 64 features by which it tells them apart.
+    """Classify events, and return the 64 features of the last hidden layer.
 
     Images `(C, H, W)` pass two convolutions and are pooled to 4x4; events of other shapes are
-    flattened. Called on a batch `(B, *)` it returns the features `(B, 64)`, in evaluation mode and
-    out of any graph, so that it can be given as `features=` as it is. Their mean square is 1 on the
-    data that it was fitted to.
+    flattened. A call on a batch `(B, *)` returns the features `(B, 64)`, without a graph, so that a
+    classifier can be given as `features=`. Their mean square is 1 on the data of the fit.
 
-    Trained on images of either side of a comparison, its features of them differ from those of
-    images that it has not seen: fit it to others.
+    Fit it to other data than those that are compared: its features of data that it was trained on
+    differ from those of new data.
 
     Args:
         event_shape: The shape of one event.
-        classes: How many classes there are, at least 2.
+        classes: Number of classes, at least 2.
 
     Raises:
         ShapeError: The shape is empty.
@@ -54,7 +53,7 @@ class Classifier(nn.Module):
             raise ShapeError(f"an event has at least one dimension, got shape {self.event_shape}")
         check_integer("classes", classes, 2)
         if len(self.event_shape) == 3:
-            # small images keep their pixels for one layer more
+            # small images are not reduced by the first layer
             stride = 1 if min(self.event_shape[1:]) < 16 else 2
             self.body = nn.Sequential(
                 nn.Conv2d(self.event_shape[0], 32, 5, stride=stride, padding=2), nn.ReLU(),
@@ -83,7 +82,7 @@ class Classifier(nn.Module):
         """Return a classifier trained on labelled data by Adam, in seconds.
 
         Args:
-            data: With labels.
+            data: Data with labels.
             steps: Updates, at least 1.
             batch_size: Events of one update, at least 1.
             lr: The learning rate, positive.
@@ -137,14 +136,14 @@ class Classifier(nn.Module):
         return scores.argmax(1)
 
     def accuracy(self, data: Data) -> float:
-        """Return the share of labelled data that it tells right."""
+        """Return the share of labelled data that are classified correctly."""
         data, label, _ = _known(data)
         starts = range(0, len(data), 1024)
         found = torch.cat([self.predict(data.batch(slice(i, i + 1024))) for i in starts])
         return float((found == label).double().mean())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a .safetensors file.
+        """Write the classifier to a .safetensors file.
 
         Raises:
             CheckpointError: The file cannot be written.
@@ -172,7 +171,7 @@ class Classifier(nn.Module):
 
 
 def _known(data: Data) -> tuple[Data, Tensor, int]:
-    """Return the data of which the labels are not missing, those, and the number of classes."""
+    """Return the data whose labels are not missing, their labels, and the number of classes."""
     label, classes = data.label, data.classes
     if label is None or classes is None or (label < 0).all():
         raise DataError("a classifier learns from labels, and these data have none")

@@ -1,4 +1,4 @@
-r"""How far samples are from data one by one, and class by class."""
+r"""Compute distances of single samples to data, and between histograms of classes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from scoresde.metrics.checks import finite, pair
 
 __all__ = ["nearest_distance", "total_variation"]
 
-# Entries of a table of distances that are held at one time.
+# The most entries of a table of distances in memory at one time.
 _ENTRIES = 2**22
 
 
 @door
 @torch.no_grad()
 def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
-    r"""The Euclidean distance from each sample to the nearest of `y`, $\min_j \|x_i - y_j\|$.
+    r"""Return the distance from each sample to the nearest of `y`, $\min_j \|x_i - y_j\|$.
 
     With `x` generated and `y` the training data it shows memorisation: compare its small quantiles
     with those of held-out data.
 
     Args:
         x: samples, `(N, *)`.
-        y: where neighbours are sought, `(M, *)`, M at least 1.
+        y: the possible neighbours, `(M, *)`, M at least 1.
 
     Returns:
         The distances, `(N,)`, float64.
@@ -38,7 +38,7 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     points, others = pair(x, y, 0)
     if len(others) == 0:
         raise ShapeError("y holds no sample to be near to; pass at least one")
-    # the products behind the choice cancel least about a common centre
+    # centred, since the products below lose digits to a common offset
     centre = others.mean(0)
     points, others = points - centre, others - centre
     norms = others.square().sum(1)

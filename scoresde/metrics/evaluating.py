@@ -1,4 +1,4 @@
-"""Samples against data: every metric, with its interval, beside that of data against data."""
+"""Compare samples with data by several metrics, beside the same comparison of other data."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _OF_SAMPLES, _OF_DATA = 2**63, 2**63 + 1
 
 
 class Metric(Protocol):
-    """A comparison of samples with data, of all rows and of halves of them.
+    """Define a comparison of samples with data, for all rows and for halves of them.
 
-    One that needs more than 2 rows in a choice has their number as its attribute `least`.
+    A metric that needs more than 2 rows has the number as its attribute `least`.
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> Mapping[str, Tensor]:
-        """Return the figures by name, `(S,)` each.
+        """Return the values by name, `(S,)` each.
 
         Args:
             x: Features of samples, `(n, F)`, float64.
-            y: Those of reference data, `(n, F)`.
+            y: Features of reference data, `(n, F)`.
             rows: S choices of rows of x, `(S, n)`, booleans; the first chooses all.
-            others: S choices of rows of y, of as many rows each.
+            others: S choices of as many rows of y, likewise.
         """
         ...
 
@@ -75,39 +75,39 @@ def evaluate(
 ) -> Evaluation:
     r"""Compare samples with data that the model has not seen.
 
-    The data are divided at random into two sets of n: the reference, and one for the floor, which
-    is what samples of the exact law would reach at this n. Both are compared with the reference,
-    and so are their random halves, which give the intervals (`metrics.resampling`). Samples
-    and data are read batch by batch; their features are held in memory.
+    The data are divided at random into two sets of n: the reference, and one for the floor. Samples
+    and floor are both compared with the reference: the floor shows what samples of the exact law
+    would reach at this n. Comparisons of random halves give the intervals (`metrics.resampling`).
+    Samples and data are read batch by batch; their features are held in memory.
 
     Args:
         samples: A tensor `(N, *)`, an iterable of batches, data, or the file or the folder of
-            shards that `scoresde sample` writes; the numbers in files, and bytes anywhere, are in
+            shards that `scoresde sample` writes; numbers in files, and bytes, are taken to be in
             the units of `real`.
-        real: Likewise, or what `scoresde.data.load` knows by name; at least twice as many as
-            samples, or fewer samples are used.
+        real: Likewise, or a name that `scoresde.data.load` knows; if there are fewer than twice as
+            many as samples, fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
-            samples at a time; without it, or by the name `"pixels"`, the samples themselves,
-            flattened; `"inception"` is `inception()`.
-        metrics: Names of `METRICS`, or objects with hyperparameters of their own.
-        train: The training data, to look for memorisation; `real` must have none of them.
-        seed: The split and the halves, a 64-bit number.
-        resamples: How many halves, at least 2; 0 for no intervals.
-        level: The probability of the intervals, in (0, 1).
-        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
-            now and then elsewhere.
+            samples at a time; None or `"pixels"` takes the flattened samples themselves;
+            `"inception"` is `inception()`.
+        metrics: Names of `METRICS`, or `Metric` objects.
+        train: The training data, to measure memorisation; `real` must contain none of them.
+        seed: The seed of the split and the halves, a 64-bit number.
+        resamples: Number of halves, at least 2; 0 for no intervals.
+        level: The confidence of the intervals, in (0, 1).
+        progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
+            occasional lines elsewhere.
 
     Returns:
-        For each figure the samples' and the floor's, and their difference, with intervals.
+        For each value that of the samples, that of the floor, and their difference, with intervals.
 
     Raises:
         ShapeError: There are too few samples or data, or their features differ in size.
-        UnknownNameError: There is no metric, or feature map, of a name.
-        DataError: A source holds nothing, or the held-out data are training data.
+        UnknownNameError: There is no metric or feature map of this name.
+        DataError: A source is empty, or the held-out data are training data.
         InvalidValueError: A number is out of range.
-        InvalidTypeError: A source, a feature or a metric is of an impossible type, or bytes are
-            compared with other numbers.
-        NonFiniteError: A feature or a figure is NaN or infinite.
+        InvalidTypeError: A source, a feature or a metric has a wrong type, or bytes are compared
+            with other numbers.
+        NonFiniteError: A feature or a value is NaN or infinite.
     """
     chosen, least = plan(metrics, resamples, train is not None)
     features = _map(features)
@@ -158,19 +158,19 @@ def evaluate(
 
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:
-    """The numbers of the n data that are compared with the reference in the place of samples."""
+    """Return the rows of the n data that are the floor."""
     return order(size, seed=seed, epoch=_OF_DATA)[n : 2 * n]
 
 
 def plan(
     metrics: str | Iterable[str | Metric], resamples: int, memory: bool
 ) -> tuple[list[Metric], int]:
-    """Return the metrics, and the fewest samples on either side that they compare.
+    """Return the metrics, and the fewest samples on either side that they can compare.
 
     Args:
         metrics: As for `evaluate`.
-        resamples: Likewise.
-        memory: Whether memorisation is looked for.
+        resamples: As for `evaluate`.
+        memory: True if memorisation is measured.
 
     Raises:
         UnknownNameError, InvalidTypeError, InvalidValueError: There is no such comparison.
@@ -226,7 +226,7 @@ def _read(
         if isinstance(source, Tensor) and not source.is_nested
         else None
     )
-    # what takes no second, or is refused at once, needs no bar
+    # no bar for what takes less than a second
     with showing(
         total, f"features of {name}", unit="sample", show=progress, delay=1.0
     ) as bar:  # fmt: skip

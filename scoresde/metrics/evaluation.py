@@ -1,4 +1,4 @@
-"""What `evaluate` finds: a table, a JSON file, a picture."""
+"""Hold the result of `evaluate`: a table, a JSON file, a picture."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
-    """Hold what a figure means: where it is good, and what it can be.
+    """Describe a value of a metric: which is good, and its range.
 
     Attributes:
-        good: Where it is good.
-        low: The least that it can be on average.
+        good: Good values in words: "small", "large" or "at the floor".
+        low: The least expectation that is possible.
         high: The largest.
-        square: Whether it estimates the square of a distance.
-        share: Whether it is a share of the samples, or of as many data.
+        square: True if it estimates the square of a distance.
+        share: True if it is a share of the samples, or of as many data.
     """
 
     good: str
@@ -35,9 +35,9 @@ class Figure(NamedTuple):
 
 
 OWN = "the samples themselves"
-"""What the features are where there is no map."""
+"""The name of the features without a feature map."""
 
-# Numbers in a sample up to which a cubic kernel of it is a sound one.
+# The most numbers in a sample for which a cubic kernel of the sample itself is useful.
 _FEW = 16
 
 _SQUARE = Figure("small", low=0, square=True)
@@ -56,14 +56,14 @@ FIGURES: Mapping[str, Figure] = {
     "copied": Figure("at the floor", 0, 1, share=True),
     "nearer": Figure("at the floor", 0, 1),
 }
-"""The figures of the metrics here, by name."""
+"""The values of the metrics of this package, by name."""
 
 
 class Comparison(NamedTuple):
-    """One figure: of the samples, of other real data against the same, and the difference.
+    """Hold one value: of the samples, of the floor, and their difference.
 
-    The reference data are the same on both sides, half by half too, so that the difference is known
-    better than either, and the bias of a figure mostly leaves it.
+    Both have the same reference data, for the halves too, so that the difference is more precise
+    than either, and most of a bias cancels in it.
     """
 
     samples: Estimate
@@ -72,22 +72,22 @@ class Comparison(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Return whether there is an interval of the difference, to one side of 0."""
+        """Return True if the interval of the difference excludes 0."""
         return self.gap.low < self.gap.high and (self.gap.low > 0 or self.gap.high < 0)
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Result, Mapping[str, Comparison]):
-    """Describe how far samples are from data: for each figure a `Comparison`, by name.
+    """Hold the comparisons of samples with data, by name.
 
     Attributes:
         figures: The comparisons.
-        n: How many samples, as many reference data, and as many others for the floor.
+        n: Number of samples, of reference data, and of data for the floor.
         size: The number of features.
-        features: What they are.
+        features: The name of the features.
         seed: The seed of the split of the data and of the random halves.
-        resamples: How many halves.
-        level: The probability that the intervals are to have.
+        resamples: Number of halves.
+        level: The confidence of the intervals.
     """
 
     figures: Mapping[str, Comparison]
@@ -134,7 +134,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         return "\n".join([head, "", *lines, *foot, *self._remarks()])
 
     def _remarks(self) -> list[str]:
-        """Return what a newcomer may take amiss in the table."""
+        """Return remarks on values of the table that may be misread."""
         said = []
         squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
         if any(min(row.samples.value, row.floor.value) < 0 for row in squares):
@@ -161,7 +161,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         return {**own, "figures": figures}
 
     def plot(self) -> Sheet:
-        """Draw each figure with its interval, beside the floor."""
+        """Draw each value with its interval, beside the floor."""
         from scoresde.metrics.picture import picture
 
         return picture(self)

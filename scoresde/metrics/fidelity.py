@@ -1,4 +1,4 @@
-"""The features of Inception-v3, as torch-fidelity computes them: those that FID and KID name."""
+"""Compute the features of Inception-v3 by torch-fidelity, those of FID and KID."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Layer = Literal["64", "192", "768", "2048"]
 
 @dataclass(frozen=True, eq=False)
 class Inception:
-    """Images in [-1, 1] to the features of an extractor of torch-fidelity's.
+    """Map images in [-1, 1] to features by an extractor of torch-fidelity.
 
-    Such an extractor takes bytes `(B, 3, H, W)`, resizes them to 299x299 itself, and returns a
-    tuple of features. Grey images are repeated in the three channels.
+    The extractor takes bytes `(B, 3, H, W)`, resizes them to 299x299 itself, and returns a tuple of
+    features. Grey images are repeated in the three channels.
 
     Args:
         extractor: A `torch_fidelity.FeatureExtractorInceptionV3`, or a callable like it.
-        batch_size: Images that it sees at one time.
+        batch_size: Images in one call of it.
 
     Raises:
         InvalidValueError: `batch_size` is below 1.
@@ -57,12 +57,12 @@ class Inception:
 
 @door
 def inception(layer: Layer = "2048", *, device: str | torch.device = "cpu") -> Inception:
-    """The feature map of FID and KID; its weights, 91 MB, are downloaded when first asked for.
+    """Return the feature map of FID and KID; its weights, 91 MB, are downloaded at the first call.
 
     Args:
         layer: `"2048"`, the last pooling layer, or one of the earlier ones `"64"`, `"192"` and
             `"768"`, which need fewer samples.
-        device: Where it runs.
+        device: The device of the network.
 
     Raises:
         UnknownNameError: There is no such layer.

@@ -1,4 +1,4 @@
-r"""The Fréchet distance between Gaussians that are fitted to features, batch by batch if need be.
+r"""Compute the Fréchet distance between Gaussians fitted to features, batch by batch if need be.
 
 Between two Gaussians the Fréchet (Wasserstein-2) distance is, squared,
 
@@ -32,9 +32,9 @@ __all__ = ["Frechet", "GaussianFit", "frechet_distance"]
 
 @dataclass(frozen=True, eq=False)
 class GaussianFit:
-    r"""The Gaussian with the moments of features, of which any number can be merged.
+    r"""Hold a Gaussian fitted to features; the sum of two fits is the fit to both sets.
 
-    Two fits merge as their samples would (Chan, Golub & LeVeque 1983,
+    They are added by the formula (Chan, Golub & LeVeque 1983,
     doi:10.1080/00031305.1983.10483115), here in the form of the root of the scatter,
 
     $$ S = S_1 + S_2 + \tfrac{n_1 n_2}{n_1 + n_2} \delta \delta^T, \qquad
@@ -43,7 +43,7 @@ class GaussianFit:
     by one QR decomposition of $(R_1; R_2; \sqrt{n_1 n_2 / (n_1 + n_2)}\, \delta^T)$.
 
     Attributes:
-        n: How many samples.
+        n: Number of samples.
         mean: `(F,)`, float64.
         root: `(r, F)` with $R^T R$ the scatter, the sum of squares about the mean; r is at most F.
     """
@@ -54,7 +54,7 @@ class GaussianFit:
 
     @classmethod
     def of(cls, source: Source, features: Features | None = None) -> GaussianFit:
-        """Return the fit to all samples of a source, of which one batch at a time is in memory.
+        """Return the fit to all samples of a source, with one batch at a time in memory.
 
         Args:
             source: A tensor `(N, *)`, batches, a file, or a folder of shards.
@@ -73,7 +73,7 @@ class GaussianFit:
             return NotImplemented
         if self.mean.shape != other.mean.shape:
             raise ShapeError(
-                "fits merge where their features have one size, got "
+                "only fits to features of one size can be added, got "
                 f"{len(self.mean)} and {len(other.mean)}"
             )
         n = self.n + other.n
@@ -119,7 +119,7 @@ class GaussianFit:
 def frechet_distance(
     x: Tensor | GaussianFit, y: Tensor | GaussianFit, *, features: Features | None = None
 ) -> float:
-    r"""The squared Fréchet distance $d^2$ between the Gaussians fitted to two sets of samples.
+    r"""Return the squared Fréchet distance $d^2$ between the Gaussians fitted to two sets.
 
     This is the figure known as FID when the features are Inception's. It is biased upwards by an
     amount that falls with the number of samples, about as one over it: compare only at equal
@@ -152,20 +152,20 @@ def frechet_distance(
 
 @dataclass(frozen=True)
 class Frechet:
-    r"""The squared Fréchet distance at n samples, and its limit for many.
+    r"""Compute the squared Fréchet distance at n samples, and its limit for many.
 
     The bias is of the order of 1/n, and at n/2 samples twice as large, so that
 
     $$ 2 d^2_n - \overline{d^2_{n/2}}, $$
 
     with the mean over random halves, is free of it to that order: the extrapolation of Chong &
-    Forsyth (2020, arXiv:1911.07023) from two numbers of samples. The halves' own figures lose their
-    bias on average likewise. Where n is below twice the number
-    of features the bias has no such order, and no limit is given.
+    Forsyth (2020, arXiv:1911.07023) from two numbers of samples. The values of the halves are
+    corrected likewise. If n is below twice the number of features, the bias is not of this order,
+    and no limit is returned.
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """Return `frechet`, and where it can be told `frechet_limit`."""
+        """Return `frechet`, and `frechet_limit` if n is large enough."""
         pairs = zip(rows, others, strict=True)
         values = torch.stack([_squared(x[i], y[j]) for i, j in pairs])
         found = {"frechet": values}
@@ -176,7 +176,7 @@ class Frechet:
 
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
-    """Return the distance without its last digits, several times as fast."""
+    """Return the squared distance by a faster formula that is less accurate near 0."""
     a, b = ((f - f.mean(0)) / math.sqrt(len(f) - 1) for f in (x, y))
     spread = a.square().sum() + b.square().sum()
     if len(a) > a.shape[1]:

@@ -1,4 +1,4 @@
-r"""The maximum mean discrepancy of two sets of samples, squared and without bias.
+r"""Estimate the squared maximum mean discrepancy of two sets of samples, without bias.
 
 $$ \widehat{\mathrm{MMD}}^2 = \frac{1}{n (n - 1)} \sum_{i \ne j} k(x_i, x_j)
    + \frac{1}{m (m - 1)} \sum_{i \ne j} k(y_i, y_j) - \frac{2}{n m} \sum_{i, j} k(x_i, y_j), $$
@@ -11,8 +11,8 @@ $k(a, b) = \exp(-\|a - b\|^2 / 2 s^2)$ sees every difference of laws, best those
 With $k(a, b) = -\|a - b\|$ the discrepancy is the energy distance (Sejdinovic et al. 2013,
 doi:10.1214/13-AOS1140).
 
-What depends on one of its arguments alone drops out of the sums, and with it the digits that the
-cubic kernel would lose to it. About a centre c, with $p = (a - c)^T (b - c) / F$,
+Terms of the kernel that depend on one argument only cancel in the estimate, so they are left out,
+which saves digits with the cubic kernel. About a centre c, with $p = (a - c)^T (b - c) / F$,
 $u = c^T (a - c) / F$, $w = c^T (b - c) / F$, $K = c^T c / F + 1$ and $G = K + u + w$,
 
 $$ k(a, b) - k(a, c) - k(c, b) + k(c, c) = p^3 + 3 p^2 G + 3 p G^2 + 3 u w (G + K). $$
@@ -34,18 +34,17 @@ from scoresde.metrics.checks import pair, whole
 
 __all__ = ["Kernel", "kernel_distance", "median_distance"]
 
-# Entries of a table of kernels that are held at one time, and rows that give the bandwidth.
+# The most entries of a table of kernels in memory at one time; rows that give the bandwidth.
 _ENTRIES = 2**22
 _ROWS = 1000
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The squared maximum mean discrepancy under one kernel.
+    """Compute the squared maximum mean discrepancy for one kernel.
 
     Args:
-        kind: `"gaussian"`, which gives the figure `mmd`, `"cubic"`, which gives `kid`, or
-            `"distance"`, which gives `energy`.
+        kind: `"gaussian"` for the value `mmd`, `"cubic"` for `kid`, `"distance"` for `energy`.
         bandwidth: The s of the Gaussian kernel; by default the median distance of the first 1000
             reference samples.
 
@@ -62,8 +61,8 @@ class Kernel:
             check_range("bandwidth", self.bandwidth, "(0, inf)")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """Return `mmd`, `kid` or `energy`, of each choice of rows."""
-        # products cancel least about a common centre
+        """Return `mmd`, `kid` or `energy` for each choice of rows."""
+        # centred, since products lose digits to a common offset
         centre = y.mean(0)
         x, y = x - centre, y - centre
         kernel: Callable[[Tensor, Tensor], Tensor]
@@ -92,7 +91,7 @@ def kernel_distance(
     kernel: Literal["gaussian", "cubic"] = "gaussian",
     bandwidth: float | None = None,
 ) -> float:
-    r"""Return the squared maximum mean discrepancy between two laws, seen through samples.
+    r"""Return an estimate of the squared maximum mean discrepancy between two laws.
 
     Args:
         x: Samples or features, `(N, *)`, N at least 2.
@@ -122,7 +121,7 @@ def kernel_distance(
 def median_distance(y: Tensor) -> float:
     """Return the median distance of different rows, among the first 1000.
 
-    Where more than half of the rows are equal it is the mean distance, and 1 where all of them are.
+    It is the mean distance if the median is 0, and 1 if all rows are equal.
     """
     apart = torch.pdist(y[:_ROWS])
     found = float(apart.median()) or float(apart.mean())
@@ -138,7 +137,7 @@ def _sums(
     *,
     own: bool = False,
 ) -> Tensor:
-    r"""The sums $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w; without i = j if of one set."""
+    r"""Return $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w, without i = j if `own`."""
     total = v.new_zeros(len(v))
     for start, part in _chunks(a, len(b)):
         k = kernel(part, b)
@@ -158,12 +157,12 @@ def _nearness(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _cubic(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
-    """Of arguments about the centre, without what depends on one of them alone."""
+    """Return the cubic kernel of centred arguments, without terms in one of them alone."""
     size = len(centre)
     p, u, w = a @ b.mT / size, (a @ centre / size)[:, None], b @ centre / size
     at = centre @ centre / size + 1
     g = u + (w + at)
-    # in place where it can be: the tables are large
+    # in place, since the tables are large
     k = (3 * g * p).addcmul_(p, p).addcmul_(g, g, value=3).mul_(p)
     return k.addcmul_(3 * u * w, g + at)
 

@@ -1,15 +1,15 @@
-r"""Memorisation: whether samples lie nearer to the training data than held-out data do.
+r"""Measure memorisation: compare the distances of samples and held-out data to training data.
 
 With $d(\cdot)$ the distance to the nearest training point, x samples and y held-out data,
 
-- copied: the share of samples with $d(x)$ below the quantile q of $d(y)$, which is q for samples
-  that are as new as held-out data;
+- copied: the share of samples with $d(x)$ below the quantile q of $d(y)$, which is q if samples
+  and held-out data have one law;
 - nearer: the probability that $d(x) < d(y)$, a tie counting half, which is then 1/2. It is the
   statistic of Mann & Whitney, of which
 
 $$ C_T = \Big(\frac12 - \mathrm{nearer}\Big) \Big/ \sqrt{\frac{n + m + 1}{12\, n m}} $$
 
-is standard normal for such samples, and far below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
+is standard normal then, and far below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
 arXiv:2004.05675, here without their division of space into cells).
 """
 
@@ -31,7 +31,7 @@ __all__ = ["Memorisation", "Memory", "memorisation"]
 
 
 class Memorisation(NamedTuple):
-    """Measure how near to its training data a model samples, by laws that the module states."""
+    """Hold the shares `copied` and `nearer`, and the statistic `c_t` (see the module)."""
 
     copied: float
     nearer: float
@@ -40,11 +40,11 @@ class Memorisation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """The figures `copied` and `nearer`, against training data.
+    """Compute `copied` and `nearer` for given training data.
 
     Args:
         train: The features of the training data, `(T, F)`.
-        quantile: Of the held-out distances, the one below which a sample counts as copied.
+        quantile: A sample counts as copied below this quantile of the held-out distances.
 
     Raises:
         InvalidValueError: `quantile` does not lie in (0, 1).
@@ -58,17 +58,17 @@ class Memory:
         check_range("quantile", self.quantile, "(0, 1)")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """Both figures, of each choice of rows.
+        """Return both values for each choice of rows.
 
         Raises:
-            DataError: More than that quantile of the held-out data are training data.
+            DataError: A larger share than `quantile` of the held-out data are training data.
         """
         own, held = nearest_distance(x, self.train), nearest_distance(y, self.train)
         known = float((held == 0).double().mean())
         if known > self.quantile:
             raise DataError(
-                f"{known:.1%} of the held-out data are equal to training data, so that nothing "
-                "can be said of memorisation; give data that were not trained on"
+                f"{known:.1%} of the held-out data are equal to training data, so that "
+                "memorisation cannot be measured; give data that were not trained on"
             )
         copied, nearer = [], []
         for i, j in zip(rows, others, strict=True):
@@ -83,13 +83,13 @@ class Memory:
 @door
 @torch.no_grad()
 def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.01) -> Memorisation:
-    """Return whether samples lie nearer to the training data than held-out data do.
+    """Return measures of how much nearer samples are to training data than held-out data are.
 
     Args:
         x: Samples or their features, `(N, *)`.
         held: Held-out data, of the law of the training data, `(M, *)`.
-        train: What the model was trained on, `(T, *)`.
-        quantile: Of the held-out distances, the one below which a sample counts as copied.
+        train: The training data, `(T, *)`.
+        quantile: A sample counts as copied below this quantile of the held-out distances.
 
     Returns:
         The shares `copied` and `nearer`, and the statistic `c_t`.

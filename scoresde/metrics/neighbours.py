@@ -1,16 +1,16 @@
-r"""Precision, recall, density and coverage: how far two sets lie on each other's support.
+r"""Compute precision, recall, density and coverage: the overlap of the supports of two sets.
 
-The support of a set is taken to be the union of the balls about its points that reach to their k-th
-nearest neighbour of the same set, $B(y_j, r_k(y_j))$. Of n samples x and m real points y,
+The support of a set is estimated by the union of the balls about its points that reach to their
+k-th nearest neighbour in the set, $B(y_j, r_k(y_j))$. For n samples x and m real points y,
 
 - precision: the share of x in some ball of y; recall: the share of y in some ball of x
   (Kynkäänniemi et al. 2019, arXiv:1904.06991);
 - density: the mean number of balls of y that a sample lies in, over k; coverage: the share of balls
   of y that hold a sample (Naeem et al. 2020, arXiv:2002.09797).
 
-One outlier among y has a large ball, which flatters precision; one among x flatters recall. Density
-and coverage are robust, and known for equal continuous laws, whatever they are: density is 1 on
-average, and coverage $1 - \prod_{i=1}^{k} (m - i) / (m + n - i)$.
+One outlier among y has a large ball, which raises precision; one among x raises recall. Density and
+coverage are robust, and their expectations for equal continuous laws do not depend on the law: 1
+for density, and $1 - \prod_{i=1}^{k} (m - i) / (m + n - i)$ for coverage.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from scoresde.metrics.checks import pair, whole
 
 __all__ = ["Neighbours", "Support", "precision_recall"]
 
-# Entries of a table of distances that are held at one time.
+# The most entries of a table of distances in memory at one time.
 _ENTRIES = 2**22
 
 
 class Support(NamedTuple):
-    """Describe how far samples lie on the support of data, and cover it."""
+    """Hold precision, recall, density and coverage."""
 
     precision: float
     recall: float
@@ -42,10 +42,10 @@ class Support(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Precision, recall, density and coverage by the k nearest neighbours.
+    """Compute precision, recall, density and coverage by the k nearest neighbours.
 
     Args:
-        k: The neighbour that a ball reaches to, at least 1.
+        k: The number of the neighbour that a ball reaches to, at least 1.
 
     Raises:
         InvalidValueError: `k` is below 1.
@@ -63,7 +63,7 @@ class Neighbours:
         return self.k + 1
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """Return the four figures, of each choice of rows.
+        """Return the four values for each choice of rows.
 
         Raises:
             ShapeError: A choice has no more than k rows.
@@ -87,15 +87,15 @@ class Neighbours:
 @door
 @torch.no_grad()
 def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
-    """Precision, recall, density and coverage of samples against data.
+    """Return precision, recall, density and coverage of samples against data.
 
     Args:
         x: Samples or their features, `(N, *)`, N above k.
-        y: Those of the data, `(M, *)`, M above k.
-        k: The neighbour that the balls reach to.
+        y: Data or their features, `(M, *)`, M above k.
+        k: The number of the neighbour that the balls reach to.
 
     Returns:
-        The four figures; precision, recall and coverage lie in [0, 1].
+        The four values; precision, recall and coverage lie in [0, 1].
 
     Raises:
         ShapeError: No more than k samples, or events of different shape.
@@ -109,10 +109,10 @@ def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
 
 
 class _Balls:
-    """The balls about `centres`, and the `points` that lie in the largest they can become.
+    """Hold the balls about `centres`, and the `points` inside them, for all rows and for halves.
 
-    The k-th neighbour within a half is about the 2k-th of all: 4k + 40 of them are kept, among
-    which a random half of the rows has fewer than k with a probability below 1e-10.
+    The k-th neighbour in a random half of the rows is about the 2k-th of all: 4k + 40 neighbours
+    are kept, of which a half has fewer than k with a probability below 1e-10.
     """
 
     def __init__(self, centres: Tensor, points: Tensor, k: int) -> None:
@@ -134,9 +134,9 @@ class _Balls:
         (self.ball, self.point), self.apart = torch.cat(pairs, 1), torch.cat(apart)
 
     def met(self, centres: Tensor, points: Tensor) -> tuple[float, float, int]:
-        """Of some centres and points, the share of points in balls and of balls with points.
+        """Return the share of some points in balls, and of some balls that hold points.
 
-        The third is the number of pairs of a ball and a point in it.
+        The third value is the number of pairs of a ball and a point in it.
         """
         before = centres[self.which].cumsum(1) < self.k
         last = before.sum(1).clamp(max=self.near.shape[1] - 1)
@@ -150,7 +150,7 @@ class _Balls:
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """By differences, not by products: equal rows are at distance 0, and ties are ties."""
+    """Return distances computed by differences, so that equal rows are at distance 0."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 

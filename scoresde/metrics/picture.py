@@ -1,4 +1,4 @@
-"""The picture of an evaluation: each figure with its interval, beside the floor."""
+"""Draw an evaluation: each value with its interval, beside the floor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["picture"]
 
 
 def picture(found: Evaluation) -> Figure:
-    """Return a panel for each figure: samples and floor, what is good, and what the lines mean."""
+    """Return a figure with a panel for each value, of samples and floor."""
     panels: dict[str, dict[str, tuple[float, float, float]]] = {}
     for name, row in found.items():
         good = f", good {FIGURES[name].good}" if name in FIGURES else ""

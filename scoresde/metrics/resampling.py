@@ -1,14 +1,14 @@
-r"""How sure a comparison is: its spread over random halves of both sets.
+r"""Compute intervals for comparisons from their spread over random halves of both sets.
 
-A bootstrap gives the rows of a sample random weights. The weights here are 0 and 2, each on a half:
-with $\theta_n$ the figure of n rows, and $\theta_b$ that of the half b, the law of
+A bootstrap gives the rows of a sample random weights. The weights here are 0 and 2, each on half of
+the rows: with $\theta_n$ the value for n rows, and $\theta_b$ that for the half b, the law of
 $\theta_b - \bar\theta$ is to first order that of $\theta_n - E \theta_n$ (Praestgaard & Wellner
 1993, doi:10.1214/aop/1176989011; in its variance, the jackknife that leaves out half of the rows,
 Shao & Wu 1989, doi:10.1214/aos/1176347263). Hence, with s the standard deviation of $\theta_b$ and
-t a quantile of Student's law, the interval $\theta_n \pm t\, s$ for $E \theta_n$, within the values
-that it can have. Its degrees of freedom are $1 / (1 / (B - 1) + 7 / n)$: $s^2$ is that of B halves,
-of n rows, and errs by the second term where the rows' parts in the figure have a kurtosis of 15, as
-the square of a normal number has.
+t a quantile of Student's law, the interval $\theta_n \pm t\, s$ for $E \theta_n$, cut to the values
+that are possible. Its degrees of freedom are $1 / (1 / (B - 1) + 7 / n)$: the first term is the
+error of $s^2$ from B halves, the second that from n rows if their contributions have a kurtosis of
+15, as squares of normal numbers have.
 
 Most distances here are squares, $\theta = \|m\|^2$ of the mean m of something. Then the variance of
 $\theta_n$ is not that at the truth $\theta$, but grows with it: about as $s^2 \theta / \theta_n$
@@ -20,20 +20,20 @@ $$ s^2 \Big(1 + \frac{\theta - \theta_n}{\sqrt{\theta_n^2 + 9 s^2}}\Big) \quad\t
    \theta_n + \delta \pm \sqrt{t^2 s^2 + \delta^2}, \qquad
    \delta = \frac{t^2 s^2}{2 \sqrt{\theta_n^2 + 9 s^2}}, $$
 
-cut off where a square cannot be: below 0, or below the bias $\bar\theta_b - \theta_n$ of a figure
-that has one, less half of s for the error of that bias. Where two laws are equal, $\theta_n$ has no
-term of first order and s is up to $\sqrt 3$ times too large; the cut makes up for it. The 9 was
-chosen on a dozen pairs of laws at n = 100.
+cut to possible values: a square is not below 0, or not below the bias $\bar\theta_b - \theta_n$
+less half of s for the error of that bias. If two laws are equal, $\theta_n$ has no term of first
+order and s is up to $\sqrt 3$ times too large, which the cut compensates. The 9 was chosen on a
+dozen pairs of laws at n = 100.
 
-Drawing rows with replacement repeats them, which no comparison here stands: a row repeated is its
-own neighbour at distance 0, pairs of one row enter the means over different pairs, and the bias of
-the Fréchet distance is added once more. How often the intervals hold the truth is counted by
+Drawing rows with replacement is not used, since it repeats rows: a repeated row is its own
+neighbour at distance 0, pairs of one row enter the means over different pairs, and the bias of the
+Fréchet distance doubles. The coverage of the intervals is measured by
 `examples/benchmarks/intervals`.
 
-Halves agree where all samples, or none, are of one kind, as they are for a precision of 1. A share
-of n samples has at least the uncertainty of n independent cases: its interval holds that of Wilson,
-and the interval of the difference of two such shares that of Newcombe (`metrics.interval`). Of
-other figures on which all halves agree nothing is known, and no difference is said to be one.
+All halves agree if all samples count or none does, as for a precision of 1. The interval of a share
+of n samples therefore includes Wilson's for n independent trials, and that of the difference of two
+shares Newcombe's (`metrics.interval`). For other values on which all halves agree the interval has
+no width, and no difference is reported.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ from scoresde.metrics.interval import student
 
 __all__ = ["Estimate", "check_resamples", "estimate", "halves"]
 
-# How many spreads from 0 the variance of a square begins to grow with it.
+# The number of s from 0 at which the variance of a square begins to grow (the root of the 9 above).
 _FLAT = 3
 
 
 class Estimate(NamedTuple):
-    """A figure, and an interval for what it is on average at this number of samples."""
+    """Hold a value, and an interval for its expectation at this number of samples."""
 
     value: float
     low: float
     high: float
 
     def within(self, ends: tuple[float, float]) -> Estimate:
-        """Return it with an interval that holds another one too."""
+        """Return the estimate with its interval extended to include another one."""
         return Estimate(self.value, min(self.low, ends[0]), max(self.high, ends[1]))
 
     def __str__(self) -> str:
@@ -75,10 +75,10 @@ def halves(n: int, resamples: int, *, seed: int, stream: int = 0) -> Tensor:
     """Return all n rows, then random halves of them: `(1 + resamples, n)`, booleans.
 
     Args:
-        n: How many rows there are, at least 2.
-        resamples: How many halves: 0, or at least 2.
-        seed: Their randomness, a 64-bit number.
-        stream: Other halves of the same seed, for another set.
+        n: Number of rows, at least 2.
+        resamples: Number of halves: 0, or at least 2.
+        seed: The seed, a 64-bit number.
+        stream: A number for each set: other streams give other halves.
 
     Raises:
         InvalidValueError: A number is out of range.
@@ -94,7 +94,7 @@ def halves(n: int, resamples: int, *, seed: int, stream: int = 0) -> Tensor:
 
 
 def check_resamples(resamples: int) -> None:
-    """Raise InvalidValueError unless it is 0 or an integer of at least 2."""
+    """Raise InvalidValueError unless `resamples` is 0 or an integer of at least 2."""
     check_integer("resamples", resamples, 0)
     if resamples == 1:
         raise InvalidValueError("resamples must be 0 or at least 2, got 1: one half has no spread")
@@ -108,21 +108,21 @@ def estimate(
     square: bool = False,
     samples: float = math.inf,
 ) -> Estimate:
-    r"""Return the figure of all rows, with the interval that its halves give.
+    r"""Return the value for all rows, with the interval from its halves.
 
     Args:
-        values: `(1 + B,)`, the figure of all rows and those of B halves, B = 0 or at least 2.
-        level: The probability that the interval is to have, in (0, 1).
-        limits: The least and the largest value that the figure can have on average.
-        square: Whether the figure estimates a square, whose error grows with it.
-        samples: How many rows there are.
+        values: `(1 + B,)`, the value for all rows and for B halves, B = 0 or at least 2.
+        level: The confidence of the interval, in (0, 1).
+        limits: The least and the largest possible expectation.
+        square: True if it estimates a square, whose error grows with it.
+        samples: Number of rows.
 
     Returns:
-        The estimate; its ends are the figure where B is 0.
+        The estimate; without halves the ends are the value itself.
 
     Raises:
         InvalidValueError: `level` is out of range.
-        NonFiniteError: A figure is NaN or infinite.
+        NonFiniteError: A value is NaN or infinite.
     """
     check_range("level", level, "(0, 1)")
     if not values.isfinite().all():
@@ -134,7 +134,7 @@ def estimate(
     if len(values) < 3:
         return Estimate(value, value, value)
     parts = values[1:].double()
-    size = float(parts.abs().max()) or 1.0  # their squares may leave float64
+    size = float(parts.abs().max()) or 1.0  # squares of large values may overflow
     freedom = 1 / (1 / (len(parts) - 1) + 7 / samples)
     t, spread = student(level, freedom), float((parts / size).std()) * size
     (low, high), lean = limits, 0.0

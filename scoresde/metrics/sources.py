@@ -1,4 +1,4 @@
-r"""Where samples come from, and what is looked at in them: a matrix of features, batch by batch."""
+r"""Read samples from their sources, and compute their features batch by batch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Features: TypeAlias = Callable[[Tensor], Tensor]
 """A map from a batch `(B, *)` to its features `(B, F)`."""
 
 Source: TypeAlias = Tensor | Data | str | os.PathLike[str] | Iterable[Tensor]
-"""Samples: a tensor `(N, *)`, data, batches one after the other, or where they are kept."""
+"""Samples: a tensor `(N, *)`, data, an iterable of batches, or the path of a file or folder."""
 
-# Samples that a feature map sees at one time.
+# The most samples in one call of a feature map.
 _ROWS = 1024
 _AS_THEY_ARE = Identity()
 
@@ -48,12 +48,12 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
     """Yield the samples of a source, at most 1024 at a time.
 
     Args:
-        name: What the source is called in errors.
-        source: A tensor, an array or a table of numbers; an iterable of batches, which is gone
-            through once; data, of which one batch at a time is in memory; the folder of shards that
+        name: The name of the source, for errors.
+        source: A tensor, an array or a table of numbers; an iterable of batches, which is read
+            once; data, of which one batch at a time is in memory; the folder of shards that
             `scoresde sample` writes, or one `.safetensors` file, with the key `x`; or what
             `scoresde.data.load` reads.
-        units: What makes model units of the numbers in files of samples, and of bytes anywhere.
+        units: The transform to model units of numbers in files of samples, and of bytes.
 
     Raises:
         InvalidTypeError: The source, or a batch of it, is something else.
@@ -95,13 +95,13 @@ def features_of(
     """Yield the features of a source, float64 `(B, F)` on the CPU, at most 1024 rows at a time.
 
     Args:
-        name: What the source is called in errors.
+        name: The name of the source, for errors.
         source: As for `batches`.
         features: The map, whose networks run in evaluation mode; without it the samples themselves,
             flattened, are the features.
         units: As for `batches`.
-        seen: Where it is kept, by the name, what the samples are and how far they reach, the most
-            of any batch, as `metrics.checks.same_units` takes it.
+        seen: Filled by name with the type and the range of the samples, for
+            `metrics.checks.same_units`.
 
     Raises:
         ShapeError: The map does not return one row per sample.

@@ -1,7 +1,7 @@
-r"""Distances between two laws that are seen through samples only, without bias.
+r"""Estimate distances between two laws from samples, without bias.
 
-The plug-in estimates of both distances are positive even where the two laws are one. Those here
-have the mean 0 then, so that they may be negative and can be averaged over several sets of samples.
+The plug-in estimates of both distances are positive even if the two laws are equal. The estimates
+here then have the mean 0, so that they may be negative and can be averaged over sets of samples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Sliced", "energy_distance", "sliced_wasserstein"]
 def energy_distance(x: Tensor, y: Tensor) -> float:
     r"""Return the energy distance $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ between two laws.
 
-    It is 0 where the laws are equal and positive elsewhere, in the units of the samples (Székely &
+    It is 0 for equal laws and positive for others, in the units of the samples (Székely &
     Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). The means over pairs of one set leave out each
     sample's distance to itself: the U-statistic, which is unbiased.
 
@@ -49,7 +49,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 def sliced_wasserstein(
     x: Tensor, y: Tensor, *, projections: int = 256, generator: torch.Generator | None = None
 ) -> float:
-    r"""The squared sliced Wasserstein-2 distance, $E_u\, W_2^2(u^T X, u^T Y)$, without its bias.
+    r"""Return an unbiased estimate of the sliced Wasserstein distance $E_u\, W_2^2(u^T X, u^T Y)$.
 
     On a line the distance is that of the quantile functions, $W_2^2 = \int_0^1 (Q_x - Q_y)^2$
     (Rabin et al. 2011, doi:10.1007/978-3-642-24785-9_37). Both sets are split into halves and the
@@ -62,10 +62,10 @@ def sliced_wasserstein(
     of the order of one over the number of samples. Samples must be independent, in any order.
 
     Args:
-        x: samples, `(N, *)`, N at least 2; one is left out where N is odd.
-        y: as many.
+        x: samples, `(N, *)`, N at least 2; one is left out if N is odd.
+        y: samples, as many.
         projections: number of directions $u$, uniform on the sphere, at least 1.
-        generator: where they come from, on the CPU; torch's global generator without it.
+        generator: the generator of the directions, on the CPU; by default torch's global one.
 
     Returns:
         The estimate, which may be negative; in squared units of the samples, per direction.
@@ -89,14 +89,14 @@ def sliced_wasserstein(
 
 @dataclass(frozen=True)
 class Sliced:
-    """The squared sliced Wasserstein-2 distance of `sliced_wasserstein`, the figure `sliced`.
+    """Compute `sliced`, the squared sliced Wasserstein-2 distance of `sliced_wasserstein`.
 
-    The directions are the same for the samples and the floor. With few of them in many dimensions
-    the figure is theirs more than that of all directions.
+    The directions are the same for the samples and the floor. With few directions in many
+    dimensions the value depends on the choice of the directions.
 
     Args:
         projections: Number of directions, at least 1.
-        seed: Where they come from.
+        seed: The seed of the directions.
 
     Raises:
         InvalidValueError: `projections` is below 1, or the seed negative.
@@ -111,7 +111,7 @@ class Sliced:
         check_integer("seed", self.seed, 0)
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
-        """Return `sliced`, of each choice of rows, as many of x as of y."""
+        """Return `sliced` for each choice of rows, as many of x as of y."""
         u = _directions(x.shape[1], self.projections, seeded(self.seed))
         a, b = x @ u, y @ u
         values = [_apart(a[i], b[j]) for i, j in zip(rows, others, strict=True)]
@@ -125,7 +125,7 @@ def _directions(size: int, count: int, generator: torch.Generator | None) -> Ten
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
-    """The mean over directions of the estimate, from projected samples `(N, P)` of both sets."""
+    """Return the mean over directions of the estimate, from projected samples `(N, P)`."""
     half = len(a) // 2
     (x1, x2), (y1, y2) = (
         part[: 2 * half].mT.reshape(-1, 2, half).sort()[0].unbind(1) for part in (a, b)

@@ -1,7 +1,7 @@
-r"""The parts of a U-Net in 1, 2 or 3 dimensions: convolution, residual block, attention, patches.
+r"""Define the parts of a U-Net in 1, 2 or 3 dimensions: convolution, residual block, attention.
 
-Every part maps `(B, C, *spatial)` to the same layout and treats each sample alone (GroupNorm, not
-BatchNorm), so that a sample never depends on its neighbours in the batch.
+Every part maps `(B, C, *spatial)` to the same layout. Samples are normalised one by one (GroupNorm,
+not BatchNorm), so that a sample never depends on the others of its batch.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ def conv(
     padding: Padding = "zeros",
     zero: bool = False,
 ) -> nn.Module:
-    """A convolution in `spatial` dimensions that keeps the size (divided by `stride`, rounded up).
+    """Return a convolution whose output has the size of its input / `stride`, rounded up.
 
-    `zero=True` starts it at zero: a residual branch begins as the identity, an output as 0.
+    `zero=True` sets its weights to zero: a residual block then begins as the identity map.
     """
     layer: nn.Module = CONV[spatial](
         inputs, outputs, kernel, stride=stride, padding=kernel // 2, padding_mode=padding
@@ -40,17 +40,17 @@ def conv(
 
 
 def norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
-    """GroupNorm (Wu & He 2018, arXiv 1803.08494) in at most 8 groups of at least 2 channels."""
+    """Return a GroupNorm (Wu & He 2018, arXiv 1803.08494): up to 8 groups of 2 or more channels."""
     groups = max(g for g in range(1, 9) if channels % g == 0 and channels >= 2 * g)
     return nn.GroupNorm(groups, channels, affine=affine)
 
 
 class ResidualBlock(nn.Module):
-    r"""Two convolutions around which the input passes unchanged.
+    r"""Add to the input the output of two convolutions.
 
-    With $f = \mathrm{conv} \circ \mathrm{silu}$ it is $x + f(\mathrm{film}(f(\mathrm{norm}\,x)))$;
-    film is a norm scaled and shifted by the embedding $e$: $(1 + a(e))\,\mathrm{norm}(h) + b(e)$
-    (Perez et al. 2017, arXiv 1709.07871; in diffusion Dhariwal & Nichol 2021, 2105.05233).
+    The output is $x + f(\mathrm{film}(f(\mathrm{norm}\,x)))$. Here $f$ is silu and a convolution,
+    and $\mathrm{film}(h) = (1 + a(e))\,\mathrm{norm}(h) + b(e)$ of the embedding $e$ (Perez et al.
+    2017, arXiv 1709.07871; in diffusion Dhariwal & Nichol 2021, 2105.05233).
 
     Args:
         channels: Number of channels in and out.
@@ -81,7 +81,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Residual self-attention over all positions (Vaswani et al. 2017, arXiv 1706.03762).
+    """Add self-attention over all positions (Vaswani et al. 2017, arXiv 1706.03762) to the input.
 
     Args:
         channels: Number of channels in and out; heads have about 32 channels each.

@@ -1,4 +1,4 @@
-"""What every network refuses, and how it says so."""
+"""Check the state and the noise scale that a network is called with."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError
 
 
 def check_dtype(x: Tensor, weights: torch.dtype) -> None:
-    """Refuse integers, and floats that the weights cannot meet."""
+    """Raise InvalidTypeError unless `x` is floating point, and of the weights' type or autocast."""
     check_floating("x", x)
     casts = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     if x.dtype != weights and not casts:
@@ -19,8 +19,8 @@ def check_dtype(x: Tensor, weights: torch.dtype) -> None:
 
 
 def check_level(x: Tensor, c: Tensor) -> None:
-    """One noise level per sample."""
+    """Raise InvalidValueError unless `c` has one number per sample, `(B,)`."""
     if c.shape != x.shape[:1]:
         raise InvalidValueError(
-            f"expected one noise level c per sample, shape ({x.shape[0]},), got {tuple(c.shape)}"
+            f"expected one number c per sample, shape ({x.shape[0]},), got {tuple(c.shape)}"
         )

@@ -1,7 +1,8 @@
-r"""What a network takes beside state and noise level: classes, vectors and fields, by name.
+r"""Prepare the conditions of a network: classes, vectors and fields, by name.
 
-An entry that is missing, be it NaN or of a name that is left out, is the number 0 and beside it the
-flag 0, where one that is there has the flag 1. A missing label is a class of its own.
+A vector or field enters a network as its entries and one flag for each: 1 where the entry is known,
+0 where it is NaN or its name is left out; the entry itself is then 0. A missing label is a class of
+its own.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ Shape = int | tuple[int, ...]
 
 
 class Network(nn.Module):
-    """Base of the networks `net(x, c, **condition)`, which know their own arguments.
+    """Keep the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
+
+    Base class of `UNet` and `MLP`.
 
     Attributes:
         embedding: Holds the tables of classes.
-        outer: The parts whose weights touch the data or the conditions, by the names of attributes.
+        outer: Names of the attributes whose weights act on the data or the conditions directly;
+            Muon leaves them to Adam.
     """
 
     outer = ("embedding", "stem", "joined", "head")
@@ -40,11 +44,11 @@ class Network(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON values: `type(net)(**net.config)` rebuilds it."""
+        """Return the constructor's arguments as JSON: `type(net)(**net.config)` rebuilds it."""
         return copy.deepcopy(self._config)
 
     def declared(self, event_shape: Sequence[int]) -> dict[str, Shape]:
-        """Return the conditions that it takes, for events `x` of a shape.
+        """Return the conditions of the network, for events of shape `event_shape`.
 
         Returns:
             By name the number of classes, or the shape of one sample's tensor.
@@ -56,16 +60,16 @@ class Network(nn.Module):
         }
 
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
-        """Return a copy that knows more classes; of what it knows it gives the same.
+        """Return a copy with more classes, whose output for the old classes is the same.
 
-        A new class begins with the row of the missing label.
+        A new class starts with the embedding of the missing label.
 
         Args:
-            num_classes: The numbers of classes from now on, as in the constructor; names that are
-                left out keep theirs.
+            num_classes: The new numbers of classes, as in the constructor; names that are left out
+                keep theirs.
 
         Raises:
-            InvalidValueError: It knows more classes already, or a tensor of that name.
+            InvalidValueError: The network has more classes already, or a tensor of that name.
         """
         classes = classes_of(num_classes)
         _check_apart(classes, self._shapes)
@@ -75,11 +79,11 @@ class Network(nn.Module):
         return net
 
     def _declare(self, condition: object, **config: Any) -> None:
-        """Remember the arguments of the constructor, those of conditions checked."""
+        """Store the arguments of the constructor, and check those of the conditions."""
         classes, self._shapes = classes_of(config["num_classes"]), shapes_of(condition)
         _check_apart(classes, self._shapes)
         self._config = config | {"num_classes": _plain(classes)}
-        if self._shapes:  # else the description is that of files without conditions
+        if self._shapes:  # files of networks without conditions have no such key
             self._config["condition"] = {
                 name: shape if isinstance(shape, int) else list(shape)
                 for name, shape in self._shapes.items()
@@ -112,7 +116,8 @@ def shapes_of(condition: object) -> dict[str, Shape]:
     """Return the shapes of vectors and fields by name, sorted.
 
     Raises:
-        InvalidTypeError, InvalidValueError: A name is no keyword of Python's, or a shape is none.
+        InvalidTypeError, InvalidValueError: A name is no Python identifier, or a shape is not made
+            of positive integers.
     """
     if condition is None:
         return {}
@@ -125,23 +130,23 @@ def shapes_of(condition: object) -> dict[str, Shape]:
         given = condition[name]
         sides = given if isinstance(given, list | tuple) else (given,)
         if not sides:
-            raise InvalidValueError(f"condition {name} has the shape (); a number is a (1,)")
+            raise InvalidValueError(f"condition {name} has the shape (); write (1,) for a number")
         sides = tuple(check_integer(f"the shape of condition {name}", n, 1) for n in sides)
         shapes[name] = sides if isinstance(given, list | tuple) else sides[0]
     return shapes
 
 
 def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return a condition with zeros where it is missing, then the flags of its entries.
+    """Return a condition with zeros for its missing entries, joined to their flags along axis 1.
 
     Args:
-        name: Of the condition.
-        value: `(B, *shape)`, NaN where an entry is missing; None where all are.
-        like: The state `(B, *)`.
-        shape: That of one sample's, `(k, *)`; a side of 0 stands for any.
+        name: Name of the condition.
+        value: `(B, *shape)`, NaN where an entry is missing; None if all are.
+        like: The state `(B, *)`; gives length, type and device.
+        shape: Shape of one sample's condition, `(k, *)`; a side of 0 stands for any size.
 
     Returns:
-        `(B, 2 k, *)`; where all is missing the sides are 1.
+        `(B, 2 k, *)`; with `value=None` all sides after the channels are 1.
     """
     if value is None:
         return like.new_zeros(len(like), 2 * shape[0], *(1 for _ in shape[1:]))
@@ -173,7 +178,7 @@ def _called(name: str) -> str:
 
 
 def _names(named: Mapping[Any, Any]) -> list[str]:
-    """Return the names, sorted: the order in which they are given means nothing."""
+    """Return the names, sorted: a network does not depend on the order of its conditions."""
     for name in named:
         if not isinstance(name, str) or not name.isidentifier() or name == "self":
             raise InvalidValueError(
@@ -184,7 +189,7 @@ def _names(named: Mapping[Any, Any]) -> list[str]:
 
 
 def _plain(classes: Mapping[str, int]) -> int | dict[str, int] | None:
-    """Return the numbers of classes as files have them: that of `label` alone is a number."""
+    """Return the numbers of classes as files store them: one number if there is only `label`."""
     if set(classes) <= {"label"}:
         return classes.get("label")
     return dict(classes)

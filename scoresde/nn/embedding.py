@@ -1,12 +1,12 @@
-r"""How a network hears which noise level it is looking at.
+r"""Embed the noise scale and the conditions of a network in one vector.
 
 A network receives $c = \tfrac14 \log(\sigma/\alpha)$, one number per sample in about $[-2, 2]$
-(the `c_noise` of Karras et al. 2022, table 1, arXiv 2206.00364). One number is a poor input: an
-embedding turns it into many smooth functions of itself, and a small MLP mixes them, with the labels
-and vectors that it is conditioned on, into the vector that modulates every block.
+(the `c_noise` of Karras et al. 2022, table 1, arXiv 2206.00364). An embedding turns this number
+into many smooth functions of it. A small MLP maps these to a vector, which, with the rows of the
+labels and a linear map of the vectors added, modulates every block.
 
-All frequencies are evaluated in float32 at least, whatever the precision of the network: a phase of
-several turns has no correct digit left in bfloat16.
+Cosines and sines are evaluated in float32 or more, whatever the precision of the network: in
+bfloat16 a phase of several turns has no correct digit.
 """
 
 import math
@@ -24,7 +24,7 @@ _NONE: Mapping[str, Tensor | None] = MappingProxyType({})
 
 
 class Waves(nn.Module):
-    """Cosines and sines of fixed frequencies, which keep float32 when a network is made half."""
+    """Map `c` to cosines and sines of fixed frequencies, which stay float32 after `net.half()`."""
 
     frequencies: Tensor
 
@@ -47,11 +47,11 @@ class Waves(nn.Module):
 
 
 class Fourier(Waves):
-    r"""Random Fourier features, $[\cos 2\pi f c,\ \sin 2\pi f c]$ with $f \sim N(0, s^2)$ fixed.
+    r"""Map `c` to Fourier features $[\cos 2\pi f c,\ \sin 2\pi f c]$ with $f \sim N(0, s^2)$ fixed.
 
     Source: Tancik et al. 2020 (arXiv 2006.10739); in diffusion Song et al. 2021 (2011.13456).
-    The frequencies come from a generator of their own, so that building a network neither reads nor
-    moves them with the global random state.
+    The frequencies are drawn from a generator of their own: building a network neither reads nor
+    changes the global random state.
 
     Args:
         features: Length of the embedding; even.
@@ -69,11 +69,11 @@ class Fourier(Waves):
 
 
 class Sinusoidal(Waves):
-    r"""Sines and cosines on a geometric ladder of frequencies, $\tfrac12$ to 50 radians a unit.
+    r"""Map `c` to sines and cosines of geometric frequencies, from $\tfrac12$ to 50 radians a unit.
 
     Source: Vaswani et al. 2017, section 3.5 (arXiv 1706.03762), which Ho et al. 2020 (2006.11239)
-    feed with the step number 0 ... 1000; here the ladder is rescaled to the range of $c$: the
-    slowest wave is monotone over most of it, the fastest resolves 1/50.
+    apply to the step number 0 ... 1000; here the frequencies suit the range of $c$: the slowest
+    wave is monotone over most of it, the fastest resolves 1/50.
 
     Args:
         features: Length of the embedding; even.
@@ -84,7 +84,7 @@ class Sinusoidal(Waves):
 
 
 class LogSNR(nn.Module):
-    r"""Take the number itself, $c = -\tfrac18 \log \mathrm{SNR}$, as the one feature of the MLP.
+    r"""Give the MLP the number $c = -\tfrac18 \log \mathrm{SNR}$ itself as its only feature.
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), who condition on the log-SNR.
     """
@@ -95,23 +95,23 @@ class LogSNR(nn.Module):
 
 
 class Embedding(nn.Module):
-    r"""Make the vector that modulates a network: an MLP of the embedded $c$, plus what is known.
+    r"""Compute the vector that modulates a network from $c$, the labels and the vectors.
 
-    What is known are the rows of the labels, and a linear map of the vectors and their flags.
+    It is silu(MLP(wave(c)) + the rows of the labels + a linear map of the vectors and their flags).
 
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         features: Length of the vector.
-        classes: By name the number $K$ of classes. Label -1 (and no label at all) is the missing
-            label of the unconditional score, trained by hiding labels at random
+        classes: By name the number $K$ of classes. Label -1, or no label at all, asks for the
+            unconditional score, which is trained by hiding labels at random
             (Ho & Salimans 2022, arXiv 2207.12598).
         vectors: By name the length of a vector.
         seed: Seed of the random frequencies of `"fourier"`.
 
     Raises:
-        InvalidValueError: On an unknown `kind`, or labels outside $-1 \ldots K - 1$, which is
-            looked for on the CPU alone, since a look at another device waits for it.
-        InvalidTypeError: On labels that are not integers, or vectors that are.
+        InvalidValueError: On an unknown `kind`, or labels outside $-1 \ldots K - 1$; the labels are
+            checked on the CPU only, since reading them from another device would wait for it.
+        InvalidTypeError: On labels that are not integers, or vectors that are not floating point.
         ShapeError: On vectors of another length.
     """
 
@@ -163,13 +163,13 @@ class Embedding(nn.Module):
         return nn.functional.silu(y)
 
     def grow(self, classes: Mapping[str, int]) -> None:
-        """Take more classes, or classes of new names, so that all others give what they gave."""
+        """Add classes, or classes of new names; the embedding of all others stays the same."""
         parts, first = {}, 0
         for name, n in self.classes.items():
             if classes.get(name, n) < n:
                 raise InvalidValueError(
-                    f"the network knows {n} classes of {name}, more than {classes[name]}; labels "
-                    "need not use them all"
+                    f"the network has {n} classes of {name}, more than {classes[name]}; keep them, "
+                    "since labels need not use them all"
                 )
             assert self.label is not None  # where there are classes
             rows = self.label.weight.detach()[first : first + n + 1]
@@ -189,7 +189,7 @@ def _rows(classes: Mapping[str, int]) -> int:
 
 
 def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor:
-    """Return rows of the table of labels, int64: the last one for those that are missing."""
+    """Return the rows of the label table, int64 `(B,)`; a missing label has the last row."""
     if label is None:
         return torch.full(c.shape, classes, dtype=torch.long, device=c.device)
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:

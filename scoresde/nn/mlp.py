@@ -1,4 +1,4 @@
-r"""A residual multilayer perceptron for vectors and other small events."""
+r"""Define a residual multilayer perceptron for vectors and other small events."""
 
 import math
 from collections.abc import Mapping
@@ -15,10 +15,11 @@ from .embedding import Embedding
 
 
 class MLP(Network):
-    r"""A residual MLP `net(x, c, **condition)` for `x` of shape `(B, *event)`, flattened inside.
+    r"""Map `x` of shape `(B, *event)` to the same shape by a residual MLP `net(x, c, **condition)`.
 
     Each hidden layer is $h \leftarrow S h + W_2\,\mathrm{silu}((1 + a)\,W_1\,\mathrm{norm}(h) + b)$
-    with $a, b$ from the embedding of $c$ and the labels, and $S$ the identity where widths agree.
+    with $a, b$ from the embedding of $c$ and the labels, and $S$ the identity if the widths agree,
+    else a linear map.
 
     Args:
         features: Number of entries of a vector, or the shape of one event.
@@ -28,11 +29,11 @@ class MLP(Network):
         num_classes: Number of classes, or None, or numbers of classes by name; as in `UNet`.
         dropout: Dropout probability inside the hidden layers.
         condition: Further conditions: by name the length of a vector, or the shape of a tensor,
-            which is flattened. They are joined to the state.
+            which is flattened. They are joined to the state `x`.
 
     Raises:
         InvalidValueError: On an event of another shape, a `c` that is not `(B,)`, a label out of
-            range, or a condition that it was not built for.
+            range, or a condition that the network was not built for.
         InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
 
     Examples:
@@ -114,7 +115,7 @@ class MLP(Network):
 
 
 class ResidualLayer(nn.Module):
-    """One hidden layer of `MLP`, from width `inputs` to width `outputs`."""
+    """Apply one hidden layer of `MLP`, from width `inputs` to width `outputs`."""
 
     def __init__(self, inputs: int, outputs: int, features: int, *, dropout: float) -> None:
         super().__init__()

@@ -1,17 +1,17 @@
-r"""A time-conditioned U-Net for signals, images and volumes.
+r"""Define a time-conditioned U-Net for signals, images and volumes.
 
-The network is a recursion. A level runs residual blocks, hands a half-size copy to the level below,
-adds what comes back, and runs residual blocks again:
+The network is a recursion over resolutions $i$, finest first. Each runs residual blocks, passes its
+result at half the size to the next coarser one, adds the answer, and runs residual blocks again:
 
 $$
-\mathrm{level}_i(x)
-  = \mathrm{up}_i\big(h + \mathrm{grow}(\mathrm{level}_{i+1}(\mathrm{shrink}(h)))\big),
+\mathrm{net}_i(x)
+  = \mathrm{up}_i\big(h + \mathrm{grow}(\mathrm{net}_{i+1}(\mathrm{shrink}(h)))\big),
 \qquad h = \mathrm{down}_i(x),
 $$
 
-so the whole lower part is one residual branch of the upper one (Ronneberger et al. 2015, arXiv
-1505.04597, with a sum for the concatenation). With `patch=2` the first thing that happens is a
-pixel-unshuffle: the finest and most expensive level then works on a quarter of the positions.
+so all coarser resolutions are one residual branch of the finer one (Ronneberger et al. 2015, arXiv
+1505.04597, with a sum in place of the concatenation). With `patch=2` a pixel-unshuffle comes first:
+the finest and most expensive resolution then has a quarter of the positions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from .embedding import Embedding
 
 
 class Level(nn.Module):
-    """One resolution of the U-Net, with all the coarser ones inside it as `below`."""
+    """Run one resolution of the U-Net, with all the coarser ones inside it as `below`."""
 
     def __init__(
         self,
@@ -89,20 +89,21 @@ class Level(nn.Module):
 
 
 class UNet(Network):
-    r"""A U-Net `net(x, c, **condition)` for `x` of shape `(B, C, *spatial)`, of any size.
+    r"""Map `x` of shape `(B, C, *spatial)`, of any size, by a U-Net `net(x, c, **condition)`.
 
     Args:
         in_channels: Number of channels of `x`.
         out_channels: Number of channels of the output; those of `x` by default.
-        channels: Width of each level, finest first; each level has half the positions of the last
-            along every axis (rounded up, so odd sizes work and return their own shape). Levels
-            are cheap: go down to about 4 positions a side before making one level deeper.
-        blocks: Residual blocks of each level on the way down, and as many on the way up; one number
-            stands for all levels.
+        channels: Channels at each resolution, finest first; each has half the positions of the one
+            before along every axis (rounded up, so odd sizes work and return their own shape).
+            Coarse resolutions are cheap: add them down to about 4 positions a side before adding
+            blocks.
+        blocks: Residual blocks of each resolution on the way down, and as many on the way up; one
+            number stands for all.
         spatial: Number of spatial dimensions: 1, 2 or 3.
         patch: Side of the patches that the first layer folds into channels; 1 for none. Sizes that
             it does not divide are padded and cropped.
-        attention: Levels with self-attention, 0 being the finest.
+        attention: Resolutions with self-attention, 0 being the finest.
         embedding: How `c` is embedded: `"fourier"`, `"sinusoidal"` or `"log_snr"`.
         features: Length of the embedding.
         seed: Seed of the random frequencies of `"fourier"`.
@@ -112,18 +113,18 @@ class UNet(Network):
         padding: `"zeros"`, or `"circular"` for periodic data: then the network commutes with cyclic
             shifts by `patch * 2 ** (len(channels) - 1)` when that divides the size; those of `x`
             and of its fields together.
-        bounded: Whether what comes back from a coarser level, y, is divided by
-            sqrt(1 + mean(y^2)). Without, it may grow by orders of magnitude under a high learning
-            rate, and the finer features are lost beside it.
+        bounded: Divide the result y of the coarser resolutions by sqrt(1 + mean(y^2)) before it is
+            added. Without, y may grow by orders of magnitude under a high learning rate, and hide
+            the finer features.
         condition: Further conditions by name. A number is the channels of a field with the spatial
             axes of `x`, `(k, *sizes)` is a field of these sizes, and `(n,)` is a vector. Fields are
-            joined to the channels of `x`: a coarser one is repeated over its cells, of a finer one
-            means are taken. Vectors go into the embedding, as classes do. An entry that is missing
-            is NaN, or its name is left out.
+            brought to the grid of `x`, a coarser one by repetition and a finer one by means over
+            cells, and joined to its channels. Vectors go into the embedding, as classes do. A
+            missing entry is NaN, or its name is left out.
 
     Raises:
         InvalidValueError: On a rank or a number of channels other than the network's, a `c` that
-            is not `(B,)`, a label out of range, or a condition that it was not built for.
+            is not `(B,)`, a label out of range, or a condition that the network was not built for.
         InvalidTypeError: On integer inputs, or inputs of another precision than the weights.
 
     Examples:
@@ -167,15 +168,15 @@ class UNet(Network):
             raise InvalidValueError(f"{', '.join(sizes)} must be at least 1, got {sizes}")
         if not channels or min(channels) < 2:
             raise InvalidValueError(
-                f"channels must be one width, 2 or more, per level, got {channels}"
+                f"channels must be one width, 2 or more, per resolution, got {channels}"
             )
         if len(blocks) != len(channels) or min(blocks) < 1:
             raise InvalidValueError(
-                f"blocks must be one positive number per level ({len(channels)}), got {blocks}"
+                f"blocks must be one positive number per resolution ({len(channels)}), got {blocks}"
             )
         if not set(attention) <= set(range(len(channels))):
             raise InvalidValueError(
-                f"attention names levels 0 ... {len(channels) - 1}, got {attention}"
+                f"attention names resolutions 0 ... {len(channels) - 1}, got {attention}"
             )
         self._declare(
             condition,
@@ -192,7 +193,7 @@ class UNet(Network):
             num_classes=num_classes,
             dropout=dropout,
             padding=padding,
-            **({"bounded": True} if bounded else {}),  # older files do not know the word
+            **({"bounded": True} if bounded else {}),  # older files have no such key
         )
         vectors, self.fields = _split(self._shapes, spatial)
         self.in_channels, self.spatial = in_channels, spatial
@@ -261,7 +262,7 @@ class UNet(Network):
 def _split(
     shapes: Mapping[str, Shape], spatial: int
 ) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Return the lengths of vectors, and the shapes of fields, where a side of 0 is any."""
+    """Return the lengths of vectors, and the shapes of fields; a side of 0 stands for any size."""
     vectors, fields = {}, {}
     for name, shape in shapes.items():
         if isinstance(shape, int):
@@ -279,7 +280,7 @@ def _split(
 
 
 def _resized(field: Tensor, size: Sequence[int]) -> Tensor:
-    """Return a field `(B, k, *)` on the grid of the state, by means over what each cell covers."""
+    """Return a field `(B, k, *)` on the grid of the state: coarser repeated, finer averaged."""
     if field.shape[2:] == size:
         return field
     if all(n == 1 for n in field.shape[2:]):

@@ -1,7 +1,7 @@
-"""What suits data: noise levels, samplers, a network and a training, each with its reason.
+"""Choose noise scales, samplers, a network and a training for some data, each with its reason.
 
-The noise levels follow from the data and from theory (`scoresde.suggestion.noise`), the network
-from the shape of a sample, and the numbers of the training from both and from experience
+The noise scales follow from the data and from theory (`scoresde.suggestion.noise`), the network
+from the shape of a sample, and the numbers of the training from both and from measurements
 (`examples/benchmarks/recipes.py`).
 """
 

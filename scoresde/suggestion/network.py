@@ -1,4 +1,4 @@
-"""The network that suits events of a shape: which kind, how many levels, how wide."""
+"""Choose a network for events of a shape: its kind, its resolutions and its widths."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ _TYPES = ("unet", "mlp")
 _AXES = (1, 2, 3)
 # An event with fewer positions than these along its longest axis leaves convolutions nothing to do.
 _SMALLEST = 4
-# A U-Net goes down to this many positions a side, or fewer, in two levels at least: the blocks of
-# its coarsest level reach four positions to each side, and the finer ones three more, so that it
-# sees the whole event.
+# A U-Net goes down to this many positions a side, or fewer, in two resolutions at least: the blocks
+# of the coarsest reach four positions to each side, and the finer ones three more, so that its
+# receptive field is the whole event.
 _COARSEST = 8
-# Widths of the first levels, and of all others. A fine level of many positions, more than these,
-# costs most of a step: there a narrow one, and the more steps for it, learn more.
+# Widths of the two finest resolutions (narrow if the finest has more than _FEW positions) and of
+# all others. A fine resolution of many positions costs most of a step: a narrow one allows more
+# steps in the same time, which lowers the loss more.
 _NARROW, _WIDE, _OTHERS, _FEW = (32, 32), (32, 48), 64, 256
-# Positions that the finest level has, at most, before they are folded into patches of up to 4, and
-# in any case. Patches cost detail: of two networks for as much time, the narrow one without wins.
+# The most positions of the finest resolution with patches below 4, and with larger ones. Patches
+# cost detail: at equal time a narrow network without patches has the lower loss.
 _FINEST, _MOST = 4096, 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetConfig:
-    """Describe a network, all of it.
+    """Describe a network by all numbers that `build` needs.
 
     Attributes:
-        type: What it is: unet, for signals, images and volumes, or mlp, for anything.
-        channels: Widths of the levels of a U-Net, finest first, or of the layers of an MLP.
-        blocks: Residual blocks of each level of a U-Net, on the way down and on the way up.
-        patch: Side of the patches that a U-Net begins with, 1 for none; larger is cheaper and
-            coarser.
-        attention: Levels of a U-Net with self-attention, counted from 0, the finest.
+        type: `"unet"`, for signals, images and volumes, or `"mlp"`, for anything.
+        channels: Widths of the resolutions of a U-Net, finest first, or of the layers of an MLP.
+        blocks: Residual blocks of each resolution of a U-Net, on the way down and on the way up.
+        patch: Side of the patches that a U-Net folds into channels first, 1 for none; larger is
+            cheaper and coarser.
+        attention: Resolutions of a U-Net with self-attention, counted from 0, the finest.
         dropout: The share of features that is dropped in training, in [0, 1).
 
     Raises:
@@ -86,10 +87,10 @@ class NetConfig:
 
         Args:
             event_shape: The shape of one sample.
-            kinds: The conditions that it takes.
+            kinds: The conditions that the network takes.
 
         Raises:
-            InvalidValueError: There is no such network for these events.
+            InvalidValueError: Such a network does not take events of this shape.
         """
         known: dict[str, Any] = dict(
             num_classes={k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)},
@@ -100,7 +101,7 @@ class NetConfig:
             return MLP(tuple(event_shape), hidden=self.channels, **known)
         _check_axes(event_shape)
         known |= dict(blocks=self.blocks, patch=self.patch, attention=self.attention)
-        known |= dict(bounded=True)  # else some stop learning fine features at a high rate
+        known |= dict(bounded=True)  # else fine features may be lost at a high learning rate
         spatial = len(event_shape) - 1
         return UNet(event_shape[0], spatial=spatial, channels=self.channels, **known)
 
@@ -108,8 +109,8 @@ class NetConfig:
 def _check_axes(event_shape: Sequence[int]) -> None:
     if len(event_shape) - 1 not in _AXES:
         raise InvalidValueError(
-            f"a U-Net is for channels and one, two or three axes, and these data have the shape "
-            f"{tuple(event_shape)}; take an MLP, the network mlp"
+            f"a U-Net takes events with channels and one, two or three axes, and these data have "
+            f"the shape {tuple(event_shape)}; use the network mlp"
         )
 
 
@@ -125,7 +126,8 @@ def network(
         type: Which network, "mlp" or "unet"; None chooses.
 
     Raises:
-        UnknownNameError, InvalidValueError: There is no such network, or none for these events.
+        UnknownNameError, InvalidValueError: There is no such network, or it does not take events of
+            this shape.
     """
     size, sides = math.prod(event_shape), event_shape[1:]
     odd = [
@@ -160,9 +162,9 @@ def network(
     first = _WIDE if math.prod(coarse) <= _FEW else _NARROW
     found["channels"] = (
         first + (_OTHERS,) * (levels - 2),
-        f"{levels} levels, from {max(coarse)} to {side} positions along the longest side",
+        f"{levels} resolutions, from {max(coarse)} to {side} positions along the longest side",
     )
-    found["patch"] = patch, f"of {' x '.join(map(str, coarse))} positions at the finest level"
+    found["patch"] = patch, f"{' x '.join(map(str, coarse))} positions at the finest resolution"
     return found
 
 

@@ -1,23 +1,24 @@
-r"""Noise levels and samplers, from the data and from theory, each with its reason.
+r"""Choose noise scales and samplers from the data and from theory, each with its reason.
 
-The largest noise must join all the data, the smallest must hide nothing that they resolve, and
-neighbouring levels must overlap. Song & Ermon (2020), *Improved techniques for training
-score-based generative models*, arXiv:2006.09011:
+The largest noise must connect all the data, the smallest must not blur them, and neighbouring
+levels of a ladder must overlap. Song & Ermon (2020), *Improved techniques for training score-based
+generative models*, arXiv:2006.09011, number their rules (3 is the conditioning of the network):
 
 1. $\sigma_\max$ is the largest distance between two samples.
-2. In D dimensions the radius of noise $\sigma$ is $N(\sqrt D\sigma, \sigma^2/2)$. The ratio
-   $\gamma$ of levels puts half of one level's radii within three deviations of the next:
+2. In D dimensions the norm of noise of std $\sigma$ is about $N(\sqrt D\sigma, \sigma^2/2)$. The
+   ratio $\gamma$ of neighbouring levels is such that half of the norms at one level are within
+   three standard deviations of the norms at the next:
    $$ \Phi\big(\sqrt{2D}(\gamma - 1) + 3\gamma\big) - \Phi\big(\sqrt{2D}(\gamma - 1) - 3\gamma\big)
       = \tfrac12. $$
-4. $k$ Langevin steps $\kappa\sigma^2$ take the variance $\gamma^2\sigma^2$ that comes from the
-   level above to this multiple of $\sigma^2$, which should be 1:
+4. $k$ Langevin steps $\kappa\sigma^2$ change the variance $\gamma^2\sigma^2$ of the level above to
+   this multiple of $\sigma^2$, which should be 1:
    $$ (1 - \kappa)^{2k}\Big(\gamma^2 - \frac{2}{2 - \kappa}\Big) + \frac{2}{2 - \kappa}. $$
 
 For predictor-corrector sampling, let $h$ be the step of $\log\sigma$ and $w = \sigma^2 / (v +
-\sigma^2)$ for data of variance $v$. Euler's step on the flow leaves the variance too small by
-$w(1 - w)h^2$ of itself; a corrector step $2 r^2 \sigma^2$ adds $4 r^4 w^2$ and takes $4 r^2 w$ off
-any deviation. Both errors cancel where $w = \tfrac12$, in the middle of what the walk must get
-right, at $r = \sqrt{h / 2}$: the signal-to-noise ratio is a matter of the step alone.
+\sigma^2)$ for data of variance $v$. Euler's step on the flow makes the variance too small by the
+share $w(1 - w)h^2$; a corrector step $2 r^2 \sigma^2$ adds the share $4 r^4 w^2$ and reduces any
+error of the variance by the share $4 r^2 w$. The two errors cancel at $w = \tfrac12$, that is at
+$\sigma^2 = v$, for $r = \sqrt{h / 2}$: the signal-to-noise ratio follows from the step alone.
 """
 
 from __future__ import annotations
@@ -39,43 +40,43 @@ from scoresde.sde import SDE, VESDE
 
 __all__ = ["NoiseLevels", "significant", "steps_of"]
 
-# Samples that are compared in pairs, at most, and numbers that this may take.
+# The most samples that are compared in pairs, and the most operations of this comparison.
 _SAMPLES, _BUDGET = 2000, 2e9
-# How far samples may differ: the squares of other distances, summed up, leave float64.
+# Bounds of the distances of samples: sums of squares of others over- or underflow in float64.
 _SMALLEST, _LARGEST = 1e-140, 1e140
-# The share of pairs that may be further apart than sigma_max: those of one outlier in 400.
+# The share of pairs that may be further apart than sigma_max: one outlier in 400 makes as many.
 _FAR = 0.005
-# The largest ratio of neighbouring levels, that of 64 dimensions. Below 5 radii overlap at any, but
-# mass must also move between modes: of two that are 24 deviations apart, one with a share of .15
-# gets .20 at a ratio of 2, .18 at 1.36 and .17 at 1.1.
+# The largest ratio of neighbouring levels, that of 64 dimensions. Below 5 dimensions norms overlap
+# at any ratio, but mass must also move between modes: of two modes that are 24 standard deviations
+# apart, one of weight .15 gets .20 at a ratio of 2, .18 at 1.36 and .17 at 1.1.
 _RATIO = 1.36
-# How far off the variance may be after the steps of one level; the paper's on CIFAR-10 is 1.0555.
+# The largest variance, in units of the right one, after the steps of a level; 1.0555 in the paper.
 _VARIANCE = 1.056
-# The step of log sigma: the variance of every Gaussian is then right to a percent.
+# The step of log sigma: the variance of any Gaussian is then right to 1 %.
 _STEP = 0.1
-# Noise of half a quantum leaves of the comb of quanta 2 exp(-pi^2 / 2), a ripple of a percent. But
-# where that is more than a tenth of the data's std, the levels are much of what there is to learn:
-# noise of a fiftieth of the std then shows them.
+# For data that take values q apart, noise of half of q leaves in their density a ripple of
+# 2 exp(-pi^2 / 2), about 1 %. If that is more than a tenth of the data's std, the values themselves
+# are to be learnt: noise of a fiftieth of the std then resolves them.
 _QUANTA, _COARSE, _FINE = 0.5, 0.1, 0.02
-# The share that the smallest noise may add to the std of what is thinnest.
+# The smallest noise, at most, in units of the std of the data and of their narrowest direction.
 _THIN = 0.1
 
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    r"""Hold noise levels and samplers that suit some data.
+    r"""Hold noise scales and the numbers of samplers for some data.
 
     Attributes:
         sigma_min: The smallest noise.
         sigma_max: The largest noise.
-        sigma_data: The standard deviation of the data, about their mean sample.
+        sigma_data: The standard deviation of the data about their mean, per dimension.
         ratio: $\gamma$, the ratio of neighbouring levels of a ladder.
-        levels: How many levels a ladder has.
-        kappa: The step of annealed Langevin dynamics, in units of $\sigma^2$.
-        k: Its steps at each level.
+        levels: Number of levels of a ladder.
+        kappa: Step of annealed Langevin dynamics, in units of $\sigma^2$.
+        k: Steps of annealed Langevin dynamics at each level.
         steps: Steps of predictor-corrector sampling.
         snr: The corrector's signal-to-noise ratio $r$.
-        reasons: For each of these one sentence.
+        reasons: One sentence for each of these, by name.
     """
 
     sigma_min: float
@@ -90,24 +91,28 @@ class NoiseLevels:
     reasons: Mapping[str, str] = field(repr=False)
 
     def sde(self) -> VESDE:
-        """Return the continuous process between both noises, to three digits."""
+        """Return the VE SDE from `sigma_min` to `sigma_max`, both rounded to three digits."""
         return VESDE(significant(self.sigma_min), significant(self.sigma_max))
 
     def ladder(self) -> VESDE:
-        """Return the same process on its levels alone, for annealed Langevin dynamics."""
+        """Return the VE SDE restricted to `levels` levels, for annealed Langevin dynamics."""
         return replace(self.sde(), levels=self.levels)
 
     def sampler(self) -> PC:
-        """Return predictor-corrector sampling on `sde()`, for `steps` steps."""
+        """Return the predictor-corrector sampler for `sde()` in `steps` steps."""
         return PC(corrector=Langevin(self.snr))
 
     def annealed(self) -> AnnealedLangevin:
-        """Return annealed Langevin dynamics on `ladder()`."""
+        """Return the annealed Langevin sampler for `ladder()`."""
         return AnnealedLangevin(self.kappa, self.k)
 
     @classmethod
     def of(cls, data: Data, seed: int) -> Self:
-        """Look at some of the data.
+        """Return the noise scales for data, of which at most 2,000 samples are compared.
+
+        Args:
+            data: The data.
+            seed: Seed of the choice of the samples.
 
         Raises:
             DataError: There are not two samples that differ, or the squares of their distances
@@ -116,13 +121,13 @@ class NoiseLevels:
         x = _chosen(data, seed)
         if (spread := float((x - x[0]).abs().max())) == 0:
             raise DataError(
-                f"the {len(x)} samples looked at are one point, which has no scale; give at least "
-                "two that differ"
+                f"the {len(x)} samples looked at are all equal, so that they have no scale; give "
+                "at least two that differ"
             )
         if not _SMALLEST < spread < _LARGEST:
             raise DataError(
-                f"the samples differ by up to {spread:.3g}, whose square leaves float64; divide "
-                "the data by their scale"
+                f"the samples differ by up to {spread:.3g}, whose square float64 cannot hold; "
+                "divide the data by their scale"
             )
         apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
         sigma_max, far = _largest(apart)
@@ -137,8 +142,9 @@ class NoiseLevels:
         sigma_data = float((x - x.mean(0)).square().mean().sqrt())
         if sigma_data > sigma_max:
             warnings.warn(
-                f"a few samples lie so far out that they make sigma_data = {sigma_data:.3g} out of "
-                f"data that are {sigma_max:.3g} apart; look at them, or leave them out",
+                f"a few samples lie so far out that sigma_data is {sigma_data:.3g}, where most of "
+                f"the data are within {sigma_max:.3g} of each other; look at them, or leave them "
+                "out",
                 UserWarning,
                 stacklevel=outside(),
             )
@@ -150,11 +156,11 @@ class NoiseLevels:
                 "sigma_data": "the root mean square of the data about their mean, per dimension",
                 "ratio": overlap,
                 "levels": "1 + log(sigma_max / sigma_min) / log(ratio), for a ladder",
-                "kappa": "annealed Langevin step in units of sigma^2: with k of them the variance "
-                f"comes to {left:.3f} of what it should be (technique 4)",
-                "k": f"the fewest steps per level that bring it to {_VARIANCE} or less",
+                "kappa": "annealed Langevin step in units of sigma^2: after k of them the variance "
+                f"is {left:.3f} times what it should be (technique 4)",
+                "k": f"the fewest steps per level after which that is {_VARIANCE} or less",
                 "steps": f"of predictor-corrector sampling: log sigma falls by {span / steps:.3f} "
-                "each, which leaves the variance of any Gaussian right to 1 %",
+                "in each, which leaves the variance of any Gaussian right to 1 %",
                 "snr": "of the corrector: sqrt(h / 2) for this step h, at which its error and the"
                 " predictor's cancel",
             },
@@ -162,9 +168,9 @@ class NoiseLevels:
 
 
 def steps_of(sde: SDE) -> int | None:
-    """Return the steps of predictor-corrector sampling that leave variances right to 1 %.
+    """Return the steps of predictor-corrector sampling that leave variances right to 1 %, or None.
 
-    That is known where the times of the process are even in log(sigma / alpha), else it is None.
+    None: the process is a ladder, or its times are not equally spaced in log(sigma / alpha).
     """
     if sde.levels is not None:
         return None
@@ -176,12 +182,12 @@ def steps_of(sde: SDE) -> int | None:
 
 
 def significant(value: float, digits: int = 3) -> float:
-    """Return a number as people write it: what a command shows is then what it means."""
+    """Return a number rounded to some significant digits, so that what is shown is what is used."""
     return float(f"{value:.{digits}g}")
 
 
 def _chosen(data: Data, seed: int) -> Tensor:
-    """Return some of the samples, at random, flat and in float64."""
+    """Return randomly chosen samples, flat `(n, d)` and in float64."""
     size = math.prod(data.event_shape)
     count = min(len(data), _SAMPLES, max(64, math.isqrt(int(_BUDGET / size))))
     rows = torch.randperm(len(data), generator=seeded(seed))[:count].sort()[0]
@@ -189,7 +195,7 @@ def _chosen(data: Data, seed: int) -> Tensor:
 
 
 def _largest(apart: Tensor) -> tuple[float, str]:
-    """Return the noise that joins all samples, and why."""
+    """Return the largest noise for samples with these distances `(n, n)`, and the reason."""
     n, most = len(apart), float(apart.max())
     pairs = apart[tuple(torch.triu_indices(n, n, 1))]
     chosen = float(pairs.quantile(1 - _FAR, interpolation="higher"))
@@ -204,7 +210,7 @@ def _largest(apart: Tensor) -> tuple[float, str]:
 
 
 def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[float, str]:
-    """Return the noise below which the data tell nothing, and why."""
+    """Return the smallest noise: the scale below which the data show nothing, and the reason."""
     n, size = x.shape
     nearest = apart.masked_fill(apart <= 1e-9 * sigma_max, math.inf).amin(1)
     middle = float(nearest[nearest.isfinite()].median())
@@ -216,29 +222,29 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     chosen, why = min(
         (
             middle / (2 * math.sqrt(size)),
-            f"noise of half the length {middle:.3g} between nearest neighbours among {n} samples:"
-            " they show nothing finer",
+            f"noise of half the length {middle:.3g} between nearest neighbours among {n} samples,"
+            " which show nothing finer",
         ),
-        (_THIN * thin, f"a tenth of the data's thinnest direction, of std {thin:.3g}"),
-        (_THIN * std, f"a tenth of the data's std of {std:.3g}, which adds a percent to it"),
+        (_THIN * thin, f"a tenth of the std {thin:.3g} of the data's narrowest direction"),
+        (_THIN * std, f"a tenth of the data's std {std:.3g}, which adds 1 % to their variance"),
     )
     quantum, reach = _quantum(x, data, sigma_max), float(x.abs().amax(1).quantile(1 - _FAR))
-    levels = _QUANTA * quantum, f"half the quantum {quantum:.3g} of the data: less shows its levels"
-    if levels[0] > _COARSE * std:
-        levels = (
+    blurring = _QUANTA * quantum, f"half the distance {quantum:.3g} of neighbouring values"
+    if blurring[0] > _COARSE * std:
+        blurring = (
             _FINE * std,
-            f"a fiftieth of the data's std, as their quantum {quantum:.3g} is coarse",
+            f"a fiftieth of the data's std, since their values are {quantum:.3g} apart",
         )
     for least, reason in (
         (1e-5 * reach, "the least that float32 resolves beside the data"),
-        levels,
+        blurring,
     ):
         if chosen < least:
             chosen, why = least, reason
     if reach > 1e4 * sigma_max:
         warnings.warn(
-            f"the samples are at most {sigma_max:.3g} apart and lie up to {reach:.3g} from 0, "
-            "beside which float32 loses what parts them; standardize the data, as by "
+            f"the samples are at most {sigma_max:.3g} apart and lie up to {reach:.3g} from 0, so "
+            "that float32 loses their differences; standardize the data, as by "
             "data.load(..., standardize=True) or --standardize",
             UserWarning,
             stacklevel=outside(),
@@ -250,8 +256,8 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
 
 
 def _quantum(x: Tensor, data: Data, sigma_max: float) -> float:
-    """Return the distance of neighbouring values, 0 where the numbers are continuous."""
-    # rounding must not make two values of one
+    """Return the smallest distance of two values of the data, 0 if the numbers are continuous."""
+    # equal values that differ by rounding count as one
     unit = sigma_max * 2**-20
     values = torch.unique((x / unit).round())
     if 8 * len(values) > x.numel():
@@ -260,7 +266,7 @@ def _quantum(x: Tensor, data: Data, sigma_max: float) -> float:
 
 
 def _ratio(size: int) -> tuple[float, str]:
-    """Return the ratio of neighbouring levels in so many dimensions, and why."""
+    """Return the ratio of neighbouring levels in `size` dimensions, and the reason."""
     root = math.sqrt(2 * size)
 
     def overlap(gamma: float) -> float:
@@ -270,21 +276,21 @@ def _ratio(size: int) -> tuple[float, str]:
 
     if overlap(_RATIO) >= 0.5:
         return _RATIO, (
-            f"of neighbouring levels, {_RATIO:g} or less: in {size} dimensions radii overlap more "
-            "than technique 2 asks"
+            f"of neighbouring levels, {_RATIO:g} or less: in {size} dimensions their norms overlap "
+            "more than technique 2 asks"
         )
     low, high = 1.0, _RATIO
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if overlap(middle) > 0.5 else (low, middle)
     return low, (
-        f"of neighbouring levels: half of one level's radii in {size} dimensions reach the next "
-        "(technique 2)"
+        f"of neighbouring levels: in {size} dimensions half of the norms of noise at one level "
+        "are likely at the next (technique 2)"
     )
 
 
 def _annealing(gamma: float) -> tuple[float, int, float]:
-    """The step and the fewest steps of annealed Langevin dynamics, and what variance they leave."""
+    """Return the step, the fewest steps per level, and the variance after them (technique 4)."""
     kappa = torch.logspace(-3, 0, 600, dtype=torch.float64)[:-1]
     settled = 2 / (2 - kappa)
     k = 0

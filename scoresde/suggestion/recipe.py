@@ -1,4 +1,4 @@
-"""The numbers of a training that suits some data: law of times, rate, batch, steps."""
+"""Choose the numbers of a training for some data: law of times, learning rate, batch, steps."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from scoresde.suggestion.noise import significant
 
 __all__ = ["law_of", "rate_of", "recipe"]
 
-# The middle of the law of log(sigma / alpha), in units of the data's std, and its width.
+# The law of log(sigma / alpha) is N(log(_MIDDLE std of the data), _WIDTH^2).
 _MIDDLE, _WIDTH = 0.45, 1.5
-# The largest learning rate, and its largest product with the widest level: Adam moves every weight
-# by about the rate, and what a neuron sums grows with their number.
+# The largest learning rate, and its largest product with the width of the widest layer: Adam moves
+# every weight by about the rate, so a neuron's output changes by about the rate times the width.
 _RATE, _MOVE = 5e-3, 0.32
-# The learning rate of Muon, whose steps are as long in any direction.
+# The learning rate of Muon, whose steps have all singular values equal, for any width.
 _OF_MUON = 1e-2
 _RULES = {
     "muon": "orthogonal steps teach convolutions more in the same time",
     "adam": "for an MLP",
 }
-# Samples of a batch, by how many positions a U-Net's finest level has at most. A sample of many
-# positions has a steadier gradient, and takes longer.
+# Samples of a batch, by the most positions of a U-Net's finest resolution. The gradient of a sample
+# of many positions varies less, and takes longer.
 _BATCHES = {64: 64, 256: 32, 1000: 16}
 _SMALLEST, _OF_MLP = 8, 256
-# Positions, or numbers of a vector, that one batch has at most, to bound its memory.
+# The most positions, or numbers of vectors / width, of one batch, to bound its memory.
 _POSITIONS = 2**16
-# Passes through the data after which a network knows them by heart, sooner where it learns faster.
+# Passes through the data after which a network overfits, fewer for the faster optimiser.
 _PASSES = {"muon": 250, "adam": 500}
-# The share of the samples that is held out, how many of them at most, and how many there must be.
+# The share of the samples held out, the most samples held out, and the fewest to hold out any.
 _HELD, _MOST_HELD, _FEW = 0.1, 1_000, 50
-# Updates: as many as one core of a CPU makes in these seconds, within bounds.
+# Bounds of the number of updates, and the seconds that these may take on one core of a CPU.
 _FEWEST, _STEPS, _SECONDS = 2_000, 30_000, 600
-# Its operations a second, and the seconds of an update beside them, for each level of a U-Net.
+# Operations a second of that core, and further seconds of an update for each resolution of a U-Net.
 _SPEED, _OVERHEAD = 1.2e11, 0.003
 
 
 def law_of(sigma_data: float) -> tuple[LogNormal, str]:
-    """Return the law of the training times for data of a standard deviation, and why."""
+    """Return the law of the training times for data of this standard deviation, and the reason."""
     law = LogNormal(round(math.log(_MIDDLE * sigma_data), 3), _WIDTH)
     return law, (
         f"of log(sigma / alpha): half of the times between noise of "
         f"{significant(_MIDDLE * sigma_data * math.exp(-0.6745 * _WIDTH), 2):g} and "
         f"{significant(_MIDDLE * sigma_data * math.exp(0.6745 * _WIDTH), 2):g}, around the data's "
-        f"std of {significant(sigma_data, 2):g}; levels far below or above are easy"
+        f"std of {significant(sigma_data, 2):g}; the score at far smaller or larger noise is easy"
     )
 
 
 def rate_of(widest: int, rule: str) -> tuple[float, str]:
-    """Return the largest learning rate of a rule, and why.
+    """Return the largest learning rate of an optimiser, and the reason.
 
     Args:
         widest: The width of the network's widest layer.
@@ -67,7 +67,7 @@ def rate_of(widest: int, rule: str) -> tuple[float, str]:
 
 
 def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tuple[Any, str]]:
-    """Choose the numbers of a training; return by the names of `TrainConfig` values and reasons.
+    """Choose the numbers of a training; return values and reasons by the names of `TrainConfig`.
 
     Args:
         event_shape: The shape of one sample.
@@ -80,7 +80,7 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
         usual = next((batch for most, batch in _BATCHES.items() if positions <= most), _SMALLEST)
     room, half = (2 ** int(math.log2(max(1, m))) for m in (_POSITIONS // positions, n // 2))
     batch = min(usual, room, half)
-    why = "smaller ones leave time for more updates, larger ones have steadier gradients"
+    why = "smaller batches leave time for more updates, larger ones have less noisy gradients"
     if batch < usual:
         why = (
             f"at most half of the {n} samples"
@@ -93,10 +93,10 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
     known = int(_PASSES[rule] * n / batch)
     steps = max(_FEWEST // 2, min(_STEPS, known, max(_FEWEST, int(_SECONDS / seconds))))
     steps = int(significant(steps, 2))
-    reason = f"{_spelt(steps * seconds)} on one core of a CPU, {_passes(steps * batch / n, n)}"
+    reason = f"{_duration(steps * seconds)} on one core of a CPU, {_passes(steps * batch / n, n)}"
     if steps < _STEPS:
-        reason += "; more would learn them by heart" if known < 1.1 * steps else "; more are better"
-    fast, half = net.type == "unet", "for an MLP, which needs all digits"
+        reason += "; more would overfit" if known < 1.1 * steps else "; more are better"
+    fast, half = net.type == "unet", "an MLP needs float32"
     if fast:
         fast = has_bfloat16(distributed.device())
         half = "the device computes in bfloat16" if fast else "the device has no bfloat16"
@@ -111,22 +111,22 @@ def recipe(event_shape: Sequence[int], net: NetConfig, n: int) -> dict[str, tupl
 
 
 def held_out_of(n: int) -> tuple[float, str]:
-    """Return the share of n samples that a training leaves out, and why."""
+    """Return the share of n samples that is held out from training, and the reason."""
     if n < _FEW:
-        return 0.0, f"there are {n} samples, of which none can be spared"
+        return 0.0, f"{n} samples are too few to hold some out"
     share = min(_HELD, significant(_MOST_HELD / n, 2))
-    return share, f"{round(share * n):,} samples are not learnt, but judged by; 0 learns all"
+    return share, f"{round(share * n):,} samples are not trained on, but measure the loss"
 
 
 def _positions(event_shape: Sequence[int], net: NetConfig) -> int:
-    """Return how many positions a network's finest level has, those of an MLP in its widths."""
+    """Return the positions of a U-Net's finest resolution; for an MLP the event's size / width."""
     if net.type == "mlp":
         return max(1, math.prod(event_shape) // max(net.channels))
     return math.prod(math.ceil(side / net.patch) for side in event_shape[1:])
 
 
 def _operations(event_shape: Sequence[int], net: NetConfig) -> float:
-    """Return about how many operations an update takes for one sample, there and back."""
+    """Return about how many operations an update takes for one sample, forward and backward."""
     if net.type == "mlp":
         widths = (math.prod(event_shape), *net.channels, math.prod(event_shape))
         return 6 * sum(2 * a * b for a, b in itertools.pairwise(widths))
@@ -140,7 +140,7 @@ def _operations(event_shape: Sequence[int], net: NetConfig) -> float:
     return 6 * total
 
 
-def _spelt(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 90:
         return "about a minute" if seconds > 30 else "half a minute"
     return f"about {significant(seconds / 60, 1 if seconds < 600 else 2):g} minutes"

@@ -1,4 +1,4 @@
-"""All that suits some data, in one object."""
+"""Suggest noise scales, samplers, a network and a training for some data, in one object."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Suggestion", "model_of", "suggest"]
 
 @dataclass(frozen=True)
 class Suggestion(NoiseLevels):
-    """Noise levels, samplers, a network and a training that suit some data.
+    """Hold noise scales, samplers, a network and a training for some data.
 
     `print` shows them with their reasons.
 
@@ -34,7 +34,7 @@ class Suggestion(NoiseLevels):
         net: The network.
         law: The law of the training times.
         config: The numbers of the training.
-        data: Whose they are.
+        data: The data that they were chosen for.
 
     Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
@@ -50,16 +50,16 @@ class Suggestion(NoiseLevels):
     data: Data = field(repr=False, compare=False)
 
     def model(self, sde: SDE | None = None) -> ScoreModel:
-        """Return an untrained model, a function of the data and of the seed in `config`.
+        """Return an untrained model, whose weights are drawn with the seed in `config`.
 
         Args:
-            sde: Its process, in place of `sde()`.
+            sde: The process of the model, in place of `sde()`.
         """
         return model_of(self.data, self.net, sde or self.sde(), self.config.seed)
 
     def loss(self) -> Callable[..., Tensor]:
-        """Return what a `Trainer` is to lower."""
-        # in the precision in which the model holds them, for the same run to the last bit
+        """Return the loss for a `Trainer`: DSM with EDM's weight and the law of times `law`."""
+        # in float32, as the model holds them: both give the same run to the last bit
         moments = (torch.as_tensor(m, dtype=torch.float32) for m in self.data.moments())
         weight = edm(Moments(*moments).mean_variance())
         return partial(dsm_loss, weight=weight, law=self.law)
@@ -68,12 +68,12 @@ class Suggestion(NoiseLevels):
         return page(str(self), None)
 
     def adapted(self, widest: int = 1, rule: str | None = None) -> Self:
-        """Return this with a learning rate that suits another network or optimiser.
+        """Return this suggestion with the learning rate for another network or optimiser.
 
         Args:
-            widest: The width of that network's widest layer. A wider one takes smaller steps of
-                Adam; the rate is never raised.
-            rule: That optimiser, "adam" or "muon"; None for the same.
+            widest: The width of that network's widest layer. Adam's rate falls with it; the rate is
+                never raised.
+            rule: The optimiser, "adam" or "muon"; None for the one in `config`.
 
         Examples:
             >>> found = suggest(torch.randn(200, 2, generator=torch.Generator().manual_seed(0)))
@@ -88,7 +88,7 @@ class Suggestion(NoiseLevels):
         return replace(self, config=config, reasons={**self.reasons, "lr": why})
 
     def __str__(self) -> str:
-        """Return a table with a line for every figure: its name, its value, its reason."""
+        """Return a table with a line for every number: its name, its value, its reason."""
         config = self.config
         others = {
             "net": self.net.type,
@@ -112,20 +112,22 @@ class Suggestion(NoiseLevels):
 
 @door
 def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None) -> Suggestion:
-    r"""Choose noise levels, samplers, a network and a training for data.
+    r"""Choose noise scales, samplers, a network and a training for data.
 
     Args:
         data: `Data`, or whatever `scoresde.data.load` takes: samples `(N, *event)`, a path, a name.
-            At most 2,000 of the samples are looked at, fewer of large ones.
-        seed: Which, an integer of at least 0; the first weights and the batches follow it too.
-        net: The type of the network, "unet" or "mlp", where it is not to be chosen.
+            At most 2,000 of the samples are looked at, fewer if they are large.
+        seed: An integer of at least 0: chooses the samples looked at, the first weights and the
+            batches.
+        net: The type of the network, "unet" or "mlp"; None chooses.
 
     Raises:
         DataError: There are not two samples that differ, or the squares of their distances
             overflow or vanish.
-        InvalidValueError: The seed is none, or the network is none for these events.
-        UnknownNameError: There is no such type of networks.
-        InvalidTypeError, ShapeError: They are no samples.
+        InvalidValueError: The seed is no integer of at least 0, or the network does not take events
+            of this shape.
+        UnknownNameError: There is no such type of network.
+        InvalidTypeError, ShapeError: `data` cannot be read as samples.
 
     Warns:
         UserWarning: A few samples make most of the variance, or all lie so far from 0 that float32
@@ -163,9 +165,9 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
 
 
 def model_of(data: Data, net: NetConfig, sde: SDE, seed: int) -> ScoreModel:
-    """Return an untrained model of data, whose weights are a function of the seed.
+    """Return an untrained model for data, whose weights are a function of the seed.
 
-    It knows in how many steps it is sampled, where that follows from its process.
+    Its `steps` are those of `steps_of(sde)`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Training of a score model: the loop, its configuration, its checkpoints."""
+"""Train a score: the loop, its configuration, its checkpoints, its callbacks."""
 
 from scoresde.training.callbacks import Callback
 from scoresde.training.config import TrainConfig

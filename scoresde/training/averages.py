@@ -1,4 +1,4 @@
-"""The averaged weights that follow a model while it trains: several, and snapshots of them."""
+"""Keep averages of a model's weights during training, and write snapshots of them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ AverageT = TypeVar("AverageT", bound="Average[nn.Module]")
 
 
 class AveragedWeights:
-    """Keep several averages that follow the weights of a run.
+    """Keep the averages of the weights that a configuration asks for.
 
     Args:
-        model: What they follow.
-        config: Its `averages` say which there are.
-        folder: Of the run; without it there are no snapshots.
-        identity: What the run is known by, beside its seed.
+        model: The model whose weights are averaged.
+        config: The numbers of the run; `averages` lists the averages.
+        folder: The folder of the run; without it there are no snapshots.
+        identity: What must not change within the run, by name; marks its snapshots, with the seed.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class AveragedWeights:
         return [*self._decays, *self._powers]
 
     def share(self, model: nn.Module) -> None:
-        """Keep a share of every average, and of `model` itself, in each of the processes."""
+        """Divide every average, and `model` itself, among the processes, if `shard` asks for it."""
         if self._mold is not None:
             shard(model, *(average.model for average in self._all))
             for average in self._all:
                 average.follow(model)
 
     def whole(self) -> AveragedWeights:
-        """Return the averages with all their parts in each process; all ask for it together."""
+        """Return the averages with whole tensors; every process must call this together."""
         if self._mold is None:
             return self
         found = copy.copy(self)
@@ -80,18 +80,18 @@ class AveragedWeights:
 
     @property
     def results(self) -> dict[str, Average[nn.Module]]:
-        """Return the averages with a decay by their folder in that of the run: "" for the first."""
+        """Return the exponential averages by their folder within the run's: "" for the first."""
         first, *others = self._decays
         named = zip(self.config.averages.decays[1:], others, strict=True)
         return {"": first, **{f"ema-{decay}": average for decay, average in named}}
 
     def update(self, model: nn.Module) -> None:
-        """Move all of them towards the weights of `model`, once."""
+        """Update every average with the present weights of `model`."""
         for average in self._all:
             average.update(model)
 
     def start(self, step: int) -> None:
-        """Drop the snapshots of later steps than `step`: the run writes them again."""
+        """Remove the snapshots of later steps than `step`: the run will write them again."""
         if self.folder is not None:
             for snapshot in snapshots_in(self.folder):
                 if snapshot.step > step:
@@ -105,10 +105,10 @@ class AveragedWeights:
         return step % self.config.averages.snapshot_every == 0 or step == self.config.steps
 
     def snapshot(self) -> None:
-        """Store what a later reconstruction is made of.
+        """Write a snapshot of every power-function average, for `scoresde.ema.reconstruct`.
 
-        What cannot be written is warned of: training goes on, and a reconstruction is made of the
-        other snapshots.
+        Warns:
+            RuntimeWarning: It cannot be written; a reconstruction can use the other snapshots.
         """
         assert self.folder is not None
         try:
@@ -123,7 +123,7 @@ class AveragedWeights:
             )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state of all; but for the first, the names begin with a number."""
+        """Return the tensors of all averages; names of all but the first begin with a number."""
         return {
             f"{i}.{name}" if i else name: value
             for i, average in enumerate(self._all)
@@ -131,24 +131,24 @@ class AveragedWeights:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state_dict` gave.
+        """Load what `state_dict` returned.
 
         Raises:
-            CheckpointError: It is the state of other averages.
+            CheckpointError: `state` is that of other averages.
         """
         parts: list[dict[str, Tensor]] = [{} for _ in self._all]
         for name, value in state.items():
             number, _, rest = name.partition(".")
             i, own = (int(number), rest) if number.isdecimal() else (0, name)
             if i >= len(parts):
-                raise CheckpointError(f"{len(parts)} averages are expected, but {name!r} is there")
+                raise CheckpointError(f"{len(parts)} averages are expected, but {name!r} is stored")
             parts[i][own] = value
         for average, part in zip(self._all, parts, strict=True):
             average.load_state_dict(part)
 
 
 def _gathered(average: AverageT, mold: nn.Module) -> AverageT:
-    """Return a whole copy of an average that is kept in shares."""
+    """Return a copy of a divided average with whole tensors."""
     found = copy.copy(average)
     found.model = copy.deepcopy(mold).eval().requires_grad_(False)
     found.follow(mold)

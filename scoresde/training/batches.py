@@ -1,8 +1,7 @@
-r"""The batch of every step, a pure function of (seed, step), made here or by other processes.
+r"""Make the batch of every step, a function of (seed, step), in this process or by workers.
 
-Workers change when a batch is made, and nothing else: which samples it holds, how they are
-augmented and in which order batches come is the same for any number of them. One that dies is
-replaced, and the batches go on with the one that was due.
+The samples of a batch, their augmentation and the order of the batches are the same for any number
+of workers. A worker that dies is replaced, and the batches continue with the one that was due.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Batch = tuple[Tensor, Condition | None]
 Among several processes each has its own rows of the batch, `distributed.rows(batch_size)`.
 """
 
-# Workers may die so often within so many batches.
+# The most deaths of workers within so many batches, after which the run ends.
 _DEATHS, _WITHIN = 3, 1000
 
 
@@ -42,14 +41,16 @@ class Batches:
     """Make the batches of a run.
 
     Args:
-        data: What to learn.
-        config: `steps`, `batch_size`, `seed`, `augment` and `compute.workers` decide.
-        augment: A function `(x, generator) -> x` of one sample, after those of the configuration.
-        rows: The rows of every batch that are wanted; by default those of this process.
+        data: The data to learn.
+        config: The numbers of the run; used are `steps`, `batch_size`, `seed`, `augment` and
+            `compute.workers`.
+        augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
+            the configuration.
+        rows: The rows of every batch to make; by default those of this process.
 
     Raises:
-        InvalidValueError: An augmentation is for images, and the data are none, or have fields that
-            it would not move; or the batch cannot be divided among the processes.
+        InvalidValueError: An augmentation is for images and the data are not, or it would not move
+            the fields that belong to them; or the processes do not divide the batch.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Batches:
         for name, kind in data.kinds.items():
             if self._augment and len(kind.shape) > 1:
                 raise InvalidValueError(
-                    f"augment={list(config.augment)} would move the samples, and not the fields "
+                    f"augment={list(config.augment)} would move the samples, but not the fields "
                     f"{name!r} that belong to them; leave it out"
                 )
         if augment is not None:
@@ -82,11 +83,11 @@ class Batches:
         return x, self.data.condition(index)
 
     def since(self, step: int) -> Generator[Batch]:
-        """Yield the batches of `step` and of all steps after it.
+        """Yield the batches of `step` and of all later steps.
 
         Raises:
-            DataError: A sample cannot be read; names it.
-            TrainingError: Workers die again and again.
+            DataError: A sample, which is named, cannot be read.
+            TrainingError: Workers die more than 3 times within 1,000 batches.
         """
         if self.config.compute.workers == 0:
             yield from map(self.at, range(step, self.config.steps))
@@ -94,32 +95,32 @@ class Batches:
         deaths: list[int] = []
         while step < self.config.steps:
             try:
-                for batch in self._made_elsewhere(step):
+                for batch in self._by_workers(step):
                     yield batch
                     step += 1
             except (RuntimeError, OSError, EOFError) as error:
-                if not _is_a_death(error):
+                if not _is_death(error):
                     raise
                 deaths = [*(k for k in deaths if k > step - _WITHIN), step]
-                told = f"a worker that makes batches died before step {step} ({error})"
+                message = f"a worker that makes batches died before step {step} ({error})"
                 if len(deaths) > _DEATHS:
                     raise TrainingError(
-                        f"{told}, the {len(deaths)}th within {_WITHIN} steps; is there enough "
+                        f"{message}, the {len(deaths)}th within {_WITHIN} steps; is there enough "
                         "memory, and shared memory in /dev/shm? workers=0 needs neither"
                     ) from error
-                warnings.warn(f"{told}; it is replaced", RuntimeWarning, stacklevel=outside())
+                warnings.warn(f"{message}; it is replaced", RuntimeWarning, stacklevel=outside())
 
-    def _made_elsewhere(self, step: int) -> Iterator[Batch]:
+    def _by_workers(self, step: int) -> Iterator[Batch]:
         loader: DataLoader[Any] = DataLoader(
             _Steps(self),
             batch_size=None,
             sampler=range(step, self.config.steps),
             num_workers=self.config.compute.workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_obey_the_parent,
+            collate_fn=_unchanged,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # torch's global one belongs to the user
         )
-        with _deaths_are_told_by_the_queue():
+        with _without_child_signals():
             made = iter(loader)
         for batch in made:
             if isinstance(batch, Exception):
@@ -128,7 +129,7 @@ class Batches:
 
 
 class _Steps(Dataset[Any]):
-    """Batches by their numbers, or the errors in their place, without another one around it."""
+    """Return batches by their numbers, or the error of one, which a loader would else wrap."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -140,34 +141,34 @@ class _Steps(Dataset[Any]):
             return error
 
 
-def _is_a_death(error: Exception) -> bool:
-    """Return whether an error says that a worker is gone, and not what went wrong within it.
+def _is_death(error: Exception) -> bool:
+    """Return True if an error is the death of a worker, False if it was raised by its work.
 
-    A batch that waits in the queue is fetched from the worker that made it: where that one has
-    died since, the error is one of the connection.
+    A batch in the queue is fetched from the worker that made it: if that one has died since, the
+    error is one of the connection.
     """
     if isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
         return "in DataLoader worker" not in str(error)
     return "DataLoader worker (pid" in str(error) and not isinstance(error, ScoreSDEError)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _obey_the_parent(_: int) -> None:
-    """Ignore what a terminal sends to all its processes at Ctrl-C and at its end."""
+def _ignore_signals(_: int) -> None:
+    """Ignore SIGINT and SIGHUP, which a terminal sends to workers too; the parent ends them."""
     for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has but the first
+        if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @contextmanager
-def _deaths_are_told_by_the_queue() -> Iterator[None]:
-    """Keep a loader that starts here from answering the death of a worker at any moment.
+def _without_child_signals() -> Iterator[None]:
+    """Keep torch's handler of SIGCHLD from being installed by a loader that starts in the block.
 
-    torch raises from a signal handler, so in the middle of an update; that would leave weights
-    moved and averages not. Without it the same error comes where the batch is waited for.
+    The handler raises at once when a worker dies, perhaps in the middle of an update: weights would
+    be moved and averages not. Without it the same error is raised where the batch is waited for.
     """
     number = getattr(signal, "SIGCHLD", None)
     if number is None or threading.current_thread() is not threading.main_thread():

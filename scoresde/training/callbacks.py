@@ -1,6 +1,6 @@
-"""What may look at a run while it goes: loggers, pictures, and whatever a user adds.
+"""Call loggers, pictures and a user's own code while a model trains.
 
-A callback sees numbers and the averaged model; the run itself depends on none of them.
+A callback receives numbers and the averaged model, and cannot change the run.
 """
 
 from __future__ import annotations
@@ -21,74 +21,75 @@ __all__ = ["Callback", "Callbacks"]
 
 
 class Callback:
-    """Inherit, and override what is of interest: here every method does nothing.
+    """Define the methods that a run calls; here each does nothing, so override those you need.
 
-    What it is given is a copy, the model too. One that raises an error is dropped with a warning,
-    and the run goes on without it. To end the run, with a checkpoint, raise KeyboardInterrupt.
+    All arguments are copies, the model too. A callback that raises an error is removed with a
+    warning, and the run continues without it. To end the run, with a checkpoint, raise
+    KeyboardInterrupt.
     """
 
     def on_data(self, data: Data) -> None:
-        """Hear, once, what is learnt; where some of it is held out, that part."""
+        """Receive the data, once, before the first step: the held-out part if there is one."""
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Training is about to make update number `step`, counted from 0."""
+        """Begin, before update number `step`, counted from 0."""
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """Look at the loss: `step`, `loss`, `grad_norm`, `lr`, `seconds`; maybe `held_out`."""
+        """Receive a row of the log: `step`, `loss`, `grad_norm`, `lr`, `seconds`, maybe others."""
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
-        """Hear of a checkpoint after `step` updates; `model` has the averaged weights."""
+        """Receive the model with averaged weights at a checkpoint after `step` updates."""
 
     def on_end(self, step: int) -> None:
-        """Training ends after `step` updates, whatever the reason."""
+        """End, after `step` updates, whatever the reason."""
 
 
 class Callbacks(Callback):
-    """Call several as one: what one of them does wrong harms neither the run nor the others.
+    """Call several callbacks as one; an error of one ends neither the run nor the others.
 
     Args:
-        members: Called in this order.
+        members: The callbacks, in the order of the calls.
     """
 
     def __init__(self, members: Iterable[Callback]) -> None:
         self.members = list(members)
 
     def on_data(self, data: Data) -> None:
-        """Pass it on."""
-        self._tell("on_data", data)
+        """Call every member's `on_data`."""
+        self._call("on_data", data)
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Pass it on."""
-        self._tell("on_start", step, config)
+        """Call every member's `on_start`."""
+        self._call("on_start", step, config)
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """Pass it on."""
-        self._tell("on_log", row)
+        """Call every member's `on_log`."""
+        self._call("on_log", row)
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
-        """Pass it on."""
-        self._tell("on_checkpoint", step, model)
+        """Call every member's `on_checkpoint`."""
+        self._call("on_checkpoint", step, model)
 
     def on_end(self, step: int) -> None:
-        """Pass it on."""
-        self._tell("on_end", step)
+        """Call every member's `on_end`."""
+        self._call("on_end", step)
 
     @contextlib.contextmanager
     def watching(self, step: Callable[[], int], config: TrainConfig) -> Iterator[None]:
-        """Tell of the start and, after the block, of the end; `step` counts the updates."""
+        """Call `on_start`, and after the block `on_end`; `step` returns the updates so far."""
         self.on_start(step(), config)
         try:
             yield
         finally:
             self.on_end(step())
 
-    def _tell(self, event: str, *what: Any) -> None:
+    def _call(self, event: str, *given: Any) -> None:
         for member in tuple(self.members):
-            look = getattr(member, event)
-            if getattr(look, "__func__", None) is getattr(Callback, event):
-                continue  # which does nothing
+            method = getattr(member, event)
+            if getattr(method, "__func__", None) is getattr(Callback, event):
+                continue  # not overridden: spare the copy
             try:
-                look(*copy.deepcopy(what))  # that it may change
+                method(*copy.deepcopy(given))
             except Exception as error:
                 self.members.remove(member)
                 warnings.warn(

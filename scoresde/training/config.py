@@ -1,8 +1,8 @@
-"""What a training run is, as plain numbers that JSON and a command line can hold.
+"""Configure a training run by plain numbers that JSON and a command line can hold.
 
-A `TrainConfig` has the numbers that every run has, and four parts: how the weights move
-(`Optimiser`), which averages follow them (`Averages`), how a step is computed (`Compute`), and what
-is kept and shown (`Keeping`). The names of all fields differ, so that the command line has one
+A `TrainConfig` has the numbers that every run has, and four parts: the optimiser (`Optimiser`), the
+averages of the weights (`Averages`), the way a step is computed (`Compute`), and checkpoints, log
+and early stopping (`Keeping`). All fields have different names, so that the command line has one
 option for each, and `TrainConfig.changed` takes any of them.
 """
 
@@ -25,7 +25,7 @@ from scoresde.training.parts import (
 
 __all__ = ["TrainConfig"]
 
-# Beside how a step is computed, these change what is kept and shown of a run, but not its weights.
+# Fields that may change when a run is resumed: they change the weights by rounding at most.
 _FREE = {
     "on_nan", "save_every", "keep", "log_every", "patience", "snapshot_every", "snapshot_half",
     "accumulate", "workers", "fused", "compile", "channels_last", "recompute", "shard",
@@ -37,22 +37,22 @@ class TrainConfig:
     """Hold the numbers of a training run.
 
     Attributes:
-        steps: Updates in all, at least 1. May grow when a run is taken up again.
-        batch_size: Samples of one update, at least 1; among several processes, of all of them
-            together.
+        steps: Number of updates, at least 1. May grow when a run is resumed.
+        batch_size: Samples of one update, at least 1, summed over all processes.
         seed: An integer from 0 to 2**64 - 1: all randomness of step k is a function of (seed, k).
-        condition_dropout: The share of conditions that is hidden, in [0, 1], so that the score
-            without them is learnt too, as classifier-free guidance asks; or shares by name, where
-            the names left out are never hidden. Each name is hidden independently of the others.
+        condition_dropout: The share of conditions that is hidden, in [0, 1], so that the
+            unconditional score is learnt too, as classifier-free guidance needs it; or shares by
+            name, with 0 for names left out. Each name is hidden independently of the others.
         augment: Augmentations, one after the other: "hflip" mirrors half of the images, "shift"
             moves them by up to an eighth.
-        optimiser: How the weights move.
-        averages: Which averages follow them.
-        compute: How a step is computed.
-        keeping: What is kept and shown.
+        optimiser: The optimiser and its learning rate.
+        averages: The averages of the weights.
+        compute: Precision, memory and parallelism of a step.
+        keeping: Checkpoints, log and early stopping.
 
     Raises:
-        InvalidTypeError, InvalidValueError, UnknownNameError: A field is impossible; names it.
+        InvalidTypeError, InvalidValueError, UnknownNameError: The value of a field, which is named,
+            is not allowed.
 
     Examples:
         >>> config = TrainConfig(steps=500, optimiser=Optimiser(lr=2e-3))
@@ -71,7 +71,7 @@ class TrainConfig:
     keeping: Keeping = field(default=Keeping())
 
     def __new__(cls, *_: Any, **values: Any) -> Self:
-        """Refuse names that are none of its fields, and say where those of its parts belong."""
+        """Raise an error for an unknown field, which names the part that a field belongs to."""
         for name in values:
             if (part := _OWNER.get(name)) is not None:
                 kind = _PARTS[part].__name__
@@ -103,14 +103,14 @@ class TrainConfig:
                 )
 
     def changed(self, **values: Any) -> Self:
-        """Return this configuration with other values of some fields, those of its parts too.
+        """Return a copy with other values of some fields, of this class or of its parts.
 
         Args:
-            values: By the names of the fields, as the command line has them.
+            values: The new values by the names of the fields.
 
         Raises:
             UnknownNameError: There is no such field.
-            InvalidTypeError, InvalidValueError: A value is impossible.
+            InvalidTypeError, InvalidValueError: A value is not allowed.
 
         Examples:
             >>> TrainConfig().changed(steps=20, lr=0.01, save_every=5).optimiser.lr
@@ -134,7 +134,7 @@ class TrainConfig:
         return replace(self, **{k: v for k, v in values.items() if k in own}, **parts)
 
     def share_hidden(self, name: str) -> float:
-        """Return the share of a condition that is hidden."""
+        """Return the share of samples whose condition of this name is hidden."""
         share = self.condition_dropout
         return share.get(name, 0.0) if isinstance(share, dict) else share
 
@@ -143,34 +143,34 @@ class TrainConfig:
         return self.optimiser.lr_at(step, self.steps)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields, a dictionary for each part, with lists in place of tuples."""
+        """Return the fields as JSON values, those of each part in a dictionary."""
         found: dict[str, Any] = _listed(asdict(self))
         return found
 
     def flat(self) -> dict[str, Any]:
-        """Return `as_json` with the fields of the parts beside the others, as options are."""
+        """Return `as_json` with the fields of the parts in the same dictionary."""
         return _flat(self.as_json())
 
     def check_continues(self, stored: Mapping[str, Any], source: str) -> None:
-        """Refuse to go on with a run that was another one.
+        """Raise an error unless a run that was saved with `stored` can be resumed with this.
 
         Args:
-            stored: What `as_json` gave when the run was saved.
-            source: Where that was read, for the message.
+            stored: What `as_json` returned when the run was saved.
+            source: The file of `stored`, for the message.
 
         Raises:
-            InvalidValueError: A field differs; names it with both values.
+            InvalidValueError: A field that the weights depend on differs.
         """
         own = self.flat()
-        # a field that the run did not know yet had what is now its default
+        # a field that is newer than the run had what is now its default
         before = {**TrainConfig().flat(), **_flat(stored)}
         names = [k for k in own if k not in _FREE and own[k] != before[k]]
         if "steps" in names and own["steps"] > before["steps"]:
             names.remove("steps")
         if names == ["steps"]:
             raise InvalidValueError(
-                f"{source} is of a run of {before['steps']:,} steps, towards whose end its "
-                f"learning rate falls, and {own['steps']:,} are fewer; steps may only grow, so "
+                f"{source} is of a run of {before['steps']:,} steps, and its learning rate was "
+                f"chosen for them; {own['steps']:,} are fewer, and steps may only grow: "
                 f"take steps={before['steps']}, or another folder"
             )
         if names:
@@ -187,14 +187,14 @@ _OWNER = {f.name: part for part, kind in _PARTS.items() for f in fields(kind)}
 
 
 def _listed(value: Any) -> Any:
-    """Return tuples within a value as lists."""
+    """Return a value with lists in place of tuples."""
     if isinstance(value, dict):
         return {key: _listed(part) for key, part in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
 def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a configuration and of its parts by their own names."""
+    """Return the fields of a stored configuration and of its parts in one dictionary."""
     flat: dict[str, Any] = {}
     for name, value in stored.items():
         flat |= value if isinstance(value, Mapping) and name in _PARTS else {name: value}

@@ -1,4 +1,4 @@
-"""What a trainer is given, checked once: the score, the data, and whether they fit."""
+"""Check a trainer's arguments once: the score, the configuration, the data, and their fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scoresde.sde import SDE, Classes, Field, Moments, facts, process_of
 from scoresde.training.config import TrainConfig
 from scoresde.units import Identity
 
-__all__ = ["check_fit", "check_kinds", "numbered", "process", "tell", "warn_of_moments"]
+__all__ = ["adopt", "check_fit", "check_kinds", "numbered", "process", "warn_of_moments"]
 
 _MEANS, _SCALE, _SPREAD = 3.0, 4.0, 100.0
 
@@ -38,7 +38,7 @@ def process(score: nn.Module) -> SDE:
     """Return the SDE that a score belongs to.
 
     Raises:
-        InvalidValueError: It knows none.
+        InvalidValueError: The score has no SDE.
     """
     try:
         return process_of(score, None)
@@ -50,15 +50,15 @@ def process(score: nn.Module) -> SDE:
 
 
 def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
-    """Refuse data that the score cannot take as they are.
+    """Raise an error unless the score can be trained on the data as they are.
 
     Raises:
-        ShapeError: The events have another shape than those of the score.
-        DataError: Their numbers are beyond what a model can have.
-        UnknownNameError: They have a condition that the score does not take, or lack one that is
-            to be hidden at times.
-        InvalidValueError: It takes another kind, or one that they lack; or it learnt numbers in
-            other units.
+        ShapeError: The data's events have another shape than the score's.
+        DataError: The data's moments overflow.
+        UnknownNameError: The data have a condition that the score does not take, or lack one that
+            `condition_dropout` names.
+        InvalidValueError: The score takes a condition that the data lack, or have as another kind;
+            or it was trained on data in other units.
     """
     known = facts(score)
     if known.event_shape is not None and data.event_shape != known.event_shape:
@@ -68,7 +68,7 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
             f"the data's events have shape {data.event_shape}, the score's {known.event_shape}; "
             f"build the score with event_shape=data.event_shape{layout}"
         )
-    data.moments()  # numbers without end would only show in the loss
+    data.moments()  # raises for numbers that overflow, before they show as a NaN loss
     if known.conditions is not None:
         _check_conditions(known.conditions, data)
     if isinstance(config.condition_dropout, dict):
@@ -78,16 +78,16 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
 
 
 def numbered(score: nn.Module, data: Data) -> Data:
-    """Return the data with their classes numbered as a model numbers those of the same names.
+    """Return the data with their classes numbered as the model numbers classes of these names.
 
     Raises:
-        InvalidValueError: They have a class that the model does not know.
+        InvalidValueError: The data have a class that the model does not know.
     """
     return data.as_kinds(facts(score).conditions or {})
 
 
-def tell(score: nn.Module, data: Data) -> None:
-    """Give a model the units and the names of its data; its pilot was of other weights."""
+def adopt(score: nn.Module, data: Data) -> None:
+    """Give a `ScoreModel` the transform and the names of its data, and drop its stale pilot."""
     if not isinstance(score, ScoreModel):
         return
     if data.transform != Identity():
@@ -100,18 +100,18 @@ def tell(score: nn.Module, data: Data) -> None:
 
 
 def _check_units(score: nn.Module, data: Data) -> None:
-    """Refuse data of which the model would learn other numbers than it knows."""
+    """Raise an error if the model was trained on data with another transform."""
     if isinstance(score, ScoreModel):
         known = score.transform
         if Identity() not in (known, data.transform) and known != data.transform:
             raise InvalidValueError(
-                f"the model learnt {known}, and the data are {data.transform}; train on "
-                "data.units_of(model.transform)"
+                f"the model was trained on data with the transform {known}, and these have "
+                f"{data.transform}; train on data.units_of(model.transform)"
             )
 
 
 def _check_conditions(taken: Mapping[str, Classes | Field], data: Data) -> None:
-    """Refuse conditions that are not, by name and kind, those that the score takes."""
+    """Raise an error unless data and score have the same conditions, by name and kind."""
     for name, own in data.kinds.items():
         build = (
             f"num_classes={{{name!r}: {own.n}}}"
@@ -132,9 +132,9 @@ def _check_conditions(taken: Mapping[str, Classes | Field], data: Data) -> None:
         if name not in data.kinds:
             nothing = "all -1" if isinstance(kind, Classes) else "all NaN"
             raise InvalidValueError(
-                f"the score takes the condition {name!r}, {kind}, which the data lack, so that "
-                f"nothing would be learnt of it; give Data(x, {name}=...), {nothing} if it is "
-                "never known, or build the network without it"
+                f"the score takes the condition {name!r}, {kind}, which the data lack; give "
+                f"Data(x, {name}=...), {nothing} if it is never known, or build the network "
+                "without it"
             )
 
 
@@ -145,14 +145,14 @@ def _fits(own: Classes | Field, kind: Classes | Field) -> bool:
 
 
 def warn_of_moments(score: nn.Module, data: Data) -> None:
-    """Warn where a score was made for data of other moments, which would not show in the loss.
+    """Warn if the score assumes other moments than the data have, which the loss would not show.
 
     Args:
-        score: Of which the moments, of data and of conditions, and the process are looked at.
-        data: What it is to learn.
+        score: The score; its moments, those of its conditions, and its SDE are compared.
+        data: The data to be learnt.
     """
     known = facts(score)
-    # an affine map takes deviations to deviations
+    # the transform is affine: it maps mean and mean + std, whose difference is the new std
     survey = data.survey
     mean, above = data.transform.forward(
         torch.stack([survey.mean, survey.mean + survey.var.sqrt()])
@@ -168,7 +168,7 @@ def warn_of_moments(score: nn.Module, data: Data) -> None:
 
 
 def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
-    """Say in which ways the moments of the data, `(*event)`, are not those assumed."""
+    """Return a sentence for each way in which the data's moments `(*event)` differ from assumed."""
     found = []
     assumed = moments.var if moments.cov is None else moments.cov.diagonal()
     assumed = torch.as_tensor(assumed).double().cpu()
@@ -177,8 +177,8 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
     cure = "give the model moments=Moments(*data.moments()), or standardise the data"
     if off > _MEANS:
         found.append(
-            f"the data's mean is up to {off:.3g} standard deviations of the model's moments off "
-            f"their mean: samples will not be like the data; {cure}"
+            f"the data's mean differs from that of the model's moments by up to {off:.3g} of their "
+            f"standard deviations: samples will not be like the data; {cure}"
         )
     if theirs and not 1 / _SCALE <= theirs / own <= _SCALE:
         found.append(
@@ -188,15 +188,16 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
     columns = _columns(var)
     if assumed.numel() == 1 and len(columns) and columns.max() / columns.min() > _SPREAD:
         found.append(
-            f"the model has one variance for all columns, and those of the data are from "
-            f"{float(columns.min()):.3g} to {float(columns.max()):.3g}: the narrow ones are hardly "
-            "learnt; standardise the data, by data.standardized() or `--standardize`"
+            f"the model has one variance for all columns, and the data's variances are from "
+            f"{float(columns.min()):.3g} to {float(columns.max()):.3g}: the columns of small "
+            "variance are hardly learnt; standardise the data, by data.standardized() or "
+            "`--standardize`"
         )
     return found
 
 
 def _units(assumed: Mapping[str, tuple[Tensor, Tensor]], data: Data) -> list[str]:
-    """Say which conditions are of other moments than those by which the model scales them."""
+    """Return a sentence for each condition with other moments than the model standardises by."""
     found = []
     for name, (mean, std) in data.condition_moments().items():
         zero, one = torch.zeros(()), torch.ones(())
@@ -213,13 +214,13 @@ def _units(assumed: Mapping[str, tuple[Tensor, Tensor]], data: Data) -> list[str
 
 
 def _columns(var: Tensor) -> Tensor:
-    """Return the variance of each column of vectors, or channel of images, that has any."""
+    """Return the positive variances: of each column of vectors, or channel of images."""
     columns = var.reshape(len(var), -1).mean(1)
     return columns[columns > 0]
 
 
 def _hidden(sde: SDE, stds: Tensor) -> list[str]:
-    """Say which columns of these standard deviations vanish in the smallest noise."""
+    """Return a sentence if columns have a standard deviation below the smallest noise."""
     end = torch.tensor(sde.eps, dtype=torch.float64)
     least = float(sde.sigma(end) / sde.alpha(end))
     lost = int((stds < least).sum())
@@ -227,6 +228,6 @@ def _hidden(sde: SDE, stds: Tensor) -> list[str]:
         return []
     return [
         f"{lost} of {len(stds)} columns of the data have a standard deviation down to "
-        f"{float(stds.min()):.3g}, below the smallest noise, {least:.3g}, in which they are not "
-        "seen; standardise the data, or take a process with less noise at its end"
+        f"{float(stds.min()):.3g}, below the smallest noise, {least:.3g}, which hides them; "
+        "standardise the data, or take an SDE with less noise at eps"
     ]

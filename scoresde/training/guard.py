@@ -1,9 +1,9 @@
-"""What becomes of a run in which a step breaks down: numbers without end, memory without room.
+"""Detect steps that fail: losses or gradients that are not finite, and out of memory.
 
-The losses and the norms of the gradients are looked at every `log_every` steps and before every
-checkpoint, since each look waits for the device. A step whose gradient is not finite either ends
-the run with a report, or is left out: the weights and the optimiser then stay as they were, so
-that the run remains a pure function of its seed. Neither reaches a checkpoint.
+Losses and gradient norms are read every `log_every` steps and before every checkpoint, since each
+reading waits for the device. A step whose gradient is not finite either ends the run with an error,
+or is skipped: the weights and the optimiser then stay as they were, so that the run remains a
+function of its seed. Weights that are not finite are never saved.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from scoresde.training.config import TrainConfig
 
 __all__ = ["Guard"]
 
-_MOST = 10  # steps in a row that may be left out: after more, the weights are to blame
+_MOST = 10  # steps in a row that may be skipped: after more, the weights are taken to be broken
 
 
 class Guard:
-    """Stands between the steps of a run and all that is kept of them.
+    """Check the steps, the weights and the data of a run before they are kept.
 
     Args:
-        config: The numbers of the run, of which `keeping.on_nan` decides.
-        describe: What update number `step` was made of, for a report.
-        newest: The last good checkpoint, or None.
+        config: The numbers of the run; `keeping.on_nan` says whether steps may be skipped.
+        describe: Returns rate, times and noise scales of update number `step`, for messages.
+        newest: Returns the last good checkpoint, or None.
 
     Attributes:
-        skipped: Steps left out since the last row of the log.
+        skipped: Steps skipped since the last row of the log.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class Guard:
         self._in_a_row = 0
 
     def look(self, first: int, rows: Tensor) -> Tensor:
-        """Return the rows of the steps that count.
+        """Return the rows of the steps whose loss and gradient are finite.
 
         Args:
             first: The number of the first step.
             rows: The loss and the gradient's norm of each step, `(n, 2)`.
 
         Returns:
-            `rows` without those of the steps that were left out.
+            `rows` without those of skipped steps.
 
         Raises:
-            TrainingError: A step broke down and may not be left out.
+            TrainingError: A step is not finite and may not be skipped.
         """
         finite = rows.isfinite()
         good = finite.all(1)
@@ -71,15 +71,15 @@ class Guard:
                 self._in_a_row = 0
                 continue
             self._in_a_row += 1
-            left_out = self.config.keeping.on_nan == "skip" and not finite[i, 1]
-            if not left_out or self._in_a_row > _MOST:
+            skipped = self.config.keeping.on_nan == "skip" and not finite[i, 1]
+            if not skipped or self._in_a_row > _MOST:
                 raise TrainingError(self._report(first + i, loss, norm))
         bad = (~good).nonzero().flatten() + first
         if len(bad):
             self.skipped += len(bad)
             warnings.warn(
-                f"{len(bad)} of the last {len(rows)} steps had no finite gradient and were left "
-                f"out, the first is step {int(bad[0])}",
+                f"{len(bad)} of the last {len(rows)} steps had no finite gradient and were "
+                f"skipped, the first is step {int(bad[0])}",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -88,15 +88,16 @@ class Guard:
     def check(
         self, step: int, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> None:
-        """Refuse to keep weights or averages that are not finite, and NaN anywhere.
+        """Raise an error if weights or the optimiser's averages are not finite.
 
         Args:
             step: Updates so far.
-            state: All that would be kept. A buffer may hold an infinity, as masks do.
-            optimizer: What holds the weights and averages.
+            state: All tensors to be saved, none of which may be NaN; buffers may be infinite, as
+                masks are.
+            optimizer: The optimiser, with the weights and its averages of their gradients.
 
         Raises:
-            TrainingError: Something is not finite.
+            TrainingError: A tensor is not finite.
         """
         finite = [p.detach() for group in optimizer.param_groups for p in group["params"]]
         finite += [v for slot in optimizer.state.values() for v in slot.values()]
@@ -110,29 +111,29 @@ class Guard:
             )
 
     def check_data(self, step: int, data: Data) -> None:
-        """Refuse to keep what was learnt from data that are no longer the same.
+        """Raise an error if the data have changed since the run began.
 
         Args:
             step: Updates so far.
-            data: Some of them are compared with what they were, at every checkpoint others.
+            data: The data; each checkpoint compares other samples of them with what they were.
 
         Raises:
-            DataError: They cannot be read any more.
-            TrainingError: Something has changed, here or in another process.
+            DataError: The data cannot be read any more.
+            TrainingError: A sample has changed, in this process or another.
         """
 
         def compare() -> None:
             if changed := data.changed(step // self.config.keeping.save_every):
                 raise TrainingError(
-                    f"training broke off after {step} steps: {changed}; {self._kept()}; bring the "
-                    "old data back to go on, or begin another run"
+                    f"training ended after {step} steps: {changed}; {self._kept()}; restore the "
+                    "old data to go on, or begin another run"
                 )
 
         distributed.together(compare)
 
     @contextmanager
     def memory(self, step: int) -> Iterator[None]:
-        """Within the block, where step number `step` is made, a want of memory is named.
+        """Turn an out-of-memory error in the block, which makes step `step`, into advice.
 
         Raises:
             MemoryLimitError: The step does not fit into memory.
@@ -149,9 +150,9 @@ class Guard:
             ) from error
 
     def torn(self, step: int) -> TrainingError:
-        """Return the error for weights that may have moved where their averages have not."""
+        """Return the error for a step that was interrupted between weights and averages."""
         return TrainingError(
-            f"training was ended at once in the middle of step {step}, so that this trainer cannot "
+            f"training was interrupted in the middle of step {step}, so that this trainer cannot "
             f"go on; {self._kept()}; "
             + (
                 "a new trainer of the same folder goes on from there"

@@ -1,4 +1,4 @@
-"""Data that are set aside: their loss as a run goes, the best model, and an early end."""
+"""Measure the loss of held-out data during a run, for the best checkpoint and early stopping."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from scoresde.training.update import Loss, checked, seeds_of_step
 
 __all__ = ["HeldOut"]
 
-_STEP = 2**64 - 1  # the step whose noise they have, which no run comes to
-# How often they are looked at within a run, and the share of its time that this may take; without
-# a gradient a sample takes a third of the time.
+_STEP = 2**64 - 1  # their noise is that of this step, which no run reaches
+# Measurements in a run, at most, the share of its time that they may take, and the cost of a sample
+# without its gradient, in units of one with it.
 _LOOKS, _SHARE, _FORWARD = 20, 0.05, 1 / 3
 
 
 class HeldOut:
-    """Judge a model by data that it was not trained on.
+    """Measure the loss of held-out data, and remember the best checkpoint.
 
     Args:
-        data: Those data.
+        data: The held-out data.
         sde: The process.
-        loss: What is lowered in training.
+        loss: The loss of the training.
         config: The numbers of the run.
 
     Attributes:
         best: The lowest loss at a checkpoint so far.
-        at: Its step, or None before the first one.
-        waited: How many checkpoints there were since.
+        at: The step of that checkpoint, or None before the first one.
+        waited: Number of checkpoints since.
     """
 
     def __init__(self, data: Data, sde: SDE, loss: Loss, config: TrainConfig) -> None:
@@ -58,39 +58,39 @@ class HeldOut:
         self._every = line * math.ceil(every / line)
 
     def __repr__(self) -> str:
-        best = "not looked at yet" if self.at is None else f"best {self.best:.4g} at step {self.at}"
+        best = "not measured yet" if self.at is None else f"best {self.best:.4g} at step {self.at}"
         return f"HeldOut({len(self.data)} samples, {best})"
 
     @property
     def stopped(self) -> bool:
-        """Return whether no checkpoint was better for as long as the configuration waits."""
+        """Return True if the last `patience` checkpoints brought no lower loss."""
         patience = self.config.keeping.patience
         return patience is not None and self.waited >= patience
 
     def judge(self, step: int, ema: AveragedWeights, *, due: bool, end: bool) -> float | None:
-        """Return the loss after `step` updates, or None where it is not looked at.
+        """Return the loss after `step` updates, or None if it is not measured at this step.
 
         Args:
-            step: How many.
+            step: Updates so far.
             ema: The averages of the weights.
-            due: Whether there is a checkpoint, of which the best one is remembered.
-            end: Whether no more updates are made now.
+            due: A checkpoint is made at this step.
+            end: This step is the last one.
         """
         if due:
             return self.look(step, ema.whole().model)
         return self.loss(ema.whole().model) if end or not step % self._every else None
 
     def look(self, step: int, model: nn.Module) -> float:
-        """Return the loss after `step` updates, and remember whether it is the best one.
+        """Return the loss of a checkpoint, and remember the best one.
 
         Warns:
-            RuntimeWarning: It is not finite, and so no better than any.
+            RuntimeWarning: The loss is not finite; it counts as no improvement.
         """
         loss = self.loss(model)
         if not math.isfinite(loss):
             warnings.warn(
-                f"after {step} steps the loss of the held-out data is {loss}, which is no better "
-                "than any before; look at their numbers, and at the loss",
+                f"after {step} steps the loss of the held-out data is {loss}, and this checkpoint "
+                "cannot be the best; look at their numbers, and at the loss",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -102,9 +102,9 @@ class HeldOut:
 
     @torch.no_grad()
     def loss(self, model: nn.Module) -> float:
-        """Return the mean loss of the data under noise that is always the same.
+        """Return the mean loss of the data, per entry of the event, under fixed noise.
 
-        Among several processes each looks at its own batches of them.
+        Each of several processes handles its own batches.
         """
         size, device = self.config.batch_size, device_of(model)
         (seed,) = seeds_of_step(self.config.seed, _STEP, 1)
@@ -127,14 +127,14 @@ class HeldOut:
         return float(total) / (len(self.data) * math.prod(self.data.event_shape))
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is remembered."""
+        """Return `best`, `at` and `waited` for a checkpoint."""
         return {"best": self.best if self.at else None, "at": self.at, "waited": self.waited}
 
     def load(self, stored: Mapping[str, Any]) -> None:
-        """Take back what `as_json` gave.
+        """Load what `as_json` returned.
 
         Raises:
-            CheckpointError: It is something else.
+            CheckpointError: `stored` is something else.
         """
         try:
             best, at, waited = (stored[name] for name in ("best", "at", "waited"))
@@ -142,6 +142,6 @@ class HeldOut:
             self.at, self.waited = None if at is None else int(at), int(waited)
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"a checkpoint remembers of the held-out data {str(stored)[:100]!r}, which no run "
+                f"a checkpoint says of the held-out data {str(stored)[:100]!r}, which no run "
                 "wrote; take another folder"
             ) from error

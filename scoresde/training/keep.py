@@ -1,4 +1,4 @@
-"""The folder of a run: its checkpoints, its averaged model, and the way back into it."""
+"""Write the checkpoints and the averaged model of a run into its folder, and resume from it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _BEST = "best"
 
 
 class Keeper:
-    """Writes a run into a folder and finds it again.
+    """Write a run into a folder, and read it back to resume.
 
     Args:
-        folder: Made if need be.
-        config: The numbers of the run; a stored run of others is refused.
+        folder: The folder, which is made if need be.
+        config: The numbers of the run, which must be those of a stored run.
         identity: What else must not change within a run, by name.
 
     Attributes:
         newest: The file of the last good checkpoint, or None.
-        lock: Had from `resume` on, until the training ends: another run would be overwritten.
+        lock: The lock of the folder, held from `resume` on until the training ends.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, identity: Mapping[str, str]) -> None:
@@ -52,9 +52,9 @@ class Keeper:
             Its file, its tensors, and its description, with `step` and maybe `held_out`.
 
         Raises:
-            InvalidValueError: It is one of another configuration, model or data set.
-            CheckpointError: There are checkpoints, and none is good or of a run; or there is none,
-                but a model that a new run would replace; or another process trains here; or the
+            InvalidValueError: The checkpoint is of another configuration, model or data set.
+            CheckpointError: No checkpoint is readable, or it is of no run; or there is none, but a
+                model that a new run would replace; or another process trains in the folder; or the
                 folder cannot be made.
         """
         try:
@@ -85,10 +85,10 @@ class Keeper:
 
     @contextlib.contextmanager
     def alone(self, step: int) -> Iterator[None]:
-        """Within the block, which begins after `step`, nobody else writes into the folder.
+        """Hold the lock of the folder within the block, which begins after `step` updates.
 
         Raises:
-            CheckpointError: Somebody else does, or has gone on with the run since.
+            CheckpointError: Another process trains in the folder, or has continued the run since.
         """
         distributed.on_main(lambda: self._take(step))
         self.lock.idle = False
@@ -98,7 +98,7 @@ class Keeper:
             self.lock.release()
 
     def _take(self, step: int) -> None:
-        if self.lock.take():  # else it was had since the run was found
+        if self.lock.take():  # False if this trainer held it already
             self._check_newest(step)
 
     def _check_newest(self, step: int) -> None:
@@ -106,7 +106,7 @@ class Keeper:
         if later:
             self.lock.release()
             raise CheckpointError(
-                f"somebody else has gone on with the run in {self.folder} to {later[-1].name}, and "
+                f"another process has continued the run in {self.folder} to {later[-1].name}, and "
                 f"this trainer is at step {step}; make a new one, which goes on from there"
             )
 
@@ -118,11 +118,11 @@ class Keeper:
         held_out: HeldOut | None,
         last: bool,
     ) -> bool:
-        """Write the checkpoint of `step`, and the averages; return whether all were written.
+        """Write the checkpoint of `step` and the averages; return True if all were written.
 
         Raises:
-            CheckpointError: They could not be, for the second time or for the last; or somebody
-                removed the folder, and somebody else trains in it by now.
+            CheckpointError: They could not be written, and it is the last checkpoint or the one
+                before failed too; or the folder was removed, and another process trains in it.
         """
         if self.lock.keep():
             self._check_newest(step)
@@ -156,7 +156,7 @@ class Keeper:
         return not self._unsaved
 
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
-        """Write the averages after `step`, by `ScoreModel.save_pretrained`; no other module."""
+        """Write the averages after `step` that are a `ScoreModel`, by its `save_pretrained`."""
         training = {**self.config.as_json(), "done": step}
         meta = {"data": self.identity["data set"], **meta}
         for name, average in averages.items():
@@ -169,7 +169,7 @@ class Keeper:
     def keep_best(
         self, step: int, averages: Mapping[str, Average[nn.Module]], held_out: HeldOut | None
     ) -> None:
-        """Write the averaged model into `best` where its held-out loss is the lowest so far."""
+        """Write the averaged model into `best` if its held-out loss is the lowest so far."""
         if held_out is None or held_out.at is None:
             return
         best = self.folder / _BEST
@@ -188,9 +188,9 @@ class Keeper:
         self.export(step, {_BEST: averages[""]}, held_out=held_out.best)
 
     def complete(self, step: int, averages: Mapping[str, Average[nn.Module]]) -> None:
-        """Write the averages after the last `step` where a kill or damage left none, or older ones.
+        """Write the averages after the last `step` whose files are missing, damaged or older.
 
-        Others stay, since somebody may have made more of them, by a pilot for example.
+        Others stay as they are, since a pilot may have been added to them.
         """
         lost = {name: a for name, a in averages.items() if not _holds(self.folder / name, step)}
         self.export(step, lost)
@@ -207,9 +207,9 @@ class Keeper:
         if rate.decay == "cosine" and planned < self.config.steps and done:
             warnings.warn(
                 f"{source} is of a run of {planned} steps, which now has {self.config.steps}: its "
-                f"learning rate falls by a cosine to the end, and goes from "
+                f"learning rate falls along a cosine to the last step, and so jumps from "
                 f"{rate.lr_at(done - 1, planned):.3g} to {rate.lr_at(done, self.config.steps):.3g} "
-                "here; decay='constant' is the one that can be prolonged",
+                "here; with decay='constant' a longer run has no jump",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -228,7 +228,7 @@ class Keeper:
 
 
 def _check_description(meta: Mapping[str, Any], path: Path) -> None:
-    """Refuse what no run wrote, or wrote under another name."""
+    """Raise CheckpointError if a file is no checkpoint of a run, or was renamed."""
     step, config = meta.get("step"), meta.get("config")
     planned = config.get("steps") if isinstance(config, Mapping) else None
     if type(step) is not int or type(planned) is not int or step > planned:
@@ -238,7 +238,7 @@ def _check_description(meta: Mapping[str, Any], path: Path) -> None:
 
 
 def _done(folder: Path) -> int | None:
-    """Return how many updates the model in a folder has seen, None where there is none."""
+    """Return the number of updates of the model in a folder, None if there is no model."""
     try:
         training = checkpoint.read_json(folder / "config.json").get("training")
     except CheckpointError:
@@ -248,7 +248,7 @@ def _done(folder: Path) -> int | None:
 
 
 def _holds(folder: Path, step: int) -> bool:
-    """Return whether the files of a model are there, whole, and not those after fewer updates."""
+    """Return True if a folder holds whole files of a model after `step` updates."""
     try:
         _, config = checkpoint.load_tensors(folder / "model.safetensors")
         whole = checkpoint.read_json(folder / "config.json") == config

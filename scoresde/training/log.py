@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line."""
+"""Log a run: one JSON object per line, and the same rows in memory."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ __all__ = ["History", "JSONLines", "rows"]
 
 
 class JSONLines(Callback):
-    """Appends every row to a file; where the disk has no room for it, the run goes on without.
+    """Append every row to a file; a row that cannot be written, as on a full disk, is left out.
 
     Args:
-        path: The file. What stands there after the step of a resumed run is written again, and so
-            is dropped at the start, as is a line that was cut short or damaged.
+        path: The file. At the start of a resumed run, rows of later steps are removed, since the
+            run writes them again, and so are lines that are incomplete or damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Drop the lines after `step`."""
+        """Remove the rows of later steps than `step`."""
         kept = [json.dumps(row) + "\n" for row in rows(self.path) if row["step"] <= step]
         text = "".join(kept).encode()
         if os.path.lexists(self.path) and not _holds(self.path, text):
             checkpoint.write_bytes(self.path, text)
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """Add one line."""
+        """Append one line."""
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.append(self.path, (json.dumps(dict(row)) + "\n").encode())
@@ -47,7 +47,7 @@ class History(Callback):
     """Keep the rows of the log in memory.
 
     Args:
-        path: The log of the run's folder, whose rows are taken up, or None.
+        path: The log file of a run, whose rows are read at the start, or None.
 
     Attributes:
         rows: All rows so far.
@@ -62,26 +62,26 @@ class History(Callback):
 
     @property
     def latest(self) -> dict[str, float]:
-        """Return the last loss, and the last loss of held-out data, where there are any."""
+        """Return the last `loss` and the last `held_out`, those that were logged."""
         names = ("loss", "held_out")
         found = {name: [row[name] for row in self.rows if name in row] for name in names}
         return {name: values[-1] for name, values in found.items() if values}
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Drop the rows after `step`."""
+        """Keep the rows up to `step`."""
         known: Iterable[Mapping[str, float]] = self.rows
         if self.path is not None:
-            with contextlib.suppress(CheckpointError):  # where nothing was logged either
+            with contextlib.suppress(CheckpointError):  # an unreadable file: keep those in memory
                 known = list(rows(self.path))
         self.rows = [row for row in known if row["step"] <= step]
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """Add one row."""
+        """Append one row."""
         self.rows.append(row)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a log that are whole; none where there is no log."""
+    """Yield the rows of a log, without incomplete lines; none if there is no file."""
     text = checkpoint.read_bytes(path) if path.exists() else b""
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
@@ -91,6 +91,6 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _holds(path: Path, text: bytes) -> bool:
-    """Return whether a file is of one name, and has this content."""
+    """Return True if a path is a regular file without other links, and has this content."""
     found = path.lstat()
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and path.read_bytes() == text

@@ -1,6 +1,6 @@
-"""The log of a run on other people's boards: TensorBoard, Weights & Biases, trackio.
+"""Log a run to TensorBoard, Weights & Biases or trackio.
 
-A run that is taken up again goes on in the same curves.
+A resumed run continues the same curves.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _PROJECT = "scoresde"
 
 
 class TensorBoard(Callback):
-    """Event files in `folder/tensorboard`: see them with `tensorboard --logdir folder`.
+    """Write event files into `folder/tensorboard`; see them with `tensorboard --logdir folder`.
 
     Args:
-        folder: That of the run.
+        folder: The folder of the run.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -40,13 +40,13 @@ class TensorBoard(Callback):
         self._module = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Open a file; what earlier ones say of later steps is hidden.
+        """Open an event file, which hides rows of later steps in older files.
 
         Raises:
             CheckpointError: The folder of the files is a link.
         """
         if self.folder.is_symlink():
-            raise CheckpointError(f"{self.folder} is a link, which no run leaves; remove it")
+            raise CheckpointError(f"{self.folder} is a link, which no run makes; remove it")
         self._writer = self._module.SummaryWriter(
             str(self.folder),
             purge_step=step + 1,
@@ -54,7 +54,7 @@ class TensorBoard(Callback):
         )
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """One point of every curve."""
+        """Add one point to every curve."""
         for name, value in row.items():
             if name != "step":
                 self._writer.add_scalar(name, value, int(row["step"]))
@@ -72,8 +72,8 @@ class WandB(Callback):
     """Log to a run of Weights & Biases, in the project of `WANDB_PROJECT` or in "scoresde".
 
     Args:
-        folder: That of the run. Its name is the run's, and `run-id` in it the number under which
-            the run goes on.
+        folder: The folder of the run. The run has its name; the file `run-id` in it holds the
+            identifier under which a resumed run continues.
 
     Raises:
         MissingExtraError: wandb is not installed.
@@ -84,7 +84,7 @@ class WandB(Callback):
         self._module = _imported("wandb", "wandb", "wandb")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Begin, or go on."""
+        """Begin the run, or continue it."""
         self._run = self._module.init(
             project=os.environ.get("WANDB_PROJECT", _PROJECT),
             name=self.folder.resolve().name,
@@ -94,15 +94,15 @@ class WandB(Callback):
             config=config.as_json(),
             allow_val_change=True,  # the number of steps may have grown
         )
-        # its own count may not go back, as ours does after a crash
+        # wandb's own step counter may not go back, as ours does after a crash
         self._run.define_metric("*", step_metric="step")
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """One point of every curve."""
+        """Add one point to every curve."""
         self._run.log(dict(row))
 
     def on_end(self, step: int) -> None:
-        """Send what is left."""
+        """Send the remaining rows."""
         self._run.finish()
 
 
@@ -110,7 +110,8 @@ class Trackio(Callback):
     """Log to a run of trackio, kept on this machine: see it with `trackio show`.
 
     Args:
-        folder: That of the run. Its name and the number in `run-id` are the run's name.
+        folder: The folder of the run. The run's name is that of the folder, then the identifier in
+            the file `run-id`.
 
     Raises:
         MissingExtraError: trackio is not installed.
@@ -121,7 +122,7 @@ class Trackio(Callback):
         self._module = _imported("trackio", "trackio", "trackio")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Begin, or go on."""
+        """Begin the run, or continue it."""
         self._run = self._module.init(
             project=os.environ.get("TRACKIO_PROJECT", _PROJECT),
             name=f"{self.folder.resolve().name}-{_run_id(self.folder)}",
@@ -130,17 +131,17 @@ class Trackio(Callback):
         )
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """One point of every curve."""
+        """Add one point to every curve."""
         values = {name: value for name, value in row.items() if name != "step"}
         self._run.log(values, step=int(row["step"]))
 
     def on_end(self, step: int) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         self._run.finish()
 
 
 def _imported(module: str, package: str, extra: str) -> Any:
-    """Return a module, or raise before the work."""
+    """Return a module, or raise MissingExtraError, which names the extra to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -150,15 +151,15 @@ def _imported(module: str, package: str, extra: str) -> Any:
 
 
 def _run_id(folder: Path) -> str:
-    """Return what tells this run from all others, also when its folder is moved.
+    """Return the run's identifier, which stays the same when its folder is moved.
 
     Raises:
-        CheckpointError: The file is another one, of which nothing is sent to a board.
+        CheckpointError: The file holds something else, which must not be sent to a server.
     """
     path = folder / "run-id"
     if not os.path.lexists(path):
         checkpoint.write_bytes(path, secrets.token_hex(4).encode())
     found = checkpoint.read_bytes(path, most=64).decode("latin-1")
     if path.is_symlink() or re.fullmatch("[A-Za-z0-9._-]+", found) is None:
-        raise CheckpointError(f"{path} holds no number of a run; remove it for a new one")
+        raise CheckpointError(f"{path} holds no identifier of a run; remove it for a new one")
     return found

@@ -1,7 +1,7 @@
-r"""Muon: orthogonal steps for the matrices inside a network, Adam's for all else.
+r"""Define the optimiser Muon: orthogonal steps for a network's matrices, Adam's for all else.
 
-The momentum $M$ of a matrix $W$ of $r$ rows and $c$ columns is replaced by the nearest matrix whose
-singular values are all the same, so that rare directions move as far as common ones:
+The step of a matrix $W$ of $r$ rows and $c$ columns is its momentum $M$ with all singular values
+set to 1, so that rare directions of the gradient move as far as common ones:
 
 $$
 M \leftarrow \mu M + (1 - \mu) G, \qquad
@@ -27,17 +27,17 @@ from scoresde.training.shard import laid_like, whole
 
 __all__ = ["Muon", "orthogonal"]
 
-# Of the quintic x -> a x + b x^3 + c x^5, whose fifth iterate takes [.01, 1] into about [.7, 1.2].
+# Coefficients of x -> a x + b x^3 + c x^5, whose fifth iterate maps [.01, 1] into about [.7, 1.2].
 _A, _B, _C, _ROUNDS = 3.4445, -4.7750, 2.0315, 5
 
 
 class Muon(torch.optim.Adam):
-    """Muon for the groups with `"matrices": True`, Adam for all others.
+    r"""Move the groups with `"matrices": True` by Muon's rule, and all others by Adam's.
 
     Args:
         params: Groups of parameters.
-        momentum: The share of the old momentum that is kept, in [0, 1).
-        half: Whether steps are made orthogonal in bfloat16, which a GPU does faster.
+        momentum: The momentum $\mu$ in [0, 1).
+        half: Make steps orthogonal in bfloat16, which is faster on a GPU.
         others: Adam's arguments.
     """
 
@@ -68,13 +68,13 @@ class Muon(torch.optim.Adam):
                 self._move(weights, group["lr"], group["weight_decay"])
 
     def _move(self, weights: Sequence[Tensor], lr: float, decay: float) -> None:
-        # those of one shape are made orthogonal together
+        # matrices of one shape are made orthogonal together
         alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for p in weights:
             assert p.grad is not None
             state = self.state[p]
             if not state:
-                # Adam asks every weight it reads from a file for its steps
+                # torch's load_state_dict expects `step` of every weight
                 state.update(step=torch.zeros(()), momentum=torch.zeros_like(p))
             state["step"] += 1
             state["momentum"].lerp_(p.grad, 1 - self.momentum)
@@ -92,8 +92,8 @@ class Muon(torch.optim.Adam):
 def orthogonal(x: Tensor) -> Tensor:
     r"""Return matrices `(B, r, c)` with the same singular vectors, and singular values of about 1.
 
-    The Newton-Schulz iteration $X \leftarrow a X + b XX^T X + c (XX^T)^2 X$ from $X / \|X\|_F$,
-    whose coefficients raise small singular values fast, and do not settle the last digits.
+    Five steps of the Newton-Schulz iteration $X \leftarrow a X + b XX^T X + c (XX^T)^2 X$ from
+    $X / \|X\|_F$; its coefficients raise small singular values fast, and leave errors of about .3.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT

@@ -1,6 +1,6 @@
-r"""How the network is run while it trains: precision, memory layout, compilation, recomputation.
+r"""Set precision, memory layout, compilation and recomputation of a network while it trains.
 
-None of it changes what is computed, but for rounding, nor the names of the weights.
+None of these changes the results, but for rounding, nor the names of the weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def laid_out(score: nn.Module, config: TrainConfig) -> nn.Module:
-    """Return the same score, with the weights of its convolutions in the layout asked for."""
+    """Return the score, its convolutions' weights in channels-last layout if that is asked for."""
     if config.compute.channels_last:
         for p in _network(score).parameters():
             if p.ndim in _LAST:
@@ -32,16 +32,16 @@ def laid_out(score: nn.Module, config: TrainConfig) -> nn.Module:
 
 
 def _network(score: nn.Module) -> nn.Module:
-    """Return what the options act on: the network of a model, or the module itself."""
+    """Return the network of a `ScoreModel`, or else the module itself."""
     return score.net if isinstance(score, ScoreModel) else score
 
 
 @contextmanager
 def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Iterator[None]:
-    """Set training mode and the options of the run within the block; afterwards those of before.
+    """Set training mode and the options of the run within the block, and undo both after it.
 
     Args:
-        score: What is trained.
+        score: The score that is trained.
         config: The numbers of the run.
         others: Modules that are trained with it, such as those of a loss.
     """
@@ -66,7 +66,7 @@ def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Itera
 
 @contextmanager
 def _half(score: nn.Module) -> Iterator[None]:
-    """Run the network of a model in bfloat16, or the whole module where it is none."""
+    """Run the network of a `ScoreModel`, or else the whole module, in bfloat16."""
     if isinstance(score, ScoreModel):
         before, score.autocast = score.autocast, torch.bfloat16
         try:
@@ -81,7 +81,7 @@ def _half(score: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Give a module another function within the block."""
+    """Replace a module's `forward` within the block."""
     before = vars(module).get("forward")
     module.forward = forward
     try:
@@ -95,7 +95,7 @@ def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def _compiled(net: nn.Module) -> Iterator[None]:
-    # in place, since a compiled copy would give every weight another name
+    # in place: the weights of a compiled copy have other names
     net.compile()
     try:
         yield
@@ -105,9 +105,10 @@ def _compiled(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recomputed(net: nn.Module) -> Iterator[None]:
-    """Activation checkpointing (Chen et al. 2016, arXiv:1604.06174) of every block of the network.
+    """Recompute the activations of every block of the network in the backward pass.
 
-    The whole network is one where it has none.
+    This is activation checkpointing (Chen et al. 2016, arXiv:1604.06174). A network without blocks
+    is recomputed as a whole.
     """
     chosen = list(blocks(net)) or [net]
     with ExitStack() as stack:
@@ -118,7 +119,7 @@ def _recomputed(net: nn.Module) -> Iterator[None]:
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the parts of a network that run in turn: the items of outermost `ModuleList`s."""
+    """Yield the parts of a network that run one after the other: the items of its `ModuleList`s."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child

@@ -1,4 +1,4 @@
-"""A run in a notebook: its numbers and the curve of its loss, as it goes."""
+"""Show a run in a notebook: its numbers and the curve of its loss, while it trains."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["live", "losses", "run_page"]
 
-# Seconds between two pictures of the loss, at least.
+# The fewest seconds between two pictures of the loss.
 _GAP = 5.0
 
 
 def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
-    """Draw the loss over the steps, and that of held-out data where there are any.
+    """Draw the loss over the steps, and the loss of held-out data if it was logged.
 
     Args:
         rows: Rows of a log.
 
     Returns:
-        The figure, or None where no row has a loss.
+        The figure, or None if no row has a loss.
     """
     known = [row for row in rows if "loss" in row]
     held = [row for row in rows if "held_out" in row]
@@ -45,7 +45,7 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
 
 
 def run_page(text: str, history: History) -> str:
-    """Return what a notebook shows of a run: a line of text, and the curve of the loss."""
+    """Return the HTML of a run in a notebook: a line of text, and the curve of the loss."""
     return page(text, losses(history.rows))
 
 
@@ -56,9 +56,9 @@ def live(
     """Show the run below the cell of a notebook while the block trains; elsewhere do nothing.
 
     Args:
-        callbacks: Those of the run.
-        history: Its log.
-        steps: How many updates the run has in all.
+        callbacks: The callbacks of the run, to which one that draws is added.
+        history: The rows of its log.
+        steps: Number of updates of the whole run.
         show: False shows nothing.
     """
     if show is False or not in_notebook():
@@ -68,7 +68,7 @@ def live(
     try:
         yield
     finally:
-        if watcher in callbacks.members:  # it is not after a failure
+        if watcher in callbacks.members:  # a callback that failed was removed
             callbacks.members.remove(watcher)
 
 
@@ -78,12 +78,12 @@ class _Live(Callback):
     def __init__(self, history: History, steps: int) -> None:
         self._history, self._steps = history, steps
         self._notebook: Any = import_module("IPython.display")
-        # before the bar of the training, which a picture between would cut in two
+        # above the progress bar, which the picture would else cut in two
         self._shown = self._notebook.display(self._notebook.HTML(""), display_id=True)
         self._when = time.monotonic()
 
     def on_log(self, row: Mapping[str, float]) -> None:
-        """Draw, where that is due."""
+        """Draw, if the last picture is old enough."""
         if time.monotonic() - self._when > _GAP:
             self._draw()
 
@@ -100,7 +100,7 @@ class _Live(Callback):
 
 
 def described(history: History, step: int, steps: int) -> str:
-    """Return how far a run is, and its last numbers."""
+    """Return the step of a run and its last losses, as text."""
     known = history.latest.items()
     numbers = "".join(f", {name.replace('_', '-')} {value:.3g}" for name, value in known)
     return f"step {step:,} of {steps:,}{numbers}"

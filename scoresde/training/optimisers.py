@@ -1,4 +1,4 @@
-"""What moves the weights of a score: which rule, and which of the weights it is for."""
+"""Make the optimiser of a run, and choose the weights that get orthogonal steps and decay."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def optimizer_of(
     """Return the optimiser of a run.
 
     Args:
-        score: What is trained.
-        parts: All parameters that are, in groups that must not mix.
+        score: The score that is trained.
+        parts: All trained parameters, in groups that stay apart.
         config: The numbers of the run.
     """
     options, groups = config.optimiser, list[dict[str, Any]]()
@@ -44,7 +44,7 @@ def optimizer_of(
         lr=options.lr,
         betas=options.betas,
         decoupled_weight_decay=True,
-        fused=config.compute.fused or None,  # None: what torch thinks best for the device
+        fused=config.compute.fused or None,  # None: torch's default for the device
     )
     if options.rule == "muon":
         half = config.compute.bf16 or parts[0][0].device.type == "cuda"
@@ -53,10 +53,10 @@ def optimizer_of(
 
 
 def matrices(score: nn.Module) -> list[Tensor]:
-    """Return the weights that are matrices inside a network: of linear maps and convolutions.
+    """Return the trained weights of a network's linear maps and convolutions, but its outer ones.
 
-    Those of its first and last layers, which touch the numbers of the data, are none of them, nor
-    is what a network names in `outer`, such as the embedding of the noise level.
+    Outer are the parts that a network names in `outer`, such as the embedding and the layers that
+    act on the data; without that attribute, the first and the last layer.
     """
     net = score.net if isinstance(score, ScoreModel) else score
     layers = [layer for layer in net.modules() if isinstance(layer, _LAYERS)]

@@ -1,4 +1,4 @@
-"""The parts of a training configuration, each with its own fields and checks."""
+"""Define the parts of a training configuration, each with its own fields and checks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def check_least(owner: object, **least: int) -> None:
         value = check_integer(name, getattr(owner, name), low)
         if value >= 2**64:
             raise InvalidValueError(f"{name} must be below 2**64, got {value!r}")
-        object.__setattr__(owner, name, value)  # numpy's integers are none of JSON's
+        object.__setattr__(owner, name, value)  # JSON cannot hold numpy's integers
 
 
 def check_numbers(owner: Any, *names: str) -> None:
-    """Check the fields of simple types, and make Python's own numbers of these, as JSON has."""
+    """Check the types of the fields, and convert the named ones to float, which JSON can hold."""
     check_fields(owner)
     for name in names:
         object.__setattr__(owner, name, float(getattr(owner, name)))
@@ -42,31 +42,32 @@ def _check_below_one(name: str, values: tuple[float, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
-    r"""Say how the weights move.
+    r"""Hold the optimiser's numbers.
 
     The learning rate of step $k$ of $K$ is
 
     $$ \text{lr} \cdot \min(1, (k + 1) / \text{warmup}) \cdot \tfrac12 (1 + \cos \pi k / K) $$
 
     or, with `decay="constant"`, the same without the cosine. The cosine (Loshchilov & Hutter 2017,
-    arXiv:1608.03983) is worth more the shorter the run; only the constant one can be prolonged
-    into exactly the run that would have been longer from the start.
+    arXiv:1608.03983) helps short runs more than long ones. Only with the constant rate is a run
+    that is extended equal to one that was planned longer from the start.
 
     Attributes:
-        rule: "adam", or "muon": Adam with orthogonal steps for the matrices inside the network,
-            whose entries move by .2 of the rate in the mean
+        rule: "adam", or "muon": Adam, but orthogonal steps for the matrices inside the network,
+            whose entries' root mean square is .2 of the rate
             (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
         lr: The largest learning rate, above 0 and finite.
         betas: Adam's two decay rates, each in [0, 1).
         warmup: Steps over which the learning rate rises, 0 for none.
         decay: How the learning rate falls: "cosine" (to zero) or "constant" (not at all).
-        weight_decay: A matrix inside the network loses this share of itself, at least 0, times the
-            learning rate, in every step (Loshchilov & Hutter 2019, arXiv:1711.05101).
-        clip: The largest norm of the gradient, above 0 and finite; longer ones are scaled down to
-            it.
+        weight_decay: At least 0: every step subtracts from a matrix W inside the network
+            weight_decay * learning rate * W (Loshchilov & Hutter 2019, arXiv:1711.05101).
+        clip: The largest norm of the gradient, above 0 and finite; a longer gradient is scaled down
+            to it.
 
     Raises:
-        InvalidTypeError, InvalidValueError, UnknownNameError: A field is impossible; names it.
+        InvalidTypeError, InvalidValueError, UnknownNameError: The value of a field, which is named,
+            is not allowed.
 
     Examples:
         >>> Optimiser(lr=2e-3).lr_at(0, 100)
@@ -106,18 +107,18 @@ class Optimiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Averages:
-    """Say which averages follow the weights; the first is the result of the run.
+    """Hold the averages of the weights; the first is the result of the run.
 
     Attributes:
-        ema: The decay of the averaged weights, which are the result; in [0, 1). Further decays are
-            averages beside it, kept in a folder `ema-<decay>` each.
+        ema: The decay, in [0, 1), of the exponential average that is the result; or several decays,
+            the others of which are written into a folder `ema-<decay>` each.
         ema_sigma: Spreads of power-function averages, in [1e-4, 0.288], of which snapshots are
-            kept: with (0.05, 0.1) any average can be made after the training.
-        snapshot_every: Steps between these snapshots, at least 1; the last step has one, too.
-        snapshot_half: Whether they are kept in float16, at half the size.
+            written: from (0.05, 0.1) any other average can be reconstructed after the training.
+        snapshot_every: Steps between snapshots, at least 1; the last step has one too.
+        snapshot_half: Write snapshots in float16, at half the size.
 
     Raises:
-        InvalidTypeError, InvalidValueError: A field is impossible; names it.
+        InvalidTypeError, InvalidValueError: The value of a field, which is named, is not allowed.
 
     Examples:
         >>> Averages(ema=(0.999, 0.99)).decays
@@ -144,7 +145,7 @@ class Averages:
             gamma_of(sigma)
         if not self.decays:
             raise InvalidValueError("ema must hold at least one decay, 0.999 for example")
-        if len(self.decays) == 1:  # one decay is one run, however it is written
+        if len(self.decays) == 1:  # 0.999 and (0.999,) are the same configuration
             object.__setattr__(self, "ema", self.decays[0])
 
     @property
@@ -155,29 +156,25 @@ class Averages:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Say how a step is computed, which changes the last digits of the weights at most.
-
-    The exception is `bf16`: a run with it is another run.
+    """Hold how a step is computed; all but `bf16` change the weights by rounding at most.
 
     Attributes:
-        accumulate: Parts, at least 1, in which a process handles its share of a batch one after
-            the other, to save memory.
-        workers: Processes that make batches ahead of their time, 0 for none. Worth it where samples
-            are decoded or augmented.
-        bf16: Whether the network runs in bfloat16 (weights and optimiser stay in float32).
-        fused: Whether Adam moves all weights in one pass, or else by torch's default, for devices
-            that have no fused Adam.
-        compile: Whether the network runs through `torch.compile`; the first steps then take
-            minutes. It cannot be differentiated twice, as an `EnergyScore` and `ism_loss` ask.
-        channels_last: Whether images are stored with their channels last, as many convolutions
-            want them.
-        recompute: Whether the blocks of the network forget their activations and compute them
-            again on the way back, which saves memory and costs about a third more time.
-        shard: Whether each of several processes keeps a share of the weights, gradients and
-            averages only, for networks that one cannot hold; every step then sends more.
+        accumulate: Parts, at least 1, of a process's share of a batch, computed one after the other
+            to save memory.
+        workers: Processes that prepare batches, 0 for none. Useful if samples are decoded or
+            augmented.
+        bf16: Run the network in bfloat16 (weights and optimiser stay in float32).
+        fused: Use the fused Adam; False uses torch's default, for devices that have none.
+        compile: Run the network through `torch.compile`; the first steps then take minutes. It
+            cannot be differentiated twice, as an `EnergyScore` and `ism_loss` need.
+        channels_last: Store images with their channels last, which is faster for many convolutions.
+        recompute: Recompute the activations of the network's blocks in the backward pass, which
+            saves memory and costs about a third more time.
+        shard: Divide weights, gradients and averages among the processes, for networks that do not
+            fit into one; every step then communicates more.
 
     Raises:
-        InvalidTypeError, InvalidValueError: A field is impossible; names it.
+        InvalidTypeError, InvalidValueError: The value of a field, which is named, is not allowed.
 
     Examples:
         >>> Compute(accumulate=4, recompute=True).accumulate
@@ -202,22 +199,23 @@ class Compute:
 
 @dataclass(frozen=True, kw_only=True)
 class Keeping:
-    """Say what of a run is kept and shown, and when it ends early.
+    """Hold what is saved and logged of a run, and when it stops early.
 
     Attributes:
         save_every: Steps between checkpoints, at least 1.
-        keep: How many checkpoints are kept, at least 2: a damaged one needs a predecessor.
-        log_every: Steps between looks at the loss, at least 1.
-        on_nan: What becomes of a step whose gradient is not finite: "raise" ends the run with a
-            report, "skip" leaves the step out, up to 10 in a row.
+        keep: Checkpoints kept, at least 2: if the last is damaged, the one before is used.
+        log_every: Steps between rows of the log, at least 1.
+        on_nan: At a step whose gradient is not finite, "raise" ends the run with an error, "skip"
+            leaves the step out, up to 10 in a row.
         held_out: The share of the data, in [0, 1), that is not trained on. Its loss under the
-            averaged weights is logged as `held_out` at every checkpoint, at the end, and now and
-            then between. The model of the checkpoint with the lowest one is kept in `best/`.
-        patience: The run ends after so many checkpoints, at least 1, without a lower loss of the
-            held-out data; None to go on.
+            averaged weights is logged as `held_out` at every checkpoint, at the end, and at some
+            steps between. The model of the checkpoint with the lowest one is kept in `best/`.
+        patience: Stop after this many checkpoints, at least 1, without a lower held-out loss; None
+            never stops early.
 
     Raises:
-        InvalidTypeError, InvalidValueError, UnknownNameError: A field is impossible; names it.
+        InvalidTypeError, InvalidValueError, UnknownNameError: The value of a field, which is named,
+            is not allowed.
 
     Examples:
         >>> Keeping(save_every=500, held_out=0.1, patience=5).patience
@@ -241,6 +239,6 @@ class Keeping:
             check_least(self, patience=1)
             if not self.held_out:
                 raise InvalidValueError(
-                    "patience waits for the loss of held-out data, and there are none; set aside a "
-                    "share of the data by held_out=0.1, or leave patience out"
+                    "patience needs the loss of held-out data, and no data are held out; hold out "
+                    "a share by held_out=0.1, or leave patience out"
                 )

@@ -1,4 +1,4 @@
-"""Pictures of a run: the loss, samples beside data, and the loss at every noise level."""
+"""Draw pictures of a run: the loss, samples beside data, and the loss at every noise scale."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from scoresde.training.notebook import losses
 __all__ = ["Pictures"]
 
 _STEPS = 20
-# Numbers in data, of 16 to 256 samples, and noise levels, at which the loss is taken.
-_NUMBERS, _LEVELS = 512, 12
+# Numbers in the data, of 16 to 256 samples, and noise scales for the picture of the loss.
+_NUMBERS, _SCALES = 512, 12
 
 
 class Pictures(Callback):
-    """Draws the loss and samples of whatever shape, in the units of the data, at every checkpoint.
+    """Draw the loss and samples of any shape, in the units of the data, at every checkpoint.
 
-    - `loss.png`: the loss, and that of held-out data where there are any;
+    - `loss.png`: the loss, and the held-out loss if there is one;
     - `samples.png`: samples alone, which `scoresde push` shares;
-    - `pictures/step-*.png`: the same samples beside data, held-out ones where there are any;
-    - `levels.png`: the loss of such data at twelve noise levels, beside that of the best
-      denoiser that is linear in each number, which a model that has learnt anything undercuts.
+    - `pictures/step-*.png`: the same samples beside data, held-out ones if there are any;
+    - `levels.png`: the loss of such data at twelve noise scales, beside the loss of the best linear
+      denoiser of each number alone, which a trained model should be below.
 
-    The samples are by DPM-Solver++ in 20 steps, always of the same seed, so that one sees the same
-    ones get better. They are of all classes in turn, or, of a model of vectors or fields, have the
-    conditions of the data beside them. The averaged model draws, and the run itself is not touched.
+    The averaged model draws the samples by DPM-Solver++ in 20 steps, always with the same seed, so
+    that the same samples improve from picture to picture. They have all classes in turn, or, if the
+    model takes vectors or fields, the conditions of the data beside them.
 
     Args:
-        folder: That of the run.
-        n: How many samples; by default 16 images, which cost as much as two or three updates with
+        folder: The folder of the run.
+        n: Number of samples; by default 16 images, which cost as much as two or three updates with
             128 of them, 1,000 points, 12 signals or 4 volumes.
 
     Raises:
@@ -60,11 +60,11 @@ class Pictures(Callback):
         self.n = n
 
     def on_data(self, data: Data) -> None:
-        """Keep the data, which stand beside the samples, and of which those have the conditions."""
+        """Keep the data, which are drawn beside the samples and give their conditions."""
         self._data = data
 
     def on_checkpoint(self, step: int, model: nn.Module) -> None:
-        """Draw."""
+        """Draw all pictures."""
         self._draw_loss()
         known = facts(model)
         if known.event_shape is None or known.sde is None:
@@ -94,7 +94,7 @@ class Pictures(Callback):
         plot.save(beside, self.folder / "pictures" / f"step-{step:08d}.png")
 
     def _condition(self, kinds: Mapping[str, Classes | Field], n: int) -> Mapping[str, Tensor]:
-        """Return those of the first data where one is a tensor, and else all classes in turn."""
+        """Return the conditions of the first data if one is a tensor, else all classes in turn."""
         if self._data is not None and any(isinstance(kind, Field) for kind in kinds.values()):
             return self._data.condition(torch.arange(n) % len(self._data)) or {}
         turns = {k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)}
@@ -107,7 +107,7 @@ class Pictures(Callback):
 
     @torch.no_grad()
     def _draw_levels(self, model: nn.Module, known: Facts, sde: SDE) -> None:
-        """Draw the loss over the noise level, with 95 % intervals."""
+        """Draw the loss over the noise scale sigma / alpha, with 95 % intervals."""
         assert self._data is not None
         rows_of = min(256, max(16, _NUMBERS // max(1, math.prod(self._data.event_shape))))
         where, index = device_of(model), torch.arange(min(rows_of, len(self._data)))
@@ -118,7 +118,7 @@ class Pictures(Callback):
         curve, linear = [], []
         var = None if known.moments is None else known.moments.var
         var = None if var is None else torch.as_tensor(var, dtype=torch.float64)
-        for time in sde.times(_LEVELS - 1 if sde.levels is None else None)[:: _stride(sde)]:
+        for time in sde.times(_SCALES - 1 if sde.levels is None else None)[:: _stride(sde)]:
             if (sigma := float(sde.sigma(time))) == 0:
                 continue
             with evaluating(model):
@@ -137,5 +137,5 @@ class Pictures(Callback):
 
 
 def _stride(sde: SDE) -> int:
-    """Return of how many levels of a ladder one is looked at."""
-    return 1 if sde.levels is None else max(1, sde.levels // _LEVELS)
+    """Return k, where the loss is drawn at every k-th level of a ladder."""
+    return 1 if sde.levels is None else max(1, sde.levels // _SCALES)

@@ -1,8 +1,8 @@
-r"""A model in shares: every process keeps a part of each weight, gradient and average.
+r"""Divide a model among processes: each keeps a part of every weight, gradient and average.
 
-For networks that do not fit into one process (Rajbhandari et al. 2020, arXiv:1910.02054, by
-`torch.distributed.fsdp.fully_shard`). A block's weights are gathered while it runs. Files hold
-whole tensors as those of any run do, so a run can go on with or without.
+This is for networks that do not fit into one process (Rajbhandari et al. 2020, arXiv:1910.02054, by
+`torch.distributed.fsdp.fully_shard`). A block's weights are gathered while it runs. Checkpoints
+hold whole tensors, so a run can be resumed with or without sharding.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from scoresde.training.network import blocks
 
 __all__ = ["laid_like", "shard", "whole"]
 
-# torch's own modules for it take half a second to import, so they are where they are needed
+# torch's modules for this take half a second to import, and so are imported in the functions
 
 
 def shard(*models: nn.Module) -> None:
-    """Leave every process its share of these models, which were the same in all."""
+    """Keep in every process only its part of these models, which are equal in all processes."""
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
@@ -35,12 +35,12 @@ def shard(*models: nn.Module) -> None:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors with all their parts; every process asks for them together."""
+    """Return whole tensors, gathered from all processes, which must call this together."""
     return {name: _in_full(value) for name, value in tensors.items()}
 
 
 def laid_like(value: Tensor, own: Any) -> Tensor:
-    """Return a tensor in shares, or in the memory layout, as `own` of the same shape is."""
+    """Return a tensor divided among processes, and laid out in memory, as `own` is."""
     if hasattr(own, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor
 

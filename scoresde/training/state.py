@@ -1,4 +1,4 @@
-"""What a run has to remember: its tensors by name, and what must not change within it."""
+"""Collect and restore the tensors of a run, and describe what must not change within it."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def unpack(
     *,
     source: str,
 ) -> None:
-    """Put back what `pack` took.
+    """Load the tensors that `pack` returned.
 
     Raises:
-        CheckpointError: `tensors` are those of something else; names `source`.
+        CheckpointError: The tensors of `source` are those of something else.
     """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "loss": {}, "optimizer": {}}
     for name, value in tensors.items():
@@ -64,7 +64,7 @@ def unpack(
     for index, slot in slots.items():
         for name, value in slot.items():
             if value.ndim and value.shape == weights[index].shape:
-                # fused Adam walks through memory, so its averages must lie as the weights do
+                # fused Adam needs its averages in the memory layout of the weights
                 slot[name] = laid_like(value, weights[index])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
@@ -73,10 +73,11 @@ def unpack(
 def _slots(
     tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, source: str
 ) -> dict[int, dict[str, Tensor]]:
-    """Return what an optimiser remembers of every weight: averages of its shape, and numbers.
+    """Return the optimiser's state by the number of the weight: averages, and counts of steps.
 
     Raises:
-        CheckpointError: There is something else, or it is not of all weights or of none.
+        CheckpointError: A tensor has another shape or type, or the weights of a group have
+            different tensors.
     """
     groups = [group["params"] for group in optimizer.param_groups]
     weights = [p for group in groups for p in group]
@@ -92,14 +93,14 @@ def _slots(
             )
         slots.setdefault(int(number), {})[key] = value
     numbers = iter(range(len(weights)))
-    for group in groups:  # each has a rule of its own
+    for group in groups:  # Adam and Muon keep different tensors
         known = {
             frozenset(slots.get(number, ())) for _, number in zip(group, numbers, strict=False)
         }
         if len(known - {frozenset()}) > 1:
             raise CheckpointError(
-                f"{source} is no checkpoint of such a run: its optimiser remembers other things "
-                "of one weight than of the next"
+                f"{source} is no checkpoint of such a run: its optimiser has other tensors for one "
+                "weight than for the next"
             )
     return slots
 
@@ -111,7 +112,7 @@ def _laid(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
 
 
 def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data) -> dict[str, str]:
-    """Return what must not change within a run, beside its configuration."""
+    """Return, by name, what must not change within a run beside its configuration."""
     samples = " x ".join(map(str, (len(data), *data.event_shape)))
     if isinstance(score, ScoreModel):
         known = {
@@ -124,7 +125,7 @@ def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data) -> dict[str, st
     return {
         "sde": repr(sde),
         **known,
-        # other data may have another variance, and so a loss of another weight
+        # other data may have another variance, and so another weight of the loss
         "data set": f"{samples}, SHA-256 {data.fingerprint()[:16]}",
         "loss": described(loss),
     }

@@ -1,4 +1,4 @@
-"""Signals that end a run after the step they fall into."""
+"""End a run after the current step when a signal arrives."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _SIGNALS = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class Stop:
-    """Within the block a first signal is only noted; a second one ends it at once.
+    """Record a first signal within the block; end the block at once at a second one.
 
-    One that nobody has obeyed by the end of the block is obeyed there.
+    The loop asks `agreed` after each step. A signal after the last step ends the run at the end of
+    the block.
 
-    The signals are SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends. One that is ignored,
-    as SIGHUP is under `nohup`, stays so. Outside the main thread, where Python allows no handlers,
-    nothing is changed. Among several processes a second one within two seconds is taken for an echo
-    of the first, since a terminal and `torchrun` each send their own; so is any second SIGHUP, for
-    a shell that ends sends one and the terminal another.
+    The signals are SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends. A signal that is
+    ignored, as SIGHUP is under `nohup`, stays ignored. Outside the main thread, where Python allows
+    no handlers, nothing is changed. Among several processes a second signal within two seconds does
+    not count, since a terminal and `torchrun` each send one; nor does any second SIGHUP, which a
+    shell and its terminal each send.
 
     Attributes:
         received: The signal, or None.
@@ -51,9 +52,9 @@ class Stop:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._previous.items():
-            # None stands for a handler that was not installed from Python
+            # None: the handler was not installed from Python
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if error is None and self.received is not None:  # it came after the last look
+        if error is None and self.received is not None:  # it came after the last `agreed`
             self.end(f"{self.received.name} after the last step")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -68,17 +69,17 @@ class Stop:
             self.end(f"stopped at once by a second {self.received.name}")
 
     def agreed(self) -> signal.Signals | None:
-        """Return the signal that this process received, or any of those that it works with."""
+        """Return a signal that this process or another of the group received, or None."""
         number = distributed.largest(self.received or 0)
         if number:
             self.received = signal.Signals(number)
         return self.received
 
     def end(self, message: str) -> None:
-        """Raise what Python raises for the signal: KeyboardInterrupt, or SystemExit(128 + number).
+        """Raise KeyboardInterrupt for SIGINT, SystemExit(128 + number) for any other signal.
 
         Args:
-            message: Said by the KeyboardInterrupt.
+            message: The message of the KeyboardInterrupt.
         """
         if self.received is None or self.received == signal.SIGINT:
             raise KeyboardInterrupt(message)

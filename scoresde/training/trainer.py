@@ -1,8 +1,7 @@
-r"""The training loop: everything around the loss, and none of its mathematics.
+r"""Run the training loop: batches, updates, checkpoints and logs for any loss.
 
-All randomness of step k is a function of (seed, k) alone, so that a run that was killed and taken
-up again ends in the same weights, bit for bit, as one that never was (on the CPU, at one number of
-threads).
+All randomness of step k is a function of (seed, k) alone, so that a run that was killed and resumed
+ends in the same weights, bit for bit, as one that was not (on the CPU, at one number of threads).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from scoresde.training.averages import AveragedWeights
 from scoresde.training.batches import Batches
 from scoresde.training.callbacks import Callback, Callbacks
 from scoresde.training.config import TrainConfig
-from scoresde.training.door import check_fit, check_kinds, numbered, process, tell, warn_of_moments
+from scoresde.training.door import adopt, check_fit, check_kinds, numbered, process, warn_of_moments
 from scoresde.training.guard import Guard
 from scoresde.training.held_out import HeldOut
 from scoresde.training.keep import Keeper
@@ -44,64 +43,60 @@ ScoreT = TypeVar("ScoreT", bound=nn.Module)
 
 
 class Trainer(Generic[ScoreT]):
-    """Train a score with any loss, with Adam and an average of the weights.
+    """Train a score with any loss, by Adam or Muon, and average its weights.
 
-    The trainer makes batches, hands each to the loss with the noise of its step, and keeps the run;
-    what is lowered is the loss's matter alone. It calls
-    `loss(score, sde, x, noise=noise, condition=condition)` for one number a sample, where the SDE
+    The trainer makes batches, calls the loss, moves the weights and writes checkpoints. It calls
+    `loss(score, sde, x, noise=noise, condition=condition)` for one number per sample, where `sde`
     is the score's own, and `noise` a `scoresde.Noise` that is a function of the seed, the step and
-    the row. Whatever a loss takes beyond that is bound with `functools.partial`:
+    the row. Further options of a loss are bound with `functools.partial`:
     `partial(dsm_loss, weight=min_snr(5), law=LogNormal())`.
 
-    With a `folder`, the run can be ended at any moment: a trainer made with the same arguments
-    goes on from the last checkpoint. The folder holds
+    With a `folder`, the run can be interrupted at any moment: a trainer made with the same
+    arguments continues from the last checkpoint. The folder holds
 
-    - `step-*.safetensors`: the last checkpoints, with all that is needed to go on;
+    - `step-*.safetensors`: the last checkpoints, with all that is needed to resume;
     - `model.safetensors` and `config.json`: the averaged model, as `ScoreModel.save_pretrained`
-      writes it. Of a score that is no `ScoreModel` there are checkpoints only, and the averaged
-      module is what `train` returns;
+      writes it; of a score that is no `ScoreModel` there are checkpoints only, and `train` returns
+      the averaged module;
     - `ema-*/`: the same for every further decay of `averages.ema`;
-    - `best/`: the same at the checkpoint with the lowest loss of held-out data, where there are
-      any;
+    - `best/`: the same at the checkpoint with the lowest held-out loss, if data are held out;
     - `ema/`: snapshots of the averages of `averages.ema_sigma`, for `scoresde.ema.reconstruct`;
     - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before;
-    - `.lock`: who trains here, which keeps everybody else out until the end of `train`.
+    - `.lock`: the process that trains here; any other is refused until the end of `train`.
 
     Args:
         score: A module that is a score and knows its SDE, trained in place: a `ScoreModel`, an
-            `EnergyScore`, or any other with an attribute `facts`. A `ScoreModel` is told the data's
-            transform, where they declare one, and loses its pilot, which was measured with other
+            `EnergyScore`, or any other with an attribute `facts`. A `ScoreModel` takes over the
+            data's transform, if they have one, and loses its pilot, which was measured with other
             weights.
-        data: What to learn, or what `scoresde.data.load` makes it of. Their conditions are those
-            that the score takes, by name and kind; what is missing or hidden is -1 in a label and
-            NaN in a tensor.
+        data: A `Data`, or an argument of `scoresde.data.load`. It must have the conditions that the
+            score takes, by name and kind; a missing label is -1, missing numbers are NaN.
         config: The numbers of the run.
         loss: A loss `(score, sde, x, *, noise, condition) -> (B,)`; by default `dsm_loss` with the
-            weight `edm` of the score's variance. A module, or one that is bound in it, such as
-            `LearnedWeight`, is trained and saved in the checkpoints with the score, and none of the
-            result.
-        folder: Where the run is kept; nothing is kept without it.
-        callbacks: What looks on, beside the log.
+            weight `edm` of the score's variance. If it is or holds a module, such as
+            `LearnedWeight`, that is trained and saved with the score, but is no part of the result.
+        folder: The folder of the run; without it nothing is written.
+        callbacks: Callbacks beside the log.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
-            the configuration; it draws from nothing but the generator.
+            the configuration; all its randomness must come from the generator.
 
     Attributes:
         step: Updates so far.
         ema: The averages of the weights.
-        held_out: The data set aside and the best checkpoint of theirs, or None.
+        held_out: The held-out data with their best checkpoint, or None.
         history: The rows of the log so far.
 
     Raises:
         ShapeError: The data's events have another shape than the score's.
-        DataError: Their numbers are beyond what a model can have.
-        InvalidTypeError: The score is no module, the loss no function of these arguments, or the
-            configuration no `TrainConfig`; or the folder cannot hold the model, whose SDE has
-            fields that are no JSON.
-        InvalidValueError: The score knows no SDE, or takes other conditions than the data have; it
-            learnt numbers in other units; the folder holds a run of another configuration, score,
-            loss or data set; or all weights are frozen, as those of what `train` returned are.
-        CheckpointError: The folder holds checkpoints, and all are damaged, or a model and none; or
-            somebody else trains in it, be it another `Trainer` of this process.
+        DataError: The data's moments overflow.
+        InvalidTypeError: The score is no module, the loss cannot be called like this, or the
+            configuration is no `TrainConfig`; or the model cannot be written, since its SDE has
+            fields that are not JSON values.
+        InvalidValueError: The score has no SDE, takes other conditions than the data have, or was
+            trained on data in other units; the folder holds a run of another configuration, score,
+            loss or data set; or all weights are frozen, as in the result of `train`.
+        CheckpointError: All checkpoints in the folder are damaged, or it holds a model and no
+            checkpoint; or another `Trainer`, of this process or another, trains in it.
 
     Within `scoresde.distributed.group()` the processes that `torchrun` started train together:
     each on its rows of every batch, all with the same weights. Process 0 writes, prints, and calls
@@ -144,7 +139,7 @@ class Trainer(Generic[ScoreT]):
         distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
         self.step = 0
-        tell(score, self.data)
+        adopt(score, self.data)
         self.held_out, learnt = cast(HeldOut | None, None), self.data
         if share := self.config.keeping.held_out:
             learnt, apart = self.data.split(share, seed=self.config.seed)
@@ -164,7 +159,7 @@ class Trainer(Generic[ScoreT]):
         self.callbacks = Callbacks((*logs, *callbacks) if distributed.is_main() else ())
         if keeper is not None:
             if isinstance(score, ScoreModel):
-                checkpoint.dump(score.description())  # else the first checkpoint would fail
+                checkpoint.dump(score.description())  # raises now rather than at a checkpoint
             with keeper.lock.unless_it_fails():
                 self._resume(keeper)
             self.history.on_start(self.step, self.config)
@@ -178,17 +173,17 @@ class Trainer(Generic[ScoreT]):
 
     @property
     def model(self) -> ScoreT:
-        """Return the score with the averaged weights of now, in eval mode and frozen."""
+        """Return the score with the present averaged weights, in eval mode and frozen."""
         return cast("ScoreT", self.ema.whole().model)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Return what moves the weights."""
+        """Return the optimiser, Adam or Muon."""
         return self._update.optimizer
 
     @property
     def finished(self) -> bool:
-        """Return whether all steps are done, or the loss of held-out data ended the run."""
+        """Return True if all steps are done, or `patience` has stopped the run."""
         return self.step >= self.config.steps or self._stopped
 
     @property
@@ -198,14 +193,14 @@ class Trainer(Generic[ScoreT]):
     def train(self, steps: int | None = None, *, progress: bool | None = None) -> ScoreT:
         """Make updates, and return the averaged score.
 
-        The first SIGINT, SIGTERM or SIGHUP ends the run after its step and a checkpoint, with a
-        KeyboardInterrupt or a SystemExit of 128 + its number; a second one ends it at once. Data
-        that cannot be read any more, or have changed, end it after a checkpoint too.
+        The first SIGINT, SIGTERM or SIGHUP ends the run after the current step and a checkpoint,
+        with a KeyboardInterrupt or a SystemExit of 128 + its number; a second one ends it at once.
+        Data that cannot be read end it after a checkpoint too.
 
         Args:
-            steps: How many updates at most, at least 0; None is all that are left.
-            progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
-                now and then elsewhere.
+            steps: The most updates to make, at least 0; None makes all that are left.
+            progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook,
+                and occasional lines elsewhere.
 
         Returns:
             The score with the averaged weights, in eval mode and frozen.
@@ -213,12 +208,12 @@ class Trainer(Generic[ScoreT]):
         Raises:
             InvalidValueError: `steps` is no integer of at least 0.
             InvalidTypeError: `progress` is neither True, False nor None.
-            TrainingError: The loss, its gradient or a weight is no longer finite, or samples have
-                changed unseen; says where.
+            TrainingError: The loss, its gradient or a weight is not finite, or samples have changed
+                since the run began.
             MemoryLimitError: A step does not fit into memory.
-            DataError: Samples cannot be read, or are no longer those that the run began with.
-            CheckpointError: Two checkpoints in a row, or the last, could not be written; or
-                somebody else trains in the folder, or has gone on with the run in it.
+            DataError: Samples cannot be read.
+            CheckpointError: Two checkpoints in a row, or the last, could not be written; or another
+                process trains in the folder, or has continued the run in it.
             PeerError: Another process of the job died.
         """
         count = self.config.steps if steps is None else check_integer("steps", steps, 0)
@@ -245,26 +240,26 @@ class Trainer(Generic[ScoreT]):
                     distributed.on_main(lambda: keeper.complete(self.step, results))
                 distributed.on_main(lambda: keeper.keep_best(self.step, results, held))
             distributed.on_main(lambda: self.ema.start(self.step))
-            told = None
-            while told is None and self.step < end and not self._stopped:
+            received = None
+            while received is None and self.step < end and not self._stopped:
                 batch = distributed.together(lambda: next(batches))
                 with self._guard.memory(self.step):
                     recent.append(self._update(self.step, batch))
                     self.ema.update(self.score)
                 self.step += 1
                 bar.update()
-                told = stop.agreed()  # once a step: another may come while it is saved
-                # a checkpoint stands here, wherever the run is interrupted
+                received = stop.agreed()  # once a step: another may come during the checkpoint
+                # whatever interrupts the run, it is saved at these steps
                 due = self.step == self.config.steps or not self.step % keeping.save_every
                 judged = None
                 if (held := self.held_out) is not None:
                     judged = held.judge(self.step, self.ema, due=due, end=self.step == end)
-                last = self.step == end or told is not None or self._stopped
+                last = self.step == end or received is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % keeping.log_every == 0:
                     try:
                         self._log(recent, judged)
-                    except KeyboardInterrupt:  # by a callback, if no signal was received
+                    except KeyboardInterrupt:  # raised by a callback if no signal was received
                         if distributed.size() == 1 and stop.received is None:
                             self._save(last=True)
                         raise
@@ -275,14 +270,14 @@ class Trainer(Generic[ScoreT]):
                 if save:
                     self._guard.check_data(self.step, self.data)
                     self._save(last=last)
-            if (told := stop.agreed()) is not None:
+            if (received := stop.agreed()) is not None:
                 kept = f"saved in {self.folder}, from which a new run" if self.folder else "train()"
-                stop.end(f"{told.name} at step {self.step:,}; {kept} goes on")
+                stop.end(f"{received.name} at step {self.step:,}; {kept} goes on")
         return self.model
 
     @contextlib.contextmanager
     def _kept(self, recent: list[Tensor]) -> Iterator[None]:
-        """Make a checkpoint of the last step where the data fail within the block."""
+        """Save a checkpoint of the last step if data cannot be read within the block."""
         try:
             yield
         except DataError as error:
@@ -294,11 +289,11 @@ class Trainer(Generic[ScoreT]):
             raise DataError(f"{error}; step {self.step} is saved in {self.folder}") from error
 
     def _log(self, recent: list[Tensor], held: float | None) -> None:
-        """Look at the steps since the last look, and tell what was found."""
+        """Check the steps since the last row of the log, and log their mean loss."""
         found = distributed.mean(torch.stack(recent).double().cpu())
         found = self._guard.look(self.step - len(recent), found)
         if not len(found):
-            return  # all were left out: there is no loss to tell
+            return  # all steps were skipped: there is no loss to log
         loss, norm = found.mean(0).tolist()
         line = {
             "step": self.step,
@@ -330,7 +325,7 @@ class Trainer(Generic[ScoreT]):
         return pack(self.score, self.ema, self.optimizer, self._update.beside)
 
     def _resume(self, keeper: Keeper) -> None:
-        """Go on from what process 0 finds, whatever the others see of the folder."""
+        """Load the checkpoint that process 0 finds, and send it to the other processes."""
         state: dict[str, Tensor] = {}
 
         def find() -> tuple[str, int, dict[str, Any] | None] | None:

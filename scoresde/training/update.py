@@ -1,8 +1,8 @@
-r"""One update of the weights: loss, gradient, Adam.
+r"""Make one update of the weights: loss, gradient, optimiser.
 
-What chance decides in step k is a pure function of (seed, k, row of the batch): no random state has
-to be stored, and a process that handles some rows of a batch draws for them what a process that
-handles all of them does.
+All randomness of step k is a function of (seed, k, row of the batch): no random state has to be
+stored, and a process that handles some rows of a batch draws the same numbers for them as a process
+that handles all.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ __all__ = ["Loss", "Update", "check_loss", "checked", "default_loss", "seeds_of_
 Loss = Callable[..., Tensor]
 """A loss `(score, sde, x, *, noise, condition) -> (B,)`, such as `dsm_loss`."""
 
-_HIDDEN = 2**32  # from here on are the streams that hide conditions, which no loss asks for
+_HIDDEN = 2**32  # the first stream for hiding conditions; losses use lower ones
 
 
 class Update:
-    """Moves the weights of a score, and of the loss where it has some, one batch at a time.
+    """Move the weights of a score, and of the loss if it has any, one batch at a time.
 
-    Among several processes each handles its own rows of a batch, in as many parts as the
-    configuration says. The gradient is the mean over all of them, so that the update is the same
-    in every process, and that of one process alone, but for rounding and for what belongs to the
-    part: the randomness of layers such as dropout, and times that a law spreads over a batch.
+    Each of several processes handles its own rows of a batch, in `accumulate` parts. The gradient
+    is the mean over all parts, so that the update is the same in every process. It is that of one
+    process alone, but for rounding and for two things that depend on the part: the randomness of
+    layers such as dropout, and stratified times.
 
     Args:
-        score: Trained in place.
-        sde: The process it is a score of.
-        loss: What is lowered.
+        score: The score, trained in place.
+        sde: The process of the score.
+        loss: The loss.
         config: The numbers of the run.
 
     Attributes:
-        optimizer: Adam or Muon, over the parameters that ask for gradients.
+        optimizer: Adam or Muon, over the parameters that require gradients.
         beside: The modules of the loss, which are trained with the score.
         begun: The last update whose weights have begun to move.
 
     Raises:
-        InvalidValueError: The batch cannot be divided evenly, or no parameter asks for gradients.
+        InvalidValueError: The batch cannot be divided evenly, or no parameter requires gradients.
     """
 
     def __init__(self, score: nn.Module, sde: SDE, loss: Loss, config: TrainConfig) -> None:
@@ -73,14 +73,14 @@ class Update:
         weights = [p for p in score.parameters() if p.requires_grad]
         if not weights:
             raise InvalidValueError(
-                "no parameter of the score asks for a gradient, so that there is nothing to train; "
-                "what `train` returned is frozen, and trains on after `score.requires_grad_()`"
+                "no parameter of the score requires a gradient, so that there is nothing to train; "
+                "the result of `train` is frozen: call `score.requires_grad_()` to train it further"
             )
         self._device = weights[0].device
         self.beside.to(self._device)
         distributed.align(self.beside)
         others = [p for p in self.beside.parameters() if p.requires_grad]
-        # in groups of their own: shares of a tensor and whole tensors do not mix
+        # groups of their own: sharded and whole tensors cannot be in one
         self._parts = [group for group in (weights, others) if group]
         self.optimizer = optimizer_of(score, self._parts, config)
         self.begun = -1
@@ -93,7 +93,7 @@ class Update:
             )
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
-        """Make update number `step`; return the loss of the own rows and the gradient's norm."""
+        """Make update number `step`; return this process's loss and the gradient's norm, `(2,)`."""
         lr = self.config.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -107,7 +107,7 @@ class Update:
                 if not loss.requires_grad:
                     raise TrainingError(
                         "no gradient reaches any parameter: the loss does not depend on them, or "
-                        "what the network returned was detached"
+                        "the network's output was detached"
                     )
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -121,7 +121,7 @@ class Update:
         return torch.stack([torch.stack(losses).sum(), norm])
 
     def loss(self, step: int, batch: Batch, part: int = 0) -> Tensor:
-        """Return the loss of one part of the own rows: the mean over samples and event entries."""
+        """Return the loss of one part of this process's rows, the mean over samples and entries."""
         return self._part(seeds_of_step(self.config.seed, step, 1 + len(self._rows)), batch, part)
 
     def noise(self, step: int, rows: slice) -> Noise:
@@ -129,18 +129,18 @@ class Update:
         return _noise(seeds_of_step(self.config.seed, step, 1)[0], rows)
 
     def describe(self, step: int) -> str:
-        """Say at which rate, times and noise levels update number `step` is made."""
+        """Return the learning rate, times and noise scales of update number `step`, as text."""
         rate = f"at learning rate {self.config.lr_at(step):.3g}"
         seen: list[Tensor] = []
 
-        def listening(x: Tensor, t: Tensor, condition: object = None) -> Tensor:
+        def record(x: Tensor, t: Tensor, condition: object = None) -> Tensor:
             seen.append(t)
             return -x
 
         noise = self.noise(step, slice(0, self.config.batch_size))
         x = torch.zeros(len(noise), 1)
-        with contextlib.suppress(Exception), torch.no_grad():  # a loss may want another shape
-            self._loss(listening, self.sde, x, noise=noise, condition=None)
+        with contextlib.suppress(Exception), torch.no_grad():  # a loss may need the true shape
+            self._loss(record, self.sde, x, noise=noise, condition=None)
         if not seen:
             return rate
         t = seen[0].double()
@@ -163,7 +163,7 @@ class Update:
         return checked(losses, x).mean() / x.shape[1:].numel()
 
     def _hidden(self, condition: Condition, noise: Noise) -> Condition:
-        """Return conditions on the device, some hidden: each name by a stream of its own."""
+        """Return the conditions on the device, some hidden; each name has a stream of its own."""
         rows = {}
         for name, value in condition.items():
             share = self.config.share_hidden(name)
@@ -180,7 +180,7 @@ class Update:
         return whole({"norm": norm})["norm"]
 
     def _local(self, part: int) -> AbstractContextManager[None]:
-        """Leave the gradients of all parts but the last one unsent."""
+        """Skip the all-reduce of gradients except on the last part."""
         last = part == self.config.compute.accumulate - 1
         if distributed.size() > 1 and self.config.compute.shard:
             self._score.set_requires_gradient_sync(last)
@@ -190,7 +190,7 @@ class Update:
         return nullcontext()
 
     def _check_reached(self) -> None:
-        """Raise where a gradient never comes, for which several processes would wait."""
+        """Raise TrainingError if a parameter has no gradient, for which processes would wait."""
         if self._score is self.score:
             return
         named = self.score.named_parameters()
@@ -202,7 +202,7 @@ class Update:
             )
 
     def _share_others(self) -> None:
-        """Give every process the mean of the gradients of the loss's own parameters."""
+        """Average the gradients of the loss's own parameters over the processes."""
         if distributed.size() == 1:
             return
         for p in self.beside.parameters():
@@ -222,8 +222,8 @@ def check_loss(loss: object) -> None:
     wanted = "a function (score, sde, x, *, noise, condition) -> (B,) such as dsm_loss"
     if not callable(loss) or isinstance(loss, type):
         raise InvalidTypeError(f"loss must be {wanted}, got {quoted(loss)}")
-    with contextlib.suppress(ValueError):  # some callables have no signature to look at
-        # that of a module's call takes anything
+    with contextlib.suppress(ValueError):  # some callables have no signature
+        # a module's __call__ takes anything, so look at its forward
         called = loss.forward if isinstance(loss, nn.Module) else loss
         try:
             inspect.signature(called).bind(None, None, None, noise=None, condition=None)
@@ -234,7 +234,7 @@ def check_loss(loss: object) -> None:
 
 
 def checked(losses: object, x: Tensor) -> Tensor:
-    """Return what a loss returned, checked to be one number for each sample."""
+    """Return a loss's result, checked to be a tensor `(B,)`."""
     if not isinstance(losses, Tensor):
         raise InvalidTypeError(f"a loss returns a tensor (B,), got {type(losses).__name__}")
     if losses.shape != x.shape[:1]:
@@ -246,7 +246,7 @@ def checked(losses: object, x: Tensor) -> Tensor:
 
 
 def seeds_of_step(seed: int, step: int, n: int) -> list[int]:
-    """Return n seeds of a step: that of its noise, then one for each part of its batch."""
+    """Return n seeds of a step: the seed of its noise, then one for each part of its batch."""
     words: list[int] = np.random.SeedSequence([seed, step]).generate_state(n, np.uint64).tolist()
     return words
 
@@ -257,7 +257,7 @@ def _noise(seed: int, rows: slice) -> Noise:
 
 @contextmanager
 def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators within the block: layers such as dropout know no others."""
+    """Seed torch's global generators, which layers such as dropout use, within the block."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed >> 1)
         if device.type == "cuda":
@@ -266,7 +266,7 @@ def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _beside(loss: Loss, score: nn.Module) -> nn.ModuleList:
-    """Return the modules of a loss that are trained: not the score itself, and no frozen ones."""
+    """Return the trained modules of a loss: neither the score itself nor frozen ones."""
     own = set(score.modules())
     return nn.ModuleList(
         module
@@ -277,14 +277,14 @@ def _beside(loss: Loss, score: nn.Module) -> nn.ModuleList:
 
 
 def _divided(config: TrainConfig) -> list[slice]:
-    """Return the rows of the batch that every part of every process handles."""
+    """Return the rows of the batch for every part of every process."""
     own = distributed.rows(config.batch_size)
     accumulate = config.compute.accumulate
     length, rest = divmod(own.stop - own.start, accumulate)
     if rest or not length:
         raise InvalidValueError(
             f"accumulate = {accumulate} does not divide the {own.stop - own.start} samples of a "
-            "batch that a process has; choose a divisor of them"
+            "batch that a process handles; choose a divisor"
         )
     parts = distributed.size() * accumulate
     return [slice(i * length, (i + 1) * length) for i in range(parts)]

@@ -1,4 +1,4 @@
-"""The two doors of a calibration: by a simulator, and by pairs alone."""
+"""Calibrate conditional samples, given a simulator or pairs of parameters and data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["calibrate", "calibrate_pairs"]
 Simulate = Callable[[int, int], tuple[Tensor, Tensor]]
 """`simulate(n, seed)`: parameters `(n, *event)` of the prior, and data `(n, *)` for each."""
 
-# The fewest data sets, and how many more a second run has, after an alarm.
+# The fewest data sets, and the ratio of those of a second run, after an alarm, to the first.
 _LEAST, _MORE = 20, 4
 
 
@@ -37,30 +37,30 @@ def calibrate(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Calibration:
-    r"""Test whether draws are of the posterior of a simulator.
+    r"""Test whether draws are from the posterior of a simulator.
 
-    Looked at are up to 16 entries of the parameter and 8 random projections, the distance to a
-    point that depends on y, and the log-likelihood. Each is tested four ways: the distribution of
-    the truth's places (a simultaneous band), the sum of the squares of their normal deviates
+    The tested quantities are up to 16 entries of the parameter and 8 random projections, the
+    distance to a point that depends on y, and the log-likelihood. Each has four tests: the
+    distribution of the ranks (a simultaneous band), the sum of the squares of their normal deviates
     ($\chi^2$), and the coverage of central intervals of 50 and 90 %. All are exact, and Holm's
-    adjustment makes `level` the probability of a false alarm in all. An alarm is followed by one
-    more run, of four times as many other data sets, which decides.
+    adjustment makes `level` the probability of any false alarm. An alarm is followed by a second
+    run, with four times as many new data sets, whose result counts.
 
     Args:
         draw: `draw(y, k, seed)`, k samples for each row of y `(m, *)`, `(m, k, *event)`.
         simulate: `simulate(n, seed)`, parameters `(n, *event)` and their data `(n, *)`.
-        n: Data sets, at least 20. With 6,000 draws that are .9 of their width, or .1 of it off in
-            one entry, are found more than 99 times in 100.
-        draws: Draws for each, at least 2.
+        n: Data sets, at least 20. With 6,000, draws of .9 of the right width, or shifted by .1 of
+            it in one entry, are detected with a probability above .99.
+        draws: Draws for each data set, at least 2.
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
-        log_density: `f(theta, y)`, the log-density of the posterior that is tested, whose mean at
-            the truth tells how sharp it is.
-        level: The probability that draws of the posterior raise an alarm, in (0, 1).
-        rerun: Whether an alarm is looked into once more.
+        log_density: `f(theta, y)`, the log-density of the tested posterior, whose mean at the true
+            parameters measures its sharpness.
+        level: The probability that draws from the posterior raise an alarm, in (0, 1).
+        rerun: Follow an alarm by a second run.
         batch_size: Data sets for which draws are made at once.
-        seed: The randomness, that of `draw` and `simulate` too.
-        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
-            now and then elsewhere.
+        seed: The seed of all randomness; `draw` and `simulate` get seeds made of it.
+        progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
+            occasional lines elsewhere.
 
     Raises:
         InvalidValueError: A number is out of range.
@@ -107,24 +107,24 @@ def calibrate_pairs(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Calibration:
-    r"""Test whether draws are of the law of theta given y, by pairs of both and no simulator.
+    r"""Test whether draws are from the law of theta given y, by pairs of both, without a simulator.
 
-    The tests are those of `calibrate`, on a part of the pairs that is chosen at random. The others
-    give the points that depend on y. There is no second run, as there are no more pairs.
+    The tests are those of `calibrate`, on randomly chosen pairs. The other pairs give the points
+    that depend on y. There is no second run, since there are no more pairs.
 
     Args:
         draw: `draw(y, k, seed)`, k samples for each row of y `(m, *)`, `(m, k, *event)`.
-        theta: `(N, *event)`, independent rows that the draws know nothing of.
-        y: `(N, *)`, what theta is drawn given.
-        n: How many pairs are tested, at least 20, and as many others are left; None for a half.
-        draws: Draws for each, at least 2.
+        theta: `(N, *event)`, independent rows, which the sampler was not trained on.
+        y: `(N, *)`, the data of each theta.
+        n: Pairs that are tested, at least 20, with at least 20 others left; None for half of them.
+        draws: Draws for each pair, at least 2.
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
         log_density: `f(theta, y)`, the log-density of the law that is tested.
-        level: The probability that draws of the law raise an alarm, in (0, 1).
+        level: The probability that draws from the law raise an alarm, in (0, 1).
         batch_size: Pairs for which draws are made at once.
-        seed: The randomness, that of the choice and of `draw` too.
-        progress: Whether to show a bar; None shows it in a terminal or a notebook, and a line
-            now and then elsewhere.
+        seed: The seed of the choice of pairs and of `draw`.
+        progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
+            occasional lines elsewhere.
 
     Raises:
         DataError: There are too few pairs.

@@ -1,4 +1,4 @@
-"""The picture of a calibration: what should be uniform, and what the intervals hold."""
+"""Draw a calibration: the distribution of the ranks, and the coverage of intervals."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["picture"]
 
 
-# The lines of a few numbers, and what the colours of many say.
+# The line styles of a few quantities, and the labels of two colours for many.
 _DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))
 _SORTS = {False: "a number each, named beside", True: "numbers that fail a test"}
 
 
 def picture(found: Calibration) -> Figure:
-    """Return two panels: the places of the truth, and how often intervals held it."""
+    """Return two panels: the ranks of the true parameters, and the coverage of intervals."""
     drawn = plot.figure((11, 5.2))
     places, coverage = drawn.subplots(1, 2, width_ratios=(3, 2))
     paper.dress((places, coverage))

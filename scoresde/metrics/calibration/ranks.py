@@ -1,4 +1,4 @@
-r"""Where the truth lies among draws: numbers that are uniform if the draws are of the posterior."""
+r"""Rank true parameters among draws: the ranks are uniform if the draws are from the posterior."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["Directions", "energy_scores", "nearest", "position"]
 
 
 def position(truth: Tensor, draws: Tensor, tie: Tensor) -> Tensor:
-    r"""Return the place of each truth among its draws, uniform on (0, 1) if both have one law.
+    r"""Return the rank of each true value among its draws, scaled to (0, 1).
 
     $u = (\#\{\text{draws below}\} + v\,(1 + \#\{\text{equal}\})) / (L + 1)$ with $v$ uniform
-    (Talts et al. 2018, arXiv:1804.06788, with the rank spread over its cell).
+    (Talts et al. 2018, arXiv:1804.06788, made continuous by $v$). It is uniform if the true value
+    and the draws have one law.
 
     Args:
         truth: `(N,)`.
@@ -24,13 +25,13 @@ def position(truth: Tensor, draws: Tensor, tie: Tensor) -> Tensor:
     below = (draws < truth[:, None]).sum(1)
     equal = (draws == truth[:, None]).sum(1)
     u: Tensor = (below + tie * (1 + equal)) / (draws.shape[1] + 1)
-    # so that its normal deviate is finite
+    # keep its normal deviate finite
     return u.clamp(1e-15, 1 - 1e-15)
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Numbers of a parameter whose ranks are looked at: some of its entries, and projections.
+    """Hold the entries and projections of a parameter whose ranks are tested.
 
     Attributes:
         names: A name for each.
@@ -44,7 +45,7 @@ class Directions:
     def of(
         cls, scale: Tensor, entries: int, projections: int, generator: torch.Generator
     ) -> Directions:
-        """Choose them.
+        """Choose entries and random projections.
 
         Args:
             scale: Standard deviations of the entries, `(d,)`.
@@ -75,7 +76,7 @@ class Directions:
 
 
 def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
-    """Return for each observation the number of the nearest one among others, `(N,)`.
+    """Return for each observation the row of the nearest other one, `(N,)`.
 
     Args:
         y: `(N, m)`, in units of its spread.
@@ -87,7 +88,7 @@ def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
 
 
 def energy_scores(truth: Tensor, draws: Tensor, order: Tensor) -> Tensor:
-    r"""Return the energy score of each truth, whose mean is least for draws of the posterior.
+    r"""Return the energy score of each true value; its mean is least for draws from the posterior.
 
     $$ \frac1L\sum_k \|\theta_k - \theta\| - \frac1{2 L}\sum_k \|\theta_k - \theta_{\pi(k)}\|, $$
 

@@ -1,4 +1,4 @@
-"""What a calibration found: a table, JSON, a picture, and a verdict."""
+"""Hold the result of a calibration: a table, JSON, a picture, and a verdict."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ SHARES = (0.5, 0.9)
 
 @dataclass(frozen=True)
 class Quantity:
-    """Describe where the truth lies among the draws in one number of theirs.
+    """Hold the tests of one quantity.
 
     Attributes:
-        name: Which number: an entry, a projection, the distance or the log-likelihood.
-        coverage: How often the central intervals of 50 and 90 % of the draws held the truth.
-        errors: By how many standard errors that is off.
-        place: The mean place of the truth in (0, 1), 1/2 where the draws are right.
-        counts: How many of the places are at most .01, .02, ..., .99.
-        p: For each test its p-value: "ranks" of the whole distribution of the places, "spread" of
-            the sum of the squares of their normal deviates, "50 %" and "90 %" of the coverage.
+        name: The quantity: an entry, a projection, the distance or the log-likelihood.
+        coverage: The share of true values in the central intervals of 50 and 90 % of the draws.
+        errors: The errors of the coverage, in standard errors.
+        place: The mean rank of the true value in (0, 1), 1/2 if the draws are right.
+        counts: The numbers of ranks that are at most .01, .02, ..., .99.
+        p: The p-value of each test: "ranks" of the distribution of the ranks, "spread" of the sum
+            of the squares of their normal deviates, "50 %" and "90 %" of the coverage.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Quantity:
 
     @property
     def fault(self) -> str:
-        """Name in words what is wrong with the draws, if anything is."""
+        """Return the error of the draws as text: too narrow, too wide, too high or too low."""
         if max(self.errors) < -3 or min(self.errors) > 3:
             width = "narrow" if self.errors[1] < 0 else "wide"
             return f"too {width} (intervals of 90 % hold {100 * self.coverage[1]:.0f} %)"
@@ -58,7 +58,7 @@ class Quantity:
 
     @classmethod
     def of(cls, name: str, u: Tensor) -> Quantity:
-        """Return what the places `(N,)` of the truths say."""
+        """Return the tests of the ranks `(N,)` of the true values."""
         n, counts = len(u), counts_of(u)
         held = [int(((u - 0.5).abs() < share / 2).sum()) for share in SHARES]
         p = {"ranks": ecdf_p(counts, n), "spread": chi_square_p(u)}
@@ -73,18 +73,18 @@ class Quantity:
 
 @dataclass(frozen=True, repr=False)
 class Calibration(Result):
-    """Tell whether draws are of the posterior, and how much they know.
+    """Hold the tests of draws against the posterior, and measures of their sharpness.
 
     Attributes:
-        quantities: What was looked at.
+        quantities: The tested quantities.
         n: Data sets.
         draws: Draws for each.
-        level: The probability that draws of the posterior raise an alarm.
-        energy: The energy score of the draws in units of the prior's spread: the less, the sharper.
-        skill: 1 less the ratio of that to the score of draws from the prior: 0 knows nothing.
-        log_density: The expected log-density of the truth, where it was asked for.
-        first: What a first run found that raised an alarm, after which this one has four times as
-            many data sets.
+        level: The probability that draws from the posterior raise an alarm.
+        energy: The energy score of the draws in units of the prior's spread: smaller is sharper.
+        skill: 1 less the ratio of that to the score of draws from the prior; 0 is no better.
+        log_density: The expected log-density of the true parameters, if `log_density` was given.
+        first: The result of a first run that raised an alarm; this one has four times as many data
+            sets.
     """
 
     quantities: tuple[Quantity, ...]
@@ -98,7 +98,7 @@ class Calibration(Result):
 
     @property
     def alarms(self) -> dict[str, float]:
-        """The tests that failed, with their p-values adjusted for the number of tests (Holm)."""
+        """Return the tests that failed, with p-values adjusted for the number of tests (Holm)."""
         names = [f"{q.name}, {test}" for q in self.quantities for test in q.p]
         raw = torch.tensor([p for q in self.quantities for p in q.p.values()], dtype=torch.float64)
         found = dict(zip(names, holm(raw).tolist(), strict=True))
@@ -107,24 +107,24 @@ class Calibration(Result):
 
     @property
     def passed(self) -> bool:
-        """Return whether no test failed."""
+        """Return True if no test failed."""
         return not self.alarms
 
     def verdict(self) -> str:
-        """Return one or two sentences: whether the draws are calibrated, and how sharp they are."""
+        """Return one or two sentences on the calibration and the sharpness of the draws."""
         tests = sum(len(q.p) for q in self.quantities)
         alarms = self.alarms
         if not alarms:
-            said = f"Calibrated: none of {tests} tests fails at {self.level:.2g} in all."
+            text = f"Calibrated: none of {tests} tests fails at {self.level:.2g} in all."
         else:
             failed = list(dict.fromkeys(name.rpartition(", ")[0] for name in alarms))
             own = {q.name: q for q in self.quantities}
             worst = ", ".join(f"{name} {own[name].fault}" for name in failed[:3])
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-            said = f"Not calibrated: {worst}{more}; {len(alarms)} of {tests} tests fail."
+            text = f"Not calibrated: {worst}{more}; {len(alarms)} of {tests} tests fail."
         side = "below" if self.skill.value >= 0 else "above"
         return (
-            f"{said} Their energy score is {abs(self.skill.value):.0%} {side} that of draws from "
+            f"{text} Their energy score is {abs(self.skill.value):.0%} {side} that of draws from "
             "the prior, which ignore the data."
         )
 
@@ -156,7 +156,7 @@ class Calibration(Result):
         return {**asdict(self), "first": first, **own}
 
     def plot(self) -> Figure:
-        """Draw the places of the truth against uniform ones, and the coverage."""
+        """Draw the distribution of the ranks, and the coverage of intervals."""
         from scoresde.metrics.calibration.picture import picture
 
         return picture(self)

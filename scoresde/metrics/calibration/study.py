@@ -1,4 +1,4 @@
-r"""One run of a calibration: draws for pairs of parameters and data, and the tests of them."""
+r"""Run a calibration once: draw for pairs of parameters and data, and test the draws."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LogDensity = Callable[[Tensor, Tensor], Tensor]
 Pairs = tuple[Tensor, Tensor]
 """Parameters `(n, *event)` and data `(n, *)`, finite."""
 
-# The most entries of a parameter that are looked at one by one, and how many projections.
+# The most entries of a parameter that are tested one by one, and the number of projections.
 _ENTRIES, _PROJECTIONS = 16, 8
 
 
 @dataclass(frozen=True)
 class Study:
-    """Hold what is tested, and how; arguments are those of `calibrate`.
+    """Hold the arguments of `calibrate` or `calibrate_pairs`.
 
     Raises:
         InvalidValueError: A number is out of range.
@@ -59,13 +59,13 @@ class Study:
         check_range("level", self.level, "(0, 1)")
 
     def run(self, tested: Pairs, other: Pairs, g: torch.Generator) -> Calibration:
-        """Return what draws for some pairs say.
+        """Return the calibration of draws for some pairs.
 
         Args:
-            tested: Pairs whose parameters are looked for among the draws.
+            tested: Pairs whose parameters are ranked among the draws.
             other: Pairs independent of those, which give the points that depend on y, the spread
-                of the parameters and draws of the prior.
-            g: The randomness, that of the draws too.
+                of the parameters, and draws from the prior.
+            g: The generator of all randomness, which also seeds the draws.
         """
         third = int(torch.randint(2**62, (), generator=g))
         (theta, y), (others, data) = tested, other
@@ -75,7 +75,7 @@ class Study:
         scale, size = (_spread(part.reshape(len(part), -1)) for part in (others, data))
         near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
         directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g)
-        blind = torch.randint(len(others), (n, self.draws), generator=g)  # of the prior
+        blind = torch.randint(len(others), (n, self.draws), generator=g)  # rows: draws of the prior
         order = torch.rand(n, self.draws, generator=g).argsort(1)
         ties: dict[str, Tensor] = {}
         places: dict[str, list[Tensor]] = {}
@@ -151,10 +151,10 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
         theta: `(n, *event)`.
         y: `(n, *)`.
         demand: The beginning of the message.
-        n: How many; None for any number.
+        n: Their number; None for any.
 
     Raises:
-        InvalidTypeError, ShapeError, NonFiniteError: They are no such pairs.
+        InvalidTypeError, ShapeError, NonFiniteError: A shape or a number is wrong.
     """
     theta, y = (finite(k, as_numbers(k, part)) for k, part in (("theta", theta), ("y", y)))
     n = len(theta) if n is None and theta.ndim else n
@@ -168,7 +168,7 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
 
 
 def _numbers(name: str, value: object, n: int) -> Tensor:
-    """Return a function's values, `(n,)` float64; minus infinity is where nothing can be."""
+    """Return a function's values, `(n,)` float64, checked; minus infinity is allowed."""
     if not isinstance(value, Tensor) or value.is_complex():
         raise InvalidTypeError(f"{name}(theta, y) must return numbers, got {quoted(value)}")
     if value.shape != (n,):

@@ -1,4 +1,4 @@
-r"""Tests that numbers are uniform on [0, 1], each with an exact p-value."""
+r"""Test whether numbers are uniform on [0, 1], with exact p-values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ecdf_p(counts: np.ndarray, n: int) -> float:
 
     Args:
         counts: What `counts_of` gives, `(99,)`.
-        n: Of how many numbers.
+        n: The number of numbers.
     """
     law = stats.binom(n, POINTS)
     gamma = float(np.minimum(2 * np.minimum(law.cdf(counts), law.sf(counts - 1)), 1).min())
@@ -43,10 +43,10 @@ def ecdf_p(counts: np.ndarray, n: int) -> float:
 
 
 def band(n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and largest counts of the simultaneous band that is left with this level.
+    """Return the least and largest counts of a simultaneous band.
 
     Args:
-        n: Of how many numbers.
+        n: The number of numbers.
         level: The probability with which uniform numbers leave it, in (0, 1).
     """
     low, high = level / len(POINTS), level
@@ -62,7 +62,7 @@ def band(n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
 def _inside(n: int, gamma: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the largest count at each point whose p-value is above gamma."""
     law = stats.binom(n, POINTS)
-    edge = gamma * (1 + 1e-9) / 2  # with slack for the rounding of the p-value that gamma is
+    edge = gamma * (1 + 1e-9) / 2  # slack for rounding, since gamma itself is such a p-value
     low, high = law.ppf(edge), law.isf(edge)
     low += law.cdf(low) <= edge
     high -= law.sf(high - 1) <= edge
@@ -78,7 +78,7 @@ def _leaving(low: np.ndarray, high: np.ndarray, n: int) -> float:
         return 1.0
     widest = int(max(np.diff([*low, n]).max(), np.max([*high, n] - np.array([0, *low]))))
     steps = stats.poisson(n / (len(POINTS) + 1)).pmf(np.arange(widest + 1))
-    mass, start = np.ones(1), 0  # of the counts from `start` on, within the band so far
+    mass, start = np.ones(1), 0  # probabilities of the counts from `start` on, within the band
     for a, b in zip([*low, n], [*high, n], strict=True):
         least = max(a - start - len(mass) + 1, 0)
         whole = np.convolve(mass, steps[least : b - start + 1])
@@ -102,7 +102,7 @@ def chi_square_p(u: Tensor) -> float:
 
 
 def binomial_p(held: int, n: int, share: float) -> float:
-    """Return the two-sided p-value of `held` of n where each holds with probability `share`."""
+    """Return the two-sided p-value of `held` successes of n, each with probability `share`."""
     law = stats.binom(n, share)
     return min(2 * min(float(law.cdf(held)), float(law.sf(held - 1))), 1.0)
 

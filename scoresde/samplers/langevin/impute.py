@@ -1,9 +1,9 @@
-r"""Imputation: entries that are known are held at what they are, and the others drawn.
+r"""Impute unknown entries: draw them, and keep the known entries fixed.
 
-At every time the known entries are replaced by a draw of their own noisy law, $\alpha_s x_0 +
-\sigma_s z$, which knows nothing of the unknown ones. So the unknown entries see too little of the
-known ones, and their law is biased. Going back up and down again, RePaint's resampling, lets both
-adapt to each other (Lugmayr et al. 2022, algorithm 1, arXiv:2201.09865).
+At every time the known entries are replaced by a draw of their noisy law, $\alpha_s x_0 + \sigma_s
+z$, independently of the unknown ones. This biases the law of the unknown entries. RePaint's
+resampling, which repeats each step after going back up to t, reduces the bias (Lugmayr et al. 2022,
+algorithm 1, arXiv:2201.09865).
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _NOISY = (
 class Impute(Sampler):
     r"""Draw the entries that are unknown, and keep those that are known.
 
-    It takes two conditions, `{"known": x, "mask": m}`, events or one for all samples in the numbers
-    of the score, of which the mask is 1 where an entry is known; what `known` holds elsewhere is
-    not read. Known entries have the right noise at every time, and are exact at the end, where
-    `denoise` is not False. The law of the others is biased, and less so with `resample`; where that
-    matters, `scoresde.guidance.posterior` with a `Mask` is the better method.
+    It takes two conditions, `{"known": x, "mask": m}`, one event for each sample or one for all, in
+    model units. The mask is 1 where an entry is known; `known` is not read elsewhere. Known entries
+    have the right noise at every time, and are exact at the end unless `denoise=False`. The law of
+    the others is biased, less so with `resample`; if that matters, `scoresde.guidance.posterior`
+    with a `Mask` is the better method.
 
     The sampler's `step` is called, so a multistep method is first order here.
 
     Args:
-        sampler: What draws; it steps along the grid.
-        resample: How often each step is made, at least 1: between two of them the state goes back
-            up by fresh noise.
-        basis: An orthonormal matrix `(k, k)`, whose rows are along the first axis of an event.
-            Known and mask are then of the coordinates in it, as for the colours of a grey image.
+        sampler: The sampler, which must step along the grid.
+        resample: How often each step is made, at least 1; in between the state goes back up by
+            fresh noise.
+        basis: An orthonormal matrix `(k, k)` for the first axis of an event. `known` and `mask` are
+            then coordinates in this basis, for example to colour a grey image.
 
     Raises:
         InvalidTypeError: The sampler chooses its own steps.
@@ -85,31 +85,31 @@ class Impute(Sampler):
 
     @property
     def nfe_per_step(self) -> int:
-        """Return the sampler's evaluations, as often as a step is made."""
+        """Return the sampler's evaluations times `resample`."""
         return self.resample * self.sampler.nfe_per_step
 
     @property
     def order(self) -> None:
-        """None: the bias stays as the steps get smaller."""
+        """Return None: the bias does not vanish for small steps."""
         return None
 
     @property
     def coupled(self) -> bool:
-        """Return whether the sampler is."""
+        """Return the attribute of the sampler."""
         return self.sampler.coupled
 
     @property
     def between(self) -> bool:
-        """Return whether the sampler is."""
+        """Return the attribute of the sampler."""
         return self.sampler.between
 
     @property
     def uses_pilot(self) -> bool:
-        """Return whether the sampler does."""
+        """Return the attribute of the sampler."""
         return self.sampler.uses_pilot
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Impute:
-        """Return it with the sampler set up for a score."""
+        """Return this sampler with the inner one prepared for a score."""
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
@@ -117,7 +117,7 @@ class Impute(Sampler):
         return self.sampler.times(sde, steps, moments)
 
     def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
-        """Return the kinds of its conditions.
+        """Return the kinds of the conditions known and mask.
 
         Raises:
             ShapeError: The basis has another length than the first axis of an event.
@@ -133,7 +133,7 @@ class Impute(Sampler):
         """Return known and mask.
 
         Raises:
-            NonFiniteError: An entry is known and is no number.
+            NonFiniteError: `known` is NaN where the mask is 1.
         """
         if (condition["known"].isnan() & (condition["mask"] != 0)).any():
             raise NonFiniteError(
@@ -142,7 +142,7 @@ class Impute(Sampler):
         return condition
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Make a step, and again after going back up, with the known entries in place at s."""
+        """Make a step `resample` times, going back up in between, and set the known entries."""
         a, v = rsde.sde.transition(s, t)
         for j in range(self.resample):
             own = noise.fork(j)
@@ -156,16 +156,16 @@ class Impute(Sampler):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the states at `times[1:]`; the known entries are in place from the first on."""
+        """Yield the states at `times[1:]`; the known entries are set at all times."""
         start = self._imposed(rsde, x, times[0], noise.fork(0).fork(1))
         yield from super().trajectory(rsde, start, times, noise)
 
     def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return the sampler's end, with the known entries as they are."""
+        """Return the sampler's finish, with the known entries set exactly."""
         return self._set(rsde, self.sampler.finish(rsde, x, t, noise), None)
 
     def _imposed(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return states at t with a draw of the noisy law of the known entries in their places."""
+        """Return states at t with the known entries replaced by a draw of their noisy law."""
         alpha, sigma = rsde.sde.at(t, x)
         return self._set(rsde, x, (alpha, sigma * noise.normal(x, t)))
 
@@ -187,24 +187,24 @@ class Impute(Sampler):
 
 
 class _Mask(Field):
-    """A condition that says which entries are known: truth values, or 0 and 1."""
+    """Describe the condition `mask`: booleans, or 0 and 1."""
 
     def check(self, name: str, value: Tensor) -> None:
-        """Raise unless an entry is known or unknown."""
+        """Raise InvalidValueError unless all entries are 0 or 1."""
         if not ((value == 0) | (value == 1)).all():
             raise InvalidValueError(f"the {name} is 1 where an entry is known and else 0; {_NOISY}")
 
 
 def _turned(basis: Tensor, x: Tensor) -> Tensor:
-    """Return the coordinates of events along their first axis."""
+    """Return the coordinates in a basis of events along their first axis."""
     return (x.movedim(1, -1) @ basis.T).movedim(-1, 1)
 
 
 def _orthonormal(basis: Tensor | Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
-    """Return an orthonormal matrix as numbers.
+    """Return an orthonormal matrix as tuples.
 
     Raises:
-        ShapeError, InvalidValueError: It is none.
+        ShapeError, InvalidValueError: The matrix is not square or not orthonormal.
     """
     matrix = as_numbers("basis", basis, dtype=torch.float64)
     if matrix.ndim != 2 or len(matrix) != len(matrix.T):

@@ -1,1 +1,1 @@
-"""Samplers of posteriors, and the start of a run under a condition."""
+"""Sample posteriors, and start a run under a condition."""

@@ -1,4 +1,4 @@
-r"""Split Gibbs sampling: draws given the measurement and given the prior, in turn.
+r"""Alternate draws given the measurement and given the prior (split Gibbs sampling).
 
 The posterior $p(z)\,p(y | z)$ is the limit $\rho \to 0$ of the law
 
@@ -84,27 +84,27 @@ class SplitGibbs(Sampler):
 
     @property
     def order(self) -> None:
-        """None: the bias stays as the steps get smaller."""
+        """Return None: the bias does not vanish for small steps."""
         return None
 
     @property
     def adaptive(self) -> bool:
-        """Return whether the sampler is."""
+        """Return the attribute of the sampler."""
         return self.sampler.adaptive
 
     @property
     def coupled(self) -> bool:
-        """Return whether the sampler is."""
+        """Return the attribute of the sampler."""
         return self.sampler.coupled
 
     @property
     def between(self) -> bool:
-        """Return whether the sampler is."""
+        """Return the attribute of the sampler."""
         return self.sampler.between
 
     @property
     def uses_pilot(self) -> bool:
-        """Return whether the sampler does."""
+        """Return the attribute of the sampler."""
         return self.sampler.uses_pilot
 
     def cost(self, steps: int) -> int:
@@ -112,7 +112,7 @@ class SplitGibbs(Sampler):
         return (1 + self.k) * self.sampler.cost(steps)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> SplitGibbs:
-        """Return it with the sampler set up for a score, once the width is a level of its noise."""
+        """Return this sampler with the inner one prepared, after checking rho."""
         ends = torch.tensor([sde.eps, sde.T], dtype=torch.float64)
         low, high = (sde.sigma(ends) / sde.alpha(ends)).tolist()
         if not low < self.rho <= high:
@@ -123,7 +123,7 @@ class SplitGibbs(Sampler):
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid that is even in log-SNR, of which every width has its part."""
+        """Return a grid even in log-SNR, so that draws of the prior have steps below any rho."""
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:

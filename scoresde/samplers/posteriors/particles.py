@@ -1,4 +1,4 @@
-r"""Twisted particles: several ways down for each sample, weighted by what a measurement says.
+r"""Weight several trajectories of each sample by a measurement (twisted particles).
 
 Each of k particles takes steps of the reverse SDE under the score of the posterior, which are
 proposals. Their weights make up for what that score gets wrong: from t to s, with the kernels
@@ -94,12 +94,12 @@ class Particles(Sampler):
 
     @property
     def order(self) -> None:
-        """None: the bias is that of too few particles."""
+        """Return None: the bias is that of a finite number of particles."""
         return None
 
     @property
     def differentiable(self) -> bool:
-        """Return False: which particles are drawn jumps."""
+        """Return False: resampling is discontinuous."""
         return False
 
     def cost(self, steps: int) -> int:
@@ -107,11 +107,11 @@ class Particles(Sampler):
         return (steps + 1) * self.nfe_per_step
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Particles:
-        """Return it with the sampler set up for a score."""
+        """Return this sampler with the inner one prepared for a score."""
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return a grid that is even in log-SNR: one long step makes all weights unequal."""
+        """Return a grid that is even in log-SNR, since one long step makes the weights unequal."""
         return even_times(sde, steps)
 
     def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
@@ -122,7 +122,7 @@ class Particles(Sampler):
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
-        """Yield the way of the particle that is drawn in the end."""
+        """Yield the trajectory of the particle that is drawn at the end."""
         if rsde.attribute("twisted") is None:
             raise InvalidTypeError(
                 "particles are weighted by a measurement; give guidance.posterior(score, "

@@ -1,4 +1,4 @@
-"""Particles of a batch of samples: their noise, their steps, their weights, and how they are drawn.
+"""Draw the noise of particles, move, weight and resample them, for a batch of samples.
 
 Tensors of particles are `(B, k, *event)`, and `(B k, *event)` where a score sees them.
 """
@@ -20,7 +20,7 @@ __all__ = ["Kernel", "Move", "Spread", "Weights"]
 
 @dataclass(frozen=True)
 class Spread:
-    """The noise of k particles of each sample, which is all drawn from that of the sample.
+    """Draw the noise of k particles of each sample from the stream of the sample.
 
     Args:
         noise: The noise of the samples.
@@ -55,7 +55,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class _Constant:
-    """Noise of which every number is the same."""
+    """Return the same number everywhere in place of noise."""
 
     value: float
 
@@ -75,10 +75,10 @@ class _Constant:
 
 
 class Move(NamedTuple):
-    r"""A step of particles.
+    r"""Hold a step of particles.
 
     Attributes:
-        x: Where they go.
+        x: The new states.
         log_ratio: $\log p(x_s | x_t) - \log q(x_s | x_t)$, `(B k,)`.
     """
 
@@ -88,7 +88,7 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """The steps of a sampler with one evaluation and one draw of Gaussian noise.
+    """Make the steps of a sampler with one evaluation and one draw of Gaussian noise.
 
     Args:
         sampler: The sampler.
@@ -150,7 +150,7 @@ class Kernel:
 
 
 class Weights:
-    """The weights of particles, and what has been learnt of their mean.
+    """Hold the weights of particles, and the estimate of the evidence.
 
     Args:
         like: States `(B, *event)`.
