@@ -36,7 +36,7 @@ from torch import Tensor
 import scoresde
 from scoresde import Facts, Moments, Wrapped, facts
 from scoresde.guidance import Downsample, Linear, Mask, Projection, posterior
-from scoresde.samplers import Ancestral, Heun, Particles, Sampler, SplitGibbs
+from scoresde.samplers import Ancestral, Heun, Particles, Sampler, SplitGibbs, UniPC
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.targets.target import Target
 
@@ -57,6 +57,8 @@ class Options:
     """Measurements of each operator."""
     budget: int = 240
     """Forward equivalents for each sample."""
+    only: str = ""
+    """Run the methods alone whose names have this in them, and those that peers are compared to."""
     short: bool = False
     """One measurement, few samples and steps."""
 
@@ -180,6 +182,8 @@ OURS: dict[str, Callable[[Problem], Tensor]] = {
     "mmps, 1 iteration": ours(Heun(), iterations=1),
     "mmps, 3": ours(Heun(), iterations=3),
     "mmps, 1, covariance": ours(Heun(), known=True, iterations=1),
+    "mmps, 3, multistep": ours(UniPC(), iterations=3),
+    "mmps, 1, cov., multistep": ours(UniPC(), known=True, iterations=1),
     "pigdm": ours(Heun(), method="pigdm"),
     "dps": ours(Heun(), method="dps"),
     "Particles(4)": ours(Particles(k=4), iterations=1),
@@ -264,6 +268,8 @@ def compare(name: str, target: Target, operator: str, options: Options) -> None:
     for library, theirs in PEERS.items():
         if find_spec(library):
             methods |= {f"{library}: {k}": v for k, v in theirs.items()}
+    kept = f"ours: {CHOSEN[name]}"
+    methods = {k: v for k, v in methods.items() if options.only.lower() in k.lower() or k == kept}
     rows = {k: Row([], [], [], []) for k in methods}
     for i in range(options.measurements):
         draw = torch.Generator().manual_seed(100 + i)
@@ -274,12 +280,11 @@ def compare(name: str, target: Target, operator: str, options: Options) -> None:
             tried(method, Problem(Prior(target), scanner, y, options.n, options.budget, i), rows[k])
     print(f"\n{name}, {operator}: error, energy distance, passes, seconds")
     least = math.sqrt((1.5 if name == "field" else 0.25) / options.n)
-    chosen = CHOSEN[name]
     for k, row in rows.items():
         means = [statistics.fmean(v) for v in (row.errors, row.energies, row.passes, row.seconds)]
-        line = f"{k:26} {means[0]:7.3f} {means[1]:8.4f} {means[2]:6.0f} {means[3]:6.2f}"
+        line = f"{k:31} {means[0]:7.3f} {means[1]:8.4f} {means[2]:6.0f} {means[3]:6.2f}"
         if not k.startswith("ours"):
-            line += f"   {chosen} to it: {ratio(rows[f'ours: {chosen}'].errors, row.errors, least)}"
+            line += f"   {CHOSEN[name]} to it: {ratio(rows[kept].errors, row.errors, least)}"
         print(line, flush=True)
 
 
@@ -310,7 +315,8 @@ def main(options: Options) -> None:
     for name, target in priors().items():
         for operator in operators():
             compare(name, target, operator, options)
-    particles(options)
+    if not options.only:
+        particles(options)
 
 
 if __name__ == "__main__":
