@@ -89,13 +89,12 @@ class _Counted(torch.autograd.Function):
 class Prior(Wrapped):
     """The exact score of a target, of which only the variances are known; it counts its passes."""
 
-    def __init__(self, target: Target, moments: Moments | None = None) -> None:
+    def __init__(self, target: Target) -> None:
         super().__init__(target.at(SDE))
         self.target, self.count = target, Count()
         known = target.moments()
         var = known.cov.diagonal().reshape(EVENT)
-        moments = Moments(known.mean, var=var) if moments is None else moments
-        self._facts = replace(facts(self.score), moments=moments)
+        self._facts = replace(facts(self.score), moments=Moments(known.mean, var=var))
 
     @property
     def facts(self) -> Facts:
@@ -158,11 +157,8 @@ def ours(sampler: Sampler, known: bool = False, **how) -> Callable[[Problem], Te
     """Draw by a sampler under a posterior, in as many steps as the budget allows."""
 
     def draw(problem: Problem) -> Tensor:
-        prior = problem.prior
-        if known:
-            prior = Prior(prior.target, prior.target.moments())
-            prior.count = problem.prior.count
-        score = posterior(prior, problem.scanner, **how)
+        moments = problem.prior.target.moments() if known else None
+        score = posterior(problem.prior, problem.scanner, moments=moments, **how)
         passes = facts(score).passes(torch.ones(()))
         if isinstance(sampler, SplitGibbs):  # after a run, parts of one under the prior alone
             low, high = (float(SDE.sigma(torch.tensor(t))) for t in (SDE.eps, SDE.T))
