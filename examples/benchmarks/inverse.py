@@ -36,7 +36,7 @@ from torch import Tensor
 import scoresde
 from scoresde import Facts, Moments, Wrapped, facts
 from scoresde.guidance import Downsample, Linear, Mask, Projection, posterior
-from scoresde.samplers import Ancestral, Heun, Particles, Sampler, SplitGibbs
+from scoresde.samplers import Ancestral, Heun, Particles, Sampler, SplitGibbs, UniPC
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.targets.target import Target
 
@@ -57,6 +57,8 @@ class Options:
     """Measurements of each operator."""
     budget: int = 240
     """Forward equivalents for each sample."""
+    only: str = ""
+    """Run the methods alone whose names have this in them, and those that peers are compared to."""
     short: bool = False
     """One measurement, few samples and steps."""
 
@@ -87,13 +89,12 @@ class _Counted(torch.autograd.Function):
 class Prior(Wrapped):
     """The exact score of a target, of which only the variances are known; it counts its passes."""
 
-    def __init__(self, target: Target, moments: Moments | None = None) -> None:
+    def __init__(self, target: Target) -> None:
         super().__init__(target.at(SDE))
         self.target, self.count = target, Count()
         known = target.moments()
         var = known.cov.diagonal().reshape(EVENT)
-        moments = Moments(known.mean, var=var) if moments is None else moments
-        self._facts = replace(facts(self.score), moments=moments)
+        self._facts = replace(facts(self.score), moments=Moments(known.mean, var=var))
 
     @property
     def facts(self) -> Facts:
@@ -156,11 +157,8 @@ def ours(sampler: Sampler, known: bool = False, **how) -> Callable[[Problem], Te
     """Draw by a sampler under a posterior, in as many steps as the budget allows."""
 
     def draw(problem: Problem) -> Tensor:
-        prior = problem.prior
-        if known:
-            prior = Prior(prior.target, prior.target.moments())
-            prior.count = problem.prior.count
-        score = posterior(prior, problem.scanner, **how)
+        moments = problem.prior.target.moments() if known else None
+        score = posterior(problem.prior, problem.scanner, moments=moments, **how)
         passes = facts(score).passes(torch.ones(()))
         if isinstance(sampler, SplitGibbs):  # after a run, parts of one under the prior alone
             low, high = (float(SDE.sigma(torch.tensor(t))) for t in (SDE.eps, SDE.T))
@@ -180,6 +178,8 @@ OURS: dict[str, Callable[[Problem], Tensor]] = {
     "mmps, 1 iteration": ours(Heun(), iterations=1),
     "mmps, 3": ours(Heun(), iterations=3),
     "mmps, 1, covariance": ours(Heun(), known=True, iterations=1),
+    "mmps, 3, multistep": ours(UniPC(), iterations=3),
+    "mmps, 1, cov., multistep": ours(UniPC(), known=True, iterations=1),
     "pigdm": ours(Heun(), method="pigdm"),
     "dps": ours(Heun(), method="dps"),
     "Particles(4)": ours(Particles(k=4), iterations=1),
@@ -264,6 +264,8 @@ def compare(name: str, target: Target, operator: str, options: Options) -> None:
     for library, theirs in PEERS.items():
         if find_spec(library):
             methods |= {f"{library}: {k}": v for k, v in theirs.items()}
+    kept = f"ours: {CHOSEN[name]}"
+    methods = {k: v for k, v in methods.items() if options.only.lower() in k.lower() or k == kept}
     rows = {k: Row([], [], [], []) for k in methods}
     for i in range(options.measurements):
         draw = torch.Generator().manual_seed(100 + i)
@@ -274,12 +276,11 @@ def compare(name: str, target: Target, operator: str, options: Options) -> None:
             tried(method, Problem(Prior(target), scanner, y, options.n, options.budget, i), rows[k])
     print(f"\n{name}, {operator}: error, energy distance, passes, seconds")
     least = math.sqrt((1.5 if name == "field" else 0.25) / options.n)
-    chosen = CHOSEN[name]
     for k, row in rows.items():
         means = [statistics.fmean(v) for v in (row.errors, row.energies, row.passes, row.seconds)]
-        line = f"{k:26} {means[0]:7.3f} {means[1]:8.4f} {means[2]:6.0f} {means[3]:6.2f}"
+        line = f"{k:31} {means[0]:7.3f} {means[1]:8.4f} {means[2]:6.0f} {means[3]:6.2f}"
         if not k.startswith("ours"):
-            line += f"   {chosen} to it: {ratio(rows[f'ours: {chosen}'].errors, row.errors, least)}"
+            line += f"   {CHOSEN[name]} to it: {ratio(rows[kept].errors, row.errors, least)}"
         print(line, flush=True)
 
 
@@ -310,7 +311,8 @@ def main(options: Options) -> None:
     for name, target in priors().items():
         for operator in operators():
             compare(name, target, operator, options)
-    particles(options)
+    if not options.only:
+        particles(options)
 
 
 if __name__ == "__main__":

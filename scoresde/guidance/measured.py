@@ -29,7 +29,7 @@ from scoresde.guidance.krylov import column
 from scoresde.guidance.linear import Linear
 from scoresde.noise import Noise
 from scoresde.score import Wrapped, device_of
-from scoresde.sde import SDE, Condition, Facts, Field, Score, facts, passes_of, report
+from scoresde.sde import SDE, Condition, Facts, Field, Moments, Score, facts, passes_of, report
 
 __all__ = ["Posterior", "posterior"]
 
@@ -47,6 +47,7 @@ class Posterior(Wrapped):
         name: The name of the condition.
         iterations: Products with the covariance.
         shape: The shape of one measurement, where it is known.
+        moments: The moments of the data, where others are known than those of the score.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Posterior(Wrapped):
         name: str,
         iterations: int,
         shape: tuple[int, ...] | None,
+        moments: Moments | None,
     ) -> None:
         super().__init__(score)
         self.likelihood = likelihood
@@ -65,7 +67,7 @@ class Posterior(Wrapped):
         self.iterations = iterations
         self.shape = shape
         known = super().facts
-        self._sde, self._moments = _sde_of(known), known.moments
+        self._sde, self._moments = _sde_of(known), moments or known.moments
         self._linear = isinstance(likelihood, Linear)
         self._update = (OF_LINEAR if self._linear else OF_A_FUNCTION)[method]
 
@@ -244,6 +246,7 @@ def posterior(
     iterations: int = 5,
     shape: Sequence[int] | None = None,
     units: bool = False,
+    moments: Moments | None = None,
 ) -> Wrapped:
     r"""Return the score of the posterior of $x_0$ given a measurement.
 
@@ -270,7 +273,9 @@ def posterior(
             Each costs a backward pass of the network, which counts as two passes. The relative
             residual of the equation is `residual` in `Samples.info`.
         shape: The shape of one measurement, for a log-likelihood; `Linear` knows it.
-        units: True if likelihood and y are in the user's units, before the transform of the data.
+            units: True if likelihood and y are in the user's units, before the transform of the data.
+        moments: The moments of the data in the numbers of the score, such as their covariance, by
+            which the equation of `"mmps"` is solved first; those of the score by default.
 
     Raises:
         InvalidValueError: The score knows no SDE, or takes a condition of that name; A is not
@@ -296,6 +301,8 @@ def posterior(
             f"the score takes a condition {name!r} of its own; give the measurement another name="
         )
     check_integer("iterations", iterations, 1)
+    if moments is not None and known.event_shape is not None:
+        moments.check_event(torch.empty(0, *known.event_shape))
     transform = None
     if units:
         transform = known.transform
@@ -311,7 +318,7 @@ def posterior(
             function = lambda y, x0: given(y, inverse(x0))  # noqa: E731
         check_name("method of a log-likelihood", method, OF_A_FUNCTION)
         event = None if shape is None else as_event("shape", shape)
-        return Posterior(score, LogLikelihood(function), method, name, iterations, event)
+        return Posterior(score, LogLikelihood(function), method, name, iterations, event, moments)
     if transform is not None:
         likelihood = replace(likelihood, transform=transform)
     if method == "dps" and (torch.as_tensor(likelihood.std) == 0).any():
@@ -322,7 +329,7 @@ def posterior(
     if known.event_shape is not None:
         own = likelihood.check(known.event_shape, device_of(score))
         iterations = min(iterations, max(math.prod(own), 1))
-    return Posterior(score, likelihood, method, name, iterations, own)
+    return Posterior(score, likelihood, method, name, iterations, own, moments)
 
 
 def _sde_of(known: Facts) -> SDE:

@@ -38,8 +38,8 @@ def stacked(problem: Any) -> Tensor:
     return problem.y.expand(problem.n, *problem.y.shape)
 
 
-def mmps(iterations: int) -> Callable[[Any], Tensor]:
-    """Return MMPS under Heun's method."""
+def mmps(iterations: int, kind: str = "HeunSampler", calls: int = 2) -> Callable[[Any], Tensor]:
+    """Return MMPS under a sampler of so many calls a step."""
 
     def draw(problem: Any) -> Tensor:
         guidance, sample = import_module("azula.guidance"), import_module("azula.sample")
@@ -50,8 +50,8 @@ def mmps(iterations: int) -> Callable[[Any], Tensor]:
             cov.IsotropicCovariance(torch.tensor(std**2).double()), iterations=iterations,
         )  # fmt: skip
         cost = 1 + 2 * (iterations + 1)
-        steps = max(problem.budget // (2 * cost), 1)
-        sampler = sample.HeunSampler(given, steps=steps, silent=True, dtype=torch.float64)
+        steps = max(problem.budget // (calls * cost), 1)
+        sampler = getattr(sample, kind)(given, steps=steps, silent=True, dtype=torch.float64)
         return sampler(start(problem, sampler))
 
     return draw
@@ -107,6 +107,7 @@ def tds(problem: Any) -> Tensor:
 AZULA: dict[str, Callable[[Any], Tensor]] = {
     "MMPS, 1 iteration": mmps(1),
     "MMPS, 3": mmps(3),
+    "MMPS, 3, multistep": mmps(3, "xEABSampler", 1),
     "PiGDM": pigdm,
     "DPS, zeta .3": dps(0.3),
     "DPS, zeta 1": dps(1.0),
