@@ -273,7 +273,7 @@ def posterior(
             Each costs a backward pass of the network, which counts as two passes. The relative
             residual of the equation is `residual` in `Samples.info`.
         shape: The shape of one measurement, for a log-likelihood; `Linear` knows it.
-            units: True if likelihood and y are in the user's units, before the transform of the data.
+        units: True if likelihood and y are in the user's units, before the data's transform.
         moments: The moments of the data in the numbers of the score, such as their covariance, by
             which the equation of `"mmps"` is solved first; those of the score by default.
 
