@@ -566,7 +566,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
         ("--lr 0.5", "belongs to another configuration: lr was 0.01 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
-        ("--steps 3", "and 3 are fewer, and steps may only grow: take --steps 4, or another folder"),
+        ("--steps 3", "3 are fewer, and steps may only grow: take --steps 4, or another folder"),
         ("--sde VPSDE", "belongs to another sde: it was VESDE("),
         ("--channels 6", "belongs to another network: it was UNet("),
     ],
