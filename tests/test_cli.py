@@ -428,7 +428,7 @@ def test_info_says_that_the_description_is_of_another_model(tmp_path, capsys):
     assert train(tmp_path, steps=1) == 0
     checkpoint.write_json(tmp_path / "config.json", {"a": 1})
     assert main(["info", str(tmp_path)]) == 0
-    assert "config.json, differs from the model, which decides\n" in capsys.readouterr().out
+    assert "config.json, differs from the model, which is used\n" in capsys.readouterr().out
     (tmp_path / "config.json").write_text("{")
     assert main(["info", str(tmp_path)]) == 1
     assert "config.json, DAMAGED\n" in capsys.readouterr().out
@@ -566,7 +566,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
         ("--lr 0.5", "belongs to another configuration: lr was 0.01 and is 0.5; take the old "),
         ("--seed 1", "belongs to another configuration: seed was 0 and is 1; "),
         ("--batch-size 9", "belongs to another configuration: --batch-size was 8 and is 9; "),
-        ("--steps 3", "and 3 are fewer; steps may only grow, so take --steps 4, or another folder"),
+        ("--steps 3", "3 are fewer, and steps may only grow: take --steps 4, or another folder"),
         ("--sde VPSDE", "belongs to another sde: it was VESDE("),
         ("--channels 6", "belongs to another network: it was UNet("),
     ],

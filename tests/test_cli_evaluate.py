@@ -250,7 +250,7 @@ def test_a_run_whose_configuration_cannot_be_read_is_a_model_like_any(command, r
         (["--features", "none.safetensors"], "there is no file"),
         (["--features", "inception"], "pip install 'scoresde"),
         (["--samples", "none"], "none"),
-        (["--split", "test"], "no split 'test'"),
+        (["--split", "test"], "has no splits, and so no 'test'"),
         (["--train-data", "nowhere.npz"], "does not exist"),
         (["--seed", "-1"], "seed"),
         (["--resamples", "-1"], "resamples"),
