@@ -356,7 +356,7 @@ def test_a_score_without_an_event_shape_is_checked_at_its_first_call():
     fresh = posterior(Loose(), Linear(torch.ones(2, 4), 0.1))
     with pytest.raises(InvalidTypeError, match="A fails"):
         scoresde.sample(fresh, shape=(5,), condition={"measurement": y}, **options)
-    with pytest.raises(ShapeError, match="needs the shape"):
+    with pytest.raises(ShapeError, match="needs (the shape|one row)"):
         scoresde.sample(made, shape=(4,), condition={"measurement": torch.zeros(3, 5)}, **options)
 
 
@@ -583,3 +583,56 @@ def test_a_stiff_guided_score_that_is_carried_away_is_told():
     made = scoresde.guidance.classifier(score, sharp, 1.5)
     with pytest.warns(UserWarning, match="times as large as the data.*dopri5"):
         scoresde.sample(made, sampler="fast", steps=8, n=50, seed=0)
+
+
+@pytest.mark.parametrize("method", ["mmps", "pigdm"])
+@pytest.mark.parametrize("scale", [1e-20, 1e-8, 1e8, 1e15])
+def test_a_measurement_in_any_unit_gives_the_same_samples(method, scale):
+    """In small or large units a measurement was ignored, in single precision."""
+    prior, a = Gaussian([0.0, 0.0], cov=[[1.0, 0.9], [0.9, 1.0]]), torch.tensor([[1.0, 0.0]])
+
+    def drawn(c):
+        made = posterior(prior.at(VP), Linear(c * a, 0.1 * c), method)
+        given = {"measurement": [1.5 * c]}
+        return scoresde.sample(made, None, "heun", n=20, steps=10, seed=0, condition=given)
+
+    assert torch.allclose(drawn(scale), drawn(1.0), atol=1e-4)
+
+
+def test_entries_in_different_units_all_count():
+    prior = Gaussian([0.0, 0.0], var=1.0)
+    likelihood = Linear(torch.diag(torch.tensor([1.0, 1e-8])), torch.tensor([0.1, 1e-9]))
+    given = {"measurement": [1.5, 1.5e-8]}
+    made = posterior(prior.at(VP), likelihood)
+    x = scoresde.sample(made, None, "heun", n=300, steps=20, seed=0, condition=given)
+    assert (x.mean(0) - 1.5 / 1.01).abs().max() < 0.05  # the deviation of the mean is .006
+
+
+@pytest.mark.parametrize("a", [[[1.0, 0.5], [0.0, 1.0]], [[1.0, 0.5], [1.0, 0.5]]])
+def test_samples_in_single_precision_have_gradients_in_the_measurement(a):
+    """With more entries than one they were NaN."""
+    prior = Gaussian([0.0, 0.0], cov=[[1.0, 0.9], [0.9, 1.0]])
+    made = posterior(prior.at(VP), Linear(torch.tensor(a), 0.1))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        y = torch.tensor([[1.0, 0.4]], dtype=dtype, requires_grad=True)
+        x = scoresde.sample(
+            made, None, "heun", n=1, steps=5, seed=0, grad=True, dtype=dtype,
+            condition={"measurement": y},
+        )  # fmt: skip
+        found.append(torch.autograd.grad(x[0, 1], y)[0].double())
+    assert torch.allclose(*found, atol=1e-3)
+
+
+def test_one_measurement_is_that_of_all_samples_where_the_prior_declares_no_conditions():
+    prior = Gaussian([0.0, 0.0], cov=[[1.0, 0.9], [0.9, 1.0]]).at(VP)
+    free = scoresde.from_network(lambda x, t: prior(x, t), VP, "score", event_shape=(2,))
+    made = posterior(free, lambda y, x: -((y - x) ** 2).sum(1) / 0.02, shape=(2,))
+    given = dict(sampler="heun", n=2, steps=5, seed=0, condition={"measurement": [1.0, 2.0]})
+    assert torch.equal(scoresde.sample(made, **given), scoresde.sample(made, batch_size=1, **given))
+
+
+def test_integers_are_not_measured():
+    for operator in (Linear(torch.tensor([[0.5, 0.5]]), 0.1), scoresde.guidance.Blur(1.0)):
+        with pytest.raises(InvalidTypeError, match="must be floating point"):
+            operator(torch.full((1, 2), 3))

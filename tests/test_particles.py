@@ -7,7 +7,7 @@ import torch
 from oracle import affine
 
 import scoresde
-from scoresde import Condition, Run
+from scoresde import VPSDE, Condition, Run
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.guidance import Linear, posterior
 from scoresde.samplers import (
@@ -237,3 +237,18 @@ def test_a_run_of_split_gibbs_sampling_is_counted_and_reported():
     assert whole.passes == 3 * 7 + 3 * way
     assert whole.info["residual"].max() < 1e-9
     assert len(list(found.states())) == 1 + 6 + 3 + 1
+
+
+def test_particles_take_no_start_and_split_gibbs_no_times_above_rho():
+    prior = Gaussian([0.0, 0.0], var=1.0).at(VPSDE())
+    made = posterior(prior, Linear(torch.tensor([[1.0, 0.0]]), 0.3))
+    given = {"measurement": [1.0]}
+    with pytest.raises(InvalidValueError, match="starts of its own"):
+        scoresde.sample(
+            made, None, Particles(Ancestral(), 4), x=torch.zeros(2, 2), seed=0, condition=given
+        )
+    with pytest.raises(InvalidValueError, match="not below rho"):
+        scoresde.sample(
+            made, None, SplitGibbs(Ancestral(), 0.02, 3), times=[1.0, 0.8, 0.6], seed=0,
+            condition=given,
+        )  # fmt: skip

@@ -51,23 +51,30 @@ def solve(
         iterations: How many products are taken, at least 1.
         guess: Roughly $M^{-1}$ of a vector, which may be another map each time.
     """
+    size = r.detach().reshape(len(r), r.shape[1:].numel()).abs().amax(1) if r.numel() else r
+    unit = torch.where(size > 0, size, 1.0) if r.numel() else r.new_ones(len(r))
+    r = r / column(unit, r)  # so that squares neither overflow nor vanish
     left, directions = r, list[tuple[Tensor, Tensor, Tensor]]()
-    u, w = torch.zeros_like(r), torch.zeros(())
-    size = dot(r, r).sqrt()
+    u, w, least = torch.zeros_like(r), torch.zeros(()), torch.zeros(())
     for i in range(iterations):
         p = guess(left)
         z, q = product(p)
         for other in directions:
             c = dot(q, other[2])
             p, z, q = (a - column(c, a) * b for a, b in zip((p, z, q), other, strict=True))
-        scale = _inverse(dot(q, q))
+        square = dot(q, q)
+        if i == 0:  # later directions below rounding are left out
+            least = torch.finfo(r.dtype).eps ** 2 * square.detach()
+        scale = _inverse(square, least)
         p, z, q = (column(scale, a) * a for a in (p, z, q))
         c = dot(left, q)
         left = left - column(c, q) * q
         u = u + column(c, p) * p
         w = column(c, z) * z if i == 0 else w + column(c, z) * z
         directions.append((p, z, q))
-    return Solution(w, u, dot(left, left).sqrt() * _inverse(size**2))
+    squared = dot(left, left) * _inverse(dot(r, r), torch.zeros(())) ** 2
+    u, w = column(unit, u) * u, column(unit, w) * w if w.ndim else w
+    return Solution(w, u, squared.detach().sqrt())
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -80,7 +87,7 @@ def column(c: Tensor, like: Tensor) -> Tensor:
     return c.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def _inverse(square: Tensor) -> Tensor:
-    """Return one over the root of a square, and 0 where that is 0."""
-    least = torch.finfo(square.dtype).tiny
-    return square.clamp(min=least).rsqrt() * (square > least)
+def _inverse(square: Tensor, least: Tensor) -> Tensor:
+    """Return one over the root of a square, and 0, with a finite gradient, up to the least one."""
+    seen = square > least
+    return torch.where(seen, square, 1.0).rsqrt() * seen

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_finite, quoted, summary
+from scoresde.checks import as_numbers, check_finite, check_floating, quoted, summary
 from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, ShapeError
 from scoresde.guidance.krylov import Solution, solve
 from scoresde.units import Identity, Transform
@@ -75,6 +75,7 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the measurements of events `(B, *event)` without noise, `(B, *m)`."""
+        check_floating("what is measured", x)
         raw = self.transform.inverse(x).to(x.dtype)
         if isinstance(self.A, Tensor):
             return raw.reshape(len(raw), raw.shape[1:].numel()) @ self.A.to(raw).T
@@ -121,18 +122,23 @@ class Linear:
             iterations: The most products with $V$; more than the entries of y are not needed.
             guess: Returns the product with a covariance near $V$ that costs no pass.
         """
-        variance, most = self.variance(r), max(r.shape[1:].numel(), 1)
+        std, most = torch.as_tensor(self.std, dtype=torch.float64), max(r.shape[1:].numel(), 1)
+        # every entry in units of its noise, so that no unit of y is too small or too large
+        unit = torch.where(std > 0, std, 1.0).to(r)
+        noise = (std > 0).to(r)
 
         def product(
             p: Tensor, spread: Callable[[Tensor], Tensor] = spread
         ) -> tuple[Tensor, Tensor]:
-            z = spread(self.adjoint(p, like))
-            return z, there * self.slope(z) + variance * p
+            z = spread(self.adjoint(p / unit, like))
+            return z, there * self.slope(z) / unit + noise * p
 
-        if guess is None:
-            return solve(r, product, min(iterations, most))
-        near, cheap = partial(product, spread=guess), min(_CHEAP, most)
-        return solve(r, product, min(iterations, most), lambda left: solve(left, near, cheap).u)
+        def inner(left: Tensor) -> Tensor:
+            return left if guess is None else solve(left, near, min(_CHEAP, most)).u
+
+        near = product if guess is None else partial(product, spread=guess)
+        found = solve(r / unit, product, min(iterations, most), inner)
+        return found._replace(u=found.u / unit)
 
     def log_constant(self, var: float, like: Tensor, there: Tensor) -> Tensor:
         r"""Return $-\tfrac12 \log\det 2\pi(\text{var}\,A A^T + \text{std}^2)$, `(B,)` in float64.

@@ -75,8 +75,8 @@ class Posterior(Wrapped):
     def facts(self) -> Facts:
         """Return the facts of the prior, with the measurement among the conditions."""
         known, conditions = super().facts, None
-        if known.conditions is not None and self.shape is not None:
-            conditions = {**known.conditions, self.name: Field(self.shape)}
+        if self.shape is not None:
+            conditions = {**(known.conditions or {}), self.name: Field(self.shape)}
         return replace(known, passes=self._passes, conditions=conditions, pilot=None, density=False)
 
     def _passes(self, ratio: Tensor) -> int:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_integer, check_range, summary
+from scoresde.checks import as_numbers, check_floating, check_integer, check_range, summary
 from scoresde.errors import InvalidValueError, ShapeError
 
 __all__ = ["Blur", "Downsample", "Fourier", "Grey", "Mask", "Projection"]
@@ -42,6 +42,7 @@ class Mask:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the entries that are kept."""
+        check_floating("what is measured", x)
         if x.shape[1:] != self.keep.shape:
             raise ShapeError(
                 f"the mask is of events {tuple(self.keep.shape)}, got {tuple(x.shape[1:])}"
@@ -70,6 +71,7 @@ class Blur:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the blurred events, of the same shape."""
+        check_floating("what is measured", x)
         _check_axes(x, self.dims)
         reach = math.ceil(4 * self.width)
         offset = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -104,6 +106,7 @@ class Downsample:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the means."""
+        check_floating("what is measured", x)
         _check_axes(x, self.dims)
         for axis in range(-self.dims, 0):
             if x.shape[axis] % self.factor:
@@ -128,6 +131,7 @@ class Grey:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the weighted sum of the channels."""
+        check_floating("what is measured", x)
         if x.ndim < 2 or x.shape[1] != len(self.weights):
             raise ShapeError(
                 f"grey is made of {len(self.weights)} channels, the first axis of an event, got "
@@ -166,6 +170,7 @@ class Fourier:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the frequencies that are kept."""
+        check_floating("what is measured", x)
         n = self.keep.ndim
         _check_axes(x, n)
         if x.shape[-n:] != self.keep.shape:
@@ -198,6 +203,7 @@ class Projection:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the coordinates along the directions."""
+        check_floating("what is measured", x)
         rows = x.reshape(len(x), x.shape[1:].numel())
         if self.m > rows.shape[1]:
             raise InvalidValueError(

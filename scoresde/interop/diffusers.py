@@ -72,7 +72,7 @@ def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScor
             f"{quoted(type(scheduler).__name__)} has no table alphas_cumprod; take the scheduler "
             "of the training, such as DDPMScheduler, and from_velocity for flow matching"
         )
-    predicts = getattr(getattr(scheduler, "config", None), "prediction_type", "epsilon")
+    predicts = _read(getattr(scheduler, "config", {}), "prediction_type") or "epsilon"
     check_name("prediction_type", predicts, _PREDICTS)
     config = getattr(unet, "config", {})
     found: dict[str, Any] = {"event_shape": _event_shape(unet, config)}

@@ -136,6 +136,11 @@ class Sampler(abc.ABC):
         return False
 
     @property
+    def takes_start(self) -> bool:
+        """Return True if a run can go on from given states, as `sample(x=...)` asks."""
+        return True
+
+    @property
     def uses_pilot(self) -> bool:
         """Return True if the method uses the result of `scoresde.pilot`."""
         return False

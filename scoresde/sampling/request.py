@@ -157,10 +157,16 @@ def sampler_of(sampler: str | Sampler, sde: SDE) -> Sampler:
     return found
 
 
-def check_start(x: Tensor | None) -> None:
-    """Raise unless the start `x` is a batch of finite floating-point numbers, or None."""
-    if x is not None:
-        check_batch("x", x)
+def check_start(x: Tensor | None, method: Sampler) -> None:
+    """Raise unless the start `x` is None, or a batch of finite numbers that the method takes."""
+    if x is None:
+        return
+    check_batch("x", x)
+    if not method.takes_start:
+        raise InvalidValueError(
+            f"{type(method).__name__} draws starts of its own; leave x= out, or go on from it by "
+            "another sampler"
+        )
 
 
 def event_shape(

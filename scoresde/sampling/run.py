@@ -152,8 +152,8 @@ class Run:
         """Return the checked request; arguments and errors are those of `sample`."""
         known = request.facts_of(score)
         sde = process_of(score, sde)
-        request.check_start(x)
         method = request.sampler_of(sampler, sde)
+        request.check_start(x, method)
         if grad:
             check_differentiable(method)
         moments = known.moments if moments is None else moments

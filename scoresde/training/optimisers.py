@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.score import ScoreModel
 from scoresde.training.config import TrainConfig
 from scoresde.training.muon import Muon
 
@@ -58,7 +57,7 @@ def matrices(score: nn.Module) -> list[Tensor]:
     Outer are the parts that a network names in `outer`, such as the embedding and the layers that
     act on the data; without that attribute, the first and the last layer.
     """
-    net = score.net if isinstance(score, ScoreModel) else score
+    net = getattr(score, "net", score)
     layers = [layer for layer in net.modules() if isinstance(layer, _LAYERS)]
     outer: set[nn.Module] = {layers[0], layers[-1]} if layers else set()
     if (names := getattr(net, "outer", None)) is not None:

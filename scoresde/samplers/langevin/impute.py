@@ -109,7 +109,16 @@ class Impute(Sampler):
         return self.sampler.uses_pilot
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Impute:
-        """Return this sampler with the inner one prepared for a score."""
+        """Return this sampler with the inner one prepared for a score.
+
+        Raises:
+            InvalidValueError: The score takes a condition called known or mask.
+        """
+        if taken := {"known", "mask"} & (facts.conditions or {}).keys():
+            raise InvalidValueError(
+                f"Impute takes the conditions known and mask, and so does the score: "
+                f"{', '.join(sorted(taken))}; give that of the score another name"
+            )
         return replace(self, sampler=self.sampler.prepared(facts, sde))
 
     def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:

@@ -134,11 +134,15 @@ class SplitGibbs(Sampler):
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
         """Yield the states of the first run, and the last one after each alternation."""
-        prior = self.prior(rsde)
+        prior, way = self.prior(rsde), self.way(rsde.sde, times)
+        if len(way) < 2:
+            raise InvalidValueError(
+                f"the times end at {float(times[-1]):.4g}, where the noise is not below rho = "
+                f"{self.rho}; go further down, or give a larger rho"
+            )
         for state in self.sampler.trajectory(rsde, x, times, noise.fork(0)):
             x = state.x
             yield state
-        way = self.way(rsde.sde, times)
         for j in range(self.k):
             x = self.alternated(rsde, prior, x, way, noise.fork(1 + j))
             yield State.of(rsde, times[-1], x)

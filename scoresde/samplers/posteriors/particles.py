@@ -106,6 +106,11 @@ class Particles(Sampler):
         """Return the evaluations of N steps, which visit N + 1 times."""
         return (steps + 1) * self.nfe_per_step
 
+    @property
+    def takes_start(self) -> bool:
+        """Return False: the particles of a sample start at draws of their own."""
+        return False
+
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Particles:
         """Return this sampler with the inner one prepared for a score."""
         return replace(self, sampler=self.sampler.prepared(facts, sde))
