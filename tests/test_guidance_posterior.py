@@ -356,7 +356,7 @@ def test_a_score_without_an_event_shape_is_checked_at_its_first_call():
     fresh = posterior(Loose(), Linear(torch.ones(2, 4), 0.1))
     with pytest.raises(InvalidTypeError, match="A fails"):
         scoresde.sample(fresh, shape=(5,), condition={"measurement": y}, **options)
-    with pytest.raises(ShapeError, match="needs (the shape|one row)"):
+    with pytest.raises(ShapeError, match=r"needs (the shape|one row)"):
         scoresde.sample(made, shape=(4,), condition={"measurement": torch.zeros(3, 5)}, **options)
 
 
