@@ -173,6 +173,7 @@ def avoidable(factor, tilt, generator):
     return found.avoidable, float((truths[0] + truths[1]).mean() / 2)
 
 
+@pytest.mark.slow
 @given(st.floats(0.7, 1.3), st.floats(-0.5, 0.5), generators())
 def test_what_is_avoidable_is_no_more_than_the_error(factor, tilt, generator):
     found, truth = avoidable(factor, tilt, generator)

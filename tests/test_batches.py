@@ -164,6 +164,7 @@ def test_images_are_shifted_by_up_to_an_eighth_and_all_shifts_are_as_likely():
     assert all(abs(count - 200) < 70 for count in crops.values())  # five standard deviations
 
 
+@pytest.mark.slow
 def test_a_model_is_told_the_units_of_its_data(tmp_path):
     trained = Trainer(model(), DATA, config(steps=1), folder=tmp_path).train(progress=False)
     assert trained.transform == ScoreModel.from_pretrained(tmp_path).transform == BYTES

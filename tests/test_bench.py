@@ -32,12 +32,14 @@ def test_the_picture_is_written_where_told(tmp_path):
     assert (out / "bench.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_laws_can_be_put_under_another_sde(capsys):
     few = ["--only", "moons/FlowSDE", "--budgets", "8", "--n", "4", "--samplers", "euler"]
     assert main(["bench", "samplers", "--under", "FlowSDE", *few]) == 0
     assert "moons/FlowSDE  flow" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -69,6 +69,7 @@ def test_a_callback_may_end_the_run(tmp_path, error):
         run(tmp_path, Broken("on_log", error()))
 
 
+@pytest.mark.slow
 def test_a_callback_that_ends_the_run_costs_no_step(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", Broken("on_log", KeyboardInterrupt()))
@@ -208,6 +209,7 @@ def board(request, monkeypatch):
     return request.param, module
 
 
+@pytest.mark.slow
 def test_a_board_is_given_the_log_and_goes_on_under_the_same_name(board, tmp_path):
     make_callback, module = board
     for steps in (6, None):
@@ -405,6 +407,7 @@ def test_the_command_logs_where_it_is_told_to(tmp_path, capsys):
     assert RunConfig.read(tmp_path / "config.toml").log_to == ("tensorboard", "pictures"), text
 
 
+@pytest.mark.slow
 def test_unknown_and_missing_logs_are_told_before_the_work(tmp_path, capsys, monkeypatch):
     assert train(tmp_path / "run", "--log-to", "tensorbord") == 1
     assert "unknown log 'tensorbord'; did you mean 'tensorboard'?" in said(capsys)

@@ -253,6 +253,7 @@ def test_a_sample_is_the_same_in_every_file(run, tmp_path):
     assert not np.array_equal(drawn("em.npy", "--n", "6", "--sampler", "em"), six)
 
 
+@pytest.mark.slow
 def test_samples_can_be_read_back_with_their_classes(run, tmp_path, capsys):
     words = ["sample", str(run), "--n", "12", "--steps", "2", "--batch-size", "12", "--out"]
     for suffix in ("npz", "safetensors", "png"):
@@ -751,6 +752,7 @@ def test_ctrl_c_saves_and_ends_in_130(tmp_path, capsys, monkeypatch):
     assert "resuming at step 2 of 4" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_ends_in_143(tmp_path, capsys, monkeypatch):
     told(monkeypatch, signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:

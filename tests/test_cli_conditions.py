@@ -104,6 +104,7 @@ def test_a_run_begins_with_a_model_and_takes_new_classes(trained, images, tmp_pa
     assert different(folder / "model.safetensors", copy / "model.safetensors") == []
 
 
+@pytest.mark.slow
 def test_what_a_run_begins_with_is_the_model_itself(trained, images):
     old, data = ScoreModel.from_pretrained(trained), load(str(images))
     model, own = begin(str(trained), data)

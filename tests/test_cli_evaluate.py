@@ -280,6 +280,7 @@ def test_data_of_another_shape_are_refused(command, run, capsys):
     assert "have shape (3,), but the model's have (2,)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_samples_that_were_written_as_a_table_with_classes_are_compared(
     tmp_path, monkeypatch, capsys
 ):

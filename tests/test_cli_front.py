@@ -253,6 +253,7 @@ def test_a_run_is_asked_about_the_part_that_it_held_out(command, options, table,
     assert first == f"data: what the run held out of {table / 't.csv'}, 20 samples"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:the model was trained on")
 def test_a_run_is_asked_about_the_data_that_are_named(table, capsys):
     words = ["likelihood", str(table / "run"), "--n", "4", "--tol", ".1", "--data"]
@@ -448,6 +449,7 @@ def simulations(path, seed):
     np.savez(path, theta=theta, x=(theta @ np.ones((2, 3))).astype("f4"))
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng
 def test_a_run_is_asked_about_a_file_of_the_arrays_that_it_was_trained_on(tmp_path, capsys):
     for name, seed in (("mine.npz", 0), ("new.npz", 1)):

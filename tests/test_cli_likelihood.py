@@ -57,6 +57,7 @@ def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
     assert numbers(again[1])[0] == pytest.approx(nats, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_folder_that_lacks_a_class_is_refused_since_others_would_take_its_number(
     folders, tmp_path, capsys
 ):

@@ -305,6 +305,7 @@ def test_the_file_of_a_run_repeats_it_bit_for_bit(run, tmp_path):
     assert (run / "config.toml").read_bytes() == (tmp_path / "config.toml").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_file_holds_the_whole_run_and_nothing_is_left_open(run):
     own = RunConfig.read(run / "config.toml")
     assert (own.sde, own.train.optimiser.betas) == (VPSDE(beta_max=10.0), (0.8, 0.9))

@@ -961,6 +961,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 # Names
 
 
+@pytest.mark.slow
 def test_digits_are_the_real_ones_of_scikit_learn():
     known = pytest.importorskip("sklearn.datasets").load_digits()
     data = load("Digits")

@@ -195,6 +195,7 @@ def test_numbers_that_float32_cannot_tell_apart_are_refused():
     assert mean.abs() < 100
 
 
+@pytest.mark.slow
 @given(samples(), st.integers(1, 4))
 def test_surveys_do_not_depend_on_the_pieces(found, pieces):
     x, conditions = found

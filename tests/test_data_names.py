@@ -120,6 +120,7 @@ def test_new_classes_come_after_those_that_a_model_knows(tmp_path):
     assert set(same.label.tolist()) == {1}
 
 
+@pytest.mark.slow
 def test_the_command_line_asks_for_a_class_by_its_name(tmp_path, capsys):
     run = tmp_path / "run"
     trained(animals(("dog", "cat")), run)

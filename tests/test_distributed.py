@@ -19,9 +19,13 @@ from scoresde.errors import InvalidValueError, PeerError
 
 HERE = Path(__file__).parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-pytestmark = pytest.mark.skipif(
-    os.name != "posix" or not torch.distributed.is_gloo_available(), reason="needs torchrun's gloo"
-)
+pytestmark = [
+    pytest.mark.slow,  # fixtures run for all
+    pytest.mark.skipif(
+        os.name != "posix" or not torch.distributed.is_gloo_available(),
+        reason="needs torchrun's gloo",
+    ),
+]
 
 
 def start(*words):
@@ -79,7 +83,6 @@ def one(tmp_path_factory):
 # Training
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tolerance"),
     [(name, 1e-5 if name == "float32" else 1e-9) for name in several.RUNS],
@@ -203,7 +206,6 @@ def test_a_run_goes_on_in_another_number_of_processes_with_a_warning(two):
 # Sampling
 
 
-@pytest.mark.slow
 def test_two_processes_write_the_samples_of_one_bit_for_bit(two, tmp_path):
     (tmp_path / "float32").symlink_to(two[0] / "float32")
     several.sampled(tmp_path)
@@ -296,7 +298,6 @@ def steps(folder):
     return [step for step, _ in checkpoint.steps_in(folder)]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_run_whose_processes_are_killed_ends_in_the_same_weights(tmp_path, two):
     folder, moments, ends = tmp_path / "killed", random.Random(0), []

@@ -274,6 +274,7 @@ def test_other_descriptors_of_the_lock_do_not_end_it(tmp_path):
     assert other.take()
 
 
+@pytest.mark.slow
 def test_a_child_neither_has_the_lock_of_its_parent_nor_keeps_it(tmp_path):
     lock = Lock(tmp_path)
     lock.take()

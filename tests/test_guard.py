@@ -108,6 +108,7 @@ def test_a_loss_without_end_whose_gradient_is_finite_is_never_left_out():
         trainer.train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("part", ["weight", "average of the optimiser"])
 def test_what_is_not_finite_is_not_saved(tmp_path, part, value):

@@ -210,6 +210,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_an_operator_is_linear_and_measures_each_event_by_itself(name):
     prior = Gaussian(torch.zeros(IMAGES), std=0.7)
@@ -585,6 +586,7 @@ def test_a_stiff_guided_score_that_is_carried_away_is_told():
         scoresde.sample(made, sampler="fast", steps=8, n=50, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mmps", "pigdm"])
 @pytest.mark.parametrize("scale", [1e-20, 1e-8, 1e8, 1e15])
 def test_a_measurement_in_any_unit_gives_the_same_samples(method, scale):
@@ -608,6 +610,7 @@ def test_entries_in_different_units_all_count():
     assert (x.mean(0) - 1.5 / 1.01).abs().max() < 0.05  # the deviation of the mean is .006
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("a", [[[1.0, 0.5], [0.0, 1.0]], [[1.0, 0.5], [1.0, 0.5]]])
 def test_samples_in_single_precision_have_gradients_in_the_measurement(a):
     """With more entries than one they were NaN."""

@@ -222,6 +222,7 @@ def test_a_run_is_pushed_with_what_says_what_it_is_and_without_its_checkpoints(r
     assert main(["info", "me/digits"]) == 0
 
 
+@pytest.mark.slow
 def test_a_push_of_what_is_no_model_is_refused_before_it(hub, capsys, run):
     assert main(["push", "nothing", "me/x"]) == 1
     assert "there is no folder 'nothing' and no packaged model" in said(capsys)
@@ -338,6 +339,7 @@ def test_a_run_says_which_data_it_learnt_by_their_digest(run):
     assert f"| Data | `{config['data']}` |" in (run / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["samples.png", "loss.png", "README.md"])
 def test_a_link_among_what_is_shared_is_not_followed(run, hub, capsys, name):
     shutil.copytree(run, "run")

@@ -162,6 +162,7 @@ def test_a_float32_network_takes_states_of_any_precision():
         assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_every_use_of_a_score_is_open():
     sde = VPSDE()
     score = from_network(truths(sde)["eps"], sde, "eps", event_shape=(2,))

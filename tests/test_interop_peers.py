@@ -82,6 +82,7 @@ def test_ddim_on_a_model_of_diffusers_is_theirs(prediction):
     assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_of_diffusers_brings_its_facts():
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=50)
@@ -338,6 +339,7 @@ def estimator(kind, **settings):
     return seeded(lambda: build(theta, x, **common, **settings)).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde_type", ["vp", "ve", "subvp"])
 def test_the_flow_of_a_score_estimator_of_sbi_is_ours(sde_type):
     net = estimator("score", sde_type=sde_type)

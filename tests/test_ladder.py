@@ -143,6 +143,7 @@ def test_the_moments_of_a_ladder_solve_their_differential_equation(sde):
         assert y[1] == pytest.approx(var, abs=1e-9 * max(1, var))
 
 
+@pytest.mark.slow
 @pytest.mark.law(13)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("levels", [2, 11, 2000, 100_000])

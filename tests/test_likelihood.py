@@ -115,6 +115,7 @@ def test_the_density_of_a_mixture_is_exact_with_moments_given_or_read_from_the_s
         assert ((found.value - exact).abs() < 2 * found.error).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", [VESDE(), VPSDE(), SDES["edm"]], ids=repr)
 @pytest.mark.parametrize("target", [MIXTURE, skewed(5)], ids=["plane", "skewed"])
 def test_the_moments_are_read_from_the_score(sde, target):
@@ -460,6 +461,7 @@ def test_more_probes_have_a_smaller_error_and_less_than_eight_no_estimate_of_it(
     assert 1.4 < float(found[1].value.std() / found[4].value.std()) < 2.8
 
 
+@pytest.mark.slow
 @given(st.integers(8, 40), generators())
 def test_the_error_bar_of_probes_is_students_interval(k, generator):
     estimates = torch.randn(5, k, generator=generator, dtype=DOUBLE)

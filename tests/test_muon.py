@@ -84,6 +84,7 @@ def test_no_gradient_is_no_step():
     assert not orthogonal(torch.zeros(2, 3, 4)).any()
 
 
+@pytest.mark.slow
 @given(shape=st.tuples(sizes, sizes) | st.tuples(sizes, sizes, sizes, sizes), seed=seeds)
 def test_two_steps_are_those_of_the_formula(shape, seed):
     start, first, second = drawn(seed, 3, *shape)
@@ -179,6 +180,7 @@ def whole():
     return trained()
 
 
+@pytest.mark.slow
 def test_a_run_in_pieces_ends_in_the_same_weights_bit_for_bit(tmp_path):
     pieces = trained(folder=tmp_path, stops=(3, 2))
     assert pieces.keys() == whole().keys()
@@ -186,6 +188,7 @@ def test_a_run_in_pieces_ends_in_the_same_weights_bit_for_bit(tmp_path):
     assert any(k.endswith(".momentum") for k in pieces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [dict(accumulate=4), dict(channels_last=True)])
 def test_how_a_step_is_computed_changes_rounding_alone(options):
     one, other = (trained(torch.float64, **own) for own in ({}, options))

@@ -10,6 +10,8 @@ from torch import nn
 
 from scoresde import VESDE, ScoreModel
 
+pytestmark = pytest.mark.slow  # one fixture runs for all
+
 CELLS = [
     """
     import warnings
@@ -53,7 +55,6 @@ def data_of(cell: list[dict]) -> dict[str, str]:
     return [out["data"] for out in cell if "data" in out][-1]
 
 
-@pytest.mark.slow
 def test_the_documented_modules_are_completed(outputs):
     assert all(name in data_of(outputs[1])["text/plain"] for name in ("training", "plot", "audit"))
 
@@ -87,7 +88,6 @@ def test_a_picture_is_shown_where_it_is_made(outputs):
 BOOKS = sorted((Path(__file__).parent.parent / "examples" / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 def test_a_notebook_of_the_examples_runs_and_is_stored_without_its_outputs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)

@@ -90,6 +90,7 @@ def gaussian(data):
 # The minimum
 
 
+@pytest.mark.slow
 @pytest.mark.law(40)
 @given(sde=sdes(), mean=st.floats(-3, 3), var=log_floats(1e-3, 10), data=st.data())
 def test_the_best_linear_score_is_the_score_of_the_gaussian(sde, mean, var, data):

@@ -81,6 +81,7 @@ def in_python(name: str, sampler: str, steps: int) -> tuple[dict[str, object], T
     return case | dict(z=z.tolist(), draws=noise.draws), start, end
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_the_same_starts_and_noise_give_the_same_particles_in_javascript_and_python():
     known = [in_python(name, sampler, 12) for name in PROCESSES for sampler in NAMES]

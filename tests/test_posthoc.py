@@ -376,6 +376,7 @@ def test_every_decay_is_the_result_of_a_run_of_its_own(run, tmp_path):
     assert trainer.train() is trainer.ema.model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.9, 0.99])
 def test_the_average_of_a_real_run_is_reconstructed(run, decay):
     folder, trainer = run

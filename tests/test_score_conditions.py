@@ -79,6 +79,7 @@ def test_the_network_hears_vectors_and_fields_standardised():
     assert torch.equal(model(x, 0.5, missing), model(x, 0.5, left_out))
 
 
+@pytest.mark.slow
 @given(
     shift=st.sampled_from([0.0, 5.0, -100.0]),
     scale=st.sampled_from([1e-6, 1.0, 1000.0]),

@@ -94,6 +94,7 @@ def checkpoint(path, given, *, prefix="module.", shadow=0):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STORED)
 @pytest.mark.parametrize("prefix", ["module.", ""])
 def test_a_checkpoint_gives_the_outputs_of_the_authors_network(name, prefix, tmp_path):
@@ -121,6 +122,7 @@ def test_the_averages_are_taken_unless_the_last_weights_are_asked_for(tmp_path):
                 assert torch.equal(value, expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "sde", "predicts", "transform"),
     [
@@ -157,6 +159,7 @@ class Hostile:
         return os.system, ("exit 3",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -181,6 +184,7 @@ def test_a_file_that_cannot_be_used_is_told_so(write, message, tmp_path):
         load_score_sde(tmp_path / "c.pth", config())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
@@ -250,6 +254,7 @@ def test_a_model_of_it_is_saved_and_rebuilt(make, tmp_path):
     assert torch.equal(again(x, 0.5), model(x, 0.5))
 
 
+@pytest.mark.slow
 def test_every_combination_of_options_is_a_network():
     x, c = waves((2, 3, 8, 8), 1, 1.0), torch.tensor([0.1, 0.7])
     for pyramid, out, fir, fourier in itertools.product(

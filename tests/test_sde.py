@@ -101,6 +101,7 @@ def test_noise_to_signal_at_eps_is_about_a_hundredth(sde):
     assert sde.sigma(end) <= 1000 * sde.alpha(end)
 
 
+@pytest.mark.slow
 @every_sde
 @given(shape=st.lists(st.integers(0, 4), max_size=3).map(tuple), double=st.booleans())
 @example(shape=(), double=True)
@@ -205,6 +206,7 @@ def test_log_snr_and_time_are_inverse_of_each_other(sde):
     close(SDE.time(sde, log_snr), t, 1e-9, scale=sde.T)
 
 
+@pytest.mark.slow
 @pytest.mark.law(9)
 @given(st.data())
 def test_time_broadcasts_over_any_rank_of_data(data):

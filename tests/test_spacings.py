@@ -218,6 +218,7 @@ def test_log_normal_times_have_log_normal_noise(sde, mean, std):
     assert (weights == 1).all()
 
 
+@pytest.mark.slow
 @given(sdes(continuous=True))
 def test_importance_sampled_times_have_density_g2_over_sigma2(sde):
     """The weight is the ratio of the densities, Z sigma^2 / g^2 / (T - eps)."""

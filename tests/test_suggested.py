@@ -180,6 +180,7 @@ def test_every_rule_has_a_rate_of_its_own():
         assert run.config.optimiser.rule == rule
 
 
+@pytest.mark.slow
 def test_a_model_to_begin_with_gets_the_rate_of_its_own_width(points, tmp_path):
     samples = DataConfig(source=points).load()
     model = model_of(samples, NetConfig(type="mlp", channels=(1024,)), VESDE(), 0)
@@ -305,6 +306,7 @@ def test_an_option_that_is_given_leaves_the_others_as_they_were(name, shape):
     assert {key for key in plain if own[key] != plain[key]} == {name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["yes", "no"])
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
 def test_the_precision_that_is_asked_for_is_taken_and_changes_nothing_else(shape, answer):

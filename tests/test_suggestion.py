@@ -213,6 +213,7 @@ def test_nearly_equal_samples_still_have_a_scale():
     assert 0 < found.sigma_min < found.sigma_max
 
 
+@pytest.mark.slow
 def test_many_samples_are_looked_at_by_the_seed():
     x = normal(5000, 2)
     one, two = suggestion.suggest(x), suggestion.suggest(x, seed=1)

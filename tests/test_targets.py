@@ -136,6 +136,7 @@ def test_the_score_of_a_gaussian_solves_its_linear_system(shape, sde, seed):
         assert gap(got, normal.log_prob(x[i].reshape(1, d))) < 1e-9
 
 
+@pytest.mark.slow
 @given(shapes, sdes(), seeds)
 def test_a_mixture_of_one_is_its_gaussian(shape, sde, seed):
     g = generator(seed)

@@ -144,6 +144,7 @@ def test_the_likelihood_and_the_losses_follow_what_the_score_returns(kind):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_score_made_of_another_keeps_its_moments_steps_and_pilot(kind):
     """Lost moments gave a mean of (4.53, -2.85) for (5.02, -3.00), lost steps 1,001 evaluations."""

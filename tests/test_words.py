@@ -36,6 +36,7 @@ def first_words(path: Path) -> list[str]:
     return [word.strip(",:") for word in words]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.stem)
 def test_docstrings_begin_with_a_verb_and_never_with_a_question_word(path):
     words = first_words(path)
