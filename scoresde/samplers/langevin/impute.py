@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, check_integer, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.samplers.around import Around
 from scoresde.samplers.flow.predictors import Ancestral
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE, expand
@@ -30,7 +31,7 @@ _NOISY = (
 
 
 @dataclass(frozen=True)
-class Impute(Sampler):
+class Impute(Around):
     r"""Draw the entries that are unknown, and keep those that are known.
 
     It takes two conditions, `{"known": x, "mask": m}`, one event for each sample or one for all, in
@@ -92,21 +93,6 @@ class Impute(Sampler):
     def order(self) -> None:
         """Return None: the bias does not vanish for small steps."""
         return None
-
-    @property
-    def coupled(self) -> bool:
-        """Return the attribute of the sampler."""
-        return self.sampler.coupled
-
-    @property
-    def between(self) -> bool:
-        """Return the attribute of the sampler."""
-        return self.sampler.between
-
-    @property
-    def uses_pilot(self) -> bool:
-        """Return the attribute of the sampler."""
-        return self.sampler.uses_pilot
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Impute:
         """Return this sampler with the inner one prepared for a score.

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_range, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
-from scoresde.samplers.sampler import NoiseLike, Sampler, State
+from scoresde.samplers.around import Around
+from scoresde.samplers.sampler import NoiseLike, State
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE, expand
 from scoresde.sde.spacings import even_times
 
@@ -30,7 +31,7 @@ __all__ = ["SplitGibbs"]
 
 
 @dataclass(frozen=True)
-class SplitGibbs(Sampler):
+class SplitGibbs(Around):
     r"""Alternate draws given the measurement and given the prior, coupled at the width $\rho$.
 
     It samples a `scoresde.guidance.posterior` of a `Linear` measurement. A run begins with a run of
@@ -63,7 +64,6 @@ class SplitGibbs(Sampler):
     """
 
     steps: ClassVar[int] = 200
-    sampler: Sampler
     rho: float
     k: int = 30
 
@@ -86,26 +86,6 @@ class SplitGibbs(Sampler):
     def order(self) -> None:
         """Return None: the bias does not vanish for small steps."""
         return None
-
-    @property
-    def adaptive(self) -> bool:
-        """Return the attribute of the sampler."""
-        return self.sampler.adaptive
-
-    @property
-    def coupled(self) -> bool:
-        """Return the attribute of the sampler."""
-        return self.sampler.coupled
-
-    @property
-    def between(self) -> bool:
-        """Return the attribute of the sampler."""
-        return self.sampler.between
-
-    @property
-    def uses_pilot(self) -> bool:
-        """Return the attribute of the sampler."""
-        return self.sampler.uses_pilot
 
     def cost(self, steps: int) -> int:
         """Return the most evaluations: those of `1 + k` whole runs."""

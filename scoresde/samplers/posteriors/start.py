@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE, expand
@@ -23,7 +24,7 @@ __all__ = ["MeanStart"]
 
 
 @dataclass(frozen=True)
-class MeanStart(Sampler):
+class MeanStart(Around):
     r"""Move the start to the mean of the data under each condition, for one evaluation.
 
     That is $D = E[x_0 | x_T = \alpha_T \mu]$, and the start is drawn from
@@ -58,26 +59,6 @@ class MeanStart(Sampler):
     def stochastic(self) -> bool:
         """Return whether the sampler is."""
         return self.sampler.stochastic
-
-    @property
-    def adaptive(self) -> bool:
-        """Return whether the sampler is."""
-        return self.sampler.adaptive
-
-    @property
-    def coupled(self) -> bool:
-        """Return whether the sampler is."""
-        return self.sampler.coupled
-
-    @property
-    def between(self) -> bool:
-        """Return whether the sampler is."""
-        return self.sampler.between
-
-    @property
-    def uses_pilot(self) -> bool:
-        """Return whether the sampler does."""
-        return self.sampler.uses_pilot
 
     @property
     def conditions(self) -> tuple[str, ...]:
