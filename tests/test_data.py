@@ -34,7 +34,7 @@ from scoresde.data import (
     to_uint8,
 )
 from scoresde.data.array_file import ArrayFile
-from scoresde.data.stores import Memory
+from scoresde.data.stores import InMemory
 from scoresde.errors import (
     CheckpointError,
     DataError,
@@ -446,7 +446,7 @@ def test_one_number_is_no_part(index):
 
 @given(parts=st.integers(1, 7), offset=st.sampled_from([0.0, 1e8]))
 def test_the_moments_of_many_pieces_are_those_of_the_whole(parts, offset):
-    class Slow(Memory):
+    class Slow(InMemory):
         """Too large for few pieces."""
 
     x = torch.randn(41, 3, generator=torch.Generator().manual_seed(parts), dtype=torch.float64)
@@ -608,7 +608,7 @@ def test_a_file_is_the_data_set_that_its_array_is_wherever_it_lies(tmp_path, mon
     x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     np.save(tmp_path / "x.npy", x.numpy())
     data = load(tmp_path / "x.npy")
-    assert isinstance(data.store, Memory if room else ArrayFile)
+    assert isinstance(data.store, InMemory if room else ArrayFile)
     assert data.fingerprint() == Data(x).fingerprint()
 
 
@@ -626,8 +626,8 @@ def test_images_left_in_their_folder_are_those_in_memory(tmp_path):
         store(tmp_path / "x" / name, pictures(n, (5, 6, 3), seed=n))
     here, there = load(tmp_path / "x"), load(tmp_path / "x", lazy=True)
     index = torch.tensor([6, 0, 3, 3])
-    assert isinstance(here.store, Memory)
-    assert not isinstance(there.store, Memory)
+    assert isinstance(here.store, InMemory)
+    assert not isinstance(there.store, InMemory)
     assert torch.equal(here.batch(index), there.batch(index))
     assert torch.equal(here.label, there.label)
     assert here.fingerprint() == there.fingerprint()
@@ -646,8 +646,8 @@ def test_a_copied_folder_in_another_format_is_the_same_data_set(tmp_path):
 def test_folders_beyond_the_room_in_memory_stay_where_they_are(tmp_path, monkeypatch):
     folder = store(tmp_path / "x", pictures(4))
     monkeypatch.setattr(images, "_ROOM", 4 * 30 - 1)
-    assert not isinstance(load(folder).store, Memory)
-    assert isinstance(load(folder, lazy=False).store, Memory)
+    assert not isinstance(load(folder).store, InMemory)
+    assert isinstance(load(folder, lazy=False).store, InMemory)
 
 
 def test_a_lazy_image_that_breaks_or_changes_later_is_named(tmp_path):

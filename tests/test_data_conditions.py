@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from scoresde.data import Data, load, stores
 from scoresde.data.classes import classes_of
-from scoresde.data.stores import Memory
+from scoresde.data.stores import InMemory
 from scoresde.errors import (
     DataError,
     InvalidTypeError,
@@ -202,7 +202,7 @@ def test_surveys_do_not_depend_on_the_pieces(found, pieces):
     whole = Data(x, y=conditions["y"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stores, "PIECE", 4 * pieces * conditions["y"][0].numel())
-        parts = Data(x, y=Memory(conditions["y"]))
+        parts = Data(x, y=InMemory(conditions["y"]))
         for one, two in zip(
             whole.condition_moments()["y"], parts.condition_moments()["y"], strict=True
         ):

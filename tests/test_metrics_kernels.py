@@ -16,8 +16,8 @@ from scoresde.errors import (
     UnknownNameError,
 )
 from scoresde.metrics import (
+    Copies,
     Kernel,
-    Memory,
     Neighbours,
     Support,
     halves,
@@ -82,7 +82,7 @@ def test_the_cubic_kernel_keeps_its_digits_far_from_the_origin_and_near_it(scale
 def test_the_figure_of_some_rows_is_that_of_these_rows_alone(n, d, seed):
     x, y = randn(n, d, seed=seed), 0.5 + randn(n, d, seed=seed + 1)
     rows, others = (halves(n, 3, seed=seed, stream=i) for i in range(2))
-    for metric in (Kernel("gaussian", 1.3), Kernel("cubic"), Neighbours(2), Memory(y[:1] + 9)):
+    for metric in (Kernel("gaussian", 1.3), Kernel("cubic"), Neighbours(2), Copies(y[:1] + 9)):
         for name, values in metric(x, y, rows, others).items():
             for value, i, j in zip(values, rows, others, strict=True):
                 whole = torch.ones(1, int(i.sum()), dtype=torch.bool)

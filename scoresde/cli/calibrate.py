@@ -84,7 +84,7 @@ class Calibrate:
         def draw(y: Tensor, k: int, seed: int) -> Tensor:
             drawn = Run.of(
                 model, sampler=self.sampler, n=len(y) * k, steps=self.steps, seed=seed,
-                condition=_apart(y.repeat_interleave(k, 0), declared), progress=False,
+                condition=_split(y.repeat_interleave(k, 0), declared), progress=False,
             ).draw(self.batch_size)  # fmt: skip
             x = model.transform.restore(drawn.x.cpu()).float()
             return x.reshape(len(y), k, *x.shape[1:])
@@ -113,7 +113,7 @@ def _joined(given: Mapping[str, Tensor], declared: Mapping[str, Classes | Field]
     return torch.cat(parts, 1)
 
 
-def _apart(y: Tensor, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
+def _split(y: Tensor, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
     """Return the conditions by name, from the vectors of `_joined`."""
     sizes = [math.prod(kind.shape) for kind in declared.values()]
     parts = zip(declared.items(), torch.split(y, sizes, 1), strict=True)

@@ -17,7 +17,7 @@ from scoresde.data import stores
 from scoresde.data.array_file import ArrayFile, Header, load_npy, read_array
 from scoresde.data.keyed import check_numbers, from_arrays, key_of, units_of
 from scoresde.data.samples import Data
-from scoresde.data.stores import Memory, channels_first, plain
+from scoresde.data.stores import InMemory, channels_first, plain
 from scoresde.data.values import from_file, of_table
 from scoresde.data.wanted import TABLES, Wanted
 from scoresde.errors import DataError, ScoreSDEError
@@ -58,7 +58,7 @@ def npy(path: Path, wanted: Wanted) -> Data:
     """Return the samples in a `.npy` file, which are read when needed if it exceeds 256 MiB."""
     x = load_npy(path, as_is=wanted.layout is not None)
     check_numbers(str(path), x.dtype)
-    store = x if isinstance(x, ArrayFile) else Memory(_tensor(path, x, wanted))
+    store = x if isinstance(x, ArrayFile) else InMemory(_tensor(path, x, wanted))
     return wanted.data(store, transform=units_of(x.dtype))
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from scoresde.data.image_files import Files
-from scoresde.data.images import SKIPPED, Images, Look, Size, look, mode_of, shape_of, usable
+from scoresde.data.images import SKIPPED, Header, Images, Size, header_of, mode_of, shape_of, usable
 from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
@@ -35,15 +35,15 @@ def usable_of(
     except DataError as error:
         report.problems.append(str(error))
         return None
-    looks = list(in_threads(partial(look, files), range(len(files))))
+    headers = list(in_threads(partial(header_of, files), range(len(files))))
     _other_files(report, files)
-    good = [i for i, found in enumerate(looks) if not found.error]
-    errors = {i: found.error for i, found in enumerate(looks) if found.error}
-    kept = _of_one_depth(report, files, looks, good)
-    kept = _of_one_size(report, files, looks, kept) if size is None else kept
+    good = [i for i, found in enumerate(headers) if not found.error]
+    errors = {i: found.error for i, found in enumerate(headers) if found.error}
+    kept = _of_one_depth(report, files, headers, good)
+    kept = _of_one_size(report, files, headers, kept) if size is None else kept
     if kept:
         same = set(kept)
-        alike = [looks[i] if i in same else Look(error="other") for i in range(len(files))]
+        alike = [headers[i] if i in same else Header(error="other") for i in range(len(files))]
         images = Images(files, size, shape_of(files, alike, size), mode_of(files, alike))
         others = {i: "of another kind" for i in good if i not in same}
         found = usable(images, {**errors, **others})
@@ -61,7 +61,7 @@ def usable_of(
             report.problems.append(
                 f"{text}; remove them, or leave them out by on_bad_image='skip': {some(names)}"
             )
-    modes = Counter(looks[i].mode for i in good)
+    modes = Counter(headers[i].mode for i in good)
     report.facts["modes"] = _counts(modes)
     if len({mode in ("1", "L") for mode in modes}) > 1:
         report.remark("images", "grey images are among coloured ones, and become coloured")
@@ -97,10 +97,10 @@ def _other_files(report: Report, files: Files) -> None:
 
 
 def _of_one_depth(
-    report: Report, files: Files, looks: Sequence[Look], good: Sequence[int]
+    report: Report, files: Files, headers: Sequence[Header], good: Sequence[int]
 ) -> list[int]:
     """Return the images with the most frequent number of bits, and report the others."""
-    depths = {i: looks[i].mode if looks[i].mode in ("I;16", "F") else "8 bits" for i in good}
+    depths = {i: headers[i].mode if headers[i].mode in ("I;16", "F") else "8 bits" for i in good}
     usual = Counter(depths.values()).most_common(1)[0][0] if good else ""
     others = [f"{files.name(i)} ({depth})" for i, depth in depths.items() if depth != usual]
     if others:
@@ -112,20 +112,20 @@ def _of_one_depth(
 
 
 def _of_one_size(
-    report: Report, files: Files, looks: Sequence[Look], good: Sequence[int]
+    report: Report, files: Files, headers: Sequence[Header], good: Sequence[int]
 ) -> list[int]:
-    sizes = Counter(looks[i].size for i in good)
+    sizes = Counter(headers[i].size for i in good)
     report.facts["sizes"] = _counts({f"{h}x{w}": count for (h, w), count in sizes.items()})
     if not sizes:
         return []
     usual = sizes.most_common(1)[0][0]
-    others = [files.name(i) for i in good if looks[i].size != usual]
+    others = [files.name(i) for i in good if headers[i].size != usual]
     if others:
         report.problems.append(
             f"{len(others)} images have another size than the {usual[0]}x{usual[1]} of most; crop "
             f"and resize them all, as by size={min(usual)}: {some(others)}"
         )
-    return [i for i in good if looks[i].size == usual]
+    return [i for i in good if headers[i].size == usual]
 
 
 def _counts(found: Mapping[str, int]) -> str:

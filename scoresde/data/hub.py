@@ -17,7 +17,7 @@ import torch
 from scoresde.checks import check_name
 from scoresde.data.classes import Named
 from scoresde.data.frames import column_of, table_of
-from scoresde.data.images import Size, joined, keep, look
+from scoresde.data.images import Size, header_of, joined, keep
 from scoresde.data.keyed import key_of, units_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, in_threads
@@ -121,11 +121,11 @@ def from_table(
     if not _is_image(row[column]):
         rows = Rows(len(table), cells.get, f"the column {column!r}")
         return wanted.data(rows, own, unasked=unasked, transform=units_of(rows.given))
-    looks = list(in_threads(partial(look, cells), range(len(table))))
-    for i, seen in enumerate(looks):
+    headers = list(in_threads(partial(header_of, cells), range(len(table))))
+    for i, seen in enumerate(headers):
         if seen.error:
             raise DataError(f"cannot read the image {cells.name(i)}: {seen.error}")
-    found = joined(cells, looks, size)
+    found = joined(cells, headers, size)
     images = keep(found, lazy)
     return wanted.images(images, own, unasked=unasked, transform=found.units)
 

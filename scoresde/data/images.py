@@ -32,7 +32,7 @@ from scoresde.data.pixels import (
     pixels,
 )  # fmt: skip
 from scoresde.data.samples import Data
-from scoresde.data.stores import Memory, Store, in_threads, numbers, pieces
+from scoresde.data.stores import InMemory, Store, in_threads, numbers, pieces
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidValueError
 from scoresde.units import BYTES, Transform
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SKIPPED",
+    "Header",
     "Images",
     "Items",
-    "Look",
     "Size",
     "check_no_images",
     "check_size",
     "folder",
+    "header_of",
     "joined",
     "keep",
-    "look",
     "mode_of",
     "pixels",
     "shape_of",
@@ -77,7 +77,7 @@ class Items(Protocol):
 
 
 @dataclass(frozen=True)
-class Look:
+class Header:
     """Hold the header of an image.
 
     Attributes:
@@ -93,16 +93,16 @@ class Look:
     cut: bool = False
 
 
-def look(items: Items, i: int) -> Look:
+def header_of(items: Items, i: int) -> Header:
     """Read the header of image number i."""
     try:
         with items.open(i) as image:
             height, width, cut = image.height, image.width, is_cut(image)
             if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
                 height, width = width, height
-            return Look((height, width), pillow_mode(image), cut=cut)
+            return Header((height, width), pillow_mode(image), cut=cut)
     except Exception as error:  # Pillow's decoders raise anything, SyntaxError included
-        return Look(error=_line(error))
+        return Header(error=_line(error))
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,10 @@ def folder(path: Path, size: Size, wanted: Wanted, *, skip: bool, lazy: bool | N
         DataError: There are no images, their sizes differ, or one, which is named, cannot be read.
     """
     files = Files(path)
-    looks = list(in_threads(partial(look, files), range(len(files))))
-    errors = {i: found.error for i, found in enumerate(looks) if found.error}
+    headers = list(in_threads(partial(header_of, files), range(len(files))))
+    errors = {i: found.error for i, found in enumerate(headers) if found.error}
     _refuse(files, errors, skip)
-    images = joined(files, looks, size)
+    images = joined(files, headers, size)
     data = files.data(images, wanted, images.units)
     if skip:
         errors = usable(images, errors)
@@ -205,37 +205,37 @@ def keep(store: Store, lazy: bool | None) -> Store:
     x = torch.empty(store.shape, dtype=store.read(slice(0, 0)).dtype)
     for rows, samples in pieces(store):
         x[rows] = samples
-    return Memory(x)
+    return InMemory(x)
 
 
-def shape_of(items: Items, looks: Sequence[Look], size: Size) -> tuple[int, ...]:
+def shape_of(items: Items, headers: Sequence[Header], size: Size) -> tuple[int, ...]:
     """Return the shape `(N, C, H, W)` that images have in common.
 
     Raises:
         DataError: Their sizes differ, and `size` is None.
     """
-    good = [i for i, found in enumerate(looks) if not found.error]
-    channels = 3 if mode_of(items, looks) == "RGB" else 1
+    good = [i for i, found in enumerate(headers) if not found.error]
+    channels = 3 if mode_of(items, headers) == "RGB" else 1
     if size is not None:
-        return (len(looks), channels, *((size, size) if isinstance(size, int) else size))
-    first = looks[good[0]].size
+        return (len(headers), channels, *((size, size) if isinstance(size, int) else size))
+    first = headers[good[0]].size
     for i in good:
-        if looks[i].size != first:
+        if headers[i].size != first:
             raise DataError(
                 f"the images have different sizes: {items.name(good[0])} is {first} and "
-                f"{items.name(i)} is {looks[i].size} (height, width); crop and resize them all, as "
-                "by size=64"
+                f"{items.name(i)} is {headers[i].size} (height, width); crop and resize them all, "
+                "as by size=64"
             )
-    return (len(looks), channels, *first)
+    return (len(headers), channels, *first)
 
 
-def mode_of(items: Items, looks: Sequence[Look]) -> str:
+def mode_of(items: Items, headers: Sequence[Header]) -> str:
     """Return the mode that images become: "L" or "RGB" bytes, or "I;16" or "F" of one channel.
 
     Raises:
         DataError: Some are of 16 bits or of floats, and others are not.
     """
-    modes = {i: found.mode for i, found in enumerate(looks) if not found.error}
+    modes = {i: found.mode for i, found in enumerate(headers) if not found.error}
     deep = [i for i, mode in modes.items() if mode in (DEEP_MODE, FLOAT_MODE)]
     if not deep:
         return "L" if all(mode in GREY_MODES for mode in modes.values()) else "RGB"
@@ -249,17 +249,17 @@ def mode_of(items: Items, looks: Sequence[Look]) -> str:
     return mode
 
 
-def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
+def joined(items: Items, headers: Sequence[Header], size: Size) -> Images:
     """Return the images as one store, with warnings for lost bits, colours and transparency.
 
     Raises:
         DataError: Their sizes differ, and `size` is None.
     """
-    shape = shape_of(items, looks, size)
-    modes = {i: found.mode for i, found in enumerate(looks) if not found.error}
+    shape = shape_of(items, headers, size)
+    modes = {i: found.mode for i, found in enumerate(headers) if not found.error}
     coloured = [i for i, mode in modes.items() if mode not in GREY_MODES]
     clear = [i for i, mode in modes.items() if "A" in mode.upper()]
-    cut = [i for i in modes if looks[i].cut]
+    cut = [i for i in modes if headers[i].cut]
     for found, have in (
         (cut, "16 bits a colour, of which 8 are read"),
         (coloured if 2 * len(coloured) < len(modes) else [], "colours, so that all become RGB"),
@@ -273,7 +273,7 @@ def joined(items: Items, looks: Sequence[Look], size: Size) -> Images:
                 UserWarning,
                 stacklevel=outside(),
             )
-    return Images(items, size, shape, mode_of(items, looks))
+    return Images(items, size, shape, mode_of(items, headers))
 
 
 def usable(images: Images, errors: Mapping[int, str]) -> dict[int, str]:

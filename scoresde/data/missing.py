@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde.checks import check_dense, outside
 from scoresde.data.samples import Data
-from scoresde.data.stores import Memory, Store, pieces, store_of
+from scoresde.data.stores import InMemory, Store, pieces, store_of
 from scoresde.errors import DataError
 from scoresde.units import DEEP, Range
 
@@ -48,7 +48,7 @@ def without_missing(x: Tensor | Store | Data, data_of: Callable[[Any], Data]) ->
         stacklevel=outside(),
     )
     kept = data[whole.nonzero().flatten()]
-    if not isinstance(store, Memory):
+    if not isinstance(store, InMemory):
         return kept
     return Data(kept._with(raw=store.x[whole]))  # checks for infinities
 

@@ -14,7 +14,7 @@ import torch
 
 from scoresde import checkpoint
 from scoresde.data.classes import Named
-from scoresde.data.images import Size, joined, keep, look
+from scoresde.data.images import Size, header_of, joined, keep
 from scoresde.data.samples import Data
 from scoresde.data.stores import in_threads
 from scoresde.data.torch_sets import class_names
@@ -87,11 +87,11 @@ def torchvision_set(
     """
     pairs = _download(name, split, root)
     items = Pairs(pairs, name)
-    looks = list(in_threads(partial(look, items), range(len(items))))
-    errors = [f"{items.name(i)}: {found.error}" for i, found in enumerate(looks) if found.error]
+    headers = list(in_threads(partial(header_of, items), range(len(items))))
+    errors = [f"{items.name(i)}: {found.error}" for i, found in enumerate(headers) if found.error]
     if errors:
         raise DataError(f"cannot read the image {errors[0]}")
-    found = joined(items, looks, size)
+    found = joined(items, headers, size)
     targets = [pairs[i][1] for i in range(len(pairs))]
     known = all(isinstance(target, int) for target in targets)
     names = class_names(pairs)

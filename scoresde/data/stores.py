@@ -24,7 +24,7 @@ __all__ = [
     "IN_MEMORY",
     "PACKED",
     "PIECE",
-    "Memory",
+    "InMemory",
     "Part",
     "Rows",
     "Store",
@@ -63,7 +63,7 @@ class Store(Protocol):
         """Return the samples of an index, `(B, *event)`, uint8, float32 or float64."""
 
 
-class Memory:
+class InMemory:
     """Store samples in memory."""
 
     def __init__(self, x: Tensor) -> None:
@@ -81,7 +81,7 @@ class Memory:
 
 def store_of(rows: Tensor | Store) -> Store:
     """Return a store of a tensor, or the store that was given."""
-    return Memory(rows) if isinstance(rows, Tensor) else rows
+    return InMemory(rows) if isinstance(rows, Tensor) else rows
 
 
 class Rows:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.data.layout import Laid
-from scoresde.data.stores import Memory, Part, Store, is_random
+from scoresde.data.stores import InMemory, Part, Store, is_random
 from scoresde.sde.words import event_in_words, kind_in_words
 from scoresde.units import in_words
 
@@ -63,4 +63,4 @@ def _is_held(store: Store) -> bool:
     """Return True if samples, or those that they are made of, are in memory."""
     while isinstance(store, Part | Laid):
         store = store.store
-    return isinstance(store, Memory)
+    return isinstance(store, InMemory)

@@ -26,10 +26,10 @@ __all__ = [
     "Columns",
     "Items",
     "Pictures",
-    "apart",
     "as_array",
     "is_image",
     "nbytes",
+    "split_item",
 ]
 
 SAMPLE = ""  # the key of the sample, which no condition can have
@@ -82,7 +82,7 @@ class Items:
                 item = self.source[i]
         except Exception as error:  # a user's code may raise anything
             raise self._unreadable(i, error) from error
-        found = apart(item, self.name(i), self._called)
+        found = split_item(item, self.name(i), self._called)
         self._check_places(item, found, i)
         if found[SAMPLE] is None:
             raise DataError(f"{self.name(i)} is None; leave it out of the data set")
@@ -201,7 +201,7 @@ class Columns(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-def apart(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, Any]:
+def split_item(item: Any, name: str, called: Sequence[str] = SAMPLES) -> dict[str, Any]:
     """Return the sample of an item, under `SAMPLE`, and its conditions, by name.
 
     Args:

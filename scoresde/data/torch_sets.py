@@ -18,7 +18,7 @@ from torch.utils import data as torch_data
 
 from scoresde.checks import outside
 from scoresde.data import stores
-from scoresde.data.images import Look, Size, check_no_images, joined, keep, look
+from scoresde.data.images import Header, Size, check_no_images, header_of, joined, keep
 from scoresde.data.keyed import units_of
 from scoresde.data.samples import Data
 from scoresde.data.stores import Rows, channels_first, plain
@@ -28,10 +28,10 @@ from scoresde.data.torch_items import (
     Columns,
     Items,
     Pictures,
-    apart,
     as_array,
     is_image,
     nbytes,
+    split_item,
     stacked,
 )
 from scoresde.data.wanted import Wanted
@@ -117,22 +117,22 @@ def _data(
     asked = {given for given in wanted.condition.values() if isinstance(given, str)}
     columns = Columns(items, class_names(items.source), asked)
     pictures = Pictures(items)
-    looks: list[Look] = []
+    headers: list[Header] = []
     samples: list[Any] = []
     for i, item in enumerate(items):
         x = item.pop(SAMPLE)
         columns.add(i, item)
         if is_picture:
             pictures.held[i] = x
-            looks.append(look(pictures, i))
-            if looks[-1].error:
-                raise DataError(f"cannot read the image {items.name(i)}: {looks[-1].error}")
+            headers.append(header_of(pictures, i))
+            if headers[-1].error:
+                raise DataError(f"cannot read the image {items.name(i)}: {headers[-1].error}")
         if not held:
             pictures.held.clear()
         elif not is_picture:
             samples.append(x)
     if is_picture:
-        images = replace(joined(pictures, looks, size), random=random)
+        images = replace(joined(pictures, headers, size), random=random)
         x = keep(images, True if random else lazy)
         return wanted.images(x, columns, transform=images.units)
     if held:
@@ -184,7 +184,7 @@ def _set_of(loader: torch_data.DataLoader[Any]) -> Any:
 def _in_tensors(source: Any) -> Data | None:
     """Return the data of a TensorDataset or of a Subset of one; None for anything else."""
     if type(source) is torch_data.TensorDataset:
-        parts = apart(source.tensors, type(source).__name__)
+        parts = split_item(source.tensors, type(source).__name__)
         x = parts.pop(SAMPLE)
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         return Data(x, transform=BYTES if x.dtype == torch.uint8 else None, **parts)
@@ -212,7 +212,7 @@ def _streamed(source: Any, what: str, wanted: Wanted) -> list[Any]:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"cannot read sample {len(items)} of {what}: {reason}") from error
         items.append(item)
-        found = apart(item, f"sample {len(items) - 1} of {what}", wanted.sample or SAMPLES)
+        found = split_item(item, f"sample {len(items) - 1} of {what}", wanted.sample or SAMPLES)
         taken += nbytes(found) + _OBJECT * len(found)
         if taken > _ROOM or len(items) > _MOST:
             raise DataError(

@@ -21,7 +21,7 @@ from scoresde.data.report import Faults
 from scoresde.data.samples import Data
 from scoresde.data.stores import PACKED, channels_first, narrow, plain
 from scoresde.data.tables import Table
-from scoresde.data.torch_items import SAMPLE, apart, is_image
+from scoresde.data.torch_items import SAMPLE, is_image, split_item
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
 
@@ -116,7 +116,7 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
                 "number of rows, and samples alone one shape"
             )
         if len(set(shapes)) > 1:
-            named = apart(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)
+            named = split_item(tuple(_array(f"part {k}", one) for k, one in enumerate(given)), what)
             return from_arrays(what, {"x": named.pop(SAMPLE), **named}, wanted)
         raise ShapeError(
             f"{len(given)} arrays of shape {shapes[0]} may be {len(given)} samples, or "

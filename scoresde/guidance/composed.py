@@ -28,7 +28,7 @@ from torch import Tensor
 from scoresde.checks import as_numbers, door
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.guidance.between import check_alike
-from scoresde.guidance.spread import gaussian_of, lacking, precision_of, square
+from scoresde.guidance.spread import deficit, gaussian_of, precision_of, square
 from scoresde.score import Wrapped
 from scoresde.sde import SDE, Condition, Facts, Moments, Score, facts, passes_of
 
@@ -109,7 +109,7 @@ class ByGauss(Composed):
         root = torch.linalg.cholesky(first)
         back = torch.linalg.solve_triangular(root, torch.eye(len(root)).double(), upper=False)
         total = sum(self.precisions, (1 - len(rest)) * self.prior_precision)
-        self.lack = back.T @ lacking(root.T @ total @ root) @ back
+        self.lack = back.T @ deficit(root.T @ total @ root) @ back
         self.total, self.axes = torch.linalg.eigh(total + self.lack)
 
     def combined(self, x: Tensor, t: Tensor, others: Condition | None) -> Tensor:
@@ -152,7 +152,7 @@ class ByJacobian(Composed):
             precision = root.mT @ torch.cholesky_inverse(torch.linalg.cholesky(cov)) @ root
             total = total + precision
             weighted = weighted + precision @ (inverse @ s[..., None])
-        lack = lacking(total)
+        lack = deficit(total)
         found: Tensor = root @ torch.linalg.solve(total + lack, weighted + lack @ plain)
         return found[..., 0]
 

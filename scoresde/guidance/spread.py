@@ -14,7 +14,7 @@ from scoresde.precision import full_precision
 from scoresde.score import device_of, evaluating
 from scoresde.sde import Condition, Moments, Score, expand, facts, process_of
 
-__all__ = ["gaussian_of", "lacking", "precision_of", "square"]
+__all__ = ["deficit", "gaussian_of", "precision_of", "square"]
 
 _DRAWS, _STEPS = 512, 32
 _LARGEST = _DRAWS // 2  # the most dimensions for a covariance from these draws
@@ -94,7 +94,7 @@ def precision_of(cov: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def lacking(precision: Tensor) -> Tensor:
+def deficit(precision: Tensor) -> Tensor:
     """Return the matrix that raises the eigenvalues of a precision `(*, D, D)` to .1 at least.
 
     Args:

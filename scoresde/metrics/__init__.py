@@ -9,7 +9,7 @@ from scoresde.metrics.fidelity import Inception, inception
 from scoresde.metrics.frechet import Frechet, GaussianFit, frechet_distance
 from scoresde.metrics.interval import mean_interval
 from scoresde.metrics.kernels import Kernel, kernel_distance
-from scoresde.metrics.memory import Memorisation, Memory, memorisation
+from scoresde.metrics.memory import Copies, Memorisation, memorisation
 from scoresde.metrics.neighbours import Neighbours, Support, precision_recall
 from scoresde.metrics.resampling import Estimate, halves
 from scoresde.metrics.sources import Features, Source
@@ -20,6 +20,7 @@ __all__ = [
     "Calibration",
     "Classifier",
     "Comparison",
+    "Copies",
     "Estimate",
     "Evaluation",
     "Features",
@@ -28,7 +29,6 @@ __all__ = [
     "Inception",
     "Kernel",
     "Memorisation",
-    "Memory",
     "Metric",
     "Neighbours",
     "Sliced",

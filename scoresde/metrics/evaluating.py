@@ -18,7 +18,7 @@ from scoresde.metrics.fidelity import inception
 from scoresde.metrics.frechet import Frechet
 from scoresde.metrics.interval import difference_interval, share_interval
 from scoresde.metrics.kernels import Kernel
-from scoresde.metrics.memory import Memory
+from scoresde.metrics.memory import Copies
 from scoresde.metrics.neighbours import Neighbours
 from scoresde.metrics.resampling import check_resamples, estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
@@ -140,7 +140,7 @@ def evaluate(
     )
     rows, others, floor_rows = (halves(n, resamples, seed=seed, stream=i) for i in (1, 2, 3))
     if known is not None:
-        chosen.append(Memory(known))
+        chosen.append(Copies(known))
     figures: dict[str, Comparison] = {}
     sure = partial(estimate, level=level, samples=n)
     for metric in each(chosen, "comparing", unit="metric", show=progress):

@@ -27,7 +27,7 @@ from scoresde.errors import DataError
 from scoresde.metrics.checks import pair, whole
 from scoresde.metrics.distances import nearest_distance
 
-__all__ = ["Memorisation", "Memory", "memorisation"]
+__all__ = ["Copies", "Memorisation", "memorisation"]
 
 
 class Memorisation(NamedTuple):
@@ -39,7 +39,7 @@ class Memorisation(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class Copies:
     """Compute `copied` and `nearer` for given training data.
 
     Args:
@@ -101,7 +101,7 @@ def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.
         InvalidTypeError: One of the sets is not a tensor of real numbers.
         NonFiniteError: One of them holds a NaN or an infinity.
     """
-    metric = Memory(train, quantile)
+    metric = Copies(train, quantile)
     pair(x, held, 1, ("x", "held"))
     n, m = len(x), len(held)
     copied, nearer = (float(value) for value in metric(x, held, *whole(x, held)).values())

@@ -84,7 +84,7 @@ def sliced_wasserstein(
         )
     check_integer("projections", projections, 1)
     u = _directions(a.shape[1], projections, generator).to(a.device)
-    return float(_apart(a @ u, b @ u))
+    return float(_mean_of_directions(a @ u, b @ u))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Sliced:
         """Return `sliced` for each choice of rows, as many of x as of y."""
         u = _directions(x.shape[1], self.projections, seeded(self.seed))
         a, b = x @ u, y @ u
-        values = [_apart(a[i], b[j]) for i, j in zip(rows, others, strict=True)]
+        values = [_mean_of_directions(a[i], b[j]) for i, j in zip(rows, others, strict=True)]
         return {"sliced": torch.stack(values)}
 
 
@@ -124,7 +124,7 @@ def _directions(size: int, count: int, generator: torch.Generator | None) -> Ten
     return unit
 
 
-def _apart(a: Tensor, b: Tensor) -> Tensor:
+def _mean_of_directions(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean over directions of the estimate, from projected samples `(N, P)`."""
     half = len(a) // 2
     (x1, x2), (y1, y2) = (

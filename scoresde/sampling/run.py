@@ -216,7 +216,7 @@ class Run:
             )
         chunks = [self._rows(i, size) for i in range(0, self.n, size)] or [self]
         parts, reports, nfe, passes = [], [], 0, 0
-        with self._apart(), evaluating(self.score), self._bar(len(chunks)) as bar:
+        with self._in_full_precision(), evaluating(self.score), self._bar(len(chunks)) as bar:
             for chunk in chunks:
                 rsde = chunk._reversed()
                 for state in chunk._states(rsde):  # noqa: B007
@@ -244,7 +244,7 @@ class Run:
             contextlib.closing(self._copies()) as steps,
         ):
             while True:
-                with self._apart():  # step by step, since the user's code runs in between
+                with self._in_full_precision():  # the user's code runs in between
                     state = next(steps, None)
                 if state is None:
                     return
@@ -260,7 +260,7 @@ class Run:
             yield replace(state, x=x, denoised=denoised)
 
     @contextmanager
-    def _apart(self) -> Iterator[None]:
+    def _in_full_precision(self) -> Iterator[None]:
         """Run the block in full precision but for the score, with gradients or without."""
         with torch.set_grad_enabled(self.grad), full_precision():
             yield
