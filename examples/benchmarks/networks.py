@@ -1,4 +1,4 @@
-r"""Our U-Net beside azula's and diffusers' on images, after equal CPU time by one recipe.
+r"""Our U-Net beside azula's, diffusers' and DDPM++ on images, after equal CPU time by one recipe.
 
 All networks of a problem have about as many parameters, and are trained by the same optimiser,
 rate, law of times, weight and precision, for the same seconds of one core, of which each makes as
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from scoresde import Moments, suggest
 from scoresde.data import Data
-from scoresde.nn import Fourier, UNet
+from scoresde.nn import Fourier, NCSNpp, UNet
 
 FEATURES = 64
 
@@ -49,7 +49,7 @@ class Options:
     """Which images: patches (3x32x32) and mnist (1x28x28), as in recipes.py."""
     rule: tuple[str, ...] = ("muon", "adam")
     """Which optimisers."""
-    network: tuple[str, ...] = ("scoresde", "azula", "diffusers")
+    network: tuple[str, ...] = ("scoresde", "azula", "diffusers", "ddpm++")
     """Which networks."""
     seconds: float = 120.0
     """Seconds of one core for each training."""
@@ -124,11 +124,35 @@ class Diffusers(nn.Module):
         return self.net(x, 250 * (c + 2)).sample
 
 
-Make = Callable[[int], nn.Module]
+class DDPMpp(nn.Module):
+    """DDPM++ of Song et al. (2021), one of the two networks of Karras et al. (2022)."""
+
+    outer = ("ends",)
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.net = NCSNpp.vp(
+            channels=channels, size=size, width=24, mult=(1, 2, 2), blocks=1, attention=(),
+            dropout=0.0,
+        )  # fmt: skip
+
+    @property
+    def ends(self) -> nn.Module:
+        """The layers that touch the data, and the embedding, which Muon leaves to Adam."""
+        layers = self.net.all_modules
+        return nn.ModuleList([*layers[:3], layers[-1]])
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """The network's output; its positional embedding is made for times from 0 to 1000."""
+        return self.net(x, 250 * (c + 2))
+
+
+Make = Callable[[tuple[int, ...]], nn.Module]
 NETWORKS: dict[str, Make] = {
-    "scoresde": lambda c: UNet(c, channels=(32, 64, 96), bounded=True),
-    "azula": lambda c: Azula(c, (24, 40, 64), 2),
-    "diffusers": lambda c: Diffusers(c, (24, 40, 64), 1),
+    "scoresde": lambda shape: UNet(shape[0], channels=(32, 64, 96), bounded=True),
+    "azula": lambda shape: Azula(shape[0], (24, 40, 64), 2),
+    "diffusers": lambda shape: Diffusers(shape[0], (24, 40, 64), 1),
+    "ddpm++": lambda shape: DDPMpp(shape[0], shape[1]),
 }
 
 
@@ -137,7 +161,7 @@ def recipe_of(make: Make, rule: str) -> Recipe:
 
     def recipe(problem: str, data: Data, steps: int) -> tuple[Any, ...]:
         found = suggest(data).adapted(rule=rule)
-        return make(data.event_shape[0]), found.sde(), found.loss(), found.config
+        return make(data.event_shape), found.sde(), found.loss(), found.config
 
     return recipe
 
@@ -170,7 +194,7 @@ def main(options: Options) -> None:
         for rule in options.rule:
             for name in options.network:
                 make = NETWORKS[name]
-                size = sum(p.numel() for p in make(learnt.event_shape[0]).parameters())
+                size = sum(p.numel() for p in make(learnt.event_shape).parameters())
                 bins, counts = [], []
                 for seed in range(seeds):
                     model, steps, spent = trained(
