@@ -300,7 +300,7 @@ def test_the_coarse_numbers_have_the_moments_of_a_normal_law():
 def test_sixteen_million_numbers_have_the_moments_of_a_normal_law():
     noise = Noise.of(3, 2**12)
     standard_normal(noise.normal(like(2**12, 2**12, dtype=torch.float32), 0.5).double())
-    standard_normal(noise.increment(like(2**10, 2**10)[:0].new_empty(2**12, 2**10), 0.3, 0.31))
+    standard_normal(noise.increment(like(2**12, 2**10), 0.3, 0.31))
 
 
 @pytest.mark.law(75)
@@ -313,9 +313,10 @@ def test_numbers_of_torch_are_those_of_numpy_to_rounding(seed, event, dtype, one
         found = [other.normal(x, 0.3), other.increment(x, 0.2, 0.5), other.area(x, 0.2, 0.5)]
     noise = Noise(seeds, range(6))
     wanted = [noise.normal(x, 0.3), noise.increment(x, 0.2, 0.5), noise.area(x, 0.2, 0.5)]
-    eps = torch.finfo(dtype).eps
-    for a, b in zip(found, wanted, strict=True):
-        assert_close(a, b, rtol=64 * eps, atol=64 * eps)
+    assert_close(found[0], wanted[0], rtol=64 * torch.finfo(dtype).eps, atol=1e-14)
+    # whose numbers are of single precision
+    for a, b in zip(found[1:], wanted[1:], strict=True):
+        assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_numbers_asked_for_outside_the_counter_are_refused():

@@ -30,7 +30,7 @@ __all__ = ["normal", "walk"]
 
 _Part = tuple[slice, slice]
 # numbers of a part: their words fill half of a cache of 1 MB
-_PART = 2**18
+_PART = 2**16
 
 
 def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
     rows, size = like.shape
     blocks = -(-size // FINE)
     if not in_numpy(like.device):
-        below = None if low is None else low.lanes_on_device(blocks)
-        return fine_on_device(source.lanes_on_device(blocks), below)[:, :size]
+        deeper = None if low is None else low.lanes_on_device(blocks)
+        return fine_on_device(source.lanes_on_device(blocks), deeper)[:, :size]
     found = np.empty((rows, size), dtype=np.float32 if low is None else np.float64)
     scratch, spare = Scratch(), Scratch()
     for part in _parts(rows, size):

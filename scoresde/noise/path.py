@@ -165,8 +165,8 @@ def worth_keeping(s: Place, h: float) -> list[Place]:
 def _descent(where: Place, have: Collection[Place]) -> Iterator[Step]:
     """Return the steps from the smallest cell around a place whose ends are known, down to it."""
     # down to the leaf, or to the cell of which it is the middle
-    is_end = isinstance(where, int)
-    depth = last = _DEEPEST - (where & -where).bit_length() if is_end else leaf(where)
+    last = leaf(where) if isinstance(where, float) else _DEEPEST - (where & -where).bit_length()
+    depth = last
     while not all(end in have for end in _ends(where, depth)):
         depth -= 1
     for n in range(depth, last + 1):

@@ -172,13 +172,11 @@ class Noise:
         self, flat: Tensor, time: int, k: int, purpose: int, second: int | None = None
     ) -> Tensor:
         """Return the numbers of a place, whose words depend on nothing else."""
-        one, low = (
-            self._rows.source(_place(time, k, of), flat.device, second)
-            if of == purpose or flat.dtype == torch.float64
-            else None
-            for of in (purpose, purpose + _LOW)
-        )
-        return drawing.normal(one, low, flat)
+        words = self._rows.source(_place(time, k, purpose), flat.device, second)
+        low = None
+        if flat.dtype == torch.float64:
+            low = self._rows.source(_place(time, k, purpose + _LOW), flat.device, second)
+        return drawing.normal(words, low, flat)
 
     def _walk(self, flat: Tensor, form: path.Form, base: path.Place, h: float) -> Tensor:
         """Return a linear combination of values of the path less that at the base."""
