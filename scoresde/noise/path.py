@@ -14,7 +14,10 @@ one leaf: the increments over a grid with at most one time inside each leaf are 
 and normal. Times closer than a leaf share all numbers but those of the leaf, so the values on two
 grids belong to one path up to $\sqrt{\ell_L / 4}$.
 
-A leaf is at most $2^{-17}$ of the horizon and $2^{-15}$ of the distance to either end, where the
+W at the middle m of a cell $[a, b]$ is $(W(a) + W(b)) / 2 + \sqrt{\ell_n}\, z_n / 2$, so that the
+value at a time follows from those at the ends of any cell that holds it, by one number a level.
+
+A leaf is at most $2^{-15}$ of the horizon and $2^{-13}$ of the distance to either end, where the
 grids of some processes are much finer than elsewhere.
 
 The space-time Lévy area of $[s, t]$, $h = t - s$ (Foster, Lyons & Oberhauser 2020, *An optimal
@@ -31,19 +34,62 @@ most 1/256 of the variance does not follow from the path.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Weights", "area", "leaf", "resolved", "weights"]
+__all__ = [
+    "END",
+    "START",
+    "Form",
+    "Place",
+    "Step",
+    "area",
+    "leaf",
+    "place",
+    "resolved",
+    "steps",
+    "worth_keeping",
+]
 
-Weights = dict[int, float]
-"""A linear combination of the path's numbers: node 0 is z, node $2^n + i$ cell i of depth n."""
+Place = int | float
+"""A time: that of a cell's end in units of $2^{-60}$, an integer, or any other, a float."""
+
+Form = dict[Place, float]
+"""A linear combination of the path's values."""
 
 # a leaf is at most 2**-_FINE of the distance to either end
-_FINE = 15
+_FINE = 13
 # the depth of the leaves nearest to the ends
 _DEEPEST = 60
 # the area uses the path at 2**_CUTS points or more
 _CUTS = 4
+# values kept beside the last one
+_KEPT = 6
+
+START, END = 0, 2**_DEEPEST
+"""The places of the first and the last time."""
+
+
+@dataclass(frozen=True)
+class Step:
+    r"""Hold how the value at a place follows from two others and one number.
+
+    Attributes:
+        place: Where: $(1 - \theta)\,W(low) + \theta\,W(high) + std\,z$.
+        low: The place to its left.
+        high: The place to its right.
+        theta: The fraction of the way between them.
+        std: The standard deviation that is left.
+        node: The number z: 0 that of the end, $2^n + i$ that of cell i of depth n.
+    """
+
+    place: Place
+    low: Place
+    high: Place
+    theta: float
+    std: float
+    node: int
 
 
 def leaf(t: float) -> int:
@@ -60,20 +106,36 @@ def resolved(s: float, t: float) -> bool:
     return s < t and (theta == 0 or math.ldexp(t, depth) >= i + 1)
 
 
-def weights(t: float) -> Weights:
-    """Return the weights of W(t) for t in [0, 1]."""
-    found, last = {0: t}, leaf(t)
-    for depth in range(last + 1):
-        i, theta = _cell(t, depth)
-        if theta == 0:
-            break
-        hat = min(theta, 1 - theta) if depth < last else math.sqrt(theta * (1 - theta))
-        found[2**depth + i] = 2 ** (-depth / 2) * hat
-    return found
+def place(t: float) -> Place:
+    """Return the place of a time in [0, 1]."""
+    depth = leaf(t)
+    i, theta = _cell(t, depth)
+    return t if theta else i << _DEEPEST - depth
 
 
-def area(s: float, t: float) -> tuple[Weights, float]:
-    """Return the weights of sqrt(12 / h) H given the path at points in [s, t], and the std left."""
+def steps(wanted: Collection[Place], known: Collection[Place]) -> list[Step]:
+    """Return how the values at places follow from known ones, each step from those before it.
+
+    The values do not depend on what is known: each is always computed from the same two others.
+    """
+    found: dict[Place, Step] = {}
+    have = {START, *known}
+
+    def reach(step: Step) -> None:
+        found[step.place] = step
+        have.add(step.place)
+
+    if END not in have and not have.issuperset(wanted):
+        reach(Step(END, START, START, 0.0, 1.0, 0))
+    for where in wanted:
+        if where not in have:
+            for step in _descent(where, have):
+                reach(step)
+    return list(found.values())
+
+
+def area(s: float, t: float) -> tuple[Form, float]:
+    """Return sqrt(12 / h) H given the path at points in [s, t], and the std that is left."""
     h = t - s
     # inside a leaf the path is not exact
     depth = min(_CUTS + math.ceil(-math.log2(h)), leaf(s), leaf(t))
@@ -85,11 +147,48 @@ def area(s: float, t: float) -> tuple[Weights, float]:
     halves[0] -= h / 2
     halves[-1] -= h / 2
     scale = math.sqrt(12 / h) / h
-    chords: Weights = {}
-    for half, u in zip(halves, times, strict=True):
-        for node, weight in weights(u).items():
-            chords[node] = chords.get(node, 0.0) + scale * half * weight
-    return chords, math.sqrt(sum((gap / h) ** 3 for gap in gaps))
+    where = [place(s), *(i << _DEEPEST - depth for i in cells), place(t)]
+    form = {u: scale * half for u, half in zip(where, halves, strict=True)}
+    return form, math.sqrt(sum((gap / h) ** 3 for gap in gaps))
+
+
+def worth_keeping(s: Place, h: float) -> list[Place]:
+    """Return the places whose values help at times before s, for steps of about h, nearest first.
+
+    These are s, and the left ends of the cells around it that are not much smaller than a step.
+    """
+    depth = min(max(math.ceil(-math.log2(h)) + 1, 0), _DEEPEST)
+    left = dict.fromkeys(_ends(s, n)[0] for n in range(depth, -1, -1))
+    return [s, *(end for end in left if end != START)][: 1 + _KEPT]
+
+
+def _descent(where: Place, have: Collection[Place]) -> Iterator[Step]:
+    """Return the steps from the smallest cell around a place whose ends are known, down to it."""
+    # down to the leaf, or to the cell of which it is the middle
+    last = leaf(where) if isinstance(where, float) else _DEEPEST - (where & -where).bit_length()
+    depth = last
+    while not all(end in have for end in _ends(where, depth)):
+        depth -= 1
+    for n in range(depth, last + 1):
+        low, high = _ends(where, n)
+        node = 2**n + (low >> _DEEPEST - n)
+        middle = (low + high) // 2
+        if n < last or middle == where:
+            yield Step(middle, low, high, 0.5, 2 ** (-n / 2 - 1), node)
+        else:
+            _, theta = _cell(float(where), n)
+            yield Step(
+                where, low, high, theta, 2 ** (-n / 2) * math.sqrt(theta * (1 - theta)), node
+            )
+
+
+def _ends(where: Place, depth: int) -> tuple[int, int]:
+    """Return the places of the ends of the cell of a depth around a place."""
+    if isinstance(where, int):
+        i = where >> _DEEPEST - depth
+    else:
+        i, _ = _cell(where, depth)
+    return i << _DEEPEST - depth, i + 1 << _DEEPEST - depth
 
 
 def _cell(t: float, depth: int) -> tuple[int, float]:

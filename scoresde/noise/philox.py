@@ -1,101 +1,135 @@
-"""Compute standard normal numbers from counters, by Philox and Box-Muller.
+r"""Compute random words from keys and counters by Philox 4x32-10.
 
-Philox (Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*) maps a key and a counter
-to four words of 64 bits. The key is the seed of a sample; the counter is its index, the place of
-the draw and its stream, so that the numbers do not depend on the batch. Box & Muller (1958), *A
-note on the generation of random normal deviates*, turn two uniform numbers into two normal ones.
+Philox (Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*) maps the counters of 128
+bits one to one to as many words of 32 bits as they have, in an order that a key of 64 bits decides.
+The four words are kept in two lanes of 64 bits, $l = 2^{32} c_0 + c_1$ and $r = 2^{32} c_2 + c_3$,
+on which a round is
+
+$$ (l, r) \to \big(M_1 \lfloor r / 2^{32} \rfloor \oplus 2^{32} (l \oplus k_0), \;
+                   M_0 \lfloor l / 2^{32} \rfloor \oplus 2^{32} (r \oplus k_1)\big)
+   \bmod 2^{64} . $$
+
+Python computes it for one counter, numpy on the CPU, where it is faster, and torch on every other
+device, in integers of 64 bits.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-__all__ = ["Words", "double", "single"]
+__all__ = ["Counter", "Scratch", "Words", "block", "keys_of", "lanes", "lanes_on_device"]
 
-_WORD = 2**64
-# words of one call of Philox
-_BLOCK = 4
+Words = NDArray[np.uint64]
+Counter = tuple[Words, Words, Words, Words]
+
+_LOW = 2**32 - 1
+_FACTORS = 0xD2511F53, 0xCD9E8D57
+# the golden ratio and sqrt(3) - 1, by which the key grows from round to round
+_STEPS = 0x9E3779B9, 0xBB67AE85
+_ROUNDS = 10
+
+_HALF = np.uint64(32)
+_LEFT, _RIGHT = np.array(_FACTORS, dtype=np.uint64)
+_BOTH = np.array([[[_RIGHT]], [[_LEFT]]])
 
 
-class _Generator(threading.local):
-    """Hold a generator for each thread; its state is set before every draw."""
+class Scratch:
+    """Keep arrays that are needed again and again, since new memory costs as much as the words."""
 
     def __init__(self) -> None:
-        self.philox = np.random.Philox(key=0)
-        self.state = self.philox.state
+        self._kept: dict[str, NDArray[Any]] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return the array of this name, of any content, valid until the next call."""
+        size = math.prod(shape)
+        kept = self._kept.get(name)
+        if kept is None or kept.size < size or kept.dtype != dtype:
+            kept = self._kept[name] = np.empty(size, dtype=dtype)
+        return kept[:size].reshape(shape)
 
 
-_own = _Generator()
+def block(key: int, counter: int) -> int:
+    """Return the 128 bits that a key of 64 bits makes of a counter of 128, the first word lowest.
+
+    Examples:
+        >>> hex(block(0, 0))
+        '0x9b00dbd8bc57ac4ce169c58d6627e8d5'
+    """
+    left = (counter & _LOW) << 32 | counter >> 32 & _LOW
+    right = (counter >> 64 & _LOW) << 32 | counter >> 96
+    one, two = _FACTORS
+    for k0, k1 in _round_keys(key & _LOW, key >> 32):
+        left, right = (
+            two * (right >> 32) ^ ((left & _LOW) ^ k0) << 32,
+            one * (left >> 32) ^ ((right & _LOW) ^ k1) << 32,
+        )
+    return left >> 32 | (left & _LOW) << 32 | right >> 32 << 64 | (right & _LOW) << 96
 
 
-class Words:
-    """Compute the random words of a batch of samples.
+def keys_of(k0: Words, k1: Words) -> Words:
+    """Return the keys `(10, 2, R, 1)` of all rounds from the two words of R keys."""
+    return np.array(list(_round_keys(k0, k1)), dtype=np.uint64).reshape(_ROUNDS, 2, -1, 1)
+
+
+def lanes(keys: Words, counter: Counter, scratch: Scratch) -> Words:
+    """Return the two lanes `(2, R, C)` of counters, in memory of the scratch.
 
     Args:
-        seeds: The seed of each sample.
-        indices: The index of each sample.
+        keys: The keys of each round, `(10, 2, R, 1)` or `(10, 2, 1, 1)`.
+        counter: Its four words: the first `(1, C)`, the others `(R, 1)` or `(1, 1)`.
+        scratch: Memory that is used again.
     """
-
-    def __init__(self, seeds: Sequence[int], indices: Sequence[int]) -> None:
-        keys = np.array(seeds, dtype=np.uint64)
-        places = np.array(indices, dtype=np.int64)
-        # runs of consecutive samples of one seed, whose words are made in one call
-        new = (keys[1:] != keys[:-1]) | (np.diff(places) != 1)
-        starts = [0, *(np.flatnonzero(new) + 1).tolist()][: len(seeds)]
-        lengths = np.diff([*starts, len(seeds)]).tolist()
-        self._runs = [
-            (seeds[i], indices[i], length) for i, length in zip(starts, lengths, strict=True)
-        ]
-
-    def __call__(self, count: int, place: tuple[int, int, int], purpose: int) -> NDArray[np.uint64]:
-        """Return random words `(B, count)`, the count rounded up to whole blocks.
-
-        Args:
-            count: The number of words for each sample.
-            place: Three words of the counter, modulo 2**64: number of the draw, time and stream.
-            purpose: The second word of the key: two purposes never share words.
-        """
-        blocks = -(-count // _BLOCK)
-        parts = [np.empty((0, blocks * _BLOCK), dtype=np.uint64)]
-        for seed, index, length in self._runs:
-            # sample i owns the counters [i blocks, (i + 1) blocks)
-            counter = [word % _WORD for word in (index * blocks, *place)]
-            # dtype, since numpy makes a list of large and small integers floating-point
-            _own.state["state"] = {
-                "counter": np.array(counter, dtype=np.uint64),
-                "key": np.array([seed, purpose], dtype=np.uint64),
-            }
-            _own.philox.state = _own.state
-            words = _own.philox.random_raw(length * blocks * _BLOCK)
-            parts.append(words.reshape(length, blocks * _BLOCK))
-        return parts[-1] if len(self._runs) == 1 else np.concatenate(parts)
+    c0, c1, c2, c3 = counter
+    # the first two rounds: c0 has a value for each column, the other words for each row
+    left = _RIGHT * c2 ^ (c1 ^ keys[0, 0]) << _HALF
+    one = (c3 ^ keys[0, 1]) << _HALF
+    right = scratch("right", (len(one), c0.shape[1]), np.uint64)
+    np.bitwise_xor(np.multiply(c0, _LEFT, right[:1]), one, right)
+    shape = 2, max(len(left), len(one)), c0.shape[1]
+    found, product = scratch("lanes", shape, np.uint64), scratch("product", shape, np.uint64)
+    columns = product[0, : len(one)]
+    np.right_shift(right, _HALF, columns)
+    np.multiply(columns, _RIGHT, columns)
+    np.left_shift(right, _HALF, right)
+    row = (left ^ keys[1, 0]) << _HALF, _LEFT * (left >> _HALF) ^ keys[1, 1] << _HALF
+    np.bitwise_xor(columns, row[0] ^ keys[2, 0], found[0])
+    np.bitwise_xor(right, row[1] ^ keys[2, 1], found[1])
+    for i in range(2, _ROUNDS):
+        np.right_shift(found[::-1], _HALF, product)
+        np.multiply(product, _BOTH, product)
+        np.left_shift(found, _HALF, found)
+        np.bitwise_xor(found, product, found)
+        if i % 2:  # every other round, the key of this one and that of the next one together
+            key = keys[i] << _HALF
+            np.bitwise_xor(found, key | keys[i + 1] if i + 1 < _ROUNDS else key, found)
+    return found
 
 
-def double(raw: NDArray[np.uint64]) -> Tensor:
-    """Return one normal number of 53 bits from each word, `(B, count)`."""
-    # the middles of 2**53 cells of (0, 1)
-    uniform = torch.from_numpy(((raw >> np.uint64(11)) + 0.5) * 2.0**-53)
-    u, v = uniform.chunk(2, dim=1)
-    radius, angle = (-2 * u.log()).sqrt(), 2 * math.pi * v
-    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
+def lanes_on_device(key: tuple[Any, Any], counter: tuple[Any, Any, Any, Any]) -> list[Tensor]:
+    """Return the two lanes of counters, int64 with the bits of `lanes`, each `(R, C)`.
+
+    Args:
+        key: The two words of the keys, integers or tensors `(R, 1)`, int64.
+        counter: Its four words, integers or tensors that broadcast to `(R, C)`, int64.
+    """
+    left, right = counter[0] << 32 | counter[1], counter[2] << 32 | counter[3]
+    one, two = _FACTORS
+    for k0, k1 in _round_keys(*key):
+        left, right = (
+            two * (right >> 32 & _LOW) ^ (left ^ k0) << 32,
+            one * (left >> 32 & _LOW) ^ (right ^ k1) << 32,
+        )
+    return [left, right]
 
 
-def single(raw: NDArray[np.uint64]) -> Tensor:
-    """Return two normal numbers of 24 bits from each word, `(B, 2 count)`, 5 times faster."""
-    words, half = raw.view(np.int32), raw.shape[1]
-    # in numpy, whose logarithm and cosine in single precision are faster than torch's
-    u, v = words[:, :half].astype(np.float32), words[:, half:].astype(np.float32)
-    # |u| of a signed word: small numbers, which make the tail, keep their precision
-    np.abs(u, out=u)
-    u += np.float32(0.5)
-    u *= np.float32(2.0**-31)
-    radius = np.sqrt(np.float32(-2) * np.log(u))
-    v *= np.float32(math.pi * 2.0**-31)
-    return torch.from_numpy(np.concatenate((radius * np.cos(v), radius * np.sin(v)), axis=1))
+def _round_keys(k0: Any, k1: Any) -> Iterator[tuple[Any, Any]]:
+    """Return the two words of keys in each round, integers or arrays of integers."""
+    for _ in range(_ROUNDS):
+        yield k0, k1
+        k0, k1 = (k0 + _STEPS[0]) & _LOW, (k1 + _STEPS[1]) & _LOW

@@ -2,7 +2,7 @@ r"""Draw the noise of a batch as a pure function of seed, sample index, time and
 
 The numbers come from a counter-based generator, and a Brownian path is a fixed function of such
 numbers. There is no state, so a sample depends neither on the other samples, nor on its batch, nor
-on earlier draws.
+on earlier draws. Numbers are made on the device where they are wanted, of the same words on all.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.noise import path, philox
+from scoresde.noise import drawing, path
+from scoresde.noise.rows import INDICES, Rows, Source
 
 __all__ = ["Noise", "seeds_of"]
 
 _WORD = 2**64
-# samples of one seed: beyond these the counters of samples would overlap
-_SAMPLES = 2**40
-# the purposes of numbers, the second word of the key
-_FRESH, _PATH, _AREA = range(3)
+# numbers of one sample in a draw
+_SIZE = 2**34
+# the purposes of words; those of _LOW continue the words before them for double precision
+_FRESH, _PATH, _AREA, _FORK, _LOW = range(5)
 _FORKS = 8
 
 
@@ -36,9 +37,9 @@ class Noise:
 
     Args:
         seeds: One integer in [0, 2**64) for each sample.
-        indices: One index for each sample; sample i of seed k is the same in every batch.
+        indices: One index in [0, 2**40) for each sample; sample i of seed k is the same in every
+            batch.
         horizon: The last time of the Brownian path, which starts at 0.
-        stream: The number of an independent stream, as `fork` makes them.
 
     Examples:
         >>> noise = Noise.of(seed=0, n=4)
@@ -53,7 +54,6 @@ class Noise:
         indices: Sequence[int],
         *,
         horizon: float = 1.0,
-        stream: int = 0,
     ) -> None:
         if not (isinstance(seeds, Sequence) and isinstance(indices, Sequence)):
             raise InvalidTypeError(
@@ -61,13 +61,11 @@ class Noise:
             )
         if len(seeds) != len(indices):
             raise InvalidValueError(f"{len(seeds)} seeds for {len(indices)} indices")
-        self.seeds = _checked(seeds)
-        self.indices = _integers("an index", indices)
+        self.seeds = _within("a seed", seeds, _WORD)
+        self.indices = _within("an index", indices, INDICES)
         self.horizon = horizon
-        self.stream = stream
-        # the values of the last increment, most of whose numbers the next step uses again
-        self._ends: dict[tuple[float, int], Tensor] = {}
-        self._nodes: dict[tuple[int, int], Tensor] = {}
+        # values of the path that the next step uses again, and what they are like
+        self._path: tuple[object, dict[path.Place, Tensor]] = None, {}
         self._forks: dict[int, Noise] = {}
 
     @classmethod
@@ -80,17 +78,21 @@ class Noise:
 
     def __getitem__(self, part: slice) -> Noise:
         """Return the noise of these samples of the batch."""
-        return Noise(self.seeds[part], self.indices[part], horizon=self.horizon, stream=self.stream)
+        return Noise(self.seeds[part], self.indices[part], horizon=self.horizon)
 
     def fork(self, k: int) -> Noise:
-        """Return independent noise for the same samples, for repeated steps and inner loops."""
+        """Return independent noise for the same samples, for repeated steps and inner loops.
+
+        Raises:
+            InvalidValueError: k is not in [0, 2**64).
+        """
         if k not in self._forks:
+            _within("the number of a fork", [k], _WORD)
             # keep few forks, since each keeps the values of its path
             if len(self._forks) == _FORKS:
                 self._forks.clear()
-            # affine modulo 2**64 with an odd multiplier, so that forks of forks hardly coincide
-            stream = (self.stream * 0x9E3779B97F4A7C15 + k + 1) % _WORD
-            self._forks[k] = Noise(self.seeds, self.indices, horizon=self.horizon, stream=stream)
+            seeds = self._rows.reseeded(_place(k, 0, _FORK))
+            self._forks[k] = Noise(seeds, self.indices, horizon=self.horizon)
         return self._forks[k]
 
     def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
@@ -99,19 +101,25 @@ class Noise:
         Args:
             like: A tensor `(B, *)` with the shape, dtype and device of the result.
             t: A time, `()`; infinity stands for the start of a run.
-            k: The number of the draw.
+            k: The number of the draw, in [0, 2**32).
+
+        Raises:
+            InvalidValueError: The time is NaN, or k is outside its range.
+            ShapeError: The batch has another length.
         """
-        size = self._size(like)
-        raw = self._words(size, (k, _bits(float(t)), self.stream), _FRESH)
-        return philox.double(raw)[:, :size].reshape(like.shape).to(like)
+        if not 0 <= k < 2**32:
+            raise InvalidValueError(f"a draw is numbered below 2**32, got {k}; fork for more")
+        flat = self._flat(like)
+        z = self._fine(flat, _bits(float(t)), k, _FRESH)
+        return z.reshape(like.shape).to(like.dtype)
 
     def increment(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         r"""Return $(W_t - W_s) / \sqrt{t - s}$ of one Brownian path per sample, standard normal.
 
         Increments over any intervals belong to one path, in whatever order they are drawn; over a
-        grid they are independent. W at a time is a sum of some twenty numbers. Neighbouring times
-        share many, which are kept from one call to the next, so that a step of a grid draws 11 to
-        15.
+        grid they are independent. W at a time follows from some twenty numbers of 16 bits. Values
+        that earlier times share are kept from one call to the next, so that a step down a grid
+        draws 11 to 15 numbers.
 
         Args:
             like: A tensor `(B, *)` with the shape, dtype and device of the result.
@@ -122,13 +130,9 @@ class Noise:
             InvalidValueError: The interval is empty, outside the path, or below its resolution.
         """
         low, high = self._interval(s, t)
-        size, kept = self._size(like), self._ends
-        self._ends = ends = {  # a local name too, since another thread may replace the attribute
-            (u, size): kept[u, size] if (u, size) in kept else self._sum(path.weights(u), size)
-            for u in (high, low)
-        }
-        at_high, at_low = ends.values()
-        return ((at_high - at_low) / math.sqrt(high - low)).reshape(like.shape).to(like)
+        flat, places = self._flat(like), (path.place(high), path.place(low))
+        z = self._walk(flat, {places[0]: 1 / math.sqrt(high - low)}, places[1], high - low)
+        return z.reshape(like.shape).to(like.dtype)
 
     def area(self, like: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         r"""Return the space-time Lévy area of the path over $[s, t]$, as $\sqrt{12/h}\,H$.
@@ -142,11 +146,11 @@ class Noise:
         Arguments and errors are those of `increment`.
         """
         low, high = self._interval(s, t)
-        weights, rest = path.area(low, high)
-        size = self._size(like)
-        raw = self._words(size, (_bits(high), _bits(low), self.stream), _AREA)
-        a = self._sum(weights, size) + rest * philox.double(raw)[:, :size]
-        return a.reshape(like.shape).to(like)
+        form, rest = path.area(low, high)
+        flat = self._flat(like)
+        own = self._fine(flat, _bits(high), 0, _AREA, second=_bits(low)) * rest
+        a = self._walk(flat, form, path.place(low), high - low) + own
+        return a.reshape(like.shape).to(like.dtype)
 
     def _interval(self, s: Tensor | float, t: Tensor | float) -> tuple[float, float]:
         """Return the interval in units of the horizon; raise unless the path resolves it."""
@@ -164,34 +168,47 @@ class Noise:
             )
         return part
 
-    def _sum(self, weights: path.Weights, size: int) -> Tensor:
-        """Return a linear combination of the numbers of the path's nodes, `(B, size)`, float64."""
-        kept = self._nodes
-        self._nodes = nodes = {
-            (node, size): kept[node, size] if (node, size) in kept else self._node(node, size)
-            for node in weights
-        }
-        total = torch.zeros(len(self), size, dtype=torch.float64)
-        for (node, _), z in nodes.items():
-            total.add_(z, alpha=weights[node])
-        return total
+    def _fine(
+        self, flat: Tensor, time: int, k: int, purpose: int, second: int | None = None
+    ) -> Tensor:
+        """Return the numbers of a place, whose words depend on nothing else."""
+        words = self._rows.source(_place(time, k, purpose), flat.device, second)
+        low = None
+        if flat.dtype == torch.float64:
+            low = self._rows.source(_place(time, k, purpose + _LOW), flat.device, second)
+        return drawing.normal(words, low, flat)
 
-    def _node(self, node: int, size: int) -> Tensor:
-        # in single precision, which suffices for a sum of many
-        raw = self._words(-(-size // 2), (0, node, self.stream), _PATH)
-        return philox.single(raw)[:, :size]
+    def _walk(self, flat: Tensor, form: path.Form, base: path.Place, h: float) -> Tensor:
+        """Return a linear combination of values of the path less that at the base."""
+        alike = flat.shape, flat.dtype, flat.device
+        # a local name, since another thread may replace the attribute
+        of, known = self._path
+        known = known if of == alike else {}
+        steps = path.steps([*form, base], known)
+        z, kept = drawing.walk(
+            self._node, steps, known, form, base, path.worth_keeping(base, h), flat
+        )
+        self._path = alike, kept
+        return z
 
-    def _size(self, like: Tensor) -> int:
-        """Return the number of entries of a sample; raise unless `like` has the batch's length."""
+    def _node(self, node: int, device: torch.device) -> Source:
+        return self._rows.source(_place(node, 0, _PATH), device)
+
+    def _flat(self, like: Tensor) -> Tensor:
+        """Return an empty tensor `(B, size)` like a batch, of single or double precision."""
         if like.shape[0] != len(self):
             raise ShapeError(
                 f"noise for {len(self)} samples was asked for a batch of {like.shape[0]}"
             )
-        return math.prod(like.shape[1:])
+        size = math.prod(like.shape[1:])
+        if size > _SIZE:
+            raise ShapeError(f"noise is made for samples of at most 2**34 numbers, got {size}")
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return torch.empty(len(self), size, dtype=dtype, device=like.device)
 
     @cached_property
-    def _words(self) -> philox.Words:
-        return philox.Words(self.seeds, self.indices)
+    def _rows(self) -> Rows:
+        return Rows(self.seeds, self.indices)
 
 
 def seeds_of(
@@ -213,7 +230,7 @@ def seeds_of(
     """
     if seed is not None and generator is not None:
         raise InvalidValueError("give seed= or generator=, not both")
-    if not 0 <= first <= _SAMPLES - n:
+    if not 0 <= first <= INDICES - n:
         raise InvalidValueError(
             f"samples of a seed are numbered below 2**40, got first = {first} and n = {n}"
         )
@@ -261,12 +278,19 @@ def _own_bits() -> int:
     return _Fork.bits if torch.initial_seed() == _Fork.inherited else 0
 
 
-def _checked(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds as integers, checked to lie in [0, 2**64)."""
-    found = _integers("a seed", seeds)
-    for seed in (min(found), max(found)) if found else ():
-        if not 0 <= seed < _WORD:
-            raise InvalidValueError(f"a seed must lie in [0, 2**64), got {seed}")
+def _place(time: int, k: int, purpose: int) -> int:
+    """Return a place: 64 bits of a time, the number of a draw and its purpose."""
+    return time | k << 64 | purpose << 96
+
+
+def _within(what: str, values: Sequence[int], end: int) -> tuple[int, ...]:
+    """Return values as integers, checked to lie in [0, end)."""
+    found = _integers(what, values)
+    for value in (min(found), max(found)) if found else ():
+        if not 0 <= value < end:
+            raise InvalidValueError(
+                f"{what} must lie in [0, 2**{end.bit_length() - 1}), got {value}"
+            )
     return found
 
 

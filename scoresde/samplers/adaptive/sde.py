@@ -81,6 +81,8 @@ class AdaptiveSDE(Adaptive):
             now = sde.log_snr(time)
             to = torch.where(now + 1.01 * h < end, sde.time(now + h), s)
             to = torch.minimum(to.clamp(min=s), time)
+            # what is left, if that is less: after a rejection the step must be a shorter one
+            h = torch.minimum(h, end - now)
             (cos, sin), (cos_to, sin_to) = (_angles(rsde, u) for u in (time, to))
             fresh = ((sin - sin_to) * (sin + sin_to)).clamp(min=0).sqrt() / cos_to
             xi = _noise(paths, x, to, time)

@@ -1,0 +1,178 @@
+"""Draw normal numbers of a source, and linear combinations of a Brownian path's, for a batch.
+
+On the CPU numbers are made in parts that fit its cache; elsewhere at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.noise.normals import (
+    COARSE,
+    FINE,
+    coarse,
+    coarse_on_device,
+    fine,
+    fine_on_device,
+    table,
+    table_on,
+)
+from scoresde.noise.path import START, Form, Place, Step
+from scoresde.noise.philox import Scratch
+from scoresde.noise.rows import Source, in_numpy
+
+__all__ = ["normal", "walk"]
+
+_Part = tuple[slice, slice]
+# numbers of a part: their words fill half of a cache of 1 MB
+_PART = 2**16
+
+
+def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
+    """Return normal numbers like a tensor `(B, size)` of single or double precision.
+
+    Args:
+        source: The words.
+        low: Those that continue them in double precision, else None.
+        like: A tensor of the shape, dtype and device wanted.
+    """
+    rows, size = like.shape
+    blocks = -(-size // FINE)
+    if not in_numpy(like.device):
+        deeper = None if low is None else low.lanes_on_device(blocks)
+        return fine_on_device(source.lanes_on_device(blocks), deeper)[:, :size]
+    found = np.empty((rows, size), dtype=np.float32 if low is None else np.float64)
+    scratch, spare = Scratch(), Scratch()
+    for part in _parts(rows, size):
+        _, columns = part
+        wanted = range(columns.start // FINE, -(-columns.stop // FINE))
+        lanes = source.lanes(part[0], wanted, scratch)
+        below = None if low is None else low.lanes(part[0], wanted, spare)
+        place, width = found[part], columns.stop - columns.start
+        whole = width % FINE == 0
+        shape = len(place), len(wanted), 1 if width <= FINE // 2 else 2, FINE // 2
+        if whole:
+            fine(lanes, below, place.reshape(shape), scratch)
+        else:  # the last counter makes more than is wanted
+            numbers = scratch("numbers", shape, found.dtype)
+            fine(lanes, below, numbers, scratch)
+            place[:] = numbers.reshape(len(place), -1)[:, :width]
+    return torch.from_numpy(found)
+
+
+def walk(
+    source: Callable[[int, torch.device], Source],
+    steps: Sequence[Step],
+    known: Mapping[Place, Tensor],
+    form: Form,
+    base: Place,
+    keep: Sequence[Place],
+    like: Tensor,
+) -> tuple[Tensor, dict[Place, Tensor]]:
+    r"""Return $\sum_u c_u (W(u) - W(base))$ like a tensor `(B, size)`, and the values to keep.
+
+    Args:
+        source: The source of the words of a node.
+        steps: How values follow from known ones.
+        known: The known values, each `(B, size)`.
+        form: The coefficients c by place u.
+        base: The place whose value is taken away.
+        keep: The places whose values to return, if there are any.
+        like: A tensor of the shape, dtype and device wanted, of single or double precision.
+    """
+    sources = [source(step.node, like.device) for step in steps]
+    rows, size = like.shape
+    held = [u for u in keep if u in known or any(step.place == u for step in steps)]
+    if not in_numpy(like.device):
+        values: dict[Place, Any] = _walk_on_device(sources, steps, known, like)
+        return _combined(form, base, values), {u: values[u] for u in held}
+    kind = np.float64 if like.dtype == torch.float64 else np.float32
+    found = np.empty((rows, size), dtype=kind)
+    # what is known already is kept as it is
+    stored = {u: known[u] if u in known else torch.empty_like(like) for u in held}
+    arrays = {u: value.numpy() for u, value in known.items()}
+    targets = {u: value.numpy() for u, value in stored.items() if u not in known}
+    scratch = Scratch()
+    for part in _parts(rows, size):
+        values = {START: kind(0), **{u: value[part] for u, value in arrays.items()}}
+        shape = found[part].shape
+        for i, (step, own) in enumerate(zip(steps, sources, strict=True)):
+            z = scratch(f"value {i}", shape, kind)
+            np.multiply(_node(step, own, part, scratch), kind(step.std), z)
+            if step.node:
+                middle = scratch("middle", shape, kind)
+                low, high = values[step.low], values[step.high]
+                if step.theta == 0.5:
+                    np.add(low, high, middle)
+                    middle *= kind(0.5)
+                else:
+                    np.subtract(high, low, middle)
+                    middle *= kind(step.theta)
+                    middle += low
+                z += middle
+            values[step.place] = z
+        found[part] = _combined(form, base, values)
+        for u, target in targets.items():
+            target[part] = values[u]
+    return torch.from_numpy(found), stored
+
+
+def _combined(form: Form, base: Place, values: Mapping[Place, Any]) -> Any:
+    terms = ((values[u] - values[base]) * c for u, c in form.items() if u != base)
+    return sum(terms, start=next(terms))
+
+
+def _node(step: Step, own: Source, part: _Part, scratch: Scratch) -> Any:
+    """Return the number of a node on the CPU: fine for the end, whose value it is."""
+    rows, columns = part
+    unit = COARSE if step.node else FINE
+    wanted = range(columns.start // unit, -(-columns.stop // unit))
+    width = columns.stop - columns.start
+    lanes = own.lanes(rows, wanted, scratch)
+    if step.node:
+        places = scratch("places", (lanes.shape[1], width), np.intp)
+        np.copyto(places, coarse(lanes, scratch)[:, :width])
+        # "wrap" does without a copy; all places are in the table
+        z = scratch("numbers", places.shape, np.float32)
+        return table().numpy().take(places, out=z, mode="wrap")
+    z = scratch("numbers", (lanes.shape[1], len(wanted), 2, 2), np.float32)
+    fine(lanes, None, z, scratch)
+    return z.reshape(len(z), -1)[:, :width]
+
+
+def _walk_on_device(
+    sources: Sequence[Source],
+    steps: Sequence[Step],
+    known: Mapping[Place, Tensor],
+    like: Tensor,
+) -> dict[Place, Tensor]:
+    """Return the values after steps, by the operations of `walk`, each rounded alone."""
+    values = {START: torch.zeros_like(like), **known}
+    for step, own in zip(steps, sources, strict=True):
+        unit = COARSE if step.node else FINE
+        lanes = own.lanes_on_device(-(-like.shape[1] // unit))
+        z = table_on(like.device)[coarse_on_device(lanes)] if step.node else fine_on_device(lanes)
+        value = z[:, : like.shape[1]].to(like.dtype) * step.std
+        if step.node:
+            low, high = values[step.low], values[step.high]
+            half = step.theta == 0.5
+            value += (low + high) * 0.5 if half else (high - low) * step.theta + low
+        values[step.place] = value
+    return values
+
+
+def _parts(rows: int, size: int) -> Iterator[_Part]:
+    """Return the parts of a batch, each rows of all columns or columns of one row."""
+    if size > _PART:
+        for i in range(rows):
+            for j in range(0, size, _PART):
+                yield slice(i, i + 1), slice(j, min(j + _PART, size))
+    elif size:
+        step = _PART // size
+        for i in range(0, rows, step):
+            yield slice(i, min(i + step, rows)), slice(0, size)
