@@ -214,7 +214,8 @@ def test_the_constant_of_the_prior_is_that_of_each_condition():
     )
     assert ((found.value - exact).abs() < 2 * found.error).all()
     assert_close(halved.value, found.value)
-    assert (found.nfe > 640).all()
+    # the constants of the prior are not counted
+    assert (found.nfe < 640).all()
 
 
 @pytest.mark.slow
