@@ -154,7 +154,8 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
     nats, error = found.mean()
     show(f"{n} samples of {size} dimensions in {seconds:.1f} s")
     show(
-        f"log-density   {nats:.2f} nats on average, ± {error:.2f}, its standard error; higher is better"
+        f"log-density   {nats:.2f} nats on average, ± {error:.2f}, its standard error; higher is "
+        "better"
     )
     if transform is None:
         show("bits per dim  none: the data are not quantized")
