@@ -19,7 +19,7 @@ from scoresde.data.array_file import read_array
 from scoresde.data.given import as_tensor
 from scoresde.errors import DataError, InvalidValueError, ShapeError
 from scoresde.guidance import classifier_free
-from scoresde.sde import Classes, Field, Score, facts
+from scoresde.sde import Classes, Field, Score, class_name, facts
 
 __all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval", "array"]
 
@@ -141,12 +141,12 @@ def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Ten
     kinds = {name: kind for name, kind in declared.items() if isinstance(kind, Classes)}
     if not kinds:
         raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
-    if "label" not in kinds and len(kinds) > 1:
-        name = next(iter(kinds))
+    name = class_name(declared)
+    if name is None:
         raise InvalidValueError(
-            f"this model has classes of several names; write --condition {name}={label}"
+            "this model has classes of several names; write --condition "
+            f"{next(iter(kinds))}={label}"
         )
-    name = "label" if "label" in kinds else next(iter(kinds))
     number = _label(name, label, kinds[name])
     if not 0 <= number < kinds[name].n:
         raise InvalidValueError(f"class must lie in [0, {kinds[name].n - 1}], got {label}")

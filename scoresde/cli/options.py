@@ -70,9 +70,9 @@ BatchSize = Annotated[
 Columns = Annotated[
     tuple[str, ...],
     tyro.conf.arg(
-        metavar="NAME=COLUMN[,COLUMN ...]|FILE",
-        help="The source of a condition: the name of a column, or of several with commas, or a "
-        ".npy or .csv file. Give it again for another name.",
+        metavar="COLUMN|NAME=COLUMN[,COLUMN ...]|NAME=FILE",
+        help="A condition: a column of the data, as species; columns under another name, as "
+        "place=lat,lon; or a .npy or .csv file, as label=labels.npy. Give it again for another.",
         help_behavior_hint="(default: what a .npz, a .pt or a folder of classes has)",
     ),
     tyro.conf.UseAppendAction,
@@ -140,9 +140,13 @@ Steps = Annotated[
 ]
 
 
-def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
-    """Return the conditions of the words `NAME=COLUMN`, as `scoresde.data.load` takes them.
+_FILES = (".npy", ".csv", ".tsv", ".txt", ".parquet")
 
+
+def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
+    """Return the conditions of the words, as `scoresde.data.load` takes them.
+
+    A word is `NAME=COLUMN`, or `COLUMN`, which is the name too.
     A comma makes a vector of one column or several: `age=years,` is one number, and no label.
 
     Raises:
@@ -150,10 +154,11 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
     """
     found: dict[str, str | list[str]] = {}
     for word in words:
-        name, _, text = word.partition("=")
-        if not name or not text:
+        name, sign, text = word.partition("=")
+        text = text if sign else name  # a column alone has its own name
+        if not name or not text or (not sign and ("," in name or name.endswith(_FILES))):
             raise InvalidValueError(
-                f"cannot read {word!r}; write a condition as NAME=COLUMN, or NAME=FILE"
+                f"cannot read {word!r}; write a condition as COLUMN, NAME=COLUMN or NAME=FILE"
             )
         if name in found:
             raise InvalidValueError(f"the condition {name} is given twice; give it once")

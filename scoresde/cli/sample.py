@@ -27,7 +27,7 @@ from scoresde.plot.shapes import USUAL
 from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, facts
+from scoresde.sde import Classes, class_name, facts
 
 __all__ = [
     "Drawn",
@@ -253,15 +253,17 @@ def draw(
         condition=condition,
     ).draw(batch_size)  # fmt: skip
     seconds = time.perf_counter() - start
-    return Drawn(drawn.x.cpu(), condition.get("label"), drawn.nfe, drawn.passes, seconds)
+    label = condition.get(class_name(facts(model).conditions) or "")
+    return Drawn(drawn.x.cpu(), label, drawn.nfe, drawn.passes, seconds)
 
 
 def _condition(model: ScoreModel, given: Given, n: int, first: int) -> dict[str, Tensor]:
     """Return the given conditions of samples, with all labels in turn if none is given."""
-    kind = (facts(model).conditions or {}).get("label")
-    condition = dict(given.rows(range(n)))
-    if isinstance(kind, Classes) and "label" not in condition:
-        condition["label"] = (torch.arange(n) + first % kind.n) % kind.n
+    kinds = facts(model).conditions or {}
+    condition, name = dict(given.rows(range(n))), class_name(kinds)
+    kind = kinds.get(name or "")
+    if name is not None and isinstance(kind, Classes) and name not in condition:
+        condition[name] = (torch.arange(n) + first % kind.n) % kind.n
     return condition
 
 

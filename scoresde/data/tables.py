@@ -171,7 +171,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         columns = f"{'column' if one else 'columns'} {some(map(repr, names))}"
         return InvalidTypeError(
             f"the {columns} of {self.what} {'holds' if one else 'hold'} text, such as "
-            f"{first[:50]!r}; make it a label, condition={{'label': {names[0]!r}}}{some_of}"
+            f"{first[:50]!r}; make it a condition of classes, condition={names[0]!r}{some_of}"
         )
 
     def odd(self, name: str) -> str | None:

@@ -21,6 +21,8 @@ from scoresde.checks import (
     named_device,
     outside,
 )
+from scoresde.data import Data
+from scoresde.data.read_for import read_for
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow, error_of_two
 from scoresde.likelihood.heat import to_data
@@ -48,7 +50,7 @@ EXACT, _READABLE = 64, 1024
 def log_prob(
     score: Score,
     sde: SDE | None,
-    x: Tensor,
+    x: Tensor | Data,
     *,
     t: float | None = None,
     method: Method = "auto",
@@ -86,7 +88,8 @@ def log_prob(
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
         sde: The process whose score it is; None takes the one that the score knows.
-        x: The points, `(B, *)`, floating-point; the model is evaluated in their dtype.
+        x: The points, `(B, *)`, floating-point; the model is evaluated in their dtype. Or data,
+            which are taken in the units of the model, with their conditions.
         t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
         method: `"exact"` takes D vector-Jacobian products for each evaluation, `"hutchinson"` one
             for each probe, `"auto"` the exact ones up to 64 dimensions. With at least as many
@@ -124,6 +127,7 @@ def log_prob(
         True
     """
     check_density(score)
+    x, condition = read_for(score, x, condition)
     sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
     check_range("t", start, f"[{sde.eps}, {sde.T}]")

@@ -24,9 +24,12 @@ from scoresde.metrics.resampling import check_resamples, estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
 from scoresde.metrics.unbiased import Sliced
 from scoresde.progress import each, showing
+from scoresde.units import nearer
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
+# The most data that tell the units of samples.
+_LOOKED_AT = 1000
 # The orders in which samples and data are chosen, far from those of a split and of training.
 _OF_SAMPLES, _OF_DATA = 2**63, 2**63 + 1
 
@@ -83,7 +86,8 @@ def evaluate(
     Args:
         samples: A tensor `(N, *)`, an iterable of batches, data, or the file or the folder of
             shards that `scoresde sample` writes; numbers in files, and bytes, are taken to be in
-            the units of `real`.
+            the units of `real`. A tensor that is compared with `Data` may be in their own units or
+            in the model's: that is seen from its mean and spread.
         real: Likewise, or a name that `scoresde.data.load` knows; if there are fewer than twice as
             many as samples, fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
@@ -115,6 +119,8 @@ def evaluate(
     check_range("level", level, "(0, 1)")
     real = opened("real", real)
     units = real.transform if isinstance(real, Data) else Identity()
+    if isinstance(samples, Tensor) and isinstance(real, Data):
+        samples = _in_model_units(samples, real)
     seen: dict[str, tuple[bool, float]] = {}
     read = partial(_read, features=features, units=units, progress=progress, seen=seen)
     own, data = read("samples", samples), read("real", real)
@@ -185,6 +191,14 @@ def plan(
     check_resamples(resamples)
     least = max([2, *(getattr(metric, "least", 2) for metric in chosen)])
     return chosen, 2 * least if resamples else least
+
+
+def _in_model_units(x: Tensor, real: Data) -> Tensor:
+    """Return samples in the units of the model, of which `x` may be or not."""
+    if x.dtype == torch.uint8 or x.is_complex() or x.is_nested or x.shape[1:] != real.event_shape:
+        return x
+    like = real.batch(slice(_LOOKED_AT))
+    return nearer(x, real.transform.forward(x), like) if x.isfinite().all() else x
 
 
 def _found(
