@@ -63,7 +63,13 @@ class Evaluate:
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
     """The features that are compared: the numbers themselves; those of a small classifier, which is
     trained on the training data or on a third of the others; Inception's; a classifier's file."""
-    metrics: tuple[str, ...] = tuple(METRICS)
+    metrics: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="{" + ",".join(METRICS) + "}",
+            help_behavior_hint="(default: all, but kid only with features other than pixels)",
+        ),
+    ] = ()
     """The comparisons."""
     sampler: SamplerName = "fast"
     steps: Steps = None
@@ -96,7 +102,7 @@ class Evaluate:
             samples,
             real,
             features=features,
-            metrics=self.metrics,
+            metrics=self.metrics or None,
             train=known,
             seed=self.seed,
             resamples=self.resamples,
@@ -109,7 +115,7 @@ class Evaluate:
 
     def _least(self) -> int:
         """Check the options, and return the fewest samples that these metrics can compare."""
-        _, least = plan(self.metrics, self.resamples, self.train_data is not None)
+        _, least = plan(self.metrics or METRICS, self.resamples, self.train_data is not None)
         check_integer("seed", self.seed, 0)
         if self.samples is None:
             check_integer("n", self.n, least)

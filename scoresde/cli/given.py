@@ -21,7 +21,7 @@ from scoresde.errors import DataError, InvalidValueError, ShapeError
 from scoresde.guidance import classifier_free
 from scoresde.sde import Classes, Field, Score, class_name, facts
 
-__all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval", "array"]
+__all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval", "array", "left_open"]
 
 ClassName = Annotated[
     str | None,
@@ -134,6 +134,34 @@ class Given:
             "guidance": self.guidance,
             "interval": None if self.interval is None else [*map(str, self.interval)],
         }
+
+
+def left_open(score: Score, words: Sequence[str], label: str | None) -> list[str]:
+    """Return sentences on the conditions of a score that are not given.
+
+    Args:
+        score: The score that takes the conditions.
+        words: The conditions that are given, as `NAME=VALUE`.
+        label: The class that is given, or None.
+    """
+    kinds = facts(score).conditions or {}
+    given = {word.partition("=")[0] for word in words}
+    said = []
+    for name, kind in kinds.items():
+        if name in given:
+            continue
+        if isinstance(kind, Field):
+            value = ",".join(["0"] * kind.shape[0]) if len(kind.shape) == 1 else f"{name}.npy"
+            said.append(
+                f"drawn for any {name}, which is missing; give it as --condition {name}={value}"
+            )
+        elif name == class_name(kinds) and label is None and kind.n > 1:
+            first = kind.names[0] if kind.names else 0
+            said.append(
+                f"drawn in equal shares of the {kind.n} classes of {name}, whatever their shares "
+                f"of the data; --class {first} draws one alone"
+            )
+    return said
 
 
 def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:

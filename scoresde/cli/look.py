@@ -21,7 +21,7 @@ __all__ = ["PICTURES", "Look", "picture"]
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
 
-_NAMED = 36  # the most images with their conditions written above them
+_NAMED = 64  # the most images or signals with their conditions beside them
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,9 @@ Layout = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="LETTERS",
-        help="The order of the axes of a sample, if channels do not come first: HW for grey "
-        "images, HWC, TC for series of several numbers, DHW for volumes.",
+        help="The order of the axes of a sample, if channels do not come first: T for a signal "
+        "or series of one number at a time, TC for one of several, HW for grey images, HWC, DHW "
+        "for volumes.",
         help_behavior_hint="(default: channels first)",
     ),
 ]

@@ -83,9 +83,9 @@ def load(
             names of columns, and columns in neither `sample` nor `condition` are left out.
         split: `"train"` (the default) or `"test"`, of torchvision's data sets, or one of the hub.
         size: images are cropped about their centre and resized to `(height, width)`, or a square.
-        layout: the order of the axes of a sample, if channels do not come first: `"TC"` for series
-            of several numbers, `"HW"` for grey images, `"HWC"`, `"DHW"` for volumes. The data have
-            their channels first.
+        layout: the order of the axes of a sample, if channels do not come first: `"T"` for signals
+            of one number at a time, `"TC"` of several, `"HW"` for grey images, `"HWC"`, `"DHW"` for
+            volumes. The data have their channels first.
         missing: `"raise"`, or `"drop"` to leave out samples with a NaN or an empty cell.
         standardize: shift and scale floats to mean 0 and variance 1, for each dimension of vectors,
             or for each channel of other samples; the data hold the transform.

@@ -122,7 +122,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         raise DataError(
             f"{int(rows.sum()):,} of {len(rows):,} samples of {self.what} have empty cells, "
             f"{where}; leave these samples out by missing='drop', make the column a condition, "
-            f"which may be missing, as by condition={{{first!r}: [{first!r}]}}, or fill the cells "
+            f"which may be missing (condition={{{first!r}: [{first!r}]}}), or fill the cells "
             "in"
         )
 

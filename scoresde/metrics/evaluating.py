@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_name, check_range, door, named, quoted
 from scoresde.data import Data, Identity, Transform, order
+from scoresde.data.nearer import nearer
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.metrics.checks import same_units
 from scoresde.metrics.evaluation import FIGURES, OWN, Comparison, Evaluation, Figure
@@ -24,7 +25,6 @@ from scoresde.metrics.resampling import check_resamples, estimate, halves
 from scoresde.metrics.sources import Features, Source, features_of, opened
 from scoresde.metrics.unbiased import Sliced
 from scoresde.progress import each, showing
-from scoresde.units import nearer
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
@@ -69,7 +69,7 @@ def evaluate(
     real: Source,
     *,
     features: Features | str | None = None,
-    metrics: str | Iterable[str | Metric] = tuple(METRICS),
+    metrics: str | Iterable[str | Metric] | None = None,
     train: Source | None = None,
     seed: int = 0,
     resamples: int = 100,
@@ -93,7 +93,8 @@ def evaluate(
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; None or `"pixels"` takes the flattened samples themselves;
             `"inception"` is `inception()`.
-        metrics: Names of `METRICS`, or `Metric` objects.
+        metrics: Names of `METRICS`, or `Metric` objects; None for all, but kid only with a feature
+            map, since of raw numbers it depends on their units.
         train: The training data, to measure memorisation; `real` must contain none of them.
         seed: The seed of the split and the halves, a 64-bit number.
         resamples: Number of halves, at least 2; 0 for no intervals.
@@ -113,8 +114,10 @@ def evaluate(
             with other numbers.
         NonFiniteError: A feature or a value is NaN or infinite.
     """
-    chosen, least = plan(metrics, resamples, train is not None)
     features = _map(features)
+    if metrics is None:
+        metrics = [name for name in METRICS if name != "kid" or features is not None]
+    chosen, least = plan(metrics, resamples, train is not None)
     check_integer("seed", seed, 0)
     check_range("level", level, "(0, 1)")
     real = opened("real", real)
@@ -160,7 +163,8 @@ def evaluate(
                 pair = [part.within(share_interval(part.value, n, level)) for part in pair]
             figures[name] = Comparison(pair[0], pair[1], gap)
     what = OWN if features is None else _name(features)
-    return Evaluation(figures, n, own.shape[1], what, seed, resamples, level)
+    spread = float(y.var(0).mean())
+    return Evaluation(figures, n, own.shape[1], what, seed, resamples, level, spread)
 
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:

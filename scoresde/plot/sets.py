@@ -12,9 +12,10 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, quoted
 from scoresde.data import Data
+from scoresde.data.nearer import nearer
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.plot import paper
-from scoresde.units import Transform, nearer
+from scoresde.units import Transform
 
 __all__ = ["Given", "Labels", "Sets", "given", "groups", "words_of"]
 

@@ -8,15 +8,18 @@ from functools import partial
 from scoresde.checks import door
 from scoresde.plot import paper
 from scoresde.plot.kinds import USUAL, kind
-from scoresde.plot.lines import beside, signals
+from scoresde.plot.lines import LINES, beside, signals
 from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import Axes, Figure
 from scoresde.plot.scatter import frame_of, points
-from scoresde.plot.sets import Labels, Sets, given, words_of
+from scoresde.plot.sets import Labels, Sets, given, groups, words_of
 from scoresde.targets import Target
 from scoresde.units import Transform
 
 __all__ = ["USUAL", "kind", "samples"]
+
+# The most classes of signals with a panel each.
+_BESIDE = 4
 
 
 @door
@@ -85,6 +88,9 @@ def samples(
     if what == "signals":
         sets = {k: v[:, None] if len(event) == 1 else v for k, v in sets.items()}
         names = names if len(names) == next(iter(sets.values())).shape[1] else ()
+        parts = groups(sets, words)
+        if alone and ax is None and 1 < len(parts) <= _BESIDE and len(first) > LINES:
+            return beside(parts, names, [], title)  # bands of several classes would cover others
         if len(sets) > 1 and ax is None:
             return beside(sets, names, words, title)
         return signals(sets, title=title, ax=ax, labels=words, names=names)
