@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -33,6 +33,8 @@ class CheckData:
 
     The options are those of `train`, and what they leave open is chosen as `train` would.
     """
+
+    bare: ClassVar[str] = "--data"
 
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     sde: Annotated[SDE | None, sde_words(optional=True)] = None

@@ -28,6 +28,8 @@ __all__ = [
     "TrainData",
     "columns_of",
     "sampled_of",
+    "size_of",
+    "size_word",
 ]
 
 Checkpoint = Annotated[
@@ -115,11 +117,42 @@ HeldOutSplit = Annotated[
         help="The part of a data set of torchvision: the one that the model was not trained on.",
     ),
 ]
+
+
+def size_of(word: str) -> int | tuple[int, int]:
+    """Return the size of images in `64`, a square, or in `37x53`, height and width.
+
+    Raises:
+        ValueError: The word has another form.
+
+    Examples:
+        >>> size_of("64"), size_of("37x53")
+        (64, (37, 53))
+    """
+    sides = word.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise ValueError(f"takes a number of pixels, or height and width as 37x53; got {word!r}")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def size_word(size: int | tuple[int, int]) -> str:
+    """Return the word that `size_of` reads as a size."""
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
+
+
+_SIZE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="INT|HxW",
+    instance_from_str=lambda words: size_of(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, int | tuple),
+    str_from_instance=lambda value: ["none" if value is None else size_word(value)],
+)
 Size = Annotated[
-    int | None,
+    int | tuple[int, int] | None,
+    _SIZE,
     tyro.conf.arg(
-        metavar="INT",
-        help="Crop images to squares and resize them to this many pixels a side, at least 1.",
+        help="Crop images about their centre and resize them to this many pixels a side, or to "
+        "this height and width, as 37x53.",
         help_behavior_hint="(default: as they are)",
     ),
 ]

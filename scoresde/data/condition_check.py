@@ -34,7 +34,7 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
     known, counts = torch.unique(label[label >= 0], return_counts=True)
     gaps = classes - len(known)
     least, most = (0 if gaps else int(counts.min())), int(counts.max()) if len(counts) else 0
-    what = "" if name == "label" else " classes"
+    what = "" if name == "label" else " class" if classes == 1 else " classes"
     told = f"{classes:,}{what}, with {least:,} to {most:,} samples each"
     if names:
         told += ": " + some(

@@ -89,7 +89,8 @@ def samples(
         sets = {k: v[:, None] if len(event) == 1 else v for k, v in sets.items()}
         names = names if len(names) == next(iter(sets.values())).shape[1] else ()
         parts = groups(sets, words)
-        if alone and ax is None and 1 < len(parts) <= _BESIDE and len(first) > LINES:
+        bands = max(map(len, parts.values())) > LINES
+        if alone and ax is None and 1 < len(parts) <= _BESIDE and bands:
             return beside(parts, names, [], title)  # bands of several classes would cover others
         if len(sets) > 1 and ax is None:
             return beside(sets, names, words, title)
