@@ -442,7 +442,8 @@ def test_what_is_found_is_a_table_a_file_and_a_picture(tmp_path):
     assert all(f"\n{name} " in text for name in found)
     stored = json.loads(found.to_json(tmp_path / "deep" / "report.json").read_text())
     assert stored == found.as_json()
-    assert stored["figures"]["kid"]["gap"]["value"] == found["kid"].gap.value
+    assert stored["figures"]["mmd"]["gap"]["value"] == found["mmd"].gap.value
+    assert stored["verdict"] == found.verdict()
     panels = [axes.get_title().partition(",")[0] for axes in found.plot().axes]
     assert panels == list(found)
     assert "intervals" in found.plot().get_supxlabel()
@@ -571,7 +572,7 @@ def damaged(tmp_path):
         (lambda p: evaluate(SAMPLES, REAL, level="x"), InvalidTypeError, "level.*'x'"),
         (lambda p: evaluate(SAMPLES, REAL, features=3), InvalidTypeError, "features must be.*3"),
         (lambda p: evaluate(SAMPLES, REAL, features="pixel"), UnknownNameError, "'pixels'"),
-        (lambda p: evaluate(SAMPLES, REAL, metrics=None), InvalidTypeError, "metrics must be"),
+        (lambda p: evaluate(SAMPLES, REAL, metrics=3), InvalidTypeError, "metrics must be"),
         (
             lambda p: evaluate(SAMPLES, REAL, metrics=[lambda *a: None]),
             InvalidTypeError,

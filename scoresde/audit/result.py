@@ -146,8 +146,7 @@ class Audit(Result):
         """
         worst = self.worst
         if worst is None:
-            few = f"these {self.n:,} samples show no error" if self.n else "no error is seen"
-            text = f"Good: no test failed; {few}."
+            text = "Good: no test failed, so that these samples show no error."
         else:
             why = ", ".join(_FAULTS[name] for name in worst.failed) or "passes the tests"
             bound = "" if worst.fisher else "at least "

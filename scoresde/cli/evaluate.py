@@ -38,6 +38,8 @@ from scoresde.sde import facts
 
 __all__ = ["Evaluate"]
 
+# Of raw numbers KID depends on their units.
+_USUAL = tuple(name for name in METRICS if name != "kid")
 _FEATURES = ("pixels", "classifier", "inception")
 
 
@@ -69,7 +71,7 @@ class Evaluate:
             metavar="{" + ",".join(METRICS) + "}",
             help_behavior_hint="(default: all, but kid only with features other than pixels)",
         ),
-    ] = ()
+    ] = _USUAL
     """The comparisons."""
     sampler: SamplerName = "fast"
     steps: Steps = None
@@ -102,7 +104,7 @@ class Evaluate:
             samples,
             real,
             features=features,
-            metrics=self.metrics or None,
+            metrics=None if self.metrics == _USUAL else self.metrics,
             train=known,
             seed=self.seed,
             resamples=self.resamples,
@@ -115,7 +117,7 @@ class Evaluate:
 
     def _least(self) -> int:
         """Check the options, and return the fewest samples that these metrics can compare."""
-        _, least = plan(self.metrics or METRICS, self.resamples, self.train_data is not None)
+        _, least = plan(self.metrics, self.resamples, self.train_data is not None)
         check_integer("seed", self.seed, 0)
         if self.samples is None:
             check_integer("n", self.n, least)

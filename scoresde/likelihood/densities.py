@@ -134,7 +134,7 @@ def log_prob(
     check_range("atol", atol, "(0, inf)")  # not 0, since a log-density may be 0
     check_integer("first", first, 0)
     size = len(x) if batch_size is None else check_integer("batch_size", batch_size, 1)
-    solver, parts, gaps = Tolerance(rtol, atol, max_nfe), [], []
+    solver, parts, gaps = Tolerance(rtol, atol, max_nfe), list[LogProb](), list[Tensor]()
     twice, of = error == "full", -(-len(x) // max(size, 1)) or 1
     with (
         evaluating(score),
