@@ -109,6 +109,11 @@ class Flow:
         )
         return score.double(), trace
 
+    def norm(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        """Return the Frobenius norm of the score's Jacobian at samples `(b, *)`: `(b,)`."""
+        rsde, where = self.reverse(rows), t.expand(len(x))
+        return self.trace.norm(lambda y: rsde.score(y, where), x.to(self.dtype), rows)
+
     def transport(self, x: Tensor, t: Tensor, s: Tensor) -> Transport:
         """Transport samples `(B, *)` and their density from t to s, in either direction."""
         sde, event = self.sde, x.shape[1:]

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from scoresde.divergence import divergence, hutchinson
+from scoresde.divergence import divergence, frobenius, hutchinson
 from scoresde.likelihood.result import half_width
 from scoresde.sde import Moments
 
@@ -45,6 +45,10 @@ class Trace(Protocol):
         """
         ...
 
+    def norm(self, score: Function, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the Frobenius norm of the score's Jacobian at samples of the batch, `(b,)`."""
+        ...
+
     def few(self) -> Trace:
         """Return the same method with the first estimates only, for a comparison of solutions."""
         ...
@@ -66,6 +70,10 @@ class ExactTrace:
         """Return the score and its divergence."""
         value, trace = divergence(score, x)
         return value, trace[None].double()
+
+    def norm(self, score: Function, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the exact norm."""
+        return frobenius(score, x)
 
     def few(self) -> ExactTrace:
         """Return itself."""
@@ -112,6 +120,10 @@ class HutchinsonTrace:
         var = alpha[:, None] ** 2 * self.variances + sigma[:, None] ** 2
         control = (self.excess[:, rows] / var.to(self.excess.device)).sum(2)
         return value, estimates.double() + control
+
+    def norm(self, score: Function, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the norm from the products with all probes."""
+        return frobenius(score, x, self.probes[:, rows].to(x))
 
     def few(self) -> HutchinsonTrace:
         """Return the method with the first four probes."""
