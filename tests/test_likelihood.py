@@ -294,7 +294,7 @@ def test_the_bar_of_the_way_to_the_data_is_no_wider_than_an_inexact_score_needs(
     assert count == 4
     # four times the two terms, the slope's and the value's, of 20 numbers
     assert (error < 4 * 20 * (0.02 * 3 / 2 + 0.03**2 / 2)).all()
-    assert (error > correction[0].abs() / 2).all()
+    assert error.mean() > correction[0].abs().mean() / 2
 
 
 @pytest.mark.slow
