@@ -162,11 +162,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         assert isinstance(column, np.ndarray)
         first = next(cell for cell in column if cell is not None)
         rest = [name for name in self if name not in names and isinstance(self[name], Column)]
-        some_of = (
-            f", or name the columns of numbers that are samples by sample= ({some(rest)})"
-            if rest
-            else ""
-        )
+        some_of = f", or name those of {some(rest)} that are samples by sample=" if rest else ""
         one = len(names) == 1
         columns = f"{'column' if one else 'columns'} {some(map(repr, names))}"
         return InvalidTypeError(
