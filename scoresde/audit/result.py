@@ -153,8 +153,8 @@ class Audit(Result):
             cost = max(self.nats, 0)
             small = cost < _SMALL * self.dimensions
             text = (
-                f"{'Nearly right' if small else 'Off'}: {self._where(worst)}, worst at sigma/alpha "
-                f"= {worst.ratio:.3g}, where it {why}; excess {bound}"
+                f"{'Nearly right, but for' if small else 'Off in'} {self._where(worst)}: worst at "
+                f"sigma/alpha = {worst.ratio:.3g}, where it {why}; excess {bound}"
                 f"{max(worst.excess.value, 0):.2g} of a loss of {worst.loss.value:.3g}. All noise "
                 f"scales together cost {bound}about {cost:.2g} nats a sample, "
                 f"{'which is little' if small else 'which samples may show'}."
@@ -169,7 +169,7 @@ class Audit(Result):
         first, last = self.levels[0].log_snr, self.levels[-1].log_snr
         place = (level.log_snr - first) / (last - first)
         what = ["the overall shape", "the shape at middle size", "the finest detail"]
-        return f"in {what[min(2, max(0, int(3 * place)))]} of the samples"
+        return f"{what[min(2, max(0, int(3 * place)))]} of the samples"
 
     def __str__(self) -> str:
         known, learnt = (v is not None for v in (self.levels[0].fisher, self.levels[0].memory))
