@@ -102,11 +102,11 @@ def samples(
     if len(sets) == 1 or size != 2 or ax is not None:
         return draw_points(sets[""] if alone else sets, title=title, ax=ax)
     drawn, panels = paper.sheet(None, (4.4 * len(sets), 4.6), 1, len(sets))
-    size = min(25.0, max(1.0, 8_000 / max(map(len, sets.values()))))
+    dot = min(25.0, max(1.0, 8_000 / max(map(len, sets.values()))))
     for i, (panel, (label, part)) in enumerate(zip(panels, sets.items(), strict=True)):
         draw_points(part, ax=panel, title=paper.plain(label))
         for dots in panel.collections:
-            dots.set_sizes([size])  # the same in every panel
+            dots.set(sizes=[dot])  # the same in every panel
         if words and i < len(sets) - 1:
             panel.legend_ = None  # only the last panel has a legend
         elif not words:
