@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scoresde.errors import InvalidTypeError, ShapeError
 
-__all__ = ["divergence", "hutchinson", "jacobian"]
+__all__ = ["divergence", "frobenius", "hutchinson", "jacobian"]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -89,6 +89,27 @@ def hutchinson(f: Function, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
     # contiguous, so that the order of summation does not depend on the batch
     products = (_products(value, at, probes) * probes).contiguous()
     return value.detach(), products.reshape(*probes.shape[:2], math.prod(x.shape[1:])).sum(2)
+
+
+def frobenius(f: Function, x: Tensor, probes: Tensor | None = None) -> Tensor:
+    r"""Return $\|\partial f / \partial x\|_F$ of each row, `(B,)` float64.
+
+    Args:
+        f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
+        x: The points, `(B, *)`, floating-point.
+        probes: As of `hutchinson`: the norm is the root of the mean of $\|v^T \partial f / \partial
+            x\|^2$ over them. None takes the exact Jacobian.
+
+    Raises:
+        InvalidTypeError: The value has no autograd graph.
+        ShapeError: The value has another shape than `x`.
+    """
+    if probes is None:
+        return jacobian(f, x)[1].double().square().sum((1, 2)).sqrt()
+    value, at = _forward(f, x)
+    products = _products(value, at, probes).double()
+    size = math.prod(x.shape[1:])
+    return products.square().reshape(*probes.shape[:2], size).sum(2).mean(0).sqrt()
 
 
 def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,21 +101,10 @@ TSIT5 = Tableau(
         (-0.008480655492356989, 0.335480655492357),
         (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
         (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
-        (
-            5.86145544294642,
-            -12.92096931784711,
-            8.159367898576159,
-            -0.071584973281401,
-            -0.028269050394068383,
-        ),
-        (
-            0.09646076681806523,
-            0.01,
-            0.4798896504144996,
-            1.379008574103742,
-            -3.290069515436081,
-            2.324710524099774,
-        ),
+        (5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401,
+         -0.028269050394068383),
+        (0.09646076681806523, 0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081,
+         2.324710524099774),
     ),
     e=(
         -0.00178001105222577714,
@@ -126,7 +115,7 @@ TSIT5 = Tableau(
         -0.45808210592918697,
         0.015151515151515152,
     ),
-)
+)  # fmt: skip
 """Tsitouras (2011), *Computers & Mathematics with Applications* 62, order 5(4)."""
 
 
@@ -205,6 +194,7 @@ def solve(
     tableau: Tableau = DOPRI5,
     weigh: Weigh = lambda t, y, k, error: error,
     variable: str = "t",
+    watch: Callable[[float], object] | None = None,
 ) -> Solution:
     r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, each sample by itself.
 
@@ -218,6 +208,7 @@ def solve(
         weigh: The function of a local error that is summed in `Solution.error`; by default the
             error itself.
         variable: The name of t in messages.
+        watch: A function that is told the share of the way after each step.
 
     Raises:
         InvalidValueError: A time is not finite.
@@ -270,6 +261,8 @@ def solve(
         y, k = torch.where(taken, y_to, y), torch.where(taken, stages[-1], k)
         t = torch.where(ok, to, t)
         there = ok & arriving
+        if watch is not None:
+            watch(1 - float(((end - t) / (end - start[rows])).sum()) / n)
         if there.any():
             out[rows[there]], nfe[rows[there]] = y[there], spent
             if there.all():

@@ -418,7 +418,7 @@ def test_a_table_json_and_a_picture_come_of_it(tmp_path):
             samples=8, steps=6,
         )  # fmt: skip
         text = str(found)
-        assert len(text.splitlines()) == 1 + 1 + 4 + 1
+        assert len(text.splitlines()) == 1 + 1 + 4 + 2 + 1
         assert ("floor" in text.splitlines()[1].split()) == (truth is not None)
         stored = json.loads(found.to_json(tmp_path / "a.json").read_text())
         assert stored["worst"] == found.worst.ratio

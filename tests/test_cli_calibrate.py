@@ -116,7 +116,7 @@ def test_it_is_calibrate_pairs_in_the_units_of_the_data(command, tmp_path, monke
     torch.testing.assert_close(seen["theta"], torch.from_numpy(held["x"]))
     assert torch.equal(seen["y"][:, 0], torch.from_numpy(held["labels"]).double())
     assert torch.equal(seen["y"][:, 1:], torch.from_numpy(held["y"]).double())
-    assert seen["options"] == {"n": 40, "draws": 19, "seed": 5, "batch_size": 5}
+    assert seen["options"] == {"n": 40, "draws": 19, "seed": 5, "batch_size": 5, "names": ()}
     # the mean of the posterior, in units of the data; its variance is 1/2, and 19 draws are few
     mean = UNITS.inverse(torch.from_numpy(held["y"] / 2 + 4 * held["labels"][:, None]))[:50]
     gap = (seen["draws"].mean(1) - mean) / torch.tensor(UNITS.scale)

@@ -165,3 +165,20 @@ def test_data_that_the_model_does_not_know_are_refused(trained, tmp_path, monkey
     scaled = Data(normal(5, 1, 8, 8), transform=Standardize((0.0,), (2.0,)))
     with pytest.raises(InvalidValueError, match="was trained on data without a transform"):
         begin(str(tmp_path), scaled)
+
+
+def test_a_column_that_is_named_alone_keeps_its_name_up_to_the_samples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i},{i % 3}.5,{'oak' if i % 2 else 'fir'}" for i in range(24)]
+    (tmp_path / "x.csv").write_text("\n".join(["a,b,species", *rows]))
+    words = ["train", "--data", "x.csv", "--condition", "species", "--out", "run", "--steps", "2"]
+    assert main([*words, "--channels", "8", "--batch-size", "4", "--quiet"]) == 0
+    draw = ["sample", "run", "--steps", "2", "--sampler", "ddim", "--quiet", "--out"]
+    assert main([*draw, "all.csv", "--n", "4"]) == 0
+    lines = (tmp_path / "all.csv").read_text().splitlines()
+    assert lines[0] == "a,b,species"
+    assert [line.split(",")[2] for line in lines[1:]] == ["fir", "oak", "fir", "oak"]
+    assert main([*draw, "oak.csv", "--n", "2", "--class", "oak"]) == 0
+    model = ScoreModel.from_pretrained(tmp_path / "run")
+    assert model.classes == 2
+    assert load(tmp_path / "x.csv", condition="species").label is not None

@@ -84,5 +84,5 @@ def test_conditions_are_named_above_images_and_in_the_title_where_all_have_one(t
     drawn = picture({"x": x, "y": torch.tensor([0, 2, 1])}, model, look)
     texts = [text.get_text() for text in drawn.axes[0].texts]
     assert texts == ["label 0", "label 2", "label 1", "y = 0.5, 2"]
-    many = picture({"x": torch.zeros(64, 1, 4, 4), "y": torch.arange(64) % 3}, model, Look())
+    many = picture({"x": torch.zeros(65, 1, 4, 4), "y": torch.arange(65) % 3}, model, Look())
     assert not many.axes[0].texts

@@ -277,7 +277,7 @@ def test_conditions_are_told_with_what_is_missing_and_what_they_do_not_say():
     assert report.ok
     found = {k: v for k, v in report.facts.items() if k not in ("memory", "moments", "units")}
     assert found.pop("classes") == "4, with 0 to 3 samples each; 25.0% missing"
-    assert found.pop("one") == "1, with 7 to 7 samples each; 12.5% missing"
+    assert found.pop("one") == "1 class, with 7 to 7 samples each; 12.5% missing"
     assert found.pop("y") == "a vector of 3, from 0 to 7; 33.3% missing"
     assert found.pop("field") == "a field of shape (2, 3), from 5 to 5"
     assert found.pop("digit") == "a vector of 1, from 0 to 2; 12.5% missing"
@@ -323,7 +323,8 @@ def test_classes_are_told_by_their_names_and_columns_by_words(tmp_path, monkeypa
     assert "classes       2, with 1 to 2 samples each: cat (2), dog (1)" in out
     assert "y             a vector of 2, from 3 to 6; 16.7% missing" in out
     for wrong, message in (
-        ("y", "cannot read 'y'; write a condition as NAME=COLUMN"),
+        ("u,v", "cannot read 'u,v'; write a condition as COLUMN, NAME=COLUMN or NAME=FILE"),
+        ("w", "unknown column 'w'"),
         ("y=w", "unknown column 'w'"),
         ("label=u", "the condition label is given twice"),
     ):

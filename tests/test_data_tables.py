@@ -57,7 +57,7 @@ def test_named_columns_are_conditions_and_all_others_the_samples(table):
         (
             None,
             DataError,
-            "2 faults: .1. .*'kind' of .* holds text, such as 'dog'; make it a label, cond.*"
+            "2 faults: .1. .*'kind' of .* holds text, such as 'dog'; make it a condition.*"
             r"; \(2\) 1 of 4 .* line 3",
         ),
         ({"label": "kind"}, DataError, "1 of 4 .* in line 3, columns 'age' .1., 'mass' .1.; leave"),

@@ -11,7 +11,7 @@ from strategies import dtypes, exact_scores, generators, sdes, shapes, times_of
 from torch.testing import assert_close
 
 from scoresde import divergence as module
-from scoresde.divergence import divergence, hutchinson
+from scoresde.divergence import divergence, frobenius, hutchinson
 from scoresde.errors import InvalidTypeError, ShapeError
 from scoresde.nn import MLP
 
@@ -57,6 +57,15 @@ def test_unit_probes_are_the_exact_divergence():
 
 
 @pytest.mark.law(49)
+def test_the_norm_of_the_jacobian_is_that_of_the_matrix_and_by_probes_its_mean():
+    a = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    x = torch.zeros(3, 2, 3, dtype=DOUBLE)
+    assert_close(frobenius(linear(a), x), a.norm().expand(3))
+    # the axes, each times the root of their number, have the identity as covariance
+    axes = math.sqrt(6) * torch.eye(6, dtype=DOUBLE).reshape(6, 1, 2, 3).expand(6, 3, 2, 3)
+    assert_close(frobenius(linear(a), x, axes), a.norm().expand(3))
+
+
 def test_the_mean_and_the_variance_of_probes_are_the_formulas():
     """All 2^4 Rademacher vectors are summed over, so that nothing is estimated."""
     a = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)

@@ -407,6 +407,25 @@ def test_a_figure_that_was_not_found_is_absent_as_in_any_mapping():
     assert found.get("fid") is None
 
 
+def test_samples_are_compared_with_data_in_the_units_in_which_they_are():
+    real = Data(1000 + 50 * randn(40, 2, seed=3)).standardized()
+    x = randn(20, 2, seed=4)
+    one, two = (
+        evaluate(part, real, metrics="sliced", resamples=0)
+        for part in (x, real.transform.inverse(x))
+    )
+    assert two["sliced"].samples.value == pytest.approx(one["sliced"].samples.value, rel=1e-4)
+
+
+def test_the_verdict_names_the_figures_that_are_worse_than_those_of_data():
+    found = evaluate(SAMPLES + 2, REAL, resamples=20, metrics="sliced")
+    assert found["sliced"].differs
+    assert "Not yet like real data: 1 of 1 figures" in found.verdict()
+    assert "sliced" in found.verdict()
+    same = evaluate(SAMPLES, REAL, resamples=20, metrics="sliced")
+    assert same.verdict().startswith("Good: none of the 1 figures")
+
+
 def test_the_difference_is_that_of_the_figures():
     for row in evaluate(SAMPLES, REAL, resamples=4, metrics=["neighbours", "sliced"]).values():
         assert row.gap.value == pytest.approx(row.samples.value - row.floor.value)
@@ -442,7 +461,8 @@ def test_what_is_found_is_a_table_a_file_and_a_picture(tmp_path):
     assert all(f"\n{name} " in text for name in found)
     stored = json.loads(found.to_json(tmp_path / "deep" / "report.json").read_text())
     assert stored == found.as_json()
-    assert stored["figures"]["kid"]["gap"]["value"] == found["kid"].gap.value
+    assert stored["figures"]["mmd"]["gap"]["value"] == found["mmd"].gap.value
+    assert stored["verdict"] == found.verdict()
     panels = [axes.get_title().partition(",")[0] for axes in found.plot().axes]
     assert panels == list(found)
     assert "intervals" in found.plot().get_supxlabel()
@@ -571,7 +591,7 @@ def damaged(tmp_path):
         (lambda p: evaluate(SAMPLES, REAL, level="x"), InvalidTypeError, "level.*'x'"),
         (lambda p: evaluate(SAMPLES, REAL, features=3), InvalidTypeError, "features must be.*3"),
         (lambda p: evaluate(SAMPLES, REAL, features="pixel"), UnknownNameError, "'pixels'"),
-        (lambda p: evaluate(SAMPLES, REAL, metrics=None), InvalidTypeError, "metrics must be"),
+        (lambda p: evaluate(SAMPLES, REAL, metrics=3), InvalidTypeError, "metrics must be"),
         (
             lambda p: evaluate(SAMPLES, REAL, metrics=[lambda *a: None]),
             InvalidTypeError,

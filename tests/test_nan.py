@@ -185,6 +185,7 @@ TABLE = {
     ),
     "divergence.divergence": (divergence.divergence, dict(f=lambda x: -x, x=X)),
     "divergence.jacobian": (divergence.jacobian, dict(f=lambda x: -x, x=X)),
+    "divergence.frobenius": (divergence.frobenius, dict(f=lambda x: x**2, x=X)),
     "divergence.hutchinson": (
         divergence.hutchinson, dict(f=lambda x: -x, x=X, probes=torch.ones(2, 12, 2))
     ),
@@ -299,8 +300,8 @@ TABLE = {
 
 # Maps of a state that are part of every step: what stands in an entry goes to that entry.
 HANDED_ON = {
-    "divergence.divergence", "divergence.jacobian", "divergence.hutchinson", "SDE.perturb",
-    "SDE.marginal", "SDE.drift",
+    "divergence.divergence", "divergence.jacobian", "divergence.hutchinson", "divergence.frobenius",
+    "SDE.perturb", "SDE.marginal", "SDE.drift",
 }  # fmt: skip
 
 

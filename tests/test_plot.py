@@ -17,12 +17,14 @@ from PIL import Image
 
 import scoresde
 from scoresde import EDMSDE, VESDE, VPSDE, NCSNLadder, plot
+from scoresde.data import BYTES, Data
 from scoresde.errors import (
     InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
     ShapeError,
 )
+from scoresde.plot import sets
 from scoresde.samplers import State
 from scoresde.targets import Gaussian, TwoMoons
 from scoresde.units import Range, Standardize
@@ -793,3 +795,12 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_no_file(
     with pytest.raises(error, match=message):
         call()
     assert not list(tmp_path.iterdir())
+
+
+def test_samples_in_model_units_are_drawn_in_those_of_the_data_beside_them():
+    data = Data((127 + 60 * normal(8, 1, 4, 4)).clamp(0, 255).byte(), transform=BYTES)
+    found = sets.given("x", {"data": data, "samples": data.x}).sets
+    torch.testing.assert_close(found["samples"], found["data"], rtol=0, atol=1e-3)
+    # what is in the data's units already stays as it is
+    raw = {"data": data, "samples": data.raw.float()}
+    assert torch.equal(sets.given("x", raw).sets["samples"], data.raw.double())

@@ -14,6 +14,8 @@ from scoresde.audit.references import Empirical, Exact
 from scoresde.audit.result import Audit
 from scoresde.audit.subject import Evaluated, Subject
 from scoresde.checks import check_integer, door, seeded
+from scoresde.data import Data
+from scoresde.data.read_for import read_for
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import check_data
@@ -31,11 +33,11 @@ __all__ = ["audit"]
 def audit(
     score: Score,
     sde: SDE | None,
-    x: Tensor,
+    x: Tensor | Data,
     *,
     condition: Mapping[str, Any] | None = None,
     target: Target | None = None,
-    train: Tensor | None = None,
+    train: Tensor | Data | None = None,
     train_condition: Mapping[str, Any] | None = None,
     levels: int = 13,
     samples: int = 128,
@@ -53,11 +55,12 @@ def audit(
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process whose score it is; None takes the one that the score knows.
-        x: Held-out data `(n, *)`, floating point, n at least 16. To detect an error of 1 % takes
+        x: Held-out data `(n, *)`, floating point, n at least 16; or a `Data`, which is taken in the
+            units of the model, with its conditions. To detect an error of 1 % takes
             about 500 images, or 10,000 points of the plane.
         condition: The conditions of the samples by name, one row for each.
         target: The law of the data, if it is known: gives the least loss and the Fisher error.
-        train: All training data, `(N, *)`: measures memorisation.
+        train: All training data, `(N, *)` or a `Data`: measures memorisation.
         train_condition: The conditions of the training data.
         levels: Number of noise scales, at least 2, even in log-SNR from `T` to eps; of a ladder
             some of its levels.
@@ -74,8 +77,10 @@ def audit(
         NonFiniteError: `x` or the score has a NaN or an infinity.
     """
     sde = process_of(score, sde)
+    x, condition = read_for(score, x, condition)
     given = _check(score, x, condition, target)
     if train is not None:
+        train, train_condition = read_for(score, train, train_condition)
         learnt_given = _check(score, train, train_condition, None, name="train")
         if train.shape[1:] != x.shape[1:]:
             raise ShapeError(

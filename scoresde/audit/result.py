@@ -22,12 +22,14 @@ _FALSE_ALARMS = 0.01
 # The meaning of each failed test, and the tests that may fail on either side.
 _FAULTS = {
     "calibration": "misjudges its own error",
-    "stein": "Stein's identity fails",
-    "slope": "x0 does not follow the denoiser with slope 1",
-    "bias": "its mean is not 0",
+    "stein": "fails Stein's identity",
+    "slope": "denoises with a slope other than 1",
+    "bias": "has a mean other than 0",
     "linear": "loses to a linear denoiser",
     "memory": "knows its training data by heart",
 }
+# Nats for each dimension below which an error is small.
+_SMALL = 0.01
 _TWO_SIDED = {"calibration", "stein", "slope"}
 
 
@@ -138,22 +140,36 @@ class Audit(Result):
         return 0.5 * self.dimensions * float(torch.trapezoid(y, x))
 
     def verdict(self) -> str:
-        """Return two sentences: the worst noise scale with its error, and SDE against flow."""
+        """Return sentences: how good the score is, the worst noise scale, and SDE against flow.
+
+        The cost in nats is small below .01 for each dimension, as in log-densities.
+        """
         worst = self.worst
         if worst is None:
-            text = "no test failed: these samples show no error."
+            text = "Good: no test failed, so that these samples show no error."
         else:
-            why = "; ".join(_FAULTS[name] for name in worst.failed) or "no identity fails"
+            why = ", ".join(_FAULTS[name] for name in worst.failed) or "passes the tests"
             bound = "" if worst.fisher else "at least "
+            cost = max(self.nats, 0)
+            small = cost < _SMALL * self.dimensions
             text = (
-                f"worst at sigma/alpha = {worst.ratio:.3g}: {why}; excess {bound}"
+                f"{'Nearly right, but for' if small else 'Off in'} {self._where(worst)}: worst at "
+                f"sigma/alpha = {worst.ratio:.3g}, where it {why}; excess {bound}"
                 f"{max(worst.excess.value, 0):.2g} of a loss of {worst.loss.value:.3g}. All noise "
-                f"scales together cost {bound}about {max(self.nats, 0):.2g} nats."
+                f"scales together cost {bound}about {cost:.2g} nats a sample, "
+                f"{'which is little' if small else 'which samples may show'}."
             )
         parted = self.parted
         if parted is None:
             return f"{text} The SDE's samples and the flow's agree."
         return f"{text} The SDE's samples and the flow's differ from {parted.ratio:.3g} down."
+
+    def _where(self, level: Level) -> str:
+        """Return what of the samples a noise scale decides, in words."""
+        first, last = self.levels[0].log_snr, self.levels[-1].log_snr
+        place = (level.log_snr - first) / (last - first)
+        what = ["the overall shape", "the shape at middle size", "the finest detail"]
+        return f"{what[min(2, max(0, int(3 * place)))]} of the samples"
 
     def __str__(self) -> str:
         known, learnt = (v is not None for v in (self.levels[0].fisher, self.levels[0].memory))
@@ -180,7 +196,13 @@ class Audit(Result):
             f"{self.sde}, {self.dimensions} dimensions; {self.n} samples of the data, "
             f"{self.samples} drawn by {self.nfe} evaluations each"
         )
-        return "\n".join([head, *lines, self.verdict()])
+        foot = (
+            "loss: of the predicted noise, good at or below "
+            f"{'the floor' if known else 'that of a linear denoiser'}; calibration, Stein and "
+            "slope: 1 for an exact score, ± 95 %;\nexcess: the avoidable part of the loss; "
+            "SDE-ODE: the distance of two ways of drawing, good below the (floor)"
+        )
+        return "\n".join([head, *lines, foot, self.verdict()])
 
     def _entries(self) -> dict[str, Any]:
         out = asdict(self)

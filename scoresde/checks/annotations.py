@@ -279,6 +279,10 @@ _MEANT = {
 }  # fmt: skip
 
 
+# where arguments that one may expect are given instead
+_INSTEAD = {"held_out": "give a share in the config, as config.changed(held_out=0.1)"}
+
+
 def _misfit(
     function: Callable[..., Any],
     signature: inspect.Signature,
@@ -293,6 +297,7 @@ def _misfit(
             near = difflib.get_close_matches(name, names, n=1)
             near = [_MEANT[name]] if _MEANT.get(name) in names else near
             hint = f"; did you mean {near[0]}=?" if near else f"; it takes {', '.join(names)}"
+            hint = f"; {_INSTEAD[name]}" if name in _INSTEAD and "config" in names else hint
             return f"{function.__qualname__} takes no argument {name}={hint}"
     needed = [p.name for p in signature.parameters.values() if p.default is p.empty]
     needed = [name for name in needed if name in names]

@@ -95,7 +95,7 @@ class Calibrate:
             tell(f"{int((~there).sum())} of {len(y)} samples lack a condition and are left out")
         found = calibrate_pairs(
             draw, x[there], y[there], n=self.n, draws=self.draws, seed=self.seed,
-            batch_size=max(1, self.batch_size // self.draws),
+            batch_size=max(1, self.batch_size // self.draws), names=data.columns,
         )  # fmt: skip
         show(f"\n{found}\n")
         figures = found.to_json(self.out / "calibration.json")

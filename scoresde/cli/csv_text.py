@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, facts
+from scoresde.sde import Classes, class_name, facts
 
 __all__ = ["as_csv", "csv_columns"]
 
@@ -24,10 +24,12 @@ def as_csv(arrays: Mapping[str, Any], model: ScoreModel) -> str:
     names = csv_columns(model)
     columns = [[f"{number:.9g}" for number in column] for column in arrays["x"].T.tolist()]
     if "y" in arrays:
-        kind = (facts(model).conditions or {})["label"]
+        kinds = facts(model).conditions or {}
+        name = class_name(kinds) or "label"
+        kind = kinds.get(name)
         words = kind.names if isinstance(kind, Classes) else ()
         columns.append([words[k] if words else str(k) for k in arrays["y"].tolist()])
-        names.append("label")
+        names.append(name)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([names, *zip(*columns, strict=True)])
     return text.getvalue()

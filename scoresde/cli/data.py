@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -34,6 +35,8 @@ class CheckData:
     The options are those of `train`, and what they leave open is chosen as `train` would.
     """
 
+    bare: ClassVar[str] = "--data"
+
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     sde: Annotated[SDE | None, sde_words(optional=True)] = None
     """The SDE whose noise is compared with the data, as for train; auto is what train chooses."""
@@ -44,7 +47,7 @@ class CheckData:
     out: Annotated[
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
-    """A picture of up to 64 samples, in model units: .png, .jpg, .pdf or .svg."""
+    """A picture of up to 64 samples, in the data's own units: .png, .jpg, .pdf or .svg."""
 
     def run(self) -> None:
         """Check, print the report, and raise DataError if the training would fail."""
@@ -54,12 +57,18 @@ class CheckData:
         report.remarks = [text for text in report.remarks if text.topic != "units"]
         if report.data is not None and report.ok:
             self._compare(report)
-        show(in_options(str(report), options_of(CheckData)))
+        options = options_of(CheckData)
+        show(in_options(str(report), options))
         if self.out is not None and report.samples is not None:
-            picture = plot.samples(report.samples, names=report.columns)
+            units = None if report.data is None else report.data.transform
+            picture = plot.samples(report.samples, transform=units, names=report.columns)
             show(f"{'picture':14}{plot.save(picture, self.out)}")
         if not report.ok:
             count = len(report.problems)
+            cures = [_cure(in_options(text, options)) for text in report.problems]
+            if all(cures):
+                words = [word for cure in cures for word in cure]
+                then("check again", "data", "check", self.data.source, *self.data.words(), *words)
             problems = "1 problem" if count == 1 else f"{count} problems"
             raise DataError(f"training on {self.data.source} would fail, by {problems}")
         words = self.data.words()
@@ -86,3 +95,14 @@ class CheckData:
         if net.type == "unet":
             stride = net.patch * 2 ** (len(net.channels) - 1)
             describe_sides(report, report.data.event_shape, stride)
+
+
+def _cure(problem: str) -> list[str]:
+    """Return the first option with its value that a sentence names, or nothing.
+
+    Examples:
+        >>> _cure("3 samples have empty cells; leave them out by --missing drop, or fill them in")
+        ['--missing', 'drop']
+    """
+    found = re.search(r"(--[a-z][\w-]*) ([^\s;:]*[^\s;:,.)])", problem)
+    return [] if found is None else [found[1], found[2]]

@@ -38,6 +38,8 @@ from scoresde.sde import facts
 
 __all__ = ["Evaluate"]
 
+# Of raw numbers KID depends on their units.
+_USUAL = tuple(name for name in METRICS if name != "kid")
 _FEATURES = ("pixels", "classifier", "inception")
 
 
@@ -63,7 +65,13 @@ class Evaluate:
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
     """The features that are compared: the numbers themselves; those of a small classifier, which is
     trained on the training data or on a third of the others; Inception's; a classifier's file."""
-    metrics: tuple[str, ...] = tuple(METRICS)
+    metrics: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="{" + ",".join(METRICS) + "}",
+            help_behavior_hint="(default: all, but kid only with features other than pixels)",
+        ),
+    ] = _USUAL
     """The comparisons."""
     sampler: SamplerName = "fast"
     steps: Steps = None
@@ -96,7 +104,7 @@ class Evaluate:
             samples,
             real,
             features=features,
-            metrics=self.metrics,
+            metrics=None if self.metrics == _USUAL else self.metrics,
             train=known,
             seed=self.seed,
             resamples=self.resamples,

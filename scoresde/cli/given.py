@@ -19,9 +19,9 @@ from scoresde.data.array_file import read_array
 from scoresde.data.given import as_tensor
 from scoresde.errors import DataError, InvalidValueError, ShapeError
 from scoresde.guidance import classifier_free
-from scoresde.sde import Classes, Field, Score, facts
+from scoresde.sde import Classes, Field, Score, class_name, facts
 
-__all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval", "array"]
+__all__ = ["ClassName", "Conditions", "Given", "Guidance", "Interval", "array", "left_open"]
 
 ClassName = Annotated[
     str | None,
@@ -136,17 +136,45 @@ class Given:
         }
 
 
+def left_open(score: Score, words: Sequence[str], label: str | None) -> list[str]:
+    """Return sentences on the conditions of a score that are not given.
+
+    Args:
+        score: The score that takes the conditions.
+        words: The conditions that are given, as `NAME=VALUE`.
+        label: The class that is given, or None.
+    """
+    kinds = facts(score).conditions or {}
+    given = {word.partition("=")[0] for word in words}
+    said = []
+    for name, kind in kinds.items():
+        if name in given:
+            continue
+        if isinstance(kind, Field):
+            value = ",".join(["0"] * kind.shape[0]) if len(kind.shape) == 1 else f"{name}.npy"
+            said.append(
+                f"drawn for any {name}, which is missing; give it as --condition {name}={value}"
+            )
+        elif name == class_name(kinds) and label is None and kind.n > 1:
+            first = kind.names[0] if kind.names else 0
+            said.append(
+                f"drawn in equal shares of the {kind.n} classes of {name}, whatever their shares "
+                f"of the data; --class {first} draws one alone"
+            )
+    return said
+
+
 def _class(label: str, declared: Mapping[str, Classes | Field]) -> dict[str, Tensor]:
     """Return the class of all samples, as the condition `label`, or else the first of classes."""
     kinds = {name: kind for name, kind in declared.items() if isinstance(kind, Classes)}
     if not kinds:
         raise InvalidValueError(f"this model was trained without classes; leave out class {label}")
-    if "label" not in kinds and len(kinds) > 1:
-        name = next(iter(kinds))
+    name = class_name(declared)
+    if name is None:
         raise InvalidValueError(
-            f"this model has classes of several names; write --condition {name}={label}"
+            "this model has classes of several names; write --condition "
+            f"{next(iter(kinds))}={label}"
         )
-    name = "label" if "label" in kinds else next(iter(kinds))
     number = _label(name, label, kinds[name])
     if not 0 <= number < kinds[name].n:
         raise InvalidValueError(f"class must lie in [0, {kinds[name].n - 1}], got {label}")

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from scoresde.checks import outside
 from scoresde.cli.config import RunConfig
-from scoresde.cli.options import columns_of
+from scoresde.cli.options import columns_of, size_word
 from scoresde.cli.source import DataConfig
 from scoresde.cli.terminal import tell
 from scoresde.data import Data
@@ -45,7 +45,7 @@ class Asks(Protocol):
         """Return the columns or files of the conditions, as NAME=COLUMN."""
 
     @property
-    def size(self) -> int | None:
+    def size(self) -> int | tuple[int, int] | None:
         """Return the size that images are resized to."""
 
 
@@ -57,7 +57,7 @@ class Question:
     data: str | None
     split: str | None = None
     condition: tuple[str, ...] = ()
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,16 @@ def _read(
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "
             f"but the model's have {model.event_shape}; resize them, image files by "
-            "--size where the command has it"
+            f"--size {_wanted(model)} where the command has it"
         )
     return data
+
+
+def _wanted(model: ScoreModel) -> str:
+    """Return the word for the size of a model's images."""
+    shape = model.event_shape
+    sides = tuple(shape[-2:]) if len(shape) == 3 else (64, 64)
+    return size_word(sides[0] if sides[0] == sides[1] else (sides[0], sides[1]))
 
 
 def _words(command: Asks, run: RunConfig | None, source: str) -> Sequence[str]:
@@ -194,7 +201,7 @@ def _words(command: Asks, run: RunConfig | None, source: str) -> Sequence[str]:
     return [word for word in run.data.condition if Path(word).suffix not in files]
 
 
-def _size(command: Asks, run: RunConfig | None, source: str) -> int | None:
+def _size(command: Asks, run: RunConfig | None, source: str) -> int | tuple[int, int] | None:
     """Return the size of images: the one given, else the run's."""
     if command.size is not None or run is None:
         return command.size
@@ -216,7 +223,8 @@ def _usual(source: str, split: str) -> str | None:
 def words_of(command: Asks) -> list[str]:
     """Return the words that give another command the same model and data."""
     conditions = [word for given in command.condition for word in ("--condition", given)]
-    named = {"--data": command.data, "--split": command.split, "--size": command.size}
+    size = None if command.size is None else size_word(command.size)
+    named = {"--data": command.data, "--split": command.split, "--size": size}
     given = [word for k, v in named.items() if v is not None for word in (k, str(v))]
     return [command.checkpoint, *given, *conditions]
 

@@ -74,9 +74,13 @@ class Info:
             then("train to the end", "train", "--config", settings)
         then("see samples", "sample", self.checkpoint, "--out", "samples.png")
         known = entry_of(config, "net", "config", "num_classes")
+        if isinstance(known, dict) and len(known) == 1:
+            ((name, known),) = known.items()
+        else:
+            name = "label"
         if known == 1 or not isinstance(known, int):
             return
-        words = entry_of(config, "names", "label")
+        words = entry_of(config, "names", name)
         one = words[0] if isinstance(words, list) and words else "0"
         then("see one class alone", "sample", self.checkpoint, "--class", one, "--out", "one.png")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from scoresde import plot
 from scoresde.plot.paper import SUFFIXES
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, Field, facts
+from scoresde.sde import Classes, Field, class_name, facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ __all__ = ["PICTURES", "Look", "picture"]
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
 
-_NAMED = 36  # the most images with their conditions written above them
+_NAMED = 64  # the most images or signals with their conditions beside them
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Fig
     x = tensors["x"]
     declared = facts(model).conditions or {}
     given = dict(look.given)
-    if "y" in tensors and "label" in declared:
-        given["label"] = tensors["y"]
+    if "y" in tensors and (name := class_name(declared)) is not None:
+        given[name] = tensors["y"]
     of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
     title = ", ".join(_in_words(name, declared[name], value[0]) for name, value in of_all.items())
     own = {k: v for k, v in given.items() if k not in of_all}

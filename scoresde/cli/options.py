@@ -28,6 +28,8 @@ __all__ = [
     "TrainData",
     "columns_of",
     "sampled_of",
+    "size_of",
+    "size_word",
 ]
 
 Checkpoint = Annotated[
@@ -70,9 +72,9 @@ BatchSize = Annotated[
 Columns = Annotated[
     tuple[str, ...],
     tyro.conf.arg(
-        metavar="NAME=COLUMN[,COLUMN ...]|FILE",
-        help="The source of a condition: the name of a column, or of several with commas, or a "
-        ".npy or .csv file. Give it again for another name.",
+        metavar="COLUMN|NAME=COLUMN[,COLUMN ...]|NAME=FILE",
+        help="A condition: a column of the data, as species; columns under another name, as "
+        "place=lat,lon; or a .npy or .csv file, as label=labels.npy. Give it again for another.",
         help_behavior_hint="(default: what a .npz, a .pt or a folder of classes has)",
     ),
     tyro.conf.UseAppendAction,
@@ -94,8 +96,9 @@ Layout = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="LETTERS",
-        help="The order of the axes of a sample, if channels do not come first: HW for grey "
-        "images, HWC, TC for series of several numbers, DHW for volumes.",
+        help="The order of the axes of a sample, if channels do not come first: T for a signal "
+        "or series of one number at a time, TC for one of several, HW for grey images, HWC, DHW "
+        "for volumes.",
         help_behavior_hint="(default: channels first)",
     ),
 ]
@@ -114,11 +117,42 @@ HeldOutSplit = Annotated[
         help="The part of a data set of torchvision: the one that the model was not trained on.",
     ),
 ]
+
+
+def size_of(word: str) -> int | tuple[int, int]:
+    """Return the size of images in `64`, a square, or in `37x53`, height and width.
+
+    Raises:
+        ValueError: The word has another form.
+
+    Examples:
+        >>> size_of("64"), size_of("37x53")
+        (64, (37, 53))
+    """
+    sides = word.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise ValueError(f"takes a number of pixels, or height and width as 37x53; got {word!r}")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def size_word(size: int | tuple[int, int]) -> str:
+    """Return the word that `size_of` reads as a size."""
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
+
+
+_SIZE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="INT|HxW",
+    instance_from_str=lambda words: size_of(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, int | tuple),
+    str_from_instance=lambda value: ["none" if value is None else size_word(value)],
+)
 Size = Annotated[
-    int | None,
+    int | tuple[int, int] | None,
+    _SIZE,
     tyro.conf.arg(
-        metavar="INT",
-        help="Crop images to squares and resize them to this many pixels a side, at least 1.",
+        help="Crop images about their centre and resize them to this many pixels a side, or to "
+        "this height and width, as 37x53.",
         help_behavior_hint="(default: as they are)",
     ),
 ]
@@ -140,9 +174,13 @@ Steps = Annotated[
 ]
 
 
-def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
-    """Return the conditions of the words `NAME=COLUMN`, as `scoresde.data.load` takes them.
+_FILES = (".npy", ".csv", ".tsv", ".txt", ".parquet")
 
+
+def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
+    """Return the conditions of the words, as `scoresde.data.load` takes them.
+
+    A word is `NAME=COLUMN`, or `COLUMN`, which is the name too.
     A comma makes a vector of one column or several: `age=years,` is one number, and no label.
 
     Raises:
@@ -150,10 +188,11 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
     """
     found: dict[str, str | list[str]] = {}
     for word in words:
-        name, _, text = word.partition("=")
-        if not name or not text:
+        name, sign, text = word.partition("=")
+        text = text if sign else name  # a column alone has its own name
+        if not name or not text or (not sign and ("," in name or name.endswith(_FILES))):
             raise InvalidValueError(
-                f"cannot read {word!r}; write a condition as NAME=COLUMN, or NAME=FILE"
+                f"cannot read {word!r}; write a condition as COLUMN, NAME=COLUMN or NAME=FILE"
             )
         if name in found:
             raise InvalidValueError(f"the condition {name} is given twice; give it once")

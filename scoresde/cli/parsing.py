@@ -50,13 +50,15 @@ def parse(name: str, kind: Any, words: Sequence[str]) -> tuple[Command, General]
     Args:
         name: The name of the command.
         kind: The dataclass of its options; if it has a method `usual`, that returns the defaults
-            for these words.
+            for these words. An option `bare` may stand before the positional argument.
         words: The words after the name.
 
     Raises:
         SystemExit: The words cannot be parsed, or ask for help.
         MisreadError: A value cannot be read, or is not allowed.
     """
+    option = getattr(kind, "bare", None)
+    words = [word.removeprefix(f"{option}=") for word in words if word != option]
     usual = getattr(kind, "usual", lambda words: None)(words)
     whole = _whole(kind)
     default = None if usual is None else whole(command=usual, general=General())

@@ -16,7 +16,7 @@ from torch import Tensor
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer
 from scoresde.cli.csv_text import as_csv
-from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval
+from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
 from scoresde.cli.held_out import run_of
 from scoresde.cli.look import PICTURES, Look, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
@@ -27,7 +27,7 @@ from scoresde.plot.shapes import USUAL
 from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
-from scoresde.sde import Classes, facts
+from scoresde.sde import Classes, class_name, facts
 
 __all__ = [
     "Drawn",
@@ -120,7 +120,8 @@ class Sample:
             raise InvalidValueError(
                 f"a .csv holds vectors, and samples have the shape {model.event_shape}; write .npy"
             )
-        self._tell_missing(model)
+        for line in left_open(model, self.condition, self.class_):
+            tell(line)
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
         if self.out.suffix in _FILMS:
             self._film(model, n)
@@ -160,17 +161,6 @@ class Sample:
             f"{n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
             f"{spent}{already}: {self.out}"
         )
-
-    def _tell_missing(self, model: ScoreModel) -> None:
-        """Print which vectors or fields of the model are not given."""
-        kinds = facts(model).conditions or {}
-        given = {word.partition("=")[0] for word in self.condition}
-        for name, kind in kinds.items():
-            if name not in given and not isinstance(kind, Classes):
-                value = ",".join(["0"] * kind.shape[0]) if len(kind.shape) == 1 else f"{name}.npy"
-                tell(
-                    f"drawn for any {name}, which is missing; give it as --condition {name}={value}"
-                )
 
     def _of_points(self, model: ScoreModel) -> bool:
         """Return True if the output is a picture of points."""
@@ -253,15 +243,17 @@ def draw(
         condition=condition,
     ).draw(batch_size)  # fmt: skip
     seconds = time.perf_counter() - start
-    return Drawn(drawn.x.cpu(), condition.get("label"), drawn.nfe, drawn.passes, seconds)
+    label = condition.get(class_name(facts(model).conditions) or "")
+    return Drawn(drawn.x.cpu(), label, drawn.nfe, drawn.passes, seconds)
 
 
 def _condition(model: ScoreModel, given: Given, n: int, first: int) -> dict[str, Tensor]:
     """Return the given conditions of samples, with all labels in turn if none is given."""
-    kind = (facts(model).conditions or {}).get("label")
-    condition = dict(given.rows(range(n)))
-    if isinstance(kind, Classes) and "label" not in condition:
-        condition["label"] = (torch.arange(n) + first % kind.n) % kind.n
+    kinds = facts(model).conditions or {}
+    condition, name = dict(given.rows(range(n))), class_name(kinds)
+    kind = kinds.get(name or "")
+    if name is not None and isinstance(kind, Classes) and name not in condition:
+        condition[name] = (torch.arange(n) + first % kind.n) % kind.n
     return condition
 
 

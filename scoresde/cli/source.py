@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from scoresde.cli.open import PLAIN
-from scoresde.cli.options import Columns, Layout, Missing, Sampled, Size, columns_of, sampled_of
+from scoresde.cli.options import (
+    Columns,
+    Layout,
+    Missing,
+    Sampled,
+    Size,
+    columns_of,
+    sampled_of,
+    size_word,
+)
 from scoresde.data import Data, load
 from scoresde.sde import Classes, Field
 from scoresde.sde.words import event_in_words, kind_in_words
@@ -75,7 +84,9 @@ class DataConfig:
             value, name = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
             if field.name == "source" or value == field.default:
                 continue
-            if isinstance(value, tuple):
+            if field.name == "size":
+                found += [name, size_word(value)]
+            elif isinstance(value, tuple):
                 found += [word for one in value for word in (name, one)]
             elif field.name == "lazy":
                 found += [name, "yes" if value else "no"]
@@ -99,7 +110,7 @@ class DataConfig:
 def _in_words(value: Any) -> str:
     """Return the value of an option in plain words."""
     if isinstance(value, tuple):
-        return " ".join(value) or "not given"
+        return " ".join(map(str, value)) or "not given"
     return str({None: "not given", True: "on", False: "off"}.get(value, value))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -24,6 +24,8 @@ class Suggest:
 
     The last line is the command that trains with them; `scoresde train` by itself does the same.
     """
+
+    bare: ClassVar[str] = "--data"
 
     data: Annotated[DataArgument, tyro.conf.arg(name="data"), tyro.conf.OmitArgPrefixes]
     seed: int = 0

@@ -107,6 +107,8 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
             return f"--{'' if value == 'True' else 'no-'}{option}"
         return f"--{option} {value.strip(_QUOTES)}".rstrip()
 
+    if "--size" in options:
+        message = _SIZE.sub(r"--size \1x\2", message)
     message = _CONDITION.sub(lambda found: f"--condition {found[1]}={_listed(found[2])}", message)
     message = _ARGUMENT.sub(option_of, message)
     first = re.match(r"(\w+) must ", message)  # as in "n must be an integer"
@@ -114,6 +116,7 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
 
 
 _QUOTES = "'\""
+_SIZE = re.compile(r"size=\((\d+), (\d+)\)")
 _CONDITION = re.compile(r"condition=\{'(\w+)': (\[[^]]*\]|'[^']*'|[^}]*)\}")
 # not within a longer word, a path or quotes
 _ARGUMENT = re.compile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,9 @@ class Train:
             for name, value in trainer.history.latest.items()
         )
         _say(f"done: {done} steps, the last {last} in {duration(seconds)}{numbers}")
+        known = trainer.history.latest
+        if known.get("held_out", math.inf) < known.get("loss", -math.inf):
+            _say("the held-out loss is that of the averaged weights, and so is often the lower one")
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
             best = f"{held.best:.3g}, after step {held.at:,}"
             _say(f"the lowest held-out loss was {best}: that model is in {self.out / 'best'}")

@@ -34,7 +34,8 @@ def _classes(report: Report, data: Data, name: str, classes: int) -> None:
     known, counts = torch.unique(label[label >= 0], return_counts=True)
     gaps = classes - len(known)
     least, most = (0 if gaps else int(counts.min())), int(counts.max()) if len(counts) else 0
-    told = f"{classes:,}, with {least:,} to {most:,} samples each"
+    what = "" if name == "label" else " class" if classes == 1 else " classes"
+    told = f"{classes:,}{what}, with {least:,} to {most:,} samples each"
     if names:
         told += ": " + some(
             f"{names[k]} ({count:,})" for k, count in zip(known, counts, strict=True)

@@ -25,7 +25,7 @@ from scoresde.data.layout import check_layout
 from scoresde.data.named import is_name
 from scoresde.data.report import Report, faults_of, some
 from scoresde.data.samples import Data
-from scoresde.data.sources import doubt_of, find
+from scoresde.data.sources import by_name, doubt_of, find
 from scoresde.data.stores import pieces
 from scoresde.data.wanted import Wanted
 from scoresde.errors import (
@@ -54,7 +54,7 @@ _QUICK = 2**25  # numbers that are read in about a second
 def check(
     source: str | os.PathLike[str] | Tensor | np.ndarray[Any, Any] | object,
     *,
-    condition: Mapping[str, Any] | None = None,
+    condition: Mapping[str, Any] | str | Sequence[str] | None = None,
     sample: str | Sequence[str] | None = None,
     split: str | None = None,
     size: Size = None,
@@ -94,7 +94,7 @@ def check(
     options: dict[str, Any] = dict(
         sample=sample, layout=layout, missing=missing, split=split, skip=on_bad_image == "skip"
     )
-    data = _opened(report, source, condition or {}, size, options)
+    data = _opened(report, source, by_name(condition) or {}, size, options)
     if data is None:
         return report
     _describe(report, data)

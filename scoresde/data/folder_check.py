@@ -121,9 +121,10 @@ def _of_one_size(
     usual = sizes.most_common(1)[0][0]
     others = [files.name(i) for i in good if headers[i].size != usual]
     if others:
+        size = usual[0] if usual[0] == usual[1] else usual
         report.problems.append(
             f"{len(others)} images have another size than the {usual[0]}x{usual[1]} of most; crop "
-            f"and resize them all, as by size={min(usual)}: {some(others)}"
+            f"and resize them all, as by size={size}: {some(others)}"
         )
     return [i for i in good if headers[i].size == usual]
 

@@ -224,7 +224,7 @@ def shape_of(items: Items, headers: Sequence[Header], size: Size) -> tuple[int, 
             raise DataError(
                 f"the images have different sizes: {items.name(good[0])} is {first} and "
                 f"{items.name(i)} is {headers[i].size} (height, width); crop and resize them all, "
-                "as by size=64"
+                f"as by size={first if first[0] != first[1] else first[0]}"
             )
     return (len(headers), channels, *first)
 

@@ -27,7 +27,7 @@ from scoresde.data.given import as_names, as_samples, is_store
 from scoresde.data.stores import Part, Store, store_of
 from scoresde.data.survey import Survey, changes_in, check_levels, moments_in, survey
 from scoresde.errors import InvalidTypeError, InvalidValueError
-from scoresde.sde import Classes, Condition, Field
+from scoresde.sde import Classes, Condition, Field, class_name
 from scoresde.units import Identity, Standardize, Transform, describe
 
 __all__ = ["Data"]
@@ -149,14 +149,14 @@ class Data:
 
     @property
     def label(self) -> Tensor | None:
-        """Return the condition "label" if it is one of classes, else None."""
-        found = self.conditions.get("label")
+        """Return the class of each sample: "label", or the only condition of classes; or None."""
+        found = self.conditions.get(class_name(self.kinds) or "")
         return found if isinstance(found, Tensor) and self.classes is not None else None
 
     @property
     def classes(self) -> int | None:
-        """Return the number of classes of the condition "label", or None."""
-        kind = self.kinds.get("label")
+        """Return the number of classes of `label`, or None."""
+        kind = self.kinds.get(class_name(self.kinds) or "")
         return kind.n if isinstance(kind, Classes) else None
 
     def condition(self, index: Tensor | slice) -> Condition | None:

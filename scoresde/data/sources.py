@@ -29,7 +29,7 @@ from scoresde.data.wanted import Wanted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import Classes, Field
 
-__all__ = ["doubt_of", "find", "load"]
+__all__ = ["by_name", "doubt_of", "find", "load"]
 
 
 @door
@@ -70,7 +70,8 @@ def load(
               set that torchvision downloads (`"mnist"`, `"fashion_mnist"`, `"cifar10"` ...);
             - `"hf:name"`, `"hf:name:split"` or `"hf:name:split:column"`, a data set of Hugging
               Face's hub or a folder that its `save_to_disk` wrote; or such a data set itself.
-        condition: conditions by name: a tensor or an array with one row for each sample; the path
+        condition: the name of a column, or several, each a condition of its own; or conditions by
+            name: a tensor or an array with one row for each sample; the path
             of a `.npy` or `.csv` file of rows, in the order of the samples, or, for a folder of
             images, with the names of the files in a column "file"; or one or several columns of the
             source. One column of integers or text is a label, -1 where it is missing; floats, and
@@ -82,9 +83,9 @@ def load(
             names of columns, and columns in neither `sample` nor `condition` are left out.
         split: `"train"` (the default) or `"test"`, of torchvision's data sets, or one of the hub.
         size: images are cropped about their centre and resized to `(height, width)`, or a square.
-        layout: the order of the axes of a sample, if channels do not come first: `"TC"` for series
-            of several numbers, `"HW"` for grey images, `"HWC"`, `"DHW"` for volumes. The data have
-            their channels first.
+        layout: the order of the axes of a sample, if channels do not come first: `"T"` for signals
+            of one number at a time, `"TC"` of several, `"HW"` for grey images, `"HWC"`, `"DHW"` for
+            volumes. The data have their channels first.
         missing: `"raise"`, or `"drop"` to leave out samples with a NaN or an empty cell.
         standardize: shift and scale floats to mean 0 and variance 1, for each dimension of vectors,
             or for each channel of other samples; the data hold the transform.
@@ -109,14 +110,8 @@ def load(
             channels first.
     """
     skip = on_bad_image == "skip"
-    if condition is not None and not isinstance(condition, Mapping):
-        first = condition if isinstance(condition, str) else next(iter(condition), "y")
-        raise InvalidTypeError(
-            "condition= maps names to columns, as condition={'label': "
-            f"{first!r}}} for classes, or condition={{'y': [{first!r}]}} for numbers"
-        )
     data = find(
-        source, condition=condition, kinds=kinds, sample=sample, split=split, size=size,
+        source, condition=by_name(condition), kinds=kinds, sample=sample, split=split, size=size,
         layout=layout, missing=missing, skip=skip, lazy=lazy, root=root,
     )  # fmt: skip
     data.look()
@@ -132,6 +127,25 @@ def load(
             f"{quoted(source)} holds bytes, which are scaled to [-1, 1]; standardize= is for floats"
         )
     return data.standardized()
+
+
+def by_name(
+    condition: Mapping[str, Any] | str | Sequence[str] | None,
+) -> Mapping[str, Any] | None:
+    """Return conditions by name; a column that is named alone has its own name.
+
+    Raises:
+        InvalidTypeError: They are neither names nor a mapping.
+    """
+    if condition is None or isinstance(condition, Mapping):
+        return condition
+    names = [condition] if isinstance(condition, str) else list(condition)
+    if not all(isinstance(name, str) for name in names):
+        raise InvalidTypeError(
+            "condition= takes the names of columns, or maps names to columns or rows, as "
+            f"condition={{'y': ['height']}}; got {quoted(condition)}"
+        )
+    return {name: name for name in names}
 
 
 def find(

@@ -122,7 +122,7 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         raise DataError(
             f"{int(rows.sum()):,} of {len(rows):,} samples of {self.what} have empty cells, "
             f"{where}; leave these samples out by missing='drop', make the column a condition, "
-            f"which may be missing, as by condition={{{first!r}: [{first!r}]}}, or fill the cells "
+            f"which may be missing (condition={{{first!r}: [{first!r}]}}), or fill the cells "
             "in"
         )
 
@@ -162,16 +162,12 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         assert isinstance(column, np.ndarray)
         first = next(cell for cell in column if cell is not None)
         rest = [name for name in self if name not in names and isinstance(self[name], Column)]
-        some_of = (
-            f", or name the columns of numbers that are samples by sample= ({some(rest)})"
-            if rest
-            else ""
-        )
+        some_of = f", or name those of {some(rest)} that are samples by sample=" if rest else ""
         one = len(names) == 1
         columns = f"{'column' if one else 'columns'} {some(map(repr, names))}"
         return InvalidTypeError(
             f"the {columns} of {self.what} {'holds' if one else 'hold'} text, such as "
-            f"{first[:50]!r}; make it a label, condition={{'label': {names[0]!r}}}{some_of}"
+            f"{first[:50]!r}; make it a condition of classes, condition={names[0]!r}{some_of}"
         )
 
     def odd(self, name: str) -> str | None:

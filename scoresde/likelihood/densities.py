@@ -21,32 +21,36 @@ from scoresde.checks import (
     named_device,
     outside,
 )
+from scoresde.data import Data
+from scoresde.data.read_for import read_for
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow, error_of_two
 from scoresde.likelihood.heat import to_data
 from scoresde.likelihood.inputs import check_density, check_input, moments_of, time
-from scoresde.likelihood.prior import LawAtEnd, read_moments
+from scoresde.likelihood.prior import LawAtEnd, alike, read_moments
 from scoresde.likelihood.result import LogProb, mean
 from scoresde.likelihood.trace import ExactTrace, HutchinsonTrace, Trace
+from scoresde.likelihood.watch import Watch
 from scoresde.noise import Noise, seeds_of
 from scoresde.ode import Tolerance
+from scoresde.progress import showing
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Condition, Moments, Score, expand, facts, process_of
 
-__all__ = ["log_prob", "sample_with_log_prob"]
+__all__ = ["EXACT", "log_prob", "sample_with_log_prob"]
 
 Method = Literal["auto", "exact", "hutchinson"]
 Check = Literal["full", "estimate"]
 
 # The largest dimension for which "auto" takes the exact trace, and moments are read from the score.
-_EXACT, _READABLE = 64, 1024
+EXACT, _READABLE = 64, 1024
 
 
 @door
 def log_prob(
     score: Score,
     sde: SDE | None,
-    x: Tensor,
+    x: Tensor | Data,
     *,
     t: float | None = None,
     method: Method = "auto",
@@ -60,6 +64,7 @@ def log_prob(
     batch_size: int | None = None,
     condition: Mapping[str, Any] | None = None,
     moments: Moments | None = None,
+    progress: bool | None = None,
 ) -> LogProb:
     r"""Return the log-density of samples with an error bar, by the probability flow from eps to T.
 
@@ -67,10 +72,10 @@ def log_prob(
     by the rounding of a network or of a product with a covariance. The error is the sum of four
     parts, each a 95 % half-width:
 
-    - `"solver"`: the flow is solved a second time, by another method at four times the tolerance,
-      and the difference is added to the effect of the solver's own error estimates on the density,
-      each times a measured factor (`scoresde.likelihood.flow`). `error="estimate"` leaves the
-      second solution out.
+    - `"solver"`: the flow is solved a second time, by another method at four times the tolerance
+      (with the first four of the probes), and the difference is added to the effect of the solver's
+      own error estimates on the density, each times a measured factor (`scoresde.likelihood.flow`).
+      `error="estimate"` leaves the second solution out.
     - `"probes"`: Student's interval of the random probes, infinite for less than 8. It is meant for
       16 or more, and Jacobians of full rank.
     - `"heat"`: the correction from eps to the data, by the heat equation (`to_data`).
@@ -83,7 +88,8 @@ def log_prob(
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
         sde: The process whose score it is; None takes the one that the score knows.
-        x: The points, `(B, *)`, floating-point; the model is evaluated in their dtype.
+        x: The points, `(B, *)`, floating-point; the model is evaluated in their dtype. Or data,
+            which are taken in the units of the model, with their conditions.
         t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
         method: `"exact"` takes D vector-Jacobian products for each evaluation, `"hutchinson"` one
             for each probe, `"auto"` the exact ones up to 64 dimensions. With at least as many
@@ -99,10 +105,12 @@ def log_prob(
         batch_size: Rows at once, to bound memory; by default all.
         condition: The conditions that the score takes, one row for each sample.
         moments: The data's moments; by default those that the score knows.
+        progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
+            occasional lines elsewhere.
 
     Returns:
         Values, errors and evaluations. The 640 evaluations of the prior's constant, made once for
-        all samples, are not counted (under a condition they are made for each sample, and counted).
+        all samples, or for all that have the same condition, are not counted.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or the score is
@@ -119,14 +127,20 @@ def log_prob(
         True
     """
     check_density(score)
+    x, condition = read_for(score, x, condition)
     sde, given = check_input(score, sde, x, condition)
     start = sde.eps if t is None else t
     check_range("t", start, f"[{sde.eps}, {sde.T}]")
     check_range("atol", atol, "(0, inf)")  # not 0, since a log-density may be 0
     check_integer("first", first, 0)
     size = len(x) if batch_size is None else check_integer("batch_size", batch_size, 1)
-    solver, parts, gaps = Tolerance(rtol, atol, max_nfe), [], []
-    with evaluating(score), torch.no_grad():
+    solver, parts, gaps = Tolerance(rtol, atol, max_nfe), list[LogProb](), list[Tensor]()
+    twice, of = error == "full", -(-len(x) // max(size, 1)) or 1
+    with (
+        evaluating(score),
+        torch.no_grad(),
+        showing(100, "log-densities", unit="percent", show=progress, delay=1.0) as bar,
+    ):
         known = _moments(score, sde, x, given, moments)
         end = LawAtEnd.of(sde, known, x, seed)
         shared = None if given else end.constant(sde.reverse(score), x.dtype)
@@ -135,8 +149,9 @@ def log_prob(
             some = None if given is None else given.rows(rows)
             by = _Divergence(method, probes, Noise.of(seed, len(x[rows]), first=first + i))
             trace = by.trace(x[rows], known)
-            flow = Flow(score, sde, some, known, x.dtype, trace, solver)
-            part, gap = _log_prob(flow, end, shared, x[rows], t, twice=error == "full")
+            watch = Watch(bar, done=len(parts) / of, share=1 / of, twice=twice)
+            flow = Flow(score, sde, some, known, x.dtype, trace, solver, watch=watch)
+            part, gap = _log_prob(flow, end, shared, x[rows], t, twice=twice)
             parts.append(part)
             gaps.append(gap)
     found = LogProb.cat(parts).checked()
@@ -227,7 +242,7 @@ def sample_with_log_prob(
         if error == "full":
             back = flow.at_lower_accuracy().transport(moved.x, t, last)
             other = prior.log_prob(back.x) - back.rise
-            difference = mean(other - values)
+            difference = mean(other - values[: len(other)])
             solver_error, nfe = error_of_two(solver_error, difference), nfe + back.nfe
     widths = {"solver": solver_error, "probes": trace.error(values.T)}
     return moved.x.to(dtype), LogProb(mean(values), widths, nfe, math.prod(event)).checked()
@@ -247,7 +262,7 @@ class _Divergence:
     def trace(self, x: Tensor, moments: Moments | None) -> Trace:
         """Return the method for samples `(B, *)`: exact, or with their probes."""
         size, method = x.shape[1:].numel(), self.method
-        if size <= self.probes or method == "exact" or (method == "auto" and size <= _EXACT):
+        if size <= self.probes or method == "exact" or (method == "auto" and size <= EXACT):
             return ExactTrace()
         own = self.noise.fork(1)  # independent of the draw of the prior
         signs = [own.normal(x, math.inf, k).sign() for k in range(self.probes)]
@@ -276,8 +291,10 @@ def _log_prob(
     if twice:
         rough = flow.at_lower_accuracy().transport(y, at, last)
         other = end.law.log_prob(rough.x) - rough.rise
-        solver, nfe = error_of_two(solver, mean(other - values)), nfe + rough.nfe
-    more, prior, gap, spent = end.correction(flow.reverse, shared, moved.x, x.dtype)
+        solver, nfe = error_of_two(solver, mean(other - values[: len(other)])), nfe + rough.nfe
+    more, prior, gap, spent = end.correction(
+        flow.reverse, shared, moved.x, x.dtype, alike(flow.condition)
+    )
     values, nfe, heat = values + more, nfe + spent, torch.zeros_like(more)
     if t is None:
         correction, heat, spent = to_data(flow, data, at)
@@ -294,14 +311,17 @@ _OFF = 0.05
 
 
 def _check_end(gap: Tensor, size: int) -> None:
-    """Warn if the law at `T` deviates from its Gaussian, or is uncertain, by .05 sqrt(D) nats."""
+    """Warn if the law at `T` deviates from its Gaussian, or is uncertain, by .05 sqrt(D) nats.
+
+    A root mean square g over draws is a Kullback-Leibler divergence of about g² / 2.
+    """
     worst = float(gap.max()) if len(gap) else 0.0
     if worst > _OFF * math.sqrt(size):
         warnings.warn(
-            f"at the largest noise the log-density is off by up to {worst:.2g} nats from that of "
-            "the Gaussian with the moments of the data, or known no better: the largest noise, T "
-            "or sigma_max, is too small for these data, the moments are not theirs, or the score "
-            "has learnt little there; train with a larger one, or give moments=",
+            f"at the largest noise the log-density is off by {worst:.2g} nats from that of the "
+            "Gaussian with the moments of the data, or known no better: the largest noise, T or "
+            "sigma_max, is too small for these data, the moments are not theirs, or the score has "
+            "learnt little there; train for longer or with a larger one, or give the moments",
             UserWarning,
             stacklevel=outside(),
         )

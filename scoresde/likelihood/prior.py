@@ -3,7 +3,7 @@ r"""Compute the law of the score at `T`: its moments, and its deviation from a G
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,9 @@ from torch import Tensor
 from scoresde.divergence import jacobian
 from scoresde.errors import InvalidValueError
 from scoresde.noise import Noise
-from scoresde.sde import SDE, Moments, ReverseSDE
+from scoresde.sde import SDE, Condition, Moments, ReverseSDE
 
-__all__ = ["LawAtEnd", "read_moments"]
+__all__ = ["LawAtEnd", "alike", "read_moments"]
 
 _PAIRS = 32
 _NODES, _WEIGHTS = (v.tolist() for v in np.polynomial.legendre.leggauss(5))
@@ -111,12 +111,12 @@ class LawAtEnd:
         return total
 
     def constant(self, rsde: ReverseSDE, dtype: torch.dtype) -> Tensor:
-        """Return c, its half-width, the integral to the first draw, and max |delta + c|: `(4,)`."""
+        """Return c, its half-width, the integral to the first draw, and the RMS of delta + c."""
         delta = self.line(rsde, self._mean(self.draws), self.draws, dtype)
         bent = delta[0] + self.line(rsde, self.draws[0].expand_as(self.draws), self.draws, dtype)
         c, error = _normaliser(delta)
         error = error + (_normaliser(bent)[0] - c).abs()
-        return torch.stack([c, error, delta[0], (delta + c).abs().max()])
+        return torch.stack([c, error, delta[0], (delta + c).square().mean().sqrt()])
 
     def correction(
         self,
@@ -124,25 +124,28 @@ class LawAtEnd:
         shared: Tensor | None,
         z: Tensor,
         dtype: torch.dtype,
+        alike: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         r"""Return $\delta + c$ at points `(B, *)`, its error, and its size.
 
         Args:
             reverse: A function that returns the reverse SDE of some of the samples.
-            shared: The result of `constant`, or None to compute it for each sample.
+            shared: The result of `constant`, or None to compute it for each condition.
             z: The points.
             dtype: The dtype in which the score is evaluated.
+            alike: For each sample the first one that has the same condition, if `shared` is None.
 
         Returns:
-            The correction and the half-width of its error, `(B,)`; its largest absolute value over
+            The correction and the half-width of its error, `(B,)`; the root of its mean square over
             the draws, `(B,)` or `(1,)`; the evaluations of each point.
         """
         spent = 2 * len(_NODES)
         if shared is None:
-            size = len(self.draws)
-            own = [self.constant(reverse(torch.full((size,), i)), dtype) for i in range(len(z))]
-            shared = torch.stack([*own, z.new_zeros(4)], 1)[:, : len(z)]
-            spent *= 1 + size
+            own = {
+                i: self.constant(reverse(torch.full((len(self.draws),), i)), dtype)
+                for i in dict.fromkeys(alike)
+            }
+            shared = torch.stack([*(own[i] for i in alike), z.new_zeros(4)], 1)[:, : len(z)]
         else:
             shared = shared[:, None]
         (c, error, first, gap), rsde = shared, reverse(slice(None))
@@ -152,6 +155,16 @@ class LawAtEnd:
 
     def _mean(self, like: Tensor) -> Tensor:
         return torch.as_tensor(self.law.mean, dtype=torch.float64).to(like.device).expand_as(like)
+
+
+def alike(condition: Condition | None) -> list[int]:
+    """Return for each sample the first one that has the same condition."""
+    if condition is None:
+        return []
+    columns = [value.cpu().reshape(len(value), -1).numpy() for value in condition.values()]
+    first: dict[bytes, int] = {}
+    keys = (b"".join(row.tobytes() for row in rows) for rows in zip(*columns, strict=True))
+    return [first.setdefault(key, i) for i, key in enumerate(keys)]
 
 
 def _normaliser(delta: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from scoresde.divergence import divergence, hutchinson
+from scoresde.divergence import divergence, frobenius, hutchinson
 from scoresde.likelihood.result import half_width
 from scoresde.sde import Moments
 
 __all__ = ["ExactTrace", "HutchinsonTrace", "Trace"]
 
 Function = Callable[[Tensor], Tensor]
+
+# Probes of a second solution, whose difference from the first hardly depends on them.
+_FEW = 4
 
 
 class Trace(Protocol):
@@ -41,6 +45,14 @@ class Trace(Protocol):
         """
         ...
 
+    def norm(self, score: Function, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the Frobenius norm of the score's Jacobian at samples of the batch, `(b,)`."""
+        ...
+
+    def few(self) -> Trace:
+        """Return the same method with the first estimates only, for a comparison of solutions."""
+        ...
+
     def error(self, values: Tensor) -> Tensor:
         """Return the 95 % half-width for the mean of estimates `(B, K)`, `(B,)`."""
         ...
@@ -58,6 +70,14 @@ class ExactTrace:
         """Return the score and its divergence."""
         value, trace = divergence(score, x)
         return value, trace[None].double()
+
+    def norm(self, score: Function, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the exact norm."""
+        return frobenius(score, x)
+
+    def few(self) -> ExactTrace:
+        """Return itself."""
+        return self
 
     def error(self, values: Tensor) -> Tensor:
         """Return 0 for each sample."""
@@ -100,6 +120,17 @@ class HutchinsonTrace:
         var = alpha[:, None] ** 2 * self.variances + sigma[:, None] ** 2
         control = (self.excess[:, rows] / var.to(self.excess.device)).sum(2)
         return value, estimates.double() + control
+
+    def norm(self, score: Function, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the norm from the products with all probes."""
+        return frobenius(score, x, self.probes[:, rows].to(x))
+
+    def few(self) -> HutchinsonTrace:
+        """Return the method with the first four probes."""
+        some = copy(self)
+        some.probes, some.excess = self.probes[:_FEW], self.excess[:_FEW]
+        some.count = len(some.probes)
+        return some
 
     def error(self, values: Tensor) -> Tensor:
         """Return the 95 % half-width from the spread of the probes; infinite for less than 8."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_name, check_range, door, named, quoted
 from scoresde.data import Data, Identity, Transform, order
+from scoresde.data.nearer import nearer
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.metrics.checks import same_units
 from scoresde.metrics.evaluation import FIGURES, OWN, Comparison, Evaluation, Figure
@@ -27,6 +28,8 @@ from scoresde.progress import each, showing
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
+# The most data that tell the units of samples.
+_LOOKED_AT = 1000
 # The orders in which samples and data are chosen, far from those of a split and of training.
 _OF_SAMPLES, _OF_DATA = 2**63, 2**63 + 1
 
@@ -66,7 +69,7 @@ def evaluate(
     real: Source,
     *,
     features: Features | str | None = None,
-    metrics: str | Iterable[str | Metric] = tuple(METRICS),
+    metrics: str | Iterable[str | Metric] | None = None,
     train: Source | None = None,
     seed: int = 0,
     resamples: int = 100,
@@ -83,13 +86,15 @@ def evaluate(
     Args:
         samples: A tensor `(N, *)`, an iterable of batches, data, or the file or the folder of
             shards that `scoresde sample` writes; numbers in files, and bytes, are taken to be in
-            the units of `real`.
+            the units of `real`. A tensor that is compared with `Data` may be in their own units or
+            in the model's: that is seen from its mean and spread.
         real: Likewise, or a name that `scoresde.data.load` knows; if there are fewer than twice as
             many as samples, fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; None or `"pixels"` takes the flattened samples themselves;
             `"inception"` is `inception()`.
-        metrics: Names of `METRICS`, or `Metric` objects.
+        metrics: Names of `METRICS`, or `Metric` objects; None for all, but kid only with a feature
+            map, since of raw numbers it depends on their units.
         train: The training data, to measure memorisation; `real` must contain none of them.
         seed: The seed of the split and the halves, a 64-bit number.
         resamples: Number of halves, at least 2; 0 for no intervals.
@@ -109,12 +114,16 @@ def evaluate(
             with other numbers.
         NonFiniteError: A feature or a value is NaN or infinite.
     """
-    chosen, least = plan(metrics, resamples, train is not None)
     features = _map(features)
+    if metrics is None:
+        metrics = [name for name in METRICS if name != "kid" or features is not None]
+    chosen, least = plan(metrics, resamples, train is not None)
     check_integer("seed", seed, 0)
     check_range("level", level, "(0, 1)")
     real = opened("real", real)
     units = real.transform if isinstance(real, Data) else Identity()
+    if isinstance(samples, Tensor) and isinstance(real, Data):
+        samples = _in_model_units(samples, real)
     seen: dict[str, tuple[bool, float]] = {}
     read = partial(_read, features=features, units=units, progress=progress, seen=seen)
     own, data = read("samples", samples), read("real", real)
@@ -154,7 +163,8 @@ def evaluate(
                 pair = [part.within(share_interval(part.value, n, level)) for part in pair]
             figures[name] = Comparison(pair[0], pair[1], gap)
     what = OWN if features is None else _name(features)
-    return Evaluation(figures, n, own.shape[1], what, seed, resamples, level)
+    spread = float(y.var(0).mean())
+    return Evaluation(figures, n, own.shape[1], what, seed, resamples, level, spread)
 
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:
@@ -185,6 +195,14 @@ def plan(
     check_resamples(resamples)
     least = max([2, *(getattr(metric, "least", 2) for metric in chosen)])
     return chosen, 2 * least if resamples else least
+
+
+def _in_model_units(x: Tensor, real: Data) -> Tensor:
+    """Return samples in the units of the model, of which `x` may be or not."""
+    if x.dtype == torch.uint8 or x.is_complex() or x.is_nested or x.shape[1:] != real.event_shape:
+        return x
+    like = real.batch(slice(_LOOKED_AT))
+    return nearer(x, real.transform.forward(x), like) if x.isfinite().all() else x
 
 
 def _found(

@@ -40,6 +40,9 @@ OWN = "the samples themselves"
 # The most numbers in a sample for which a cubic kernel of the sample itself is useful.
 _FEW = 16
 
+# Samples from which on no remark says that they are few.
+_ENOUGH = 500
+
 _SQUARE = Figure("small", low=0, square=True)
 
 FIGURES: Mapping[str, Figure] = {
@@ -76,6 +79,13 @@ class Comparison(NamedTuple):
         return self.gap.low < self.gap.high and (self.gap.low > 0 or self.gap.high < 0)
 
 
+def _worse(name: str, row: Comparison) -> bool:
+    """Return True if the samples' value differs from the floor on the side that is not good."""
+    good = FIGURES[name].good if name in FIGURES else "at the floor"
+    above = row.gap.value > 0
+    return above if good == "small" else not above if good == "large" else True
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation(Result, Mapping[str, Comparison]):
     """Hold the comparisons of samples with data, by name.
@@ -88,6 +98,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         seed: The seed of the split of the data and of the random halves.
         resamples: Number of halves.
         level: The confidence of the intervals.
+        spread: The variance of the features of the reference data, on average.
     """
 
     figures: Mapping[str, Comparison]
@@ -97,6 +108,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
     seed: int
     resamples: int
     level: float
+    spread: float | None = None
 
     def __getitem__(self, name: str) -> Comparison:
         check_name("figure", name, self.figures)
@@ -131,12 +143,44 @@ class Evaluation(Result, Mapping[str, Comparison]):
             if self.resamples and any(row.differs for _, row in self.items())
             else []
         )
-        return "\n".join([head, "", *lines, *foot, *self._remarks()])
+        said = [self.verdict()] if self.resamples else []
+        return "\n".join([head, "", *lines, *foot, *self._remarks(), *said])
+
+    def verdict(self) -> str:
+        """Return a sentence on the figures that tell the samples from data.
+
+        A figure does if the interval of its difference from the floor excludes 0.
+        """
+        told = {name: row for name, row in self.items() if row.differs}
+        few = (
+            f" So few samples, {self.n:,}, show coarse differences only; more held-out data show "
+            "finer ones."
+            if self.n < _ENOUGH
+            else ""
+        )
+        if not told:
+            return f"Good: none of the {len(self)} figures tells the samples from real data.{few}"
+        worse = [name for name, row in told.items() if _worse(name, row)]
+        parts = ", ".join(
+            f"{name} {self[name].samples.value:.3g} for {self[name].floor.value:.3g}"
+            for name in (worse or list(told))[:4]
+        )
+        if not worse:
+            return f"Good: no figure is worse than for real data ({parts}, the other way).{few}"
+        return (
+            f"Not yet like real data: {len(worse)} of {len(self)} figures are worse than for real "
+            f"data ({parts}).{few}"
+        )
 
     def _remarks(self) -> list[str]:
         """Return remarks on values of the table that may be misread."""
         said = []
         squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
+        if {"frechet", "sliced"} & {*self} and self.spread is not None and self.features == OWN:
+            said.append(
+                "frechet and sliced are in squares of the numbers' units; the variance of the data "
+                f"is {self.spread:.3g} for a number"
+            )
         if any(min(row.samples.value, row.floor.value) < 0 for row in squares):
             said.append(
                 "squares of distances are estimated without bias, so that those near 0 may be "
@@ -158,7 +202,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
             name: {part: value._asdict() for part, value in row._asdict().items()}
             for name, row in self.items()
         }
-        return {**own, "figures": figures}
+        return {**own, "figures": figures, "verdict": self.verdict()}
 
     def plot(self) -> Sheet:
         """Draw each value with its interval, beside the floor."""

@@ -16,15 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["picture"]
 
 
+_GOOD = {
+    "small": "less is good", "large": "more is good", "at the floor": "the floor is good",
+}  # fmt: skip
+
+
 def picture(found: Evaluation) -> Figure:
     """Return a figure with a panel for each value, of samples and floor."""
     panels: dict[str, dict[str, tuple[float, float, float]]] = {}
     for name, row in found.items():
-        good = f", good {FIGURES[name].good}" if name in FIGURES else ""
+        good = f", {_GOOD[FIGURES[name].good]}" if name in FIGURES else ""
         panels[f"{name}{good}"] = {"samples": row.samples, "floor": row.floor}
-    drawn = plot.bars(
-        panels, title=f"{found.n:,} samples against {found.n:,} real ones; floor: real against real"
-    )
+    title = f"{found.n:,} samples against {found.n:,} real ones; floor: real against real"
+    if found.resamples:
+        title += "\n" + "\n".join(textwrap.wrap(found.verdict(), 100))
+    drawn = plot.bars(panels, title=title)
     if found.resamples:
         note = (
             f"Lines are intervals of {found.level:.0%} for what the figure is on average. They end "

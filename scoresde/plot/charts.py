@@ -199,8 +199,8 @@ def bars(
         raise InvalidValueError("there is nothing to show; give at least one panel")
     for heading, part in panels.items():
         paper.vector(heading, [number for bar in part.values() for number in bar])
-    columns = min(6, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    rows = math.ceil(len(panels) / 6)
+    columns = math.ceil(len(panels) / rows)
     drawn, grid_of_axes = paper.sheet(ax, (1.9 * columns + 0.4, 2.6 * rows + 0.6), rows, columns)
     names = list(dict.fromkeys(name for part in panels.values() for name in part))
     for axes, (heading, part) in zip(grid_of_axes, panels.items(), strict=False):

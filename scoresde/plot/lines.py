@@ -16,10 +16,10 @@ from scoresde.plot.paper import Axes, Figure
 from scoresde.plot.sets import Labels, Sets, given, groups, words_of
 from scoresde.units import Transform
 
-__all__ = ["beside", "signals"]
+__all__ = ["LINES", "beside", "signals"]
 
 # The largest numbers of lines drawn one by one, of channels, and of signals for quantiles.
-_LINES, _CHANNELS, _SORTED = 12, 6, 10_000
+LINES, _CHANNELS, _SORTED = 12, 6, 10_000
 
 
 @door
@@ -144,7 +144,7 @@ def _finish(
 def _channel(ax: Axes, times: Tensor, x: Tensor, tone: str, label: str) -> None:
     """Draw one channel `(N, T)` of one set."""
     dot = "." if len(times) == 1 else ""
-    if len(x) <= _LINES:
+    if len(x) <= LINES:
         for i, row in enumerate(x):
             word = label if i == 0 else None
             ax.plot(times, row, marker=dot, color=tone, linewidth=1.1, alpha=0.85, label=word)

@@ -209,7 +209,7 @@ def _mosaic(
 ) -> _Mosaic:  # fmt: skip
     """Return one set as pixels `(h, w, 3)`."""
     n, _, height, width = x.shape
-    usual = math.ceil(math.sqrt(n * height / width))
+    usual = _columns(n, height / width)
     columns = usual if columns is None else check_integer("columns", columns, 1)
     columns = max(1, min(columns, n, _MOST // (width + _GAP)))
     rows = math.ceil(n / columns)
@@ -252,6 +252,18 @@ def _mosaic(
                 )
         top += head + high_ + _GAP
     return _Mosaic(sheet, words, note)
+
+
+def _columns(n: int, ratio: float) -> int:
+    """Return how many of n images stand side by side: about a square, with full rows if possible.
+
+    Args:
+        n: The number of images.
+        ratio: Height over width of an image.
+    """
+    wish = math.sqrt(n * ratio)
+    near = [k for k in range(1, n + 1) if n % k == 0 and 0.7 * wish <= k <= 1.45 * wish]
+    return min(near, key=lambda k: abs(math.log(k / wish)), default=math.ceil(wish))
 
 
 def _palette() -> Pixels:

@@ -192,6 +192,7 @@ def _histogram(
     for i, (label, part) in enumerate(sets.items()):
         values = part[:, column].numpy()
         bins = min(60, max(8, math.ceil(2 * len(values) ** (1 / 3))))
+        bins = _of_whole(sets, column, ends) or bins
         tone = paper.colour(i, len(sets))
         inside = values[(values >= low) & (values <= high)]
         ax.hist(
@@ -205,6 +206,14 @@ def _histogram(
     if mark is not None:
         ax.axvline(float(mark[column]), color=paper.ink(ax), linestyle="--", linewidth=1)
     ax.set_xlim(low, high)
+
+
+def _of_whole(sets: dict[str, Tensor], column: int, ends: tuple[float, float]) -> list[float]:
+    """Return the edges of bins about whole numbers if an entry holds such in a set, else none."""
+    low, high = math.floor(ends[0]), math.ceil(ends[1])
+    whole = any(bool((part[:, column] == part[:, column].round()).all()) for part in sets.values())
+    count = high - low + 1
+    return [low - 0.5 + i for i in range(count + 1)] if whole and 3 <= count <= 60 else []
 
 
 def _plane(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, quoted
 from scoresde.data import Data
+from scoresde.data.nearer import nearer
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.plot import paper
 from scoresde.units import Transform
@@ -51,7 +52,8 @@ class Given:
 def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     """Return checked samples in the units of the data.
 
-    `Data` have their own units, bytes are unchanged, and for others `transform` is inverted.
+    `Data` have their own units, bytes are unchanged, and for others `transform` is inverted. Beside
+    data without `transform`, samples in the units of a model are told by their mean and spread.
 
     Args:
         name: The name of the samples in errors.
@@ -70,6 +72,7 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     names: tuple[str, ...] = ()
     limits = _ends(transform)
     sets = {}
+    data = next((part for part in parts.values() if isinstance(part, Data)), None)
     for label, part in parts.items():
         if isinstance(part, Data):
             names, limits = names or part.columns, limits or _ends(part.transform)
@@ -84,12 +87,21 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
         whole = paper.finite(f"{name} {label}".strip(), part)
         if inverse is not None and not bytes_:
             whole = paper.finite(f"{name} {label}".strip(), inverse(whole))
+        elif data is not None and not (bytes_ or isinstance(parts[label], Data)):
+            whole = _beside(whole, data)
         sets[str(label)] = whole
     events = {tuple(part.shape[1:]) for part in sets.values()}
     if len(events) > 1:
         shown = " and ".join(map(str, sorted(events)))
         raise ShapeError(f"all sets must have samples of one shape, got {shown}")
     return Given(sets, names, limits)
+
+
+def _beside(x: Tensor, data: Data) -> Tensor:
+    """Return samples in the units of the data that they are drawn beside."""
+    if x.shape[1:] != data.event_shape:
+        return x
+    return nearer(x, data.transform.inverse(x).double(), data.store.read(slice(_MOST)))
 
 
 def words_of(labels: Labels, sets: Mapping[str, Tensor]) -> list[str]:

@@ -8,15 +8,18 @@ from functools import partial
 from scoresde.checks import door
 from scoresde.plot import paper
 from scoresde.plot.kinds import USUAL, kind
-from scoresde.plot.lines import beside, signals
+from scoresde.plot.lines import LINES, beside, signals
 from scoresde.plot.mosaic import images, volumes
 from scoresde.plot.paper import Axes, Figure
 from scoresde.plot.scatter import frame_of, points
-from scoresde.plot.sets import Labels, Sets, given, words_of
+from scoresde.plot.sets import Labels, Sets, given, groups, words_of
 from scoresde.targets import Target
 from scoresde.units import Transform
 
 __all__ = ["USUAL", "kind", "samples"]
+
+# The most classes of signals with a panel each.
+_BESIDE = 4
 
 
 @door
@@ -85,6 +88,10 @@ def samples(
     if what == "signals":
         sets = {k: v[:, None] if len(event) == 1 else v for k, v in sets.items()}
         names = names if len(names) == next(iter(sets.values())).shape[1] else ()
+        parts = groups(sets, words)
+        bands = max(map(len, parts.values())) > LINES
+        if alone and ax is None and 1 < len(parts) <= _BESIDE and bands:
+            return beside(parts, names, [], title)  # bands of several classes would cover others
         if len(sets) > 1 and ax is None:
             return beside(sets, names, words, title)
         return signals(sets, title=title, ax=ax, labels=words, names=names)
@@ -95,8 +102,11 @@ def samples(
     if len(sets) == 1 or size != 2 or ax is not None:
         return draw_points(sets[""] if alone else sets, title=title, ax=ax)
     drawn, panels = paper.sheet(None, (4.4 * len(sets), 4.6), 1, len(sets))
+    dot = min(25.0, max(1.0, 8_000 / max(map(len, sets.values()))))
     for i, (panel, (label, part)) in enumerate(zip(panels, sets.items(), strict=True)):
         draw_points(part, ax=panel, title=paper.plain(label))
+        for dots in panel.collections:
+            dots.set(sizes=[dot])  # the same in every panel
         if words and i < len(sets) - 1:
             panel.legend_ = None  # only the last panel has a legend
         elif not words:

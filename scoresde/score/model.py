@@ -32,7 +32,7 @@ from scoresde.score.stored import (
     restore,
     stored,
 )
-from scoresde.sde import SDE, Classes, Facts, Moments, check_output, expand
+from scoresde.sde import SDE, Classes, Facts, Moments, check_output, class_name, expand
 from scoresde.sde.coordinates import c_noise
 from scoresde.units import Identity, Transform, describe
 
@@ -149,8 +149,9 @@ class ScoreModel(Precise):
 
     @property
     def classes(self) -> int | None:
-        """Return the number of classes of the condition `label`, or None if it takes none."""
-        kind = (self.facts.conditions or {}).get("label")
+        """Return the number of classes of `label`, or of the only condition of classes, or None."""
+        kinds = self.facts.conditions or {}
+        kind = kinds.get(class_name(kinds) or "")
         return kind.n if isinstance(kind, Classes) else None
 
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:

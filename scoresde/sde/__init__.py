@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from scoresde.sde.bridge import BrownianBridgeSDE
-from scoresde.sde.condition import Classes, Condition, Field
+from scoresde.sde.condition import Classes, Condition, Field, class_name
 from scoresde.sde.ito import ItoSDE
 from scoresde.sde.ladder import BetaLadder, NCSNLadder
 from scoresde.sde.moments import Moments
@@ -66,6 +66,7 @@ __all__ = [
     "Uniform",
     "ask",
     "check_output",
+    "class_name",
     "expand",
     "facts",
     "passes_of",

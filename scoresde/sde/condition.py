@@ -20,7 +20,7 @@ from scoresde.errors import (
     UnknownNameError,
 )
 
-__all__ = ["Classes", "Condition", "Field"]
+__all__ = ["Classes", "Condition", "Field", "class_name"]
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,19 @@ class Field:
             raise NonFiniteError(
                 f"condition {name!r} holds an infinity; write NaN where it is missing"
             )
+
+
+def class_name(kinds: Mapping[str, Classes | Field] | None) -> str | None:
+    """Return the name of the condition that is the class of a sample, or None.
+
+    It is "label" if that is one of classes, else the only condition of classes.
+
+    Examples:
+        >>> class_name({"species": Classes(3), "age": Field((1,))})
+        'species'
+    """
+    names = [name for name, kind in (kinds or {}).items() if isinstance(kind, Classes)]
+    return "label" if "label" in names else names[0] if len(names) == 1 else None
 
 
 class Condition(Mapping[str, Tensor]):

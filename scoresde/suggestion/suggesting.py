@@ -88,7 +88,10 @@ class Suggestion(NoiseLevels):
         return replace(self, config=config, reasons={**self.reasons, "lr": why})
 
     def __str__(self) -> str:
-        """Return a table with a line for every number: its name, its value, its reason."""
+        """Return a table with a line for every number: its name, its value, its reason.
+
+        Those that only the samplers of the papers need stand at the end, below a line of text.
+        """
         config = self.config
         others = {
             "net": self.net.type,
@@ -103,11 +106,19 @@ class Suggestion(NoiseLevels):
             "bf16": "yes" if config.compute.bf16 else "no",
         }
         rows = []
-        for name, why in self.reasons.items():
+        names = [name for name in self.reasons if name not in _OF_SAMPLERS]
+        for name in [*names, *(name for name in _OF_SAMPLERS if name in self.reasons)]:
+            why = self.reasons[name]
             value = others[name] if name in others else getattr(self, name)
             rows.append((name, f"{value:.4g}" if isinstance(value, float) else str(value), why))
         width = max(len(value) for _, value, _ in rows)
-        return "\n".join(f"{name:11}{value:>{width}}  {why}" for name, value, why in rows)
+        lines = [f"{name:11}{value:>{width}}  {why}" for name, value, why in rows]
+        head = "for ladders, annealed Langevin dynamics and predictor-corrector sampling alone:"
+        return "\n".join([*lines[: len(names)], head, *lines[len(names) :]])
+
+
+# The numbers that no training needs, and of the samplers only those of the papers.
+_OF_SAMPLERS = ("ratio", "levels", "kappa", "k", "steps", "snr")
 
 
 @door

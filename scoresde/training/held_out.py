@@ -40,6 +40,7 @@ class HeldOut:
         config: The numbers of the run.
 
     Attributes:
+        data: The held-out data, as for `scoresde.metrics.evaluate(samples, trainer.held_out.data)`.
         best: The lowest loss at a checkpoint so far.
         at: The step of that checkpoint, or None before the first one.
         waited: Number of checkpoints since.
@@ -59,7 +60,7 @@ class HeldOut:
 
     def __repr__(self) -> str:
         best = "not measured yet" if self.at is None else f"best {self.best:.4g} at step {self.at}"
-        return f"HeldOut({len(self.data)} samples, {best})"
+        return f"HeldOut({len(self.data)} samples, which are its .data, {best})"
 
     @property
     def stopped(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -36,6 +36,7 @@ def calibrate(
     batch_size: int = 1000,
     seed: int = 0,
     progress: bool | None = None,
+    names: Sequence[str] = (),
 ) -> Calibration:
     r"""Test whether draws are from the posterior of a simulator.
 
@@ -61,6 +62,7 @@ def calibrate(
         seed: The seed of all randomness; `draw` and `simulate` get seeds made of it.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
+        names: The names of the parameter's entries, for the table and the picture.
 
     Raises:
         InvalidValueError: A number is out of range.
@@ -78,7 +80,7 @@ def calibrate(
         True
     """
     check_integer("n", n, _LEAST)
-    study = Study(draw, draws, log_likelihood, log_density, level, batch_size, progress)
+    study = Study(draw, draws, log_likelihood, log_density, level, batch_size, progress, names)
 
     def run(n: int, seed: int) -> Calibration:
         g = seeded(seed)
@@ -106,6 +108,7 @@ def calibrate_pairs(
     batch_size: int = 1000,
     seed: int = 0,
     progress: bool | None = None,
+    names: Sequence[str] = (),
 ) -> Calibration:
     r"""Test whether draws are from the law of theta given y, by pairs of both, without a simulator.
 
@@ -125,6 +128,7 @@ def calibrate_pairs(
         seed: The seed of the choice of pairs and of `draw`.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
+        names: The names of the parameter's entries, for the table and the picture.
 
     Raises:
         DataError: There are too few pairs.
@@ -140,7 +144,7 @@ def calibrate_pairs(
         >>> calibrate_pairs(draw, theta, theta + noise).passed
         True
     """
-    study = Study(draw, draws, log_likelihood, log_density, level, batch_size, progress)
+    study = Study(draw, draws, log_likelihood, log_density, level, batch_size, progress, names)
     theta, y = checked(theta, y, "theta and y must be")
     n = len(theta) // 2 if n is None else check_integer("n", n, _LEAST)
     if min(n, len(theta) - n) < _LEAST:

@@ -2,6 +2,7 @@ r"""Rank true parameters among draws: the ranks are uniform if the draws are fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,12 @@ class Directions:
 
     @classmethod
     def of(
-        cls, scale: Tensor, entries: int, projections: int, generator: torch.Generator
+        cls,
+        scale: Tensor,
+        entries: int,
+        projections: int,
+        generator: torch.Generator,
+        called: Sequence[str] = (),
     ) -> Directions:
         """Choose entries and random projections.
 
@@ -52,6 +58,7 @@ class Directions:
             entries: The most entries; where there are more, they are chosen at random.
             projections: How many random directions, none in one dimension.
             generator: The randomness.
+            called: The names of the entries, or none.
         """
         d = len(scale)
         chosen = torch.randperm(d, generator=generator)[:entries].sort().values
@@ -59,7 +66,7 @@ class Directions:
         random = torch.randn(d, count, generator=generator, dtype=scale.dtype)
         axes = scale.new_zeros(d, len(chosen))
         axes[chosen, torch.arange(len(chosen))] = 1
-        names = [f"entry {i}" for i in chosen.tolist()]
+        names = [called[i] if called else f"entry {i}" for i in chosen.tolist()]
         names += [f"projection {i}" for i in range(count)]
         weights = torch.cat([axes, random / random.norm(dim=0)], 1) / scale[:, None]
         return cls(tuple(names), weights)

@@ -148,7 +148,12 @@ class Calibration(Result):
         if self.log_density is not None:
             known.append(f"log-density of the truth {self.log_density}")
         top = f"{self.n:,} data sets, {self.draws} draws each"
-        return "\n".join([top, *lines, "; ".join(known), self.verdict()])
+        foot = (
+            "the truth should lie in intervals of 50 and 90 % of the draws as often, within 3 "
+            "standard errors (s.e.);\na small p speaks against the draws; energy score: small is "
+            "good; skill: 0 is that of draws from the prior, larger is good"
+        )
+        return "\n".join([top, *lines, "; ".join(known), foot, self.verdict()])
 
     def _entries(self) -> dict[str, Any]:
         own = {"alarms": self.alarms, "passed": self.passed, "verdict": self.verdict()}

@@ -3,7 +3,7 @@ r"""Run a calibration once: draw for pairs of parameters and data, and test the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,7 @@ class Study:
     level: float
     batch_size: int
     progress: bool | None
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_integer("draws", self.draws, 2)
@@ -74,7 +75,10 @@ class Study:
             raise DataError("the parameters do not vary, so that there is nothing to test")
         scale, size = (_spread(part.reshape(len(part), -1)) for part in (others, data))
         near = nearest(y.reshape(n, -1) / size, data.reshape(len(data), -1) / size)
-        directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g)
+        if self.names and len(self.names) != len(scale):
+            raise ShapeError(f"need a name for each of {len(scale)} entries, got {len(self.names)}")
+        own = [f"entry {name}" if _is_taken(name) else name for name in self.names]
+        directions = Directions.of(scale, _ENTRIES, _PROJECTIONS, g, own)
         blind = torch.randint(len(others), (n, self.draws), generator=g)  # rows: draws of the prior
         order = torch.rand(n, self.draws, generator=g).argsort(1)
         ties: dict[str, Tensor] = {}
@@ -165,6 +169,11 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
             f"{tuple(theta.shape)} and {tuple(y.shape)}"
         )
     return theta.cpu(), y.cpu()
+
+
+def _is_taken(name: str) -> bool:
+    """Return True if an entry's name is that of another tested quantity."""
+    return name in ("distance", "log-likelihood") or name.startswith("projection ")
 
 
 def _numbers(name: str, value: object, n: int) -> Tensor:

@@ -1,0 +1,39 @@
+"""Read data as a score takes them: in its units, with the conditions that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from scoresde.data.samples import Data
+from scoresde.sde import Score, facts
+
+__all__ = ["read_for"]
+
+
+def read_for(
+    score: Score, x: Tensor | Data, condition: Mapping[str, Any] | None
+) -> tuple[Tensor, Mapping[str, Any] | None]:
+    """Return samples and conditions; those of data in the units and with the classes of the score.
+
+    Args:
+        score: The score, which may know its transform and its conditions.
+        x: Samples `(N, *)`, unchanged, or data.
+        condition: The conditions; None takes those of the data.
+
+    Raises:
+        InvalidValueError: The data have a class that the score does not know, or are outside the
+            range of its transform.
+    """
+    if not isinstance(x, Data):
+        return x, condition
+    known = facts(score)
+    if known.transform is not None:
+        x = x.units_of(known.transform)
+    declared = known.conditions or {}
+    if condition is None and (there := declared.keys() & x.conditions.keys()):
+        kinds = {name: kind for name, kind in declared.items() if name in there}
+        condition = x.only(there).as_kinds(kinds).condition(slice(None))
+    return x.batch(slice(None)), condition

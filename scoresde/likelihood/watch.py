@@ -1,0 +1,46 @@
+"""Show how far the solutions of log-densities have come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scoresde.progress import Progress
+
+__all__ = ["Watch"]
+
+# The share of the time of the first of two solutions; the second one is rougher.
+_FIRST = 0.67
+
+
+@dataclass
+class Watch:
+    """Move a bar of 100 percent by the one or two solutions of a part of the batch.
+
+    Attributes:
+        bar: The bar.
+        done: The share of all work that was done before.
+        share: The share of this part.
+        twice: True if a second, rougher solution follows the first.
+    """
+
+    bar: Progress
+    done: float
+    share: float
+    twice: bool
+    shown: int = 0
+    last: float = 0.0
+    second: bool = False
+
+    def __post_init__(self) -> None:
+        self.shown = math.floor(100 * self.done)
+
+    def __call__(self, way: float) -> None:
+        """Move the bar to this share of the way of the present solution."""
+        self.second, self.last = self.second or way < self.last, way
+        first = _FIRST if self.twice else 1.0
+        inner = first + (1 - first) * way if self.second else first * way
+        now = math.floor(100 * (self.done + self.share * inner) + 1e-9)
+        if now > self.shown:
+            self.bar.update(now - self.shown)
+            self.shown = now
