@@ -1,6 +1,6 @@
 """Check arguments, and raise errors that say in a sentence what is wrong and what to do."""
 
-from scoresde.checks.annotations import bind, check_fields, door, quoted
+from scoresde.checks.annotations import bind, check_fields, door, quoted, typed
 from scoresde.checks.arguments import (
     as_event,
     as_numbers,
@@ -52,4 +52,5 @@ __all__ = [
     "quoted",
     "seeded",
     "summary",
+    "typed",
 ]
