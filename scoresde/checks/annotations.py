@@ -1,8 +1,8 @@
 """Check arguments against their annotations, in every public function.
 
-`door` and `typed` check the arguments of a function, `check_fields` the fields of a dataclass. Annotations
-mean what they mean in Python, with three exceptions: True is no number, numpy's numbers are
-numbers, and an argument that may be a tensor or a number may be a list or array of numbers too.
+`door` and `typed` check the arguments of a function, `check_fields` the fields of a dataclass.
+Annotations mean what they mean in Python, with three exceptions: True is no number, numpy's numbers
+are numbers, and an argument that may be a tensor or a number may be a list or array of them too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def door(function: F) -> F:
 
     So it does not depend on the autocast or the default device under which it is called.
     """
-    return typed(typing.cast(F, full_precision()(function)))
+    return typed(full_precision()(function))
 
 
 def bind(

@@ -38,13 +38,13 @@ class Sines(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.half = features // 2
+        self.count = features // 2
 
     def forward(self, c: Tensor) -> Tensor:
         """Return the sines and cosines, `(B, features)`."""
         wide = c.to(torch.promote_types(c.dtype, torch.float32))
-        logs = -math.log(1e4) * torch.arange(self.half, dtype=torch.float64, device="cpu")
-        angle = wide[:, None] * (logs / max(self.half - 1, 1)).to(wide).exp()
+        logs = -math.log(1e4) * torch.arange(self.count, dtype=torch.float64, device="cpu")
+        angle = wide[:, None] * (logs / max(self.count - 1, 1)).to(wide).exp()
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from scoresde import distributed
-from scoresde.checks import is_out_of_memory, outside
+from scoresde.checks import in_memory, outside
 from scoresde.data import Data
-from scoresde.errors import MemoryLimitError, TrainingError
+from scoresde.errors import TrainingError
 from scoresde.training.config import TrainConfig
 
 __all__ = ["Guard"]
@@ -138,16 +138,14 @@ class Guard:
         Raises:
             MemoryLimitError: The step does not fit into memory.
         """
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MemoryLimitError(
+        with in_memory(
+            lambda: (
                 f"step {step}, of {self.config.batch_size} samples, does not fit into memory; "
                 f"{self._kept()}; go on with a larger accumulate or with recompute=True, or begin "
                 "another run with a smaller batch_size"
-            ) from error
+            )
+        ):
+            yield
 
     def torn(self, step: int) -> TrainingError:
         """Return the error for a step that was interrupted between weights and averages."""
