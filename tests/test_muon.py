@@ -159,14 +159,16 @@ def test_of_another_network_they_are_all_but_its_first_and_last():
 
 @pytest.mark.parametrize("outer", [5, "ab", ["nothing"], [0], ["weight"]])
 def test_a_network_whose_outer_parts_are_none_is_told_so(outer):
-    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
     net.outer = outer
     with pytest.raises(InvalidTypeError, match="the attribute outer of a Sequential lists names"):
         matrices(net)
 
 
 def test_a_function_inside_a_score_has_no_matrices():
-    score = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    with torch.random.fork_rng(devices=[]):
+        score = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
     score.net = nn.functional.relu
     assert [w is score[1].weight for w in matrices(score)] == [True]
 

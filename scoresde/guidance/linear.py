@@ -13,6 +13,7 @@ from torch import Tensor
 from scoresde.checks import as_numbers, check_finite, check_floating, quoted, summary
 from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, ShapeError
 from scoresde.guidance.krylov import Solution, solve
+from scoresde.precision import full_precision
 from scoresde.units import Identity, Transform
 
 __all__ = ["Linear"]
@@ -73,6 +74,7 @@ class Linear:
         elif not callable(self.A) or isinstance(self.A, type):
             raise InvalidTypeError(f"A is a linear function or a matrix, got {quoted(self.A)}")
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the measurements of events `(B, *event)` without noise, `(B, *m)`."""
         check_floating("what is measured", x)

@@ -28,6 +28,7 @@ from scoresde.guidance.approximations import (
 from scoresde.guidance.krylov import column
 from scoresde.guidance.linear import Linear
 from scoresde.noise import Noise
+from scoresde.precision import full_precision, in_user_settings
 from scoresde.score import Wrapped, device_of
 from scoresde.sde import SDE, Condition, Facts, Field, Moments, Score, facts, passes_of, report
 
@@ -99,6 +100,7 @@ class Posterior(Wrapped):
 
     # What samplers of posteriors ask for: `ReverseSDE.attribute`
 
+    @full_precision()
     def twisted(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,7 +113,7 @@ class Posterior(Wrapped):
         alpha, sigma = self._sde.at(self._sde.as_time(t), x)
         with torch.enable_grad():
             at = x if recording and x.requires_grad else x.detach().requires_grad_()
-            score = self.ask(self.score, at, t, rest)
+            score = in_user_settings(self.ask, self.score, at, t, rest)
             if not score.requires_grad:
                 raise InvalidValueError(
                     "the score does not depend on x in a way that can be differentiated; take "
@@ -141,6 +143,7 @@ class Posterior(Wrapped):
         """Return the score of the prior, which is not given the measurement."""
         return _Prior(self.score, self.name)
 
+    @full_precision()
     def log_constant(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
@@ -151,6 +154,7 @@ class Posterior(Wrapped):
         var = float(self._variance(t).flatten()[0])
         return self.likelihood.log_constant(var, x[:1], ~y.isnan())
 
+    @full_precision()
     def refreshed(
         self, x0: Tensor, rho: float, noise: Noise, condition: Mapping[str, Tensor] | None
     ) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, check_floating, check_integer, check_range, summary
 from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.precision import full_precision
 
 __all__ = ["Blur", "Downsample", "Fourier", "Grey", "Mask", "Projection"]
 
@@ -40,6 +41,7 @@ class Mask:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", _truth("keep", self.keep))
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the entries that are kept."""
         check_floating("what is measured", x)
@@ -69,6 +71,7 @@ class Blur:
         check_range("width", self.width, "(0, inf)")
         check_integer("dims", self.dims, 1)
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the blurred events, of the same shape."""
         check_floating("what is measured", x)
@@ -104,6 +107,7 @@ class Downsample:
         check_integer("factor", self.factor, 1)
         check_integer("dims", self.dims, 1)
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the means."""
         check_floating("what is measured", x)
@@ -129,6 +133,7 @@ class Grey:
 
     weights: tuple[float, ...] = (0.299, 0.587, 0.114)
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the weighted sum of the channels."""
         check_floating("what is measured", x)
@@ -168,6 +173,7 @@ class Fourier:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", _truth("keep", self.keep))
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the frequencies that are kept."""
         check_floating("what is measured", x)
@@ -201,6 +207,7 @@ class Projection:
         check_integer("m", self.m, 1)
         check_integer("seed", self.seed, 0)
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the coordinates along the directions."""
         check_floating("what is measured", x)
@@ -217,7 +224,8 @@ class Projection:
 def _directions(d: int, m: int, seed: int) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
     q: Tensor
-    q, _ = torch.linalg.qr(torch.randn(d, m, generator=draw, dtype=torch.float64))
+    with torch.inference_mode(False):  # what is kept for later calls may be differentiated there
+        q, _ = torch.linalg.qr(torch.randn(d, m, generator=draw, dtype=torch.float64))
     return q
 
 

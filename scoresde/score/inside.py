@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scoresde.checks import named_device
 from scoresde.sde import Facts, facts
 
-__all__ = ["device_of", "evaluating", "lost_facts", "modules"]
+__all__ = ["device_of", "evaluating", "learning", "lost_facts", "modules"]
 
 # Types not searched: they hold no network, or too much (classes, Python modules).
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
@@ -154,6 +154,33 @@ def evaluating(score: object) -> Iterator[None]:
                 if not runs[0]:
                     _running.pop(layer, None)
                     layer.training = runs[1]
+
+
+@contextmanager
+def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Set layers to training mode within the block, and give each its own mode back after it.
+
+    A layer that is evaluated at the same time stays in evaluation mode until that ends.
+    """
+    listed = list(layers)
+    before = [_own_mode(layer, True) for layer in listed]
+    try:
+        yield
+    finally:
+        for layer, mode in zip(listed, before, strict=True):
+            _own_mode(layer, mode)
+
+
+def _own_mode(layer: nn.Module, mode: bool) -> bool:
+    """Set the mode that a layer has where it is not evaluated, and return the one before."""
+    with _lock:
+        runs = _running.get(layer)
+        before: bool = layer.training if runs is None else runs[1]
+        if runs is None:
+            layer.training = mode
+        else:
+            runs[1] = mode
+    return before
 
 
 def device_of(score: object) -> torch.device:

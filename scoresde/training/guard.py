@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde import distributed
 from scoresde.checks import in_memory, outside
@@ -50,6 +50,19 @@ class Guard:
         self._describe = describe
         self._newest = newest
         self._in_a_row = 0
+        self._mode = True
+
+    def check_mode(self, step: int, score: nn.Module) -> None:
+        """Warn once if a score is in evaluation mode at the beginning of a step."""
+        if not score.training and self._mode:
+            self._mode = False
+            warnings.warn(
+                f"the model is in evaluation mode at step {step:,}, without its dropout: something "
+                "else set it to that, or samples of it are drawn at the same time; draw those of "
+                "trainer.model or of a copy",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
 
     def look(self, first: int, rows: Tensor) -> Tensor:
         """Return the rows of the steps whose loss and gradient are finite.
