@@ -291,6 +291,7 @@ def _misfit(
     error: TypeError,
 ) -> str:
     """Return the message for a wrong call, with the nearest argument for an unknown one."""
+    called = getattr(function, "__qualname__", type(function).__name__)
     names = [name for name in signature.parameters if name not in ("self", "cls")]
     any_name = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for name in kwargs:
@@ -298,7 +299,7 @@ def _misfit(
             near = difflib.get_close_matches(name, names, n=1)
             near = [_MEANT[name]] if _MEANT.get(name) in names else near
             hint = f"; did you mean {near[0]}=?" if near else f"; it takes {', '.join(names)}"
-            return f"{function.__qualname__} takes no argument {name}={hint}"
+            return f"{called} takes no argument {name}={hint}"
     needed = [p.name for p in signature.parameters.values() if p.default is p.empty]
     needed = [name for name in needed if name in names]
-    return f"{function.__qualname__}: {error}; it needs {', '.join(needed)}, in this order"
+    return f"{called}: {error}; it needs {', '.join(needed)}, in this order"

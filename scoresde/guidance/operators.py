@@ -12,7 +12,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_floating, check_integer, check_range, summary
+from scoresde.checks import (
+    as_numbers,
+    check_fields,
+    check_finite,
+    check_floating,
+    check_integer,
+    check_range,
+    summary,
+)
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.precision import full_precision
 
@@ -57,7 +65,7 @@ class Blur:
     r"""Blur the last axes of an event by a Gaussian kernel; beyond the border there are zeros.
 
     Args:
-        width: Its standard deviation in entries, positive.
+        width: Its standard deviation in entries, positive, at most 10,000.
         dims: How many of the last axes are blurred.
 
     Raises:
@@ -68,7 +76,8 @@ class Blur:
     dims: int = 2
 
     def __post_init__(self) -> None:
-        check_range("width", self.width, "(0, inf)")
+        check_fields(self)
+        check_range("width", self.width, "(0, 10000]")
         check_integer("dims", self.dims, 1)
 
     @full_precision()
@@ -129,9 +138,19 @@ class Grey:
 
     Args:
         weights: The share of each channel; those of Rec. 601 by default.
+
+    Raises:
+        NonFiniteError, InvalidTypeError, ShapeError: The weights are no finite numbers in a row.
     """
 
     weights: tuple[float, ...] = (0.299, 0.587, 0.114)
+
+    def __post_init__(self) -> None:
+        weights = as_numbers("weights", self.weights, dtype=torch.float64)
+        check_finite("weights", weights)
+        if weights.ndim != 1 or len(weights) == 0:
+            raise ShapeError(f"weights are one number for each channel, got {self.weights}")
+        object.__setattr__(self, "weights", tuple(weights.tolist()))
 
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:

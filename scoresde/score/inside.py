@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scoresde.checks import named_device
 from scoresde.sde import Facts, facts
 
-__all__ = ["device_of", "evaluating", "learning", "lost_facts", "modules"]
+__all__ = ["device_of", "dtype_of", "evaluating", "learning", "lost_facts", "modules"]
 
 # Types not searched: they hold no network, or too much (classes, Python modules).
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
@@ -192,6 +192,12 @@ def device_of(score: object) -> torch.device:
     parameters = (p for module in modules(score) for p in module.parameters())
     found = next(parameters, None)
     return torch.device("cpu") if found is None else named_device(found.device)
+
+
+def dtype_of(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Return the dtype of a module's first floating-point parameter; the default if it has none."""
+    found = (p.dtype for p in module.parameters() if p.is_floating_point())
+    return next(found, default)
 
 
 def lost_facts(score: object) -> nn.Module | None:
