@@ -501,7 +501,7 @@ def test_what_is_no_log_likelihood_is_refused(function, error):
         posterior(prior.at(VP), function, shape=(2,))(x, torch.tensor([0.5, 0.5]), y)
 
 
-def test_matrices_in_any_real_numbers_and_layouts_are_one():
+def test_matrices_in_any_real_numbers_are_one():
     matrix, x = torch.tensor([[1.0, 0.0, 2.0, 0.0]]), torch.ones(2, 4)
     kinds = (
         matrix.double(),

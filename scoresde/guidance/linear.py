@@ -265,7 +265,7 @@ class Linear:
 def _check_matrix(matrix: Tensor) -> None:
     """Raise an error unless a matrix has real, finite entries, one at least."""
     if matrix.layout != torch.strided:
-        matrix = matrix.to_sparse_coo().coalesce().values()
+        matrix = matrix.to_dense()
     check_dense("A", matrix)
     if matrix.is_complex():
         raise InvalidTypeError(

@@ -48,7 +48,7 @@ def _number(owner: object, name: str) -> Any:
     numbers = as_numbers(name, value, dtype=torch.float64)
     if numbers.numel() != 1:
         raise ShapeError(f"{name} of a {type(owner).__name__} is one number, got {quoted(value)}")
-    found = numbers.item()
+    found = float(numbers)
     return int(found) if found.is_integer() else found
 
 
