@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ __all__ = [
 _FAR = 2**14  # the shift in scales beyond which float32 resolves less than 1/1024 of a scale
 
 
+@runtime_checkable
 class Transform(Protocol):
     """Describe an invertible affine map of raw numbers `(B, *event)`, the same for every sample."""
 

@@ -1,5 +1,7 @@
 """`scoresde inpaint` and `scoresde solve`."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +63,39 @@ def test_an_impossible_operator_is_a_line(operator, words, tmp_path, capsys):
     given = ["--y", f"{tmp_path}/y.npy", "--std", "2", "--out", f"{tmp_path}/out.npy"]
     assert main(["solve", "mnist", "--operator", operator, *given]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["known", "mask", "y"])
+def test_no_file_that_is_read_is_replaced(name, tmp_path, capsys):
+    files(tmp_path)
+    before = (tmp_path / f"{name}.npy").read_bytes()
+    inpaint = ["inpaint", "--image", "known.npy", "--mask", "mask.npy"]
+    solve = ["solve", "--operator", "mask=mask.npy", "--y", "y.npy", "--std", "2"]
+    for command, *words in (
+        [solve, inpaint] if name == "mask" else [solve if name == "y" else inpaint]
+    ):
+        given = [f"mask={tmp_path}/mask.npy" if w == "mask=mask.npy" else w for w in words]
+        given = [f"{tmp_path}/{w}" if w.endswith(".npy") and "=" not in w else w for w in given]
+        assert main([command, "mnist", *given, "--out", f"{tmp_path}/{name}.npy"]) == 1
+        assert "is read by this command; write to another file" in capsys.readouterr().err
+    assert (tmp_path / f"{name}.npy").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: np.save(path, np.ones((1, 28, 28), complex)), "holds complex numbers"),
+        (os.mkfifo, "a pipe or a device"),
+        (lambda path: os.mkfifo(path.with_suffix(".png")), "a pipe or a device"),
+    ],
+)
+def test_what_is_no_image_is_a_line(make, words, tmp_path, capsys):
+    files(tmp_path)
+    make(tmp_path / "odd.npy")
+    (odd,) = tmp_path.glob("odd.*")
+    given = ["--image", str(odd), "--mask", f"{tmp_path}/mask.npy", "--out", f"{tmp_path}/x.npy"]
+    assert main(["inpaint", "mnist", *given]) == 1
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1

@@ -6,8 +6,8 @@ from torch import nn
 
 import scoresde
 from scoresde import SAMPLERS, Facts, Field, Noise
-from scoresde.errors import InvalidTypeError
-from scoresde.guidance import Linear, posterior
+from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.guidance import Linear, Projection, posterior
 from scoresde.samplers import Impute, Particles, ProbabilityFlow, SplitGibbs
 
 VP = scoresde.VPSDE()
@@ -103,6 +103,19 @@ def test_gradients_go_through_samplers_of_posteriors(method):
 def test_a_sampler_without_a_gradient_says_so(sampler):
     with pytest.raises(InvalidTypeError, match="no gradient goes through"):
         scoresde.sample(Net(), None, sampler, grad=True)
+
+
+def test_inference_mode_records_no_gradient_and_is_told():
+    with torch.inference_mode(), pytest.raises(InvalidValueError, match=r"torch\.inference_mode"):
+        scoresde.sample(Net(), None, "heun", n=1, steps=1, grad=True)
+
+
+def test_the_directions_of_a_projection_are_differentiated_wherever_they_were_made():
+    x = torch.ones(1, 3, dtype=torch.float64)
+    with torch.inference_mode():
+        found = Projection(2, seed=7)(x)
+    back = Linear(Projection(2, seed=7), std=1.0).adjoint(found.clone(), x)
+    assert back.shape == x.shape
 
 
 @pytest.mark.slow

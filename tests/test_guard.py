@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_training import CONFIG, assert_same, data, hooked, make, rows
 
 from scoresde import checkpoint
-from scoresde.checks import is_out_of_memory
+from scoresde.checks import in_memory
 from scoresde.errors import MemoryLimitError, TrainingError
 from scoresde.objectives import dsm_loss
 from scoresde.training import Trainer
@@ -215,11 +215,11 @@ def test_what_a_killed_writer_left_beside_other_averages_is_removed_too(tmp_path
 
 
 def test_memory_that_is_really_not_there_is_told_apart_from_other_errors():
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(MemoryLimitError, match="too much"), in_memory("too much"):
         torch.empty(2**46, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
-    assert not is_out_of_memory(RuntimeError("expected a matrix"))
-    assert not is_out_of_memory(ValueError("can't allocate memory"))
+    for error in (RuntimeError("expected a matrix"), ValueError("can't allocate memory")):
+        with pytest.raises(type(error), match=str(error)), in_memory("too much"):
+            raise error
 
     def refuse(out):
         raise RuntimeError("expected a matrix")

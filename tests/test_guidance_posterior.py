@@ -11,7 +11,13 @@ from strategies import gaussians, generators, sdes, times_of
 
 import scoresde
 from scoresde import Condition, Facts, Moments, Wrapped, facts
-from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
+from scoresde.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    UnknownNameError,
+)
 from scoresde.guidance import (
     Blur,
     Downsample,
@@ -245,6 +251,16 @@ def test_operators_see_what_they_say():
         lambda: Mask([0.0, 0.5]),
         lambda: Mask([False, False]),
         lambda: Blur(0.0),
+        lambda: Blur("a"),
+        lambda: Blur(1e9),
+        lambda: Grey(("a",)),
+        lambda: Grey((math.nan, 1.0, 1.0)),
+        lambda: Grey(()),
+        lambda: Grey(1.0),
+        lambda: Linear(torch.tensor([[math.nan, 1.0]]), 1.0),
+        lambda: Linear(torch.tensor([[1j, 1.0]]), 1.0),
+        lambda: Linear(torch.ones(0, 2), 1.0),
+        lambda: Linear(torch.ones(1, 2, device="meta"), 1.0),
         lambda: Downsample(0),
         lambda: Projection(0),
         lambda: Linear(lambda x: x, -1.0),
@@ -284,6 +300,9 @@ class Unasked:
         (InvalidTypeError, Linear(lambda x: torch.fft.fft(x), 0.1), "view_as_real"),
         (InvalidTypeError, Linear(lambda x: x @ torch.ones(5, 2), 0.1), "A fails for a batch"),
         (ShapeError, Linear(lambda x: x[0], 0.1), "a row for each"),
+        (ShapeError, Linear(lambda x: x[:, :0], 0.1), "A measures nothing"),
+        (NonFiniteError, Linear(lambda x: x / 0, 0.1), "what A returns"),
+        (InvalidValueError, Linear(lambda x: x.clamp(-5, 5), 0.1), "is not linear"),
         (ShapeError, Linear(lambda x: x, torch.ones(3)), "std must be a number or of the shape"),
         (InvalidTypeError, Linear(torch.ones(2, 5), 0.1), "A fails for a batch"),
         (ShapeError, Linear(Mask([1, 0, 1]), 0.1), "the mask is of events"),
@@ -307,6 +326,8 @@ def test_a_map_that_measures_nothing_of_the_events_is_refused_before_any_evaluat
         (InvalidValueError, dict(iterations=0), "iterations"),
         (InvalidValueError, dict(units=True), "transform"),
         (UnknownNameError, dict(method="mmpps"), "mmps"),
+        (InvalidValueError, dict(name=""), "name= is a word"),
+        (ShapeError, dict(shape=(2,)), r"\(4,\) by A, and \(2,\) by shape="),
     ],
 )
 def test_an_impossible_posterior_is_refused(error, options, match):
@@ -468,13 +489,55 @@ def test_poisson_counts_lead_near_their_posterior():
         (lambda y, x0: -(x0**2), ShapeError),
         (lambda y, x0: 3.0, InvalidTypeError),
         (lambda y, x0: -x0.detach().sum(1), InvalidValueError),
+        (lambda y, x0: -(x0**2).sum(1) + 0j, InvalidTypeError),
+        (lambda y, x0: -(x0 - x0.mean(0)).pow(2).sum(1), InvalidValueError),
+        (lambda x0: -(x0**2).sum(1), InvalidTypeError),
     ],
 )
 def test_what_is_no_log_likelihood_is_refused(function, error):
     prior, _, _ = correlated()
-    made = posterior(prior.at(VP), function, shape=(2,))
+    x, y = torch.ones(2, 6), {"measurement": torch.ones(2, 2)}
     with pytest.raises(error):
-        made(torch.ones(1, 6), torch.tensor([0.5]), {"measurement": torch.ones(1, 2)})
+        posterior(prior.at(VP), function, shape=(2,))(x, torch.tensor([0.5, 0.5]), y)
+
+
+def test_matrices_in_any_real_numbers_are_one():
+    matrix, x = torch.tensor([[1.0, 0.0, 2.0, 0.0]]), torch.ones(2, 4)
+    kinds = (
+        matrix.double(),
+        matrix.half(),
+        matrix.int(),
+        matrix.to_sparse(),
+        matrix.to_sparse_csr(),
+    )
+    for kind in (matrix, *kinds, matrix.clone().requires_grad_()):
+        measured = Linear(kind, 0.1)
+        assert measured.check((4,), x.device) == (1,)
+        assert measured(x).flatten().tolist() == [3.0, 3.0]
+
+
+def test_a_map_in_double_precision_alone_is_told_in_single():
+    own = torch.ones(1, 4, dtype=torch.float64)
+    measured = Linear(lambda x: x @ own.T, 0.1)
+    assert measured.check((4,), own.device) == (1,)
+    assert measured(torch.ones(1, 4).double()).item() == 4
+    with pytest.raises(InvalidTypeError, match=r"by A\.to\(x\), or sample with dtype"):
+        measured(torch.ones(1, 4))
+
+
+def test_a_posterior_of_any_event_does_not_keep_the_first():
+    def score(x, t):
+        return -x
+
+    class Known:
+        facts = Facts(sde=VP)
+        __call__ = staticmethod(score)
+
+    both = posterior(Known(), Linear(lambda x: x, 0.1))
+    for shape in ((2,), (3,), (2,)):
+        y = {"measurement": torch.ones(1, *shape)}
+        assert both(torch.ones(1, *shape), torch.tensor([0.5]), y).shape == (1, *shape)
+    assert both.facts.conditions is None
 
 
 def test_a_likelihood_that_is_a_plane_has_no_curvature():

@@ -139,6 +139,13 @@ def test_a_network_is_no_larger_than_what_is_stored(tmp_path, name, option, valu
     refused(folder, r"larger than its \d+ tensors|RuntimeError: |RecursionError|ValueError: |Over")
 
 
+@pytest.mark.parametrize("fourier", [None, 16.0])
+def test_the_frequencies_of_a_network_are_no_more_than_what_is_stored(tmp_path, fourier):
+    """They are no weights that are learnt, and were made before the limit was looked at."""
+    changes = [("net.config.fourier", fourier), ("net.config.width", 2**28)]
+    refused(forged(tmp_path, *changes, name="NCSNpp"), "larger than its")
+
+
 @pytest.mark.parametrize("hidden", [[2**20, 2**20], [8] * 100, [8] * 2_000])
 def test_nothing_is_made_in_memory_before_that_is_known(tmp_path, monkeypatch, hidden):
     made = []
@@ -202,8 +209,8 @@ def test_a_network_of_the_same_size_and_other_tensors_is_refused_by_their_names(
         ("net.config", None, ""),
         ("net.config.dropout", 1e300, ""),
         ("net.config.unheard", 1, "unheard"),
-        ("net.config.seed", 10**30, ""),
-        ("net.config.embedding", {"a": 1}, "unknown embedding"),
+        ("net.config.seed", -1, "seed must be an integer"),
+        ("net.config.embedding", {"a": 1}, "embedding must be a string"),
         ("transform", {"type": "Standardize", "shift": [0.0] * 5, "scale": [1.0] * 5}, "5 shifts"),
         ("transform", {"type": "Range", "low": 1, "high": 0}, "describes no transform"),
         ("transform", "eval", "describes no transform"),

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -19,6 +20,7 @@ from scoresde import (
     CosineSDE,
     FlowSDE,
     Moments,
+    ScoreModel,
     SubVPSDE,
     from_network,
     interop,
@@ -85,6 +87,18 @@ def truths(sde):
         "score": score,
         "sigma_score": lambda x, t: at(x, t)[1] * at(x, t)[2],
     }
+
+
+class Sigmas:
+    """A denoiser of k-diffusion with such a smallest noise."""
+
+    sigma_max = 80.0
+
+    def __init__(self, sigma_min):
+        self.sigma_min = sigma_min
+
+    def __call__(self, x, sigma):
+        return x
 
 
 # --- from_network ---------------------------------------------------------------------------------
@@ -162,6 +176,25 @@ def test_a_float32_network_takes_states_of_any_precision():
         assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda net: from_network(net, VPSDE(), "eps"), lambda net: ScoreModel(net, VPSDE(), (2,))],
+)
+def test_weights_that_are_integers_do_not_round_the_state(make):
+    """Such as the tables of a quantised layer, before the others."""
+
+    class Table(Net):
+        def __init__(self):
+            super().__init__()
+            steps = nn.Parameter(torch.arange(3), requires_grad=False)
+            self._parameters = {"steps": steps, **self._parameters}
+
+    with torch.random.fork_rng(devices=[]):
+        plain, table = Net(), Table()
+    table.load_state_dict(plain.state_dict(), strict=False)
+    assert_close(make(table)(X, 0.5), make(plain)(X, 0.5), rtol=0, atol=0)
+
+
 @pytest.mark.slow
 def test_every_use_of_a_score_is_open():
     sde = VPSDE()
@@ -220,6 +253,16 @@ def test_every_use_of_a_score_is_open():
             ShapeError, "sigma must be a number",
         ),
         (lambda: interop.to_denoiser(lambda x, t: -x), InvalidValueError, "knows no SDE"),
+        (
+            lambda: interop.to_denoiser(MIXTURE.at(EDMSDE()))([[1.0, 1.0]], 1.0),
+            InvalidTypeError, "x must be a tensor",
+        ),
+        (lambda: from_network(Net(), VPSDE(), "eps", transform=3), InvalidTypeError, "transform"),
+        (lambda: interop.from_edm(EDMNet(sigma_data=0)), InvalidValueError, "sigma_data"),
+        (lambda: interop.from_edm(EDMNet(sigma_data="a")), InvalidTypeError, "sigma_data"),
+        (lambda: interop.from_edm(EDMNet(label_dim=-1)), InvalidValueError, "label_dim"),
+        (lambda: interop.from_k_diffusion(Sigmas("a")), InvalidTypeError, "sigma_min"),
+        (lambda: interop.from_k_diffusion(Sigmas([1.0, 2.0])), ShapeError, "sigma_min"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_a_clear_error(call, error, message):
@@ -243,10 +286,11 @@ def test_a_library_that_is_missing_is_named(call, module, monkeypatch):
 class EDMNet(nn.Module):
     """The preconditioning of Karras et al. (2022), table 1, with the names of their attributes."""
 
-    img_channels, img_resolution, sigma_data = 3, 4, 0.5
+    img_channels, img_resolution = 3, 4
 
-    def __init__(self, label_dim=0):
+    def __init__(self, label_dim=0, sigma_data=0.5):
         super().__init__()
+        self.sigma_data = sigma_data
         self.label_dim = label_dim
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
@@ -285,6 +329,9 @@ def test_a_network_of_edm_brings_its_facts_and_its_labels():
         EDMSDE(), (3, 4, 4), {"label": Classes(5)},
     )  # fmt: skip
     assert float(facts.moments.var) == 0.25
+    for std in (2, np.float32(2), torch.tensor(2.0)):
+        assert interop.from_edm(EDMNet(sigma_data=std)).facts.moments.var == 4
+    assert interop.from_edm(EDMNet(label_dim=np.int64(5))).facts.conditions == {"label": Classes(5)}
     assert interop.from_edm(EDMNet()).facts.conditions == {}
     assert interop.from_edm(EDMNet(), event_shape=(3, 8, 8)).facts.event_shape == (3, 8, 8)
     net, x = EDMNet(label_dim=5), torch.ones(2, 3, 4, 4, dtype=torch.float64)

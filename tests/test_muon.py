@@ -14,7 +14,7 @@ from torch import nn
 from scoresde import checkpoint
 from scoresde.cli import main
 from scoresde.data import Data
-from scoresde.errors import InvalidValueError, UnknownNameError
+from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.nn import MLP, UNet
 from scoresde.score import ScoreModel
 from scoresde.sde import VESDE, Moments
@@ -155,6 +155,22 @@ def test_of_another_network_they_are_all_but_its_first_and_last():
         net = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)))
     net[2].weight.requires_grad_(False)
     assert matrices(net) == [net[1].weight]
+
+
+@pytest.mark.parametrize("outer", [5, "ab", ["nothing"], [0], ["weight"]])
+def test_a_network_whose_outer_parts_are_none_is_told_so(outer):
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    net.outer = outer
+    with pytest.raises(InvalidTypeError, match="the attribute outer of a Sequential lists names"):
+        matrices(net)
+
+
+def test_a_function_inside_a_score_has_no_matrices():
+    with torch.random.fork_rng(devices=[]):
+        score = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    score.net = nn.functional.relu
+    assert [w is score[1].weight for w in matrices(score)] == [True]
 
 
 def test_weights_that_decay_are_the_matrices_whatever_the_rule():

@@ -529,7 +529,7 @@ def test_inputs_of_another_type_are_refused_with_the_fix():
     ("options", "message"),
     [
         (dict(spatial=4), says("spatial", "1, 2 or 3", "4")),
-        (dict(padding="reflect"), says("'zeros' or 'circular'", "'reflect'")),
+        (dict(padding="reflect"), says("'reflect'", "circular, zeros")),
         (dict(embedding="fourrier"), says("'fourrier'", "'fourier'", "'log_snr'")),
         (dict(channels=()), says("2 or more", "()")),
         (dict(channels=(8, 1)), says("2 or more", "(8, 1)")),

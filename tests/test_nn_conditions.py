@@ -240,7 +240,7 @@ def test_conditions_may_have_the_names_of_the_arguments(drawn):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (dict(condition=3), InvalidTypeError, says("maps names to shapes", "3")),
+        (dict(condition=3), InvalidTypeError, says("condition must be a mapping", "3")),
         (dict(condition={"y": ()}), InvalidValueError, says("y", "(1,)")),
         (dict(condition={"y": (0,)}), InvalidValueError, says("shape of condition y", "0")),
         (dict(condition={"y": 2.5}), InvalidValueError, says("shape of condition y", "2.5")),

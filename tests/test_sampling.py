@@ -765,7 +765,7 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (dict(first=1.5), InvalidTypeError, "first must be an integer, got 1.5"),
         (dict(batch_size=0), InvalidValueError, "batch_size must be an integer >= 1, got 0"),
         (dict(batch_size=2.0), InvalidValueError, "batch_size must be an integer >= 1, got 2.0"),
-        (dict(steps=0), InvalidValueError, "steps must be at least 1 and below .*, got 0"),
+        (dict(steps=0), InvalidValueError, "steps must lie in .*, got 0"),
         (dict(steps=1.5), InvalidTypeError, "steps must be an integer or None, got 1.5"),
         (dict(steps=None, nfe=2), InvalidValueError, r"nfe = 2 is too few for one step of PC\("),
         (dict(steps=None, nfe=0), InvalidValueError, "nfe = 0 is too few for one step"),
@@ -908,6 +908,16 @@ def test_a_batch_beyond_memory_is_explained(error):
         MemoryLimitError, match=r"10 samples of shape \(2,\).*batch_size.* example 5"
     ):
         sample(score, SDE, shape=(2,), n=10, steps=1, seed=0)
+
+
+def test_numbers_beyond_memory_are_explained():
+    for count in (10**11, 10**12):
+        with pytest.raises(MemoryLimitError, match=f"a run of {count} samples"):
+            scoresde.Run.of(lambda x, t: -x, SDE, shape=(2,), n=count, steps=1, seed=0)
+    with pytest.raises(MemoryLimitError, match="draw fewer"):
+        SDE.prior_sample((2**45,))
+    with pytest.raises(InvalidValueError, match="steps must lie in"):
+        SDE.times(10**9)
 
 
 def test_other_errors_of_a_model_are_its_own():

@@ -78,7 +78,7 @@ def weights(given, k=0):
     }
 
 
-def checkpoint(path, given, *, prefix="module.", shadow=0):
+def checkpoint(path, given, *, prefix="module.", shadow=0, spoil=None, twice=None):
     """A file in the layout of score_sde; the averages are other weights than the last."""
     last, mean = weights(given, 5), weights(given)
     frequencies = "all_modules.0.W"
@@ -86,8 +86,13 @@ def checkpoint(path, given, *, prefix="module.", shadow=0):
     if frequencies in mean:
         last[frequencies] = mean[frequencies]
     model = {"sigmas": torch.zeros(1000, dtype=torch.float64), **last}
+    if spoil is not None:
+        trained[0] = spoil(trained[0])
+    named = {prefix + k: v for k, v in model.items()}
+    if twice is not None:
+        named |= {k.removeprefix(twice): v for k, v in named.items()}
     found = {
-        "optimizer": {}, "step": 7, "model": {prefix + k: v for k, v in model.items()},
+        "optimizer": {}, "step": 7, "model": named,
         "ema": {"decay": 0.999, "num_updates": 7, "shadow_params": trained[shadow:]},
     }  # fmt: skip
     write_pickle(found, path)
@@ -164,15 +169,21 @@ class Hostile:
     ("write", "message"),
     [
         (lambda path, given: None, "does not exist"),
-        (lambda path, given: write_pickle(Hostile(), path), "cannot be read as tensors alone"),
-        (lambda path, given: path.write_bytes(b"x" * 99), "cannot be read as tensors alone"),
+        (lambda path, given: write_pickle(Hostile(), path), "it is damaged, or holds other things"),
+        (lambda path, given: path.write_bytes(b"x" * 99), "it is damaged, or holds other things"),
         (
             lambda path, given: path.write_bytes(
                 checkpoint(path, given).read_bytes()[:5000]
-            ), "cannot be read as tensors alone",
+            ), "it is damaged, or holds other things",
         ),
         (lambda path, given: write_pickle([1], path), "no checkpoint of score_sde"),
-        (lambda path, given: write_pickle({"model": {"a": 1}}, path), "no checkpoint of score_sde"),
+        (lambda path, given: write_pickle({"model": {1: 2}}, path), "no checkpoint of score_sde"),
+        (lambda path, given: os.mkfifo(path), "a pipe or a device"),
+        (lambda path, given: checkpoint(path, given, spoil=lambda v: 1), "must be a tensor"),
+        (lambda path, given: checkpoint(path, given, spoil=lambda v: v / 0), "NaN or infinity"),
+        (lambda path, given: checkpoint(path, given, spoil=torch.Tensor.int), "floating point"),
+        (lambda path, given: checkpoint(path, given, spoil=torch.Tensor.cfloat), "floating point"),
+        (lambda path, given: checkpoint(path, given, twice="module."), "weights twice"),
         (lambda path, given: checkpoint(path, given, shadow=1), "not one average for each"),
         (lambda path, given: checkpoint(path, config(nf=16)), "has shape"),
         (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "layout of score_sde"),
@@ -193,6 +204,13 @@ def test_a_file_that_cannot_be_used_is_told_so(write, message, tmp_path):
         (config(progressive="residual"), UnknownNameError, "model.progressive"),
         (config(conditional=False), InvalidValueError, "model.conditional"),
         (config(fir_kernel=[1, 2, 1]), InvalidValueError, "fir_kernel"),
+        (config(fir_kernel=3), InvalidValueError, "fir_kernel"),
+        (config(nf="many"), InvalidTypeError, "width"),
+        (config(ch_mult=3), InvalidTypeError, "mult"),
+        (config(dropout="rarely"), InvalidTypeError, "dropout"),
+        (config(skip_rescale="no"), InvalidTypeError, "rescale"),
+        (config(num_res_blocks=10**9), CheckpointError, "larger than its"),
+        (config(sigma_max="far"), InvalidTypeError, "sigma_max"),
         (config("vpsde"), InvalidValueError, "divided by sigma"),
         (config("ve"), UnknownNameError, "training.sde"),
         ({"model": {}}, InvalidTypeError, r"no model\.name"),
@@ -269,6 +287,13 @@ def test_every_combination_of_options_is_a_network():
     [
         (lambda: nn.NCSNpp(pyramid_in="skip"), UnknownNameError),
         (lambda: nn.NCSNpp(width=3), InvalidValueError),
+        (lambda: nn.NCSNpp(mult=(0,)), InvalidValueError),
+        (lambda: nn.NCSNpp(fourier=float("nan")), InvalidValueError),
+        (lambda: nn.UNet(1, dropout=float("nan")), InvalidValueError),
+        (lambda: nn.UNet(1, channels=8), TypeError),
+        (lambda: nn.UNet(1, seed=-1), InvalidValueError),
+        (lambda: nn.MLP(2, hidden=8), TypeError),
+        (lambda: nn.MLP("2"), TypeError),
         (lambda: nn.NCSNpp(size=6, mult=(1, 2, 2)), InvalidValueError),
         (lambda: built(nn.NCSNpp)(torch.zeros(2, 3, 4, 4), torch.zeros(2)), ValueError),
         (lambda: built(nn.NCSNpp)(torch.zeros(2, 3, 8, 8), torch.zeros(3)), InvalidValueError),

@@ -1,5 +1,7 @@
 """Samples in shards: each drawn once, by anyone, and never mixed with those of another request."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import given
@@ -158,3 +160,28 @@ def test_shards_of_two_commands_are_never_joined(tmp_path, tensors, asked, numbe
 def test_impossible_numbers_are_refused(tmp_path, n, size):
     with pytest.raises((InvalidValueError, TypeError), match="must be an integer"):
         Shards(tmp_path, n, size)
+
+
+def test_of_two_processes_one_draws_into_a_folder(tmp_path):
+    """And the report of the other is not one of its samples."""
+    told = []
+
+    class Watched(Drawing):
+        def __call__(self, rows):
+            if not told:
+                child = os.fork()
+                if not child:
+                    try:
+                        Shards(tmp_path, 6, 4).draw(Drawing(), {"seed": 4}, scratch=True)
+                    except CheckpointError as error:
+                        os._exit("another process draws samples in" in str(error))
+                    os._exit(2)
+                told.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            return super().__call__(rows)
+
+    shards = Shards(tmp_path, 6, 4)
+    shards.draw(Watched(), SEED)
+    assert told == [1]
+    assert shards.joined()["x"].flatten().tolist() == list(range(6))
+    shards.remove()
+    assert not tmp_path.exists()

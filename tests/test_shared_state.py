@@ -31,10 +31,12 @@ from scoresde import (
     trajectory,
 )
 from scoresde.audit import audit
+from scoresde.guidance import Blur, Downsample, Grey, Linear, Projection, posterior
 from scoresde.noise import seeds_of
 from scoresde.objectives import LOSSES, LearnedWeight
 from scoresde.precision import full_precision, in_user_settings
 from scoresde.score import evaluating, modules
+from scoresde.training import Optimiser, TrainConfig, Trainer
 
 SDE = VPSDE()
 GENERATOR = torch.Generator().manual_seed(0)
@@ -118,6 +120,26 @@ def test_a_run_that_is_dropped_in_the_middle_gives_the_mode_back():
     next(second)
     second.close()
     assert (model.training, model.net.drop.training) == (True, False)
+
+
+def test_a_training_in_the_middle_of_a_trajectory_leaves_it_alone_and_is_told_of_it():
+    """In one thread, and so in two: each layer has one mode for all of them."""
+    model = built().train()
+    alone = [state.x for state in trajectory(model, sampler="em", n=2, steps=6, seed=0)]
+    run = trajectory(model, sampler="em", n=2, steps=6, seed=0)
+    next(run)
+    rate = Optimiser(lr=1e-30)  # the score stays what it is
+    trainer = Trainer(model, X, TrainConfig(steps=2, batch_size=2, optimiser=rate))
+    with pytest.warns(RuntimeWarning, match="in evaluation mode at step 0, without its dropout"):
+        trainer.train(1)
+    assert not model.net.drop.training
+    assert all(torch.equal(state.x, x) for state, x in zip(run, alone[1:], strict=True))
+    assert all(layer.training for layer in model.modules())
+    model.eval()
+    model.net.modes.clear()
+    trainer.train(1)
+    assert model.net.modes == {True}
+    assert not any(layer.training for layer in model.modules())
 
 
 def test_two_threads_sample_one_model_with_dropout_as_each_does_alone():
@@ -213,6 +235,7 @@ def exact_score(x, t):
 
 TARGET = targets.Gaussian(torch.zeros(4), cov=COV)
 OTHER = torch.randn(24, 4, generator=GENERATOR)
+MEASURED, Y = Linear(ROOT[:2], std=0.1), {"measurement": OTHER[:6, :2]}
 # Everything of ours with a product of matrices in it; the score has none, or is exact itself.
 CALLS = {
     **{
@@ -255,6 +278,16 @@ CALLS = {
     "evaluate": lambda: torch.tensor(
         [row.samples for row in metrics.evaluate(X, OTHER, resamples=0).values()], device="cpu"
     ),
+    "posterior": lambda: posterior(TARGET.at(SDE), MEASURED)(
+        X, torch.tensor(0.5, device="cpu"), Y
+    ),
+    "posterior's draw": lambda: posterior(TARGET.at(SDE), MEASURED).refreshed(
+        X, 0.5, Noise.of(0, 6), Y
+    )[0],
+    **{
+        f"{operator}": lambda operator=operator: operator(X[:, None])
+        for operator in (Blur(1.0, dims=1), Projection(3), Grey((1.0,)), Downsample(2, dims=1))
+    },
     "kernel_distance": lambda: torch.tensor(metrics.kernel_distance(X, OTHER), device="cpu"),
     "suggest": lambda: torch.tensor(scoresde.suggest(OTHER).sigma_min, device="cpu"),
 }  # fmt: skip

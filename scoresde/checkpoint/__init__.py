@@ -7,7 +7,15 @@ The header also holds the number of the file's schema, and a SHA-256 over names,
 bytes and JSON that is checked on reading. Nothing is unpickled, and no link is written through.
 """
 
-from scoresde.checkpoint.files import append, clean, near, open_file, read_bytes, write_bytes
+from scoresde.checkpoint.files import (
+    append,
+    clean,
+    make_folder,
+    near,
+    open_file,
+    read_bytes,
+    write_bytes,
+)
 from scoresde.checkpoint.lock import Lock, holder
 from scoresde.checkpoint.objects import dump, parse, read_json, write_json
 from scoresde.checkpoint.state import check_state, load_state
@@ -35,6 +43,7 @@ __all__ = [
     "latest",
     "load_state",
     "load_tensors",
+    "make_folder",
     "near",
     "open_file",
     "parse",

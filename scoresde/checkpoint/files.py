@@ -26,6 +26,7 @@ __all__ = [
     "append",
     "clean",
     "locked",
+    "make_folder",
     "near",
     "open_file",
     "read_bytes",
@@ -62,6 +63,18 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
                 raise CheckpointError(
                     f"cannot write {path}: {_reason(error)}; an older file there is unchanged"
                 ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless they are there.
+
+    Raises:
+        CheckpointError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        raise CheckpointError(f"cannot make the folder {path}: {_reason(error)}") from error
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -33,13 +33,15 @@ class Lock:
 
     Args:
         folder: The folder. Its file `.lock` names the owner of the lock, and is empty afterwards.
+        use: What the owner does in it, for messages.
 
     Attributes:
         idle: True if another object of this process may take the lock over.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, use: str = "trains") -> None:
         self.folder = folder
+        self.use = use
         self.idle = False
         self.file: int | None = None
         self._end: weakref.finalize[..., Lock] | None = None
@@ -72,17 +74,18 @@ class Lock:
         if free is False or key in _HELD:
             who = _read(file)
             os.close(file)
+            other = "Trainer" if self.use == "trains" else "call"
             raise CheckpointError(
-                f"another Trainer of this process, {os.getpid()}, trains in {self.folder}; wait "
-                "for its end, or interrupt it"
+                f"another {other} of this process, {os.getpid()}, {self.use} in {self.folder}; "
+                "wait for its end, or interrupt it"
                 if key in _HELD
-                else f"another process trains in {self.folder}{who}; wait for its end, or take "
+                else f"another process {self.use} in {self.folder}{who}; wait for its end, or take "
                 "another folder"
             )
         if free is None:
             warnings.warn(
-                f"the disk of {self.folder} has no locks; make sure that no other process trains "
-                "there too",
+                f"the disk of {self.folder} has no locks; make sure that no other process "
+                f"{self.use} there too",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -122,6 +125,13 @@ class Lock:
             self.release()
             raise
 
+    def remove(self) -> None:
+        """Remove `.lock`, if this object has the lock, and release it."""
+        if self._end is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.folder / _NAME)
+            self.release()
+
     def forget(self) -> None:
         """Drop the lock of this object without releasing that of the system."""
         self._end = self.file = None
@@ -152,7 +162,7 @@ class Lock:
 
     def _foreign(self) -> CheckpointError:
         return CheckpointError(
-            f"{self.folder / _NAME} is a link or no regular file, and a run needs a file of that "
+            f"{self.folder / _NAME} is a link or no regular file, and a lock needs a file of that "
             "name; remove it"
         )
 

@@ -1,6 +1,6 @@
 """Check arguments, and raise errors that say in a sentence what is wrong and what to do."""
 
-from scoresde.checks.annotations import bind, check_fields, door, quoted
+from scoresde.checks.annotations import bind, check_fields, door, quoted, typed
 from scoresde.checks.arguments import (
     as_event,
     as_numbers,
@@ -16,7 +16,7 @@ from scoresde.checks.arguments import (
     check_shape,
     check_unmasked,
     in_dtype,
-    is_out_of_memory,
+    in_memory,
     named,
     named_device,
     narrowed,
@@ -44,7 +44,7 @@ __all__ = [
     "check_unmasked",
     "door",
     "in_dtype",
-    "is_out_of_memory",
+    "in_memory",
     "named",
     "named_device",
     "narrowed",
@@ -52,4 +52,5 @@ __all__ = [
     "quoted",
     "seeded",
     "summary",
+    "typed",
 ]

@@ -1,8 +1,8 @@
 """Check arguments against their annotations, in every public function.
 
-`door` checks the arguments of a function, `check_fields` the fields of a dataclass. Annotations
-mean what they mean in Python, with three exceptions: True is no number, numpy's numbers are
-numbers, and an argument that may be a tensor or a number may be a list or array of numbers too.
+`door` and `typed` check the arguments of a function, `check_fields` the fields of a dataclass.
+Annotations mean what they mean in Python, with three exceptions: True is no number, numpy's numbers
+are numbers, and an argument that may be a tensor or a number may be a list or array of them too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 from scoresde.errors import InvalidTypeError, InvalidValueError, UnknownNameError
 from scoresde.precision import full_precision
 
-__all__ = ["bind", "check_fields", "door", "quoted"]
+__all__ = ["bind", "check_fields", "door", "quoted", "typed"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,10 +43,8 @@ def quoted(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def door(function: F) -> F:
+def typed(function: F) -> F:
     """Check the arguments of a public function against its annotations at every call.
-
-    The function runs in `full_precision`, whatever autocast or default device it is called under.
 
     Raises:
         InvalidTypeError: An argument has another type, is missing, or is not expected.
@@ -61,10 +59,17 @@ def door(function: F) -> F:
         for name, value in bound.arguments.items():
             if name in hints and value is not signature.parameters[name].default:
                 hints[name].check(name, value)
-        with full_precision():
-            return function(*args, **kwargs)
+        return function(*args, **kwargs)
 
     return typing.cast(F, checked)
+
+
+def door(function: F) -> F:
+    """Check arguments as `typed` does, and run a public function in `full_precision`.
+
+    So it does not depend on the autocast or the default device under which it is called.
+    """
+    return typed(full_precision()(function))
 
 
 def bind(
@@ -290,6 +295,7 @@ def _misfit(
     error: TypeError,
 ) -> str:
     """Return the message for a wrong call, with the nearest argument for an unknown one."""
+    called = getattr(function, "__qualname__", type(function).__name__)
     names = [name for name in signature.parameters if name not in ("self", "cls")]
     any_name = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for name in kwargs:
@@ -298,7 +304,7 @@ def _misfit(
             near = [_MEANT[name]] if _MEANT.get(name) in names else near
             hint = f"; did you mean {near[0]}=?" if near else f"; it takes {', '.join(names)}"
             hint = f"; {_INSTEAD[name]}" if name in _INSTEAD and "config" in names else hint
-            return f"{function.__qualname__} takes no argument {name}={hint}"
+            return f"{called} takes no argument {name}={hint}"
     needed = [p.name for p in signature.parameters.values() if p.default is p.empty]
     needed = [name for name in needed if name in names]
-    return f"{function.__qualname__}: {error}; it needs {', '.join(needed)}, in this order"
+    return f"{called}: {error}; it needs {', '.join(needed)}, in this order"

@@ -6,7 +6,8 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
     InvalidValueError,
+    MemoryLimitError,
     NonFiniteError,
     ShapeError,
     UnknownNameError,
@@ -37,7 +39,7 @@ __all__ = [
     "check_shape",
     "check_unmasked",
     "in_dtype",
-    "is_out_of_memory",
+    "in_memory",
     "named",
     "named_device",
     "narrowed",
@@ -267,11 +269,22 @@ def _is_real(value: object) -> bool:
 # Resources
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error reports that the memory of the host or a device has run out."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+@contextmanager
+def in_memory(advice: str | Callable[[], str]) -> Iterator[None]:
+    """Turn an error of the block for lack of memory, of the host or a device, into advice.
+
+    Raises:
+        MemoryLimitError: The memory has run out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if isinstance(error, MemoryLimitError) or not (
+            known or "can't allocate memory" in str(error)
+        ):
+            raise
+        raise MemoryLimitError(advice if isinstance(advice, str) else advice()) from error
 
 
 def named_device(device: torch.device | str) -> torch.device:

@@ -84,6 +84,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if os.environ.get("SCORESDE_DEBUG") == "1":
             raise
         kind = "" if isinstance(error, ScoreSDEError) else f"{type(error).__name__}: "
+        if kind and isinstance(error, OSError) and error.filename:
+            kind, error = "", OSError(f"cannot use {str(error.filename)[:200]}: {error.strerror}")
         _say(f"{kind}{error}", "error")
         return 1
     return 0

@@ -17,7 +17,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from scoresde import distributed
+from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer, check_range
 from scoresde.cli.given import Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import Question, asked
@@ -86,11 +86,9 @@ class Edit:
 
     def run(self) -> None:
         """Edit and write."""
-        check_out(self.out, (*PICTURES, ".npy", ".npz", ".safetensors"))
+        kinds = (*PICTURES, ".npy", ".npz", ".safetensors")
+        check_out(self.out, kinds, read=(self.data or "", *self.condition))
         check_replaced(self.out)
-        edited = Path(self.data or "")
-        if self.data and self.out.exists() and self.out.resolve() == edited.resolve():
-            raise InvalidValueError(f"{self.out} is the data; write the edits to another file")
         check_range("strength", self.strength, "(0, 1]")
         model = model_of(self.checkpoint).to(distributed.device())
         x = self._data(model)
@@ -159,7 +157,7 @@ def image(path: Path, model: ScoreModel) -> Tensor:
         )
     channels, height, width = model.event_shape
     try:
-        with Image.open(path) as opened:
+        with checkpoint.open_file(path) as file, Image.open(file) as opened:
             found = pixels(opened, (height, width), "L" if channels == 1 else "RGB")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error

@@ -12,7 +12,7 @@ from scoresde import checkpoint
 from scoresde.cli.terminal import show, tell, then
 from scoresde.ema import Exponential, Power, Profile, reconstruct
 from scoresde.errors import CheckpointError, InvalidValueError
-from scoresde.pretrained.store import locate
+from scoresde.pretrained.store import entry_of, locate
 from scoresde.score import ScoreModel
 
 __all__ = ["Ema"]
@@ -50,7 +50,7 @@ class Ema:
         checkpoint.load_state(model, found.state, source=f"the snapshots in {self.folder}")
         model.pilot = None  # it was measured with other weights
         average = {"profile": str(profile), "error": found.error}
-        training = {**config.get("training", {}), "done": found.at}
+        training = {**(entry_of(config, "training") or {}), "done": found.at}
         model.save_pretrained(self.out, training=training, average=average)
         tell(f"{profile} at step {found.at:,}, from {len(found.weights)} snapshots: {self.out}")
         show(f"expected error {found.error:.2g} of the distance from the average to the weights")
@@ -67,7 +67,7 @@ class Ema:
 def _check_replaced(folder: Path) -> None:
     """Raise CheckpointError if the folder holds a model that this command did not make."""
     path = folder / "model.safetensors"
-    if path.exists() and "error" not in checkpoint.load_tensors(path)[1].get("average", {}):
+    if path.exists() and entry_of(checkpoint.load_tensors(path)[1], "average", "error") is None:
         raise CheckpointError(
             f"{folder} holds a model that `scoresde ema` did not make; take another folder"
         )

@@ -85,6 +85,7 @@ class Evaluate:
     def run(self) -> None:
         """Draw, compare, print a table, and write the report."""
         check_folder(self.out)
+        lock = checkpoint.Lock(self.out, "writes a report")
         least = self._least()
         model = model_of(self.checkpoint)
         about = asked(self, model)
@@ -94,6 +95,8 @@ class Evaluate:
         if self.features == "classifier" and known is None:
             # on data it was trained on, a classifier sees other features than on new ones
             real, lesson = real.split(1 / 3, seed=self.seed)
+        checkpoint.make_folder(self.out)
+        distributed.on_main(lock.take)  # until the report is written
         features = self._features(lesson, real) if distributed.is_main() else None
         where = self.samples or self._drawn(model, real, about.source, least)
         # as `sample` writes it, a .csv may have a column of classes beside the vectors

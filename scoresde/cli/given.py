@@ -234,10 +234,13 @@ def array(path: Path) -> Tensor:
     """Return the numbers of a .npy file."""
     try:
         with checkpoint.open_file(path) as file:  # raises for a pipe, for which open would wait
-            return as_tensor(
+            found = as_tensor(
                 str(path), read_array(file, str(path), os.fstat(file.fileno()).st_size)
             )
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
+        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
     except Exception as error:  # a damaged file, or one of another kind
         raise DataError(f"cannot read {path}: {error}") from error
+    if found.is_complex():
+        raise DataError(f"{path} holds complex numbers; save their real and imaginary parts")
+    return found

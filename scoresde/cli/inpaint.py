@@ -58,7 +58,7 @@ class Inpaint:
 
     def run(self) -> None:
         """Draw and write."""
-        check_out(self.out, _SUFFIXES)
+        check_out(self.out, _SUFFIXES, read=(self.image, self.mask, *self.condition))
         check_replaced(self.out)
         check_integer("n", self.n, 1)
         model = model_of(self.checkpoint).to(distributed.device())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -111,7 +113,8 @@ class Sample:
                 check_integer(name, value, 1)
         in_file = bool(self.out.suffix)
         if in_file:
-            check_out(self.out)
+            run = run_of(self.checkpoint)
+            check_out(self.out, read=[*self.condition, run.data.source if run else ""])
             check_replaced(self.out)
         else:
             check_folder(self.out)
@@ -264,25 +267,35 @@ def cost(drawn: Drawn) -> str:
     return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"
 
 
-def check_out(path: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> None:
-    """Raise InvalidValueError, before the work, if the output cannot be written to this path."""
+def check_out(
+    path: Path, suffixes: tuple[str, ...] = _SUFFIXES, *, read: Iterable[str | Path] = ()
+) -> None:
+    """Raise InvalidValueError, before the work, if the output cannot be written to this path.
+
+    It must not replace a file that the command reads, named in `read` as FILE or NAME=FILE.
+    """
     if path.suffix not in suffixes:
         raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
-    if path.is_dir():
+    if os.path.isdir(path):  # not path.is_dir(), which raises for a name that is too long
         raise InvalidValueError(f"{str(path)!r} is a folder; name a file")
+    for word in map(str, read):
+        for name in (word, word.partition("=")[2]):
+            if os.path.isfile(name) and os.path.exists(path) and os.path.samefile(name, path):
+                raise InvalidValueError(f"{path} is read by this command; write to another file")
     check_folder(path.parent)
 
 
 def check_folder(path: Path) -> None:
     """Raise InvalidValueError, before the work, if a path cannot be a folder."""
-    taken = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None)
+    above = (path, *path.parents)
+    taken = next((p for p in above if os.path.exists(p) and not os.path.isdir(p)), None)
     if taken is not None:
         raise InvalidValueError(f"{str(taken)!r} is a file; name a folder")
 
 
 def check_replaced(path: Path) -> None:
     """Raise InvalidValueError if a .safetensors file to be replaced is a model or a checkpoint."""
-    if path.suffix != ".safetensors" or not path.is_file():
+    if path.suffix != ".safetensors" or not os.path.isfile(path):
         return
     try:
         samples = checkpoint.load_tensors(path)[0].keys() <= {"x", "y"}

@@ -70,7 +70,8 @@ class Solve:
 
     def run(self) -> None:
         """Draw and write."""
-        check_out(self.out, (*PICTURES, ".npy", ".npz", ".safetensors"))
+        kinds = (*PICTURES, ".npy", ".npz", ".safetensors")
+        check_out(self.out, kinds, read=(self.y, self.operator, *self.condition))
         check_replaced(self.out)
         check_integer("n", self.n, 1)
         model = model_of(self.checkpoint).to(distributed.device())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde import checkpoint
 from scoresde.checks import check_dense, check_unmasked
 from scoresde.data import stores
 from scoresde.data.frames import table_of
@@ -19,8 +17,9 @@ from scoresde.data.given import as_tensor
 from scoresde.data.keyed import SAMPLES, from_arrays, units_of
 from scoresde.data.report import Faults
 from scoresde.data.samples import Data
-from scoresde.data.stores import PACKED, channels_first, narrow, plain
+from scoresde.data.stores import channels_first, narrow, plain
 from scoresde.data.tables import Table
+from scoresde.data.torch_file import read_torch
 from scoresde.data.torch_items import SAMPLE, is_image, split_item
 from scoresde.data.wanted import Wanted
 from scoresde.errors import DataError, InvalidTypeError, ShapeError
@@ -131,22 +130,10 @@ def from_sequence(given: Sequence[Any], what: str, wanted: Wanted) -> Data:
 def from_file(path: Path, wanted: Wanted) -> Data:
     """Return the samples in a `.pt` file: a tensor, or a dictionary or tuple of them.
 
-    Only tensors are read, and no code is run (`weights_only=True`).
-
     Raises:
         DataError: The file is damaged, or holds something else.
     """
-    checkpoint.open_file(path).close()  # raises for a pipe, for which torch.load would wait
-    _check_packed(path)
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (a user's)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # pickle and torch raise a dozen kinds, some with bad advice
-        raise DataError(
-            f"cannot read {path}: it is damaged, or holds other things than tensors, which could "
-            "run any code; write a tensor, or a dictionary of them, by torch.save(x, path)"
-        ) from error
+    found = read_torch(path)
     _check_room(found, str(path))
     if isinstance(found, Tensor):
         return from_rows(found, f"the samples in {path}", wanted)
@@ -157,19 +144,6 @@ def from_file(path: Path, wanted: Wanted) -> Data:
     raise DataError(
         f"{path} holds a {type(found).__name__}; save a tensor, or a dictionary of tensors"
     )
-
-
-def _check_packed(path: Path) -> None:
-    """Raise DataError for a compressed file that would fill the memory; torch never compresses."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.file_size > max(stores.IN_MEMORY, PACKED * info.compress_size):
-                raise DataError(
-                    f"a tensor in {path} has {info.file_size:,} bytes in {info.compress_size:,}, "
-                    "which no real data have; if you trust it, save it with torch.save again"
-                )
 
 
 def _check_room(found: Any, what: str) -> None:

@@ -12,7 +12,7 @@ and the score would gain $\alpha w / \sigma^2$. For Gaussian data that is exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ __all__ = ["OF_A_FUNCTION", "OF_LINEAR", "Denoised", "LogLikelihood", "Update"]
 
 # The most products with A A^T, which cost no pass of a network.
 _PRODUCTS = 50
+# The largest relative deviation of one row that counts as rounding, in float32.
+_ROUNDING = 1e-3
 # The most iterations for the length of a step.
 _HALVINGS = 20
 
@@ -104,6 +106,7 @@ class LogLikelihood:
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
+    seen: list[bool] = field(default_factory=list, repr=False)  # whether it was compared with a row
 
     def at(self, y: Tensor, x0: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """Return value `(B,)` and gradient, like `x0`, and the product with minus the Hessian."""
@@ -125,8 +128,9 @@ class LogLikelihood:
 
     def _value(self, y: Tensor, x0: Tensor) -> Tensor:
         value = self.function(y, x0)
-        if not isinstance(value, Tensor):
-            raise InvalidTypeError(f"a log-likelihood is a tensor (B,), got {type(value).__name__}")
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise InvalidTypeError(f"a log-likelihood is a tensor (B,) of real numbers, got {got}")
         if value.shape != x0.shape[:1]:
             raise ShapeError(
                 f"a log-likelihood is one number a sample, expected ({len(x0)},), got "
@@ -137,7 +141,22 @@ class LogLikelihood:
                 "the log-likelihood does not depend on x0 in a way that can be differentiated; "
                 "write it in torch, without detach or no_grad"
             )
+        if len(x0) > 1 and not self.seen:
+            self.seen.append(True)
+            self._check_rows(y[:2], x0.detach()[:2])
         return value
+
+    def _check_rows(self, y: Tensor, x0: Tensor) -> None:
+        """Raise InvalidValueError if the value for a sample changes with the others of a batch."""
+        draw = torch.Generator().manual_seed(0)
+        x = x0 + torch.randn(x0.shape, generator=draw, dtype=torch.float64, device="cpu").to(x0)
+        with torch.no_grad():
+            alone, beside = self.function(y[:1], x[:1])[0], self.function(y, x)[0]
+        if (alone - beside).abs() > _ROUNDING * (1 + beside.abs()):  # NaN is told elsewhere
+            raise InvalidValueError(
+                "the log-likelihood of a sample depends on the others of its batch, or on random "
+                "numbers; compute each row from its own entries"
+            )
 
 
 def laplace(likelihood: LogLikelihood, y: Tensor, at: Denoised, iterations: int) -> Update:

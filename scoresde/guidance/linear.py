@@ -3,6 +3,7 @@ r"""Define linear measurements with Gaussian noise, $y = A x_0 + \text{std}\,\va
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,9 +11,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_finite, check_floating, quoted, summary
+from scoresde.checks import (
+    as_numbers,
+    check_dense,
+    check_finite,
+    check_floating,
+    quoted,
+    summary,
+)
 from scoresde.errors import InvalidTypeError, InvalidValueError, ScoreSDEError, ShapeError
 from scoresde.guidance.krylov import Solution, solve
+from scoresde.precision import full_precision
 from scoresde.units import Identity, Transform
 
 __all__ = ["Linear"]
@@ -70,16 +79,26 @@ class Linear:
                     f"as a tensor A is a matrix (m, D), got shape {tuple(self.A.shape)}; give any "
                     "other linear map as a function"
                 )
+            _check_matrix(self.A)
         elif not callable(self.A) or isinstance(self.A, type):
             raise InvalidTypeError(f"A is a linear function or a matrix, got {quoted(self.A)}")
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the measurements of events `(B, *event)` without noise, `(B, *m)`."""
         check_floating("what is measured", x)
         raw = self.transform.inverse(x).to(x.dtype)
         if isinstance(self.A, Tensor):
             return raw.reshape(len(raw), raw.shape[1:].numel()) @ self.A.to(raw).T
-        return self.A(raw)
+        try:
+            return self.A(raw)
+        except RuntimeError as error:
+            if not re.search(r"dtype|scalar type|type .* should be the same", str(error)):
+                raise
+            raise InvalidTypeError(
+                f"A fails for events of {raw.dtype} ({error}); give its own numbers the dtype of "
+                "its argument, as by A.to(x), or sample with dtype=torch.float64"
+            ) from error
 
     def slope(self, z: Tensor) -> Tensor:
         """Return the change of the measurements by a change `z` of the events: the linear part."""
@@ -171,6 +190,7 @@ class Linear:
             InvalidValueError: The map is not linear, mixes the events of a batch, or cannot be
                 differentiated.
             InvalidTypeError: The map does not return real numbers, or fails.
+            NonFiniteError: The map returns NaN or infinity.
             ShapeError: The map does not return a row for each event, or `std` has another shape.
         """
         draw = torch.Generator().manual_seed(0)
@@ -178,7 +198,7 @@ class Linear:
         try:
             try:
                 y = self._checked(x := x.float())
-            except RuntimeError:
+            except (RuntimeError, InvalidTypeError):
                 y = self._checked(x := x.double())
         except ScoreSDEError:
             raise
@@ -187,11 +207,18 @@ class Linear:
                 f"A fails for a batch of events, a tensor of shape {tuple(x.shape)}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        size = float(y.detach().abs().max())
+        y = y.detach()
+        if y.numel() == 0:
+            raise ShapeError(
+                f"A measures nothing: of events {tuple(event)} it made {tuple(y.shape[1:])}"
+            )
+        check_finite("what A returns for an event of ordinary numbers", y)
+        size = float(y.abs().max())
         self._expect(self.slope(x[2:]) - y[2:], size, "mixes the events of a batch")
-        a, b = 1.5, -0.75
-        mixed = self.slope(a * x[:1] + b * x[1:2]) - (a * y[:1] + b * y[1:2])
-        self._expect(mixed, size, "is not linear: A(1.5 u - 0.75 v) is not 1.5 A(u) - 0.75 A(v)")
+        for a, b in ((1.5, -0.75), (150.0, -75.0)):  # one that saturates is linear near 0
+            mixed = self.slope(a * x[:1] + b * x[1:2]) - (a * y[:1] + b * y[1:2])
+            name = f"is not linear: A({a} u - {-b} v) is not {a} A(u) - {-b} A(v)"
+            self._expect(mixed, a * size, name)
         v = torch.randn(y.shape, generator=draw, dtype=torch.float64).to(y)
         try:
             back = self.adjoint(v, x)
@@ -200,7 +227,7 @@ class Linear:
                 f"A cannot be differentiated by autograd ({error}); write it in torch, without "
                 "detach or no_grad"
             ) from error
-        gap = (v * y).sum() - (back * x).sum()
+        gap = ((v * y).sum() - (back * x).sum()).detach()
         scale = float(v.norm() * y.norm())
         self._expect(gap, scale, "is not what autograd takes it for: <A u, v> is not <u, A^T v>")
         try:
@@ -233,3 +260,17 @@ class Linear:
             raise InvalidValueError(
                 f"A {otherwise}; give a likelihood that is not linear as log_likelihood(y, x0)"
             )
+
+
+def _check_matrix(matrix: Tensor) -> None:
+    """Raise an error unless a matrix has real, finite entries, one at least."""
+    if matrix.layout != torch.strided:
+        matrix = matrix.to_dense()
+    check_dense("A", matrix)
+    if matrix.is_complex():
+        raise InvalidTypeError(
+            "A is a real matrix, got a complex one; stack its real and its imaginary part"
+        )
+    check_finite("A", matrix)
+    if matrix.numel() == 0:
+        raise ShapeError(f"A measures nothing: its shape is {tuple(matrix.shape)}")

@@ -7,6 +7,8 @@ of which the last is approximated (`scoresde.guidance.approximations`).
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_event, check_integer, check_name, door
+from scoresde.checks import as_event, bind, check_integer, check_name, door
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.guidance.approximations import (
     OF_A_FUNCTION,
@@ -27,7 +29,9 @@ from scoresde.guidance.approximations import (
 )
 from scoresde.guidance.krylov import column
 from scoresde.guidance.linear import Linear
+from scoresde.guidance.unmeasured import Unmeasured
 from scoresde.noise import Noise
+from scoresde.precision import full_precision, in_user_settings
 from scoresde.score import Wrapped, device_of
 from scoresde.sde import SDE, Condition, Facts, Field, Moments, Score, facts, passes_of, report
 
@@ -66,6 +70,7 @@ class Posterior(Wrapped):
         self.name = name
         self.iterations = iterations
         self.shape = shape
+        self._shapes = dict[tuple[int, ...], tuple[int, ...]]()  # of measurements, by events
         known = super().facts
         self._sde, self._moments = _sde_of(known), moments or known.moments
         self._linear = isinstance(likelihood, Linear)
@@ -99,6 +104,7 @@ class Posterior(Wrapped):
 
     # What samplers of posteriors ask for: `ReverseSDE.attribute`
 
+    @full_precision()
     def twisted(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,7 +117,7 @@ class Posterior(Wrapped):
         alpha, sigma = self._sde.at(self._sde.as_time(t), x)
         with torch.enable_grad():
             at = x if recording and x.requires_grad else x.detach().requires_grad_()
-            score = self.ask(self.score, at, t, rest)
+            score = in_user_settings(self.ask, self.score, at, t, rest)
             if not score.requires_grad:
                 raise InvalidValueError(
                     "the score does not depend on x in a way that can be differentiated; take "
@@ -139,8 +145,9 @@ class Posterior(Wrapped):
     @property
     def prior(self) -> Score:
         """Return the score of the prior, which is not given the measurement."""
-        return _Prior(self.score, self.name)
+        return Unmeasured(self.score, self.name)
 
+    @full_precision()
     def log_constant(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
     ) -> Tensor:
@@ -151,6 +158,7 @@ class Posterior(Wrapped):
         var = float(self._variance(t).flatten()[0])
         return self.likelihood.log_constant(var, x[:1], ~y.isnan())
 
+    @full_precision()
     def refreshed(
         self, x0: Tensor, rho: float, noise: Noise, condition: Mapping[str, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
@@ -192,13 +200,15 @@ class Posterior(Wrapped):
             )
         y = condition[self.name].to(x.dtype)
         if isinstance(self.likelihood, Linear):
-            shape = self.shape or self.likelihood.check(x.shape[1:], x.device)
+            event = tuple(x.shape[1:])
+            if event not in self._shapes:
+                self._shapes[event] = self.shape or self.likelihood.check(event, x.device)
+            shape = self._shapes[event]
             if tuple(y.shape) != (len(x), *shape):
                 raise ShapeError(
                     f"the measurement {self.name!r} needs the shape {(len(x), *shape)}, got "
                     f"{tuple(y.shape)}"
                 )
-            self.shape = shape
         return y, Condition(condition).without(self.name)
 
     def _variance(self, t: Tensor) -> Tensor:
@@ -220,20 +230,6 @@ class Posterior(Wrapped):
 
     def _snr(self, t: Tensor) -> Tensor:
         return self._sde.log_snr(self._sde.as_time(t)).exp()
-
-
-class _Prior(Wrapped):
-    """Evaluate the score of the prior, without the measurement."""
-
-    def __init__(self, score: Score, name: str) -> None:
-        super().__init__(score)
-        self.name = name
-
-    def __call__(
-        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
-        rest = None if condition is None else Condition(condition).without(self.name)
-        return self.ask(self.score, x, t, rest)
 
 
 @door
@@ -300,6 +296,8 @@ def posterior(
         raise InvalidValueError(
             f"the score takes a condition {name!r} of its own; give the measurement another name="
         )
+    if not name.isidentifier():
+        raise InvalidValueError(f"name= is a word, such as 'measurement', got {name!r}")
     check_integer("iterations", iterations, 1)
     if moments is not None and known.event_shape is not None:
         moments.check_event(torch.empty(0, *known.event_shape))
@@ -313,6 +311,8 @@ def posterior(
             )
     if not isinstance(likelihood, Linear):
         function: Callable[..., Tensor] = likelihood
+        with contextlib.suppress(ValueError):  # of a function without a signature
+            bind(function, inspect.signature(function), ("y", "x0"), {})
         if transform is not None:
             given, inverse = function, transform.inverse
             function = lambda y, x0: given(y, inverse(x0))  # noqa: E731
@@ -328,6 +328,10 @@ def posterior(
     own = None
     if known.event_shape is not None:
         own = likelihood.check(known.event_shape, device_of(score))
+        if shape is not None and tuple(shape) != own:
+            raise ShapeError(
+                f"a measurement has the shape {own} by A, and {tuple(shape)} by shape="
+            )
         iterations = min(iterations, max(math.prod(own), 1))
     return Posterior(score, likelihood, method, name, iterations, own, moments)
 

@@ -12,8 +12,17 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from scoresde.checks import as_numbers, check_floating, check_integer, check_range, summary
+from scoresde.checks import (
+    as_numbers,
+    check_fields,
+    check_finite,
+    check_floating,
+    check_integer,
+    check_range,
+    summary,
+)
 from scoresde.errors import InvalidValueError, ShapeError
+from scoresde.precision import full_precision
 
 __all__ = ["Blur", "Downsample", "Fourier", "Grey", "Mask", "Projection"]
 
@@ -40,6 +49,7 @@ class Mask:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", _truth("keep", self.keep))
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the entries that are kept."""
         check_floating("what is measured", x)
@@ -55,7 +65,7 @@ class Blur:
     r"""Blur the last axes of an event by a Gaussian kernel; beyond the border there are zeros.
 
     Args:
-        width: Its standard deviation in entries, positive.
+        width: Its standard deviation in entries, positive, at most 10,000.
         dims: How many of the last axes are blurred.
 
     Raises:
@@ -66,9 +76,11 @@ class Blur:
     dims: int = 2
 
     def __post_init__(self) -> None:
-        check_range("width", self.width, "(0, inf)")
+        check_fields(self)
+        check_range("width", self.width, "(0, 10000]")
         check_integer("dims", self.dims, 1)
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the blurred events, of the same shape."""
         check_floating("what is measured", x)
@@ -104,6 +116,7 @@ class Downsample:
         check_integer("factor", self.factor, 1)
         check_integer("dims", self.dims, 1)
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the means."""
         check_floating("what is measured", x)
@@ -125,10 +138,21 @@ class Grey:
 
     Args:
         weights: The share of each channel; those of Rec. 601 by default.
+
+    Raises:
+        NonFiniteError, InvalidTypeError, ShapeError: The weights are no finite numbers in a row.
     """
 
     weights: tuple[float, ...] = (0.299, 0.587, 0.114)
 
+    def __post_init__(self) -> None:
+        weights = as_numbers("weights", self.weights, dtype=torch.float64)
+        check_finite("weights", weights)
+        if weights.ndim != 1 or len(weights) == 0:
+            raise ShapeError(f"weights are one number for each channel, got {self.weights}")
+        object.__setattr__(self, "weights", tuple(weights.tolist()))
+
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the weighted sum of the channels."""
         check_floating("what is measured", x)
@@ -168,6 +192,7 @@ class Fourier:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", _truth("keep", self.keep))
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the frequencies that are kept."""
         check_floating("what is measured", x)
@@ -201,6 +226,7 @@ class Projection:
         check_integer("m", self.m, 1)
         check_integer("seed", self.seed, 0)
 
+    @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the coordinates along the directions."""
         check_floating("what is measured", x)
@@ -217,7 +243,8 @@ class Projection:
 def _directions(d: int, m: int, seed: int) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
     q: Tensor
-    q, _ = torch.linalg.qr(torch.randn(d, m, generator=draw, dtype=torch.float64))
+    with torch.inference_mode(False):  # what is kept for later calls may be differentiated there
+        q, _ = torch.linalg.qr(torch.randn(d, m, generator=draw, dtype=torch.float64))
     return q
 
 

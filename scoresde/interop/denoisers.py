@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from scoresde.checks import as_numbers, door
+from scoresde.checks import as_numbers, check_batch, check_integer, check_range, door, quoted
 from scoresde.errors import ShapeError
 from scoresde.score import NetworkScore, Rescheduled, from_network, modules
 from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
@@ -36,6 +36,22 @@ class EDMNetwork(nn.Module):
         return self.net(x, sigma, rows.to(x))
 
 
+def _number(owner: object, name: str) -> Any:
+    """Return an attribute as a number of Python; None if there is none.
+
+    Raises:
+        InvalidTypeError, ShapeError: It is no number.
+    """
+    value = getattr(owner, name, None)
+    if value is None:
+        return None
+    numbers = as_numbers(name, value, dtype=torch.float64)
+    if numbers.numel() != 1:
+        raise ShapeError(f"{name} of a {type(owner).__name__} is one number, got {quoted(value)}")
+    found = float(numbers)
+    return int(found) if found.is_integer() else found
+
+
 @door
 def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -> NetworkScore:
     r"""Return the score of a network of EDM, `net(x, sigma, class_labels=None)`.
@@ -55,12 +71,14 @@ def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -
         EDMSDE(T=80.0, eps=0.002, levels=None)
     """
     found: dict[str, Any] = {}
-    channels, side = (getattr(net, name, None) for name in ("img_channels", "img_resolution"))
-    if isinstance(channels, int) and isinstance(side, int):
-        found["event_shape"] = (channels, side, side)
-    if isinstance(std := getattr(net, "sigma_data", None), float):
+    channels, side = _number(net, "img_channels"), _number(net, "img_resolution")
+    if channels is not None and side is not None:
+        found["event_shape"] = tuple(check_integer("a side", n, 1) for n in (channels, side, side))
+    if (std := _number(net, "sigma_data")) is not None:
+        check_range("sigma_data", std, "(0, inf)")
         found["moments"] = Moments(0.0, var=std**2)
-    if isinstance(classes := getattr(net, "label_dim", None), int):
+    if (count := _number(net, "label_dim")) is not None:
+        classes = check_integer("label_dim", count, 0)
         found["conditions"] = {"label": Classes(classes)} if classes else {}
         net = EDMNetwork(net, classes)
     return from_network(net, EDMSDE() if sde is None else sde, "x0", "sigma", **(found | known))
@@ -86,8 +104,7 @@ def from_k_diffusion(
         tensor([[-0.1000, -0.1000]])
     """
     if sde is None:
-        ends = (getattr(denoiser, "sigma_min", None), getattr(denoiser, "sigma_max", None))
-        low, high = (None if end is None else float(end) for end in ends)
+        low, high = _number(denoiser, "sigma_min"), _number(denoiser, "sigma_max")
         sde = EDMSDE() if low is None or high is None else EDMSDE(eps=low, T=high)
     return from_network(denoiser, sde, "x0", "sigma", **known)
 
@@ -141,6 +158,7 @@ class SigmaDenoiser(nn.Module):
             InvalidValueError: `sigma` is negative or above `sigma_max`.
             ShapeError: `sigma` has another shape.
         """
+        check_batch("x", x, finite=False)
         noise = as_numbers("sigma", sigma, dtype=torch.float64, device="cpu")
         if noise.numel() not in {1, len(x)}:
             raise ShapeError(

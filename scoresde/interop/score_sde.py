@@ -14,9 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_name, door, quoted
-from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
+from scoresde import checkpoint
+from scoresde.checks import check_batch, check_name, door, quoted
+from scoresde.data.torch_file import read_torch
+from scoresde.errors import (
+    CheckpointError,
+    DataError,
+    InvalidTypeError,
+    InvalidValueError,
+    ScoreSDEError,
+)
 from scoresde.nn import NCSNpp
+from scoresde.pretrained.rebuild import Limit
 from scoresde.score import NetworkScore, from_network
 from scoresde.sde import SDE, VESDE, VPSDE, SubVPSDE
 from scoresde.units import Range, Standardize
@@ -47,9 +56,9 @@ def load_score_sde(
         UnknownNameError, InvalidValueError, InvalidTypeError: The configuration is of another
             network or process.
     """
-    with torch.device("meta"):  # no weight is drawn
-        net = _network(config)
     tensors = _tensors(Path(path), averaged)
+    with torch.device("meta"), Limit(tensors):  # no weight is drawn
+        net = _network(config)
     own = net.state_dict()
     missing, more = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or more:
@@ -65,7 +74,11 @@ def load_score_sde(
                 f"configuration {tuple(own[name].shape)}; take the configuration with which it "
                 "was trained"
             )
-    net.load_state_dict(tensors, assign=True)
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f"{path}: {name} holds NaN or infinity; take an earlier checkpoint"
+            )
+    net.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
     sde, predicts, time = _process(config)
     if net.centred:
         transform: Range | Standardize = Range(0, 255, levels=256)
@@ -101,9 +114,9 @@ def _network(config: Any) -> NCSNpp:
         check_name(f"model.{name}", str(model(name)).lower(), supported)
     if not model("conditional"):
         raise InvalidValueError("model.conditional is False; only networks with a time are read")
-    if model("fir") and list(model("fir_kernel")) != [1, 3, 3, 1]:
+    if model("fir") and model("fir_kernel") not in ([1, 3, 3, 1], (1, 3, 3, 1)):
         raise InvalidValueError(f"fir_kernel must be [1, 3, 3, 1], got {model('fir_kernel')}")
-    fourier = float(model("fourier_scale")) if model("embedding_type") == "fourier" else None
+    fourier = model("fourier_scale") if model("embedding_type") == "fourier" else None
     return NCSNpp(
         _read(config, "data", "num_channels"), _read(config, "data", "image_size"), model("nf"),
         model("ch_mult"), model("num_res_blocks"), model("attn_resolutions"), model("dropout"),
@@ -121,10 +134,10 @@ def _process(config: Any) -> tuple[SDE, str, Any]:
     if kind != "vesde":
         if _read(config, "model", "scale_by_sigma"):
             raise InvalidValueError("a network divided by sigma belongs to training.sde = 'vesde'")
-        low, high = (float(_read(config, "model", name)) for name in ("beta_min", "beta_max"))
+        low, high = (_read(config, "model", name) for name in ("beta_min", "beta_max"))
         sde = VPSDE(low, high) if kind == "vpsde" else SubVPSDE(low, high)
         return sde, "eps", "999t"
-    low, high = (float(_read(config, "model", name)) for name in ("sigma_min", "sigma_max"))
+    low, high = (_read(config, "model", name) for name in ("sigma_min", "sigma_max"))
     predicts = "sigma_score" if _read(config, "model", "scale_by_sigma") else "score"
     if continuous:
         return VESDE(low, high), predicts, "log_sigma"
@@ -139,24 +152,20 @@ def _descending(sde: SDE, t: Tensor) -> Tensor:
 def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
     """Return the weights in a checkpoint by name, averaged or not."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+        found = read_torch(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist") from error
-    except Exception as error:  # pickle and torch raise a dozen kinds
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as tensors alone: {reason}; take a checkpoint of score_sde"
-        ) from error
+        raise CheckpointError(f"{path} does not exist{checkpoint.near(path)}") from error
+    except (DataError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of score_sde: {error}") from error
     model = found.get("model") if isinstance(found, dict) else None
-    if not isinstance(model, dict) or not all(isinstance(v, Tensor) for v in model.values()):
+    if not isinstance(model, dict) or not all(isinstance(name, str) for name in model):
         raise CheckpointError(
             f"{path} is no checkpoint of score_sde: it has no tensors under 'model'"
         )
-    weights = {
-        name.removeprefix("module."): value.float()
-        for name, value in model.items()
-        if name.removeprefix("module.") not in _BUFFERS
-    }
+    weights = {name.removeprefix("module."): value for name, value in model.items()}
+    if len(weights) < len(model):
+        raise CheckpointError(f"{path} has weights twice, with and without 'module.' before them")
+    weights = {name: value for name, value in weights.items() if name not in _BUFFERS}
     if averaged:
         ema = found.get("ema")
         shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
@@ -167,11 +176,10 @@ def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
                 f"{path} has not one average for each of its {len(trained)} weights under "
                 "'ema'; load it with averaged=False"
             )
-        for name, value in zip(trained, shadow, strict=True):
-            if value.shape != weights[name].shape:
-                raise CheckpointError(
-                    f"{path}: the average of {name} has shape {tuple(value.shape)}, and the weight "
-                    f"{tuple(weights[name].shape)}; load it with averaged=False"
-                )
-            weights[name] = value.float()
+        weights |= zip(trained, shadow, strict=True)
+    try:
+        for name, value in weights.items():
+            check_batch(name, value[None] if isinstance(value, Tensor) else value, finite=False)
+    except ScoreSDEError as error:
+        raise CheckpointError(f"{path} holds no weights of a network: {error}") from error
     return weights

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import check_integer, check_name, quoted
+from scoresde.checks import check_integer, check_name, check_range, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class Network(nn.Module):
         return net
 
     def _declare(self, condition: object, **config: Any) -> None:
-        """Store the arguments of the constructor, and check those of the conditions."""
+        """Store the arguments of the constructor, and check those that all networks have."""
+        check_range("dropout", config["dropout"], "[0, 1]")
         classes, self._shapes = classes_of(config["num_classes"]), shapes_of(condition)
         _check_apart(classes, self._shapes)
         self._config = config | {"num_classes": _plain(classes)}

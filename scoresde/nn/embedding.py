@@ -17,6 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from scoresde.checks import seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.nn.conditions import flagged
 
@@ -60,8 +61,8 @@ class Fourier(Waves):
     """
 
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        super().__init__(scale * torch.randn(_half(features), generator=generator, device="cpu"))
+        own = seeded(seed)
+        super().__init__(scale * torch.randn(_half(features), generator=own, device="cpu"))
 
     def forward(self, c: Tensor) -> Tensor:
         """Map `(B,)` to `(B, features)`."""

@@ -1,12 +1,14 @@
 r"""Define a residual multilayer perceptron for vectors and other small events."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde.checks import typed
 from scoresde.errors import InvalidValueError
 
 from .checks import check_dtype, check_level
@@ -43,19 +45,20 @@ class MLP(Network):
         torch.Size([5, 2])
     """
 
+    @typed
     def __init__(
         self,
-        features: int | tuple[int, ...],
+        features: int | Sequence[int],
         *,
-        hidden: tuple[int, ...] = (128, 128, 128),
+        hidden: Sequence[int] = (128, 128, 128),
         embedding: str = "fourier",
         seed: int = 0,
         num_classes: int | Mapping[str, int] | None = None,
         dropout: float = 0.0,
-        condition: Mapping[str, int | tuple[int, ...]] | None = None,
+        condition: Mapping[Any, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.event = (features,) if isinstance(features, int) else tuple(features)
+        self.event = tuple(features) if isinstance(features, Sequence) else (features,)
         hidden = tuple(hidden)
         if not hidden or min(*hidden, *self.event, 1) < 1:
             raise InvalidValueError(

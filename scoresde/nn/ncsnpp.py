@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scoresde.checks import check_integer, check_name, check_shape
+from scoresde.checks import check_integer, check_range, check_shape, typed
 from scoresde.errors import InvalidValueError
 from scoresde.nn.checks import check_dtype, check_level
 from scoresde.nn.ncsnpp_layers import (
@@ -62,6 +62,7 @@ class NCSNpp(nn.Module):
         torch.Size([2, 3, 8, 8])
     """
 
+    @typed
     def __init__(
         self,
         channels: int = 3,
@@ -80,9 +81,12 @@ class NCSNpp(nn.Module):
         centred: bool = True,
     ) -> None:
         super().__init__()
-        check_name("pyramid_in", pyramid_in, ("none", "input_skip", "residual"))
         for name, value in (("channels", channels), ("width // 4", width // 4), ("blocks", blocks)):
             check_integer(name, value, 1)
+        for factor in mult:
+            check_integer("each factor of mult", factor, 1)
+        check_range("dropout", dropout, "[0, 1]")
+        check_range("fourier", 1.0 if fourier is None else fourier, "(0, inf)")
         if size % 2 ** (len(mult) - 1) or not mult:
             raise InvalidValueError(
                 f"a side of {size} cannot be halved for each of {len(mult)} levels; give fewer "

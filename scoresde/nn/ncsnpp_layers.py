@@ -21,8 +21,10 @@ class FourierNumbers(nn.Module):
 
     def __init__(self, features: int, scale: float) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        frequencies = scale * torch.randn(features, generator=generator, device="cpu")
+        frequencies = torch.empty(features)
+        if not frequencies.is_meta:  # where no memory is meant to be taken
+            generator = torch.Generator().manual_seed(0)
+            frequencies.copy_(scale * torch.randn(features, generator=generator, device="cpu"))
         self.W = nn.Parameter(frequencies, requires_grad=False)
 
     def forward(self, c: Tensor) -> Tensor:
@@ -36,13 +38,13 @@ class Sines(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        half = features // 2
-        self.logs = [-math.log(1e4) * i / max(half - 1, 1) for i in range(half)]
+        self.count = features // 2
 
     def forward(self, c: Tensor) -> Tensor:
         """Return the sines and cosines, `(B, features)`."""
         wide = c.to(torch.promote_types(c.dtype, torch.float32))
-        angle = wide[:, None] * torch.tensor(self.logs, device=c.device, dtype=wide.dtype).exp()
+        logs = -math.log(1e4) * torch.arange(self.count, dtype=torch.float64, device="cpu")
+        angle = wide[:, None] * (logs / max(self.count - 1, 1)).to(wide).exp()
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 

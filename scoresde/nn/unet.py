@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scoresde.checks import typed
 from scoresde.errors import InvalidValueError
 
 from .blocks import CONV, Attention, Padding, ResidualBlock, conv, from_patches, norm, to_patches
@@ -134,16 +135,17 @@ class UNet(Network):
         torch.Size([2, 1, 16, 16])
     """
 
+    @typed
     def __init__(
         self,
         in_channels: int,
         *,
         out_channels: int | None = None,
-        channels: tuple[int, ...] = (64, 96, 128),
-        blocks: int | tuple[int, ...] = 1,
+        channels: Sequence[int] = (64, 96, 128),
+        blocks: int | Sequence[int] = 1,
         spatial: int = 2,
         patch: int = 1,
-        attention: tuple[int, ...] = (),
+        attention: Sequence[int] = (),
         embedding: str = "fourier",
         features: int = 128,
         seed: int = 0,
@@ -151,12 +153,12 @@ class UNet(Network):
         dropout: float = 0.0,
         padding: Padding = "zeros",
         bounded: bool = False,
-        condition: Mapping[str, Shape] | None = None,
+        condition: Mapping[Any, Any] | None = None,
     ) -> None:
         super().__init__()
         channels, attention = tuple(channels), tuple(attention)
         out_channels = in_channels if out_channels is None else out_channels
-        blocks = (blocks,) * len(channels) if isinstance(blocks, int) else tuple(blocks)
+        blocks = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,) * len(channels)
         if spatial not in CONV:
             raise InvalidValueError(f"spatial must be 1, 2 or 3, got {spatial}")
         if padding not in ("zeros", "circular"):

@@ -80,7 +80,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         raise _too_large(stored)
     # the initial weights are overwritten, so the global random state is kept
     with torch.random.fork_rng(devices=[]):
-        with torch.device("meta"), _Limit(stored):
+        with torch.device("meta"), Limit(stored):
             outline = kind(**options)
         own = {f"net.{name}": value for name, value in outline.state_dict().items()}
         checkpoint.check_state(own, stored, source="what is stored", name=kind.__name__)
@@ -97,7 +97,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
 _DRAWN = {torch.ops.aten.normal_, torch.ops.aten.uniform_}
 
 
-class _Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raise CheckpointError once more or larger tensors are made than those that are stored."""
 
     def __init__(self, stored: Mapping[str, Tensor]) -> None:

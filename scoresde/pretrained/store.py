@@ -69,7 +69,10 @@ def locate(folder: str | Path) -> Path:
 
 def _is_packaged(name: str | Path) -> bool:
     return (
-        isinstance(name, str) and not set(name) & {".", "/", os.sep} and (_MODELS / name).is_dir()
+        isinstance(name, str)
+        and name != ""
+        and not set(name) & {".", "/", os.sep}
+        and os.path.isdir(_MODELS / name)  # not is_dir(), which raises for a name that is too long
     )
 
 

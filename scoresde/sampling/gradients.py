@@ -11,11 +11,12 @@ import contextvars
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from scoresde.checks import quoted
-from scoresde.errors import InvalidTypeError
+from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.precision import in_user_settings
 from scoresde.samplers import Sampler
 from scoresde.score import evaluating
@@ -68,7 +69,16 @@ def checkpointed(score: Score) -> Callable[..., Any]:
 
 
 def check_differentiable(sampler: Sampler) -> None:
-    """Raise InvalidTypeError for a sampler through which no gradient goes."""
+    """Raise an error if no gradient goes through a sampler, or none is recorded.
+
+    Raises:
+        InvalidTypeError: No gradient goes through the sampler.
+        InvalidValueError: The call is in inference mode, in which none is recorded.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InvalidValueError(
+            "no gradient is recorded under torch.inference_mode; leave it, or leave grad=True out"
+        )
     if not sampler.differentiable:
         raise InvalidTypeError(
             f"no gradient goes through {quoted(sampler)}; with grad=True take another method, such "

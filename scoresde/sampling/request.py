@@ -227,6 +227,7 @@ def warn_of_large_noise(sde: SDE, sampler: Sampler, moments: Moments | None, sta
     ends = torch.tensor([start, sde.eps], dtype=torch.float64)
     noise, least = (-0.5 * sde.log_snr(ends)).exp().tolist()
     scale = max(1.0, least) if moments is None else moments.root_mean_square()
+    scale = max(scale, 1e-300)  # of data that do not vary
     if noise > _LARGEST_NOISE * scale and not sampler.adaptive:
         warnings.warn(
             f"at t = {start:.6g} the noise is {noise / scale:.3g} times the data, so that most "

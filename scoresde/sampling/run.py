@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_integer, door, is_out_of_memory, narrowed, summary
+from scoresde.checks import check_integer, door, in_memory, narrowed, summary
 from scoresde.errors import MemoryLimitError
 from scoresde.noise import Noise, seeds_of
 from scoresde.precision import full_precision, in_user_settings
@@ -170,14 +170,16 @@ class Run:
             where = request.named_device(device)
         else:
             where = device_of(score) if x is None else x.device
-        seeds, indices = seeds_of(n, seed, generator, first)
+        with in_memory(f"a run of {n} samples does not fit into memory; draw fewer at a time"):
+            seeds, indices = seeds_of(n, seed, generator, first)
+            noise = Noise(seeds, indices, horizon=sde.T)
         return cls(
             score=score,
             sde=sde,
             sampler=method,
             shape=event,
             times=grid,
-            noise=Noise(seeds, indices, horizon=sde.T),
+            noise=noise,
             start=None if x is None else (x if grad else x.detach()).clone(),
             denoise=denoise,
             condition=request.conditions_of(condition, n, known, method, event, where),
@@ -295,7 +297,10 @@ class Run:
         """Yield the states, without copies; the caller turns gradients off."""
         # half precision could not represent the noise schedule
         work = torch.promote_types(self.dtype, torch.float32)
-        try:
+        with in_memory(
+            f"{self.n} samples of shape {self.shape} at once do not fit into memory; "
+            f"give sample() a smaller batch_size, for example {max(self.n // 2, 1)}"
+        ):
             if self.start is None:
                 like = torch.empty(self.n, *self.shape, dtype=work, device=self.device)
                 x = self._prior().sample(self.noise.normal(like, math.inf))
@@ -311,13 +316,6 @@ class Run:
                 x0 = self.sampler.finish(rsde, x, self.times[-1], self.noise)
                 request.check_end(x0)
                 yield State.of(rsde, self.times[-1], x, x0)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MemoryLimitError(
-                f"{self.n} samples of shape {self.shape} at once do not fit into memory; "
-                f"give sample() a smaller batch_size, for example {max(self.n // 2, 1)}"
-            ) from error
 
     def _prior(self) -> Moments:
         """Return the Gaussian law at the first time."""

@@ -29,7 +29,8 @@ _NAME = re.compile(r"shard-[0-9]{5,}\.safetensors")
 class Shards:
     """Draw samples into a folder, in files of `size` samples; the last may hold fewer.
 
-    Several processes must call the same methods in the same order.
+    Several processes must call the same methods in the same order. From `draw` on, for as long as
+    this object lives, no other process draws into the folder.
 
     Args:
         folder: The folder, created if it is missing.
@@ -47,6 +48,7 @@ class Shards:
         self.n = n
         self.size = size
         self._drawn: dict[str, Any] | None = None
+        self._lock = checkpoint.Lock(folder, "draws samples")
 
     def __len__(self) -> int:
         return -(-self.n // self.size)
@@ -79,14 +81,17 @@ class Shards:
 
         Raises:
             InvalidValueError: The folder holds samples of another request, or more than `n`.
-            CheckpointError: A shard cannot be written.
+            CheckpointError: A shard cannot be written, or somebody else draws into the folder.
         """
         self._drawn = dict(request)
-        missing = distributed.on_main(lambda: self._missing(request, scratch))
-        for number in missing[distributed.rank() :: distributed.size()]:
-            tensors = chunk(self.rows(number))
-            checkpoint.save_tensors(self.path(number), tensors, {"request": request})
-        distributed.wait()
+        try:
+            missing = distributed.on_main(lambda: self._missing(request, scratch))
+            for number in missing[distributed.rank() :: distributed.size()]:
+                tensors = chunk(self.rows(number))
+                checkpoint.save_tensors(self.path(number), tensors, {"request": request})
+            distributed.wait()
+        finally:
+            self._lock.idle = True  # another object of this process may go on
         return len(missing)
 
     def joined(self) -> dict[str, Tensor]:
@@ -113,9 +118,16 @@ class Shards:
         return {name: torch.cat([tensors[name] for tensors, _ in found]) for name in first}
 
     def remove(self) -> None:
-        """Remove the shards, and the folder unless something else is in it."""
+        """Remove the shards, and the folder unless something else is in it.
+
+        Raises:
+            CheckpointError: Another process draws into the folder.
+        """
+        if self.folder.is_dir():
+            self._lock.take()
         for path in self._there():
             path.unlink(missing_ok=True)
+        self._lock.remove()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -123,6 +135,9 @@ class Shards:
         return sorted(p for p in self.folder.glob("shard-*") if _NAME.fullmatch(p.name))
 
     def _missing(self, request: Mapping[str, Any], scratch: bool) -> list[int]:
+        checkpoint.make_folder(self.folder)
+        self._lock.take()
+        self._lock.idle = False
         found = {k: self._length(k, request, scratch) for k in range(len(self))}
         own = {self.path(k) for k in found}
         many = [path for path in self._there() if path not in own]

@@ -3,7 +3,7 @@ r"""Make scores of networks, denoisers, energies and other scores."""
 from scoresde.score.centred import Centred
 from scoresde.score.energy import EnergyScore, gradient
 from scoresde.score.foreign import DenoiserScore, from_denoiser
-from scoresde.score.inside import device_of, evaluating, lost_facts, modules
+from scoresde.score.inside import device_of, evaluating, learning, lost_facts, modules
 from scoresde.score.model import ScoreModel
 from scoresde.score.network import TIMES, NetworkScore, from_network
 from scoresde.score.packaged import load
@@ -29,6 +29,7 @@ __all__ = [
     "from_denoiser",
     "from_network",
     "gradient",
+    "learning",
     "load",
     "lost_facts",
     "modules",

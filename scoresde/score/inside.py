@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scoresde.checks import named_device
 from scoresde.sde import Facts, facts
 
-__all__ = ["device_of", "evaluating", "lost_facts", "modules"]
+__all__ = ["device_of", "dtype_of", "evaluating", "learning", "lost_facts", "modules"]
 
 # Types not searched: they hold no network, or too much (classes, Python modules).
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
@@ -156,6 +156,33 @@ def evaluating(score: object) -> Iterator[None]:
                     layer.training = runs[1]
 
 
+@contextmanager
+def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Set layers to training mode within the block, and give each its own mode back after it.
+
+    A layer that is evaluated at the same time stays in evaluation mode until that ends.
+    """
+    listed = list(layers)
+    before = [_own_mode(layer, True) for layer in listed]
+    try:
+        yield
+    finally:
+        for layer, mode in zip(listed, before, strict=True):
+            _own_mode(layer, mode)
+
+
+def _own_mode(layer: nn.Module, mode: bool) -> bool:
+    """Set the mode that a layer has where it is not evaluated, and return the one before."""
+    with _lock:
+        runs = _running.get(layer)
+        before: bool = layer.training if runs is None else runs[1]
+        if runs is None:
+            layer.training = mode
+        else:
+            runs[1] = mode
+    return before
+
+
 def device_of(score: object) -> torch.device:
     """Return the device of the first parameter inside a score, or the CPU.
 
@@ -165,6 +192,12 @@ def device_of(score: object) -> torch.device:
     parameters = (p for module in modules(score) for p in module.parameters())
     found = next(parameters, None)
     return torch.device("cpu") if found is None else named_device(found.device)
+
+
+def dtype_of(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Return the dtype of a module's first floating-point parameter; the default if it has none."""
+    found = (p.dtype for p in module.parameters() if p.is_floating_point())
+    return next(found, default)
 
 
 def lost_facts(score: object) -> nn.Module | None:

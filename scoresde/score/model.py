@@ -20,6 +20,7 @@ from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
 from scoresde.pretrained.store import locate, net_config, read, sde_fields
 from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
+from scoresde.score.inside import dtype_of
 from scoresde.score.names import grown_names
 from scoresde.score.pilot import Pilot
 from scoresde.score.precise import Precise
@@ -203,7 +204,7 @@ class ScoreModel(Precise):
         unit = expand((alpha**2 * var + sigma**2).rsqrt(), wide)
         centred = wide - expand(alpha, wide) * self.mean
         c = expand(c_noise(self.sde, time), wide).flatten().expand(len(x))
-        dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
+        dtype = dtype_of(self.net, wide.dtype)
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             known = self.condition_units(condition, dtype) if condition else {}
             out = self.net((unit * centred).to(dtype), c.to(dtype), **known)

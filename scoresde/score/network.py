@@ -20,8 +20,10 @@ from scoresde.checks import (
     check_shape,
     door,
     named,
+    quoted,
 )
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
+from scoresde.score.inside import dtype_of
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
 from scoresde.units import Transform
@@ -91,7 +93,7 @@ class NetworkScore(nn.Module):
         check_noise(self.sde.sigma(time), time, remedy)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         expand(time, wide)  # checks x and the shape of t
-        dtype = next((p.dtype for p in self.parameters()), wide.dtype)
+        dtype = dtype_of(self, wide.dtype)
         c = self._input(time, wide)
         if c.is_floating_point():  # half precision would confuse levels
             c = c.to(torch.promote_types(dtype, torch.float32))
@@ -181,6 +183,8 @@ def from_network(
                 f"time={time!r} is for processes on [0, 1], and this one goes to T = {sde.T}; "
                 "give a function of the time"
             )
+    if transform is not None and not isinstance(transform, Transform):
+        raise InvalidTypeError(f"transform must be a Transform or None, got {quoted(transform)}")
     known = Facts(
         sde=sde,
         event_shape=None if event_shape is None else as_event("event_shape", event_shape),

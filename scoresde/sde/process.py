@@ -22,6 +22,7 @@ from scoresde.checks import (
     check_floating,
     check_integer,
     door,
+    in_memory,
     named_device,
     quoted,
 )
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["SDE"]
 
 S = TypeVar("S")
+
+_MOST = 10**7  # steps of a grid, whose times are all made before the first of them
 
 
 class _Checked(abc.ABCMeta):
@@ -151,6 +154,7 @@ class SDE(Kernel, metaclass=_Checked):
             InvalidValueError: `n` or a side of the shape is negative.
             ShapeError: The moments belong to events of another shape.
             DeviceError: The device cannot be used.
+            MemoryLimitError: The draws do not fit into memory.
         """
         size = check_integer("n", n, 0), *as_event("shape", shape)
         prior = self.prior(moments)
@@ -161,8 +165,9 @@ class SDE(Kernel, metaclass=_Checked):
             device = named_device(device)
         elif generator is not None:
             device = generator.device
-        z = torch.randn(size, generator=generator, dtype=dtype, device=device)
-        return prior.sample(z)
+        with in_memory(f"{size[0]} draws of shape {size[1:]} do not fit into memory; draw fewer"):
+            z = torch.randn(size, generator=generator, dtype=dtype, device=device)
+            return prior.sample(z)
 
     @door
     def prior_log_prob(self, z: Tensor, *, moments: Moments | None = None) -> Tensor:
@@ -221,8 +226,8 @@ class SDE(Kernel, metaclass=_Checked):
         """
         if steps is not None:
             steps = operator.index(steps)
-            if not 1 <= steps < 2**31:
-                raise InvalidValueError(f"steps must be at least 1 and below 2**31, got {steps}")
+            if not 1 <= steps <= _MOST:
+                raise InvalidValueError(f"steps must lie in [1, {_MOST:,}], got {steps:,}")
         if self.levels is not None:
             if spacing is not None:
                 raise InvalidValueError(

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde import distributed
-from scoresde.checks import is_out_of_memory, outside
+from scoresde.checks import in_memory, outside
 from scoresde.data import Data
-from scoresde.errors import MemoryLimitError, TrainingError
+from scoresde.errors import TrainingError
 from scoresde.training.config import TrainConfig
 
 __all__ = ["Guard"]
@@ -50,6 +50,19 @@ class Guard:
         self._describe = describe
         self._newest = newest
         self._in_a_row = 0
+        self._mode = True
+
+    def check_mode(self, step: int, score: nn.Module) -> None:
+        """Warn once if a score is in evaluation mode at the beginning of a step."""
+        if not score.training and self._mode:
+            self._mode = False
+            warnings.warn(
+                f"the model is in evaluation mode at step {step:,}, without its dropout: something "
+                "else set it to that, or samples of it are drawn at the same time; draw those of "
+                "trainer.model or of a copy",
+                RuntimeWarning,
+                stacklevel=outside(),
+            )
 
     def look(self, first: int, rows: Tensor) -> Tensor:
         """Return the rows of the steps whose loss and gradient are finite.
@@ -138,16 +151,14 @@ class Guard:
         Raises:
             MemoryLimitError: The step does not fit into memory.
         """
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MemoryLimitError(
+        with in_memory(
+            lambda: (
                 f"step {step}, of {self.config.batch_size} samples, does not fit into memory; "
                 f"{self._kept()}; go on with a larger accumulate or with recompute=True, or begin "
                 "another run with a smaller batch_size"
-            ) from error
+            )
+        ):
+            yield
 
     def torn(self, step: int) -> TrainingError:
         """Return the error for a step that was interrupted between weights and averages."""

@@ -57,12 +57,7 @@ class Keeper:
                 model that a new run would replace; or another process trains in the folder; or the
                 folder cannot be made.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot make the folder {self.folder}: {error.strerror}"
-            ) from error
+        checkpoint.make_folder(self.folder)
         self.lock.take()
         self.lock.idle = True
         for folder in (self.folder, self.folder / _BEST, *self.folder.glob("ema-*")):

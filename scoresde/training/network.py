@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from scoresde.score import ScoreModel
+from scoresde.score import ScoreModel, learning
 from scoresde.training.config import TrainConfig
 
 __all__ = ["blocks", "laid_out", "training"]
@@ -47,21 +47,15 @@ def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Itera
     """
     net, options = _network(score), config.compute
     layers = [layer for module in (score, *others) for layer in module.modules()]
-    before = [layer.training for layer in layers]
-    for module in (score, *others):
-        module.train()
     with ExitStack() as stack:
+        stack.enter_context(learning(layers))
         if options.bf16:
             stack.enter_context(_half(score))
         if options.recompute:
             stack.enter_context(_recomputed(net))
         if options.compile:
             stack.enter_context(_compiled(net))
-        try:
-            yield
-        finally:
-            for layer, mode in zip(layers, before, strict=True):
-                layer.training = mode
+        yield
 
 
 @contextmanager

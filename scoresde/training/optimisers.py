@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoresde.checks import quoted
+from scoresde.errors import InvalidTypeError
 from scoresde.training.config import TrainConfig
 from scoresde.training.muon import Muon
 
@@ -56,11 +58,25 @@ def matrices(score: nn.Module) -> list[Tensor]:
 
     Outer are the parts that a network names in `outer`, such as the embedding and the layers that
     act on the data; without that attribute, the first and the last layer.
+
+    Raises:
+        InvalidTypeError: `outer` is no list of names of such parts.
     """
     net = getattr(score, "net", score)
+    net = net if isinstance(net, nn.Module) else score  # a function inside has no layers
     layers = [layer for layer in net.modules() if isinstance(layer, _LAYERS)]
     outer: set[nn.Module] = {layers[0], layers[-1]} if layers else set()
     if (names := getattr(net, "outer", None)) is not None:
-        parts = [getattr(net, name) for name in names]
+        parts = [_part(net, name) for name in (names if isinstance(names, list | tuple) else "?")]
         outer = {layer for part in parts if part is not None for layer in part.modules()}
     return [layer.weight for layer in layers if layer not in outer and layer.weight.requires_grad]
+
+
+def _part(net: nn.Module, name: object) -> nn.Module | None:
+    part = getattr(net, name, "") if isinstance(name, str) else ""
+    if not isinstance(part, nn.Module | None):
+        raise InvalidTypeError(
+            f"the attribute outer of a {type(net).__name__} lists names of its layers, got "
+            f"{quoted(net.outer)}"
+        )
+    return part

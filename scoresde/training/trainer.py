@@ -243,6 +243,7 @@ class Trainer(Generic[ScoreT]):
             received = None
             while received is None and self.step < end and not self._stopped:
                 batch = distributed.together(lambda: next(batches))
+                self._guard.check_mode(self.step, self.score)
                 with self._guard.memory(self.step):
                     recent.append(self._update(self.step, batch))
                     self.ema.update(self.score)
