@@ -12,14 +12,19 @@ which nobody chose. Terrain and sheets are of kinds that are not among the forme
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
 
+import matplotlib
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from scoresde.arena.problem import Problem, generator_of
@@ -28,7 +33,7 @@ from scoresde.errors import MissingExtraError
 from scoresde.sde import EDMSDE, SDE, VESDE, VPSDE, FlowSDE
 from scoresde.targets import GaussianMixture, KernelDensity, Target
 
-__all__ = ["image_densities", "judging"]
+__all__ = ["image_densities", "judging", "patches", "pixels"]
 
 _SDES: tuple[Callable[[], SDE], ...] = (VESDE, VPSDE, EDMSDE, FlowSDE)
 _PHOTOGRAPHS = ("hopper", "china", "flower")
@@ -38,7 +43,7 @@ _PATCHES, _SEED = 256, 21
 _FLOW = DOP853(rtol=1e-8)
 
 
-def image_densities(part: str = "tuning") -> tuple[Problem, ...]:
+def image_densities(part: Literal["tuning", "judging"] = "tuning") -> tuple[Problem, ...]:
     """Return the problems of many dimensions that are for tuning, or for judging.
 
     Args:
@@ -70,56 +75,52 @@ def _problem(name: str, make: Callable[[], Target]) -> Problem:
 
 def _all() -> Iterator[tuple[str, Callable[[], Target]]]:
     """Yield the names of all laws, and how they are made."""
-    for picture, colour, size, bandwidth in itertools.product(
-        _PHOTOGRAPHS, ("grey", "colour"), (8, 16), (0.05, 0.2)
-    ):
-        yield (
-            f"{picture}-{colour}-{size}-{bandwidth}",
-            lambda a=(picture, colour, size, bandwidth): _photograph(*a),
-        )
+    for patch in itertools.product(_PHOTOGRAPHS, ("grey", "colour"), (8, 16), (0.05, 0.2)):
+        yield _name(*patch), partial(_photograph, *patch)
     for bandwidth in (0.05, 0.2):
-        yield f"digits-{bandwidth}", lambda h=bandwidth: KernelDensity(_digits(), h)
-    for size, seed in itertools.product((128, 256), range(4)):
-        yield f"widths-{size}-{seed}", lambda a=(size, seed): _widths(*a)
-    for size, bandwidth in itertools.product((8, 16), (0.05, 0.2)):
-        yield (
-            f"terrain-{size}-{bandwidth}",
-            lambda a=(size, bandwidth): KernelDensity(_patches(_terrain(), a[0]), a[1]),
-        )
+        yield _name("digits", bandwidth), partial(_digits, bandwidth)
+    for law in itertools.product((128, 256), range(4)):
+        yield _name("widths", *law), partial(_widths, *law)
+    for tile in itertools.product((8, 16), (0.05, 0.2)):
+        yield _name("terrain", *tile), partial(_terrain, *tile)
     for seed in range(3):
-        yield f"sheets-{seed}", lambda seed=seed: _sheets(144, seed)
+        yield _name("sheets", seed), partial(_sheets, seed)
+
+
+def _name(*parts: object) -> str:
+    return "-".join(map(str, parts))
 
 
 def _photograph(picture: str, colour: str, size: int, bandwidth: float) -> Target:
     """Return the kernel density of patches `(C, size, size)` of the left half of a photograph."""
-    pixels = _pixels(picture)
+    x = pixels(picture)
     if colour == "grey":
-        pixels = pixels.mean(0, keepdim=True)
-    return KernelDensity(_patches(pixels[..., : pixels.shape[-1] // 2], size), bandwidth)
+        x = x.mean(0, keepdim=True)
+    return KernelDensity(patches(x, size), bandwidth)
 
 
-def _patches(pixels: Tensor, size: int) -> Tensor:
-    """Return patches `(K, C, size, size)` at drawn places, of mean 0 and variance 1 in all."""
-    g = generator_of(_SEED, size)
-    _, height, width = pixels.shape
+def patches(x: Tensor, size: int) -> Tensor:
+    """Return patches `(K, C, size, size)` of the left half of a picture, at drawn places.
+
+    Together they have mean 0 and variance 1.
+    """
+    g, left = generator_of(_SEED, size), x[..., : x.shape[-1] // 2]
+    _, height, width = left.shape
     rows, columns = (
         torch.randint(side - size + 1, (_PATCHES,), generator=g).tolist()
         for side in (height, width)
     )
     found = torch.stack(
-        [pixels[:, i : i + size, j : j + size] for i, j in zip(rows, columns, strict=True)]
+        [left[:, i : i + size, j : j + size] for i, j in zip(rows, columns, strict=True)]
     )
     return (found - found.mean()) / found.std()
 
 
 @cache
-def _pixels(picture: str) -> Tensor:
+def pixels(picture: str) -> Tensor:
     """Return a photograph `(3, H, W)` in [0, 1], at half its resolution."""
     if picture == "hopper":
-        from matplotlib.cbook import get_sample_data
-        from PIL import Image
-
-        with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
+        with Image.open(_sample("grace_hopper.jpg")) as image:
             array = np.asarray(image.convert("RGB"))
     else:
         array = _sklearn().load_sample_image(f"{picture}.jpg")
@@ -127,29 +128,31 @@ def _pixels(picture: str) -> Tensor:
     return torch.nn.functional.avg_pool2d(x, 2)
 
 
-def _terrain() -> Tensor:
-    """Return the left half of a map of elevations, `(1, H, W)`."""
-    from matplotlib.cbook import get_sample_data
-
-    with get_sample_data("jacksboro_fault_dem.npz") as data:
+def _terrain(size: int, bandwidth: float) -> Target:
+    """Return the kernel density of tiles of the left half of a map of elevations."""
+    with np.load(_sample("jacksboro_fault_dem.npz")) as data:
         heights = torch.from_numpy(data["elevation"].astype(float))
-    return heights[None, :, : heights.shape[1] // 2]
+    return KernelDensity(patches(heights[None], size), bandwidth)
 
 
-def _digits() -> Tensor:
-    """Return the first 256 of scikit-learn's digits of 8 x 8 pixels, of mean 0 and variance 1."""
+def _sample(name: str) -> Path:
+    """Return the path of one of matplotlib's sample data."""
+    return Path(matplotlib.get_data_path(), "sample_data", name)
+
+
+def _digits(bandwidth: float) -> Target:
+    """Return the kernel density of the first 256 of scikit-learn's digits of 8 x 8 pixels."""
     x = torch.from_numpy(_sklearn().load_digits().images[:_PATCHES]).double()[:, None]
-    return (x - x.mean()) / x.std()
+    return KernelDensity((x - x.mean()) / x.std(), bandwidth)
 
 
-def _sklearn():  # type: ignore[no-untyped-def]  # a module without types
+def _sklearn() -> Any:
+    """Return the data sets of scikit-learn."""
     try:
-        from sklearn import datasets
+        return importlib.import_module("sklearn.datasets")
     except ImportError as error:
-        raise MissingExtraError.by(
-            "scikit-learn", "pip install 'scoresde[peers]'", "its sample images"
-        ) from error
-    return datasets
+        install = "pip install 'scoresde[peers]'"
+        raise MissingExtraError.by("scikit-learn", install, "its sample images") from error
 
 
 def _rotation(d: int, generator: torch.Generator) -> Tensor:
@@ -172,7 +175,7 @@ def _widths(d: int, seed: int) -> Target:
     return GaussianMixture(weights / weights.sum(), means, torch.stack(covs))
 
 
-def _sheets(d: int, seed: int) -> Target:
+def _sheets(seed: int, d: int = 144) -> Target:
     """Return twelve modes of four to eight wide dimensions, and a width of .02 in the others."""
     g = generator_of(_SEED, d, 100 + seed)
     covs = []

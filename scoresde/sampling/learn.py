@@ -14,8 +14,9 @@ from scoresde.errors import InvalidValueError
 from scoresde.progress import showing
 from scoresde.samplers import UniPC
 from scoresde.samplers.multistep.frame import frame_of
+from scoresde.sampling.audition import audition
 from scoresde.sampling.run import Run
-from scoresde.score import Pilot, Wrapped
+from scoresde.score import Pilot, Wrapped, device_of
 from scoresde.sde import SDE, Condition, Moments, Score, check_output, facts, process_of
 from scoresde.sde.coordinates import half_log_snr, half_log_snr_range
 from scoresde.sde.spacings import even_times
@@ -33,7 +34,7 @@ SAMPLES = 32
 class _Recorder(Wrapped):
     """Record the states at which a score is evaluated, and its values there."""
 
-    def __init__(self, score: Score, update: Callable[[], None]) -> None:
+    def __init__(self, score: Score, update: Callable[[], object]) -> None:
         super().__init__(score)
         self.seen: list[tuple[Tensor, Tensor]] = []
         self.update = update
@@ -54,6 +55,7 @@ def pilot(
     moments: Moments | None = None,
     n: int = SAMPLES,
     steps: int = _STEPS,
+    budgets: Sequence[int] = (),
     condition: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -76,6 +78,8 @@ def pilot(
             eps.
         n: Samples in the batch, at least 2.
         steps: Steps of the run, at least 5; fewer if the SDE has fewer levels.
+        budgets: Numbers of steps, up to 24, for which "fast" is to choose its orders and grid by
+            what comes nearest to the ends of the run, each by 8 runs of so many steps.
         condition: The condition, passed to the score, one row for each of the n samples.
         seed: The seed of the samples.
         progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
@@ -83,7 +87,8 @@ def pilot(
         dtype: The dtype of the states; float32 by default.
 
     Returns:
-        The pilot, whose `nfe` is its cost: `steps + 1` evaluations for each sample.
+        The pilot, whose `nfe` is its cost without `budgets`: `steps + 1` evaluations for each
+        sample.
 
     Raises:
         InvalidValueError: Fewer than 2 samples, or fewer than 5 steps or 6 levels.
@@ -95,10 +100,19 @@ def pilot(
         >>> pilot(score, n=8, steps=20).nfe
         21
     """
-    return pilot_run(
+    found, ends = pilot_run(
         score, sde, shape=shape, moments=moments, n=n, steps=steps, condition=condition, seed=seed,
         progress=progress, device=device, dtype=dtype,
-    )[0]  # fmt: skip
+    )  # fmt: skip
+    where = device_of(score) if device is None else device
+    given = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
+    for budget in budgets:
+        check_integer("a budget", budget, 1)
+        found = audition(
+            score, process_of(score, sde), found, ends.to(where), budget, condition=given,
+            progress=progress, device=device,
+        )  # fmt: skip
+    return found
 
 
 def pilot_run(

@@ -56,10 +56,11 @@ class Piloted(Precise):
             The pilot; None where there is none, such as with fewer than 6 levels.
         """
         # imported here, since sampling stands on a higher floor
-        learn: Any = import_module("scoresde.sampling.audition")
+        learn: Any = import_module("scoresde.sampling.own")
         with _lock:
             if self.pilot is None and self._kept.weights != (weights := _weights(self)):
-                self._kept = _Kept(*learn.pilot_of_model(self, progress), weights)
+                pilot, ends = learn.pilot_of_model(self, progress)
+                self._kept = _Kept(pilot, ends, weights)
             kept = self._kept
             if kept.pilot is not None and learn.missing(kept.pilot, steps):
                 kept.pilot, kept.ends = learn.chosen(self, kept.pilot, kept.ends, steps, progress)

@@ -52,7 +52,7 @@ class Setting:
 
     order: int = 4
     corrector: int = 3
-    growth: float = 1.5
+    growth: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -74,8 +74,7 @@ class Pilot:
             residual; it is assumed to be a cubic in $\ell$, for which the weights are exact in the
             limit of small steps.
         growth: The power of U at the step of an error by which the error, relative to U, grows
-            until the end: 0 along the flow of a Gaussian, more where trajectories diverge. 3/2 was
-            chosen on the arena's tuning problems and packaged digits.
+            until the end: 0 along the flow of a Gaussian, more where trajectories diverge.
         choices: By numbers of steps, the setting that came nearest to the ends of the pilot run.
 
     Raises:
@@ -97,7 +96,7 @@ class Pilot:
     moments: Moments
     nfe: int
     unseen: float = 1e-3
-    growth: float = 1.5
+    growth: float = 0.0
     choices: Mapping[int, Setting] = field(default_factory=dict)
 
     __repr__ = summary
@@ -138,7 +137,9 @@ class Pilot:
         parts = [residuals] if isinstance(residuals, Tensor) else residuals
         count = max(sum(map(len, parts)), 1)
         factors = [torch.linalg.qr(part.double() / count**0.5, mode="r")[1] for part in parts]
-        factor = factors[0] if len(factors) == 1 else torch.linalg.qr(torch.cat(factors), mode="r")[1]
+        factor = (
+            factors[0] if len(factors) == 1 else torch.linalg.qr(torch.cat(factors), mode="r")[1]
+        )
         return cls(ell.double(), factor, moments, nfe)
 
     @classmethod
@@ -159,7 +160,7 @@ class Pilot:
         v = c * torch.logspace(-4, 1, _PRIOR_VARIANCES, dtype=torch.float64)[:, None]
         factor = (v / (v + rho2) - c / (c + rho2)) * (v + rho2).sqrt() / len(v) ** 0.5
         unseen = 0.1 if variance is None else 0.01
-        return cls(ell, factor, Moments(0.0, var=c), 0, unseen, growth=0.0)
+        return cls(ell, factor, Moments(0.0, var=c), 0, unseen)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of the pilot by their names in a file, in float32."""

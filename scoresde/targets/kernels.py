@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from scoresde.checks import check_range, door
 from scoresde.errors import ShapeError
 from scoresde.sde import SDE, Moments
 from scoresde.targets.gaussian import Numbers, numbers
-from scoresde.targets.mixture import Components
+from scoresde.targets.mixture import Components, Marginal
 from scoresde.targets.target import Target, scales
 
 __all__ = ["KernelDensity"]
@@ -66,7 +65,7 @@ class KernelDensity(Target):
         return self.components.moments()
 
 
-class _Kernels:
+class _Kernels(Marginal):
     """Evaluate a kernel density at points `(B, D)`, as `Marginal` does a mixture."""
 
     def __init__(self, components: Components, x: Tensor, alpha: Tensor, sigma: Tensor) -> None:
