@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import runpy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,16 +60,14 @@ class Walk:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sde", [VESDE(), FlowSDE()], ids=repr)
-def test_mean_and_variance_of_gaussian_data_are_kept(sde):
-    score = Gaussian([0.5, -1.0], var=[0.25, 1.0]).at(sde)
-    n, (t, s) = 800, ends(sde)
-    start = score.target.sample(n, sde, t, generator=torch.Generator().manual_seed(0)).double()
-    x = AdaptiveSDE().step(sde.reverse(score), start, t, s, Walk(n, 2, sde.T))
-    alpha, var = sde.alpha(s), sde.alpha(s) ** 2 * score.facts.moments.var + sde.sigma(s) ** 2
-    assert ((x.mean(0) - alpha * score.facts.moments.mean).abs() < 5 * (var / n).sqrt()).all()
-    # a twentieth for the tolerance, and five standard errors
-    assert ((x.var(0) / var - 1).abs() < 0.05 + 5 * math.sqrt(2 / n)).all()
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE(), FlowSDE()], ids=repr)
+def test_samples_of_one_number_are_as_wide_as_the_data(sde):
+    """One noisy error that nearly vanishes by chance must not let a huge step through."""
+    path = Path(__file__).parents[1] / "examples/benchmarks/adaptive.py"
+    benchmark = runpy.run_path(str(path))
+    n = 8000
+    found, _, _ = benchmark["bias"](sde, 1, benchmark["Many"](), n, 0.5)
+    assert abs(found - 1) < 0.02 + 5 * math.sqrt(2 / n)
 
 
 @pytest.mark.slow
@@ -87,7 +87,9 @@ def test_the_modes_of_a_mixture_keep_their_weights_and_widths():
 def test_standard_normal_data_cost_next_to_nothing_where_the_flow_stands_still(name):
     sde = SDES[name]
     *_, end = trajectory(Gaussian([0.0, 0.0], var=1.0).at(sde), sde, "adaptive", seed=0, n=2)
-    assert end.nfe < 20
+    # from .1 on, steps in log-SNR grow by a half each time
+    span = float(sde.log_snr(torch.tensor([sde.T, max(sde.eps, 1e-4 * sde.T)])).diff())
+    assert end.nfe <= 2 * math.ceil(math.log(1 + 5 * span) / math.log(1.5)) + 5
 
 
 @pytest.mark.slow
@@ -102,7 +104,7 @@ def test_a_seed_stands_for_one_path_and_the_runs_converge_to_it():
         return AdaptiveSDE(tol, tol).step(sde.reverse(target.at(sde)), x, t, s, noise)
 
     fine = run(2e-3)
-    errors = [float((run(tol) - fine).pow(2).mean().sqrt()) for tol in (0.1, 0.03, 0.01)]
+    errors = [float((run(tol) - fine).pow(2).mean().sqrt()) for tol in (0.2, 0.05, 0.01)]
     assert errors[0] > errors[1] > errors[2]
     spread = float((run(0.01, seed=1) - fine).pow(2).mean().sqrt())
     assert spread > 0.3

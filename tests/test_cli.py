@@ -858,3 +858,19 @@ def test_data_whose_name_is_not_in_utf_8_are_refused_in_a_sentence(tmp_path, cap
     assert main(words) == 1
     assert "is not valid UTF-8" in capsys.readouterr().err
     assert checkpoint.steps_in(tmp_path / "run") == []
+
+
+@pytest.mark.slow
+def test_a_trained_model_has_its_pilot_unless_it_is_left_out(tmp_path, capsys):
+    assert train(tmp_path / "with") == 0
+    assert 'pilot: measured for the sampler "fast" in' in capsys.readouterr().out
+    known = ScoreModel.from_pretrained(tmp_path / "with").pilot
+    assert known.nfe == 64
+    assert [*known.choices] == [20]
+    assert train(tmp_path / "without", "--no-pilot") == 0
+    assert ScoreModel.from_pretrained(tmp_path / "without").pilot is None
+    one, other = (store.read(tmp_path / name / "model.safetensors")[1] for name in ("with", "without"))
+    one.pop("pilot")
+    assert {**one, "training": 0} == {**other, "training": 0}
+    assert main(["info", str(tmp_path / "with")]) == 0
+    assert "which has a measured schedule" in capsys.readouterr().out

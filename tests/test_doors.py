@@ -101,6 +101,7 @@ VALID = {
     "suggest": dict(data=torch.randn(40, 2, generator=torch.Generator().manual_seed(0))),
     "Gaussian": dict(mean=[0.0, 1.0], std=0.5),
     "GaussianMixture": dict(weights=[0.5, 0.5], means=[[0.0], [1.0]], stds=0.5),
+    "KernelDensity": dict(points=torch.eye(3), bandwidth=0.1),
     "FixedLangevin": dict(epsilon=0.1),
     "Impute": dict(sampler=samplers.DDIM()),
     "Particles": dict(sampler=samplers.Ancestral(), k=2),

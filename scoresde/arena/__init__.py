@@ -1,6 +1,7 @@
 r"""Compare samplers on problems with known answers, at equal numbers of evaluations."""
 
 from scoresde.arena.contender import FAST, Contender, Informed, contenders
+from scoresde.arena.densities import image_densities
 from scoresde.arena.judges import LAW
 from scoresde.arena.problem import Problem
 from scoresde.arena.problems import HELD_OUT, TUNING, digits, tuning
@@ -26,5 +27,6 @@ __all__ = [
     "compare",
     "contenders",
     "digits",
+    "image_densities",
     "tuning",
 ]

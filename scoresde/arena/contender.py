@@ -75,11 +75,13 @@ class Informed:
         facts: The knowledge: "nothing"; "variance", the data's mean and one variance for all
             dimensions; or "covariance", the mean and the full covariance.
         pilot: Make a pilot run, once for each problem.
+        choose: Let it choose the setting of the sampler for each budget, by 8 runs more.
     """
 
     sampler: Fast
     facts: Literal["nothing", "variance", "covariance"]
     pilot: bool
+    choose: bool = True
 
     @property
     def pilot_nfe(self) -> int:
@@ -94,7 +96,8 @@ class Informed:
         moments = _known_moments(problem, self.facts)
         sampler = self.sampler
         if self.pilot:
-            sampler = replace(sampler, pilot=_pilot(problem, moments))
+            steps = sampler.steps_for(budget - 1) if self.choose and sampler.auditioned else None
+            sampler = replace(sampler, pilot=_pilot(problem, moments, steps))
         return _run(sampler, problem, _NoFacts(problem.score), moments, x, budget, seed)
 
 
@@ -121,10 +124,11 @@ def _known_moments(problem: Problem, facts: str) -> Moments | None:
 
 
 @lru_cache(maxsize=256)
-def _pilot(problem: Problem, moments: Moments | None) -> Pilot:
+def _pilot(problem: Problem, moments: Moments | None, steps: int | None) -> Pilot:
+    """Return the pilot, which has chosen the setting for a number of steps."""
     return measure(
         _NoFacts(problem.score), problem.sde, shape=problem.shape, moments=moments, steps=_PILOT,
-        dtype=problem.dtype, progress=False,
+        budgets=() if steps is None else (steps,), dtype=problem.dtype, progress=False,
     )  # fmt: skip
 
 
@@ -161,6 +165,7 @@ def contenders(
 FAST: dict[str, Contender] = {
     "fast": Informed(Fast(), "variance", pilot=True),
     "fast, covariance": Informed(Fast(), "covariance", pilot=True),
+    "fast, no choice": Informed(Fast(), "variance", pilot=True, choose=False),
     "fast, no pilot": Informed(Fast(), "variance", pilot=False),
     "fast, no facts": Informed(Fast(), "nothing", pilot=False),
     "fast_sde": Informed(Fast(tau=0.3), "variance", pilot=True),

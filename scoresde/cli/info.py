@@ -101,7 +101,7 @@ def _model(
         numbers = sum(p.numel() for p in model.net.parameters())
         known = facts(model)
         conditions = conditions_in_words(known.conditions or {})
-        process, measured = sde_in_words(model.sde), known.pilot
+        process, measured = sde_in_words(model.sde), model.pilot
         columns = model.columns
     mean, var = (tensors[name].double() for name in ("mean", "var"))
     size = f": {math.prod(shape):,} dimensions" if len(shape) > 1 else ""

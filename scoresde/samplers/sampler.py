@@ -146,6 +146,11 @@ class Sampler(abc.ABC):
         return False
 
     @property
+    def auditioned(self) -> bool:
+        """Return True if the method has settings that a model chooses by their errors."""
+        return False
+
+    @property
     def differentiable(self) -> bool:
         """Return whether samples can be differentiated, in their start and in the score."""
         return all(v.differentiable for v in vars(self).values() if isinstance(v, Sampler))

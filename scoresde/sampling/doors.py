@@ -73,6 +73,9 @@ def sample(
             sample, or one row or number for all, such as `{"label": 7}`.
         moments: Mean and variance of the data, for the prior; by default those that the score
             knows.
+        pilot: The result of `scoresde.pilot`, for samplers that use one, such as "fast"; by default
+            that of the score, which a `ScoreModel` measures when it is first asked for, by 64
+            evaluations of 32 samples, and keeps. False uses none.
         grad: Let samples be differentiated in `x`, in conditions, and in the weights of the score.
             Networks are evaluated again on the way back, so that a run keeps a few states of each
             step and nothing of what is inside the networks; under `units`, bytes become floats.

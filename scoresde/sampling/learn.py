@@ -2,7 +2,8 @@ r"""Measure a pilot: the covariance of a score's residual, from one small sampli
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,27 +11,38 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, door
 from scoresde.errors import InvalidValueError
+from scoresde.progress import showing
 from scoresde.samplers import UniPC
 from scoresde.samplers.multistep.frame import frame_of
+from scoresde.sampling.audition import audition
 from scoresde.sampling.run import Run
-from scoresde.score import Pilot, Wrapped
+from scoresde.score import Pilot, Wrapped, device_of
 from scoresde.sde import SDE, Condition, Moments, Score, check_output, facts, process_of
 from scoresde.sde.coordinates import half_log_snr, half_log_snr_range
 from scoresde.sde.spacings import even_times
 
-__all__ = ["pilot"]
+__all__ = ["SAMPLES", "pilot", "pilot_run"]
+
+# Numbers of the states of one part of a run, which bound its memory.
+_NUMBERS = 2**26
+_STEPS = 63
+
+SAMPLES = 32
+"""The number of samples of a pilot run."""
 
 
 class _Recorder(Wrapped):
     """Record the states at which a score is evaluated, and its values there."""
 
-    def __init__(self, score: Score) -> None:
+    def __init__(self, score: Score, update: Callable[[], object]) -> None:
         super().__init__(score)
         self.seen: list[tuple[Tensor, Tensor]] = []
+        self.update = update
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         value = self.ask(self.score, x, t, condition)
         self.seen.append((x.cpu(), check_output("score", value, x).cpu()))
+        self.update()
         return value
 
 
@@ -41,8 +53,9 @@ def pilot(
     *,
     shape: Sequence[int] | None = None,
     moments: Moments | None = None,
-    n: int = 32,
-    steps: int = 63,
+    n: int = SAMPLES,
+    steps: int = _STEPS,
+    budgets: Sequence[int] = (),
     condition: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -65,6 +78,8 @@ def pilot(
             eps.
         n: Samples in the batch, at least 2.
         steps: Steps of the run, at least 5; fewer if the SDE has fewer levels.
+        budgets: Numbers of steps, up to 24, for which "fast" is to choose its orders and grid by
+            what comes nearest to the ends of the run, each by 8 runs of so many steps.
         condition: The condition, passed to the score, one row for each of the n samples.
         seed: The seed of the samples.
         progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
@@ -72,7 +87,8 @@ def pilot(
         dtype: The dtype of the states; float32 by default.
 
     Returns:
-        The pilot, whose `nfe` is its cost: `steps + 1` evaluations for each sample.
+        The pilot, whose `nfe` is its cost without `budgets`: `steps + 1` evaluations for each
+        sample.
 
     Raises:
         InvalidValueError: Fewer than 2 samples, or fewer than 5 steps or 6 levels.
@@ -84,6 +100,36 @@ def pilot(
         >>> pilot(score, n=8, steps=20).nfe
         21
     """
+    found, ends = pilot_run(
+        score, sde, shape=shape, moments=moments, n=n, steps=steps, condition=condition, seed=seed,
+        progress=progress, device=device, dtype=dtype,
+    )  # fmt: skip
+    where = device_of(score) if device is None else device
+    given = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
+    for budget in budgets:
+        check_integer("a budget", budget, 1)
+        found = audition(
+            score, process_of(score, sde), found, ends.to(where), budget, condition=given,
+            progress=progress, device=device,
+        )  # fmt: skip
+    return found
+
+
+def pilot_run(
+    score: Score,
+    sde: SDE | None = None,
+    *,
+    shape: Sequence[int] | None = None,
+    moments: Moments | None = None,
+    n: int = SAMPLES,
+    steps: int = _STEPS,
+    condition: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[Pilot, Tensor]:
+    """Return what `pilot` does, and the first and the last states of the run, `(2, n, *)`."""
     sde = process_of(score, sde)
     check_integer("n", n, 2)
     check_integer("steps", steps, 5)
@@ -91,23 +137,47 @@ def pilot(
         if sde.levels < 6:
             raise InvalidValueError(f"a pilot needs 6 levels, but this SDE has {sde.levels}")
         steps = min(steps, sde.levels - 1)
-    recorder = _Recorder(score)
     times = even_times(sde, steps)
-    run = Run.of(
-        recorder, sde, UniPC(), n=n, shape=shape, times=times, seed=seed, condition=condition,
-        moments=moments, progress=progress, device=device, dtype=dtype,
-    )  # fmt: skip
-    run.draw()
-    x, values = (torch.stack(part).double() for part in zip(*recorder.seen, strict=True))
     moments = facts(score).moments if moments is None else moments
-    if moments is None:
-        alpha, sigma = sde.at(times, x)
-        denoised = (x + sigma**2 * values) / alpha
-        mean = denoised[0].mean(0)
-        moments = Moments(mean, var=float((denoised[-1] - mean).square().mean()))
+    # samples of large events run in parts, if no moments are to be estimated from all of them
+    event = math.prod(shape or facts(score).event_shape or ())
+    part = n if moments is None else min(n, max(1, _NUMBERS // (len(times) * max(event, 1))))
+    condition = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
+    rows, ends, found = [], [], moments
+    with showing(
+        -(-n // part) * len(times), 'measuring the pilot of "fast"', show=progress, delay=1.0
+    ) as bar:
+        for first in range(0, n, part):
+            here = range(first, min(first + part, n))
+            recorder = _Recorder(score, bar.update)
+            Run.of(
+                recorder, sde, UniPC(), n=len(here), shape=shape, times=times, seed=seed,
+                first=first, condition=condition and condition.rows([*here]), moments=moments,
+                progress=False, device=device, dtype=dtype,
+            ).draw()  # fmt: skip
+            seen, values = (torch.stack(part) for part in zip(*recorder.seen, strict=True))
+            x, values = seen.double(), values.double()
+            found = found or _estimated(sde, times, x, values)
+            rows.append(_residuals(found, sde, times, x, values))
+            ends.append(seen[[0, -1]])
+    assert found is not None
     ell = half_log_snr(sde, times).clamp(max=half_log_snr_range(sde)[1])
+    return Pilot.measure(ell, rows, found, len(ell)), torch.cat(ends, 1)
+
+
+def _estimated(sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Moments:
+    """Return the moments of a run: the mean from its start, one variance from its end."""
+    alpha, sigma = sde.at(times, x)
+    denoised = (x + sigma**2 * values) / alpha
+    mean = denoised[0].mean(0)
+    return Moments(mean, var=float((denoised[-1] - mean).square().mean()))
+
+
+def _residuals(moments: Moments, sde: SDE, times: Tensor, x: Tensor, values: Tensor) -> Tensor:
+    """Return the residuals `(M, K)` of the trajectories and dimensions of a run."""
+    ell = half_log_snr(sde, times)
     frame = frame_of(moments, sde, times, torch.exp(-ell), x[0])
-    residuals = [
-        frame.residual(values[i], frame.from_state(x[i], i), i).flatten() for i in range(len(ell))
-    ]
-    return Pilot.measure(ell, torch.stack(residuals, 1), moments, len(ell))
+    steps = range(len(times))
+    return torch.stack(
+        [frame.residual(values[i], frame.from_state(x[i], i), i).flatten() for i in steps], 1
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from scoresde.checks import (
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
-from scoresde.score import lost_facts
+from scoresde.score import Pilot, lost_facts
 from scoresde.sde import SDE, Condition, Facts, Moments, facts
 from scoresde.units import Transform
 
@@ -43,6 +43,7 @@ __all__ = [
     "transform_of",
     "warn_of_growth",
     "warn_of_large_noise",
+    "with_pilot",
 ]
 
 # The largest noise over data in float32, and the largest size of samples, of any score and of a
@@ -284,6 +285,25 @@ def facts_of(score: object) -> Facts:
             stacklevel=outside(),
         )
     return facts(score)
+
+
+def with_pilot(
+    known: Facts, method: Sampler, pilot: Pilot | bool | None, steps: int, progress: bool | None
+) -> Facts:
+    """Return the facts of a score with the pilot of a run, measured if it is not yet.
+
+    Args:
+        known: The facts of the score.
+        method: The method, which uses a pilot.
+        pilot: A pilot, else that of the score.
+        steps: The number of steps, for which a setting is chosen too if the method has some.
+        progress: Show a bar, as for `sample`.
+    """
+    if isinstance(pilot, Pilot):
+        return replace(known, pilot=pilot)
+    if callable(known.pilot):
+        return replace(known, pilot=known.pilot(progress, steps if method.auditioned else None))
+    return known
 
 
 def check_end(x: Tensor) -> None:

@@ -24,7 +24,7 @@ from scoresde.progress import showing
 from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.sampling.gradients import check_differentiable, checkpointed
-from scoresde.score import device_of, evaluating
+from scoresde.score import Pilot, device_of, evaluating
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, facts, process_of
 from scoresde.units import Transform
 
@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
     denoise: bool
     condition: Mapping[str, Any] | None
     moments: Moments | None
+    pilot: Pilot | bool | None
     grad: bool
     units: bool
     progress: bool | None
@@ -143,6 +144,7 @@ class Run:
         denoise: bool = True,
         condition: Mapping[str, Any] | None = None,
         moments: Moments | None = None,
+        pilot: Pilot | bool | None = None,
         grad: bool = False,
         units: bool = False,
         progress: bool | None = None,
@@ -161,9 +163,15 @@ class Run:
         n = request.count(n, x)
         first = check_integer("first", first, 0)
         nfe = None if nfe is None else check_integer("nfe", nfe, 0)
-        method = method.prepared(known, sde, nfe=None if nfe is None else nfe - denoise)
+        most = None if nfe is None else nfe - denoise
         budget = request.Budget(steps, nfe, times, denoise)
-        grid = budget.times(sde, method, known.steps, moments)
+        plain = method.prepared(replace(known, pilot=None), sde, nfe=most)
+        grid = budget.times(sde, plain, known.steps, moments)
+        if method.uses_pilot and pilot is not False:
+            known = request.with_pilot(known, method, pilot, len(grid) - 1, progress)
+            plain = method.prepared(known, sde, nfe=most)
+            grid = budget.times(sde, plain, known.steps, moments)
+        method = plain
         request.check_prior(x, moments, sde, grid)
         request.warn_of_large_noise(sde, method, moments, float(grid[0]))
         if device is not None:

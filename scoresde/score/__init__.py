@@ -7,7 +7,7 @@ from scoresde.score.inside import device_of, evaluating, learning, lost_facts, m
 from scoresde.score.model import ScoreModel
 from scoresde.score.network import TIMES, NetworkScore, from_network
 from scoresde.score.packaged import load
-from scoresde.score.pilot import Pilot
+from scoresde.score.pilot import Pilot, Setting
 from scoresde.score.predictions import PREDICTIONS, Affine
 from scoresde.score.rescheduled import Rescheduled
 from scoresde.score.wrapped import Wrapped
@@ -23,6 +23,7 @@ __all__ = [
     "Pilot",
     "Rescheduled",
     "ScoreModel",
+    "Setting",
     "Wrapped",
     "device_of",
     "evaluating",

@@ -20,10 +20,12 @@ from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
 from scoresde.pretrained.store import locate, net_config, read, sde_fields
 from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
+<<<<<<< HEAD
 from scoresde.score.inside import dtype_of
+=======
+from scoresde.score.kept import Piloted
+>>>>>>> fast
 from scoresde.score.names import grown_names
-from scoresde.score.pilot import Pilot
-from scoresde.score.precise import Precise
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.score.stored import (
     PILOT,
@@ -40,7 +42,7 @@ from scoresde.units import Identity, Transform, describe
 __all__ = ["ScoreModel"]
 
 
-class ScoreModel(Precise):
+class ScoreModel(Piloted):
     r"""Return the score of a preconditioned network, with its SDE and the moments of its data.
 
     The input of the network is the centred state scaled to unit variance,
@@ -67,8 +69,8 @@ class ScoreModel(Precise):
         names: For each condition the names of its classes, or of the entries of a vector, if the
             data had some; saved with the model.
         columns: The names of the entries of a sample that is a row of a table; saved too.
-        pilot: The result of `scoresde.pilot` for this model, used by the sampler "fast", or
-            `None`; saved with it. Measure it again when the weights have changed.
+        pilot: The result of `scoresde.pilot` for this model, used by the sampler "fast" and saved
+            with the model. None until that measures it; one that you set stays as it is.
 
     Raises:
         UnknownNameError: `predicts` is no key of `PREDICTIONS`, or the network takes no condition
@@ -106,7 +108,6 @@ class ScoreModel(Precise):
         self.transform: Transform = Identity()
         self.names: Mapping[str, tuple[str, ...]] = {}
         self.columns: tuple[str, ...] = ()
-        self.pilot: Pilot | None = None
         self._moments: Moments | None = None
         var = moments.var
         if moments.cov is not None:
@@ -141,7 +142,7 @@ class ScoreModel(Precise):
             event_shape=self.event_shape,
             moments=self.moments,
             steps=self.steps,
-            pilot=self.pilot,
+            pilot=self.measured_pilot,
             transform=self.transform,
             passes=1,
             conditions=kinds_of(self.net, self.event_shape, self.names),

@@ -15,8 +15,8 @@ polynomial such as in Adams's methods.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError,
 from scoresde.quadrature import lagrange
 from scoresde.sde import Moments
 
-__all__ = ["Pilot"]
+__all__ = ["Pilot", "Setting"]
 
 # Measured points between which a polynomial interpolates.
 _STENCIL = 6
@@ -38,6 +38,27 @@ _DEGREE = 3
 _PRIOR_POINTS, _PRIOR_VARIANCES = 64, 24
 # The share of rounding in the square of a residual, which keeps the weights bounded.
 _ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Hold what the fast sampler leaves open for a model and a number of steps.
+
+    Args:
+        order: Residuals that a step uses.
+        corrector: Residuals that the corrector uses besides the newest.
+        growth: The power by which early errors weigh more in the choice of the grid: see `Pilot`.
+    """
+
+    order: int = 4
+    corrector: int = 3
+    growth: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_range("order", self.order, "[1, 6]")
+        check_range("corrector", self.corrector, "[0, 6]")
+        check_range("growth", self.growth, "[0, inf)")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,8 +74,8 @@ class Pilot:
             residual; it is assumed to be a cubic in $\ell$, for which the weights are exact in the
             limit of small steps.
         growth: The power of U at the step of an error by which the error, relative to U, grows
-            until the end: 0 along the flow of a Gaussian, more where trajectories diverge. 3/2 was
-            chosen on the arena's tuning problems and packaged digits.
+            until the end: 0 along the flow of a Gaussian, more where trajectories diverge.
+        choices: By numbers of steps, the setting that came nearest to the ends of the pilot run.
 
     Raises:
         ShapeError: `ell` is too short, or the factor has another width.
@@ -75,7 +96,8 @@ class Pilot:
     moments: Moments
     nfe: int
     unseen: float = 1e-3
-    growth: float = 1.5
+    growth: float = 0.0
+    choices: Mapping[int, Setting] = field(default_factory=dict)
 
     __repr__ = summary
 
@@ -105,10 +127,19 @@ class Pilot:
             check_range(name, value, "[0, inf)")
 
     @classmethod
-    def measure(cls, ell: Tensor, residuals: Tensor, moments: Moments, nfe: int) -> Pilot:
-        r"""Return the pilot of residuals `(M, K)`, of M trajectories and dimensions at $\ell$."""
-        rows = residuals.double() / max(len(residuals), 1) ** 0.5
-        _, factor = torch.linalg.qr(rows, mode="r")
+    def measure(
+        cls, ell: Tensor, residuals: Tensor | Sequence[Tensor], moments: Moments, nfe: int
+    ) -> Pilot:
+        r"""Return the pilot of residuals `(M, K)`, of M trajectories and dimensions at $\ell$.
+
+        They may come in parts, such as one for each batch of trajectories.
+        """
+        parts = [residuals] if isinstance(residuals, Tensor) else residuals
+        count = max(sum(map(len, parts)), 1)
+        factors = [torch.linalg.qr(part.double() / count**0.5, mode="r")[1] for part in parts]
+        factor = (
+            factors[0] if len(factors) == 1 else torch.linalg.qr(torch.cat(factors), mode="r")[1]
+        )
         return cls(ell.double(), factor, moments, nfe)
 
     @classmethod
@@ -129,7 +160,7 @@ class Pilot:
         v = c * torch.logspace(-4, 1, _PRIOR_VARIANCES, dtype=torch.float64)[:, None]
         factor = (v / (v + rho2) - c / (c + rho2)) * (v + rho2).sqrt() / len(v) ** 0.5
         unseen = 0.1 if variance is None else 0.01
-        return cls(ell, factor, Moments(0.0, var=c), 0, unseen, growth=0.0)
+        return cls(ell, factor, Moments(0.0, var=c), 0, unseen)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of the pilot by their names in a file, in float32."""
@@ -139,15 +170,20 @@ class Pilot:
         parts = {"levels": self.ell, "factor": self.factor, "mean": self.moments.mean, **spread}
         return {name: torch.as_tensor(value).float() for name, value in parts.items()}
 
-    def numbers(self) -> dict[str, float]:
-        """Return the numbers of the pilot by name."""
-        return {"nfe": self.nfe, "unseen": self.unseen, "growth": self.growth}
+    def numbers(self) -> dict[str, Any]:
+        """Return the numbers of the pilot by name, JSON values."""
+        choices = {str(steps): list(astuple(one)) for steps, one in self.choices.items()}
+        return {
+            "nfe": self.nfe, "unseen": self.unseen, "growth": self.growth, "choices": choices,
+        }  # fmt: skip
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Pilot:
         """Return the pilot with these `tensors` and `numbers`."""
         moments = Moments(parts["mean"], var=parts.get("var"), cov=parts.get("cov"))
-        return cls(parts["levels"].double(), parts["factor"].double(), moments, **numbers)
+        choices = {int(n): Setting(*one) for n, one in numbers.get("choices", {}).items()}
+        known = {**numbers, "choices": choices}
+        return cls(parts["levels"].double(), parts["factor"].double(), moments, **known)
 
     def features(self, at: Tensor) -> Tensor:
         r"""Return vectors `(..., r')` whose inner products are the covariances of $R$ at `at`.

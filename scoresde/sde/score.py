@@ -56,7 +56,8 @@ class Facts:
         event_shape: The shape of one sample, without the batch.
         moments: Mean and variance of the data.
         steps: The number of sampling steps that suits it.
-        pilot: The result of `scoresde.pilot` for it.
+        pilot: The result of `scoresde.pilot` for it; or, where that is measured at its first use, a
+            function `(progress, steps)` that returns it.
         transform: The map from the user's numbers to those of the score.
         passes: Network passes of one call, such as 2 for classifier-free guidance; or, if they
             depend on the noise, a function that returns them for sigma / alpha of shape `(B,)`.

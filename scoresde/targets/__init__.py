@@ -9,6 +9,7 @@ Examples:
 """
 
 from scoresde.targets.gaussian import Gaussian, GaussianMixture
+from scoresde.targets.kernels import KernelDensity
 from scoresde.targets.mixture import Components
 from scoresde.targets.planar import EightGaussians, Rings, SongMixture, Spiral, TwoMoons
 from scoresde.targets.posterior import Posterior
@@ -19,6 +20,7 @@ __all__ = [
     "EightGaussians",
     "Gaussian",
     "GaussianMixture",
+    "KernelDensity",
     "Posterior",
     "Rings",
     "SongMixture",

@@ -13,7 +13,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.targets.mixture import Components
 from scoresde.targets.target import Target
 
-__all__ = ["Gaussian", "GaussianMixture", "Numbers", "spectrum"]
+__all__ = ["Gaussian", "GaussianMixture", "Numbers", "numbers", "spectrum"]
 
 # Arguments of torch.as_tensor.
 Numbers = Tensor | float | Sequence[Any]
@@ -47,7 +47,7 @@ class Gaussian(Target):
         var: Numbers | None = None,
         std: Numbers | None = None,
     ) -> None:
-        means = _numbers("mean", mean)[None]
+        means = numbers("mean", mean)[None]
         name, spread = _exactly_one(cov=cov, var=var, std=std)
         if name == "cov":
             variances, basis = spectrum(name, spread[None], means)
@@ -90,7 +90,7 @@ class GaussianMixture(Target):
         *,
         stds: Numbers | None = None,
     ) -> None:
-        w, mu = _numbers("weights", weights), _numbers("means", means)
+        w, mu = numbers("weights", weights), numbers("means", means)
         if w.ndim != 1 or mu.ndim == 0 or len(w) == 0 or len(w) != len(mu):
             raise ShapeError(
                 "a mixture of K components needs weights (K,) and means (K, *), K >= 1, got "
@@ -116,7 +116,7 @@ class GaussianMixture(Target):
         super().__init__(Components(w / w.sum(), mu, variances, basis))
 
 
-def _numbers(name: str, value: Numbers) -> Tensor:
+def numbers(name: str, value: Numbers) -> Tensor:
     """Return `value` as a float64 tensor of finite numbers on the CPU, a copy."""
     try:
         tensor = torch.as_tensor(value).detach()
@@ -140,7 +140,7 @@ def _exactly_one(**choices: Numbers | None) -> tuple[str, Tensor]:
             f"pass exactly one of {', '.join(choices)}, got {' and '.join(made) or 'none'}"
         )
     ((name, value),) = made.items()
-    return name, _numbers(name, value)
+    return name, numbers(name, value)
 
 
 def _check_not_negative(name: str, value: Tensor) -> None:

@@ -17,7 +17,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.sde import SDE, Facts, Moments, expand
 from scoresde.targets.mixture import Components, Marginal
 
-__all__ = ["Target", "TargetScore"]
+__all__ = ["Target", "TargetScore", "scales"]
 
 
 class Target(abc.ABC):
@@ -108,7 +108,7 @@ class Target(abc.ABC):
         c = self.components.to(source)
         shape = (n, math.prod(self.event_shape))
         # Before the first draw, so that an error leaves the state of the generator unchanged.
-        alpha, sigma = _scales(sde, t, torch.empty(shape, dtype=torch.float64, device=source))
+        alpha, sigma = scales(sde, t, torch.empty(shape, dtype=torch.float64, device=source))
         z = torch.randn(shape, generator=generator, dtype=torch.float64, device=source)
         u = torch.rand(n, generator=generator, dtype=torch.float64, device=source)
         # Without the last sum, which may round to less than one.
@@ -224,12 +224,13 @@ class Target(abc.ABC):
         """Return $p_t$ at the points, after a check of points and times."""
         check_batch("x", x, self.event_shape)
         _check_times(sde, t)
-        return self._marginal(x, sde, t)
+        return self.marginal(x, sde, t)
 
-    def _marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
+    def marginal(self, x: Tensor, sde: SDE | None, t: Tensor | float | None) -> Marginal:
+        """Return $p_t$ at points `(B, *)`."""
         points = x.double().reshape(len(x), math.prod(self.event_shape), 1)
         c = self.components.to(x.device)
-        alpha, sigma = _scales(sde, t, points)
+        alpha, sigma = scales(sde, t, points)
         marginal = Marginal(c, points, alpha, sigma)
         if self._singular and not (marginal.v > 0).all():
             raise InvalidValueError(
@@ -271,12 +272,12 @@ class TargetScore:
             InvalidTypeError: `x` is not floating-point.
         """
         check_batch("x", x, self.target.event_shape, finite=False)
-        return self.target._marginal(x, self.sde, t).score().reshape(x.shape).to(x.dtype)
+        return self.target.marginal(x, self.sde, t).score().reshape(x.shape).to(x.dtype)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Return $\log p_t(x)$, `(B,)`; arguments and errors are those of the score."""
         check_batch("x", x, self.target.event_shape, finite=False)
-        return self.target._marginal(x, self.sde, t).log_prob().to(x.dtype)
+        return self.target.marginal(x, self.sde, t).log_prob().to(x.dtype)
 
 
 def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
@@ -292,7 +293,7 @@ def _check_times(sde: SDE | None, t: Tensor | float | None) -> None:
     sde.as_time(t)
 
 
-def _scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor, Tensor]:
+def scales(sde: SDE | None, t: Tensor | float | None, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return alpha(t) and sigma(t), ready to multiply `x`; one and zero for the data."""
     if sde is None or t is None:
         return x.new_ones(()), x.new_zeros(())

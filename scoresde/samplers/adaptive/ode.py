@@ -55,6 +55,10 @@ class ProbabilityFlow(Adaptive):
     All samples are evaluated together until the last one has arrived, so that `State.nfe` is that
     of the slowest; `scoresde.ode.solve` counts them one by one. No noise is drawn.
 
+    The tolerances bound the error of each step. Where trajectories diverge, early errors grow: at
+    the end the root mean square was about 1 tolerance on a Gaussian, 1 to 7 on two modes and 1 to
+    15 on two moons, in float32 and in float64 alike, with tolerances of 1e-3 to 1e-5.
+
     Args:
         method: `"dopri5"` or `"tsit5"`, both of order 5(4).
         rtol: The tolerance relative to $z$, positive.

@@ -12,6 +12,7 @@ are made here from what is known of the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -21,14 +22,31 @@ from torch import Tensor
 
 from scoresde.quadrature import gauss_legendre
 from scoresde.samplers.multistep.interpolation import Interpolation, Measured
-from scoresde.samplers.multistep.methods import TauMultistep
-from scoresde.score import Pilot
-from scoresde.sde import SDE, Facts, Moments
+from scoresde.samplers.multistep.methods import DPMSolverPP, TauMultistep
+from scoresde.samplers.sampler import NoiseLike, State
+from scoresde.score import Pilot, Setting
+from scoresde.sde import SDE, Facts, Moments, ReverseSDE
 from scoresde.sde.coordinates import half_log_snr_range
-from scoresde.sde.spacings import snapped, times_of_half_log_snr, uniform_times
+from scoresde.sde.spacings import even_times, snapped, times_of_half_log_snr, uniform_times
 
-__all__ = ["Fast"]
+__all__ = ["SETTINGS", "Fast", "usual_setting"]
 
+SETTINGS = (
+    Setting(4, 0, 0.0),
+    Setting(2, 3, 0.0),
+    Setting(3, 3, 0.0),
+    Setting(4, 3, 0.0),
+    Setting(4, 3, 1.5),
+    Setting(4, 0, 1.5),
+    Setting(3, 0, 0.0),
+    Setting(2, 1, 0.0),
+)
+"""The settings among which a model chooses, those that did best on the arena's tuning problems."""
+
+# The setting with the least errors there, up to a number of steps.
+_USUAL = ((7, SETTINGS[0]), (11, SETTINGS[1]), (29, SETTINGS[2]))
+# The fewest steps for which the weights of Gaussians of all variances were never worse.
+_MANY = 30
 # The grid: rounds of equidistribution, the fraction moved in each, and the share of uniform steps.
 _ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
 # The largest grid that is computed; a grid of more steps divides its cells evenly.
@@ -39,15 +57,18 @@ _FINEST = 256
 class Fast(TauMultistep):
     r"""Sample by a multistep method with measured weights on a measured grid, and a corrector.
 
-    A pilot of 64 evaluations serves every number of steps. `scoresde.sample(model, sde, "fast")`
-    uses that of the model (`model.pilot`); without one, the weights are those for Gaussian data of
-    unknown variances. Guided and conditioned scores may use the pilot of their model: it determines
-    weights and steps, and not (to one part in a million) the limit of many steps. The corrector
-    reuses evaluations of the next step and costs none.
+    `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`, of 64
+    evaluations, and the orders and the grid that came nearest to its ends. Without a pilot it is
+    `"dpmpp_2m"`; from 30 steps on, and with noise, its weights are then those for Gaussian data of
+    unknown variances.
+    Guided and conditioned scores may use the pilot of their model: it determines weights and steps,
+    and not (to one part in a million) the limit of many steps. The corrector reuses evaluations of
+    the next step and costs none.
 
     Args:
-        order: Residuals that a step uses, 1 to 6.
-        corrector: Residuals that the corrector uses besides the newest.
+        order: Residuals that a step uses, 1 to 6. The default gives way to what the pilot has
+            chosen, or to what is usual for this number of steps.
+        corrector: Residuals that the corrector uses besides the newest; the same holds for it.
         tau: $\tau$, 0 for the probability flow.
         window: The noise-to-signal ratios between which noise is added.
         pilot: The result of `scoresde.pilot`, or `None`.
@@ -55,13 +76,22 @@ class Fast(TauMultistep):
 
     steps: ClassVar[int] = 20
     uses_pilot = True
-    order: int = 4
-    corrector: int = 3
+    order: int = Setting.order
+    corrector: int = Setting.corrector
     pilot: Pilot | None = None
+
+    @property
+    def auditioned(self) -> bool:
+        """Return True without noise, if neither order nor corrector is given."""
+        return not self.stochastic and self._open
+
+    @property
+    def _open(self) -> bool:
+        return (self.order, self.corrector) == (Setting.order, Setting.corrector)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Fast:
         """Return this sampler with the pilot of the score, unless it has one of its own."""
-        return self if self.pilot else replace(self, pilot=facts.pilot)
+        return self if self.pilot or callable(facts.pilot) else replace(self, pilot=facts.pilot)
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
         """Return the moments of the pilot, else of the data, else mean 0 and variance 1."""
@@ -79,14 +109,37 @@ class Fast(TauMultistep):
         n = len(plain) - 1
         if n == 1 or n + 1 == sde.levels:
             return plain
+        if self._plain(n):
+            return even_times(sde, steps)
         ends = tuple(half_log_snr_range(sde).tolist())
         pilot = self._pilot(sde, moments)
         m = min(n, _FINEST)
-        grid = _grid(pilot, ends, m, self.order, self.corrector)
+        grid = _grid(pilot, ends, m, self._setting(n))
         position = torch.linspace(0, m, n + 1, dtype=torch.float64)
         cell = position.long().clamp(max=m - 1)
         t = times_of_half_log_snr(sde, torch.lerp(grid[cell], grid[cell + 1], position - cell))
         return t if sde.levels is None else snapped(sde, t)
+
+    def trajectory(
+        self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
+    ) -> Iterator[State]:
+        """Yield the states at `times[1:]`, each before its correction."""
+        if self._plain(len(times) - 1):
+            yield from _PLAIN.trajectory(rsde, x, times, noise)
+            return
+        chosen = self._setting(len(times) - 1)
+        method = replace(self, order=chosen.order, corrector=chosen.corrector)
+        yield from super(Fast, method).trajectory(rsde, x, times, noise)
+
+    def _plain(self, n: int) -> bool:
+        """Return True if nothing is known that is sure to improve on a polynomial in n steps."""
+        return self.pilot is None and self.auditioned and n < _MANY
+
+    def _setting(self, n: int) -> Setting:
+        """Return the orders and the growth for n steps: as given, as chosen, or the usual."""
+        if not self._open or self.stochastic:
+            return Setting(self.order, self.corrector, self.pilot.growth if self.pilot else 0.0)
+        return (self.pilot.choices if self.pilot else {}).get(n, usual_setting(n))
 
     def _pilot(self, sde: SDE, moments: Moments | None) -> Pilot:
         if self.pilot is not None:
@@ -95,22 +148,25 @@ class Fast(TauMultistep):
         return _prior(low, high, None if moments is None else moments.mean_variance())
 
 
+# What "fast" is without a pilot.
+_PLAIN = DPMSolverPP()
+
 _prior = lru_cache(maxsize=64)(Pilot.prior)
 
 
 @lru_cache(maxsize=64)
-def _grid(pilot: Pilot, ends: tuple[float, float], n: int, order: int, corrector: int) -> Tensor:
+def _grid(pilot: Pilot, ends: tuple[float, float], n: int, setting: Setting) -> Tensor:
     r"""Return $\ell$, `(n + 1,)`, on which all steps contribute equal errors (de Boor 1973)."""
     low, high = ends
     grid = torch.linspace(low, high, n + 1, dtype=torch.float64)
     best, least = grid, float("inf")
     for _ in range(_ROUNDS):
         u = (pilot.moments.mean_variance() + torch.exp(-2 * grid[1:])).sqrt()
-        errors = u**pilot.growth * step_errors(pilot, grid, order, corrector)
+        errors = u**setting.growth * step_errors(pilot, grid, setting.order, setting.corrector)
         if float(errors.sum()) < least:
             best, least = grid, float(errors.sum())
         h = grid.diff()
-        density = errors.clamp(min=1e-300) ** (1 / (order + 1)) / h
+        density = errors.clamp(min=1e-300) ** (1 / (setting.order + 1)) / h
         density = density + _UNIFORM * (density * h).sum() / (high - low)
         if n > 6:
             padded = torch.cat((density[:1], density, density[-1:]))
@@ -121,6 +177,11 @@ def _grid(pilot: Pilot, ends: tuple[float, float], n: int, order: int, corrector
         inner = grid[cell] + (wanted[1:-1] - mass[cell]) / density[cell]
         grid = torch.cat((grid[:1], torch.lerp(grid[1:-1], inner, _DAMPING), grid[-1:]))
     return best
+
+
+def usual_setting(n: int) -> Setting:
+    """Return the setting of n steps for a pilot that has chosen none."""
+    return next((setting for most, setting in _USUAL if n <= most), Setting())
 
 
 def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor:

@@ -1,0 +1,84 @@
+r"""Choose the settings of the fast sampler by audition, on the trajectories of a pilot run.
+
+The errors that a pilot foretells for a grid take each evaluation as if it were made at the exact
+state; in few steps it is not. So for few steps every setting of `SETTINGS` is run from the starts
+of the pilot run, and that which ends nearest to its ends, without the worst tenth of the samples,
+is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scoresde.errors import ScoreSDEError
+from scoresde.progress import showing
+from scoresde.samplers.multistep.fast import SETTINGS, Fast, usual_setting
+from scoresde.sampling.run import Run
+from scoresde.score import Pilot, Setting
+from scoresde.sde import SDE, Condition, Score
+
+__all__ = ["audition", "few"]
+
+# The most evaluations of an audition; beyond, one setting is the best nearly everywhere.
+_EVALUATIONS = 192
+# Another setting than the usual must be so much nearer; and the share of samples left out.
+_MARGIN, _LEFT_OUT = 0.9, 0.1
+
+
+def few(steps: int) -> bool:
+    """Return True for the numbers of steps for which settings are tried."""
+    return 1 < steps <= _EVALUATIONS // len(SETTINGS)
+
+
+def audition(
+    score: Score,
+    sde: SDE,
+    pilot: Pilot,
+    ends: Tensor,
+    steps: int,
+    *,
+    condition: Condition | None = None,
+    progress: bool | None = None,
+    device: torch.device | str | None = None,
+) -> Pilot:
+    """Return a pilot that has chosen the setting for a number of steps; itself for many.
+
+    Args:
+        score: The score.
+        sde: The process.
+        pilot: The pilot.
+        ends: The first and the last states of its run, `(2, n, *)`.
+        steps: The number of steps.
+        condition: The conditions of the run.
+        progress: Show a bar, as for `sample`.
+        device: The device; by default that of the score's networks.
+    """
+    if not few(steps):
+        return pilot
+    errors: dict[Setting, float] = {}
+    doing, (start, end) = f'choosing the setting of "fast" for {steps} steps', ends
+    with showing(len(SETTINGS), doing, unit="setting", show=progress, delay=1.0) as bar:
+        for setting in SETTINGS:
+            method = Fast(pilot=replace(pilot, choices={steps: setting}))
+            try:
+                x = Run.of(
+                    score, sde, method, x=start, steps=steps, seed=0, denoise=False, pilot=False,
+                    condition=condition, progress=False, device=device,
+                ).draw().x  # fmt: skip
+                errors[setting] = _error(x.cpu(), end)
+            except ScoreSDEError:
+                errors[setting] = math.inf
+            bar.update()
+    usual, best = usual_setting(steps), min(SETTINGS, key=lambda one: errors[one])
+    choice = best if errors[best] < _MARGIN * errors[usual] else usual
+    return replace(pilot, choices={**pilot.choices, steps: choice})
+
+
+def _error(x: Tensor, end: Tensor) -> float:
+    """Return the distance of samples from the exact ones, of all but the worst."""
+    squares = (x - end).double().flatten(1).square().mean(1).sort().values
+    return float(squares[: max(round((1 - _LEFT_OUT) * len(squares)), 1)].mean().sqrt())

@@ -1,0 +1,97 @@
+"""Measure the pilot of a model without being told how: a function of the model alone."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scoresde.checks import outside
+from scoresde.errors import ScoreSDEError
+from scoresde.noise import Noise
+from scoresde.sampling.audition import audition, few
+from scoresde.sampling.learn import SAMPLES, pilot_run
+from scoresde.score import Pilot, device_of
+from scoresde.sde import Classes, Condition, facts
+
+if TYPE_CHECKING:
+    from scoresde.score import ScoreModel
+
+__all__ = ["chosen", "missing", "pilot_of_model"]
+
+
+def pilot_of_model(
+    model: ScoreModel, progress: bool | None = None
+) -> tuple[Pilot | None, Tensor | None]:
+    """Return the pilot of a model, and starts and ends of its run `(2, n, *)`.
+
+    The numbers are rounded as they are in the file of a model, so that a saved model draws the
+    same samples.
+
+    Args:
+        model: The model.
+        progress: Show a bar, as for `sample`.
+
+    Returns:
+        The pilot, or None if its SDE has fewer than 6 levels, or the run fails, with a warning.
+    """
+    if model.sde.levels is not None and model.sde.levels < 6:
+        return None, None
+    try:
+        with torch.autocast(device_of(model).type, enabled=False):
+            found, ends = pilot_run(model, condition=_typical(model), progress=progress)
+    except ScoreSDEError as error:
+        warnings.warn(
+            f'no pilot could be measured for "fast", which goes on without: {error}; '
+            "pilot=False does not try",
+            UserWarning,
+            stacklevel=outside(),
+        )
+        return None, None
+    return Pilot.of(found.tensors(), found.numbers()), ends
+
+
+def missing(pilot: Pilot, steps: int | None) -> bool:
+    """Return True if a setting for this number of steps is to be chosen, and is not yet."""
+    return steps is not None and few(steps) and steps not in pilot.choices
+
+
+def chosen(
+    model: ScoreModel, pilot: Pilot, ends: Tensor | None, steps: int, progress: bool | None
+) -> tuple[Pilot, Tensor | None]:
+    """Return a pilot with the setting for a number of steps, and starts and ends of its run.
+
+    Args:
+        model: The model.
+        pilot: Its pilot.
+        ends: Starts and ends of the pilot run, `(2, n, *)`; None repeats it.
+        steps: The number of steps.
+        progress: Show a bar, as for `sample`.
+    """
+    if ends is None:
+        ends = pilot_of_model(model, progress)[1]
+    if ends is None:
+        return pilot, None
+    device, condition = device_of(model), _typical(model)
+    with torch.autocast(device.type, enabled=False):
+        found = audition(
+            model, model.sde, pilot, ends.to(device), steps, progress=progress,
+            condition=Condition(condition) if condition else None,
+        )  # fmt: skip
+    return found, ends
+
+
+def _typical(model: ScoreModel) -> dict[str, Tensor] | None:
+    """Return conditions for a pilot: classes in turn, numbers with the moments that are known."""
+    kinds, found = facts(model).conditions or {}, dict[str, Tensor]()
+    known = model.condition_units.moments()
+    for k, (name, kind) in enumerate(kinds.items()):
+        if isinstance(kind, Classes):
+            found[name] = torch.arange(SAMPLES) % kind.n
+        else:
+            mean, std = known.get(name, (torch.tensor(0.0), torch.tensor(1.0)))
+            z = Noise.of(0, SAMPLES).fork(k).normal(torch.empty(SAMPLES, *kind.shape), 0.0)
+            found[name] = mean.cpu() + std.cpu() * z
+    return found or None

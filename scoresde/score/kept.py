@@ -1,0 +1,91 @@
+"""Keep the pilot of a model: one that it was given, or one measured at its first use.
+
+A measured pilot belongs to the weights that it was measured with, and is measured again once these
+have changed. It is a function of the model alone, so that samples do not depend on who asked first.
+"""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from scoresde.score.pilot import Pilot
+from scoresde.score.precise import Precise
+
+__all__ = ["Piloted"]
+
+# One measurement at a time: a second thread waits for the result of the first.
+_lock = threading.RLock()
+
+
+class Piloted(Precise):
+    """Base of the modules that keep a pilot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept = _Kept()
+
+    @property
+    def pilot(self) -> Pilot | None:
+        """Return the pilot that was given, or measured with the present weights, or None."""
+        kept = self._kept
+        current = kept.weights is None or kept.weights == _weights(self)
+        return kept.pilot if current else None
+
+    @pilot.setter
+    def pilot(self, pilot: Pilot | None) -> None:
+        self._kept = _Kept(pilot)
+
+    def measured_pilot(
+        self, progress: bool | None = None, steps: int | None = None
+    ) -> Pilot | None:
+        """Return the pilot, measured if there is none: 64 evaluations of 32 samples.
+
+        It is kept until the weights change, and saved with the model. The conditions are the
+        classes in turn, and normal numbers with the moments of the other conditions.
+
+        Args:
+            progress: Show a bar, as for `sample`.
+            steps: A number of steps for which to choose the setting of "fast" too, by at most 192
+                evaluations of the same samples.
+
+        Returns:
+            The pilot; None where there is none, such as with fewer than 6 levels.
+        """
+        # imported here, since sampling stands on a higher floor
+        learn: Any = import_module("scoresde.sampling.own")
+        with _lock:
+            if self.pilot is None and self._kept.weights != (weights := _weights(self)):
+                pilot, ends = learn.pilot_of_model(self, progress)
+                self._kept = _Kept(pilot, ends, weights)
+            kept = self._kept
+            if kept.pilot is not None and learn.missing(kept.pilot, steps):
+                kept.pilot, kept.ends = learn.chosen(self, kept.pilot, kept.ends, steps, progress)
+            return self.pilot
+
+
+class _Kept:
+    """Hold a pilot, and what it was measured with.
+
+    Args:
+        pilot: The pilot.
+        ends: Starts and ends of the pilot run, or None.
+        weights: The weights it belongs to; None for a pilot that was given.
+    """
+
+    def __init__(self, pilot: Pilot | None = None, ends: Any = None, weights: Any = None) -> None:
+        self.pilot = pilot
+        self.ends = ends
+        self.weights = weights
+
+    def __reduce__(self) -> tuple[type[_Kept], tuple[Pilot | None]]:
+        # a copy has weights of its own: it measures again
+        return _Kept, (self.pilot if self.weights is None else None,)
+
+
+def _weights(module: nn.Module) -> list[tuple[int, int]]:
+    """Return what changes with a weight: which tensors they are, and how often each changed."""
+    return [(id(p), 0 if p.is_inference() else p._version) for p in module.parameters()]
