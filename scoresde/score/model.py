@@ -20,11 +20,8 @@ from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
 from scoresde.pretrained.store import locate, net_config, read, sde_fields
 from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
-<<<<<<< HEAD
 from scoresde.score.inside import dtype_of
-=======
 from scoresde.score.kept import Piloted
->>>>>>> fast
 from scoresde.score.names import grown_names
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.score.stored import (
