@@ -167,6 +167,7 @@ def test_data_that_the_model_does_not_know_are_refused(trained, tmp_path, monkey
         begin(str(tmp_path), scaled)
 
 
+@pytest.mark.slow
 def test_a_column_that_is_named_alone_keeps_its_name_up_to_the_samples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [f"{i},{i % 3}.5,{'oak' if i % 2 else 'fir'}" for i in range(24)]
