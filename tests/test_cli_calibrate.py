@@ -10,7 +10,7 @@ from torch import nn
 
 from scoresde import VPSDE, ScoreModel
 from scoresde.cli import main
-from scoresde.cli.calibrate import _apart, _joined
+from scoresde.cli.calibrate import _split, _joined
 from scoresde.metrics import calibrate_pairs
 from scoresde.nn import MLP
 from scoresde.sde import Classes, Field
@@ -135,7 +135,7 @@ def test_conditions_of_every_kind_are_one_vector_and_back():
         else torch.randn(5, *kind.shape, generator=g)
         for name, kind in kinds.items()
     }
-    found = _apart(_joined(given, kinds), kinds)
+    found = _split(_joined(given, kinds), kinds)
     assert found.keys() == given.keys()
     assert all(torch.equal(found[name], given[name]) for name in kinds)
     given["label"][3] = -1
