@@ -507,8 +507,6 @@ def test_matrices_in_any_real_numbers_are_one():
         matrix.double(),
         matrix.half(),
         matrix.int(),
-        matrix.to_sparse(),
-        matrix.to_sparse_csr(),
     )
     for kind in (matrix, *kinds, matrix.clone().requires_grad_()):
         measured = Linear(kind, 0.1)

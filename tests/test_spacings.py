@@ -268,11 +268,11 @@ def test_importance_weights_of_levels_are_one_over_their_probabilities(sde):
 
 
 BAD = {
-    "zero steps": (lambda: VPSDE().times(0), InvalidValueError, "must lie in .1, 10,000,000., got 0"),
+    "zero steps": (lambda: VPSDE().times(0), InvalidValueError, "steps must lie in .*, got 0"),
     "negative steps": (
         lambda: VPSDE().times(-3),
         InvalidValueError,
-        "must lie in .1, 10,000,000., got -3",
+        "steps must lie in .*, got -3",
     ),
     "half a step": (
         lambda: VPSDE().times(2.5),
@@ -288,7 +288,7 @@ BAD = {
     "zero steps of levels": (
         lambda: VPSDE(levels=5).times(0),
         InvalidValueError,
-        "must lie in .1, 10,000,000., got 0",
+        "steps must lie in .*, got 0",
     ),
     "an unknown name": (
         lambda: VPSDE().times(5, spacing="karas"),
