@@ -20,7 +20,7 @@ from torch import Tensor
 from scoresde.checks import as_numbers, check_fields, check_integer
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.sde.shapes import expand
-from scoresde.sde.told import numbers_of
+from scoresde.sde.told import numbers_of, per_sample
 
 __all__ = ["Kernel"]
 
@@ -88,8 +88,11 @@ class Kernel(abc.ABC):
             t: Times `()` or `(B,)`.
             x: A state `(B, *)`.
         """
-        t = self.told(t)
-        return expand(self.alpha(t), x), expand(self.sigma(t), x)
+        time = self.told(t)
+        pair = self.alpha(time), self.sigma(time)
+        if time.ndim < getattr(t, "ndim", 0):  # one time for all, and a coefficient for each
+            pair = per_sample(pair[0], x, x.dtype), per_sample(pair[1], x, x.dtype)
+        return expand(pair[0], x), expand(pair[1], x)
 
     # The kernel and the process
 
