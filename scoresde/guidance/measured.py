@@ -114,7 +114,7 @@ class Posterior(Wrapped):
         """
         y, rest = self._parted(condition, x)
         recording = torch.is_grad_enabled()
-        alpha, sigma = self._sde.at(self._sde.as_time(t), x)
+        alpha, sigma = self._sde.at(t, x)
         with torch.enable_grad():
             at = x if recording and x.requires_grad else x.detach().requires_grad_()
             score = in_user_settings(self.ask, self.score, at, t, rest)
@@ -229,7 +229,7 @@ class Posterior(Wrapped):
         return ((along * var / (1 + snr.reshape(-1, 1) * var)) @ axes.T).reshape(v.shape)
 
     def _snr(self, t: Tensor) -> Tensor:
-        return self._sde.log_snr(self._sde.as_time(t)).exp()
+        return self._sde.log_snr(self._sde.told(t)).exp()
 
 
 @door

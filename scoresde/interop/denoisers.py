@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 from scoresde.checks import as_numbers, check_batch, check_integer, check_range, door, quoted
 from scoresde.errors import ShapeError
 from scoresde.score import NetworkScore, Rescheduled, from_network, modules
-from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
+from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, batch_of, expand, process_of
 from scoresde.sde.coordinates import ratio
 
 __all__ = ["SigmaDenoiser", "from_deepinv", "from_edm", "from_k_diffusion", "to_denoiser"]
@@ -164,9 +164,8 @@ class SigmaDenoiser(nn.Module):
             raise ShapeError(
                 f"sigma must be a number or (B,) = ({len(x)},), got {tuple(noise.shape)}"
             )
-        t = noise.flatten().expand(len(x))
-        wide = t.to(x.device, torch.promote_types(x.dtype, torch.float32))
-        score = ask(self._rescheduled, x, wide, condition or None)
+        t = noise.flatten()
+        score = ask(self._rescheduled, x, batch_of(t, x), condition or None)
         return x + expand(t**2, x) * score
 
 

@@ -25,7 +25,7 @@ from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.sampling.gradients import check_differentiable, checkpointed
 from scoresde.score import Pilot, device_of, evaluating
-from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, facts, process_of
+from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, Watch, facts, process_of
 from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]
@@ -297,7 +297,7 @@ class Run:
         """Return what the sampler receives."""
         return ReverseSDE(
             self.sde, self.score, moments=self.moments, condition=self.condition,
-            withheld=self.sampler.conditions,
+            withheld=self.sampler.conditions, watch=Watch(),
             evaluate=checkpointed(self.score) if self.grad else in_user_settings,
         )  # fmt: skip
 
@@ -318,10 +318,12 @@ class Run:
             for state in self.sampler.trajectory(rsde, x, self.times, self.noise):
                 x = state.x
                 yield state
-            # what was not finite before would have raised an error in the score
+            # what was not finite before is an error of the score
+            rsde.settle()
             request.check_end(x)
             if self.denoise:
                 x0 = self.sampler.finish(rsde, x, self.times[-1], self.noise)
+                rsde.settle()
                 request.check_end(x0)
                 yield State.of(rsde, self.times[-1], x, x0)
 

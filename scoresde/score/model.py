@@ -32,7 +32,16 @@ from scoresde.score.stored import (
     restore,
     stored,
 )
-from scoresde.sde import SDE, Classes, Facts, Moments, check_output, class_name, expand
+from scoresde.sde import (
+    SDE,
+    Classes,
+    Facts,
+    Moments,
+    check_output,
+    class_name,
+    expand,
+    per_sample,
+)
 from scoresde.sde.coordinates import c_noise
 from scoresde.units import Identity, Transform, describe
 
@@ -106,6 +115,7 @@ class ScoreModel(Piloted):
         self.names: Mapping[str, tuple[str, ...]] = {}
         self.columns: tuple[str, ...] = ()
         self._moments: Moments | None = None
+        self._read: tuple[object, float] | None = None
         var = moments.var
         if moments.cov is not None:
             var = moments.cov.diagonal().reshape(self.event_shape)
@@ -120,7 +130,12 @@ class ScoreModel(Piloted):
     @property
     def _var(self) -> float:
         """Return the data's mean variance, with which the network is preconditioned."""
-        return float(self.var.double().mean())
+        var = self.var
+        state = id(var), None if var.is_inference() else var._version
+        if self._read is None or self._read[0] != state:
+            # read once, since reading waits for the device
+            self._read = state, float(var.detach().cpu().double().mean())
+        return self._read[1]
 
     @property
     def moments(self) -> Moments:
@@ -192,7 +207,7 @@ class ScoreModel(Piloted):
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self.event_shape)
-        time = self.sde.as_time(t)
+        time = self.sde.told(t)
         expand(time, x)  # checks x and the shape of t
         sigma, alpha, var = self.sde.sigma(time), self.sde.alpha(time), self._var
         check_noise(
@@ -201,11 +216,11 @@ class ScoreModel(Piloted):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         unit = expand((alpha**2 * var + sigma**2).rsqrt(), wide)
         centred = wide - expand(alpha, wide) * self.mean
-        c = expand(c_noise(self.sde, time), wide).flatten().expand(len(x))
         dtype = dtype_of(self.net, wide.dtype)
+        c = per_sample(c_noise(self.sde, time).to(wide.dtype), wide, dtype)
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             known = self.condition_units(condition, dtype) if condition else {}
-            out = self.net((unit * centred).to(dtype), c.to(dtype), **known)
+            out = self.net((unit * centred).to(dtype), c, **known)
         out = check_output("network", out, x).to(wide)
         weights = PREDICTIONS[self.predicts](self.sde, time, var)
         score = expand(weights.x, out) * centred + expand(weights.f, out) * out

@@ -25,7 +25,7 @@ from scoresde.checks import (
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.score.inside import dtype_of
 from scoresde.score.predictions import PREDICTIONS
-from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
+from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand, per_sample
 from scoresde.units import Transform
 
 __all__ = ["TIMES", "NetworkScore", "from_network"]
@@ -88,7 +88,7 @@ class NetworkScore(nn.Module):
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self.facts.event_shape)
-        time = self.sde.as_time(t)
+        time = self.sde.told(t)
         remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"
         check_noise(self.sde.sigma(time), time, remedy)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -119,7 +119,7 @@ class NetworkScore(nn.Module):
                 f"time= must return () or (B,) = ({len(x)},), got {tuple(c.shape)}; return a "
                 "number for each time"
             )
-        return c.expand(len(x)).to(x.device)
+        return per_sample(c, x, c.dtype)
 
     def __repr__(self) -> str:
         return f"NetworkScore({type(self.net).__name__}, {self.sde!r}, predicts={self.predicts!r})"

@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.checks import door, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.score.wrapped import Wrapped
-from scoresde.sde import SDE, Condition, Facts, Score, expand, process_of
+from scoresde.sde import SDE, Condition, Facts, Score, batch_of, expand, process_of
 from scoresde.sde.score import warn_between
 
 __all__ = ["Rescheduled"]
@@ -65,10 +65,10 @@ class Rescheduled(Wrapped):
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Return the score `(B, *)`."""
-        time = self.sde.as_time(t)
+        time = self.sde.told(t)
         u = self._own_time(time)
         ratio = expand(self.own.alpha(u) / self.sde.alpha(time), x)
-        return ratio * self.ask(self.score, ratio * x, u.to(t), condition)
+        return ratio * self.ask(self.score, ratio * x, batch_of(u, x), condition)
 
     def _own_time(self, t: Tensor) -> Tensor:
         """Return the times of the score's own SDE with the same log-SNR as at `t`."""

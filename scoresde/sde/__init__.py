@@ -14,6 +14,8 @@ from scoresde.sde.reverse import ReverseSDE, check_output, report
 from scoresde.sde.score import Facts, Score, ask, facts, passes_of, process_of
 from scoresde.sde.shapes import expand
 from scoresde.sde.time_laws import Importance, Logistic, LogNormal, Stratified, TimeLaw, Uniform
+from scoresde.sde.told import batch_of, per_sample
+from scoresde.sde.watch import Watch
 
 SDES: Mapping[str, type[SDE]] = MappingProxyType(
     {
@@ -64,12 +66,15 @@ __all__ = [
     "SubVPSDE",
     "TimeLaw",
     "Uniform",
+    "Watch",
     "ask",
+    "batch_of",
     "check_output",
     "class_name",
     "expand",
     "facts",
     "passes_of",
+    "per_sample",
     "process_of",
     "report",
 ]

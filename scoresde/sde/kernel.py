@@ -20,6 +20,7 @@ from torch import Tensor
 from scoresde.checks import as_numbers, check_fields, check_integer
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.sde.shapes import expand
+from scoresde.sde.told import numbers_of, per_sample
 
 __all__ = ["Kernel"]
 
@@ -63,8 +64,17 @@ class Kernel(abc.ABC):
             InvalidTypeError: `t` is no number and no tensor.
             InvalidValueError: A time lies outside [0, T].
         """
+        time = self.told(t)
+        return time.expand(t.shape) if isinstance(t, Tensor) else time
+
+    def told(self, t: Tensor | float | Sequence[float]) -> Tensor:
+        """Return times as `as_time` does, but one time `()` for a whole batch at that time.
+
+        Of times that `ReverseSDE` gave to a score nothing is read back from a device.
+        """
         # with dtype, since torch makes a Python float a float32
-        t = as_numbers("a time", t, dtype=torch.float64, device="cpu")
+        known = numbers_of(t)
+        t = as_numbers("a time", t, dtype=torch.float64, device="cpu") if known is None else known
         last = self.T * (1 + 1e-6)  # a time rounded to float32 may lie just above T
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
             outside = _first(t, ~((t >= 0) & (t <= last)))
@@ -78,8 +88,11 @@ class Kernel(abc.ABC):
             t: Times `()` or `(B,)`.
             x: A state `(B, *)`.
         """
-        t = self.as_time(t)
-        return expand(self.alpha(t), x), expand(self.sigma(t), x)
+        time = self.told(t)
+        pair = self.alpha(time), self.sigma(time)
+        if time.ndim < getattr(t, "ndim", 0):  # one time for all, and a coefficient for each
+            pair = per_sample(pair[0], x, x.dtype), per_sample(pair[1], x, x.dtype)
+        return expand(pair[0], x), expand(pair[1], x)
 
     # The kernel and the process
 

@@ -21,7 +21,6 @@ from scoresde.errors import (
     DeviceError,
     InvalidTypeError,
     InvalidValueError,
-    NonFiniteError,
     ShapeError,
 )
 from scoresde.precision import in_user_settings
@@ -31,6 +30,8 @@ from scoresde.sde.moments import Moments
 from scoresde.sde.process import SDE
 from scoresde.sde.score import Score, ask, facts
 from scoresde.sde.shapes import expand
+from scoresde.sde.told import batch_of
+from scoresde.sde.watch import Watch, not_finite
 
 __all__ = ["ReverseSDE", "check_output", "report"]
 
@@ -85,6 +86,7 @@ class ReverseSDE:
         moments: The data's moments, where known.
         condition: The condition of the samples, passed to the score.
         check_finite: Raise an error if the score returns a NaN or an infinity.
+        watch: Where values on a device are noted instead, to be read at the end by its `settle`.
         withheld: The names of conditions that are the sampler's own, which the score is not given.
         evaluate: The function that calls a function with a state and a time.
 
@@ -111,6 +113,7 @@ class ReverseSDE:
         moments: Moments | None = None,
         condition: Condition | None = None,
         check_finite: bool = True,
+        watch: Watch | None = None,
         withheld: Sequence[str] = (),
         evaluate: Callable[..., Any] = in_user_settings,
     ) -> None:
@@ -118,6 +121,7 @@ class ReverseSDE:
         self.moments = moments
         self.condition = condition
         self.check_finite = check_finite
+        self.watch = watch
         self.withheld = tuple(withheld)
         self.evaluate = evaluate
         self.nfe = 0
@@ -219,7 +223,8 @@ class ReverseSDE:
             given = given.rows(torch.arange(n).repeat_interleave(k))
         found = ReverseSDE(
             self.sde, score, moments=self.moments, condition=given,
-            check_finite=self.check_finite, withheld=self.withheld, evaluate=self.evaluate,
+            check_finite=self.check_finite, watch=self.watch, withheld=self.withheld,
+            evaluate=self.evaluate,
         )  # fmt: skip
         found._whole = self, k
         return found
@@ -230,6 +235,11 @@ class ReverseSDE:
         if self._whole is not None:
             whole, k = self._whole
             whole._count(k * nfe, k * passes)
+
+    def settle(self) -> None:
+        """Read what the watch noted, if there is one, and raise NonFiniteError for it."""
+        if self.watch is not None:
+            self.watch.settle()
 
     def report(self, name: str, values: Tensor) -> None:
         """Keep the largest of what is reported of each sample, `(B,)`, by name in `info`."""
@@ -251,20 +261,16 @@ class ReverseSDE:
 
         Without `like` it is a number for each sample, or the tuple of values of a method.
         """
-        time = self.sde.as_time(t)
+        time = self.sde.told(t)
         expand(time, x)  # checks x and the shape of t
         if x.shape[0] == 0:
             return torch.zeros_like(x.new_zeros(0) if like is None else like)
-        # the times of a fine grid would coincide in half precision
-        dtype = torch.promote_types(x.dtype, torch.float32)
         given = {"x": x, **(self.condition or {})}
         versions = {name: v._version for name, v in given.items() if not v.is_inference()}
         before = _asking.set(self)
         try:
-            # a copy of the time, which a network may scale in place
-            out: Any = self.evaluate(
-                function, x, time.to(x.device, dtype).expand(x.shape[0]).clone()
-            )
+            # times of its own, which a network may scale in place
+            out: Any = self.evaluate(function, x, batch_of(time, x))
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(
@@ -298,14 +304,12 @@ class ReverseSDE:
         """Return what was evaluated at `x` and `time`, checked to be like `like` and finite."""
         # cast first, since it may overflow in the dtype of x
         value = check_output(what, out, like).to(x.dtype)
-        if self.check_finite and not _all_finite(value):
+        if self.check_finite and self.watch is not None and value.device.type != "cpu":
+            self.watch.note(what, value, self.nfe, time)
+        elif self.check_finite and not _all_finite(value):
             bad = (~value.isfinite()).reshape(len(x), -1).any(1).nonzero().flatten().tolist()
             where = "although its input was finite" if x.isfinite().all() else "as did its input"
-            raise NonFiniteError(
-                f"the {what} returned NaN or infinity at evaluation {self.nfe}, "
-                f"t = {time.flatten()[0].item():.6g}, in samples {bad[:8]}, {where}; "
-                "try more steps, a smaller corrector step, or float32"
-            )
+            raise not_finite(what, self.nfe, time, bad, f", {where}")
         return value
 
 

@@ -1,0 +1,60 @@
+"""Gather on a device which values were not finite, so that no evaluation waits to be checked."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scoresde.errors import NonFiniteError
+
+__all__ = ["Watch", "not_finite"]
+
+# evaluations between two reads
+_EVERY = 128
+
+
+class Watch:
+    """Note at which evaluation each sample was first not finite, and read that seldom."""
+
+    def __init__(self) -> None:
+        # by the number of rows: the number of the evaluation, 0 if none, in `_seen`
+        self._first: dict[int, Tensor] = {}
+        self._seen: list[tuple[str, int, Tensor]] = []
+
+    def note(self, what: str, value: Tensor, nfe: int, time: Tensor) -> None:
+        """Note a value `(B, *)` of an evaluation at a time.
+
+        Raises:
+            NonFiniteError: One of the last values was not finite.
+        """
+        self._seen.append((what, nfe, time))
+        bad = value.detach().isfinite().reshape(len(value), -1).all(1).logical_not()
+        first = self._first.get(len(value))
+        if first is None:
+            first = self._first[len(value)] = bad.new_zeros(len(value), dtype=int)
+        first.masked_fill_(bad & (first == 0), len(self._seen))
+        if len(self._seen) >= _EVERY:
+            self.settle()
+
+    def settle(self) -> None:
+        """Read what was noted, and begin anew.
+
+        Raises:
+            NonFiniteError: A value was not finite; it names the evaluation and the samples.
+        """
+        firsts = [first.tolist() for first in self._first.values()]
+        seen, self._seen, self._first = self._seen, [], {}
+        found = [number for first in firsts for number in first if number]
+        if found:
+            number = min(found)
+            bad = next([i for i, k in enumerate(f) if k == number] for f in firsts if number in f)
+            what, nfe, time = seen[number - 1]
+            raise not_finite(what, nfe, time, bad, "")
+
+
+def not_finite(what: str, nfe: int, time: Tensor, samples: list[int], where: str) -> NonFiniteError:
+    """Return the error that names an evaluation and the samples that were not finite."""
+    return NonFiniteError(
+        f"the {what} returned NaN or infinity at evaluation {nfe}, "
+        f"t = {time.flatten()[0].item():.6g}, in samples {samples[:8]}{where}; "
+        "try more steps, a smaller corrector step, or float32"
+    )
