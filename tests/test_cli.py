@@ -868,7 +868,9 @@ def test_a_trained_model_has_its_pilot_unless_it_is_left_out(tmp_path, capsys):
     assert [*known.choices] == [20]
     assert train(tmp_path / "without", "--no-pilot") == 0
     assert ScoreModel.from_pretrained(tmp_path / "without").pilot is None
-    one, other = (store.read(tmp_path / name / "model.safetensors")[1] for name in ("with", "without"))
+    one, other = (
+        store.read(tmp_path / name / "model.safetensors")[1] for name in ("with", "without")
+    )
     one.pop("pilot")
     assert {**one, "training": 0} == {**other, "training": 0}
     assert main(["info", str(tmp_path / "with")]) == 0
