@@ -46,7 +46,7 @@ SETTINGS = (
 # The setting with the least errors there, up to a number of steps.
 _USUAL = ((7, SETTINGS[0]), (11, SETTINGS[1]), (29, SETTINGS[2]))
 # The fewest steps for which the weights of Gaussians of all variances were never worse.
-_MANY = 30
+_MANY = 45
 # The grid: rounds of equidistribution, the fraction moved in each, and the share of uniform steps.
 _ROUNDS, _DAMPING, _UNIFORM = 12, 0.5, 0.1
 # The largest grid that is computed; a grid of more steps divides its cells evenly.
@@ -59,7 +59,7 @@ class Fast(TauMultistep):
 
     `scoresde.sample(model, sde, "fast")` uses the pilot of the model, `model.pilot`, of 64
     evaluations, and the orders and the grid that came nearest to its ends. Without a pilot it is
-    `"dpmpp_2m"`; from 30 steps on, and with noise, its weights are then those for Gaussian data of
+    `"dpmpp_2m"`; from 45 steps on, and with noise, its weights are then those for Gaussian data of
     unknown variances.
     Guided and conditioned scores may use the pilot of their model: it determines weights and steps,
     and not (to one part in a million) the limit of many steps. The corrector reuses evaluations of
