@@ -10,7 +10,7 @@ from torch import nn
 
 from scoresde import VPSDE, ScoreModel
 from scoresde.cli import main
-from scoresde.cli.calibrate import _split, _joined
+from scoresde.cli.calibrate import _joined, _split
 from scoresde.metrics import calibrate_pairs
 from scoresde.nn import MLP
 from scoresde.sde import Classes, Field
