@@ -54,6 +54,23 @@ def first_of_many(out: Any, d: float, args: tuple[Any, ...]) -> Any:
     return first_row(out, d, args) if out.shape[0] > 1 else out
 
 
+def leaking(out: Any, d: float, _: tuple[Any, ...]) -> Any:
+    """Add a part of the other samples of the batch."""
+    return out + d * out.flip(0)
+
+
+def at_the_edge(out: Any, d: float, _: tuple[Any, ...]) -> Any:
+    """Multiply the first row of an image."""
+    scale = out.new_ones(out.shape[-1])
+    scale[:1] += d
+    return out * scale
+
+
+def divided(out: Any, d: float, _: tuple[Any, ...]) -> Any:
+    """Divide the result."""
+    return out / (1 + d)
+
+
 def late(out: Any, d: float, args: tuple[Any, ...]) -> Any:
     """Divide at times after a third of [0, T]."""
     sde, t = args
@@ -176,13 +193,18 @@ WRONG = {
     51: Wrong("divergence:exact", "the trace", part(1)),
     52: Wrong("guidance.classified:Classified.__call__", "the guided score"),
     54: Wrong("guidance.between:Between.__call__", "the guided score"),
-    55: Wrong("nn.unet:UNet.forward", "the mean over the batch, added"),
+    55: Wrong("nn.unet:UNet.forward", "what leaks from one sample to another", leaking),
+    57: Wrong("nn.unet:UNet.forward", "the first row of pixels", at_the_edge),
+    60: Wrong("nn.unet:UNet.forward", "every other output", Alternating()),
     63: Wrong("ema.average:EMA.decay", "the decay"),
     67: Wrong("guidance.composed:ByGauss.__call__", "the composed score"),
     69: Wrong("sde.bridge:BrownianBridgeSDE.sigma", r"$\sigma$ of the bridge"),
     70: Wrong("guidance.approximations:mmps", "the correction"),
+    71: Wrong("noise.source:Noise.normal", "the noise"),
+    72: Wrong("noise.source:Noise.normal", "the noise"),
     73: Wrong("samplers.langevin.impute:Impute.step", "a step"),
     77: Wrong("sde.ito:ItoSDE.sigma", r"$\sigma$ of a drift and diffusion"),
+    78: Wrong("likelihood.flow:error_of_two", "the bar of the solver, divided", divided),
     80: Wrong("objectives.weights:flow", "the weight of flow matching"),
 }
 """What is made wrong for each law; the laws that are not here compare bit for bit or raise."""
