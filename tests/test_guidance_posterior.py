@@ -304,7 +304,7 @@ class Unasked:
         (NonFiniteError, Linear(lambda x: x / 0, 0.1), "what A returns"),
         (InvalidValueError, Linear(lambda x: x.clamp(-5, 5), 0.1), "is not linear"),
         (ShapeError, Linear(lambda x: x, torch.ones(3)), "std must be a number or of the shape"),
-        (InvalidTypeError, Linear(torch.ones(2, 5), 0.1), "A fails for a batch"),
+        (ShapeError, Linear(torch.ones(2, 5), 0.1), "A is of events of 5 numbers"),
         (ShapeError, Linear(Mask([1, 0, 1]), 0.1), "the mask is of events"),
         (ShapeError, Linear(Downsample(3, dims=1), 0.1), "do not divide"),
         (ShapeError, Linear(Grey(), 0.1), "3 channels"),
@@ -700,3 +700,6 @@ def test_integers_are_not_measured():
     for operator in (Linear(torch.tensor([[0.5, 0.5]]), 0.1), scoresde.guidance.Blur(1.0)):
         with pytest.raises(InvalidTypeError, match="must be floating point"):
             operator(torch.full((1, 2), 3))
+        for wrong in ([[1.0, 2.0]], torch.tensor(1.0), torch.ones(1, 2).to_sparse(), None):
+            with pytest.raises((InvalidTypeError, ShapeError)):
+                operator(wrong)
