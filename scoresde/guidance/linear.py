@@ -91,7 +91,7 @@ class Linear:
         if isinstance(self.A, Tensor):
             if raw.shape[1:].numel() != self.A.shape[1]:
                 raise ShapeError(
-                    f"A is of events of {self.A.shape[1]} numbers, got events {tuple(raw.shape[1:])}"
+                    f"A is of events of {self.A.shape[1]} numbers, got {tuple(raw.shape[1:])}"
                 )
             return raw.reshape(len(raw), raw.shape[1:].numel()) @ self.A.to(raw).T
         try:
