@@ -376,7 +376,7 @@ def test_a_score_without_an_event_shape_is_checked_at_its_first_call():
     x = scoresde.sample(made, shape=(4,), condition={"measurement": y}, **options)
     assert x.sum(1).abs().max() < 0.5 < scoresde.sample(Loose(), shape=(4,), **options).abs().max()
     fresh = posterior(Loose(), Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(InvalidTypeError, match="A fails"):
+    with pytest.raises(ShapeError, match="A is of events of 4 numbers"):
         scoresde.sample(fresh, shape=(5,), condition={"measurement": y}, **options)
     with pytest.raises(ShapeError, match=r"needs (the shape|one row)"):
         scoresde.sample(made, shape=(4,), condition={"measurement": torch.zeros(3, 5)}, **options)
