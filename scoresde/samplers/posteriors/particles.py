@@ -43,7 +43,8 @@ class Particles(Sampler):
     draw comes from its own stream, so n, seed and `batch_size` mean what they do elsewhere; a run
     costs k times as many evaluations. `Samples.info` has `ess`, the least effective sample size
     that a sample had on the way; `log_evidence`, the estimate of $\log p(y)$; and
-    `log_evidence_error`, half of its interval of 95 %.
+    `log_evidence_error`, half of its interval of 95 % for
+    the particles alone: the bias of few steps is not in it, and twice as many steps show it.
 
     With `sweeps` the way of the sample is drawn anew so often, each time among k ways of which one
     is the last (conditional sequential Monte Carlo with ancestor sampling; Andrieu et al. 2010,
