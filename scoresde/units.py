@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields, check_finite, check_integer
+from scoresde.checks import check_batch, check_fields, check_integer
 from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError, ShapeError
 
 __all__ = [
@@ -138,10 +138,12 @@ class Range:
 
         Raises:
             NonFiniteError: A number to be quantised is NaN or infinite.
+            InvalidTypeError: `x` is no dense tensor of floating-point numbers.
         """
         if self.levels is None:
             return self.inverse(x)
-        check_finite("x", x)  # rounding would turn a NaN into a number
+        # rounding would turn a NaN into a number; integers and truth values are raw already
+        check_batch("x", x[None] if isinstance(x, Tensor) else x)
         top = self.levels - 1
         wide = x if x.dtype == torch.float64 else x.float()
         whole = ((wide + 1) * (top / 2)).round().clamp(0, top)
@@ -319,5 +321,6 @@ def to_uint8(x: Tensor) -> Tensor:
 
     Raises:
         NonFiniteError: A number is NaN or infinite.
+        InvalidTypeError: `x` is no dense tensor of floating-point numbers.
     """
     return BYTES.restore(x)

@@ -268,9 +268,13 @@ def test_the_score_of_a_bridge_about_its_moving_centre_ends_in_the_exact_joint_l
         (lambda t, c: (t[:, None] + 1) * c[Y], InvalidValueError, "must be 0 at t = 0"),
         (lambda t, c: t[:, None] * c[Y].repeat(1, 2), ShapeError, "the shape of the states"),
         (lambda t, c: None, InvalidTypeError, "must return a tensor"),
+        (lambda t, c: t[:, None] * c[Y] * 1j, InvalidTypeError, "must be floating point"),
+        (lambda t, c: t[:, None] * c["z"], InvalidValueError, "asks for a condition 'z'"),
+        (lambda t: t, InvalidTypeError, "it needs t"),
     ],
 )
 def test_a_shift_that_is_none_is_named(shift, error, match):
-    score = Centred(lambda x, t, condition: -x, shift)
     with pytest.raises(error, match=match):
-        score(torch.ones(2, 2), torch.ones(2), {Y: torch.ones(2, 2)})
+        Centred(lambda x, t, condition: -x, shift)(
+            torch.ones(2, 2), torch.ones(2), {Y: torch.ones(2, 2)}
+        )

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import pytest
 import torch
 from methods import ALL
@@ -110,6 +111,14 @@ def test_annotations_are_read_as_classes_too():
     checks.check_fields(Mine(float("inf")))
     with pytest.raises(InvalidValueError, match="kappa must be finite, got inf"):
         checks.check_fields(Mine(float("inf")), finite=True)
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    """Torch does not assign a numpy.float32, and files store others than they were."""
+    sde = VPSDE(T=np.float32(1), eps=np.float32(0.5), beta_max=np.int64(20), levels=np.int8(5))
+    kinds = [type(value) for value in (sde.T, sde.eps, sde.beta_max, sde.levels)]
+    assert kinds == [float, float, int, int]
+    assert sde.times()[-1] == 0.5
 
 
 def test_a_window_is_made_of_numbers():

@@ -148,6 +148,9 @@ def test_a_transform_has_an_inverse(low, width, x):
 
 def test_pictures_outside_the_range_are_clipped_as_bytes():
     assert to_uint8(torch.tensor([-1.5, -1, 0, 1, 7])).tolist() == [0, 0, 128, 255, 255]
+    for raw in (torch.tensor([0, 128]), torch.tensor([True]), torch.tensor([1j]), [0.5], None):
+        with pytest.raises(InvalidTypeError):
+            to_uint8(raw)
 
 
 @pytest.mark.parametrize(

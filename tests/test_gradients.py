@@ -8,7 +8,7 @@ import scoresde
 from scoresde import SAMPLERS, Facts, Field, Noise
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.guidance import Linear, Projection, posterior
-from scoresde.samplers import Impute, Particles, ProbabilityFlow, SplitGibbs
+from scoresde.samplers import Impute, MeanStart, Particles, ProbabilityFlow, SplitGibbs
 
 VP = scoresde.VPSDE()
 NAMES = sorted(SAMPLERS.keys() - {"scipy"})
@@ -99,7 +99,7 @@ def test_gradients_go_through_samplers_of_posteriors(method):
     assert abs(float(found.flatten()[0]) - right) < 1e-4
 
 
-@pytest.mark.parametrize("sampler", ["scipy", Particles(), Impute(Particles())])
+@pytest.mark.parametrize("sampler", ["scipy", Particles(), MeanStart(Particles())])
 def test_a_sampler_without_a_gradient_says_so(sampler):
     with pytest.raises(InvalidTypeError, match="no gradient goes through"):
         scoresde.sample(Net(), None, sampler, grad=True)

@@ -304,7 +304,7 @@ class Unasked:
         (NonFiniteError, Linear(lambda x: x / 0, 0.1), "what A returns"),
         (InvalidValueError, Linear(lambda x: x.clamp(-5, 5), 0.1), "is not linear"),
         (ShapeError, Linear(lambda x: x, torch.ones(3)), "std must be a number or of the shape"),
-        (InvalidTypeError, Linear(torch.ones(2, 5), 0.1), "A fails for a batch"),
+        (ShapeError, Linear(torch.ones(2, 5), 0.1), "A is of events of 5 numbers"),
         (ShapeError, Linear(Mask([1, 0, 1]), 0.1), "the mask is of events"),
         (ShapeError, Linear(Downsample(3, dims=1), 0.1), "do not divide"),
         (ShapeError, Linear(Grey(), 0.1), "3 channels"),
@@ -376,7 +376,7 @@ def test_a_score_without_an_event_shape_is_checked_at_its_first_call():
     x = scoresde.sample(made, shape=(4,), condition={"measurement": y}, **options)
     assert x.sum(1).abs().max() < 0.5 < scoresde.sample(Loose(), shape=(4,), **options).abs().max()
     fresh = posterior(Loose(), Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(InvalidTypeError, match="A fails"):
+    with pytest.raises(ShapeError, match="A is of events of 4 numbers"):
         scoresde.sample(fresh, shape=(5,), condition={"measurement": y}, **options)
     with pytest.raises(ShapeError, match=r"needs (the shape|one row)"):
         scoresde.sample(made, shape=(4,), condition={"measurement": torch.zeros(3, 5)}, **options)
@@ -700,3 +700,6 @@ def test_integers_are_not_measured():
     for operator in (Linear(torch.tensor([[0.5, 0.5]]), 0.1), scoresde.guidance.Blur(1.0)):
         with pytest.raises(InvalidTypeError, match="must be floating point"):
             operator(torch.full((1, 2), 3))
+        for wrong in ([[1.0, 2.0]], torch.tensor(1.0), torch.ones(1, 2).to_sparse(), None):
+            with pytest.raises((InvalidTypeError, ShapeError)):
+                operator(wrong)

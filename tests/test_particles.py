@@ -8,14 +8,17 @@ from oracle import affine
 
 import scoresde
 from scoresde import VPSDE, Condition, Run
-from scoresde.errors import InvalidTypeError, InvalidValueError
+from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError
 from scoresde.guidance import Linear, posterior
 from scoresde.samplers import (
     DDIM,
+    PC,
     Ancestral,
     EulerMaruyama,
     Heun,
+    Impute,
     Langevin,
+    MeanStart,
     Particles,
     ProbabilityFlow,
     SplitGibbs,
@@ -150,6 +153,9 @@ def test_other_likelihoods_weigh_particles_too():
         lambda: Particles(DDIM()),
         lambda: Particles(Langevin()),
         lambda: Particles("ancestral"),
+        lambda: Impute(SplitGibbs(Ancestral(), 0.3)),
+        lambda: Impute(MeanStart(Heun())),
+        lambda: PC(Particles(k=2)),
         lambda: SplitGibbs(Heun(), 0.3),
         lambda: SplitGibbs(DDIM(), 0.3),
         lambda: scoresde.sample(PAIR.at(VP), None, Particles(k=2), seed=0),
@@ -253,3 +259,20 @@ def test_particles_take_no_start_and_split_gibbs_no_times_above_rho():
             made, None, SplitGibbs(Ancestral(), 0.02, 3), times=[1.0, 0.8, 0.6], seed=0,
             condition=given,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [[[1.0, 0.5], [1.0, 0.5]], [[0.0, 0.0]]])
+def test_a_measurement_without_a_density_is_told(rows):
+    score = posterior(PAIR.at(VP), Linear(torch.tensor(rows), 0.0))
+    y = {"measurement": torch.full((len(rows),), 0.5)}
+    with pytest.warns(UserWarning, match="log_evidence is infinite"):
+        Run.of(score, sampler=Particles(k=2), n=1, steps=2, seed=0, condition=y).draw()
+
+
+@pytest.mark.filterwarnings("ignore:the samples are:UserWarning")
+def test_weights_of_an_unlikely_measurement_are_numbers_or_an_error():
+    """They were NaN, in silence, and so were ess and the evidence."""
+    info = run(Particles(k=3), condition={"measurement": [1e5]}).draw().info
+    assert all(value.isfinite().all() for value in info.values())
+    with pytest.raises(NonFiniteError, match="next to impossible"):
+        run(Particles(k=3), std=1e-6, condition={"measurement": [1e9]}).draw()

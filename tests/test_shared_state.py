@@ -31,12 +31,13 @@ from scoresde import (
     trajectory,
 )
 from scoresde.audit import audit
+from scoresde.errors import TrainingError
 from scoresde.guidance import Blur, Downsample, Grey, Linear, Projection, posterior
 from scoresde.noise import seeds_of
 from scoresde.objectives import LOSSES, LearnedWeight
 from scoresde.precision import full_precision, in_user_settings
 from scoresde.score import evaluating, modules
-from scoresde.training import Optimiser, TrainConfig, Trainer
+from scoresde.training import Callback, Optimiser, TrainConfig, Trainer
 
 SDE = VPSDE()
 GENERATOR = torch.Generator().manual_seed(0)
@@ -140,6 +141,20 @@ def test_a_training_in_the_middle_of_a_trajectory_leaves_it_alone_and_is_told_of
     trainer.train(1)
     assert model.net.modes == {True}
     assert not any(layer.training for layer in model.modules())
+
+
+def test_one_model_is_trained_by_one_trainer_at_a_time():
+    """Two that change the same gradients in two threads end the process by a signal."""
+    model, config = built(), TrainConfig(steps=2, batch_size=2)
+    second = Trainer(model, X, config)
+
+    class Both(Callback):
+        def on_start(self, step, config):
+            with pytest.raises(TrainingError, match="the model is trained already"):
+                second.train()
+
+    Trainer(model, X, config, callbacks=[Both()]).train()
+    second.train()
 
 
 def test_two_threads_sample_one_model_with_dropout_as_each_does_alone():

@@ -90,7 +90,7 @@ def bind(
 
 
 def check_fields(owner: Any, *, finite: bool = False) -> None:
-    """Check the fields of a dataclass against their annotations.
+    """Check the fields of a dataclass against their annotations; make numpy's numbers Python's.
 
     Args:
         owner: An instance.
@@ -105,6 +105,9 @@ def check_fields(owner: Any, *, finite: bool = False) -> None:
     for name, hint in _of_fields(kind).items():
         value = getattr(owner, name)
         hint.check(f"{name} of {kind.__name__}", value)
+        if isinstance(value, np.number):  # which torch and files take for something else
+            value = value.item()
+            object.__setattr__(owner, name, value)
         if finite and isinstance(value, Real) and not math.isfinite(value):
             raise InvalidValueError(f"{name} must be finite, got {value}")
 

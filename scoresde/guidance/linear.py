@@ -13,9 +13,9 @@ from torch import Tensor
 
 from scoresde.checks import (
     as_numbers,
+    check_batch,
     check_dense,
     check_finite,
-    check_floating,
     quoted,
     summary,
 )
@@ -86,9 +86,13 @@ class Linear:
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the measurements of events `(B, *event)` without noise, `(B, *m)`."""
-        check_floating("what is measured", x)
+        check_batch("what is measured", x, finite=False)
         raw = self.transform.inverse(x).to(x.dtype)
         if isinstance(self.A, Tensor):
+            if raw.shape[1:].numel() != self.A.shape[1]:
+                raise ShapeError(
+                    f"A is of events of {self.A.shape[1]} numbers, got {tuple(raw.shape[1:])}"
+                )
             return raw.reshape(len(raw), raw.shape[1:].numel()) @ self.A.to(raw).T
         try:
             return self.A(raw)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from scoresde.checks import (
     as_numbers,
+    check_batch,
     check_fields,
     check_finite,
-    check_floating,
     check_integer,
     check_range,
     summary,
@@ -52,7 +52,7 @@ class Mask:
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the entries that are kept."""
-        check_floating("what is measured", x)
+        check_batch("what is measured", x, finite=False)
         if x.shape[1:] != self.keep.shape:
             raise ShapeError(
                 f"the mask is of events {tuple(self.keep.shape)}, got {tuple(x.shape[1:])}"
@@ -83,7 +83,7 @@ class Blur:
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the blurred events, of the same shape."""
-        check_floating("what is measured", x)
+        check_batch("what is measured", x, finite=False)
         _check_axes(x, self.dims)
         reach = math.ceil(4 * self.width)
         offset = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -119,7 +119,7 @@ class Downsample:
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the means."""
-        check_floating("what is measured", x)
+        check_batch("what is measured", x, finite=False)
         _check_axes(x, self.dims)
         for axis in range(-self.dims, 0):
             if x.shape[axis] % self.factor:
@@ -155,7 +155,7 @@ class Grey:
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the weighted sum of the channels."""
-        check_floating("what is measured", x)
+        check_batch("what is measured", x, finite=False)
         if x.ndim < 2 or x.shape[1] != len(self.weights):
             raise ShapeError(
                 f"grey is made of {len(self.weights)} channels, the first axis of an event, got "
@@ -195,7 +195,7 @@ class Fourier:
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the frequencies that are kept."""
-        check_floating("what is measured", x)
+        check_batch("what is measured", x, finite=False)
         n = self.keep.ndim
         _check_axes(x, n)
         if x.shape[-n:] != self.keep.shape:
@@ -229,7 +229,7 @@ class Projection:
     @full_precision()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the coordinates along the directions."""
-        check_floating("what is measured", x)
+        check_batch("what is measured", x, finite=False)
         rows = x.reshape(len(x), x.shape[1:].numel())
         if self.m > rows.shape[1]:
             raise InvalidValueError(

@@ -136,6 +136,11 @@ class Sampler(abc.ABC):
         return False
 
     @property
+    def stepwise(self) -> bool:
+        """Return True if a run is made of its steps, so that a sampler around it may make them."""
+        return True
+
+    @property
     def takes_start(self) -> bool:
         """Return True if a run can go on from given states, as `sample(x=...)` asks."""
         return True

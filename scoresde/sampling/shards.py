@@ -90,6 +90,10 @@ class Shards:
                 tensors = chunk(self.rows(number))
                 checkpoint.save_tensors(self.path(number), tensors, {"request": request})
             distributed.wait()
+        except BaseException:
+            if self._lock.file is not None and not self._there():
+                self.remove()  # nothing was drawn
+            raise
         finally:
             self._lock.idle = True  # another object of this process may go on
         return len(missing)

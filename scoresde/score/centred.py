@@ -7,12 +7,14 @@ drawn from $p(x_0 | y)$.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from scoresde.checks import door
+from scoresde.checks import bind, check_floating, door
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.score.wrapped import Wrapped
 from scoresde.sde import Score
@@ -42,7 +44,7 @@ class Centred(Wrapped):
             t = 0, which is checked at every call.
 
     Raises:
-        InvalidTypeError: The shift is no function.
+        InvalidTypeError: The shift is no function of t and the conditions.
 
     Examples:
         >>> import scoresde, torch
@@ -58,6 +60,8 @@ class Centred(Wrapped):
     @door
     def __init__(self, score: Score, shift: Shift) -> None:
         super().__init__(score)
+        with contextlib.suppress(ValueError):  # of a function without a signature
+            bind(shift, inspect.signature(shift), ("t", "condition"), {})
         self.shift = shift
 
     def __call__(
@@ -66,7 +70,7 @@ class Centred(Wrapped):
         """Return the score `(B, *)` of states u.
 
         Raises:
-            InvalidValueError: The shift is not 0 at t = 0.
+            InvalidValueError: The shift is not 0 at t = 0, or asks for a condition not given.
             InvalidTypeError, ShapeError: It is no tensor that broadcasts to the states.
         """
         centre = self._centre(x, t, condition)
@@ -79,9 +83,15 @@ class Centred(Wrapped):
         return self.ask(self.score, x + centre, t, condition)
 
     def _centre(self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        value = self.shift(t, condition or {})
+        try:
+            value = self.shift(t, condition or {})
+        except KeyError as error:
+            raise InvalidValueError(
+                f"the shift asks for a condition {error}, which is not there; give it as condition="
+            ) from error
         if not isinstance(value, Tensor):
             raise InvalidTypeError(f"the shift must return a tensor, got {type(value).__name__}")
+        check_floating("the value of the shift", value)
         try:
             return value.to(x).expand_as(x)
         except RuntimeError as error:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checks import named_device
+from scoresde.errors import TrainingError
 from scoresde.sde import Facts, facts
 
 __all__ = ["device_of", "dtype_of", "evaluating", "learning", "lost_facts", "modules"]
@@ -30,6 +31,8 @@ _LIBRARIES = frozenset({"torch", "scoresde"})
 _lock = threading.RLock()
 # For each module that runs now: the number of runs, and the mode to restore after the last.
 _running: weakref.WeakKeyDictionary[nn.Module, list[Any]] = weakref.WeakKeyDictionary()
+# The layers that are trained now: two optimisers of one weight may end the process.
+_learning: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def modules(score: object) -> list[nn.Module]:
@@ -161,12 +164,24 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Set layers to training mode within the block, and give each its own mode back after it.
 
     A layer that is evaluated at the same time stays in evaluation mode until that ends.
+
+    Raises:
+        TrainingError: A layer learns already, in another such block.
     """
     listed = list(layers)
+    with _lock:
+        if any(layer in _learning for layer in listed):
+            raise TrainingError(
+                "the model is trained already, by a Trainer of another thread or around this one; "
+                "train a copy, copy.deepcopy(model)"
+            )
+        _learning.update(listed)
     before = [_own_mode(layer, True) for layer in listed]
     try:
         yield
     finally:
+        with _lock:
+            _learning.difference_update(listed)
         for layer, mode in zip(listed, before, strict=True):
             _own_mode(layer, mode)
 

@@ -78,6 +78,11 @@ class Impute(Around):
             object.__setattr__(self, "basis", _orthonormal(self.basis))
         super().__post_init__()
         check_integer("resample", self.resample, 1)
+        if not self.sampler.stepwise:
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} is more than its steps, which alone would be imputed; "
+                "take what steps inside of it, such as Ancestral() or Heun()"
+            )
         if self.sampler.adaptive:
             raise InvalidTypeError(
                 f"{quoted(self.sampler)} chooses its own steps, between which nothing would be "

@@ -51,6 +51,11 @@ class PC(Sampler):
                 "samples or does nothing; take Langevin(), ScaledLangevin() or MALA()"
             )
         check_integer("k", self.k, 0)
+        if self.predictor is not None and not self.predictor.stepwise:
+            raise InvalidTypeError(
+                f"{quoted(self.predictor)} is more than its steps, which alone would be corrected; "
+                "take what steps inside of it, such as Ancestral() or Heun()"
+            )
         if self.predictor is None and self.k == 0:
             raise InvalidValueError("PC without a predictor needs k >= 1 corrector steps")
 

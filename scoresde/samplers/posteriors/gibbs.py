@@ -83,6 +83,11 @@ class SplitGibbs(Around):
         return (1 + self.k) * self.sampler.nfe_per_step
 
     @property
+    def stepwise(self) -> bool:
+        """Return False: a step alone does not alternate."""
+        return False
+
+    @property
     def order(self) -> None:
         """Return None: the bias does not vanish for small steps."""
         return None

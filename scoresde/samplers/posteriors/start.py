@@ -51,6 +51,11 @@ class MeanStart(Around):
         return self.sampler.nfe_per_step
 
     @property
+    def stepwise(self) -> bool:
+        """Return False: a step alone does not begin at the mean."""
+        return False
+
+    @property
     def order(self) -> int | None:
         """Return that of the sampler."""
         return self.sampler.order

@@ -135,8 +135,9 @@ class Kernel:
         if kept is not None:
             to = to.reshape(len(kept), -1, *x.shape[1:])
             to = torch.cat([kept[:, None], to[:, 1:]], 1).reshape(x.shape)
-        gap = ((mean - own) / std) * ((2 * to - mean - own) / std)
-        return Move(to, gap.double().reshape(len(x), -1).sum(1) / 2)
+        # a product of two of them may be too large for single precision
+        gap = ((mean - own) / std).double() * ((2 * to - mean - own) / std).double()
+        return Move(to, gap.reshape(len(x), -1).sum(1) / 2)
 
     def mean(self, x: Tensor, t: Tensor, s: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """Return where the prior's step goes without noise, and the noise's standard deviation."""
