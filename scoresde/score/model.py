@@ -129,7 +129,6 @@ class ScoreModel(Precise):
 
     @property
     def _var(self) -> float:
-        """Return the data's mean variance, with which the network is preconditioned."""
         return self._mean_of("var")
 
     @property
@@ -201,16 +200,14 @@ class ScoreModel(Precise):
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self.event_shape)
-        time = self.sde.told(t)
-        check_times(time, x)
+        check_times(time := self.sde.told(t), x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        rows = rows_of(t, self) or moved(wide, *self.coefficients(time))
-        alpha, unit, noise, of_x, of_f = rows
+        alpha, unit, noise, of_x, of_f = rows_of(t, self) or moved(wide, *self.coefficients(time))
         dtype = next((p.dtype for p in self.net.parameters()), wide.dtype)
         centred = wide - alpha * self.mean
-        c = per_sample(noise.flatten(), wide, dtype)
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             known = self.condition_units(condition, dtype) if condition else {}
+            c = per_sample(noise.flatten(), x, dtype)
             out = self.net((unit * centred).to(dtype), c, **known)
         out = check_output("network", out, x).to(wide)
         return (of_x * centred + of_f * out).to(x.dtype)

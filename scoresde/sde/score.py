@@ -150,8 +150,9 @@ def coefficients_of(score: object, time: Tensor) -> tuple[object, tuple[Tensor, 
         time: Times on the CPU, in float64.
     """
     for _ in range(_MAX_DEPTH):
-        if isinstance(score, nn.Module) and hasattr(type(score), "coefficients"):
-            return score, score.coefficients(time)
+        coefficients: Any = getattr(type(score), "coefficients", None)
+        if isinstance(score, nn.Module) and coefficients is not None:
+            return score, coefficients(score, time)
         inside = (getattr(score, name, None) for name in _INSIDE[1:])
         score = next((part for part in inside if isinstance(part, nn.Module)), None)
         if score is None:

@@ -29,18 +29,23 @@ class _Told(NamedTuple):
     rows: tuple[Tensor, ...] = ()
 
 
-def batch_of(t: Tensor, x: Tensor) -> Tensor:
+def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     """Return times `()` or `(B,)` as a new tensor `(B,)` on the device of states `(B, *)`.
 
     Its dtype is that of `x`, but at least float32, since the times of a fine grid would coincide in
-    half precision. What is known of the times is known of it.
+    half precision.
+
+    Args:
+        time: The times on the CPU, in float64.
+        x: The states.
+        given: The same as they were given: if they are on the device already, they are not copied.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    known = _known(t)
-    if known is not None and t.device == x.device and t.dtype == dtype and t.shape == x.shape[:1]:
-        made = t.clone()
-        return _keep(made, known._replace(version=made._version))
-    time = t if known is None else known.time
+    known = _known(given)
+    if known is not None and isinstance(given, Tensor):
+        if given.device == x.device and given.dtype == dtype and given.shape == x.shape[:1]:
+            made = given.clone()
+            return _keep(made, known._replace(version=made._version))
     made = per_sample(time.to(dtype), x, dtype)
     if time.requires_grad or made.is_inference():
         return made

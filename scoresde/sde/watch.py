@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from scoresde.errors import NonFiniteError
@@ -30,7 +31,7 @@ class Watch:
         bad = value.detach().isfinite().reshape(len(value), -1).all(1).logical_not()
         first = self._first.get(len(value))
         if first is None:
-            first = self._first[len(value)] = bad.new_zeros(len(value), dtype=int)
+            first = self._first[len(value)] = bad.new_zeros(len(value), dtype=torch.int64)
         first.masked_fill_(bad & (first == 0), len(self._seen))
         if len(self._seen) >= _EVERY:
             self.settle()
