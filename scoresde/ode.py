@@ -28,6 +28,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer
 from scoresde.errors import ConvergenceError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.precision import as_double, widest
 
 __all__ = [
     "DOPRI5",
@@ -139,9 +140,9 @@ class Solution:
 
 
 def rms(y: Tensor) -> Tensor:
-    """Return the root mean square over the event: `(B, *)` to `(B,)`, float64."""
+    """Return the root mean square over the event: `(B, *)` to `(B,)`, float64 if there is any."""
     size = math.prod(y.shape[1:])
-    return (y.double().reshape(len(y), size).square().sum(1) / max(size, 1)).sqrt()
+    return (y.to(widest(y.device)).reshape(len(y), size).square().sum(1) / max(size, 1)).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +166,7 @@ class Tolerance:
     norm: Callable[[Tensor], Tensor] = rms
 
     def __post_init__(self) -> None:
-        rtol, atol = (torch.as_tensor(tol, dtype=torch.float64) for tol in (self.rtol, self.atol))
+        rtol, atol = (as_double(tol) for tol in (self.rtol, self.atol))
         total = rtol + atol
         if not ((rtol >= 0) & (atol >= 0) & (total > 0) & total.isfinite()).all():
             raise InvalidValueError(
@@ -176,7 +177,7 @@ class Tolerance:
 
     def like(self, y: Tensor) -> Tolerance:
         """Return the same tolerances in the dtype and on the device of `y`."""
-        rtol, atol = (torch.as_tensor(tol).to(y) for tol in (self.rtol, self.atol))
+        rtol, atol = (t.to(y) if isinstance(t, Tensor) else t for t in (self.rtol, self.atol))
         return replace(self, rtol=rtol, atol=atol)
 
     def measure(self, error: Tensor, size: Tensor) -> Tensor:

@@ -15,12 +15,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-__all__ = ["full_precision", "has_bfloat16", "in_user_settings"]
+__all__ = ["as_double", "full_precision", "has_bfloat16", "in_user_settings", "widest"]
 
 R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
+# Devices without float64.
+_SINGLE = {"mps"}
 # Context managers that restore what `full_precision` turned off.
 _user_settings: ContextVar[tuple[Callable[[], AbstractContextManager[Any]], ...]] = ContextVar(
     "settings", default=()
@@ -71,6 +74,17 @@ def in_user_settings(function: Callable[..., R], *args: Any) -> R:
             return function(*args)
     finally:
         _user_settings.reset(before)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on a device without it."""
+    return torch.float32 if device.type in _SINGLE else torch.float64
+
+
+def as_double(value: Tensor | float) -> Tensor:
+    """Return a number or tensor in float64, on the CPU if its device has none."""
+    found = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64)
+    return (found.cpu() if found.device.type in _SINGLE else found).double()
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -12,7 +12,7 @@ from scoresde.checks import check_noise, door
 from scoresde.noise import Noise
 from scoresde.objectives.perturbed import event_sum, perturb, weight_at
 from scoresde.objectives.weights import Weight, sigma2
-from scoresde.sde import SDE, Moments, Score, TimeLaw, expand
+from scoresde.sde import SDE, Moments, Score, TimeLaw
 
 __all__ = ["dsm_floor", "dsm_loss"]
 
@@ -83,15 +83,15 @@ def dsm_loss(
     """
     p = perturb(
         score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-        generator=generator,
+        generator=generator, own=lambda sigma, scale: (sigma, scale / sigma**2),
     )  # fmt: skip
     _check_noise(p.sde, p.time, p.sigma)
     # sigma s + z is of order one at all times, unlike s + z / sigma
-    scaled = expand(p.sigma, x) * p.score(p.x)
-    scale = p.scale / p.sigma**2
+    sigma, scale = p.own
+    scaled = sigma * p.score(p.x)
     if not control_variate:
         return p.weighted(event_sum((scaled + p.z) ** 2), scale)
-    change = scaled - expand(p.sigma, x) * p.score(p.clean)
+    change = scaled - sigma * p.score(p.clean)
     return p.weighted(event_sum(scaled**2 + 2 * p.z * change) + x.shape[1:].numel(), scale)
 
 

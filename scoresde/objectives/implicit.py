@@ -94,11 +94,11 @@ def ism_loss(
     p = _check_weighted(
         perturb(
             score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator,
+            generator=generator, own=lambda sigma, scale: (scale,),
         )
     )  # fmt: skip
     value, trace = _differentiate(p, _trace)
-    return p.weighted(2 * trace + event_sum(value**2))
+    return p.weighted(2 * trace + event_sum(value**2), *p.own)
 
 
 @door
@@ -152,7 +152,7 @@ def ssm_loss(
     p = _check_weighted(
         perturb(
             score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator,
+            generator=generator, own=lambda sigma, scale: (scale,),
         )
     )  # fmt: skip
     v = _direction(x, projection, p.noise)
@@ -162,7 +162,7 @@ def ssm_loss(
 
     value, trace = _differentiate(p, slope)
     norm = event_sum(value**2) if variance_reduced else event_sum(v * value) ** 2
-    return p.weighted(2 * trace + norm)
+    return p.weighted(2 * trace + norm, *p.own)
 
 
 @door
@@ -217,18 +217,22 @@ def fd_ssm_loss(
         torch.Size([8])
     """
     check_range("step", step, "(0, inf)")
+
+    def own(sigma: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return step * torch.where(sigma > 0, sigma, 1.0), scale
+
     p = _check_weighted(
         perturb(
             score, sde, x, t=t, law=law, noise=noise, condition=condition, weight=weight,
-            generator=generator,
+            generator=generator, own=own,
         )
     )  # fmt: skip
-    h = expand(step * torch.where(p.sigma > 0, p.sigma, 1.0), x)
+    h, scale = p.own
     v = _direction(x, projection, p.noise)
     # a copy, since a network may reuse the memory of its output
     plus, minus = p.score(p.x + h * v).clone(), p.score(p.x - h * v)
     slope = event_sum(v * (plus - minus) / h)
-    return p.weighted(slope + event_sum(((plus + minus) / 2) ** 2))
+    return p.weighted(slope + event_sum(((plus + minus) / 2) ** 2), scale)
 
 
 def _check_weighted(p: Perturbed) -> Perturbed:

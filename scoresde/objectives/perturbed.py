@@ -3,7 +3,7 @@ r"""Check the arguments that all objectives share, and perturb the data."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,7 +16,18 @@ from scoresde.checks import check_batch, quoted
 from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import Noise, seeds_of
 from scoresde.objectives.weights import Weight, sigma2
-from scoresde.sde import SDE, Condition, Score, TimeLaw, expand, facts, process_of
+from scoresde.sde import (
+    SDE,
+    Condition,
+    Score,
+    TimeLaw,
+    check_times,
+    coefficients_of,
+    facts,
+    moved,
+    process_of,
+    timed,
+)
 
 __all__ = [
     "Perturbed",
@@ -46,6 +57,7 @@ class Perturbed:
         clean: $\alpha_t x_0$, `(B, *)`.
         sigma: $\sigma_t$, `()` or `(B,)`, float64.
         scale: $\lambda(t)$ times the importance weight of t, `()` or `(B,)`, float64.
+        own: The loss's own coefficients, ready to multiply `x`.
         noise: The source of further random numbers.
         score: The score at these times, a checked function of states `(B, *)`.
     """
@@ -57,16 +69,17 @@ class Perturbed:
     clean: Tensor
     sigma: Tensor
     scale: Tensor
+    own: list[Tensor]
     noise: Noise
     score: Callable[[Tensor], Tensor]
 
-    def weighted(self, errors: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Return errors `(B,)` times a scale, by default `self.scale`: the loss of each sample.
+    def weighted(self, errors: Tensor, scale: Tensor) -> Tensor:
+        """Return errors `(B,)` times a scale of `own`: the loss of each sample.
 
         Raises:
             NonFiniteError: A loss is NaN or infinite, and this is checked (see `passing`).
         """
-        return checked_loss((self.scale if scale is None else scale).to(errors) * errors)
+        return checked_loss(scale.reshape(scale.shape[:1]).to(errors.dtype) * errors)
 
 
 _passing: ContextVar[bool] = ContextVar("passing", default=False)
@@ -114,8 +127,13 @@ def perturb(
     condition: Mapping[str, Any] | None = None,
     weight: Weight = sigma2,
     generator: torch.Generator | None = None,
+    own: Callable[[Tensor, Tensor], Sequence[Tensor]] = lambda sigma, scale: (),
 ) -> Perturbed:
-    """Return the perturbed batch; the arguments and errors are those of the objectives."""
+    """Return the perturbed batch; the arguments and errors are those of the objectives.
+
+    All coefficients go to the device of `x` together: those of the score too, and `own`, which the
+    loss computes of sigma and of the scale.
+    """
     known = facts(score)
     if known.sde is not sde or sde is None:
         sde = process_of(score, sde)
@@ -130,11 +148,22 @@ def perturb(
     time, importance = times_of(sde, t, law, noise)
     lam = weight_at(weight, sde, time)
     rsde = sde.reverse(score, condition=given, check_finite=checks_finite(x))
-    alpha, sigma = sde.at(time, x)
+    sigma, scale = sde.sigma(time), importance * lam
+    columns = [sde.alpha(time), sigma, *own(sigma, scale)]
+    clock, count = time, len(columns)
+    if time.numel() > 1 and x.device.type != "cpu" and x.dtype.itemsize >= 4:
+        # the score's coefficients at the times that it is given
+        rounded = time.to(x.dtype).double()
+        owner, theirs = coefficients_of(score, rounded)
+        *ready, column = moved(x, *columns, *theirs, rounded)
+        clock = timed(column, rounded, owner, tuple(ready[count:]))
+    else:
+        ready = moved(x, *columns)
+    alpha, std, *rest = ready[:count]
     clean, z = alpha * x, noise.normal(x, 0.0, _STATES)
     return Perturbed(
-        sde, clean + sigma * z, z, time, clean, sde.sigma(time), importance * lam, noise,
-        lambda state: rsde.score(state, time),
+        sde, clean + std * z, z, time, clean, sigma, scale, rest, noise,
+        lambda state: rsde.score(state, clock),
     )  # fmt: skip
 
 
@@ -175,7 +204,7 @@ def times_of(
     """Return times and their importance weights, float64: `t`, or times drawn from a law."""
     if t is not None:
         time = sde.as_time(t)
-        expand(time, torch.empty(len(noise)))  # checks the shape of t
+        check_times(time, torch.empty(len(noise)))
         return time, torch.ones_like(time)
     law = sde.time_law if law is None else law
     like = torch.empty(len(noise), 1, dtype=torch.float64)

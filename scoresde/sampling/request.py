@@ -22,6 +22,7 @@ from scoresde.checks import (
     quoted,
 )
 from scoresde.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from scoresde.precision import widest
 from scoresde.samplers import Sampler
 from scoresde.sampling.names import SAMPLERS
 from scoresde.score import Pilot, lost_facts
@@ -247,7 +248,8 @@ def warn_of_growth(x: Tensor, moments: Moments | None, known: Facts) -> None:
     """
     if moments is None or x.numel() == 0:
         return
-    size, data = float(x.detach().double().square().mean().sqrt()), moments.root_mean_square()
+    size = float(x.detach().to(widest(x.device)).square().mean().sqrt())
+    data = moments.root_mean_square()
     if size > (_LARGEST_GUIDED if known.density is False else _LARGEST_GROWTH) * data > 0:
         warnings.warn(
             f"the samples are {size / data:.3g} times as large as the data by their moments "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import checkpoint
-from scoresde.checks import check_name, check_noise, check_shape, door
+from scoresde.checks import check_name, check_shape, door
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.pretrained import card, hub, share
 from scoresde.pretrained.rebuild import check_description, rebuild_net, rebuild_sde
@@ -23,26 +23,20 @@ from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.inside import dtype_of
 from scoresde.score.kept import Piloted
 from scoresde.score.names import grown_names
-from scoresde.score.predictions import PREDICTIONS
-from scoresde.score.stored import (
-    PILOT,
-    as_moment,
-    check_weights,
-    describing,
-    restore,
-    stored,
-)
+from scoresde.score.predictions import PREDICTIONS, affine
+from scoresde.score.stored import PILOT, as_moment, check_weights, describing, restore, stored
 from scoresde.sde import (
     SDE,
     Classes,
     Facts,
     Moments,
     check_output,
+    check_times,
     class_name,
-    expand,
+    moved,
     per_sample,
+    rows_of,
 )
-from scoresde.sde.coordinates import c_noise
 from scoresde.units import Identity, Transform, describe
 
 __all__ = ["ScoreModel"]
@@ -115,7 +109,6 @@ class ScoreModel(Piloted):
         self.names: Mapping[str, tuple[str, ...]] = {}
         self.columns: tuple[str, ...] = ()
         self._moments: Moments | None = None
-        self._read: tuple[object, float] | None = None
         var = moments.var
         if moments.cov is not None:
             var = moments.cov.diagonal().reshape(self.event_shape)
@@ -129,13 +122,7 @@ class ScoreModel(Piloted):
 
     @property
     def _var(self) -> float:
-        """Return the data's mean variance, with which the network is preconditioned."""
-        var = self.var
-        state = id(var), None if var.is_inference() else var._version
-        if self._read is None or self._read[0] != state:
-            # read once, since reading waits for the device
-            self._read = state, float(var.detach().cpu().double().mean())
-        return self._read[1]
+        return self._mean_of("var")
 
     @property
     def moments(self) -> Moments:
@@ -207,24 +194,21 @@ class ScoreModel(Piloted):
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self.event_shape)
-        time = self.sde.told(t)
-        expand(time, x)  # checks x and the shape of t
-        sigma, alpha, var = self.sde.sigma(time), self.sde.alpha(time), self._var
-        check_noise(
-            sigma, time, f"a score is singular there; stay at or above eps = {self.sde.eps}"
-        )
+        check_times(time := self.sde.told(t), x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        unit = expand((alpha**2 * var + sigma**2).rsqrt(), wide)
-        centred = wide - expand(alpha, wide) * self.mean
+        alpha, unit, noise, of_x, of_f = rows_of(t, self) or moved(wide, *self.coefficients(time))
         dtype = dtype_of(self.net, wide.dtype)
-        c = per_sample(c_noise(self.sde, time).to(wide.dtype), wide, dtype)
+        centred = wide - alpha * self.mean
         with torch.autocast(x.device.type, self.autocast) if self.autocast else nullcontext():
             known = self.condition_units(condition, dtype) if condition else {}
+            c = per_sample(noise.flatten(), x, dtype)
             out = self.net((unit * centred).to(dtype), c, **known)
         out = check_output("network", out, x).to(wide)
-        weights = PREDICTIONS[self.predicts](self.sde, time, var)
-        score = expand(weights.x, out) * centred + expand(weights.f, out) * out
-        return score.to(x.dtype)
+        return (of_x * centred + of_f * out).to(x.dtype)
+
+    def coefficients(self, time: Tensor) -> tuple[Tensor, ...]:
+        """Return the coefficients of the score at times on the CPU, as `affine` does."""
+        return affine(self.predicts, self.sde, time, self._var)
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.net.parameters())

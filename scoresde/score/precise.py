@@ -14,6 +14,21 @@ __all__ = ["Precise"]
 class Precise(nn.Module):
     """Keep the buffers of this module, not those within it, in float32 at least."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # by name of a buffer: its tensor, the version of that, and the mean
+        self._means: dict[str, tuple[Tensor, int | None, float]] = {}
+
+    def _mean_of(self, name: str) -> float:
+        """Return the mean of a buffer, read once until it changes: reading waits for the device."""
+        value: Tensor = getattr(self, name)
+        version = None if value.is_inference() else value._version
+        known = self._means.get(name)
+        if known is None or known[0] is not value or known[1] != version:
+            mean = float(value.detach().cpu().double().mean())
+            self._means[name] = known = value, version, mean
+        return known[2]
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         precise = dict(self.named_buffers(recurse=False))
         convert: Any = super()._apply  # untyped in some releases of torch

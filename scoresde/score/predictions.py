@@ -16,9 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.checks import check_noise
 from scoresde.sde import SDE
+from scoresde.sde.coordinates import c_noise
 
-__all__ = ["PREDICTIONS", "Affine"]
+__all__ = ["PREDICTIONS", "Affine", "affine"]
 
 
 class Affine(NamedTuple):
@@ -88,3 +90,22 @@ r"""The quantities that a network's output F can predict, by name.
 - `score`: $\nabla\log p_t$ itself.
 - `sigma_score`: $\sigma\,\nabla\log p_t$ (Song & Ermon 2019, arXiv:1907.05600).
 """
+
+
+def affine(predicts: str, sde: SDE, time: Tensor, var: float) -> tuple[Tensor, ...]:
+    r"""Return $\alpha$, the scale and the number c of the network's input, and $a$ and $b$.
+
+    Args:
+        predicts: What the output predicts, a key of `PREDICTIONS`.
+        sde: The process.
+        time: Times `()` or `(B,)` on the CPU, in float64.
+        var: The mean variance of the data.
+
+    Raises:
+        InvalidValueError: $\sigma_t = 0$.
+    """
+    sigma, alpha = sde.sigma(time), sde.alpha(time)
+    check_noise(sigma, time, f"a score is singular there; stay at or above eps = {sde.eps}")
+    unit = (alpha**2 * var + sigma**2).rsqrt()
+    of_x, of_f = PREDICTIONS[predicts](sde, time, var)
+    return alpha, unit, c_noise(sde, time), of_x, of_f

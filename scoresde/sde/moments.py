@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, check_batch, in_dtype, quoted, summary
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
-from scoresde.precision import full_precision
+from scoresde.precision import as_double, full_precision
 
 __all__ = ["Moments"]
 
@@ -92,12 +92,13 @@ class Moments:
     def mean_variance(self) -> float:
         """Return the variance, averaged over the dimensions."""
         spread = self.var if self.cov is None else self.cov.diagonal()
-        return float(torch.as_tensor(spread, dtype=torch.float64).mean())
+        assert spread is not None
+        return float(as_double(spread).mean())
 
     @full_precision()
     def root_mean_square(self) -> float:
         """Return the root of the mean square, averaged over the dimensions."""
-        square = torch.as_tensor(self.mean, dtype=torch.float64).square().mean()
+        square = as_double(self.mean).square().mean()
         return math.sqrt(square + self.mean_variance())
 
     @full_precision()
@@ -112,9 +113,9 @@ class Moments:
         """
         check_batch("z", z)
         self.check_event(z)
-        mean = torch.as_tensor(self.mean, dtype=torch.float64).to(z)
-        if self.cov is None:
-            return mean + torch.as_tensor(self.var, dtype=torch.float64).sqrt().to(z) * z
+        mean = as_double(self.mean).to(z)
+        if self.var is not None:
+            return mean + as_double(self.var).sqrt().to(z) * z
         var, basis = self.principal()
         root = (basis * var.sqrt() @ basis.T).to(z)
         return mean + (_rows(z) @ root).reshape(z.shape)
@@ -162,7 +163,7 @@ class Moments:
     def _principal(self) -> tuple[Tensor, Tensor]:
         assert self.cov is not None
         var: Tensor
-        var, basis = torch.linalg.eigh(self.cov.double())
+        var, basis = torch.linalg.eigh(as_double(self.cov))
         # rounding makes a zero eigenvalue slightly negative; anything larger is a wrong input
         if var[0] < -1e-5 * var[-1]:
             raise InvalidValueError(

@@ -29,7 +29,7 @@ from scoresde.sde.coordinates import ratio
 from scoresde.sde.moments import Moments
 from scoresde.sde.process import SDE
 from scoresde.sde.score import Score, ask, facts
-from scoresde.sde.shapes import expand
+from scoresde.sde.shapes import check_times, expand
 from scoresde.sde.told import batch_of
 from scoresde.sde.watch import Watch, not_finite
 
@@ -262,7 +262,7 @@ class ReverseSDE:
         Without `like` it is a number for each sample, or the tuple of values of a method.
         """
         time = self.sde.told(t)
-        expand(time, x)  # checks x and the shape of t
+        check_times(time, x)
         if x.shape[0] == 0:
             return torch.zeros_like(x.new_zeros(0) if like is None else like)
         given = {"x": x, **(self.condition or {})}
@@ -270,7 +270,7 @@ class ReverseSDE:
         before = _asking.set(self)
         try:
             # times of its own, which a network may scale in place
-            out: Any = self.evaluate(function, x, batch_of(time, x))
+            out: Any = self.evaluate(function, x, batch_of(time, x, t))
         except RuntimeError as error:
             if "same device" in str(error):
                 raise DeviceError(

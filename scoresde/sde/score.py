@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde.checks import outside, quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
@@ -24,7 +24,16 @@ from scoresde.units import Transform
 if TYPE_CHECKING:
     from scoresde.sde.process import SDE
 
-__all__ = ["Facts", "Score", "ask", "facts", "passes_of", "process_of", "warn_between"]
+__all__ = [
+    "Facts",
+    "Score",
+    "ask",
+    "coefficients_of",
+    "facts",
+    "passes_of",
+    "process_of",
+    "warn_between",
+]
 
 # Attributes that hold the score inside another: of this package, compiled modules, DataParallel.
 _INSIDE = ("score", "_orig_mod", "module")
@@ -130,6 +139,26 @@ def passes_of(score: object, ratio: Tensor) -> int:
     """
     passes = facts(score).passes
     return passes(ratio) if callable(passes) else passes or 1
+
+
+def coefficients_of(score: object, time: Tensor) -> tuple[object, tuple[Tensor, ...]]:
+    """Return the score that computes coefficients of times, and those; None and () if none does.
+
+    It is a score with a method `coefficients`, as it is, compiled or in DataParallel.
+
+    Args:
+        score: Any score.
+        time: Times on the CPU, in float64.
+    """
+    for _ in range(_MAX_DEPTH):
+        coefficients: Any = getattr(type(score), "coefficients", None)
+        if isinstance(score, nn.Module) and coefficients is not None:
+            return score, coefficients(score, time)
+        inside = (getattr(score, name, None) for name in _INSIDE[1:])
+        score = next((part for part in inside if isinstance(part, nn.Module)), None)
+        if score is None:
+            break
+    return None, ()
 
 
 def _check_property(score: object) -> None:

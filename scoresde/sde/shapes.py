@@ -7,7 +7,7 @@ from torch import Tensor
 from scoresde.checks import check_batch
 from scoresde.errors import ShapeError
 
-__all__ = ["expand"]
+__all__ = ["check_times", "expand"]
 
 
 def expand(c: Tensor, x: Tensor) -> Tensor:
@@ -26,12 +26,17 @@ def expand(c: Tensor, x: Tensor) -> Tensor:
         >>> tuple(expand(torch.tensor([0.5, 2.0]), torch.ones(2, 3, 8, 8)).shape)
         (2, 1, 1, 1)
     """
-    check_batch("x", x, finite=False)
+    check_times(c, x)
     if c.ndim == 0:
         return c.to(x.dtype)
-    if c.ndim != 1 or c.shape[0] not in (1, x.shape[0]):
+    return c.to(x).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def check_times(t: Tensor, x: Tensor) -> None:
+    """Raise unless `x` is a batch of floating-point states, and `t` is `()`, `(1,)` or `(B,)`."""
+    check_batch("x", x, finite=False)
+    if t.ndim and (t.ndim > 1 or t.shape[0] not in (1, x.shape[0])):
         raise ShapeError(
-            f"time must have shape () or (B,) = ({x.shape[0]},), got {tuple(c.shape)} "
+            f"time must have shape () or (B,) = ({x.shape[0]},), got {tuple(t.shape)} "
             f"for x of shape {tuple(x.shape)}"
         )
-    return c.to(x).reshape(-1, *(1,) * (x.ndim - 1))

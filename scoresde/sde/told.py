@@ -1,38 +1,93 @@
-"""Keep the numbers of which times on a device were made, so that nothing has to read them back.
+"""Bring what is computed of times to a device with few copies, and read no time back from there.
 
 A score is given its times on the device of the state, and computes its coefficients of them on the
-CPU in float64. To read the times back would wait for all work that the device was given before.
+CPU in float64. To read the times back would wait for all work that the device was given before, and
+to copy each coefficient takes longer than to use it. So times keep the numbers of which they were
+made, and the coefficients of a score that were copied together with them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["batch_of", "numbers_of", "per_sample"]
+from scoresde.sde.shapes import expand
 
-_NAME = "_scoresde_numbers"
+__all__ = ["batch_of", "moved", "numbers_of", "per_sample", "rows_of", "timed"]
+
+_NAME = "_scoresde_told"
 
 
-def batch_of(time: Tensor, x: Tensor) -> Tensor:
+class _Told(NamedTuple):
+    """What is kept of times on a device, as long as they are not changed in place."""
+
+    version: int
+    time: Tensor
+    owner: object = None
+    rows: tuple[Tensor, ...] = ()
+
+
+def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     """Return times `()` or `(B,)` as a new tensor `(B,)` on the device of states `(B, *)`.
 
     Its dtype is that of `x`, but at least float32, since the times of a fine grid would coincide in
-    half precision. `numbers_of` knows its numbers, until it is changed in place.
+    half precision.
+
+    Args:
+        time: The times on the CPU, in float64.
+        x: The states.
+        given: The same as they were given: if they are on the device already, they are not copied.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
+    known = _known(given)
+    alike = x.device, dtype, x.shape[:1]
+    if known and isinstance(given, Tensor) and (given.device, given.dtype, given.shape) == alike:
+        made = given.clone()
+        return _keep(made, known._replace(version=made._version))
     made = per_sample(time.to(dtype), x, dtype)
-    if not (time.requires_grad or made.is_inference()):
-        setattr(made, _NAME, (made._version, time.to(dtype).to(torch.float64)))
-    return made
+    if time.requires_grad or made.is_inference():
+        return made
+    return _keep(made, _Told(made._version, time.to(dtype).to(torch.float64)))
+
+
+def timed(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...]) -> Tensor:
+    """Return a column `(B, 1, ...)` of times as a tensor `(B,)` of which these times are known.
+
+    Args:
+        column: The times on a device.
+        time: The same on the CPU, in float64.
+        owner: A score.
+        rows: Its coefficients at these times, on the device.
+    """
+    made = column.reshape(-1).clone()
+    if made.is_inference():
+        return made
+    return _keep(made, _Told(made._version, time.to(made.dtype).double(), owner, rows))
 
 
 def numbers_of(t: Any) -> Tensor | None:
     """Return the times of which `batch_of` made `t`, on the CPU, `()` if equal, or None."""
-    version, time = getattr(t, _NAME, (None, None))
-    return time if version is not None and version == t._version else None
+    known = _known(t)
+    return None if known is None else known.time
+
+
+def rows_of(t: Any, owner: object) -> tuple[Tensor, ...]:
+    """Return the coefficients of a score that came with its times, or none."""
+    known = _known(t)
+    return known.rows if known is not None and known.owner is owner else ()
+
+
+def moved(x: Tensor, *columns: Tensor) -> list[Tensor]:
+    """Return coefficients `()` or `(B,)` of the CPU ready to multiply `x`, by at most one copy."""
+    long = [c for c in columns if c.numel() > 1]
+    if x.device.type == "cpu" or len(long) < 2:
+        return [expand(c, x) for c in columns]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    table = torch.stack([c.to(wide) for c in long]).to(x.device, non_blocking=True).to(x.dtype)
+    rows = iter(table.reshape(len(long), -1, *(1,) * (x.ndim - 1)))
+    return [next(rows) if c.numel() > 1 else expand(c, x) for c in columns]
 
 
 def per_sample(c: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -43,3 +98,13 @@ def per_sample(c: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
         # a number is given to a kernel and not copied
         return torch.full((len(x),), c.item(), dtype=dtype, device=x.device)
     return c.to(device=x.device, dtype=dtype, copy=True)
+
+
+def _known(t: Any) -> _Told | None:
+    known: _Told | None = getattr(t, _NAME, None)
+    return known if known is not None and known.version == t._version else None
+
+
+def _keep(t: Tensor, known: _Told) -> Tensor:
+    setattr(t, _NAME, known)
+    return t

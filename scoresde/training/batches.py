@@ -6,6 +6,7 @@ of workers. A worker that dies is replaced, and the batches continue with the on
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import warnings
@@ -25,7 +26,7 @@ from scoresde.errors import InvalidValueError, ScoreSDEError, TrainingError
 from scoresde.sde import Condition
 from scoresde.training.config import TrainConfig
 
-__all__ = ["Batch", "Batches"]
+__all__ = ["Batch", "Batches", "there"]
 
 Batch = tuple[Tensor, Condition | None]
 """Samples `(B, *event)` in the model's units, and their conditions where the data have any.
@@ -35,6 +36,8 @@ Among several processes each has its own rows of the batch, `distributed.rows(ba
 
 # The most deaths of workers within so many batches, after which the run ends.
 _DEATHS, _WITHIN = 3, 1000
+# where each tensor of a packed batch begins, in bytes
+_ALIGNED = 16
 
 
 class Batches:
@@ -126,6 +129,20 @@ class Batches:
             if isinstance(batch, Exception):
                 raise batch
             yield batch
+
+
+def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Return tensors of the CPU on a device, by one copy that nothing waits for."""
+    if device.type == "cpu":
+        return list(tensors)
+    sizes = [-(-t.nbytes // _ALIGNED) * _ALIGNED for t in tensors]
+    starts = [0, *itertools.accumulate(sizes)]
+    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
+    places = [slice(i, i + t.nbytes) for i, t in zip(starts, tensors, strict=False)]
+    for t, place in zip(tensors, places, strict=True):
+        packed[place] = t.reshape(-1).view(torch.uint8)
+    moved = packed.to(device, non_blocking=True)
+    return [moved[p].view(t.dtype).reshape(t.shape) for t, p in zip(tensors, places, strict=True)]
 
 
 class _Steps(Dataset[Any]):

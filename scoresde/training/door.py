@@ -171,9 +171,9 @@ def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
     """Return a sentence for each way in which the data's moments `(*event)` differ from assumed."""
     found = []
     assumed = moments.var if moments.cov is None else moments.cov.diagonal()
-    assumed = torch.as_tensor(assumed).double().cpu()
+    assumed = torch.as_tensor(assumed).cpu().double()
     own, theirs = float(assumed.mean()), float(var.mean())
-    off = float((mean - torch.as_tensor(moments.mean).double().cpu()).abs().max()) / own**0.5
+    off = float((mean - torch.as_tensor(moments.mean).cpu().double()).abs().max()) / own**0.5
     cure = "give the model moments=Moments(*data.moments()), or standardise the data"
     if off > _MEANS:
         found.append(

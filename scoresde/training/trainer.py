@@ -291,7 +291,7 @@ class Trainer(Generic[ScoreT]):
 
     def _log(self, recent: list[Tensor], held: float | None) -> None:
         """Check the steps since the last row of the log, and log their mean loss."""
-        found = distributed.mean(torch.stack(recent).double().cpu())
+        found = distributed.mean(torch.stack(recent).cpu().double())
         found = self._guard.look(self.step - len(recent), found)
         if not len(found):
             return  # all steps were skipped: there is no loss to log

@@ -29,7 +29,7 @@ from scoresde.noise import Noise
 from scoresde.objectives import dsm_loss, edm, passing
 from scoresde.score import modules
 from scoresde.sde import SDE, Condition, facts
-from scoresde.training.batches import Batch
+from scoresde.training.batches import Batch, there
 from scoresde.training.config import TrainConfig
 from scoresde.training.optimisers import optimizer_of
 from scoresde.training.shard import whole
@@ -155,15 +155,16 @@ class Update:
         rows = self._rows[number]
         length = rows.stop - rows.start
         mine = slice(part * length, (part + 1) * length)
-        x = batch[0][mine].to(self._device)
         noise = _noise(seeds[0], rows)
-        condition = None if batch[1] is None else self._hidden(batch[1].rows(mine), noise)
+        given = None if batch[1] is None else self._hidden(batch[1].rows(mine), noise)
+        x, *others = there([batch[0][mine], *(given or {}).values()], self._device)
+        condition = None if given is None else Condition(dict(zip(given, others, strict=True)))
         with _global_seed(seeds[1 + number], self._device), passing():
             losses = self._loss(self._score, self.sde, x, noise=noise, condition=condition)
         return checked(losses, x).mean() / x.shape[1:].numel()
 
     def _hidden(self, condition: Condition, noise: Noise) -> Condition:
-        """Return the conditions on the device, some hidden; each name has a stream of its own."""
+        """Return the conditions, some hidden; each name has a stream of its own."""
         rows = {}
         for name, value in condition.items():
             share = self.config.share_hidden(name)
@@ -172,7 +173,7 @@ class Update:
                 z = own.normal(torch.empty(len(value), 1, dtype=torch.float64), 0.0)
                 hidden = (torch.special.ndtr(z) < share).reshape(-1, *(1,) * (value.ndim - 1))
                 value = value.masked_fill(hidden, math.nan if value.is_floating_point() else -1)
-            rows[name] = value.to(self._device)
+            rows[name] = value
         return Condition(rows)
 
     def _clipped(self, weights: list[nn.Parameter]) -> Tensor:

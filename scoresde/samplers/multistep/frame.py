@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import InvalidValueError
+from scoresde.precision import as_double
 from scoresde.sde import SDE, Moments
 
 __all__ = ["CentredFrame", "Frame", "frame_of"]
@@ -152,12 +153,12 @@ def frame_of(gaussian: Moments, sde: SDE, times: Tensor, rho: Tensor, like: Tens
             f"the noise is {largest:.3g} times the data at the start, and in {like.dtype} the data "
             "are lost in rounding; choose a smaller T, or dtype=torch.float64"
         )
-    mean = torch.as_tensor(gaussian.mean, dtype=torch.float64)
+    mean = as_double(gaussian.mean)
     if gaussian.cov is not None:
         variances, axes = gaussian.principal()
         basis = axes.to(like)
     else:
-        variances = torch.as_tensor(gaussian.var, dtype=torch.float64).cpu().reshape(-1)
+        variances = torch.as_tensor(gaussian.var).cpu().double().reshape(-1)
         basis = None
     if not (variances.any() or mean.any()):
         return Frame(variances.new_zeros(1), alpha, sigma, like)

@@ -1,0 +1,45 @@
+"""A step waits for nothing: counted on a device that is played on the CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import scoresde
+
+# scipy solves the batch on the CPU, and torchsde by code of its own
+EXEMPT = {"scipy", "torchsde"}
+ADAPTIVE = {name for name, method in scoresde.SAMPLERS.items() if method.adaptive} - EXEMPT
+
+
+def counted(what):
+    """By name, what a step reads and copies, in a process of its own."""
+    script = Path(__file__).with_name("played_law.py")
+    ran = subprocess.run([sys.executable, script, what], capture_output=True, text=True, check=True)
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.law(76)
+def test_a_sampling_step_reads_nothing_and_copies_nothing_and_needs_no_float64():
+    found = {name: count for name, count in counted("sampling").items() if name not in EXEMPT}
+    assert found.keys() == scoresde.SAMPLERS.keys() - EXEMPT
+    for name, count in found.items():
+        assert not count["doubles"], (name, count)
+        if name in ADAPTIVE:
+            # a step between two times of the grid begins with three, and has one for each attempt
+            continue
+        assert count["reads"] <= 0, (name, count)
+        assert count["copies"] <= 0, (name, count)
+
+
+@pytest.mark.slow
+@pytest.mark.law(76)
+def test_a_training_step_reads_nothing_copies_twice_and_needs_no_float64():
+    for name, count in counted("training").items():
+        assert count["reads"] == 0, (name, count)
+        # the batch with its conditions, and all coefficients; of two parts each has its own
+        assert count["copies"] <= (4 if name == "parts" else 2), (name, count)
+        assert not count["doubles"], (name, count)
