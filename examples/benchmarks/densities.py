@@ -1,7 +1,7 @@
 r"""`"fast"` beside the samplers of other libraries, on densities of images and in low dimensions.
 
-All start from the same draws of p_T, and the error is the distance to the exact flow map in units of
-the data's standard deviation, the root mean square over all samples but the worst tenth: a plain
+All start from the same draws of p_T, and the error is the distance to the exact flow map in units
+of the data's standard deviation, the root mean square over all samples but the worst tenth: a plain
 one is decided by a single sample that ends at another image. The share of samples whose nearest
 mode is another one than the exact flow's stands beside it.
 
@@ -44,7 +44,7 @@ PEERS = {
     "azula:zEAB-3": ("exp",),
     "k_diffusion:dpmpp_3m-eta0": ("exp",),
 }
-"""The peers on their grids: on the tuning half the first eleven came within .1 % of the best of 28."""
+"""The peers on their grids: on the tuning half eleven came within .1 % of the best of 28."""
 _OWN = ("fast", "fast, no choice", "fast, no pilot")
 # The share of samples left out, and of starts on which a peer is chosen.
 _LEFT_OUT, _FIRST = 0.1, 1 / 3
