@@ -227,7 +227,7 @@ def _ratios(
 
 
 def noise(short: bool) -> None:
-    """Print the errors of the laws of two samplers with noise, those of exact samples in brackets."""
+    """Print the errors of the laws of two samplers with noise, of exact samples in brackets."""
     target = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], stds=[0.5, 0.0015])
     two = [
         Problem.of(target, sde, f"two widths/{type(sde).__name__}") for sde in (VESDE(), VPSDE())
