@@ -28,6 +28,7 @@ from scoresde.nn import MLP
 from scoresde.quadrature import gauss_legendre
 from scoresde.samplers import PC, DPMSolverPP, Fast, Langevin, Restart, UniPC
 from scoresde.samplers.multistep.fast import SETTINGS, step_errors, usual_setting
+from scoresde.samplers.multistep.interpolation import Measured
 from scoresde.sampling.learn import pilot_run
 from scoresde.score import ScoreModel, Setting
 from scoresde.sde import EDMSDE, VESDE, VPSDE
@@ -141,7 +142,7 @@ def test_noise_fades_a_residual_of_the_second_degree_twice_as_fast_as_the_state(
     levels = torch.linspace(-3, 3, 9, dtype=DTYPE)
     p = Pilot(levels, torch.ones(1, 9, dtype=DTYPE), STANDARD, 0, unseen=0.0)
     one, other = (torch.tensor([[level]], dtype=DTYPE) for level in (node, at))
-    found = Fast(pilot=p, tau=tau).interpolation(VPSDE(), None).matrix(one, other)
+    found = Measured(p, tau).matrix(one, other)
     assert float(found) == pytest.approx(math.exp(-(tau**2) * abs(at - node)) ** 2, rel=1e-9)
 
 

@@ -14,11 +14,13 @@ problems, with 95 % intervals from resampled problems and starts.
     pip install 'scoresde[peers]' && pip install --no-deps k-diffusion
     python examples/benchmarks/densities.py                    # the judging half, half an hour
     python examples/benchmarks/densities.py --part tuning
+    python examples/benchmarks/densities.py --noise            # laws of samplers with noise
     python examples/benchmarks/densities.py --short            # a minute
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,11 +30,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from scoresde import SAMPLERS, arena
+from scoresde import arena
 from scoresde.arena import FAST, Contender, Problem
 from scoresde.arena.judges import flow_errors
 from scoresde.arena.peers import peers
 from scoresde.errors import MissingExtraError, NonFiniteError
+from scoresde.sde import VESDE, VPSDE
+from scoresde.targets import GaussianMixture
 
 PEERS = {
     "diffusers:DEIS-3": ("exp", "karras", "time"),
@@ -60,6 +64,8 @@ class Options:
     """Starts."""
     budgets: tuple[int, ...] = (5, 10, 20, 50)
     """Evaluations of the score for each sample."""
+    noise: bool = False
+    """Instead of this, compare the laws of "fast_sde" and "dpmpp_2m_sde"."""
     resamples: int = 1000
     """Resamples of problems and starts, for the intervals."""
     short: bool = False
@@ -220,9 +226,37 @@ def _ratios(
     return [*lines, f"{'best peer, another mode':36}" + cells(peers_share)]
 
 
+def noise(short: bool) -> None:
+    """Print the errors of the laws of two samplers with noise, of exact samples in brackets."""
+    target = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], stds=[0.5, 0.0015])
+    two = [
+        Problem.of(target, sde, f"two widths/{type(sde).__name__}") for sde in (VESDE(), VPSDE())
+    ]
+    kinds = ("hopper-colour-8-0.2", "widths-128-1", "terrain-8-0.2", "sheets-0")
+    judging = [p for p in arena.image_densities("judging") if p.name.split("/")[0] in kinds]
+    entered = {"fast_sde": FAST["fast_sde"], "dpmpp_2m_sde": "dpmpp_2m_sde"}
+    for problem in two[:1] if short else [*two, *arena.TUNING, *judging]:
+        n = 50 if short else 2000 if problem in judging else 4000
+        found = arena.compare(entered, [problem], (10, 20), by="law", n=n, repeats=2)
+        for budget, who in itertools.product((10, 20), entered):
+            energy, spread, modes = (
+                found.get(who, problem.name, budget, metric)
+                for metric in ("energy", "spread", "modes")
+            )
+            parts = [f"{1e4 * v:.1f}" for v in (energy.value, energy.low, energy.high)]
+            print(
+                f"{problem.name:28} {budget:3} {who:14} energy {parts[0]} [{parts[1]}, {parts[2]}] "
+                f"spread {100 * spread.value:.1f} ({100 * (spread.floor or 0):.1f}) "
+                f"modes {100 * modes.value:.1f} ({100 * (modes.floor or 0):.1f})",
+                flush=True,
+            )
+
+
 def main(options: Options) -> None:
     """Print the tables."""
-    assert "fast" in SAMPLERS
+    if options.noise:
+        noise(options.short)
+        return
     images = arena.image_densities(options.part)
     low = arena.TUNING if options.part == "tuning" else arena.HELD_OUT
     if options.short:

@@ -85,7 +85,7 @@ class Subject:
 
     def draw(self, grid: Tensor, marks: Tensor, samples: int) -> list[Agreement]:
         """Return the distances of the flow's and the SDE's samples at the marked times."""
-        flow = self._states(Fast(), grid, marks, samples, 0)
+        flow = self._states(Fast(order=3), grid, marks, samples, 0)
         other = self._states(DPMSolverPP(tau=1.0), grid, marks, samples, samples)
         generator = seeded(self.seed)
         return [agreement(a, b, generator) for a, b in zip(flow, other, strict=True)]

@@ -27,6 +27,8 @@ __all__ = ["audition", "few"]
 _EVALUATIONS = 192
 # Another setting than the usual must be so much nearer; and the share of samples left out.
 _MARGIN, _LEFT_OUT = 0.9, 0.1
+# Numbers of the states that are evaluated at once.
+_NUMBERS = 2**20
 
 
 def few(steps: int) -> bool:
@@ -61,6 +63,7 @@ def audition(
         return pilot
     errors: dict[Setting, float] = {}
     doing, (start, end) = f'choosing the setting of "fast" for {steps} steps', ends
+    part = max(1, min(len(start), _NUMBERS // max(start[0].numel(), 1)))
     with showing(len(SETTINGS), doing, unit="setting", show=progress, delay=1.0) as bar:
         for setting in SETTINGS:
             method = Fast(pilot=replace(pilot, choices={steps: setting}))
@@ -68,8 +71,8 @@ def audition(
                 x = Run.of(
                     score, sde, method, x=start, steps=steps, seed=0, denoise=False, pilot=False,
                     condition=condition, progress=False, device=device,
-                ).draw().x  # fmt: skip
-                errors[setting] = _error(x.cpu(), end)
+                ).draw(part).x  # fmt: skip
+                errors[setting] = _error(x.cpu(), end.cpu())
             except ScoreSDEError:
                 errors[setting] = math.inf
             bar.update()

@@ -63,10 +63,10 @@ def _samples(model: ScoreModel) -> Figure | None:
             model(x, model.sde.T, {k: v.to(x.device) for k, v in label.items()} or None)
             if (time.perf_counter() - start) * steps > _SECONDS:
                 return None
-        sampler = "dpmpp_2m" if model.pilot is None else "fast"
         drawn = sample(
-            model, None, sampler, n=n, steps=steps, seed=0, condition=label or None, progress=False
-        ).cpu()
+            model, None, "fast", n=n, steps=steps, seed=0, condition=label or None,
+            pilot=model.pilot or False, progress=False,
+        ).cpu()  # fmt: skip
         return plot.samples(drawn, transform=model.transform, names=model.columns)
     except Exception:  # for example if the network needs a condition
         return None

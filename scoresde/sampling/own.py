@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["chosen", "missing", "pilot_of_model"]
 
+# The most numbers of starts and ends that are kept with a model; more are computed again.
+_KEPT = 2**25
+
 
 def pilot_of_model(
     model: ScoreModel, progress: bool | None = None
@@ -80,7 +83,7 @@ def chosen(
             model, model.sde, pilot, ends.to(device), steps, progress=progress,
             condition=Condition(condition) if condition else None,
         )  # fmt: skip
-    return found, ends
+    return found, ends if ends.numel() <= _KEPT else None
 
 
 def _typical(model: ScoreModel) -> dict[str, Tensor] | None:

@@ -42,6 +42,7 @@ __all__ = [
     "span",
     "times_of_half_log_snr",
     "uniform_times",
+    "usual_times",
 ]
 
 
@@ -263,6 +264,12 @@ def even_times(sde: SDE, steps: int | None) -> Tensor:
     low, high = half_log_snr_range(sde).tolist()
     even = times_of_half_log_snr(sde, torch.linspace(low, high, n + 1, dtype=torch.float64))
     return even if sde.levels is None else snapped(sde, even)
+
+
+def usual_times(sde: SDE, steps: int | None, *, even_from: int) -> Tensor:
+    """Return the times of an SDE's own spacing, or from so many steps on those even in log-SNR."""
+    n = len(uniform_times(sde, steps)) - 1
+    return even_times(sde, steps) if n >= even_from else sde.times(steps)
 
 
 def snapped(sde: SDE, t: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde.checks import check_fields, check_increasing, check_integer
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
-from scoresde.sde import SDE, Facts, ReverseSDE, expand
+from scoresde.sde import SDE, Facts, Moments, ReverseSDE, expand
 from scoresde.sde.spacings import span
 
 __all__ = ["Restart", "RestartInterval"]
@@ -128,6 +128,10 @@ class Restart(Sampler):
         """Return the evaluations of the steps, of one more run for each interval, and restarts."""
         restarts = sum(part.k * self.sampler.cost(part.steps) for part in self.intervals)
         return self.sampler.cost(steps) + len(self.intervals) * self.sampler.cost(0) + restarts
+
+    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
+        """Return the default grid of the solver."""
+        return self.sampler.times(sde, steps, moments)
 
     def prepared(self, facts: Facts, sde: SDE, *, nfe: int | None = None) -> Restart:
         """Return this sampler with the solver set up for a score."""
