@@ -821,7 +821,7 @@ def test_a_network_with_a_configuration_of_its_own_kind_is_trained_and_taken_up_
 
 def test_a_folder_that_cannot_be_made_is_told_before_the_first_update(tmp_path):
     (tmp_path / "file").write_text("mine")
-    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "a\0b"):
         with pytest.raises(CheckpointError, match="cannot make the folder"):
             Trainer(make(), data(), CONFIG, folder=folder)
     assert (tmp_path / "file").read_text() == "mine"
