@@ -32,17 +32,9 @@ from scoresde.score.stored import (
     restore,
     stored,
 )
-from scoresde.sde import (
-    SDE,
-    Classes,
-    Facts,
-    Moments,
-    check_output,
-    check_times,
-    moved,
-    per_sample,
-    rows_of,
-)
+from scoresde.sde import SDE, Classes, Facts, Moments, check_output
+from scoresde.sde.shapes import check_times
+from scoresde.sde.told import moved, per_sample, rows_of
 from scoresde.units import Identity, Transform, describe
 
 __all__ = ["ScoreModel"]

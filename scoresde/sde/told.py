@@ -41,11 +41,10 @@ def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
         given: The same as they were given: if they are on the device already, they are not copied.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    known = _known(given)
-    if known is not None and isinstance(given, Tensor):
-        if given.device == x.device and given.dtype == dtype and given.shape == x.shape[:1]:
-            made = given.clone()
-            return _keep(made, known._replace(version=made._version))
+    known, wanted = _known(given), (x.device, dtype, x.shape[:1])
+    if isinstance(given, Tensor) and known and wanted == (given.device, given.dtype, given.shape):
+        made = given.clone()
+        return _keep(made, known._replace(version=made._version))
     made = per_sample(time.to(dtype), x, dtype)
     if time.requires_grad or made.is_inference():
         return made
