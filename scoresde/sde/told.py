@@ -21,7 +21,7 @@ _NAME = "_scoresde_told"
 
 
 class _Told(NamedTuple):
-    """What is kept of times on a device, as long as they are not changed in place."""
+    """Hold what is known of times on a device, as long as they are not changed in place."""
 
     version: int
     time: Tensor
