@@ -167,8 +167,7 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         rtol, atol = (as_double(tol) for tol in (self.rtol, self.atol))
-        total = rtol + atol
-        if not ((rtol >= 0) & (atol >= 0) & (total > 0) & total.isfinite()).all():
+        if not ((rtol >= 0) & (atol >= 0) & (rtol + atol > 0) & (rtol + atol).isfinite()).all():
             raise InvalidValueError(
                 "tolerances must be finite and >= 0, and one of them positive, got "
                 f"rtol = {self.rtol}, atol = {self.atol}"

@@ -15,8 +15,9 @@ from torch.nn.functional import one_hot
 from scoresde.checks import as_numbers, check_batch, check_integer, check_range, door, quoted
 from scoresde.errors import ShapeError
 from scoresde.score import NetworkScore, Rescheduled, from_network, modules
-from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, batch_of, expand, process_of
+from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
 from scoresde.sde.coordinates import ratio
+from scoresde.sde.told import batch_of
 
 __all__ = ["SigmaDenoiser", "from_deepinv", "from_edm", "from_k_diffusion", "to_denoiser"]
 

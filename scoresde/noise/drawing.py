@@ -5,7 +5,7 @@ On the CPU numbers are made in parts that fit its cache; elsewhere at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -97,12 +97,12 @@ def walk(
     stored = {u: known[u] if u in known else torch.empty_like(like) for u in held}
     arrays = {u: value.numpy() for u, value in known.items()}
     targets = {u: value.numpy() for u, value in stored.items() if u not in known}
-    scratch = Scratch()
-    for part in _parts(rows, size):
+    scratch, slots = Scratch(), _slots(steps, {base, *form, *held})
+    for part in _parts(rows, size, 2 * _PART):
         values = {START: kind(0), **{u: value[part] for u, value in arrays.items()}}
         shape = found[part].shape
-        for i, (step, own) in enumerate(zip(steps, sources, strict=True)):
-            z = scratch(f"value {i}", shape, kind)
+        for slot, step, own in zip(slots, steps, sources, strict=True):
+            z = scratch(f"value {slot}", shape, kind)
             np.multiply(_node(step, own, part, scratch), kind(step.std), z)
             if step.node:
                 middle = scratch("middle", shape, kind)
@@ -120,6 +120,20 @@ def walk(
         for u, target in targets.items():
             target[part] = values[u]
     return torch.from_numpy(found), stored
+
+
+def _slots(steps: Sequence[Step], kept: Set[Place]) -> list[int]:
+    """Return where in memory to write the value of each step: over one that is not needed again."""
+    last = {end: i for i, step in enumerate(steps) for end in (step.low, step.high)}
+    found: list[int] = []
+    free: list[int] = []
+    where: dict[Place, int] = {}
+    for i, step in enumerate(steps):
+        found.append(free.pop() if free else len(where) and max(where.values()) + 1)
+        where[step.place] = found[-1]
+        ends = {step.low, step.high, step.place} - kept
+        free += [where[end] for end in ends if end in where and last.get(end, i) == i]
+    return found
 
 
 def _combined(form: Form, base: Place, values: Mapping[Place, Any]) -> Any:
@@ -166,13 +180,13 @@ def _walk_on_device(
     return values
 
 
-def _parts(rows: int, size: int) -> Iterator[_Part]:
-    """Return the parts of a batch, each rows of all columns or columns of one row."""
-    if size > _PART:
+def _parts(rows: int, size: int, most: int = _PART) -> Iterator[_Part]:
+    """Return parts of at most so many numbers: rows of all columns, or columns of one row."""
+    if size > most:
         for i in range(rows):
-            for j in range(0, size, _PART):
-                yield slice(i, i + 1), slice(j, min(j + _PART, size))
+            for j in range(0, size, most):
+                yield slice(i, i + 1), slice(j, min(j + most, size))
     elif size:
-        step = _PART // size
+        step = most // size
         for i in range(0, rows, step):
             yield slice(i, min(i + step, rows)), slice(0, size)

@@ -16,18 +16,10 @@ from scoresde.checks import check_batch, quoted
 from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import Noise, seeds_of
 from scoresde.objectives.weights import Weight, sigma2
-from scoresde.sde import (
-    SDE,
-    Condition,
-    Score,
-    TimeLaw,
-    check_times,
-    coefficients_of,
-    facts,
-    moved,
-    process_of,
-    timed,
-)
+from scoresde.sde import SDE, Condition, Score, TimeLaw, facts, process_of
+from scoresde.sde.score import coefficients_of
+from scoresde.sde.shapes import check_times
+from scoresde.sde.told import moved, timed
 
 __all__ = [
     "Perturbed",

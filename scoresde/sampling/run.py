@@ -25,7 +25,8 @@ from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.sampling.gradients import check_differentiable, checkpointed
 from scoresde.score import Pilot, device_of, evaluating
-from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, Watch, facts, process_of
+from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, facts, process_of
+from scoresde.sde.watch import Watch
 from scoresde.units import Transform
 
 __all__ = ["Options", "Run", "Samples"]

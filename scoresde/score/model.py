@@ -25,18 +25,9 @@ from scoresde.score.kept import Piloted
 from scoresde.score.names import grown_names
 from scoresde.score.predictions import PREDICTIONS, affine
 from scoresde.score.stored import PILOT, as_moment, check_weights, describing, restore, stored
-from scoresde.sde import (
-    SDE,
-    Classes,
-    Facts,
-    Moments,
-    check_output,
-    check_times,
-    class_name,
-    moved,
-    per_sample,
-    rows_of,
-)
+from scoresde.sde import SDE, Classes, Facts, Moments, check_output, class_name
+from scoresde.sde.shapes import check_times
+from scoresde.sde.told import moved, per_sample, rows_of
 from scoresde.units import Identity, Transform, describe
 
 __all__ = ["ScoreModel"]

@@ -25,7 +25,8 @@ from scoresde.checks import (
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.score.inside import dtype_of
 from scoresde.score.predictions import PREDICTIONS
-from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand, per_sample
+from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
+from scoresde.sde.told import per_sample
 from scoresde.units import Transform
 
 __all__ = ["TIMES", "NetworkScore", "from_network"]

@@ -10,8 +10,9 @@ from torch import Tensor
 from scoresde.checks import door, quoted
 from scoresde.errors import InvalidValueError
 from scoresde.score.wrapped import Wrapped
-from scoresde.sde import SDE, Condition, Facts, Score, batch_of, expand, process_of
+from scoresde.sde import SDE, Condition, Facts, Score, expand, process_of
 from scoresde.sde.score import warn_between
+from scoresde.sde.told import batch_of
 
 __all__ = ["Rescheduled"]
 

@@ -11,11 +11,9 @@ from scoresde.sde.moments import Moments
 from scoresde.sde.paths import EDMSDE, VESDE, VPSDE, CosineSDE, FlowSDE, SubVPSDE
 from scoresde.sde.process import SDE
 from scoresde.sde.reverse import ReverseSDE, check_output, report
-from scoresde.sde.score import Facts, Score, ask, coefficients_of, facts, passes_of, process_of
-from scoresde.sde.shapes import check_times, expand
+from scoresde.sde.score import Facts, Score, ask, facts, passes_of, process_of
+from scoresde.sde.shapes import expand
 from scoresde.sde.time_laws import Importance, Logistic, LogNormal, Stratified, TimeLaw, Uniform
-from scoresde.sde.told import batch_of, moved, per_sample, rows_of, timed
-from scoresde.sde.watch import Watch
 
 SDES: Mapping[str, type[SDE]] = MappingProxyType(
     {
@@ -66,20 +64,12 @@ __all__ = [
     "SubVPSDE",
     "TimeLaw",
     "Uniform",
-    "Watch",
     "ask",
-    "batch_of",
     "check_output",
-    "check_times",
     "class_name",
-    "coefficients_of",
     "expand",
     "facts",
-    "moved",
     "passes_of",
-    "per_sample",
     "process_of",
     "report",
-    "rows_of",
-    "timed",
 ]

@@ -21,7 +21,7 @@ _NAME = "_scoresde_told"
 
 
 class _Told(NamedTuple):
-    """What is kept of times on a device, as long as they are not changed in place."""
+    """Hold what is known of times on a device, as long as they are not changed in place."""
 
     version: int
     time: Tensor
@@ -41,9 +41,8 @@ def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
         given: The same as they were given: if they are on the device already, they are not copied.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    known = _known(given)
-    alike = x.device, dtype, x.shape[:1]
-    if known and isinstance(given, Tensor) and (given.device, given.dtype, given.shape) == alike:
+    known, wanted = _known(given), (x.device, dtype, x.shape[:1])
+    if isinstance(given, Tensor) and known and wanted == (given.device, given.dtype, given.shape):
         made = given.clone()
         return _keep(made, known._replace(version=made._version))
     made = per_sample(time.to(dtype), x, dtype)
