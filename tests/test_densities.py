@@ -15,6 +15,7 @@ from scoresde.targets import GaussianMixture, KernelDensity
 DOUBLE = torch.float64
 
 
+@pytest.mark.slow
 @given(generators(), st.integers(1, 5), st.sampled_from([VESDE(), VPSDE(), FlowSDE()]))
 def test_a_kernel_density_is_the_mixture_of_its_kernels(generator, k, sde):
     points = torch.randn(k, 2, 3, generator=generator, dtype=DOUBLE)

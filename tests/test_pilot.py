@@ -427,6 +427,7 @@ def trained(sde=None):
 ASKED = dict(n=3, steps=5, seed=0, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng  # as networks begin
 def test_a_pilot_is_measured_when_it_is_first_asked_for_and_kept_until_a_weight_changes():
     model = trained()
@@ -486,6 +487,7 @@ def test_a_posterior_asks_for_no_pilot_of_its_model():
     assert model.pilot is None
 
 
+@pytest.mark.slow
 @pytest.mark.global_rng
 def test_a_model_for_which_no_pilot_can_be_measured_says_so_and_samples_without():
     model = trained(VPSDE(levels=5))
