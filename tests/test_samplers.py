@@ -463,8 +463,9 @@ def test_a_flow_carries_to_each_mode_the_mass_that_it_has(sde, name):
     assert (end.diff() > 0).all()
     edge = torch.from_numpy(np.interp([0.0], end.numpy(), x[:, 0].numpy()))
     error = mass_below(sde, times[0], edge) - mass_below(sde, times[-1], torch.zeros(1))
-    first_order = {"flow": 0.025, "ddim": 5e-3, "dpmpp_1s": 5e-3, "dpmpp_2s": 1e-3}
-    assert abs(error) < first_order.get(name, 2e-4)
+    # the methods of low order; Heun's error falls from 7e-4 at 32 steps to 6e-5 at 128
+    low = {"flow": 0.025, "ddim": 5e-3, "dpmpp_1s": 5e-3, "dpmpp_2s": 1e-3, "heun": 3e-4}
+    assert abs(error) < low.get(name, 2e-4)
 
 
 @pytest.mark.slow
