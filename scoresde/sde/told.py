@@ -48,7 +48,8 @@ def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     made = per_sample(time.to(dtype), x, dtype)
     if time.requires_grad or made.is_inference():
         return made
-    return _keep(made, _Told(made._version, time.to(dtype).to(torch.float64)))
+    # a copy, since a solver may change its times in place
+    return _keep(made, _Told(made._version, time.to(dtype).to(torch.float64, copy=True)))
 
 
 def timed(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...]) -> Tensor:
@@ -63,7 +64,9 @@ def timed(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...])
     made = column.reshape(-1).clone()
     if made.is_inference():
         return made
-    return _keep(made, _Told(made._version, time.to(made.dtype).double(), owner, rows))
+    return _keep(
+        made, _Told(made._version, time.to(made.dtype).to(torch.float64, copy=True), owner, rows)
+    )
 
 
 def numbers_of(t: Any) -> Tensor | None:
