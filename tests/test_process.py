@@ -150,11 +150,9 @@ def test_sub_vp_has_the_mean_of_vp_and_its_variance_squared(data):
     close(sub.sigma(t) ** 2, vp.sigma(t) ** 4, 1e-12)
     assert (sub.sigma(t) < vp.sigma(t)).all()
     b = vp.beta_min * t + (vp.beta_max - vp.beta_min) * t**2 / 2
-    close(
-        sub.diffusion(t) ** 2,
-        (vp.beta_min + (vp.beta_max - vp.beta_min) * t) * -torch.expm1(-2 * b),
-        1e-12,
-    )
+    beta = vp.beta_min + (vp.beta_max - vp.beta_min) * t
+    close(sub.drift(torch.ones_like(t), t), -beta / 2, 1e-12)
+    close(sub.diffusion(t) ** 2, beta * -torch.expm1(-2 * b), 1e-12)
 
 
 @pytest.mark.law(7)

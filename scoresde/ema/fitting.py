@@ -1,16 +1,17 @@
 r"""Fit a sum of stored averages to another average.
 
-With $c(k)$ the share of the weights up to $\theta_k$ in an average (see `profile`), the error of
-the sum $\sum_i x_i \bar\theta_i$ of stored averages with $\sum_i x_i = 1$ is
+The weights after update k are $\theta_k$, and $c(k)$ is the share that those up to $\theta_k$ have
+in an average (see `profile`). The error of the sum $\sum_i x_i \bar\theta_i$ of stored averages,
+$\sum_i x_i = 1$, is
 
 $$\sum_i x_i \bar\theta_i - \bar\theta = -\sum_{k \ge 0} r(k)\,(\theta_{k+1} - \theta_k), \qquad
   r(k) = \sum_i x_i c_i(k) - c(k),$$
 
 so if the updates of the weights are independent (a random walk), the expected squared error is
-$\sum_k r(k)^2$. It is minimised over the updates that were made. Karras et al. (2024,
-arXiv:2312.02696, section 3.2) minimise $\int (\sum_i x_i p_i - p)^2$ over the densities $p = c'$
-instead, which suits weights that are constant but for noise, and leave $\sum_i x_i$ free; in two
-real runs, with 8 to 64 snapshots, its error was 1 to 80 times as large.
+$\sum_k r(k)^2$. The $x_i$ minimise it, k running over the updates that were made. Karras et al.
+(2024, arXiv:2312.02696, section 3.2) minimise $\int (\sum_i x_i p_i - p)^2$ over the densities
+$p = c'$ instead, which suits weights that are constant but for noise, and leave $\sum_i x_i$ free;
+in two real runs, with 8 to 64 snapshots, their sum was 1 to 80 times as far from the average.
 
 Stored weights are rounded, by $\varepsilon$ relative to their size, and large $x_i$ of alternating
 sign amplify that. So $\rho^2 \sum_i x_i^2$ is added to the mean square, which also makes its
@@ -32,7 +33,7 @@ from scoresde.errors import InvalidValueError
 
 __all__ = ["Fit", "fit"]
 
-# The largest number of updates treated one by one; of more, about as many are chosen.
+# Up to so many updates are treated one by one; of a longer run about as many are picked.
 _NODES = 4096
 
 
@@ -41,8 +42,8 @@ class Fit(NamedTuple):
 
     Attributes:
         weights: $x_i$ of shape `(K,)`, float64; their sum is 1.
-        error: The expected error if the weights are a random walk, in units of the distance between
-            the wanted average and the weights; 0 is exact, and 1 is useless.
+        error: The expected error if $\theta_k$ is a random walk, divided by the expected distance
+            of the wanted average from $\theta_k$ at the end; 0 is exact, and 1 is useless.
     """
 
     weights: Tensor

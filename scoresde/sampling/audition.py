@@ -1,9 +1,9 @@
 r"""Choose the settings of the fast sampler by audition, on the trajectories of a pilot run.
 
-The errors that a pilot foretells for a grid take each evaluation as if it were made at the exact
-state; in few steps it is not. So for few steps every setting of `SETTINGS` is run from the starts
-of the pilot run, and that which ends nearest to its ends, without the worst tenth of the samples,
-is taken.
+A pilot foretells the errors of a grid as if the score were evaluated on the exact trajectory, which
+is not so in few steps. So for few steps every setting of `SETTINGS` is run from the starts of the
+pilot run. The setting is taken whose samples end nearest to the ends of the pilot run, the worst
+tenth of them left out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from scoresde.sde import SDE, Condition, Score
 
 __all__ = ["audition", "few"]
 
-# The most evaluations of an audition; beyond, one setting is the best nearly everywhere.
+# The most evaluations of all settings together. In more steps than that allows, one setting is the
+# best nearly everywhere.
 _EVALUATIONS = 192
-# Another setting than the usual must be so much nearer; and the share of samples left out.
-_MARGIN, _LEFT_OUT = 0.9, 0.1
-# Numbers of the states that are evaluated at once.
+# The usual setting is left for one whose error is below this share of its own.
+_MARGIN = 0.9
+# The share of the samples, the worst ones, that the error leaves out.
+_LEFT_OUT = 0.1
+# The entries of the states that are evaluated at once.
 _NUMBERS = 2**20
 
 
@@ -47,7 +50,7 @@ def audition(
     progress: bool | None = None,
     device: torch.device | str | None = None,
 ) -> Pilot:
-    """Return a pilot that has chosen the setting for a number of steps; itself for many.
+    """Return the pilot with the best setting for few steps, and the same pilot for many.
 
     Args:
         score: The score.
@@ -82,6 +85,6 @@ def audition(
 
 
 def _error(x: Tensor, end: Tensor) -> float:
-    """Return the distance of samples from the exact ones, of all but the worst."""
+    """Return the root mean square distance from the exact ends, the worst samples left out."""
     squares = (x - end).double().flatten(1).square().mean(1).sort().values
     return float(squares[: max(round((1 - _LEFT_OUT) * len(squares)), 1)].mean().sqrt())

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["model_page"]
 
-# The number of samples of each kind, and the largest numbers of entries, steps and seconds.
+# How many samples of each kind are shown, if they have at most so many entries in all and take at
+# most so many steps and seconds.
 _N: Mapping[str, int] = {"points": 500, "signals": 8, "images": 8, "volumes": 2}
 _NUMBERS, _STEPS, _SECONDS = 2**21, 12, 3.0
 
 
 def model_page(model: ScoreModel) -> str:
-    """Return a table of the properties of a model as HTML, with samples if these take seconds."""
+    """Return the properties of a model as an HTML table, with samples if these take 3 s at most."""
     known = model.facts
     parameters = sum(p.numel() for p in model.net.parameters())
     rows = {

@@ -26,7 +26,7 @@ from scoresde.training.notebook import losses
 __all__ = ["Pictures"]
 
 _STEPS = 20
-# Numbers in the data, of 16 to 256 samples, and noise scales for the picture of the loss.
+# For the picture of the loss: entries of the data in all (16 to 256 samples), and noise scales.
 _NUMBERS, _SCALES = 512, 12
 
 
@@ -36,8 +36,8 @@ class Pictures(Callback):
     - `loss.png`: the loss, and the held-out loss if there is one;
     - `samples.png`: samples alone, which `scoresde push` shares;
     - `pictures/step-*.png`: the same samples beside data, held-out ones if there are any;
-    - `levels.png`: the loss of such data at twelve noise scales, beside the loss of the best linear
-      denoiser of each number alone, which a trained model should be below.
+    - `levels.png`: the loss of these data at twelve noise scales. A trained model should be below
+      the line beside it, the loss of the best linear denoiser that sees one entry at a time.
 
     The averaged model draws the samples by DPM-Solver++ in 20 steps, always with the same seed, so
     that the same samples improve from picture to picture. They have all classes in turn, or, if the
@@ -45,8 +45,8 @@ class Pictures(Callback):
 
     Args:
         folder: The folder of the run.
-        n: Number of samples; by default 16 images, which cost as much as two or three updates with
-            128 of them, 1,000 points, 12 signals or 4 volumes.
+        n: Number of samples; by default 16 images, 1,000 points, 12 signals or 4 volumes. 16 images
+            cost as much as two or three updates with a batch of 128.
 
     Raises:
         InvalidValueError: `n` is no integer of at least 1.
