@@ -39,7 +39,12 @@ def whole(out: Any, d: float, _: tuple[Any, ...]) -> Any:
 
 def part(i: int) -> Callable[..., Any]:
     """Multiply the i-th of several results."""
-    return lambda out, d, _: tuple(x * (1 + d) if j == i else x for j, x in enumerate(out))
+
+    def change(out: Any, d: float, _: tuple[Any, ...]) -> Any:
+        parts = [x * (1 + d) if j == i else x for j, x in enumerate(out)]
+        return type(out)(*parts) if hasattr(out, "_fields") else tuple(parts)
+
+    return change
 
 
 def first_row(out: Any, d: float, _: tuple[Any, ...]) -> Any:
@@ -162,14 +167,14 @@ WRONG = {
     20: Wrong("sde.reverse:ReverseSDE.diffusion", "the diffusion"),
     21: Wrong("samplers.flow.euler:DDIM.step", "a step of DDIM"),
     22: Wrong("sde.reverse:ReverseSDE.score", "the score"),
-    23: Wrong("sde.reverse:ReverseSDE.drift", "the drift of every other evaluation", Alternating()),
+    23: Wrong("sde.reverse:ReverseSDE.score", "the score of every other evaluation", Alternating()),
     24: Wrong("samplers.flow.heun:Heun.step", "a step of Heun"),
     25: Wrong("samplers.flow.heun:Heun.step", "a step of Heun"),
     26: Wrong("samplers.flow.predictors:Ancestral.step", "an ancestral step"),
     27: Wrong("samplers.flow.predictors:EulerMaruyama.step", "the first sample", first_row),
     28: Wrong("noise.source:Noise.normal", "the noise of the first of several", first_of_many),
     29: Wrong("noise.source:Noise.normal", "the noise of every other call", Alternating()),
-    30: Wrong("sde.reverse:ReverseSDE.diffusion", "the diffusion"),
+    30: Wrong("samplers.flow.predictors:EulerMaruyama.step", "a step of Euler-Maruyama"),
     31: Wrong("samplers.langevin.pc:PC.step", "a step"),
     32: Wrong("samplers.langevin.langevin:FixedLangevin.step_size", "the size of the step"),
     33: Wrong("samplers.langevin.annealed:AnnealedLangevin.step", "a step"),
@@ -186,22 +191,22 @@ WRONG = {
     44: Wrong("objectives.weights:flow", "the weight of flow matching"),
     45: Wrong("score.predictions:_edm", "the scales of EDM"),
     46: Wrong("objectives.perturbed:event_sum", "the loss of the first sample", first_of_many),
-    47: Wrong("divergence:exact", "the trace", part(1)),
-    48: Wrong("divergence:exact", "the trace", part(1)),
+    47: Wrong("divergence:divergence", "the trace", part(1)),
+    48: Wrong("divergence:divergence", "the trace", part(1)),
     49: Wrong("divergence:hutchinson", "the estimate", part(1)),
     50: Wrong("likelihood.bits:bits_per_dim", "the bits"),
-    51: Wrong("divergence:exact", "the trace", part(1)),
+    51: Wrong("divergence:divergence", "the trace", part(1)),
     52: Wrong("guidance.classified:Classified.__call__", "the guided score"),
     54: Wrong("guidance.between:Between.__call__", "the guided score"),
     55: Wrong("nn.unet:UNet.forward", "what leaks from one sample to another", leaking),
     57: Wrong("nn.unet:UNet.forward", "the first row of pixels", at_the_edge),
     60: Wrong("nn.unet:UNet.forward", "every other output", Alternating()),
-    63: Wrong("ema.average:EMA.decay", "the decay"),
-    67: Wrong("guidance.composed:ByGauss.__call__", "the composed score"),
+    63: Wrong("ema.profile:Exponential.decay_at", "the decay"),
+    67: Wrong("guidance.composed:ByGauss.combined", "the composed score"),
     69: Wrong("sde.bridge:BrownianBridgeSDE.sigma", r"$\sigma$ of the bridge"),
-    70: Wrong("guidance.approximations:mmps", "the correction"),
+    70: Wrong("guidance.krylov:solve", "the solution of the normal equations", part(0)),
     71: Wrong("noise.source:Noise.normal", "the noise"),
-    72: Wrong("noise.source:Noise.normal", "the noise"),
+    72: Wrong("sde.kernel:Kernel.transition", "$v$ of the transition", part(1)),
     73: Wrong("samplers.langevin.impute:Impute.step", "a step"),
     77: Wrong("sde.ito:ItoSDE.sigma", r"$\sigma$ of a drift and diffusion"),
     78: Wrong("likelihood.flow:error_of_two", "the bar of the solver, divided", divided),
