@@ -14,6 +14,7 @@ from scoresde.cli.options import columns_of, size_word
 from scoresde.cli.source import DataConfig
 from scoresde.cli.terminal import tell
 from scoresde.data import Data
+from scoresde.data.column_order import in_columns
 from scoresde.data.layout import laid_as
 from scoresde.data.named import is_name
 from scoresde.data.wanted import TABLES
@@ -172,7 +173,8 @@ def _read(
         # the model's shape gives the order of the axes
         warnings.filterwarnings("ignore", message="samples of .* are read as")
         data = config.load(kinds)
-    data = laid_as(data, model.event_shape).units_of(model.transform).as_kinds(known)
+    data = in_columns(laid_as(data, model.event_shape), model.columns, model.transform)
+    data = data.units_of(model.transform).as_kinds(known)
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer, check_name, check_range, door, named, quoted
 from scoresde.data import Data, Identity, Transform, order
+from scoresde.data.column_order import in_columns
 from scoresde.data.nearer import nearer
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.metrics.checks import same_units
@@ -122,6 +123,7 @@ def evaluate(
     check_range("level", level, "(0, 1)")
     real = opened("real", real)
     units = real.transform if isinstance(real, Data) else Identity()
+    samples, train = _in_order("samples", samples, real), _in_order("train", train, real)
     if isinstance(samples, Tensor) and isinstance(real, Data):
         samples = _in_model_units(samples, real)
     seen: dict[str, tuple[bool, float]] = {}
@@ -195,6 +197,15 @@ def plan(
     check_resamples(resamples)
     least = max([2, *(getattr(metric, "least", 2) for metric in chosen)])
     return chosen, 2 * least if resamples else least
+
+
+def _in_order(name: str, source: Source | None, real: Source) -> Any:
+    """Return a source; tables in the order of the columns of the data, if these have names."""
+    found = None if source is None else opened(name, source)
+    if not (isinstance(found, Data) and isinstance(real, Data)):
+        return found
+    found = in_columns(found, real.columns)
+    return found if isinstance(source, Data) else found.units_of(real.transform)
 
 
 def _in_model_units(x: Tensor, real: Data) -> Tensor:
