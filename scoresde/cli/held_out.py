@@ -23,7 +23,16 @@ from scoresde.pretrained.store import locate
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Condition, facts
 
-__all__ = ["Asked", "Question", "asked", "conditions_of", "learnt", "run_of", "words_of"]
+__all__ = [
+    "Asked",
+    "Question",
+    "asked",
+    "conditions_of",
+    "folder_of",
+    "learnt",
+    "run_of",
+    "words_of",
+]
 
 
 class Asks(Protocol):
@@ -128,13 +137,22 @@ def learnt(command: Asks, source: str, model: ScoreModel) -> Data:
 
 def run_of(checkpoint: str) -> RunConfig | None:
     """Return the options of the run that made a model, or None."""
+    folder = folder_of(checkpoint)
+    try:
+        return None if folder is None else RunConfig.read(folder / "config.toml")
+    except ScoreSDEError:  # the run of another version
+        return None
+
+
+def folder_of(checkpoint: str) -> Path | None:
+    """Return the folder of the run that made a model, or None."""
     try:
         folder = locate(checkpoint).parent
-        inner = folder.name == "best" or folder.name.startswith("ema")
-        path = (folder.parent if inner else folder) / "config.toml"
-        return RunConfig.read(path) if path.is_file() else None
-    except ScoreSDEError:  # a model without a run, or the run of another version
+    except ScoreSDEError:
         return None
+    inner = folder.name == "best" or folder.name.startswith("ema")
+    folder = folder.parent if inner else folder
+    return folder if (folder / "config.toml").is_file() else None
 
 
 def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str, bool]:
