@@ -21,7 +21,7 @@ from scoresde.cli.csv_text import as_csv
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
 from scoresde.cli.held_out import run_of
 from scoresde.cli.kept_pilot import WORTH, foretell, weights_of
-from scoresde.cli.look import PICTURES, Look, picture
+from scoresde.cli.look import PICTURES, Look, data_beside, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
@@ -95,6 +95,10 @@ class Sample:
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: about a square)")
     ] = None
     """Images side by side in a picture, at least 1."""
+    beside: Annotated[
+        str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
+    ] = None
+    """Data of which as many are drawn beside the samples of a picture, as for train."""
 
     def run(self) -> None:
         """Draw and write, and print the next command."""
@@ -128,6 +132,7 @@ class Sample:
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
         if self.sampler == "fast" and model.pilot is None:
             foretell(model, n, self.steps)
+        other = data_beside(self.beside, self.out, self.checkpoint, model, n)
         if self.out.suffix in _FILMS:
             self._film(model, n)
             return
@@ -157,7 +162,8 @@ class Sample:
         if not distributed.is_main():
             return
         if in_file:
-            look = Look(self.scale, self.columns, {k: v.cpu() for k, v in given.values.items()})
+            of = {k: v.cpu() for k, v in given.values.items()}
+            look = Look(self.scale, self.columns, of, other)
             write(self.out, shards.joined(), model, look)
             shards.remove()
         there = len(shards) - missing
