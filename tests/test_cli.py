@@ -292,7 +292,7 @@ def test_an_unconditional_model_of_vectors_is_sampled_into_an_array(vectors, tmp
         (f"--first {10**23}", "samples of a seed are numbered below 2**40, got first = 1000000"),
         ("--batch-size 0", "--batch-size must be an integer >= 1, got 0"),
         ("--class -1", "--class must lie in [0, 9], got -1"),
-        (f"--out {'x' * 300}.npy", "cannot make the folder xxx"),
+        (f"--out {'x' * 300}.npy", "cannot make the folder xxxxxx"),
         ("--out x.tif", "--out must end in .png, .jpg, .jpeg, .pdf, .svg, .gif, .html, .npy, "),
         ("--scale 0 --out x.png", "--scale must be an integer >= 1, got 0"),
         ("--columns 0 --out x.png", "--columns must be an integer >= 1, got 0"),

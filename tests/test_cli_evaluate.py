@@ -46,6 +46,7 @@ def command(run, tmp_path, monkeypatch):
 
     def call(*options, data="held.npz"):
         words = ["evaluate", str(run), "--data", str(run.parent / data), "--n", "12"]
+        words += [] if "--out" in options else ["--out", "report"]
         return main([*words, "--steps", "2", *QUICK, *options])
 
     return call
@@ -110,11 +111,10 @@ def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_pat
     np.savez("held.npz", x=x, y=y, other=x)
     np.savetxt("held.csv", np.column_stack([x, y]), delimiter=",", fmt=["%.9g", "%.9g", "%d"])
     words = ["evaluate", "model", "--n", "12", "--steps", "2", "--batch-size", "5", *QUICK]
-    words += ["--sampler", "dpmpp_2m"]  # it measures no pilot, whose runs have conditions too
     seen, of = [], Run.of
 
     def spied(*args, **options):
-        if options.get("progress") is not False:  # as the runs of a pilot are
+        if options.get("sampler") == "fast":  # not the pilot
             seen.append(options["condition"])
         return of(*args, **options)
 
@@ -297,3 +297,18 @@ def test_samples_that_were_written_as_a_table_with_classes_are_compared(
     options = ["--metrics", "mmd", "--resamples", "4", "--out", "report"]
     assert main(["evaluate", "run", "--samples", "s.csv", *options]) == 0
     assert "mmd" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_small_held_out_part_leaves_out_what_needs_more_and_a_report_lies_in_its_run(
+    run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    data = str(points(tmp_path / "few.npz", 20, 4))
+    words = ["evaluate", str(run), "--data", data, "--steps", "2", "--resamples", "3"]
+    assert main(words) == 0
+    assert "neighbours is left out" in capsys.readouterr().out
+    assert (run / "report/report.json").is_file()
+    assert main([*words, "--metrics", "neighbours", "--out", "other"]) == 1
+    assert "give more by --data, or fewer --metrics" in capsys.readouterr().err
+    assert not Path("other").exists()

@@ -86,3 +86,21 @@ def test_conditions_are_named_above_images_and_in_the_title_where_all_have_one(t
     assert texts == ["label 0", "label 2", "label 1", "y = 0.5, 2"]
     many = picture({"x": torch.zeros(65, 1, 4, 4), "y": torch.arange(65) % 3}, model, Look())
     assert not many.axes[0].texts
+
+
+def test_samples_are_drawn_beside_data_in_their_units(tmp_path, monkeypatch, capsys):
+    model = saved(tmp_path / "model", (2,))
+    x = model.transform.inverse(torch.linspace(-1, 1, 18).reshape(9, 2))
+    np.savez(tmp_path / "x.npz", x=x.numpy())
+    drawn = []
+    monkeypatch.setattr(plot, "save", lambda figure, path: drawn.append(figure))
+    words = ["sample", str(tmp_path / "model"), "--steps", "1", "--sampler", "ddim", "--n", "5"]
+    words += ["--beside", str(tmp_path / "x.npz"), "--out"]
+    assert main([*words, str(tmp_path / "x.png")]) == 0
+    first, second = drawn[0].axes[:2]
+    assert (first.get_title(), second.get_title()) == ("data", "samples")
+    shown = torch.as_tensor(np.asarray(first.collections[0].get_offsets()), dtype=x.dtype)
+    assert len(shown) == 5
+    assert torch.cdist(shown, x).amin(1).max() < 1e-3
+    assert main([*words, str(tmp_path / "x.npy")]) == 1
+    assert "--beside draws a picture" in capsys.readouterr().err

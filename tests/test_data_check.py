@@ -361,3 +361,21 @@ def test_the_start_of_a_training_repeats_the_remarks_in_short(tmp_path, capsys):
     assert len(told) == len(long) > 1
     assert all(text.startswith(short) for short, text in zip(told, long, strict=True))
     assert max(map(len, told)) <= 160
+
+
+def test_the_next_command_standardises_where_that_is_recommended(tmp_path, capsys):
+    from scoresde.cli import main
+
+    rows = np.random.default_rng(0).standard_normal((40, 2))
+    np.savez(tmp_path / "alike.npz", x=rows.astype(np.float32))
+    np.savez(tmp_path / "apart.npz", x=(rows * [1, 1000]).astype(np.float32))
+    for name, options, told in (
+        ("alike", [], 0),
+        ("apart", [], 1),
+        ("apart", ["--standardize"], 1),
+    ):
+        assert main(["data", "check", str(tmp_path / f"{name}.npz"), *options]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line.count("--standardize") == told
+    assert repr(check(rows)).endswith("0 problems, 0 remarks)")
+    assert repr(check(rows * 0)).startswith("Report(1 problem, ")

@@ -38,7 +38,7 @@ from scoresde.metrics import (
     inception,
     sliced_wasserstein,
 )
-from scoresde.metrics.evaluation import FIGURES, Comparison
+from scoresde.metrics.evaluation import FIGURES, Comparison, Evaluation
 from scoresde.metrics.interval import share_interval
 from scoresde.metrics.resampling import Estimate, estimate
 
@@ -420,10 +420,48 @@ def test_samples_are_compared_with_data_in_the_units_in_which_they_are():
 def test_the_verdict_names_the_figures_that_are_worse_than_those_of_data():
     found = evaluate(SAMPLES + 2, REAL, resamples=20, metrics="sliced")
     assert found["sliced"].differs
-    assert "Not yet like real data: 1 of 1 figures" in found.verdict()
+    assert "Not yet like real data: 1 of 1 figures is worse" in found.verdict()
     assert "sliced" in found.verdict()
-    same = evaluate(SAMPLES, REAL, resamples=20, metrics="sliced")
-    assert same.verdict().startswith("Good: none of the 1 figures")
+
+
+def told(stars, figures, n, clear=1.001):
+    """An evaluation with some stars, each this many half-widths of its interval from 0."""
+    part = Estimate(0.0, -1.0, 1.0)
+    gap = Estimate(clear, clear - 1, clear + 1)
+    rows = [Comparison(part, part, gap if k < stars else part) for k in range(figures)]
+    names = {f"mine{k}": row for k, row in enumerate(rows)}
+    return Evaluation(names, n, 2, "x", 0, 100, 0.95).verdict()
+
+
+def test_a_verdict_is_no_surer_than_its_samples_and_its_stars():
+    for n in (10, 99):
+        assert told(0, 8, n).startswith(f"Cannot tell: with {n} samples")
+        assert "1 of 8 figures is worse" in told(1, 8, n)
+    assert told(0, 8, 100).startswith("Good: none of the 8 figures")
+    assert told(0, 1, 100).startswith("Good: no figure tells")
+    by_chance = 1 - 0.95**8
+    assert told(1, 8, 1000).startswith("No clear difference")
+    assert f"in {by_chance:.0%} of such tables" in told(1, 8, 1000)
+    for n in (10, 1000):
+        assert told(3, 8, n).startswith("Not yet")
+        assert told(1, 8, n, clear=9).startswith("Not yet")
+
+
+def test_metrics_that_need_more_samples_are_left_out_unless_they_are_named():
+    found = evaluate(SAMPLES[:8], REAL[:16], resamples=4)
+    assert found.left_out == ("neighbours",)
+    assert "neighbours is left out" in str(found)
+    with pytest.raises(ShapeError, match="name metrics that need fewer"):
+        evaluate(SAMPLES[:8], REAL[:16], resamples=4, metrics="neighbours")
+
+
+def test_a_title_has_the_name_and_fits_its_figure():
+    for metrics in ("sliced", None):
+        drawn = evaluate(SAMPLES, REAL, resamples=4, metrics=metrics).plot("runs/flowers")
+        assert drawn.get_suptitle().startswith("runs/flowers\n")
+        drawn.canvas.draw()
+        box = drawn._suptitle.get_window_extent()
+        assert drawn.bbox.x0 <= box.x0 < box.x1 <= drawn.bbox.x1
 
 
 def test_the_difference_is_that_of_the_figures():
@@ -561,7 +599,11 @@ def damaged(tmp_path):
     [
         (lambda p: evaluate(SAMPLES, REAL[:3]), ShapeError, "24 real ones.*got 30 and 3"),
         (lambda p: evaluate(SAMPLES[:3], REAL, metrics="frechet"), ShapeError, "4 samples.*got 3"),
-        (lambda p: evaluate(SAMPLES[:11], REAL), ShapeError, "at least 12 samples.*got 11"),
+        (
+            lambda p: evaluate(SAMPLES[:11], REAL, metrics="neighbours"),
+            ShapeError,
+            "at least 12 samples.*got 11",
+        ),
         (lambda p: evaluate(SAMPLES, REAL[:, 0]), ShapeError, "one size, got 6 and 3"),
         (lambda p: evaluate(SAMPLES, REAL, train=REAL[:, 0]), ShapeError, "samples and train"),
         (lambda p: evaluate(SAMPLES[:0], REAL), DataError, "samples holds no samples"),

@@ -100,9 +100,12 @@ def test_densities_are_drawn_in_order_with_what_their_uncertainty_is_made_of():
 
 
 def test_the_text_of_densities_is_their_mean_with_its_error():
-    text = str(densities(solver=0.1))
+    found = densities(solver=0.1)
+    text = str(found)
     assert "5 log-densities in 2 dimensions" in text
-    assert "mean 3 nats, its standard error 0.71; from 1 to 5" in text
+    choice, computed = found.spread()
+    assert f"mean 3 ± {choice + computed:.2g} nats, 95 %: {choice:.2g} for the choice" in text
+    assert "from 1 to 5" in text
     assert "0.1      solver: steps of the flow" in text
     assert str(densities(0)) == "no log-densities"
 

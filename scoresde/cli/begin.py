@@ -8,6 +8,7 @@ import torch
 
 from scoresde.checks import outside
 from scoresde.data import Data
+from scoresde.data.column_order import in_columns
 from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidValueError, ShapeError
 from scoresde.score import ScoreModel
@@ -38,7 +39,7 @@ def begin(source: str, data: Data) -> tuple[ScoreModel, Data]:
             numbers differ.
     """
     model = ScoreModel.from_pretrained(source)
-    data = laid_as(data, model.event_shape)
+    data = in_columns(laid_as(data, model.event_shape), model.columns, model.transform)
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples have shape {data.event_shape}, but those of {source} have "

@@ -72,6 +72,7 @@ class CheckData:
             problems = "1 problem" if count == 1 else f"{count} problems"
             raise DataError(f"training on {self.data.source} would fail, by {problems}")
         words = self.data.words()
+        words += ["--standardize"] if any(one.topic == "scales" for one in report.remarks) else []
         words += [] if self.sde is None else ["--sde", *words_of(self.sde)]
         then("train", "train", "--data", self.data.source, *words, "--out", "run")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from scoresde import checkpoint, distributed, plot
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.csv_text import csv_columns
-from scoresde.cli.held_out import asked, conditions_of, learnt, words_of
+from scoresde.cli.held_out import asked, conditions_of, folder_of, learnt, words_of
 from scoresde.cli.options import (
     BatchSize,
     Checkpoint,
@@ -58,8 +58,8 @@ class Evaluate:
     size: Size = None
     train_data: TrainData = None
     n: int = 1000
-    """How many samples, at most half of the data; at least 12, or 4 without the metric neighbours,
-    and half of that with --resamples 0."""
+    """How many samples, at most half of the data; at least 4, or 12 for the metric neighbours, and
+    half of that with --resamples 0."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A file or a folder that `scoresde sample` wrote, instead of drawing samples."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
@@ -79,13 +79,18 @@ class Evaluate:
     resamples: int = 100
     """Random halves that give the intervals; 0 for none."""
     batch_size: BatchSize = 64
-    out: Path = Path("report")
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: report in that of the run)"),
+    ] = None
     """The folder of the report: report.json, report.png and the samples."""
 
     def run(self) -> None:
         """Draw, compare, print a table, and write the report."""
-        check_folder(self.out)
-        lock = checkpoint.Lock(self.out, "writes a report")
+        run = folder_of(self.checkpoint)
+        out = self.out or (Path("report") if run is None else run / "report")
+        check_folder(out)
+        lock = checkpoint.Lock(out, "writes a report")
         least = self._least()
         model = model_of(self.checkpoint)
         about = asked(self, model)
@@ -95,10 +100,15 @@ class Evaluate:
         if self.features == "classifier" and known is None:
             # on data it was trained on, a classifier sees other features than on new ones
             real, lesson = real.split(1 / 3, seed=self.seed)
-        checkpoint.make_folder(self.out)
+        if len(real) < 2 * least:
+            raise DataError(
+                f"these metrics need at least {2 * least} data, and {about.source} has {len(real)};"
+                " give more by --data, or fewer --metrics"
+            )
+        checkpoint.make_folder(out)
         distributed.on_main(lock.take)  # until the report is written
         features = self._features(lesson, real) if distributed.is_main() else None
-        where = self.samples or self._drawn(model, real, about.source, least)
+        where = self.samples or self._drawn(model, real, about.source, out / "samples")
         # as `sample` writes it, a .csv may have a column of classes beside the vectors
         samples = load(where, sample=csv_columns(model)) if where.suffix == ".csv" else where
         if not distributed.is_main():
@@ -113,14 +123,17 @@ class Evaluate:
             resamples=self.resamples,
         )
         show(f"\n{found}\n")
-        figures = found.to_json(self.out / "report.json")
-        picture = plot.save(found.plot(), self.out / "report.png")
+        figures = found.to_json(out / "report.json")
+        picture = plot.save(found.plot(self.checkpoint), out / "report.png")
         tell(f"the report is in {figures.absolute()} and {picture.absolute()}")
         then("see at which noise scale the model is wrong", "audit", *words_of(self))
 
     def _least(self) -> int:
         """Check the options, and return the fewest samples that these metrics can compare."""
-        _, least = plan(self.metrics, self.resamples, self.train_data is not None)
+        memory = self.train_data is not None
+        _, least = plan(self.metrics, self.resamples, memory)
+        if self.metrics == _USUAL:  # those that need more are left out
+            least = min(plan(name, self.resamples, memory)[1] for name in _USUAL)
         check_integer("seed", self.seed, 0)
         if self.samples is None:
             check_integer("n", self.n, least)
@@ -128,16 +141,13 @@ class Evaluate:
             check_name("feature map", self.features, _FEATURES)
         return least
 
-    def _drawn(self, model: ScoreModel, real: Data, source: str, least: int) -> Path:
+    def _drawn(self, model: ScoreModel, real: Data, source: str, folder: Path) -> Path:
         """Return the folder of the samples, which are drawn if they are not there yet.
 
         A conditional model draws under the conditions of the data that are the floor, so that
         samples and floor have the same conditions.
         """
         n = min(self.n, len(real) // 2)
-        if n < least:
-            raise DataError(f"these metrics need at least {2 * least} data; {source} has fewer")
-        folder = self.out / "samples"
         declared = facts(model).conditions or {}
         if not declared.keys() & real.conditions.keys():
             command = Sample(

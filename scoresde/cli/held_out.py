@@ -14,6 +14,7 @@ from scoresde.cli.options import columns_of, size_word
 from scoresde.cli.source import DataConfig
 from scoresde.cli.terminal import tell
 from scoresde.data import Data
+from scoresde.data.column_order import in_columns
 from scoresde.data.layout import laid_as
 from scoresde.data.named import is_name
 from scoresde.data.wanted import TABLES
@@ -22,7 +23,16 @@ from scoresde.pretrained.store import locate
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Condition, facts
 
-__all__ = ["Asked", "Question", "asked", "conditions_of", "learnt", "run_of", "words_of"]
+__all__ = [
+    "Asked",
+    "Question",
+    "asked",
+    "conditions_of",
+    "folder_of",
+    "learnt",
+    "run_of",
+    "words_of",
+]
 
 
 class Asks(Protocol):
@@ -127,13 +137,22 @@ def learnt(command: Asks, source: str, model: ScoreModel) -> Data:
 
 def run_of(checkpoint: str) -> RunConfig | None:
     """Return the options of the run that made a model, or None."""
+    folder = folder_of(checkpoint)
+    try:
+        return None if folder is None else RunConfig.read(folder / "config.toml")
+    except ScoreSDEError:  # the run of another version
+        return None
+
+
+def folder_of(checkpoint: str) -> Path | None:
+    """Return the folder of the run that made a model, or None."""
     try:
         folder = locate(checkpoint).parent
-        inner = folder.name == "best" or folder.name.startswith("ema")
-        path = (folder.parent if inner else folder) / "config.toml"
-        return RunConfig.read(path) if path.is_file() else None
-    except ScoreSDEError:  # a model without a run, or the run of another version
+    except ScoreSDEError:
         return None
+    inner = folder.name == "best" or folder.name.startswith("ema")
+    folder = folder.parent if inner else folder
+    return folder if (folder / "config.toml").is_file() else None
 
 
 def _of_run(command: Asks, run: RunConfig, model: ScoreModel) -> tuple[Data, str, bool]:
@@ -172,7 +191,8 @@ def _read(
         # the model's shape gives the order of the axes
         warnings.filterwarnings("ignore", message="samples of .* are read as")
         data = config.load(kinds)
-    data = laid_as(data, model.event_shape).units_of(model.transform).as_kinds(known)
+    data = in_columns(laid_as(data, model.event_shape), model.columns, model.transform)
+    data = data.units_of(model.transform).as_kinds(known)
     if data.event_shape != model.event_shape:
         raise ShapeError(
             f"the samples of {source} have shape {data.event_shape}, "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
 from torch import Tensor
 
-from scoresde import distributed
+from scoresde import checkpoint, distributed
 from scoresde.checks import check_integer, check_range, seeded
 from scoresde.cli.held_out import asked, conditions_of, words_of
 from scoresde.cli.options import (
@@ -23,18 +24,23 @@ from scoresde.cli.options import (
     Seed,
     Size,
 )
+from scoresde.cli.sample import check_out
 from scoresde.cli.standing import model_of
-from scoresde.cli.terminal import show, then
+from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
 from scoresde.likelihood.densities import EXACT
 from scoresde.likelihood.result import part_label
-from scoresde.score import ScoreModel
+from scoresde.score import ScoreModel, evaluating
 from scoresde.sde import Condition, Moments, facts
 from scoresde.units import in_words
 
 __all__ = ["Likelihood"]
+
+# Times of a score that a solution takes for each row of the trace, roughly, and seconds that need a
+# warning.
+_EVALUATIONS, _LONG = 500, 120
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Likelihood:
     first: int = 0
     """The number of the first sample of the data."""
     n: int = 64
-    """How many of the data, at least 2."""
+    """How many of the data, at least 1."""
     method: Literal["auto", "exact", "hutchinson"] = "auto"
     """The trace: exact, by random probes, or exact up to 64 dimensions."""
     probes: int = 16
@@ -69,14 +75,21 @@ class Likelihood:
     """The solver's error: full solves twice; estimate is faster, and less sure."""
     seed: Seed = 0
     batch_size: BatchSize = 64
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
+    ] = None
+    """A .csv file with a line for each sample: its row in the data, from 0, its log-density and the
+    error of that, in nats."""
 
     def run(self) -> None:
         """Compute and print."""
-        check_integer("n", self.n, 2)
+        check_integer("n", self.n, 1)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("first", self.first, 0)
         if self.tol is not None:
             check_range("tol", self.tol, "(0, inf)")
+        if self.out is not None:
+            check_out(self.out, (".csv",), read=[self.data or "", *self.condition])
         model = model_of(self.checkpoint).to(distributed.device())
         about = asked(self, model)
         x, given, transform = self._prepared(about.data, about.source, model)
@@ -84,6 +97,7 @@ class Likelihood:
         alpha, size = float(model.sde.alpha(_eps(model))), x.shape[1:].numel()
         exact = self.method == "exact" or (self.method == "auto" and size <= EXACT)
         tol = self.tol or (1e-4 if exact or size <= self.probes else 1e-3)
+        self._foretell(model, x, given, size if exact else min(self.probes, size))
         found = log_prob(
             model,
             model.sde,
@@ -103,7 +117,30 @@ class Likelihood:
             found = replace(found, value=found.value + size * math.log(alpha))
         _report(found, x, transform, time.perf_counter() - start)
         self._compare(found, x, model)
+        if self.out is not None:
+            rows = zip(found.value.tolist(), found.error.tolist(), strict=True)
+            lines = [f"{self.first + i},{v!r},{e!r}\n" for i, (v, e) in enumerate(rows)]
+            checkpoint.write_bytes(self.out, "".join(["row,nats,error\n", *lines]).encode())
+            show(f"each          in {self.out}")
         then("compare samples with data", "evaluate", *words_of(self))
+
+    def _foretell(self, model: ScoreModel, x: Tensor, given: Condition | None, rows: int) -> None:
+        """Name what shortens the computation if it may take minutes, from the time of one score."""
+        few = x[: self.batch_size]
+        with torch.no_grad(), evaluating(model):
+            start = time.perf_counter()
+            model(few, model.sde.T / 2, None if given is None else given.rows(slice(len(few))))
+            spent = time.perf_counter() - start
+        solved = 1.8 if self.error == "full" else 1.0
+        spent *= -(-len(x) // self.batch_size) * rows * _EVALUATIONS * solved
+        if spent > _LONG:
+            ways = ["fewer --probes"] if rows < x.shape[1:].numel() else []
+            ways += ["--method hutchinson"] if not ways and rows > self.probes else []
+            ways += ["--error estimate"] if self.error == "full" else []
+            tell(
+                f"this may take about {spent / 60:.0f} minutes, and less with "
+                f"{', '.join([*ways, 'a smaller --n'])}"
+            )
 
     def _compare(self, found: LogProb, x: Tensor, model: ScoreModel) -> None:
         """Print the density in the data's units, and a verdict beside that of a Gaussian."""
@@ -117,12 +154,13 @@ class Likelihood:
         noise = torch.as_tensor(model.sde.sigma(_eps(model)) / model.sde.alpha(_eps(model)))
         moments = Moments(model.mean, var=model.var).at(torch.ones(()), noise)
         gain = found.value.cpu() - moments.log_prob(x.double().cpu())
-        mean, spread = float(gain.mean()), 1.96 * float(gain.std()) / math.sqrt(len(gain))
-        spread += _mean(found.error)
+        mean, spread = float(gain.mean()), _chosen(gain) + _mean(found.error)
         by = f"{abs(mean):.3g} ± {spread:.2g} nats"
         given = "" if not facts(model).conditions else ", which knows no condition"
         beside = f"a Gaussian with the mean and the variances of the training data{given}"
-        if not math.isfinite(spread) or abs(mean) <= spread:
+        if not math.isfinite(spread):
+            text = f"not known to be higher or lower than under {beside}: its error is not known"
+        elif abs(mean) <= spread:
             text = f"as under {beside}, within {spread:.2g} nats, as far as these samples show"
         elif mean > 0:
             text = f"{by} higher than under {beside}: the model has learnt more than those"
@@ -136,7 +174,7 @@ class Likelihood:
         """Return the samples, dequantized if they are quantized, their conditions, and the map."""
         rows = slice(self.first, self.first + self.n)
         x = data.batch(rows).float()
-        if len(x) < 2:
+        if not len(x):
             raise InvalidValueError(
                 f"{source} has {len(data)} samples; --first {self.first} leaves {len(x)}"
             )
@@ -151,18 +189,28 @@ class Likelihood:
 
 def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds: float) -> None:
     n, size = len(found.value), found.dimensions
-    nats, error = found.mean()
-    show(f"{n} samples of {size} dimensions in {seconds:.1f} s")
-    show(
-        f"log-density   {nats:.2f} nats on average, ± {error:.2f}, its standard error; higher is "
-        "better"
-    )
+    computed, one = _mean(found.error), size * math.log(2)
+    known = "" if computed <= one else "not known: "
+    show(f"{n} {'sample' if n == 1 else 'samples'} of {size} dimensions in {seconds:.1f} s")
+    what = "on average, 95 %" if n > 1 else "95 %"
+    error = _chosen(found.value) + computed
+    nats = float(found.value.mean())
+    show(f"log-density   {known}{nats:.2f} ± {error:.2g} nats {what}; higher is better")
     if transform is None:
         show("bits per dim  none: the data are not quantized")
     else:
         bits = bits_per_dim(found, x, data_transform=transform)
-        spread = float(bits.std()) / math.sqrt(n)
-        show(f"bits per dim  {float(bits.mean()):.4f} on average, ± {spread:.4f}; lower is better")
+        error = _chosen(bits) + computed / one
+        show(f"bits per dim  {known}{float(bits.mean()):.4f} ± {error:.2g} {what}; lower is better")
+    choice = f"{_chosen(found.value):.2g} for the choice of the samples" if n > 1 else (
+        "nothing for the choice of the sample, which is one"
+    )  # fmt: skip
+    show(f"of these ±    {choice}, {computed:.2g} for the computation, in nats")
+    if known:
+        show(
+            f"{'':14}which leaves more than a bit open in each dimension: take more --probes (8 at "
+            "least), a smaller --tol, or a model that has learnt more"
+        )
     show(
         f"computed to   ± {_mean(found.error):.2g} nats for one sample on average, a bound that "
         "holds for 95 %, of which"
@@ -175,6 +223,11 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
 
 def _eps(model: ScoreModel) -> Tensor:
     return torch.tensor(model.sde.eps, dtype=torch.float64)
+
+
+def _chosen(value: Tensor) -> float:
+    """Return the 95 % half-width of a mean by the choice of the samples, 0 for one sample."""
+    return 1.96 * float(value.std()) / math.sqrt(len(value)) if len(value) > 1 else 0.0
 
 
 def _mean(value: Tensor) -> float:

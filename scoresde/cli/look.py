@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from scoresde import plot
+from scoresde.cli.held_out import Question, learnt
+from scoresde.data import Data, order
+from scoresde.errors import InvalidValueError
 from scoresde.plot.paper import SUFFIXES
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, Field, class_name, facts
@@ -16,7 +20,7 @@ from scoresde.sde import Classes, Field, class_name, facts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "Look", "picture"]
+__all__ = ["PICTURES", "Look", "data_beside", "picture"]
 
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
@@ -32,11 +36,13 @@ class Look:
         scale: Pixels of the picture along the side of one pixel of an image.
         columns: Images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
+        beside: Data that are drawn beside the samples, then without their conditions.
     """
 
     scale: int | None = None
     columns: int | None = None
     given: Mapping[str, Tensor] = field(default_factory=dict)
+    beside: Data | None = None
 
 
 def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
@@ -52,12 +58,30 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Fig
     few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
     labels = [
         ", ".join(_in_words(name, declared[name], value[i]) for name, value in own.items())
-        for i in range(len(x) if own and few else 0)
+        for i in range(len(x) if own and few and look.beside is None else 0)
     ]
+    sets = x if look.beside is None else {"data": look.beside, "samples": x}
     return plot.samples(
-        x, transform=model.transform, names=model.columns, labels=labels, scale=look.scale,
+        sets, transform=model.transform, names=model.columns, labels=labels, scale=look.scale,
         columns=look.columns, title=title or None,
     )  # fmt: skip
+
+
+def data_beside(
+    source: str | None, out: Path, checkpoint: str, model: ScoreModel, n: int
+) -> Data | None:
+    """Return n of the data, chosen at random, that are drawn beside samples; None without any.
+
+    Raises:
+        InvalidValueError: The output is no picture.
+        ScoreSDEError: The data cannot be read, or are none of the model's shape.
+    """
+    if source is None:
+        return None
+    if out.suffix not in PICTURES:
+        raise InvalidValueError(f"--beside draws a picture, {', '.join(PICTURES)}; got {out}")
+    data = learnt(Question(checkpoint, source), source, model)
+    return data[order(len(data), seed=0, epoch=0)[:n]]
 
 
 def _in_words(name: str, kind: Classes | Field, value: Tensor) -> str:

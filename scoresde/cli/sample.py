@@ -20,13 +20,13 @@ from scoresde.checks import check_integer
 from scoresde.cli.csv_text import as_csv
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
 from scoresde.cli.held_out import run_of
-from scoresde.cli.look import PICTURES, Look, picture
+from scoresde.cli.kept_pilot import WORTH, foretell, weights_of
+from scoresde.cli.look import PICTURES, Look, data_beside, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.plot.shapes import USUAL
-from scoresde.pretrained.store import net_config
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
 from scoresde.sde import Classes, class_name, facts
@@ -95,6 +95,10 @@ class Sample:
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: about a square)")
     ] = None
     """Images side by side in a picture, at least 1."""
+    beside: Annotated[
+        str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
+    ] = None
+    """Data of which as many are drawn beside the samples of a picture, as for train."""
 
     def run(self) -> None:
         """Draw and write, and print the next command."""
@@ -126,6 +130,9 @@ class Sample:
         for line in left_open(model, self.condition, self.class_):
             tell(line)
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
+        if self.sampler == "fast" and model.pilot is None:
+            foretell(model, n, self.steps)
+        other = data_beside(self.beside, self.out, self.checkpoint, model, n)
         if self.out.suffix in _FILMS:
             self._film(model, n)
             return
@@ -155,13 +162,16 @@ class Sample:
         if not distributed.is_main():
             return
         if in_file:
-            look = Look(self.scale, self.columns, {k: v.cpu() for k, v in given.values.items()})
+            of = {k: v.cpu() for k, v in given.values.items()}
+            look = Look(self.scale, self.columns, of, other)
             write(self.out, shards.joined(), model, look)
             shards.remove()
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
+        pilot, seconds = model.pilot_seconds, time.perf_counter() - start
+        first = f", after {pilot:.1f} s for the pilot" if pilot >= WORTH else ""
         tell(
-            f"{n} samples of shape {model.event_shape} in {time.perf_counter() - start:.1f} s"
+            f"{n} samples of shape {model.event_shape} in {seconds - pilot:.1f} s{first}"
             f"{spent}{already}: {self.out}"
         )
 
@@ -312,11 +322,10 @@ def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
 
 def fingerprint(model: ScoreModel) -> str:
     """Return a checksum of a model's weights and description."""
-    config = net_config(model.net)
-    parts = (model.sde, model.predicts, model.steps, model.transform, config)
-    pilot = {} if model.pilot is None else model.pilot.tensors()
-    tensors = {name: value.cpu() for name, value in {**model.state_dict(), **pilot}.items()}
-    return checkpoint.digest(tensors, repr(parts), checkpoint.SCHEMA)[:16]
+    pilot = {} if model.given_pilot is None else model.given_pilot.tensors()
+    return checkpoint.digest(
+        {name: value.cpu() for name, value in pilot.items()}, weights_of(model), checkpoint.SCHEMA
+    )[:16]
 
 
 def write(

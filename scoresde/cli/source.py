@@ -38,7 +38,7 @@ _LAZY = tyro.constructors.PrimitiveConstructorSpec(
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Hold the source of the data and how it is read; paths are relative to the current folder."""
+    """Read the data in these ways; paths are relative to the current folder."""
 
     source: Annotated[str, tyro.conf.arg(name="data")]
     """digits, a data set of torchvision (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet,
@@ -116,7 +116,7 @@ def _in_words(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DataArgument(DataConfig):
-    """Hold the source of the data as a positional argument, for commands that have no other."""
+    """Read the data in these ways, which are those of `train`."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """digits, a data set of torchvision (mnist, cifar10 ...), a .npy, .npz, .pt, .csv or .parquet,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scoresde import checkpoint
+from scoresde.cli.kept_pilot import PilotFile
 from scoresde.cli.terminal import tell
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.store import count_text, entry_of, locate, read
@@ -65,6 +66,10 @@ def model_of(source: str) -> ScoreModel:
     """
     model = ScoreModel.from_pretrained(source)
     path = locate(source)
+    if Path(source).exists():  # not a packaged model, nor the hub's
+        kept = PilotFile.beside(path)
+        kept.recall(model)
+        model.keeper = kept
     if (path.parent / "config.toml").exists():
         standing = Standing.of(path, read(path)[1])
         if standing.who:

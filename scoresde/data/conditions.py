@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scoresde.checks import check_dense, check_name, quoted
 from scoresde.data.classes import Named, classes_of, numbered_as
+from scoresde.data.column_order import Reordered, places_of
 from scoresde.data.given import as_tensor, is_store
 from scoresde.data.report import some
 from scoresde.data.stores import Store, narrow, store_of
@@ -236,14 +237,20 @@ def _field(
 def renumbered(
     conditions: Mapping[str, Tensor | Store], kinds: Mapping[str, Kind], known: Mapping[str, Kind]
 ) -> tuple[dict[str, Tensor | Store], dict[str, Kind]]:
-    """Return conditions and their kinds, with labels renumbered to the kinds of a model.
+    """Return conditions and their kinds, in the order of a model's classes and columns.
 
     Raises:
-        InvalidValueError: The model does not know a class.
+        InvalidValueError: The model does not know a class, or a column of a vector.
     """
     rows, own = dict(conditions), dict(kinds)
     for name, kind in known.items():
         label, mine = rows.get(name), own.get(name)
+        if label is not None and isinstance(mine, Field) and isinstance(kind, Field):
+            if places := places_of(mine.names, kind.names, f"the columns of {name!r}"):
+                moved = Reordered(store_of(label), places)
+                in_memory = isinstance(label, Tensor)
+                rows[name], own[name] = moved.read(slice(None)) if in_memory else moved, kind
+            continue
         if not (isinstance(mine, Classes) and isinstance(kind, Classes)):
             continue
         if isinstance(label, Tensor) and kind.names and (mine.names or mine.n <= kind.n):

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scoresde.data.column_order import in_columns
 from scoresde.data.samples import Data
 from scoresde.sde import Score, facts
 
@@ -18,18 +19,21 @@ def read_for(
 ) -> tuple[Tensor, Mapping[str, Any] | None]:
     """Return samples and conditions; those of data in the units and with the classes of the score.
 
+    Columns of data and score that both have names are taken by these.
+
     Args:
         score: The score, which may know its transform and its conditions.
         x: Samples `(N, *)`, unchanged, or data.
         condition: The conditions; None takes those of the data.
 
     Raises:
-        InvalidValueError: The data have a class that the score does not know, or are outside the
-            range of its transform.
+        InvalidValueError: The data have a class that the score does not know, or columns of other
+            names, or are outside the range of its transform.
     """
     if not isinstance(x, Data):
         return x, condition
     known = facts(score)
+    x = in_columns(x, known.columns, known.transform)
     if known.transform is not None:
         x = x.units_of(known.transform)
     declared = known.conditions or {}

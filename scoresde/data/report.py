@@ -128,7 +128,8 @@ class Report:
         return not self.problems
 
     def __repr__(self) -> str:
-        return f"Report({len(self.problems)} problems, {len(self.remarks)} remarks)"
+        found = {"problem": len(self.problems), "remark": len(self.remarks)}
+        return f"Report({', '.join(f'{n} {what}' + 's' * (n != 1) for what, n in found.items())})"
 
     def _repr_html_(self) -> str:
         return page(str(self), None)

@@ -207,9 +207,9 @@ class Data:
         data.__dict__ = {k: v for k, v in vars(self).items() if k not in found} | changed
         return data
 
-    def kept(self, store: Store) -> Data:
+    def kept(self, store: Store, **changed: Any) -> Data:
         """Return a copy with the samples in another store, which must hold the same numbers."""
-        return self._with(raw=store)
+        return self._with(raw=store, **changed)
 
     def only(self, names: Collection[str]) -> Data:
         """Return the same samples with only the conditions of these names."""

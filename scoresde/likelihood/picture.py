@@ -33,10 +33,13 @@ def picture(found: LogProb) -> Figure:
         torch.arange(1, len(order) + 1), found.value[order], yerr=error, fmt=".", markersize=4,
         color=paper.BLUE, ecolor=paper.GREY, elinewidth=0.8,
     )  # fmt: skip
-    mean, spread = found.mean()
-    label = f"mean {mean:.4g} ± {spread:.2g} nats" if len(order) > 1 else f"{mean:.4g} nats"
+    mean, spread = found.mean()[0], sum(found.spread())
+    label = f"mean {mean:.4g} ± {spread:.2g} nats, 95 %" if len(order) > 1 else f"{mean:.4g} nats"
     values.axhline(mean, color=paper.RED, linewidth=1, label=label)
-    values.set(xlabel="sample, in the order of its density", ylabel="log-density in nats, ± 95 %")
+    values.set(
+        xlabel="samples, from the least density to the largest",
+        ylabel="log-density in nats, ± 95 %",
+    )
     values.set_xlim(0.5, len(order) + 0.5)
     if len(order) > 1:
         values.locator_params(axis="x", integer=True)

@@ -62,10 +62,11 @@ class LogProb(Result):
         if one:
             text.append(f"{float(self.value):.5g} ± {own:.2g} nats, 95 %{which}")
         else:
-            mean, error = self.mean()
+            choice, computed = self.spread()
             text += [
-                f"mean {mean:.5g} nats, its standard error {error:.2g}; from "
-                f"{float(self.value.min()):.5g} to {float(self.value.max()):.5g}",
+                f"mean {self.mean()[0]:.5g} ± {choice + computed:.2g} nats, 95 %: {choice:.2g} for "
+                f"the choice of the samples, {computed:.2g} for the computation",
+                f"from {float(self.value.min()):.5g} to {float(self.value.max()):.5g}",
                 f"each computed to ± {own:.2g} nats on average, a bound that holds for 95 %{which}",
             ]
         return "\n".join([*text, *parts])
@@ -96,6 +97,14 @@ class LogProb(Result):
             raise ShapeError("the mean of no log-densities is no number; give at least one sample")
         spread = float(self.value.std()) / math.sqrt(n) if n > 1 else math.inf
         return float(self.value.mean()), spread
+
+    def spread(self) -> tuple[float, float]:
+        """Return the two 95 % half-widths of the mean, whose sum is that of both.
+
+        The first is that of the choice of the samples, infinite for one; the second that of the
+        computation, whose errors need not cancel.
+        """
+        return 1.96 * self.mean()[1], float(self.error.mean())
 
     def checked(self) -> LogProb:
         """Return itself; raise NonFiniteError if a value is NaN or infinite."""

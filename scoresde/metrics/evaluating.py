@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from scoresde.checks import check_integer, check_name, check_range, door, named, quoted
 from scoresde.data import Data, Identity, Transform, order
+from scoresde.data.column_order import in_columns
 from scoresde.data.nearer import nearer
 from scoresde.errors import DataError, InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.metrics.checks import same_units
@@ -93,8 +94,8 @@ def evaluate(
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; None or `"pixels"` takes the flattened samples themselves;
             `"inception"` is `inception()`.
-        metrics: Names of `METRICS`, or `Metric` objects; None for all, but kid only with a feature
-            map, since of raw numbers it depends on their units.
+        metrics: Names of `METRICS`, or `Metric` objects; None for all that the samples suffice for,
+            but kid only with a feature map, since of raw numbers it depends on their units.
         train: The training data, to measure memorisation; `real` must contain none of them.
         seed: The seed of the split and the halves, a 64-bit number.
         resamples: Number of halves, at least 2; 0 for no intervals.
@@ -115,13 +116,15 @@ def evaluate(
         NonFiniteError: A feature or a value is NaN or infinite.
     """
     features = _map(features)
-    if metrics is None:
-        metrics = [name for name in METRICS if name != "kid" or features is not None]
+    usual = [name for name in METRICS if name != "kid" or features is not None]
+    chooses = metrics is None
+    metrics = usual if metrics is None else metrics
     chosen, least = plan(metrics, resamples, train is not None)
     check_integer("seed", seed, 0)
     check_range("level", level, "(0, 1)")
     real = opened("real", real)
     units = real.transform if isinstance(real, Data) else Identity()
+    samples, train = _in_order("samples", samples, real), _in_order("train", train, real)
     if isinstance(samples, Tensor) and isinstance(real, Data):
         samples = _in_model_units(samples, real)
     seen: dict[str, tuple[bool, float]] = {}
@@ -136,11 +139,16 @@ def evaluate(
                 f"{other.shape[1]}"
             )
     n = min(len(own), len(data) // 2)
+    left: list[str] = []
+    if chooses and n < least:
+        left = [name for name in usual if plan(name, resamples, train is not None)[1] > n]
+        if fit := [name for name in usual if name not in left]:
+            chosen, least = plan(fit, resamples, train is not None)
     if n < least:
         raise ShapeError(
             f"these metrics need at least {least} samples and {2 * least} real ones"
             f"{', of which halves give the intervals' if resamples else ''}; got {len(own)} and "
-            f"{len(data)}"
+            f"{len(data)}; give more, or name metrics that need fewer"
         )
     x = own[order(len(own), seed=seed, epoch=_OF_SAMPLES)[:n]]
     y, z = (
@@ -164,7 +172,7 @@ def evaluate(
             figures[name] = Comparison(pair[0], pair[1], gap)
     what = OWN if features is None else _name(features)
     spread = float(y.var(0).mean())
-    return Evaluation(figures, n, own.shape[1], what, seed, resamples, level, spread)
+    return Evaluation(figures, n, own.shape[1], what, seed, resamples, level, spread, (*left,))
 
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:
@@ -195,6 +203,15 @@ def plan(
     check_resamples(resamples)
     least = max([2, *(getattr(metric, "least", 2) for metric in chosen)])
     return chosen, 2 * least if resamples else least
+
+
+def _in_order(name: str, source: Source | None, real: Source) -> Any:
+    """Return a source; tables in the order of the columns of the data, if these have names."""
+    found = None if source is None else opened(name, source)
+    if not (isinstance(found, Data) and isinstance(real, Data)):
+        return found
+    found = in_columns(found, real.columns)
+    return found if isinstance(source, Data) else found.units_of(real.transform)
 
 
 def _in_model_units(x: Tensor, real: Data) -> Tensor:

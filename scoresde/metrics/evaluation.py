@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scoresde.checks import check_name
+from scoresde.metrics.interval import outside, student
 from scoresde.metrics.resampling import Estimate
 from scoresde.result import Result
 
@@ -40,8 +42,8 @@ OWN = "the samples themselves"
 # The most numbers in a sample for which a cubic kernel of the sample itself is useful.
 _FEW = 16
 
-# Samples from which on no remark says that they are few.
-_ENOUGH = 500
+# Samples from which on no remark says that they are few, and below which faults must be gross.
+_ENOUGH, _COARSE = 500, 100
 
 _SQUARE = Figure("small", low=0, square=True)
 
@@ -86,6 +88,11 @@ def _worse(name: str, row: Comparison) -> bool:
     return above if good == "small" else not above if good == "large" else True
 
 
+def _widths(gap: Estimate) -> float:
+    """Return the distance of a difference from 0, in half-widths of its interval."""
+    return abs(gap.value) / abs(gap.value - (gap.low if gap.value > 0 else gap.high))
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation(Result, Mapping[str, Comparison]):
     """Hold the comparisons of samples with data, by name.
@@ -99,6 +106,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
         resamples: Number of halves.
         level: The confidence of the intervals.
         spread: The variance of the features of the reference data, on average.
+        left_out: The usual metrics that need more samples.
     """
 
     figures: Mapping[str, Comparison]
@@ -109,6 +117,7 @@ class Evaluation(Result, Mapping[str, Comparison]):
     resamples: int
     level: float
     spread: float | None = None
+    left_out: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Comparison:
         check_name("figure", name, self.figures)
@@ -152,29 +161,55 @@ class Evaluation(Result, Mapping[str, Comparison]):
         A figure does if the interval of its difference from the floor excludes 0.
         """
         told = {name: row for name, row in self.items() if row.differs}
+        count = f"none of the {len(self)} figures tells" if len(self) > 1 else "no figure tells"
         few = (
             f" So few samples, {self.n:,}, show coarse differences only; more held-out data show "
             "finer ones."
             if self.n < _ENOUGH
             else ""
         )
-        if not told:
-            return f"Good: none of the {len(self)} figures tells the samples from real data.{few}"
         worse = [name for name, row in told.items() if _worse(name, row)]
         parts = ", ".join(
             f"{name} {self[name].samples.value:.3g} for {self[name].floor.value:.3g}"
             for name in (worse or list(told))[:4]
         )
-        if not worse:
+        are = f"{len(worse)} of {len(self)} figures {'is' if len(worse) == 1 else 'are'}"
+        chance = self._by_chance(worse)
+        if worse and chance <= 1 - self.level:
+            return f"Not yet like real data: {are} worse than for real data ({parts}).{few}"
+        by_chance = f"{are} worse ({parts}), as chance alone makes in {chance:.0%} of such tables"
+        if self.n < _COARSE:
+            seen = f"; {by_chance}" if worse else ""
+            return (
+                f"Cannot tell: with {self.n} samples only gross faults show, and not even all of "
+                f"these{seen}. Take more samples, and more held-out data."
+            )
+        if worse:
+            return f"No clear difference from real data: {by_chance}.{few}"
+        if told:
             return f"Good: no figure is worse than for real data ({parts}, the other way).{few}"
-        return (
-            f"Not yet like real data: {len(worse)} of {len(self)} figures are worse than for real "
-            f"data ({parts}).{few}"
+        return f"Good: {count} the samples from real data.{few}"
+
+    def _by_chance(self, worse: Sequence[str]) -> float:
+        """Return a bound for the chance of such a table if the samples had the law of the data.
+
+        It is the chance of as many stars among independent figures, or that of the clearest star
+        times the number of figures (Bonferroni) if that is less.
+        """
+        n, miss = len(self), 1 - self.level
+        stars = sum(
+            math.comb(n, k) * miss**k * self.level ** (n - k) for k in range(len(worse), n + 1)
         )
+        freedom = 1 / (1 / max(self.resamples - 1, 1) + 7 / self.n)
+        t = student(self.level, freedom)
+        clearest = max((t * _widths(self[name].gap) for name in worse), default=0.0)
+        return min(stars, n * outside(clearest, freedom))
 
     def _remarks(self) -> list[str]:
         """Return remarks on values of the table that may be misread."""
         said = []
+        if self.left_out:
+            said.append(f"{' and '.join(self.left_out)} is left out: it needs more samples")
         squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
         if {"frechet", "sliced"} & {*self} and self.spread is not None and self.features == OWN:
             said.append(
@@ -204,8 +239,12 @@ class Evaluation(Result, Mapping[str, Comparison]):
         }
         return {**own, "figures": figures, "verdict": self.verdict()}
 
-    def plot(self) -> Sheet:
-        """Draw each value with its interval, beside the floor."""
+    def plot(self, name: str = "") -> Sheet:
+        """Draw each value with its interval, beside the floor.
+
+        Args:
+            name: The name of the model, for the title.
+        """
         from scoresde.metrics.picture import picture
 
-        return picture(self)
+        return picture(self, name)

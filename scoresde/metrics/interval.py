@@ -82,6 +82,13 @@ def student(level: float, freedom: float) -> float:
     return float(stdtrit(freedom, (1 + level) / 2))
 
 
+def outside(t: float, freedom: float) -> float:
+    """Return P(|T| > t) for Student's law."""
+    from scipy.special import stdtr  # slow to import
+
+    return 2 * float(stdtr(freedom, -t))
+
+
 def share_interval(share: float, n: int, level: float) -> tuple[float, float]:
     """Return Wilson's interval for a probability, given the share of successes in n trials.
 

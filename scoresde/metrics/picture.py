@@ -20,23 +20,30 @@ _GOOD = {
     "small": "less is good", "large": "more is good", "at the floor": "the floor is good",
 }  # fmt: skip
 
+# Letters on an inch, and the height of a line in inches.
+_LETTERS, _LINE = 12, 0.17
 
-def picture(found: Evaluation) -> Figure:
-    """Return a figure with a panel for each value, of samples and floor."""
+
+def picture(found: Evaluation, name: str = "") -> Figure:
+    """Return a figure with a panel for each value, of samples and floor, titled with a name."""
     panels: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for name, row in found.items():
-        good = f", {_GOOD[FIGURES[name].good]}" if name in FIGURES else ""
-        panels[f"{name}{good}"] = {"samples": row.samples, "floor": row.floor}
-    title = f"{found.n:,} samples against {found.n:,} real ones; floor: real against real"
+    for figure, row in found.items():
+        good = f", {_GOOD[FIGURES[figure].good]}" if figure in FIGURES else ""
+        panels[f"{figure}{good}"] = {"samples": row.samples, "floor": row.floor}
+    drawn = plot.bars(panels)
+    wide, high = drawn.get_size_inches()
+    above = f"{found.n:,} samples against {found.n:,} real ones; floor: real against real"
+    said = [name, above, found.verdict() if found.resamples else ""]
+    title = [line for text in said for line in textwrap.wrap(text, round(_LETTERS * wide))]
+    drawn.suptitle("\n".join(title), fontsize="medium", color="#222222")
+    note: list[str] = []
     if found.resamples:
-        title += "\n" + "\n".join(textwrap.wrap(found.verdict(), 100))
-    drawn = plot.bars(panels, title=title)
-    if found.resamples:
-        note = (
+        text = (
             f"Lines are intervals of {found.level:.0%} for what the figure is on average. They end "
             "where the figure cannot be, at 0 for a distance, so that a bar may end where its line "
             "does."
         )
-        width = round(14 * drawn.get_size_inches()[0])
-        drawn.supxlabel("\n".join(textwrap.wrap(note, width)), fontsize="small", color="#222222")
+        note = textwrap.wrap(text, round(_LETTERS * wide))
+        drawn.supxlabel("\n".join(note), fontsize="small", color="#222222")
+    drawn.set_size_inches(wide, high + _LINE * max(0, len(title) + len(note) - 4))
     return drawn

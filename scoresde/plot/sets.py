@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoresde.checks import as_numbers, quoted
 from scoresde.data import Data
+from scoresde.data.column_order import in_columns
 from scoresde.data.nearer import nearer
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.plot import paper
@@ -75,6 +76,7 @@ def given(name: str, x: Sets, transform: Transform | None = None) -> Given:
     data = next((part for part in parts.values() if isinstance(part, Data)), None)
     for label, part in parts.items():
         if isinstance(part, Data):
+            part = in_columns(part, names)
             names, limits = names or part.columns, limits or _ends(part.transform)
             part = part.store.read(slice(_MOST))
             inverse = None

@@ -7,6 +7,8 @@ have changed. It is a function of the model alone, so that samples do not depend
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +26,11 @@ _lock = threading.RLock()
 class Piloted(Precise):
     """Base of the modules that keep a pilot."""
 
+    keeper: Callable[[Any], object] | None = None
+    """What is called with the module after each measurement, such as to write a file."""
+    pilot_seconds = 0.0
+    """The time of all measurements so far."""
+
     def __init__(self) -> None:
         super().__init__()
         self._kept = _Kept()
@@ -38,6 +45,15 @@ class Piloted(Precise):
     @pilot.setter
     def pilot(self, pilot: Pilot | None) -> None:
         self._kept = _Kept(pilot)
+
+    @property
+    def given_pilot(self) -> Pilot | None:
+        """Return the pilot that was given, which is a part of the model, or None."""
+        return self._kept.pilot if self._kept.weights is None else None
+
+    def recall_pilot(self, pilot: Pilot) -> None:
+        """Take a pilot that was measured before with the present weights."""
+        self._kept = _Kept(pilot, None, _weights(self))
 
     def measured_pilot(
         self, progress: bool | None = None, steps: int | None = None
@@ -58,12 +74,17 @@ class Piloted(Precise):
         # imported here, since sampling stands on a higher floor
         learn: Any = import_module("scoresde.sampling.own")
         with _lock:
+            start, before = time.perf_counter(), self._kept.pilot
             if self.pilot is None and self._kept.weights != (weights := _weights(self)):
                 pilot, ends = learn.pilot_of_model(self, progress)
                 self._kept = _Kept(pilot, ends, weights)
             kept = self._kept
             if kept.pilot is not None and learn.missing(kept.pilot, steps):
                 kept.pilot, kept.ends = learn.chosen(self, kept.pilot, kept.ends, steps, progress)
+            if kept.pilot is not before:
+                self.pilot_seconds += time.perf_counter() - start
+                if self.keeper is not None:
+                    self.keeper(self)
             return self.pilot
 
 

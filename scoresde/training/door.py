@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scoresde.checks import check_name, outside, quoted
 from scoresde.data import Data
+from scoresde.data.column_order import in_columns
 from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
 from scoresde.score import ScoreModel
@@ -78,12 +79,13 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
 
 
 def numbered(score: nn.Module, data: Data) -> Data:
-    """Return the data with their classes numbered as the model numbers classes of these names.
+    """Return the data with columns and numbers of classes in the model's order, by their names.
 
     Raises:
-        InvalidValueError: The data have a class that the model does not know.
+        InvalidValueError: The data have a class or a column that the model does not know.
     """
-    return data.as_kinds(facts(score).conditions or {})
+    known = facts(score)
+    return in_columns(data, known.columns, known.transform).as_kinds(known.conditions or {})
 
 
 def adopt(score: nn.Module, data: Data) -> None:

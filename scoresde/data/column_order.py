@@ -1,0 +1,89 @@
+"""Take the entries of vectors by their names, in the order of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from scoresde.data.stores import Store, is_random
+from scoresde.errors import InvalidValueError
+from scoresde.units import Standardize, Transform
+
+if TYPE_CHECKING:
+    from scoresde.data.samples import Data
+
+__all__ = ["Reordered", "in_columns", "places_of"]
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """Store vectors with their entries in another order.
+
+    Args:
+        store: The vectors as they are given, `(N, d)`.
+        places: For each entry its place in the given vectors.
+    """
+
+    store: Store
+    places: Sequence[int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return `(N, d)`."""
+        return tuple(self.store.shape)
+
+    @property
+    def random(self) -> bool:
+        """Return True if each reading gives other samples."""
+        return is_random(self.store)
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Return a copy of these vectors."""
+        return self.store.read(index)[:, list(self.places)]
+
+
+def places_of(own: Sequence[str], known: Sequence[str] | None, what: str) -> list[int]:
+    """Return for each known name its place among one's own; no places if the order is right.
+
+    The order is right too where either has no names.
+
+    Raises:
+        InvalidValueError: The names differ.
+
+    Examples:
+        >>> places_of(("b", "a"), ("a", "b"), "the columns")
+        [1, 0]
+    """
+    if not own or not known or tuple(own) == tuple(known):
+        return []
+    if len({*own}) != len(own) or {*own} != {*known}:
+        raise InvalidValueError(
+            f"{what} are {', '.join(own)}, and those of the model or of the other data are "
+            f"{', '.join(known)}; give columns of the same names, in any order"
+        )
+    return [list(own).index(name) for name in known]
+
+
+def in_columns(data: Data, names: Sequence[str] | None, transform: Transform | None = None) -> Data:
+    """Return data with their columns in the order of these names; as they are if either has none.
+
+    Args:
+        data: The data.
+        names: The names, such as those of a model's columns.
+        transform: The model's transform, which has its order already.
+
+    Raises:
+        InvalidValueError: The data's columns have other names.
+    """
+    places = places_of(data.columns, names, "the columns of the data")
+    if not places:
+        return data
+    own = data.transform
+    if isinstance(own, Standardize) and own != transform and len(own.shift) > 1:
+        shift, scale = ([part[i] for i in places] for part in (own.shift, own.scale))
+        own = Standardize(tuple(shift), tuple(scale))
+    columns = tuple(data.columns[i] for i in places)
+    return data.kept(Reordered(data.store, places), columns=columns, transform=own)
