@@ -34,6 +34,9 @@ from scoresde.training import Trainer
 __all__ = ["Train"]
 
 _FILE = "config.toml"
+# Pilots are measured after a training that saw so many samples, ten times the evaluations of one
+# pilot: 32 samples, 64 times for itself and about 160 times to choose the setting.
+_MANY = 70_000
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Train:
     ] = None
     """The config.toml of a run, to repeat it; options that are given override the file."""
     pilot: bool = True
-    """At the end measure what the sampler "fast" uses, by some 200 evaluations of 32 samples."""
+    """At the end of a training that is not short measure what the sampler "fast" uses."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Train:
@@ -109,7 +112,7 @@ class Train:
             raise
         seconds = time.perf_counter() - start
         if self.pilot:
-            distributed.on_main(self._measure)
+            distributed.on_main(lambda: self._measure(trainer.step * config.batch_size))
         distributed.on_main(self._describe)
         if trainer.step < config.steps:
             _say(_early(trainer))
@@ -158,15 +161,20 @@ class Train:
             if type(threads) is int and threads <= torch.get_num_threads():
                 torch.set_num_threads(max(1, threads))
 
-    def _measure(self) -> None:
-        """Measure the pilots of the model and of the best one, and keep them in their files."""
-        start = time.perf_counter()
+    def _measure(self, samples: int) -> None:
+        """Measure the pilots of the model and of the best one, and keep them in their files.
+
+        After a training that saw few samples it is left for the first use of the sampler.
+        """
+        start, usual = time.perf_counter(), SAMPLERS["fast"].steps
+        if samples < _MANY:
+            _say('pilot: left for the first use of the sampler "fast", for the training was short')
+            return
         for folder in (self.out, self.out / "best"):
             path = folder / "model.safetensors"
             if not path.exists():
                 continue
             model = ScoreModel.from_pretrained(folder).to(distributed.device())
-            usual = SAMPLERS["fast"].steps
             if model.measured_pilot(steps=min(model.steps or usual, usual)) is not None:
                 own = {"pilot", *model.description()}
                 meta = {name: v for name, v in read(path)[1].items() if name not in own}
