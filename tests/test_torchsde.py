@@ -54,7 +54,7 @@ def distance(x, y):
 @pytest.fixture(scope="module")
 def limits():
     """The ends of the paths of one seed."""
-    return {name: end(TorchSDE("srk"), sde, 400) for name, sde in PATHS.items()}
+    return {name: end(TorchSDE("srk"), sde, 200) for name, sde in PATHS.items()}
 
 
 @pytest.mark.slow
