@@ -797,6 +797,7 @@ def test_a_reader_that_leaves_early_is_no_accident(monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_killed_by_kill_9_ends_in_the_weights_of_one_that_never_was(tmp_path, capsys):
     options = ["--save-every", "5"]

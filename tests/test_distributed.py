@@ -298,6 +298,7 @@ def steps(folder):
     return [step for step, _ in checkpoint.steps_in(folder)]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_run_whose_processes_are_killed_ends_in_the_same_weights(tmp_path, two):
     folder, moments, ends = tmp_path / "killed", random.Random(0), []

@@ -42,6 +42,7 @@ def careless():
     files._replace = write
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_nothing_good_is_lost_and_every_run_can_be_taken_up_again(tmp_path):
     code, text = strike(tmp_path / "log", "--instants", "1")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import wrong
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs/laws.md"
@@ -39,3 +40,10 @@ def held() -> dict[int, set[str]]:
 def test_every_law_names_the_tests_that_carry_its_number():
     assert promised() == held()
     assert all(held().values())
+
+
+def test_every_wrong_factor_of_the_page_has_its_fault():
+    shown = re.findall(r"^\| L(\d+) \|.*× `1 \+ \S+` \|$", PAGE.read_text(), re.MULTILINE)
+    assert {int(number) for number in shown} == wrong.WRONG.keys()
+    for law in wrong.WRONG:
+        assert 0 < wrong.promised(law) <= 1

@@ -88,6 +88,7 @@ def test_a_picture_is_shown_where_it_is_made(outputs):
 BOOKS = sorted((Path(__file__).parent.parent / "examples" / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 def test_a_notebook_of_the_examples_runs_and_is_stored_without_its_outputs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
