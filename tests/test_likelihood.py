@@ -47,10 +47,10 @@ from scoresde.likelihood import (
 )
 from scoresde.likelihood.flow import Flow
 from scoresde.likelihood.heat import to_data
+from scoresde.likelihood.percent import Percent
 from scoresde.likelihood.prior import LawAtEnd
 from scoresde.likelihood.result import half_width
 from scoresde.likelihood.trace import ExactTrace
-from scoresde.likelihood.watch import Watch
 from scoresde.nn import MLP
 from scoresde.ode import Tolerance, solve
 from scoresde.sde.coordinates import angle, scale
@@ -594,7 +594,7 @@ def test_the_bar_of_progress_ends_at_a_hundred_however_the_batch_is_divided():
         seen = []
         bar = SimpleNamespace(update=seen.append)
         for i in range(parts):
-            watch = Watch(bar, done=i / parts, share=1 / parts, twice=twice)
+            watch = Percent(bar, done=i / parts, share=1 / parts, twice=twice)
             for way in (0.2, 0.7, 1.0) * (2 if twice else 1):
                 watch(way)
         assert sum(seen) == 100

@@ -87,16 +87,6 @@ def at_scalar_times(out: Any, d: float, args: tuple[Any, ...]) -> Any:
     return out * (1 + d) if args[-1].ndim == 0 else out
 
 
-def attribute(name: str) -> Callable[..., Any]:
-    """Multiply one attribute of the result."""
-
-    def change(out: Any, d: float, _: tuple[Any, ...]) -> Any:
-        object.__setattr__(out, name, getattr(out, name) * (1 + d))
-        return out
-
-    return change
-
-
 class Alternating:
     """Multiply every other result, as a function with a memory would."""
 
@@ -125,17 +115,11 @@ class Wrong:
         for parent in parents:
             owner = getattr(owner, parent)
         right = vars(owner)[name]
-        plain = right.__func__ if isinstance(right, classmethod | staticmethod) else right
-        plain = plain.func if isinstance(plain, functools.cached_property) else plain
-        plain = plain.fget if isinstance(plain, property) else plain
 
-        @functools.wraps(plain)
+        @functools.wraps(right)
         def wrong(*args: Any, **kwargs: Any) -> Any:
-            return self.change(plain(*args, **kwargs), d, args)
+            return self.change(right(*args, **kwargs), d, args)
 
-        if plain is not right:
-            setattr(owner, name, type(right)(wrong))
-            return
         setattr(owner, name, wrong)
         for other in list(sys.modules.values()):
             if getattr(other, "__name__", "").startswith("scoresde"):

@@ -27,10 +27,10 @@ from scoresde.errors import InvalidValueError
 from scoresde.likelihood.flow import Flow, error_of_two
 from scoresde.likelihood.heat import to_data
 from scoresde.likelihood.inputs import check_density, check_input, moments_of, time
+from scoresde.likelihood.percent import Percent
 from scoresde.likelihood.prior import LawAtEnd, alike, read_moments
 from scoresde.likelihood.result import LogProb, mean
 from scoresde.likelihood.trace import ExactTrace, HutchinsonTrace, Trace
-from scoresde.likelihood.watch import Watch
 from scoresde.noise import Noise, seeds_of
 from scoresde.ode import Tolerance
 from scoresde.progress import showing
@@ -149,7 +149,7 @@ def log_prob(
             some = None if given is None else given.rows(rows)
             by = _Divergence(method, probes, Noise.of(seed, len(x[rows]), first=first + i))
             trace = by.trace(x[rows], known)
-            watch = Watch(bar, done=len(parts) / of, share=1 / of, twice=twice)
+            watch = Percent(bar, done=len(parts) / of, share=1 / of, twice=twice)
             flow = Flow(score, sde, some, known, x.dtype, trace, solver, watch=watch)
             part, gap = _log_prob(flow, end, shared, x[rows], t, twice=twice)
             parts.append(part)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde.checks import check_fields, check_increasing, check_integer
+from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, Moments, ReverseSDE, expand
@@ -59,7 +60,7 @@ class RestartInterval:
 
 
 @dataclass(frozen=True)
-class Restart(Sampler):
+class Restart(Around):
     r"""Sample with restarts: add noise back and solve the probability flow again, a few times.
 
     At the noise $\tilde\sigma_\min$ the transition of the SDE takes the sample back to
@@ -101,24 +102,9 @@ class Restart(Sampler):
         return self._restarts or self.sampler.stochastic
 
     @property
-    def adaptive(self) -> bool:
-        """Return True if the solver is adaptive."""
-        return self.sampler.adaptive
-
-    @property
-    def coupled(self) -> bool:
-        """Return True if the solver mixes the samples of a batch."""
-        return self.sampler.coupled
-
-    @property
     def between(self) -> bool:
         """Return True if it restarts: the steps of a restart are between the times of the grid."""
         return self._restarts or self.sampler.between
-
-    @property
-    def uses_pilot(self) -> bool:
-        """Return True if the solver uses a pilot."""
-        return self.sampler.uses_pilot
 
     @property
     def _restarts(self) -> bool:

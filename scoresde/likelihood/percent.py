@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from scoresde.progress import Progress
 
-__all__ = ["Watch"]
+__all__ = ["Percent"]
 
 # The share of the time of the first of two solutions; the second one is rougher.
 _FIRST = 0.67
 
 
 @dataclass
-class Watch:
+class Percent:
     """Move a bar of 100 percent by the one or two solutions of a part of the batch.
 
     Attributes:
