@@ -7,6 +7,7 @@ import torch
 from scoresde import VESDE, ScoreModel, log_prob, nn
 from scoresde.cli import main
 from scoresde.data import Data, load
+from scoresde.data.column_order import in_columns
 from scoresde.data.read_for import read_for
 from scoresde.errors import InvalidValueError
 from scoresde.metrics import evaluate
@@ -99,3 +100,15 @@ def test_commands_read_the_columns_of_a_table_by_their_names(tables, model, caps
     assert said[0] == said[1]
     assert main(["likelihood", str(tables / "model"), "--data", str(tables / "other.csv")]) == 1
     assert "age, size" in capsys.readouterr().err
+
+
+def test_three_columns_in_turn_come_back_in_the_order_of_the_names():
+    """A swap of two is its own inverse, a turn of three is not."""
+    names, turned = ("a", "b", "c"), ("c", "a", "b")
+    x = torch.arange(6.0).reshape(2, 3)
+    shift = Standardize((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    own = Standardize((3.0, 1.0, 2.0), (6.0, 4.0, 5.0))
+    data = in_columns(Data(x[:, [2, 0, 1]], columns=turned, transform=own), names)
+    torch.testing.assert_close(data.x, (x - torch.tensor(shift.shift)) / torch.tensor(shift.scale))
+    assert data.columns == names
+    assert data.transform == shift

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import scoresde
+from scoresde.sde.told import batch_of, numbers_of
 
 # scipy solves the batch on the CPU, and torchsde by code of its own
 EXEMPT = {"scipy", "torchsde"}
@@ -43,3 +45,10 @@ def test_a_training_step_reads_nothing_copies_twice_and_needs_no_float64():
         # the batch with its conditions, and all coefficients; of two parts each has its own
         assert count["copies"] <= (4 if name == "parts" else 2), (name, count)
         assert not count["doubles"], (name, count)
+
+
+def test_times_that_were_changed_in_place_no_longer_keep_their_numbers():
+    made = batch_of(torch.tensor(0.25, dtype=torch.float64), torch.zeros(3, 2))
+    assert numbers_of(made).item() == 0.25
+    made.mul_(2)
+    assert numbers_of(made) is None
