@@ -38,17 +38,17 @@ from scoresde.sde import facts
 
 __all__ = ["Evaluate"]
 
-# Of raw numbers KID depends on their units.
+# KID of raw pixels depends on their units, so it is no default.
 _USUAL = tuple(name for name in METRICS if name != "kid")
 _FEATURES = ("pixels", "classifier", "inception")
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Compare a model's samples with data it has not seen, beside other such data.
+    """Compare a model's samples with held-out data, and held-out data with each other.
 
-    The samples are kept in the folder of the report: the same command again draws no more of them.
-    Under torchrun they are drawn by all processes.
+    The second comparison shows the best value that samples can reach. The samples are kept beside
+    the report, and the same command uses them again. Under torchrun all processes draw samples.
     """
 
     checkpoint: Checkpoint
@@ -58,13 +58,14 @@ class Evaluate:
     size: Size = None
     train_data: TrainData = None
     n: int = 1000
-    """How many samples, at most half of the data; at least 4, or 12 for the metric neighbours, and
-    half of that with --resamples 0."""
+    """The number of samples to compare, at most half of the data. At least 4 are needed, 12 for the
+    metric neighbours; half as many with --resamples 0."""
     samples: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A file or a folder that `scoresde sample` wrote, instead of drawing samples."""
     features: Annotated[str, tyro.conf.arg(metavar="{pixels,classifier,inception}|FILE")] = "pixels"
-    """The features that are compared: the numbers themselves; those of a small classifier, which is
-    trained on the training data or on a third of the others; Inception's; a classifier's file."""
+    """What is compared. pixels: the numbers themselves. classifier: the features of a small
+    classifier, which is trained on the training data, or else on a third of the other data.
+    inception: the features of Inception. FILE: the features of a classifier that was saved."""
     metrics: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
@@ -72,7 +73,7 @@ class Evaluate:
             help_behavior_hint="(default: all, but kid only with features other than pixels)",
         ),
     ] = _USUAL
-    """The comparisons."""
+    """The metrics to compute."""
     sampler: SamplerName = "fast"
     steps: Steps = None
     seed: Seed = 0
@@ -132,7 +133,7 @@ class Evaluate:
         """Check the options, and return the fewest samples that these metrics can compare."""
         memory = self.train_data is not None
         _, least = plan(self.metrics, self.resamples, memory)
-        if self.metrics == _USUAL:  # those that need more are left out
+        if self.metrics == _USUAL:  # by default, metrics that need more samples are left out
             least = min(plan(name, self.resamples, memory)[1] for name in _USUAL)
         check_integer("seed", self.seed, 0)
         if self.samples is None:
@@ -144,8 +145,8 @@ class Evaluate:
     def _drawn(self, model: ScoreModel, real: Data, source: str, folder: Path) -> Path:
         """Return the folder of the samples, which are drawn if they are not there yet.
 
-        A conditional model draws under the conditions of the data that are the floor, so that
-        samples and floor have the same conditions.
+        A conditional model draws under the conditions of the held-out data, so that samples and
+        data have the same conditions.
         """
         n = min(self.n, len(real) // 2)
         declared = facts(model).conditions or {}

@@ -45,8 +45,8 @@ OwnData = Annotated[
     tyro.conf.arg(
         name="data",
         metavar="SOURCE",
-        help="Data that were not trained on: digits, a data set of torchvision (mnist ...), a "
-        ".npy, .npz or .csv, a folder of images.",
+        help="Data that the model was not trained on: a name (digits, or a torchvision data set "
+        "such as mnist), a .npy, .npz or .csv file, or a folder of images.",
         help_behavior_hint="(default: those of the model's run that it was not trained on)",
     ),
 ]
@@ -54,8 +54,8 @@ TrainData = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="SOURCE",
-        help="The training data, to look for memorised samples; of data sets of torchvision the "
-        "part train.",
+        help="The training data; the report then counts the samples that copy it. A torchvision "
+        "data set stands for its training part.",
     ),
 ]
 Seed = Annotated[
@@ -65,8 +65,8 @@ Seed = Annotated[
 BatchSize = Annotated[
     int,
     tyro.conf.arg(
-        help="Samples in one evaluation of the network, at least 1: fewer need less memory and "
-        "change the last digits."
+        help="How many samples the network evaluates at once, at least 1. Fewer need less memory; "
+        "results may differ in the last digits."
     ),
 ]
 Columns = Annotated[
@@ -87,8 +87,8 @@ Sampled = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="NAME[,NAME ...]",
-        help="The samples: an array of a .npz or .pt, as theta for p(theta | x), or columns of a "
-        "table.",
+        help="What the samples are, if the source holds more: the name of an array in a .npz or "
+        ".pt file, such as theta to learn p(theta | x), or names of columns of a table.",
         help_behavior_hint="(default: x, or all columns that are no condition)",
     ),
 ]
@@ -96,9 +96,9 @@ Layout = Annotated[
     str | None,
     tyro.conf.arg(
         metavar="LETTERS",
-        help="The order of the axes of a sample, if channels do not come first: T for a signal "
-        "or series of one number at a time, TC for one of several, HW for grey images, HWC, DHW "
-        "for volumes.",
+        help="The axes of one sample in their order, if channels do not come first. T: a signal "
+        "with one channel; TC: a signal with several; HW: a grey image; HWC: a colour image; DHW: "
+        "a volume.",
         help_behavior_hint="(default: channels first)",
     ),
 ]

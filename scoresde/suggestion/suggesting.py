@@ -59,7 +59,7 @@ class Suggestion(NoiseLevels):
 
     def loss(self) -> Callable[..., Tensor]:
         """Return the loss for a `Trainer`: DSM with EDM's weight and the law of times `law`."""
-        # in float32, as the model holds them: both give the same run to the last bit
+        # rounded to float32, as in the model: a run with either is the same to the last bit
         moments = (torch.as_tensor(m, dtype=torch.float32) for m in self.data.moments())
         weight = edm(Moments(*moments).mean_variance())
         return partial(dsm_loss, weight=weight, law=self.law)
@@ -90,7 +90,7 @@ class Suggestion(NoiseLevels):
     def __str__(self) -> str:
         """Return a table with a line for every number: its name, its value, its reason.
 
-        Those that only the samplers of the papers need stand at the end, below a line of text.
+        The rows that only the papers' samplers use come last, below a heading.
         """
         config = self.config
         others = {
@@ -113,11 +113,11 @@ class Suggestion(NoiseLevels):
             rows.append((name, f"{value:.4g}" if isinstance(value, float) else str(value), why))
         width = max(len(value) for _, value, _ in rows)
         lines = [f"{name:11}{value:>{width}}  {why}" for name, value, why in rows]
-        head = "for ladders, annealed Langevin dynamics and predictor-corrector sampling alone:"
+        head = "used only by NCSN ladders, annealed Langevin dynamics and predictor-corrector:"
         return "\n".join([*lines[: len(names)], head, *lines[len(names) :]])
 
 
-# The numbers that no training needs, and of the samplers only those of the papers.
+# The rows that only the papers' samplers use.
 _OF_SAMPLERS = ("ratio", "levels", "kappa", "k", "steps", "snr")
 
 

@@ -29,7 +29,7 @@ class Callback:
     """
 
     def on_data(self, data: Data) -> None:
-        """Receive the data, once, before the first step: the held-out part if there is one."""
+        """Receive the held-out data, or the training data if none are held out, before training."""
 
     def on_start(self, step: int, config: TrainConfig) -> None:
         """Begin, before update number `step`, counted from 0."""
