@@ -34,10 +34,14 @@ RUNS = {
         torch.float64,
         dict(shard=True, accumulate=3, recompute=True, ema=(0.999, 0.9), ema_sigma=(0.1,)),
     ),
-    "muon": (torch.float64, dict(rule="muon", weight_decay=0.1, accumulate=2)),
-    "muon in shares": (torch.float64, dict(rule="muon", weight_decay=0.1, shard=True)),
-    "learned weight": (torch.float64, dict(accumulate=2, held_out=0.2)),
-    "learned weight in shares": (torch.float64, dict(shard=True, held_out=0.2)),
+    "muon, learned weight": (
+        torch.float64,
+        dict(rule="muon", weight_decay=0.1, accumulate=2, held_out=0.2),
+    ),
+    "muon, learned weight in shares": (
+        torch.float64,
+        dict(rule="muon", weight_decay=0.1, shard=True, held_out=0.2),
+    ),
 }
 
 
