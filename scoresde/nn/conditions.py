@@ -149,17 +149,18 @@ def flagged(name: str, value: Tensor | None, like: Tensor, shape: tuple[int, ...
     Returns:
         `(B, 2 k, *)`; with `value=None` all sides after the channels are 1.
     """
+    n = like.shape[0]
     if value is None:
-        return like.new_zeros(len(like), 2 * shape[0], *(1 for _ in shape[1:]))
+        return like.new_zeros(n, 2 * shape[0], *(1 for _ in shape[1:]))
     if not value.is_floating_point():
         raise InvalidTypeError(
             f"condition {name} takes floating point numbers, got {value.dtype}; pass its .float()"
         )
-    fits = value.ndim == 1 + len(shape) and len(value) == len(like)
-    if not fits or any(n not in (m, 0) for n, m in zip(shape, value.shape[1:], strict=True)):
-        sides = ", ".join("L" if n == 0 else str(n) for n in shape)
+    fits = value.ndim == 1 + len(shape) and value.shape[0] == n
+    if not fits or any(m not in (k, 0) for m, k in zip(shape, value.shape[1:], strict=True)):
+        sides = ", ".join("L" if m == 0 else str(m) for m in shape)
         raise ShapeError(
-            f"condition {name} must have the shape ({len(like)}, {sides}), got {tuple(value.shape)}"
+            f"condition {name} must have the shape ({n}, {sides}), got {tuple(value.shape)}"
         )
     value = value.to(like.dtype)
     missing = value.isnan()

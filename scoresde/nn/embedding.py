@@ -21,6 +21,7 @@ from scoresde.checks import seeded
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.nn.conditions import flagged
 
+_NO_ROW = 2**31
 _NONE: Mapping[str, Tensor | None] = MappingProxyType({})
 
 
@@ -200,7 +201,10 @@ def _indices(name: str, label: Tensor | None, c: Tensor, classes: int) -> Tensor
             f"expected one {name} per sample, shape {tuple(c.shape)}, got {tuple(label.shape)}"
         )
     label = label.long()
-    if label.device.type == "cpu" and label.numel() and not torch.compiler.is_compiling():
+    if label.device.type != "cpu" or torch.compiler.is_compiling():
+        # not read here: the table has no such row, and raises an error of its own
+        label = torch.where((label < -1) | (label >= classes), _NO_ROW, label)
+    elif label.numel():
         low, high = int(label.min()), int(label.max())
         if not (-1 <= low and high < classes):
             raise InvalidValueError(

@@ -104,7 +104,7 @@ class MLP(Network):
         check_level(x, c)
         self._check_names(condition)
         e = self.embedding(c, condition)
-        h = self.stem(x.reshape(len(x), self.stem.in_features))
+        h = self.stem(x.reshape(x.shape[0], self.stem.in_features))
         if self.joined is not None:
             parts = [
                 flagged(name, condition.get(name), x, n).expand(-1, -1, *n[1:]).flatten(1)

@@ -115,9 +115,9 @@ class NetworkScore(nn.Module):
             raise InvalidTypeError(
                 f"time= must return a tensor of the shape of t, got {type(c).__name__}"
             )
-        if c.shape not in {(), (1,), (len(x),)}:
+        if c.shape not in ((), (1,), x.shape[:1]):
             raise ShapeError(
-                f"time= must return () or (B,) = ({len(x)},), got {tuple(c.shape)}; return a "
+                f"time= must return () or (B,) = ({x.shape[0]},), got {tuple(c.shape)}; return a "
                 "number for each time"
             )
         return per_sample(c, x, c.dtype)

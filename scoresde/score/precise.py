@@ -19,9 +19,14 @@ class Precise(nn.Module):
         # by name of a buffer: its tensor, the version of that, and the mean
         self._means: dict[str, tuple[Tensor, int | None, float]] = {}
 
-    def _mean_of(self, name: str) -> float:
-        """Return the mean of a buffer, read once until it changes: reading waits for the device."""
+    def _mean_of(self, name: str) -> Any:
+        """Return the mean of a buffer, read once until it changes: reading waits for the device.
+
+        It is a number, or in a graph of `torch.compile` or `torch.export` a tensor on the CPU.
+        """
         value: Tensor = getattr(self, name)
+        if torch.compiler.is_compiling():
+            return value.detach().cpu().double().mean()
         version = None if value.is_inference() else value._version
         known = self._means.get(name)
         if known is None or known[0] is not value or known[1] != version:

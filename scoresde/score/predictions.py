@@ -8,7 +8,6 @@ $$ \nabla\log p_t(x) = a \tilde x + b F. $$
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -33,7 +32,7 @@ class Affine(NamedTuple):
 def _edm(sde: SDE, t: Tensor, var: float) -> Affine:
     a, s = sde.alpha(t), sde.sigma(t)
     total = a**2 * var + s**2
-    return Affine(-1 / total, a * math.sqrt(var) / total.sqrt() / s)
+    return Affine(-1 / total, a * var**0.5 / total.sqrt() / s)
 
 
 def _eps(sde: SDE, t: Tensor, var: float) -> Affine:

@@ -70,12 +70,15 @@ class Kernel(abc.ABC):
     def told(self, t: Tensor | float | Sequence[float]) -> Tensor:
         """Return times as `as_time` does, but one time `()` for a whole batch at that time.
 
-        Of times that `ReverseSDE` gave to a score nothing is read back from a device.
+        Of times that `ReverseSDE` gave to a score nothing is read back from a device. In a graph of
+        `torch.compile` or `torch.export` no time can be read: one outside [0, T] becomes NaN.
         """
         # with dtype, since torch makes a Python float a float32
         known = numbers_of(t)
         t = as_numbers("a time", t, dtype=torch.float64, device="cpu") if known is None else known
         last = self.T * (1 + 1e-6)  # a time rounded to float32 may lie just above T
+        if torch.compiler.is_compiling():
+            return torch.where((t >= 0) & (t <= last), t, torch.nan)
         if not (0 <= t.item() <= last if t.ndim == 0 else ((t >= 0) & (t <= last)).all()):
             outside = _first(t, ~((t >= 0) & (t <= last)))
             raise InvalidValueError(f"time must lie in [0, {self.T}], got {outside}")

@@ -94,8 +94,8 @@ def moved(x: Tensor, *columns: Tensor) -> list[Tensor]:
 
 def per_sample(c: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return coefficients `()` or `(B,)` of the CPU as a new tensor `(B,)` on the device of `x`."""
-    if c.requires_grad or c.device.type != "cpu":
-        return c.to(x.device, dtype).expand(len(x)).clone()
+    if c.requires_grad or c.device.type != "cpu" or torch.compiler.is_compiling():
+        return c.to(x.device, dtype).expand(x.shape[0]).clone()
     if c.numel() == 1:
         # a number is given to a kernel and not copied
         return torch.full((len(x),), c.item(), dtype=dtype, device=x.device)
@@ -103,6 +103,8 @@ def per_sample(c: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _known(t: Any) -> _Told | None:
+    if torch.compiler.is_compiling():  # a graph would hold for these times only
+        return None
     known: _Told | None = getattr(t, _NAME, None)
     return known if known is not None and known.version == t._version else None
 
