@@ -97,8 +97,8 @@ def frobenius(f: Function, x: Tensor, probes: Tensor | None = None) -> Tensor:
     Args:
         f: A function of `(B, *)` into `(B, *)` in which row i depends on row i alone.
         x: The points, `(B, *)`, floating-point.
-        probes: As of `hutchinson`: the norm is the root of the mean of $\|v^T \partial f / \partial
-            x\|^2$ over them. None takes the exact Jacobian.
+        probes: Probes v as in `hutchinson`: the norm is estimated by the root of the mean of
+            $\|v^T \partial f / \partial x\|^2$. None takes the exact Jacobian.
 
     Raises:
         InvalidTypeError: The value has no autograd graph.
@@ -113,7 +113,7 @@ def frobenius(f: Function, x: Tensor, probes: Tensor | None = None) -> Tensor:
 
 
 def _forward(f: Function, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the value with its autograd graph, and the leaf of the graph."""
+    """Return the value of f with its autograd graph, and the copy of x that is its leaf."""
     with torch.enable_grad():
         at = x.detach().clone().requires_grad_()
         value = f(at)

@@ -1,20 +1,21 @@
-r"""Solve ODEs by adaptive Runge-Kutta methods, with steps for each sample of a batch.
+r"""Solve ODEs by adaptive Runge-Kutta methods, with separate steps for each sample of a batch.
 
 A step of an embedded pair evaluates $k_i = f(t + c_i h,\; y + h \sum_{j<i} a_{ij} k_j)$ and takes
 
 $$ y' = y + h \sum_i b_i k_i, \qquad e = h \sum_i (b_i - \hat b_i) k_i, \qquad
    \epsilon = \Big\| \frac{e}{\text{atol} + \text{rtol} \max(|y|, |y'|)} \Big\| $$
 
-It is accepted if $\epsilon \le 1$, and the next step is about
-$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, from a fifth to ten times the last: a PI
-controller (Gustafsson 1991, *Control theoretic techniques for stepsize selection*; Hairer, Nørsett
-& Wanner 1993, sections II.4 and IV.2). One call of $f$ serves all samples that have not arrived;
-they share nothing else.
+The step is accepted if $\epsilon \le 1$. The size of the next step is about
+$0.9\,h\,\epsilon^{-3/16}\,\epsilon_\text{prev}^{1/32}$, and from a fifth to ten times that of the
+last: a PI controller (Gustafsson 1991, *Control theoretic techniques for stepsize selection*;
+Hairer, Nørsett & Wanner 1993, sections II.4 and IV.2). One call of $f$ serves all samples that have
+not reached the last time; they share nothing else.
 
-A solution is to be the same bit for bit in any batch, and a step that differs by rounding gives
-another one within the tolerance. So the exponents can be computed by square roots, since a power
-rounds an entry differently at another place of a batch. And a step changes by one of a few factors,
-so that the rounding of a network, which depends on the size of the batch, hardly ever changes it.
+The solution of a sample should be the same, bit for bit, in any batch. A step size that differs by
+rounding would change it within the tolerance. So the exponents above are multiples of 1/32, which
+square roots can compute: a power function may round an entry differently at another position of a
+batch. And a step size changes by one of a few factors, so that the rounding of a network, which
+depends on the size of the batch, hardly ever changes it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ __all__ = [
 
 Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`f(t, y, rows)`: the derivative `(b, *)` at times `(b,)`, float64, and states `(b, *)` of the
-samples with indices `rows` `(b,)` in the batch, which have not arrived."""
+samples that have not reached the last time, with indices `rows` `(b,)` in the batch."""
 Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """`weigh(t, y, k, error)`: the effect `(b, *)` of the error of a step to t with slope k at y."""
 
@@ -63,9 +64,9 @@ class Tableau:
 
     Attributes:
         order: The order of the solution.
-        c: Nodes of the stages after the first.
-        a: Their weights, row by row; the last row is $b$.
-        e: $b - \hat b$, the weights of the error estimate, over all stages.
+        c: The nodes $c_i$ of the stages after the first.
+        a: The weights $a_{ij}$ of these stages, row by row; the last row is $b$.
+        e: The weights of the error estimate, $b - \hat b$, over all stages.
     """
 
     order: int
@@ -126,7 +127,7 @@ class Solution:
 
     Attributes:
         y: The states `(B, *)` at the last time.
-        error: The absolute weighed local error estimates, summed over the steps, `(B, *)`.
+        error: The absolute values of `weigh` for the local errors, summed over steps, `(B, *)`.
         nfe: Evaluations for each sample `(B,)`.
         accepted: Accepted steps of each sample `(B,)`.
         rejected: Rejected steps of each sample `(B,)`.
@@ -140,7 +141,7 @@ class Solution:
 
 
 def rms(y: Tensor) -> Tensor:
-    """Return the root mean square over the event: `(B, *)` to `(B,)`, float64 if there is any."""
+    """Return the root mean square over the event, `(B, *)` to `(B,)`, in float64 if possible."""
     size = math.prod(y.shape[1:])
     return (y.to(widest(y.device)).reshape(len(y), size).square().sum(1) / max(size, 1)).sqrt()
 
@@ -153,7 +154,7 @@ class Tolerance:
         rtol: The tolerance relative to the state, >= 0; a tensor broadcasts against one event.
         atol: The absolute tolerance, likewise; one of the two is positive.
         max_nfe: The largest number of evaluations for a sample.
-        norm: The norm of a scaled error, `(b, *)` to `(b,)`. It may weigh the parts of an event
+        norm: The norm of a scaled error, `(b, *)` to `(b,)`. It may weight the parts of an event
             differently.
 
     Raises:
@@ -196,7 +197,7 @@ def solve(
     variable: str = "t",
     watch: Callable[[float], object] | None = None,
 ) -> Solution:
-    r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, each sample by itself.
+    r"""Solve $dy/dt = f(t, y)$ from `t0` to `t1`, forwards or backwards, separately per sample.
 
     Args:
         f: The derivative; that of a sample depends on its own state alone.
@@ -208,7 +209,7 @@ def solve(
         weigh: The function of a local error that is summed in `Solution.error`; by default the
             error itself.
         variable: The name of t in messages.
-        watch: A function that is told the share of the way after each step.
+        watch: A function that is called after each step with the share of the way that is done.
 
     Raises:
         InvalidValueError: A time is not finite.
@@ -302,10 +303,10 @@ def _first_step(
     after = f(t + probe, y + _column(probe, y) * k, rows)
     bend = tolerance.measure(after - k, scale) / probe.abs()
     check_ratio(bend, t, rows, variable)
-    # about a fifth root (3/16), by square roots
+    # the power 3/16, about a fifth root, by square roots
     root = (0.01 / torch.maximum(slope, bend)).sqrt().sqrt().sqrt().sqrt()
     guess = torch.minimum(100 * probe.abs(), root * root * root)
-    # a power of two, so that rounding hardly ever changes it
+    # round to a power of two, so that rounding errors hardly ever change it
     exponent = torch.frexp(guess.clamp(max=1e100)).exponent
     guess = torch.ldexp(torch.ones_like(guess), exponent - 1)
     return span.sign() * torch.minimum(guess, span.abs()), k

@@ -41,7 +41,7 @@ def full_precision() -> Iterator[None]:
 
     As a decorator, `@full_precision()`, it does so for every call of a function.
     """
-    if not _has_user_settings():  # or inside another such block, whose record is kept
+    if not _has_user_settings():  # also inside another such block, whose record then stays
         yield
         return
     settings: list[Callable[[], AbstractContextManager[Any]]] = []
@@ -88,7 +88,7 @@ def as_double(value: Tensor | float) -> Tensor:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device computes in bfloat16, which is slow where it is emulated."""
+    """Return True if a device computes in bfloat16 without emulating it, which would be slow."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":

@@ -33,7 +33,7 @@ _HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)
 
 
 class Progress(Protocol):
-    """Describe an object that is told the progress of work."""
+    """Define the interface of objects that show the progress of work."""
 
     def update(self, n: int = 1) -> object:
         """Count `n` more units of the work."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAST", "Contender", "Informed", "Own", "contenders"]
 
-# Steps of a pilot run.
+# The number of steps of a pilot run.
 _PILOT = 63
 
 Contender = Callable[["Problem", Tensor, int, int], tuple[Tensor, int] | None]
@@ -72,10 +72,10 @@ class Informed:
 
     Args:
         sampler: The sampler.
-        facts: The knowledge: "nothing"; "variance", the data's mean and one variance for all
-            dimensions; or "covariance", the mean and the full covariance.
+        facts: What the sampler knows: "nothing"; "variance", the data's mean and one variance for
+            all dimensions; or "covariance", the mean and the full covariance.
         pilot: Make a pilot run, once for each problem.
-        choose: Let it choose the setting of the sampler for each budget, by 8 runs more.
+        choose: Let the pilot run choose the sampler's settings for each budget, by 8 more runs.
     """
 
     sampler: Fast
@@ -102,7 +102,7 @@ class Informed:
 
 
 class _NoFacts:
-    """Return the values of a score without its facts."""
+    """Return the values of a score, but declare none of its facts."""
 
     def __init__(self, score: Any) -> None:
         self._score = score
@@ -113,7 +113,7 @@ class _NoFacts:
         return score
 
 
-# Problems and moments compare by identity: there is one pilot run for each set of facts.
+# Problems and moments compare by identity, so there is one pilot run for each set of facts.
 @lru_cache(maxsize=256)
 def _known_moments(problem: Problem, facts: str) -> Moments | None:
     if facts == "nothing":
@@ -125,7 +125,7 @@ def _known_moments(problem: Problem, facts: str) -> Moments | None:
 
 @lru_cache(maxsize=256)
 def _pilot(problem: Problem, moments: Moments | None, steps: int | None) -> Pilot:
-    """Return the pilot, which has chosen the setting for a number of steps."""
+    """Return the pilot of a problem, with the sampler's settings chosen for `steps` if given."""
     return measure(
         _NoFacts(problem.score), problem.sde, shape=problem.shape, moments=moments, steps=_PILOT,
         budgets=() if steps is None else (steps,), dtype=problem.dtype, progress=False,

@@ -1,12 +1,13 @@
 r"""Define problems of many dimensions: densities of real images, and mixtures of unequal widths.
 
-A kernel density of patches of photographs has, like a learnt model of images, a score of many
-scales along a thin set. The photographs are the sample images of matplotlib and scikit-learn; of
-each only its left half is used. The mixtures have widths that differ a hundredfold, within a mode
-and between modes.
+A kernel density of patches of photographs resembles a learnt model of images: its score has many
+scales along a thin set. The photographs are the sample images of matplotlib and scikit-learn; only
+the left half of each is used. The mixtures have widths that differ a hundredfold, within a mode and
+between modes.
 
-Problems are split into those for choosing settings and those for judging by a hash of their names,
-which nobody chose. Terrain and sheets are of kinds that are not among the former.
+A hash of its name decides whether a problem is for choosing settings ("tuning") or for final
+comparisons ("judging"), so that nobody chose the split. The kinds "terrain" and "sheets" are for
+judging only.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ __all__ = ["image_densities", "judging", "patches", "pixels"]
 
 _SDES: tuple[Callable[[], SDE], ...] = (VESDE, VPSDE, EDMSDE, FlowSDE)
 _PHOTOGRAPHS = ("hopper", "china", "flower")
-# Patches of a density, and the seed of their places.
+# The number of patches of a density, and the seed of their positions.
 _PATCHES, _SEED = 256, 21
-# The flow map is needed to well below the errors that are compared.
+# The reference must be much more precise than the errors that are compared.
 _FLOW = DOP853(rtol=1e-8)
 
 
@@ -58,7 +59,7 @@ def image_densities(part: Literal["tuning", "judging"] = "tuning") -> tuple[Prob
 
 
 def judging(name: str) -> bool:
-    """Return True if a law is for judging: by a bit of the SHA-256 of its name, or by its kind."""
+    """Return True if a distribution is for judging: by its kind, or by the SHA-256 of its name."""
     kind = name.split("-")[0]
     return kind in ("terrain", "sheets") or bool(_hash(name)[0] & 1)
 
@@ -68,13 +69,13 @@ def _hash(name: str) -> bytes:
 
 
 def _problem(name: str, make: Callable[[], Target]) -> Problem:
-    """Return the problem of a law under one of four SDEs, by the same hash."""
+    """Return the problem of a distribution under one of four SDEs, chosen by the same hash."""
     sde = _SDES[_hash(name)[1] % len(_SDES)]()
     return replace(Problem.of(make(), sde, f"{name}/{type(sde).__name__}"), flow=_FLOW)
 
 
 def _all() -> Iterator[tuple[str, Callable[[], Target]]]:
-    """Yield the names of all laws, and how they are made."""
+    """Yield for each distribution its name, and a function that makes it."""
     for patch in itertools.product(_PHOTOGRAPHS, ("grey", "colour"), (8, 16), (0.05, 0.2)):
         yield _name(*patch), partial(_photograph, *patch)
     for bandwidth in (0.05, 0.2):
@@ -100,9 +101,9 @@ def _photograph(picture: str, colour: str, size: int, bandwidth: float) -> Targe
 
 
 def patches(x: Tensor, size: int) -> Tensor:
-    """Return patches `(K, C, size, size)` of the left half of a picture, at drawn places.
+    """Return patches `(K, C, size, size)` of the left half of a picture, at random positions.
 
-    Together they have mean 0 and variance 1.
+    They are standardised together, to mean 0 and variance 1.
     """
     g, left = generator_of(_SEED, size), x[..., : x.shape[-1] // 2]
     _, height, width = left.shape
@@ -176,7 +177,7 @@ def _widths(d: int, seed: int) -> Target:
 
 
 def _sheets(seed: int, d: int = 144) -> Target:
-    """Return twelve modes of four to eight wide dimensions, and a width of .02 in the others."""
+    """Return twelve modes, each wide in four to eight dimensions and .02 wide in the others."""
     g = generator_of(_SEED, d, 100 + seed)
     covs = []
     for k in range(12):

@@ -1,12 +1,15 @@
-r"""Measure the errors of samples: against the exact flow map, or of their law.
+r"""Measure the errors of samples: their distance from the flow map, or of their distribution.
 
-The error of a deterministic sampler, which approximates the flow map, is the distance to it,
+A deterministic sampler approximates the flow map, and its error is the distance
 
-$$ \frac{1}{s} \Big( \frac{1}{n D} \sum_i \| \hat x_i - D(x_{\epsilon, i}) \|^2 \Big)^{1/2} $$
+$$ \frac{1}{s} \Big( \frac{1}{n d} \sum_i \| \hat x_i - D(x_{\epsilon, i}) \|^2 \Big)^{1/2}. $$
 
-with $x_\epsilon$ the exact image of the same $x_T$, Tweedie's estimate D at its end, and s the
-scale of the data. Of a stochastic sampler only the law of its samples can be compared: that of all
-samples, and of random halves, whose spread gives the intervals (`scoresde.metrics.resampling`).
+Here $\hat x_i$ are its n samples of d dimensions, $x_{\epsilon, i}$ are the ends of the exact flow
+from the same $x_T$, D is Tweedie's estimate there, and s the scale of the data.
+
+For a stochastic sampler only the distribution of its samples can be compared with the exact one.
+This is done for all samples and for random halves of them, whose spread gives the intervals
+(`scoresde.metrics.resampling`).
 """
 
 from __future__ import annotations
@@ -29,26 +32,26 @@ if TYPE_CHECKING:
 __all__ = ["LAW", "flow_errors", "law_errors", "law_interval"]
 
 LAW = ("energy", "sliced", "modes", "spread", "mean", "cov")
-r"""The errors of a law, each 0 for the exact law but for the noise of finitely many samples.
+r"""The errors of the distribution of samples against the exact one; each is 0 if they are equal.
 
-- `energy`: the energy distance, over the data's scale;
-- `sliced`: the squared sliced Wasserstein distance, over the square of the scale;
-- `modes`: the total variation between the shares of the components;
-- `spread`: the error of the spread about the component means, as the absolute logarithm of the
-  ratio of the root mean squares;
-- `mean`, `cov`: the errors of the mean, over the scale, and of the covariance, relative in the
-  Frobenius norm.
+- `energy`: the energy distance, divided by the data's scale;
+- `sliced`: the squared sliced Wasserstein distance, divided by the square of the scale;
+- `modes`: the total variation between the shares of the mixture's components;
+- `spread`: the absolute logarithm of the ratio of the root mean square distances from the component
+  means;
+- `mean`: the distance between the means, divided by the scale;
+- `cov`: the relative error of the covariance in the Frobenius norm.
 
-The first two are unbiased and may be negative; the others are positive even for exact samples, as
-their noise floor shows.
+The first two are unbiased and may be negative. With finitely many samples the others are positive
+even for exact samples, as their noise floor shows.
 """
 
-# The number of exact samples from which shares, spread and covariance of a law are computed.
+# The number of exact samples from which the exact shares, spread and covariance are computed.
 _POOL = 2**14
 
 
 def flow_errors(problem: Problem, samples: Tensor, n: int, seed: int) -> Tensor:
-    """Return mean squared errors `(n,)` of samples from `problem.start(n, seed)`, over s²."""
+    """Return the squared error of each sample from `problem.start(n, seed)`, over s², `(n,)`."""
     gap = (samples.double() - _exact_ends(problem, n, seed)).reshape(n, -1)
     return gap.square().mean(1) / problem.scale**2
 
@@ -65,7 +68,7 @@ def law_errors(
         resamples: The number of random halves measured besides all samples, 0 or at least 2.
 
     Returns:
-        For each measure the error of all samples, and those of the halves: `(1 + resamples,)`.
+        For each measure the error of all samples, then those of the halves, `(1 + resamples,)`.
     """
     samples, scale, n = samples.double().flatten(1), problem.scale, len(samples)
     exact = _exact(problem, n, seed).flatten(1)
@@ -88,9 +91,9 @@ def law_errors(
 
 
 def law_interval(metric: str, runs: Sequence[Tensor], n: int) -> Estimate:
-    r"""Return the mean error of R runs, with an interval from the halves of all of them.
+    r"""Return the mean error of R runs, with an interval from the halves of all runs.
 
-    The spread of the mean is that of one run over $\sqrt R$.
+    The standard deviation of the mean is that of one run divided by $\sqrt R$.
 
     Args:
         metric: One of `LAW`.
@@ -118,7 +121,7 @@ def _exact(problem: Problem, n: int, seed: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _facts(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Return shares of the modes, squared spread about them, and covariance of exact samples."""
+    """Return for exact samples the shares of the modes, squared spread about them, covariance."""
     pool = problem.exact(_POOL, 0, part=2).flatten(1)
     kind, gap = _modes(problem, pool)
     return kind.mean(0), gap.mean(), _cov(pool)

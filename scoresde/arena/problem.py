@@ -19,10 +19,10 @@ __all__ = ["Problem"]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    r"""Define a score to sample from, and its exact answer.
+    r"""Define a score to sample from, and the exact result.
 
-    `Problem.of(target, sde)` makes one of a target; for a model or a score of your own give the
-    first five fields.
+    `Problem.of(target, sde)` makes a problem from a target. For a model or a score of your own give
+    the first five fields.
 
     Args:
         name: The name in tables.
@@ -30,9 +30,9 @@ class Problem:
         sde: The SDE whose score it is.
         shape: The shape of one sample, without the batch.
         moments: The data's moments; the start is drawn from the prior with these moments.
-        target: The law of the data, if known: then starts are drawn from the exact $p_T$, and the
-            law of samples can be compared.
-        flow: The method for the exact flow map.
+        target: The distribution of the data, if known. Starts are then drawn from the exact $p_T$,
+            and the distribution of samples can be compared.
+        flow: The method that computes the exact flow map.
         dtype: The dtype in which the score is evaluated.
     """
 
@@ -76,7 +76,7 @@ class Problem:
 
     @torch.no_grad()
     def finish(self, x: Tensor) -> Tensor:
-        r"""Return $E[x_0 | x_\epsilon]$, the end of every run, by one evaluation."""
+        r"""Return $E[x_0 | x_\epsilon]$, the last step of every run, by one evaluation."""
         return self.reverse().denoise(x, self.sde.eps)
 
     def exact(self, n: int, seed: int, part: int = 0) -> Tensor:
@@ -85,7 +85,7 @@ class Problem:
         Args:
             n: The number of samples.
             seed: The seed; the draws are independent of those of `start`.
-            part: The number of an independent set of draws of the seed.
+            part: A number; each number gives another independent set of draws.
 
         Raises:
             InvalidValueError: The problem has no target.
@@ -112,7 +112,7 @@ class Problem:
 
         Args:
             y: Rescaled states, `(B, *)`.
-            rho: The noise, a number between those at `eps` and at `T`.
+            rho: The noise level, between those at `eps` and at `T`.
         """
         log_rho = torch.as_tensor(rho, dtype=torch.float64).log()
         t = self.sde.time(-2 * log_rho).clamp(self.sde.eps, self.sde.T)

@@ -1,7 +1,8 @@
-r"""Define the problems of the arena: laws with known scores, so that all errors are the sampler's.
+r"""Define the problems of the arena: distributions with known scores.
 
-The eight of `TUNING` may be used to choose the settings of a sampler; those of `HELD_OUT` are not,
-and show how the choice generalises to other data and other SDEs.
+As the scores are exact, all errors are the sampler's. The eight problems of `TUNING` may be used to
+choose the settings of a sampler. Those of `HELD_OUT` are never used for this; they show how the
+choice generalises to other data and other SDEs.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ __all__ = ["HELD_OUT", "TUNING", "digits", "tuning"]
 def digits(evaluations: int = 10_000, labels: int = 10) -> Problem:
     """Return the problem of the packaged model of handwritten digits: a learned score, in float32.
 
-    Sample i shows the digit i modulo `labels`. The reference flow map takes `evaluations` of the
-    network, by Runge-Kutta's method of order four.
+    Sample i shows the digit i modulo `labels`. The reference flow map is computed by Runge-Kutta's
+    method of order four with `evaluations` of the network.
     """
     model = load("mnist")
 
@@ -69,7 +70,7 @@ def _blobs() -> Target:
 
 
 def _gaussian() -> Target:
-    """Return a Gaussian in 16 dimensions, variances .01 to 4 along rotated axes, mean not zero."""
+    """Return a Gaussian in 16 dimensions with variances .01 to 4 along rotated axes."""
     g = generator_of(16)
     q = _rotation(16, g)
     variances = torch.logspace(math.log10(0.01), math.log10(4), 16, dtype=torch.float64)
@@ -77,7 +78,7 @@ def _gaussian() -> Target:
 
 
 def _images() -> Target:
-    """Return eight modes in 64 dimensions with spectra that fall like those of images, 1 / k^2."""
+    """Return eight modes in 64 dimensions with spectra that fall as 1 / k^2, as for images."""
     g = generator_of(64)
     spectrum = torch.arange(1, 65, dtype=torch.float64) ** -2
     bases = [_rotation(64, g) for _ in range(8)]
@@ -89,7 +90,7 @@ def _images() -> Target:
 
 
 def _planes() -> Target:
-    """Return five modes in 32 dimensions, each of four dimensions and a width of .05 in others."""
+    """Return five modes in 32 dimensions, each wide in four of them and .05 wide in the others."""
     g = generator_of(32)
     spectrum = torch.cat([torch.tensor([1.0, 0.7, 0.5, 0.3]), torch.full((28,), 0.0025)]).double()
     bases = [_rotation(32, g) for _ in range(5)]
@@ -128,14 +129,14 @@ _TUNED: dict[str, Callable[[], Target]] = {
 
 
 def tuning(sde: SDE) -> tuple[Problem, ...]:
-    """Return the four laws of `TUNING` under any SDE."""
+    """Return the problems of the four distributions of `TUNING` under any SDE."""
     return tuple(
         Problem.of(make(), sde, f"{name}/{type(sde).__name__}") for name, make in _TUNED.items()
     )
 
 
 TUNING: tuple[Problem, ...] = tuning(VESDE()) + tuning(VPSDE())
-"""The problems for choosing settings: four laws under two SDEs.
+"""The problems for choosing settings: four distributions under two SDEs.
 
 `blobs` is a mixture in the plane of unequal weights and widths, `gaussian` a correlated Gaussian in
 16 dimensions, `images` a mixture in 64 dimensions with falling spectra, `moons` two curved modes;
@@ -152,11 +153,11 @@ HELD_OUT: tuple[Problem, ...] = (
     Problem.of(_nested(), CosineSDE(), "nested/CosineSDE"),
     Problem.of(SongMixture(), FlowSDE()),
 )
-"""The problems for final comparisons, never used to choose settings: other laws, other SDEs.
+"""The problems for final comparisons, with other distributions and SDEs than `TUNING`.
 
-Two rings under the sub-VP SDE, a spiral under EDM's, a mixture of five low-rank Gaussians in 32
-dimensions under the cosine schedule, and eight Gaussians under the straight flow; the results on
-these four were known when the constants of the fast sampler were last set. Those on the others were
-not: a grid of 25 modes, smooth signals of 32 numbers, a narrow mode within a wide one in eight
-dimensions, and two distant modes of unequal weight, under the same SDEs.
+The first four are two rings under the sub-VP SDE, a spiral under EDM's, a mixture of five low-rank
+Gaussians in 32 dimensions under the cosine schedule, and eight Gaussians under the straight flow.
+The results on these were known when the constants of the fast sampler were last set. The results on
+the other four were not: a grid of 25 modes, smooth signals of 32 numbers, a narrow mode within a
+wide one in eight dimensions, and two distant modes of unequal weight, under the same SDEs.
 """

@@ -24,9 +24,9 @@ from scoresde.progress import each
 __all__ = ["BUDGETS", "compare"]
 
 BUDGETS = (5, 10, 20, 35, 50, 100, 200)
-"""The largest numbers of evaluations for a sample, Tweedie's estimate at the end included."""
+"""The default budgets: largest numbers of evaluations per sample, with Tweedie's estimate."""
 
-# The number of random halves, of all runs together, for the intervals of the errors of a law.
+# The number of random halves, in all runs together, for intervals if by="law".
 _HALVES = 40
 
 
@@ -44,10 +44,11 @@ def compare(
 ) -> Results:
     r"""Run samplers on problems with known answers, and measure their errors.
 
-    All start from the same exact draws of $p_T$, go to `eps` and end with Tweedie's estimate there,
-    which is counted. Samplers of this package are given the data's moments, as `sample` gives them
-    those of a model; for Gaussian data that is the whole answer. A sampler that diverges has an
-    infinite error; a budget that is too small for a sampler has no row.
+    All samplers start from the same exact draws of $p_T$, integrate to `eps`, and end with
+    Tweedie's estimate, which counts as one evaluation. Samplers of this package are given the
+    data's moments, as `sample` gives them the moments of a model; for Gaussian data these determine
+    the exact result. A sampler that diverges has an infinite error; a budget that is too small for
+    a sampler has no row.
 
     Args:
         samplers: Names of samplers; or samplers, names or functions (`Contender`) by their names in
@@ -55,24 +56,26 @@ def compare(
         problems: The problems; `TUNING` by default, `HELD_OUT` for a final comparison.
         budgets: The largest numbers of evaluations per sample.
         by: "flow", the distance to the exact flow map, for deterministic samplers (the others are
-            left out); or "law", the errors of `LAW`, for all, on problems with a target.
-        n: Samples of one run: at least 2, or 4 with "law". For many samplers on mixtures nearly all
-            of the "flow" error is due to a few samples in a thousand that end in another mode; a
-            run without such a sample shows neither this error nor an interval for it.
+            left out); or "law", the errors of the distribution of samples that `LAW` lists, for all
+            samplers on problems with a target.
+        n: Samples of one run: at least 2, or 4 with "law". On mixtures nearly all of the "flow"
+            error of many samplers comes from a few samples in a thousand that end in a wrong mode;
+            a run without such a sample shows a far smaller error, outside of its interval too.
         repeats: With "law", the number of runs of n samples, over which errors are averaged. With
             "flow" there is one run.
         seed: The seed of starts, samplers and exact samples.
         progress: Show a bar; None shows one in a terminal or a notebook, and lines elsewhere.
 
     Returns:
-        One row for each sampler, problem, budget and metric, with 95 % intervals for the error at
-        this n (`metrics.mean_interval` over the samples, or random halves of them for laws) and,
-        for laws, the noise floor: the error of as many exact samples.
+        One row for each sampler, problem, budget and metric, with a 95 % interval for the error at
+        this n (by `metrics.mean_interval`, or by random halves with "law"). With "law" it has the
+        noise floor too: the error of n exact samples.
 
     Raises:
         UnknownNameError, InvalidTypeError: `samplers` holds something else.
-        InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range, or the law of a
-            problem is unknown; or no sampler is deterministic, or every budget is too small.
+        InvalidValueError: `by`, `n`, `repeats`, `seed` or a budget is out of range; or by is "law"
+            and a problem has no target; or no sampler is deterministic, or every budget is too
+            small.
     """
     check_integer("n", n, 2 if by == "flow" else 4)
     check_integer("repeats", repeats, 1)
@@ -133,7 +136,7 @@ def _law(
     problem: Problem, name: str, contender: Contender, budgets: Sequence[int],
     n: int, repeats: int, seed: int,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield the rows of a contender, one for each metric of the law."""
+    """Yield the rows of a contender, one for each metric of `LAW`."""
     seeds = [seed + i for i in range(repeats)]
     floors = [law_errors(problem, problem.exact(n, s, part=1), s) for s in seeds]
     parts = max(2, math.ceil(_HALVES / repeats))

@@ -1,10 +1,10 @@
 r"""Compute the exact flow map, from $x_T$ to $x_\epsilon$ along the probability-flow ODE.
 
-With $y = x / \alpha$ and $\ell = \log(\sigma / \alpha)$ the ODE of every SDE is
+With $y = x / \alpha$ and $\ell = \log(\sigma / \alpha)$ the ODE of every SDE has the smooth form
 
 $$ \frac{dy}{d\ell} = y - D(y, \ell), \qquad D = E[x_0 \mid x_t] $$
 
-(Karras et al. 2022, eq. 4, arXiv:2206.00364, in logarithmic noise), which is smooth.
+(Karras et al. 2022, eq. 4, arXiv:2206.00364, here in the logarithm of the noise).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["DOP853", "FlowMap", "RungeKutta4"]
 
 
 class FlowMap(Protocol):
-    """Describe a method for the flow map of a problem."""
+    """Define the interface of methods that compute the flow map of a problem."""
 
     def __call__(self, problem: Problem, x: Tensor) -> Tensor:
         r"""Return the state $x_\epsilon$, `(B, *)`, of the flow from `x` at `T`."""
@@ -73,7 +73,8 @@ class DOP853:
 class RungeKutta4:
     r"""Solve the flow by Runge-Kutta's method of order 4 with equal steps in $\ell$.
 
-    For learned scores, whose rounding in float32 would make an adaptive method take tiny steps.
+    It is meant for learned scores: their rounding in float32 would make an adaptive method take
+    tiny steps.
 
     Args:
         steps: The number of steps, at least 1, of 4 evaluations each.

@@ -29,15 +29,15 @@ class Row:
     Attributes:
         problem: The name of the problem.
         sampler: The name of the contender.
-        budget: The largest number of evaluations for a sample.
-        nfe: The number of evaluations for a sample.
+        budget: The largest allowed number of evaluations per sample.
+        nfe: The number of evaluations per sample that were made.
         metric: The kind of error, "flow" or one of `scoresde.arena.LAW`.
         value: The error.
         low: The lower end of its 95 % interval.
         high: The upper end.
         floor: The error of exact samples; None for "flow", where it is 0.
         seconds: The time of one run.
-        pilot: Evaluations of a pilot run, made once for all budgets.
+        pilot: The number of evaluations of a pilot run, which is made once for all budgets.
     """
 
     problem: str
@@ -55,16 +55,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Hold the ratio of an error to that of the best of other samplers, over all problems.
+    """Compare a sampler with the best of some others, over all problems.
+
+    The ratio on one problem is the sampler's error divided by the smallest error of the others.
 
     Attributes:
         sampler: The name of the contender.
-        budget: The largest number of evaluations.
-        mean: The geometric mean of the ratios over the problems, each at least the clip.
+        budget: The largest allowed number of evaluations per sample.
+        mean: The geometric mean of the ratios, where ratios below the clip count as the clip.
         worst: The largest ratio.
         wins: The number of problems with a ratio below 1.
         problems: The number of problems.
-        pilot: Evaluations of the pilot run, made once on each problem.
+        pilot: The number of evaluations of the pilot run, which is made once for each problem.
     """
 
     sampler: str
@@ -100,8 +102,8 @@ class Results(Result):
 
         Args:
             metric: The kind of error; by default the first one that was measured.
-            against: Samplers that are drawn as one curve for each library, the part of their names
-                before the colon: the best of them at each budget.
+            against: Names `library:sampler` of other libraries. Each library has one curve, which
+                shows the best of its samplers at each budget.
 
         Raises:
             UnknownNameError: The metric was not measured.
@@ -145,19 +147,21 @@ class Results(Result):
     def ratios(
         self, against: Collection[str], metric: str | None = None, *, clip: float = 0.1
     ) -> tuple[Ratio, ...]:
-        r"""Return every other sampler's error over the smallest of `against` on each problem.
+        r"""Compare every other sampler with the best of `against`, for each budget.
+
+        With the errors $e_p$ of the sampler and $e_{q,p}$ of the others on P problems, the mean is
 
         $$ \Big( \prod_p \max\big(\text{clip}, e_p / \min_{q \in \text{against}} e_{q,p}\big)
-           \Big)^{1 / P} $$
+           \Big)^{1 / P}. $$
 
-        The clip bounds the influence of a problem on which the others fail. If a sampler has no row
+        The clip limits the influence of a problem on which the others fail. If a sampler has no row
         within the budget on a problem that the others solve, its ratio is infinite.
 
         Args:
-            against: Names of the samplers to be compared with.
+            against: Names of the samplers to compare with.
             metric: The kind of error; by default the first one that was measured. Errors must be
                 positive, unlike the unbiased ones.
-            clip: The smallest ratio.
+            clip: Smaller ratios are replaced by this number.
 
         Raises:
             UnknownNameError: A name in `against` has no rows.
@@ -228,7 +232,7 @@ class Results(Result):
         return tuple(dict.fromkeys(row.metric for row in self.rows))
 
     def table(self, metric: str | None = None, *, top: int | None = None) -> str:
-        """Return a table for each problem: a line for each sampler, the best at the top, as text.
+        """Return as text a table for each problem, with a line for each sampler, the best first.
 
         Args:
             metric: The kind of error; by default all that were measured.

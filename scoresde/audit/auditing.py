@@ -48,9 +48,10 @@ def audit(
 ) -> Audit:
     r"""Test at which noise scales a score is wrong, with data that it has not seen.
 
-    Every noise scale has the loss beside that of a linear denoiser, tests that an exact score
-    passes for any data (`scoresde.audit.identities`), and the distance between samples of the
-    reverse SDE and of the probability flow. An exact score fails a test in one audit of a hundred.
+    The result has for every noise scale: the loss, and that of a linear denoiser; tests that an
+    exact score passes for any data (`scoresde.audit.identities`); and the distance between samples
+    of the reverse SDE and of the probability flow. An exact score fails some test in one audit of a
+    hundred.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
@@ -59,14 +60,15 @@ def audit(
             units of the model, with its conditions. To detect an error of 1 % takes
             about 500 images, or 10,000 points of the plane.
         condition: The conditions of the samples by name, one row for each.
-        target: The law of the data, if it is known: gives the least loss and the Fisher error.
-        train: All training data, `(N, *)` or a `Data`: measures memorisation.
+        target: The distribution of the data, if it is known; it gives the smallest possible loss
+            and the error of the score.
+        train: All training data, `(N, *)` or a `Data`, to measure memorisation.
         train_condition: The conditions of the training data.
-        levels: Number of noise scales, at least 2, even in log-SNR from `T` to eps; of a ladder
-            some of its levels.
-        samples: Samples drawn by either method, at least 2; at most n are used.
-        steps: Steps of both methods, at least `levels` - 1. With too few the two methods differ
-            even for an exact score.
+        levels: Number of noise scales, at least 2, equally spaced in log-SNR from `T` to eps; for a
+            ladder they are some of its levels.
+        samples: Samples drawn by the SDE and by the flow, at least 2; at most n are used.
+        steps: Steps of the SDE and of the flow, at least `levels` - 1. With too few steps the two
+            differ even for an exact score.
         seed: The seed, an integer in [0, 2**64).
         batch_size: States in one evaluation, at least 1.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and

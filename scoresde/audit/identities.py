@@ -1,26 +1,27 @@
 r"""Test a score at one noise scale by identities that the exact score satisfies for any data.
 
-With $x_t = \alpha x_0 + \sigma z$ let $\hat\varepsilon = -\sigma s(x_t)$ be the noise that the
-score predicts and $e = z - \hat\varepsilon$ its error, so that
-$x_0 - D = -(\sigma / \alpha)\, e$ for its denoiser $D$. The exact prediction is
-$E[z | x_t]$ (Vincent 2011), hence its error is orthogonal to every function of the state,
+Let $x_t = \alpha x_0 + \sigma z$. The score $s$ predicts the noise
+$\hat\varepsilon = -\sigma s(x_t)$ with the error $e = z - \hat\varepsilon$, and its denoiser $D$
+has the error $x_0 - D = -(\sigma / \alpha)\, e$. The exact prediction is
+$\varepsilon^* = E[z | x_t]$ (Vincent 2011). Its error is orthogonal to every function of the state,
 
 $$ E[e \cdot h(x_t)] = 0. $$
 
-Three functions $h$ and the constants give four tests that do not need the exact score:
+Three functions $h$ and the constants give four tests that do not need the exact score. In them d is
+the number of dimensions and $\mu$ the mean of the data.
 
-- $h = \hat\varepsilon$: $E\|e\|^2 = E[z \cdot e]$. By Stein's lemma in $z$, for any score at all,
-  $E[z \cdot e] = E[D_\text{dim} + \sigma^2 \nabla\cdot s]$, the error that the score's own Jacobian
-  predicts (Tweedie's second order: $\operatorname{Cov}(z | x_t) = I + \sigma^2
-  \nabla s$). The ratio of both sides is the **calibration**; no Jacobian is computed.
-- $h = x_t - \alpha\mu$: $-E[(x_t - \alpha\mu) \cdot s] = D_\text{dim}$, **Stein's** identity.
-- $h = D - \mu$: the regression of $x_0$ on $D$ has the **slope** 1.
-- $h$ constant: $E[s] = 0$, no **bias**.
+- **Calibration**, $h = \hat\varepsilon$: $E\|e\|^2 = E[z \cdot e]$. For any score, Stein's lemma in
+  $z$ gives $E[z \cdot e] = E[d + \sigma^2 \nabla\cdot s]$: this is the error that the Jacobian of
+  the score predicts (Tweedie's formula of second order, $\operatorname{Cov}(z | x_t) = I + \sigma^2
+  \nabla s$). The calibration is the ratio of both sides; no Jacobian is computed.
+- **Stein's identity**, $h = x_t - \alpha\mu$: $-E[(x_t - \alpha\mu) \cdot s] = d$.
+- **Slope**, $h = D - \mu$: the regression of $x_0$ on $D$ has the slope 1.
+- **Bias**, $h$ constant: $E[s] = 0$.
 
-$E[e \cdot h] = E[(\varepsilon^* - \hat\varepsilon) \cdot h]$ for the exact prediction
-$\varepsilon^*$. So the decrease of the loss by the best multiples of such $h$, added to
-$\hat\varepsilon$, is a lower bound of the error $E\|\hat\varepsilon - \varepsilon^*\|^2$, the
-Fisher divergence times $\sigma^2$. It is the **avoidable** part.
+For any score $E[e \cdot h] = E[(\varepsilon^* - \hat\varepsilon) \cdot h]$. If the loss decreases
+when multiples of these $h$ are added to $\hat\varepsilon$, the score has an error. The largest
+decrease is a lower bound of $E\|\hat\varepsilon - \varepsilon^*\|^2$, which is the Fisher
+divergence times $\sigma^2$. This bound is the **avoidable** part of the loss.
 
 Noise comes in pairs $\pm z$, which cancels most of the variance that $x_0$ causes.
 """
@@ -36,7 +37,7 @@ from torch import Tensor
 __all__ = ["ROUNDING", "Estimate", "Findings", "examine", "matched", "mean", "products"]
 
 ROUNDING = 5e-7
-"""The relative rounding of a score in float32: smaller deviations do not count."""
+"""The relative rounding error of a score in float32; smaller deviations are ignored."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +89,16 @@ def mean(values: Tensor) -> Estimate:
     return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 
-def products(z: Tensor, said: Tensor, u: Tensor) -> Tensor:
-    r"""Return the six products of which the tests are means, `(n, 6)`.
+def products(z: Tensor, predicted: Tensor, u: Tensor) -> Tensor:
+    r"""Return for each sample the six products whose means the tests use, `(n, 6)`.
 
     Args:
         z: The noise, `(n, *)`, float64.
-        said: The predicted noise $\hat\varepsilon$.
-        u: The state about its mean in units of the noise, $(x_t - \alpha\mu) / \sigma$.
+        predicted: The predicted noise $\hat\varepsilon$.
+        u: The centred state in units of the noise, $(x_t - \alpha\mu) / \sigma$.
     """
-    e = z - said
-    pairs = ((e, e), (z, e), (u, e), (said, said), (said, u), (u, u))
+    e = z - predicted
+    pairs = ((e, e), (z, e), (u, e), (predicted, predicted), (predicted, u), (u, u))
     return torch.stack([(a * b).reshape(len(z), -1).mean(1) for a, b in pairs], 1)
 
 
@@ -109,10 +110,10 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
         errors: $e$, `(n, D)`, means over each pair.
     """
     ee, ze, ue, nn, nu, uu = table.unbind(1)
-    # products with y = alpha (D - mu) / sigma, the denoiser about its mean
+    # products with the centred denoiser y = alpha (D - mu) / sigma
     ye, yy = ue - (ze - ee), uu - 2 * nu + nn
     least = ROUNDING
-    bias, strayed = _bias(errors)
+    bias, deviate = _bias(errors)
     return Findings(
         calibration=_ratio(ee + least, ze + least),
         stein=mean(1 - ue),
@@ -123,15 +124,16 @@ def examine(table: Tensor, errors: Tensor) -> Findings:
             "calibration": _deviation(ee - ze),
             "stein": _deviation(-ue),
             "slope": _deviation(-ye),
-            "bias": strayed,
+            "bias": deviate,
         },
     )
 
 
 def matched(value: float, mean: float, variance: float) -> float:
-    """Return the normal deviate with a value's tail probability under a gamma law of these moments.
+    """Return the normal deviate with the tail probability of `value` under a gamma distribution.
 
-    Sums of squares have nearly such a law (Satterthwaite 1946, doi:10.2307/3002019).
+    The gamma distribution has the given mean and variance. It is nearly that of a sum of squares
+    (Satterthwaite 1946, doi:10.2307/3002019).
     """
     if not variance > 0:
         return 0.0
@@ -148,14 +150,14 @@ def _deviation(values: Tensor) -> float:
 
 
 def _ratio(above: Tensor, below: Tensor) -> Estimate:
-    """Return the ratio of two means, with the standard error of its linearisation."""
+    """Return the ratio of two means, with the standard error to first order."""
     value = float(above.mean() / below.mean())
     stderr = float((above - value * below).std() / below.mean().abs()) / math.sqrt(len(above))
     return Estimate(value, stderr)
 
 
 def _bias(errors: Tensor) -> tuple[Estimate, float]:
-    r"""Return $\|E e\|^2$ per dimension from the products of different samples, and its deviate."""
+    r"""Return $\|E e\|^2$ per dimension, from products of different samples, and its deviate."""
     n, size = errors.shape
     own = errors.square().sum(1)
     # the Gram and the scatter matrix have the same norm: take the smaller one
@@ -172,8 +174,8 @@ def _bias(errors: Tensor) -> tuple[Estimate, float]:
 def _avoidable(table: Tensor) -> Estimate:
     r"""Return the decrease of the loss by the best multiples of $\hat\varepsilon$ and $y$.
 
-    The multiples are fitted on one half of the samples, and the decrease is measured on the other:
-    its expectation is then at most the error, whatever the multiples are.
+    The multiples are fitted on one half of the samples and the decrease is measured on the other.
+    So for any multiples the expected decrease is at most the error of the score.
     """
     ee, ze, ue, nn, nu, uu = table.unbind(1)
     gain = torch.stack([ze - ee, ue - (ze - ee)], 1)

@@ -34,10 +34,10 @@ def levels_of(
         x: The held-out samples, `(n, *)`.
         seen: The evaluations on them.
         learnt: The evaluations on training samples; empty if none are given.
-        drawn: The distances of samples of the SDE and the flow.
+        drawn: The distances between samples of the SDE and of the flow.
     """
     flat = x.double().reshape(len(x), -1)
-    # the linear denoiser of each half of the samples is evaluated on the other
+    # a linear denoiser is fitted to each half of the samples and evaluated on the other half
     even, odd = Linear(flat[::2]), Linear(flat[1::2])
     levels = []
     for i, (t, held) in enumerate(zip(times, seen, strict=True)):

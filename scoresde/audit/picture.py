@@ -1,9 +1,15 @@
 r"""Draw an audit: five panels over the noise scale, with failed tests in red.
 
-The panels are the losses; the calibration, Stein's identity and the slope, which are 1 for the
-exact score, with an arrow if they leave the frame; the excess loss; the distance between the SDE's
-samples and the flow's; and the tests that failed. A noise scale that fails a test is the redder the
-larger its excess is relative to the worst one, which has a line.
+The panels show
+
+1. the losses;
+2. the calibration, Stein's identity and the slope, which are 1 for the exact score; an arrow marks
+   a value outside of the frame;
+3. the excess loss;
+4. the distance between the SDE's samples and the flow's;
+5. the tests that failed.
+
+A noise scale that fails a test is shaded red, darker for a larger excess. A line marks the worst.
 """
 
 from __future__ import annotations
@@ -46,13 +52,13 @@ def picture(audit: Audit) -> Figure:
         _line(losses, levels, lambda a: a.floor, "the least possible", _LEAST, ":")
     if levels[0].memory is not None:
         _line(losses, levels, _of_training, "the model on\ntraining data", _TRAIN)
-        _line(losses, levels, _by_heart, "the least possible\nthere, by heart", _TRAIN, ":")
+        _line(losses, levels, _memorised, "the least possible\non training data", _TRAIN, ":")
     top = 3 * max(max(a.loss.value, a.linear.value) for a in levels)
     least = min(a.loss.value for a in levels)
     losses.set(ylabel="held-out loss", yscale="log", ylim=(least / 3, top))
 
     tests.axhline(1, color=paper.INK, linewidth=0.8)
-    # wide intervals and large deviations would hide the others
+    # the axis ignores wide intervals and large deviations, which would hide the other values
     sure = [e for a in levels for e in _of_one(a) if e.stderr < 0.1]
     reach = max([0.02, *(abs(end - 1) for e in sure for end in (e.low, e.high))])
     reach = 1.1 * min(reach, 0.3)
@@ -84,7 +90,7 @@ def picture(audit: Audit) -> Figure:
     apart.plot(x, [a.agreement.value for a in levels], marker=".", color=_MODEL,
                label="SDE against flow")  # fmt: skip
     apart.plot(x, [a.agreement.floor for a in levels], color=paper.INK, linestyle=":",
-               label="95 % of equal\nlaws stay below")  # fmt: skip
+               label="equal distributions:\n95 % are below")  # fmt: skip
     apart.axhline(0, color=paper.INK, linewidth=0.8)
     apart.set(ylabel="distance of samples")
 
@@ -96,8 +102,8 @@ def picture(audit: Audit) -> Figure:
     failed.set_yticks(range(len(faults)), faults, fontsize="small")
     failed.set(ylim=(len(faults) - 0.5, -0.5), xlabel=r"$\sigma/\alpha$", xscale="log")
     failed.set_title(
-        "tests that failed; a level that fails one is the redder the larger its excess, "
-        "and the worst has a line",
+        "tests that failed; such a noise scale is shaded, darker for a larger excess; "
+        "a line marks the worst",
         fontsize="small", loc="left", color=paper.INK,
     )  # fmt: skip
 
@@ -128,7 +134,7 @@ def _of_training(level: Level) -> Estimate | None:
     return None if level.memory is None else level.memory.loss
 
 
-def _by_heart(level: Level) -> Estimate | None:
+def _memorised(level: Level) -> Estimate | None:
     return None if level.memory is None else level.memory.floor
 
 

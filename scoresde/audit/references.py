@@ -1,17 +1,19 @@
 r"""Compute reference losses: of a linear denoiser, and of the exact one for the training data.
 
-A linear denoiser, the optimal one for Gaussians of the data's covariance $\Sigma$, predicts in the
-principal axes, with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$,
+The best linear denoiser is optimal for Gaussian data. Along principal axis j of the data, with the
+variance $v_j$, its prediction of the noise has the error
 
 $$ e_j = \frac{\alpha^2 v_j z_j - \alpha\sigma y_j}{V_j}, \qquad
-   E_z\, e_j^2 = \frac{\alpha^4 v_j^2 + \alpha^2\sigma^2 y_j^2}{V_j^2}. $$
+   E_z\, e_j^2 = \frac{\alpha^4 v_j^2 + \alpha^2\sigma^2 y_j^2}{V_j^2}, $$
 
-A network with the same loss has learnt only the covariance at that noise.
+with $V_j = \alpha^2 v_j + \sigma^2$ and $y = x_0 - \mu$. A network with the same loss has learnt
+only the covariance at that noise scale.
 
-For the empirical law of N training samples $c_i$ the exact denoiser, whose loss on them is the
-least possible, is
+The exact denoiser of N training samples $c_i$ is
 
 $$ D(x_t) = \sum_i w_i c_i, \qquad w_i \propto \exp(-\|x_t - \alpha c_i\|^2 / 2\sigma^2). $$
+
+No denoiser has a smaller loss on these samples.
 """
 
 from __future__ import annotations
@@ -27,15 +29,15 @@ from scoresde.targets import Target
 
 __all__ = ["Empirical", "Exact", "Linear"]
 
-# The most samples for the estimate of a covariance.
+# The largest number of samples from which a covariance is estimated.
 _ROWS = 2048
 
 
 class Linear:
     r"""Compute the loss of the linear denoiser of data, for any noise scale.
 
-    The covariance is shrunk towards a multiple of the identity, the more the fewer the samples are
-    (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
+    The covariance is shrunk towards a multiple of the identity; with fewer samples it is shrunk
+    more (Ledoit & Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
 
     Args:
         x: Samples `(N, D)`, N at least 2, float64.
@@ -48,7 +50,7 @@ class Linear:
         y = x - self.mean
         values, axes = _principal(y)
         level = float(values.sum()) / size
-        # squared distances of the sample covariance from level * I, and from the truth
+        # squared distances of the sample covariance from level * I, and from the true covariance
         spread = float(values.square().sum()) - size * level**2
         error = (float(y.square().sum(1).square().sum()) / n - float(values.square().sum())) / n
         share = 1.0 if spread <= 0 else min(1.0, max(0.0, error / spread))
@@ -71,7 +73,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """Predict the noise exactly for data of a known law."""
+    """Predict the noise exactly for data of a known distribution."""
 
     sde: SDE
     target: Target
@@ -83,13 +85,13 @@ class Exact:
 
 @dataclass(frozen=True, eq=False)
 class Empirical:
-    """Predict the noise exactly for the empirical law of some samples.
+    """Predict the noise exactly for the empirical distribution of some samples.
 
     Args:
         sde: The process.
         points: The samples, `(N, *)`.
-        condition: Their conditions; a state belongs to the law of the samples with its condition.
-        rows: The samples of the states, in the order of the states.
+        condition: Their conditions; a prediction uses only the samples with the state's condition.
+        rows: The index of each state's own sample, in the order of the states.
     """
 
     sde: SDE

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Audit", "Level", "Memory"]
 
-# The share of audits of exact scores in which a test may fail.
+# The probability that an audit of an exact score has a failed test.
 _FALSE_ALARMS = 0.01
-# The meaning of each failed test, and the tests that may fail on either side.
+# What a score does that fails the test.
 _FAULTS = {
     "calibration": "misjudges its own error",
     "stein": "fails Stein's identity",
@@ -28,8 +28,9 @@ _FAULTS = {
     "linear": "loses to a linear denoiser",
     "memory": "knows its training data by heart",
 }
-# Nats for each dimension below which an error is small.
+# An error of fewer nats per dimension is small.
 _SMALL = 0.01
+# Tests that fail for large and for small values.
 _TWO_SIDED = {"calibration", "stein", "slope"}
 
 
@@ -39,9 +40,11 @@ class Memory:
 
     Attributes:
         loss: The loss of training samples.
-        floor: The least possible loss of training samples, that of their empirical law.
-        gap: The held-out loss less that of training samples, 0 without memorisation.
-        share: The gap over its largest possible value, the held-out loss less the floor.
+        floor: The smallest possible loss of training samples: that of the exact score of their
+            empirical distribution.
+        gap: The loss of held-out samples minus `loss`; 0 without memorisation.
+        share: `gap` divided by its largest possible value, the loss of held-out samples minus
+            `floor`.
     """
 
     loss: Estimate
@@ -52,21 +55,23 @@ class Memory:
 
 @dataclass(frozen=True)
 class Level:
-    r"""Hold the results at one noise scale; losses are means over dimensions, of predicted noise.
+    r"""Hold the results at one noise scale.
+
+    Losses are squared errors of the predicted noise, averaged over dimensions.
 
     Attributes:
         t: The time.
-        ratio: $\sigma / \alpha$ there.
+        ratio: $\sigma / \alpha$ at this time.
         log_snr: $\log(\alpha^2 / \sigma^2)$.
         loss: $E\|\sigma s + z\|^2$ of the held-out samples.
         findings: The tests that do not need the exact score.
         linear: The loss of the best linear denoiser.
-        floor: The least possible loss, if the law of the data is known.
-        fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, if the law of the data is known.
+        floor: The smallest possible loss, if the distribution of the data is known.
+        fisher: $E\|\sigma (s - \nabla\log p_t)\|^2$, if the distribution of the data is known.
         memory: The measures of memorisation, if training data are given.
-        agreement: The distance of the reverse SDE's samples from the flow's.
-        z: The deviation of each test as a normal deviate.
-        limit: The deviate above which a test has failed.
+        agreement: The distance between the reverse SDE's samples and the flow's.
+        z: The result of each test as a normal deviate.
+        limit: A test fails if its deviate exceeds this number.
     """
 
     t: float
@@ -90,7 +95,7 @@ class Level:
 
     @property
     def excess(self) -> Estimate:
-        """Return the loss above the least possible one: exact if that is known, else a bound."""
+        """Return the loss minus the smallest possible one, or a lower bound if that is unknown."""
         if self.fisher is not None:
             return self.fisher
         return max(self.findings.avoidable, self.findings.bias, key=lambda e: e.value)
@@ -103,10 +108,10 @@ class Audit(Result):
     Attributes:
         levels: One entry for each noise scale.
         sde: The process, as text.
-        dimensions: Numbers in one event.
-        n: Held-out samples.
-        samples: Samples drawn by either method.
-        nfe: Evaluations of the score that each of those took.
+        dimensions: The number of entries of one event.
+        n: The number of held-out samples.
+        samples: The number of samples drawn by the SDE, and by the flow.
+        nfe: The number of evaluations of the score for each drawn sample.
     """
 
     levels: tuple[Level, ...]
@@ -118,7 +123,10 @@ class Audit(Result):
 
     @property
     def worst(self) -> Level | None:
-        """Return the noise scale of the largest excess; if that is a bound, of those that fail."""
+        """Return the noise scale with the largest excess, or None.
+
+        If the excess is only a bound, return the worst one of the noise scales that fail a test.
+        """
         known = [a for a in self.levels if a.fisher is not None and a.fisher.value > ROUNDING]
         failed = [a for a in self.levels if a.failed]
         return max(known or failed, key=lambda a: a.excess.value, default=None)
@@ -142,11 +150,11 @@ class Audit(Result):
     def verdict(self) -> str:
         """Return sentences: how good the score is, the worst noise scale, and SDE against flow.
 
-        The cost in nats is small below .01 for each dimension, as in log-densities.
+        A cost below .01 nats per dimension counts as small.
         """
         worst = self.worst
         if worst is None:
-            text = "Good: no test failed, so that these samples show no error."
+            text = "Good: no test failed; these samples show no error."
         else:
             why = ", ".join(_FAULTS[name] for name in worst.failed) or "passes the tests"
             bound = "" if worst.fisher else "at least "
@@ -165,7 +173,7 @@ class Audit(Result):
         return f"{text} The SDE's samples and the flow's differ from {parted.ratio:.3g} down."
 
     def _where(self, level: Level) -> str:
-        """Return what of the samples a noise scale decides, in words."""
+        """Return in words which feature of the samples a noise scale decides."""
         first, last = self.levels[0].log_snr, self.levels[-1].log_snr
         place = (level.log_snr - first) / (last - first)
         what = ["the overall shape", "the shape at middle size", "the finest detail"]
@@ -197,10 +205,11 @@ class Audit(Result):
             f"{self.samples} drawn by {self.nfe} evaluations each"
         )
         foot = (
-            "loss: of the predicted noise, good at or below "
-            f"{'the floor' if known else 'that of a linear denoiser'}; calibration, Stein and "
-            "slope: 1 for an exact score, ± 95 %;\nexcess: the avoidable part of the loss; "
-            "SDE-ODE: the distance of two ways of drawing, good below the (floor)"
+            "loss: squared error of the predicted noise, good "
+            f"{'at the floor' if known else 'at or below that of a linear denoiser'}; calibration, "
+            "Stein and slope: 1 for an exact score, ± 95 %;\nexcess: the avoidable part of the "
+            "loss; SDE-ODE: the distance between samples of the SDE and of the flow, good below "
+            "the (floor)"
         )
         return "\n".join([head, *lines, foot, self.verdict()])
 
@@ -213,14 +222,14 @@ class Audit(Result):
         return out | {"verdict": self.verdict()}
 
     def plot(self) -> Figure:
-        """Draw five panels with sigma/alpha along all of them; see `scoresde.audit.picture`."""
+        """Draw five panels over sigma/alpha; see `scoresde.audit.picture`."""
         from scoresde.audit.picture import picture
 
         return picture(self)
 
 
 def limit(levels: int) -> float:
-    """Return the deviate that any test of an exact score exceeds in one audit of a hundred."""
+    """Return the deviate above which a test fails, so that 1 % of exact scores fail some test."""
     count = levels * (len(_FAULTS) + len(_TWO_SIDED) + 1)
     share = torch.tensor(_FALSE_ALARMS / count, dtype=torch.float64)
     return -float(torch.special.ndtri(share))

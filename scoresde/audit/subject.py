@@ -21,13 +21,14 @@ __all__ = ["Evaluated", "Subject"]
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    r"""Hold the evaluations at one noise scale, each a mean over a pair of opposite noises.
+    r"""Hold the evaluations at one noise scale; each is a mean over the noises $z$ and $-z$.
 
     Attributes:
-        table: The `products`, `(n, 6)`.
-        errors: $e$, `(n, D)`.
+        table: The products of `scoresde.audit.identities.products`, `(n, 6)`.
+        errors: The errors $e$ of the predicted noise, `(n, D)`.
         floor: The squared error of the exact prediction per dimension, `(n,)`, or `None`.
-        fisher: The squared distance from the exact prediction, `(n,)`, or `None`.
+        fisher: The squared distance between the score's prediction and the exact one per
+            dimension, `(n,)`, or `None`.
     """
 
     table: Tensor
@@ -45,8 +46,8 @@ class Evaluated:
 class Subject:
     """Hold a score, its process and data; the arguments are those of `audit`.
 
-    `perfect` returns the exact prediction of the noise, given states, their time and the rows of
-    their samples; it is None if that is unknown.
+    `perfect` is a function of states, their time and the rows of their samples. It returns the
+    exact prediction of the noise, and is None if that is unknown.
     """
 
     score: Score
@@ -68,14 +69,14 @@ class Subject:
             clean, draw = self.x[rows], noise[rows].normal(self.x[rows], t)
             for z in (draw, -draw):
                 state = alpha * clean + sigma * z
-                said, z = -sigma * score(state, t).double(), z.double()
+                predicted, z = -sigma * score(state, t).double(), z.double()
                 u = (state.double() - alpha * centre) / sigma
-                tables.append(products(z, said, u))
-                errors.append((z - said).reshape(len(z), -1))
+                tables.append(products(z, predicted, u))
+                errors.append((z - predicted).reshape(len(z), -1))
                 if self.perfect is not None:
                     exact = self.perfect(state.double(), t, rows)
                     floors.append(_square(z - exact))
-                    fishers.append(_square(said - exact))
+                    fishers.append(_square(predicted - exact))
                 self.advance()
         known = self.perfect is not None
         return Evaluated(
@@ -84,7 +85,7 @@ class Subject:
         )  # fmt: skip
 
     def draw(self, grid: Tensor, marks: Tensor, samples: int) -> list[Agreement]:
-        """Return the distances of the flow's and the SDE's samples at the marked times."""
+        """Return the distances between the flow's and the SDE's samples at the marked times."""
         flow = self._states(Fast(order=3), grid, marks, samples, 0)
         other = self._states(DPMSolverPP(tau=1.0), grid, marks, samples, samples)
         generator = seeded(self.seed)
@@ -128,5 +129,5 @@ def _square(gap: Tensor) -> Tensor:
 
 
 def _paired(parts: list[Tensor]) -> Tensor:
-    """Return the means over both signs of the noise, which are consecutive parts."""
+    """Return the means over both signs of the noise, given in consecutive parts."""
     return torch.cat([(a + b) / 2 for a, b in zip(parts[::2], parts[1::2], strict=True)])

@@ -1,8 +1,8 @@
 """Write files atomically, and open files of others safely.
 
 In a folder where somebody else may write too, a name can be a link to any file of the user's. So a
-file is written under a random name, which must not exist yet, and is then renamed, which replaces a
-link and never follows it.
+file is written under a new random name and then renamed: renaming replaces a link and never follows
+it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DAY = 86_400  # seconds
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file atomically, and make its folder if it is missing.
 
-    The permissions of an older file are kept; a link is replaced, whatever it points to.
+    The permissions of an existing file are kept; an existing link is replaced.
 
     Raises:
         CheckpointError: The file cannot be written, or is a folder, a pipe or a device; an older
@@ -115,7 +115,7 @@ def _flush(folder: Path) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """Return the permissions of the file that will be replaced if it is the user's, else None."""
+    """Return the permissions of an existing file if the user owns it, else None."""
     try:
         old = os.lstat(path)
     except FileNotFoundError:
@@ -198,9 +198,9 @@ def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> byte
 
 
 def clean(folder: str | os.PathLike[str]) -> None:
-    """Remove the temporary files in `folder` that killed processes of this user left.
+    """Remove the temporary files that killed processes of this user left in `folder`.
 
-    They are recognised by their names, and by the missing lock of a writer; on a disk without
+    They are recognised by their names, and by the fact that no writer locks them; on a disk without
     locks, by an age of a day.
     """
     with contextlib.suppress(OSError):
@@ -231,7 +231,7 @@ def locked(file: int, *, shared: bool = False) -> bool | None:
 
     Args:
         file: The descriptor.
-        shared: Whether others may have it too that share it.
+        shared: Take a shared lock, which others may have at the same time.
     """
     try:
         import fcntl

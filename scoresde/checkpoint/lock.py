@@ -28,12 +28,12 @@ _HELD: weakref.WeakValueDictionary[tuple[int, int], Lock] = weakref.WeakValueDic
 class Lock:
     """Lock a folder against other processes, threads and objects of this class.
 
-    The lock ends with the process, however that ends, and is not passed on to forked processes. On
-    a disk without locks, as some network disks are, it works within this process only, and warns.
+    The lock ends when the process ends, for whatever reason. Forked processes do not inherit it. On
+    disks without locks, such as some network disks, it works within this process only and warns.
 
     Args:
         folder: The folder. Its file `.lock` names the owner of the lock, and is empty afterwards.
-        use: What the owner does in it, for messages.
+        use: What the owner does in the folder, for messages.
 
     Attributes:
         idle: True if another object of this process may take the lock over.
@@ -50,8 +50,8 @@ class Lock:
         """Take the lock until `release`; return False if this object has it already.
 
         Raises:
-            CheckpointError: Another process or object has the lock; or `.lock` is a link or no
-                file, or cannot be opened in a folder where other files can be written.
+            CheckpointError: Another process or object has the lock; or `.lock` is a link or not a
+                regular file; or it cannot be opened although the folder can be written to.
         """
         return self._take(over=True)
 
@@ -118,7 +118,7 @@ class Lock:
 
     @contextlib.contextmanager
     def unless_it_fails(self) -> Iterator[None]:
-        """Release the lock if the block fails; a reference to the error would else keep it."""
+        """Release the lock if the block fails; a reference to the error would keep it otherwise."""
         try:
             yield
         except BaseException:
@@ -168,7 +168,7 @@ class Lock:
 
 
 def holder(folder: Path) -> str:
-    """Return who has a folder at the moment, as "process 12 on host since ...", or nothing."""
+    """Return the owner of a folder's lock, such as "process 12 on host since ...", or ""."""
     try:
         file = os.open(folder / _NAME, os.O_RDONLY | NO_LINK | NO_WAIT)
     except OSError:
@@ -187,7 +187,7 @@ def _release(file: int) -> None:
 
 
 def _forget_after_fork() -> None:
-    """Close the locks of the parent in a forked process, which would keep them after its end."""
+    """Close the parent's locks in a forked process, which would keep them when the parent ends."""
     for lock in list(_HELD.values()):
         if lock._end is not None and lock.file is not None:
             lock._end.detach()

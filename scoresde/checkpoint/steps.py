@@ -29,7 +29,7 @@ def save_step(
     *,
     keep: int,
 ) -> Path:
-    """Write the checkpoint of `step` into `folder` and remove all but the last `keep` up to it.
+    """Write the checkpoint of `step` into `folder`, and keep the last `keep` checkpoints.
 
     Raises:
         InvalidValueError: `step` is negative or `keep` below 1.
@@ -39,9 +39,9 @@ def save_step(
     check_integer("keep", keep, 1)
     path = Path(folder) / f"step-{step:08d}.safetensors"
     save_tensors(path, tensors, meta)
-    # A later step is damaged, since `latest` passed over it: it does not count.
+    # Later steps do not count: they are damaged, since `latest` skipped them.
     for old in [p for s, p in steps_in(folder) if s <= step][:-keep]:
-        with contextlib.suppress(OSError):  # a file too many does no harm
+        with contextlib.suppress(OSError):  # a remaining file does no harm
             old.unlink()
     return path
 
@@ -67,10 +67,11 @@ def latest(
 ) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
     """Return the newest good checkpoint in `folder` as (file, tensors, meta), or None.
 
-    A damaged one is passed over with a warning that names it.
+    Damaged checkpoints are skipped with a warning that names them.
 
     Raises:
-        NewerError: A newer scoresde wrote the newest one; an older one would undo its steps.
+        NewerError: A newer version of scoresde wrote the newest checkpoint; to go on from an older
+            one would undo its steps.
         CheckpointError: There are checkpoints, and every one of them is damaged.
     """
     damaged: list[str] = []
@@ -96,9 +97,9 @@ def latest(
 
 
 def set_aside(folder: str | os.PathLike[str], after: int) -> None:
-    """Rename the checkpoints of steps beyond `after`, which `latest` found damaged.
+    """Rename the checkpoints of later steps than `after`, which `latest` found damaged.
 
-    They would count as kept checkpoints, for which good ones would be removed.
+    Otherwise they would count as checkpoints to keep, and good ones would be removed for them.
     """
     for _, path in [(s, p) for s, p in steps_in(folder) if s > after]:
         with contextlib.suppress(OSError):

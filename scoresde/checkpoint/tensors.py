@@ -22,7 +22,7 @@ from scoresde.errors import CheckpointError, InvalidTypeError, InvalidValueError
 __all__ = ["SCHEMA", "NewerError", "digest", "load_tensors", "save_tensors", "schema"]
 
 SCHEMA = 2
-"""The schema of files that are written; all from 1 on are read. Files of schema 1 do not say so."""
+"""The schema of written files; all from 1 on are read. Files of schema 1 do not state theirs."""
 
 _FORMAT = "scoresde"
 _FIRST = "scoresde-1"
@@ -153,7 +153,7 @@ def digest(tensors: Mapping[str, Tensor], text: str, number: int) -> str:
 
 
 def _ordered(raw: bytes) -> bytes:
-    """Return the file with its header sorted, whose order safetensors does not fix."""
+    """Return the file with a sorted header, since safetensors leaves its order open."""
     end = 8 + int.from_bytes(raw[:8], "little")
     if end > LARGEST:
         raise InvalidValueError(
@@ -167,7 +167,7 @@ def _ordered(raw: bytes) -> bytes:
 
 def _metadata(path: Path, raw: bytes) -> dict[str, str]:
     size = len(raw)
-    # a header of 640 bytes begins like a pickle, but JSON follows its length
+    # a safetensors file with a header of 640 bytes begins like a pickle, but JSON follows
     pickled = raw[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and raw[8:9] != b"{"
     if pickled or path.suffix.lower() in _PICKLES:
         raise CheckpointError(

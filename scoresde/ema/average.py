@@ -32,14 +32,14 @@ class Average(Generic[ModelT]):
 
     Args:
         model: The model; the average starts at its present weights.
-        profile: The weights of the updates in the average.
+        profile: The decays of the average.
 
     Warns:
         RuntimeWarning: The weights have half precision, in which small updates are rounded away.
 
     Attributes:
         model: The averaged model, in eval mode and without gradients.
-        profile: The weights of the updates in the average.
+        profile: The decays of the average.
         updates: The number of updates so far.
     """
 
@@ -58,14 +58,14 @@ class Average(Generic[ModelT]):
 
     @property
     def averaged(self) -> set[str]:
-        """Return the names of the parameters that are averaged; all else is copied."""
+        """Return the names of the parameters that are averaged; all others are copied."""
         moved = {id(p) for p in self._moved[0]}
         known = self.model.named_parameters(remove_duplicate=False)
         return {name for name, p in known if id(p) in moved}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the weights of `model`, once.
+        """Update the average with the weights of `model`.
 
         The parameters and buffers of `model` are looked up at the first update only: change their
         values in place, and do not replace the tensors.
@@ -115,7 +115,7 @@ class Average(Generic[ModelT]):
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Give `model` the averaged weights within the block, and its own again at the end."""
+        """Give `model` the averaged weights within the block, and restore its own at the end."""
         own = {k: v.clone() for k, v in model.state_dict().items()}
         try:
             model.load_state_dict(self.model.state_dict())

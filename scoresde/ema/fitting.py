@@ -1,22 +1,23 @@
 r"""Fit a sum of stored averages to another average.
 
-The weights after update k are $\theta_k$, and $c(k)$ is the share that those up to $\theta_k$ have
-in an average (see `profile`). The error of the sum $\sum_i x_i \bar\theta_i$ of stored averages,
-$\sum_i x_i = 1$, is
+Let $\theta_k$ be the weights after update k, and $c(k)$ the share that the weights up to $\theta_k$
+have in an average (see `profile`). The average $\bar\theta$ is approximated by a sum
+$\sum_i x_i \bar\theta_i$ of stored averages with $\sum_i x_i = 1$. The error is
 
 $$\sum_i x_i \bar\theta_i - \bar\theta = -\sum_{k \ge 0} r(k)\,(\theta_{k+1} - \theta_k), \qquad
-  r(k) = \sum_i x_i c_i(k) - c(k),$$
+  r(k) = \sum_i x_i c_i(k) - c(k).$$
 
-so if the updates of the weights are independent (a random walk), the expected squared error is
-$\sum_k r(k)^2$. The $x_i$ minimise it, k running over the updates that were made. Karras et al.
-(2024, arXiv:2312.02696, section 3.2) minimise $\int (\sum_i x_i p_i - p)^2$ over the densities
-$p = c'$ instead, which suits weights that are constant but for noise, and leave $\sum_i x_i$ free;
-in two real runs, with 8 to 64 snapshots, their sum was 1 to 80 times as far from the average.
+If the updates of the weights are independent (a random walk), the expected squared error is
+proportional to $\sum_k r(k)^2$, where k runs over the updates that were made. The $x_i$ minimise
+this sum. Karras et al. (2024, arXiv:2312.02696, section 3.2) leave $\sum_i x_i$ free and minimise
+$\int (\sum_i x_i p_i - p)^2$ over the densities $p = c'$, which suits weights that are constant
+apart from noise. In two real runs with 8 to 64 snapshots the errors of their sums were 1 to 80
+times as large.
 
-Stored weights are rounded, by $\varepsilon$ relative to their size, and large $x_i$ of alternating
-sign amplify that. So $\rho^2 \sum_i x_i^2$ is added to the mean square, which also makes its
-minimum unique. The norm of the weights is about ten times their distance from an average (8 to 40
-times where it was measured), hence $\rho = 2 \varepsilon$: ten times the rms of a rounding.
+Stored weights have a relative rounding error $\varepsilon$, which large $x_i$ of alternating signs
+amplify. So $\rho^2 \sum_i x_i^2$ is added to the squared error, which also makes the minimum
+unique. The norm of the weights is about ten times their distance from an average (it was 8 to 40
+times in measurements), hence $\rho = 2 \varepsilon$: ten times the rms rounding error.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from scoresde.errors import InvalidValueError
 
 __all__ = ["Fit", "fit"]
 
-# Up to so many updates are treated one by one; of a longer run about as many are picked.
+# All updates are used if there are fewer than this; of a longer run about as many are selected.
 _NODES = 4096
 
 
@@ -43,7 +44,7 @@ class Fit(NamedTuple):
     Attributes:
         weights: $x_i$ of shape `(K,)`, float64; their sum is 1.
         error: The expected error if $\theta_k$ is a random walk, divided by the expected distance
-            of the wanted average from $\theta_k$ at the end; 0 is exact, and 1 is useless.
+            between the wanted average and the last weights; 0 is exact, and 1 is useless.
     """
 
     weights: Tensor
@@ -58,18 +59,18 @@ def fit(
     *,
     epsilon: float = torch.finfo(torch.float32).eps,
 ) -> Fit:
-    """Return the sum of stored averages nearest to the average `target` after `at` updates.
+    """Fit the sum of stored averages that is nearest to the average `target` after `at` updates.
 
     Args:
         stored: Profile and number of updates of each stored average.
         target: The wanted profile.
         at: The number of updates, from 1 to that of the last stored average.
-        epsilon: The relative precision of the stored weights.
+        epsilon: The relative rounding error of the stored weights.
 
     Raises:
         InvalidTypeError: `target` is no profile.
-        InvalidValueError: Nothing is stored, or an average without an update, or `at` or `epsilon`
-            is out of range.
+        InvalidValueError: `stored` is empty or has an average without an update, or `at` or
+            `epsilon` is out of range.
         NonFiniteError: A share of a profile is NaN or infinite.
     """
     if not stored:

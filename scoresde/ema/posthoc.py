@@ -19,11 +19,11 @@ from scoresde.errors import CheckpointError
 
 __all__ = ["Reconstruction", "reconstruct"]
 
-# A larger expected error than this is warned of.
+# A warning is given if the expected error is larger than this.
 _POOR = 0.1
 # The largest number of steps whose snapshots are read.
 _MAX_STEPS = 128
-# The precision in which averages are tracked, or a lower one.
+# The relative rounding error of the averages during training.
 _PRECISION = torch.finfo(torch.float32).eps
 
 
@@ -35,8 +35,8 @@ class Reconstruction:
         state: The state dict of the model with the averaged weights.
         profile: The profile of the average.
         at: The number of updates.
-        weights: The weight of each snapshot; their sum is 1. Of snapshots of more than 128 steps
-            only some are used, fewer at a larger distance from `at`.
+        weights: The weight of each snapshot; their sum is 1. If there are snapshots of more than
+            128 steps, only some are used, fewer at a larger distance from `at`.
         error: The expected error relative to the distance between the average and the weights;
             see `Fit`.
     """
@@ -66,7 +66,7 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
 
     Warns:
         RuntimeWarning: The snapshots do not suffice: the expected error is more than a tenth of the
-            distance between the average and the weights.
+            distance between the average and the last weights.
     """
     found = snapshots_in(folder)
     if not found:
@@ -93,9 +93,9 @@ def reconstruct(folder: str | Path, profile: Profile, *, at: int | None = None) 
 
 
 def _snapshots_to_read(found: Sequence[Snapshot], at: int) -> list[Snapshot]:
-    """Return the snapshots to read: of very many, fewer at a larger distance from `at`.
+    """Return the snapshots to read; if there are many, fewer at a larger distance from `at`.
 
-    A power profile varies on the scale of that distance, so the ranks are geometric.
+    A power profile varies on the scale of this distance, so the selected ranks are geometric.
     """
     steps = sorted({s.step for s in found}, key=lambda step: abs(step - at))
     if len(steps) > _MAX_STEPS:

@@ -1,13 +1,13 @@
-r"""Define the weight of each update in an average of the weights.
+r"""Define how much each update contributes to an average of a model's weights.
 
-An average that update number $k = 0, 1, \dots$, with weights $\theta_{k+1}$ after it, moves by
-$\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta_{k+1}$ is after $n$ updates
+Let $\theta_{k+1}$ be the weights after update number $k = 0, 1, \dots$, which changes the average
+by $\bar\theta \leftarrow d_k \bar\theta + (1 - d_k) \theta_{k+1}$. After $n$ updates it is
 
 $$\bar\theta_n = \sum_{k=0}^n \big(c_n(k) - c_n(k-1)\big)\,\theta_k, \qquad
   c_n(k) = \prod_{j=k}^{n-1} d_j, \quad c_n(-1) = 0,$$
 
-so the share $c_n(k)$ of the weights up to $\theta_k$ determines it; $c_n(n) = 1$. For the two
-profiles of this module the products have closed forms.
+where $c_n(k)$ is the share of the weights up to $\theta_k$ in the average; $c_n(n) = 1$. For the
+two profiles of this module the products have closed forms.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scoresde.errors import InvalidValueError
 
 __all__ = ["Exponential", "Power", "Profile", "gamma_of", "sigma_of"]
 
-# The least spread: below it the average of a run of less than 10,000 updates is its last update.
+# The smallest width: below it the average of fewer than 10,000 updates is the last weights.
 _LEAST = 1e-4
 
 
@@ -53,14 +53,14 @@ class Profile(abc.ABC):
 class Exponential(Profile):
     r"""Average exponentially, $d_k = d$, or with a warm-up $d_k = \min(d, (1 + k) / (10 + k))$.
 
-    The warm-up rule is that of TensorFlow's `ExponentialMovingAverage(num_updates=...)`, as used
-    by Song et al. (2021, arXiv:2011.13456): the initial weights decay in tens of steps instead of
-    $1/(1-d)$. During the warm-up, for $n \le m$ with m the first update with
-    $(1 + m) / (10 + m) \ge d$, the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
+    The warm-up rule is that of TensorFlow's `ExponentialMovingAverage(num_updates=...)`, which Song
+    et al. (2021, arXiv:2011.13456) used: the initial weights decay in tens of steps instead of
+    $1/(1-d)$. The warm-up ends at the first update m with $(1 + m) / (10 + m) \ge d$. For
+    $n \le m$ the share is $\prod_{i=1}^9 (k + i) / (n + i)$.
 
     Args:
-        decay: $d$, in [0, 1).
-        warmup: Start with a lower decay.
+        decay: The decay $d$, in [0, 1).
+        warmup: Start with lower decays.
 
     Raises:
         InvalidTypeError: `decay` is no number.
@@ -137,7 +137,7 @@ class Power(Profile):
 
 @door
 def sigma_of(gamma: float) -> float:
-    r"""Return the spread of a power-function profile.
+    r"""Return the relative width $\sigma_\text{rel}$ of a power-function profile.
 
     $\sigma_\text{rel} = (\gamma+1)^{1/2} (\gamma+2)^{-1} (\gamma+3)^{-1/2}$, the standard deviation
     of the density $(\gamma + 1) \tau^\gamma$ on [0, 1] (Karras et al. 2024, arXiv:2312.02696).

@@ -1,7 +1,7 @@
 """Store and read the averages of a run at some of its steps, for later reconstruction.
 
-A run's folder has a file `ema/sigma-<sigma>/step-<step>.safetensors` for every power-function
-average and every snapshot, which is found by its name.
+A run's folder has a file `ema/sigma-<sigma>/step-<step>.safetensors` for each snapshot of each
+power-function average. Snapshots are found by these names.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def snapshots_in(folder: str | Path) -> list[Snapshot]:
     """Return the snapshots in the folder of a run, sorted by spread and step."""
     found = []
     for path in Path(folder).glob("ema/sigma-*"):
-        with contextlib.suppress(ValueError):  # a name that is no spread is no snapshot
+        with contextlib.suppress(ValueError):  # the name is not that of a snapshot
             profile = Power(float(path.name.removeprefix("sigma-")))
             found += [Snapshot(profile, step, file) for step, file in steps_in(path)]
     return sorted(found, key=lambda s: (s.profile.sigma, s.step))

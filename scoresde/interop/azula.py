@@ -1,7 +1,7 @@
-r"""Make scores of denoisers of azula, and back (https://github.com/probabilists/azula).
+r"""Make scores from denoisers of azula, and back (https://github.com/probabilists/azula).
 
-A denoiser of azula has a `schedule`, which returns $\alpha_t$ and $\sigma_t$ for t in [0, 1], and
-`denoiser(x, t).mean` is $E[x_0 | x_t]$.
+A denoiser of azula has a `schedule`, a function of t in [0, 1] that returns $\alpha_t$ and
+$\sigma_t$; `denoiser(x, t).mean` is $E[x_0 | x_t]$.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def from_azula(denoiser: Callable[..., Any], sde: SDE | None = None, **known: An
     r"""Return the score of a denoiser of azula.
 
     Args:
-        denoiser: An `azula.denoise.Denoiser`; what its `forward` takes by keyword are conditions.
-        sde: Its process; by default the one of `denoiser.schedule` on [0, 1].
+        denoiser: An `azula.denoise.Denoiser`; the keyword arguments of its `forward` are the
+            conditions.
+        sde: The process of the denoiser; by default that of `denoiser.schedule` on [0, 1].
         known: Further arguments of `from_network`.
 
     Raises:
@@ -69,7 +70,7 @@ def to_azula(score: Score) -> nn.Module:
     Time 0 of azula is eps of the score's process, and 1 is T.
 
     Args:
-        score: A score that knows its SDE; its conditions are taken by keyword.
+        score: A score that knows its SDE; pass its conditions to the denoiser by keyword.
 
     Raises:
         MissingExtraError: azula is not installed.

@@ -1,6 +1,6 @@
-r"""Make scores of denoisers $D(x, \sigma) = E[x_0 | x_0 + \sigma z]$, and back.
+r"""Make scores from denoisers $D(x, \sigma) = E[x_0 | x_0 + \sigma z]$, and back.
 
-EDM, k-diffusion and deepinv call a model so.
+Models of EDM, k-diffusion and deepinv are such denoisers.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class EDMNetwork(nn.Module):
 
 
 def _number(owner: object, name: str) -> Any:
-    """Return an attribute as a number of Python; None if there is none.
+    """Return an attribute as a Python number, or None if it is missing.
 
     Raises:
-        InvalidTypeError, ShapeError: It is no number.
+        InvalidTypeError, ShapeError: The attribute is not a number.
     """
     value = getattr(owner, name, None)
     if value is None:
@@ -57,14 +57,14 @@ def _number(owner: object, name: str) -> Any:
 def from_edm(net: Callable[..., Tensor], sde: SDE | None = None, **known: Any) -> NetworkScore:
     r"""Return the score of a network of EDM, `net(x, sigma, class_labels=None)`.
 
-    From its attributes `img_channels`, `img_resolution`, `sigma_data` and `label_dim`, where it has
-    them, follow the shape of a sample, the variance of the data and the condition `label`. Karras
-    et al. (2022), arXiv:2206.00364.
+    The attributes `img_channels`, `img_resolution`, `sigma_data` and `label_dim` of the network, if
+    it has them, give the shape of a sample, the variance of the data and the condition `label`
+    (Karras et al. 2022, arXiv:2206.00364).
 
     Args:
-        net: A preconditioned network: a denoiser.
-        sde: Its process; `EDMSDE()` by default.
-        known: Further arguments of `from_network`, which go before those attributes.
+        net: A preconditioned network, which is a denoiser.
+        sde: The process of the network; `EDMSDE()` by default.
+        known: Further arguments of `from_network`, which override these attributes.
 
     Examples:
         >>> score = from_edm(lambda x, sigma: x / (1 + sigma[:, None] ** 2), event_shape=(2,))
@@ -94,8 +94,8 @@ def from_k_diffusion(
     Args:
         denoiser: A denoiser of the state with $\alpha = 1$, such as `k_diffusion.layers.Denoiser`
             or one of `k_diffusion.external`.
-        sde: Its process; by default an `EDMSDE` between `denoiser.sigma_min` and `sigma_max`, or
-            of the usual range if it has none.
+        sde: The process; by default an `EDMSDE` from `denoiser.sigma_min` to `denoiser.sigma_max`,
+            or `EDMSDE()` if these attributes are missing.
         known: Further arguments of `from_network`; `conditions` are passed by name, as extra_args.
 
     Examples:
@@ -119,8 +119,8 @@ def from_deepinv(
     Args:
         denoiser: A denoiser of $x_0 + \sigma z$; pixels in deepinv lie in [0, 1].
         sigma_min: The smallest noise.
-        sigma_max: The largest; where it is not far above the data's spread, a sample needs
-            `moments`, or a start of its own.
+        sigma_max: The largest noise. If it is not much larger than the spread of the data, sampling
+            needs `moments`, or starts given by the user.
         known: Further arguments of `from_network`.
 
     Examples:
@@ -136,7 +136,7 @@ class SigmaDenoiser(nn.Module):
 
     Attributes:
         sigma_min: The smallest noise of the score's process, $\sigma / \alpha$ at eps.
-        sigma_max: The largest.
+        sigma_max: The largest noise, $\sigma / \alpha$ at T.
     """
 
     def __init__(self, score: Score) -> None:
@@ -174,8 +174,8 @@ class SigmaDenoiser(nn.Module):
 def to_denoiser(score: Score) -> SigmaDenoiser:
     r"""Return a score as a denoiser `D(x, sigma, **condition)` for k-diffusion, deepinv and EDM.
 
-    $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ under $\alpha = 1$, from the time of the
-    score's own process with this $\sigma / \alpha$.
+    The denoiser is $D(x, \sigma) = x + \sigma^2 \nabla\log p_\sigma(x)$ with $\alpha = 1$. It uses
+    the score at the time of its own process at which $\sigma / \alpha$ is this $\sigma$.
 
     Args:
         score: A score that knows its SDE.

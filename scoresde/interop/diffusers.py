@@ -1,7 +1,8 @@
-r"""Make scores of models of diffusers, and back (https://github.com/huggingface/diffusers).
+r"""Make scores from models of diffusers, and back (https://github.com/huggingface/diffusers).
 
-A pipeline there is a network `unet(x, timestep)` and a scheduler, whose `alphas_cumprod` is the
-table $\bar\alpha$ of the training, and whose `prediction_type` says what the network predicts.
+A pipeline of diffusers consists of a network `unet(x, timestep)` and a scheduler. The scheduler's
+`alphas_cumprod` is the table $\bar\alpha$ of the training, and its `prediction_type` names the
+quantity that the network predicts.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class DiffusersNetwork(nn.Module):
 
 
 def _timestep(sde: SDE, t: Tensor) -> Tensor:
-    """Return the number of the level, an integer as a float at the levels themselves."""
+    """Return the position of a time among the levels as a float, exactly whole at a level."""
     place = t / sde.T * ((sde.levels or 1) - 1)
     nearest = place.round()
     return torch.where((place - nearest).abs() < 1e-3, nearest, place)
@@ -50,16 +51,16 @@ def _timestep(sde: SDE, t: Tensor) -> Tensor:
 def from_diffusers(unet: nn.Module, scheduler: Any, **known: Any) -> NetworkScore:
     r"""Return the score of a network of diffusers, under the table of its scheduler.
 
-    `BetaLadder` has the levels of the table; between them a network is asked at times that are no
-    integers. The scheduler's clipping and thresholding belong to no score and are left out.
+    The SDE is a `BetaLadder` with the levels of the table; between levels the network receives
+    fractional timesteps. The scheduler's clipping and thresholding are left out, since they are not
+    part of a score.
 
     Args:
         unet: A network `unet(x, timestep, **condition)`, such as a `UNet2DModel`. Its classes are
             the condition `label`; others are passed by their names, such as
             `encoder_hidden_states`.
         scheduler: A scheduler with a table, such as a `DDPMScheduler`.
-        known: Further arguments of `from_network`, which go before what the configuration of the
-            network says.
+        known: Further arguments of `from_network`, which override the configuration of the network.
 
     Raises:
         InvalidTypeError: The scheduler has no table `alphas_cumprod`.
@@ -91,7 +92,7 @@ def _read(config: Any, name: str) -> Any:
 
 
 def _event_shape(unet: nn.Module, config: Any) -> tuple[int, ...] | None:
-    """Return the shape of a sample by the configuration; None if that leaves it open."""
+    """Return the shape of a sample from the configuration, or None if it is not given there."""
     channels, size = _read(config, "in_channels"), _read(config, "sample_size")
     if channels is None or size is None:
         return None

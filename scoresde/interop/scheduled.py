@@ -1,4 +1,4 @@
-r"""Make an SDE of a function that returns $\alpha_t$ and $\sigma_t$, as azula and sbi have one."""
+r"""Make an SDE from a function that returns $\alpha_t$ and $\sigma_t$, as in azula and sbi."""
 
 from __future__ import annotations
 

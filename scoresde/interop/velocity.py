@@ -1,8 +1,8 @@
-r"""Make scores of the velocities of flow matching (flow_matching, torchcfm and others).
+r"""Make scores from the velocities of flow matching (flow_matching, torchcfm and others).
 
-There time runs from noise at $\tau = 0$ to data at $\tau = 1$, $x_\tau = \tau x_1 + (1 - \tau) x_0$
-with the data $x_1$, and the network is $dx / d\tau$. Here data are at $t = 0$, so that
-$t = 1 - \tau$ and $dx / dt = -dx / d\tau$.
+In these libraries time runs from noise $x_0$ at $\tau = 0$ to data $x_1$ at $\tau = 1$,
+$x_\tau = \tau x_1 + (1 - \tau) x_0$, and the network predicts $dx / d\tau$. In this package the
+data are at $t = 0$, so that $t = 1 - \tau$ and $dx / dt = -dx / d\tau$.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def from_velocity(
         velocity: A module or function `v(x, tau, **condition)` with `tau` of shape `(B,)`, of
             straight paths to independent noise. A torchcfm network, called as `v(tau, x)`, is
             given as `lambda x, tau: v(tau, x)`.
-        sde: Its process; `FlowSDE()` by default.
+        sde: The process of the velocity; `FlowSDE()` by default.
         known: Further arguments of `from_network`: event_shape, moments, steps, transform,
             conditions.
 

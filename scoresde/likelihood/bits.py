@@ -1,13 +1,13 @@
 r"""Convert log-densities to bits per dimension of quantised data.
 
 Uniform dequantisation (Uria et al. 2013, arXiv:1306.0186; Theis et al. 2016, arXiv:1511.01844)
-spreads a whole number $y \in \{0, \dots, L - 1\}$ over its cell, $x = o + h\,(y + u)$ with
-$u \sim U[0, 1)$, and by Jensen's inequality
+spreads a whole number $y \in \{0, \dots, L - 1\}$ over a cell of width h: $x = o + h\,(y + u)$ with
+$u \sim U[0, 1)$. By Jensen's inequality
 
-$$ \log_2 P(y) \ge E_u\big[\log_2 p(x)\big] + D \log_2 h. $$
+$$ \log_2 P(y) \ge E_u\big[\log_2 p(x)\big] + D \log_2 h $$
 
-With $k$ draws of $u$ the logarithm of their mean is a tighter bound (Burda et al. 2016,
-arXiv:1509.00519).
+in D dimensions. The logarithm of the mean density over $k$ draws of $u$ gives a tighter bound
+(Burda et al. 2016, arXiv:1509.00519).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from scoresde.units import Transform
 
 __all__ = ["TRANSFORMS", "Dequantization", "bits_per_dim", "importance_bound"]
 
-# Numbers that are tested for being quantised; of many more some would be equal by chance.
+# How many numbers are tested for being quantised; among many more some would be equal by chance.
 _TESTED = 4096
 
 
@@ -63,10 +63,10 @@ class Dequantization:
 
     @classmethod
     def centred(cls, levels: int, low: float = -1.0, high: float = 1.0) -> Dequantization:
-        """Return the map for data in which y = 0 was `low` and the last y `high`, without noise.
+        """Return the map for data in which `low` stands for y = 0 and `high` for the last y.
 
-        These values are in the middle of their cells: bytes by `x / 127.5 - 1` are `centred(256)`,
-        and 7 bits become log2(127.5) = 6.994.
+        These values are in the middle of their cells. Bytes y mapped by `y / 127.5 - 1` are
+        `centred(256)`; their transform adds log2(127.5) = 6.994 bits instead of 7.
         """
         cell = (high - low) / max(levels - 1, 1)
         return cls(levels, cell, low - cell / 2)
@@ -76,7 +76,7 @@ class Dequantization:
         """Return the map for data under a transform, such as the `transform` of a model.
 
         Raises:
-            InvalidValueError: The transform is of continuous data.
+            InvalidValueError: The transform belongs to continuous data.
         """
         if transform.levels is None:
             raise InvalidValueError(
@@ -86,7 +86,7 @@ class Dequantization:
         return cls.centred(transform.levels)
 
     def level(self, x: Tensor) -> Tensor:
-        """Return the whole numbers y in the middle of whose cells `x` lies, float64, any shape.
+        """Return the whole numbers y whose cells have their middle at `x`, float64, any shape.
 
         Raises:
             InvalidValueError: A number does not lie in the middle of a cell.
@@ -100,14 +100,14 @@ class Dequantization:
         return y.round()
 
     def check_spread(self, x: Tensor) -> None:
-        """Raise if numbers are surely not spread over their cells.
+        """Raise if numbers are clearly not spread over their cells.
 
-        Data that are still quantised lie at one position of their cells, or repeat a few values. A
-        density at such points has no upper bound, so that it bounds no probability. About 4,096 of
-        the numbers are tested, and fewer than 4 are not.
+        Data that are still quantised lie at the same position of their cells, or repeat a few
+        values. A density at such points has no upper bound, so that it bounds no probability. About
+        4,096 of the numbers are tested; fewer than 4 numbers are not tested.
 
         Raises:
-            InvalidValueError: They are not spread, or lie outside all cells.
+            InvalidValueError: The numbers are not spread, or lie outside all cells.
         """
         flat = x.detach().double().flatten()
         place = ((flat - self.origin) / self.cell)[:: max(1, len(flat) // _TESTED)]

@@ -1,4 +1,4 @@
-r"""Compute the variational bound of the reverse SDE, a likelihood without solver and trace.
+r"""Compute the variational bound of the reverse SDE, which needs neither a solver nor a trace.
 
 With $\lambda = \log(\alpha^2/\sigma^2)$ and $x_\lambda = \alpha x + \sigma\varepsilon$,
 
@@ -8,11 +8,11 @@ $$ \log p_0(x) \ge
    - \tfrac12 \int_{\lambda_T}^{\lambda_\epsilon} E\|\varepsilon - \hat\varepsilon\|^2\, d\lambda $$
 
 with $\hat\varepsilon = -\sigma s$ (Kingma et al. 2021, eqs. 11-15, arXiv:2107.00630; Song et al.
-2021, *Maximum likelihood training*, theorem 3, arXiv:2101.09258). It bounds the law of the reverse
-SDE, which equals that of the flow only for the exact score; there it is tight but for the first
-term, the part below eps. $\lambda$ is drawn uniformly from equal strata, since the integrand varies
-little in it. The integrand of a Gaussian with the moments of the data, of known mean, is subtracted
-as a control variate.
+2021, *Maximum likelihood training*, theorem 3, arXiv:2101.09258). It bounds the density of the
+reverse SDE's samples, which equals that of the flow's only for the exact score. For the exact score
+the bound is tight except for the first term, which belongs to times below eps. $\lambda$ is drawn
+uniformly from equal strata, since the integrand varies little in it. The control variate is the
+integrand of a Gaussian with the moments of the data, minus its known mean.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ def elbo(
         score: A `ScoreModel`, or any callable `(x, t) -> score`.
         sde: The process whose score it is; None takes the one that the score knows.
         x: The points, `(B, *)`, floating-point.
-        draws: Evaluations for each sample, at least 1.
+        draws: The number of evaluations for each sample, at least 1.
         seed: The seed; row i uses the noise of sample `first + i`.
-        first: The number of the first row.
+        first: The sample number of the first row.
         condition: The conditions that the score takes, one row for each sample.
         moments: The data's moments, for the prior and the control variate; by default those that
             the score knows.
 
     Returns:
-        The bound, in place of the log-density; its error is a 95 % half-width for the draws,
-        infinite for less than 8.
+        The bound as `value`; its error is a 95 % half-width for the randomness of the draws,
+        infinite for fewer than 8.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, $\sigma = 0$ at
-            eps, or the score is guided and so no density's.
+            eps, or the score is guided and so belongs to no density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
     """
     check_density(score)

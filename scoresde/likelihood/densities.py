@@ -42,7 +42,8 @@ __all__ = ["EXACT", "log_prob", "sample_with_log_prob"]
 Method = Literal["auto", "exact", "hutchinson"]
 Check = Literal["full", "estimate"]
 
-# The largest dimension for which "auto" takes the exact trace, and moments are read from the score.
+# The largest dimension for which "auto" takes the exact trace; and that for which moments are read
+# from the score.
 EXACT, _READABLE = 64, 1024
 
 
@@ -69,21 +70,22 @@ def log_prob(
     r"""Return the log-density of samples with an error bar, by the probability flow from eps to T.
 
     Each sample has its own adaptive steps, so that its value does not depend on the batch, except
-    by the rounding of a network or of a product with a covariance. The error is the sum of four
+    for the rounding of a network or of a product with a covariance. The error is the sum of four
     parts, each a 95 % half-width:
 
-    - `"solver"`: the flow is solved a second time, by another method at four times the tolerance
-      (with the first four of the probes), and the difference is added to the effect of the solver's
-      own error estimates on the density, each times a measured factor (`scoresde.likelihood.flow`).
+    - `"solver"`: the error of the solver. The flow is solved a second time, by another method at
+      four times the tolerance (with the first four of the probes). The difference and the solver's
+      own error estimates are added, each times a measured factor (`scoresde.likelihood.flow`).
       `error="estimate"` leaves the second solution out.
-    - `"probes"`: Student's interval of the random probes, infinite for less than 8. It is meant for
-      16 or more, and Jacobians of full rank.
-    - `"heat"`: the correction from eps to the data, by the heat equation (`to_data`).
-    - `"prior"`: the law at `T` is the Gaussian with the moments of the data: `moments=`, those of
-      the score, or those read from the score at `T`; but `sde.prior()` if the moments are unknown
-      and there is a condition or more than 1024 dimensions. The deviation of the score from this
-      Gaussian is added (`LawAtEnd`). A warning is given if that, or under a condition its error,
-      exceeds .05 nats times the square root of the dimensions.
+    - `"probes"`: Student's interval over the random probes, infinite for fewer than 8. It is
+      reliable for 16 or more and Jacobians of full rank.
+    - `"heat"`: the error of the correction from eps to the data (`scoresde.likelihood.heat`).
+    - `"prior"`: the error of the density at `T`. This density is the Gaussian with the moments of
+      the data, corrected by the deviation of the score from it (`scoresde.likelihood.prior`). The
+      moments are `moments=`, those of the score, or those read from the score at `T`. If they are
+      unknown and there is a condition or more than 1024 dimensions, the Gaussian is `sde.prior()`.
+      A warning is given if the correction, or under a condition its error, exceeds .05 nats times
+      the square root of the number of dimensions.
 
     Args:
         score: A `ScoreModel`, or any callable `(x, t) -> score` that autograd can differentiate.
@@ -91,30 +93,31 @@ def log_prob(
         x: The points, `(B, *)`, floating-point; the model is evaluated in their dtype. Or data,
             which are taken in the units of the model, with their conditions.
         t: None for the density of the data; a time in [eps, T] for $p_t$ itself.
-        method: `"exact"` takes D vector-Jacobian products for each evaluation, `"hutchinson"` one
-            for each probe, `"auto"` the exact ones up to 64 dimensions. With at least as many
-            probes as dimensions the trace is exact too.
-        probes: Rademacher probes of Hutchinson's estimate, fixed along the path; at least 1.
+        method: The trace: `"exact"` takes D vector-Jacobian products for each evaluation,
+            `"hutchinson"` one for each probe, and `"auto"` is exact up to 64 dimensions. With at
+            least as many probes as dimensions the trace is exact too.
+        probes: The number of Rademacher probes of Hutchinson's estimate, fixed along the path; at
+            least 1.
         rtol: The solver's relative tolerance.
-        atol: Its absolute tolerance, of the state in units of its scale and of the density in nats.
+        atol: The absolute tolerance, of the state in units of its scale and of the density in nats.
         error: `"full"` solves twice, with 1.8 times the evaluations; `"estimate"` uses the solver's
             estimates alone, which are less reliable.
         max_nfe: The largest number of evaluations of a sample in one solution.
         seed: The seed of the probes; row i has those of sample `first + i`.
-        first: The number of the first row.
-        batch_size: Rows at once, to bound memory; by default all.
+        first: The sample number of the first row.
+        batch_size: The number of rows computed at once, to limit memory; by default all.
         condition: The conditions that the score takes, one row for each sample.
         moments: The data's moments; by default those that the score knows.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
             occasional lines elsewhere.
 
     Returns:
-        Values, errors and evaluations. The 640 evaluations of the prior's constant, made once for
-        all samples, or for all that have the same condition, are not counted.
+        Values, errors and evaluations. The 640 evaluations for the constant of the prior are not
+        counted; they are made once for all samples with the same condition.
 
     Raises:
         InvalidValueError, InvalidTypeError, ShapeError: An argument does not fit, or the score is
-            guided and so no density's.
+            guided and so belongs to no density.
         NonFiniteError: `x`, the score or the result has a NaN or an infinity.
         ConvergenceError: `max_nfe` is used up.
 
@@ -155,7 +158,7 @@ def log_prob(
             parts.append(part)
             gaps.append(gap)
     found = LogProb.cat(parts).checked()
-    # under a condition the law differs from the Gaussian of all data: judge the error alone
+    # under a condition the data differ from the Gaussian of all data: judge the error alone
     _check_end(found.parts["prior"] if given else torch.cat(gaps), math.prod(x.shape[1:]))
     return found
 
@@ -183,8 +186,8 @@ def sample_with_log_prob(
 ) -> tuple[Tensor, LogProb]:
     r"""Return draws of the flow at eps and their log-density there, from one solve.
 
-    The density is that of the draws, right for any model: the prior transported by the flow of the
-    model. Importance weights need it.
+    It is the density from which the samples are drawn, also if the model is inexact: the prior
+    transported by the flow of the model. Importance weights need this density.
 
     Args:
         score: A score, as in `log_prob`.
@@ -192,13 +195,13 @@ def sample_with_log_prob(
         n: The number of samples.
         shape: The shape of one sample; by default that which the score knows.
         method: The computation of the trace, as in `log_prob`.
-        probes: Probes of Hutchinson's estimate.
+        probes: The number of probes of Hutchinson's estimate.
         rtol: The solver's relative tolerance.
-        atol: Its absolute tolerance.
+        atol: The absolute tolerance, as in `log_prob`.
         error: As in `log_prob`; the second solution goes back from the draws to the prior.
         max_nfe: The largest number of evaluations of a sample in one solution.
         seed: The seed, as in `scoresde.sample`, which starts from the same draws of the prior.
-        generator: A generator in place of the seed, as there.
+        generator: A generator in place of the seed, as in `scoresde.sample`.
         first: The number of the first sample of the seed.
         condition: The conditions that the score takes, one row for each sample.
         moments: The data's moments, for the prior.
@@ -207,11 +210,11 @@ def sample_with_log_prob(
 
     Returns:
         The samples `(n, *)` and their `LogProb`. Its error has the parts `"solver"` and `"probes"`
-        only, since the prior is exactly the law of the draws at `T`.
+        only, since the draws at `T` come from the prior exactly.
 
     Raises:
         InvalidValueError: $\sigma = 0$ at eps, an argument has an impossible value, or the score is
-            guided and so no density's.
+            guided and so belongs to no density.
         NonFiniteError: The score or the result has a NaN or an infinity.
     """
     check_density(score)
@@ -305,13 +308,13 @@ def _log_prob(
     return LogProb(mean(values), widths, nfe, size), gap
 
 
-# Nats for each root of a dimension that the law at T may be off: what the score knows of it is
-# added, and its error is part of the bar.
+# Warn if the density at T deviates from the Gaussian by more nats than this times sqrt(D). The
+# deviation is corrected, and the error of the correction is part of the error bar.
 _OFF = 0.05
 
 
 def _check_end(gap: Tensor, size: int) -> None:
-    """Warn if the law at `T` deviates from its Gaussian, or is uncertain, by .05 sqrt(D) nats.
+    """Warn if the density at `T` deviates from its Gaussian, or is uncertain, by .05 sqrt(D) nats.
 
     A root mean square g over draws is a Kullback-Leibler divergence of about g² / 2.
     """

@@ -1,31 +1,32 @@
 r"""Transport samples and their log-densities along the probability flow.
 
-With $u$ the velocity of $z = x / c_t$ in the angle $\varphi$ (`scoresde.samplers.adaptive.ode`),
-$\frac{d}{d\varphi} \log p(z_\varphi) = -\nabla\cdot u$, so that
+Let $u$ be the velocity of $z = x / c_t$ in the angle $\varphi$, with the angle and the scale
+$c_t$ of `scoresde.sde.coordinates`. Then $\frac{d}{d\varphi} \log p(z_\varphi) = -\nabla\cdot u$,
+so that in D dimensions
 
 $$ \log p_t(x_t) = \log p_T(x_T) + D \log \frac{c_T}{c_t}
    + \int_{\varphi_t}^{\varphi_T} \nabla\cdot u\; d\varphi, \qquad
    \nabla\cdot u = -\tan\varphi\,\big(D + c^2\, \nabla\cdot s\big) $$
 
 (Chen et al. 2018, *Neural ordinary differential equations*, arXiv:1806.07366; Song et al. 2021,
-section 4.3, arXiv:2011.13456). State and integral are one system in float64, solved for each
-sample by itself; the integrand vanishes where $p_t$ is standard normal.
+section 4.3, arXiv:2011.13456). State and integral are solved as one system in float64, separately
+for each sample. The integrand is zero where $p_t$ is standard normal.
 
-**The solver's error.** The gradient of the log-density is $\nabla_z \log p = c\,s$: a step with the
-errors $\delta z$ in the state and $\delta r$ in the integral changes the result by
-$c\,s \cdot \delta z - \delta r$. The sum of the absolute values of these, with the solver's error
-estimates, costs no evaluation. The estimates are for the solution of order 4, while that of order 5
-is used, and the smaller the tolerance, the larger they are relative to its errors. Over 24 mixtures
-in 1 to 4 dimensions under 4 SDEs, 98 to 99 % of the errors were below
+**The solver's error.** The gradient of the log-density is $\nabla_z \log p = c\,s$. So a step with
+the errors $\delta z$ in the state and $\delta r$ in the integral changes the result by
+$c\,s \cdot \delta z - \delta r$. The sum of the absolute values of these changes, with the solver's
+own error estimates, needs no further evaluation. The estimates are those of the solution of order
+4, while the more precise one of order 5 is used; at a smaller tolerance they exceed its errors
+more. For 24 mixtures in 1 to 4 dimensions under 4 SDEs, 98 to 99 % of the errors were below
 $15\,(\text{tol} / 10^{-3})^{.45}$ times the sum, and half of them below a ninth to an eleventh of
-that, at each tolerance from 1e-3 to 1e-6.
+this bound, at each tolerance from 1e-3 to 1e-6.
 
 These estimates miss a feature of the density that a step has passed over. So the flow is solved
-twice, by two methods, at the tolerance and at four times it, and the half-width is 1.5 times the
-difference plus .3 times that of the estimates. The two factors were chosen on 72 targets in 1 to 6
-dimensions under 6 SDEs, narrow modes and unequal axes among them. On 60 further targets the
-half-width covered .991 of the errors, .90 or more in each of 480 settings, and was 9 times the
-median error.
+twice: by two methods, at the tolerance and at four times the tolerance. The half-width is 1.5 times
+the difference of the two solutions plus .3 times the bound above. The two factors were chosen on 72
+targets in 1 to 6 dimensions under 6 SDEs, which include narrow modes and unequal axes. On 60
+further targets the half-width covered .991 of the errors in all and at least .90 in each of 480
+settings, and was 9 times the median error.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Transport:
 
     Attributes:
         x: The samples at the last time, `(B, *)` float64.
-        rise: $\log p$ at the last time minus that at the first, K estimates `(K, B)`.
+        rise: $\log p$ at the last time minus $\log p$ at the first, K estimates `(K, B)`.
         error: The 95 % half-width for the solver's error of a log-density, `(B,)`.
         nfe: Evaluations of each sample `(B,)`.
     """
@@ -74,10 +75,10 @@ class Flow:
         moments: The data's moments, if known.
         dtype: The dtype in which the model is evaluated.
         trace: The method for the divergence.
-        solver: The tolerance relative to $z$, the absolute one, of $z$ and of the density in nats,
-            and the largest number of evaluations of a sample.
-        tableau: The method of the solver.
-        watch: A function that is told the share of the way that a solution has come.
+        solver: The relative tolerance of $z$, the absolute tolerance of $z$ and of the density in
+            nats, and the largest number of evaluations of a sample.
+        tableau: The Runge-Kutta method.
+        watch: A function that is called with the share of a solution that is done.
     """
 
     score: Score

@@ -1,4 +1,4 @@
-r"""Correct a log-density at eps to that of the data, by the heat equation."""
+r"""Compute the log-density of the data from that at eps, by the heat equation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scoresde.sde import expand
 
 __all__ = ["heat_correction", "to_data"]
 
-# The norm of tau times the score's Jacobian below which no direction of the data is as narrow as
-# the noise.
+# If the norm of tau times the score's Jacobian is below this, the data are wider than the noise in
+# all directions.
 _NARROW = 0.5
 
 
 def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
     r"""Return $\log p_0 - \log p_\epsilon$ at the same point, to first order in the noise.
 
-    With $\tau = \sigma^2/\alpha^2$ the density of $x / \alpha$ obeys the heat equation
-    $\partial_\tau p = \tfrac12 \Delta p$, so that one step back in $\tau$ is
+    As a function of $\tau = \sigma^2/\alpha^2$ the density of $x / \alpha$ obeys the heat equation
+    $\partial_\tau p = \tfrac12 \Delta p$. One step back to $\tau = 0$ gives
 
     $$ \log p_0 - \log p_\epsilon \approx
        -\tfrac12 \sigma_\epsilon^2 \big(\nabla\cdot s + \|s\|^2\big). $$
@@ -42,21 +42,21 @@ def heat_correction(sde_sigma: Tensor, score: Tensor, trace: Tensor) -> Tensor:
 def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
     r"""Return $\log p_0$ minus the log-density of $x_t / \alpha_t$ at data `(B, *)`, and its error.
 
-    With $h(\tau)$ the slope of $\log p$ in $\tau$, the correction $-\tau h(\tau)$ has the error
-    $\int_0^\tau (h(u) - h(\tau))\, du$. Let $d_1 = |h(\tau) - h(2\tau)|$,
-    $d_2 = |h(2\tau) - h(4\tau)|$ and $\rho = d_1 / d_2$, which is 1/2 if h is linear and 2 if it is
-    $1 / \tau$. If the change of $h$ grows by $\rho$ at every further halving, that is
-    $\tfrac32 \tau d_1\, \rho / (2 - \rho)$ by the trapezoidal rule. The half-width is twice as
-    much, with $d_1$ at least $d_2 / 2$ and $\rho$ from 1/2 to 1.9. If the two terms of h nearly
-    cancel, its differences are no guide, so the half-width is at least twice the error for a
-    Gaussian (`_gaussian`).
+    Let $h(\tau)$ be the derivative of $\log p$ in $\tau$. The correction $-\tau h(\tau)$ has the
+    error $\int_0^\tau (h(u) - h(\tau))\, du$. It is estimated from $d_1 = |h(\tau) - h(2\tau)|$,
+    $d_2 = |h(2\tau) - h(4\tau)|$ and $\rho = d_1 / d_2$, which is 1/2 if h is linear and 2 if h is
+    proportional to $1 / \tau$. If the change of $h$ grows by the factor $\rho$ whenever $\tau$ is
+    halved, the trapezoidal rule gives the error $\tfrac32 \tau d_1\, \rho / (2 - \rho)$. The
+    half-width is twice this, with $d_1$ at least $d_2 / 2$ and $\rho$ from 1/2 to 1.9. If the two
+    terms of h nearly cancel, their differences are too small to judge by. So the half-width is at
+    least twice the error for a Gaussian (`_gaussian`).
 
     A direction in which the data have the variance $v\tau$ adds $1 / (1 + v)$ to the norm of
-    $\tau\, \nabla s$. If the norm is below 1/2, the data have nothing about as narrow as the noise.
-    Then $\rho$ near 2 shows that the score is inexact, as that of a network is, so v is at least
-    half of what the norm says, and the half-width from the differences at most four times the two
-    terms of the correction. Neither limit lowered the share of the points that the half-width
-    covers, on 47 targets in 1 to 10 dimensions with noise from .003 to .1.
+    $\tau\, \nabla s$. If the norm is below 1/2, the data are wider than the noise in all
+    directions, and $\rho$ near 2 shows that the score is inexact, such as that of a network. Then v
+    is at least the value that belongs to twice the norm, and the half-width from the differences is
+    at most four times the sum of the two terms of the correction. Neither limit lowered the
+    coverage of the half-width on 47 targets in 1 to 10 dimensions with noise from .003 to .1.
 
     If $\sigma_t = 0$, the correction is 0.
 
@@ -89,16 +89,16 @@ def to_data(flow: Flow, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _gaussian(trace: Tensor, square: Tensor, least: Tensor) -> Tensor:
-    r"""Return the error of the correction over $\tau$ for a Gaussian, from $h$ at 1, 2, 4 $\tau$.
+    r"""Return the correction's error divided by $\tau$ for a Gaussian, from $h$ at 1, 2, 4 $\tau$.
 
-    For the variance $v\tau$ the two terms of $h$ are $k / (v + u)$ and $-q / (v + u)^2$ at $u\tau$.
-    The differences of the first, whose ratio is $(v + 4) / (2 v + 2)$, give v, and both are
-    integrated.
+    If the data have the variance $v\tau$, the two terms of $h$ at $u\tau$ are $k / (v + u)$ and
+    $-q / (v + u)^2$. The ratio of the differences of the first term is $(v + 4) / (2 v + 2)$; it
+    determines v. Then both terms are integrated.
 
     Args:
-        trace: Minus half the divergence, `(3, B)`.
-        square: Minus half the squared norm, `(3, B)`.
-        least: The least v, `(B,)`, which is 1e-3 where it is below that.
+        trace: The first term, minus half the divergence, `(3, B)`.
+        square: The second term, minus half the squared norm of the score, `(3, B)`.
+        least: The smallest v, `(B,)`; it is at least 1e-3.
     """
     first, second = trace.diff(dim=0).abs()
     rho = (first / second).nan_to_num(0.5).clamp(0.5001, 2)

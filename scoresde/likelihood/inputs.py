@@ -31,7 +31,7 @@ def check_input(
     """
     sde = process_of(score, sde)
     known = facts(score)
-    # a formula without a network is right at all times
+    # a formula without a network is valid at all times
     if known.sde is not None and sde.levels is not None and modules(score):
         warn_between(known.sde, None)
     check_batch("x", x, known.event_shape)
@@ -39,7 +39,7 @@ def check_input(
 
 
 def check_density(score: Score) -> None:
-    """Raise InvalidValueError if a score is known to be no gradient of a log-density."""
+    """Raise InvalidValueError if a score is known not to be the gradient of a log-density."""
     if facts(score).density is False:
         raise InvalidValueError(
             "a guided or composed score is that of no density, so its flow does not give one; "
@@ -48,7 +48,7 @@ def check_density(score: Score) -> None:
 
 
 def moments_of(score: Score, moments: Moments | None) -> Moments | None:
-    """Return `moments`, or those that the score knows if it is None."""
+    """Return `moments`, or if it is None the moments that the score knows."""
     return facts(score).moments if moments is None else moments
 
 

@@ -1,4 +1,4 @@
-"""Show how far the solutions of log-densities have come."""
+"""Show the progress of the solutions that compute log-densities."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from scoresde.progress import Progress
 
 __all__ = ["Percent"]
 
-# The share of the time of the first of two solutions; the second one is rougher.
+# The share of the time that the first of two solutions takes; the second one is less precise.
 _FIRST = 0.67
 
 
 @dataclass
 class Percent:
-    """Move a bar of 100 percent by the one or two solutions of a part of the batch.
+    """Move a bar of 100 percent while one or two solutions for a part of the batch are computed.
 
     Attributes:
         bar: The bar.
         done: The share of all work that was done before.
         share: The share of this part.
-        twice: True if a second, rougher solution follows the first.
+        twice: True if a second, less precise solution follows the first.
     """
 
     bar: Progress
@@ -36,7 +36,7 @@ class Percent:
         self.shown = math.floor(100 * self.done)
 
     def __call__(self, way: float) -> None:
-        """Move the bar to this share of the way of the present solution."""
+        """Move the bar; `way` is the share of the present solution that is done."""
         self.second, self.last = self.second or way < self.last, way
         first = _FIRST if self.twice else 1.0
         inner = first + (1 - first) * way if self.second else first * way

@@ -19,7 +19,7 @@ __all__ = ["picture"]
 
 
 def picture(found: LogProb) -> Figure:
-    """Return a figure of log-densities; with a second panel if they have uncertain parts."""
+    """Return a figure of log-densities; a second panel shows the parts of their error, if any."""
     if len(found.value) == 0:
         raise ShapeError("there is no log-density to show; give at least one sample")
     known = {
@@ -37,7 +37,7 @@ def picture(found: LogProb) -> Figure:
     label = f"mean {mean:.4g} ± {spread:.2g} nats, 95 %" if len(order) > 1 else f"{mean:.4g} nats"
     values.axhline(mean, color=paper.RED, linewidth=1, label=label)
     values.set(
-        xlabel="samples, from the least density to the largest",
+        xlabel="samples, from the smallest density to the largest",
         ylabel="log-density in nats, ± 95 %",
     )
     values.set_xlim(0.5, len(order) + 0.5)
@@ -56,7 +56,7 @@ def picture(found: LogProb) -> Figure:
             panel.plot(middle, at, "o", color=paper.RED, markersize=5)
         panel.set_yticks(range(1, len(names) + 1), [part_label(name) for name in names])
         panel.set_ylim(0.4, len(names) + 0.6)
-        panel.set_title("half-widths: least to largest, middle half, median", fontsize="small")
+        panel.set_title("half-widths: range, middle half, median", fontsize="small")
         panel.set_xlabel("nats")
         panel.ticklabel_format(axis="x", scilimits=(-2, 4))
         panel.locator_params(axis="x", nbins=5)

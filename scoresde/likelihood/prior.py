@@ -1,4 +1,4 @@
-r"""Compute the law of the score at `T`: its moments, and its deviation from a Gaussian."""
+r"""Compute the distribution of the score at `T`: its moments, and its deviation from a Gaussian."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_moments(
 
     $$ \Sigma = \frac{\sigma^2}{\alpha^2}\, J (I - J)^{-1}, \qquad \mu = (I - J)^{-1} D(0). $$
 
-    One evaluation and D vector-Jacobian products at $x = 0$.
+    This takes one evaluation and D vector-Jacobian products at $x = 0$.
 
     Args:
         rsde: The reverse SDE of the score.
@@ -71,23 +71,23 @@ def read_moments(
 
 @dataclass(frozen=True, eq=False)
 class LawAtEnd:
-    r"""Define the law at `T`: a Gaussian, corrected by the line integral of the score.
+    r"""Define the distribution at `T`: a Gaussian, corrected by a line integral of the score.
 
-    With $s_N$ the score of the Gaussian $N$ of mean m,
+    With the score $s_N$ of the Gaussian $N$, whose mean is m,
 
     $$ \log p_T(z) = \log N(z) + \delta(z) + c, \qquad
        \delta(z) = \int_0^1 (z - m) \cdot (s_T - s_N)\big(m + u (z - m)\big)\, du, \qquad
-       c = -\log E_N\big[e^{\delta}\big], $$
+       c = -\log E_N\big[e^{\delta}\big]. $$
 
-    the integral by 5 Gauss nodes and the expectation by 32 pairs of draws $m \pm y$. The integral
-    is computed along a second path too, over the first draw. The two results and their constants
-    differ if the score is no gradient, or the nodes are too few: the differences are part of the
-    error.
+    The integral is computed with 5 Gauss nodes, and the expectation with 32 pairs of draws
+    $m \pm y$. The integral is computed along a second path too, which leads through the first draw.
+    The results of both paths differ if the score is not a gradient or the nodes are too few; their
+    difference is part of the error.
 
     Args:
-        law: $N$.
-        draws: Draws of $N$, `(64, *)`, those of a pair 32 apart.
-        end: `T`.
+        law: The Gaussian $N$.
+        draws: Draws of $N$, `(64, *)`; draws i and i + 32 are a pair.
+        end: The time `T`.
     """
 
     law: Moments
@@ -96,7 +96,7 @@ class LawAtEnd:
 
     @classmethod
     def of(cls, sde: SDE, moments: Moments | None, like: Tensor, seed: int) -> LawAtEnd:
-        """Return the law at `T` of data with these moments, for samples like those in `like`."""
+        """Return the distribution at `T` for data with these moments, and samples as in `like`."""
         law, pairs = sde.prior(moments), torch.empty(_PAIRS, *like.shape[1:], dtype=torch.float64)
         z = Noise.of(seed, _PAIRS).fork(2).normal(pairs.to(like.device), math.inf)
         return cls(law, law.sample(torch.cat([z, -z])), torch.tensor(sde.T, dtype=torch.float64))
@@ -126,7 +126,7 @@ class LawAtEnd:
         dtype: torch.dtype,
         alike: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor, Tensor, int]:
-        r"""Return $\delta + c$ at points `(B, *)`, its error, and its size.
+        r"""Return $\delta + c$ at points `(B, *)`, its error, its root mean square, and the cost.
 
         Args:
             reverse: A function that returns the reverse SDE of some of the samples.
@@ -173,6 +173,6 @@ def _normaliser(delta: Tensor) -> tuple[Tensor, Tensor]:
 
     top = delta.max()
     mass = (delta - top).exp().reshape(2, _PAIRS).mean(0)
-    # the law of these is skewed, so the interval is not symmetric
+    # their distribution is skewed, so the interval is not symmetric
     mean, ends = mass.mean(), mass.new_tensor(mean_interval(mass))
     return -top - mean.log(), (ends - mean).abs().max() / mean

@@ -45,7 +45,7 @@ class LogProb(Result):
 
     @property
     def error(self) -> Tensor:
-        """Return the half-width of a 95 % interval about `value`, `(B,)`: the sum of its parts."""
+        """Return the half-width of a 95 % interval about `value`, `(B,)`: the sum of `parts`."""
         return sum(self.parts.values(), torch.zeros_like(self.value))
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class LogProb(Result):
         return picture(self)
 
     def mean(self) -> tuple[float, float]:
-        """Return the mean over the batch and its standard error as a sample of the data.
+        """Return the mean over the batch, and its standard error as an estimate for all data.
 
         Raises:
             ShapeError: The batch is empty.
@@ -99,10 +99,10 @@ class LogProb(Result):
         return float(self.value.mean()), spread
 
     def spread(self) -> tuple[float, float]:
-        """Return the two 95 % half-widths of the mean, whose sum is that of both.
+        """Return two 95 % half-widths of the mean, whose sum is the half-width for both causes.
 
-        The first is that of the choice of the samples, infinite for one; the second that of the
-        computation, whose errors need not cancel.
+        The first is for the choice of the samples; it is infinite for one sample. The second is for
+        the errors of the computation, which need not cancel.
         """
         return 1.96 * self.mean()[1], float(self.error.mean())
 
@@ -136,8 +136,8 @@ def part_label(part: str) -> str:
 def half_width(estimates: Tensor) -> Tensor:
     r"""Return the half-width of a 95 % interval for the mean of K estimates `(B, K)`: `(B,)`.
 
-    It is Student's, $t_{K-1,\,.975}\; s / \sqrt K$, and infinite for less than 8 estimates, which
-    are too few to estimate their spread.
+    It is Student's, $t_{K-1,\,.975}\; s / \sqrt K$. For fewer than 8 estimates it is infinite,
+    since these are too few to estimate their spread.
     """
     k = estimates.shape[1]
     if k < 8:
@@ -149,12 +149,12 @@ def half_width(estimates: Tensor) -> Tensor:
 
 
 def mean(estimates: Tensor) -> Tensor:
-    """Return the mean over the probes of estimates `(K, B)`, summed alike in any batch: `(B,)`."""
+    """Return the mean over K of estimates `(K, B)`, rounded alike in every batch, `(B,)`."""
     return estimates.T.contiguous().mean(1)
 
 
 def quantile(freedom: Tensor) -> Tensor:
-    """Return the 97.5 % quantile of Student's law for these degrees of freedom, any shape."""
+    """Return the 97.5 % quantile of Student's t distribution for these degrees of freedom."""
     from scipy.special import stdtrit
 
     return torch.as_tensor(stdtrit(freedom.cpu().double().numpy(), 0.975)).to(freedom.device)

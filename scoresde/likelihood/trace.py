@@ -19,12 +19,12 @@ __all__ = ["ExactTrace", "HutchinsonTrace", "Trace"]
 
 Function = Callable[[Tensor], Tensor]
 
-# Probes of a second solution, whose difference from the first hardly depends on them.
+# The number of probes of a second solution: its difference from the first hardly depends on them.
 _FEW = 4
 
 
 class Trace(Protocol):
-    """Describe a method for the divergence of a score, with `count` estimates for each sample."""
+    """Define the interface of methods for the divergence of a score, which return estimates."""
 
     @property
     def count(self) -> int:
@@ -34,7 +34,7 @@ class Trace(Protocol):
     def __call__(
         self, score: Function, x: Tensor, rows: Tensor, alpha: Tensor, sigma: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the score `(b, *)` and the estimates `(count, b)` at samples `rows` of the batch.
+        """Return the score `(b, *)` and the estimates `(count, b)` for some samples of the batch.
 
         Args:
             score: A function of `x`.
@@ -50,7 +50,7 @@ class Trace(Protocol):
         ...
 
     def few(self) -> Trace:
-        """Return the same method with the first estimates only, for a comparison of solutions."""
+        """Return the same method with a few of its estimates, for a second solution."""
         ...
 
     def error(self, values: Tensor) -> Tensor:
@@ -85,13 +85,14 @@ class ExactTrace:
 
 
 class HutchinsonTrace:
-    r"""Estimate the trace by Hutchinson's method with K probes, and its Gaussian part exactly.
+    r"""Estimate the trace by Hutchinson's method with K probes, with a control variate.
 
-    With $C = \alpha^2\Sigma + \sigma^2 I$ the covariance of $p_t$ to second order, the estimate
+    Let $C = \alpha^2\Sigma + \sigma^2 I$ be the covariance of $p_t$. For a random probe v the
+    estimate
 
     $$ v^T \nabla s\, v + v^T C^{-1} v - \operatorname{tr} C^{-1} $$
 
-    has the same mean and is exact if the score is that of the Gaussian, $\nabla s = -C^{-1}$.
+    has the mean $\operatorname{tr} \nabla s$, and is exact for a Gaussian, $\nabla s = -C^{-1}$.
 
     Args:
         probes: $v$, `(K, B, *)`, the same along the whole path.
@@ -133,5 +134,5 @@ class HutchinsonTrace:
         return some
 
     def error(self, values: Tensor) -> Tensor:
-        """Return the 95 % half-width from the spread of the probes; infinite for less than 8."""
+        """Return the 95 % half-width from the spread of the probes; infinite for fewer than 8."""
         return half_width(values)

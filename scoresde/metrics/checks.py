@@ -14,7 +14,7 @@ __all__ = ["finite", "flat", "pair", "reach", "same_bytes", "same_units", "whole
 
 # Sums of squares of larger numbers may overflow in float64, and those of smaller ones underflow.
 _LARGEST, _SMALLEST = 1e140, 1e-140
-# The largest ratio of the ranges of two compared sets without a warning.
+# Two compared sets whose ranges have a larger ratio cause a warning.
 _APART = 32
 
 
@@ -36,10 +36,10 @@ def same_units(**sources: tuple[bool, float]) -> None:
     """Raise an error or warn if compared sets seem to be in different units.
 
     Args:
-        sources: By name, True for bytes, and the range of the numbers, maximum less minimum.
+        sources: For each set, True if it holds bytes, and its range, maximum minus minimum.
 
     Raises:
-        InvalidTypeError: Some are bytes and some are not.
+        InvalidTypeError: Some sets are bytes and others are not.
 
     Warns:
         UserWarning: The range of one is more than 32 times that of another.
@@ -66,7 +66,7 @@ def same_bytes(**sets: Tensor) -> None:
 
 
 def reach(x: Tensor) -> tuple[bool, float]:
-    """Return True for bytes, and the range of the numbers, for `same_units`."""
+    """Return True if samples are bytes, and their range, as `same_units` takes them."""
     if x.numel() == 0:
         return x.dtype == torch.uint8, 0.0
     low, high = x.double().aminmax()
@@ -74,7 +74,7 @@ def reach(x: Tensor) -> tuple[bool, float]:
 
 
 def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) -> list[Tensor]:
-    """Return two sets of at least `least` samples, each by `flat`, on the device of x."""
+    """Return two sets of at least `least` samples, flattened by `flat`, on the device of x."""
     a, b = (flat(name, part) for name, part in zip(names, (x, y), strict=True))
     same_bytes(**dict(zip(names, (x, y), strict=True)))
     if x.shape[1:] != y.shape[1:] or min(len(a), len(b)) < least:
@@ -86,7 +86,7 @@ def pair(x: Tensor, y: Tensor, least: int, names: tuple[str, str] = ("x", "y")) 
 
 
 def whole(*sets: Tensor) -> list[Tensor]:
-    """Return the choice of all rows of each set, `(1, N)`, for `Metric.__call__`."""
+    """Return for each set a mask `(1, N)` of all its rows, as `Metric.__call__` takes it."""
     return [torch.ones(1, len(part), dtype=torch.bool, device=part.device) for part in sets]
 
 

@@ -27,10 +27,10 @@ class Classifier(nn.Module):
 
     Images `(C, H, W)` pass two convolutions and are pooled to 4x4; events of other shapes are
     flattened. A call on a batch `(B, *)` returns the features `(B, 64)`, without a graph, so that a
-    classifier can be given as `features=`. Their mean square is 1 on the data of the fit.
+    classifier can be given as `features=`. Their mean square is 1 on the training data.
 
-    Fit it to other data than those that are compared: its features of data that it was trained on
-    differ from those of new data.
+    Do not compare samples with data that the classifier was trained on: their features differ from
+    those of new data.
 
     Args:
         event_shape: The shape of one event.
@@ -86,15 +86,15 @@ class Classifier(nn.Module):
             steps: Updates, at least 1.
             batch_size: Events of one update, at least 1.
             lr: The learning rate, positive.
-            seed: The first weights and the order of the data; torch's global generator is left
-                alone.
+            seed: The seed of the initial weights and of the order of the data; torch's global
+                generator is not changed.
 
         Raises:
             DataError: The data have no labels.
             InvalidValueError: A number is out of range, or there are fewer than two classes.
             NonFiniteError: The training diverged.
         """
-        data, label, classes = _known(data)
+        data, label, classes = _labelled(data)
         for name, value in (("steps", steps), ("batch_size", batch_size)):
             check_integer(name, value, 1)
         check_integer("seed", seed, 0)
@@ -137,7 +137,7 @@ class Classifier(nn.Module):
 
     def accuracy(self, data: Data) -> float:
         """Return the share of labelled data that are classified correctly."""
-        data, label, _ = _known(data)
+        data, label, _ = _labelled(data)
         starts = range(0, len(data), 1024)
         found = torch.cat([self.predict(data.batch(slice(i, i + 1024))) for i in starts])
         return float((found == label).double().mean())
@@ -170,8 +170,8 @@ class Classifier(nn.Module):
         return self.eval().requires_grad_(False)
 
 
-def _known(data: Data) -> tuple[Data, Tensor, int]:
-    """Return the data whose labels are not missing, their labels, and the number of classes."""
+def _labelled(data: Data) -> tuple[Data, Tensor, int]:
+    """Return the labelled part of the data, its labels, and the number of classes."""
     label, classes = data.label, data.classes
     if label is None or classes is None or (label < 0).all():
         raise DataError("a classifier learns from labels, and these data have none")

@@ -20,8 +20,8 @@ _ENTRIES = 2**22
 def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     r"""Return the distance from each sample to the nearest of `y`, $\min_j \|x_i - y_j\|$.
 
-    With `x` generated and `y` the training data it shows memorisation: compare its small quantiles
-    with those of held-out data.
+    If `x` are generated samples and `y` training data, small distances show memorisation: compare
+    their small quantiles with those of held-out data.
 
     Args:
         x: samples, `(N, *)`.
@@ -37,15 +37,16 @@ def nearest_distance(x: Tensor, y: Tensor) -> Tensor:
     """
     points, others = pair(x, y, 0)
     if len(others) == 0:
-        raise ShapeError("y holds no sample to be near to; pass at least one")
-    # centred, since the products below lose digits to a common offset
+        raise ShapeError("y holds no sample; pass at least one")
+    # centred, since a common offset would cost digits in the products below
     centre = others.mean(0)
     points, others = points - centre, others - centre
     norms = others.square().sum(1)
     rows = max(1, _ENTRIES // len(others))
     distances = []
     for part in torch.split(points, rows):
-        # The product finds the neighbour; the distance is then taken without its cancellation.
+        # Find the neighbour by products, then compute its distance by differences, which lose no
+        # digits.
         nearest = (norms - 2 * part @ others.mT).argmin(1)
         distances.append((part - others[nearest]).norm(dim=1))
     return torch.cat(distances)
@@ -60,12 +61,12 @@ def total_variation(p: Tensor, q: Tensor) -> float:
         q: likewise.
 
     Returns:
-        A number from 0, equal, to 1, disjoint.
+        A number in [0, 1]: 0 for equal histograms, 1 for disjoint ones.
 
     Raises:
         ShapeError: `p` and `q` are not vectors of one length.
         InvalidTypeError: one of them is not a tensor of real numbers.
-        InvalidValueError: a histogram has a negative entry, or nothing in it.
+        InvalidValueError: a histogram has a negative entry, or its sum is 0.
         NonFiniteError: one of them holds a NaN or an infinity.
     """
     fractions = []

@@ -1,4 +1,4 @@
-"""Compare samples with data by several metrics, beside the same comparison of other data."""
+"""Compare samples with data by several metrics, and real data with real data as the floor."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from scoresde.progress import each, showing
 
 __all__ = ["METRICS", "Metric", "evaluate", "floor_of", "plan"]
 
-# The most data that tell the units of samples.
+# The number of data with which the units of samples are found out.
 _LOOKED_AT = 1000
-# The orders in which samples and data are chosen, far from those of a split and of training.
+# The epoch numbers of the random orders of samples and data; splits and training use smaller ones.
 _OF_SAMPLES, _OF_DATA = 2**63, 2**63 + 1
 
 
 class Metric(Protocol):
     """Define a comparison of samples with data, for all rows and for halves of them.
 
-    A metric that needs more than 2 rows has the number as its attribute `least`.
+    A metric that needs more than 2 rows states the number in an attribute `least`.
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> Mapping[str, Tensor]:
@@ -47,7 +47,7 @@ class Metric(Protocol):
         Args:
             x: Features of samples, `(n, F)`, float64.
             y: Features of reference data, `(n, F)`.
-            rows: S choices of rows of x, `(S, n)`, booleans; the first chooses all.
+            rows: S choices of rows of x, as masks `(S, n)`; the first chooses all rows.
             others: S choices of as many rows of y, likewise.
         """
         ...
@@ -79,23 +79,24 @@ def evaluate(
 ) -> Evaluation:
     r"""Compare samples with data that the model has not seen.
 
-    The data are divided at random into two sets of n: the reference, and one for the floor. Samples
-    and floor are both compared with the reference: the floor shows what samples of the exact law
-    would reach at this n. Comparisons of random halves give the intervals (`metrics.resampling`).
+    The data are divided at random into two sets of n: the reference and the floor. Both samples and
+    floor are compared with the reference. The floor shows which values samples of the exact
+    distribution would reach at this n. Random halves give the intervals (`metrics.resampling`).
     Samples and data are read batch by batch; their features are held in memory.
 
     Args:
         samples: A tensor `(N, *)`, an iterable of batches, data, or the file or the folder of
             shards that `scoresde sample` writes; numbers in files, and bytes, are taken to be in
-            the units of `real`. A tensor that is compared with `Data` may be in their own units or
-            in the model's: that is seen from its mean and spread.
-        real: Likewise, or a name that `scoresde.data.load` knows; if there are fewer than twice as
-            many as samples, fewer samples are used.
+            the units of `real`. A tensor that is compared with `Data` may be in the units of the
+            data or of the model; its mean and spread decide which.
+        real: Likewise, or a name that `scoresde.data.load` knows. With fewer than twice as many
+            data as samples, fewer samples are used.
         features: A map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; None or `"pixels"` takes the flattened samples themselves;
             `"inception"` is `inception()`.
-        metrics: Names of `METRICS`, or `Metric` objects; None for all that the samples suffice for,
-            but kid only with a feature map, since of raw numbers it depends on their units.
+        metrics: Names of `METRICS`, or `Metric` objects; None for all that this number of samples
+            allows. They include kid only with a feature map, since on raw numbers it depends on
+            their units.
         train: The training data, to measure memorisation; `real` must contain none of them.
         seed: The seed of the split and the halves, a 64-bit number.
         resamples: Number of halves, at least 2; 0 for no intervals.
@@ -104,7 +105,7 @@ def evaluate(
             occasional lines elsewhere.
 
     Returns:
-        For each value that of the samples, that of the floor, and their difference, with intervals.
+        For each value: the samples', the floor's, and their difference, with intervals.
 
     Raises:
         ShapeError: There are too few samples or data, or their features differ in size.
@@ -176,7 +177,7 @@ def evaluate(
 
 
 def floor_of(size: int, n: int, *, seed: int) -> Tensor:
-    """Return the rows of the n data that are the floor."""
+    """Return the indices of the n data that form the floor."""
     return order(size, seed=seed, epoch=_OF_DATA)[n : 2 * n]
 
 
@@ -191,7 +192,8 @@ def plan(
         memory: True if memorisation is measured.
 
     Raises:
-        UnknownNameError, InvalidTypeError, InvalidValueError: There is no such comparison.
+        UnknownNameError, InvalidTypeError, InvalidValueError: A metric is unknown or not callable,
+            there is none, or `resamples` is out of range.
     """
     metrics = (metrics,) if isinstance(metrics, str) else metrics
     chosen = [named("metric", metric, METRICS) for metric in metrics]
@@ -206,7 +208,7 @@ def plan(
 
 
 def _in_order(name: str, source: Source | None, real: Source) -> Any:
-    """Return a source; tables in the order of the columns of the data, if these have names."""
+    """Return a source; sort the columns of a table like those of the data, if these have names."""
     found = None if source is None else opened(name, source)
     if not (isinstance(found, Data) and isinstance(real, Data)):
         return found
@@ -215,7 +217,7 @@ def _in_order(name: str, source: Source | None, real: Source) -> Any:
 
 
 def _in_model_units(x: Tensor, real: Data) -> Tensor:
-    """Return samples in the units of the model, of which `x` may be or not."""
+    """Return samples in the units of the model; convert them if they are in those of the data."""
     if x.dtype == torch.uint8 or x.is_complex() or x.is_nested or x.shape[1:] != real.event_shape:
         return x
     like = real.batch(slice(_LOOKED_AT))

@@ -19,14 +19,14 @@ __all__ = ["FIGURES", "OWN", "Comparison", "Evaluation", "Figure"]
 
 
 class Figure(NamedTuple):
-    """Describe a value of a metric: which is good, and its range.
+    """Describe a value of a metric: which values are good, and which are possible.
 
     Attributes:
-        good: Good values in words: "small", "large" or "at the floor".
-        low: The least expectation that is possible.
-        high: The largest.
-        square: True if it estimates the square of a distance.
-        share: True if it is a share of the samples, or of as many data.
+        good: Which values are good: "small", "large" or "at the floor".
+        low: The smallest possible expectation.
+        high: The largest possible expectation.
+        square: True if the value estimates the square of a distance.
+        share: True if the value is a share of the samples or of the reference data.
     """
 
     good: str
@@ -37,12 +37,13 @@ class Figure(NamedTuple):
 
 
 OWN = "the samples themselves"
-"""The name of the features without a feature map."""
+"""The name of the features if there is no feature map."""
 
-# The most numbers in a sample for which a cubic kernel of the sample itself is useful.
+# A cubic kernel of raw samples is useful only up to this many numbers per sample.
 _FEW = 16
 
-# Samples from which on no remark says that they are few, and below which faults must be gross.
+# With fewer samples than the first number the verdict says that they are few; with fewer than the
+# second only gross faults are found.
 _ENOUGH, _COARSE = 500, 100
 
 _SQUARE = Figure("small", low=0, square=True)
@@ -65,10 +66,11 @@ FIGURES: Mapping[str, Figure] = {
 
 
 class Comparison(NamedTuple):
-    """Hold one value: of the samples, of the floor, and their difference.
+    """Hold a value for the samples, the same value for the floor, and their difference.
 
-    Both have the same reference data, for the halves too, so that the difference is more precise
-    than either, and most of a bias cancels in it.
+    The floor is real data in place of the samples. Both are compared with the same reference data
+    (and the same halves of them), so the difference is more precise than either value, and most of
+    the bias cancels.
     """
 
     samples: Estimate
@@ -82,14 +84,17 @@ class Comparison(NamedTuple):
 
 
 def _worse(name: str, row: Comparison) -> bool:
-    """Return True if the samples' value differs from the floor on the side that is not good."""
+    """Return True if the samples' value is worse than the floor.
+
+    If good values are "at the floor", every other value is worse.
+    """
     good = FIGURES[name].good if name in FIGURES else "at the floor"
     above = row.gap.value > 0
     return above if good == "small" else not above if good == "large" else True
 
 
 def _widths(gap: Estimate) -> float:
-    """Return the distance of a difference from 0, in half-widths of its interval."""
+    """Return the absolute difference in half-widths of its interval."""
     return abs(gap.value) / abs(gap.value - (gap.low if gap.value > 0 else gap.high))
 
 
@@ -99,14 +104,14 @@ class Evaluation(Result, Mapping[str, Comparison]):
 
     Attributes:
         figures: The comparisons.
-        n: Number of samples, of reference data, and of data for the floor.
+        n: The number of samples; there are as many reference data, and as many for the floor.
         size: The number of features.
         features: The name of the features.
         seed: The seed of the split of the data and of the random halves.
         resamples: Number of halves.
         level: The confidence of the intervals.
-        spread: The variance of the features of the reference data, on average.
-        left_out: The usual metrics that need more samples.
+        spread: The mean variance of a feature of the reference data.
+        left_out: The default metrics that were left out because they need more samples.
     """
 
     figures: Mapping[str, Comparison]
@@ -146,8 +151,8 @@ class Evaluation(Result, Mapping[str, Comparison]):
         lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
         foot = (
             [
-                "* 0 is outside of the interval, as it is once in "
-                f"{1 / (1 - self.level):.0f} times by chance"
+                "* the interval excludes 0, which happens by chance once in "
+                f"{1 / (1 - self.level):.0f} times"
             ]
             if self.resamples and any(row.differs for _, row in self.items())
             else []
@@ -156,11 +161,11 @@ class Evaluation(Result, Mapping[str, Comparison]):
         return "\n".join([head, "", *lines, *foot, *self._remarks(), *said])
 
     def verdict(self) -> str:
-        """Return a sentence on the figures that tell the samples from data.
+        """Return a sentence on the figures that distinguish the samples from data.
 
-        A figure does if the interval of its difference from the floor excludes 0.
+        A figure does so if the interval of its difference from the floor excludes 0.
         """
-        told = {name: row for name, row in self.items() if row.differs}
+        different = {name: row for name, row in self.items() if row.differs}
         count = f"none of the {len(self)} figures tells" if len(self) > 1 else "no figure tells"
         few = (
             f" So few samples, {self.n:,}, show coarse differences only; more held-out data show "
@@ -168,16 +173,16 @@ class Evaluation(Result, Mapping[str, Comparison]):
             if self.n < _ENOUGH
             else ""
         )
-        worse = [name for name, row in told.items() if _worse(name, row)]
+        worse = [name for name, row in different.items() if _worse(name, row)]
         parts = ", ".join(
             f"{name} {self[name].samples.value:.3g} for {self[name].floor.value:.3g}"
-            for name in (worse or list(told))[:4]
+            for name in (worse or list(different))[:4]
         )
         are = f"{len(worse)} of {len(self)} figures {'is' if len(worse) == 1 else 'are'}"
         chance = self._by_chance(worse)
         if worse and chance <= 1 - self.level:
             return f"Not yet like real data: {are} worse than for real data ({parts}).{few}"
-        by_chance = f"{are} worse ({parts}), as chance alone makes in {chance:.0%} of such tables"
+        by_chance = f"{are} worse ({parts}), which happens by chance in {chance:.0%} of such tables"
         if self.n < _COARSE:
             seen = f"; {by_chance}" if worse else ""
             return (
@@ -186,15 +191,15 @@ class Evaluation(Result, Mapping[str, Comparison]):
             )
         if worse:
             return f"No clear difference from real data: {by_chance}.{few}"
-        if told:
-            return f"Good: no figure is worse than for real data ({parts}, the other way).{few}"
+        if different:
+            return f"Good: no figure is worse than for real data (better: {parts}).{few}"
         return f"Good: {count} the samples from real data.{few}"
 
     def _by_chance(self, worse: Sequence[str]) -> float:
-        """Return a bound for the chance of such a table if the samples had the law of the data.
+        """Return a bound of the p-value of a table with these worse figures.
 
-        It is the chance of as many stars among independent figures, or that of the clearest star
-        times the number of figures (Bonferroni) if that is less.
+        It is the smaller one of two bounds: the probability of as many stars among independent
+        figures, and the p-value of the clearest star times the number of figures (Bonferroni).
         """
         n, miss = len(self), 1 - self.level
         stars = sum(
@@ -207,26 +212,26 @@ class Evaluation(Result, Mapping[str, Comparison]):
 
     def _remarks(self) -> list[str]:
         """Return remarks on values of the table that may be misread."""
-        said = []
+        remarks = []
         if self.left_out:
-            said.append(f"{' and '.join(self.left_out)} is left out: it needs more samples")
+            remarks.append(f"{' and '.join(self.left_out)} is left out: it needs more samples")
         squares = [row for name, row in self.items() if name in FIGURES and FIGURES[name].square]
         if {"frechet", "sliced"} & {*self} and self.spread is not None and self.features == OWN:
-            said.append(
-                "frechet and sliced are in squares of the numbers' units; the variance of the data "
-                f"is {self.spread:.3g} for a number"
+            remarks.append(
+                "frechet and sliced are in squared units of the data, whose mean variance is "
+                f"{self.spread:.3g}"
             )
         if any(min(row.samples.value, row.floor.value) < 0 for row in squares):
-            said.append(
+            remarks.append(
                 "squares of distances are estimated without bias, so that those near 0 may be "
                 "negative"
             )
         if "kid" in self and self.features == OWN and self.size > _FEW:
-            said.append(
-                "kid is meant for the features of a network; of raw samples in many dimensions it "
+            remarks.append(
+                "kid is meant for the features of a network; on raw samples in many dimensions it "
                 "depends on the largest numbers, and mmd says more"
             )
-        return said
+        return remarks
 
     def _cell(self, estimate: Estimate) -> str:
         return str(estimate) if self.resamples else f"{estimate.value:.3g}"

@@ -1,4 +1,4 @@
-"""Compute the features of Inception-v3 by torch-fidelity, those of FID and KID."""
+"""Compute the Inception-v3 features of FID and KID, by torch-fidelity."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Inception:
 
     Args:
         extractor: A `torch_fidelity.FeatureExtractorInceptionV3`, or a callable like it.
-        batch_size: Images in one call of it.
+        batch_size: Images in one call of the extractor.
 
     Raises:
         InvalidValueError: `batch_size` is below 1.
@@ -48,7 +48,7 @@ class Inception:
         """
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ShapeError(
-                "Inception sees images (B, 1, H, W) or (B, 3, H, W) in [-1, 1], got shape "
+                "Inception takes images (B, 1, H, W) or (B, 3, H, W) in [-1, 1], got shape "
                 f"{tuple(x.shape)}; choose other features"
             )
         images = to_uint8(x).expand(-1, 3, -1, -1)

@@ -1,15 +1,16 @@
 r"""Compute the Fréchet distance between Gaussians fitted to features, batch by batch if need be.
 
-Between two Gaussians the Fréchet (Wasserstein-2) distance is, squared,
+The squared Fréchet (Wasserstein-2) distance between two Gaussians is
 
 $$d^2 = \|\mu_x - \mu_y\|^2 + \mathrm{tr}\big(C_x + C_y - 2 (C_x^{1/2} C_y C_x^{1/2})^{1/2}\big)$$
 
 (Dowson & Landau 1982, doi:10.1016/0047-259X(82)90077-X). Heusel et al. (2017, arXiv:1706.08500)
-take it between two sets of images, through the moments of a network's features.
+apply it to two sets of images, with the mean and covariance of a network's features.
 
-With $C = R^T R$ the trace is $\min_U \|R_x - U R_y\|_F^2$ over orthogonal $U$ (Masarotto et al.
-2019, arXiv:1801.01990): a sum of squares, for singular covariances too, where matrix roots lose
-half of the digits. It is $\|R_x\|_F^2 + \|R_y\|_F^2 - 2 \|R_x R_y^T\|_*$, with the nuclear norm.
+If $C = R^T R$, the trace is $\min_U \|R_x - U R_y\|_F^2$ over orthogonal $U$ (Masarotto et al.
+2019, arXiv:1801.01990). This sum of squares is precise for singular covariances too, where square
+roots of matrices lose half of the digits. With the nuclear norm $\|\cdot\|_*$ it is
+$\|R_x\|_F^2 + \|R_y\|_F^2 - 2 \|R_x R_y^T\|_*$.
 """
 
 from __future__ import annotations
@@ -34,18 +35,19 @@ __all__ = ["Frechet", "GaussianFit", "frechet_distance"]
 class GaussianFit:
     r"""Hold a Gaussian fitted to features; the sum of two fits is the fit to both sets.
 
-    They are added by the formula (Chan, Golub & LeVeque 1983,
-    doi:10.1080/00031305.1983.10483115), here in the form of the root of the scatter,
+    The scatter S, the sum of squares about the mean, of both sets is (Chan, Golub & LeVeque 1983,
+    doi:10.1080/00031305.1983.10483115)
 
     $$ S = S_1 + S_2 + \tfrac{n_1 n_2}{n_1 + n_2} \delta \delta^T, \qquad
-       \delta = \mu_2 - \mu_1, \qquad S = R^T R, $$
+       \delta = \mu_2 - \mu_1. $$
 
-    by one QR decomposition of $(R_1; R_2; \sqrt{n_1 n_2 / (n_1 + n_2)}\, \delta^T)$.
+    A root R with $S = R^T R$ is stored. The root of a sum comes from one QR decomposition of
+    $(R_1; R_2; \sqrt{n_1 n_2 / (n_1 + n_2)}\, \delta^T)$.
 
     Attributes:
         n: Number of samples.
-        mean: `(F,)`, float64.
-        root: `(r, F)` with $R^T R$ the scatter, the sum of squares about the mean; r is at most F.
+        mean: The mean of the features, `(F,)`, float64.
+        root: The root R of the scatter, `(r, F)`; r is at most F.
     """
 
     n: int
@@ -82,7 +84,7 @@ class GaussianFit:
         return GaussianFit(
             n,
             self.mean + shift * (other.n / n),
-            _square(torch.cat([self.root, other.root, apart[None]])),
+            _reduced(torch.cat([self.root, other.root, apart[None]])),
         )
 
     @property
@@ -121,13 +123,12 @@ def frechet_distance(
 ) -> float:
     r"""Return the squared Fréchet distance $d^2$ between the Gaussians fitted to two sets.
 
-    This is the figure known as FID when the features are Inception's. It is biased upwards by an
-    amount that falls with the number of samples, about as one over it: compare only at equal
-    numbers, and beside the distance between two sets of real data.
+    With Inception's features this is the FID. Its bias is positive, and about proportional to
+    1 / N: compare only distances at equal N, and beside the distance between two sets of real data.
 
     Args:
-        x: samples, `(N, *)`, N at least 2; or the fit to them.
-        y: samples, `(M, *)`, M at least 2; or the fit to them.
+        x: samples, `(N, *)`, N at least 2; or a fit.
+        y: samples, `(M, *)`, M at least 2; or a fit.
         features: a map from a batch `(B, *)` to its features `(B, F)`, called on at most 1024
             samples at a time; without it the samples themselves, flattened, are the features.
 
@@ -152,16 +153,16 @@ def frechet_distance(
 
 @dataclass(frozen=True)
 class Frechet:
-    r"""Compute the squared Fréchet distance at n samples, and its limit for many.
+    r"""Compute the squared Fréchet distance of n samples, and its limit for infinitely many.
 
-    The bias is of the order of 1/n, and at n/2 samples twice as large, so that
+    The bias is proportional to 1/n to leading order, so it is twice as large for n/2 samples and
+    cancels in
 
     $$ 2 d^2_n - \overline{d^2_{n/2}}, $$
 
-    with the mean over random halves, is free of it to that order: the extrapolation of Chong &
-    Forsyth (2020, arXiv:1911.07023) from two numbers of samples. The values of the halves are
-    corrected likewise. If n is below twice the number of features, the bias is not of this order,
-    and no limit is returned.
+    where the mean is over random halves (Chong & Forsyth 2020, arXiv:1911.07023, here with two
+    numbers of samples). The values of the halves are corrected likewise. If n is below twice the
+    number of features, the bias is not of this order, and no limit is returned.
     """
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
@@ -180,15 +181,15 @@ def _squared(x: Tensor, y: Tensor) -> Tensor:
     a, b = ((f - f.mean(0)) / math.sqrt(len(f) - 1) for f in (x, y))
     spread = a.square().sum() + b.square().sum()
     if len(a) > a.shape[1]:
-        a, b = _square(a), _square(b)
+        a, b = _reduced(a), _reduced(b)
     shift = (x.mean(0) - y.mean(0)).square().sum()
     common = torch.linalg.svdvals(a @ b.mT).sum()
     value: Tensor = shift + (spread - 2 * common).clamp(min=0)
     return value
 
 
-def _square(rows: Tensor) -> Tensor:
-    """Return a matrix with the same R^T R, and no more rows than columns."""
+def _reduced(rows: Tensor) -> Tensor:
+    """Return a matrix R with the same R^T R as `rows`, and no more rows than columns."""
     if len(rows) <= rows.shape[1]:
         return rows
     root: Tensor = torch.linalg.qr(rows, mode="r")[1]
@@ -199,7 +200,7 @@ def _fit(name: str, source: Source, features: Features | None) -> GaussianFit:
     fits = []
     for part in features_of(name, source, features):
         mean = part.mean(0)
-        fits.append(GaussianFit(len(part), mean, _square(part - mean)))
+        fits.append(GaussianFit(len(part), mean, _reduced(part - mean)))
         fits = [reduce(add, fits)]
     if not fits:
         raise ShapeError(f"{name} holds no samples; a Gaussian needs at least 2")

@@ -1,19 +1,20 @@
 r"""Compute confidence intervals for means of independent values, corrected for their skewness.
 
-With $\bar v$ the mean of n values, s their standard deviation and $\gamma$ their skewness,
-$T = \sqrt n\, (\bar v - \mu) / s$ is skewed, by the order of $G = \gamma / \sqrt n$. The cubic
+Let $\bar v$ be the mean of n values, s their standard deviation, $\gamma$ their skewness and $\mu$
+their expectation. The statistic $T = \sqrt n\, (\bar v - \mu) / s$ has a skewness of the order of
+$G = \gamma / \sqrt n$. The cubic
 
 $$ g(T) = T + \tfrac13 G T^2 + \tfrac1{27} G^2 T^3 + \tfrac16 G $$
 
-removes the skewness to the order $1/n$, is increasing, and has a closed inverse,
+removes the skewness to the order $1/n$, is increasing, and has the inverse
 
 $$ T(g) = \frac3G \big((1 + G (g - G/6))^{1/3} - 1\big) $$
 
-(Hall 1992, doi:10.1111/j.2517-6161.1992.tb01876.x). Hence the interval from
-$\bar v - s\, T(t) / \sqrt n$ to $\bar v - s\, T(-t) / \sqrt n$, t a quantile of Student's law. Its
-degrees of freedom are a fifth of $n - 1$, but at least min(3, n - 1), since $\gamma$ is estimated
-too: with $n - 1$ of them intervals of 95 % for the means of 100 squared errors of samplers had a
-coverage of .934 to .947.
+(Hall 1992, doi:10.1111/j.2517-6161.1992.tb01876.x). So the interval extends from
+$\bar v - s\, T(t) / \sqrt n$ to $\bar v - s\, T(-t) / \sqrt n$, where t is a quantile of Student's
+t distribution. Since $\gamma$ is estimated too, its degrees of freedom are a fifth of $n - 1$, but
+at least min(3, n - 1). With $n - 1$ degrees of freedom, 95 % intervals for the means of 100 squared
+errors of samplers had a coverage of only .934 to .947.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = ["difference_interval", "mean_interval", "share_interval", "student"]
 def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]:
     r"""Return an interval for the mean of independent values, corrected for their skewness.
 
-    The interval is wrong if most of the mean comes from values so rare that the sample may have
+    The interval is wrong if most of the mean comes from values so rare that the sample may contain
     none of them: n must be several times the square of std / mean.
 
     Args:
@@ -44,7 +45,7 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]
         Both ends, in float64; equal if n is 1 or all values are equal.
 
     Raises:
-        ShapeError: `values` is no vector of at least one number.
+        ShapeError: `values` is not a vector of at least one number.
         InvalidValueError: `level` is out of range.
         InvalidTypeError: `values` is not a tensor of real numbers.
         NonFiniteError: it holds a NaN or an infinity, or an end overflows.
@@ -69,21 +70,21 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, float]
     error = size * float(gaps.std()) / math.sqrt(n)
     skewness = float(gaps.pow(3).mean() / gaps.square().mean() ** 1.5)
     t, lean = student(level, max((n - 1) / 5, min(n - 1, 3))), skewness / math.sqrt(n)
-    low, high = (scale * (mean - error * _undone(z, lean)) for z in (t, -t))
+    low, high = (scale * (mean - error * _inverse(z, lean)) for z in (t, -t))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NonFiniteError("the interval of such large values leaves float64; divide them first")
     return low, high
 
 
 def student(level: float, freedom: float) -> float:
-    """Return t with P(|T| < t) = level for Student's law."""
+    """Return t with P(|T| < t) = level for Student's t distribution."""
     from scipy.special import stdtrit  # slow to import
 
     return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def outside(t: float, freedom: float) -> float:
-    """Return P(|T| > t) for Student's law."""
+    """Return P(|T| > t) for Student's t distribution."""
     from scipy.special import stdtr  # slow to import
 
     return 2 * float(stdtr(freedom, -t))
@@ -117,8 +118,8 @@ def difference_interval(one: float, other: float, n: int, level: float) -> tuple
     return gap - math.hypot(one - low, most - other), gap + math.hypot(high - one, other - least)
 
 
-def _undone(g: float, lean: float) -> float:
-    """Return T, given g(T)."""
+def _inverse(g: float, lean: float) -> float:
+    """Return T(g) of the module, where `lean` is G."""
     if abs(lean) < 1e-6:  # the cubic is then the identity to rounding
         return g
     return 3 * (math.cbrt(1 + lean * (g - lean / 6)) - 1) / lean

@@ -3,16 +3,19 @@ r"""Estimate the squared maximum mean discrepancy of two sets of samples, withou
 $$ \widehat{\mathrm{MMD}}^2 = \frac{1}{n (n - 1)} \sum_{i \ne j} k(x_i, x_j)
    + \frac{1}{m (m - 1)} \sum_{i \ne j} k(y_i, y_j) - \frac{2}{n m} \sum_{i, j} k(x_i, y_j), $$
 
-the U-statistic of Gretton et al. (2012, JMLR 13, lemma 6): 0 on average where the laws are equal,
-so that it may be negative. The cubic kernel $k(a, b) = (a^T b / F + 1)^3$ of features of size F
-gives the KID of Bińkowski et al. (2018, arXiv:1801.01401), here of all samples and not of blocks of
-them; it sees no more than the first three moments. The Gaussian kernel
-$k(a, b) = \exp(-\|a - b\|^2 / 2 s^2)$ sees every difference of laws, best those of the size of s.
-With $k(a, b) = -\|a - b\|$ the discrepancy is the energy distance (Sejdinovic et al. 2013,
-doi:10.1214/13-AOS1140).
+the U-statistic of Gretton et al. (2012, JMLR 13, lemma 6). For equal distributions its mean is 0,
+so that it may be negative. Three kernels are used:
 
-Terms of the kernel that depend on one argument only cancel in the estimate, so they are left out,
-which saves digits with the cubic kernel. About a centre c, with $p = (a - c)^T (b - c) / F$,
+- cubic, $k(a, b) = (a^T b / F + 1)^3$ of features of size F: the KID of Bińkowski et al. (2018,
+  arXiv:1801.01401), here of all samples and not of blocks of them; it detects differences of the
+  first three moments only;
+- Gaussian, $k(a, b) = \exp(-\|a - b\|^2 / 2 s^2)$: it detects every difference of distributions,
+  and best those of the size of s;
+- distance, $k(a, b) = -\|a - b\|$: the energy distance (Sejdinovic et al. 2013,
+  doi:10.1214/13-AOS1140).
+
+Terms of a kernel that depend on one argument only cancel in the estimate. The cubic kernel is
+computed without them, which saves digits. About a centre c, with $p = (a - c)^T (b - c) / F$,
 $u = c^T (a - c) / F$, $w = c^T (b - c) / F$, $K = c^T c / F + 1$ and $G = K + u + w$,
 
 $$ k(a, b) - k(a, c) - k(c, b) + k(c, c) = p^3 + 3 p^2 G + 3 p G^2 + 3 u w (G + K). $$
@@ -34,8 +37,9 @@ from scoresde.metrics.checks import pair, whole
 
 __all__ = ["Kernel", "kernel_distance", "median_distance"]
 
-# The most entries of a table of kernels in memory at one time; rows that give the bandwidth.
+# The largest number of kernel values in memory at one time.
 _ENTRIES = 2**22
+# The number of rows from which the bandwidth is computed.
 _ROWS = 1000
 
 
@@ -44,7 +48,7 @@ class Kernel:
     """Compute the squared maximum mean discrepancy for one kernel.
 
     Args:
-        kind: `"gaussian"` for the value `mmd`, `"cubic"` for `kid`, `"distance"` for `energy`.
+        kind: The kernel: `"gaussian"` computes `mmd`, `"cubic"` `kid`, `"distance"` `energy`.
         bandwidth: The s of the Gaussian kernel; by default the median distance of the first 1000
             reference samples.
 
@@ -72,7 +76,7 @@ class Kernel:
         elif self.kind == "cubic":
             name, kernel = "kid", partial(_cubic, centre=centre)
         else:
-            name, kernel = "energy", _nearness
+            name, kernel = "energy", _negative_distance
         v, w = rows.double(), others.double()
         n, m = v.sum(1), w.sum(1)
         within = sum(
@@ -91,16 +95,17 @@ def kernel_distance(
     kernel: Literal["gaussian", "cubic"] = "gaussian",
     bandwidth: float | None = None,
 ) -> float:
-    r"""Return an estimate of the squared maximum mean discrepancy between two laws.
+    r"""Return an estimate of the squared maximum mean discrepancy between two distributions.
 
     Args:
         x: Samples or features, `(N, *)`, N at least 2.
-        y: Those of the reference, `(M, *)`, M at least 2.
-        kernel: `"gaussian"`, or `"cubic"` for the figure known as KID.
-        bandwidth: The s of the Gaussian kernel; by default the median distance of the reference.
+        y: Reference samples or features, `(M, *)`, M at least 2.
+        kernel: `"gaussian"`, or `"cubic"` for the KID.
+        bandwidth: The s of the Gaussian kernel; by default the median distance of the first 1000
+            reference samples.
 
     Returns:
-        An unbiased estimate, given the bandwidth, which may be negative.
+        An estimate, unbiased for a given bandwidth, which may be negative.
 
     Raises:
         ShapeError: Fewer than two samples, or events of different shape.
@@ -119,9 +124,9 @@ def kernel_distance(
 
 
 def median_distance(y: Tensor) -> float:
-    """Return the median distance of different rows, among the first 1000.
+    """Return the median distance between two of the first 1000 rows.
 
-    It is the mean distance if the median is 0, and 1 if all rows are equal.
+    If the median is 0, return the mean distance; if all rows are equal, return 1.
     """
     apart = torch.pdist(y[:_ROWS])
     found = float(apart.median()) or float(apart.mean())
@@ -137,7 +142,7 @@ def _sums(
     *,
     own: bool = False,
 ) -> Tensor:
-    r"""Return $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w, without i = j if `own`."""
+    r"""Return $\sum_{ij} v_i w_j k(a_i, b_j)$ for each v and w; if `own`, leave out i = j."""
     total = v.new_zeros(len(v))
     for start, part in _chunks(a, len(b)):
         k = kernel(part, b)
@@ -152,12 +157,12 @@ def _gaussian(a: Tensor, b: Tensor, scale: float) -> Tensor:
     return torch.exp(-0.5 * (torch.cdist(a, b) / scale).square())
 
 
-def _nearness(a: Tensor, b: Tensor) -> Tensor:
+def _negative_distance(a: Tensor, b: Tensor) -> Tensor:
     return -torch.cdist(a, b)
 
 
 def _cubic(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
-    """Return the cubic kernel of centred arguments, without terms in one of them alone."""
+    """Return the cubic kernel of centred arguments, without terms that depend on one of them."""
     size = len(centre)
     p, u, w = a @ b.mT / size, (a @ centre / size)[:, None], b @ centre / size
     at = centre @ centre / size + 1

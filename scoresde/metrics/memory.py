@@ -1,15 +1,16 @@
 r"""Measure memorisation: compare the distances of samples and held-out data to training data.
 
-With $d(\cdot)$ the distance to the nearest training point, x samples and y held-out data,
+Let $d(\cdot)$ be the distance to the nearest training point, for n samples x and m held-out data y.
 
-- copied: the share of samples with $d(x)$ below the quantile q of $d(y)$, which is q if samples
-  and held-out data have one law;
-- nearer: the probability that $d(x) < d(y)$, a tie counting half, which is then 1/2. It is the
-  statistic of Mann & Whitney, of which
+- copied: the share of samples with $d(x)$ below the q-quantile of $d(y)$. It is q if samples and
+  held-out data have the same distribution.
+- nearer: the probability that $d(x) < d(y)$, where a tie counts half (the statistic of Mann &
+  Whitney). It is 1/2 if samples and held-out data have the same distribution.
+- c_t: the standardised form of `nearer`,
 
-$$ C_T = \Big(\frac12 - \mathrm{nearer}\Big) \Big/ \sqrt{\frac{n + m + 1}{12\, n m}} $$
+$$ C_T = \Big(\frac12 - \mathrm{nearer}\Big) \Big/ \sqrt{\frac{n + m + 1}{12\, n m}}, $$
 
-is standard normal then, and far below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
+which is then standard normal, and is far below 0 for copies (Meehan, Chaudhuri & Dasgupta 2020,
 arXiv:2004.05675, here without their division of space into cells).
 """
 
@@ -87,7 +88,7 @@ def memorisation(x: Tensor, held: Tensor, train: Tensor, *, quantile: float = 0.
 
     Args:
         x: Samples or their features, `(N, *)`.
-        held: Held-out data, of the law of the training data, `(M, *)`.
+        held: Held-out data, with the distribution of the training data, `(M, *)`.
         train: The training data, `(T, *)`.
         quantile: A sample counts as copied below this quantile of the held-out distances.
 

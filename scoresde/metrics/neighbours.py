@@ -1,16 +1,17 @@
 r"""Compute precision, recall, density and coverage: the overlap of the supports of two sets.
 
-The support of a set is estimated by the union of the balls about its points that reach to their
-k-th nearest neighbour in the set, $B(y_j, r_k(y_j))$. For n samples x and m real points y,
+The support of a set is estimated by a union of balls, $\bigcup_j B(y_j, r_k(y_j))$: one about each
+point, with the distance to its k-th nearest neighbour in the set as the radius. For n samples x and
+m real points y,
 
 - precision: the share of x in some ball of y; recall: the share of y in some ball of x
   (Kynkäänniemi et al. 2019, arXiv:1904.06991);
-- density: the mean number of balls of y that a sample lies in, over k; coverage: the share of balls
-  of y that hold a sample (Naeem et al. 2020, arXiv:2002.09797).
+- density: the mean number of balls of y that a sample lies in, divided by k; coverage: the share of
+  balls of y that hold a sample (Naeem et al. 2020, arXiv:2002.09797).
 
 One outlier among y has a large ball, which raises precision; one among x raises recall. Density and
-coverage are robust, and their expectations for equal continuous laws do not depend on the law: 1
-for density, and $1 - \prod_{i=1}^{k} (m - i) / (m + n - i)$ for coverage.
+coverage are robust to outliers. If x and y have the same continuous distribution, their
+expectations are 1 for density, and $1 - \prod_{i=1}^{k} (m - i) / (m + n - i)$ for coverage.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scoresde.metrics.checks import pair, whole
 
 __all__ = ["Neighbours", "Support", "precision_recall"]
 
-# The most entries of a table of distances in memory at one time.
+# The largest number of distances in memory at one time.
 _ENTRIES = 2**22
 
 
@@ -45,7 +46,7 @@ class Neighbours:
     """Compute precision, recall, density and coverage by the k nearest neighbours.
 
     Args:
-        k: The number of the neighbour that a ball reaches to, at least 1.
+        k: The radius of a ball is the distance to the k-th neighbour; at least 1.
 
     Raises:
         InvalidValueError: `k` is below 1.
@@ -59,7 +60,7 @@ class Neighbours:
 
     @property
     def least(self) -> int:
-        """Return the fewest rows of a choice."""
+        """Return the smallest number of rows that a choice may have."""
         return self.k + 1
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor, others: Tensor) -> dict[str, Tensor]:
@@ -92,7 +93,7 @@ def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
     Args:
         x: Samples or their features, `(N, *)`, N above k.
         y: Data or their features, `(M, *)`, M above k.
-        k: The number of the neighbour that the balls reach to.
+        k: The radius of a ball is the distance to the k-th neighbour; at least 1.
 
     Returns:
         The four values; precision, recall and coverage lie in [0, 1].
@@ -111,8 +112,9 @@ def precision_recall(x: Tensor, y: Tensor, *, k: int = 5) -> Support:
 class _Balls:
     """Hold the balls about `centres`, and the `points` inside them, for all rows and for halves.
 
-    The k-th neighbour in a random half of the rows is about the 2k-th of all: 4k + 40 neighbours
-    are kept, of which a half has fewer than k with a probability below 1e-10.
+    The k-th neighbour within a random half of the rows is about the 2k-th among all rows. So the
+    nearest 4k + 40 neighbours are stored: with a probability above 1 - 1e-10 at least k of them are
+    in the half.
     """
 
     def __init__(self, centres: Tensor, points: Tensor, k: int) -> None:
@@ -134,9 +136,14 @@ class _Balls:
         (self.ball, self.point), self.apart = torch.cat(pairs, 1), torch.cat(apart)
 
     def met(self, centres: Tensor, points: Tensor) -> tuple[float, float, int]:
-        """Return the share of some points in balls, and of some balls that hold points.
+        """Return the share of points in balls, the share of balls with points, and all such pairs.
 
-        The third value is the number of pairs of a ball and a point in it.
+        Args:
+            centres: The mask of the centres whose balls are used.
+            points: The mask of the points that are used.
+
+        Returns:
+            The two shares, and the number of pairs of a ball and a point in it.
         """
         before = centres[self.which].cumsum(1) < self.k
         last = before.sum(1).clamp(max=self.near.shape[1] - 1)

@@ -20,12 +20,12 @@ _GOOD = {
     "small": "less is good", "large": "more is good", "at the floor": "the floor is good",
 }  # fmt: skip
 
-# Letters on an inch, and the height of a line in inches.
+# Letters per inch, and the height of a line in inches.
 _LETTERS, _LINE = 12, 0.17
 
 
 def picture(found: Evaluation, name: str = "") -> Figure:
-    """Return a figure with a panel for each value, of samples and floor, titled with a name."""
+    """Return a figure with a panel for each value, which shows samples and floor."""
     panels: dict[str, dict[str, tuple[float, float, float]]] = {}
     for figure, row in found.items():
         good = f", {_GOOD[FIGURES[figure].good]}" if figure in FIGURES else ""
@@ -39,9 +39,9 @@ def picture(found: Evaluation, name: str = "") -> Figure:
     note: list[str] = []
     if found.resamples:
         text = (
-            f"Lines are intervals of {found.level:.0%} for what the figure is on average. They end "
-            "where the figure cannot be, at 0 for a distance, so that a bar may end where its line "
-            "does."
+            f"Lines are {found.level:.0%} intervals for the expectation of the figure. They are "
+            "cut to possible values (a distance is not below 0), so that a bar may end where its "
+            "line ends."
         )
         note = textwrap.wrap(text, round(_LETTERS * wide))
         drawn.supxlabel("\n".join(note), fontsize="small", color="#222222")

@@ -1,38 +1,39 @@
 r"""Compute intervals for comparisons from their spread over random halves of both sets.
 
-A bootstrap gives the rows of a sample random weights. The weights here are 0 and 2, each on half of
-the rows: with $\theta_n$ the value for n rows, and $\theta_b$ that for the half b, the law of
-$\theta_b - \bar\theta$ is to first order that of $\theta_n - E \theta_n$ (Praestgaard & Wellner
-1993, doi:10.1214/aop/1176989011; in its variance, the jackknife that leaves out half of the rows,
-Shao & Wu 1989, doi:10.1214/aos/1176347263). Hence, with s the standard deviation of $\theta_b$ and
-t a quantile of Student's law, the interval $\theta_n \pm t\, s$ for $E \theta_n$, cut to the values
-that are possible. Its degrees of freedom are $1 / (1 / (B - 1) + 7 / n)$: the first term is the
-error of $s^2$ from B halves, the second that from n rows if their contributions have a kurtosis of
+A bootstrap gives the rows of a sample random weights. The weights here are 0 and 2, each for half
+of the rows. Let $\theta_n$ be the value of n rows, $\theta_b$ the value of the half b, and
+$\bar\theta$ its mean over B halves. To first order $\theta_b - \bar\theta$ is distributed like
+$\theta_n - E \theta_n$ (Praestgaard & Wellner 1993, doi:10.1214/aop/1176989011; the variance is
+that of the jackknife that leaves out half of the rows, Shao & Wu 1989,
+doi:10.1214/aos/1176347263). So the interval for $E \theta_n$ is $\theta_n \pm t\, s$, where s is
+the standard deviation of $\theta_b$ and t a quantile of Student's t distribution. It is cut to the
+possible values. The degrees of freedom are $1 / (1 / (B - 1) + 7 / n)$. The first term is the error
+of $s^2$ from B halves. The second is its error from n rows whose contributions have a kurtosis of
 15, as squares of normal numbers have.
 
-Most distances here are squares, $\theta = \|m\|^2$ of the mean m of something. Then the variance of
-$\theta_n$ is not that at the truth $\theta$, but grows with it: about as $s^2 \theta / \theta_n$
-far from 0, and is nearly constant near 0. Asking, as Wilson (1927,
-doi:10.1080/01621459.1927.10502953) did of shares, which $\theta$ have $\theta_n$ within t of
-their own standard deviations, at the variance
+Most distances here are squares, $\theta = \|m\|^2$ with a mean m. Then the variance of $\theta_n$
+depends on the true value $\theta$: it is about $s^2 \theta / \theta_n$ far from 0, and nearly
+constant near 0. The interval contains all $\theta$ that lie within t standard deviations of
+$\theta_n$, with the standard deviation at $\theta$, as Wilson (1927,
+doi:10.1080/01621459.1927.10502953) proposed for shares. For the variance
 
-$$ s^2 \Big(1 + \frac{\theta - \theta_n}{\sqrt{\theta_n^2 + 9 s^2}}\Big) \quad\text{gives}\quad
+$$ s^2 \Big(1 + \frac{\theta - \theta_n}{\sqrt{\theta_n^2 + 9 s^2}}\Big) \quad\text{it is}\quad
    \theta_n + \delta \pm \sqrt{t^2 s^2 + \delta^2}, \qquad
-   \delta = \frac{t^2 s^2}{2 \sqrt{\theta_n^2 + 9 s^2}}, $$
+   \delta = \frac{t^2 s^2}{2 \sqrt{\theta_n^2 + 9 s^2}}. $$
 
-cut to possible values: a square is not below 0, or not below the bias $\bar\theta_b - \theta_n$
-less half of s for the error of that bias. If two laws are equal, $\theta_n$ has no term of first
-order and s is up to $\sqrt 3$ times too large, which the cut compensates. The 9 was chosen on a
-dozen pairs of laws at n = 100.
+It is cut to possible values too: a square is at least 0, and at least the bias
+$\bar\theta - \theta_n$ minus s / 2 for the error of that bias. If two distributions are equal,
+$\theta_n$ has no term of first order and s is up to $\sqrt 3$ times too large; the cut compensates
+for this. The 9 was chosen on a dozen pairs of distributions at n = 100.
 
 Drawing rows with replacement is not used, since it repeats rows: a repeated row is its own
 neighbour at distance 0, pairs of one row enter the means over different pairs, and the bias of the
 Fréchet distance doubles. The coverage of the intervals is measured by
 `examples/benchmarks/intervals`.
 
-All halves agree if all samples count or none does, as for a precision of 1. The interval of a share
-of n samples therefore includes Wilson's for n independent trials, and that of the difference of two
-shares Newcombe's (`metrics.interval`). For other values on which all halves agree the interval has
+If a share is 0 or 1, all halves agree. So the interval of a share of n samples is extended to
+include Wilson's interval for n independent trials, and the interval of a difference of two shares
+to include Newcombe's (`metrics.interval`). If all halves agree in another value, its interval has
 no width, and no difference is reported.
 """
 
@@ -51,7 +52,7 @@ from scoresde.metrics.interval import student
 
 __all__ = ["Estimate", "check_resamples", "estimate", "halves"]
 
-# The number of s from 0 at which the variance of a square begins to grow (the root of the 9 above).
+# The variance of a square begins to grow at about this many s (the square root of the 9 above).
 _FLAT = 3
 
 
@@ -63,7 +64,7 @@ class Estimate(NamedTuple):
     high: float
 
     def within(self, ends: tuple[float, float]) -> Estimate:
-        """Return the estimate with its interval extended to include another one."""
+        """Return the estimate with its interval extended to include `ends`."""
         return Estimate(self.value, min(self.low, ends[0]), max(self.high, ends[1]))
 
     def __str__(self) -> str:
@@ -72,13 +73,13 @@ class Estimate(NamedTuple):
 
 @door
 def halves(n: int, resamples: int, *, seed: int, stream: int = 0) -> Tensor:
-    """Return all n rows, then random halves of them: `(1 + resamples, n)`, booleans.
+    """Return masks `(1 + resamples, n)`: the first selects all n rows, the others random halves.
 
     Args:
         n: Number of rows, at least 2.
         resamples: Number of halves: 0, or at least 2.
         seed: The seed, a 64-bit number.
-        stream: A number for each set: other streams give other halves.
+        stream: The number of the set; each number gives other halves.
 
     Raises:
         InvalidValueError: A number is out of range.
@@ -113,8 +114,8 @@ def estimate(
     Args:
         values: `(1 + B,)`, the value for all rows and for B halves, B = 0 or at least 2.
         level: The confidence of the interval, in (0, 1).
-        limits: The least and the largest possible expectation.
-        square: True if it estimates a square, whose error grows with it.
+        limits: The smallest and the largest possible expectation.
+        square: True if the value estimates a square, whose error grows with it.
         samples: Number of rows.
 
     Returns:
@@ -127,8 +128,8 @@ def estimate(
     check_range("level", level, "(0, 1)")
     if not values.isfinite().all():
         raise NonFiniteError(
-            f"a figure is not finite, {float(values[0])} of all rows; the features are too large "
-            "or too far apart for it"
+            f"a figure is not finite ({float(values[0])} for all rows); the features are too large "
+            "or too far apart"
         )
     value = float(values[0])
     if len(values) < 3:

@@ -26,13 +26,13 @@ Features: TypeAlias = Callable[[Tensor], Tensor]
 Source: TypeAlias = Tensor | Data | str | os.PathLike[str] | Iterable[Tensor]
 """Samples: a tensor `(N, *)`, data, an iterable of batches, or the path of a file or folder."""
 
-# The most samples in one call of a feature map.
+# The largest number of samples in one call of a feature map.
 _ROWS = 1024
 _AS_THEY_ARE = Identity()
 
 
 def opened(name: str, source: Source | Any) -> Source:
-    """Return a source; load the data of a name or a file, and read an array or a table as numbers.
+    """Load the data of a name or a file, make an array or a table a tensor, or return a source.
 
     Raises:
         InvalidTypeError: An array or a table holds something else than numbers.
@@ -50,10 +50,10 @@ def batches(name: str, source: Source, units: Transform = _AS_THEY_ARE) -> Itera
     Args:
         name: The name of the source, for errors.
         source: A tensor, an array or a table of numbers; an iterable of batches, which is read
-            once; data, of which one batch at a time is in memory; the folder of shards that
-            `scoresde sample` writes, or one `.safetensors` file, with the key `x`; or what
-            `scoresde.data.load` reads.
-        units: The transform to model units of numbers in files of samples, and of bytes.
+            once; a `Data`, read batch by batch; the folder of shards that `scoresde sample`
+            writes, or one `.safetensors` file, with the key `x`; or what `scoresde.data.load`
+            reads.
+        units: The transform of bytes, and of the numbers in files of samples, to model units.
 
     Raises:
         InvalidTypeError: The source, or a batch of it, is something else.
@@ -100,8 +100,8 @@ def features_of(
         features: The map, whose networks run in evaluation mode; without it the samples themselves,
             flattened, are the features.
         units: As for `batches`.
-        seen: Filled by name with the type and the range of the samples, for
-            `metrics.checks.same_units`.
+        seen: A dictionary that receives under the name what `metrics.checks.reach` returns for the
+            samples.
 
     Raises:
         ShapeError: The map does not return one row per sample.
@@ -115,7 +115,7 @@ def features_of(
             if features is None:
                 yield flat(name, part).cpu()
                 continue
-            # a copy, which a map may change in place
+            # a copy, since a map may change it in place
             found = flat(f"features({name})", features(part.clone()))
             if len(found) != len(part):
                 raise ShapeError(

@@ -1,7 +1,7 @@
-r"""Estimate distances between two laws from samples, without bias.
+r"""Estimate distances between two distributions from samples, without bias.
 
-The plug-in estimates of both distances are positive even if the two laws are equal. The estimates
-here then have the mean 0, so that they may be negative and can be averaged over sets of samples.
+If the distributions are equal, plug-in estimates of both distances are positive. The estimates here
+then have mean 0: they may be negative, and can be averaged over sets of samples.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["Sliced", "energy_distance", "sliced_wasserstein"]
 @door
 @torch.no_grad()
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""Return the energy distance $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ between two laws.
+    r"""Return the energy distance $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ of two distributions.
 
-    It is 0 for equal laws and positive for others, in the units of the samples (Székely &
-    Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). The means over pairs of one set leave out each
-    sample's distance to itself: the U-statistic, which is unbiased.
+    It is 0 for equal distributions and positive for others, in the units of the samples (Székely &
+    Rizzo 2013, doi:10.1016/j.jspi.2013.03.018). The means over pairs of one set leave out the
+    distance of each sample to itself; so the estimate is unbiased (a U-statistic).
 
     Args:
         x: samples, `(N, *)`, N at least 2.
@@ -51,20 +51,21 @@ def sliced_wasserstein(
 ) -> float:
     r"""Return an unbiased estimate of the sliced Wasserstein distance $E_u\, W_2^2(u^T X, u^T Y)$.
 
-    On a line the distance is that of the quantile functions, $W_2^2 = \int_0^1 (Q_x - Q_y)^2$
-    (Rabin et al. 2011, doi:10.1007/978-3-642-24785-9_37). Both sets are split into halves and the
-    square is taken as a product of two independent differences,
+    The directions u are uniform on the sphere. For projections the distance is that of the quantile
+    functions, $W_2^2 = \int_0^1 (Q_x - Q_y)^2$ (Rabin et al. 2011,
+    doi:10.1007/978-3-642-24785-9_37). Both sets are split into halves, with the quantile functions
+    $Q_{x,h}$ and $Q_{y,h}$, and the square is replaced by a product of independent differences,
 
     $$ \widehat{W_2^2} = \frac12 \sum_{h} \int_0^1
-       (Q_{x,1} - Q_{y,h})(Q_{x,2} - Q_{y,3-h}), \qquad h \in \{1, 2\}, $$
+       (Q_{x,1} - Q_{y,h})(Q_{x,2} - Q_{y,3-h}), \qquad h \in \{1, 2\}. $$
 
-    whose mean is the square of the mean difference: 0 for equal laws, where the plug-in estimate is
-    of the order of one over the number of samples. Samples must be independent, in any order.
+    Its mean is the integral of the square of the mean difference. For equal distributions it is 0,
+    where the plug-in estimate is of the order of 1 / N. The samples must be independent.
 
     Args:
         x: samples, `(N, *)`, N at least 2; one is left out if N is odd.
         y: samples, as many.
-        projections: number of directions $u$, uniform on the sphere, at least 1.
+        projections: number of directions, at least 1.
         generator: the generator of the directions, on the CPU; by default torch's global one.
 
     Returns:
@@ -79,8 +80,8 @@ def sliced_wasserstein(
     a, b = pair(x, y, 2)
     if len(a) != len(b):
         raise ShapeError(
-            f"quantiles are compared one by one: give as many samples on both sides, not {len(a)} "
-            f"and {len(b)}"
+            f"quantiles are compared one by one: give as many samples on both sides, not "
+            f"{len(a)} and {len(b)}"
         )
     check_integer("projections", projections, 1)
     u = _directions(a.shape[1], projections, generator).to(a.device)

@@ -1,8 +1,8 @@
 r"""Prepare the conditions of a network: classes, vectors and fields, by name.
 
 A vector or field enters a network as its entries and one flag for each: 1 where the entry is known,
-0 where it is NaN or its name is left out; the entry itself is then 0. A missing label is a class of
-its own.
+0 where it is NaN or its name is left out; the entry itself is then 0. A missing label counts as one
+further class.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Shape = int | tuple[int, ...]
 class Network(nn.Module):
     """Keep the constructor's arguments and the conditions of a network `net(x, c, **condition)`.
 
-    Base class of `UNet` and `MLP`.
+    This is the base class of `UNet` and `MLP`.
 
     Attributes:
-        embedding: Holds the tables of classes.
+        embedding: The embedding of c and of the labels.
         outer: Names of the attributes whose weights act on the data or the conditions directly;
             Muon leaves them to Adam.
     """

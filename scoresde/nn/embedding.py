@@ -2,8 +2,8 @@ r"""Embed the noise scale and the conditions of a network in one vector.
 
 A network receives $c = \tfrac14 \log(\sigma/\alpha)$, one number per sample in about $[-2, 2]$
 (the `c_noise` of Karras et al. 2022, table 1, arXiv 2206.00364). An embedding turns this number
-into many smooth functions of it. A small MLP maps these to a vector, which, with the rows of the
-labels and a linear map of the vectors added, modulates every block.
+into many smooth functions of it. A small MLP maps these to a vector. The embeddings of the labels
+and a linear map of the vectors are added, and the sum modulates every block.
 
 Cosines and sines are evaluated in float32 or more, whatever the precision of the network: in
 bfloat16 a phase of several turns has no correct digit.
@@ -52,8 +52,8 @@ class Fourier(Waves):
     r"""Map `c` to Fourier features $[\cos 2\pi f c,\ \sin 2\pi f c]$ with $f \sim N(0, s^2)$ fixed.
 
     Source: Tancik et al. 2020 (arXiv 2006.10739); in diffusion Song et al. 2021 (2011.13456).
-    The frequencies are drawn from a generator of their own: building a network neither reads nor
-    changes the global random state.
+    The frequencies are drawn from a separate generator, so that building a network neither reads
+    nor changes the global random state.
 
     Args:
         features: Length of the embedding; even.
@@ -99,7 +99,7 @@ class LogSNR(nn.Module):
 class Embedding(nn.Module):
     r"""Compute the vector that modulates a network from $c$, the labels and the vectors.
 
-    It is silu(MLP(wave(c)) + the rows of the labels + a linear map of the vectors and their flags).
+    It is silu(MLP(wave(c)) + the labels' embeddings + a linear map of the vectors and their flags).
 
     Args:
         kind: `"fourier"`, `"sinusoidal"` or `"log_snr"`.

@@ -1,6 +1,6 @@
-"""Draw normal numbers of a source, and linear combinations of a Brownian path's, for a batch.
+"""Draw normal numbers, and linear combinations of values of a Brownian path, for a batch.
 
-On the CPU numbers are made in parts that fit its cache; elsewhere at once.
+On the CPU the numbers are made in parts that fit its cache; on other devices all at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scoresde.noise.rows import Source, in_numpy
 __all__ = ["normal", "walk"]
 
 _Part = tuple[slice, slice]
-# numbers of a part: their words fill half of a cache of 1 MB
+# the number of numbers in a part: their words fill half of a cache of 1 MB
 _PART = 2**16
 
 
@@ -37,8 +37,8 @@ def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
     """Return normal numbers like a tensor `(B, size)` of single or double precision.
 
     Args:
-        source: The words.
-        low: Those that continue them in double precision, else None.
+        source: The source of the words.
+        low: The source of the lower words that double precision needs; None for single precision.
         like: A tensor of the shape, dtype and device wanted.
     """
     rows, size = like.shape
@@ -58,7 +58,7 @@ def normal(source: Source, low: Source | None, like: Tensor) -> Tensor:
         shape = len(place), len(wanted), 1 if width <= FINE // 2 else 2, FINE // 2
         if whole:
             fine(lanes, below, place.reshape(shape), scratch)
-        else:  # the last counter makes more than is wanted
+        else:  # the last counter makes more numbers than are needed
             numbers = scratch("numbers", shape, found.dtype)
             fine(lanes, below, numbers, scratch)
             place[:] = numbers.reshape(len(place), -1)[:, :width]
@@ -78,11 +78,11 @@ def walk(
 
     Args:
         source: The source of the words of a node.
-        steps: How values follow from known ones.
-        known: The known values, each `(B, size)`.
+        steps: The steps that compute values from known ones.
+        known: The known values by place, each `(B, size)`.
         form: The coefficients c by place u.
-        base: The place whose value is taken away.
-        keep: The places whose values to return, if there are any.
+        base: The place whose value is subtracted.
+        keep: The places whose values are returned if they are known or computed.
         like: A tensor of the shape, dtype and device wanted, of single or double precision.
     """
     sources = [source(step.node, like.device) for step in steps]
@@ -93,7 +93,7 @@ def walk(
         return _combined(form, base, values), {u: values[u] for u in held}
     kind = np.float64 if like.dtype == torch.float64 else np.float32
     found = np.empty((rows, size), dtype=kind)
-    # what is known already is kept as it is
+    # known values are returned as they are
     stored = {u: known[u] if u in known else torch.empty_like(like) for u in held}
     arrays = {u: value.numpy() for u, value in known.items()}
     targets = {u: value.numpy() for u, value in stored.items() if u not in known}
@@ -123,7 +123,7 @@ def walk(
 
 
 def _slots(steps: Sequence[Step], kept: Set[Place]) -> list[int]:
-    """Return where in memory to write the value of each step: over one that is not needed again."""
+    """Return for each step the number of a buffer that holds no value that is needed later."""
     last = {end: i for i, step in enumerate(steps) for end in (step.low, step.high)}
     found: list[int] = []
     free: list[int] = []
@@ -142,7 +142,7 @@ def _combined(form: Form, base: Place, values: Mapping[Place, Any]) -> Any:
 
 
 def _node(step: Step, own: Source, part: _Part, scratch: Scratch) -> Any:
-    """Return the number of a node on the CPU: fine for the end, whose value it is."""
+    """Return the normal numbers of a node on the CPU: fine ones for the end, else coarse ones."""
     rows, columns = part
     unit = COARSE if step.node else FINE
     wanted = range(columns.start // unit, -(-columns.stop // unit))
@@ -151,7 +151,7 @@ def _node(step: Step, own: Source, part: _Part, scratch: Scratch) -> Any:
     if step.node:
         places = scratch("places", (lanes.shape[1], width), np.intp)
         np.copyto(places, coarse(lanes, scratch)[:, :width])
-        # "wrap" does without a copy; all places are in the table
+        # mode="wrap" avoids a copy; all indices are within the table
         z = scratch("numbers", places.shape, np.float32)
         return table().numpy().take(places, out=z, mode="wrap")
     z = scratch("numbers", (lanes.shape[1], len(wanted), 2, 2), np.float32)
@@ -165,7 +165,7 @@ def _walk_on_device(
     known: Mapping[Place, Tensor],
     like: Tensor,
 ) -> dict[Place, Tensor]:
-    """Return the values after steps, by the operations of `walk`, each rounded alone."""
+    """Return the values after all steps, by the same operations as in `walk`."""
     values = {START: torch.zeros_like(like), **known}
     for step, own in zip(steps, sources, strict=True):
         unit = COARSE if step.node else FINE
@@ -181,7 +181,7 @@ def _walk_on_device(
 
 
 def _parts(rows: int, size: int, most: int = _PART) -> Iterator[_Part]:
-    """Return parts of at most so many numbers: rows of all columns, or columns of one row."""
+    """Yield parts of at most `most` numbers: several whole rows, or some columns of one row."""
     if size > most:
         for i in range(rows):
             for j in range(0, size, most):

@@ -1,13 +1,14 @@
-r"""Make normal numbers of random words, in numpy on the CPU and in torch on other devices.
+r"""Make normal numbers from random words, in numpy on the CPU and in torch on other devices.
 
 Box & Muller (1958), *A note on the generation of random normal deviates*, turn two uniform numbers
-into two normal ones, $\sqrt{-2 \log u}\,(\cos, \sin)\,2 \pi v$. In single precision u and v are
-words w of 32 bits, $u = (w + 1/2)\,2^{-32}$, so that $|z| \le 6.7637$. In double precision each is
-continued by a second word, so that the numbers of both precisions agree to rounding.
+into two normal ones, $\sqrt{-2 \log u}\,(\cos 2 \pi v, \sin 2 \pi v)$. In single precision u and v
+are made from words w of 32 bits, $u = (w + 1/2)\,2^{-32}$, so that $|z| \le 6.7637$. In double
+precision a second word gives 32 further bits of each, so that the numbers of both precisions agree
+up to rounding.
 
-Where many numbers are added, 16 bits suffice for each: a coarse number is one of $2^{16}$, the
-means of equally probable cells of the normal law, scaled to unit variance. The fourth moment of one
-is 2e-4 too small, that of a sum less.
+These are fine numbers. Where many numbers are added, 16 bits suffice for each: a coarse number is
+one of the means of $2^{16}$ equally probable cells of the normal distribution, scaled to unit
+variance. Its fourth moment is 2e-4 too small; that of a sum is closer to the normal one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 FINE, COARSE = 4, 8
-"""Numbers of one counter: by Box and Muller, and of 16 bits."""
+"""How many numbers one counter gives: fine ones by Box and Muller, coarse ones of 16 bits."""
 
 _CELLS = 2**16
 _LOW = 2**32 - 1
@@ -48,9 +49,9 @@ def fine(lanes: Words, low: Words | None, found: NDArray[Any], scratch: Scratch)
 
     Args:
         lanes: The words; radii come from the first lane, angles from the second.
-        low: Words that continue them, for numbers in double precision; None for single.
-        found: Where to write them, `(R, C, 2, 2)`, or `(R, C, 1, 2)` for the first two of four.
-        scratch: Memory that is used again.
+        low: The lower words for double precision; None for single precision.
+        found: The array to write to, `(R, C, 2, 2)`, or `(R, C, 1, 2)` for the first two of four.
+        scratch: Buffers.
     """
     u, v = lanes[0].view(np.uint32), lanes[1].view(np.int32)
     kind: Any = np.float32 if low is None else np.float64
@@ -76,7 +77,7 @@ def fine(lanes: Words, low: Words | None, found: NDArray[Any], scratch: Scratch)
     log(radius, radius)
     radius *= kind(-2)
     np.sqrt(radius, radius)
-    # the two words of a lane make neighbours, which are moved as one complex number
+    # the words of a lane give two neighbouring numbers, which are copied as one complex number
     pair = np.complex64 if low is None else np.complex128
     places = found.view(pair)
     for k, turn in enumerate((cos, sin)[: found.shape[2]]):
@@ -99,7 +100,7 @@ def fine_on_device(lanes: list[Tensor], low: list[Tensor] | None = None) -> Tens
 
 
 def coarse(lanes: Words, scratch: Scratch) -> NDArray[np.uint16]:
-    """Return the cells `(R, 8 C)` of lanes `(2, R, C)`, whose numbers are in `table`."""
+    """Return the indices `(R, 8 C)` in `table` of the coarse numbers of lanes `(2, R, C)`."""
     _, rows, columns = lanes.shape
     cells = scratch("cells", (rows, columns, 2), np.uint64)
     cells[:, :, 0], cells[:, :, 1] = lanes
@@ -107,7 +108,7 @@ def coarse(lanes: Words, scratch: Scratch) -> NDArray[np.uint16]:
 
 
 def coarse_on_device(lanes: list[Tensor]) -> Tensor:
-    """Return the cells `(R, 8 C)` of the lanes of `lanes_on_device`, int64."""
+    """Return the indices `(R, 8 C)` in `table` for the lanes of `lanes_on_device`, int64."""
     cells = [lane >> shift & _CELLS - 1 for lane in lanes for shift in range(0, 64, 16)]
     return torch.stack(cells, dim=-1).flatten(1)
 
@@ -124,7 +125,7 @@ def table() -> Tensor:
 
 @functools.cache
 def table_on(device: torch.device) -> Tensor:
-    """Return the table on a device, where it stays."""
+    """Return `table` on a device; it is copied once."""
     return table().to(device)
 
 

@@ -1,7 +1,7 @@
 r"""Compute a Brownian path at any time from independent standard normal numbers.
 
-On $[0, 1]$, with the dyadic cells $[i, i + 1] / 2^n$ of depth $n$ and length $\ell_n = 2^{-n}$, and
-$\theta_n$ the fraction at which $t$ lies in its cell,
+The dyadic cells $[i, i + 1] / 2^n$ of depth $n$ have the length $\ell_n = 2^{-n}$. Let $\theta_n$
+be the position of $t$ in its cell of depth n, from 0 to 1. On $[0, 1]$ the path is
 
 $$ W(t) = t\,z + \sum_{n < L} \sqrt{\ell_n}\, \min(\theta_n, 1 - \theta_n)\, z_n
           + \sqrt{\ell_L}\, \sqrt{\theta_L (1 - \theta_L)}\, z_L . $$
@@ -9,26 +9,27 @@ $$ W(t) = t\,z + \sum_{n < L} \sqrt{\ell_n}\, \min(\theta_n, 1 - \theta_n)\, z_n
 The sum over all depths is the construction of Lévy (1948, *Processus stochastiques et mouvement
 brownien*) and Ciesielski (1961, *Hölder conditions for realizations of Gaussian processes*). Here
 it ends at a leaf, the cell of depth $L$, whose number has the variance of all deeper ones. Hence
-$W(t)$ has variance $t$, and $W(s), W(t)$ the covariance $\min(s, t)$ unless both times lie inside
-one leaf: the increments over a grid with at most one time inside each leaf are exactly independent
-and normal. Times closer than a leaf share all numbers but those of the leaf, so the values on two
-grids belong to one path up to $\sqrt{\ell_L / 4}$.
+$W(t)$ has the variance $t$, and $W(s), W(t)$ have the covariance $\min(s, t)$ unless both times lie
+inside the same leaf. So the increments over a grid with at most one time inside each leaf are
+exactly independent and normal. Two times inside the same leaf share all numbers but that of the
+leaf, so the values on two grids belong to one path up to $\sqrt{\ell_L / 4}$.
 
-W at the middle m of a cell $[a, b]$ is $(W(a) + W(b)) / 2 + \sqrt{\ell_n}\, z_n / 2$, so that the
-value at a time follows from those at the ends of any cell that holds it, by one number a level.
+At the middle of a cell $[a, b]$, W is $(W(a) + W(b)) / 2 + \sqrt{\ell_n}\, z_n / 2$. So the value
+at a time follows from the values at the ends of any cell that contains it, by one number for each
+level.
 
-A leaf is at most $2^{-15}$ of the horizon and $2^{-13}$ of the distance to either end, where the
-grids of some processes are much finer than elsewhere.
+The length of a leaf is at most $2^{-15}$ of the horizon and at most $2^{-13}$ of the distance to
+the nearer end, since the grids of some processes are much finer near the ends.
 
 The space-time Lévy area of $[s, t]$, $h = t - s$ (Foster, Lyons & Oberhauser 2020, *An optimal
 polynomial approximation of Brownian motion*, arXiv:1904.06998),
 
 $$ H = \frac1h \int_s^t (W_u - W_s)\,du - \frac{W_t - W_s}2 \sim \mathcal N(0, h / 12), $$
 
-is independent of the increment. Given the path at times $u_j$ in the interval it is the area of the
-path's chords plus a normal number of variance $\sum_j (u_{j+1} - u_j)^3 / 12 h^2$. The $u_j$ are
-the dyadic points that cut the interval into 16 to 32 parts, or fewer if leaves are wider. So at
-most 1/256 of the variance does not follow from the path.
+is independent of the increment. Given the path at times $u_j$ in the interval, it is the area of
+the path's chords plus a normal number of variance $\sum_j (u_{j+1} - u_j)^3 / 12 h^2$. The $u_j$
+are the dyadic points that cut the interval into 16 to 32 parts, or into fewer if the leaves are too
+wide. So the path determines all but at most 1/256 of the variance.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ __all__ = [
 ]
 
 Place = int | float
-"""A time: that of a cell's end in units of $2^{-60}$, an integer, or any other, a float."""
+"""A time: an integer in units of $2^{-60}$ for the end of a cell, a float for any other time."""
 
 Form = dict[Place, float]
 """A linear combination of the path's values."""
@@ -64,7 +65,7 @@ _FINE = 13
 _DEEPEST = 60
 # the area uses the path at 2**_CUTS points or more
 _CUTS = 4
-# values kept beside the last one
+# the largest number of values that are kept beside the last one
 _KEPT = 6
 
 START, END = 0, 2**_DEEPEST
@@ -73,15 +74,15 @@ START, END = 0, 2**_DEEPEST
 
 @dataclass(frozen=True)
 class Step:
-    r"""Hold how the value at a place follows from two others and one number.
+    r"""Define one value of the path, $(1 - \theta)\,W(low) + \theta\,W(high) + std\,z$.
 
     Attributes:
-        place: Where: $(1 - \theta)\,W(low) + \theta\,W(high) + std\,z$.
-        low: The place to its left.
-        high: The place to its right.
-        theta: The fraction of the way between them.
-        std: The standard deviation that is left.
-        node: The number z: 0 that of the end, $2^n + i$ that of cell i of depth n.
+        place: The place of the value.
+        low: The place to its left whose value is used.
+        high: The place to its right whose value is used.
+        theta: The position between these two places, from 0 to 1.
+        std: The standard deviation given the values at both.
+        node: The index of the normal number z: 0 for the end, $2^n + i$ for cell i of depth n.
     """
 
     place: Place
@@ -114,9 +115,9 @@ def place(t: float) -> Place:
 
 
 def steps(wanted: Collection[Place], known: Collection[Place]) -> list[Step]:
-    """Return how the values at places follow from known ones, each step from those before it.
+    """Return steps that compute the values at wanted places from known ones, in order.
 
-    The values do not depend on what is known: each is always computed from the same two others.
+    The values do not depend on which are known: each is always computed from the same two others.
     """
     found: dict[Place, Step] = {}
     have = {START, *known}
@@ -135,7 +136,7 @@ def steps(wanted: Collection[Place], known: Collection[Place]) -> list[Step]:
 
 
 def area(s: float, t: float) -> tuple[Form, float]:
-    """Return sqrt(12 / h) H given the path at points in [s, t], and the std that is left."""
+    """Return sqrt(12 / h) H as a form in the path's values, and the std given these values."""
     h = t - s
     # inside a leaf the path is not exact
     depth = min(_CUTS + math.ceil(-math.log2(h)), leaf(s), leaf(t))
@@ -153,9 +154,9 @@ def area(s: float, t: float) -> tuple[Form, float]:
 
 
 def worth_keeping(s: Place, h: float) -> list[Place]:
-    """Return the places whose values help at times before s, for steps of about h, nearest first.
+    """Return the places whose values are useful for steps of about h down from s, nearest first.
 
-    These are s, and the left ends of the cells around it that are not much smaller than a step.
+    These are s, and the left ends of those cells around it that are not much smaller than h.
     """
     depth = min(max(math.ceil(-math.log2(h)) + 1, 0), _DEEPEST)
     left = dict.fromkeys(_ends(s, n)[0] for n in range(depth, -1, -1))
@@ -163,8 +164,8 @@ def worth_keeping(s: Place, h: float) -> list[Place]:
 
 
 def _descent(where: Place, have: Collection[Place]) -> Iterator[Step]:
-    """Return the steps from the smallest cell around a place whose ends are known, down to it."""
-    # down to the leaf, or to the cell of which it is the middle
+    """Yield the steps from the smallest cell with known ends around a place down to the place."""
+    # down to its leaf, or to the cell whose middle it is
     last = leaf(where) if isinstance(where, float) else _DEEPEST - (where & -where).bit_length()
     depth = last
     while not all(end in have for end in _ends(where, depth)):
@@ -192,7 +193,7 @@ def _ends(where: Place, depth: int) -> tuple[int, int]:
 
 
 def _cell(t: float, depth: int) -> tuple[int, float]:
-    """Return the number of the cell of a depth that holds t, and the fraction at which t lies."""
+    """Return the number of the cell of a depth that contains t, and the position of t in it."""
     position = math.ldexp(t, depth)
     i = math.floor(position)
     return i, position - i

@@ -1,16 +1,16 @@
 r"""Compute random words from keys and counters by Philox 4x32-10.
 
-Philox (Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*) maps the counters of 128
-bits one to one to as many words of 32 bits as they have, in an order that a key of 64 bits decides.
-The four words are kept in two lanes of 64 bits, $l = 2^{32} c_0 + c_1$ and $r = 2^{32} c_2 + c_3$,
-on which a round is
+Philox (Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*) maps a counter of four
+words of 32 bits to four random words. For each key of 64 bits this is a permutation of all
+counters. The words $c_0, \dots, c_3$ are kept in two lanes of 64 bits, $l = 2^{32} c_0 + c_1$ and
+$r = 2^{32} c_2 + c_3$. With the multipliers $M_0, M_1$ and the round's key $k_0, k_1$ a round is
 
 $$ (l, r) \to \big(M_1 \lfloor r / 2^{32} \rfloor \oplus 2^{32} (l \oplus k_0), \;
                    M_0 \lfloor l / 2^{32} \rfloor \oplus 2^{32} (r \oplus k_1)\big)
    \bmod 2^{64} . $$
 
-Python computes it for one counter, numpy on the CPU, where it is faster, and torch on every other
-device, in integers of 64 bits.
+There are three implementations: in Python for one counter, in numpy for the CPU, where it is faster
+than torch, and in torch for every other device, with integers of 64 bits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Counter = tuple[Words, Words, Words, Words]
 
 _LOW = 2**32 - 1
 _FACTORS = 0xD2511F53, 0xCD9E8D57
-# the golden ratio and sqrt(3) - 1, by which the key grows from round to round
+# the golden ratio and sqrt(3) - 1, which are added to the key in every round
 _STEPS = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
 
@@ -40,13 +40,13 @@ _BOTH = np.array([[[_RIGHT]], [[_LEFT]]])
 
 
 class Scratch:
-    """Keep arrays that are needed again and again, since new memory costs as much as the words."""
+    """Keep buffers for reuse, since allocating memory takes as long as computing the words."""
 
     def __init__(self) -> None:
         self._kept: dict[str, NDArray[Any]] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return the array of this name, of any content, valid until the next call."""
+        """Return the buffer of this name, with arbitrary content; the next call reuses it."""
         size = math.prod(shape)
         kept = self._kept.get(name)
         if kept is None or kept.size < size or kept.dtype != dtype:
@@ -55,7 +55,9 @@ class Scratch:
 
 
 def block(key: int, counter: int) -> int:
-    """Return the 128 bits that a key of 64 bits makes of a counter of 128, the first word lowest.
+    """Return the 128 random bits of a counter of 128 bits under a key of 64 bits.
+
+    In both integers the first word has the lowest bits.
 
     Examples:
         >>> hex(block(0, 0))
@@ -82,8 +84,9 @@ def lanes(keys: Words, counter: Counter, scratch: Scratch) -> Words:
 
     Args:
         keys: The keys of each round, `(10, 2, R, 1)` or `(10, 2, 1, 1)`.
-        counter: Its four words: the first `(1, C)`, the others `(R, 1)` or `(1, 1)`.
-        scratch: Memory that is used again.
+        counter: The four words of the counters: the first `(1, C)`, the others `(R, 1)` or
+            `(1, 1)`.
+        scratch: Buffers.
     """
     c0, c1, c2, c3 = counter
     # the first two rounds: c0 has a value for each column, the other words for each row
@@ -116,7 +119,7 @@ def lanes_on_device(key: tuple[Any, Any], counter: tuple[Any, Any, Any, Any]) ->
 
     Args:
         key: The two words of the keys, integers or tensors `(R, 1)`, int64.
-        counter: Its four words, integers or tensors that broadcast to `(R, C)`, int64.
+        counter: The four words of the counters, integers or tensors that broadcast to `(R, C)`.
     """
     left, right = counter[0] << 32 | counter[1], counter[2] << 32 | counter[3]
     one, two = _FACTORS

@@ -1,16 +1,16 @@
 r"""Compute the words of the samples of a batch, a pure function of seed, index and place.
 
-A place is a time, the number of a draw and its purpose. Its tag is
+A place is a time t, the number k of a draw, and its purpose. Its tag is (with sizes in bits)
 
 $$ \text{Philox}(\text{seed};\; \text{bits of } t : 64,\ k : 32,\ \text{purpose} : 32), $$
 
-so that no two places of a seed have one tag, and its words are those of
+so that no two places of a seed have the same tag. The words of sample `index` are
 
 $$ \text{Philox}(\text{tag}_{0 \ldots 63};\;
    \text{block} : 32,\ \text{index} : 40,\ \text{tag}_{64 \ldots 119} : 56), $$
 
-so that no two numbers of a draw have one counter. Two draws of N have one key and counter with
-probability below $N^2 / 2^{121}$.
+so that no two words of a draw have the same counter. The probability that among N draws two have
+the same key and counter is below $N^2 / 2^{121}$.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INDICES = 2**40
 
 _WORD = 2**64
 _LOW = 2**32 - 1
-# counters that Python makes faster than numpy
+# up to this many counters Python is faster than numpy
 _FEW = 6
 
 
@@ -60,9 +60,9 @@ class Rows:
         """Return the source of the words of a place.
 
         Args:
-            place: Its time, number and purpose, an integer of 128 bits.
-            device: Where the words are needed.
-            second: Another integer of 64 bits on which they depend.
+            place: The place: time, number and purpose in an integer of 128 bits.
+            device: The device on which the words are needed.
+            second: A further integer of 64 bits on which the words depend.
         """
         if self.seed is not None:
             tag = philox.block(self.seed, place)
@@ -82,12 +82,12 @@ class Rows:
         return [made[seed] for seed in self.seeds]
 
     def on(self, device: torch.device) -> tuple[Any, Any]:
-        """Return seeds and indices `(B, 1)`: of numpy on the CPU, else tensors, moved once."""
+        """Return seeds and indices `(B, 1)`: numpy arrays for the CPU, else tensors, made once."""
         if in_numpy(device):
             return self._arrays
         if device not in self._moved:
             seeds, indices = (torch.from_numpy(a.view(np.int64)) for a in self._arrays)
-            # what can be made there is not moved
+            # consecutive indices are made on the device instead of copied
             self._moved[device] = (
                 seeds.to(device) if self.seed is None else None,
                 torch.arange(*self._range, device=device).unsqueeze(1)
@@ -102,7 +102,7 @@ class Rows:
 
     @functools.cached_property
     def _range(self) -> tuple[int, int] | None:
-        """The first index and the one after the last, if they are consecutive."""
+        """Return the first index and the last one plus 1 if the indices are consecutive."""
         indices = self.indices
         places = range(indices[0], indices[0] + len(indices)) if len(indices) else range(0)
         return (places.start, places.stop) if all(map(eq, indices, places)) else None
@@ -112,14 +112,14 @@ class Source:
     """Make the words of one place.
 
     Args:
-        tag: Its four words, integers or `(B, 1)`.
+        tag: The four words of the place's tag, integers or `(B, 1)`.
         indices: The indices of the samples, `(B, 1)`.
     """
 
     def __init__(self, tag: list[Any], indices: Any) -> None:
         self._key = tag[:2]
         self._low, self._high = indices & _LOW, indices >> 32
-        # what remains of the tag fills the counter above the index
+        # the rest of the tag fills the bits of the counter above the index
         self._high = self._high | (tag[2] & 2**24 - 1) << 8
         self._top = tag[2] >> 24 | (tag[3] & 2**24 - 1) << 8
 
@@ -141,7 +141,7 @@ class Source:
         return philox.lanes_on_device((self._key[0], self._key[1]), counter)
 
     def _few(self, low: Words, high: Words, blocks: range, scratch: Scratch) -> Words:
-        """Return the lanes of few counters, which Python makes faster than numpy."""
+        """Return the lanes of a few counters, computed in Python."""
         found = scratch("lanes", (2, len(low), len(blocks)), np.uint64)
         key = self._key[0] | self._key[1] << 32
         for i, (one, two) in enumerate(zip(low[:, 0].tolist(), high[:, 0].tolist(), strict=True)):
@@ -162,7 +162,7 @@ def _all() -> Words:
 
 
 def _counted(n: int) -> Words:
-    """Return the first integers."""
+    """Return the integers from 0 to n - 1."""
     return _all()[:n] if n <= len(_all()) else np.arange(n, dtype=np.uint64)
 
 

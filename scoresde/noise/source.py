@@ -2,7 +2,8 @@ r"""Draw the noise of a batch as a pure function of seed, sample index, time and
 
 The numbers come from a counter-based generator, and a Brownian path is a fixed function of such
 numbers. There is no state, so a sample depends neither on the other samples, nor on its batch, nor
-on earlier draws. Numbers are made on the device where they are wanted, of the same words on all.
+on earlier draws. Numbers are made on the device where they are needed, from random words that are
+the same on every device.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from scoresde.noise.rows import INDICES, Rows, Source
 __all__ = ["Noise", "seeds_of"]
 
 _WORD = 2**64
-# numbers of one sample in a draw
+# the largest number of normal numbers of one sample in a draw
 _SIZE = 2**34
-# the purposes of words; those of _LOW continue the words before them for double precision
+# the purposes of words; a purpose plus _LOW gives the lower words that double precision needs
 _FRESH, _PATH, _AREA, _FORK, _LOW = range(5)
 _FORKS = 8
 
@@ -64,7 +65,7 @@ class Noise:
         self.seeds = _within("a seed", seeds, _WORD)
         self.indices = _within("an index", indices, INDICES)
         self.horizon = horizon
-        # values of the path that the next step uses again, and what they are like
+        # values of the path that the next step uses again, with their shape, dtype and device
         self._path: tuple[object, dict[path.Place, Tensor]] = None, {}
         self._forks: dict[int, Noise] = {}
 
@@ -117,9 +118,9 @@ class Noise:
         r"""Return $(W_t - W_s) / \sqrt{t - s}$ of one Brownian path per sample, standard normal.
 
         Increments over any intervals belong to one path, in whatever order they are drawn; over a
-        grid they are independent. W at a time follows from some twenty numbers of 16 bits. Values
-        that earlier times share are kept from one call to the next, so that a step down a grid
-        draws 11 to 15 numbers.
+        grid they are independent. W at a time is computed from some twenty numbers of 16 bits.
+        Values that the next, earlier time needs again are kept between calls, so that a step down a
+        grid draws 11 to 15 numbers.
 
         Args:
             like: A tensor `(B, *)` with the shape, dtype and device of the result.
@@ -139,10 +140,10 @@ class Noise:
 
         $$ H = \frac1h \int_s^t (W_u - W_s)\,du - \frac{W_t - W_s}2, \qquad h = t - s $$
 
-        Standard normal and independent of the increment, so that the integral is
-        $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. Its law over the
-        intervals of a grid is exact; at most 1/16 of its standard deviation belongs to the interval
-        alone and not to the path, more only for intervals near the resolution of the path.
+        The result is standard normal and independent of the increment. The integral is
+        $h^{3/2} (z / 2 + a / \sqrt{12})$ with `increment` z and `area` a. Over the intervals of a
+        grid the distribution is exact. At most 1/16 of the standard deviation comes from a number
+        of the interval instead of the path, except for intervals near the resolution of the path.
         Arguments and errors are those of `increment`.
         """
         low, high = self._interval(s, t)
@@ -171,7 +172,7 @@ class Noise:
     def _fine(
         self, flat: Tensor, time: int, k: int, purpose: int, second: int | None = None
     ) -> Tensor:
-        """Return the numbers of a place, whose words depend on nothing else."""
+        """Return the normal numbers of a time, a draw and a purpose."""
         words = self._rows.source(_place(time, k, purpose), flat.device, second)
         low = None
         if flat.dtype == torch.float64:
@@ -179,7 +180,7 @@ class Noise:
         return drawing.normal(words, low, flat)
 
     def _walk(self, flat: Tensor, form: path.Form, base: path.Place, h: float) -> Tensor:
-        """Return a linear combination of values of the path less that at the base."""
+        """Return a linear combination of the path's values, each minus the value at the base."""
         alike = flat.shape, flat.dtype, flat.device
         # a local name, since another thread may replace the attribute
         of, known = self._path
@@ -253,7 +254,7 @@ def seeds_of(
 
 
 class _Fork:
-    """Hold random bits that tell a forked process from its parent, whose generator it copied.
+    """Hold random bits that distinguish a forked process from its parent, whose generator it has.
 
     Attributes:
         inherited: The seed of the copied generator; None in a process that was not forked.
@@ -279,7 +280,7 @@ def _own_bits() -> int:
 
 
 def _place(time: int, k: int, purpose: int) -> int:
-    """Return a place: 64 bits of a time, the number of a draw and its purpose."""
+    """Return a time, a draw's number and its purpose as one integer of 128 bits: a place."""
     return time | k << 64 | purpose << 96
 
 
@@ -303,7 +304,7 @@ def _integers(what: str, values: Sequence[int]) -> tuple[int, ...]:
 
 
 def _bits(t: float) -> int:
-    """Return the bit pattern of a time, by which its numbers are keyed."""
+    """Return the bit pattern of a time, which is a part of the key of its numbers."""
     if t != t:
         raise InvalidValueError("the time of a draw is NaN; give a number")
     return int(struct.unpack("<Q", struct.pack("<d", t + 0.0))[0])

@@ -1,9 +1,9 @@
 r"""Compute the objectives of score matching, and weight them in time.
 
-All estimate the Fisher divergence $\mathbb E\,\lambda(t)\,\|s_\theta - \nabla\log p_t\|^2$ up to a
-constant, on one scale: no ½, summed over the event. `dsm_loss` compares the score with the noise
-that was added; `ism_loss`, `ssm_loss` and `fd_ssm_loss` use the divergence of the score, and also
-work without noise.
+Each loss estimates the Fisher divergence $\mathbb E\,\lambda(t)\,\|s_\theta - \nabla\log p_t\|^2$
+up to a constant. All have the same scale: no factor ½, and the sum over the event. `dsm_loss`
+compares the score with the noise that was added; `ism_loss`, `ssm_loss` and `fd_ssm_loss` use the
+divergence of the score, and also work without noise.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-r"""Compute the denoising score matching loss, and its least value for Gaussian data."""
+r"""Compute the denoising score matching loss, and its smallest value for Gaussian data."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def dsm_loss(
     time Song et al. (2021), eq. 7, arXiv:2011.13456. On an SDE with levels it is the ladder's
     discrete objective. Its minimum is not 0: see `dsm_floor`.
 
-    If $\sigma$ is small against the data, the gradient is mostly noise from $z / \sigma$. The
-    control variate subtracts a term of mean 0,
+    If $\sigma$ is small compared with the data, the gradient is mostly noise from $z / \sigma$. A
+    control variate, a term of mean 0, then gives the second form,
 
     $$ \lambda(t)\,\Big(\|s_\theta(x_t)\|^2 +
        \tfrac{2}{\sigma_t} z^T \big(s_\theta(x_t) - s_\theta(\alpha_t x_0)\big)
        + \tfrac{D}{\sigma_t^2}\Big), $$
 
-    so that the gradient's variance stays bounded as $\sigma \to 0$, at the cost of a second
-    evaluation of the score (Wang et al. 2020, arXiv:2002.07501). A single value may then be
-    negative.
+    for an event of D dimensions. The variance of its gradient stays bounded as $\sigma \to 0$, but
+    it needs a second evaluation of the score, and a single value may be negative (Wang et al. 2020,
+    arXiv:2002.07501).
 
     Args:
         score: A score `(x, t) -> (B, *)`; with a `condition`, `(x, t, condition)`.
         sde: The process; None takes the one that the score knows.
         x: Clean data `(B, *)`, floating-point.
         t: Times `()` or `(B,)` in `[0, T]` with $\sigma_t > 0$; `None` draws them.
-        noise: The source of times and noise, of as many samples as `x` has.
+        noise: The source of times and noise, for as many samples as `x` has.
         condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`.
-        law: The law of the times, `None` taking that of the SDE; its importance weights are part of
-            the result.
-        control_variate: Use the second form: same mean, two evaluations.
+        law: The distribution of the times; `None` takes that of the SDE. The result includes its
+            importance weights.
+        control_variate: Use the second form, with the same mean and two evaluations.
         generator: A generator from which a seed is drawn in place of `noise=`; by default torch's
             global generator.
 
@@ -69,7 +69,7 @@ def dsm_loss(
         The loss `(B,)`, summed over the event.
 
     Raises:
-        InvalidTypeError: `x` is not floating-point, or the score is no tensor.
+        InvalidTypeError: `x` is not floating-point, or the score returns no tensor.
         ShapeError: The score or the noise has another shape than `x`, or `t` is neither `()` nor
             `(B,)`.
         NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
@@ -97,12 +97,13 @@ def dsm_loss(
 
 @door
 def dsm_floor(sde: SDE, t: Tensor | float, moments: Moments, *, weight: Weight = sigma2) -> Tensor:
-    r"""Return the least expected `dsm_loss` at time t, for Gaussian data of known variance.
+    r"""Return the smallest possible expected `dsm_loss` at time t, for Gaussian data.
 
-    $$ \frac{\lambda(t)}{\sigma_t^2} \sum_j \frac{\alpha_t^2 v_j}{\alpha_t^2 v_j + \sigma_t^2} $$
+    $$ \frac{\lambda(t)}{\sigma_t^2} \sum_j \frac{\alpha_t^2 v_j}{\alpha_t^2 v_j + \sigma_t^2}. $$
 
-    over the data's principal variances $v_j$: the variance of the noise given $x_t$. For other data
-    with this covariance it is an upper bound of the least value.
+    Here $v_j$ are the variances of the data along the principal axes, and the sum is the variance
+    of the noise given $x_t$. For other data with this covariance the smallest possible loss is at
+    most this number.
 
     Args:
         sde: The process.

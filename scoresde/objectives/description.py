@@ -1,4 +1,4 @@
-r"""Describe losses and weights as strings, to tell whether a run is resumed with the same ones."""
+r"""Describe losses and weights as strings, to check that a run is resumed with the same ones."""
 
 from __future__ import annotations
 

@@ -7,11 +7,12 @@ matching*),
 $$ \mathbb E\|s_\theta - \nabla\log p_t\|^2 = \mathbb E\big[2\,\mathrm{tr}\,\nabla s_\theta +
    \|s_\theta\|^2\big] + \text{const}, $$
 
-if $p_t s_\theta$ vanishes at infinity. The trace is computed exactly, or with random $v$,
-$\mathbb E\,v v^T = I$, as $\mathbb E\,v^T \nabla s_\theta\,v$, or from two values of the score.
+if $p_t s_\theta$ vanishes at infinity. The trace is computed exactly; or it is estimated by
+$v^T \nabla s_\theta\,v$ with a random vector $v$, where $\mathbb E\,v v^T = I$; or this product is
+approximated from two values of the score.
 
-No noise is needed: at $t = 0$ of a VP, EDM or flow SDE these objectives are those of the data
-themselves. The weight $\sigma_t^2$ is 0 there; use `power(0)`.
+These losses need no noise. At $t = 0$ of a VP, EDM or flow SDE they are score matching of the data
+themselves. The default weight $\sigma_t^2$ is 0 there; use `power(0)`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from scoresde.sde import SDE, Score, TimeLaw, expand
 __all__ = ["Projection", "fd_ssm_loss", "ism_loss", "ssm_loss"]
 
 Projection = Literal["rademacher", "gaussian", "sphere"]
-r"""The law of the random $v$, all with $\mathbb E\,v v^T = I$; signs have the least variance."""
+r"""The distribution of the random $v$, with $\mathbb E\,v v^T = I$.
+
+Random signs ("rademacher") give the smallest variance.
+"""
 
 
 @door
@@ -61,24 +65,24 @@ def ism_loss(
             `(x, t, condition)`.
         sde: The process; None takes the one that the score knows.
         x: Clean data `(B, *)`, floating-point.
-        t: Times `()` or `(B,)` in `[0, T]`, also without noise; `None` draws them.
-        law: The law of the times, `None` taking that of the SDE.
+        t: Times `()` or `(B,)` in `[0, T]`, also times without noise; `None` draws them.
+        law: The distribution of the times; `None` takes that of the SDE.
         condition: The condition, passed to the score.
         weight: $\lambda$, a function of `(sde, t)`, positive at the times given.
         exact: The largest number of dimensions with an exact trace.
-        noise: The source of times, noise and signs, of as many samples as `x` has.
+        noise: The source of times, noise and signs, for as many samples as `x` has.
         generator: A generator from which a seed is drawn in place of `noise=`.
 
     Returns:
         The loss `(B,)`, summed over the event; negative for a good score.
 
     Raises:
-        InvalidTypeError: `x` is not floating-point, or the score is no tensor.
+        InvalidTypeError: `x` is not floating-point, or the score returns no tensor.
         ShapeError: The score has another shape than `x`, or `t` is neither `()` nor `(B,)`.
         NonFiniteError: `x`, the weight, the score or the loss has a NaN or an infinity. This is
             checked on the CPU only: on other devices it would stall every step.
-        InvalidValueError: The weight is 0 since there is no noise, the score is not differentiable,
-            or the score belongs to another SDE.
+        InvalidValueError: The weight is 0 because there is no noise, the score is not
+            differentiable, or the score belongs to another SDE.
 
     Examples:
         >>> from scoresde import VPSDE, Noise
@@ -118,21 +122,22 @@ def ssm_loss(
 ) -> Tensor:
     r"""Return the sliced score matching loss of each sample, from one random direction each.
 
-    $$ \lambda(t)\,\big(2\,v^T \nabla s_\theta(x_t, t)\,v + \|s_\theta(x_t, t)\|^2\big) $$
+    $$ \lambda(t)\,\big(2\,v^T \nabla s_\theta(x_t, t)\,v + \|s_\theta(x_t, t)\|^2\big). $$
 
-    is the variance-reduced form; the other has $(v^T s_\theta)^2$ as its last term, of the same
-    mean. Song et al. (2019), eqs. 7 and 8, arXiv:1905.07088. One derivative in any dimension.
+    This is the variance-reduced form. The other form has $(v^T s_\theta)^2$, with the same mean, as
+    its last term (Song et al. 2019, eqs. 7 and 8, arXiv:1905.07088). Both need one derivative, in
+    any dimension.
 
     Args:
         score: A score, as in `ism_loss`.
         sde: The process; None takes the one that the score knows.
         x: Clean data `(B, *)`.
-        t: Times.
-        law: The law of the times.
+        t: Times, as in `ism_loss`.
+        law: The distribution of the times, as in `ism_loss`.
         condition: The condition, passed to the score.
         weight: $\lambda$.
-        projection: The law of v: random signs, normal numbers, or points on the sphere of radius
-            $\sqrt D$.
+        projection: The distribution of v: random signs, normal numbers, or points on the sphere of
+            radius $\sqrt D$ in D dimensions.
         variance_reduced: Use the variance-reduced form.
         noise: The source of times, noise and directions.
         generator: A generator from which a seed is drawn in place of `noise=`.
@@ -183,23 +188,23 @@ def fd_ssm_loss(
     r"""Return the sliced score matching loss of each sample, by finite differences.
 
     $$ \lambda(t)\,\Big(\frac{v^T (s_+ - s_-)}{h} + \Big\|\frac{s_+ + s_-}{2}\Big\|^2\Big),
-       \qquad s_\pm = s_\theta(x_t \pm h v, t), $$
+       \qquad s_\pm = s_\theta(x_t \pm h v, t). $$
 
-    is the variance-reduced `ssm_loss` up to $O(h^2)$, without any derivative in x: two evaluations
-    and an ordinary backward pass (Pang et al. 2020, arXiv:2007.03317).
+    This equals the variance-reduced `ssm_loss` up to $O(h^2)$. It needs no derivative in x, only
+    two evaluations and an ordinary backward pass (Pang et al. 2020, arXiv:2007.03317).
 
     Args:
         score: A score, as in `ism_loss`; it need not be differentiable in `x`.
         sde: The process; None takes the one that the score knows.
         x: Clean data `(B, *)`.
-        t: Times.
-        law: The law of the times.
+        t: Times, as in `ism_loss`.
+        law: The distribution of the times, as in `ism_loss`.
         condition: The condition, passed to the score.
         weight: $\lambda$.
-        projection: The law of v, as in `ssm_loss`.
+        projection: The distribution of v, as in `ssm_loss`.
         step: $h / \sigma_t$, positive; h itself if $\sigma_t = 0$. In single precision the
-            difference loses digits below about 1e-3, and if h is below about 1e-5 of the state:
-            standardise data far from 0 or of a large scale.
+            difference loses digits if `step` is below about 1e-3, or h below about 1e-5 of the
+            state: standardise data far from 0 or of a large scale.
         noise: The source of times, noise and directions.
         generator: A generator from which a seed is drawn in place of `noise=`.
 
@@ -236,7 +241,7 @@ def fd_ssm_loss(
 
 
 def _check_weighted(p: Perturbed) -> Perturbed:
-    """Return a perturbed batch; raise if its weight is 0 since there is no noise."""
+    """Return a perturbed batch; raise if its weight is 0 because there is no noise."""
     if ((p.sigma == 0) & (p.scale == 0)).any():
         raise InvalidValueError(
             f"without noise, at t = {quoted(p.time)}, the weight is 0 and nothing would be "
@@ -248,7 +253,7 @@ def _check_weighted(p: Perturbed) -> Perturbed:
 def _differentiate(
     p: Perturbed, derivative: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the score at the states and a derivative in them, `(B,)`; also under no_grad."""
+    """Return the score at the states and `derivative` of both, `(B,)`; works under no_grad too."""
     recording = torch.is_grad_enabled()
     with torch.enable_grad():
         state = p.x.detach().requires_grad_()

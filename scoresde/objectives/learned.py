@@ -25,26 +25,28 @@ __all__ = ["LearnedWeight"]
 
 
 class LearnedWeight(nn.Module):
-    r"""Learn the weight $\lambda(t)\,e^{-u(t)}$ of a loss with the score, by its uncertainty.
+    r"""Learn the weight $\lambda(t)\,e^{-u(t)}$ of a loss together with the score.
 
-    If the residual of an event of D dimensions, weighted by $\lambda$, is modelled as normal with
-    the variance $e^{u(t)}$, its negative log-likelihood is, up to factors and constants,
+    Let $\ell(t)$ be the loss of an event of D dimensions with the weight $\lambda$. If its residual
+    is modelled as normal with the variance $e^{u(t)}$, the negative log-likelihood is, up to
+    factors and constants,
 
-    $$ e^{-u(t)}\,\ell(t) + D\,u(t), \qquad \min_u\colon\; e^{u(t)} = \mathbb E\,\ell(t) / D, $$
+    $$ e^{-u(t)}\,\ell(t) + D\,u(t), \quad\text{smallest at}\quad
+       e^{u(t)} = \mathbb E\,\ell(t) / D. $$
 
-    so that all times contribute gradients of one size (Kendall et al. 2018, arXiv:1705.07115; as
-    a function of the noise level Karras et al. 2023, eq. 14, arXiv:2312.02696). The loss $\ell$
-    must be positive, as `dsm_loss` is and the implicit losses are not.
+    With this weight all times contribute gradients of the same size (Kendall et al. 2018,
+    arXiv:1705.07115; as a function of the noise level Karras et al. 2023, eq. 14,
+    arXiv:2312.02696). The loss must be positive, as `dsm_loss` is and the implicit losses are not.
 
-    It is called like any loss; `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and saves its
+    Call it like any loss; `Trainer(..., loss=LearnedWeight(dsm_loss))` optimises and saves its
     parameters, which are not needed after training.
 
     Args:
         loss: A loss `(score, sde, x, *, t, noise, condition, weight) -> (B,)`.
         base: $\lambda$.
-        law: The law of the times, `None` taking that of the SDE.
-        features: The number of Fourier features of $\tfrac14 \log(\sigma/\alpha)$ in which u is
-            linear; even.
+        law: The distribution of the times; `None` takes that of the SDE.
+        features: The number of Fourier features of $\tfrac14 \log(\sigma/\alpha)$, even; u is
+            linear in them.
 
     Raises:
         InvalidTypeError: An argument has another type.

@@ -33,13 +33,13 @@ __all__ = [
     "weight_at",
 ]
 
-# The numbers of the draws of times and of noise.
+# The numbers that identify the draws of times and of noise in `Noise.normal`.
 _TIMES, _STATES = range(2)
 
 
 @dataclass(frozen=True, eq=False)
 class Perturbed:
-    r"""Hold a perturbed batch $x_t = \alpha_t x_0 + \sigma_t z$, and what an objective needs of it.
+    r"""Hold a perturbed batch $x_t = \alpha_t x_0 + \sigma_t z$ and its coefficients.
 
     Attributes:
         sde: The process.
@@ -49,9 +49,9 @@ class Perturbed:
         clean: $\alpha_t x_0$, `(B, *)`.
         sigma: $\sigma_t$, `()` or `(B,)`, float64.
         scale: $\lambda(t)$ times the importance weight of t, `()` or `(B,)`, float64.
-        own: The loss's own coefficients, ready to multiply `x`.
+        own: Further coefficients that the loss asked for, ready to multiply `x`.
         noise: The source of further random numbers.
-        score: The score at these times, a checked function of states `(B, *)`.
+        score: A function of states `(B, *)` that returns the checked score at these times.
     """
 
     sde: SDE
@@ -66,7 +66,7 @@ class Perturbed:
     score: Callable[[Tensor], Tensor]
 
     def weighted(self, errors: Tensor, scale: Tensor) -> Tensor:
-        """Return errors `(B,)` times a scale of `own`: the loss of each sample.
+        """Return the loss of each sample: errors `(B,)` times a scale, one of `own`.
 
         Raises:
             NonFiniteError: A loss is NaN or infinite, and this is checked (see `passing`).
@@ -82,8 +82,8 @@ def passing() -> Iterator[None]:
     """Let losses in the block return NaN and infinity, in place of raising an error.
 
     A trainer needs this: it checks many losses at once, and one of several processes must not stop
-    alone. Outside the block they are an error on the CPU; on other devices they are not checked,
-    since that would stall every step.
+    alone. Outside the block NaN and infinity are an error on the CPU. On other devices they are not
+    checked, since that would stall every step.
     """
     before = _passing.set(True)
     try:
@@ -93,12 +93,12 @@ def passing() -> Iterator[None]:
 
 
 def checks_finite(x: Tensor) -> bool:
-    """Return True if a NaN in numbers on the device of `x` is an error: see `passing`."""
+    """Return True if a NaN on the device of `x` is an error: see `passing`."""
     return x.device.type == "cpu" and not _passing.get()
 
 
 def checked_loss(loss: Tensor) -> Tensor:
-    """Return the loss of each sample `(B,)`; raise unless it is finite, where that is checked."""
+    """Return the loss of each sample `(B,)`; where this is checked, raise unless it is finite."""
     if checks_finite(loss) and not loss.isfinite().all():
         bad = (~loss.isfinite()).nonzero().flatten().tolist()
         raise NonFiniteError(
@@ -121,10 +121,10 @@ def perturb(
     generator: torch.Generator | None = None,
     own: Callable[[Tensor, Tensor], Sequence[Tensor]] = lambda sigma, scale: (),
 ) -> Perturbed:
-    """Return the perturbed batch; the arguments and errors are those of the objectives.
+    r"""Return the perturbed batch; the arguments and errors are those of the objectives.
 
-    All coefficients go to the device of `x` together: those of the score too, and `own`, which the
-    loss computes of sigma and of the scale.
+    All coefficients go to the device of `x` in one copy: those of $x_t$, those of the score, and
+    `own(sigma, scale)`, which the loss computes for itself.
     """
     known = facts(score)
     if known.sde is not sde or sde is None:
@@ -144,7 +144,7 @@ def perturb(
     columns = [sde.alpha(time), sigma, *own(sigma, scale)]
     clock, count = time, len(columns)
     if time.numel() > 1 and x.device.type != "cpu" and x.dtype.itemsize >= 4:
-        # the score's coefficients at the times that it is given
+        # the score receives rounded times, so compute its coefficients at these
         rounded = time.to(x.dtype).double()
         owner, theirs = coefficients_of(score, rounded)
         *ready, column = moved(x, *columns, *theirs, rounded)
@@ -160,7 +160,7 @@ def perturb(
 
 
 def weight_at(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
-    """Return a weight at times, checked to be one finite number >= 0 for each."""
+    """Return a weight at times, checked to be one finite number >= 0 for each time."""
     lam = weight(sde, time)
     shape = getattr(lam, "shape", None)
     if shape != time.shape:
@@ -179,7 +179,7 @@ def weight_at(weight: Weight, sde: SDE, time: Tensor) -> Tensor:
 
 
 def noise_of(noise: Noise | None, generator: torch.Generator | None, x: Tensor) -> Noise:
-    """Return `noise`, or that of a seed drawn from a generator or from torch's global one."""
+    """Return `noise`, or noise of a seed drawn from a generator (None: torch's global one)."""
     if noise is None:
         (seed,), _ = seeds_of(1, None, generator, 0)
         return Noise.of(seed, len(x))
@@ -206,7 +206,7 @@ def times_of(
 
 
 def check_data(x: Tensor) -> None:
-    """Raise unless data are floating-point numbers `(B, *)`, and finite where that is checked."""
+    """Raise unless data are floating-point numbers `(B, *)`; where this is checked, finite ones."""
     check_batch("x", x, finite=checks_finite(x))
 
 

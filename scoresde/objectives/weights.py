@@ -1,7 +1,8 @@
 r"""Weight the errors of the score at each time.
 
-A weight is a function $\lambda$ of `(sde, t)` with the shape of `t`, and multiplies
-$\|s_\theta - \nabla\log p_t\|^2$. Errors of the noise and of the data differ by a known factor:
+A weight is a function $\lambda$ of `(sde, t)` that returns a tensor of the shape of `t`, and
+multiplies $\|s_\theta - \nabla\log p_t\|^2$. The errors of the score, of the predicted noise and of
+the predicted data differ by known factors,
 $\sigma^2 \|\Delta s\|^2 = \|\Delta\varepsilon\|^2 = (\alpha/\sigma)^2 \|\Delta x_0\|^2$.
 """
 
@@ -23,7 +24,9 @@ r"""A weight $\lambda(t)$ of the objective, from `(sde, t)`."""
 
 
 def sigma2(sde: SDE, t: Tensor) -> Tensor:
-    r"""Return $\lambda = \sigma_t^2$: the error of the noise (Song & Ermon 2019, arXiv:1907.05600).
+    r"""Return $\lambda = \sigma_t^2$, the weight of noise prediction.
+
+    It was used by Song & Ermon (2019), arXiv:1907.05600.
 
     Examples:
         >>> import torch
@@ -80,7 +83,7 @@ class _Power:
 def power(p: float) -> Weight:
     r"""Return the weight $\lambda = \sigma_t^p$; `power(2)` is `sigma2`.
 
-    `power(0)` weights all errors of the score equally, also those without noise.
+    `power(0)` weights all errors of the score equally, also at times without noise.
 
     Args:
         p: The power, at least 0.
@@ -112,8 +115,8 @@ def edm(var: float = 1.0) -> Weight:
     r"""Return EDM's weight, with which the target of its preconditioned network has variance 1.
 
     $\lambda = \sigma^2 (1 + \tilde\sigma^2 / v)$ with $\tilde\sigma = \sigma/\alpha$ and $v$ the
-    data's variance; for the denoiser's error it is $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$
-    (Karras et al. 2022, table 1, arXiv:2206.00364).
+    data's variance. As a weight of the denoiser's error it is
+    $(\tilde\sigma^2 + v) / (\tilde\sigma^2 v)$ (Karras et al. 2022, table 1, arXiv:2206.00364).
 
     Args:
         var: $v$, positive.
@@ -144,12 +147,10 @@ class _MinSNR:
 
 
 def min_snr(gamma: float = 5.0, var: float = 1.0) -> Weight:
-    r"""Return $\lambda = \sigma^2 \min(1, \gamma / \text{SNR})$.
+    r"""Return $\lambda = \sigma^2 \min(1, \gamma / \text{SNR})$, with SNR $= \alpha^2 v/\sigma^2$.
 
-    The signal-to-noise ratio SNR is $\alpha^2 v / \sigma^2$.
-
-    For the denoiser's error it is $\min(\text{SNR}, \gamma)$, which limits the gradients at little
-    noise (Hang et al. 2023, arXiv:2303.09556).
+    As a weight of the denoiser's error it is proportional to $\min(\text{SNR}, \gamma)$, which
+    limits the gradients at little noise (Hang et al. 2023, arXiv:2303.09556).
 
     Args:
         gamma: $\gamma$, positive.

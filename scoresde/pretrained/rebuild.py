@@ -1,8 +1,8 @@
 """Make the SDE and the network that a file describes, but nothing larger than the file's tensors.
 
 A file may come from anybody. A few bytes can describe a network of terabytes, or one whose layers
-take minutes to make. So it is made on the meta device first, without memory for its numbers, and
-stopped as soon as it is larger than the tensors in the file.
+take minutes to make. So the network is made on the meta device first, without memory for its
+numbers. An error is raised as soon as it is larger than the tensors in the file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
     """Return the SDE of a stored model, of a class of this package.
 
     Raises:
-        CheckpointError: It is of another class, or has too many levels.
+        CheckpointError: The class is not of this package, or the SDE has too many levels.
     """
     fields = {name: value for name, value in config["sde"].items() if name != "type"}
     kind = _kind(SDES, "sde", config["sde"]["type"])

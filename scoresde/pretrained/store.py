@@ -34,12 +34,12 @@ _DESCRIPTION: Mapping[str, type] = {"sde": dict, "net": dict, "event_shape": lis
 
 
 def locate(folder: str | Path) -> Path:
-    """Return the file of a model: that of a folder, a file itself, a packaged one, or the hub's.
+    """Return the file of a model: in a folder, the file itself, in the package, or on the hub.
 
-    A name without a dot or a separator is the folder of that name, if it holds a model or a run,
-    and else a packaged model. A name like `runs/exp1` is looked up on the hub only if there is no
-    folder `runs`, since it is a misspelt path otherwise. A name with a revision, like
-    `runs/exp1@main`, is never a path.
+    A name without a dot or a separator is the folder of that name if it holds a model or a run, and
+    otherwise a packaged model. A name like `runs/exp1` is looked up on the hub only if there is no
+    folder `runs`; if there is one, the name is taken for a misspelt path. A name with a revision,
+    like `runs/exp1@main`, is never a path.
 
     Raises:
         CheckpointError: There is no such model.
@@ -178,7 +178,7 @@ def sde_fields(sde: SDE) -> dict[str, Any]:
 def net_config(net: nn.Module) -> dict[str, Any] | None:
     """Return the arguments of the constructor of a network, if its `config` has them as JSON.
 
-    Networks of this package do; others may have any object under that name.
+    Networks of this package have such a `config`; others may have any object under that name.
     """
     config: Any = getattr(net, "config", None)
     try:

@@ -1,7 +1,7 @@
-r"""Move the centre of a score: one of states about a centre that moves with time.
+r"""Shift a score, for states whose centre moves with time.
 
-A bridge to a known y has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$, of no SDE of
-`scoresde.sde`. About their centre, $u = x_t - \beta_t y$, they are those of one, and its data are
+A bridge to a known y has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$, which no SDE of
+`scoresde.sde` has. The centred states $u = x_t - \beta_t y$ are those of such an SDE, with data
 drawn from $p(x_0 | y)$.
 """
 
@@ -23,20 +23,20 @@ __all__ = ["Centred"]
 
 Shift = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
-# How far the centre may be at t = 0, relative to where it is at the times of a call.
+# The largest shift at t = 0 that counts as 0, relative to the shift at the times of a call.
 _ROUNDING = 1e-5
 
 
 class Centred(Wrapped):
-    r"""Return a score in x as one in $u = x - \text{shift}(t, \text{condition})$.
+    r"""Turn a score in x into a score in $u = x - \text{shift}(t, \text{condition})$.
 
-    $\nabla_u \log p_t(u) = \nabla_x \log p_t(x)$. Sampling, training and likelihood then run in u,
-    whose data are those of x since the shift is 0 at t = 0.
+    Both have the same value, $\nabla_u \log p_t(u) = \nabla_x \log p_t(x)$. Sampling, training and
+    likelihood then run in u. The data are the same in u and x, since the shift is 0 at t = 0.
 
-    For DDBM-VP (Zhou et al. 2023, eq. 8, arXiv:2309.16948), with the $\alpha$, $\sigma$ and
-    $q_t = \alpha_T^2 \sigma_t^2 / (\sigma_T^2 \alpha_t^2)$ of a VP SDE, the shift is $q_t
-    \alpha_t / \alpha_T\, y$, and u has the SDE of $\alpha_t (1 - q_t)$ and $\sigma_t
-    \sqrt{1 - q_t}$.
+    For example DDBM-VP (Zhou et al. 2023, eq. 8, arXiv:2309.16948): let $\alpha$ and $\sigma$ be
+    those of a VP SDE, and $q_t = \alpha_T^2 \sigma_t^2 / (\sigma_T^2 \alpha_t^2)$. The shift is
+    $q_t \alpha_t / \alpha_T\, y$, and the SDE of u has $\alpha_t (1 - q_t)$ and
+    $\sigma_t \sqrt{1 - q_t}$.
 
     Args:
         score: The score in x, whose `facts` have the SDE of u.
@@ -78,7 +78,7 @@ class Centred(Wrapped):
         if not start <= _ROUNDING * centre.detach().abs().amax():
             raise InvalidValueError(
                 f"the shift must be 0 at t = 0, where u is x_0, and is up to {float(start):.3g}; "
-                "let it be that of the noisy states alone"
+                "shift only the noisy states"
             )
         return self.ask(self.score, x + centre, t, condition)
 

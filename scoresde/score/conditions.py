@@ -16,7 +16,7 @@ from scoresde.sde import Classes, Field
 
 __all__ = ["ConditionUnits", "kinds_of", "units_of"]
 
-# The prefix of the names of their tensors in a file.
+# The prefix of the names of the tensors of `ConditionUnits` in a file.
 _STORED = "condition_units."
 
 
@@ -25,9 +25,9 @@ def kinds_of(
 ) -> dict[str, Classes | Field] | None:
     """Return the conditions that a network takes by name, or None if it declares none.
 
-    It declares them by a method `declared(event_shape)` that returns for each name a number of
-    classes or the shape of a tensor, as the networks of `scoresde.nn` do; or by a JSON `config`
-    whose `num_classes` is the number of classes of `label`.
+    A network declares its conditions by a method `declared(event_shape)` that returns for each name
+    a number of classes or the shape of a tensor, as the networks of `scoresde.nn` do; or by a JSON
+    `config` whose `num_classes` is the number of classes of `label`.
 
     Args:
         net: The network.
@@ -67,7 +67,7 @@ class ConditionUnits(Precise):
 
     Raises:
         UnknownNameError: The network takes no condition of that name.
-        InvalidTypeError, InvalidValueError, ShapeError: Moments of a condition are impossible.
+        InvalidTypeError, InvalidValueError, ShapeError: The moments of a condition are invalid.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ConditionUnits(Precise):
     def forward(
         self, condition: Mapping[str, Tensor] | None, dtype: torch.dtype
     ) -> dict[str, Tensor]:
-        """Return the conditions standardised, and floats in the dtype of the network."""
+        """Return the standardised conditions; cast floats to the dtype of the network."""
         found = dict(condition or {})
         for name, value in found.items():
             if name in self.names:

@@ -1,4 +1,4 @@
-r"""Make a score of a scalar energy: $\nabla\log p_t = -\nabla_x E$ needs no normaliser."""
+r"""Make a score from a scalar energy: $-\nabla_x E$ does not depend on the normalising constant."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["EnergyScore", "gradient"]
 class EnergyScore(nn.Module):
     r"""Return the score $-\nabla_x E(x, t)$ of the density $p_t \propto e^{-E(\cdot, t)}$.
 
-    Every objective can train it, and every sampler can use it. Unlike a network's output it is a
-    gradient by construction, and gives $\log p_t$ up to a constant in x.
+    Every objective can train it, and every sampler can use it. Unlike the output of a network, this
+    score is a gradient by construction, and gives $\log p_t$ up to a constant in x.
 
     Args:
         energy: A module or a function `(x, t) -> (B,)` of `x` `(B, *)` and `t` `(B,)`; with a

@@ -38,10 +38,10 @@ _learning: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 def modules(score: object) -> list[nn.Module]:
     """Return every outermost network inside a score.
 
-    Searched are its attributes and slots, those of its class, lists, mappings and weak references,
-    partials, methods and closures, and the global names that a function, a `__call__` or a
-    property uses. No code of the user's is run: a network that is only found by running it, for
-    example under a computed name, keeps its mode and device.
+    The search covers its attributes and slots, those of its class, lists, mappings and weak
+    references, partials, methods and closures, and the global names that a function, a `__call__`
+    or a property uses. It runs no code of the user's: a network that can be found only by running
+    code, for example under a computed name, is not returned.
 
     Args:
         score: Any score, or anything else.
@@ -58,7 +58,7 @@ def modules(score: object) -> list[nn.Module]:
             found.append(part)
             inside = list(part.modules())
             seen.update(map(id, inside))
-            # attributes of a module that are no modules may hold networks, such as a second score
+            # other attributes of a module may hold networks too, such as a second score
             waiting += [value for module in inside for value in _plain_attributes(module)]
         else:
             waiting += _parts(part)
@@ -95,7 +95,7 @@ def _parts(part: object) -> Iterable[object]:
 
 
 def _of_class(part: object) -> list[object]:
-    """Return slots, and the modules, `__call__` and properties that the class of an object has."""
+    """Return an object's slots, and the modules, `__call__` and properties of its class."""
     found: list[object] = []
     for base in type(part).__mro__:
         named = vars(base)
@@ -128,7 +128,7 @@ def _globals_of(code: types.CodeType, names: Mapping[str, Any]) -> list[object]:
 
 @functools.lru_cache
 def _names_in(code: types.CodeType) -> tuple[str, ...]:
-    """Return the global names in a code object, in its order: the same in every process."""
+    """Return the global names in a code object, in an order that is the same in every process."""
     own = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     return tuple(dict.fromkeys([*own, *(name for const in inner for name in _names_in(const))]))
@@ -138,7 +138,7 @@ def _names_in(code: types.CodeType) -> tuple[str, ...]:
 def evaluating(score: object) -> Iterator[None]:
     """Run the networks inside a score in evaluation mode within the block.
 
-    Each layer gets its own mode back when the last block that runs it ends, also if blocks are
+    Each layer gets its previous mode back when the last block that runs it ends, also if blocks are
     nested, interleaved or in several threads.
     """
     layers = {layer for module in modules(score) for layer in module.modules()}
@@ -161,9 +161,10 @@ def evaluating(score: object) -> Iterator[None]:
 
 @contextmanager
 def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Set layers to training mode within the block, and give each its own mode back after it.
+    """Set layers to training mode within the block, and restore the mode of each after it.
 
-    A layer that is evaluated at the same time stays in evaluation mode until that ends.
+    A layer that is in an `evaluating` block at the same time stays in evaluation mode until this
+    block ends.
 
     Raises:
         TrainingError: A layer learns already, in another such block.
@@ -187,7 +188,7 @@ def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _own_mode(layer: nn.Module, mode: bool) -> bool:
-    """Set the mode that a layer has where it is not evaluated, and return the one before."""
+    """Set the mode that a layer has outside of `evaluating`, and return the previous one."""
     with _lock:
         runs = _running.get(layer)
         before: bool = layer.training if runs is None else runs[1]
@@ -216,7 +217,7 @@ def dtype_of(module: nn.Module, default: torch.dtype) -> torch.dtype:
 
 
 def lost_facts(score: object) -> nn.Module | None:
-    """Return a network inside a score that has facts although the score has none; or None."""
+    """Return a network inside a score that has facts although the score has none, or None."""
     if facts(score) != Facts():
         return None
     inside = (part for module in modules(score) for part in module.modules())

@@ -1,7 +1,8 @@
-"""Keep the pilot of a model: one that it was given, or one measured at its first use.
+"""Keep the pilot of a model: one that was set by the user, or one measured at its first use.
 
-A measured pilot belongs to the weights that it was measured with, and is measured again once these
-have changed. It is a function of the model alone, so that samples do not depend on who asked first.
+A measured pilot belongs to the weights that it was measured with; after they have changed it is
+measured again. It is a function of the model alone, so that samples do not depend on which call
+measured it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _lock = threading.RLock()
 
 
 class Piloted(Precise):
-    """Base of the modules that keep a pilot."""
+    """Define the base class of modules that keep a pilot."""
 
     keeper: Callable[[Any], object] | None = None
-    """What is called with the module after each measurement, such as to write a file."""
+    """A function that is called with the module after each measurement, such as to write a file."""
     pilot_seconds = 0.0
-    """The time of all measurements so far."""
+    """The seconds that all measurements so far took."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class Piloted(Precise):
 
     @property
     def pilot(self) -> Pilot | None:
-        """Return the pilot that was given, or measured with the present weights, or None."""
+        """Return the pilot that was set, or measured with the present weights, or None."""
         kept = self._kept
         current = kept.weights is None or kept.weights == _weights(self)
         return kept.pilot if current else None
@@ -48,30 +49,30 @@ class Piloted(Precise):
 
     @property
     def given_pilot(self) -> Pilot | None:
-        """Return the pilot that was given, which is a part of the model, or None."""
+        """Return the pilot that was set, which is a part of the model, or None."""
         return self._kept.pilot if self._kept.weights is None else None
 
     def recall_pilot(self, pilot: Pilot) -> None:
-        """Take a pilot that was measured before with the present weights."""
+        """Take a pilot that was measured earlier with the present weights."""
         self._kept = _Kept(pilot, None, _weights(self))
 
     def measured_pilot(
         self, progress: bool | None = None, steps: int | None = None
     ) -> Pilot | None:
-        """Return the pilot, measured if there is none: 64 evaluations of 32 samples.
+        """Return the pilot; measure it if there is none, by 64 evaluations of 32 samples.
 
-        It is kept until the weights change, and saved with the model. The conditions are the
-        classes in turn, and normal numbers with the moments of the other conditions.
+        It is kept until the weights change, and saved with the model. The samples have all classes
+        in turn; their other conditions are normal numbers with the moments of these conditions.
 
         Args:
             progress: Show a bar, as for `sample`.
-            steps: A number of steps for which to choose the setting of "fast" too, by at most 192
-                evaluations of the same samples.
+            steps: A number of steps for which the setting of "fast" is chosen too, by at most 192
+                further evaluations of the same samples.
 
         Returns:
-            The pilot; None where there is none, such as with fewer than 6 levels.
+            The pilot; None if it cannot be measured, as with fewer than 6 levels.
         """
-        # imported here, since sampling stands on a higher floor
+        # imported here, since sampling is a higher layer
         learn: Any = import_module("scoresde.sampling.own")
         with _lock:
             start, before = time.perf_counter(), self._kept.pilot
@@ -94,7 +95,7 @@ class _Kept:
     Args:
         pilot: The pilot.
         ends: Starts and ends of the pilot run, or None.
-        weights: The weights it belongs to; None for a pilot that was given.
+        weights: The weights that it was measured with; None for a pilot that was set.
     """
 
     def __init__(self, pilot: Pilot | None = None, ends: Any = None, weights: Any = None) -> None:
@@ -103,10 +104,10 @@ class _Kept:
         self.weights = weights
 
     def __reduce__(self) -> tuple[type[_Kept], tuple[Pilot | None]]:
-        # a copy has weights of its own: it measures again
+        # a copy of the module has its own weights, so it measures again
         return _Kept, (self.pilot if self.weights is None else None,)
 
 
 def _weights(module: nn.Module) -> list[tuple[int, int]]:
-    """Return what changes with a weight: which tensors they are, and how often each changed."""
+    """Return the identity and the version of each weight, which change if a weight changes."""
     return [(id(p), 0 if p.is_inference() else p._version) for p in module.parameters()]

@@ -61,7 +61,7 @@ class ScoreModel(Piloted):
             data had some; saved with the model.
         columns: The names of the entries of a sample that is a row of a table; saved too.
         pilot: The result of `scoresde.pilot` for this model, used by the sampler "fast" and saved
-            with the model. None until that measures it; one that you set stays as it is.
+            with the model. It is None until the sampler measures it; a pilot that you set is kept.
 
     Raises:
         UnknownNameError: `predicts` is no key of `PREDICTIONS`, or the network takes no condition
@@ -149,7 +149,7 @@ class ScoreModel(Piloted):
     def grown(self, num_classes: int | Mapping[str, int]) -> Self:
         """Return a copy with more classes, for fine-tuning; the old ones keep their scores.
 
-        A new class starts from the score without a label, and its name is its number.
+        The score of a new class starts as that of samples without a label; its name is its number.
 
         Args:
             num_classes: The new number of classes of `label`, or such numbers by name.
@@ -207,7 +207,7 @@ class ScoreModel(Piloted):
         return f"ScoreModel({net}, {self.sde!r}, {self.event_shape}, predicts={self.predicts!r})"
 
     def _repr_html_(self) -> str:
-        # imported here, since sampling stands on a higher floor
+        # imported here, since sampling is a higher layer
         page: str = import_module("scoresde.sampling.notebook").model_page(self)
         return page
 
@@ -309,8 +309,8 @@ class ScoreModel(Piloted):
 
         Args:
             folder: The folder, the name of a packaged model such as `"mnist"`, or a `"user/name"`
-                or `"user/name@revision"` of the Hugging Face Hub, from which no code is run. If
-                there is a folder `user`, the hub is used only for a name with a revision.
+                or `"user/name@revision"` of the Hugging Face Hub, from which no code is run. If a
+                folder `user` exists here, the hub is used only for a name with a revision.
             net: The network, if its class is your own; its weights are overwritten.
             sde: The SDE, if its class is your own.
 

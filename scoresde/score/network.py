@@ -1,7 +1,7 @@
-r"""Make a score of any network that predicts a known quantity, with its own input of time.
+r"""Make a score from any network that predicts a known quantity and takes time in its own form.
 
-The network receives the state as it is, neither centred nor scaled; the score is affine in the
-state and the network's output, by the table `PREDICTIONS`.
+The network receives the state as it is, neither centred nor scaled. The score is a linear function
+of the state and the network's output, by the table `PREDICTIONS`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ r"""What a network may receive for time, by name, as functions of the SDE and th
 - `1-t`: time that runs from noise at 0 to data at 1 (flow matching).
 """
 
-_PREDICTIONS = [name for name in PREDICTIONS if name != "edm"]  # which needs a scaled input
+_PREDICTIONS = [name for name in PREDICTIONS if name != "edm"]  # "edm" needs a scaled input
 
 
 class NetworkScore(nn.Module):
@@ -96,7 +96,7 @@ class NetworkScore(nn.Module):
         expand(time, wide)  # checks x and the shape of t
         dtype = dtype_of(self, wide.dtype)
         c = self._input(time, wide)
-        if c.is_floating_point():  # half precision would confuse levels
+        if c.is_floating_point():  # half precision cannot tell neighbouring levels apart
             c = c.to(torch.promote_types(dtype, torch.float32))
         given = {
             name: value.to(dtype) if value.is_floating_point() else value
@@ -141,22 +141,23 @@ def from_network(
 ) -> NetworkScore:
     r"""Return the score of a network that predicts a known quantity under `sde`.
 
-    What comes back is a module: it is trained, moved to a device and set to evaluation mode with
-    the network in it.
+    The result is a module that contains the network: if you train it, move it to a device or change
+    its mode, you do this to the network.
 
     Args:
         net: A module or function `net(x, time, **condition)` of the state `(B, *)`, not scaled, and
             of a time `(B,)`; it returns `(B, *)`.
         sde: The process for which it was trained.
-        predicts: `"eps"`, `"x0"`, `"v"`, `"flow"`, `"score"` or `"sigma_score"`: those of
-            `PREDICTIONS`, with mean 0. A velocity is that of the time of `sde`.
+        predicts: `"eps"`, `"x0"`, `"v"`, `"flow"`, `"score"` or `"sigma_score"`, as defined in
+            `PREDICTIONS`, with the mean of the data taken as 0. The velocity of `"flow"` is the
+            derivative in the time of `sde`.
         time: What the network receives for time: a name of `TIMES`, or a function `(sde, t)` of the
             times, float64 on the CPU, that returns as many numbers.
         event_shape: The shape of one sample, if known.
         moments: Mean and variance of the data, if known.
         steps: The number of sampling steps that suits it, if known.
         transform: The map from the user's numbers to those of the network, if known.
-        conditions: The conditions it takes, by name; if unknown it is given all.
+        conditions: The conditions that it takes, by name; None passes all conditions on.
 
     Raises:
         UnknownNameError: `predicts` or `time` is no such name.

@@ -18,7 +18,7 @@ def load(name: str | os.PathLike[str]) -> ScoreModel:
     `ScoreModel.from_pretrained` also takes names of the hub.
 
     Raises:
-        CheckpointError: There is none of that name, or it is damaged.
+        CheckpointError: There is no model of that name, or it is damaged.
 
     Examples:
         >>> load("mnist").event_shape

@@ -1,16 +1,16 @@
 r"""Estimate how the residual of a score varies along the probability flow, from a pilot run.
 
-Along the flow the denoiser is that of a Gaussian, known in closed form, plus a residual $R(\ell)$,
-a function of the half log-SNR $\ell = \log(\alpha/\sigma)$. Over trajectories and dimensions the
-residual has a covariance
+Along the flow, the denoiser of the score is the denoiser of a Gaussian, known in closed form, plus
+a residual $R(\ell)$ at the half log-SNR $\ell = \log(\alpha/\sigma)$. Averaged over trajectories
+and dimensions, the residual has the covariance
 
-$$ k(\ell, \ell') = E\,[R(\ell)\, R(\ell')] $$
+$$ k(\ell, \ell') = E\,[R(\ell)\, R(\ell')]. $$
 
-which a pilot run of few samples at $K$ values of $\ell$ estimates well. From it follow, with no
-further evaluation, the best linear prediction of $R$ at any $\ell$ from its values at a few others
+A pilot run of a few samples at $K$ values of $\ell$ estimates it well. It determines, without
+further evaluations, the best linear prediction of $R$ at any $\ell$ from its values at a few others
 (Kolmogorov 1941; Wiener 1949; in geostatistics kriging, Matheron 1963), and the size of its error.
-A solver with this prediction has the best weights for this model, in place of those of a
-polynomial such as in Adams's methods.
+A multistep solver can use the weights of this prediction in place of those of a polynomial, which
+Adams methods use.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from scoresde.sde import Moments
 
 __all__ = ["Pilot", "Setting"]
 
-# Measured points between which a polynomial interpolates.
+# The number of measured points through which an interpolating polynomial goes.
 _STENCIL = 6
 # The degree of the polynomial that is assumed for the unmeasured part of the residual.
 _DEGREE = 3
-# Points and variances of the prior, for scores without a pilot run.
+# The numbers of points and of variances of `Pilot.prior`.
 _PRIOR_POINTS, _PRIOR_VARIANCES = 64, 24
-# The share of rounding in the square of a residual, which keeps the weights bounded.
+# The relative rounding error of a squared residual; it keeps the weights bounded.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Hold what the fast sampler leaves open for a model and a number of steps.
+    """Hold the settings of the fast sampler that depend on the model and the number of steps.
 
     Args:
-        order: Residuals that a step uses.
-        corrector: Residuals that the corrector uses besides the newest.
-        growth: The power by which early errors weigh more in the choice of the grid: see `Pilot`.
+        order: The number of residuals that a step uses.
+        corrector: The number of residuals that the corrector uses besides the newest one.
+        growth: The power of the weight of early errors in the choice of the grid: see `Pilot`.
     """
 
     order: int = 4
@@ -67,15 +67,18 @@ class Pilot:
 
     Args:
         ell: The K values of $\ell$, `(K,)`, increasing, at least 6.
-        factor: A matrix `(r, K)` with $k = F^T F$ at those.
+        factor: A matrix F `(r, K)`; the covariance at these values is $F^T F$.
         moments: The moments of the Gaussian whose denoiser was subtracted.
         nfe: The number of evaluations for each sample of the pilot run.
         unseen: The size of the part of the residual that a pilot run does not show, relative to the
-            residual; it is assumed to be a cubic in $\ell$, for which the weights are exact in the
-            limit of small steps.
-        growth: The power of U at the step of an error by which the error, relative to U, grows
-            until the end: 0 along the flow of a Gaussian, more where trajectories diverge.
-        choices: By numbers of steps, the setting that came nearest to the ends of the pilot run.
+            residual. It is assumed to be a cubic polynomial in $\ell$, for which the weights are
+            exact in the limit of small steps.
+        growth: In the choice of a grid the error of a step is multiplied by $U^\text{growth}$,
+            where U is the standard deviation of $x / \alpha$ at the step: a positive number gives
+            early errors more weight. It is 0 for the flow of a Gaussian, and positive where
+            trajectories diverge.
+        choices: For numbers of steps, the setting whose samples came nearest to the ends of the
+            pilot run.
 
     Raises:
         ShapeError: `ell` is too short, or the factor has another width.
@@ -130,9 +133,9 @@ class Pilot:
     def measure(
         cls, ell: Tensor, residuals: Tensor | Sequence[Tensor], moments: Moments, nfe: int
     ) -> Pilot:
-        r"""Return the pilot of residuals `(M, K)`, of M trajectories and dimensions at $\ell$.
+        r"""Return the pilot of residuals `(M, K)`: K values of $\ell$, M trajectories x dimensions.
 
-        They may come in parts, such as one for each batch of trajectories.
+        The residuals may come in parts, such as one for each batch of trajectories.
         """
         parts = [residuals] if isinstance(residuals, Tensor) else residuals
         count = max(sum(map(len, parts)), 1)
@@ -144,11 +147,12 @@ class Pilot:
 
     @classmethod
     def prior(cls, low: float, high: float, variance: float | None) -> Pilot:
-        r"""Return the pilot to assume without a run: that of Gaussians of all variances.
+        r"""Return the pilot that is assumed without a run: that of Gaussian data of many variances.
 
-        Data $\mathcal N(0, v)$ have, beside the reference $\mathcal N(0, c)$, the residual
-        $R = (\frac{v}{v + \rho^2} - \frac{c}{c + \rho^2}) \sqrt{v + \rho^2}$ along the flow. Here c
-        is the mean variance of the data and v log-uniform from $10^{-4} c$ to $10 c$.
+        If the data are $\mathcal N(0, v)$ and the subtracted Gaussian is $\mathcal N(0, c)$, the
+        residual along the flow is $R = (\frac{v}{v + \rho^2} - \frac{c}{c + \rho^2})
+        \sqrt{v + \rho^2}$ with $\rho = \sigma / \alpha$. Here c is the mean variance of the data,
+        and v is log-uniform from $10^{-4} c$ to $10 c$.
 
         Args:
             low: The first $\ell$.
@@ -188,8 +192,8 @@ class Pilot:
     def features(self, at: Tensor) -> Tensor:
         r"""Return vectors `(..., r')` whose inner products are the covariances of $R$ at `at`.
 
-        Between the measured $\ell$ they are interpolated by polynomials through the 6 nearest ones;
-        outside they are those of the first or the last.
+        Between the measured $\ell$ the vectors are interpolated by polynomials through the 6
+        nearest ones; outside they are those of the first or the last $\ell$.
         """
         at = at.clamp(self.ell[0], self.ell[-1])
         first = (torch.searchsorted(self.ell, at.contiguous()) - _STENCIL // 2).clamp(
@@ -202,8 +206,10 @@ class Pilot:
     def predict(self, nodes: Tensor, at: Tensor, fade: float = 0.0) -> Tensor:
         r"""Return the weights of the best linear prediction of $R$ at `at` from that at `nodes`.
 
+        For each a in `at` and the nodes $n_j$ they are
+
         $$ w = \arg\min_w E\Big[\big(R(a) - \sum_j w_j R(n_j)\big)^2\Big], \qquad
-           E[R(\ell) R(\ell')] = k(\ell, \ell')\, e^{-\text{fade}\,|\ell - \ell'|} $$
+           E[R(\ell) R(\ell')] = k(\ell, \ell')\, e^{-\text{fade}\,|\ell - \ell'|}. $$
 
         Args:
             nodes: Values of $\ell$, `(..., m)`.
@@ -226,7 +232,7 @@ class Pilot:
 
     @cached_property
     def _features(self) -> Tensor:
-        """Return the columns of the factor, and those of the unmeasured cubic, `(K, r + 4)`."""
+        """Return the factor's columns, and those of the assumed cubic polynomial, `(K, r + 4)`."""
         position = 2 * (self.ell - self.ell[0]) / (self.ell[-1] - self.ell[0]) - 1
         powers = position[:, None] ** torch.arange(_DEGREE + 1)
         unseen, _ = torch.linalg.qr(powers)

@@ -12,11 +12,11 @@ __all__ = ["Precise"]
 
 
 class Precise(nn.Module):
-    """Keep the buffers of this module, not those within it, in float32 at least."""
+    """Keep the module's own buffers, not those of submodules, in float32 or a wider dtype."""
 
     def __init__(self) -> None:
         super().__init__()
-        # by name of a buffer: its tensor, the version of that, and the mean
+        # by name of a buffer: its tensor, the tensor's version counter, and its mean
         self._means: dict[str, tuple[Tensor, int | None, float]] = {}
 
     def _mean_of(self, name: str) -> Any:

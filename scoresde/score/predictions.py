@@ -1,7 +1,7 @@
-r"""Compute the coefficients of the score in the output of a network, for all that it may predict.
+r"""Compute the score from the output of a network, for each quantity that it may predict.
 
-The input of a network $F$ is the centred state $\tilde x = x - \alpha\mu$, scaled. Whatever its
-output predicts, the score is affine in $\tilde x$ and $F$,
+The input of the network is the scaled centred state, $\tilde x = x - \alpha\mu$ times a number.
+Whatever its output $F$ predicts, the score is linear in $\tilde x$ and $F$,
 
 $$ \nabla\log p_t(x) = a \tilde x + b F. $$
 """
@@ -92,7 +92,7 @@ r"""The quantities that a network's output F can predict, by name.
 
 
 def affine(predicts: str, sde: SDE, time: Tensor, var: float) -> tuple[Tensor, ...]:
-    r"""Return $\alpha$, the scale and the number c of the network's input, and $a$ and $b$.
+    r"""Return $\alpha$, the scale of the network's input, its noise input c, and $a$ and $b$.
 
     Args:
         predicts: What the output predicts, a key of `PREDICTIONS`.

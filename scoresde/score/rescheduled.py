@@ -20,9 +20,10 @@ __all__ = ["Rescheduled"]
 class Rescheduled(Wrapped):
     r"""Return a score under another SDE than its own.
 
-    If $\sigma'_u / \alpha'_u = \sigma_t / \alpha_t$, then $y = x\,\alpha'_u / \alpha_t$ has the law
-    $p'_u$, so $\nabla\log p_t(x) = \frac{\alpha'_u}{\alpha_t} \nabla\log p'_u(y)$ (Karras et al.
-    2022, eq. 20, arXiv:2206.00364).
+    Let primes denote the score's own SDE. If $\sigma'_u / \alpha'_u = \sigma_t / \alpha_t$, then
+    $y = x\,\alpha'_u / \alpha_t$ has the distribution $p'_u$, so
+    $\nabla\log p_t(x) = \frac{\alpha'_u}{\alpha_t} \nabla\log p'_u(y)$ (Karras et al. 2022, eq. 20,
+    arXiv:2206.00364).
 
     Args:
         score: A score that knows its own SDE.

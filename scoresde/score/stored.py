@@ -49,7 +49,7 @@ def stored(model: ScoreModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
 
 @contextmanager
 def describing(path: Path) -> Iterator[None]:
-    """Turn every error in the block, where a model is made of its file, into one that names it."""
+    """Turn every error in the block, which makes a model from a file, into one that names it."""
     try:
         yield
     except CheckpointError as error:
@@ -83,7 +83,7 @@ def restore(model: ScoreModel, config: Mapping[str, Any], tensors: dict[str, Ten
         tensors: The tensors of the file; those of the pilot are removed.
 
     Raises:
-        ShapeError: The transform does not fit the event shape, or the columns do not.
+        ShapeError: The transform or the columns do not fit the event shape.
         InvalidValueError: The names of classes differ in number from the classes.
         CheckpointError: The description is damaged or foreign.
     """

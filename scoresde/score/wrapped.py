@@ -15,9 +15,9 @@ __all__ = ["Wrapped"]
 
 
 class Wrapped:
-    r"""Define a score as a formula of another score: the base class of guidance and the like.
+    r"""Define a score by a formula of another score: the base class of guidance and the like.
 
-    It has the facts of the score inside; a subclass that changes one of them overrides `facts` with
+    It has the facts of the score inside. A subclass that changes one of these overrides `facts` by
     `dataclasses.replace(super().facts, ...)`.
 
     Args:

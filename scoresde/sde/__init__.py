@@ -34,7 +34,7 @@ LAWS: Mapping[str, TimeLaw] = MappingProxyType(
         "importance": Importance(),
     }
 )
-"""Laws of the training times by name; `dataclasses.replace` changes their parameters, and
+"""Distributions of the training times by name; `dataclasses.replace` changes their parameters, and
 `Stratified` spreads the times of any of them over a batch."""
 
 __all__ = [

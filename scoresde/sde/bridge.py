@@ -1,9 +1,10 @@
-r"""Define the Brownian bridge between two laws of data, given one end of it.
+r"""Define the Brownian bridge between two distributions of data, given one end of it.
 
 A bridge from $x_0$ to $y$ has the states $x_t = \alpha_t x_0 + \beta_t y + \sigma_t z$ with
-$\sigma_1 = 0$. Given y, the states $u = x_t - \beta_t y$ about their moving centre are those of an
-ordinary SDE whose data are drawn from $p(x_0 | y)$. Where $\alpha + \beta = 1$ the centre can be
-constant: $x_t - y = \alpha_t (x_0 - y) + \sigma_t z$ is the SDE of the residual $x_0 - y$.
+$\sigma_1 = 0$. Given y, the centred states $u = x_t - \beta_t y$ are those of an ordinary SDE whose
+data are drawn from $p(x_0 | y)$. If $\alpha + \beta = 1$, y itself can be subtracted:
+$x_t - y = \alpha_t (x_0 - y) + \sigma_t z$ are states of an SDE whose data are the residuals
+$x_0 - y$.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ __all__ = ["BrownianBridgeSDE"]
 
 # The noise-to-signal ratio at T, and its inverse at eps.
 _RATIO = 100.0
-# The default of T and eps, which stands for those of these ratios.
+# The default of T and eps, which are then computed from s and these ratios.
 _FROM_S = float("nan")
-# The least distance of T from 1.
+# The smallest distance of T from 1.
 _NEAREST = 9e-7
 
 
@@ -36,15 +37,15 @@ class BrownianBridgeSDE(SDE):
 
     $$ dx = -\frac{x}{1 - t}\,dt + s\,dw $$
 
-    Its data are residuals $r = x_0 - y$, with y a condition of the score: then $y + r_t =
+    Its data are residuals $r = x_0 - y$, and y is a condition of the score. Then $y + r_t =
     (1 - t) x_0 + t y + \sigma_t z$ is the bridge from $x_0$ to y of I2SB (Liu et al. 2023,
     arXiv:2302.05872, constant $\beta$), BBDM (Li et al. 2023, arXiv:2205.07680) and DDBM-VE
-    (Zhou et al. 2023, arXiv:2309.16948). Moments and the scale of the data are those of r. Every
-    sampler, loss and likelihood then belongs to $p(r | y)$.
+    (Zhou et al. 2023, arXiv:2309.16948). Give the moments and the scale of r for those of the data.
+    Samples, losses and likelihoods are those of $p(r | y)$.
 
-    Its noise-to-signal ratio is $s \sqrt{t / (1 - t)}$. It goes from .01 at `eps` to 100 at `T` by
-    default, the grid is even in its logarithm, and the training times are logistic, which is
-    uniform in t at s = 1.
+    Its noise-to-signal ratio is $s \sqrt{t / (1 - t)}$, by default from .01 at `eps` to 100 at `T`.
+    The default grid is evenly spaced in the logarithm of the ratio, and the default training times
+    are `Logistic`, which is uniform in t for s = 1.
 
     Args:
         s: The scale of the noise, positive; about the standard deviation of the residuals.

@@ -1,10 +1,10 @@
-r"""Compare an SDE's closed forms with what follows from its $\alpha$ and $\sigma$.
+r"""Compare an SDE's closed forms with those derived from its $\alpha$ and $\sigma$.
 
 A subclass may override the derived `METHODS` for speed. Each sampler uses some of them, so a
 subclass that changes `alpha` alone and inherits closed forms would give wrong samples without an
-error. When an SDE is made, every overridden method is therefore compared with the derived one at
-seven times between `eps` and `T`. Only the prior without moments may differ: it may be that of data
-with some variance, such as 1 for a VP SDE.
+error. Therefore, when an SDE is made, every overridden method is compared with the derived one at
+seven times between `eps` and `T`. Only the prior without moments may differ: it may assume data of
+some variance, such as 1 for a VP SDE.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ METHODS = (
 _OTHERS = ("prior_std", "prior", "times")
 # The largest variance of data that an overridden prior may assume.
 _LARGEST_VARIANCE = 1e4
-# Shares of [eps, T], denser near eps; irrational, so that none is a level, where a table has kinks.
+# Positions in [eps, T], denser near eps; irrational, so that none is at a level of a ladder, where
+# interpolated tables have kinks.
 _SHARES = ((torch.arange(7, dtype=torch.float64) + 0.5**0.5) / 7) ** 3
 _TOLERANCE = 1e-6
 
@@ -41,16 +42,16 @@ _TOLERANCE = 1e-6
 def check_closed_forms(sde: SDE, base: type[Any]) -> None:
     r"""Raise unless the overridden methods of an SDE agree with its `alpha` and `sigma`.
 
-    They agree to $10^{-6}$ relative, and to the rounding of $\sigma^2 = 1 - \alpha^2$ where one of
-    the two is tiny. Where autograd cannot differentiate `alpha` and `sigma`, `drift` and
-    `diffusion` are compared with `coefficients`, and `coefficients` with nothing.
+    The relative tolerance is $10^{-6}$, plus the rounding of $\sigma^2 = 1 - \alpha^2$ where one of
+    the two is tiny. If autograd cannot differentiate `alpha` and `sigma`, `drift` and `diffusion`
+    are compared with `coefficients`, which is not checked itself.
 
     Args:
         sde: An SDE.
         base: The class whose methods are the derived ones.
 
     Raises:
-        InvalidValueError: A method disagrees, or the two are those of no process.
+        InvalidValueError: A method disagrees, or no process has this `alpha` and `sigma`.
         InvalidTypeError: A value is no tensor of floating point numbers.
         ShapeError: `alpha`, `sigma` or a method returns no tensor of the shape of its argument.
     """
@@ -89,7 +90,7 @@ def two_of_shape(sde: SDE, name: str, values: Any, t: Tensor) -> tuple[Tensor, T
 
 
 class _Comparison:
-    """Compare each method of an SDE with the derived one, in the method of that name here."""
+    """Compare each method of an SDE with the derived one; the method here has the same name."""
 
     def __init__(self, sde: SDE, base: type[Any]) -> None:
         self.sde, self.base = sde, base
@@ -107,7 +108,7 @@ class _Comparison:
                     f"{name} of {type(self.sde).__name__} must be positive, with a square that is "
                     f"finite, but is {float(value[i]):.6g} at t = {float(self.t[i]):.6g}"
                 )
-        # NaN, and so no rise, between two times without noise
+        # between two times without noise the difference is NaN and counts as no rise
         rises = self.known_log_snr.diff() > _TOLERANCE + self.rounding[1:] + self.rounding[:-1]
         if rises.any():
             t = float(self.t[1:][rises][0])
@@ -158,9 +159,9 @@ class _Comparison:
         self.compare("log_snr", "log_snr(t)", own, self.known_log_snr, _TOLERANCE)
 
     def time(self) -> None:
-        """Compare the time of each log-SNR with the time that has it."""
+        """Compare the time of each log-SNR with the time at which it was computed."""
         own = self.shaped("time", self.sde.time(self.known_log_snr))
-        # where the log-SNR hardly falls, many times have it
+        # where the log-SNR hardly falls, many times have the same value
         again = 2 * (self.sde.alpha(own).log() - self.sde.sigma(own).log())
         near = _TOLERANCE * self.known_log_snr.abs().clamp(min=1) + self.rounding
         vague = (again - self.known_log_snr).abs() <= near
@@ -261,7 +262,7 @@ class _Comparison:
     def compare(
         self, name: str, what: str, own: Tensor, known: Tensor, rounding: Tensor | float
     ) -> None:
-        """Raise unless a method's values equal the derived ones, where those have 3 digits."""
+        """Raise unless a method's values equal the derived ones; skip those with < 3 digits."""
         gap = (self.shaped(name, own) - known).abs()
         judged = known.isfinite() & (self.rounding < 1e-3)
         bad = judged & ~(gap <= (_TOLERANCE + self.rounding) * known.abs() + rounding)

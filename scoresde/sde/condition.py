@@ -1,4 +1,4 @@
-"""Declare and check conditions: what a score takes besides state and time, a row for a sample."""
+"""Declare and check conditions: inputs of a score besides state and time, one row per sample."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ class Condition(Mapping[str, Tensor]):
     def without(self, *names: str) -> Condition | None:
         """Return the conditions of all other names, or None if none is left.
 
-        For a wrapper that uses some conditions itself and passes the others on.
+        It serves a wrapper that uses some conditions itself and passes the others on.
         """
         kept = {name: value for name, value in self.items() if name not in names}
         return Condition(kept) if kept else None

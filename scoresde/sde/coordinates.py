@@ -1,7 +1,7 @@
 r"""Compute coordinates of the noise level, which compare different schedules.
 
-All are functions of the ratio of noise to signal $\rho_t = \sigma_t / \alpha_t$, on which alone the
-difficulty of denoising depends (Kingma et al. 2021, arXiv:2107.00630):
+All are functions of the noise-to-signal ratio $\rho_t = \sigma_t / \alpha_t$. The difficulty of
+denoising depends on this ratio alone (Kingma et al. 2021, arXiv:2107.00630).
 
 | name | value | used by |
 | --- | --- | --- |
@@ -61,10 +61,10 @@ def c_noise(sde: SDE, t: Tensor) -> Tensor:
 def half_log_snr_range(sde: SDE) -> Tensor:
     r"""Return $\ell$ at T and eps, `(2,)`.
 
-    The last is at most `REACH` from the first, or from -REACH / 2 where that is larger.
+    The second value is at most `REACH` above the first, or above -REACH / 2 if the first is lower.
     """
     ends = half_log_snr(sde, torch.tensor([sde.T, sde.eps], dtype=torch.float64))
-    # else noise much larger than the data would use up the range
+    # otherwise noise much larger than the data would use up the range
     return torch.minimum(ends, ends[0].clamp(min=-REACH / 2) + REACH)
 
 

@@ -6,10 +6,10 @@ $$ \alpha_t = e^{F_t}, \qquad
    \sigma_t^2 = \alpha_t^2 \Big(\sigma_0^2 + \int_0^t \frac{g^2}{\alpha^2}\Big)
               = e^{2 F_t} \sigma_0^2 + \int_0^t g_s^2\, e^{2 (F_t - F_s)}\,ds. $$
 
-$[0, T]$ is cut into panels, dyadically towards both ends, and every panel whose integral differs
-from the sum of those of its two parts is halved. The weights of Gauss-Legendre quadrature are
-positive, so $\sigma^2$ is a sum of positive terms and keeps its relative precision where it is
-small; the last form cannot overflow.
+$[0, T]$ is cut into panels whose lengths halve towards both ends. A panel is halved if its integral
+differs from the sum of the integrals over two parts of it. The weights of Gauss-Legendre quadrature
+are positive, so $\sigma^2$ is a sum of positive terms and keeps its relative precision where it is
+small; the last form of $\sigma^2$ cannot overflow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scoresde.sde.process import SDE
 __all__ = ["ItoSDE"]
 
 _GRADED = 24  # halvings of [0, T] towards each end with which the refinement starts
-_DEEPEST = 2.0**-1000  # the smallest panel at 0, as a share of T; elsewhere float64 sets it
+_DEEPEST = 2.0**-1000  # the smallest panel at 0, as a share of T; elsewhere float64 is the limit
 _MAX_PANELS = 4096
 _TOLERANCE = 1e-12  # the error of a panel, absolute in log alpha and relative in sigma^2
 _HALVES = 0.5 ** torch.arange(1, 25, dtype=torch.float64)
@@ -71,13 +71,13 @@ class _Kernel(torch.autograd.Function):
 class ItoSDE(SDE):
     r"""Define an SDE by its drift $f(t) x$ and diffusion $g(t)$; $\alpha$ and $\sigma$ follow.
 
-    A subclass is a frozen dataclass with the method `coefficients`, a smooth function computed in
-    the float64 of its argument. $\alpha$ and $\sigma$ are exact to $10^{-10}$ relative on
-    $[\epsilon, T]$.
+    A subclass is a frozen dataclass with a method `coefficients`, a smooth function that computes
+    in float64, the dtype of its argument. The relative error of $\alpha$ and $\sigma$ is at most
+    $10^{-10}$ on $[\epsilon, T]$.
 
     Args:
-        sigma0: $\sigma$ at time 0, the noise through which the data are seen; `VESDE` has
-            `sigma_min` there.
+        sigma0: $\sigma$ at time 0, the noise in the data themselves, such as `sigma_min` of
+            `VESDE`.
 
     Raises:
         InvalidValueError: $f$ or $g^2 / \alpha^2$ cannot be integrated over [0, T], or $g^2$ is
@@ -126,7 +126,7 @@ class ItoSDE(SDE):
         return log_alpha, variance
 
     def _by_panels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return $F_t$ and $\sigma_t^2$ from the start of the panel in which each time lies."""
+        r"""Return $F_t$ and $\sigma_t^2$, integrated from the start of the panel of each time."""
         edges, log_alpha, variance = self._panels
         parts = []
         for time in torch.split(t.flatten(), _ROWS):
@@ -138,7 +138,7 @@ class ItoSDE(SDE):
         return next(whole), next(whole)
 
     def _integrals(self, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return $F_b - F_a$ and $\int_a^b g_s^2 e^{2 (F_b - F_s)} ds$ of intervals, `(N,)`."""
+        r"""Return $F_b - F_a$ and $\int_a^b g_s^2 e^{2 (F_b - F_s)} ds$ for N intervals [a, b]."""
         nodes, weights = gauss_legendre(start[:, None], end[:, None])
         f, g2 = self._checked_coefficients(nodes)
         rise = (f * weights).sum(1)
@@ -170,10 +170,10 @@ class ItoSDE(SDE):
         r"""Return $F$ and $\sigma^2$ at the ends of panels, and which panels are to be halved.
 
         Raises:
-            InvalidValueError: One of those is too small to be halved, or g squared is negative.
+            InvalidValueError: Such a panel is too small to be halved, or g squared is negative.
         """
         start, end = edges[:-1], edges[1:]
-        # not at the middle, about which the rule is symmetric: a jump there would go unseen
+        # not at the middle: the rule is symmetric about it, so that a jump there is not detected
         cut = torch.lerp(start, end, 2**0.5 - 1)
         self._check_sign(start, end)
         rise, added = self._integrals(start, end)
@@ -184,14 +184,14 @@ class ItoSDE(SDE):
         for gain, more in zip(torch.exp(2 * rise).tolist(), added.tolist(), strict=True):
             variances.append(variances[-1] * gain + more)
         variance = edges.new_tensor(variances)
-        # before eps an error counts as much as it changes the kernel at eps
+        # an error before eps counts by how much it changes the kernel at eps
         near = max(self.eps, 1e-6 * self.T)
         i = min(int(torch.searchsorted(edges, near)), len(edges) - 1)
         at_eps = variance[i] * torch.exp(2 * (log_alpha - log_alpha[i]))
         scale = torch.where(edges < near, at_eps, variance)[1:]
         f_exact = (rise1 + rise2 - rise).abs() <= _TOLERANCE * rise.abs().clamp(min=1)
         g_exact = (added1 * torch.exp(2 * rise2) + added2 - added).abs() <= _TOLERANCE * scale
-        # a jump just after an edge lies before the first node of its panel and of its part
+        # a jump just after an edge lies before the first node of the panel and of its first part
         across, _ = self._integrals(cut[:-1], cut[1:])
         jump = (rise2[:-1] + rise1[1:] - across).abs() > _TOLERANCE * across.abs().clamp(min=1)
         f_exact[:-1] &= ~jump

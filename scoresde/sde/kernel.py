@@ -68,10 +68,12 @@ class Kernel(abc.ABC):
         return time.expand(t.shape) if isinstance(t, Tensor) else time
 
     def told(self, t: Tensor | float | Sequence[float]) -> Tensor:
-        """Return times as `as_time` does, but one time `()` for a whole batch at that time.
+        """Return times as `as_time` does, but as `()` if `t` was made from a single time.
 
-        Of times that `ReverseSDE` gave to a score nothing is read back from a device. In a graph of
-        `torch.compile` or `torch.export` no time can be read: one outside [0, T] becomes NaN.
+        A score uses this for the times that it receives from `ReverseSDE`: these keep their numbers
+        on the CPU, so that nothing is read back from a device (`scoresde.sde.told`).
+        In a graph of `torch.compile` or `torch.export`, where no time can be read, one outside
+        [0, T] becomes NaN.
         """
         # with dtype, since torch makes a Python float a float32
         known = numbers_of(t)
@@ -93,7 +95,7 @@ class Kernel(abc.ABC):
         """
         time = self.told(t)
         pair = self.alpha(time), self.sigma(time)
-        if time.ndim < getattr(t, "ndim", 0):  # one time for all, and a coefficient for each
+        if time.ndim < getattr(t, "ndim", 0):  # one time, but the coefficients are to be `(B,)`
             pair = per_sample(pair[0], x, x.dtype), per_sample(pair[1], x, x.dtype)
         return expand(pair[0], x), expand(pair[1], x)
 
@@ -119,8 +121,8 @@ class Kernel(abc.ABC):
         $$ a = \alpha_t / \alpha_s, \qquad
            v = -\sigma_t^2 \operatorname{expm1}(\lambda_t - \lambda_s) $$
 
-        with $s \le t$ and $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. No
-        difference of squares is taken, so it composes over intermediate times to rounding.
+        with $s \le t$ and $\lambda$ the log signal-to-noise ratio; $(1, 0)$ at $s = t$. It takes no
+        difference of squares, so transitions compose over intermediate times up to rounding.
 
         Raises:
             InvalidValueError: `s > t` somewhere, or the signal-to-noise ratio rises from s to t.

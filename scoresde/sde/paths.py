@@ -146,7 +146,7 @@ class VPSDE(SDE):
         return self._time_of(integral)
 
     def _time_of(self, integral: Tensor) -> Tensor:
-        """Return the t with B(t) = integral, by the root without cancellation."""
+        """Return the t with B(t) = integral, by the formula for the root without cancellation."""
         slope = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
 
@@ -156,8 +156,8 @@ class SubVPSDE(VPSDE):
     r"""Define the sub-variance-preserving SDE: $\alpha_t = e^{-B/2}$, $\sigma_t = 1 - e^{-B}$.
 
     $dx = -\tfrac12 \beta x\,dt + \sqrt{\beta (1 - e^{-2B})}\,dw$ (Song et al. 2021, eq. 34,
-    arXiv:2011.13456): the mean of VP, and the square of its variance, so never larger. Near t = 0
-    its noise falls like $t$ and VP's like $\sqrt t$, hence the larger `eps`.
+    arXiv:2011.13456). Its mean is that of VP, and its variance the square of VP's, so never larger.
+    Near t = 0 its noise falls like $t$ and VP's like $\sqrt t$, hence the larger `eps`.
 
     Examples:
         >>> t = torch.tensor(0.2)

@@ -42,11 +42,11 @@ __all__ = ["SDE"]
 
 S = TypeVar("S")
 
-_MOST = 10**7  # steps of a grid, whose times are all made before the first of them
+_MOST = 10**7  # the largest number of steps of a grid, whose times are all held in memory
 
 
 class _Checked(abc.ABCMeta):
-    """Compare the closed forms of an SDE with the derived ones when one of any class is made."""
+    """Compare the closed forms of an SDE with the derived ones whenever an SDE is made."""
 
     def __call__(cls: type[S], *args: Any, **kwargs: Any) -> S:
         with full_precision():
@@ -93,9 +93,10 @@ class SDE(Kernel, metaclass=_Checked):
     def same_process(self, other: SDE) -> bool:
         r"""Return True if another SDE is the same process, perhaps of another class.
 
-        It is if T agrees, and $\alpha$ and $\sigma$ agree to $10^{-6}$ relative at 33 times of the
-        common part of $[\epsilon, T]$ or, where either has levels, at those. `levels` and `eps`
-        may differ: a score of `VESDE(levels=30)` serves `VESDE` and the equal ladder.
+        The processes are the same if T agrees, and $\alpha$ and $\sigma$ agree to $10^{-6}$
+        relative: at the levels if one of the SDEs has levels, else at 33 times of the common part
+        of $[\epsilon, T]$. `levels` and `eps` may differ: a score of `VESDE(levels=30)` can be used
+        with `VESDE` and with the equal `NCSNLadder`.
 
         Args:
             other: Another SDE.
@@ -182,7 +183,7 @@ class SDE(Kernel, metaclass=_Checked):
     def prior_mismatch(self, mean: Tensor, var: Tensor | float) -> float:
         r"""Return the Wasserstein-2 distance from $p_T$ to the prior without moments.
 
-        Both are taken as Gaussians, the data having this mean and variance:
+        The data are taken as Gaussian with this mean and variance:
 
         $$ W_2^2 = \|\alpha_T \mu - \mu_\text{prior}\|^2
            + \sum_j \big(\sqrt{\alpha_T^2 v_j + \sigma_T^2} - \sigma_\text{prior}\big)^2 $$
@@ -273,7 +274,7 @@ class SDE(Kernel, metaclass=_Checked):
 
         Args:
             n: The number of times.
-            law: Their law; `None` takes this SDE's default.
+            law: The law of the times; `None` takes this SDE's default.
             generator: Source of randomness, on the CPU; `None` takes torch's global one.
             device: The device of the results.
         """
@@ -302,7 +303,7 @@ class SDE(Kernel, metaclass=_Checked):
             moments: The data's moments, where known.
             condition: The condition of the samples, passed to the score.
             check_finite: Raise an error if the score returns a NaN or an infinity.
-            withheld: The names of conditions that are the sampler's own.
+            withheld: The names of conditions that only the sampler uses.
         """
         from scoresde.sde.reverse import ReverseSDE
 

@@ -39,7 +39,7 @@ _IN_PLACE = (
     "the score changed its input {name} in place, which the sampler still needs; let it work "
     "on {name}.clone()"
 )
-# The reverse SDE whose score is evaluated now, to which `report` goes.
+# The reverse SDE whose score is evaluated now; `report` passes its values to it.
 _asking: ContextVar[ReverseSDE | None] = ContextVar("asking", default=None)
 # Parts of torch's error messages for a network and an input of different dtypes.
 _MIXED_DTYPES = ("same dtype", "scalar type", "mixed dtype", "bias type", "weight type")
@@ -66,7 +66,7 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
     if not out.is_floating_point():
         remedy = "take its .real" if out.is_complex() else "a cast would lose its fractions"
         raise InvalidTypeError(f"the {what} must be floating point, got {out.dtype}; {remedy}")
-    if not x.is_meta:  # on which shapes are computed without numbers
+    if not x.is_meta:  # the meta device computes shapes without numbers
         check_dense(f"the value of the {what}", out)
     if out.shape != x.shape:
         raise ShapeError(
@@ -78,7 +78,7 @@ def check_output(what: str, out: Any, x: Tensor) -> Tensor:
 
 
 class ReverseSDE:
-    """Reverse an SDE in time under a score; the reverse SDE has no kernel and no prior of its own.
+    """Reverse an SDE in time by a score.
 
     Args:
         sde: The forward process.
@@ -86,14 +86,15 @@ class ReverseSDE:
         moments: The data's moments, where known.
         condition: The condition of the samples, passed to the score.
         check_finite: Raise an error if the score returns a NaN or an infinity.
-        watch: Where values on a device are noted instead, to be read at the end by its `settle`.
-        withheld: The names of conditions that are the sampler's own, which the score is not given.
-        evaluate: The function that calls a function with a state and a time.
+        watch: A `Watch`; values on a device are recorded there instead, and its `settle` raises the
+            error later.
+        withheld: The names of conditions that only the sampler uses; the score does not get them.
+        evaluate: A function `(function, x, t)` that returns `function(x, t)`.
 
     Attributes:
         nfe: The number of evaluations of the score for one sample.
-        passes: The number of network passes of these.
-        info: What score and sampler report by name, a number `(B,)` for each sample.
+        passes: The number of network passes in these evaluations.
+        info: The numbers `(B,)` that score and sampler report for each sample, by name.
 
     Examples:
         >>> from scoresde.sde import VPSDE
@@ -130,7 +131,7 @@ class ReverseSDE:
         self._score = score
         self._cost = facts(score).passes or 1
         self._given = condition.without(*withheld) if condition and withheld else condition
-        # the reverse SDE of the whole samples of which this one has copies, and how many
+        # if this is a `repeat`: the reverse SDE of the samples themselves, and the number of copies
         self._whole: tuple[ReverseSDE, int] | None = None
 
     def score(self, x: Tensor, t: Tensor | float) -> Tensor:
@@ -177,15 +178,15 @@ class ReverseSDE:
         return eta * self.sde.diffusion(t)
 
     def method(self, name: str) -> Callable[[Tensor, Tensor | float], Tensor] | None:
-        r"""Return a method of the score, such as `log_prob`, if it surely agrees with the score.
+        r"""Return a method of the score, such as `log_prob`, if it is sure to agree with the score.
 
-        It does if one class defines both the call (`forward` of a module) and the method, neither
-        is replaced on the instance, and no hook is attached: not for a subclass that overrides one
-        of the two, a proxy or a wrapper.
+        This is so if one class defines both the call (`forward` of a module) and the method,
+        neither is replaced on the instance, and no hook is attached. It is not so for a subclass
+        that overrides one of the two, for a proxy or for a wrapper.
 
         Args:
-            name: The method, a function of `(x, t)` or `(x, t, condition)` with values `(B,)`; or
-                with a tuple of these and of tensors like `x`.
+            name: The name of a method of `(x, t)` or `(x, t, condition)` that returns `(B,)`, or a
+                tuple of such tensors and of tensors like `x`.
 
         Returns:
             A function of states `(B, *)` and a time `()` or `(B,)`, whose calls count as
@@ -201,19 +202,19 @@ class ReverseSDE:
         return lambda x, t: self._evaluate(name, call, x, t, None)
 
     def attribute(self, name: str) -> Any | None:
-        """Return an attribute of the score where it surely belongs to it, as in `method`."""
+        """Return an attribute of the score if it is sure to agree with it, as in `method`."""
         return getattr(self._score, name) if _belongs(self._score, name) else None
 
     def repeat(self, k: int) -> ReverseSDE:
-        """Return that of `k` copies of each sample, row by row, whose evaluations count here too.
+        """Return the reverse SDE of `k` copies of each sample, in consecutive rows.
 
-        An evaluation of all copies counts as `k` of the sample, and of what they report the largest
-        is reported for it.
+        One evaluation of all copies counts here as `k` evaluations of the sample. Of the numbers
+        that the copies report, the largest is reported for the sample.
         """
         return self._part(self._score, k)
 
     def under(self, score: Score) -> ReverseSDE:
-        """Return that of the same samples under another score, whose evaluations count here too."""
+        """Return the reverse SDE under another score, whose evaluations count here too."""
         return self._part(score, 1)
 
     def _part(self, score: Score, k: int) -> ReverseSDE:
@@ -237,12 +238,12 @@ class ReverseSDE:
             whole._count(k * nfe, k * passes)
 
     def settle(self) -> None:
-        """Read what the watch noted, if there is one, and raise NonFiniteError for it."""
+        """Raise NonFiniteError if there is a watch that recorded a value that is not finite."""
         if self.watch is not None:
             self.watch.settle()
 
     def report(self, name: str, values: Tensor) -> None:
-        """Keep the largest of what is reported of each sample, `(B,)`, by name in `info`."""
+        """Keep in `info`, by name, the largest number reported for each sample, `(B,)`."""
         known = self.info.get(name)
         self.info[name] = values if known is None else torch.maximum(known, values)
         if self._whole is not None:
@@ -257,9 +258,10 @@ class ReverseSDE:
         t: Tensor | float,
         like: Tensor | None,
     ) -> Any:
-        """Return a function's value at `x` and `t`, checked and counted, of the shape of `like`.
+        """Return a function's value at `x` and `t`, checked and counted as an evaluation.
 
-        Without `like` it is a number for each sample, or the tuple of values of a method.
+        It has the shape of `like`; if that is None, it is a number for each sample, or a tuple as
+        in `method`.
         """
         time = self.sde.told(t)
         check_times(time, x)
@@ -269,7 +271,7 @@ class ReverseSDE:
         versions = {name: v._version for name, v in given.items() if not v.is_inference()}
         before = _asking.set(self)
         try:
-            # times of its own, which a network may scale in place
+            # a new tensor of times, since a network may change it in place
             out: Any = self.evaluate(function, x, batch_of(time, x, t))
         except RuntimeError as error:
             if "same device" in str(error):
@@ -301,7 +303,7 @@ class ReverseSDE:
         return tuple(self._checked(what, *pair, x, time) for pair in zip(out, likes, strict=True))
 
     def _checked(self, what: str, out: Any, like: Tensor, x: Tensor, time: Tensor) -> Tensor:
-        """Return what was evaluated at `x` and `time`, checked to be like `like` and finite."""
+        """Return a value at `x` and `time`, checked to have the shape of `like` and be finite."""
         # cast first, since it may overflow in the dtype of x
         value = check_output(what, out, like).to(x.dtype)
         if self.check_finite and self.watch is not None and value.device.type != "cpu":
@@ -314,12 +316,12 @@ class ReverseSDE:
 
 
 def report(name: str, values: Tensor) -> None:
-    """Report a number of each sample from within a score: `Samples.info` has the largest of a run.
+    """Report a number for each sample from within a score, for `Samples.info`.
 
-    Outside of a run nothing is reported.
+    `info` holds the largest number that a run reported. Outside of a run nothing happens.
 
     Args:
-        name: What it is.
+        name: The name of the number.
         values: One number for each sample, `(B,)`.
     """
     rsde = _asking.get()

@@ -1,7 +1,8 @@
 r"""Define scores, callables that return $\nabla\log p_t(x)$, and the facts that a score declares.
 
-A score is called as `score(x, t)` or `score(x, t, condition)`. What is known of it is one
-attribute, `facts`; a score made of another keeps that as its attribute `score` and has its facts.
+A score is called as `score(x, t)` or `score(x, t, condition)`. Its attribute `facts` holds what is
+known of it. A score that is made from another one keeps this one as its attribute `score`, and has
+its facts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = [
     "warn_between",
 ]
 
-# Attributes that hold the score inside another: of this package, compiled modules, DataParallel.
+# Attributes that hold an inner score: in this package, in compiled modules, in DataParallel.
 _INSIDE = ("score", "_orig_mod", "module")
 # The largest number of nested scores; an object with __getattr__ may nest without end.
 _MAX_DEPTH = 64
@@ -65,14 +66,15 @@ class Facts:
         event_shape: The shape of one sample, without the batch.
         moments: Mean and variance of the data.
         steps: The number of sampling steps that suits it.
-        pilot: The result of `scoresde.pilot` for it; or, where that is measured at its first use, a
-            function `(progress, steps)` that returns it.
+        pilot: The result of `scoresde.pilot` for it; or a function `(progress, steps)` that returns
+            it, if the pilot is measured at its first use.
         transform: The map from the user's numbers to those of the score.
         passes: Network passes of one call, such as 2 for classifier-free guidance; or, if they
             depend on the noise, a function that returns them for sigma / alpha of shape `(B,)`.
         conditions: The names and kinds of the conditions it takes; empty if it takes none.
         columns: The names of the entries of a sample that is a row of a table.
-        density: False if it is known to be no gradient of a log-density, as under guidance.
+        density: False if the score is known not to be the gradient of a log-density, as with
+            guidance.
 
     Examples:
         >>> known = Facts(event_shape=(2,), conditions={"label": Classes(10)})
@@ -142,9 +144,9 @@ def passes_of(score: object, ratio: Tensor) -> int:
 
 
 def coefficients_of(score: object, time: Tensor) -> tuple[object, tuple[Tensor, ...]]:
-    """Return the score that computes coefficients of times, and those; None and () if none does.
+    """Return the module with a method `coefficients`, and its coefficients; else None and ().
 
-    It is a score with a method `coefficients`, as it is, compiled or in DataParallel.
+    The module is the score itself, or inside a compiled module or DataParallel.
 
     Args:
         score: Any score.
@@ -162,7 +164,7 @@ def coefficients_of(score: object, time: Tensor) -> tuple[object, tuple[Tensor, 
 
 
 def _check_property(score: object) -> None:
-    """Raise if the property `facts` raised AttributeError, which getattr cannot tell from none."""
+    """Raise if a property `facts` raised AttributeError, which getattr took for no attribute."""
     own = getattr(type(score), "facts", None)
     if not isinstance(own, property):
         return
@@ -182,7 +184,8 @@ def ask(score: Any, x: Tensor, t: Tensor, condition: Mapping[str, Tensor] | None
         score: Any score.
         x: States `(B, *)`.
         t: Times `(B,)`.
-        condition: Conditions by name; names that the score declares not to take are left out.
+        condition: Conditions by name; those that the score does not take, by its facts, are left
+            out.
 
     Raises:
         InvalidTypeError: The score takes no such arguments.
@@ -222,10 +225,10 @@ def _check_call(score: Any, arguments: tuple[Any, ...], error: TypeError) -> Non
 
 
 def process_of(score: object, sde: SDE | None) -> SDE:
-    """Return the SDE under which a score is used: `sde`, or the score's own if that is None.
+    """Return the SDE under which a score is used: `sde`, or the score's own if `sde` is None.
 
     Raises:
-        InvalidValueError: Neither is known, or the score's process is another than `sde`.
+        InvalidValueError: Neither is known, or the score belongs to another process than `sde`.
 
     Warns:
         UserWarning: The score was trained at levels of this process only, and not at all times.

@@ -1,4 +1,4 @@
-r"""Define the spacings of time grids, at whose times a sampler evaluates the score.
+r"""Define the spacings of time grids, on which a sampler evaluates the score.
 
 A spacing maps an SDE and a number of steps $N$ to $N + 1$ times from $T$ down to `eps`, in float64.
 It is given as an object, `sde.times(20, spacing=Karras(rho=5))`, or by its name,
@@ -254,7 +254,7 @@ def times_of_half_log_snr(sde: SDE, ell: Tensor) -> Tensor:
 
 
 def uniform_times(sde: SDE, steps: int | None) -> Tensor:
-    """Return times `(N + 1,)`, evenly spaced; on a ladder its levels. Defined for eps = 0 too."""
+    """Return times `(N + 1,)`, evenly spaced; on a ladder its levels. eps may be 0."""
     return sde.times(steps, spacing=None if sde.levels else "uniform")
 
 
@@ -267,7 +267,7 @@ def even_times(sde: SDE, steps: int | None) -> Tensor:
 
 
 def usual_times(sde: SDE, steps: int | None, *, even_from: int) -> Tensor:
-    """Return the times of an SDE's own spacing, or from so many steps on those even in log-SNR."""
+    """Return the times of the SDE's own spacing; if steps >= `even_from`, those of `even_times`."""
     n = len(uniform_times(sde, steps)) - 1
     return even_times(sde, steps) if n >= even_from else sde.times(steps)
 

@@ -1,9 +1,9 @@
-r"""Define laws of the training times, at which an objective is estimated.
+r"""Define laws of the training times: the distributions from which an objective draws its times.
 
-A law maps uniform numbers $u \in [0, 1)$ to times and to the importance weights with which the
-average is one over uniform times:
+A law maps uniform numbers $u \in [0, 1)$ to times t and importance weights w. The weighted average
+of a loss $\ell$ equals its average over uniform times,
 $\mathbb E_{t \sim p}[w(t) \ell(t)] = \mathbb E_{t \sim U(\epsilon, T)}[\ell(t)]$.
-The weights are one if the law is part of the definition of the objective.
+If the law is part of the definition of the objective, the weights are one instead.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Uniform(TimeLaw):
 class LogNormal(TimeLaw):
     r"""Draw $\log(\sigma_t / \alpha_t) \sim N(\text{mean}, \text{std}^2)$, clipped to the range.
 
-    Karras et al. (2022), table 1, arXiv:2206.00364; part of the objective, so the weights are one.
+    Karras et al. (2022), table 1, arXiv:2206.00364. It is part of the objective, so the weights are
+    one.
 
     Args:
         mean: $P_\text{mean}$ of the paper.
@@ -90,15 +91,15 @@ class LogNormal(TimeLaw):
 
 @dataclass(frozen=True)
 class Logistic(TimeLaw):
-    r"""Draw $\log(\sigma_t / \alpha_t)$ from a logistic law, clipped to the range.
+    r"""Draw $\log(\sigma_t / \alpha_t)$ from a logistic distribution, clipped to the range.
 
-    With the default that is the uniform law of t where $\sigma / \alpha = \sqrt{t / (1 - t)}$, as
-    under `BrownianBridgeSDE(1)`, and elsewhere the law of the same noise levels. It is part of the
-    objective, so the weights are one.
+    With the defaults, t is uniform if $\sigma / \alpha = \sqrt{t / (1 - t)}$, as under
+    `BrownianBridgeSDE(1)`; under other SDEs the noise levels have the same distribution. It is part
+    of the objective, so the weights are one.
 
     Args:
         mean: The mean of $\log(\sigma / \alpha)$.
-        scale: Its scale, positive; the standard deviation is 1.81 times as large.
+        scale: The scale of the distribution, positive; its standard deviation is 1.81 times this.
 
     Examples:
         >>> from scoresde.sde import BrownianBridgeSDE
@@ -124,16 +125,17 @@ class Logistic(TimeLaw):
 
 @dataclass(frozen=True)
 class Importance(TimeLaw):
-    r"""Draw $p(t) \propto g(t)^2 / \sigma_t^2$, which reduces the variance of the weight $g^2$.
+    r"""Draw t with the density $p(t) \propto g(t)^2 / \sigma_t^2$.
 
-    Since $g^2 / \sigma^2 = -\frac{d}{dt} \log(\alpha^2 / \sigma^2)$, this is the uniform law in the
-    log signal-to-noise ratio (Song et al. 2021, arXiv:2101.09258; Kingma et al. 2021,
-    arXiv:2107.00630). Needs $\sigma_\epsilon > 0$.
+    It reduces the variance of a loss with the weight $g^2$. Since
+    $g^2 / \sigma^2 = -\frac{d}{dt} \log(\alpha^2 / \sigma^2)$, the log signal-to-noise ratio is
+    uniform (Song et al. 2021, arXiv:2101.09258; Kingma et al. 2021, arXiv:2107.00630). It needs
+    $\sigma_\epsilon > 0$.
 
     Examples:
         >>> from scoresde.sde import VESDE
         >>> t, weight = Importance()(VESDE(), torch.tensor([0.25], dtype=torch.float64))
-        >>> print(f"{t.item():.2f} {weight.item():.2f}")  # of VE that is the uniform law
+        >>> print(f"{t.item():.2f} {weight.item():.2f}")  # for VE, t is uniform
         0.75 1.00
     """
 
@@ -155,15 +157,15 @@ class Importance(TimeLaw):
 
 @dataclass(frozen=True)
 class Stratified(TimeLaw):
-    r"""Stratify another law over the batch: draw one time in each of its n-quantiles.
+    r"""Stratify another law over a batch of n: draw one time between each pair of n-quantiles.
 
-    The n uniform numbers become $(r_i + w_i) / n$ with $r_i$ their ranks and $w_i$ the fractional
-    parts of $2^{20} u_i$, again uniform. Each time alone follows the law, so the expectation is the
-    same, and its variance between batches no longer has the part due to the times (Kingma et al.
-    2021, appendix I.1, arXiv:2107.00630, space the times evenly instead).
+    The n uniform numbers $u_i$ become $(r_i + w_i) / n$, where $r_i$ are their ranks and $w_i$ the
+    fractional parts of $2^{20} u_i$, which are uniform again. Each single time still follows the
+    law, so the expectation is the same. The variance between batches loses the part that comes from
+    the times. (Kingma et al. 2021, appendix I.1, arXiv:2107.00630, space the times evenly instead.)
 
     Args:
-        law: The law of one time.
+        law: The law of a single time.
 
     Examples:
         >>> from scoresde.sde import VPSDE

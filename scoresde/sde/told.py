@@ -1,9 +1,10 @@
-"""Bring what is computed of times to a device with few copies, and read no time back from there.
+"""Copy times and coefficients to a device together, and keep the times on the CPU beside them.
 
-A score is given its times on the device of the state, and computes its coefficients of them on the
-CPU in float64. To read the times back would wait for all work that the device was given before, and
-to copy each coefficient takes longer than to use it. So times keep the numbers of which they were
-made, and the coefficients of a score that were copied together with them.
+A score receives its times on the device of the state, but computes its coefficients from them on
+the CPU in float64. Reading the times back would wait for all earlier work of the device, and
+copying one coefficient takes longer than using it. So a tensor of times on a device has an
+attribute with the times on the CPU from which it was made, and with the coefficients of a score
+that were copied together with it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ __all__ = ["batch_of", "moved", "numbers_of", "per_sample", "rows_of", "timed"]
 _NAME = "_scoresde_told"
 
 
-class _Told(NamedTuple):
-    """Hold what is known of times on a device, as long as they are not changed in place."""
+class _Origin(NamedTuple):
+    """Hold the CPU times of a tensor of times, valid while its version counter is `version`.
+
+    `rows` are the coefficients at these times of the score `owner`, on the device.
+    """
 
     version: int
     time: Tensor
@@ -38,7 +42,8 @@ def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     Args:
         time: The times on the CPU, in float64.
         x: The states.
-        given: The same as they were given: if they are on the device already, they are not copied.
+        given: The same times as the caller gave them; if they are on the device already, they are
+            not copied again.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     known, wanted = _known(given), (x.device, dtype, x.shape[:1])
@@ -49,15 +54,15 @@ def batch_of(time: Tensor, x: Tensor, given: object = None) -> Tensor:
     if time.requires_grad or made.is_inference():
         return made
     # a copy, since a solver may change its times in place
-    return _keep(made, _Told(made._version, time.to(dtype).to(torch.float64, copy=True)))
+    return _keep(made, _Origin(made._version, time.to(dtype).to(torch.float64, copy=True)))
 
 
 def timed(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...]) -> Tensor:
-    """Return a column `(B, 1, ...)` of times as a tensor `(B,)` of which these times are known.
+    """Return a column `(B, 1, ...)` of times as a tensor `(B,)` that keeps its times on the CPU.
 
     Args:
         column: The times on a device.
-        time: The same on the CPU, in float64.
+        time: The same times on the CPU, in float64.
         owner: A score.
         rows: Its coefficients at these times, on the device.
     """
@@ -65,18 +70,18 @@ def timed(column: Tensor, time: Tensor, owner: object, rows: tuple[Tensor, ...])
     if made.is_inference():
         return made
     return _keep(
-        made, _Told(made._version, time.to(made.dtype).to(torch.float64, copy=True), owner, rows)
+        made, _Origin(made._version, time.to(made.dtype).to(torch.float64, copy=True), owner, rows)
     )
 
 
 def numbers_of(t: Any) -> Tensor | None:
-    """Return the times of which `batch_of` made `t`, on the CPU, `()` if equal, or None."""
+    """Return the CPU times from which `batch_of` made `t`, `()` if all are equal; else None."""
     known = _known(t)
     return None if known is None else known.time
 
 
 def rows_of(t: Any, owner: object) -> tuple[Tensor, ...]:
-    """Return the coefficients of a score that came with its times, or none."""
+    """Return the coefficients of the score `owner` that were copied with its times, or ()."""
     known = _known(t)
     return known.rows if known is not None and known.owner is owner else ()
 
@@ -97,18 +102,18 @@ def per_sample(c: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     if c.requires_grad or c.device.type != "cpu" or torch.compiler.is_compiling():
         return c.to(x.device, dtype).expand(x.shape[0]).clone()
     if c.numel() == 1:
-        # a number is given to a kernel and not copied
+        # a single number is an argument of the kernel and needs no copy
         return torch.full((len(x),), c.item(), dtype=dtype, device=x.device)
     return c.to(device=x.device, dtype=dtype, copy=True)
 
 
-def _known(t: Any) -> _Told | None:
+def _known(t: Any) -> _Origin | None:
     if torch.compiler.is_compiling():  # a graph would hold for these times only
         return None
-    known: _Told | None = getattr(t, _NAME, None)
+    known: _Origin | None = getattr(t, _NAME, None)
     return known if known is not None and known.version == t._version else None
 
 
-def _keep(t: Tensor, known: _Told) -> Tensor:
+def _keep(t: Tensor, known: _Origin) -> Tensor:
     setattr(t, _NAME, known)
     return t

@@ -1,4 +1,4 @@
-"""Gather on a device which values were not finite, so that no evaluation waits to be checked."""
+"""Record on a device which values were not finite, so that no evaluation waits for the check."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ _EVERY = 128
 
 
 class Watch:
-    """Note at which evaluation each sample was first not finite, and read that seldom."""
+    """Record the first evaluation at which each sample was not finite, and read this rarely."""
 
     def __init__(self) -> None:
-        # by the number of rows: the number of the evaluation, 0 if none, in `_seen`
+        # by batch size: for each row the position in `_seen`, from 1, of its first evaluation that
+        # was not finite; 0 if there is none
         self._first: dict[int, Tensor] = {}
         self._seen: list[tuple[str, int, Tensor]] = []
 
     def note(self, what: str, value: Tensor, nfe: int, time: Tensor) -> None:
-        """Note a value `(B, *)` of an evaluation at a time.
+        """Record whether a value `(B, *)` of an evaluation at a time is finite.
 
         Raises:
-            NonFiniteError: One of the last values was not finite.
+            NonFiniteError: The record was read, and one of its values was not finite.
         """
         self._seen.append((what, nfe, time))
         bad = value.detach().isfinite().reshape(len(value), -1).all(1).logical_not()
@@ -37,7 +38,7 @@ class Watch:
             self.settle()
 
     def settle(self) -> None:
-        """Read what was noted, and begin anew.
+        """Read the record from the device, and clear it.
 
         Raises:
             NonFiniteError: A value was not finite; it names the evaluation and the samples.

@@ -13,7 +13,7 @@ from scoresde.sde.process import SDE
 
 __all__ = ["conditions_in_words", "event_in_words", "kind_in_words", "sde_in_words"]
 
-_MAX_NAMES = 8  # names that are listed
+_MAX_NAMES = 8  # the largest number of names that are listed
 _AXES = {1: "steps", 2: "pixels", 3: "voxels"}
 _PROCESSES = {
     "VESDE": "variance exploding, x_t = x_0 + sigma_t z, sigma_t from {sigma_min:g} to "

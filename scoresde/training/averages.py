@@ -33,7 +33,8 @@ class AveragedWeights:
         model: The model whose weights are averaged.
         config: The numbers of the run; `averages` lists the averages.
         folder: The folder of the run; without it there are no snapshots.
-        identity: What must not change within the run, by name; marks its snapshots, with the seed.
+        identity: What must not change within the run, by name. With the seed it identifies the run
+            in its snapshots.
     """
 
     def __init__(
@@ -49,9 +50,9 @@ class AveragedWeights:
         self.folder = folder
         self._decays = [EMA(model, decay) for decay in config.averages.decays]
         self._powers = [PowerEMA(model, sigma) for sigma in config.averages.ema_sigma]
-        self._mold: nn.Module | None = None
+        self._template: nn.Module | None = None
         if config.compute.shard and distributed.size() > 1:
-            self._mold = copy.deepcopy(model).cpu()
+            self._template = copy.deepcopy(model).cpu()
 
     @property
     def _all(self) -> list[Average[nn.Module]]:
@@ -59,18 +60,18 @@ class AveragedWeights:
 
     def share(self, model: nn.Module) -> None:
         """Divide every average, and `model` itself, among the processes, if `shard` asks for it."""
-        if self._mold is not None:
+        if self._template is not None:
             shard(model, *(average.model for average in self._all))
             for average in self._all:
                 average.follow(model)
 
     def whole(self) -> AveragedWeights:
         """Return the averages with whole tensors; every process must call this together."""
-        if self._mold is None:
+        if self._template is None:
             return self
         found = copy.copy(self)
-        found._decays = [_gathered(average, self._mold) for average in self._decays]
-        found._powers = [_gathered(average, self._mold) for average in self._powers]
+        found._decays = [_gathered(average, self._template) for average in self._decays]
+        found._powers = [_gathered(average, self._template) for average in self._powers]
         return found
 
     @property
@@ -80,7 +81,10 @@ class AveragedWeights:
 
     @property
     def results(self) -> dict[str, Average[nn.Module]]:
-        """Return the exponential averages by their folder within the run's: "" for the first."""
+        """Return the exponential averages by the folder of each, relative to the run's folder.
+
+        The first average, which is the result, has the folder "".
+        """
         first, *others = self._decays
         named = zip(self.config.averages.decays[1:], others, strict=True)
         return {"": first, **{f"ema-{decay}": average for decay, average in named}}
@@ -91,7 +95,7 @@ class AveragedWeights:
             average.update(model)
 
     def start(self, step: int) -> None:
-        """Remove the snapshots of later steps than `step`: the run will write them again."""
+        """Remove the snapshots of later steps than `step`, since the run will write them again."""
         if self.folder is not None:
             for snapshot in snapshots_in(self.folder):
                 if snapshot.step > step:
@@ -99,7 +103,7 @@ class AveragedWeights:
                         snapshot.path.unlink()
 
     def due(self, step: int) -> bool:
-        """Return whether a snapshot is to be stored after `step` updates."""
+        """Return True if a snapshot is to be written after `step` updates."""
         if self.folder is None or not self._powers:
             return False
         return step % self.config.averages.snapshot_every == 0 or step == self.config.steps
@@ -108,7 +112,7 @@ class AveragedWeights:
         """Write a snapshot of every power-function average, for `scoresde.ema.reconstruct`.
 
         Warns:
-            RuntimeWarning: It cannot be written; a reconstruction can use the other snapshots.
+            RuntimeWarning: A snapshot cannot be written; a reconstruction can use the others.
         """
         assert self.folder is not None
         try:
@@ -147,10 +151,10 @@ class AveragedWeights:
             average.load_state_dict(part)
 
 
-def _gathered(average: AverageT, mold: nn.Module) -> AverageT:
+def _gathered(average: AverageT, template: nn.Module) -> AverageT:
     """Return a copy of a divided average with whole tensors."""
     found = copy.copy(average)
-    found.model = copy.deepcopy(mold).eval().requires_grad_(False)
-    found.follow(mold)
+    found.model = copy.deepcopy(template).eval().requires_grad_(False)
+    found.follow(template)
     found.load_state_dict(whole(average.state_dict()))
     return found

@@ -34,9 +34,9 @@ Batch = tuple[Tensor, Condition | None]
 Among several processes each has its own rows of the batch, `distributed.rows(batch_size)`.
 """
 
-# The most deaths of workers within so many batches, after which the run ends.
+# The run ends if more workers die within so many batches.
 _DEATHS, _WITHIN = 3, 1000
-# where each tensor of a packed batch begins, in bytes
+# each tensor of a packed batch begins at a multiple of this number of bytes
 _ALIGNED = 16
 
 
@@ -45,8 +45,8 @@ class Batches:
 
     Args:
         data: The data to learn.
-        config: The numbers of the run; used are `steps`, `batch_size`, `seed`, `augment` and
-            `compute.workers`.
+        config: The numbers of the run, of which `steps`, `batch_size`, `seed`, `augment` and
+            `compute.workers` are used.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
             the configuration.
         rows: The rows of every batch to make; by default those of this process.
@@ -132,7 +132,7 @@ class Batches:
 
 
 def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Return tensors of the CPU on a device, by one copy that nothing waits for."""
+    """Copy tensors of the CPU to a device in one transfer, which runs asynchronously."""
     if device.type == "cpu":
         return list(tensors)
     sizes = [-(-t.nbytes // _ALIGNED) * _ALIGNED for t in tensors]
@@ -146,7 +146,7 @@ def there(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 
 class _Steps(Dataset[Any]):
-    """Return batches by their numbers, or the error of one, which a loader would else wrap."""
+    """Return the batch of a step, or its error as a value, since a loader would wrap an error."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -161,8 +161,8 @@ class _Steps(Dataset[Any]):
 def _is_death(error: Exception) -> bool:
     """Return True if an error is the death of a worker, False if it was raised by its work.
 
-    A batch in the queue is fetched from the worker that made it: if that one has died since, the
-    error is one of the connection.
+    A batch in the queue is fetched from the worker that made it. If this worker has died since, a
+    connection error is raised.
     """
     if isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
         return "in DataLoader worker" not in str(error)
@@ -174,7 +174,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _ignore_signals(_: int) -> None:
-    """Ignore SIGINT and SIGHUP, which a terminal sends to workers too; the parent ends them."""
+    """Ignore SIGINT and SIGHUP, which a terminal sends to workers too; the parent ends workers."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -182,10 +182,11 @@ def _ignore_signals(_: int) -> None:
 
 @contextmanager
 def _without_child_signals() -> Iterator[None]:
-    """Keep torch's handler of SIGCHLD from being installed by a loader that starts in the block.
+    """Keep a loader that starts in the block from installing torch's handler of SIGCHLD.
 
-    The handler raises at once when a worker dies, perhaps in the middle of an update: weights would
-    be moved and averages not. Without it the same error is raised where the batch is waited for.
+    The handler raises an error as soon as a worker dies, perhaps in the middle of an update, when
+    the weights are updated but not the averages. Without it the same error is raised when the loop
+    waits for the batch.
     """
     number = getattr(signal, "SIGCHLD", None)
     if number is None or threading.current_thread() is not threading.main_thread():

@@ -21,7 +21,7 @@ __all__ = ["Callback", "Callbacks"]
 
 
 class Callback:
-    """Define the methods that a run calls; here each does nothing, so override those you need.
+    """Define the methods that a run calls; they do nothing here, so override those you need.
 
     All arguments are copies, the model too. A callback that raises an error is removed with a
     warning, and the run continues without it. To end the run, with a checkpoint, raise
@@ -32,7 +32,7 @@ class Callback:
         """Receive the held-out data, or the training data if none are held out, before training."""
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Begin, before update number `step`, counted from 0."""
+        """Prepare for training, which begins with update number `step`, counted from 0."""
 
     def on_log(self, row: Mapping[str, float]) -> None:
         """Receive a row of the log: `step`, `loss`, `grad_norm`, `lr`, `seconds`, maybe others."""
@@ -41,7 +41,7 @@ class Callback:
         """Receive the model with averaged weights at a checkpoint after `step` updates."""
 
     def on_end(self, step: int) -> None:
-        """End, after `step` updates, whatever the reason."""
+        """Close what is open after `step` updates; called for an interrupted or failed run too."""
 
 
 class Callbacks(Callback):

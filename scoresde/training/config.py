@@ -1,9 +1,9 @@
 """Configure a training run by plain numbers that JSON and a command line can hold.
 
-A `TrainConfig` has the numbers that every run has, and four parts: the optimiser (`Optimiser`), the
-averages of the weights (`Averages`), the way a step is computed (`Compute`), and checkpoints, log
-and early stopping (`Keeping`). All fields have different names, so that the command line has one
-option for each, and `TrainConfig.changed` takes any of them.
+A `TrainConfig` holds the numbers that every run has, and four parts: the optimiser (`Optimiser`),
+the averages of the weights (`Averages`), the way a step is computed (`Compute`), and checkpoints,
+log and early stopping (`Keeping`). No two fields have the same name, so that the command line has
+one option for each, and `TrainConfig.changed` takes any of them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TrainConfig:
     keeping: Keeping = field(default=Keeping())
 
     def __new__(cls, *_: Any, **values: Any) -> Self:
-        """Raise an error for an unknown field, which names the part that a field belongs to."""
+        """Raise an error for an unknown field; name the part if a part has this field."""
         for name in values:
             if (part := _OWNER.get(name)) is not None:
                 kind = _PARTS[part].__name__
@@ -91,7 +91,7 @@ class TrainConfig:
             if not 0 <= share <= 1:
                 of = f" of {name}" if name else ""
                 raise InvalidValueError(f"condition_dropout{of} must lie in [0, 1], got {share!r}")
-        shares = {name: float(share) for name, share in shares.items()}  # JSON has no others
+        shares = {name: float(share) for name, share in shares.items()}  # for JSON
         own = dict(sorted(shares.items())) if isinstance(given, dict) else shares[""]
         object.__setattr__(self, "condition_dropout", own)
         for name in self.augment:
@@ -162,7 +162,7 @@ class TrainConfig:
             InvalidValueError: A field that the weights depend on differs.
         """
         own = self.flat()
-        # a field that is newer than the run had what is now its default
+        # a field that was added after the run was saved had its present default
         before = {**TrainConfig().flat(), **_flat(stored)}
         names = [k for k in own if k not in _FREE and own[k] != before[k]]
         if "steps" in names and own["steps"] > before["steps"]:
@@ -182,7 +182,7 @@ class TrainConfig:
 
 
 _PARTS = {"optimiser": Optimiser, "averages": Averages, "compute": Compute, "keeping": Keeping}
-# The part that has a field, by the name of the field.
+# The part that each field belongs to, by the name of the field.
 _OWNER = {f.name: part for part, kind in _PARTS.items() for f in fields(kind)}
 
 

@@ -1,4 +1,4 @@
-"""Check a trainer's arguments once: the score, the configuration, the data, and their fit."""
+"""Check a trainer's arguments once: the score, the configuration, the data, and their match."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from scoresde.units import Identity
 
 __all__ = ["adopt", "check_fit", "check_kinds", "numbered", "process", "warn_of_moments"]
 
+# Warn if means differ by more standard deviations, variances by a larger factor, or the variances
+# of columns among each other by a larger factor.
 _MEANS, _SCALE, _SPREAD = 3.0, 4.0, 100.0
 
 
@@ -58,7 +60,7 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
         DataError: The data's moments overflow.
         UnknownNameError: The data have a condition that the score does not take, or lack one that
             `condition_dropout` names.
-        InvalidValueError: The score takes a condition that the data lack, or have as another kind;
+        InvalidValueError: The score takes a condition that the data lack or have with another kind,
             or it was trained on data in other units.
     """
     known = facts(score)
@@ -79,7 +81,7 @@ def check_fit(score: nn.Module, config: TrainConfig, data: Data) -> None:
 
 
 def numbered(score: nn.Module, data: Data) -> Data:
-    """Return the data with columns and numbers of classes in the model's order, by their names.
+    """Return the data with columns and classes matched to those of the model by their names.
 
     Raises:
         InvalidValueError: The data have a class or a column that the model does not know.
@@ -170,7 +172,7 @@ def warn_of_moments(score: nn.Module, data: Data) -> None:
 
 
 def _disagreements(moments: Moments, mean: Tensor, var: Tensor) -> list[str]:
-    """Return a sentence for each way in which the data's moments `(*event)` differ from assumed."""
+    """Return a sentence for each way in which the moments `(*event)` differ from those assumed."""
     found = []
     assumed = moments.var if moments.cov is None else moments.cov.diagonal()
     assumed = torch.as_tensor(assumed).cpu().double()

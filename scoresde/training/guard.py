@@ -1,9 +1,9 @@
 """Detect steps that fail: losses or gradients that are not finite, and out of memory.
 
 Losses and gradient norms are read every `log_every` steps and before every checkpoint, since each
-reading waits for the device. A step whose gradient is not finite either ends the run with an error,
-or is skipped: the weights and the optimiser then stay as they were, so that the run remains a
-function of its seed. Weights that are not finite are never saved.
+reading waits for the device. A step whose gradient is not finite either ends the run with an error
+or is skipped. A skipped step changes neither the weights nor the optimiser, so that the run remains
+a function of its seed. Weights that are not finite are never saved.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from scoresde.training.config import TrainConfig
 
 __all__ = ["Guard"]
 
-_MOST = 10  # steps in a row that may be skipped: after more, the weights are taken to be broken
+_MOST = 10  # after more skipped steps in a row the weights are considered broken
 
 
 class Guard:
@@ -32,8 +32,9 @@ class Guard:
 
     Args:
         config: The numbers of the run; `keeping.on_nan` says whether steps may be skipped.
-        describe: Returns rate, times and noise scales of update number `step`, for messages.
-        newest: Returns the last good checkpoint, or None.
+        describe: A function of the number of an update that returns its learning rate, times and
+            noise scales as text, for messages.
+        newest: A function that returns the last good checkpoint, or None.
 
     Attributes:
         skipped: Steps skipped since the last row of the log.
@@ -57,9 +58,9 @@ class Guard:
         if not score.training and self._mode:
             self._mode = False
             warnings.warn(
-                f"the model is in evaluation mode at step {step:,}, without its dropout: something "
-                "else set it to that, or samples of it are drawn at the same time; draw those of "
-                "trainer.model or of a copy",
+                f"the model is in evaluation mode at step {step:,}, without its dropout: other "
+                "code set this mode, or draws samples from the model at the same time; draw them "
+                "from trainer.model or from a copy",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -128,7 +129,8 @@ class Guard:
 
         Args:
             step: Updates so far.
-            data: The data; each checkpoint compares other samples of them with what they were.
+            data: The data; some samples are compared with what they were, others at each
+                checkpoint.
 
         Raises:
             DataError: The data cannot be read any more.
@@ -161,7 +163,7 @@ class Guard:
             yield
 
     def torn(self, step: int) -> TrainingError:
-        """Return the error for a step that was interrupted between weights and averages."""
+        """Return the error for a step that was interrupted after its weights began to change."""
         return TrainingError(
             f"training was interrupted in the middle of step {step}, so that this trainer cannot "
             f"go on; {self._kept()}; "

@@ -24,9 +24,9 @@ from scoresde.training.update import Loss, checked, seeds_of_step
 
 __all__ = ["HeldOut"]
 
-_STEP = 2**64 - 1  # their noise is that of this step, which no run reaches
-# Measurements in a run, at most, the share of its time that they may take, and the cost of a sample
-# without its gradient, in units of one with it.
+_STEP = 2**64 - 1  # held-out data have the noise of this step, which no run reaches
+# The largest number of measurements in a run; the share of its time that they may take; the cost of
+# a loss without its gradient, relative to one with it.
 _LOOKS, _SHARE, _FORWARD = 20, 0.05, 1 / 3
 
 
@@ -42,8 +42,8 @@ class HeldOut:
     Attributes:
         data: The held-out data, as for `scoresde.metrics.evaluate(samples, trainer.held_out.data)`.
         best: The lowest loss at a checkpoint so far.
-        at: The step of that checkpoint, or None before the first one.
-        waited: Number of checkpoints since.
+        at: The step of that checkpoint, or None before the first checkpoint.
+        waited: The number of checkpoints since then.
     """
 
     def __init__(self, data: Data, sde: SDE, loss: Loss, config: TrainConfig) -> None:
@@ -60,7 +60,7 @@ class HeldOut:
 
     def __repr__(self) -> str:
         best = "not measured yet" if self.at is None else f"best {self.best:.4g} at step {self.at}"
-        return f"HeldOut({len(self.data)} samples, which are its .data, {best})"
+        return f"HeldOut({len(self.data)} samples in .data, {best})"
 
     @property
     def stopped(self) -> bool:
@@ -85,7 +85,7 @@ class HeldOut:
         """Return the loss of a checkpoint, and remember the best one.
 
         Warns:
-            RuntimeWarning: The loss is not finite; it counts as no improvement.
+            RuntimeWarning: The loss is not finite, so the checkpoint cannot be the best one.
         """
         loss = self.loss(model)
         if not math.isfinite(loss):
@@ -143,6 +143,6 @@ class HeldOut:
             self.at, self.waited = None if at is None else int(at), int(waited)
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"a checkpoint says of the held-out data {str(stored)[:100]!r}, which no run "
-                "wrote; take another folder"
+                f"the record of the held-out data in a checkpoint, {str(stored)[:100]!r}, was not "
+                "written by a run; take another folder"
             ) from error

@@ -28,8 +28,8 @@ class Keeper:
     """Write a run into a folder, and read it back to resume.
 
     Args:
-        folder: The folder, which is made if need be.
-        config: The numbers of the run, which must be those of a stored run.
+        folder: The folder, which is made if it is missing.
+        config: The numbers of the run; they must be those of the run stored in the folder, if any.
         identity: What else must not change within a run, by name.
 
     Attributes:
@@ -53,9 +53,9 @@ class Keeper:
 
         Raises:
             InvalidValueError: The checkpoint is of another configuration, model or data set.
-            CheckpointError: No checkpoint is readable, or it is of no run; or there is none, but a
-                model that a new run would replace; or another process trains in the folder; or the
-                folder cannot be made.
+            CheckpointError: No checkpoint can be read, or the file is not of a run; or there is no
+                checkpoint, but a model that a new run would overwrite; or another process trains in
+                the folder; or the folder cannot be made.
         """
         checkpoint.make_folder(self.folder)
         self.lock.take()
@@ -116,8 +116,9 @@ class Keeper:
         """Write the checkpoint of `step` and the averages; return True if all were written.
 
         Raises:
-            CheckpointError: They could not be written, and it is the last checkpoint or the one
-                before failed too; or the folder was removed, and another process trains in it.
+            CheckpointError: The files could not be written, and this is the last checkpoint or the
+                previous one failed too; or the folder was removed, and another process trains in
+                it.
         """
         if self.lock.keep():
             self._check_newest(step)
@@ -151,7 +152,7 @@ class Keeper:
         return not self._unsaved
 
     def export(self, step: int, averages: Mapping[str, Average[nn.Module]], **meta: Any) -> None:
-        """Write the averages after `step` that are a `ScoreModel`, by its `save_pretrained`."""
+        """Write each average of a `ScoreModel` after `step` updates, by `save_pretrained`."""
         training = {**self.config.as_json(), "done": step}
         meta = {"data": self.identity["data set"], **meta}
         for name, average in averages.items():
@@ -171,9 +172,9 @@ class Keeper:
         if held_out.at != step:
             if isinstance(averages[""].model, ScoreModel) and _done(best) != held_out.at:
                 warnings.warn(
-                    f"{best} does not hold the best model, that of step {held_out.at}, which could "
-                    "not be written or is gone; the next is written where the loss of the held-out "
-                    f"data falls below {held_out.best:.6g}",
+                    f"{best} does not hold the best model, that of step {held_out.at}: it could "
+                    "not be written, or was removed; the next one is written when the loss of the "
+                    f"held-out data falls below {held_out.best:.6g}",
                     RuntimeWarning,
                     stacklevel=outside(),
                 )
@@ -233,7 +234,7 @@ def _check_description(meta: Mapping[str, Any], path: Path) -> None:
 
 
 def _done(folder: Path) -> int | None:
-    """Return the number of updates of the model in a folder, None if there is no model."""
+    """Return the number of updates of the model in a folder, or None if there is no model."""
     try:
         training = checkpoint.read_json(folder / "config.json").get("training")
     except CheckpointError:
@@ -243,7 +244,7 @@ def _done(folder: Path) -> int | None:
 
 
 def _holds(folder: Path, step: int) -> bool:
-    """Return True if a folder holds whole files of a model after `step` updates."""
+    """Return True if a folder holds undamaged files of the model after `step` updates."""
     try:
         _, config = checkpoint.load_tensors(folder / "model.safetensors")
         whole = checkpoint.read_json(folder / "config.json") == config

@@ -62,7 +62,7 @@ class History(Callback):
 
     @property
     def latest(self) -> dict[str, float]:
-        """Return the last `loss` and the last `held_out`, those that were logged."""
+        """Return the last `loss` and the last `held_out` that were logged, by name."""
         names = ("loss", "held_out")
         found = {name: [row[name] for row in self.rows if name in row] for name in names}
         return {name: values[-1] for name, values in found.items() if values}

@@ -40,7 +40,7 @@ class TensorBoard(Callback):
         self._module = _imported("torch.utils.tensorboard", "tensorboard", "tensorboard")
 
     def on_start(self, step: int, config: TrainConfig) -> None:
-        """Open an event file, which hides rows of later steps in older files.
+        """Open an event file; it makes TensorBoard hide rows of later steps in older files.
 
         Raises:
             CheckpointError: The folder of the files is a link.
@@ -50,7 +50,8 @@ class TensorBoard(Callback):
         self._writer = self._module.SummaryWriter(
             str(self.folder),
             purge_step=step + 1,
-            filename_suffix=f".{secrets.token_hex(16)}",  # else a link could wait there
+            # unpredictable, so that nobody can put a link in its place beforehand
+            filename_suffix=f".{secrets.token_hex(16)}",
         )
 
     def on_log(self, row: Mapping[str, float]) -> None:
@@ -110,8 +111,8 @@ class Trackio(Callback):
     """Log to a run of trackio, kept on this machine: see it with `trackio show`.
 
     Args:
-        folder: The folder of the run. The run's name is that of the folder, then the identifier in
-            the file `run-id`.
+        folder: The folder of the run. The run's name consists of the folder's name and the
+            identifier in the file `run-id`.
 
     Raises:
         MissingExtraError: trackio is not installed.
@@ -154,7 +155,7 @@ def _run_id(folder: Path) -> str:
     """Return the run's identifier, which stays the same when its folder is moved.
 
     Raises:
-        CheckpointError: The file holds something else, which must not be sent to a server.
+        CheckpointError: The file `run-id` holds something else, which is not sent to a server.
     """
     path = folder / "run-id"
     if not os.path.lexists(path):

@@ -1,7 +1,8 @@
 r"""Define the optimiser Muon: orthogonal steps for a network's matrices, Adam's for all else.
 
-The step of a matrix $W$ of $r$ rows and $c$ columns is its momentum $M$ with all singular values
-set to 1, so that rare directions of the gradient move as far as common ones:
+Let $W$ be a matrix of $r$ rows and $c$ columns, $G$ its gradient, $M$ its momentum, $\mu$ the decay
+of the momentum and $\eta$ the learning rate. The step is the momentum with all singular values set
+to 1, so that rare directions of the gradient move as far as common ones:
 
 $$
 M \leftarrow \mu M + (1 - \mu) G, \qquad
@@ -9,9 +10,9 @@ W \leftarrow W - \eta \cdot 0.2 \sqrt{\max(r, c)}\;\mathrm{orth}\big(\mu M + (1 
 $$
 
 (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). The factor makes the root mean
-square of an entry's step $0.2\,\eta$, about that of Adam, so that both take one learning rate (Liu
-et al. 2025, arXiv:2502.16982). A convolution's kernel is the matrix of its outputs against inputs
-and places.
+square of an entry's step $0.2\,\eta$, about that of Adam, so that both can use the same learning
+rate (Liu et al. 2025, arXiv:2502.16982). The kernel of a convolution is treated as a matrix with a
+row for each output channel.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ class Muon(torch.optim.Adam):
 def orthogonal(x: Tensor) -> Tensor:
     r"""Return matrices `(B, r, c)` with the same singular vectors, and singular values of about 1.
 
-    Five steps of the Newton-Schulz iteration $X \leftarrow a X + b XX^T X + c (XX^T)^2 X$ from
-    $X / \|X\|_F$; its coefficients raise small singular values fast, and leave errors of about .3.
+    It makes five steps of the Newton-Schulz iteration $X \leftarrow a X + b XX^T X + c (XX^T)^2 X$
+    from $X / \|X\|_F$. The coefficients raise small singular values fast, and leave errors of about
+    .3.
     """
     if x.shape[1] > x.shape[2]:
         return orthogonal(x.mT).mT

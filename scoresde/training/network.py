@@ -1,6 +1,6 @@
 r"""Set precision, memory layout, compilation and recomputation of a network while it trains.
 
-None of these changes the results, but for rounding, nor the names of the weights.
+These settings change the results by rounding only, and do not change the names of the weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def laid_out(score: nn.Module, config: TrainConfig) -> nn.Module:
-    """Return the score, its convolutions' weights in channels-last layout if that is asked for."""
+    """Return the score, with the weights of convolutions in channels-last layout if configured."""
     if config.compute.channels_last:
         for p in _network(score).parameters():
             if p.ndim in _LAST:
@@ -43,7 +43,7 @@ def training(score: nn.Module, config: TrainConfig, *others: nn.Module) -> Itera
     Args:
         score: The score that is trained.
         config: The numbers of the run.
-        others: Modules that are trained with it, such as those of a loss.
+        others: Modules that are trained with the score, such as those of a loss.
     """
     net, options = _network(score), config.compute
     layers = [layer for module in (score, *others) for layer in module.modules()]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["live", "losses", "run_page"]
 
-# The fewest seconds between two pictures of the loss.
+# The smallest number of seconds between two pictures of the loss.
 _GAP = 5.0
 
 
@@ -78,7 +78,7 @@ class _Live(Callback):
     def __init__(self, history: History, steps: int) -> None:
         self._history, self._steps = history, steps
         self._notebook: Any = import_module("IPython.display")
-        # above the progress bar, which the picture would else cut in two
+        # above the progress bar, which the picture would otherwise cut in two
         self._shown = self._notebook.display(self._notebook.HTML(""), display_id=True)
         self._when = time.monotonic()
 

@@ -25,7 +25,7 @@ def optimizer_of(
 
     Args:
         score: The score that is trained.
-        parts: All trained parameters, in groups that stay apart.
+        parts: All trained parameters, in lists that must not share a parameter group.
         config: The numbers of the run.
     """
     options, groups = config.optimiser, list[dict[str, Any]]()
@@ -54,13 +54,14 @@ def optimizer_of(
 
 
 def matrices(score: nn.Module) -> list[Tensor]:
-    """Return the trained weights of a network's linear maps and convolutions, but its outer ones.
+    """Return the trained weights of the linear and convolution layers inside a network.
 
-    Outer are the parts that a network names in `outer`, such as the embedding and the layers that
-    act on the data; without that attribute, the first and the last layer.
+    The outer layers are left out. They are those in the parts that the network lists in its
+    attribute `outer`, such as the embedding and the layers that act on the data; without this
+    attribute they are the first and the last layer.
 
     Raises:
-        InvalidTypeError: `outer` is no list of names of such parts.
+        InvalidTypeError: `outer` is not a list of names of parts of the network.
     """
     net = getattr(score, "net", score)
     net = net if isinstance(net, nn.Module) else score  # a function inside has no layers

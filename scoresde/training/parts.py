@@ -14,7 +14,7 @@ __all__ = ["Averages", "Compute", "Keeping", "Optimiser", "check_least", "check_
 
 
 def check_least(owner: object, **least: int) -> None:
-    """Raise InvalidValueError unless fields are integers of at least these, and below 2**64."""
+    """Raise InvalidValueError unless each field is an integer from its bound to 2**64 - 1."""
     for name, low in least.items():
         value = check_integer(name, getattr(owner, name), low)
         if value >= 2**64:
@@ -49,20 +49,20 @@ class Optimiser:
     $$ \text{lr} \cdot \min(1, (k + 1) / \text{warmup}) \cdot \tfrac12 (1 + \cos \pi k / K) $$
 
     or, with `decay="constant"`, the same without the cosine. The cosine (Loshchilov & Hutter 2017,
-    arXiv:1608.03983) helps short runs more than long ones. Only with the constant rate is a run
-    that is extended equal to one that was planned longer from the start.
+    arXiv:1608.03983) helps short runs more than long ones. If a run is extended, the result equals
+    that of a run with all steps from the start only if the rate is constant.
 
     Attributes:
-        rule: "adam", or "muon": Adam, but orthogonal steps for the matrices inside the network,
-            whose entries' root mean square is .2 of the rate
-            (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+        rule: "adam"; or "muon", which moves matrices inside the network by orthogonal steps, scaled
+            to a root mean square entry of .2 times the rate (Jordan et al. 2024,
+            https://kellerjordan.github.io/posts/muon), and all other weights by Adam.
         lr: The largest learning rate, above 0 and finite.
         betas: Adam's two decay rates, each in [0, 1).
         warmup: Steps over which the learning rate rises, 0 for none.
         decay: How the learning rate falls: "cosine" (to zero) or "constant" (not at all).
-        weight_decay: At least 0: every step subtracts from a matrix W inside the network
-            weight_decay * learning rate * W (Loshchilov & Hutter 2019, arXiv:1711.05101).
-        clip: The largest norm of the gradient, above 0 and finite; a longer gradient is scaled down
+        weight_decay: At least 0; every step subtracts weight_decay * learning rate * W from each
+            matrix W inside the network (Loshchilov & Hutter 2019, arXiv:1711.05101).
+        clip: The largest norm of the gradient, above 0 and finite; a larger gradient is scaled down
             to it.
 
     Raises:
@@ -107,14 +107,16 @@ class Optimiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Averages:
-    """Hold the averages of the weights; the first is the result of the run.
+    """Configure the averages of the weights; the first is the result of the run.
 
     Attributes:
-        ema: The decay, in [0, 1), of the exponential average that is the result; or several decays,
-            the others of which are written into a folder `ema-<decay>` each.
-        ema_sigma: Spreads of power-function averages, in [1e-4, 0.288], of which snapshots are
-            written: from (0.05, 0.1) any other average can be reconstructed after the training.
-        snapshot_every: Steps between snapshots, at least 1; the last step has one too.
+        ema: The decay, in [0, 1), of the exponential average that is the result. If there are
+            several decays, the first gives the result, and each other average is written into a
+            folder `ema-<decay>`.
+        ema_sigma: Relative widths, in [1e-4, 0.288], of power-function averages, of which snapshots
+            are written. From those of (0.05, 0.1) other averages can be reconstructed after
+            training (`scoresde.ema.reconstruct`).
+        snapshot_every: Steps between snapshots, at least 1; one is written at the last step too.
         snapshot_half: Write snapshots in float16, at half the size.
 
     Raises:
@@ -156,17 +158,17 @@ class Averages:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Hold how a step is computed; all but `bf16` change the weights by rounding at most.
+    """Configure how a step is computed; all fields but `bf16` change the weights by rounding only.
 
     Attributes:
-        accumulate: Parts, at least 1, of a process's share of a batch, computed one after the other
-            to save memory.
+        accumulate: The number of parts, at least 1, into which a process divides its share of a
+            batch. They are computed one after the other, which saves memory.
         workers: Processes that prepare batches, 0 for none. Useful if samples are decoded or
             augmented.
         bf16: Run the network in bfloat16 (weights and optimiser stay in float32).
         fused: Use the fused Adam; False uses torch's default, for devices that have none.
-        compile: Run the network through `torch.compile`; the first steps then take minutes. It
-            cannot be differentiated twice, as an `EnergyScore` and `ism_loss` need.
+        compile: Compile the network by `torch.compile`; the first steps then take minutes. A
+            compiled network cannot be differentiated twice, as `EnergyScore` and `ism_loss` need.
         channels_last: Store images with their channels last, which is faster for many convolutions.
         recompute: Recompute the activations of the network's blocks in the backward pass, which
             saves memory and costs about a third more time.
@@ -199,17 +201,18 @@ class Compute:
 
 @dataclass(frozen=True, kw_only=True)
 class Keeping:
-    """Hold what is saved and logged of a run, and when it stops early.
+    """Configure what a run saves and logs, and when it stops early.
 
     Attributes:
         save_every: Steps between checkpoints, at least 1.
-        keep: Checkpoints kept, at least 2: if the last is damaged, the one before is used.
+        keep: Number of checkpoints kept, at least 2: if the last is damaged, the previous is used.
         log_every: Steps between rows of the log, at least 1.
-        on_nan: At a step whose gradient is not finite, "raise" ends the run with an error, "skip"
-            leaves the step out, up to 10 in a row.
+        on_nan: What happens at a step whose gradient is not finite: "raise" ends the run with an
+            error, "skip" leaves the step out, up to 10 in a row.
         held_out: The share of the data, in [0, 1), that is not trained on. Its loss under the
             averaged weights is logged as `held_out` at every checkpoint, at the end, and at some
-            steps between. The model of the checkpoint with the lowest one is kept in `best/`.
+            steps between. The model with the lowest held-out loss at a checkpoint is kept in
+            `best/`.
         patience: Stop after this many checkpoints, at least 1, without a lower held-out loss; None
             never stops early.
 

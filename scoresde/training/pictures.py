@@ -26,7 +26,7 @@ from scoresde.training.notebook import losses
 __all__ = ["Pictures"]
 
 _STEPS = 20
-# For the picture of the loss: entries of the data in all (16 to 256 samples), and noise scales.
+# For `levels.png`: the number of entries of the data (of 16 to 256 samples), and of noise scales.
 _NUMBERS, _SCALES = 512, 12
 
 
@@ -94,7 +94,7 @@ class Pictures(Callback):
         plot.save(beside, self.folder / "pictures" / f"step-{step:08d}.png")
 
     def _condition(self, kinds: Mapping[str, Classes | Field], n: int) -> Mapping[str, Tensor]:
-        """Return the conditions of the first data if one is a tensor, else all classes in turn."""
+        """Return the conditions of the first data if some are vectors; else all classes in turn."""
         if self._data is not None and any(isinstance(kind, Field) for kind in kinds.values()):
             return self._data.condition(torch.arange(n) % len(self._data)) or {}
         turns = {k: kind.n for k, kind in kinds.items() if isinstance(kind, Classes)}
@@ -132,10 +132,10 @@ class Pictures(Callback):
                 best = float((var / (var + ratio**2)).mean())
                 linear.append((ratio, best, best, best))
         curves = {"the model": curve} | ({"a linear denoiser": linear} if linear else {})
-        drawn = plot.loss_by_noise(curves, name="loss of a number, in the scale of the noise")
+        drawn = plot.loss_by_noise(curves, name="squared error of the predicted noise, per entry")
         plot.save(drawn, self.folder / "levels.png")
 
 
 def _stride(sde: SDE) -> int:
-    """Return k, where the loss is drawn at every k-th level of a ladder."""
+    """Return k, so that the loss is drawn at every k-th level of a ladder."""
     return 1 if sde.levels is None else max(1, sde.levels // _SCALES)

@@ -18,7 +18,7 @@ from scoresde.training.network import blocks
 
 __all__ = ["laid_like", "shard", "whole"]
 
-# torch's modules for this take half a second to import, and so are imported in the functions
+# torch's modules for sharding take half a second to import, so the functions import them
 
 
 def shard(*models: nn.Module) -> None:
@@ -40,7 +40,7 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def laid_like(value: Tensor, own: Any) -> Tensor:
-    """Return a tensor divided among processes, and laid out in memory, as `own` is."""
+    """Return `value` divided among the processes and laid out in memory like `own`."""
     if hasattr(own, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor
 

@@ -12,7 +12,8 @@ from scoresde import distributed
 
 __all__ = ["Stop"]
 
-_ECHO = 2.0  # seconds
+# Among several processes a second signal within so many seconds does not count.
+_ECHO = 2.0
 # Windows has no SIGHUP
 _SIGNALS = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 

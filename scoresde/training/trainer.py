@@ -45,10 +45,10 @@ ScoreT = TypeVar("ScoreT", bound=nn.Module)
 class Trainer(Generic[ScoreT]):
     """Train a score with any loss, by Adam or Muon, and average its weights.
 
-    The trainer makes batches, calls the loss, moves the weights and writes checkpoints. It calls
-    `loss(score, sde, x, noise=noise, condition=condition)` for one number per sample, where `sde`
-    is the score's own, and `noise` a `scoresde.Noise` that is a function of the seed, the step and
-    the row. Further options of a loss are bound with `functools.partial`:
+    The trainer makes batches, calls the loss, updates the weights and writes checkpoints. It calls
+    `loss(score, sde, x, noise=noise, condition=condition)`, which returns one number per sample.
+    Here `sde` is the score's own SDE, and `noise` a `scoresde.Noise` that depends on the seed, the
+    step and the row of the batch only. Bind further options of a loss with `functools.partial`:
     `partial(dsm_loss, weight=min_snr(5), law=LogNormal())`.
 
     With a `folder`, the run can be interrupted at any moment: a trainer made with the same
@@ -56,13 +56,13 @@ class Trainer(Generic[ScoreT]):
 
     - `step-*.safetensors`: the last checkpoints, with all that is needed to resume;
     - `model.safetensors` and `config.json`: the averaged model, as `ScoreModel.save_pretrained`
-      writes it; of a score that is no `ScoreModel` there are checkpoints only, and `train` returns
-      the averaged module;
+      writes it; for a score that is no `ScoreModel` only checkpoints are written, and `train`
+      returns the averaged module;
     - `ema-*/`: the same for every further decay of `averages.ema`;
     - `best/`: the same at the checkpoint with the lowest held-out loss, if data are held out;
     - `ema/`: snapshots of the averages of `averages.ema_sigma`, for `scoresde.ema.reconstruct`;
     - `log.jsonl`: one line every `log_every` steps, with the mean loss since the line before;
-    - `.lock`: the process that trains here; any other is refused until the end of `train`.
+    - `.lock`: the process that trains here; no other process may until `train` ends.
 
     Args:
         score: A module that is a score and knows its SDE, trained in place: a `ScoreModel`, an
@@ -73,8 +73,8 @@ class Trainer(Generic[ScoreT]):
             score takes, by name and kind; a missing label is -1, missing numbers are NaN.
         config: The numbers of the run.
         loss: A loss `(score, sde, x, *, noise, condition) -> (B,)`; by default `dsm_loss` with the
-            weight `edm` of the score's variance. If it is or holds a module, such as
-            `LearnedWeight`, that is trained and saved with the score, but is no part of the result.
+            weight `edm` of the score's variance. A module that is the loss or is held by it, such
+            as `LearnedWeight`, is trained and saved with the score, but is not part of the result.
         folder: The folder of the run; without it nothing is written.
         callbacks: Callbacks beside the log.
         augment: A function `(x, generator) -> x` of one sample, applied after the augmentations of
@@ -198,7 +198,7 @@ class Trainer(Generic[ScoreT]):
         Data that cannot be read end it after a checkpoint too.
 
         Args:
-            steps: The most updates to make, at least 0; None makes all that are left.
+            steps: The largest number of updates to make, at least 0; None makes all that are left.
             progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook,
                 and occasional lines elsewhere.
 
@@ -249,8 +249,8 @@ class Trainer(Generic[ScoreT]):
                     self.ema.update(self.score)
                 self.step += 1
                 bar.update()
-                received = stop.agreed()  # once a step: another may come during the checkpoint
-                # whatever interrupts the run, it is saved at these steps
+                received = stop.agreed()  # not asked again: a signal may come during the checkpoint
+                # these checkpoints are written in runs with and without interruptions
                 due = self.step == self.config.steps or not self.step % keeping.save_every
                 judged = None
                 if (held := self.held_out) is not None:

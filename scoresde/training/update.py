@@ -1,8 +1,8 @@
 r"""Make one update of the weights: loss, gradient, optimiser.
 
-All randomness of step k is a function of (seed, k, row of the batch): no random state has to be
+All randomness of step k is a function of (seed, k, row of the batch). So no random state has to be
 stored, and a process that handles some rows of a batch draws the same numbers for them as a process
-that handles all.
+that handles all rows.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _HIDDEN = 2**32  # the first stream for hiding conditions; losses use lower ones
 
 
 class Update:
-    """Move the weights of a score, and of the loss if it has any, one batch at a time.
+    """Update the weights of a score, and those of the loss if it has some, one batch at a time.
 
     Each of several processes handles its own rows of a batch, in `accumulate` parts. The gradient
-    is the mean over all parts, so that the update is the same in every process. It is that of one
-    process alone, but for rounding and for two things that depend on the part: the randomness of
-    layers such as dropout, and stratified times.
+    is the mean over all parts, so that the update is the same in every process. It equals the
+    update by a single process, except for rounding and for two things that depend on the part: the
+    randomness of layers such as dropout, and stratified times.
 
     Args:
         score: The score, trained in place.
@@ -59,7 +59,7 @@ class Update:
     Attributes:
         optimizer: Adam or Muon, over the parameters that require gradients.
         beside: The modules of the loss, which are trained with the score.
-        begun: The last update whose weights have begun to move.
+        begun: The number of the last update that has begun to change the weights.
 
     Raises:
         InvalidValueError: The batch cannot be divided evenly, or no parameter requires gradients.
@@ -80,7 +80,7 @@ class Update:
         self.beside.to(self._device)
         distributed.align(self.beside)
         others = [p for p in self.beside.parameters() if p.requires_grad]
-        # groups of their own: sharded and whole tensors cannot be in one
+        # separate groups, since sharded and whole tensors cannot be in the same one
         self._parts = [group for group in (weights, others) if group]
         self.optimizer = optimizer_of(score, self._parts, config)
         self.begun = -1
@@ -164,7 +164,7 @@ class Update:
         return checked(losses, x).mean() / x.shape[1:].numel()
 
     def _hidden(self, condition: Condition, noise: Noise) -> Condition:
-        """Return the conditions, some hidden; each name has a stream of its own."""
+        """Return the conditions, some of them hidden, independently for each name."""
         rows = {}
         for name, value in condition.items():
             share = self.config.share_hidden(name)
@@ -191,7 +191,7 @@ class Update:
         return nullcontext()
 
     def _check_reached(self) -> None:
-        """Raise TrainingError if a parameter has no gradient, for which processes would wait."""
+        """Raise TrainingError if a parameter has no gradient: processes would wait for it."""
         if self._score is self.score:
             return
         named = self.score.named_parameters()
@@ -267,7 +267,7 @@ def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _beside(loss: Loss, score: nn.Module) -> nn.ModuleList:
-    """Return the trained modules of a loss: neither the score itself nor frozen ones."""
+    """Return the modules of a loss that are trained: neither the score itself nor frozen ones."""
     own = set(score.modules())
     return nn.ModuleList(
         module

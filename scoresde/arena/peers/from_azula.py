@@ -31,7 +31,7 @@ class _Model:
 
 
 def methods() -> dict[str, Method]:
-    """Return every sampler of the library by name, but for Euler, which is its DDIM."""
+    """Return by name every sampler of the library except Euler, which equals its DDIM."""
     sample = importlib.import_module("azula.sample")
 
     def method(name: str, cost: int = 1, **settings: Any) -> Method:

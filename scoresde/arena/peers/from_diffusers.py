@@ -1,9 +1,9 @@
 r"""Adapt the schedulers of diffusers (https://github.com/huggingface/diffusers).
 
-Most of them take the noise from a table $\bar\alpha_0 > \bar\alpha_1 > \dots$ of a model's
-training. With the grid itself as the table, $\bar\alpha = 1 / (1 + \rho^2)$, each takes exactly the
-steps of the grid. Those made for EDM take the noise levels themselves. Several cast the state to
-float32: their errors end near 1e-7.
+Most schedulers take their noise levels from a table $\bar\alpha_0 > \bar\alpha_1 > \dots$ of a
+model's training. Here the table is the grid itself, $\bar\alpha = 1 / (1 + \rho^2)$, so that each
+scheduler takes exactly the steps of the grid. Those made for EDM take the noise levels directly.
+Several cast the state to float32, so their errors do not fall below 1e-7.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def methods() -> dict[str, Method]:
             f"DEIS-{order}": _table("DEISMultistepScheduler", **full),
             f"EDM-DPM++{order}M": _edm("EDMDPMSolverMultistepScheduler", solver_order=order),
         }  # fmt: skip
-    # by default those of order 3 end with order 2 in runs of fewer than 15 steps
+    # by default methods of order 3 end with order 2 in runs of fewer than 15 steps
     full = {"vp": True, "solver_order": 3, "lower_order_final": False}
     found["DPM++3M-full"] = _table(multistep, **full)
     found["UniPC-3-full"] = _table("UniPCMultistepScheduler", **full)
@@ -85,12 +85,12 @@ def _table(
 
     Args:
         name: The class of the scheduler.
-        vp: The state is y / sqrt(1 + rho^2), not y.
-        epsilon: The scheduler takes the noise (y - D) / rho, not the denoised D.
-        cost: Evaluations of a step.
-        extra: Further evaluations of a run.
-        spacing: "trailing" visits all levels; a scheduler without this option (None) leaves out the
-            lowest, where it ends.
+        vp: True if the scheduler's state is y / sqrt(1 + rho^2) instead of y.
+        epsilon: True if it takes the noise (y - D) / rho instead of the denoised D.
+        cost: The number of evaluations of a step.
+        extra: The number of further evaluations of a run.
+        spacing: "trailing" visits all levels; None for schedulers without this option, which do not
+            visit the lowest level, where they end.
         step: Further arguments of `step`.
         settings: Arguments of the constructor.
     """

@@ -1,8 +1,8 @@
 """Adapt the samplers of k-diffusion (https://github.com/crowsonkb/k-diffusion).
 
-Its samplers are one module, which needs only scipy, torchdiffeq and torchsde; its package imports
-accelerate, clean-fid, clip, kornia, scikit-image, wandb and others, and needs an old numpy. So the
-module is loaded without the package's `__init__`, and
+All its samplers are in one module, which needs only scipy, torchdiffeq and torchsde. The package's
+`__init__` imports accelerate, clean-fid, clip, kornia, scikit-image, wandb and others, and needs an
+old numpy. So the module is loaded without this `__init__`, and
 
     pip install torchdiffeq && pip install --no-deps k-diffusion
 
@@ -36,9 +36,9 @@ def _sampling() -> ModuleType:
 
 
 def methods() -> dict[str, Method]:
-    """Return every sampler with a given number of steps, by name: all but `dpm_adaptive`.
+    """Return by name every sampler with a given number of steps: all but `dpm_adaptive`.
 
-    Of the methods for SDEs at eta = 0 only two are listed: the others equal methods for ODEs.
+    Only two SDE methods are listed with eta = 0 too: the others then equal ODE methods.
     """
     sampling = _sampling()
 

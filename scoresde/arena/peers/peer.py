@@ -1,9 +1,10 @@
 r"""Run samplers of other libraries on the same problems as those of this package.
 
-A peer is given the problem in $y = x / \alpha$ with the noise $\rho = \sigma / \alpha$, in which
-every SDE is variance exploding, and its exact denoiser. It takes its own steps from $\rho_T$ to
-$\rho_\epsilon$ on one of several published grids; Tweedie's estimate at the end is added and
-counted, as for all samplers. It equals the last step to $\rho = 0$ of these libraries.
+A peer is a sampler of another library. It receives the state $y = x / \alpha$ with the noise level
+$\rho = \sigma / \alpha$, in which every SDE is variance exploding, and the exact denoiser. It takes
+its own steps from $\rho_T$ to $\rho_\epsilon$ on one of several published grids. Tweedie's estimate
+at the end is added and counted, as for all samplers; in these libraries it is the last step, to
+$\rho = 0$.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ class Peer:
             calls += 1
             if not (rho.isfinite() and y.isfinite().all()):
                 raise NonFiniteError(
-                    f"the state of the peer is NaN or infinite at evaluation {calls}; give it more"
+                    f"the state of the peer is NaN or infinite at evaluation {calls}; give it more "
+                    "evaluations"
                 )
             return problem.denoise(y, rho)
 

@@ -18,7 +18,7 @@ __all__ = ["calibrate", "calibrate_pairs"]
 Simulate = Callable[[int, int], tuple[Tensor, Tensor]]
 """`simulate(n, seed)`: parameters `(n, *event)` of the prior, and data `(n, *)` for each."""
 
-# The fewest data sets, and the ratio of those of a second run, after an alarm, to the first.
+# The smallest number of data sets, and the factor by which a second run has more than the first.
 _LEAST, _MORE = 20, 4
 
 
@@ -50,8 +50,8 @@ def calibrate(
     Args:
         draw: `draw(y, k, seed)`, k samples for each row of y `(m, *)`, `(m, k, *event)`.
         simulate: `simulate(n, seed)`, parameters `(n, *event)` and their data `(n, *)`.
-        n: Data sets, at least 20. With 6,000, draws of .9 of the right width, or shifted by .1 of
-            it in one entry, are detected with a probability above .99.
+        n: Data sets, at least 20. With 6,000, draws that are .9 times as wide as the posterior, or
+            shifted by .1 of its width in one entry, are detected with a probability above .99.
         draws: Draws for each data set, at least 2.
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
         log_density: `f(theta, y)`, the log-density of the tested posterior, whose mean at the true
@@ -66,7 +66,8 @@ def calibrate(
 
     Raises:
         InvalidValueError: A number is out of range.
-        InvalidTypeError, ShapeError, NonFiniteError: A function returned something else.
+        InvalidTypeError, ShapeError, NonFiniteError: A function returned a wrong type, shape or
+            number.
 
     Examples:
         >>> def simulate(n, seed):
@@ -110,7 +111,7 @@ def calibrate_pairs(
     progress: bool | None = None,
     names: Sequence[str] = (),
 ) -> Calibration:
-    r"""Test whether draws are from the law of theta given y, by pairs of both, without a simulator.
+    r"""Test whether draws are from p(theta | y), with pairs of theta and y instead of a simulator.
 
     The tests are those of `calibrate`, on randomly chosen pairs. The other pairs give the points
     that depend on y. There is no second run, since there are no more pairs.
@@ -122,8 +123,8 @@ def calibrate_pairs(
         n: Pairs that are tested, at least 20, with at least 20 others left; None for half of them.
         draws: Draws for each pair, at least 2.
         log_likelihood: `f(theta, y)`, $\log p(y | \theta)$ up to a function of y, `(m,)`.
-        log_density: `f(theta, y)`, the log-density of the law that is tested.
-        level: The probability that draws from the law raise an alarm, in (0, 1).
+        log_density: `f(theta, y)`, the log-density of the tested posterior.
+        level: The probability that draws from p(theta | y) raise an alarm, in (0, 1).
         batch_size: Pairs for which draws are made at once.
         seed: The seed of the choice of pairs and of `draw`.
         progress: True shows a bar, False nothing; None shows a bar in a terminal or a notebook, and
@@ -149,8 +150,8 @@ def calibrate_pairs(
     n = len(theta) // 2 if n is None else check_integer("n", n, _LEAST)
     if min(n, len(theta) - n) < _LEAST:
         raise DataError(
-            f"{_LEAST} pairs must be tested at least, and as many others left, got {n} of "
-            f"{len(theta)}; give more pairs, or another n"
+            f"at least {_LEAST} pairs must be tested, and at least {_LEAST} others left, got {n} "
+            f"of {len(theta)}; give more pairs, or another n"
         )
     g = seeded(seed)
     order = torch.randperm(len(theta), generator=g)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["picture"]
 
 
-# The line styles of a few quantities, and the labels of two colours for many.
+# Line styles if there are few quantities; labels of the two colours if there are many.
 _DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))
-_SORTS = {False: "a number each, named beside", True: "numbers that fail a test"}
+_SORTS = {False: "quantities that pass", True: "quantities that fail a test"}
 
 
 def picture(found: Calibration) -> Figure:
@@ -34,11 +34,11 @@ def picture(found: Calibration) -> Figure:
     low, high = band(n, found.level / len(found.quantities))
     places.fill_between(
         POINTS, low / n - POINTS, high / n - POINTS, color="0.85", linewidth=0,
-        label=f"{1 - found.level:.0%} of calibrated draws\nstay in here with all numbers",
+        label=f"band that {1 - found.level:.0%} of\ncalibrated draws never leave",
     )  # fmt: skip
     ends = np.array([0.0, *POINTS, 1.0])
     few = len(found.quantities) <= len(_DASHES)
-    named = set()  # of many the two sorts are named once, as the panel beside says which they are
+    named = set()  # many quantities have one label for each colour; the other panel names them
     for i, quantity in enumerate(found.quantities):
         gap = np.array([0.0, *(np.array(quantity.counts) / n - POINTS), 0.0])
         bad = quantity.name in failed
@@ -50,8 +50,8 @@ def picture(found: Calibration) -> Figure:
         named.add(bad)
     places.axhline(0, color=paper.INK, linewidth=0.8)
     places.set(
-        xlabel="place of the truth among its draws",
-        ylabel="distribution function less the uniform one",
+        xlabel="rank of the true value among its draws",
+        ylabel="distribution function minus the uniform one",
     )
     paper.legend(places, bbox_to_anchor=(0, -0.13), ncols=3)
 
@@ -64,7 +64,7 @@ def picture(found: Calibration) -> Figure:
     coverage.set_yticks(rows, [paper.plain(q.name) for q in found.quantities], fontsize="small")
     coverage.set(
         ylim=(len(rows) - 0.5, -0.5),
-        xlabel="share of truths in intervals of 50 and 90 %\n(shade: 3.5 standard errors)",
+        xlabel="share of true values in intervals\nof 50 and 90 % (shade: 3.5 standard errors)",
     )
     for axes in (places, coverage):
         axes.grid(alpha=0.3, color=paper.GREY)

@@ -36,7 +36,7 @@ class Directions:
 
     Attributes:
         names: A name for each.
-        weights: `(d, K)`: the numbers are the products of a parameter with these.
+        weights: `(d, K)`; the K tested numbers of a parameter are its products with the columns.
     """
 
     names: tuple[str, ...]
@@ -55,10 +55,10 @@ class Directions:
 
         Args:
             scale: Standard deviations of the entries, `(d,)`.
-            entries: The most entries; where there are more, they are chosen at random.
-            projections: How many random directions, none in one dimension.
+            entries: The largest number of entries; if there are more, some are chosen at random.
+            projections: The number of random directions; in one dimension there are none.
             generator: The randomness.
-            called: The names of the entries, or none.
+            called: The names of the entries; empty for "entry 0", "entry 1", ...
         """
         d = len(scale)
         chosen = torch.randperm(d, generator=generator)[:entries].sort().values
@@ -72,7 +72,7 @@ class Directions:
         return cls(tuple(names), weights)
 
     def numbers(self, truth: Tensor, draws: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return each number of the truths and of their draws, by name, `(N,)` and `(N, L)`.
+        """Return by name each number of the true values `(N,)` and of their draws `(N, L)`.
 
         Args:
             truth: `(N, d)`.
@@ -83,12 +83,12 @@ class Directions:
 
 
 def nearest(y: Tensor, among: Tensor, rows: int = 256) -> Tensor:
-    """Return for each observation the row of the nearest other one, `(N,)`.
+    """Return for each row of `y` the index of the nearest row of `among`, `(N,)`.
 
     Args:
-        y: `(N, m)`, in units of its spread.
-        among: `(M, m)`, likewise.
-        rows: How many are compared at once.
+        y: Observations `(N, m)`, in units of their spread.
+        among: Other observations `(M, m)`, in the same units.
+        rows: How many rows of `y` are compared at once.
     """
     parts = (y[i : i + rows] for i in range(0, len(y), rows))
     return torch.cat([torch.cdist(part, among).argmin(1) for part in parts])
@@ -99,14 +99,14 @@ def energy_scores(truth: Tensor, draws: Tensor, order: Tensor) -> Tensor:
 
     $$ \frac1L\sum_k \|\theta_k - \theta\| - \frac1{2 L}\sum_k \|\theta_k - \theta_{\pi(k)}\|, $$
 
-    of expectation $E\|\theta_1 - \theta\| - \frac12 E\|\theta_1 - \theta_2\|$ (Gneiting & Raftery
-    2007, doi:10.1198/016214506000001437): $\pi$ follows the draws of each truth around in a random
-    order, so that L pairs stand for all.
+    with the expectation $E\|\theta_1 - \theta\| - \frac12 E\|\theta_1 - \theta_2\|$ (Gneiting &
+    Raftery 2007, doi:10.1198/016214506000001437). Here $\theta$ is the true value, $\theta_k$ are
+    its draws, and $\pi$ is a random cycle through them: the L pairs along it represent all pairs.
 
     Args:
         truth: `(N, d)`.
-        draws: `(N, L, d)`, at least 2 each.
-        order: For each truth a random order of its draws, `(N, L)`.
+        draws: `(N, L, d)`, L at least 2.
+        order: For each true value a random order of its draws, `(N, L)`.
     """
     mixed = draws.gather(1, order[..., None].expand_as(draws))
     far = (draws - truth[:, None]).norm(dim=2).mean(1)

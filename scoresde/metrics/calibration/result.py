@@ -34,11 +34,11 @@ class Quantity:
     Attributes:
         name: The quantity: an entry, a projection, the distance or the log-likelihood.
         coverage: The share of true values in the central intervals of 50 and 90 % of the draws.
-        errors: The errors of the coverage, in standard errors.
-        place: The mean rank of the true value in (0, 1), 1/2 if the draws are right.
+        errors: The deviations of `coverage` from .5 and .9, in standard errors.
+        place: The mean rank of the true values, scaled to (0, 1); 1/2 if the draws are right.
         counts: The numbers of ranks that are at most .01, .02, ..., .99.
-        p: The p-value of each test: "ranks" of the distribution of the ranks, "spread" of the sum
-            of the squares of their normal deviates, "50 %" and "90 %" of the coverage.
+        p: The p-value of each test: "ranks" tests the distribution of the ranks, "spread" the sum
+            of the squares of their normal deviates, "50 %" and "90 %" the coverage.
     """
 
     name: str
@@ -77,11 +77,12 @@ class Calibration(Result):
 
     Attributes:
         quantities: The tested quantities.
-        n: Data sets.
-        draws: Draws for each.
+        n: The number of data sets.
+        draws: The number of draws for each data set.
         level: The probability that draws from the posterior raise an alarm.
         energy: The energy score of the draws in units of the prior's spread: smaller is sharper.
-        skill: 1 less the ratio of that to the score of draws from the prior; 0 is no better.
+        skill: 1 minus the ratio of `energy` to the energy score of draws from the prior; 0 if the
+            draws are no better than these.
         log_density: The expected log-density of the true parameters, if `log_density` was given.
         first: The result of a first run that raised an alarm; this one has four times as many data
             sets.
@@ -149,9 +150,9 @@ class Calibration(Result):
             known.append(f"log-density of the truth {self.log_density}")
         top = f"{self.n:,} data sets, {self.draws} draws each"
         foot = (
-            "the truth should lie in intervals of 50 and 90 % of the draws as often, within 3 "
-            "standard errors (s.e.);\na small p speaks against the draws; energy score: small is "
-            "good; skill: 0 is that of draws from the prior, larger is good"
+            "50 and 90 % of the true values should lie in the intervals of 50 and 90 % of the "
+            "draws, within 3 standard errors (s.e.);\na small p is evidence against the draws; "
+            "energy score: small is good; skill: 0 for draws from the prior, larger is good"
         )
         return "\n".join([top, *lines, "; ".join(known), foot, self.verdict()])
 

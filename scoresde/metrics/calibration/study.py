@@ -64,11 +64,11 @@ class Study:
 
         Args:
             tested: Pairs whose parameters are ranked among the draws.
-            other: Pairs independent of those, which give the points that depend on y, the spread
-                of the parameters, and draws from the prior.
+            other: Further independent pairs, for the points that depend on y, the spread of the
+                parameters, and draws from the prior.
             g: The generator of all randomness, which also seeds the draws.
         """
-        third = int(torch.randint(2**62, (), generator=g))
+        draw_seed = int(torch.randint(2**62, (), generator=g))
         (theta, y), (others, data) = tested, other
         n = len(theta)
         if not others.std(0).any():
@@ -84,7 +84,7 @@ class Study:
         ties: dict[str, Tensor] = {}
         places: dict[str, list[Tensor]] = {}
         scores: list[Tensor] = []
-        for rows, drawn in self._drawn(theta, y, seeded(third)):
+        for rows, drawn in self._drawn(theta, y, seeded(draw_seed)):
             truth, flat = theta[rows].flatten(1), drawn.flatten(2)
             found = directions.numbers(truth, flat)
             point = others[near[rows]].flatten(1)
@@ -154,8 +154,8 @@ def checked(theta: Tensor, y: Tensor, demand: str, n: int | None = None) -> Pair
     Args:
         theta: `(n, *event)`.
         y: `(n, *)`.
-        demand: The beginning of the message.
-        n: Their number; None for any.
+        demand: The beginning of the error message.
+        n: The required number of pairs; None for any.
 
     Raises:
         InvalidTypeError, ShapeError, NonFiniteError: A shape or a number is wrong.
@@ -204,7 +204,7 @@ def _estimate(values: Tensor) -> Estimate:
 
 
 def _skill(energy: Tensor, before: Tensor) -> Estimate:
-    """Return 1 less the ratio of two means, with its interval to first order."""
+    """Return 1 minus the ratio of two means, with an interval to first order."""
     ratio, scale = energy.mean() / before.mean(), before.mean()
     low, high = mean_interval((energy - ratio * before) / scale)
     value = float(1 - ratio)

@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["POINTS", "band", "binomial_p", "chi_square_p", "counts_of", "ecdf_p", "holm"]
 
 POINTS = np.arange(1, 100) / 100
-"""Where the empirical distribution function is compared with the uniform one."""
+"""The points at which the empirical distribution function is compared with the uniform one."""
 
 
 def counts_of(u: Tensor) -> np.ndarray:
@@ -27,10 +27,10 @@ def counts_of(u: Tensor) -> np.ndarray:
 def ecdf_p(counts: np.ndarray, n: int) -> float:
     r"""Return the p-value of the largest deviation of the empirical distribution function.
 
-    At each point the count $C_k = \#\{u \le z_k\}$ is binomial; the statistic is the least of the
-    99 two-sided binomial p-values, $\gamma$. The value is $P(\min_k p_k \le \gamma)$, so that
-    rejecting at a level is the same as leaving the simultaneous band of that level (Säilynoja,
-    Bürkner & Vehtari 2022, arXiv:2103.10522). It is exact.
+    At each point the count $C_k = \#\{u \le z_k\}$ is binomial. The statistic $\gamma$ is the
+    smallest of the 99 two-sided binomial p-values $p_k$, and the result is the exact probability
+    $P(\min_k p_k \le \gamma)$. It is below a level if and only if the function leaves the
+    simultaneous band of that level (Säilynoja, Bürkner & Vehtari 2022, arXiv:2103.10522).
 
     Args:
         counts: What `counts_of` gives, `(99,)`.
@@ -38,16 +38,16 @@ def ecdf_p(counts: np.ndarray, n: int) -> float:
     """
     law = stats.binom(n, POINTS)
     gamma = float(np.minimum(2 * np.minimum(law.cdf(counts), law.sf(counts - 1)), 1).min())
-    bound = min(gamma * len(POINTS), 1.0)  # Bonferroni's, where rounding is larger
+    bound = min(gamma * len(POINTS), 1.0)  # Bonferroni's bound, for values below the rounding
     return bound if bound < 1e-8 else _leaving(*_inside(n, gamma), n)
 
 
 def band(n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and largest counts of a simultaneous band.
+    """Return the smallest and largest counts of a simultaneous band.
 
     Args:
         n: The number of numbers.
-        level: The probability with which uniform numbers leave it, in (0, 1).
+        level: The probability that uniform numbers leave the band, in (0, 1).
     """
     low, high = level / len(POINTS), level
     for _ in range(40):
@@ -60,7 +60,7 @@ def band(n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _inside(n: int, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and the largest count at each point whose p-value is above gamma."""
+    """Return at each point the smallest and largest count with a p-value above gamma."""
     law = stats.binom(n, POINTS)
     edge = gamma * (1 + 1e-9) / 2  # slack for rounding, since gamma itself is such a p-value
     low, high = law.ppf(edge), law.isf(edge)
@@ -72,7 +72,7 @@ def _inside(n: int, gamma: float) -> tuple[np.ndarray, np.ndarray]:
 def _leaving(low: np.ndarray, high: np.ndarray, n: int) -> float:
     """Return the probability that the counts of n uniform numbers leave a band.
 
-    They are partial sums of Poisson numbers, given their total.
+    The counts are distributed like partial sums of Poisson numbers, given their total.
     """
     if (low > high).any():
         return 1.0
@@ -102,7 +102,7 @@ def chi_square_p(u: Tensor) -> float:
 
 
 def binomial_p(held: int, n: int, share: float) -> float:
-    """Return the two-sided p-value of `held` successes of n, each with probability `share`."""
+    """Return the two-sided p-value of `held` successes in n trials of probability `share`."""
     law = stats.binom(n, share)
     return min(2 * min(float(law.cdf(held)), float(law.sf(held - 1))), 1.0)
 
