@@ -20,15 +20,16 @@ from scoresde.checks import check_integer
 from scoresde.cli.csv_text import as_csv
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
 from scoresde.cli.held_out import run_of
-from scoresde.cli.kept_pilot import WORTH, foretell, weights_of
 from scoresde.cli.look import PICTURES, Look, data_beside, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.pilots import announce
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import CheckpointError, InvalidValueError
 from scoresde.plot.shapes import USUAL
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
+from scoresde.score.pilot_file import WORTH, weights_of
 from scoresde.sde import Classes, class_name, facts
 
 __all__ = [
@@ -131,11 +132,10 @@ class Sample:
             tell(line)
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
         if self.sampler == "fast" and model.pilot is None:
-            foretell(model, n, self.steps)
+            announce(model, self.steps)
         other = data_beside(self.beside, self.out, self.checkpoint, model, n)
         if self.out.suffix in _FILMS:
-            self._film(model, n)
-            return
+            return self._film(model, n)
         given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
         shards = Shards(folder, n, self.batch_size)
@@ -169,7 +169,7 @@ class Sample:
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
         pilot, seconds = model.pilot_seconds, time.perf_counter() - start
-        first = f", after {pilot:.1f} s for the pilot" if pilot >= WORTH else ""
+        first = f", after {pilot:.1f} s of measuring" if pilot >= WORTH else ""
         tell(
             f"{n} samples of shape {model.event_shape} in {seconds - pilot:.1f} s{first}"
             f"{spent}{already}: {self.out}"

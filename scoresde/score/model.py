@@ -23,6 +23,7 @@ from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.inside import dtype_of
 from scoresde.score.kept import Piloted
 from scoresde.score.names import grown_names
+from scoresde.score.pilot_file import PilotFile
 from scoresde.score.predictions import PREDICTIONS, affine
 from scoresde.score.stored import PILOT, as_moment, check_weights, describing, restore, stored
 from scoresde.sde import SDE, Classes, Facts, Moments, check_output, class_name
@@ -332,4 +333,5 @@ class ScoreModel(Piloted):
             restore(model, config, tensors)
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
+        PilotFile.beside(path).recall(model)
         return model.eval()
