@@ -108,11 +108,7 @@ class Sample:
             then("compare samples with data", "evaluate", self.checkpoint)
 
     def fill(self, *, scratch: bool = False) -> None:
-        """Draw and write.
-
-        Args:
-            scratch: Replace samples of another request in the folder.
-        """
+        """Draw and write; with `scratch` also in place of samples of another request."""
         for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
             if value is not None:
                 check_integer(name, value, 1)
@@ -135,7 +131,8 @@ class Sample:
             announce(model, self.steps)
         other = data_beside(self.beside, self.out, self.checkpoint, model, n)
         if self.out.suffix in _FILMS:
-            return self._film(model, n)
+            self._film(model, n)
+            return
         given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
         folder = self.out.with_name(f"{self.out.name}.shards") if in_file else self.out
         shards = Shards(folder, n, self.batch_size)

@@ -11,8 +11,8 @@ from torch import Tensor
 from scoresde.checks import outside
 from scoresde.errors import ScoreSDEError
 from scoresde.noise import Noise
-from scoresde.sampling.audition import audition, few
 from scoresde.samplers.multistep.fast import SETTINGS
+from scoresde.sampling.audition import audition, few
 from scoresde.sampling.learn import SAMPLES, STEPS, pilot_run
 from scoresde.score import Pilot, device_of
 from scoresde.sde import Classes, Condition, facts
