@@ -24,7 +24,7 @@ from scoresde.cli.options import (
     Seed,
     Size,
 )
-from scoresde.cli.sample import check_out
+from scoresde.cli.places import check_out
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data

@@ -17,6 +17,7 @@ import tyro
 
 from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
+from scoresde.cli.open import PLAIN
 from scoresde.cli.pilots import WHAT, seconds, steps_of
 from scoresde.cli.source import described
 from scoresde.cli.terminal import tell, then
@@ -50,7 +51,7 @@ class Train:
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
     """The config.toml of a run, to repeat it; options that are given override the file."""
-    pilot: bool = True
+    pilot: Annotated[bool, PLAIN] = True
     """At the end of a training that is not short, measure how the model's score bends, so that the
     sampler "fast" needs few evaluations: about a tenth of the training at most. With --no-pilot the
     first `scoresde sample` measures it."""
@@ -128,8 +129,11 @@ class Train:
         if known.get("held_out", math.inf) < known.get("loss", -math.inf):
             _say("the held-out loss is that of the averaged weights, and so is often the lower one")
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
-            best = f"{held.best:.3g}, after step {held.at:,}"
-            _say(f"the lowest held-out loss was {best}: that model is in {self.out / 'best'}")
+            _say(
+                f"{self.out} has the weights at the end, averaged; {self.out / 'best'} has those "
+                f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}: every command "
+                "takes either"
+            )
         then("see samples", "sample", self.out, "--out", "samples.png")
 
     @contextlib.contextmanager

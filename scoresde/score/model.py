@@ -61,6 +61,7 @@ class ScoreModel(Piloted):
         names: For each condition the names of its classes, or of the entries of a vector, if the
             data had some; saved with the model.
         columns: The names of the entries of a sample that is a row of a table; saved too.
+        whole: The names of those columns that held whole numbers only; saved too.
         pilot: The result of `scoresde.pilot` for this model, used by the sampler "fast" and saved
             with the model. None until that measures it; one that you set stays as it is.
 
@@ -100,6 +101,7 @@ class ScoreModel(Piloted):
         self.transform: Transform = Identity()
         self.names: Mapping[str, tuple[str, ...]] = {}
         self.columns: tuple[str, ...] = ()
+        self.whole: tuple[str, ...] = ()
         self._moments: Moments | None = None
         var = moments.var
         if moments.cov is not None:
@@ -231,6 +233,7 @@ class ScoreModel(Piloted):
             "transform": describe(self.transform),
             "names": {name: list(words) for name, words in self.names.items()},
             "columns": list(self.columns),
+            "whole": list(self.whole),
         }
 
     @door
