@@ -131,8 +131,8 @@ class Train:
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
             _say(
                 f"{self.out} has the weights at the end, averaged; {self.out / 'best'} has those "
-                f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}: every command "
-                "takes either"
+                f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}: every "
+                "command takes either"
             )
         then("see samples", "sample", self.out, "--out", "samples.png")
 
