@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 # Seconds to the first line, and between later ones: at least _GAP, and _SHARE of the time passed.
 _FIRST, _GAP, _SHARE = 10.0, 30.0, 1 / 60
+# Seconds between two states of a notebook's bar, each of which is kept in the notebook's file.
+_OF_NOTEBOOK = 2.0
 _HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)
 
 
@@ -95,6 +97,7 @@ def showing(
         with kind(
             total=total, initial=done, desc=doing, unit=unit, leave=keep, delay=delay,
             file=None if in_notebook() else _SafeStream(stream),
+            mininterval=_OF_NOTEBOOK if in_notebook() else 0.1,
         ) as bar:  # fmt: skip
             yield _Bar(bar)
     else:

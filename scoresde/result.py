@@ -55,12 +55,13 @@ class Result(abc.ABC):
         return page(str(self), self.plot())
 
 
-def page(text: str, picture: Figure | None) -> str:
+def page(text: str, picture: Figure | None, alt: str = "") -> str:
     """Return a text and a picture as self-contained HTML.
 
     Args:
         text: The text, which is escaped.
         picture: A figure, or None.
+        alt: What the picture shows, for those who cannot see it; by default the labels of its axes.
     """
     words = f'<pre style="line-height: 1.2">{html.escape(text)}</pre>'
     if picture is None:
@@ -69,9 +70,18 @@ def page(text: str, picture: Figure | None) -> str:
     picture.savefig(buffer, format="png", facecolor=picture.get_facecolor())
     image = base64.b64encode(buffer.getvalue()).decode()
     return (
-        f'{words}<img style="max-width: 100%" alt="the picture of it" '
+        f'{words}<img style="max-width: 100%" alt="{html.escape(alt or _seen(picture))}" '
         f'src="data:image/png;base64,{image}">'
     )
+
+
+def _seen(picture: Figure) -> str:
+    """Return what a picture shows: for each panel its title, and what is drawn over what."""
+    panels = []
+    for axes in picture.axes:
+        over = " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+        panels.append(": ".join(filter(None, (axes.get_title(), over))))
+    return "picture of " + ("; ".join(dict.fromkeys(filter(None, panels))) or "the numbers above")
 
 
 def _finite(value: Any) -> Any:

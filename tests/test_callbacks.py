@@ -360,7 +360,7 @@ def test_the_loss_of_held_out_data_is_a_curve_of_its_own(tmp_path, monkeypatch):
     Pictures(tmp_path, n=2).on_checkpoint(2, images())
     lines = {line.get_label(): line.get_xydata().tolist() for line in drawn[0].axes[0].lines}
     assert lines == {
-        "training": [[1, 2.0], [2, 1.0]],
+        "training,\nlast weights": [[1, 2.0], [2, 1.0]],
         "held-out data,\naveraged weights": [[2, 1.5]],
     }
 

@@ -183,3 +183,24 @@ def test_a_column_that_is_named_alone_keeps_its_name_up_to_the_samples(tmp_path,
     model = ScoreModel.from_pretrained(tmp_path / "run")
     assert model.classes == 2
     assert load(tmp_path / "x.csv", condition="species").label is not None
+
+
+def test_columns_of_whole_numbers_come_back_as_whole_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i % 7},{i / 3:.3f},{i % 5 + 20},{'ab'[i % 2] if i % 9 else ''}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["rings,mass,age,kind", *rows]))
+    words = ["--condition", "kind", "--condition", "number:age", "--steps", "2"]
+    assert main(["train", "--data", "t.csv", "--out", "run", *words]) == 0
+    assert "(a, b), missing in 7, which are kept to learn the law" in capsys.readouterr().out
+    model = ScoreModel.from_pretrained("run")
+    assert model.whole == ("rings",)
+    assert facts(model).conditions["age"] == Field((1,))
+    words = ["sample", "run", "--n", "6", "--sampler", "ddim", "--steps", "3", "--class", "a"]
+    words += ["--condition", "age=21", "--out"]
+    assert main([*words, "x.npy"]) == 0
+    assert "rounded, as whole numbers in the data: rings" in capsys.readouterr().out
+    assert main([*words, "own.npy", "--no-round"]) == 0
+    rounded, own = np.load("x.npy"), np.load("own.npy")
+    assert np.array_equal(rounded[:, 0], own[:, 0].round())
+    assert np.array_equal(rounded[:, 1], own[:, 1])
+    assert not np.array_equal(rounded, own)

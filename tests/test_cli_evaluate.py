@@ -136,7 +136,7 @@ def test_samples_are_drawn_under_the_conditions_of_the_data_of_the_floor(tmp_pat
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("likelihood", ["--n", "4", "--tol", ".1"]),
+        ("likelihood", ["--n", "4", "--rtol", ".1"]),
         ("audit", ["--n", "16", "--levels", "2", "--draws", "2", "--steps", "1"]),
     ],
 )
@@ -225,7 +225,7 @@ def test_it_says_so_where_the_data_were_trained_on(command, run, capsys):
     assert command("--train-data", str(run.parent / "train.npz"), data="train.npz") == 1
     assert "100.0% of the held-out data are equal to training data" in capsys.readouterr().err
     words = [str(run), "--data", str(run.parent / "train.npz"), "--n", "16"]
-    assert main(["likelihood", *words, "--tol", ".1"]) == 0
+    assert main(["likelihood", *words, "--rtol", ".1"]) == 0
     assert "warning: the model was trained on" in capsys.readouterr().err
     assert main(["audit", *words, "--levels", "2", "--draws", "2", "--steps", "1"]) == 0
     assert "warning: the model was trained on" in capsys.readouterr().err

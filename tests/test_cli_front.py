@@ -239,7 +239,7 @@ def table(tmp_path_factory):
 COMMANDS_OF_DATA = [
     ("evaluate", "--n 4 --steps 2 --resamples 0 --metrics mmd"),
     ("audit", "--n 16 --levels 2 --draws 2 --steps 1"),
-    ("likelihood", "--n 4 --tol .1"),
+    ("likelihood", "--n 4 --rtol .1"),
 ]
 
 
@@ -256,7 +256,7 @@ def test_a_run_is_asked_about_the_part_that_it_held_out(command, options, table,
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:the model was trained on")
 def test_a_run_is_asked_about_the_data_that_are_named(table, capsys):
-    words = ["likelihood", str(table / "run"), "--n", "4", "--tol", ".1", "--data"]
+    words = ["likelihood", str(table / "run"), "--n", "4", "--rtol", ".1", "--data"]
     assert main([*words, str(table / "t.csv")]) == 0  # its condition is known from the run
     out, err = capsys.readouterr()
     assert out.startswith(f"data: {table / 't.csv'}, 80 samples\n")
@@ -273,7 +273,7 @@ def test_a_run_is_asked_about_the_data_that_are_named(table, capsys):
 def test_without_a_part_held_out_a_run_is_asked_about_what_it_learnt_and_says_so(tmp_path, capsys):
     assert train(tmp_path / "run", "--held-out", "0", steps=1) == 0
     capsys.readouterr()
-    words = ["--n", "2", "--tol", "1", "--error", "estimate"]
+    words = ["--n", "2", "--rtol", "1", "--error", "estimate"]
     assert main(["likelihood", str(tmp_path / "run"), *words]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("data: digits, 1,797 samples\n")
@@ -323,7 +323,7 @@ def test_the_next_commands_can_be_pasted(table, tmp_path, monkeypatch, capsys):
     for words in (
         ["data", "check", str(table / "t.csv"), "--condition", "y=y"],
         ["info", "my run"],
-        ["likelihood", "my run", "--n", "4", "--tol", ".1"],
+        ["likelihood", "my run", "--n", "4", "--rtol", ".1"],
         ["edit", "my run", "--out", "x.npy"],
         ["audit", "my run", "--n", "16", "--levels", "2", "--draws", "2", "--steps", "1"],
     ):
@@ -459,7 +459,7 @@ def test_a_run_is_asked_about_a_file_of_the_arrays_that_it_was_trained_on(tmp_pa
     assert main(["train", *words, "--out", run, "--steps", "2", "--channels", "8"]) == 0
     capsys.readouterr()
     new = ["--data", str(tmp_path / "new.npz")]
-    assert main(["likelihood", run, *new, "--n", "2", "--tol", "0.1"]) == 0
+    assert main(["likelihood", run, *new, "--n", "2", "--rtol", "0.1"]) == 0
     assert "new.npz, 60 samples" in capsys.readouterr().out
 
 

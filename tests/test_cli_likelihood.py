@@ -35,7 +35,7 @@ def numbers(line):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "classes"])
 def test_it_prints_nats_and_bits_with_their_errors(folders, name, capsys):
-    words = ["likelihood", str(folders / name), "--data", "digits", "--n", "3", "--tol", "0.01"]
+    words = ["likelihood", str(folders / name), "--data", "digits", "--n", "3", "--rtol", "0.01"]
     words.append("--quiet")
     assert main([*words, "--batch-size", "2"]) == 0
     out = capsys.readouterr().out.splitlines()
@@ -71,7 +71,7 @@ def test_a_folder_that_lacks_a_class_is_refused_since_others_would_take_its_numb
     for k in range(7):
         (tmp_path / f"e{k}").mkdir()
         Image.new("L", (8, 8), k).save(tmp_path / f"e{k}" / "0.png")
-    assert main([*words, "--tol", "0.1"]) == 0
+    assert main([*words, "--rtol", "0.1"]) == 0
 
 
 def test_data_without_levels_have_nats_alone(folders, capsys):
@@ -119,8 +119,8 @@ def test_levels_beyond_those_of_the_model_are_refused(folders, tmp_path, capsys)
         ("digits", ["--out", "x.txt"], "out must end in .csv; got 'x.txt'"),
         ("digits", ["--first", "1797"], "digits has 1797 samples; --first 1797 leaves 0"),
         ("plane", [], r"samples of digits have shape (1, 8, 8), but the model's have (2,)"),
-        ("digits", ["--tol", "0"], "--tol must be positive and finite, got 0.0\n"),
-        ("digits", ["--tol", "nan"], "--tol must be positive and finite, got nan\n"),
+        ("digits", ["--rtol", "0"], "--rtol must be positive and finite, got 0.0\n"),
+        ("digits", ["--rtol", "nan"], "--rtol must be positive and finite, got nan\n"),
     ],
 )
 def test_wrong_words_are_one_line_on_stderr(folders, name, options, message, capsys):
@@ -161,7 +161,7 @@ def test_each_sample_has_a_line_in_a_table_and_one_is_enough(folders, tmp_path, 
 
 
 def test_a_density_whose_error_leaves_a_bit_open_is_not_known(folders, capsys):
-    words = ["likelihood", str(folders / "digits"), "--data", "digits", "--n", "1", "--tol", ".5"]
+    words = ["likelihood", str(folders / "digits"), "--data", "digits", "--n", "1", "--rtol", ".5"]
     assert main([*words, "--method", "hutchinson", "--probes", "2", "--error", "estimate"]) == 0
     said = capsys.readouterr().out
     assert "log-density   not known: " in said
@@ -171,5 +171,5 @@ def test_a_density_whose_error_leaves_a_bit_open_is_not_known(folders, capsys):
 def test_what_takes_long_names_what_shortens_it(folders, capsys, monkeypatch):
     monkeypatch.setattr("scoresde.cli.likelihood._LONG", 0.0)
     words = ["likelihood", str(folders / "plane"), "--data", str(folders / "plane.npz")]
-    assert main([*words, "--n", "1", "--tol", ".1"]) == 0
+    assert main([*words, "--n", "1", "--rtol", ".1"]) == 0
     assert "less with --error estimate, a smaller --n" in capsys.readouterr().out

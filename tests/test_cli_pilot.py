@@ -5,17 +5,19 @@ import pytest
 import torch
 
 from scoresde import VESDE, ScoreModel, checkpoint, nn
-from scoresde.cli import kept_pilot, main
-from scoresde.cli.kept_pilot import PilotFile
+from scoresde.cli import main
 from scoresde.cli.sample import fingerprint
 from scoresde.cli.standing import model_of
+from scoresde.score import pilot_file
+from scoresde.score.pilot_file import PilotFile
 
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
     """The folder of a model whose pilot takes long, as if."""
-    monkeypatch.setattr(kept_pilot, "WORTH", 0.0)
+    monkeypatch.setattr(pilot_file, "WORTH", 0.0)
     monkeypatch.setattr("scoresde.cli.sample.WORTH", 0.0)
+    monkeypatch.setattr("scoresde.cli.pilots.WORTH", 0.0)
     monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng(devices=[]):
         ScoreModel(nn.MLP(2, hidden=(4,)), VESDE(), (2,)).save_pretrained("model")
@@ -27,16 +29,16 @@ def test_a_pilot_is_measured_once_and_the_samples_stay_the_same(saved, capsys, m
     before = fingerprint(model_of("model"))
     assert main([*words, "a.npy"]) == 0
     first = capsys.readouterr().out
-    assert "longer than these samples take; --sampler ddim draws without" in first
-    assert "s for the pilot" in first
+    assert first.count("measuring how this model's score bends") == 1
+    assert "s, once; --sampler dpmpp_2m draws without" in first
     assert PilotFile.beside(saved / "model.safetensors").path.is_file()
-    measured = model_of("model")
+    measured = ScoreModel.from_pretrained("model")
     assert measured.pilot is not None
     assert measured.given_pilot is None
     assert fingerprint(measured) == before
     monkeypatch.setattr("scoresde.sampling.own.pilot_run", None)  # calling it now fails
     assert main([*words, "b.npy"]) == 0
-    assert "--sampler ddim" not in capsys.readouterr().out
+    assert "--sampler dpmpp_2m" not in capsys.readouterr().out
     assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
 
 
@@ -49,7 +51,7 @@ def test_the_pilot_of_other_weights_and_a_damaged_one_are_not_taken(saved):
     model.save_pretrained("model")
     assert model_of("model").pilot is None
     kept = PilotFile.beside(saved / "model.safetensors")
-    for wrong in ({}, {"weights": kept_pilot.weights_of(model)}):
+    for wrong in ({}, {"weights": pilot_file.weights_of(model)}):
         checkpoint.save_tensors(kept.path, {}, wrong)
         assert model_of("model").pilot is None
     kept.path.write_bytes(b"")
@@ -60,13 +62,13 @@ def test_a_folder_that_cannot_be_written_is_no_fault(saved, monkeypatch):
     def fail(*args):
         raise checkpoint.NewerError("read only")
 
-    monkeypatch.setattr(kept_pilot.checkpoint, "save_tensors", fail)
+    monkeypatch.setattr(pilot_file.checkpoint, "save_tensors", fail)
     model = model_of("model")
     assert model.measured_pilot() is not None
     assert not PilotFile.beside(saved / "model.safetensors").path.exists()
 
 
 def test_a_quick_pilot_leaves_no_file(saved, monkeypatch):
-    monkeypatch.setattr(kept_pilot, "WORTH", 1e9)
+    monkeypatch.setattr(pilot_file, "WORTH", 1e9)
     model_of("model").measured_pilot()
     assert [path.name for path in saved.iterdir() if "pilot" in path.name] == []

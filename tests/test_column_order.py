@@ -94,7 +94,7 @@ def test_commands_read_the_columns_of_a_table_by_their_names(tables, model, caps
     model.save_pretrained(tables / "model")
     said = []
     for name in ("own", "swapped"):
-        words = ["--data", str(tables / f"{name}.csv"), "--n", "2", "--tol", ".1"]
+        words = ["--data", str(tables / f"{name}.csv"), "--n", "2", "--rtol", ".1"]
         assert main(["likelihood", str(tables / "model"), *words]) == 0
         said.append([x for x in capsys.readouterr().out.splitlines() if "nats" in x])
     assert said[0] == said[1]

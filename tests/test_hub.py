@@ -599,7 +599,9 @@ def test_the_files_of_a_model_hold_the_number_of_its_parameters(tmp_path):
 
 
 def test_the_name_of_a_condition_is_shared_without_the_path_of_its_file():
-    tree = {"data": {"source": "a=b/c", "condition": ["y=/home/me/y.npy", "age=years,"], "n": [1]}}
+    tree = {
+        "data": {"source": "a=b/c", "condition": ["y=/home/me/y.npy", "age=number:years"], "n": [1]}
+    }
     assert without_paths(tree) == {
-        "data": {"source": "c", "condition": ["y=y.npy", "age=years,"], "n": [1]}
+        "data": {"source": "c", "condition": ["y=y.npy", "age=number:years"], "n": [1]}
     }

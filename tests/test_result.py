@@ -69,6 +69,7 @@ def test_a_result_has_a_table_json_a_picture_and_a_page(name, tmp_path):
     html = found._repr_html_()
     assert html.startswith("<pre")
     assert html.count("data:image/png;base64,") == 1
+    assert 'alt="picture of ' in html
 
 
 @pytest.mark.slow
@@ -84,10 +85,14 @@ def test_a_page_needs_no_ipython(monkeypatch):
     assert densities()._repr_html_()
 
 
-def test_densities_are_drawn_in_order_with_what_their_uncertainty_is_made_of():
-    values, parts = densities(solver=0.1, heat=0.25, probes=math.inf).plot().axes
+def test_densities_are_drawn_each_or_as_a_histogram_with_what_their_uncertainty_is_made_of():
+    few = densities(solver=0.1, heat=0.25, probes=math.inf)
+    values, parts = few.plot().axes
     points = values.containers[0].lines[0]
-    assert points.get_ydata().tolist() == [1, 2, 3, 4, 5]
+    assert points.get_xdata().tolist() == few.value.tolist()
+    assert points.get_ydata().tolist() == [0, 1, 2, 3, 4]
+    (many,) = densities(100).plot().axes
+    assert sum(bar.get_height() for bar in many.containers[0]) == 100
     assert [label.get_text().split(":")[0] for label in parts.get_yticklabels()] == [
         "solver",
         "heat",

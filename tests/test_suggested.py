@@ -380,3 +380,16 @@ def test_the_help_is_in_groups_with_defaults_as_people_write_them(capsys, monkey
     shown = re.findall(r"\(default: ([^)]*)\)", text)
     assert {"auto", "1,000", "no", "none"} <= set(shown)
     assert not {"", "None", "False", "1000"} & set(shown)
+
+
+def test_one_call_trains_what_is_suggested(tmp_path):
+    x = normal(80, 2)
+    found = suggest(x)
+    by_hand = Trainer(found.model(), x, found.config.changed(steps=2), loss=found.loss())
+    trainer = found.trainer(tmp_path, steps=2)
+    assert "; 8 of 80 held out)" in repr(trainer)
+    one, two = (which.train(progress=False).state_dict() for which in (trainer, by_hand))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert (tmp_path / "model.safetensors").is_file()
+    with pytest.raises(UnknownNameError, match="stepps"):
+        found.trainer(stepps=3)

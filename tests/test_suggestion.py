@@ -1,6 +1,7 @@
 """Suggested noise levels and samplers: the equations they solve, and that they work."""
 
 import math
+import re
 
 import numpy as np
 import oracle
@@ -187,6 +188,23 @@ def test_the_thinnest_direction_bounds_the_smallest_noise():
     # a direction without any spread says nothing
     flat = suggestion.suggest(torch.cat([normal(1000, 7), torch.zeros(1000, 1)], 1))
     assert flat.sigma_min > 0.02
+
+
+@pytest.mark.parametrize("n", [30, 60])
+def test_it_is_said_where_samples_are_too_few_to_tell_the_smallest_noise(n):
+    told = suggestion.suggest(normal(n, 20)).reasons["sigma_min"]
+    assert (f"; {n} samples are few to tell that in 20 dimensions" in told) == (n < 40)
+
+
+def test_the_thinnest_direction_is_found_on_average_with_few_samples_too():
+    """The least variance of n samples is low by a share of about d / n."""
+    found = []
+    for seed in range(40):
+        x = normal(60, 40, seed=seed)
+        x[:, 0] *= 0.01
+        told = suggestion.suggest(x).reasons["sigma_min"]
+        found.append(float(re.search(r"the std (\S+) of", told)[1]))
+    assert sum(found) / len(found) == pytest.approx(0.01, rel=0.1)
 
 
 def test_neighbours_in_the_plane_bound_the_smallest_noise():

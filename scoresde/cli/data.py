@@ -14,7 +14,7 @@ from scoresde import plot
 from scoresde.cli.config import NetOptions
 from scoresde.cli.look import PICTURES
 from scoresde.cli.parsing import options_of
-from scoresde.cli.sample import check_out
+from scoresde.cli.places import check_out
 from scoresde.cli.sdes import sde_words, words_of
 from scoresde.cli.source import DataArgument
 from scoresde.cli.terminal import in_options, show, then

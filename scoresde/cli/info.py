@@ -123,6 +123,8 @@ def _model(
         yield "running", f"{standing.who}{at}"
     if (profile := entry_of(config, "average", "profile")) is not None:
         yield "average", f"of the weights, {profile}"
+    if (path.parent / "best" / "model.safetensors").exists():
+        yield "best", f"{path.parent / 'best'} has the weights of the lowest held-out loss"
     taken = {name: _taken(name, config.get("steps")) for name in ("fast", "pc")}
     pilot = "has a measured schedule" if measured is not None else "measures its schedule first"
     yield (

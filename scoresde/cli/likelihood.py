@@ -24,23 +24,26 @@ from scoresde.cli.options import (
     Seed,
     Size,
 )
-from scoresde.cli.sample import check_out
+from scoresde.cli.places import check_out
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
 from scoresde.likelihood import Dequantization, LogProb, bits_per_dim, log_prob
-from scoresde.likelihood.densities import EXACT
-from scoresde.likelihood.result import part_label
+from scoresde.likelihood.densities import EXACT, Check
+from scoresde.likelihood.result import part_label, quantile
+from scoresde.progress import duration
 from scoresde.score import ScoreModel, evaluating
 from scoresde.sde import Condition, Moments, facts
 from scoresde.units import in_words
 
 __all__ = ["Likelihood"]
 
-# Times of a score that a solution takes for each row of the trace, roughly, and seconds that need a
-# warning.
-_EVALUATIONS, _LONG = 500, 120
+# Times of a score that a solution takes for each row of the trace, roughly, and seconds that are
+# announced.
+_EVALUATIONS, _LONG = 300, 20
+# The default number of samples of up to EXACT dimensions, and of more.
+_MANY, _FEW = 64, 8
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,12 @@ class Likelihood:
     size: Size = None
     first: int = 0
     """The number of the first sample of the data."""
-    n: int = 64
+    n: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="INT", help_behavior_hint="(default: 64; 8 of more than 64 dimensions)"
+        ),
+    ] = None
     """How many of the data, at least 1."""
     method: Literal["auto", "exact", "hutchinson"] = "auto"
     """The trace: exact, by random probes, or exact up to 64 dimensions."""
@@ -63,16 +71,17 @@ class Likelihood:
     at: Literal["data", "eps"] = "data"
     """The law: that of the data, or that of the data with the smallest noise, eps, which the model
     knows without an extrapolation."""
-    tol: Annotated[
+    rtol: Annotated[
         float | None,
         tyro.conf.arg(
             metavar="FLOAT",
             help_behavior_hint="(default: 1e-4 with the exact trace, 1e-3 with random probes)",
         ),
     ] = None
-    """The solver's tolerance, positive."""
-    error: Literal["full", "estimate"] = "full"
-    """The solver's error: full solves twice; estimate is faster, and less sure."""
+    """The solver's tolerance, positive: relative, and absolute in units of scale and in nats."""
+    error: Literal["auto", "full", "estimate"] = "auto"
+    """The solver's error: full solves twice; estimate is faster, and less sure; auto is full with
+    the exact trace, and estimate with random probes, whose error is far larger."""
     seed: Seed = 0
     batch_size: BatchSize = 64
     out: Annotated[
@@ -83,11 +92,12 @@ class Likelihood:
 
     def run(self) -> None:
         """Compute and print."""
-        check_integer("n", self.n, 1)
+        if self.n is not None:
+            check_integer("n", self.n, 1)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("first", self.first, 0)
-        if self.tol is not None:
-            check_range("tol", self.tol, "(0, inf)")
+        if self.rtol is not None:
+            check_range("rtol", self.rtol, "(0, inf)")
         if self.out is not None:
             check_out(self.out, (".csv",), read=[self.data or "", *self.condition])
         model = model_of(self.checkpoint).to(distributed.device())
@@ -96,8 +106,10 @@ class Likelihood:
         start = time.perf_counter()
         alpha, size = float(model.sde.alpha(_eps(model))), x.shape[1:].numel()
         exact = self.method == "exact" or (self.method == "auto" and size <= EXACT)
-        tol = self.tol or (1e-4 if exact or size <= self.probes else 1e-3)
-        self._foretell(model, x, given, size if exact else min(self.probes, size))
+        exact = exact or size <= self.probes
+        rtol = self.rtol or (1e-4 if exact else 1e-3)
+        error: Check = self.error if self.error != "auto" else "full" if exact else "estimate"
+        self._foretell(model, x, given, size if exact else self.probes, error)
         found = log_prob(
             model,
             model.sde,
@@ -105,9 +117,9 @@ class Likelihood:
             t=None if self.at == "data" else model.sde.eps,
             method=self.method,
             probes=self.probes,
-            rtol=tol,
-            atol=tol,
-            error=self.error,
+            rtol=rtol,
+            atol=rtol,
+            error=error,
             seed=self.seed,
             first=self.first,
             batch_size=self.batch_size,
@@ -124,22 +136,29 @@ class Likelihood:
             show(f"each          in {self.out}")
         then("compare samples with data", "evaluate", *words_of(self))
 
-    def _foretell(self, model: ScoreModel, x: Tensor, given: Condition | None, rows: int) -> None:
-        """Name what shortens the computation if it may take minutes, from the time of one score."""
+    def _foretell(
+        self, model: ScoreModel, x: Tensor, given: Condition | None, rows: int, error: Check
+    ) -> None:
+        """Say how long the computation may take, and what is faster or more exact."""
         few = x[: self.batch_size]
         with torch.no_grad(), evaluating(model):
-            start = time.perf_counter()
-            model(few, model.sde.T / 2, None if given is None else given.rows(slice(len(few))))
-            spent = time.perf_counter() - start
-        solved = 1.8 if self.error == "full" else 1.0
+            some = None if given is None else given.rows(slice(len(few)))
+            for _ in range(2):  # the first call takes longer than later ones
+                start = time.perf_counter()
+                model(few, model.sde.T / 2, some)
+                spent = time.perf_counter() - start
+        solved = 1.8 if error == "full" else 1.0
         spent *= -(-len(x) // self.batch_size) * rows * _EVALUATIONS * solved
         if spent > _LONG:
             ways = ["fewer --probes"] if rows < x.shape[1:].numel() else []
             ways += ["--method hutchinson"] if not ways and rows > self.probes else []
-            ways += ["--error estimate"] if self.error == "full" else []
+            ways += ["--error estimate"] if error == "full" else []
+            more = ["more --probes"] if rows < x.shape[1:].numel() else []
+            more += ["--error full"] if error == "estimate" else []
+            exacter = f"; {' and '.join(more)} are slower and more exact" if more else ""
             tell(
-                f"this may take about {spent / 60:.0f} minutes, and less with "
-                f"{', '.join([*ways, 'a smaller --n'])}"
+                f"this may take about {duration(spent)}, and less with "
+                f"{', '.join([*ways, 'a smaller --n'])}{exacter}"
             )
 
     def _compare(self, found: LogProb, x: Tensor, model: ScoreModel) -> None:
@@ -172,7 +191,8 @@ class Likelihood:
         self, data: Data, source: str, model: ScoreModel
     ) -> tuple[Tensor, Condition | None, Dequantization | None]:
         """Return the samples, dequantized if they are quantized, their conditions, and the map."""
-        rows = slice(self.first, self.first + self.n)
+        few = math.prod(model.event_shape) > EXACT
+        rows = slice(self.first, self.first + (self.n or (_FEW if few else _MANY)))
         x = data.batch(rows).float()
         if not len(x):
             raise InvalidValueError(
@@ -209,7 +229,7 @@ def _report(found: LogProb, x: Tensor, transform: Dequantization | None, seconds
     if known:
         show(
             f"{'':14}which leaves more than a bit open in each dimension: take more --probes (8 at "
-            "least), a smaller --tol, or a model that has learnt more"
+            "least), a smaller --rtol, or a model that has learnt more"
         )
     show(
         f"computed to   ± {_mean(found.error):.2g} nats for one sample on average, a bound that "
@@ -226,8 +246,11 @@ def _eps(model: ScoreModel) -> Tensor:
 
 
 def _chosen(value: Tensor) -> float:
-    """Return the 95 % half-width of a mean by the choice of the samples, 0 for one sample."""
-    return 1.96 * float(value.std()) / math.sqrt(len(value)) if len(value) > 1 else 0.0
+    """Return Student's 95 % half-width of a mean by the choice of the samples, 0 for one."""
+    n = len(value)
+    if n == 1:
+        return 0.0
+    return float(quantile(torch.tensor(n - 1.0)) * value.std()) / math.sqrt(n)
 
 
 def _mean(value: Tensor) -> float:

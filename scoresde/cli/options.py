@@ -36,8 +36,9 @@ Checkpoint = Annotated[
     tyro.conf.Positional[str],
     tyro.conf.arg(
         metavar="CHECKPOINT",
-        help="The folder of a run or a model, its model.safetensors, or a packaged name such as "
-        "mnist.",
+        help="The folder of a run, for the average of its weights at its end; RUN/best, for that "
+        "at its lowest held-out loss; the folder of a model, its model.safetensors, or a packaged "
+        "name such as mnist.",
     ),
 ]
 OwnData = Annotated[
@@ -74,7 +75,8 @@ Columns = Annotated[
     tyro.conf.arg(
         metavar="COLUMN|NAME=COLUMN[,COLUMN ...]|NAME=FILE",
         help="A condition: a column of the data, as species; columns under another name, as "
-        "place=lat,lon; or a .npy or .csv file, as label=labels.npy. Give it again for another.",
+        "place=lat,lon; whole numbers that are no classes, as number:age; or a .npy or .csv file, "
+        "as label=labels.npy. Give it again for another.",
         help_behavior_hint="(default: what a .npz, a .pt or a folder of classes has)",
     ),
     tyro.conf.UseAppendAction,
@@ -104,7 +106,10 @@ Layout = Annotated[
 ]
 Missing = Annotated[
     Literal["raise", "drop"],
-    tyro.conf.arg(help="Raise an error for samples with a missing number, or drop them."),
+    tyro.conf.arg(
+        help="Raise an error for samples with a missing number, or drop them. Where only a "
+        "condition is missing they are kept, and teach the law without it."
+    ),
 ]
 Split = Annotated[
     str | None, tyro.conf.arg(metavar="{train,test}", help_behavior_hint="(default: train)")
@@ -174,6 +179,7 @@ Steps = Annotated[
 ]
 
 
+_NUMBER = "number:"
 _FILES = (".npy", ".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -181,15 +187,23 @@ def columns_of(words: Sequence[str]) -> dict[str, str | list[str]]:
     """Return the conditions of the words, as `scoresde.data.load` takes them.
 
     A word is `NAME=COLUMN`, or `COLUMN`, which is the name too.
-    A comma makes a vector of one column or several: `age=years,` is one number, and no label.
+    A comma makes a vector of several columns, and `number:` one of a single column: whole numbers
+    are classes else.
 
     Raises:
         InvalidValueError: A word has another form, or a name is given twice.
+
+    Examples:
+        >>> columns_of(["species", "number:age", "place=lat,lon"])
+        {'species': 'species', 'age': ['age'], 'place': ['lat', 'lon']}
     """
     found: dict[str, str | list[str]] = {}
     for word in words:
         name, sign, text = word.partition("=")
         text = text if sign else name  # a column alone has its own name
+        name = name if sign else name.removeprefix(_NUMBER)
+        if text.startswith(_NUMBER):
+            text = f"{text.removeprefix(_NUMBER)},"
         if not name or not text or (not sign and ("," in name or name.endswith(_FILES))):
             raise InvalidValueError(
                 f"cannot read {word!r}; write a condition as COLUMN, NAME=COLUMN or NAME=FILE"

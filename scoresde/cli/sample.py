@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -20,33 +18,29 @@ from scoresde.checks import check_integer
 from scoresde.cli.csv_text import as_csv
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
 from scoresde.cli.held_out import run_of
-from scoresde.cli.kept_pilot import WORTH, foretell, weights_of
 from scoresde.cli.look import PICTURES, Look, data_beside, picture
+from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.pilots import announce
+from scoresde.cli.places import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
-from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.errors import InvalidValueError
 from scoresde.plot.shapes import USUAL
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
+from scoresde.score.pilot_file import WORTH, weights_of
 from scoresde.sde import Classes, class_name, facts
 
 __all__ = [
     "Drawn",
     "Sample",
-    "check_folder",
-    "check_out",
-    "check_replaced",
     "cost",
     "draw",
     "fingerprint",
     "shown",
     "write",
 ]
-
-_FILMS = (".gif", ".html")
-_ARRAYS = (".npy", ".npz", ".csv", ".safetensors")
-_SUFFIXES = (*PICTURES, *_FILMS, *_ARRAYS)
 
 # The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
@@ -95,6 +89,8 @@ class Sample:
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: about a square)")
     ] = None
     """Images side by side in a picture, at least 1."""
+    round: Annotated[bool, PLAIN] = True
+    """Round columns of a table in which the data had whole numbers only."""
     beside: Annotated[
         str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")
     ] = None
@@ -107,11 +103,7 @@ class Sample:
             then("compare samples with data", "evaluate", self.checkpoint)
 
     def fill(self, *, scratch: bool = False) -> None:
-        """Draw and write.
-
-        Args:
-            scratch: Replace samples of another request in the folder.
-        """
+        """Draw and write; with `scratch` also in place of samples of another request."""
         for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
             if value is not None:
                 check_integer(name, value, 1)
@@ -131,9 +123,9 @@ class Sample:
             tell(line)
         n = self.n or (_POINTS if self._of_points(model) else _OTHERS)
         if self.sampler == "fast" and model.pilot is None:
-            foretell(model, n, self.steps)
+            announce(model, self.steps)
         other = data_beside(self.beside, self.out, self.checkpoint, model, n)
-        if self.out.suffix in _FILMS:
+        if self.out.suffix in FILMS:
             self._film(model, n)
             return
         given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
@@ -156,6 +148,7 @@ class Sample:
             )
             spent = f", {cost(drawn)}"
             x = shown(self.out, drawn.x, model)
+            x = rounded(x, model) if self.round and self.out.suffix not in PICTURES else x
             return {"x": x} if drawn.label is None else {"x": x, "y": drawn.label}
 
         missing = shards.draw(chunk, self._request(model, given), scratch=in_file or scratch)
@@ -169,15 +162,17 @@ class Sample:
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
         pilot, seconds = model.pilot_seconds, time.perf_counter() - start
-        first = f", after {pilot:.1f} s for the pilot" if pilot >= WORTH else ""
+        first = f", after {pilot:.1f} s of measuring" if pilot >= WORTH else ""
         tell(
             f"{n} samples of shape {model.event_shape} in {seconds - pilot:.1f} s{first}"
             f"{spent}{already}: {self.out}"
         )
+        if self.round and model.whole and self.out.suffix not in PICTURES:
+            tell(f"rounded, as whole numbers in the data: {', '.join(model.whole)}")
 
     def _of_points(self, model: ScoreModel) -> bool:
         """Return True if the output is a picture of points."""
-        return self.out.suffix not in ("", *_ARRAYS) and plot.kind(model.event_shape) == "points"
+        return self.out.suffix not in ("", *ARRAYS) and plot.kind(model.event_shape) == "points"
 
     def _film(self, model: ScoreModel, n: int) -> None:
         """Write the trajectory from noise to samples as an animation."""
@@ -207,6 +202,7 @@ class Sample:
             "class": self.class_,
             "first": self.first,
             "batch_size": self.batch_size,
+            "round": self.round,
         }
 
 
@@ -277,47 +273,15 @@ def cost(drawn: Drawn) -> str:
     return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"
 
 
-def check_out(
-    path: Path, suffixes: tuple[str, ...] = _SUFFIXES, *, read: Iterable[str | Path] = ()
-) -> None:
-    """Raise InvalidValueError, before the work, if the output cannot be written to this path.
-
-    It must not replace a file that the command reads, named in `read` as FILE or NAME=FILE.
-    """
-    if path.suffix not in suffixes:
-        raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
-    if os.path.isdir(path):  # not path.is_dir(), which raises for a name that is too long
-        raise InvalidValueError(f"{str(path)!r} is a folder; name a file")
-    for word in map(str, read):
-        for name in (word, word.partition("=")[2]):
-            if os.path.isfile(name) and os.path.exists(path) and os.path.samefile(name, path):
-                raise InvalidValueError(f"{path} is read by this command; write to another file")
-    check_folder(path.parent)
-
-
-def check_folder(path: Path) -> None:
-    """Raise InvalidValueError, before the work, if a path cannot be a folder."""
-    above = (path, *path.parents)
-    taken = next((p for p in above if os.path.exists(p) and not os.path.isdir(p)), None)
-    if taken is not None:
-        raise InvalidValueError(f"{str(taken)!r} is a file; name a folder")
-
-
-def check_replaced(path: Path) -> None:
-    """Raise InvalidValueError if a .safetensors file to be replaced is a model or a checkpoint."""
-    if path.suffix != ".safetensors" or not os.path.isfile(path):
-        return
-    try:
-        samples = checkpoint.load_tensors(path)[0].keys() <= {"x", "y"}
-    except CheckpointError:
-        samples = False  # of a newer scoresde, damaged or foreign: do not replace it
-    if not samples:
-        raise InvalidValueError(f"{path} holds something else than samples; take another file")
-
-
 def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
     """Return samples in model units for a picture, else in the units of the training data."""
     return x if path.suffix in PICTURES else model.transform.restore(x)
+
+
+def rounded(x: Tensor, model: ScoreModel) -> Tensor:
+    """Return rows in the units of the data, rounded in the columns of whole numbers."""
+    whole = torch.tensor([name in model.whole for name in model.columns], dtype=torch.bool)
+    return x.where(~whole, x.round()) if model.whole else x
 
 
 def fingerprint(model: ScoreModel) -> str:

@@ -14,7 +14,7 @@ from scoresde.cli.given import Conditions, Given, array
 from scoresde.cli.inpaint import finished
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
-from scoresde.cli.sample import check_out, check_replaced
+from scoresde.cli.places import check_out, check_replaced
 from scoresde.cli.standing import model_of
 from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.guidance import (

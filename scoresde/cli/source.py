@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from scoresde.cli.open import PLAIN
@@ -129,5 +130,16 @@ def described(data: Data, source: str) -> str:
     named = data.called != "x" or (fields and not data.columns)
     of = f" of {data.called}" if named else ""
     each = event_in_words(data.event_shape, data.columns)
-    given = "".join(f"; given {name}: {kind_in_words(kind)}" for name, kind in data.kinds.items())
+    given = "".join(
+        f"; given {name}: {kind_in_words(kind)}{_gaps(data, name)}"
+        for name, kind in data.kinds.items()
+    )
     return f"data: {source}, {len(data):,} samples{of}, each {each}{given}"
+
+
+def _gaps(data: Data, name: str) -> str:
+    """Return in words how many samples have a condition of classes missing, which are kept."""
+    if not isinstance(data.kinds[name], Classes):
+        return ""
+    n = int((torch.as_tensor(data.conditions[name]) < 0).sum())
+    return f", missing in {n:,}, which are kept to learn the law without it" if n else ""

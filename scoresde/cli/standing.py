@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from scoresde import checkpoint
-from scoresde.cli.kept_pilot import PilotFile
 from scoresde.cli.terminal import tell
 from scoresde.errors import CheckpointError
 from scoresde.pretrained.store import count_text, entry_of, locate, read
 from scoresde.score import ScoreModel
+from scoresde.score.pilot_file import PilotFile
 from scoresde.training import log
 
 __all__ = ["Standing", "model_of"]
@@ -67,9 +67,7 @@ def model_of(source: str) -> ScoreModel:
     model = ScoreModel.from_pretrained(source)
     path = locate(source)
     if Path(source).exists():  # not a packaged model, nor the hub's
-        kept = PilotFile.beside(path)
-        kept.recall(model)
-        model.keeper = kept
+        model.keeper = PilotFile.beside(path)
     if (path.parent / "config.toml").exists():
         standing = Standing.of(path, read(path)[1])
         if standing.who:

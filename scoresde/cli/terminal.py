@@ -93,7 +93,7 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
         >>> in_options("choose batch_size=8, or condition={'label': 'dog'}", {"--batch-size": []})
         'choose --batch-size 8, or --condition label=dog'
         >>> in_options("leave out weight, condition={'weight': ['weight']}", {"--weight": []})
-        'leave out weight, --condition weight=weight,'
+        'leave out weight, --condition number:weight'
     """
 
     def option_of(found: re.Match[str]) -> str:
@@ -109,7 +109,7 @@ def in_options(message: str, options: Mapping[str, Collection[str]]) -> str:
 
     if "--size" in options:
         message = _SIZE.sub(r"--size \1x\2", message)
-    message = _CONDITION.sub(lambda found: f"--condition {found[1]}={_listed(found[2])}", message)
+    message = _CONDITION.sub(lambda found: _condition(found[1], _listed(found[2])), message)
     message = _ARGUMENT.sub(option_of, message)
     first = re.match(r"(\w+) must ", message)  # as in "n must be an integer"
     return f"--{message}" if first and f"--{first[1]}" in options else message
@@ -125,9 +125,15 @@ _ARGUMENT = re.compile(
 
 
 def _listed(text: str) -> str:
-    """Return `['a', 'b']` as `a,b`, and `['a']` as `a,`, which is a vector of one entry."""
+    """Return `['a', 'b']` as `a,b`, and `['a']` as `number:a`, which is a vector of one entry."""
     parts = [part.strip(f" {_QUOTES}") for part in text.strip("[]").split(",")]
-    return ",".join(parts) + ("," if text.startswith("[") and len(parts) == 1 else "")
+    return ("number:" if text.startswith("[") and len(parts) == 1 else "") + ",".join(parts)
+
+
+def _condition(name: str, columns: str) -> str:
+    """Return the option of a condition, without the name where its only column has the same."""
+    same = columns.removeprefix("number:") == name
+    return f"--condition {columns if same else f'{name}={columns}'}"
 
 
 def _harmless(line: str) -> str:

@@ -17,6 +17,8 @@ import tyro
 
 from scoresde import checkpoint, distributed
 from scoresde.cli.config import RunConfig
+from scoresde.cli.open import PLAIN
+from scoresde.cli.pilots import WHAT, seconds, steps_of
 from scoresde.cli.source import described
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose
@@ -26,7 +28,7 @@ from scoresde.errors import CheckpointError, InvalidValueError, ScoreSDEError
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.progress import duration
-from scoresde.sampling import SAMPLERS
+from scoresde.sampling.own import work
 from scoresde.score import ScoreModel
 from scoresde.sde.words import sde_in_words
 from scoresde.training import Trainer
@@ -34,9 +36,8 @@ from scoresde.training import Trainer
 __all__ = ["Train"]
 
 _FILE = "config.toml"
-# Pilots are measured after a training that saw so many samples, ten times the evaluations of one
-# pilot: 32 samples, 64 times for itself and about 160 times to choose the setting.
-_MANY = 70_000
+# Pilots are measured after a training that saw this many times as many samples as one evaluates.
+_MANY = 10
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Train:
         Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")
     ] = None
     """The config.toml of a run, to repeat it; options that are given override the file."""
-    pilot: bool = True
-    """At the end of a training that is not short measure what the sampler "fast" uses."""
+    pilot: Annotated[bool, PLAIN] = True
+    """At the end of a training that is not short, measure how the model's score bends, so that the
+    sampler "fast" needs few evaluations: about a tenth of the training at most. With --no-pilot the
+    first `scoresde sample` measures it."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Train:
@@ -126,8 +129,11 @@ class Train:
         if known.get("held_out", math.inf) < known.get("loss", -math.inf):
             _say("the held-out loss is that of the averaged weights, and so is often the lower one")
         if (held := trainer.held_out) is not None and held.at is not None and held.waited:
-            best = f"{held.best:.3g}, after step {held.at:,}"
-            _say(f"the lowest held-out loss was {best}: that model is in {self.out / 'best'}")
+            _say(
+                f"{self.out} has the weights at the end, averaged; {self.out / 'best'} has those "
+                f"of the lowest held-out loss, {held.best:.3g}, after step {held.at:,}: every "
+                "command takes either"
+            )
         then("see samples", "sample", self.out, "--out", "samples.png")
 
     @contextlib.contextmanager
@@ -164,23 +170,23 @@ class Train:
     def _measure(self, samples: int) -> None:
         """Measure the pilots of the model and of the best one, and keep them in their files.
 
-        After a training that saw few samples it is left for the first use of the sampler.
+        Args:
+            samples: The number that the training saw; after few it is left for the first use.
         """
-        start, usual = time.perf_counter(), SAMPLERS["fast"].steps
-        if samples < _MANY:
-            _say('pilot: left for the first use of the sampler "fast", for the training was short')
-            return
+        found = []
         for folder in (self.out, self.out / "best"):
-            path = folder / "model.safetensors"
-            if not path.exists():
-                continue
-            model = ScoreModel.from_pretrained(folder).to(distributed.device())
-            if model.measured_pilot(steps=min(model.steps or usual, usual)) is not None:
+            if (folder / "model.safetensors").exists():
+                found.append((folder, ScoreModel.from_pretrained(folder).to(distributed.device())))
+        steps = steps_of(found[0][1])
+        if samples < _MANY * work(steps):
+            return
+        spent = sum(seconds(model, steps) for _, model in found)
+        _say(f"{WHAT}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")
+        for folder, model in found:
+            if model.measured_pilot(steps=steps) is not None:
                 own = {"pilot", *model.description()}
-                meta = {name: v for name, v in read(path)[1].items() if name not in own}
-                model.save_pretrained(folder, **meta)
-        spent = duration(time.perf_counter() - start)
-        _say(f'pilot: measured for the sampler "fast" in {spent}; --no-pilot leaves it out')
+                meta = read(folder / "model.safetensors")[1].items()
+                model.save_pretrained(folder, **{name: v for name, v in meta if name not in own})
 
     def _describe(self) -> None:
         """Write the model card again, with the last picture."""

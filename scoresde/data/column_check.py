@@ -12,13 +12,21 @@ from scoresde.data.report import Report, some
 from scoresde.data.samples import Data
 from scoresde.data.stores import pieces
 
-__all__ = ["describe_columns"]
+__all__ = ["describe_columns", "whole_columns"]
 
 _MANY = 512  # the most columns that are compared with each other
 # A vector may be a signal if it has this many numbers and if, over so many samples, the variance of
 # the differences of neighbours is below this share of that of independent numbers.
 _LONG, _LOOKED_AT, _ALIKE = 16, 1000, 0.2
 _APART = 10.0  # the ratio of standard deviations from which columns are reported
+
+
+def whole_columns(data: Data) -> tuple[str, ...]:
+    """Return the names of the columns that hold whole numbers only, such as counts and ages."""
+    whole = torch.ones(len(data.columns), dtype=torch.bool)
+    for _, raw in pieces(data.store) if data.columns else ():
+        whole &= (raw == raw.round()).all(0)
+    return tuple(name for name, only in zip(data.columns, whole.tolist(), strict=True) if only)
 
 
 @dataclass
@@ -64,8 +72,8 @@ def describe_columns(report: Report, data: Data) -> None:
     hot = {i for first, last in seen.one_hot for i in range(first, last)}
     whole = seen.whole & ~constant
     whole[list(hot)] = False
-    remark("whole numbers", whole, "whole numbers only: {}; a model treats them as continuous and "
-           "its samples have fractions, so round those, or make classes a condition")  # fmt: skip
+    remark("whole numbers", whole, "whole numbers only: {}; a model treats them as continuous, and "
+           "`scoresde sample` rounds them; make classes a condition")  # fmt: skip
     for i, j in seen.equal:
         report.remark(
             "equal", f"equal in every sample: {names[i]} and {names[j]}; leave one out",

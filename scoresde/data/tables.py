@@ -119,10 +119,13 @@ class Table(Mapping[str, "Column | np.ndarray[Any, Any]"]):
         first = next(
             name for name, lost in zip(names, np.asarray(empty.any(0)), strict=True) if lost
         )
+        column = self[first]
+        whole = isinstance(column, Column) and column.whole
+        given = f"[{first!r}]" if whole else repr(first)
         raise DataError(
             f"{int(rows.sum()):,} of {len(rows):,} samples of {self.what} have empty cells, "
             f"{where}; leave these samples out by missing='drop', make the column a condition, "
-            f"which may be missing (condition={{{first!r}: [{first!r}]}}), or fill the cells "
+            f"which may be missing (condition={{{first!r}: {given}}}), or fill the cells "
             "in"
         )
 

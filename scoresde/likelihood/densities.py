@@ -37,7 +37,7 @@ from scoresde.progress import showing
 from scoresde.score import device_of, evaluating
 from scoresde.sde import SDE, Condition, Moments, Score, expand, facts, process_of
 
-__all__ = ["EXACT", "log_prob", "sample_with_log_prob"]
+__all__ = ["EXACT", "Check", "log_prob", "sample_with_log_prob"]
 
 Method = Literal["auto", "exact", "hutchinson"]
 Check = Literal["full", "estimate"]

@@ -12,6 +12,10 @@ __all__ = ["Percent"]
 # The share of the time that the first of two solutions takes; the second one is less precise.
 _FIRST = 0.67
 
+# The steps are smallest at the start, where the noise is: the share s of the way takes about the
+# share s ** _POWER of them.
+_POWER = 0.4
+
 
 @dataclass
 class Percent:
@@ -38,6 +42,7 @@ class Percent:
     def __call__(self, way: float) -> None:
         """Move the bar; `way` is the share of the present solution that is done."""
         self.second, self.last = self.second or way < self.last, way
+        way = max(way, 0.0) ** _POWER
         first = _FIRST if self.twice else 1.0
         inner = first + (1 - first) * way if self.second else first * way
         now = math.floor(100 * (self.done + self.share * inner) + 1e-9)

@@ -1,10 +1,12 @@
-"""Draw log-densities in ascending order, and the parts of their uncertainty."""
+"""Draw log-densities, each or as a histogram, and the parts of their uncertainty."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from scoresde.errors import ShapeError
 from scoresde.likelihood.result import part_label
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["picture"]
 
+# The most samples that are drawn one by one; more are a histogram.
+_EACH = 40
+
 
 def picture(found: LogProb) -> Figure:
-    """Return a figure of log-densities; a second panel shows the parts of their error, if any."""
+    """Return a figure of log-densities; with a second panel if they have uncertain parts."""
     if len(found.value) == 0:
         raise ShapeError("there is no log-density to show; give at least one sample")
     known = {
@@ -27,26 +32,33 @@ def picture(found: LogProb) -> Figure:
     }
     count = 2 if known else 1
     drawn, (values, *rest) = paper.sheet(None, (5.4 * count, 4), 1, count)
-    order = found.value.argsort()
-    error = found.error[order].nan_to_num(0.0, posinf=0.0)
-    values.errorbar(
-        torch.arange(1, len(order) + 1), found.value[order], yerr=error, fmt=".", markersize=4,
-        color=paper.BLUE, ecolor=paper.GREY, elinewidth=0.8,
-    )  # fmt: skip
-    mean, spread = found.mean()[0], sum(found.spread())
-    label = f"mean {mean:.4g} ± {spread:.2g} nats, 95 %" if len(order) > 1 else f"{mean:.4g} nats"
-    values.axhline(mean, color=paper.RED, linewidth=1, label=label)
-    values.set(
-        xlabel="samples, from the smallest density to the largest",
-        ylabel="log-density in nats, ± 95 %",
-    )
-    values.set_xlim(0.5, len(order) + 0.5)
-    if len(order) > 1:
-        values.locator_params(axis="x", integer=True)
+    n, (mean, _), spread = len(found.value), found.mean(), sum(found.spread())
+    label = f"mean {mean:.4g} ± {spread:.2g} nats, 95 %" if n > 1 else f"{mean:.4g} nats"
+    if n <= _EACH:
+        error = found.error.nan_to_num(0.0, posinf=0.0)
+        values.errorbar(
+            found.value, torch.arange(n), xerr=error, fmt=".", markersize=5, color=paper.BLUE,
+            ecolor=paper.GREY, elinewidth=1,
+        )  # fmt: skip
+        values.set(ylabel="number of the sample", ylim=(n - 0.5, -0.5))
+        if n > 1:
+            values.locator_params(axis="y", integer=True)
+        else:
+            values.set_yticks([0])
     else:
-        values.set_xticks([1])
+        values.hist(found.value.tolist(), bins=_bins(found.value), color=paper.BLUE, alpha=0.6)
+        values.set(ylabel="samples")
+    if n > 1 and math.isfinite(spread):
+        values.axvspan(mean - spread, mean + spread, color=paper.RED, alpha=0.15, linewidth=0)
+    values.axvline(mean, color=paper.RED, linewidth=1, label=label)
+    own = "" if n > _EACH else ", ± 95 %"
+    values.set_xlabel(f"log-density in nats{own}; further right is likelier")
+    values.locator_params(axis="x", nbins=6)
     values.grid(alpha=0.3, color=paper.GREY)
-    values.legend(fontsize="small", labelcolor=paper.INK, frameon=False, loc="lower right")
+    values.legend(
+        fontsize="small", labelcolor=paper.INK, frameon=False, loc="lower left",
+        bbox_to_anchor=(0, 1), borderaxespad=0.2,
+    )  # fmt: skip
     for panel in rest:
         names = list(known)
         for at, part in enumerate(known.values(), 1):
@@ -56,11 +68,18 @@ def picture(found: LogProb) -> Figure:
             panel.plot(middle, at, "o", color=paper.RED, markersize=5)
         panel.set_yticks(range(1, len(names) + 1), [part_label(name) for name in names])
         panel.set_ylim(0.4, len(names) + 0.6)
-        panel.set_title("half-widths: range, middle half, median", fontsize="small")
-        panel.set_xlabel("nats")
+        panel.set_title(
+            "parts of the error: line all, box the middle half, dot the median", fontsize="small"
+        )
+        panel.set_xlabel("half-width of 95 % in nats")
         panel.ticklabel_format(axis="x", scilimits=(-2, 4))
         panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.3, color=paper.GREY)
     title = str(found).partition("\n")[0]
     drawn.suptitle(title, fontsize="medium", color=paper.INK)
     return drawn
+
+
+def _bins(value: Tensor) -> int:
+    """Return the number of bars of a histogram, about the square root of the number of values."""
+    return min(60, max(8, round(math.sqrt(len(value)))))

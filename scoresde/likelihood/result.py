@@ -77,7 +77,7 @@ class LogProb(Result):
         return {**own, "nfe": self.nfe.tolist(), "dimensions": self.dimensions}
 
     def plot(self) -> Figure:
-        """Draw all log-densities in ascending order with their error, and its parts.
+        """Draw each log-density with its error, a histogram of more than 40, and the error's parts.
 
         Raises:
             ShapeError: There is no log-density.

@@ -21,14 +21,15 @@ from scoresde.sde import SDE, Condition, Moments, Score, check_output, facts, pr
 from scoresde.sde.coordinates import half_log_snr, half_log_snr_range
 from scoresde.sde.spacings import even_times
 
-__all__ = ["SAMPLES", "pilot", "pilot_run"]
+__all__ = ["SAMPLES", "STEPS", "pilot", "pilot_run"]
 
 # Numbers of the states of one part of a run, which bound its memory.
 _NUMBERS = 2**26
-_STEPS = 63
 
 SAMPLES = 32
 """The number of samples of a pilot run."""
+STEPS = 63
+"""The number of its steps, with one evaluation more."""
 
 
 class _Recorder(Wrapped):
@@ -54,7 +55,7 @@ def pilot(
     shape: Sequence[int] | None = None,
     moments: Moments | None = None,
     n: int = SAMPLES,
-    steps: int = _STEPS,
+    steps: int = STEPS,
     budgets: Sequence[int] = (),
     condition: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -122,7 +123,7 @@ def pilot_run(
     shape: Sequence[int] | None = None,
     moments: Moments | None = None,
     n: int = SAMPLES,
-    steps: int = _STEPS,
+    steps: int = STEPS,
     condition: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -145,7 +146,7 @@ def pilot_run(
     condition = Condition.of(condition, n, facts(score).conditions, torch.device("cpu"))
     rows, ends, found = [], [], moments
     with showing(
-        -(-n // part) * len(times), 'measuring the pilot of "fast"', show=progress, delay=1.0
+        -(-n // part) * len(times), 'measuring curves for "fast"', show=progress, delay=1.0
     ) as bar:
         for first in range(0, n, part):
             here = range(first, min(first + part, n))

@@ -42,7 +42,9 @@ def model_page(model: ScoreModel) -> str:
         "steps": str(model.steps or "those of the sampler"),
         "pilot": "none" if model.pilot is None else "measured",
     }
-    return page("\n".join(f"{name:12}{text}" for name, text in rows.items()), _samples(model))
+    return page(
+        "\n".join(f"{name:12}{text}" for name, text in rows.items()), _samples(model), "samples"
+    )
 
 
 def _samples(model: ScoreModel) -> Figure | None:

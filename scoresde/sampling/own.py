@@ -11,15 +11,16 @@ from torch import Tensor
 from scoresde.checks import outside
 from scoresde.errors import ScoreSDEError
 from scoresde.noise import Noise
+from scoresde.samplers.multistep.fast import SETTINGS
 from scoresde.sampling.audition import audition, few
-from scoresde.sampling.learn import SAMPLES, pilot_run
+from scoresde.sampling.learn import SAMPLES, STEPS, pilot_run
 from scoresde.score import Pilot, device_of
 from scoresde.sde import Classes, Condition, facts
 
 if TYPE_CHECKING:
     from scoresde.score import ScoreModel
 
-__all__ = ["chosen", "missing", "pilot_of_model"]
+__all__ = ["chosen", "missing", "pilot_of_model", "work"]
 
 # The most numbers of starts and ends that are kept with a model; more are computed again.
 _KEPT = 2**25
@@ -59,6 +60,11 @@ def pilot_of_model(
 def missing(pilot: Pilot, steps: int | None) -> bool:
     """Return True if a setting for this number of steps is to be chosen, and is not yet."""
     return steps is not None and few(steps) and steps not in pilot.choices
+
+
+def work(steps: int) -> int:
+    """Return the evaluations of single states by a pilot and the choice for a number of steps."""
+    return SAMPLES * (STEPS + 1 + (len(SETTINGS) * steps if few(steps) else 0))
 
 
 def chosen(

@@ -23,6 +23,7 @@ from scoresde.score.conditions import ConditionUnits, kinds_of, units_of
 from scoresde.score.inside import dtype_of
 from scoresde.score.kept import Piloted
 from scoresde.score.names import grown_names
+from scoresde.score.pilot_file import PilotFile
 from scoresde.score.predictions import PREDICTIONS, affine
 from scoresde.score.stored import PILOT, as_moment, check_weights, describing, restore, stored
 from scoresde.sde import SDE, Classes, Facts, Moments, check_output, class_name
@@ -60,6 +61,7 @@ class ScoreModel(Piloted):
         names: For each condition the names of its classes, or of the entries of a vector, if the
             data had some; saved with the model.
         columns: The names of the entries of a sample that is a row of a table; saved too.
+        whole: The names of those columns that held whole numbers only; saved too.
         pilot: The result of `scoresde.pilot` for this model, used by the sampler "fast" and saved
             with the model. It is None until the sampler measures it; a pilot that you set is kept.
 
@@ -99,6 +101,7 @@ class ScoreModel(Piloted):
         self.transform: Transform = Identity()
         self.names: Mapping[str, tuple[str, ...]] = {}
         self.columns: tuple[str, ...] = ()
+        self.whole: tuple[str, ...] = ()
         self._moments: Moments | None = None
         var = moments.var
         if moments.cov is not None:
@@ -230,6 +233,7 @@ class ScoreModel(Piloted):
             "transform": describe(self.transform),
             "names": {name: list(words) for name, words in self.names.items()},
             "columns": list(self.columns),
+            "whole": list(self.whole),
         }
 
     @door
@@ -332,4 +336,5 @@ class ScoreModel(Piloted):
             restore(model, config, tensors)
         checkpoint.load_state(model, tensors, source=str(path))
         check_weights(model, path)
+        PilotFile.beside(path).recall(model)
         return model.eval()

@@ -10,17 +10,24 @@ from scoresde.errors import CheckpointError
 __all__ = ["grown_names", "names_of"]
 
 
-def names_of(config: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Return the names for each condition, and those of the columns, in a model's description.
+Words = tuple[str, ...]
+
+
+def names_of(config: Mapping[str, Any]) -> tuple[dict[str, Words], Words, Words]:
+    """Return the names for each condition, of the columns, and of those of whole numbers.
+
+    Args:
+        config: A model's description.
 
     Raises:
-        CheckpointError: The description has something else under `names` or `columns`.
+        CheckpointError: It has something else under `names`, `columns` or `whole`.
     """
     names, columns = config.get("names") or {}, config.get("columns") or []
-    lists = [*names.values(), columns] if isinstance(names, dict) else [None]
+    whole = config.get("whole") or []
+    lists = [*names.values(), columns, whole] if isinstance(names, dict) else [None]
     if not all(isinstance(one, list) and all(isinstance(w, str) for w in one) for one in lists):
         raise CheckpointError("its names of classes and columns must be lists of strings")
-    return {name: tuple(words) for name, words in names.items()}, tuple(columns)
+    return {name: tuple(words) for name, words in names.items()}, tuple(columns), tuple(whole)
 
 
 def grown_names(

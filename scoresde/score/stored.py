@@ -89,7 +89,7 @@ def restore(model: ScoreModel, config: Mapping[str, Any], tensors: dict[str, Ten
     """
     model.steps = config.get("steps")
     model.transform = rebuild(config.get("transform"))
-    model.names, model.columns = names_of(config)
+    model.names, model.columns, model.whole = names_of(config)
     if "pilot" in config:
         parts = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PILOT)}
         parts = {name.removeprefix(PILOT): value for name, value in parts.items()}

@@ -177,7 +177,7 @@ class Condition(Mapping[str, Tensor]):
     Examples:
         >>> condition = Condition.of({"label": 3}, n=2, declared={"label": Classes(10)})
         >>> print(condition, condition["label"].tolist())
-        Condition(label: (2,)) [3, 3]
+        Condition(label: 2 labels, all 3) [3, 3]
     """
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
@@ -247,8 +247,8 @@ class Condition(Mapping[str, Tensor]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.items())
-        return f"Condition({shapes})"
+        rows = ", ".join(f"{name}: {_described(value)}" for name, value in self.items())
+        return f"Condition({rows})"
 
     def rows(self, index: slice | Sequence[int] | Tensor) -> Condition:
         """Return the conditions of the samples at these indices."""
@@ -270,6 +270,22 @@ class Condition(Mapping[str, Tensor]):
         """
         kept = {name: value for name, value in self.items() if name not in names}
         return Condition(kept) if kept else None
+
+
+def _described(value: Tensor) -> str:
+    """Return a tensor of a condition in words: labels and their range, or vectors and fields."""
+    n = len(value)
+    if value.is_floating_point():
+        event = "x".join(map(str, value.shape[1:])) or "1"
+        return f"{n} {'row' if n == 1 else 'rows'} of {event} floats"
+    labels = f"{n} {'label' if n == 1 else 'labels'}"
+    known = value[value >= 0]
+    if value.ndim != 1 or not len(known):
+        return labels if not n or len(known) else f"{labels}, all missing"
+    low, high = (int(end) for end in known.long().aminmax())
+    missing = n - len(known)
+    text = f"{labels}, all {low}" if low == high else f"{labels} from {low} to {high}"
+    return text + (f", {missing} missing" if missing else "")
 
 
 def _rows(name: str, value: Tensor, n: int, kind: Classes | Field | None) -> Tensor:

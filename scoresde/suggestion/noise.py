@@ -157,7 +157,7 @@ class NoiseLevels:
                 "ratio": overlap,
                 "levels": "1 + log(sigma_max / sigma_min) / log(ratio), for a ladder",
                 "kappa": "annealed Langevin step in units of sigma^2: after k of them the variance "
-                f"is {left:.3f} times what it should be (technique 4)",
+                f"is {left:.3f} times what it should be",
                 "k": f"the fewest steps per level after which that is {_VARIANCE} or less",
                 "steps": f"of predictor-corrector sampling: log sigma falls by {span / steps:.3f} "
                 "in each, which leaves the variance of any Gaussian right to 1 %",
@@ -202,10 +202,10 @@ def _largest(apart: Tensor) -> tuple[float, str]:
     if chosen == 0:
         return most, f"the largest distance among {n} samples, nearly all of which are equal"
     if chosen == most:
-        return most, f"the largest distance among {n} samples (technique 1)"
+        return most, f"the largest distance among {n} samples, so that such noise connects them all"
     return chosen, (
-        f"the distance that {1 - _FAR:.1%} of the pairs of {n} samples do not exceed (technique 1 "
-        f"without outliers; the largest is {most:.3g})"
+        f"the distance that {1 - _FAR:.1%} of the pairs of {n} samples do not exceed, so that such "
+        f"noise connects all but outliers (the largest is {most:.3g})"
     )
 
 
@@ -219,13 +219,16 @@ def _smallest(x: Tensor, data: Data, apart: Tensor, sigma_max: float) -> tuple[f
     smaller = centred.T @ centred if size < n else centred @ centred.T
     stds = torch.linalg.eigvalsh(smaller).clamp(min=0).sqrt().flip(0)
     thin = float(stds[stds > 1e-3 * stds[0]].min())
+    if size < n:  # the least variance of n samples is that of the law times about 1 - size / n
+        thin /= math.sqrt(1 - size / n)
+    few = f"; {n} samples are few to tell that in {size} dimensions" if n < 2 * size else ""
     chosen, why = min(
         (
             middle / (2 * math.sqrt(size)),
             f"noise of half the length {middle:.3g} between nearest neighbours among {n} samples,"
-            " which show nothing finer",
+            f" which show nothing finer{few}",
         ),
-        (_THIN * thin, f"a tenth of the std {thin:.3g} of the data's narrowest direction"),
+        (_THIN * thin, f"a tenth of the std {thin:.3g} of the data's narrowest direction{few}"),
         (_THIN * std, f"a tenth of the data's std {std:.3g}, which adds 1 % to their variance"),
     )
     quantum, reach = _quantum(x, data, sigma_max), float(x.abs().amax(1).quantile(1 - _FAR))
@@ -277,7 +280,7 @@ def _ratio(size: int) -> tuple[float, str]:
     if overlap(_RATIO) >= 0.5:
         return _RATIO, (
             f"of neighbouring levels, {_RATIO:g} or less: in {size} dimensions their norms overlap "
-            "more than technique 2 asks"
+            "more than is needed, but mass must also move between modes"
         )
     low, high = 1.0, _RATIO
     for _ in range(60):
@@ -285,7 +288,7 @@ def _ratio(size: int) -> tuple[float, str]:
         low, high = (middle, high) if overlap(middle) > 0.5 else (low, middle)
     return low, (
         f"of neighbouring levels: in {size} dimensions half of the norms of noise at one level "
-        "are likely at the next (technique 2)"
+        "are likely at the next"
     )
 
 

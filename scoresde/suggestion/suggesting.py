@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -19,7 +20,7 @@ from scoresde.sde import SDE, LogNormal, Moments
 from scoresde.suggestion.network import NetConfig, network
 from scoresde.suggestion.noise import NoiseLevels, steps_of
 from scoresde.suggestion.recipe import law_of, rate_of, recipe
-from scoresde.training import TrainConfig
+from scoresde.training import TrainConfig, Trainer
 
 __all__ = ["Suggestion", "model_of", "suggest"]
 
@@ -28,7 +29,7 @@ __all__ = ["Suggestion", "model_of", "suggest"]
 class Suggestion(NoiseLevels):
     """Hold noise scales, samplers, a network and a training for some data.
 
-    `print` shows them with their reasons.
+    `print` shows them with their reasons, and `suggest(data).trainer().train()` is a model.
 
     Attributes:
         net: The network.
@@ -39,9 +40,9 @@ class Suggestion(NoiseLevels):
     Examples:
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> found = suggest(x)
-        >>> model, config = found.model(), found.config.changed(steps=2)
-        >>> from scoresde.training import Trainer
-        >>> trained = Trainer(model, x, config, loss=found.loss()).train(progress=False)
+        >>> model = found.trainer(steps=2).train(progress=False)
+        >>> model.event_shape
+        (2,)
     """
 
     net: NetConfig
@@ -63,6 +64,25 @@ class Suggestion(NoiseLevels):
         moments = (torch.as_tensor(m, dtype=torch.float32) for m in self.data.moments())
         weight = edm(Moments(*moments).mean_variance())
         return partial(dsm_loss, weight=weight, law=self.law)
+
+    def trainer(self, folder: str | Path | None = None, **changes: Any) -> Trainer[ScoreModel]:
+        """Return a trainer of `model()` with `config` and `loss()`, whose `train` gives the model.
+
+        A tenth of 50 samples or more, 1,000 at most, is held out: it measures the loss during the
+        run, and is `trainer.held_out.data`. `trainer(held_out=0.0)` trains on all.
+
+        Args:
+            folder: The folder of the run, from which it can be resumed; without it nothing is
+                written.
+            changes: Numbers of the training by their names in `config`, in place of the suggested
+                ones: `steps=500`.
+
+        Raises:
+            UnknownNameError: The training has no number of such a name.
+        """
+        config = self.config.changed(**changes)
+        model = model_of(self.data, self.net, self.sde(), config.seed)
+        return Trainer(model, self.data, config, loss=self.loss(), folder=folder)
 
     def _repr_html_(self) -> str:
         return page(str(self), None)

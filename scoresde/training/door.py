@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scoresde.checks import check_name, outside, quoted
 from scoresde.data import Data
+from scoresde.data.column_check import whole_columns
 from scoresde.data.column_order import in_columns
 from scoresde.data.layout import laid_as
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, UnknownNameError
@@ -99,7 +100,8 @@ def adopt(score: nn.Module, data: Data) -> None:
     known = facts(score).conditions or {}
     classes = {name: kind.n for name, kind in known.items() if isinstance(kind, Classes)}
     score.names = {**score.names, **grown_names(data.names, classes)}
-    score.columns = data.columns or score.columns
+    if data.columns:
+        score.columns, score.whole = data.columns, whole_columns(data)
     score.pilot = None
 
 

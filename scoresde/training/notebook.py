@@ -37,16 +37,19 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
     if not known:
         return None
     steps, values = ([row[name] for row in known] for name in ("step", "loss"))
-    drawn = plot.curve(values, steps=steps, label="training" if held else None)
+    drawn = plot.curve(values, steps=steps, label="training,\nlast weights" if held else None)
     if held:
         steps, values = ([row[name] for row in held] for name in ("step", "held_out"))
-        plot.curve(values, steps=steps, label="held-out data,\naveraged weights", ax=drawn.axes[0])
+        plot.curve(
+            values, steps=steps, label="held-out data,\naveraged weights", ax=drawn.axes[0],
+            title="averaged weights are better than the last ones: their loss is often lower",
+        )  # fmt: skip
     return drawn
 
 
 def run_page(text: str, history: History) -> str:
     """Return the HTML of a run in a notebook: a line of text, and the curve of the loss."""
-    return page(text, losses(history.rows))
+    return page(text, losses(history.rows), "the loss over the steps")
 
 
 @contextmanager

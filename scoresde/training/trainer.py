@@ -166,7 +166,9 @@ class Trainer(Generic[ScoreT]):
         self.callbacks.on_data(self.data if self.held_out is None else self.held_out.data)
 
     def __repr__(self) -> str:
-        return f"Trainer({described(self.history, self.step, self.config.steps)})"
+        held = self.held_out
+        apart = "" if held is None else f"; {len(held.data):,} of {len(self.data):,} held out"
+        return f"Trainer({described(self.history, self.step, self.config.steps)}{apart})"
 
     def _repr_html_(self) -> str:
         return run_page(repr(self), self.history)

@@ -1,28 +1,24 @@
-"""Keep the pilot that a command measures beside the model's file, for the next command."""
+"""Keep the pilot that was measured of a model in a file beside the model's own."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from scoresde import checkpoint, distributed
-from scoresde.cli.terminal import tell
 from scoresde.errors import ScoreSDEError
 from scoresde.pretrained.store import net_config
-from scoresde.sampling import SAMPLERS
-from scoresde.score import ScoreModel, device_of
 from scoresde.score.stored import pilot_of
 
-__all__ = ["WORTH", "PilotFile", "foretell", "weights_of"]
+if TYPE_CHECKING:
+    from scoresde.score.model import ScoreModel
+
+__all__ = ["WORTH", "PilotFile", "weights_of"]
 
 WORTH = 2.0
 """Seconds from which on a measurement is kept, and worth a word."""
-# States that a pilot takes, and these at once.
-_PILOT, _ROWS = 64 * 32, 32
 
 
 @dataclass(frozen=True)
@@ -62,17 +58,3 @@ def weights_of(model: ScoreModel) -> str:
     parts = (model.sde, model.predicts, model.steps, model.transform, net_config(model.net))
     tensors = {name: value.cpu() for name, value in model.state_dict().items()}
     return checkpoint.digest(tensors, repr(parts), checkpoint.SCHEMA)[:16]
-
-
-def foretell(model: ScoreModel, n: int, steps: int | None) -> None:
-    """Name what avoids the pilot of a model if it takes longer than n samples, and some seconds."""
-    if n * (steps or model.steps or SAMPLERS["fast"].steps) >= _PILOT:
-        return
-    start = time.perf_counter()
-    with torch.no_grad():
-        model(torch.zeros(_ROWS, *model.event_shape, device=device_of(model)), model.sde.T / 2)
-    if (spent := (time.perf_counter() - start) * _PILOT / _ROWS) > WORTH:
-        tell(
-            f'the sampler "fast" first measures this model once, in about {spent:.0f} s, which is '
-            "longer than these samples take; --sampler ddim draws without"
-        )

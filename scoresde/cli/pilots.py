@@ -1,0 +1,42 @@
+"""Say what the sampler "fast" measures once of a model, and how long that takes."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from scoresde.cli.terminal import tell
+from scoresde.sampling import SAMPLERS
+from scoresde.sampling.learn import SAMPLES
+from scoresde.sampling.own import work
+from scoresde.score import ScoreModel, device_of, evaluating
+from scoresde.score.pilot_file import WORTH
+
+__all__ = ["announce", "seconds", "steps_of"]
+
+WHAT = 'measuring how this model\'s score bends, so that the sampler "fast" needs few evaluations'
+"""What a pilot is, for people."""
+
+
+def steps_of(model: ScoreModel) -> int:
+    """Return the default number of steps of the sampler "fast" for a model."""
+    usual = SAMPLERS["fast"].steps
+    return min(model.steps or usual, usual)
+
+
+def seconds(model: ScoreModel, steps: int) -> float:
+    """Return about how long the measurement for a number of steps takes, from two scores."""
+    x = torch.zeros(SAMPLES, *model.event_shape, device=device_of(model))
+    with torch.no_grad(), evaluating(model):
+        for _ in range(2):  # the first call takes longer than later ones
+            start = time.perf_counter()
+            model(x, model.sde.T / 2)
+            spent = time.perf_counter() - start
+    return spent * work(steps) / SAMPLES
+
+
+def announce(model: ScoreModel, steps: int | None) -> None:
+    """Say what is measured before the samples of a model without a pilot, if it takes seconds."""
+    if (spent := seconds(model, steps or steps_of(model))) > WORTH:
+        tell(f"{WHAT}: about {spent:.0f} s, once; --sampler dpmpp_2m draws without")
