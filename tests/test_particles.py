@@ -200,6 +200,7 @@ def test_other_likelihoods_weigh_particles_too():
         lambda: PC(Particles(k=2)),
         lambda: SplitGibbs(Heun(), 0.3),
         lambda: SplitGibbs(DDIM(), 0.3),
+        lambda: SplitGibbs(DDIM(0.5), 0.3),
         lambda: scoresde.sample(PAIR.at(VP), None, Particles(k=2), seed=0),
         lambda: scoresde.sample(PAIR.at(VP), None, SplitGibbs(Ancestral(), 0.3), seed=0),
         lambda: scoresde.sample(
