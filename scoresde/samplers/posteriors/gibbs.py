@@ -44,7 +44,8 @@ class SplitGibbs(Around):
     Args:
         sampler: What draws from the prior; its noise must be that of the reverse SDE, as of
             `Ancestral("moments")`, `EulerMaruyama()` or `TwoStage(tau=1.0)`, without a corrector.
-        rho: $\rho$, in the units of the data, between the noise levels at eps and at T.
+        rho: $\rho$, in the units of the data, between the noise levels at eps and at T. On a ladder
+            it is that of the nearest level.
         k: Alternations, at least 0.
 
     Raises:
