@@ -55,7 +55,7 @@ PREDICTORS = {
     "em": EulerMaruyama(),
     "reverse_diffusion": ReverseDiffusion(),
     "ancestral": Ancestral(),
-    "ancestral_large": Ancestral(large=True),
+    "ancestral_large": Ancestral("large"),
     "ddim_1": DDIM(1.0),
 }
 # Without noise: what follows the probability flow.

@@ -351,6 +351,17 @@ def test_the_ancestral_step_is_exact_for_data_at_one_point(data):
     assert_close(mean, m, rtol=1e-9, atol=1e-9 * float(sde.sigma(times[0]) + 1))
 
 
+@pytest.mark.law(26)
+@given(st.data())
+def test_the_ancestral_step_by_the_moments_is_exact_for_gaussian_data(data):
+    sde = data.draw(sdes())
+    times = data.draw(grids_of(sde))
+    score = gaussian(sde, data.draw(st.floats(-3, 3)), data.draw(log_floats(1e-2, 10)))
+    (mean, var), (m, v) = run(Ancestral("moments"), score, times), law(score, times[-1])
+    assert_close(var, v, rtol=1e-9, atol=0)
+    assert_close(mean, m, rtol=1e-9, atol=1e-9 * float(sde.sigma(times[0]) + 1))
+
+
 @given(st.data())
 def test_the_ancestral_step_is_inexact_for_other_data(data):
     sde = data.draw(sdes())
@@ -371,7 +382,7 @@ def test_the_large_ancestral_step_is_exact_for_standard_normal_data_under_vp(dat
         )
     )
     score, times = gaussian(sde, 0.0, 1.0), data.draw(grids_of(sde))
-    mean, var = run(Ancestral(large=True), score, times)
+    mean, var = run(Ancestral("large"), score, times)
     assert_close(var, torch.ones(1, dtype=torch.float64), rtol=0, atol=1e-10)
     assert abs(float(mean)) < 1e-12
 
@@ -530,7 +541,7 @@ def test_under_vp_predictors_are_the_published_formulas(data):
     mean = (x + beta * grad) / (1 - beta).sqrt()
     small = beta * (1 - abar[i - 1]) / (1 - abar[i])
     expected = {
-        Ancestral(large=True): mean + beta.sqrt() * z,
+        Ancestral("large"): mean + beta.sqrt() * z,
         Ancestral(): mean + small.sqrt() * z,
         ReverseDiffusion(): (2 - (1 - beta).sqrt()) * x + beta * grad + beta.sqrt() * z,
     }
@@ -554,7 +565,7 @@ def test_under_ve_predictors_are_the_published_formulas(data):
     mean = x + gap * score(x, t)
     expected = {
         ReverseDiffusion(): mean + math.sqrt(gap) * z,
-        Ancestral(large=True): mean + math.sqrt(gap) * z,
+        Ancestral("large"): mean + math.sqrt(gap) * z,
         Ancestral(): mean + math.sqrt(gap) * sigmas[i - 1] / sigmas[i] * z,
     }
     for sampler, value in expected.items():

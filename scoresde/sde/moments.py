@@ -96,6 +96,25 @@ class Moments:
         return float(as_double(spread).mean())
 
     @full_precision()
+    def left(self, snr: Tensor) -> Tensor:
+        r"""Return the variance of Gaussian data given $x_t$, $v / (1 + v\,\alpha^2/\sigma^2)$.
+
+        Of a covariance it is the mean over its principal axes.
+
+        Args:
+            snr: $\alpha^2 / \sigma^2$, `()`.
+
+        Returns:
+            A number, or one for each entry of an event where the variances are known so.
+        """
+        if self.cov is None:
+            assert self.var is not None
+            var = as_double(self.var)
+            return var / (1 + var * snr.to(var.device))
+        var, _ = self.principal()
+        return (var / (1 + var * snr.to(var.device))).mean()
+
+    @full_precision()
     def root_mean_square(self) -> float:
         """Return the root of the mean square, averaged over the dimensions."""
         square = as_double(self.mean).square().mean()

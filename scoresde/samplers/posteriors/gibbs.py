@@ -43,13 +43,14 @@ class SplitGibbs(Around):
 
     Args:
         sampler: What draws from the prior; its noise must be that of the reverse SDE, as of
-            `Ancestral()`, `EulerMaruyama()` or `TwoStage(tau=1.0)`.
-        rho: $\rho$, in the units of the data, between the noise levels at eps and at T.
+            `Ancestral("moments")`, `EulerMaruyama()` or `TwoStage(tau=1.0)`, without a corrector.
+        rho: $\rho$, in the units of the data, between the noise levels at eps and at T. On a ladder
+            it is that of the nearest level.
         k: Alternations, at least 0.
 
     Raises:
-        InvalidTypeError: The sampler adds no noise, or the score is no posterior of a `Linear`
-            measurement.
+        InvalidTypeError: The sampler adds no noise or another one, or the score is no posterior of
+            a `Linear` measurement.
         InvalidValueError: A number is impossible.
 
     Examples:
@@ -74,8 +75,15 @@ class SplitGibbs(Around):
         if not self.sampler.stochastic:
             raise InvalidTypeError(
                 f"{quoted(self.sampler)} adds no noise, and follows one path where draws are "
-                "needed; take one of the reverse SDE, such as Ancestral()"
+                "needed; take one of the reverse SDE, such as Ancestral('moments')"
             )
+        for name in ("eta", "tau"):
+            if (share := getattr(self.sampler, name, 1.0)) != 1.0:
+                raise InvalidTypeError(
+                    f"by {name} = {share} {quoted(self.sampler)} has other noise than the reverse "
+                    "SDE: right for marginals, and too little for draws that begin at a given "
+                    f"state; take {name} = 1"
+                )
 
     @property
     def nfe_per_step(self) -> int:

@@ -142,12 +142,12 @@ class Kernel:
     def mean(self, x: Tensor, t: Tensor, s: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """Return where the prior's step goes without noise, and the noise's standard deviation."""
         mean = self._step(prior, x, t, s, _Constant(0.0))
-        one = self._step(prior[:1], x[:1], t, s, _Constant(1.0)) - mean[:1]
-        return mean, one.flatten()[0]
+        return mean, self._step(prior[:1], x[:1], t, s, _Constant(1.0)) - mean[:1]
 
     def _step(self, score: Tensor, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
         """Return the sampler's step where the score is known."""
-        return self.sampler.step(self.rsde.sde.reverse(lambda x, t: score), x, t, s, noise)
+        rsde = self.rsde.sde.reverse(lambda x, t: score, moments=self.rsde.moments)
+        return self.sampler.step(rsde, x, t, s, noise)
 
 
 class Weights:
