@@ -58,8 +58,7 @@ class Guard:
             self._mode = False
             warnings.warn(
                 f"the model is in evaluation mode at step {step:,}, without its dropout: something "
-                "else set it to that, or samples of it are drawn at the same time; draw those of "
-                "trainer.model or of a copy",
+                "else, such as a callback, set it to that; let it use trainer.model or a copy",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
