@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,9 +21,10 @@ from scoresde.cli.held_out import run_of
 from scoresde.cli.kept_pilot import WORTH, foretell, weights_of
 from scoresde.cli.look import PICTURES, Look, data_beside, picture
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
-from scoresde.errors import CheckpointError, InvalidValueError
+from scoresde.errors import InvalidValueError
 from scoresde.plot.shapes import USUAL
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
@@ -34,19 +33,12 @@ from scoresde.sde import Classes, class_name, facts
 __all__ = [
     "Drawn",
     "Sample",
-    "check_folder",
-    "check_out",
-    "check_replaced",
     "cost",
     "draw",
     "fingerprint",
     "shown",
     "write",
 ]
-
-_FILMS = (".gif", ".html")
-_ARRAYS = (".npy", ".npz", ".csv", ".safetensors")
-_SUFFIXES = (*PICTURES, *_FILMS, *_ARRAYS)
 
 # The default number of points in a picture, and of other samples.
 _POINTS, _OTHERS = 1000, 64
@@ -117,8 +109,8 @@ class Sample:
                 check_integer(name, value, 1)
         in_file = bool(self.out.suffix)
         if in_file:
-            run = run_of(self.checkpoint)
-            check_out(self.out, read=[*self.condition, run.data.source if run else ""])
+            read = (*self.condition, self.beside or "")
+            check_out(self.out, read=read, of=self.checkpoint)
             check_replaced(self.out)
         else:
             check_folder(self.out)
@@ -133,7 +125,7 @@ class Sample:
         if self.sampler == "fast" and model.pilot is None:
             foretell(model, n, self.steps)
         other = data_beside(self.beside, self.out, self.checkpoint, model, n)
-        if self.out.suffix in _FILMS:
+        if self.out.suffix in FILMS:
             self._film(model, n)
             return
         given = Given.of(model, n, self.condition, self.class_, self.guidance, self.interval)
@@ -177,7 +169,7 @@ class Sample:
 
     def _of_points(self, model: ScoreModel) -> bool:
         """Return True if the output is a picture of points."""
-        return self.out.suffix not in ("", *_ARRAYS) and plot.kind(model.event_shape) == "points"
+        return self.out.suffix not in ("", *ARRAYS) and plot.kind(model.event_shape) == "points"
 
     def _film(self, model: ScoreModel, n: int) -> None:
         """Write the trajectory from noise to samples as an animation."""
@@ -275,44 +267,6 @@ def cost(drawn: Drawn) -> str:
     if drawn.passes == drawn.nfe:
         return f"{drawn.nfe} evaluations of the network each"
     return f"{drawn.nfe} evaluations of the score each, {drawn.passes} passes of the network"
-
-
-def check_out(
-    path: Path, suffixes: tuple[str, ...] = _SUFFIXES, *, read: Iterable[str | Path] = ()
-) -> None:
-    """Raise InvalidValueError, before the work, if the output cannot be written to this path.
-
-    It must not replace a file that the command reads, named in `read` as FILE or NAME=FILE.
-    """
-    if path.suffix not in suffixes:
-        raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
-    if os.path.isdir(path):  # not path.is_dir(), which raises for a name that is too long
-        raise InvalidValueError(f"{str(path)!r} is a folder; name a file")
-    for word in map(str, read):
-        for name in (word, word.partition("=")[2]):
-            if os.path.isfile(name) and os.path.exists(path) and os.path.samefile(name, path):
-                raise InvalidValueError(f"{path} is read by this command; write to another file")
-    check_folder(path.parent)
-
-
-def check_folder(path: Path) -> None:
-    """Raise InvalidValueError, before the work, if a path cannot be a folder."""
-    above = (path, *path.parents)
-    taken = next((p for p in above if os.path.exists(p) and not os.path.isdir(p)), None)
-    if taken is not None:
-        raise InvalidValueError(f"{str(taken)!r} is a file; name a folder")
-
-
-def check_replaced(path: Path) -> None:
-    """Raise InvalidValueError if a .safetensors file to be replaced is a model or a checkpoint."""
-    if path.suffix != ".safetensors" or not os.path.isfile(path):
-        return
-    try:
-        samples = checkpoint.load_tensors(path)[0].keys() <= {"x", "y"}
-    except CheckpointError:
-        samples = False  # of a newer scoresde, damaged or foreign: do not replace it
-    if not samples:
-        raise InvalidValueError(f"{path} holds something else than samples; take another file")
 
 
 def shown(path: Path, x: Tensor, model: ScoreModel) -> Tensor:
