@@ -59,7 +59,7 @@ class Inpaint:
 
     def run(self) -> None:
         """Draw and write."""
-        read = (self.image, self.mask, *self.condition)
+        read: tuple[str | Path, ...] = (self.image, self.mask, *self.condition)
         check_out(self.out, _SUFFIXES, read=read, of=self.checkpoint)
         check_replaced(self.out)
         check_integer("n", self.n, 1)

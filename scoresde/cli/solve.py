@@ -71,7 +71,7 @@ class Solve:
     def run(self) -> None:
         """Draw and write."""
         kinds = (*PICTURES, ".npy", ".npz", ".safetensors")
-        read = (self.y, self.operator, *self.condition)
+        read: tuple[str | Path, ...] = (self.y, self.operator, *self.condition)
         check_out(self.out, kinds, read=read, of=self.checkpoint)
         check_replaced(self.out)
         check_integer("n", self.n, 1)
