@@ -1,10 +1,12 @@
 """`scoresde inpaint` and `scoresde solve`."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from scoresde.cli import main
 from scoresde.guidance import Downsample
@@ -65,6 +67,37 @@ def test_an_impossible_operator_is_a_line(operator, words, tmp_path, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_no_data_that_a_model_was_trained_on_are_replaced(tmp_path, monkeypatch, capsys):
+    """Neither a file, nor that of their conditions, nor one in a folder, nor by a link."""
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    np.save("x.npy", x)
+    np.savetxt("y.csv", x[:, :1], header="y", comments="", delimiter=",")
+    os.mkdir("photos")
+    for name in ("a.png", "b.png"):
+        Image.new("L", (4, 4)).save(f"photos/{name}")
+    os.link("photos/a.png", "photos/c.png")
+    os.symlink("x.npy", "link.npy")
+    train = ["train", "--data", "x.npy", "--condition", "y=y.csv", "--steps", "1", "--out", "run"]
+    assert main([*train, "--batch-size", "4", "--quiet"]) == 0
+    files = ["x.npy", "y.csv", "photos/a.png"]
+    before = [Path(name).read_bytes() for name in files]
+    for command in (
+        ["sample", "run", "--out", "x.npy"],
+        ["sample", "run", "--out", "link.npy"],
+        ["sample", "run", "--out", "y.csv"],
+        ["sample", "run", "--beside", "photos", "--out", "photos/a.png"],
+        ["likelihood", "run", "--out", "y.csv"],
+        ["edit", "run", "--out", "x.npy"],
+        ["data", "check", "photos", "--out", "photos/c.png"],
+    ):
+        capsys.readouterr()
+        assert main(command) == 1
+        assert "is read by this command, or belongs to the data" in capsys.readouterr().err, command
+    assert [Path(name).read_bytes() for name in files] == before
+
+
 @pytest.mark.parametrize("name", ["known", "mask", "y"])
 def test_no_file_that_is_read_is_replaced(name, tmp_path, capsys):
     files(tmp_path)
@@ -77,7 +110,7 @@ def test_no_file_that_is_read_is_replaced(name, tmp_path, capsys):
         given = [f"mask={tmp_path}/mask.npy" if w == "mask=mask.npy" else w for w in words]
         given = [f"{tmp_path}/{w}" if w.endswith(".npy") and "=" not in w else w for w in given]
         assert main([command, "mnist", *given, "--out", f"{tmp_path}/{name}.npy"]) == 1
-        assert "is read by this command; write to another file" in capsys.readouterr().err
+        assert "is read by this command" in capsys.readouterr().err
     assert (tmp_path / f"{name}.npy").read_bytes() == before
 
 

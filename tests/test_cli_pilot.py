@@ -54,8 +54,20 @@ def test_the_pilot_of_other_weights_and_a_damaged_one_are_not_taken(saved):
     for wrong in ({}, {"weights": pilot_file.weights_of(model)}):
         checkpoint.save_tensors(kept.path, {}, wrong)
         assert model_of("model").pilot is None
+    for numbers in ([], {"choices": []}, {"nfe": "x"}):
+        known = {"weights": pilot_file.weights_of(model), "pilot": numbers}
+        checkpoint.save_tensors(kept.path, {}, known)
+        assert model_of("model").pilot is None
     kept.path.write_bytes(b"")
     assert model_of("model").pilot is None
+
+
+def test_another_file_of_that_name_is_left_alone(saved):
+    path = PilotFile.beside(saved / "model.safetensors").path
+    for text in ((saved / "model.safetensors").read_bytes(), b"mine"):
+        path.write_bytes(text)
+        assert model_of("model").measured_pilot() is not None
+        assert path.read_bytes() == text
 
 
 def test_a_folder_that_cannot_be_written_is_no_fault(saved, monkeypatch):

@@ -272,3 +272,13 @@ def test_the_mismatch_takes_a_variance_for_each_dimension():
     assert sde.prior_mismatch(mean, var) == pytest.approx(math.sqrt(sum(parts)), rel=1e-9)
     # fresh from a float32 mean, the sum is in float64
     assert sde.prior_mismatch(mean, 1e-12) == pytest.approx(1e-14 * math.sqrt(6), rel=1e-3)
+
+
+@pytest.mark.parametrize("spread", [{"var": 2 * torch.ones(2)}, {"cov": torch.eye(2)}])
+def test_moments_keep_their_numbers_when_the_tensors_they_were_made_of_change(spread):
+    given = {"mean": torch.ones(2), **spread}
+    moments, z = Moments(**given), torch.ones(3, 2)
+    before = moments.sample(z)
+    for value in given.values():
+        value.mul_(2)
+    assert torch.equal(moments.sample(z), before)

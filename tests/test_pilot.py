@@ -443,6 +443,12 @@ def test_a_pilot_is_measured_when_it_is_first_asked_for_and_kept_until_a_weight_
     assert model.pilot is None
     sample(model, sampler="fast", **ASKED)
     assert not torch.equal(model.pilot.factor, kept.factor)
+    # neither does torch count changes by way of .data, nor is a buffer a parameter
+    model.net.register_buffer("own", torch.zeros(3))
+    for x in (model.net.head.bias, model.net.own):
+        sample(model, sampler="fast", **ASKED)
+        x.data.add_(0.1)
+        assert model.pilot is None
 
 
 @pytest.mark.slow

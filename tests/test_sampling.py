@@ -996,7 +996,6 @@ def test_events_without_dimensions_have_norms_too(norm):
 INNER = {
     "pc": PC(k=2),
     "ald": AnnealedLangevin(k=2),
-    "restart": Restart(DDIM()),
     "reversible_heun": TorchSDE("reversible_heun"),
 }
 

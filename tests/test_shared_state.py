@@ -1,5 +1,6 @@
 """What a run shares with the user's program: modes of networks, autocast, torch's generator."""
 
+import copy
 import functools
 import gc
 import os
@@ -34,10 +35,10 @@ from scoresde.audit import audit
 from scoresde.errors import TrainingError
 from scoresde.guidance import Blur, Downsample, Grey, Linear, Projection, posterior
 from scoresde.noise import seeds_of
-from scoresde.objectives import LOSSES, LearnedWeight
+from scoresde.objectives import LOSSES, LearnedWeight, dsm_loss
 from scoresde.precision import full_precision, in_user_settings
 from scoresde.score import evaluating, modules
-from scoresde.training import Callback, Optimiser, TrainConfig, Trainer
+from scoresde.training import Callback, Keeping, Optimiser, TrainConfig, Trainer
 
 SDE = VPSDE()
 GENERATOR = torch.Generator().manual_seed(0)
@@ -108,39 +109,122 @@ def test_what_is_done_to_the_arguments_of_a_run_does_not_reach_it():
     assert not torch.equal(run().draw().x, want)
 
 
-@pytest.mark.slow
-def test_a_run_that_is_dropped_in_the_middle_gives_the_mode_back():
+def test_between_the_states_of_a_trajectory_a_model_has_its_own_mode():
     model = built().train()
     model.net.drop.eval()
     first = trajectory(model, sampler="em", steps=6, seed=0)
     second = trajectory(model, sampler="em", steps=6, seed=1)
     next(first), next(second), next(second)
-    del first
-    gc.collect()
-    assert not model.training
-    next(second)
-    second.close()
     assert (model.training, model.net.drop.training) == (True, False)
-
-
-def test_a_training_in_the_middle_of_a_trajectory_leaves_it_alone_and_is_told_of_it():
-    """In one thread, and so in two: each layer has one mode for all of them."""
-    model = built().train()
-    alone = [state.x for state in trajectory(model, sampler="em", n=2, steps=6, seed=0)]
-    run = trajectory(model, sampler="em", n=2, steps=6, seed=0)
-    next(run)
-    rate = Optimiser(lr=1e-30)  # the score stays what it is
-    trainer = Trainer(model, X, TrainConfig(steps=2, batch_size=2, optimiser=rate))
-    with pytest.warns(RuntimeWarning, match="in evaluation mode at step 0, without its dropout"):
-        trainer.train(1)
-    assert not model.net.drop.training
-    assert all(torch.equal(state.x, x) for state, x in zip(run, alone[1:], strict=True))
-    assert all(layer.training for layer in model.modules())
     model.eval()
-    model.net.modes.clear()
-    trainer.train(1)
-    assert model.net.modes == {True}
+    next(second), second.close()
+    assert not model.training
+    assert model.net.modes == {False}
+
+
+def test_a_training_in_the_middle_of_a_trajectory_changes_neither():
+    """Evaluation mode belongs to a step of the sampler, training mode to a step of the trainer."""
+
+    def trained(each):
+        rate = Optimiser(lr=1e-30)  # the score stays what it is
+        config = TrainConfig(steps=4, batch_size=2, optimiser=rate, keeping=Keeping(log_every=1))
+        trainer = Trainer(model, X, config, callbacks=[each])
+        trainer.train()
+        return [row["loss"] for row in trainer.history.rows]
+
+    class Between(Callback):
+        def on_log(self, row):
+            states.append(next(run))
+
+    model = built().eval()
+    whole = [state.x for state in trajectory(model, sampler="em", n=2, steps=6, seed=0)]
+    alone = trained(Callback())
+    states, run = [], trajectory(model, sampler="em", n=2, steps=6, seed=0)
+    assert trained(Between()) == alone
+    assert len(states) == 4
+    states += run
+    assert all(torch.equal(state.x, x) for state, x in zip(states, whole, strict=True))
     assert not any(layer.training for layer in model.modules())
+
+
+class Held(Net):
+    """Stops in an evaluation until another thread has had its turn."""
+
+    def forward(self, x, c):
+        self.there.set()
+        assert self.go.wait(60)
+        return super().forward(x, c)
+
+
+@pytest.mark.parametrize("first", ["sample", "train", "loss"])
+def test_what_another_thread_would_disturb_is_refused_and_the_first_is_undisturbed(first):
+    """A model is trained or evaluated by one thread, never both by two: weights change in place."""
+    model, there, go = built(), threading.Event(), threading.Event()
+    Held.there, Held.go = there, go  # events cannot be copied, as a trainer copies its model
+    with torch.random.fork_rng():
+        model.net = Held()
+
+    def draw():
+        return sample(model, sampler="em", n=2, steps=3, seed=0)
+
+    def train():
+        trainer = Trainer(model, X, TrainConfig(steps=2, batch_size=2, seed=1))
+        trainer.train(progress=False)
+        return torch.tensor([row["loss"] for row in trainer.history.rows])
+
+    def loss():
+        return dsm_loss(model, SDE, X, noise=Noise.of(0, len(X)))
+
+    work, other = {"sample": (draw, train), "train": (train, draw), "loss": (draw, loss)}[first]
+    go.set()
+    before = copy.deepcopy(model.state_dict())
+    alone = work()
+    model.load_state_dict(before)
+    model.train()
+    there.clear(), go.clear()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+        assert there.wait(60)
+        with pytest.raises(TrainingError, match=r"another thread .* this model"):
+            other()
+        go.set()
+        assert torch.equal(running.result(), alone)
+    assert all(layer.training for layer in model.modules())
+    if first != "loss":  # which draws its dropout from torch's global generator
+        other()
+
+
+def test_two_models_with_dropout_learn_in_two_threads_what_each_learns_alone():
+    """Dropout draws from torch's global generator, which is one for all threads."""
+
+    def train(_):
+        trainer = trainers.pop()
+        trainer.train(progress=False)
+        return trainer.score.net.linear.weight.detach()
+
+    config = TrainConfig(steps=12, batch_size=2)
+    trainers = [Trainer(built(), X, config) for _ in range(4)]
+    alone = train(0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(train, range(3)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(torch.equal(weight, alone) for weight in found)
+
+
+def test_a_model_that_is_set_to_training_mode_while_it_is_evaluated_is_told():
+    net = built().net.eval()
+
+    def score(x, t):
+        return net.train()(x, t)
+
+    told = pytest.warns(RuntimeWarning, match="was set to training mode while it was evaluated")
+    with told, torch.random.fork_rng():
+        sample(score, SDE, "em", shape=(4,), steps=1, seed=0)
+    assert not net.training
 
 
 def test_one_model_is_trained_by_one_trainer_at_a_time():

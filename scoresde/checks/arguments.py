@@ -219,7 +219,7 @@ def in_dtype(what: str, values: Tensor, dtype: torch.dtype) -> Tensor:
 def check_noise(sigma: Tensor, t: Tensor | float, remedy: str) -> None:
     """Raise InvalidValueError, with a remedy, if the noise scale at a time is 0.
 
-    In a graph of `torch.compile` or `torch.export` nothing is checked; the score is then not finite.
+    In a graph of `torch.compile` or `torch.export` it is not checked, and the score not finite.
     """
     if not torch.compiler.is_compiling() and not (sigma > 0).all():
         first = float(torch.as_tensor(t).expand_as(sigma)[~(sigma > 0)][0])

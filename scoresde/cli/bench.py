@@ -12,7 +12,7 @@ from scoresde import arena, plot
 from scoresde.arena.peers import LIBRARIES, peers
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.options import Seed
-from scoresde.cli.places import check_folder
+from scoresde.cli.outputs import check_folder
 from scoresde.cli.terminal import show, tell, then
 from scoresde.errors import MissingExtraError
 from scoresde.sampling import SAMPLERS

@@ -26,7 +26,7 @@ from scoresde.cli.options import (
     Size,
     Steps,
 )
-from scoresde.cli.places import check_folder
+from scoresde.cli.outputs import check_folder
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.errors import InvalidValueError

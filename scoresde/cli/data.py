@@ -13,8 +13,8 @@ import tyro
 from scoresde import plot
 from scoresde.cli.config import NetOptions
 from scoresde.cli.look import PICTURES
+from scoresde.cli.outputs import check_out
 from scoresde.cli.parsing import options_of
-from scoresde.cli.places import check_out
 from scoresde.cli.sdes import sde_words, words_of
 from scoresde.cli.source import DataArgument
 from scoresde.cli.terminal import in_options, show, then
@@ -52,7 +52,7 @@ class CheckData:
     def run(self) -> None:
         """Check, print the report, and raise DataError if the training would fail."""
         if self.out is not None:
-            check_out(self.out, PICTURES)
+            check_out(self.out, PICTURES, read=(self.data.source, *self.data.condition))
         report = check(self.data.source, **self.data.reading())
         report.remarks = [text for text in report.remarks if text.topic != "units"]
         if report.data is not None and report.ok:

@@ -11,7 +11,7 @@ from scoresde import distributed, plot
 from scoresde.cli.given import ClassName, Given, Guidance
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import Seed, Steps
-from scoresde.cli.places import check_out
+from scoresde.cli.outputs import check_out
 from scoresde.cli.sample import cost, draw
 from scoresde.cli.terminal import tell, then
 from scoresde.cli.threads import choose

@@ -23,7 +23,7 @@ from scoresde.cli.given import Conditions, Given, Guidance, Interval
 from scoresde.cli.held_out import Question, asked
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
-from scoresde.cli.places import check_out, check_replaced
+from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample import Drawn, cost, shown, write
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
@@ -81,7 +81,7 @@ class Edit:
     def run(self) -> None:
         """Edit and write."""
         kinds = (*PICTURES, ".npy", ".npz", ".safetensors")
-        check_out(self.out, kinds, read=(self.data or "", *self.condition))
+        check_out(self.out, kinds, read=(self.data or "", *self.condition), of=self.checkpoint)
         check_replaced(self.out)
         check_range("strength", self.strength, "(0, 1]")
         model = model_of(self.checkpoint).to(distributed.device())

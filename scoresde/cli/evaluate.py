@@ -25,7 +25,7 @@ from scoresde.cli.options import (
     Steps,
     TrainData,
 )
-from scoresde.cli.places import check_folder
+from scoresde.cli.outputs import check_folder
 from scoresde.cli.sample import Sample, fingerprint
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then

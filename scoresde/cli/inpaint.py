@@ -17,7 +17,7 @@ from scoresde.cli.edit import IMAGES, image
 from scoresde.cli.given import Conditions, Given, array
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
-from scoresde.cli.places import check_out, check_replaced
+from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample import Drawn, cost, shown, write
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell
@@ -59,7 +59,8 @@ class Inpaint:
 
     def run(self) -> None:
         """Draw and write."""
-        check_out(self.out, _SUFFIXES, read=(self.image, self.mask, *self.condition))
+        read: tuple[str | Path, ...] = (self.image, self.mask, *self.condition)
+        check_out(self.out, _SUFFIXES, read=read, of=self.checkpoint)
         check_replaced(self.out)
         check_integer("n", self.n, 1)
         model = model_of(self.checkpoint).to(distributed.device())

@@ -24,7 +24,7 @@ from scoresde.cli.options import (
     Seed,
     Size,
 )
-from scoresde.cli.places import check_out
+from scoresde.cli.outputs import check_out
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import show, tell, then
 from scoresde.data import Data
@@ -99,7 +99,8 @@ class Likelihood:
         if self.rtol is not None:
             check_range("rtol", self.rtol, "(0, inf)")
         if self.out is not None:
-            check_out(self.out, (".csv",), read=[self.data or "", *self.condition])
+            read = (self.data or "", *self.condition)
+            check_out(self.out, (".csv",), read=read, of=self.checkpoint)
         model = model_of(self.checkpoint).to(distributed.device())
         about = asked(self, model)
         x, given, transform = self._prepared(about.data, about.source, model)

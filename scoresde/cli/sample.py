@@ -21,8 +21,8 @@ from scoresde.cli.held_out import run_of
 from scoresde.cli.look import PICTURES, Look, data_beside, picture
 from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
+from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.pilots import announce
-from scoresde.cli.places import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import InvalidValueError
@@ -109,8 +109,8 @@ class Sample:
                 check_integer(name, value, 1)
         in_file = bool(self.out.suffix)
         if in_file:
-            run = run_of(self.checkpoint)
-            check_out(self.out, read=[*self.condition, run.data.source if run else ""])
+            read = (*self.condition, self.beside or "")
+            check_out(self.out, read=read, of=self.checkpoint)
             check_replaced(self.out)
         else:
             check_folder(self.out)

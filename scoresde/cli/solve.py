@@ -14,7 +14,7 @@ from scoresde.cli.given import Conditions, Given, array
 from scoresde.cli.inpaint import finished
 from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
-from scoresde.cli.places import check_out, check_replaced
+from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.standing import model_of
 from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.guidance import (
@@ -71,7 +71,8 @@ class Solve:
     def run(self) -> None:
         """Draw and write."""
         kinds = (*PICTURES, ".npy", ".npz", ".safetensors")
-        check_out(self.out, kinds, read=(self.y, self.operator, *self.condition))
+        read: tuple[str | Path, ...] = (self.y, self.operator, *self.condition)
+        check_out(self.out, kinds, read=read, of=self.checkpoint)
         check_replaced(self.out)
         check_integer("n", self.n, 1)
         model = model_of(self.checkpoint).to(distributed.device())

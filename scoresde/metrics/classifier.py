@@ -18,6 +18,7 @@ from scoresde.errors import (
     NonFiniteError,
     ShapeError,
 )
+from scoresde.noise.aside import aside
 
 __all__ = ["Classifier"]
 
@@ -99,8 +100,7 @@ class Classifier(nn.Module):
             check_integer(name, value, 1)
         check_integer("seed", seed, 0)
         check_range("lr", lr, "(0, inf)")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(seed) % 2**63)
+        with aside(int(seed)):
             self = cls(data.event_shape, classes)
         optimizer = torch.optim.Adam(self.parameters(), lr=lr)
         with torch.enable_grad():
@@ -160,7 +160,7 @@ class Classifier(nn.Module):
         """
         tensors, meta = checkpoint.load_tensors(path)
         try:
-            with torch.random.fork_rng(devices=[]):  # the first weights are overwritten
+            with aside():  # the first weights are overwritten
                 self = cls(**meta["classifier"])
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(

@@ -87,14 +87,16 @@ class Noise:
         Raises:
             InvalidValueError: k is not in [0, 2**64).
         """
-        if k not in self._forks:
+        fork = self._forks.get(k)
+        if fork is None:
             _within("the number of a fork", [k], _WORD)
-            # keep few forks, since each keeps the values of its path
-            if len(self._forks) == _FORKS:
-                self._forks.clear()
             seeds = self._rows.reseeded(_place(k, 0, _FORK))
-            self._forks[k] = Noise(seeds, self.indices, horizon=self.horizon)
-        return self._forks[k]
+            fork = Noise(seeds, self.indices, horizon=self.horizon)
+            # keep few forks, since each keeps the values of its path
+            if len(self._forks) >= _FORKS:
+                self._forks.clear()
+            self._forks[k] = fork
+        return fork
 
     def normal(self, like: Tensor, t: Tensor | float, k: int = 0) -> Tensor:
         """Return the `k`-th draw of N(0, I) at time `t`.

@@ -16,6 +16,7 @@ from scoresde.checks import check_batch, quoted
 from scoresde.errors import InvalidValueError, NonFiniteError, ShapeError
 from scoresde.noise import Noise, seeds_of
 from scoresde.objectives.weights import Weight, sigma2
+from scoresde.score.inside import check_unused
 from scoresde.sde import SDE, Condition, Score, TimeLaw, facts, process_of
 from scoresde.sde.score import coefficients_of
 from scoresde.sde.shapes import check_times
@@ -129,6 +130,8 @@ def perturb(
     known = facts(score)
     if known.sde is not sde or sde is None:
         sde = process_of(score, sde)
+    if torch.is_grad_enabled():
+        check_unused(score)
     check_data(x)
     if t is not None and law is not None:
         raise InvalidValueError("t= and law= exclude each other; give the times or their law")

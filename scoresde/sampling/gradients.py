@@ -8,6 +8,7 @@ keeps a few states of each step and not what is inside of the networks.
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from scoresde.checks import quoted
 from scoresde.errors import InvalidTypeError, InvalidValueError
 from scoresde.precision import in_user_settings
 from scoresde.samplers import Sampler
-from scoresde.score import evaluating
+from scoresde.score.inside import in_evaluation, layers_of
 from scoresde.sde import Score
 
 __all__ = ["check_differentiable", "checkpointed"]
@@ -38,7 +39,7 @@ def checkpointed(score: Score) -> Callable[..., Any]:
     Args:
         score: The score, whose networks are in evaluation mode the second time too.
     """
-    nested = False
+    nested, thread = False, threading.get_ident()
 
     def evaluate(function: Callable[[Tensor, Tensor], Any], x: Tensor, t: Tensor) -> Any:
         nonlocal nested
@@ -51,7 +52,7 @@ def checkpointed(score: Score) -> Callable[..., Any]:
                 return in_user_settings(function, x, t)
             if running:
                 raise _Nested
-            with evaluating(score):
+            with in_evaluation(layers_of(score), thread):  # here or in a thread of torch
                 return asked.copy().run(in_user_settings, function, x, t)
 
         if nested:

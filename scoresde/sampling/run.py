@@ -25,6 +25,7 @@ from scoresde.samplers import Sampler, State
 from scoresde.sampling import request
 from scoresde.sampling.gradients import check_differentiable, checkpointed
 from scoresde.score import Pilot, device_of, evaluating
+from scoresde.score.inside import in_evaluation, layers_of
 from scoresde.sde import SDE, Condition, Moments, ReverseSDE, Score, facts, process_of
 from scoresde.sde.watch import Watch
 from scoresde.units import Transform
@@ -249,13 +250,11 @@ class Run:
         The first state is the start; with `denoise` the last one repeats the time and the samples
         of the state before it and adds `denoised`. States may be changed in place.
         """
-        with (
-            evaluating(self.score),
-            self._bar(1) as bar,
-            contextlib.closing(self._copies()) as steps,
-        ):
+        layers = layers_of(self.score)
+        with self._bar(1) as bar, contextlib.closing(self._copies()) as steps:
             while True:
-                with self._in_full_precision():  # the user's code runs in between
+                # the user's code runs in between, and may train the score
+                with self._in_full_precision(), in_evaluation(layers):
                     state = next(steps, None)
                 if state is None:
                     return

@@ -8,6 +8,7 @@ import dis
 import functools
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checks import named_device
+from scoresde.checks import named_device, outside
 from scoresde.errors import TrainingError
 from scoresde.sde import Facts, facts
 
-__all__ = ["device_of", "dtype_of", "evaluating", "learning", "lost_facts", "modules"]
+__all__ = [
+    "check_unused", "device_of", "dtype_of", "evaluating", "in_evaluation", "layers_of", "learning",
+    "lost_facts", "modules",
+]  # fmt: skip
 
 # Types not searched: they hold no network, or too much (classes, Python modules).
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, Tensor, str, bytes, int, float)
@@ -29,10 +33,11 @@ _LIBRARIES = frozenset({"torch", "scoresde"})
 
 # Reentrant: a generator that is collected may leave its block while the lock is held.
 _lock = threading.RLock()
-# For each module that runs now: the number of runs, and the mode to restore after the last.
-_running: weakref.WeakKeyDictionary[nn.Module, list[Any]] = weakref.WeakKeyDictionary()
-# The layers that are trained now: two optimisers of one weight may end the process.
-_learning: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+# For each layer that is evaluated now: the threads that do, and its mode to restore at the end.
+_running: weakref.WeakKeyDictionary[nn.Module, tuple[list[int], bool]]
+_running = weakref.WeakKeyDictionary()
+# The layers that are trained now, and by which thread.
+_learning: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
 def modules(score: object) -> list[nn.Module]:
@@ -134,69 +139,107 @@ def _names_in(code: types.CodeType) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *(name for const in inner for name in _names_in(const))]))
 
 
+def layers_of(score: object) -> set[nn.Module]:
+    """Return the networks inside a score, and all layers of theirs."""
+    return {layer for module in modules(score) for layer in module.modules()}
+
+
 @contextmanager
 def evaluating(score: object) -> Iterator[None]:
-    """Run the networks inside a score in evaluation mode within the block.
+    """Run the networks inside a score in evaluation mode within the block; see `in_evaluation`."""
+    with in_evaluation(layers_of(score)):
+        yield
 
-    Each layer gets its previous mode back when the last block that runs it ends, also if blocks are
-    nested, interleaved or in several threads.
+
+@contextmanager
+def in_evaluation(layers: Iterable[nn.Module], thread: int | None = None) -> Iterator[None]:
+    """Run layers in evaluation mode within the block.
+
+    Each gets its own mode back when the last block that runs it ends, also if blocks are nested,
+    interleaved or in several threads.
+
+    Args:
+        layers: The layers.
+        thread: The thread for which they run; None is this one.
+
+    Raises:
+        TrainingError: Another thread trains a layer, and so changes its weights meanwhile.
     """
-    layers = {layer for module in modules(score) for layer in module.modules()}
+    listed, here = list(layers), threading.get_ident() if thread is None else thread
     with _lock:
-        for layer in layers:
-            runs = _running.setdefault(layer, [0, layer.training])
-            runs[0] += 1
+        if any(_learning.get(layer, here) != here for layer in listed):
+            raise TrainingError(
+                "another thread trains this model, which changes its weights and its mode at any "
+                "time; evaluate the trainer's averaged model, trainer.model, or a copy made before"
+            )
+        for layer in listed:
+            _running.setdefault(layer, ([], layer.training))[0].append(here)
             layer.training = False
     try:
         yield
     finally:
         with _lock:
-            for layer in layers:
-                runs = _running.get(layer, [2, False])  # missing if the layer is being collected
-                runs[0] -= 1
-                if not runs[0]:
+            changed = [layer for layer in listed if layer.training]
+            for layer in listed:
+                threads, mode = _running.get(layer, ([here] * 2, False))  # if it is collected now
+                threads.remove(here)
+                if not threads:
                     _running.pop(layer, None)
-                    layer.training = runs[1]
+                    layer.training = mode
+    if changed:
+        warnings.warn(
+            f"{type(changed[0]).__name__} was set to training mode while it was evaluated, by the "
+            "score itself or by another thread: layers such as dropout may have been at work; "
+            "evaluate a copy, copy.deepcopy(model)",
+            RuntimeWarning,
+            stacklevel=outside(),
+        )
 
 
 @contextmanager
 def learning(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Set layers to training mode within the block, and restore the mode of each after it.
 
-    A layer that is in an `evaluating` block at the same time stays in evaluation mode until this
-    block ends.
-
     Raises:
-        TrainingError: A layer learns already, in another such block.
+        TrainingError: A layer learns already, in another such block, or is evaluated by another
+            thread.
     """
-    listed = list(layers)
+    listed, here = list(layers), threading.get_ident()
     with _lock:
+        # two optimisers of one weight may end the process
         if any(layer in _learning for layer in listed):
             raise TrainingError(
                 "the model is trained already, by a Trainer of another thread or around this one; "
                 "train a copy, copy.deepcopy(model)"
             )
-        _learning.update(listed)
-    before = [_own_mode(layer, True) for layer in listed]
+        check_unused(listed)
+        _learning.update(dict.fromkeys(listed, here))
+        before = [layer.training for layer in listed]
+        for layer in listed:
+            layer.training = True
     try:
         yield
     finally:
         with _lock:
-            _learning.difference_update(listed)
-        for layer, mode in zip(listed, before, strict=True):
-            _own_mode(layer, mode)
+            for layer, mode in zip(listed, before, strict=True):
+                _learning.pop(layer, None)
+                layer.training = mode
 
 
-def _own_mode(layer: nn.Module, mode: bool) -> bool:
-    """Set the mode that a layer has outside of `evaluating`, and return the previous one."""
+def check_unused(score: object) -> None:
+    """Raise TrainingError if another thread has set a layer of a score to evaluation mode."""
+    if not _running:
+        return
+    here, layers = threading.get_ident(), layers_of(score)
     with _lock:
-        runs = _running.get(layer)
-        before: bool = layer.training if runs is None else runs[1]
-        if runs is None:
-            layer.training = mode
-        else:
-            runs[1] = mode
-    return before
+        for layer in layers:
+            threads, mode = _running.get(layer, ([], False))
+            if mode and any(thread != here for thread in threads):
+                raise TrainingError(
+                    "another thread evaluates this model, for samples or likelihoods, and has set "
+                    "it to evaluation mode, without its dropout; let that thread evaluate a copy, "
+                    "copy.deepcopy(model)"
+                )
 
 
 def device_of(score: object) -> torch.device:

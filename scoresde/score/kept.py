@@ -13,8 +13,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from scoresde.precision import widest
 from scoresde.score.pilot import Pilot
 from scoresde.score.precise import Precise
 
@@ -22,6 +24,8 @@ __all__ = ["Piloted"]
 
 # One measurement at a time: a second thread waits for the result of the first.
 _lock = threading.RLock()
+# numbers of a tensor that are looked at for changes
+_LOOKED_AT = 64
 
 
 class Piloted(Precise):
@@ -108,6 +112,17 @@ class _Kept:
         return _Kept, (self.pilot if self.weights is None else None,)
 
 
-def _weights(module: nn.Module) -> list[tuple[int, int]]:
-    """Return the identity and the version of each weight, which change if a weight changes."""
-    return [(id(p), 0 if p.is_inference() else p._version) for p in module.parameters()]
+def _weights(module: nn.Module) -> object:
+    """Return what changes with the numbers of a module, read at most once a device.
+
+    That is which tensors they are, how often each was changed, and the sum of some numbers of each,
+    since changes by way of `.data` are not counted.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    sums: dict[torch.device, list[Tensor]] = {}
+    for x in tensors:
+        if x.is_floating_point() and x.numel() and not x.is_meta:
+            some = x.detach().reshape(-1)[:: -(-x.numel() // _LOOKED_AT)]
+            sums.setdefault(x.device, []).append(some.sum(dtype=widest(x.device)))
+    changes = [(id(x), 0 if x.is_inference() else x._version) for x in tensors]
+    return changes, [torch.stack(parts).tolist() for parts in sums.values()]

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
+from operator import is_not
 from pathlib import Path
 from typing import Any, Self
 
@@ -102,7 +103,8 @@ class ScoreModel(Piloted):
         self.names: Mapping[str, tuple[str, ...]] = {}
         self.columns: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
-        self._moments: Moments | None = None
+        # the buffers of which they were made, their versions, and the moments
+        self._moments: tuple[list[Tensor], list[int], Moments] | None = None
         var = moments.var
         if moments.cov is not None:
             var = moments.cov.diagonal().reshape(self.event_shape)
@@ -116,16 +118,18 @@ class ScoreModel(Piloted):
 
     @property
     def _var(self) -> float:
-        return self._mean_of("var")
+        var: float = self._mean_of("var")
+        return var
 
     @property
     def moments(self) -> Moments:
         """Return the data's moments: mean, and variance per dimension."""
-        known = self._moments
-        if known is None or known.mean is not self.mean or known.var is not self.var:
+        known, own = self._moments, [self.mean, self.var]
+        versions = [0 if x.is_inference() else x._version for x in own]
+        if known is None or known[1] != versions or any(map(is_not, known[0], own)):
             # checked when the model is made or moved, and not at every evaluation
-            self._moments = known = Moments(self.mean, var=self.var)
-        return known
+            self._moments = known = own, versions, Moments(self.mean, var=self.var)
+        return known[2]
 
     @property
     def facts(self) -> Facts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ __all__ = ["WORTH", "PilotFile", "weights_of"]
 
 WORTH = 2.0
 """Seconds from which on a measurement is kept, and worth a word."""
+# what the file of a pilot says
+_KEYS = {"weights", "pilot"}
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,16 @@ class PilotFile:
                     model.recall_pilot(pilot_of(tensors, known.get("pilot", {}), model.event_shape))
 
     def __call__(self, model: ScoreModel) -> None:
-        """Write the pilot of a model, unless it took no time or the folder cannot be written."""
+        """Write the pilot of a model, unless it took no time or the folder cannot be written.
+
+        A file of that name that holds anything else, or is damaged, is left alone.
+        """
         if model.pilot is None or model.pilot_seconds < WORTH or not distributed.is_main():
             return
         known = {"weights": weights_of(model), "pilot": model.pilot.numbers()}
         with contextlib.suppress(ScoreSDEError):
+            if os.path.lexists(self.path) and checkpoint.load_tensors(self.path)[1].keys() != _KEYS:
+                return
             checkpoint.save_tensors(self.path, model.pilot.tensors(), known)
 
 

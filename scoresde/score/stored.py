@@ -126,6 +126,6 @@ def pilot_of(
             raise TypeError("its tensors are not floating-point")
         pilot = Pilot.of(parts, numbers)
         pilot.moments.check_event(torch.empty(0, *event_shape))
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"its pilot is damaged or foreign: {error}") from error
     return pilot

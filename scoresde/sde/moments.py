@@ -64,18 +64,19 @@ class Moments:
             if (self.cov - self.cov.T).abs().max() > 1e-5 * self.cov.abs().max():
                 raise InvalidValueError(f"cov must be symmetric, got {quoted(self.cov)}")
             spread = self.cov.diagonal()
-            # a copy: its cached eigenvectors would be wrong after a change in place
-            object.__setattr__(self, "cov", self.cov.clone())
         if (spread < 0).any():
             raise InvalidValueError(f"a variance in Moments is negative: {spread.min().item()}")
 
     def _number(self, field: str, what: str) -> Tensor:
-        """Return a field as a tensor; replace lists and arrays in the field by tensors."""
+        """Return a field as a tensor; replace lists, arrays and tensors in it by new tensors.
+
+        A tensor of the user's may be changed in place, and what is kept of it would not follow.
+        """
         value = getattr(self, field)
         number = as_numbers(what, value)
         if number.is_complex() or number.dtype == torch.bool:
             raise InvalidTypeError(f"{what} must be real, got {number.dtype}")
-        if not isinstance(value, (Real, Tensor)):
+        if not isinstance(value, Real):
             object.__setattr__(self, field, number.clone())
         return number
 

@@ -86,8 +86,7 @@ class ReverseSDE:
         moments: The data's moments, where known.
         condition: The condition of the samples, passed to the score.
         check_finite: Raise an error if the score returns a NaN or an infinity.
-        watch: A `Watch`; values on a device are recorded there instead, and its `settle` raises the
-            error later.
+        watch: A `Watch` that records values on a device, to raise the error in its `settle`.
         withheld: The names of conditions that only the sampler uses; the score does not get them.
         evaluate: A function `(function, x, t)` that returns `function(x, t)`.
 
@@ -185,8 +184,7 @@ class ReverseSDE:
         that overrides one of the two, for a proxy or for a wrapper.
 
         Args:
-            name: The name of a method of `(x, t)` or `(x, t, condition)` that returns `(B,)`, or a
-                tuple of such tensors and of tensors like `x`.
+            name: A method of `(x, t)` or `(x, t, condition)`; it returns `(B,)`, or a tuple of more.
 
         Returns:
             A function of states `(B, *)` and a time `()` or `(B,)`, whose calls count as

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, door
 from scoresde.data import Data, load
+from scoresde.noise.aside import aside
 from scoresde.objectives import dsm_loss, edm
 from scoresde.result import page
 from scoresde.score import ScoreModel
@@ -200,8 +201,7 @@ def model_of(data: Data, net: NetConfig, sde: SDE, seed: int) -> ScoreModel:
 
     Its `steps` are those of `steps_of(sde)`.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with aside(seed):
         network = net.build(data.event_shape, data.kinds)
     model = ScoreModel(
         network,

@@ -58,9 +58,8 @@ class Guard:
         if not score.training and self._mode:
             self._mode = False
             warnings.warn(
-                f"the model is in evaluation mode at step {step:,}, without its dropout: other "
-                "code set this mode, or draws samples from the model at the same time; draw them "
-                "from trainer.model or from a copy",
+                f"the model is in evaluation mode at step {step:,}, without its dropout: something "
+                "else, such as a callback, set it to that; let it use trainer.model or a copy",
                 RuntimeWarning,
                 stacklevel=outside(),
             )

@@ -12,8 +12,8 @@ import functools
 import inspect
 import math
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from scoresde.checks import quoted
 from scoresde.data import Data
 from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingError
 from scoresde.noise import Noise
+from scoresde.noise.aside import aside
 from scoresde.objectives import dsm_loss, edm, passing
 from scoresde.score import modules
 from scoresde.sde import SDE, Condition, facts
@@ -159,7 +160,8 @@ class Update:
         given = None if batch[1] is None else self._hidden(batch[1].rows(mine), noise)
         x, *others = there([batch[0][mine], *(given or {}).values()], self._device)
         condition = None if given is None else Condition(dict(zip(given, others, strict=True)))
-        with _global_seed(seeds[1 + number], self._device), passing():
+        # layers such as dropout draw from torch's global generators
+        with aside(seeds[1 + number] >> 1, self._device), passing():
             losses = self._loss(self._score, self.sde, x, noise=noise, condition=condition)
         return checked(losses, x).mean() / x.shape[1:].numel()
 
@@ -254,16 +256,6 @@ def seeds_of_step(seed: int, step: int, n: int) -> list[int]:
 
 def _noise(seed: int, rows: slice) -> Noise:
     return Noise.of(seed, rows.stop - rows.start, first=rows.start)
-
-
-@contextmanager
-def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, which layers such as dropout use, within the block."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed >> 1)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed >> 1)
-        yield
 
 
 def _beside(loss: Loss, score: nn.Module) -> nn.ModuleList:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_name, check_range
 from scoresde.errors import ConvergenceError, NonFiniteError
+from scoresde.noise.aside import aside
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
@@ -153,10 +154,9 @@ class TorchSDE(Sampler):
         problem = kind(rsde, x, reading, budget)
         path, y, extra = _Path(noise, x), _flat(x), None
         # torchsde's checks draw numbers from the global generator
-        devices = [x.device] if x.is_cuda else []
         for t, s in pairwise(times):
             problem.prepare(t, s, y, extra)
-            with torch.random.fork_rng(devices):
+            with aside(device=x.device):
                 try:
                     ys, extra = torchsde.sdeint(
                         problem,

@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde.checks import check_fields, check_increasing, check_integer
+from scoresde.checks import check_fields, check_increasing, check_integer, quoted
+from scoresde.errors import InvalidTypeError
 from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
@@ -85,6 +86,11 @@ class Restart(Around):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.sampler.stepwise:
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} is more than its steps, and a restart repeats some of "
+                "them; take what steps inside of it, such as Heun()"
+            )
 
     @property
     def nfe_per_step(self) -> int:
@@ -105,6 +111,11 @@ class Restart(Around):
     def between(self) -> bool:
         """Return True if it restarts: the steps of a restart are between the times of the grid."""
         return self._restarts or self.sampler.between
+
+    @property
+    def stepwise(self) -> bool:
+        """Return True if it never restarts, which is no part of a step."""
+        return not self._restarts
 
     @property
     def _restarts(self) -> bool:

@@ -72,6 +72,12 @@ class SplitGibbs(Around):
         super().__post_init__()
         check_range("rho", self.rho, "(0, inf)")
         check_integer("k", self.k, 0)
+        if not self.sampler.stepwise:
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} is more than its steps, and does not draw from the prior "
+                "given what is known under the noise rho; take what steps inside of it, such as "
+                "Ancestral()"
+            )
         if not self.sampler.stochastic:
             raise InvalidTypeError(
                 f"{quoted(self.sampler)} adds no noise, and follows one path where draws are "

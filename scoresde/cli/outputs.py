@@ -1,4 +1,4 @@
-"""Check, before the work, the places that a command writes to."""
+"""Check, before the work, that a command may write to the path that it was given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from scoresde import checkpoint
+from scoresde.cli.held_out import run_of
 from scoresde.cli.look import PICTURES
 from scoresde.errors import CheckpointError, InvalidValueError
 
@@ -14,25 +15,46 @@ __all__ = ["ARRAYS", "FILMS", "check_folder", "check_out", "check_replaced"]
 
 FILMS = (".gif", ".html")
 ARRAYS = (".npy", ".npz", ".csv", ".safetensors")
-SUFFIXES = (*PICTURES, *FILMS, *ARRAYS)
+_SUFFIXES = (*PICTURES, *FILMS, *ARRAYS)
 
 
 def check_out(
-    path: Path, suffixes: tuple[str, ...] = SUFFIXES, *, read: Iterable[str | Path] = ()
+    path: Path,
+    suffixes: tuple[str, ...] = _SUFFIXES,
+    *,
+    read: Iterable[str | Path] = (),
+    of: str = "",
 ) -> None:
     """Raise InvalidValueError, before the work, if the output cannot be written to this path.
 
-    It must not replace a file that the command reads, named in `read` as FILE or NAME=FILE.
+    It must not replace a file that the command reads, nor one in a folder that it reads.
+
+    Args:
+        path: The output.
+        suffixes: Those that it may have.
+        read: What the command reads, each as PATH or NAME=PATH.
+        of: A model, whose run was trained on data that are read too.
     """
     if path.suffix not in suffixes:
         raise InvalidValueError(f"out must end in {', '.join(suffixes)}; got {str(path)!r}")
     if os.path.isdir(path):  # not path.is_dir(), which raises for a name that is too long
         raise InvalidValueError(f"{str(path)!r} is a folder; name a file")
-    for word in map(str, read):
-        for name in (word, word.partition("=")[2]):
-            if os.path.isfile(name) and os.path.exists(path) and os.path.samefile(name, path):
-                raise InvalidValueError(f"{path} is read by this command; write to another file")
+    run = run_of(of) if of else None
+    own = () if run is None else (run.data.source, *run.data.condition)
+    for word in map(str, (*read, *own)) if os.path.exists(path) else ():
+        if any(_holds(name, path) for name in (word, word.partition("=")[2])):
+            raise InvalidValueError(
+                f"{path} is read by this command, or belongs to the data of the model; write to "
+                "another file"
+            )
     check_folder(path.parent)
+
+
+def _holds(name: str, path: Path) -> bool:
+    """Return True if a name is that of an existing file, or of a folder in which that is."""
+    if os.path.isdir(name):
+        return Path(os.path.realpath(name)) in Path(os.path.realpath(path)).parents
+    return os.path.isfile(name) and os.path.samefile(name, path)
 
 
 def check_folder(path: Path) -> None:

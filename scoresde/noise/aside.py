@@ -1,0 +1,33 @@
+"""Use torch's global generators and give them back as they were, one thread at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["aside"]
+
+# torch has one generator for all threads: two blocks at a time would draw from each other's numbers
+_lock = threading.RLock()
+
+
+@contextmanager
+def aside(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch's global generators within the block, and restore their state after it.
+
+    Blocks in several threads run one after the other.
+
+    Args:
+        seed: An integer of at least 0, of which the lowest 63 bits count; None keeps the state.
+        device: A device whose generator is seeded and restored besides the CPU's.
+    """
+    cuda = device is not None and device.type == "cuda"
+    with _lock, torch.random.fork_rng([device] if cuda else []):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed % 2**63)
+        if seed is not None and cuda:
+            torch.cuda.manual_seed(seed % 2**63)
+        yield
