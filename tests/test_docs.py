@@ -115,7 +115,8 @@ def test_a_chapter_has_a_page_with_its_script_its_figure_and_what_it_printed(nam
 
 
 def test_the_chapters_are_numbered_without_a_gap():
-    assert [int(name[:2]) for name in CHAPTERS] == list(range(len(CHAPTERS)))
+    numbers = [int(name[:2]) for name in CHAPTERS if name[2] == "_"]  # 07b comes between
+    assert numbers == list(range(len(numbers)))
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

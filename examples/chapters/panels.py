@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-BLUE, RED, GREY, GOLD = "#30638e", "#d1495b", "#8d99ae", "#edae49"
+BLUE, RED, GREY, GOLD, GREEN = "#30638e", "#d1495b", "#8d99ae", "#edae49", "#3d7a5a"
 
 
 def grid(reach: float, points: int = 120) -> Tensor:
@@ -138,6 +138,29 @@ def tiles(axes: Axes, images: Tensor, title: str, side: int = 6) -> None:
     axes.imshow(image, cmap="gray", vmin=-1, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=10)
+
+
+def strips(axes: Axes, rows: Mapping[str, Tensor], titles: Sequence[str]) -> None:
+    """Rows of grey images `(B, 1, H, W)`, each scaled to its own extremes, named at the left."""
+    images = torch.cat(list(rows.values())).detach()
+    low, high = (f(images, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+    cells = torch.nn.functional.pad((images - low) / (high - low), (1, 1, 1, 1), value=1.0)[:, 0]
+    h, w = cells.shape[1:]
+    cells = cells.reshape(len(rows), -1, h, w).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    axes.imshow(cells, cmap="gray")
+    axes.set_xticks([w * (i + 0.5) for i in range(len(titles))], titles)
+    axes.set_yticks([h * (i + 0.5) for i in range(len(rows))], list(rows))
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+
+
+def counts(
+    axes: Axes, values: Mapping[str, Tensor], colors: Sequence[str], **options: object
+) -> None:
+    """Named histograms over one axis, each of area 1."""
+    for (name, x), color in zip(values.items(), colors, strict=True):
+        axes.hist(np.asarray(x), bins=60, density=True, color=color, alpha=0.6, label=name)
+    axes.set(yticks=[], **options)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def film(
