@@ -10,10 +10,10 @@ from torch import nn
 
 from scoresde.data import Data
 from scoresde.errors import InvalidValueError
-from scoresde.nn import UNet
+from scoresde.nn import MLP, UNet
 from scoresde.objectives import dsm_loss
-from scoresde.score import ScoreModel
-from scoresde.sde import VESDE, Moments
+from scoresde.score import ScoreModel, from_network
+from scoresde.sde import VESDE, VPSDE, Moments, NCSNLadder
 from scoresde.training import TrainConfig, Trainer
 from scoresde.training.network import training
 from scoresde.training.update import Update, seeds_of_step
@@ -117,6 +117,57 @@ def test_a_compiled_network_trains_to_the_same_weights_under_the_same_names(trac
     assert apart(state(trainer), trained(torch.float64)) < 1e-12
     assert trainer.score.net._compiled_call_impl is None
     assert ScoreModel.from_pretrained(tmp_path).net.config == make().net.config
+
+
+GRAPHS = {
+    "levels": (
+        lambda: ScoreModel(UNet(2, channels=(4, 6)), NCSNLadder([0.1, 1.0, 3.0]), (2, 6, 6)),
+        {},
+    ),
+    "conditions": (
+        lambda: ScoreModel(MLP((2, 6, 6), num_classes=3, condition={"y": 4}), VPSDE(), (2, 6, 6)),
+        {"label": torch.tensor([0, -1, 2]), "y": torch.tensor([[torch.nan, 1.0, 2.0, 3.0]] * 3)},
+    ),
+    "network": (
+        lambda: from_network(MLP((2, 6, 6)), VPSDE(), "v", "log_sigma", event_shape=(2, 6, 6)),
+        {},
+    ),
+}
+
+
+def graphed(name):
+    """A score, its condition, and states for it."""
+    make_score, given = GRAPHS[name]
+    with torch.random.fork_rng(devices=[]):
+        return make_score().eval(), given, torch.randn(3, 2, 6, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_score_is_one_graph_in_which_a_time_outside_becomes_nan(name):
+    score, given, x = graphed(name)
+    condition = {"condition": given} if given else {}
+    compiled = torch.compile(score, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        t = torch.tensor([0.01, 0.5, 1.0]) * score.facts.sde.T
+        assert torch.equal(compiled(x, t, **condition), score(x, t, **condition))
+        outside = compiled(x, t * torch.tensor([1.0, 1.0, 1.1]), **condition)
+    assert outside.isfinite().flatten(1).all(1).tolist() == [True, True, False]
+    if "label" in given:
+        with pytest.raises(IndexError):
+            compiled(x, t, {**given, "label": torch.tensor([0, 3, 2])})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_score_is_exported_for_batches_of_any_size(name):
+    (score, given, x), t = graphed(name), torch.full((3,), 0.5)
+    batch = {0: torch.export.Dim("batch")}
+    condition = {"condition": given} if given else {}
+    sizes = {name: dict.fromkeys(given, batch) for name in condition} | {"x": batch, "t": batch}
+    program = torch.export.export(score, (x, t), condition, dynamic_shapes=sizes).module()
+    two = {name: {k: v[:2] for k, v in value.items()} for name, value in condition.items()}
+    torch.testing.assert_close(program(x[:2], t[:2], **two), score(x[:2], t[:2], **two))
 
 
 @pytest.mark.slow

@@ -184,7 +184,7 @@ class ReverseSDE:
         that overrides one of the two, for a proxy or for a wrapper.
 
         Args:
-            name: A method of `(x, t)` or `(x, t, condition)`; it returns `(B,)`, or a tuple of more.
+            name: A method of `(x, t)` or `(x, t, condition)`, which returns `(B,)` or a tuple.
 
         Returns:
             A function of states `(B, *)` and a time `()` or `(B,)`, whose calls count as

@@ -42,7 +42,7 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Figure | None:
         steps, values = ([row[name] for row in held] for name in ("step", "held_out"))
         plot.curve(
             values, steps=steps, label="held-out data,\naveraged weights", ax=drawn.axes[0],
-            title="averaged weights are better than the last ones: their loss is often lower",
+            title="last weights on training data, averaged weights on held-out data",
         )  # fmt: skip
     return drawn
 
