@@ -40,7 +40,7 @@ def model_page(model: ScoreModel) -> str:
         "noise": sde_in_words(model.sde),
         "predicts": model.predicts,
         "steps": str(model.steps or "those of the sampler"),
-        "pilot": "none" if model.pilot is None else "measured",
+        "pilot": "measured at the first use of fast" if model.pilot is None else "measured",
     }
     return page(
         "\n".join(f"{name:12}{text}" for name, text in rows.items()), _samples(model), "samples"
