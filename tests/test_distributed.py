@@ -20,7 +20,7 @@ from scoresde.errors import InvalidValueError, PeerError
 HERE = Path(__file__).parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 pytestmark = [
-    pytest.mark.slow,  # fixtures run for all
+    pytest.mark.long,  # the processes of one fixture serve all of it
     pytest.mark.skipif(
         os.name != "posix" or not torch.distributed.is_gloo_available(),
         reason="needs torchrun's gloo",
