@@ -194,6 +194,17 @@ def test_what_another_thread_would_disturb_is_refused_and_the_first_is_undisturb
         other()
 
 
+def by_turns(work, calls, threads):
+    """Call work(0), work(1), ... in threads that take turns every microsecond."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(work, range(calls)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_two_models_with_dropout_learn_in_two_threads_what_each_learns_alone():
     """Dropout draws from torch's global generator, which is one for all threads."""
 
@@ -205,13 +216,7 @@ def test_two_models_with_dropout_learn_in_two_threads_what_each_learns_alone():
     config = TrainConfig(steps=12, batch_size=2)
     trainers = [Trainer(built(), X, config) for _ in range(4)]
     alone = train(0)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            found = list(pool.map(train, range(3)))
-    finally:
-        sys.setswitchinterval(interval)
+    found = by_turns(train, calls=3, threads=2)
     assert all(torch.equal(weight, alone) for weight in found)
 
 
@@ -266,13 +271,7 @@ def test_several_threads_draw_from_one_noise_what_each_would_alone():
         path = torch.stack([state.x for state in run.states()])
         return path, torch.stack([noise.normal(like, t) for t in range(20)])
 
-    expected, interval = work(0), sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(work, range(8)))
-    finally:
-        sys.setswitchinterval(interval)
+    expected, found = work(0), by_turns(work, calls=8, threads=4)
     for k in range(2):
         assert all(torch.equal(parts[k], expected[k]) for parts in found)
 
