@@ -48,8 +48,9 @@ class NetworkScore(ScoreModel):
     """Turn a network into a score by the formula of what it predicts; made by `from_network`.
 
     It is a `ScoreModel` whose network receives the state as it is and a time in its own form, so it
-    has units, is trained, and is saved and read back like one. It measures no pilot by itself;
-    `score.pilot = scoresde.pilot(score)` gives it one.
+    has units, is trained, and is saved and read back like one. It measures its pilot at the first
+    use of "fast" too, if the network is a module, whose changes are seen, and the shape of one
+    sample is known; else `score.pilot = scoresde.pilot(score, shape=...)` gives it one.
     """
 
     cov: Tensor | None
@@ -79,11 +80,16 @@ class NetworkScore(ScoreModel):
             known,
             steps=self.steps,
             moments=None if known.moments is None else self.moments,
-            pilot=self.pilot,
+            pilot=self.measured_pilot if self._measures else self.pilot,
             transform=known.transform if self.transform == Identity() else self.transform,
             conditions=kinds,
             columns=self.columns or None,
         )
+
+    @property
+    def _measures(self) -> bool:
+        """Return True if a pilot can be measured: samples have a shape, and weights are seen."""
+        return self._known.event_shape is not None and isinstance(inside(self.net), nn.Module)
 
     @property
     def moments(self) -> Moments:
