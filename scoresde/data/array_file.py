@@ -113,7 +113,7 @@ def load_npy(path: Path, *, as_is: bool = False) -> np.ndarray[Any, Any] | Array
             small = size <= stores.IN_MEMORY
             return read_array(file, str(path), size) if small else ArrayFile(path, as_is=as_is)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
+        raise DataError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
 
 
 class ArrayFile:

@@ -36,13 +36,13 @@ def array_file(path: Path, wanted: Wanted) -> Data:
     reader = READERS.get(path.suffix)
     if reader is None:
         what = "has a suffix that is not read" if path.exists() else "does not exist"
-        if not path.exists() and (near := checkpoint.near(path)):
+        if not path.exists() and (near := checkpoint.did_you_mean(path)):
             raise DataError(f"{path} {what}{near}")
         raise DataError(f"{path} {what}; pass a {', '.join(READERS)} file, or a folder of images")
     try:
         return reader(path, wanted)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
+        raise DataError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
     except ScoreSDEError:
         raise
     except zipfile.BadZipFile as error:

@@ -126,7 +126,7 @@ def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any
         ) from error
     downloads, key = _known(), _key(name)
     if key not in downloads:
-        if near := checkpoint.near(Path(name)):
+        if near := checkpoint.did_you_mean(Path(name)):
             raise UnknownNameError(
                 f"there is no data set {name!r}, nor a file or a folder of that name{near}"
             )

@@ -261,7 +261,7 @@ class Data:
             check_levels(self.survey, transform)
         return self._with(transform=transform)
 
-    def look(self) -> None:
+    def read_all(self) -> None:
         """Read once all samples and conditions that are not in memory.
 
         Raises:

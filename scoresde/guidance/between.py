@@ -95,7 +95,7 @@ class Between(Wrapped):
         inside = None
         if self.interval is not None:
             assert self._sde is not None
-            inside = self._inside(ratio(self._sde, self._sde.told(t)))
+            inside = self._inside(ratio(self._sde, self._sde.cpu_time(t)))
         weakly, strongly = self._needed(inside)
         if not weakly:
             return self.ask(self.score, x, t, condition)

@@ -86,7 +86,7 @@ class Composed(Wrapped):
 
     def level(self, x: Tensor, t: Tensor) -> Tensor:
         r"""Return $\alpha^2/\sigma^2$, `(B, 1)` in float64."""
-        snr = self.sde.log_snr(self.sde.told(t)).exp()
+        snr = self.sde.log_snr(self.sde.cpu_time(t)).exp()
         return snr.to(x.device, torch.float64).expand(len(x))[:, None]
 
 
@@ -178,7 +178,7 @@ class ByJacobian(Composed):
                 for j in range(value.shape[1])
             ]  # fmt: skip
         jacobian = torch.stack(lines, 1)
-        var = self.sde.sigma(self.sde.told(t)) ** 2
+        var = self.sde.sigma(self.sde.cpu_time(t)) ** 2
         var = var.to(jacobian).expand(len(x))[:, None, None]
         cov = torch.eye(jacobian.shape[1]).to(jacobian) + var * (jacobian + jacobian.mT) / 2
         if bool(torch.linalg.cholesky_ex(cov.detach()).info.any()):

@@ -229,7 +229,7 @@ class Posterior(Wrapped):
         return ((along * var / (1 + snr.reshape(-1, 1) * var)) @ axes.T).reshape(v.shape)
 
     def _snr(self, t: Tensor) -> Tensor:
-        return self._sde.log_snr(self._sde.told(t)).exp()
+        return self._sde.log_snr(self._sde.cpu_time(t)).exp()
 
 
 @door

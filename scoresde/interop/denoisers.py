@@ -17,7 +17,7 @@ from scoresde.errors import ShapeError
 from scoresde.score import NetworkScore, Rescheduled, from_network, modules
 from scoresde.sde import EDMSDE, SDE, Classes, Moments, Score, ask, expand, process_of
 from scoresde.sde.coordinates import ratio
-from scoresde.sde.told import batch_of
+from scoresde.sde.cpu_times import batch_time
 
 __all__ = ["SigmaDenoiser", "from_deepinv", "from_edm", "from_k_diffusion", "to_denoiser"]
 
@@ -166,7 +166,7 @@ class SigmaDenoiser(nn.Module):
                 f"sigma must be a number or (B,) = ({len(x)},), got {tuple(noise.shape)}"
             )
         t = noise.flatten()
-        score = ask(self._rescheduled, x, batch_of(t, x), condition or None)
+        score = ask(self._rescheduled, x, batch_time(t, x), condition or None)
         return x + expand(t**2, x) * score
 
 

@@ -154,7 +154,7 @@ def _tensors(path: Path, averaged: bool) -> dict[str, Tensor]:
     try:
         found = read_torch(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist{checkpoint.near(path)}") from error
+        raise CheckpointError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
     except (DataError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no checkpoint of score_sde: {error}") from error
     model = found.get("model") if isinstance(found, dict) else None

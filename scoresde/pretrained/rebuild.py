@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scoresde import checkpoint
 from scoresde import nn as networks
 from scoresde.errors import CheckpointError
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 from scoresde.sde import SDE, SDES, check_output
 
 __all__ = ["check_description", "rebuild_net", "rebuild_sde"]
@@ -80,7 +80,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
     if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
         raise _too_large(stored)
     # the initial weights are overwritten, so the global random state is kept
-    with aside():
+    with forked_rng():
         with torch.device("meta"), Limit(stored):
             outline = kind(**options)
         own = {f"net.{name}": value for name, value in outline.state_dict().items()}

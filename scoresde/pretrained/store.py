@@ -60,7 +60,7 @@ def locate(folder: str | Path) -> Path:
         if "@" not in folder and path.parent.is_dir():
             raise CheckpointError(
                 f"there is no folder {folder!r}, but there is one {str(path.parent)!r}"
-                f"{checkpoint.near(path)}; for a model of the hub of that name, give "
+                f"{checkpoint.did_you_mean(path)}; for a model of the hub of that name, give "
                 f"the revision: {folder + '@main'!r}"
             )
         return hub.fetch(folder)
@@ -164,7 +164,7 @@ def packaged(name: str) -> Path:
             )
         raise CheckpointError(
             f"there is no folder {name!r} and no packaged model of that name; "
-            f"packaged are {', '.join(names) or 'none'}{checkpoint.near(Path(name))}"
+            f"packaged are {', '.join(names) or 'none'}{checkpoint.did_you_mean(Path(name))}"
         )
     return _MODELS / name
 

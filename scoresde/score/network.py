@@ -26,7 +26,7 @@ from scoresde.errors import InvalidTypeError, InvalidValueError, ShapeError
 from scoresde.score.inside import dtype_of
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output, expand
-from scoresde.sde.told import per_sample
+from scoresde.sde.cpu_times import per_sample
 from scoresde.units import Transform
 
 __all__ = ["TIMES", "NetworkScore", "from_network"]
@@ -89,7 +89,7 @@ class NetworkScore(nn.Module):
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self.facts.event_shape)
-        time = self.sde.told(t)
+        time = self.sde.cpu_time(t)
         remedy = f"a score is singular there; stay at or above eps = {self.sde.eps}"
         check_noise(self.sde.sigma(time), time, remedy)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, door
 from scoresde.data import Data, load
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 from scoresde.objectives import dsm_loss, edm
 from scoresde.result import page
 from scoresde.score import ScoreModel
@@ -201,7 +201,7 @@ def model_of(data: Data, net: NetConfig, sde: SDE, seed: int) -> ScoreModel:
 
     Its `steps` are those of `steps_of(sde)`.
     """
-    with aside(seed):
+    with forked_rng(seed):
         network = net.build(data.event_shape, data.kinds)
     model = ScoreModel(
         network,

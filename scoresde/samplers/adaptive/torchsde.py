@@ -24,7 +24,7 @@ from torch import Tensor
 
 from scoresde.checks import check_integer, check_name, check_range
 from scoresde.errors import ConvergenceError, NonFiniteError
-from scoresde.noise.aside import aside
+from scoresde.noise.global_rng import forked_rng
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
 from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
@@ -156,7 +156,7 @@ class TorchSDE(Sampler):
         # torchsde's checks draw numbers from the global generator
         for t, s in pairwise(times):
             problem.prepare(t, s, y, extra)
-            with aside(device=x.device):
+            with forked_rng(device=x.device):
                 try:
                     ys, extra = torchsde.sdeint(
                         problem,

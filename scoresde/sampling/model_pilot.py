@@ -20,7 +20,7 @@ from scoresde.sde import Classes, Condition, facts
 if TYPE_CHECKING:
     from scoresde.score import ScoreModel
 
-__all__ = ["chosen", "missing", "pilot_of_model", "work"]
+__all__ = ["evaluations_of", "lacks_setting", "pilot_of_model", "with_setting"]
 
 # The most numbers of starts and ends that are kept with a model; more are computed again.
 _KEPT = 2**25
@@ -57,17 +57,17 @@ def pilot_of_model(
     return Pilot.of(found.tensors(), found.numbers()), ends
 
 
-def missing(pilot: Pilot, steps: int | None) -> bool:
+def lacks_setting(pilot: Pilot, steps: int | None) -> bool:
     """Return True if a setting for this number of steps is to be chosen, and is not yet."""
     return steps is not None and few(steps) and steps not in pilot.choices
 
 
-def work(steps: int) -> int:
+def evaluations_of(steps: int) -> int:
     """Return the evaluations of single states by a pilot and the choice for a number of steps."""
     return SAMPLES * (STEPS + 1 + (len(SETTINGS) * steps if few(steps) else 0))
 
 
-def chosen(
+def with_setting(
     model: ScoreModel, pilot: Pilot, ends: Tensor | None, steps: int, progress: bool | None
 ) -> tuple[Pilot, Tensor | None]:
     """Return a pilot with the setting for a number of steps, and starts and ends of its run.
