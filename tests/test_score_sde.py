@@ -184,9 +184,9 @@ class Hostile:
         (lambda path, given: checkpoint(path, given, spoil=torch.Tensor.int), "floating point"),
         (lambda path, given: checkpoint(path, given, spoil=torch.Tensor.cfloat), "floating point"),
         (lambda path, given: checkpoint(path, given, twice="module."), "weights twice"),
-        (lambda path, given: checkpoint(path, given, shadow=1), "not one average for each"),
+        (lambda path, given: checkpoint(path, given, shadow=1), "no average under .ema."),
         (lambda path, given: checkpoint(path, config(nf=16)), "has shape"),
-        (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "layout of score_sde"),
+        (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "the network of"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_told_so(write, message, tmp_path):

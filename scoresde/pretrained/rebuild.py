@@ -1,8 +1,8 @@
-"""Make the SDE and the network that a file describes, but nothing larger than the file's tensors.
+"""Make the SDE and the network that a file describes, without trusting the file.
 
-A file may come from anybody. A few bytes can describe a network of terabytes, or one whose layers
-take minutes to make. So the network is made on the meta device first, without memory for its
-numbers. An error is raised as soon as it is larger than the tensors in the file.
+A few bytes can describe a network of terabytes, or one whose layers take minutes to make. So the
+network is made on the meta device first, without memory for its numbers. An error is raised as
+soon as its tensors are more or larger than those in the file.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def check_description(config: Mapping[str, Any], path: Path) -> None:
     if steps is not None and (type(steps) is not int or not 1 <= steps <= _MOST):
         raise CheckpointError(
             f"{path} describes no model: it has {str(steps)[:200]} steps, and the number of "
-            f"steps is from 1 to {_MOST:,}"
+            f"steps must be from 1 to {_MOST:,}"
         )
 
 
 def rebuild_sde(config: Mapping[str, Any]) -> SDE:
-    """Return the SDE of a stored model, of a class of this package.
+    """Return the SDE of a stored model; its class must be one of this package.
 
     Raises:
         CheckpointError: The class is not of this package, or the SDE has too many levels.
@@ -63,15 +63,15 @@ def rebuild_sde(config: Mapping[str, Any]) -> SDE:
 
 
 def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network of a stored model, of a class of this package, with its initial weights.
+    """Return the network of a stored model with initial weights; its class must be of this package.
 
     Args:
         config: The description of the model.
         tensors: The tensors of the model; the names of those of the network begin with `net.`.
 
     Raises:
-        CheckpointError: It is of another class, or its tensors differ from these.
-        ScoreSDEError, RuntimeError: It fails for an empty batch of such events.
+        CheckpointError: The class is not of this package, or the network has other tensors.
+        ScoreSDEError, RuntimeError: The network fails for an empty batch.
     """
     kind: type[nn.Module] = _kind(_NETS, "net", config["net"]["type"])
     shape = config["event_shape"]
@@ -79,7 +79,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
     stored = {name: value for name, value in tensors.items() if name.startswith("net.")}
     if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
         raise _too_large(stored)
-    # the initial weights are overwritten, so the global random state is kept
+    # the initial weights are overwritten, so making them must not change torch's global generator
     with forked_rng():
         with torch.device("meta"), Limit(stored):
             outline = kind(**options)
@@ -89,7 +89,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         declared: Any = net.declared
         kinds = declared(shape).values()
         if any(math.prod(kind) > _LARGEST for kind in kinds if isinstance(kind, tuple)):
-            raise CheckpointError(f"it takes conditions of more than {_LARGEST:,} numbers")
+            raise CheckpointError(f"it has conditions of more than {_LARGEST:,} numbers")
         with torch.no_grad():
             check_output("network", net(nothing, nothing.flatten(1).sum(1)), nothing)
     return net
@@ -99,25 +99,25 @@ _DRAWN = {torch.ops.aten.normal_, torch.ops.aten.uniform_}
 
 
 class Limit(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raise CheckpointError once more or larger tensors are made than those that are stored."""
+    """Raise CheckpointError as soon as more or larger tensors are made than are stored."""
 
     def __init__(self, stored: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stored = stored
-        # with a margin for temporary tensors, and for those made twice
+        # with a margin for temporary tensors, and for tensors that are made twice
         self.tensors = 2 * len(stored) + 64
         self.numbers = 2 * sum(value.numel() for value in stored.values()) + 2**16
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Leave torch's compiler alone: it takes a second to import, and is not used here."""
+        """Return a constant, since torch's default imports its compiler, which takes a second."""
         return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func.overloadpacket in _DRAWN and args[0].is_meta:
-            return args[0]  # which holds no numbers
+            return args[0]  # a meta tensor has no numbers to change
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor) and not any(isinstance(a, Tensor) for a in args):
             self.tensors -= 1
