@@ -473,7 +473,7 @@ def test_a_slip_of_a_path_is_answered_at_once(tmp_path, monkeypatch):
         ScoreModel.from_pretrained("runs/exp1")
     assert "but there is a folder 'runs'; did you mean 'runs/exp10'?" in str(caught.value)
     assert "'runs/exp1@main'" in str(caught.value)
-    with pytest.raises(CheckpointError, match=r"there is one 'runs'; for a model of the hub"):
+    with pytest.raises(CheckpointError, match=r"there is a folder 'runs'; for a model of the hub"):
         ScoreModel.from_pretrained("runs/quite-another")
     assert asked == []
     for name in ("runs/exp1@main", "somebody/exp1"):

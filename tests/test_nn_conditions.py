@@ -248,7 +248,7 @@ def test_conditions_may_have_the_names_of_the_arguments(drawn):
         (dict(condition={"a b": 2}), InvalidValueError, says("'a b'", "name of letters")),
         (dict(condition={1: 2}), InvalidValueError, says("name of letters")),
         (dict(num_classes={"kind": 0}), InvalidValueError, says("num_classes of kind", "0")),
-        (dict(num_classes=2, condition={"label": 2}), InvalidValueError, says("label", "one name")),
+        (dict(num_classes=2, condition={"label": 2}), InvalidValueError, says("label", "only one")),
     ],
 )
 def test_impossible_declarations_are_refused_at_construction(name, options, error, message):

@@ -1,4 +1,4 @@
-"""Run another sampler in a new way."""
+"""Define the base class of samplers that run another sampler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Around"]
 
 @dataclass(frozen=True)
 class Around(Sampler):
-    """Base of the samplers that run another one, and are adaptive, coupled and so on where it is.
+    """Define the base class of samplers that run another one and take over its attributes.
 
     Args:
         sampler: The sampler that is run.
@@ -21,25 +21,25 @@ class Around(Sampler):
 
     @property
     def adaptive(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.adaptive
 
     @property
     def coupled(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.coupled
 
     @property
     def between(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.between
 
     @property
     def takes_start(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.takes_start
 
     @property
     def uses_pilot(self) -> bool:
-        """Return the attribute of the sampler."""
+        """Return the attribute of the inner sampler."""
         return self.sampler.uses_pilot
