@@ -293,7 +293,7 @@ def test_particles_take_no_start_and_split_gibbs_no_times_above_rho():
     prior = Gaussian([0.0, 0.0], var=1.0).at(VPSDE())
     made = posterior(prior, Linear(torch.tensor([[1.0, 0.0]]), 0.3))
     given = {"measurement": [1.0]}
-    with pytest.raises(InvalidValueError, match="starts of its own"):
+    with pytest.raises(InvalidValueError, match="draws its initial states itself"):
         scoresde.sample(
             made, None, Particles(Ancestral(), 4), x=torch.zeros(2, 2), seed=0, condition=given
         )

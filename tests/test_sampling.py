@@ -788,7 +788,7 @@ OK = dict(shape=(2,), steps=2, seed=0)
         (
             dict(steps=None, times=[1.0, 0.3], sde=VESDE(levels=5)),
             InvalidValueError,
-            "levels=5 and exists only there; take times from sde.times()",
+            "levels=5 and is defined only at them; take times from sde.times()",
         ),
         (dict(seed=-1), InvalidValueError, r"\[0, 2\*\*64\), got -1"),
         (dict(seed=0.5), InvalidTypeError, "seed must be an integer or None, got 0.5"),

@@ -246,7 +246,7 @@ def test_every_network_inside_a_score_is_evaluated_and_restored():
     ):
         seen.clear()
         lost = inner[0] in (three, four)
-        with pytest.warns(UserWarning, match="does not pass on") if lost else nullcontext():
+        with pytest.warns(UserWarning, match="hides its facts") if lost else nullcontext():
             sample(score, SDE, "ddim", shape=(2,), steps=2, seed=0)
         assert seen
         assert not any(seen)

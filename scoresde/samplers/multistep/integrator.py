@@ -77,7 +77,7 @@ class ExponentialMultistep(Sampler):
         return Polynomial()
 
     def gaussian(self, sde: SDE, moments: Moments | None) -> Moments:
-        r"""Return the Gaussian that is solved exactly; by default of variance 0, data prediction."""
+        r"""Return the Gaussian that is solved exactly; by default of variance 0."""
         return Moments(0.0, var=0.0)
 
     def log_phi(self, rho: Tensor, log_u: Tensor, ends: Tensor) -> Tensor:
