@@ -231,7 +231,7 @@ def test_a_prior_of_its_own_is_asked_for_the_prior_score():
         (lambda s: compose(s, {"y": torch.zeros(0, 1)}), InvalidValueError, "no observation"),
         (lambda s: compose(s, {"z": torch.zeros(2, 1)}), UnknownNameError, "unknown condition 'z'"),
         (lambda s: compose(s, {"y": torch.zeros(2, 3)}), ShapeError, "n = 2"),
-        (lambda s: compose(s, {"y": torch.zeros(1)}), ShapeError, "needs n rows"),
+        (lambda s: compose(s, {"y": torch.zeros(1)}), ShapeError, "needs as many rows"),
         (lambda s: compose(s, {"y": torch.zeros(2, 1, dtype=int)}), InvalidTypeError, "floating"),
         (lambda s: compose(s, [1.0]), InvalidTypeError, "observations"),
         (lambda s: compose(s, {"y": torch.zeros(2, 1)}, "gaus"), UnknownNameError, "gaus"),
