@@ -55,8 +55,6 @@ class Posterior(Target):
         check_finite("std", std)
         if (std < 0).any():
             raise InvalidValueError("std is a standard deviation and must not be negative")
-                "std, the standard deviation of the noise, must not be negative"
-            )
         if tuple(y.shape) != shape:
             raise ShapeError(
                 f"y must have the shape {shape} of a measurement, got {tuple(y.shape)}"
