@@ -188,7 +188,10 @@ def test_the_jacobian_of_a_detached_score_is_refused(mode):
             return self.ask(self.score, x, t, condition).detach()
 
     score, x, t = linear(), torch.ones(1, 2).double(), torch.tensor([0.5]).double()
-    with mode(), pytest.raises(InvalidValueError, match=r"can be differentiated.*inference_mode"):
+    with (
+        mode(),
+        pytest.raises(InvalidValueError, match=r"cannot be differentiated.*inference_mode"),
+    ):
         compose(Detached(score), {"y": observed(score, 2)}, "jacobian")(x, t)
 
 
