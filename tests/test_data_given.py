@@ -345,7 +345,7 @@ def test_no_code_of_a_file_of_tensors_is_run(tmp_path):
             return sys.exit, ("run",)
 
     for k, value in enumerate((Evil(), TensorDataset(torch.zeros(2, 2)), {"x": Evil()})):
-        with pytest.raises(DataError, match="other things than tensors, which could run any code"):
+        with pytest.raises(DataError, match="objects other than tensors, which could run any code"):
             load(saved(tmp_path, value, f"{k}.pt"))
 
 

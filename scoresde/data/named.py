@@ -1,4 +1,4 @@
-r"""Load data sets by name: the digits of the package, and those that torchvision downloads."""
+r"""Load data sets by name: the digits of the package, and the data sets of torchvision."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _download(name: str, split: str, root: str | os.PathLike[str] | None) -> Any
         importlib.import_module("torchvision.datasets")
     except (ImportError, RuntimeError) as error:
         raise DataError(
-            f"the data set {name!r} comes through torchvision, which cannot be imported here: "
+            f"the data set {name!r} is one of torchvision, which cannot be imported here: "
             f"{error}; install the torchvision that belongs to torch {torch.__version__}"
         ) from error
     downloads, key = _known(), _key(name)
