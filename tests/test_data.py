@@ -957,7 +957,7 @@ def test_images_of_8_and_of_16_bits_are_not_mixed(tmp_path):
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"there are no images in .*; looked for \.bmp"):
+    with pytest.raises(DataError, match=r"there are no images in .* with a suffix \.bmp"):
         load(tmp_path)
 
 
