@@ -169,12 +169,12 @@ class Hostile:
     ("write", "message"),
     [
         (lambda path, given: None, "does not exist"),
-        (lambda path, given: write_pickle(Hostile(), path), "it is damaged, or holds objects other"),
-        (lambda path, given: path.write_bytes(b"x" * 99), "it is damaged, or holds objects other"),
+        (lambda path, given: write_pickle(Hostile(), path), "is damaged, or holds objects other"),
+        (lambda path, given: path.write_bytes(b"x" * 99), "is damaged, or holds objects other"),
         (
             lambda path, given: path.write_bytes(
                 checkpoint(path, given).read_bytes()[:5000]
-            ), "it is damaged, or holds objects other",
+            ), "is damaged, or holds objects other",
         ),
         (lambda path, given: write_pickle([1], path), "no checkpoint of score_sde"),
         (lambda path, given: write_pickle({"model": {1: 2}}, path), "no checkpoint of score_sde"),

@@ -9,7 +9,7 @@ difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from scoresde.samplers.around import Around
 from scoresde.samplers.flow.heun import Heun
 from scoresde.samplers.sampler import NoiseLike, Sampler, State
-from scoresde.sde import SDE, Condition, Facts, Field, Moments, ReverseSDE, expand
+from scoresde.sde import SDE, Facts, ReverseSDE, expand
 
 __all__ = ["MeanStart"]
 
@@ -48,37 +48,9 @@ class MeanStart(Around):
     sampler: Sampler = field(default_factory=Heun)
 
     @property
-    def nfe_per_step(self) -> int:
-        """Return the evaluations of a step of the inner sampler."""
-        return self.sampler.nfe_per_step
-
-    @property
     def stepwise(self) -> bool:
         """Return False, since a step alone does not begin at the mean."""
         return False
-
-    @property
-    def order(self) -> int | None:
-        """Return that of the sampler."""
-        return self.sampler.order
-
-    @property
-    def stochastic(self) -> bool:
-        """Return True if the inner sampler adds noise."""
-        return self.sampler.stochastic
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """Return the conditions of the inner sampler."""
-        return self.sampler.conditions
-
-    def declared(self, event: tuple[int, ...]) -> Mapping[str, Field]:
-        """Return the kinds of the inner sampler's conditions."""
-        return self.sampler.declared(event)
-
-    def checked(self, condition: Condition) -> Condition:
-        """Return what the sampler returns."""
-        return self.sampler.checked(condition)
 
     def cost(self, steps: int) -> int:
         """Return the cost of the inner sampler plus one evaluation."""
@@ -93,14 +65,6 @@ class MeanStart(Around):
         nfe = None if nfe is None else max(nfe - 1, 0)
         return replace(self, sampler=self.sampler.prepared(facts, sde, nfe=nfe))
 
-    def times(self, sde: SDE, steps: int | None, moments: Moments | None = None) -> Tensor:
-        """Return the sampler's grid."""
-        return self.sampler.times(sde, steps, moments)
-
-    def step(self, rsde: ReverseSDE, x: Tensor, t: Tensor, s: Tensor, noise: NoiseLike) -> Tensor:
-        """Return what the sampler returns."""
-        return self.sampler.step(rsde, x, t, s, noise)
-
     def trajectory(
         self, rsde: ReverseSDE, x: Tensor, times: Tensor, noise: NoiseLike
     ) -> Iterator[State]:
@@ -110,7 +74,3 @@ class MeanStart(Around):
         alpha = expand(rsde.sde.alpha(times[0]), x)
         d = rsde.denoise(alpha * mean, times[0])
         yield from self.sampler.trajectory(rsde, x + alpha * (d - mean), times, noise)
-
-    def finish(self, rsde: ReverseSDE, x: Tensor, t: Tensor, noise: NoiseLike) -> Tensor:
-        """Return what the sampler returns."""
-        return self.sampler.finish(rsde, x, t, noise)
