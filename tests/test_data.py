@@ -887,7 +887,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
             r"samples in .*label\.npz are int64, whose range is unknown",
         ),
         ("cut.npz", DataError, r"cut\.npz is no archive that numpy wrote, or it was truncated"),
-        ("a.xyz", DataError, r"a\.xyz has a suffix that is not read; pass a \.npy"),
+        ("a.xyz", DataError, r"a\.xyz has a suffix that cannot be read; pass a \.npy"),
         ("none.npy", DataError, r"none\.npy does not exist"),
         ("nowhere", DataError, "nowhere does not exist; pass"),
     ]:
