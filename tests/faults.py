@@ -695,7 +695,7 @@ def spoilt_result(scene: Scene) -> str:
         path = scene.folder / name
         spoil = scene.chance.choice([cut_off, flip, blank])
         path.write_bytes(spoil(path.read_bytes(), scene.chance))
-    return "written again"
+    return "to write it again"
 
 
 def at_step(trainer, step: int, act: Callable[[], None]) -> None:

@@ -420,7 +420,7 @@ def test_info_goes_through_every_file_though_the_model_itself_is_damaged(tmp_pat
     assert rows["set aside"].endswith("damaged when the run was resumed")
     assert rows["ema/sigma-0.1"].endswith(", of a newer scoresde")
     assert rows["log"].endswith("1 row, DAMAGED")
-    assert "written again from the checkpoints beside it" in found.err
+    assert "to write it again from the checkpoints beside it" in found.err
     assert train(tmp_path, "--save-every", "1", steps=2) == 0  # as it says
     assert different(tmp_path / "model.safetensors", tmp_path / "model.safetensors") == []
 

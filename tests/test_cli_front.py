@@ -347,7 +347,7 @@ def test_folders_go_before_packaged_models_of_their_name(tmp_path, monkeypatch, 
     np.save("x.npy", np.random.default_rng(0).normal(size=(30, 2)).astype("f4"))
     assert train(Path("mnist"), source="x.npy", steps=1) == 0
     capsys.readouterr()
-    with pytest.warns(UserWarning, match="is read from the folder here"):
+    with pytest.warns(UserWarning, match="is read from the folder"):
         assert ScoreModel.from_pretrained("mnist").event_shape == (2,)
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from scoresde import VESDE, ScoreModel, plot
 from scoresde.cli import main
-from scoresde.cli.look import Look, picture
+from scoresde.cli.sample_picture import PictureOptions, picture
 from scoresde.nn import MLP
 from scoresde.units import Standardize
 
@@ -80,11 +80,13 @@ def test_points_have_the_units_of_the_data_and_as_many_as_show_a_law(tmp_path, m
 def test_conditions_are_named_above_images_and_in_the_title_where_all_have_one(tmp_path):
     model = saved(tmp_path / "model", (1, 4, 4), num_classes=3, condition={"y": 2})
     x = torch.zeros(3, 1, 4, 4)
-    look = Look(given={"y": torch.tensor([[0.5, 2.0]])})
-    drawn = picture({"x": x, "y": torch.tensor([0, 2, 1])}, model, look)
+    options = PictureOptions(given={"y": torch.tensor([[0.5, 2.0]])})
+    drawn = picture({"x": x, "y": torch.tensor([0, 2, 1])}, model, options)
     texts = [text.get_text() for text in drawn.axes[0].texts]
     assert texts == ["label 0", "label 2", "label 1", "y = 0.5, 2"]
-    many = picture({"x": torch.zeros(65, 1, 4, 4), "y": torch.arange(65) % 3}, model, Look())
+    many = picture(
+        {"x": torch.zeros(65, 1, 4, 4), "y": torch.arange(65) % 3}, model, PictureOptions()
+    )
     assert not many.axes[0].texts
 
 

@@ -307,7 +307,7 @@ def test_the_fingerprint_sees_samples_and_labels():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(2, 3, dtype=torch.uint8), DataError, r"make floats .* x.float\(\), or"),
+        (torch.zeros(2, 3, dtype=torch.uint8), DataError, r"convert other data by x.float\(\), or"),
         (torch.zeros(2, 3, dtype=torch.int64), InvalidTypeError, "got torch.int64; convert"),
         (torch.zeros(2, 3, dtype=torch.bool), InvalidTypeError, "got torch.bool; convert"),
         (torch.zeros(3), ShapeError, r"must have shape \(N, \*event\), got \(3,\)"),
@@ -477,11 +477,11 @@ def header_of(path, shape, dtype="<f4"):
 def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path, monkeypatch, shape, room):
     monkeypatch.setattr(stores, "IN_MEMORY", room)
     path = header_of(tmp_path / "x.npy", shape)
-    with pytest.raises(DataError, match=r"x\.npy (has 128 bytes, and its header|is no array)"):
+    with pytest.raises(DataError, match=r"x\.npy (has 128 bytes, but its header|is no array)"):
         load(path)
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.write(path, "x.npy")
-    with pytest.raises(DataError, match=r"x\.npz (has 128 bytes, and its header|is no array)"):
+    with pytest.raises(DataError, match=r"x\.npz (has 128 bytes, but its header|is no array)"):
         load(tmp_path / "x.npz")
 
 
@@ -528,7 +528,7 @@ def test_a_large_file_that_changes_is_found_out(tmp_path, large, change):
     assert {data.changed(turn) for turn in range(9)} == {""}
     change(tmp_path / "x.npy", x)
     if change is written_over_within_one_tick:
-        assert "are no longer what they were" in data.changed(3)
+        assert "have changed since the data were loaded" in data.changed(3)
     else:
         with pytest.raises(DataError, match="was written to since it was loaded"):
             data.changed(3)
@@ -785,7 +785,7 @@ def test_the_real_datasets_package_is_read_by_name_and_as_an_object(tmp_path):
     for source, error, message in (
         (f"hf:{tmp_path}/d:test:picture", UnknownNameError, "unknown column 'picture'"),
         (f"hf:{tmp_path}/d:nope", DataError, "cannot load 'hf:"),
-        ("hf:", InvalidValueError, "is no data set; write hf:name"),
+        ("hf:", InvalidValueError, "names no data set; write hf:name"),
     ):
         with pytest.raises(error, match=message):
             load(source)
@@ -887,7 +887,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
             r"samples in .*label\.npz are int64, whose range is unknown",
         ),
         ("cut.npz", DataError, r"cut\.npz is no archive that numpy wrote, or it was truncated"),
-        ("a.xyz", DataError, r"a\.xyz has a suffix that is not read; pass a \.npy"),
+        ("a.xyz", DataError, r"a\.xyz has a suffix that cannot be read; pass a \.npy"),
         ("none.npy", DataError, r"none\.npy does not exist"),
         ("nowhere", DataError, "nowhere does not exist; pass"),
     ]:
@@ -957,7 +957,7 @@ def test_images_of_8_and_of_16_bits_are_not_mixed(tmp_path):
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"there are no images in .*; looked for \.bmp"):
+    with pytest.raises(DataError, match=r"there are no images in .* with a suffix \.bmp"):
         load(tmp_path)
 
 

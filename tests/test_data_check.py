@@ -69,7 +69,7 @@ def test_images_of_another_size_mode_or_depth_are_named(folder):
     Image.fromarray(deep).save(folder / "dog" / "deep.png")
     report = check(folder)
     assert "small.png" in only(report.problems, "images have another size than the 16x16 of most")
-    assert "deep.png" in only(report.problems, "1 images are not of 8 bits a channel as most")
+    assert "deep.png" in only(report.problems, "1 images do not have 8 bits a channel as most")
     only(report.remarks, "grey images are among coloured ones")
     assert report.facts["sizes"] == "16x16 (31), 8x9 (1)"
     assert report.facts["modes"] == "L (31), I;16 (1), RGB (1)"
@@ -95,7 +95,7 @@ def test_copies_constant_images_and_files_that_are_none_are_remarked(folder):
 def test_a_loose_image_that_takes_the_labels_away_is_named(folder):
     picture(77).save(folder / "loose.png")
     report = check(folder)
-    assert "loose.png" in only(report.remarks, "1 images lie beside the folders of the others")
+    assert "loose.png" in only(report.remarks, "1 images are in no folder of a class")
     assert report.facts["classes"] == "none"
 
 

@@ -332,7 +332,7 @@ def test_a_palette_of_greys_is_grey_and_colours_of_16_bits_are_told(tmp_path):
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-    with pytest.warns(UserWarning, match="1 of 1 images have 16 bits a colour, of which 8 are"):
+    with pytest.warns(UserWarning, match="1 of 1 images have 16 bits a colour, of which only 8 are"):
         load(tmp_path / "deep")
 
 
@@ -345,7 +345,7 @@ def test_no_code_of_a_file_of_tensors_is_run(tmp_path):
             return sys.exit, ("run",)
 
     for k, value in enumerate((Evil(), TensorDataset(torch.zeros(2, 2)), {"x": Evil()})):
-        with pytest.raises(DataError, match="other things than tensors, which could run any code"):
+        with pytest.raises(DataError, match="objects other than tensors, which could run any code"):
             load(saved(tmp_path, value, f"{k}.pt"))
 
 

@@ -567,7 +567,7 @@ def test_guidance_without_a_condition_is_refused_before_the_first_evaluation():
     for scale, interval in ((2.0, None), (1.0, None), (2.0, (0.1, 1.0))):
         made = classifier_free(score, scale, interval=interval)
         with pytest.raises(
-            InvalidValueError, match=r"needs a condition .*give condition=.'y': ...."
+            InvalidValueError, match=r"needs a condition.* give condition=.'y': ...."
         ):
             scoresde.sample(made, seed=0)
     assert score.given + score.free == 0

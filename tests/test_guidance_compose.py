@@ -188,7 +188,10 @@ def test_the_jacobian_of_a_detached_score_is_refused(mode):
             return self.ask(self.score, x, t, condition).detach()
 
     score, x, t = linear(), torch.ones(1, 2).double(), torch.tensor([0.5]).double()
-    with mode(), pytest.raises(InvalidValueError, match=r"can be differentiated.*inference_mode"):
+    with (
+        mode(),
+        pytest.raises(InvalidValueError, match=r"cannot be differentiated.*inference_mode"),
+    ):
         compose(Detached(score), {"y": observed(score, 2)}, "jacobian")(x, t)
 
 
@@ -231,7 +234,7 @@ def test_a_prior_of_its_own_is_asked_for_the_prior_score():
         (lambda s: compose(s, {"y": torch.zeros(0, 1)}), InvalidValueError, "no observation"),
         (lambda s: compose(s, {"z": torch.zeros(2, 1)}), UnknownNameError, "unknown condition 'z'"),
         (lambda s: compose(s, {"y": torch.zeros(2, 3)}), ShapeError, "n = 2"),
-        (lambda s: compose(s, {"y": torch.zeros(1)}), ShapeError, "needs n rows"),
+        (lambda s: compose(s, {"y": torch.zeros(1)}), ShapeError, "needs as many rows"),
         (lambda s: compose(s, {"y": torch.zeros(2, 1, dtype=int)}), InvalidTypeError, "floating"),
         (lambda s: compose(s, [1.0]), InvalidTypeError, "observations"),
         (lambda s: compose(s, {"y": torch.zeros(2, 1)}, "gaus"), UnknownNameError, "gaus"),

@@ -301,11 +301,11 @@ class Unasked:
         (InvalidTypeError, Linear(lambda x: x @ torch.ones(5, 2), 0.1), "A fails for a batch"),
         (ShapeError, Linear(lambda x: x[0], 0.1), "a row for each"),
         (ShapeError, Linear(lambda x: x[:, :0], 0.1), "A measures nothing"),
-        (NonFiniteError, Linear(lambda x: x / 0, 0.1), "what A returns"),
+        (NonFiniteError, Linear(lambda x: x / 0, 0.1), "the result of A"),
         (InvalidValueError, Linear(lambda x: x.clamp(-5, 5), 0.1), "is not linear"),
         (ShapeError, Linear(lambda x: x, torch.ones(3)), "std must be a number or of the shape"),
-        (ShapeError, Linear(torch.ones(2, 5), 0.1), "A is of events of 5 numbers"),
-        (ShapeError, Linear(Mask([1, 0, 1]), 0.1), "the mask is of events"),
+        (ShapeError, Linear(torch.ones(2, 5), 0.1), "A is for events of 5 numbers"),
+        (ShapeError, Linear(Mask([1, 0, 1]), 0.1), "the mask is for events"),
         (ShapeError, Linear(Downsample(3, dims=1), 0.1), "do not divide"),
         (ShapeError, Linear(Grey(), 0.1), "3 channels"),
         (ShapeError, Linear(Blur(1.0), 0.1), "last 2 axes"),
@@ -326,8 +326,8 @@ def test_a_map_that_measures_nothing_of_the_events_is_refused_before_any_evaluat
         (InvalidValueError, dict(iterations=0), "iterations"),
         (InvalidValueError, dict(units=True), "transform"),
         (UnknownNameError, dict(method="mmpps"), "mmps"),
-        (InvalidValueError, dict(name=""), "name= is a word"),
-        (ShapeError, dict(shape=(2,)), r"\(4,\) by A, and \(2,\) by shape="),
+        (InvalidValueError, dict(name=""), "name= must be a word"),
+        (ShapeError, dict(shape=(2,)), r"\(4,\) by A, but \(2,\) by shape="),
     ],
 )
 def test_an_impossible_posterior_is_refused(error, options, match):
@@ -376,9 +376,9 @@ def test_a_score_without_an_event_shape_is_checked_at_its_first_call():
     x = scoresde.sample(made, shape=(4,), condition={"measurement": y}, **options)
     assert x.sum(1).abs().max() < 0.5 < scoresde.sample(Loose(), shape=(4,), **options).abs().max()
     fresh = posterior(Loose(), Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(ShapeError, match="A is of events of 4 numbers"):
+    with pytest.raises(ShapeError, match="A is for events of 4 numbers"):
         scoresde.sample(fresh, shape=(5,), condition={"measurement": y}, **options)
-    with pytest.raises(ShapeError, match=r"needs (the shape|one row)"):
+    with pytest.raises(ShapeError, match=r"(must have the shape|needs one row)"):
         scoresde.sample(made, shape=(4,), condition={"measurement": torch.zeros(3, 5)}, **options)
 
 
@@ -388,7 +388,7 @@ def test_a_score_that_cannot_be_differentiated_is_named():
             return -x.detach()
 
     made = posterior(Flat(), Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(InvalidValueError, match="can be differentiated"):
+    with pytest.raises(InvalidValueError, match="cannot be differentiated"):
         made(torch.ones(1, 4), torch.tensor([0.5]), {"measurement": torch.ones(1, 2)})
 
 
@@ -519,7 +519,7 @@ def test_a_map_in_double_precision_alone_is_told_in_single():
     measured = Linear(lambda x: x @ own.T, 0.1)
     assert measured.check((4,), own.device) == (1,)
     assert measured(torch.ones(1, 4).double()).item() == 4
-    with pytest.raises(InvalidTypeError, match=r"by A\.to\(x\), or sample with dtype"):
+    with pytest.raises(InvalidTypeError, match=r"dtype of its argument, or sample with dtype"):
         measured(torch.ones(1, 4))
 
 

@@ -190,11 +190,11 @@ def test_a_network_of_the_same_size_and_other_tensors_is_refused_by_their_names(
         ("event_shape", [1] * 17, "its event shape is"),
         ("event_shape", [3], "expected x of shape"),
         ("event_shape", [2, 1], "expected x of shape"),
-        ("steps", 0, "the number of steps is from 1 to 100,000"),
-        ("steps", 10**12, "the number of steps is from 1 to 100,000"),
-        ("steps", 2.5, "the number of steps is from 1 to 100,000"),
-        ("steps", "many", "the number of steps is from 1 to 100,000"),
-        ("steps", True, "the number of steps is from 1 to 100,000"),
+        ("steps", 0, "the number of steps must be from 1 to 100,000"),
+        ("steps", 10**12, "the number of steps must be from 1 to 100,000"),
+        ("steps", 2.5, "the number of steps must be from 1 to 100,000"),
+        ("steps", "many", "the number of steps must be from 1 to 100,000"),
+        ("steps", True, "the number of steps must be from 1 to 100,000"),
         ("predicts", "everything", "unknown predicts"),
         ("predicts", 3, "predicts"),
         ("sde.type", "os.system", r"sde of the class os\.system"),
@@ -227,7 +227,7 @@ def test_fields_are_no_larger_than_a_field_may_be(tmp_path):
     """Their sizes leave no trace in the weights."""
     forcing = {"y": [4], "forcing": [2, 2**40, 2**40]}
     folder = forged(tmp_path, ("net.config.condition", forcing), name="UNet")
-    refused(folder, "takes conditions of more than 2,147,483,648 numbers")
+    refused(folder, "has conditions of more than 2,147,483,648 numbers")
 
 
 @pytest.mark.parametrize(
@@ -471,9 +471,9 @@ def test_a_slip_of_a_path_is_answered_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("scoresde.pretrained.hub.fetch", lambda name: asked.append(name) or 1 / 0)
     with pytest.raises(CheckpointError) as caught:
         ScoreModel.from_pretrained("runs/exp1")
-    assert "but there is one 'runs'; did you mean 'runs/exp10'?" in str(caught.value)
+    assert "but there is a folder 'runs'; did you mean 'runs/exp10'?" in str(caught.value)
     assert "'runs/exp1@main'" in str(caught.value)
-    with pytest.raises(CheckpointError, match=r"there is one 'runs'; for a model of the hub"):
+    with pytest.raises(CheckpointError, match=r"there is a folder 'runs'; for a model of the hub"):
         ScoreModel.from_pretrained("runs/quite-another")
     assert asked == []
     for name in ("runs/exp1@main", "somebody/exp1"):

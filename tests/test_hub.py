@@ -451,7 +451,7 @@ def test_the_card_of_a_run_says_how_it_came_to_be(run):
     assert "![Samples of the model](samples.png)" in text
     assert "A sample is a grey image of 8x8 pixels, of shape (1, 8, 8), of 10 classes" in text
     assert "`VESDE(T=1.0, eps=0.0, levels=None, sigma_min=0.01, sigma_max=9.0)`" in text
-    assert "\n2 steps. The same again" in text
+    assert "\n2 steps. To repeat it" in text
     assert f"```toml\n{(run / 'config.toml').read_text()}```" in text
     count = sum(p.numel() for p in ScoreModel.from_pretrained(run).net.parameters())
     assert f"| Parameters | {count:,} |" in text

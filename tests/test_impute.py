@@ -208,12 +208,12 @@ def test_what_is_not_known_may_be_anything():
     ("error", "make", "match"),
     [
         (InvalidValueError, lambda: Impute(resample=0), "resample"),
-        (InvalidTypeError, lambda: Impute(ProbabilityFlow()), "chooses its own steps"),
+        (InvalidTypeError, lambda: Impute(ProbabilityFlow()), "chooses its steps itself"),
         (InvalidValueError, lambda: Impute(basis=[[1.0, 0.0], [1.0, 1.0]]), "orthonormal"),
         (InvalidValueError, lambda: Impute(basis=[[torch.nan]]), "orthonormal"),
         (ShapeError, lambda: Impute(basis=[[1.0, 0.0]]), "square"),
         (ShapeError, lambda: draw(Impute(basis=torch.eye(3))), "3 rows"),
-        (InvalidValueError, lambda: scoresde.sample(PAIR.at(VP), None, PC(Impute())), "outside"),
+        (InvalidValueError, lambda: scoresde.sample(PAIR.at(VP), None, PC(Impute())), "outermost"),
         (InvalidTypeError, lambda: Impute("ddim"), "Sampler"),
     ],
 )

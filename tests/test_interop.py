@@ -243,7 +243,7 @@ def test_every_use_of_a_score_is_open():
         ),
         (lambda: from_network(Net(), VPSDE(), "eps")(X, 0.0), InvalidValueError, "no noise at t"),
         (lambda: from_network(Net(), VPSDE(), "eps", steps=0), InvalidValueError, "steps must"),
-        (lambda: interop.from_azula(Net()), InvalidTypeError, "has a schedule"),
+        (lambda: interop.from_azula(Net()), InvalidTypeError, "has an attribute schedule"),
         (lambda: interop.from_diffusers(Net(), object()), InvalidTypeError, "no table"),
         (lambda: interop.from_sbi(Net()), InvalidTypeError, "no estimator of NPSE or FMPE"),
         (lambda: interop.from_edm(Net(), step=3), InvalidTypeError, "takes no argument step="),

@@ -157,7 +157,7 @@ def with_density(function):
 @pytest.mark.parametrize(
     ("score", "error", "message"),
     [
-        (lambda x, t: -x, InvalidTypeError, r"no log_prob\(x, t\) of its own; use an EnergyScore"),
+        (lambda x, t: -x, InvalidTypeError, r"no method log_prob\(x, t\); use an EnergyScore"),
         (with_density(lambda x, t: 1.0), InvalidTypeError, "must return a tensor, got float"),
         (with_density(lambda x, t: x), ShapeError, r"expected \(3,\), got \(3, 2\)"),
         (with_density(lambda x, t: x[:, 0] * math.nan), NonFiniteError, r"in samples \[0, 1, 2\]"),

@@ -537,7 +537,7 @@ def test_inputs_of_another_type_are_refused_with_the_fix():
         (dict(num_classes=0), says("num_classes", ">= 1", "0")),
         (dict(channels=(8, 8), blocks=(1,)), says("positive number per resolution (2)", "(1,)")),
         (dict(blocks=0), says("positive number", "(0, 0, 0)")),
-        (dict(attention=(3,)), says("0 ... 2", "(3,)")),
+        (dict(attention=(3,)), says("0 to 2", "(3,)")),
     ],
 )
 def test_impossible_architectures_are_refused_at_construction(options, message):

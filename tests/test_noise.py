@@ -427,12 +427,12 @@ def values(*places):
     found = {path.START: {}}
     for step in path.steps(places, ()):
         ends = (1 - step.theta, found[step.low]), (step.theta, found[step.high])
-        found[step.place] = combine(*ends, (step.std, {step.node: 1.0}))
+        found[step.instant] = combine(*ends, (step.std, {step.node: 1.0}))
     return [found[place] for place in places]
 
 
 def value(t):
-    return values(path.place(t))[0]
+    return values(path.instant(t))[0]
 
 
 def chords(s, t):
@@ -458,9 +458,9 @@ def test_the_value_at_a_time_is_the_sum_of_levy_and_ciesielski(s, t):
             expected[2**depth + i] = 2 ** (-depth / 2) * hat
         gap = combine((1, value(u)), (-1, expected))
         assert max(map(abs, gap.values()), default=0) < 1e-15
-    one, two = path.place(s), path.place(t)
+    one, two = path.instant(s), path.instant(t)
     first = path.steps([one], ())
-    more = path.steps([one, two], [step.place for step in first])
+    more = path.steps([one, two], [step.instant for step in first])
     assert [*first, *more] == path.steps([one, two], ())
 
 

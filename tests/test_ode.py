@@ -462,7 +462,7 @@ def test_a_budget_is_never_exceeded(name):
 
     # nobody takes an angle for a time
     where = "" if name in {"scipy", "adaptive"} else r"arctan\(sigma / alpha\) = [\d.]+ of "
-    message = rf"max_nfe = 19 .* only to {where}.* raise max_nfe, or loosen"
+    message = rf"max_nfe = 19 .* reached only {where}.* raise max_nfe, or loosen"
     with pytest.raises(ConvergenceError, match=message):
         sample(score, sde, name, n=2, shape=(2,), seed=0, nfe=20)
     assert len(calls) <= 20

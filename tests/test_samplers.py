@@ -1143,14 +1143,14 @@ def test_impossible_hyperparameters_are_refused(make, message):
         (lambda: PC(corrector="langevin"), "corrector of PC must be a Sampler, got 'langevin'"),
         (lambda: PC(corrector=None), "corrector of PC must be a Sampler, got None"),
         (lambda: Restart(Heun), "sampler of Restart must be a Sampler, got <class"),
-        # a run that is more than its steps, in what makes steps alone or other runs of them
-        (lambda: PC(Restart()), "is more than its steps"),
-        (lambda: Impute(Restart()), "is more than its steps"),
-        (lambda: Restart(Restart()), "is more than its steps"),
-        (lambda: Restart(MeanStart()), "is more than its steps"),
-        (lambda: Restart(SplitGibbs(Ancestral(), 0.2)), "is more than its steps"),
-        (lambda: SplitGibbs(Restart(Ancestral()), 0.2), "is more than its steps"),
-        (lambda: SplitGibbs(MeanStart(Ancestral()), 0.2), "is more than its steps"),
+        # samplers that do more than step along the grid, inside samplers that call `step` alone
+        (lambda: PC(Restart()), "does more in a run than its steps"),
+        (lambda: Impute(Restart()), "does more in a run than its steps"),
+        (lambda: Restart(Restart()), "does more in a run than its steps"),
+        (lambda: Restart(MeanStart()), "does more in a run than its steps"),
+        (lambda: Restart(SplitGibbs(Ancestral(), 0.2)), "does more in a run than its steps"),
+        (lambda: SplitGibbs(Restart(Ancestral()), 0.2), "does more in a run than its steps"),
+        (lambda: SplitGibbs(MeanStart(Ancestral()), 0.2), "does more in a run than its steps"),
     ],
 )
 def test_samplers_are_made_of_sampler_objects(make, message):

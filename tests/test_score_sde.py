@@ -169,12 +169,12 @@ class Hostile:
     ("write", "message"),
     [
         (lambda path, given: None, "does not exist"),
-        (lambda path, given: write_pickle(Hostile(), path), "it is damaged, or holds other things"),
-        (lambda path, given: path.write_bytes(b"x" * 99), "it is damaged, or holds other things"),
+        (lambda path, given: write_pickle(Hostile(), path), "is damaged, or holds objects other"),
+        (lambda path, given: path.write_bytes(b"x" * 99), "is damaged, or holds objects other"),
         (
             lambda path, given: path.write_bytes(
                 checkpoint(path, given).read_bytes()[:5000]
-            ), "it is damaged, or holds other things",
+            ), "is damaged, or holds objects other",
         ),
         (lambda path, given: write_pickle([1], path), "no checkpoint of score_sde"),
         (lambda path, given: write_pickle({"model": {1: 2}}, path), "no checkpoint of score_sde"),
@@ -184,9 +184,9 @@ class Hostile:
         (lambda path, given: checkpoint(path, given, spoil=torch.Tensor.int), "floating point"),
         (lambda path, given: checkpoint(path, given, spoil=torch.Tensor.cfloat), "floating point"),
         (lambda path, given: checkpoint(path, given, twice="module."), "weights twice"),
-        (lambda path, given: checkpoint(path, given, shadow=1), "not one average for each"),
+        (lambda path, given: checkpoint(path, given, shadow=1), "no average under .ema."),
         (lambda path, given: checkpoint(path, config(nf=16)), "has shape"),
-        (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "layout of score_sde"),
+        (lambda path, given: checkpoint(path, config(num_res_blocks=2)), "the network of"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_told_so(write, message, tmp_path):

@@ -363,7 +363,7 @@ def test_samples_that_are_all_the_same_are_told_before_anything_is_made(tmp_path
     np.save(tmp_path / "x.npy", np.ones((9, 2), "f"))
     words = ["train", "--data", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run")]
     assert main(words) == 1
-    assert "are all equal, so that they have no scale" in said(capsys)
+    assert "are all equal, so they have no scale" in said(capsys)
     assert not (tmp_path / "run").exists()
 
 

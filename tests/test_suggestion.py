@@ -142,7 +142,7 @@ def test_one_outlier_changes_nothing_much():
     x = normal(1500, 2)
     plain = suggestion.suggest(x)
     x[7] = 1e6
-    with pytest.warns(UserWarning, match="a few samples lie so far out that sigma_data is"):
+    with pytest.warns(UserWarning, match="a few outliers make sigma_data"):
         found = suggestion.suggest(x)
     for name in ("sigma_min", "sigma_max"):
         assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=0.2)

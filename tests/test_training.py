@@ -688,16 +688,16 @@ def test_held_out_data_are_looked_at_often_whatever_the_checkpoints(steps, log, 
     looks = [
         step
         for step in range(1, steps)
-        if held.judge(step, averages, due=False, end=False) is not None
+        if held.loss_if_due(step, averages, due=False, end=False) is not None
     ]
     assert all(step % log == 0 for step in looks)  # where a line is written
     assert len(looks) <= 20
     assert cost * len(looks) <= 0.05 * steps
     gaps = [b - a for a, b in zip([0, *looks], [*looks, steps], strict=True)]
     assert max(gaps) <= max(steps / 20, 20 * cost) + log
-    assert held.judge(steps, averages, due=False, end=True) is not None
+    assert held.loss_if_due(steps, averages, due=False, end=True) is not None
     assert held.at is None  # which checkpoints alone decide
-    held.judge(steps, averages, due=True, end=True)
+    held.loss_if_due(steps, averages, due=True, end=True)
     assert held.at == steps
 
 

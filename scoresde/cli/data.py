@@ -12,9 +12,9 @@ import tyro
 
 from scoresde import plot
 from scoresde.cli.config import NetOptions
-from scoresde.cli.look import PICTURES
 from scoresde.cli.outputs import check_out
 from scoresde.cli.parsing import options_of
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.sdes import sde_words, words_of
 from scoresde.cli.source import DataArgument
 from scoresde.cli.terminal import in_options, show, then

@@ -238,7 +238,7 @@ def array(path: Path) -> Tensor:
                 str(path), read_array(file, str(path), os.fstat(file.fileno()).st_size)
             )
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist{checkpoint.near(path)}") from error
+        raise DataError(f"{path} does not exist{checkpoint.did_you_mean(path)}") from error
     except Exception as error:  # a damaged file, or one of another kind
         raise DataError(f"cannot read {path}: {error}") from error
     if found.is_complex():

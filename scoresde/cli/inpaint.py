@@ -15,10 +15,10 @@ from scoresde import distributed
 from scoresde.checks import check_integer
 from scoresde.cli.edit import IMAGES, image
 from scoresde.cli.given import Conditions, Given, array
-from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
 from scoresde.cli.sample import Drawn, cost, shown, write
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell
 from scoresde.errors import ShapeError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scoresde import checkpoint
 from scoresde.cli.held_out import run_of
-from scoresde.cli.look import PICTURES
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.errors import CheckpointError, InvalidValueError
 
 __all__ = ["ARRAYS", "FILMS", "check_folder", "check_out", "check_replaced"]

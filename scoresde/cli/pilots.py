@@ -9,9 +9,9 @@ import torch
 from scoresde.cli.terminal import tell
 from scoresde.sampling import SAMPLERS
 from scoresde.sampling.learn import SAMPLES
-from scoresde.sampling.own import work
+from scoresde.sampling.model_pilot import evaluations_of
 from scoresde.score import ScoreModel, device_of, evaluating
-from scoresde.score.pilot_file import WORTH
+from scoresde.score.pilot_file import SLOW_PILOT
 
 __all__ = ["announce", "seconds", "steps_of"]
 
@@ -33,10 +33,10 @@ def seconds(model: ScoreModel, steps: int) -> float:
             start = time.perf_counter()
             model(x, model.sde.T / 2)
             spent = time.perf_counter() - start
-    return spent * work(steps) / SAMPLES
+    return spent * evaluations_of(steps) / SAMPLES
 
 
 def announce(model: ScoreModel, steps: int | None) -> None:
     """Say what is measured before the samples of a model without a pilot, if it takes seconds."""
-    if (spent := seconds(model, steps or steps_of(model))) > WORTH:
+    if (spent := seconds(model, steps or steps_of(model))) > SLOW_PILOT:
         tell(f"{WHAT}: about {spent:.0f} s, once; --sampler dpmpp_2m draws without")

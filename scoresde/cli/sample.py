@@ -18,18 +18,18 @@ from scoresde.checks import check_integer
 from scoresde.cli.csv_text import as_csv
 from scoresde.cli.given import ClassName, Conditions, Given, Guidance, Interval, left_open
 from scoresde.cli.held_out import run_of
-from scoresde.cli.look import PICTURES, Look, data_beside, picture
 from scoresde.cli.open import PLAIN
 from scoresde.cli.options import Checkpoint, SamplerName, Steps
 from scoresde.cli.outputs import ARRAYS, FILMS, check_folder, check_out, check_replaced
 from scoresde.cli.pilots import announce
+from scoresde.cli.sample_picture import PICTURES, PictureOptions, data_beside, picture
 from scoresde.cli.standing import model_of
 from scoresde.cli.terminal import tell, then
 from scoresde.errors import InvalidValueError
 from scoresde.plot.shapes import USUAL
 from scoresde.sampling import Run, Shards
 from scoresde.score import ScoreModel
-from scoresde.score.pilot_file import WORTH, weights_of
+from scoresde.score.pilot_file import SLOW_PILOT, weights_of
 from scoresde.sde import Classes, class_name, facts
 
 __all__ = [
@@ -156,13 +156,13 @@ class Sample:
             return
         if in_file:
             of = {k: v.cpu() for k, v in given.values.items()}
-            look = Look(self.scale, self.columns, of, other)
-            write(self.out, shards.joined(), model, look)
+            options = PictureOptions(self.scale, self.columns, of, other)
+            write(self.out, shards.joined(), model, options)
             shards.remove()
         there = len(shards) - missing
         already = f", {there} of {len(shards)} batches were there" if there else ""
         pilot, seconds = model.pilot_seconds, time.perf_counter() - start
-        first = f", after {pilot:.1f} s of measuring" if pilot >= WORTH else ""
+        first = f", after {pilot:.1f} s of measuring" if pilot >= SLOW_PILOT else ""
         tell(
             f"{n} samples of shape {model.event_shape} in {seconds - pilot:.1f} s{first}"
             f"{spent}{already}: {self.out}"
@@ -293,11 +293,11 @@ def fingerprint(model: ScoreModel) -> str:
 
 
 def write(
-    path: Path, tensors: dict[str, Tensor], model: ScoreModel, look: Look | None = None
+    path: Path, tensors: dict[str, Tensor], model: ScoreModel, options: PictureOptions | None = None
 ) -> None:
     """Write samples, and their labels, in the format of the suffix."""
     if path.suffix in PICTURES:
-        plot.save(picture(tensors, model, look or Look()), path)
+        plot.save(picture(tensors, model, options or PictureOptions()), path)
         return
     if path.suffix == ".safetensors":
         checkpoint.save_tensors(path, tensors)

@@ -12,9 +12,9 @@ from scoresde import distributed
 from scoresde.checks import check_integer, check_name
 from scoresde.cli.given import Conditions, Given, array
 from scoresde.cli.inpaint import finished
-from scoresde.cli.look import PICTURES
 from scoresde.cli.options import BatchSize, Checkpoint, SamplerName, Seed, Steps
 from scoresde.cli.outputs import check_out, check_replaced
+from scoresde.cli.sample_picture import PICTURES
 from scoresde.cli.standing import model_of
 from scoresde.errors import InvalidValueError, ScoreSDEError
 from scoresde.guidance import (

@@ -28,7 +28,7 @@ from scoresde.errors import CheckpointError, InvalidValueError, ScoreSDEError
 from scoresde.pretrained import card
 from scoresde.pretrained.store import read
 from scoresde.progress import duration
-from scoresde.sampling.own import work
+from scoresde.sampling.model_pilot import evaluations_of
 from scoresde.score import ScoreModel
 from scoresde.sde.words import sde_in_words
 from scoresde.training import Trainer
@@ -178,7 +178,7 @@ class Train:
             if (folder / "model.safetensors").exists():
                 found.append((folder, ScoreModel.from_pretrained(folder).to(distributed.device())))
         steps = steps_of(found[0][1])
-        if samples < _MANY * work(steps):
+        if samples < _MANY * evaluations_of(steps):
             return
         spent = sum(seconds(model, steps) for _, model in found)
         _say(f"{WHAT}: about {max(spent, 1):.0f} s; --no-pilot leaves it for the first samples")

@@ -114,7 +114,7 @@ def load(
         source, condition=by_name(condition), kinds=kinds, sample=sample, split=split, size=size,
         layout=layout, missing=missing, skip=skip, lazy=lazy, root=root,
     )  # fmt: skip
-    data.look()
+    data.read_all()
     if isinstance(source, str | os.PathLike):
         data.source = os.fspath(source)
     text = "" if layout or isinstance(source, Data) else doubt_of(data)

@@ -180,7 +180,7 @@ class _Models:
     def _begin(self, x: Tensor, t: Tensor | float) -> None:
         """Append the score of Gaussian data, as the first model of the next evaluation."""
         sde, known = self._rsde.sde, self._rsde.moments or Moments(0.0, var=1.0)
-        time = sde.told(t).expand(len(x))
+        time = sde.cpu_time(t).expand(len(x))
         alpha, sigma = sde.alpha(time), sde.sigma(time)
         variance = alpha**2 * known.mean_variance() + sigma**2
         self._t.append(time)

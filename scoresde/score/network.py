@@ -34,8 +34,8 @@ from scoresde.score.model import ScoreModel
 from scoresde.score.predictions import PREDICTIONS
 from scoresde.score.times import TIMES, check_time
 from scoresde.sde import SDE, Classes, Facts, Field, Moments, check_output
+from scoresde.sde.cpu_times import kept_coefficients, on_device, per_sample
 from scoresde.sde.shapes import check_times
-from scoresde.sde.told import moved, per_sample, rows_of
 from scoresde.units import Identity, Transform, describe
 
 __all__ = ["TIMES", "NetworkScore", "from_network"]
@@ -112,9 +112,9 @@ class NetworkScore(ScoreModel):
             InvalidValueError: $\sigma_t = 0$, or `t` lies outside [0, T].
         """
         check_shape("x", x, self._known.event_shape)
-        check_times(time := self.sde.told(t), x)
+        check_times(time := self.sde.cpu_time(t), x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        of_x, of_f = rows_of(t, self) or moved(wide, *self.coefficients(time))
+        of_x, of_f = kept_coefficients(t, self) or on_device(wide, *self.coefficients(time))
         dtype = dtype_of(self.net, wide.dtype)
         c = self._input(time, wide)
         if c.is_floating_point():  # half precision cannot tell neighbouring levels apart

@@ -64,7 +64,7 @@ class Guard:
                 stacklevel=outside(),
             )
 
-    def look(self, first: int, rows: Tensor) -> Tensor:
+    def finite_steps(self, first: int, rows: Tensor) -> Tensor:
         """Return the rows of the steps whose loss and gradient are finite.
 
         Args:

@@ -256,7 +256,7 @@ class Trainer(Generic[ScoreT]):
                 due = self.step == self.config.steps or not self.step % keeping.save_every
                 judged = None
                 if (held := self.held_out) is not None:
-                    judged = held.judge(self.step, self.ema, due=due, end=self.step == end)
+                    judged = held.loss_if_due(self.step, self.ema, due=due, end=self.step == end)
                 last = self.step == end or received is not None or self._stopped
                 save, snapshot = due or last, self.ema.due(self.step)
                 if save or snapshot or self.step % keeping.log_every == 0:
@@ -294,7 +294,7 @@ class Trainer(Generic[ScoreT]):
     def _log(self, recent: list[Tensor], held: float | None) -> None:
         """Check the steps since the last row of the log, and log their mean loss."""
         found = distributed.mean(torch.stack(recent).cpu().double())
-        found = self._guard.look(self.step - len(recent), found)
+        found = self._guard.finite_steps(self.step - len(recent), found)
         if not len(found):
             return  # all steps were skipped: there is no loss to log
         loss, norm = found.mean(0).tolist()

@@ -20,7 +20,7 @@ from scoresde.sde import Classes, Field, class_name, facts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "Look", "data_beside", "picture"]
+__all__ = ["PICTURES", "PictureOptions", "data_beside", "picture"]
 
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
@@ -29,7 +29,7 @@ _NAMED = 64  # the most images or signals with their conditions beside them
 
 
 @dataclass(frozen=True)
-class Look:
+class PictureOptions:
     """Hold the options of a picture of samples.
 
     Args:
@@ -45,11 +45,11 @@ class Look:
     beside: Data | None = None
 
 
-def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Figure:
+def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOptions) -> Figure:
     """Return the picture of samples `x` in model units, with their labels `y`."""
     x = tensors["x"]
     declared = facts(model).conditions or {}
-    given = dict(look.given)
+    given = dict(options.given)
     if "y" in tensors and (name := class_name(declared)) is not None:
         given[name] = tensors["y"]
     of_all = {k: v for k, v in given.items() if len(v) == 1 or bool((v == v[:1]).all())}
@@ -58,12 +58,12 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, look: Look) -> Fig
     few = len(x) <= _NAMED or plot.kind(model.event_shape) == "points"
     labels = [
         ", ".join(_in_words(name, declared[name], value[i]) for name, value in own.items())
-        for i in range(len(x) if own and few and look.beside is None else 0)
+        for i in range(len(x) if own and few and options.beside is None else 0)
     ]
-    sets = x if look.beside is None else {"data": look.beside, "samples": x}
+    sets = x if options.beside is None else {"data": options.beside, "samples": x}
     return plot.samples(
-        sets, transform=model.transform, names=model.columns, labels=labels, scale=look.scale,
-        columns=look.columns, title=title or None,
+        sets, transform=model.transform, names=model.columns, labels=labels, scale=options.scale,
+        columns=options.columns, title=title or None,
     )  # fmt: skip
 
 
