@@ -552,7 +552,7 @@ def test_train_starts_then_says_that_it_is_finished_then_goes_on(tmp_path, capsy
     assert f"next, to see samples:\n  scoresde sample {tmp_path} --out samples.png" in out
     assert train(tmp_path, steps=2) == 0
     assert capsys.readouterr().out.endswith(
-        "\nfinished: all 2 steps are done; a larger --steps goes on\n"
+        "\nfinished: all 2 steps are done; a larger --steps continues\n"
     )
     assert train(tmp_path, steps=3) == 0
     out, err = capsys.readouterr()
@@ -618,7 +618,7 @@ def test_wrong_options_of_train_are_told_in_one_line(
     [
         ("--lr 0", "lr must be positive and finite, got 0.0"),
         ("--steps -1", "steps must be an integer >= 1, got -1"),
-        ("--learned-weight --loss ism", "a learned weight needs a loss that is positive"),
+        ("--learned-weight --loss ism", "a learned weight needs a positive loss"),
         ("--held-out 0 --patience 3", "patience needs the loss of held-out data"),
         ("--weight emd", "unknown weight 'emd'; did you mean 'edm'? choose from edm, "),
         ("--weight edm gamma=2", "unknown parameter 'gamma'; choose from var"),

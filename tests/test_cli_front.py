@@ -156,7 +156,7 @@ def test_quiet_leaves_results_and_errors(place, tmp_path, capsys):
     assert main([*words[:2], "none.npy", "--quiet"]) == 1
     out, err = capsys.readouterr()
     assert "none.npy does not exist" in out
-    assert "would fail, by 1 problem" in err
+    assert "would fail because of 1 problem" in err
 
 
 @pytest.mark.parametrize(

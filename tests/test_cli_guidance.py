@@ -86,10 +86,15 @@ def test_conditions_are_numbers_or_files_with_one_row_or_n(files):
     [
         (["y"], {}, InvalidValueError, "NAME=VALUE"),
         (["yy=1"], {}, UnknownNameError, "unknown condition 'yy'; did you mean 'y'"),
-        (["y=a"], {}, InvalidValueError, "takes numbers with commas, or a .npy file; got 'a'"),
+        (
+            ["y=a"],
+            {},
+            InvalidValueError,
+            "takes numbers separated by commas, or a .npy file; got 'a'",
+        ),
         (["label=1.5"], {}, InvalidValueError, "have no names here"),
         (["label=3"], {}, InvalidValueError, "labels from 0 to 2"),
-        ([f"label={10**20}"], {}, InvalidValueError, "takes numbers with commas"),
+        ([f"label={10**20}"], {}, InvalidValueError, "takes numbers separated by commas"),
         (["label=floats.npy"], {}, InvalidTypeError, "integer labels"),
         (["y=1,2,3"], {}, ShapeError, r"needs the shape \(2,\), or \(4, 2\)"),
         (["y=three.npy"], {}, ShapeError, r"got \(3, 2\)"),

@@ -53,7 +53,7 @@ def test_a_measurement_in_the_units_of_the_data_is_met(tmp_path, capsys):
     ("operator", "words"),
     [
         ("downsampl=7", "did you mean 'downsample'"),
-        ("grey=3", "write grey alone"),
+        ("grey=3", "write grey without a value"),
         ("blur", "blur=VALUE"),
         ("blur=wide", "takes a number"),
         ("mask=none.npy", "does not exist"),

@@ -225,7 +225,7 @@ def test_the_command_fails_where_the_training_would(folder, tmp_path, capsys):
     assert main(["data", "check", str(folder)]) == 1
     said = capsys.readouterr()
     assert "problem       1 of 30 images is damaged; " in said.out
-    assert said.err == f"scoresde: error: training on {folder} would fail, by 1 problem\n"
+    assert said.err == f"scoresde: error: training on {folder} would fail because of 1 problem\n"
     run = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), "--steps", "1"]
     assert main(run) == 1
 
