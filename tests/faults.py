@@ -198,7 +198,7 @@ class Scene:
         return Trainer(model, samples, self.config, folder=self.folder, callbacks=callbacks)
 
     def start(self, prepare=None, steps: int | None = None) -> Child:
-        """Begin or go on with the run."""
+        """Begin or continue with the run."""
 
         def both(trainer, say):
             self.prepare(trainer, say)
@@ -214,7 +214,7 @@ class Scene:
         return end
 
     def run(self, prepare=None, steps: int | None = None) -> End:
-        """Begin or go on with the run, and wait for its end."""
+        """Begin or continue with the run, and wait for its end."""
         return self.end(self.start(prepare, steps))
 
     def result(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -649,7 +649,7 @@ def terminal_closed(scene: Scene) -> str:
 
 
 def changed_data(spoil: Callable[[Path, random.Random], None], error: str, scene: Scene) -> str:
-    """The file of the data is written to while the run goes on."""
+    """The file of the data is written to while the run continues."""
     path = scene.folder.with_suffix(".npy")
     np.save(path, np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32))
     good, times = path.read_bytes(), path.stat()
@@ -785,7 +785,7 @@ def dead_workers(scene: Scene) -> str:
 
 
 def broken_image(scene: Scene) -> str:
-    """A file of images that are decoded when they are needed is damaged while the run goes on."""
+    """A file of images that are decoded when they are needed is damaged while the run continues."""
     images = scene.folder.with_suffix(".images")
     images.mkdir()
     for i in range(8):

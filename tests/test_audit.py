@@ -526,7 +526,7 @@ def test_without_an_sde_the_one_that_the_score_knows_is_taken():
     sde, target = VESDE(), modes(3)
     x, quick = target.sample(20, generator=seeded(4)), dict(levels=3, samples=4, steps=4)
     assert audit(target.at(sde), None, x, **quick) == audit(target.at(sde), sde, x, **quick)
-    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         audit(plain, None, x, **quick)
 
 

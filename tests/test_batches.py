@@ -267,7 +267,7 @@ def test_workers_that_die_again_and_again_end_the_run(monkeypatch):
 
 @pytest.mark.parametrize(("gap", "last"), [(4, None), (3, 9)])
 def test_only_deaths_that_follow_each_other_closely_end_the_run(monkeypatch, gap, last):
-    """At most three within ten steps: one in every four steps may go on, one in three may not."""
+    """Up to three dead workers in ten steps are allowed: one in four steps, not one in three."""
     monkeypatch.setattr("scoresde.training.batches._WITHIN", 10)
     batches, died = Batches(DATA, config(workers=1, steps=40)), []
 

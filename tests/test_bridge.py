@@ -269,7 +269,7 @@ def test_the_score_of_a_bridge_about_its_moving_centre_ends_in_the_exact_joint_l
         (lambda t, c: t[:, None] * c[Y].repeat(1, 2), ShapeError, "the shape of the states"),
         (lambda t, c: None, InvalidTypeError, "must return a tensor"),
         (lambda t, c: t[:, None] * c[Y] * 1j, InvalidTypeError, "must be floating point"),
-        (lambda t, c: t[:, None] * c["z"], InvalidValueError, "asks for a condition 'z'"),
+        (lambda t, c: t[:, None] * c["z"], InvalidValueError, "uses a condition 'z'"),
         (lambda t: t, InvalidTypeError, "it needs t"),
     ],
 )

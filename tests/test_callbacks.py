@@ -1,4 +1,4 @@
-"""What looks on: it sees the right numbers, harms nothing, and goes on where a run goes on."""
+"""What looks on: it sees the right numbers, harms nothing, and continues where a run continues."""
 
 import os
 import sys
@@ -56,7 +56,7 @@ def test_a_callback_that_fails_is_dropped_with_one_warning_and_the_run_goes_on(t
     with pytest.warns(RuntimeWarning) as warned:
         disturbed = run(tmp_path / "disturbed", broken, behind)
     assert [str(w.message) for w in warned] == [
-        f"Broken.{event} failed with OSError: the wire is cut; the run goes on without it"
+        f"Broken.{event} failed with OSError: the wire is cut; the run continues without it"
     ]
     assert broken.calls == {"on_start": 1, "on_log": 2, "on_checkpoint": 5, "on_end": 13}[event]
     assert behind.calls == 13  # one start, 8 looks, 3 checkpoints and the end

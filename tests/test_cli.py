@@ -746,7 +746,7 @@ def told(monkeypatch, number):
 def test_ctrl_c_saves_and_ends_in_130(tmp_path, capsys, monkeypatch):
     told(monkeypatch, signal.SIGINT)
     assert train(tmp_path) == 130
-    words = f"SIGINT at step 2; saved in {tmp_path}, from which a new run goes on"
+    words = f"SIGINT at step 2; saved in {tmp_path}, from which a new run continues"
     assert said(capsys) == f"scoresde: {words}"
     monkeypatch.undo()
     assert train(tmp_path) == 0

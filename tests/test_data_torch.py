@@ -251,7 +251,7 @@ def test_random_samples_are_drawn_anew_and_the_user_is_told(tmp_path):
         model = ScoreModel(MLP(3, hidden=(4,), num_classes=6), VESDE(), (3,))
     config = TrainConfig().changed(steps=4, batch_size=4, save_every=2)
     Trainer(model, data, config, folder=tmp_path).train(2)
-    Trainer(model, data, config, folder=tmp_path).train()  # goes on
+    Trainer(model, data, config, folder=tmp_path).train()  # continues
     with pytest.warns(UserWarning, match="read once, and stays as it was drawn"):
         held = load(Draws(), lazy=False)
     assert torch.equal(held.x, held.x)

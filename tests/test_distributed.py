@@ -198,7 +198,7 @@ def test_parameters_that_no_gradient_reaches_are_named_rather_than_waited_for(tw
 
 
 def test_a_run_goes_on_in_another_number_of_processes_with_a_warning(two):
-    with pytest.warns(RuntimeWarning, match="written with 2 processes and goes on with 1"):
+    with pytest.warns(RuntimeWarning, match="written with 2 processes and continues with 1"):
         trainer = several.resumed(two[0] / "undisturbed")
     assert trainer.step == 8
 

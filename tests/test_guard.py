@@ -156,7 +156,7 @@ def test_a_step_without_memory_is_explained_and_the_run_can_go_on(tmp_path, erro
     trainer = Trainer(hooked(8, refuse), data(), CONFIG, folder=tmp_path)
     with pytest.raises(
         MemoryLimitError,
-        match=r"step 7, of 8 samples, .* last good checkpoint is \S+-00000005\S+; go on with a ",
+        match=r"step 7, of 8 samples, .* last good checkpoint is \S+-00000005\S+; continue with a ",
     ):
         trainer.train()
     resumed = Trainer(hooked(-1, None), data(), CONFIG, folder=tmp_path)

@@ -536,7 +536,7 @@ class Bare:
         (
             lambda: classifier_free(Bare(), 2.0, interval=(0.1, 1.0)),
             InvalidValueError,
-            "this score knows no SDE",
+            "this score has no SDE in its facts",
         ),
         (
             lambda: classifier_free(scoresde.targets.TwoMoons().at(VP), 2.0),

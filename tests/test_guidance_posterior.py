@@ -353,7 +353,7 @@ def test_a_measurement_that_does_not_fit_is_an_error_before_any_evaluation():
         scoresde.sample(made, n=4, **options)
     with pytest.raises(InvalidValueError, match="another name"):
         posterior(made, Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(InvalidValueError, match="knows no SDE"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         posterior(never, Linear(torch.ones(2, 4), 0.1))
     with pytest.raises(UnknownNameError, match="method of a log-likelihood"):
         posterior(Unasked(), lambda y, x0: -x0.sum(1), "pigdm")

@@ -255,7 +255,7 @@ def test_every_use_of_a_score_is_open():
             lambda: interop.to_denoiser(MIXTURE.at(EDMSDE()))(X, torch.ones(3)),
             ShapeError, "sigma must be a number",
         ),
-        (lambda: interop.to_denoiser(lambda x, t: -x), InvalidValueError, "knows no SDE"),
+        (lambda: interop.to_denoiser(lambda x, t: -x), InvalidValueError, "has no SDE in its"),
         (
             lambda: interop.to_denoiser(MIXTURE.at(EDMSDE()))([[1.0, 1.0]], 1.0),
             InvalidTypeError, "x must be a tensor",

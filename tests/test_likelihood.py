@@ -543,9 +543,9 @@ def test_without_an_sde_the_one_that_the_score_knows_is_taken():
     own, _ = sample_with_log_prob(score, None, 2, seed=0, **quick)
     assert torch.equal(own, sample_with_log_prob(score, sde, 2, seed=0, **quick)[0])
     for door in (log_prob, elbo, encode, decode):
-        with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+        with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
             door(lambda x, t: -x, None, x)
-    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         sample_with_log_prob(lambda x, t: -x, None, shape=(2,))
 
 

@@ -439,7 +439,7 @@ def test_a_snapshot_of_another_run_is_refused(run, tmp_path):
 
 def test_a_snapshot_that_cannot_be_written_is_warned_of_and_training_goes_on(tmp_path):
     (tmp_path / "ema").write_text("in the way")
-    with pytest.warns(RuntimeWarning, match="training goes on without this snapshot"):
+    with pytest.warns(RuntimeWarning, match="training continues without this snapshot"):
         Trainer(make(), data(), SEVERAL.changed(steps=4), folder=tmp_path).train()
     assert checkpoint.latest(tmp_path)[2]["step"] == 4
 

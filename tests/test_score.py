@@ -523,7 +523,7 @@ def test_a_score_is_not_rescheduled_beyond_its_noise_levels(sde):
     message = r"noise levels sigma / alpha of VESDE.* beyond those of the score, 0\.01049 to 152"
     with pytest.raises(InvalidValueError, match=message):
         Rescheduled(Exact(MIXTURE, VPSDE()), sde)
-    with pytest.raises(InvalidValueError, match="knows no SDE of its own"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         Rescheduled(lambda x, t: x, sde)
 
 

@@ -122,7 +122,7 @@ def test_units_travel_with_the_model_and_old_files_have_none(tmp_path):
 
 
 def test_an_old_model_is_described_word_by_word_as_in_its_file():
-    """A run goes on only where the words are the same."""
+    """A run continues only where the words are the same."""
     digits = scoresde.load("mnist")
     stored = json.loads((packaged("mnist") / "config.json").read_text())
     assert json.dumps(digits.net.config) == json.dumps(stored["net"]["config"])

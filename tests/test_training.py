@@ -211,7 +211,7 @@ def test_another_number_of_threads_is_warned_of(tmp_path):
     Trainer(make(), data(), CONFIG, folder=tmp_path).train(1)
     torch.set_num_threads(2)
     try:
-        with pytest.warns(RuntimeWarning, match="written with 1 threads and goes on with 2"):
+        with pytest.warns(RuntimeWarning, match="written with 1 threads and continues with 2"):
             Trainer(make(), data(), CONFIG, folder=tmp_path)
     finally:
         torch.set_num_threads(1)
@@ -587,11 +587,11 @@ def test_a_signal_ends_the_run_after_its_step_and_a_checkpoint(
     assert handlers() == before
     if code is None:
         assert str(caught.value) == (
-            f"SIGINT at step 4; saved in {tmp_path}, from which a new run goes on"
+            f"SIGINT at step 4; saved in {tmp_path}, from which a new run continues"
         )
     else:
         assert caught.value.code == code
-    trainer.train()  # and the same trainer goes on
+    trainer.train()  # and the same trainer continues
     ends = [trainer.score.state_dict()[f"net.net.{k}"] for k in whole.score.net.state_dict()]
     assert all(
         torch.equal(a, b) for a, b in zip(ends, whole.score.net.state_dict().values(), strict=True)
@@ -662,7 +662,7 @@ def test_a_full_disk_is_outlived_once_and_keeps_what_there_was(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", full)
     with (
-        pytest.warns(RuntimeWarning, match="No space left on device.*training goes on"),
+        pytest.warns(RuntimeWarning, match="No space left on device.*training continues"),
         pytest.raises(CheckpointError, match="No space left on device"),
     ):
         trainer.train()
@@ -787,7 +787,7 @@ def test_a_progress_that_is_no_answer_is_refused_before_the_first_update(progres
 
 
 def test_what_is_no_model_or_configuration_is_refused():
-    with pytest.raises(InvalidValueError, match=r"knows no SDE of its own; .* `facts = Facts"):
+    with pytest.raises(InvalidValueError, match=r"has no SDE in its facts; .* `facts = Facts"):
         Trainer(make().net, data())
     with pytest.raises(InvalidTypeError, match=r"a score that is an nn.Module, got Wrapped"):
         Trainer(Wrapped(make()), data())

@@ -155,7 +155,7 @@ class NetworkScore(ScoreModel):
         net, kinds = inside(self.net), self._known.conditions
         if not self.event_shape:
             raise InvalidValueError(
-                "the file of a model says the shape of one sample, which is not known here; give "
+                "the file of a model stores the shape of one sample, which is unknown here; give "
                 "event_shape= when you make the score"
             )
         if not isinstance(net, nn.Module) and (held := modules(net)):
