@@ -153,7 +153,7 @@ class Unseeing:
 
 @pytest.mark.slow
 @pytest.mark.law(69)
-def test_a_network_that_does_not_see_y_keeps_the_marginal_with_noise_and_never_the_joint_law():
+def test_a_network_without_y_keeps_the_marginal_with_noise_and_never_the_joint_law():
     """Standard normal numbers of the covariance .6."""
     sde, cov = BrownianBridgeSDE(0.5), 0.6
     pair = Pair(*(torch.tensor(v).double() for v in ([[cov]], [0.0], [[1 - cov**2]]))).residual()
@@ -273,7 +273,7 @@ def test_the_score_of_a_bridge_about_its_moving_centre_ends_in_the_exact_joint_l
         (lambda t: t, InvalidTypeError, "it needs t"),
     ],
 )
-def test_a_shift_that_is_none_is_named(shift, error, match):
+def test_an_invalid_shift_is_named(shift, error, match):
     with pytest.raises(error, match=match):
         Centred(lambda x, t, condition: -x, shift)(
             torch.ones(2, 2), torch.ones(2), {Y: torch.ones(2, 2)}

@@ -113,7 +113,7 @@ def test_annotations_are_read_as_classes_too():
         checks.check_fields(Mine(float("inf")), finite=True)
 
 
-def test_numbers_of_numpy_become_those_of_python():
+def test_numbers_of_numpy_become_numbers_of_python():
     """Torch does not assign a numpy.float32, and files store others than they were."""
     sde = VPSDE(T=np.float32(1), eps=np.float32(0.5), beta_max=np.int64(20), levels=np.int8(5))
     kinds = [type(value) for value in (sde.T, sde.eps, sde.beta_max, sde.levels)]

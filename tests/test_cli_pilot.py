@@ -70,7 +70,7 @@ def test_another_file_of_that_name_is_left_alone(saved):
         assert path.read_bytes() == text
 
 
-def test_a_folder_that_cannot_be_written_is_no_fault(saved, monkeypatch):
+def test_a_folder_that_cannot_be_written_causes_no_error(saved, monkeypatch):
     def fail(*args):
         raise checkpoint.NewerError("read only")
 

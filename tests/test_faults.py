@@ -44,7 +44,7 @@ def careless():
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_nothing_good_is_lost_and_every_run_can_be_taken_up_again(tmp_path):
+def test_no_intact_checkpoint_is_lost_and_every_run_can_be_resumed(tmp_path):
     code, text = strike(tmp_path / "log", "--instants", "1")
     assert code == 0, text
     table = re.findall(r"^(\S.*?) +1 +(\d+) +(\d+)  \S", text, re.MULTILINE)
@@ -53,7 +53,7 @@ def test_nothing_good_is_lost_and_every_run_can_be_taken_up_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_table_finds_what_a_careless_writer_loses(tmp_path):
+def test_the_table_detects_the_losses_of_a_careless_writer(tmp_path):
     words = ("--only", "power cut", "--instants", "6")
     code, text = strike(tmp_path / "log", *words, prepare=careless)
     assert code == 1, text
