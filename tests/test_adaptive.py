@@ -26,7 +26,7 @@ def ends(sde):
 
 @dataclass(frozen=True)
 class Spy:
-    """Noise that notes the intervals it was asked for, and its first row in each."""
+    """Noise that records the intervals of its increments, and its first row in each."""
 
     noise: Noise
     record: list = field(default_factory=list)

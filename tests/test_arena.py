@@ -1,4 +1,4 @@
-"""The referee: it knows the exact answer, measures known errors, and counts fairly."""
+"""The arena: exact references, known errors, and fair counts of evaluations."""
 
 import csv
 import itertools
@@ -212,7 +212,7 @@ def test_the_error_of_exact_samples_is_the_noise_floor():
 
 @dataclass(frozen=True, eq=False)
 class Asked(Problem):
-    """A problem that writes down which exact samples are asked of it."""
+    """A problem that records which exact samples are drawn."""
 
     asked: list = field(default_factory=list)
 

@@ -203,7 +203,7 @@ def test_impossible_augmentations_are_refused(make, error, message):
 
 
 class Store:
-    """Samples whose reader dies at some of them, as long as a file is there."""
+    """Samples whose reader dies at some of them, as long as a file exists."""
 
     shape = (23, 1, 8, 8)
 

@@ -27,7 +27,7 @@ def normal(generator, *shape):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What is drawn given y, N(slope y + offset, cov), for y of the law N(0, I)."""
+    """The law given y, N(slope y + offset, cov), for y of the law N(0, I)."""
 
     slope: torch.Tensor
     offset: torch.Tensor
@@ -139,7 +139,7 @@ def test_the_joint_law_of_a_gaussian_pair_is_exact_with_y_a_condition(s):
 
 
 class Unseeing:
-    """The score of a network that sees the state y + r alone, of numbers with a covariance."""
+    """The score of a network that receives the state y + r alone, of numbers with a covariance."""
 
     def __init__(self, sde, cov):
         self.sde, self.cov = sde, cov
@@ -225,7 +225,7 @@ def test_density_and_loss_of_the_residual_are_those_of_its_law_given_y():
 
 @dataclass(frozen=True)
 class VPBridge(SDE):
-    """What is left of a bridge of DDBM-VP about its moving centre."""
+    """The residual of a bridge of DDBM-VP about its moving centre."""
 
     T: float = 0.99
     base = VPSDE()

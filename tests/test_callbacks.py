@@ -1,4 +1,4 @@
-"""What looks on: it sees the right numbers, harms nothing, and continues where a run continues."""
+"""Callbacks: they receive the right numbers, do not affect the run, and continue with it."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ EVENTS = ["on_start", "on_log", "on_checkpoint", "on_end"]
 
 
 def run(folder, *callbacks, steps=None, **changes):
-    """The trainer of a run of 13 steps, looked at after 2, 4, 5, 6, 8, 10, 12 and 13."""
+    """The trainer of a run of 13 steps, with log steps 2, 4, 5, 6, 8, 10, 12 and 13."""
     config = CONFIG.changed(**changes)
     trainer = Trainer(make(), data(), config, folder=folder, callbacks=callbacks)
     trainer.train(steps)
@@ -93,7 +93,7 @@ class Spoiler(Callback):
 
 
 class Rows(Callback):
-    """Keeps what it is told."""
+    """A callback that keeps the rows of the log."""
 
     def __init__(self):
         self.seen = []
@@ -156,7 +156,7 @@ def test_tensorboard_continues_the_same_curve_after_a_crash(tmp_path):
 
 
 class AtStep(Callback):
-    """Raises at the look at a step."""
+    """A callback that raises at the log of a step."""
 
     def __init__(self, step, error):
         self.step, self.error = step, error
@@ -170,7 +170,7 @@ class AtStep(Callback):
 
 
 class Board(types.ModuleType):
-    """A module like wandb and trackio: takes what theirs take, and writes it down."""
+    """A module like wandb and trackio, which records its calls."""
 
     def __init__(self, name):
         super().__init__(name)
@@ -201,7 +201,7 @@ class Run:
 
 @pytest.fixture(params=[WandB, Trackio])
 def board(request, monkeypatch):
-    """A class of ours and the module that it talks to."""
+    """A callback class and the module that it calls."""
     name = request.param.__name__.lower()
     module = Board(name)
     monkeypatch.setitem(sys.modules, name, module)
@@ -261,7 +261,7 @@ def test_pictures_leave_the_run_bit_for_bit_as_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_the_shared_picture_of_samples_holds_no_data(tmp_path):
-    """`push` shares samples.png: it is the same whatever the data are."""
+    """`push` shares samples.png, so it must not depend on the data."""
     model, found = images(), []
     for value in (-1.0, 1.0):
         pictures = Pictures(tmp_path, n=4)

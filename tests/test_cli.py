@@ -204,7 +204,7 @@ def test_demo_finds_its_model_beside_a_folder_of_the_same_name(packaged):
 
 
 class Recorder(nn.Module):
-    """A network that remembers the labels that it was given."""
+    """A network that records its labels."""
 
     config = {"num_classes": 3}  # noqa: RUF012
 

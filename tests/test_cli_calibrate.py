@@ -45,7 +45,7 @@ class Posterior(nn.Module):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command on an exact model, or on one that is too sure; its exit code."""
+    """Run the command on an exact model, or on one with too narrow draws; return its exit code."""
     g = torch.Generator().manual_seed(0)
     label = torch.randint(2, (400,), generator=g)
     free, noise = torch.randn(2, 400, 2, generator=g)

@@ -41,7 +41,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def command(run, tmp_path, monkeypatch):
-    """The command on this run, from a folder of its own; its exit code."""
+    """Run the command on this run, in a separate folder; return its exit code."""
     monkeypatch.chdir(tmp_path)
 
     def call(*options, data="held.npz"):
@@ -93,7 +93,7 @@ def labelled_model(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["held.npz", "labelled.npz"])
 def test_a_report_replaces_the_one_before_of_other_samples(command, tmp_path, data):
-    """As the command that `train` ends with must work for a second model, too."""
+    """The command that `train` prints must work for a second model, too."""
     assert command("--seed", "1", "--n", "30") == 0
     assert command("--seed", "2", data=data) == 0
     replaced = {path.name: path.read_bytes() for path in (tmp_path / "report/samples").iterdir()}

@@ -1,4 +1,4 @@
-"""The command line before and around its commands: what a stranger types, and is told."""
+"""The command line before and around its commands: wrong words, help, and messages."""
 
 import io
 import re
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def told(capsys, *words):
-    """What a command prints that cannot be understood."""
+    """The error of a command that cannot be parsed."""
     with pytest.raises(SystemExit) as ended:
         main(list(words))
     assert ended.value.code == 2
@@ -311,7 +311,7 @@ def test_missing_data_of_a_run_are_reported(table, tmp_path, capsys):
 
 
 def nexts(out):
-    """The commands that are told to be next."""
+    """The commands that are printed as the next ones."""
     found = re.findall(r"^next, to .+:\n  scoresde (.+)$", out, re.MULTILINE)
     assert found, out
     return [shlex.split(line) for line in found]

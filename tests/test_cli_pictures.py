@@ -1,4 +1,4 @@
-"""`scoresde sample` draws whatever the data are, and their way from noise."""
+"""`scoresde sample`: pictures and animations of samples of any kind."""
 
 import numpy as np
 import pytest

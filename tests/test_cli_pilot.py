@@ -14,7 +14,7 @@ from scoresde.score.pilot_file import PilotFile
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """The folder of a model whose pilot takes long, as if."""
+    """The folder of a model whose pilot counts as slow."""
     monkeypatch.setattr(pilot_file, "SLOW_PILOT", 0.0)
     monkeypatch.setattr("scoresde.cli.sample.SLOW_PILOT", 0.0)
     monkeypatch.setattr("scoresde.cli.pilots.SLOW_PILOT", 0.0)

@@ -1,4 +1,4 @@
-"""A run as a file: it says everything, makes the same weights again, and refuses what is wrong."""
+"""The file of a run: it is complete, gives the same weights again, and faults in it are refused."""
 
 import dataclasses
 import re
@@ -409,7 +409,7 @@ def test_the_tables_of_an_sde_name_its_class():
 
 
 def test_torchrun_leaves_every_option_to_the_command(capsys):
-    """It takes what begins as an option of its own does for an abbreviation, wherever it stands."""
+    """torchrun reads the beginning of one of its options as an abbreviation, at any position."""
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     options = sorted(set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out)))

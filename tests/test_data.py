@@ -373,7 +373,7 @@ def test_options_of_images_are_refused_for_arrays(tmp_path):
 
 
 def test_folders_that_are_links_are_classes_as_others_are(tmp_path):
-    """Of a class that is a link nothing was read, and nothing said."""
+    """A class that is a link was ignored without a warning."""
     store(tmp_path / "elsewhere", pictures(3, (5, 6)))
     store(tmp_path / "x" / "dog", pictures(2, (5, 6)))
     (tmp_path / "x" / "cat").symlink_to(tmp_path / "elsewhere")
@@ -828,7 +828,7 @@ def test_floats_in_a_file_are_read_unchanged(tmp_path):
 
 @pytest.mark.parametrize("source", ["x.npy", "x.npz", "tensor", "table"])
 def test_small_differences_of_large_numbers_survive_transform_and_inverse(tmp_path, source):
-    """Seconds since 1970: float32 knows every 128th of them."""
+    """For example seconds since 1970: float32 resolves 128 of them."""
     x = 1.7e9 + 100 * np.random.default_rng(0).normal(size=(50, 2))
     np.save(tmp_path / "x.npy", x)
     np.savez(tmp_path / "x.npz", x=x)
@@ -994,7 +994,7 @@ class Squares:
 
 
 class Coloured:
-    """One that takes the name of its part, and knows no numbered classes."""
+    """A data set with a named split and without numbered classes."""
 
     def __init__(self, root, split="train", download=False):
         if split not in ("train", "test", "extra"):

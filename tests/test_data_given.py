@@ -1,4 +1,4 @@
-"""What people have, in whatever way they have it: the same numbers are the same data."""
+"""The same numbers are the same data in every format."""
 
 import sys
 import zipfile

@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def start(*words):
-    """Two processes, in a session of their own so that none can outlive its test."""
+    """Two processes, in a separate session, so that none can outlive its test."""
     return subprocess.Popen(
         [*LAUNCH, *map(str, words)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)},

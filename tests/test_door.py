@@ -1,4 +1,4 @@
-"""What a reverse SDE asks of a score, and what it refuses."""
+"""The calls of a score by the reverse SDE, and the scores that it refuses."""
 
 import math
 from types import SimpleNamespace

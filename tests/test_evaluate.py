@@ -1,4 +1,4 @@
-"""`evaluate`: sources, features, intervals that hold, floors, and what it says."""
+"""`evaluate`: sources, features, coverage of intervals, floors, and verdicts."""
 
 import json
 import math

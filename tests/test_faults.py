@@ -1,4 +1,4 @@
-"""Every kind of fault at a random instant; `python tests/faults.py` strikes more often."""
+"""Every kind of fault at a random instant; `python tests/faults.py` tests more instants."""
 
 import os
 import re
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork, sig
 
 
 def strike(log, *words, prepare=lambda: None):
-    """The exit code and the words of the table, in a fork that need not import anything again."""
+    """Return the exit code and the text of the table, from a fork that has imported everything."""
     pid = os.fork()
     if pid == 0:
         code = 3
@@ -32,7 +32,7 @@ def strike(log, *words, prepare=lambda: None):
 
 
 def careless():
-    """Write files as one does who has never seen a power cut."""
+    """Write files without regard to power cuts."""
 
     def write(path, data):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def test_one_module_writes_all_files():
 
 
 def victim(folder):
-    """A file of the user's that is no business of ours."""
+    """A file of the user that must not change."""
     path = folder / "victim"
     path.write_text("dear")
     path.chmod(0o640)
@@ -119,7 +119,7 @@ def test_a_planted_link_is_replaced_and_its_target_is_unchanged(tmp_path, how, n
 
 
 def test_the_name_of_a_file_that_is_written_cannot_be_guessed(tmp_path, monkeypatch):
-    """And whoever guesses it all the same is not followed."""
+    """A link of the guessed name is not followed either."""
     names, tokens = [], iter(["00", "11", "22"])
     monkeypatch.setattr(files.secrets, "token_hex", lambda n: 16 * next(tokens))
     replace = os.replace
@@ -257,7 +257,7 @@ def test_of_two_runs_that_begin_in_one_empty_folder_the_second_is_refused(tmp_pa
 
 @pytest.mark.slow
 def test_other_descriptors_of_the_lock_do_not_end_it(tmp_path):
-    """As they do for locks of POSIX."""
+    """Unlike locks of POSIX."""
     one, other = Lock(tmp_path), Lock(tmp_path)
     assert one.take()
     assert not one.take()
@@ -295,7 +295,7 @@ def test_a_child_neither_has_the_lock_of_its_parent_nor_keeps_it(tmp_path):
 
 
 def test_a_folder_is_free_when_its_holder_is_killed_even_if_its_children_live(tmp_path):
-    """Workers look after their parent every few seconds only, and must not keep the folder."""
+    """Workers check every few seconds whether their parent lives, and must not keep the lock."""
     source, target = os.pipe()
     held, told = os.pipe()
     pid = os.fork()
@@ -372,7 +372,7 @@ def test_of_two_trainers_of_a_folder_the_one_that_trains_has_the_lock(tmp_path):
 
 @pytest.mark.slow
 def test_a_notebook_cell_that_is_run_again_continues(tmp_path):
-    """Whether its trainer has trained, was broken off, failed, or is only garbage by now."""
+    """Its trainer may have finished, been interrupted, failed, or be garbage already."""
     shown = begin(tmp_path)  # a notebook keeps what a cell showed
     trainer = begin(tmp_path)
     assert shown.step == trainer.step == 0
@@ -402,7 +402,7 @@ def interrupt(*_):
 
 
 def refusal(folder):
-    """The words by which another trainer is kept out."""
+    """The message with which another trainer is refused."""
     with pytest.raises(CheckpointError) as caught:
         begin(folder)
     return str(caught.value)
@@ -528,7 +528,7 @@ def test_a_signal_during_the_last_save_ends_the_run(tmp_path, pieces):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_after_the_last_save_ends_the_program(tmp_path, number):
-    """While workers end, say; the run is whole, and what follows in the program is not begun."""
+    """For example while workers end; the run is complete, and the program ends."""
 
     class Ended(Callback):
         def on_end(self, step):
@@ -607,7 +607,7 @@ def test_a_line_to_a_terminal_that_is_closed_is_no_error():
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("lost", ["a full disk", "a reader that has gone"])
 def test_a_line_that_cannot_be_printed_costs_no_step(tmp_path, monkeypatch, lost):
-    """The log of a run under `nohup` lies on the disk that is full, and a warning says so."""
+    """The log of a run under `nohup` is on the full disk, which causes a warning."""
     if lost == "a full disk":
         stream = open("/dev/full", "w")  # noqa: SIM115
     else:

@@ -52,7 +52,7 @@ def ratio(sde, t):
 
 
 class Numbered:
-    """Given numbers, one for each time at which one is asked for."""
+    """Given numbers, one for each time of a draw."""
 
     def __init__(self, z):
         self.z, self.times = z, []
@@ -214,7 +214,7 @@ def test_the_weights_of_unequal_steps_are_the_integrals_of_the_polynomials_of_la
 
 @given(st.data(), st.integers(1, 6), st.sampled_from(["uniform", "karras", "log_snr"]))
 def test_a_multistep_method_integrates_slopes_of_its_degree_exactly(data, order, spacing):
-    """Once it knows as many slopes as its order, whatever the SDE and the grid."""
+    """Once there are as many slopes as its order, for any SDE and grid."""
     sde = data.draw(sdes(continuous=True))
     times = sde.times(data.draw(st.integers(order + 1, 12)), spacing=spacing)
     check_degree(LMS(order), order - 1, sde, times, data.draw(generators()))
@@ -464,7 +464,7 @@ def test_several_intervals_are_repeated_each_at_its_end():
 
 
 class Asked:
-    """Noise that writes down what is asked of it, and of its forks."""
+    """Noise that records its draws and those of its forks."""
 
     def __init__(self, noise, record, path=()):
         self.noise, self.record, self.path = noise, record, path

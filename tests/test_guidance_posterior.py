@@ -36,7 +36,7 @@ STD = 0.1
 
 
 class Blind(Wrapped):
-    """A score of which nobody knows the moments."""
+    """A score without moments in its facts."""
 
     @property
     def facts(self) -> Facts:
@@ -284,7 +284,7 @@ def never(x, t):
 
 
 class Unasked:
-    """A score that knows what it is of, and is never asked."""
+    """A score with facts that is never evaluated."""
 
     facts = Facts(sde=VP, event_shape=(4,), conditions={})
     __call__ = staticmethod(never)
@@ -360,7 +360,7 @@ def test_a_measurement_that_does_not_fit_is_an_error_before_any_evaluation():
 
 
 class Loose:
-    """A score that does not know its event shape, nor what conditions it takes."""
+    """A score without an event shape and conditions in its facts."""
 
     facts = Facts(sde=VP)
 
@@ -634,7 +634,7 @@ def test_a_sharp_measurement_makes_no_sampler_diverge(name):
 
 
 def test_a_stiff_guided_score_that_diverges_causes_a_warning():
-    """The likelihood of the denoised state as a classifier, which nothing bounds."""
+    """The likelihood of the denoised state as a classifier, which is unbounded."""
     target, sde = Gaussian([0.0, 0.0], var=1.0), scoresde.EDMSDE()
     score = target.at(sde)
 

@@ -1,4 +1,4 @@
-"""Files from anybody: whatever they hold, they are read for what it is or refused in a sentence."""
+"""Untrusted files: any content is read correctly or refused in a sentence."""
 
 import io
 import json
@@ -62,7 +62,7 @@ def changed(value, path, new):
 
 
 def forged(folder, *changes, name="MLP", spoil=lambda tensors: tensors):
-    """A model whose description somebody has changed, with a checksum that agrees."""
+    """A model with a changed description and a checksum that agrees."""
     model(name).save_pretrained(folder)
     path = folder / "model.safetensors"
     tensors, config = checkpoint.load_tensors(path)
@@ -141,7 +141,7 @@ def test_a_network_is_not_larger_than_its_stored_tensors(tmp_path, name, option,
 
 @pytest.mark.parametrize("fourier", [None, 16.0])
 def test_the_frequencies_of_a_network_are_not_more_than_the_stored_ones(tmp_path, fourier):
-    """They are no weights that are learnt, and were made before the limit was looked at."""
+    """They are not trained, and were made before the limit was checked."""
     changes = [("net.config.fourier", fourier), ("net.config.width", 2**28)]
     refused(forged(tmp_path, *changes, name="NCSNpp"), "larger than its")
 

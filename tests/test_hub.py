@@ -1,4 +1,4 @@
-"""Sharing: the card says what the model is, and the hub is asked for two files and no code."""
+"""Sharing: the card describes the model, and two files without code are downloaded."""
 
 import inspect
 import re
@@ -392,7 +392,7 @@ EVIL = [
 
 @pytest.mark.parametrize("evil", EVIL)
 def test_untrusted_text_is_escaped_on_a_card(tmp_path, evil):
-    """Outside of code and comments nothing of them is a mark, and a line of theirs is never one."""
+    """Outside of code and comments it contains no markup and no line of the card."""
     made = model()
     folder = tmp_path / evil.replace("/", "|")
     made.save_pretrained(folder, average={"profile": evil}, data=evil, training={"done": evil})

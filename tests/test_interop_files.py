@@ -120,7 +120,7 @@ def mlp():
 
 
 def inputs(score):
-    """The conditions of six rows, of every kind that a score says it takes."""
+    """The conditions of six rows, of every kind that a score declares."""
     found = {}
     for name, kind in (score.facts.conditions or {}).items():
         if isinstance(kind, Classes):

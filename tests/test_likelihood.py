@@ -179,7 +179,7 @@ def test_a_prior_of_the_wrong_moments_is_corrected_by_the_score_with_a_warning()
 
 @pytest.mark.slow
 def test_a_score_that_is_no_gradient_is_detected_in_the_prior():
-    """A rotation does no work on the straight line, and a bent path sees it."""
+    """The integral of a rotation along a straight line is 0, but not along a bent path."""
     sde, x = VPSDE(), draws(MIXTURE, 6)
     turn = torch.tensor([[0.0, 1e-2], [-1e-2, 0.0]], dtype=DOUBLE)
     known = dict(moments=MIXTURE.moments())

@@ -100,7 +100,7 @@ def test_a_notebook_of_the_examples_runs_and_is_stored_without_its_outputs(path,
 
 
 class Net(nn.Module):
-    """A network of somebody else's."""
+    """A network of another library."""
 
     def __init__(self, forward):
         super().__init__()

@@ -166,7 +166,7 @@ def test_the_next_step_is_that_of_the_controller(ratio, previous):
 
 
 def test_an_attempt_is_damped_by_the_last_error_that_was_accepted(monkeypatch):
-    """A step that is tried again too, whose own error says nothing of the trend."""
+    """This holds for a repeated step too, whose own error does not show the trend."""
     seen, inner = [], ode._factor
 
     def spy(ratio, previous, retry):

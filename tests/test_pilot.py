@@ -419,7 +419,7 @@ def test_a_stored_model_has_the_whole_pilot(tmp_path):
 
 
 def trained(sde=None):
-    """A network that nobody has asked for samples."""
+    """A network that has not been sampled yet."""
     torch.default_generator.manual_seed(0)
     return ScoreModel(MLP(2, hidden=(8,)), sde or VPSDE(), (2,))
 
@@ -454,7 +454,7 @@ def test_a_pilot_is_measured_at_its_first_use_and_kept_until_a_weight_changes():
 @pytest.mark.slow
 @pytest.mark.global_rng
 def test_an_automatic_pilot_is_a_function_of_the_model_alone(tmp_path):
-    """Not of the request that asked first, its steps, its grid, its thread, or the file."""
+    """It does not depend on the first request, its steps, its grid, its thread, or the file."""
     plain = sample(trained(), sampler="fast", **ASKED)
     other = trained()
     with torch.autocast("cpu", torch.bfloat16):

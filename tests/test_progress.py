@@ -1,4 +1,4 @@
-"""Progress: a bar where somebody looks, lines in a log, and nothing that can end the work."""
+"""Progress: a bar in terminals and notebooks, lines in a log, and no errors."""
 
 import io
 import itertools
@@ -33,7 +33,7 @@ def clock(monkeypatch):
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it leads to a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self):
         return True

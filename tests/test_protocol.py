@@ -27,7 +27,7 @@ def pairs(names, k):
 
 
 class Spy(Wrapped):
-    """The exact score, which notes what it is given."""
+    """The exact score, which records its arguments."""
 
     def __init__(self, score):
         super().__init__(score)

@@ -84,7 +84,7 @@ class Bayes(Sampler):
 
 
 class Given:
-    """The same number wherever noise is asked for."""
+    """Noise that is the same number everywhere."""
 
     def __init__(self, z):
         self.z = z
@@ -831,7 +831,7 @@ def test_langevin_steps_from_level_to_level_keep_the_mean_under_every_sde(data, 
 @pytest.mark.slow
 @given(st.data(), st.integers(1, 4))
 def test_predictor_corrector_composes_its_two_maps_with_fresh_noise_each(data, k):
-    """V goes through the predictor and k times through the corrector: no number serves twice."""
+    """V goes through the predictor and k times through the corrector; no number is used twice."""
     sde = data.draw(sdes())
     score = data.draw(data_of(sde, 2))
     s, t = data.draw(times_of(sde, 2, gap=0.01))
@@ -942,7 +942,7 @@ def test_rotated_noise_under_the_rotated_score_gives_rotated_samples(name, data)
 @FEWER
 @given(st.data(), st.floats(-5, 5))
 def test_shifted_data_gives_shifted_samples(name, data, c):
-    """Exactly where alpha is 1, and for what sees x / alpha alone everywhere."""
+    """Exactly where alpha is 1, and everywhere for samplers that depend on x / alpha alone."""
     sde = data.draw(sdes() if name in RESCALED else ve_sdes())
     times = data.draw(grids_of(sde, 4))
     assume(times.diff().abs().min() > 1e-6 * sde.T)
@@ -991,7 +991,7 @@ def test_scaled_noise_levels_and_data_give_scaled_samples(name, data, c):
 
 
 class Standard:
-    """The score and the density of N(0, I), and a record of who asked for them."""
+    """The score and the density of N(0, I), with a record of their evaluations."""
 
     def __init__(self):
         self.calls = []
@@ -1170,7 +1170,7 @@ def test_the_affine_map_of_a_function_is_found_exactly():
 
 
 class _Recorder:
-    """Noise that writes down where each draw was asked for."""
+    """Noise that records the time and the number of each draw."""
 
     def __init__(self, draws, stream=()):
         self.draws, self.stream = draws, stream

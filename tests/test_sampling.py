@@ -1,4 +1,4 @@
-"""The front door: what goes into `sample` and `trajectory`, and what comes out."""
+"""The functions `sample` and `trajectory`: their arguments and results."""
 
 import copy
 import math
@@ -84,7 +84,7 @@ COUPLED = {name for name in SAMPLERS if SAMPLERS[name].coupled}
 
 
 class Net(nn.Module):
-    """A network with a layer that tells training from evaluation, and a record of its mode."""
+    """A network with a layer that depends on the mode, and a record of its mode."""
 
     def __init__(self):
         super().__init__()
@@ -576,7 +576,7 @@ def test_the_mode_is_restored_between_steps_on_an_early_break_and_after_an_error
 
 
 class Wrapper(nn.Module):
-    """A module with a model inside and layers of its own."""
+    """A module with a model inside and further layers."""
 
     def __init__(self, model):
         super().__init__()

@@ -463,7 +463,7 @@ def test_an_exact_denoiser_is_the_exact_score(data):
 
 
 class Exact:
-    """The score of a target, as if a model had learnt it under one SDE."""
+    """The score of a target under one SDE, with facts like those of a model."""
 
     def __init__(self, target, sde):
         self.target, self.sde, self.conditions = target, sde, []

@@ -1,4 +1,4 @@
-"""A model's conditions: what it declares, in which units its network hears them, and its files."""
+"""A model's conditions: their declaration, the units of its network, and its files."""
 
 import json
 import math
@@ -122,7 +122,7 @@ def test_units_are_stored_with_the_model_and_old_files_have_none(tmp_path):
 
 
 def test_an_old_model_is_described_word_by_word_as_in_its_file():
-    """A run continues only where the words are the same."""
+    """A run continues only if its description is the same."""
     digits = scoresde.load("mnist")
     stored = json.loads((packaged("mnist") / "config.json").read_text())
     assert json.dumps(digits.net.config) == json.dumps(stored["net"]["config"])

@@ -157,7 +157,7 @@ def test_an_invalid_energy_is_refused(energy, error, message):
 
 
 class _Watched(nn.Module):
-    """A score that remembers in which mode it was asked."""
+    """A score that records the mode in which it is evaluated."""
 
     def __init__(self):
         super().__init__()

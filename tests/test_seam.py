@@ -37,7 +37,7 @@ class Energy(nn.Module):
 
 
 class Own(nn.Module):
-    """A user's score: a module that says its process, and nothing else."""
+    """A user's score: a module whose facts have the process alone."""
 
     def __init__(self):
         super().__init__()
@@ -118,7 +118,7 @@ def test_modes_of_layers_are_restored():
 
 
 def squares(score, sde, x, *, noise, condition=None):
-    """A loss of a user: the denoiser's error at times of their own."""
+    """A loss of a user: the denoiser's error at other times."""
     t = torch.linspace(0.1, 1.0, len(x), dtype=torch.float64)
     alpha, sigma = sde.at(t, x)
     z = noise.normal(x, 0.0, 1)

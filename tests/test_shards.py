@@ -15,7 +15,7 @@ SEED = {"seed": 3, "steps": 5}
 
 
 class Drawing:
-    """Sample i is the number i; remembers what it was asked for."""
+    """A function that draws the number i as sample i, and records its calls."""
 
     def __init__(self):
         self.asked = []

@@ -86,7 +86,7 @@ ASKED = {
 
 
 class Output(nn.Module):
-    """A network whose output has a dtype of its own."""
+    """A network whose output has a given dtype."""
 
     def __init__(self, cast):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training: bit-exact resume, whatever ended the run, and reports instead of NaNs."""
+"""Training: bit-exact resume after any end of the run, and reports instead of NaNs."""
 
 import argparse
 import errno
@@ -94,7 +94,7 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def whole():
-    """The run that nothing disturbed."""
+    """The undisturbed run."""
     trainer = Trainer(make(), data(), CONFIG)
     trainer.train()
     return trainer
@@ -315,7 +315,7 @@ def test_a_file_that_is_no_checkpoint_of_a_run_is_refused(tmp_path):
 
 
 class Seen(Callback):
-    """Writes down what it is told."""
+    """A callback that records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -809,7 +809,7 @@ class Own(nn.Linear):
 
 
 def test_a_network_with_another_kind_of_configuration_is_trained_and_resumed(tmp_path):
-    """It was refused at the first checkpoint, or as another one that it was not."""
+    """It was refused at the first checkpoint, or mistaken for another one."""
     for step in (1, 2):
         with torch.random.fork_rng(devices=[]):
             model = ScoreModel(Own(), VESDE(), (2,))
