@@ -144,7 +144,7 @@ def in_turn(names, others, k):
 
 
 def can_run(name: str, sde: SDE) -> bool:
-    """Return False for a method that asks between the levels of a ladder."""
+    """Return False for a method that evaluates the score between the levels of a ladder."""
     return not (SAMPLERS[name].between and sde.levels)
 
 

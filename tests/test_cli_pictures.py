@@ -1,4 +1,4 @@
-"""`scoresde sample` draws whatever the data are, and their way from noise."""
+"""`scoresde sample`: pictures and animations of samples of any kind."""
 
 import numpy as np
 import pytest
@@ -105,4 +105,4 @@ def test_samples_are_drawn_beside_data_in_their_units(tmp_path, monkeypatch, cap
     assert len(shown) == 5
     assert torch.cdist(shown, x).amin(1).max() < 1e-3
     assert main([*words, str(tmp_path / "x.npy")]) == 1
-    assert "--beside draws a picture" in capsys.readouterr().err
+    assert "--beside needs a picture" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from scoresde.score.pilot_file import PilotFile
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """The folder of a model whose pilot takes long, as if."""
+    """The folder of a model whose pilot counts as slow."""
     monkeypatch.setattr(pilot_file, "SLOW_PILOT", 0.0)
     monkeypatch.setattr("scoresde.cli.sample.SLOW_PILOT", 0.0)
     monkeypatch.setattr("scoresde.cli.pilots.SLOW_PILOT", 0.0)
@@ -70,7 +70,7 @@ def test_another_file_of_that_name_is_left_alone(saved):
         assert path.read_bytes() == text
 
 
-def test_a_folder_that_cannot_be_written_is_no_fault(saved, monkeypatch):
+def test_a_folder_that_cannot_be_written_causes_no_error(saved, monkeypatch):
     def fail(*args):
         raise checkpoint.NewerError("read only")
 

@@ -17,7 +17,7 @@ ADAPTIVE = {name for name, method in scoresde.SAMPLERS.items() if method.adaptiv
 
 
 def counted(what):
-    """By name, what a step reads and copies, in a process of its own."""
+    """The reads and copies of a step by name, counted in a separate process."""
     script = Path(__file__).with_name("played_law.py")
     ran = subprocess.run([sys.executable, script, what], capture_output=True, text=True, check=True)
     return json.loads(ran.stdout.splitlines()[-1])

@@ -36,7 +36,7 @@ STD = 0.1
 
 
 class Blind(Wrapped):
-    """A score of which nobody knows the moments."""
+    """A score without moments in its facts."""
 
     @property
     def facts(self) -> Facts:
@@ -231,7 +231,7 @@ def test_an_operator_is_linear_and_measures_each_event_by_itself(name):
     torch.testing.assert_close(made, exact(at, torch.tensor(0.4)), rtol=1e-8, atol=1e-8)
 
 
-def test_operators_see_what_they_say():
+def test_operators_measure_what_their_names_say():
     x = normal(torch.Generator().manual_seed(0), 2, *IMAGES)
     assert torch.equal(Mask(KEEP)(x)[1], x[1][KEEP])
     assert torch.equal(Downsample(2)(x)[1, 2, 1, 2], x[1, 2, 2:4, 4:6].mean())
@@ -284,7 +284,7 @@ def never(x, t):
 
 
 class Unasked:
-    """A score that knows what it is of, and is never asked."""
+    """A score with facts that is never evaluated."""
 
     facts = Facts(sde=VP, event_shape=(4,), conditions={})
     __call__ = staticmethod(never)
@@ -353,14 +353,14 @@ def test_a_measurement_that_does_not_fit_is_an_error_before_any_evaluation():
         scoresde.sample(made, n=4, **options)
     with pytest.raises(InvalidValueError, match="another name"):
         posterior(made, Linear(torch.ones(2, 4), 0.1))
-    with pytest.raises(InvalidValueError, match="knows no SDE"):
+    with pytest.raises(InvalidValueError, match="has no SDE in its facts"):
         posterior(never, Linear(torch.ones(2, 4), 0.1))
     with pytest.raises(UnknownNameError, match="method of a log-likelihood"):
         posterior(Unasked(), lambda y, x0: -x0.sum(1), "pigdm")
 
 
 class Loose:
-    """A score that does not know its event shape, nor what conditions it takes."""
+    """A score without an event shape and conditions in its facts."""
 
     facts = Facts(sde=VP)
 
@@ -494,7 +494,7 @@ def test_poisson_counts_lead_near_their_posterior():
         (lambda x0: -(x0**2).sum(1), InvalidTypeError),
     ],
 )
-def test_what_is_no_log_likelihood_is_refused(function, error):
+def test_an_invalid_log_likelihood_is_refused(function, error):
     prior, _, _ = correlated()
     x, y = torch.ones(2, 6), {"measurement": torch.ones(2, 2)}
     with pytest.raises(error):
@@ -514,7 +514,7 @@ def test_matrices_in_any_real_numbers_are_one():
         assert measured(x).flatten().tolist() == [3.0, 3.0]
 
 
-def test_a_map_in_double_precision_alone_is_told_in_single():
+def test_a_map_for_double_precision_alone_is_reported_in_single():
     own = torch.ones(1, 4, dtype=torch.float64)
     measured = Linear(lambda x: x @ own.T, 0.1)
     assert measured.check((4,), own.device) == (1,)
@@ -599,7 +599,7 @@ def test_the_residual_of_each_sample_is_reported_whatever_the_batch():
     assert scoresde.Run.of(prior.at(VP), **options).draw().info == {}
 
 
-def test_the_facts_of_the_prior_are_kept_but_for_its_density():
+def test_the_facts_of_the_prior_are_kept_except_its_density():
     prior, a, y = correlated()
     known = facts(posterior(prior.at(VP), Linear(a, STD)))
     assert (known.sde, known.event_shape, known.density) == (VP, (6,), False)
@@ -616,7 +616,7 @@ def test_the_facts_of_the_prior_are_kept_but_for_its_density():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", scoresde.SAMPLERS)
-def test_a_sharp_measurement_carries_no_sampler_away(name):
+def test_a_sharp_measurement_makes_no_sampler_diverge(name):
     """At ten steps and a noise of a fiftieth, where the likelihood's own slope is 2,500."""
     prior, a, y = correlated(std=0.02)
     moments = prior.moments()
@@ -633,8 +633,8 @@ def test_a_sharp_measurement_carries_no_sampler_away(name):
             assert float((x @ a.T - y).abs().mean()) < 0.5
 
 
-def test_a_stiff_guided_score_that_is_carried_away_is_told():
-    """The likelihood of the denoised state as a classifier, which nothing bounds."""
+def test_a_stiff_guided_score_that_diverges_causes_a_warning():
+    """The likelihood of the denoised state as a classifier, which is unbounded."""
     target, sde = Gaussian([0.0, 0.0], var=1.0), scoresde.EDMSDE()
     score = target.at(sde)
 

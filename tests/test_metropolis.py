@@ -46,7 +46,7 @@ def apart(x, y):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [BELL, HUMPS], ids=repr)
 @pytest.mark.parametrize("kappa", [0.3, 1.5, 6.0])
-def test_any_step_leaves_the_density_alone_where_unadjusted_ones_do_not(target, kappa):
+def test_any_step_leaves_the_density_unchanged_unlike_unadjusted_ones(target, kappa):
     rsde, noise = SDE.reverse(target.at(SDE)), Noise.of(0, N)
     x, fresh = draws(target, 1), draws(target, 2)
     adjusted = correct(MALA(kappa), 3, rsde, x, T, noise)

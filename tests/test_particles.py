@@ -99,7 +99,7 @@ def test_the_evidence_of_a_gaussian_is_exact_to_its_monte_carlo_error():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:log_evidence_error is infinite:UserWarning")
 @pytest.mark.parametrize("sampler", [Ancestral(), DDIM(1.0), EulerMaruyama()])
-def test_the_particles_of_a_sample_are_its_own(sampler):
+def test_the_particles_of_a_sample_do_not_depend_on_other_samples(sampler):
     method = Particles(sampler, k=4, sweeps=1, evidence=True)
     options = dict(n=5, dtype=torch.float64)
     whole, parts = run(method, **options).draw(), run(method, **options).draw(batch_size=2)
@@ -156,7 +156,7 @@ def test_a_limit_of_evaluations_holds_for_particles_with_their_evidence():
         run(Particles(k=4, evidence=True), steps=1).draw()
 
 
-def test_the_states_of_particles_are_the_way_of_one():
+def test_the_states_of_particles_are_the_trajectory_of_one():
     states = list(run(Particles(k=4)).states())
     assert len(states) == 8
     assert len({s.x.data_ptr() for s in states[:-1]}) == 7
@@ -209,7 +209,7 @@ def test_other_likelihoods_weigh_particles_too():
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_weighted_or_split_is_refused(make):
+def test_samplers_that_particles_or_split_gibbs_cannot_use_are_refused(make):
     with pytest.raises(InvalidTypeError):
         make()
 
@@ -260,7 +260,7 @@ def ends(t):
 
 
 @pytest.mark.law(72)
-def test_the_bias_of_split_gibbs_sampling_is_that_of_a_wider_noise():
+def test_the_bias_of_split_gibbs_sampling_is_that_of_wider_noise():
     """std^2 + rho^2 in the place of std^2: of the second order in rho."""
     std, gaps = 0.6, []
     for rho in (0.2, 0.4):
@@ -305,7 +305,7 @@ def test_particles_take_no_start_and_split_gibbs_no_times_above_rho():
 
 
 @pytest.mark.parametrize("rows", [[[1.0, 0.5], [1.0, 0.5]], [[0.0, 0.0]]])
-def test_a_measurement_without_a_density_is_told(rows):
+def test_a_measurement_without_a_density_causes_a_warning(rows):
     score = posterior(PAIR.at(VP), Linear(torch.tensor(rows), 0.0))
     y = {"measurement": torch.full((len(rows),), 0.5)}
     method = Particles(k=2, evidence=True)

@@ -46,7 +46,7 @@ def test_docstrings_begin_with_a_verb_and_never_with_a_question_word(path):
     assert len(others) <= len(words) / 20, others
 
 
-def test_the_check_sees_a_noun_and_a_question_word(tmp_path):
+def test_the_check_detects_a_noun_and_a_question_word(tmp_path):
     file = tmp_path / "a.py"
     file.write_text('"""What it is."""\ndef f():\n    """The value, perhaps."""\n')
     assert first_words(file) == ["What", "The"]

@@ -172,7 +172,7 @@ def check_dense(what: str, x: Tensor) -> None:
 
 
 def check_shape(what: str, x: Tensor, event: Sequence[int] | None = None) -> None:
-    """Raise ShapeError unless a tensor has the shape `(B, *event)`; None stands for any event."""
+    """Raise ShapeError unless a tensor has the shape `(B, *event)`; None allows any event."""
     if x.ndim == 0 or (event is not None and tuple(x.shape[1:]) != tuple(event)):
         expected = ", ".join(map(str, ("B", *(("*",) if event is None else event))))
         raise ShapeError(f"{what} must have shape ({expected}), got {tuple(x.shape)}")

@@ -31,7 +31,7 @@ class Demo:
     """Draw this digit only, 0 to 9."""
     guidance: Guidance = None
     n: int = 64
-    """How many digits, at least 1."""
+    """The number of digits, at least 1."""
     out: Path = Path("digits.png")
     """The picture to write: .png, .jpg, .pdf or .svg."""
     seed: Seed = 0

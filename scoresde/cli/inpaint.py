@@ -44,9 +44,9 @@ class Inpaint:
     mask: Path
     """The mask of the known part: an image, light where it is known, or a .npy file of 1 and 0."""
     n: int = 16
-    """How many, at least 1."""
+    """The number of samples, at least 1."""
     resample: int = 5
-    """How often each step is made, at least 1: more fits the drawn part better to the known one."""
+    """How often each step is made, at least 1; more repetitions fit the two parts better."""
     sampler: SamplerName = "ancestral"
     steps: Steps = None
     seed: Seed = 0

@@ -65,7 +65,7 @@ class Sample:
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 64; 1000 points of a picture)"),
     ] = None
-    """How many samples, at least 1."""
+    """The number of samples, at least 1."""
     sampler: SamplerName = "fast"
     steps: Steps = None
     """Steps from noise to data, at least 1; more are slower and better."""
@@ -77,14 +77,14 @@ class Sample:
     guidance: Guidance = None
     interval: Interval = None
     first: int = 0
-    """The number of the first sample: --first 64 goes on where --n 64 ended."""
+    """The number of the first sample: --first 64 continues where --n 64 ended."""
     batch_size: int = 64
     """Samples in one evaluation, at least 1: fewer need less memory and change the last digits."""
     scale: Annotated[
         int | None,
         tyro.conf.arg(metavar="INT", help_behavior_hint="(default: for a picture of 600 pixels)"),
     ] = None
-    """How many pixels of a picture the side of one pixel of an image gets, at least 1."""
+    """The side of one pixel of an image, in pixels of the picture, at least 1."""
     columns: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: about a square)")
     ] = None
@@ -103,7 +103,7 @@ class Sample:
             then("compare samples with data", "evaluate", self.checkpoint)
 
     def fill(self, *, scratch: bool = False) -> None:
-        """Draw and write; with `scratch` also in place of samples of another request."""
+        """Draw and write; with `scratch`, replace samples of another request."""
         for name, value in (("n", self.n), ("scale", self.scale), ("columns", self.columns)):
             if value is not None:
                 check_integer(name, value, 1)
@@ -117,7 +117,7 @@ class Sample:
         model = model_of(self.checkpoint).to(distributed.device())
         if self.out.suffix == ".csv" and len(model.event_shape) != 1:
             raise InvalidValueError(
-                f"a .csv holds vectors, and samples have the shape {model.event_shape}; write .npy"
+                f"a .csv holds vectors, but samples have the shape {model.event_shape}; write .npy"
             )
         for line in left_open(model, self.condition, self.class_):
             tell(line)
@@ -207,7 +207,7 @@ class Sample:
 
 
 class Drawn(NamedTuple):
-    """Hold samples and what they cost."""
+    """Hold samples and their cost."""
 
     x: Tensor
     label: Tensor | None

@@ -1,4 +1,4 @@
-"""Draw samples for the command line, with their units, names and conditions."""
+"""Make pictures of samples for the command line, with their units, names and conditions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["PICTURES", "PictureOptions", "data_beside", "picture"]
 PICTURES = SUFFIXES
 """The suffixes of pictures."""
 
-_NAMED = 64  # the most images or signals with their conditions beside them
+_NAMED = 64  # the largest number of images or signals with their conditions beside them
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class PictureOptions:
     """Hold the options of a picture of samples.
 
     Args:
-        scale: Pixels of the picture along the side of one pixel of an image.
-        columns: Images side by side.
+        scale: The side of one pixel of an image, in pixels of the picture.
+        columns: The number of images side by side.
         given: The conditions of the samples by name, one row for each or one for all.
-        beside: Data that are drawn beside the samples, then without their conditions.
+        beside: Data that are drawn beside the samples; conditions are not shown then.
     """
 
     scale: int | None = None
@@ -70,16 +70,16 @@ def picture(tensors: Mapping[str, Tensor], model: ScoreModel, options: PictureOp
 def data_beside(
     source: str | None, out: Path, checkpoint: str, model: ScoreModel, n: int
 ) -> Data | None:
-    """Return n of the data, chosen at random, that are drawn beside samples; None without any.
+    """Return n data, chosen at random, to be drawn beside samples, or None without a source.
 
     Raises:
         InvalidValueError: The output is no picture.
-        ScoreSDEError: The data cannot be read, or are none of the model's shape.
+        ScoreSDEError: The data cannot be read, or have another shape than the model's.
     """
     if source is None:
         return None
     if out.suffix not in PICTURES:
-        raise InvalidValueError(f"--beside draws a picture, {', '.join(PICTURES)}; got {out}")
+        raise InvalidValueError(f"--beside needs a picture, {', '.join(PICTURES)}; got {out}")
     data = learnt(Question(checkpoint, source), source, model)
     return data[order(len(data), seed=0, epoch=0)[:n]]
 

@@ -229,7 +229,7 @@ def _field(
     found = Field(shape, names if shape == (len(names),) else ())
     if kind is not None and kind != found:
         raise ShapeError(
-            f"condition {name!r} has rows of shape {found.shape}, its kind says {kind.shape}; give "
+            f"condition {name!r} has rows of shape {found.shape}, its kind has {kind.shape}; give "
             "rows of that shape, or another kind"
         )
     return rows, found

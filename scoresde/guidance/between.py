@@ -67,8 +67,8 @@ class Between(Wrapped):
             )
         if self._sde is None:
             raise InvalidValueError(
-                "interval= is in units of sigma / alpha, and this score knows no SDE; derive it "
-                "from scoresde.Wrapped with `facts`, or leave the interval out"
+                "interval= is in units of sigma / alpha, but this score has no SDE in its facts; "
+                "derive it from scoresde.Wrapped with `facts`, or leave the interval out"
             )
 
     @abc.abstractmethod

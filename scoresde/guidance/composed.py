@@ -234,8 +234,8 @@ def compose(
     known = facts(score)
     if known.sde is None:
         raise InvalidValueError(
-            "the covariances depend on the noise scale, and this score knows no SDE; derive it "
-            "from scoresde.Wrapped with `facts`"
+            "the covariances depend on the noise scale, but this score has no SDE in its facts; "
+            "derive it from scoresde.Wrapped with `facts`"
         )
     rows = {name: as_numbers(f"observation {name!r}", v) for name, v in observations.items()}
     n = max((len(value) for value in rows.values() if value.ndim), default=0)

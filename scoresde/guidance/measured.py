@@ -348,7 +348,7 @@ def _sde_of(known: Facts) -> SDE:
     """
     if known.sde is None:
         raise InvalidValueError(
-            "a posterior needs the noise scales, and this score knows no SDE; derive it from "
-            "scoresde.Wrapped with `facts`"
+            "a posterior needs the noise scales, but this score has no SDE in its facts; derive it "
+            "from scoresde.Wrapped with `facts`"
         )
     return known.sde

@@ -241,7 +241,7 @@ class Run:
         if self.transform is not None:
             x = self.transform.inverse(x) if self.grad else self.transform.restore(x)
             x = narrowed("samples", x, self.dtype) if x.is_floating_point() else x
-        info = {k: torch.cat([told[k] for told in reports])[: self.n] for k in reports[0]}
+        info = {k: torch.cat([part[k] for part in reports])[: self.n] for k in reports[0]}
         return Samples(x, nfe, passes, info)
 
     def states(self) -> Iterator[State]:

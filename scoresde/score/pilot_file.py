@@ -20,7 +20,7 @@ __all__ = ["SLOW_PILOT", "PilotFile", "weights_of"]
 
 SLOW_PILOT = 2.0
 """A measurement that takes more seconds than this is announced, and kept in a file."""
-# what the file of a pilot says
+# the keys of the file of a pilot
 _KEYS = {"weights", "pilot"}
 
 

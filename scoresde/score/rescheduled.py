@@ -26,11 +26,11 @@ class Rescheduled(Wrapped):
     arXiv:2206.00364).
 
     Args:
-        score: A score that knows its own SDE.
+        score: A score whose facts have an SDE.
         sde: The SDE to use it with, whose noise levels the score's own SDE must cover.
 
     Raises:
-        InvalidValueError: The score knows no SDE, or `sde` reaches beyond its noise levels.
+        InvalidValueError: The score's facts have no SDE, or its noise levels do not cover `sde`.
 
     Warns:
         UserWarning: The score belongs to an SDE with levels, and `sde` has other noise levels.

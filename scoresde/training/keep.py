@@ -68,7 +68,7 @@ class Keeper:
                 if (self.folder / name).exists():
                     raise CheckpointError(
                         f"{self.folder} holds {name}, which a new run would replace, but no "
-                        "checkpoint from which one could go on; take another folder"
+                        "checkpoint from which one could continue; take another folder"
                     )
             return None
         path, tensors, meta = found
@@ -102,7 +102,7 @@ class Keeper:
             self.lock.release()
             raise CheckpointError(
                 f"another process has continued the run in {self.folder} to {later[-1].name}, and "
-                f"this trainer is at step {step}; make a new one, which goes on from there"
+                f"this trainer is at step {step}; make a new one, which continues from there"
             )
 
     def save(
@@ -143,7 +143,7 @@ class Keeper:
                 raise
             self._unsaved = True
             warnings.warn(
-                f"{error}; training goes on to the next checkpoint",
+                f"{error}; training continues to the next checkpoint",
                 RuntimeWarning,
                 stacklevel=outside(),
             )
@@ -216,7 +216,7 @@ class Keeper:
             before = meta.get(name, 1)
             if before != now:
                 warnings.warn(
-                    f"{source} was written with {before} {name} and goes on with {now}: the "
+                    f"{source} was written with {before} {name} and continues with {now}: the "
                     "weights will differ in the last bits from those of an uninterrupted run",
                     RuntimeWarning,
                     stacklevel=outside(),

@@ -275,7 +275,7 @@ class Trainer(Generic[ScoreT]):
                     self._save(last=last)
             if (received := stop.agreed()) is not None:
                 kept = f"saved in {self.folder}, from which a new run" if self.folder else "train()"
-                stop.end(f"{received.name} at step {self.step:,}; {kept} goes on")
+                stop.end(f"{received.name} at step {self.step:,}; {kept} continues")
         return self.model
 
     @contextlib.contextmanager

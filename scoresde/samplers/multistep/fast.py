@@ -218,7 +218,7 @@ def step_errors(pilot: Pilot, ell: Tensor, order: int, corrector: int) -> Tensor
         new = int(corrector > 0 and first < n - 1)
         full = corrector if new else order
         m = min(full, first + 1)
-        # all steps with m residuals at once, but for the last one, which has no corrector
+        # all steps with m residuals at once, except the last step, which has no corrector
         last = max(n - int(corrector > 0), first + 1) if m == full else first + 1
         steps = torch.arange(first, last)
         at, weight = gauss_legendre(ell[steps, None], ell[steps + 1, None])
