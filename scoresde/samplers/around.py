@@ -20,6 +20,11 @@ class Around(Sampler):
     sampler: Sampler
 
     @property
+    def conditional(self) -> bool:
+        """Return the attribute of the sampler."""
+        return self.sampler.conditional
+
+    @property
     def adaptive(self) -> bool:
         """Return the attribute of the sampler."""
         return self.sampler.adaptive

@@ -83,13 +83,12 @@ class SplitGibbs(Around):
                 f"{quoted(self.sampler)} adds no noise, and follows one path where draws are "
                 "needed; take one of the reverse SDE, such as Ancestral('moments')"
             )
-        for name in ("eta", "tau"):
-            if (share := getattr(self.sampler, name, 1.0)) != 1.0:
-                raise InvalidTypeError(
-                    f"by {name} = {share} {quoted(self.sampler)} has other noise than the reverse "
-                    "SDE: right for marginals, and too little for draws that begin at a given "
-                    f"state; take {name} = 1"
-                )
+        if not self.sampler.conditional:
+            raise InvalidTypeError(
+                f"{quoted(self.sampler)} has other noise than the reverse SDE, by eta, tau, a "
+                "window or a corrector: right for marginals, and wrong for draws that begin at a "
+                "given state; take one of the reverse SDE, such as Ancestral('moments')"
+            )
 
     @property
     def nfe_per_step(self) -> int:
