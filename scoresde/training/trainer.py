@@ -127,7 +127,8 @@ class Trainer(Generic[ScoreT]):
     ) -> None:
         self.score = score
         self.config = TrainConfig() if config is None else config
-        self.folder = None if folder is None else Path(folder)
+        # absolute, so that a change of the working directory does not split the run
+        self.folder = None if folder is None else Path(folder).absolute()
         check_kinds(score, self.config)
         sde = process(score)
         self.data = numbered(score, data if isinstance(data, Data) else load(data))
