@@ -222,7 +222,7 @@ class Keeper:
 
     def _check_same(self, meta: Mapping[str, Any], source: str) -> None:
         self.config.check_continues(meta["config"], source)
-        for name, value in self.identity.items():
+        for name, value in {"augment": None, **self.identity}.items():
             if meta.get(name) != value:
                 raise InvalidValueError(
                     f"{source} belongs to another {name}: it was {meta.get(name)} and is {value}; "

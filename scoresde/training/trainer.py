@@ -136,7 +136,7 @@ class Trainer(Generic[ScoreT]):
         self.loss = default_loss(score, self.data) if loss is None else loss
         check_loss(self.loss)
         warn_of_moments(score, self.data)
-        own = identity(score, sde, self.loss, self.data)
+        own = identity(score, sde, self.loss, self.data, augment)
         distributed.check_same({**self.config.flat(), **own})
         distributed.align(laid_out(score, self.config))
         self.step = 0
