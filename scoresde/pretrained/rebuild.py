@@ -75,7 +75,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
     """
     kind: type[nn.Module] = _kind(_NETS, "net", config["net"]["type"])
     shape = config["event_shape"]
-    options, nothing = config["net"]["config"], torch.empty(0, *shape)
+    options, nothing = config["net"]["config"], torch.empty(0, *shape, dtype=torch.float32)
     stored = {name: value for name, value in tensors.items() if name.startswith("net.")}
     if sum(1 for _ in _leaves(options)) > 2 * len(stored) + 64:
         raise _too_large(stored)
@@ -85,7 +85,7 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
             outline = kind(**options)
         own = {f"net.{name}": value for name, value in outline.state_dict().items()}
         checkpoint.check_state(own, stored, source="what is stored", name=kind.__name__)
-        net = kind(**options)
+        net = kind(**options).float()  # also under another default dtype
         declared: Any = net.declared
         kinds = declared(shape).values()
         if any(math.prod(kind) > _LARGEST for kind in kinds if isinstance(kind, tuple)):

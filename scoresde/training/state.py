@@ -135,9 +135,7 @@ def _laid(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     return {k: laid_like(v, own[k]) if k in fits else v for k, v in tensors.items()}
 
 
-def identity(
-    score: nn.Module, sde: SDE, loss: Loss, data: Data, augment: object
-) -> dict[str, str]:
+def identity(score: nn.Module, sde: SDE, loss: Loss, data: Data, augment: object) -> dict[str, str]:
     """Return, by name, what must not change within a run beside its configuration."""
     samples = " x ".join(map(str, (len(data), *data.event_shape)))
     if isinstance(score, ScoreModel):
