@@ -112,7 +112,8 @@ def rebuild_net(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.
         net = make()
         if name not in _NETS:
             return net
-        nothing = torch.empty(0, *shape)
+        net = net.float()  # also under another default dtype
+        nothing = torch.empty(0, *shape, dtype=torch.float32)
         declared: Any = net.declared
         kinds = declared(shape).values()
         if any(math.prod(kind) > LARGEST for kind in kinds if isinstance(kind, tuple)):

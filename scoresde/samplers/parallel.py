@@ -9,10 +9,10 @@ runs the sampler under this model, which costs no evaluation, and evaluates the 
 new states at once. Any sampler with a fixed number of evaluations can be run in this way, with its
 noise and with the earlier evaluations that a multistep method uses. In the first round the slope
 $h_i$ is $-1 / (\alpha^2 v + \sigma^2)$, that of Gaussian data of mean variance v. Later it is the
-slope of the secant along the last change of the state, limited to the interval from $-1/\sigma^2$, the slope
-for a single data point, to 0. A slope of 0 in the coordinates of the reverse SDE is Picard's
-iteration (Shih et al. 2023, arXiv:2305.16317). Tang et al. (2024, arXiv:2402.09970) use earlier
-rounds too, by Anderson acceleration.
+slope of the secant along the last change of the state, limited to the interval from $-1/\sigma^2$,
+the slope for a single data point, to 0. A slope of 0 in the coordinates of the reverse SDE is
+Picard's iteration (Shih et al. 2023, arXiv:2305.16317). Tang et al. (2024, arXiv:2402.09970) use
+earlier rounds too, by Anderson acceleration.
 """
 
 from __future__ import annotations
