@@ -11,6 +11,7 @@ Examples:
 from .embedding import Fourier, LogSNR, Sinusoidal
 from .mlp import MLP
 from .ncsnpp import NCSNpp
+from .ncsnv2 import NCSNv2
 from .unet import UNet
 
-__all__ = ["MLP", "Fourier", "LogSNR", "NCSNpp", "Sinusoidal", "UNet"]
+__all__ = ["MLP", "Fourier", "LogSNR", "NCSNpp", "NCSNv2", "Sinusoidal", "UNet"]

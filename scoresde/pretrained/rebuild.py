@@ -29,6 +29,7 @@ _NETS: Mapping[str, Any] = {
     "UNet": networks.UNet,
     "MLP": networks.MLP,
     "NCSNpp": networks.NCSNpp,
+    "NCSNv2": networks.NCSNv2,
 }
 DIFFUSERS = frozenset(
     {
