@@ -151,7 +151,7 @@ def suggest(data: Data | Tensor | Any, *, seed: int = 0, net: str | None = None)
             At most 2,000 of the samples are looked at, fewer if they are large.
         seed: An integer of at least 0: chooses the samples looked at, the first weights and the
             batches.
-        net: The type of the network, "unet" or "mlp"; None chooses.
+        net: The type of the network, "unet", "mlp" or "dit"; None chooses.
 
     Raises:
         DataError: There are not two samples that differ, or the squares of their distances
