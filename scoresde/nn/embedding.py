@@ -65,11 +65,8 @@ class Fourier(Waves):
     """
 
     def __init__(self, features: int, *, scale: float = 1.0, seed: int = 0) -> None:
-        generator, like = (
-            seeded(seed),
-            torch.empty(_half(features), dtype=torch.float32, device="cpu"),
-        )
-        super().__init__(scale * like.normal_(generator=generator))
+        like = torch.empty(_half(features), dtype=torch.float32, device="cpu")
+        super().__init__(scale * like.normal_(generator=seeded(seed)))
 
     def forward(self, c: Tensor) -> Tensor:
         """Map `(B,)` to `(B, features)`."""

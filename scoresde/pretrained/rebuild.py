@@ -26,9 +26,11 @@ from scoresde.sde import SDE, SDES, check_output
 __all__ = ["DIFFUSERS", "LARGEST", "check_description", "rebuild_net", "rebuild_sde", "unknown"]
 
 _NETS: Mapping[str, Any] = {
+    "DiT": networks.DiT,
     "UNet": networks.UNet,
     "MLP": networks.MLP,
     "NCSNpp": networks.NCSNpp,
+    "NCSNv2": networks.NCSNv2,
 }
 DIFFUSERS = frozenset(
     {

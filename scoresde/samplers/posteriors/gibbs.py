@@ -86,9 +86,9 @@ class SplitGibbs(Around):
             )
         if not self.sampler.conditional:
             raise InvalidTypeError(
-                f"{quoted(self.sampler)} has other noise than the reverse SDE, by eta, tau, a window "
-                "or a corrector, so its draws given a noisy state have the wrong law; take a sampler "
-                "of the reverse SDE, such as Ancestral('moments')"
+                f"{quoted(self.sampler)} has other noise than the reverse SDE, by eta, tau, a "
+                "window or a corrector, so its draws given a noisy state have the wrong law; take "
+                "a sampler of the reverse SDE, such as Ancestral('moments')"
             )
 
     @property
