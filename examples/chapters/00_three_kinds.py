@@ -58,7 +58,7 @@ def main(options: Options) -> None:
 
     figure, axes = panels(4, 2, size=(3.0, 3.1))
     points = grid(REACH)
-    t = torch.tensor(math.log(0.2 / sde.sigma_min) / math.log(sde.sigma_max / sde.sigma_min))
+    t = torch.tensor(math.log(0.5 / sde.sigma_min) / math.log(sde.sigma_max / sde.sigma_min))
     density = target.log_prob(points).exp()
     cloud(axes[0], density, REACH, x, "data, 1,500 of 5,000", top=1.5)
     for ax, (name, drawn) in zip(axes[1:], samples.items(), strict=False):
@@ -66,7 +66,7 @@ def main(options: Options) -> None:
     noised = target.log_prob(points, sde, t).exp()
     fields = {axes[4]: lambda x: target.score(x, sde, t), axes[7]: lambda x: model(x, t)}
     for (ax, score), name in zip(fields.items(), ("true", "learnt"), strict=True):
-        field(ax, noised, REACH, score, f"the {name} score at σ = .2", scale=900, top=1.5)
+        field(ax, noised, REACH, score, f"the {name} score at σ = .5", scale=220, top=1.5)
     flow_knows = flow.log_prob(points).exp()
     for ax, values, name in (
         (axes[5], flow_knows, "the flow's density"),
