@@ -66,7 +66,7 @@ def main(options: Options) -> None:
     noised = target.log_prob(points, sde, t).exp()
     fields = {axes[4]: lambda x: target.score(x, sde, t), axes[7]: lambda x: model(x, t)}
     for (ax, score), name in zip(fields.items(), ("true", "learnt"), strict=True):
-        field(ax, noised, REACH, score, f"the {name} score at σ = .5", scale=220, top=1.5)
+        field(ax, noised, REACH, score, f"the {name} score at σ = .5", scale=100, top=1.5)
     flow_knows = flow.log_prob(points).exp()
     for ax, values, name in (
         (axes[5], flow_knows, "the flow's density"),
